@@ -1,0 +1,168 @@
+"""Every reason for which something can be refused, in one list; and what an adapter raises.
+
+The law: a reason is found by its name everywhere (answers, metrics, dead letters, documentation), and only here is it named.
+Item reasons refuse one item and keep its neighbours; request reasons refuse a request as a whole, which keeps nothing.
+"""
+
+from typing import Final, NamedTuple
+
+# Item reasons. Adapters and rules pass these integers about on the hot path; 0 and 1 are not reasons but states of a scan.
+MISSING_SERVICE_ID: Final = 2
+MISSING_METRIC_NAME: Final = 3
+MISSING_VALUE: Final = 4
+MISSING_BODY: Final = 5
+MISSING_TIMESTAMP: Final = 6
+INVALID_RECORD: Final = 7
+INVALID_SERVICE_ID: Final = 8
+INVALID_TYPE: Final = 9
+INVALID_METRIC_NAME: Final = 10
+INVALID_VALUE: Final = 11
+INVALID_BODY: Final = 12
+INVALID_TRACE_ID: Final = 13
+INVALID_SPAN_ID: Final = 14
+INVALID_TIMESTAMP: Final = 15
+INVALID_ATTRIBUTES: Final = 16
+INVALID_LABELS: Final = 17
+INVALID_HISTOGRAM: Final = 18
+TIMESTAMP_TOO_OLD: Final = 19
+TIMESTAMP_IN_FUTURE: Final = 20
+UNSPECIFIED_TEMPORALITY: Final = 21
+TOO_MANY_ATTRIBUTES: Final = 22
+ATTRIBUTE_KEY_TOO_LONG: Final = 23
+ATTRIBUTE_VALUE_TOO_LONG: Final = 24
+NAME_TOO_LONG: Final = 25
+NESTED_TOO_DEEP: Final = 26
+RECORD_TOO_LARGE: Final = 27
+
+# Request reasons.
+INVALID_JSON: Final = 40
+INVALID_PROTOBUF: Final = 41
+INVALID_COMPRESSION: Final = 42
+BATCH_TOO_LARGE: Final = 43
+PAYLOAD_TOO_LARGE: Final = 44
+UNSUPPORTED_MEDIA_TYPE: Final = 45
+UNSUPPORTED_CONTENT_ENCODING: Final = 46
+METHOD_NOT_ALLOWED: Final = 47
+NOT_FOUND: Final = 48
+REQUEST_TIMEOUT: Final = 49
+RATE_LIMIT_EXCEEDED: Final = 50
+OVERLOADED: Final = 51
+STORAGE_FULL: Final = 52
+STORAGE_UNAVAILABLE: Final = 53
+SHUTTING_DOWN: Final = 54
+INTERNAL: Final = 55
+
+
+class Reason(NamedTuple):
+    """One way of being refused."""
+
+    code: int
+    name: str
+    meaning: str
+    remedy: str
+
+
+REASONS: Final[tuple[Reason, ...]] = (
+    Reason(MISSING_SERVICE_ID, "missing_service_id", "service_id is required", "name the service that sends"),
+    Reason(MISSING_METRIC_NAME, "missing_metric_name", "metric_name is required", "name the metric"),
+    Reason(MISSING_VALUE, "missing_value", "value is required", "send a number"),
+    Reason(MISSING_BODY, "missing_body", "body is required", "send the text of the log or event"),
+    Reason(MISSING_TIMESTAMP, "missing_timestamp", "timestamp is required", "say when it happened"),
+    Reason(INVALID_RECORD, "invalid_record", "a record must be a JSON object", "send an object"),
+    Reason(INVALID_SERVICE_ID, "invalid_service_id", "service_id must be a string", "send text"),
+    Reason(INVALID_TYPE, "invalid_type", "type must be one of metric, log, trace, event, profile, slo", "use one of them"),
+    Reason(INVALID_METRIC_NAME, "invalid_metric_name", "metric_name must be a string", "send text"),
+    Reason(INVALID_VALUE, "invalid_value", "value must be a finite float64", "send a finite number"),
+    Reason(INVALID_BODY, "invalid_body", "body must be a string", "send text"),
+    Reason(INVALID_TRACE_ID, "invalid_trace_id", "a trace id must be 16 bytes, not all zero", "send the span's own trace id"),
+    Reason(INVALID_SPAN_ID, "invalid_span_id", "a span id must be 8 bytes, not all zero", "send the span's own id"),
+    Reason(INVALID_TIMESTAMP, "invalid_timestamp", "timestamp must be RFC 3339", "write it as 2026-04-10T12:00:00Z"),
+    Reason(INVALID_ATTRIBUTES, "invalid_attributes", "attributes must be an object", "send key-value pairs"),
+    Reason(INVALID_LABELS, "invalid_labels", "labels must have names and values, each name once", "mend the relabeling"),
+    Reason(INVALID_HISTOGRAM, "invalid_histogram", "the histogram's buckets do not add up", "mend the exporter"),
+    Reason(
+        TIMESTAMP_TOO_OLD,
+        "timestamp_too_old",
+        "Timestamp is too far in the past",
+        "send sooner, or widen validation.past_max_s",
+    ),
+    Reason(TIMESTAMP_IN_FUTURE, "timestamp_in_future", "Timestamp is too far in the future", "set the sender's clock"),
+    Reason(
+        UNSPECIFIED_TEMPORALITY,
+        "unspecified_temporality",
+        "aggregation temporality must be delta or cumulative",
+        "mend the exporter",
+    ),
+    Reason(TOO_MANY_ATTRIBUTES, "too_many_attributes", "too many attributes", "send fewer, or raise validation.attributes_max"),
+    Reason(
+        ATTRIBUTE_KEY_TOO_LONG,
+        "attribute_key_too_long",
+        "an attribute's key is too long",
+        "shorten it, or raise validation.attribute_key_bytes_max",
+    ),
+    Reason(
+        ATTRIBUTE_VALUE_TOO_LONG,
+        "attribute_value_too_long",
+        "an attribute's value is too long",
+        "shorten it, or raise validation.attribute_value_bytes_max",
+    ),
+    Reason(NAME_TOO_LONG, "name_too_long", "a name is too long", "shorten it, or raise validation.name_bytes_max"),
+    Reason(NESTED_TOO_DEEP, "nested_too_deep", "an attribute is nested more than 64 deep", "flatten it"),
+    Reason(
+        RECORD_TOO_LARGE,
+        "record_too_large",
+        "the record alone exceeds the largest message",
+        "shorten it, or raise broker.message_bytes_max",
+    ),
+    Reason(INVALID_JSON, "invalid_json", "the body is not JSON as RFC 8259 has it", "mend the sender"),
+    Reason(
+        INVALID_PROTOBUF,
+        "invalid_protobuf",
+        "the body is not the protobuf message of this route",
+        "check the route and the sender",
+    ),
+    Reason(INVALID_COMPRESSION, "invalid_compression", "the body does not decompress", "check Content-Encoding and the sender"),
+    Reason(BATCH_TOO_LARGE, "batch_too_large", "too many records in one batch", "send smaller batches"),
+    Reason(
+        PAYLOAD_TOO_LARGE, "payload_too_large", "the body is too large", "send smaller batches, or raise http.body_bytes_max"
+    ),
+    Reason(UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the Content-Type is not one of this route", "send one that is"),
+    Reason(
+        UNSUPPORTED_CONTENT_ENCODING,
+        "unsupported_content_encoding",
+        "the Content-Encoding is not one of this route",
+        "send one that is",
+    ),
+    Reason(METHOD_NOT_ALLOWED, "method_not_allowed", "the route does not take this method", "use the method that Allow names"),
+    Reason(NOT_FOUND, "not_found", "there is no such route", "see /docs"),
+    Reason(REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time", "send faster, or raise http.body_timeout_s"),
+    Reason(RATE_LIMIT_EXCEEDED, "rate_limit_exceeded", "the tenant's quota is exceeded", "send again after Retry-After"),
+    Reason(OVERLOADED, "overloaded", "too many bytes are in flight", "send again after Retry-After"),
+    Reason(
+        STORAGE_FULL,
+        "storage_full",
+        "the log is full",
+        "send again after Retry-After; raise local_log.bytes_max or mend the store",
+    ),
+    Reason(STORAGE_UNAVAILABLE, "storage_unavailable", "the log cannot be written", "send again after Retry-After"),
+    Reason(SHUTTING_DOWN, "shutting_down", "the collector is stopping", "send again after Retry-After"),
+    Reason(INTERNAL, "internal", "a defect of the collector", "report it, with the batch id"),
+)
+
+REASON: Final[dict[int, Reason]] = {reason.code: reason for reason in REASONS}
+
+
+class RequestRefused(Exception):
+    """The request as a whole can't be taken; nothing of it was kept. Permanent: the same bytes fare the same.
+
+    `reason` is one of the request reasons, or the item reason of a request that is one item; `message` has the numbers.
+    """
+
+    def __init__(self, reason: int, message: str) -> None:
+        super().__init__(message)
+        self.reason: int = reason
+        self.message: str = message
+
+
+class Malformed(RequestRefused):
+    """The body can't be decoded: `cannot decode WriteRequest: 812 bytes, truncated at 640`."""

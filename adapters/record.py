@@ -1,0 +1,235 @@
+"""The record under construction: the shared header, the items, and how they become messages.
+
+The law: a message never exceeds its limit, and is cut between two items, never inside one. Every adapter ends in an
+`Adapted`, in which each item that arrived stands once: in a part, or among the rejected.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter, write_i64_le
+from mypy_extensions import i64
+
+from adapters.errors import RECORD_TOO_LARGE
+from adapters.wire import put_bytes, put_varint, varint_size
+
+# Type, as infrasage.v1.Type has it.
+TYPE_METRIC: Final = 1
+TYPE_LOG: Final = 2
+TYPE_TRACE: Final = 3
+TYPE_EVENT: Final = 4
+TYPE_PROFILE: Final = 5
+TYPE_SLO: Final = 6
+TYPE_NAMES: Final = ("unspecified", "metric", "log", "trace", "event", "profile", "slo")
+
+# Source, as infrasage.v1.Source has it.
+SOURCE_NATIVE: Final = 1
+SOURCE_OTLP: Final = 2
+SOURCE_PROMETHEUS_WRITE_V1: Final = 3
+SOURCE_PROMETHEUS_WRITE_V2: Final = 4
+
+# Signals: which topic a message is for, and which field of TelemetryRecord its items are in.
+METRICS: Final = 11
+LOGS: Final = 12
+TRACES: Final = 13
+
+# The rejections told one by one; beyond, they are only counted by reason.
+REJECTIONS_KEPT_MAX: Final = 10_000
+
+UNKNOWN_SERVICE: Final = b"unknown_service"
+
+_RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
+_TRAILER_BYTES_MAX: Final = 18  # batch_part and item_count, and the record's own tag and length
+
+
+def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> None:
+    """A KeyValue in the normal form, its value a string, as field `tag`, which is below 128."""
+    key_bytes: i64 = len(key)
+    text_bytes: i64 = len(text)
+    value_bytes: i64 = 1 + varint_size(text_bytes) + text_bytes
+    writer.append(int(tag))
+    put_varint(writer, 2 + varint_size(key_bytes) + key_bytes + varint_size(value_bytes) + value_bytes)
+    writer.append(0x0A)
+    put_varint(writer, key_bytes)
+    writer.write(key)
+    writer.append(0x12)
+    put_varint(writer, value_bytes)
+    writer.append(0x0A)
+    put_varint(writer, text_bytes)
+    writer.write(text)
+
+
+class Header:
+    """What is the same for every record of a request: fields 1, 2, 4 and 5 of TelemetryRecord, encoded once."""
+
+    def __init__(self, tenant_id: str, source: int, received_time_unix_nano: int, batch_id: bytes) -> None:
+        """`batch_id` is 16 bytes."""
+        tenant = tenant_id.encode()
+        writer = BytesWriter()
+        put_bytes(writer, 0x0A, tenant)
+        writer.append(0x10)
+        put_varint(writer, source)
+        writer.append(0x21)
+        write_i64_le(writer, received_time_unix_nano)
+        put_bytes(writer, 0x2A, batch_id)
+        self.prefix: bytes = writer.getvalue()
+        self.received_time_unix_nano: int = received_time_unix_nano
+
+
+class Rules:
+    """What an adapter asks about what arrived; `collector.validate` answers. Every answer is 0 or an item reason."""
+
+    def check_time(self, time_unix_nano: i64) -> i64:
+        """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
+        raise NotImplementedError
+
+    def check_attribute_count(self, count: i64) -> i64:
+        raise NotImplementedError
+
+    def check_attribute(self, key_bytes: i64, value_bytes: i64) -> i64:
+        """Lengths in bytes, the value's as it was sent."""
+        raise NotImplementedError
+
+    def check_name(self, name_bytes: i64) -> i64:
+        """The length of a metric's, span's, event's, service's or scope's name, in bytes."""
+        raise NotImplementedError
+
+    def message(self, reason: int) -> str:
+        """What to tell the sender, with the limit's number in it."""
+        raise NotImplementedError
+
+
+class Part:
+    """One message for one topic: a serialized TelemetryBatch."""
+
+    def __init__(self, signal: int, payload: bytes, item_count: int) -> None:
+        self.signal: Final = signal
+        self.payload: Final = payload
+        self.item_count: Final = item_count
+
+
+class Rejection:
+    """One item that was not taken. `index` counts the request's items from 0."""
+
+    def __init__(self, index: int, type_: int, reason: int, message: str) -> None:
+        self.index: Final = index
+        self.type: Final = type_
+        self.reason: Final = reason
+        self.message: Final = message
+
+
+class Adapted:
+    """All that became of a request's items."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        # How many were accepted, by type: the index is a TYPE_ constant.
+        self.accepted: list[int] = [0, 0, 0, 0, 0, 0, 0]
+        # How many were rejected, by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
+        self.rejected: dict[tuple[int, int], int] = {}
+        self.rejections: list[Rejection] = []
+
+    def accepted_count(self) -> int:
+        return sum(self.accepted)
+
+    def rejected_count(self) -> int:
+        return sum(self.rejected.values())
+
+
+class BatchBuilder:
+    """Packs items into records, and records into messages of at most `message_bytes_max` bytes.
+
+    Use: `open_group` whenever tenant, type, service, resource or scope change; then `add` its items; at the end `finish`.
+    """
+
+    def __init__(self, header: Header, rules: Rules, message_bytes_max: int) -> None:
+        self.rules: Final = rules
+        self.prefix: Final = header.prefix
+        self.message_bytes_max: i64 = message_bytes_max
+        self.out: Final = Adapted()
+        self.index: i64 = 0
+        self.signal: i64 = 0
+        self.type: i64 = 0
+        self.batch = BytesWriter()
+        self.batch_items: i64 = 0
+        self.record = BytesWriter()
+        self.record_items: i64 = 0
+        self.head_bytes: i64 = 0
+
+    def open_group(self, signal: i64, type_: i64, service_id: bytes, group: bytes) -> None:
+        """Begin a record. `group`: fields 7 to 10 (resource, scope and their schema URLs), encoded."""
+        self.close_record()
+        if signal != self.signal:
+            self.close_message()
+            self.signal = signal
+        self.type = type_
+        record = self.record
+        record.truncate(0)
+        record.write(self.prefix)
+        record.append(0x18)
+        put_varint(record, type_)
+        put_bytes(record, 0x32, service_id)
+        record.write(group)
+        self.head_bytes = len(record)
+
+    def capacity(self) -> i64:
+        """The most bytes, tag and length included, that one `add` can take in the open group."""
+        return self.message_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
+
+    def add(self, item: bytes, items: i64) -> bool:
+        """Take `items` accepted items, encoded as one field of the open group's signal. False: more than fits a message."""
+        need: i64 = 1 + varint_size(len(item)) + len(item)
+        if len(self.batch) + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max:
+            if need > self.capacity():
+                return False
+            self.close_record()
+            self.close_message()
+        put_bytes(self.record, (self.signal << 3) | 2, item)
+        self.record_items += items
+        self.out.accepted[self.type] += items
+        self.index += items
+        return True
+
+    def reject(self, reason: i64, items: i64) -> None:
+        """Refuse the next `items` items for a reason that the rules can put into words."""
+        self.reject_with(reason, items, self.rules.message(reason))
+
+    def reject_with(self, reason: i64, items: i64, message: str) -> None:
+        """Refuse the next `items` items, in words of one's own."""
+        out = self.out
+        key = (int(self.type), int(reason))
+        out.rejected[key] = out.rejected.get(key, 0) + items
+        n: i64 = 0
+        while n < items and len(out.rejections) < REJECTIONS_KEPT_MAX:
+            out.rejections.append(Rejection(self.index + n, self.type, reason, message))
+            n += 1
+        self.index += items
+
+    def add_or_reject(self, item: bytes) -> None:
+        """Take one item, or refuse it as too large."""
+        if not self.add(item, 1):
+            self.reject(RECORD_TOO_LARGE, 1)
+
+    def close_record(self) -> None:
+        if self.record_items == 0:
+            return
+        record = self.record
+        record.append(0x70)
+        put_varint(record, len(self.out.parts))
+        record.append(0x78)
+        put_varint(record, self.record_items)
+        put_bytes(self.batch, _RECORD_TAG, record.getvalue())
+        record.truncate(self.head_bytes)
+        self.batch_items += self.record_items
+        self.record_items = 0
+
+    def close_message(self) -> None:
+        if self.batch_items == 0:
+            return
+        self.out.parts.append(Part(self.signal, self.batch.getvalue(), self.batch_items))
+        self.batch.truncate(0)
+        self.batch_items = 0
+
+    def finish(self) -> Adapted:
+        self.close_record()
+        self.close_message()
+        return self.out

@@ -1,0 +1,1 @@
+"""The collector: receive, adapt, validate, limit, produce; then write, exactly once."""

@@ -1,0 +1,1 @@
+"""Where records wait until they are stored: a contract, and its implementations."""

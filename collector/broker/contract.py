@@ -1,0 +1,82 @@
+"""What the pipeline and the writer ask of a broker. Kafka and the local log both keep it; tests/contracts has the suite.
+
+The law: `append` returns only when every message survives a crash, and a range that was once read under an intent can be
+read again, the same to the byte, until its end is committed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+METRICS_TOPIC = "infrasage.metrics"
+LOGS_TOPIC = "infrasage.logs"
+TRACES_TOPIC = "infrasage.traces"
+DEAD_LETTERS_TOPIC = "infrasage.dead_letters"
+
+
+class BrokerError(Exception):
+    """Could not be done now; the same call may succeed later."""
+
+
+class BrokerFull(BrokerError):
+    """The broker refuses more until something has been taken out. Nothing was kept."""
+
+
+class BrokerDown(BrokerError):
+    """The broker can't be reached, or can't write. What was to be kept may be kept all the same: whoever sends it again may
+    store it twice."""
+
+
+class Message(NamedTuple):
+    """One serialized TelemetryBatch for a topic."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)  # not a NamedTuple: a tuple's own `index` is a method
+class Partition:
+    """One ordered sequence of messages."""
+
+    topic: str
+    index: int
+
+
+class Range(NamedTuple):
+    """Consecutive messages of one partition, from offset `start` up to but not including `end`.
+
+    `in_doubt`: an intent for exactly this range stood already when it was read, so it may have been written before.
+    """
+
+    partition: Partition
+    start: int
+    end: int
+    payloads: Sequence[bytes]
+    in_doubt: bool = False
+
+
+class Producer(Protocol):
+    """The gateway's side."""
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        """Return only when all of them are durable. Raises BrokerFull, BrokerDown: then the sender may send all again."""
+
+
+class Consumer(Protocol):
+    """The writer's side. One `Range` of a partition is in hand at a time: read, intent, (write), commit. Whoever gives one up
+    before its commit just polls again: it comes back, in doubt where it was intended. Every method raises BrokerDown."""
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        """The next uncommitted messages of some partition that is ours: at least one, and no more than `bytes_max` unless
+        the first alone is larger. Where an intent stands, exactly its range. None when nothing came within `wait_s`.
+        Partitions take turns."""
+
+    async def intend(self, messages: Range) -> None:
+        """Commit that this range is about to be written. Raises BrokerDown where the partition is no longer ours. May be
+        repeated."""
+
+    async def commit(self, messages: Range) -> None:
+        """Commit that this range is stored, and forget its intent. May be repeated."""
+
+    async def lag(self) -> dict[Partition, int]:
+        """Messages not yet committed, by partition."""

@@ -1,0 +1,1 @@
+"""Where records end up: a contract, and ClickHouse, as a server or embedded."""

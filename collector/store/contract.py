@@ -1,0 +1,34 @@
+"""What the writer and the `query` command ask of a store.
+
+The law: inserting the same payload under the same token twice stores it once.
+"""
+
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store could not do it."""
+
+
+class StoreUnavailable(StoreError):
+    """Away, overloaded or out of space: the same call may succeed later."""
+
+
+class StoreRefusedData(StoreError):
+    """The store can't read these bytes, and never will. Nothing of them was stored."""
+
+
+class Store(Protocol):
+    """Calls block: run them in a thread."""
+
+    def insert(self, topic: str, payload: bytes, token: str) -> None:
+        """Store one or more concatenated TelemetryBatch payloads of `topic`. Raises StoreUnavailable, StoreRefusedData."""
+
+    def holds(self, topic: str, payload: bytes) -> bool:
+        """Whether every item of these payloads is stored already, found by batch id and batch part."""
+
+    def query(self, sql: str, format_: str) -> bytes:
+        """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable."""

@@ -1,0 +1,99 @@
+"""Whether what arrived may pass. Pure rules: no clock, no I/O; whoever makes one says what time it is.
+
+The law: every rule is here, whatever the input, and each is about one item; so a bad one never takes a good one down.
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.errors import (
+    ATTRIBUTE_KEY_TOO_LONG,
+    ATTRIBUTE_VALUE_TOO_LONG,
+    MISSING_TIMESTAMP,
+    NAME_TOO_LONG,
+    REASON,
+    TIMESTAMP_IN_FUTURE,
+    TIMESTAMP_TOO_OLD,
+    TOO_MANY_ATTRIBUTES,
+)
+from adapters.record import Rules
+
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class Limits:
+    """The numbers behind the rules: seconds, counts and bytes. Defaults are the settings'."""
+
+    def __init__(
+        self,
+        *,
+        past_max_s: int,
+        future_max_s: int,
+        attributes_max: int,
+        attribute_key_bytes_max: int,
+        attribute_value_bytes_max: int,
+        name_bytes_max: int,
+    ) -> None:
+        self.past_max_s: Final = past_max_s
+        self.future_max_s: Final = future_max_s
+        self.attributes_max: Final = attributes_max
+        self.attribute_key_bytes_max: Final = attribute_key_bytes_max
+        self.attribute_value_bytes_max: Final = attribute_value_bytes_max
+        self.name_bytes_max: Final = name_bytes_max
+
+
+class LimitRules(Rules):
+    """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived."""
+
+    def __init__(self, limits: Limits, now_unix_nano: int) -> None:
+        self.limits: Final = limits
+        self.time_min: i64 = now_unix_nano - limits.past_max_s * _NANOSECONDS
+        self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
+        self.attributes_max: i64 = limits.attributes_max
+        self.key_bytes_max: i64 = limits.attribute_key_bytes_max
+        self.value_bytes_max: i64 = limits.attribute_value_bytes_max
+        self.name_bytes_max: i64 = limits.name_bytes_max
+
+    def check_time(self, time_unix_nano: i64) -> i64:
+        if time_unix_nano >= self.time_min:
+            return 0 if time_unix_nano <= self.time_max else TIMESTAMP_IN_FUTURE
+        if time_unix_nano < 0:
+            return TIMESTAMP_IN_FUTURE
+        return MISSING_TIMESTAMP if time_unix_nano == 0 else TIMESTAMP_TOO_OLD
+
+    def check_attribute_count(self, count: i64) -> i64:
+        return 0 if count <= self.attributes_max else TOO_MANY_ATTRIBUTES
+
+    def check_attribute(self, key_bytes: i64, value_bytes: i64) -> i64:
+        if key_bytes > self.key_bytes_max:
+            return ATTRIBUTE_KEY_TOO_LONG
+        return 0 if value_bytes <= self.value_bytes_max else ATTRIBUTE_VALUE_TOO_LONG
+
+    def check_name(self, name_bytes: i64) -> i64:
+        return 0 if name_bytes <= self.name_bytes_max else NAME_TOO_LONG
+
+    def message(self, reason: int) -> str:
+        limits = self.limits
+        if reason == TIMESTAMP_TOO_OLD:
+            return f"Timestamp is more than {_duration(limits.past_max_s)} in the past"
+        if reason == TIMESTAMP_IN_FUTURE:
+            return f"Timestamp is more than {_duration(limits.future_max_s)} in the future"
+        if reason == TOO_MANY_ATTRIBUTES:
+            return f"more than {limits.attributes_max} attributes"
+        if reason == ATTRIBUTE_KEY_TOO_LONG:
+            return f"an attribute's key is longer than {limits.attribute_key_bytes_max} bytes"
+        if reason == ATTRIBUTE_VALUE_TOO_LONG:
+            return f"an attribute's value is longer than {limits.attribute_value_bytes_max} bytes"
+        if reason == NAME_TOO_LONG:
+            return f"a name is longer than {limits.name_bytes_max} bytes"
+        return REASON[reason].meaning
+
+
+def _duration(seconds: int) -> str:
+    """24h, 10m or 90s: the largest unit that holds it whole."""
+    if seconds and seconds % 3600 == 0:
+        return f"{seconds // 3600}h"
+    if seconds and seconds % 60 == 0:
+        return f"{seconds // 60}m"
+    return f"{seconds}s"

@@ -1,0 +1,83 @@
+from opentelemetry.proto.common.v1 import common_pb2 as _common_pb2
+from opentelemetry.proto.logs.v1 import logs_pb2 as _logs_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2 as _metrics_pb2
+from opentelemetry.proto.resource.v1 import resource_pb2 as _resource_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2 as _trace_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SOURCE_UNSPECIFIED: _ClassVar[Source]
+    SOURCE_NATIVE: _ClassVar[Source]
+    SOURCE_OTLP: _ClassVar[Source]
+    SOURCE_PROMETHEUS_WRITE_V1: _ClassVar[Source]
+    SOURCE_PROMETHEUS_WRITE_V2: _ClassVar[Source]
+
+class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TYPE_UNSPECIFIED: _ClassVar[Type]
+    TYPE_METRIC: _ClassVar[Type]
+    TYPE_LOG: _ClassVar[Type]
+    TYPE_TRACE: _ClassVar[Type]
+    TYPE_EVENT: _ClassVar[Type]
+    TYPE_PROFILE: _ClassVar[Type]
+    TYPE_SLO: _ClassVar[Type]
+SOURCE_UNSPECIFIED: Source
+SOURCE_NATIVE: Source
+SOURCE_OTLP: Source
+SOURCE_PROMETHEUS_WRITE_V1: Source
+SOURCE_PROMETHEUS_WRITE_V2: Source
+TYPE_UNSPECIFIED: Type
+TYPE_METRIC: Type
+TYPE_LOG: Type
+TYPE_TRACE: Type
+TYPE_EVENT: Type
+TYPE_PROFILE: Type
+TYPE_SLO: Type
+
+class TelemetryBatch(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[TelemetryRecord]
+    def __init__(self, records: _Optional[_Iterable[_Union[TelemetryRecord, _Mapping]]] = ...) -> None: ...
+
+class TelemetryRecord(_message.Message):
+    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    LOG_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_PART_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    source: Source
+    type: Type
+    received_time_unix_nano: int
+    batch_id: bytes
+    service_id: str
+    resource: _resource_pb2.Resource
+    resource_schema_url: str
+    scope: _common_pb2.InstrumentationScope
+    scope_schema_url: str
+    metrics: _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Metric]
+    log_records: _containers.RepeatedCompositeFieldContainer[_logs_pb2.LogRecord]
+    spans: _containers.RepeatedCompositeFieldContainer[_trace_pb2.Span]
+    batch_part: int
+    item_count: int
+    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ...) -> None: ...
