@@ -1,0 +1,314 @@
+"""Attributes in the normal form: every value a string. Integers in decimal, booleans true/false, doubles in shortest
+round-trip form (NaN, Infinity, -Infinity), bytes in base64, arrays and key-value lists as JSON, nothing as the empty string.
+
+The law: what is normal already is left where it is; what is not is checked here before it is rewritten, never after.
+"""
+
+from base64 import b64encode
+from json.encoder import encode_basestring
+from typing import Final
+
+from librt.strings import BytesWriter, read_f64_le
+from mypy_extensions import i64
+
+from adapters.errors import NESTED_TOO_DEEP
+from adapters.record import Rules
+from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
+
+CLEAN: Final = 0
+REWRITE: Final = 1
+
+NESTING_MAX: Final = 64
+# How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
+_CACHE_ENTRIES_MAX: Final = 16_384
+_CACHED_BYTES_MAX: Final = 256
+
+_KEY: Final = 0x0A
+_VALUE: Final = 0x12
+_STRING: Final = 0x0A
+_BOOL: Final = 0x10
+_INT: Final = 0x18
+_DOUBLE: Final = 0x21
+_ARRAY: Final = 0x2A
+_KVLIST: Final = 0x32
+_BYTES: Final = 0x3A
+_STRINDEX: Final = 0x40
+
+
+class Attribute:
+    """Reads one KeyValue: `check` says what it is, and leaves where its key and value are."""
+
+    def __init__(self, cursor: Cursor, rules: Rules) -> None:
+        self.cursor: Final = cursor
+        self.buffer: Final = cursor.buffer
+        self.rules: Final = rules
+        self.key_start: i64 = 0
+        self.key_end: i64 = 0
+        self.value_start: i64 = 0
+        self.value_end: i64 = 0
+
+    def locate(self, start: i64, end: i64) -> i64:
+        """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else."""
+        buffer = self.buffer
+        if end - start >= 4 and buffer[start] == _KEY:
+            key_length: i64 = buffer[start + 1]
+            p: i64 = start + 2 + key_length
+            if key_length < 128 and p + 4 <= end and buffer[p] == _VALUE:
+                value_length: i64 = buffer[p + 1]
+                if value_length < 128:
+                    if buffer[p + 2] == _STRING and p + 2 + value_length == end and buffer[p + 3] == value_length - 2:
+                        self.key_start = start + 2
+                        self.key_end = p
+                        self.value_start = p + 2
+                        self.value_end = end
+                        return CLEAN
+        return self._locate_any(start, end)
+
+    def _locate_any(self, start: i64, end: i64) -> i64:
+        cursor = self.cursor
+        cursor.position = start
+        self.key_start = self.key_end = self.value_start = self.value_end = start
+        seen: i64 = 0
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _KEY:
+                if seen & 1:
+                    raise NotPlain(cursor.position)
+                seen |= 1
+                self.key_start = cursor.start
+                self.key_end = cursor.position
+            elif tag == _VALUE:
+                if seen & 2:
+                    raise NotPlain(cursor.position)
+                seen |= 2
+                self.value_start = cursor.start
+                self.value_end = cursor.position
+            else:
+                # Unknown, or a known number with another wire type: the normal form is without.
+                seen |= 4
+        in_order = seen == 3 and self.value_start > self.key_end
+        return CLEAN if in_order and _is_one_string(cursor, self.value_start, self.value_end) else REWRITE
+
+    def check(self, start: i64, end: i64) -> i64:
+        """CLEAN, REWRITE, or the reason why this KeyValue can't be taken. Raises NotPlain."""
+        state: i64 = self.locate(start, end)
+        buffer = self.buffer
+        key_start: i64 = self.key_start
+        key_end: i64 = self.key_end
+        value_start: i64 = self.value_start
+        value_end: i64 = self.value_end
+        if not is_utf8(buffer, key_start, key_end):
+            raise NotPlain(key_start)
+        if state == CLEAN:
+            # Tag and length stand before the string; they are text too (ASCII) or nothing that could spoil the check.
+            text_start: i64 = value_end - _string_length(self.cursor, value_start, value_end)
+            if not is_utf8(buffer, text_start, value_end):
+                raise NotPlain(text_start)
+            reason: i64 = self.rules.check_attribute(key_end - key_start, value_end - text_start)
+            return reason or CLEAN
+        reason = self.rules.check_attribute(key_end - key_start, value_end - value_start)
+        if reason == 0 and (end - start > _CACHED_BYTES_MAX or buffer[start:end] not in _normal):
+            reason = self.check_value(value_start, value_end, 0)
+            self.key_start = key_start
+            self.key_end = key_end
+        return reason or REWRITE
+
+    def check_value(self, start: i64, end: i64, depth: i64) -> i64:
+        """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NotPlain."""
+        cursor = self.cursor
+        cursor.position = start
+        members: i64 = 0
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            after: i64 = cursor.position
+            if tag == _STRING:
+                if not is_utf8(self.buffer, cursor.start, after):
+                    raise NotPlain(cursor.start)
+            elif tag == _ARRAY or tag == _KVLIST:
+                if depth >= NESTING_MAX:
+                    return NESTED_TOO_DEEP
+                reason: i64 = self._check_values(tag, cursor.start, after, depth + 1)
+                if reason:
+                    return reason
+                cursor.position = after
+            elif tag == _BOOL:
+                if cursor.value != 0 and cursor.value != 1:
+                    raise NotPlain(cursor.start)
+            elif tag == _STRINDEX:
+                if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
+                    raise NotPlain(cursor.start)
+            elif tag >> 3 <= 8 and tag != _INT and tag != _DOUBLE and tag != _BYTES:
+                raise NotPlain(cursor.start)
+            if tag >> 3 <= 8:
+                members += 1
+        if members > 1:
+            raise NotPlain(start)  # members of a oneof replace or merge with one another
+        return 0
+
+    def _check_values(self, kind: i64, start: i64, end: i64, depth: i64) -> i64:
+        """The values of an ArrayValue, or the KeyValues of a KeyValueList."""
+        cursor = self.cursor
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            after: i64 = cursor.position
+            if tag == 0x0A:
+                reason: i64 = 0
+                if kind == _ARRAY:
+                    reason = self.check_value(cursor.start, after, depth)
+                else:
+                    self.locate(cursor.start, after)
+                    if not is_utf8(self.buffer, self.key_start, self.key_end):
+                        raise NotPlain(self.key_start)
+                    reason = self.check_value(self.value_start, self.value_end, depth)
+                if reason:
+                    return reason
+                cursor.position = after
+            elif tag >> 3 == 1:
+                raise NotPlain(cursor.start)
+        return 0
+
+    def key_of(self, start: i64, end: i64) -> bytes:
+        self.locate(start, end)
+        return self.buffer[self.key_start : self.key_end]
+
+    def normal(self, start: i64, end: i64) -> bytes:
+        """The normal form of a KeyValue that `check` has passed."""
+        buffer = self.buffer
+        raw = buffer[start:end]
+        cached = _normal.get(raw)
+        if cached is not None:
+            return cached
+        self.locate(start, end)
+        key = buffer[self.key_start : self.key_end]
+        value = string_value(text_of(self.cursor, self.value_start, self.value_end))
+        writer = BytesWriter()
+        put_bytes(writer, _KEY, key)
+        put_bytes(writer, _VALUE, value)
+        result = writer.getvalue()
+        if end - start <= _CACHED_BYTES_MAX:
+            if len(_normal) >= _CACHE_ENTRIES_MAX:
+                _normal.clear()
+            _normal[raw] = result
+        return result
+
+
+# Raw KeyValue to normal KeyValue, for those that were checked, well-formed, and had to be rewritten.
+_normal: Final[dict[bytes, bytes]] = {}
+
+
+def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:
+    """Whether an AnyValue is one string and nothing else."""
+    if start >= end or cursor.buffer[start] != _STRING:
+        return False
+    cursor.position = start
+    cursor.field(end)
+    return cursor.position == end
+
+
+def _string_length(cursor: Cursor, start: i64, end: i64) -> i64:
+    """The length of the string that is all of this AnyValue."""
+    length: i64 = end - start - 2
+    if length < 128:
+        return length
+    cursor.position = start + 1
+    return cursor.varint(end)
+
+
+def string_value(text: bytes) -> bytes:
+    """An AnyValue that holds a string."""
+    writer = BytesWriter()
+    put_bytes(writer, _STRING, text)
+    return writer.getvalue()
+
+
+def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
+    """The normal form's text of a checked AnyValue."""
+    cursor.position = start
+    while cursor.position < end:
+        tag: i64 = cursor.field(end)
+        if tag == _STRING:
+            return cursor.buffer[cursor.start : cursor.position]
+        if tag == _INT:
+            return str(int(cursor.value)).encode()
+        if tag == _BOOL:
+            return b"true" if cursor.value else b"false"
+        if tag == _DOUBLE:
+            return double_text(read_f64_le(cursor.buffer, cursor.start)).encode()
+        if tag == _BYTES:
+            return b64encode(cursor.buffer[cursor.start : cursor.position])
+        if tag == _ARRAY or tag == _KVLIST:
+            return _json_of(cursor, start, end).encode()
+    return b""
+
+
+def double_text(value: float) -> str:
+    """Shortest text that reads back as the same double; the three that JSON has no numbers for as OTLP/JSON writes them."""
+    if value != value:
+        return "NaN"
+    if value == float("inf"):
+        return "Infinity"
+    if value == float("-inf"):
+        return "-Infinity"
+    return repr(value)
+
+
+def _json_of(cursor: Cursor, start: i64, end: i64) -> str:
+    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings."""
+    cursor.position = start
+    while cursor.position < end:
+        tag: i64 = cursor.field(end)
+        first: i64 = cursor.start
+        after: i64 = cursor.position
+        if tag == _STRING:
+            return encode_basestring(cursor.buffer[first:after].decode())
+        if tag == _INT:
+            return str(int(cursor.value))
+        if tag == _BOOL:
+            return "true" if cursor.value else "false"
+        if tag == _DOUBLE:
+            value = read_f64_le(cursor.buffer, first)
+            return double_text(value) if value - value == 0.0 else f'"{double_text(value)}"'
+        if tag == _BYTES:
+            return '"' + b64encode(cursor.buffer[first:after]).decode() + '"'
+        if tag == _ARRAY:
+            return _json_array(cursor, first, after)
+        if tag == _KVLIST:
+            return _json_object(cursor, first, after)
+    return "null"
+
+
+def _json_array(cursor: Cursor, start: i64, end: i64) -> str:
+    values: list[str] = []
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            values.append(_json_of(cursor, cursor.start, position))
+    return "[" + ",".join(values) + "]"
+
+
+def _json_object(cursor: Cursor, start: i64, end: i64) -> str:
+    values: dict[str, str] = {}
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            key = ""
+            value = "null"
+            entry: i64 = cursor.start
+            while entry < position:
+                cursor.position = entry
+                entry_tag: i64 = cursor.field(position)
+                entry = cursor.position
+                if entry_tag == _KEY:
+                    key = cursor.buffer[cursor.start : entry].decode()
+                elif entry_tag == _VALUE:
+                    value = _json_of(cursor, cursor.start, entry)
+            values.pop(key, None)  # the last one wins, in its own place
+            values[key] = value
+    return "{" + ",".join([encode_basestring(key) + ":" + value for key, value in values.items()]) + "}"

@@ -1,0 +1,242 @@
+"""OTLP/JSON to OTLP/protobuf, so that one adapter serves both.
+
+The law: OTLP's own rules, where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"):
+trace and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, unknown keys are ignored.
+64-bit integers are numbers or strings, doubles may be "NaN", "Infinity", "-Infinity", null is absent.
+"""
+
+import binascii
+from base64 import b64decode
+from typing import Final
+
+import orjson
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from librt.strings import BytesWriter, write_f64_le, write_i32_le, write_i64_le
+from mypy_extensions import i64
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from adapters.errors import INVALID_JSON, Malformed
+from adapters.wire import put_bytes, put_signed_varint, put_varint
+
+_TEXT: Final = 0
+_BYTES: Final = 1
+_HEX: Final = 2
+_DOUBLE: Final = 3
+_BOOL: Final = 4
+_MESSAGE: Final = 5
+_VARINT: Final = 6
+_ZIGZAG: Final = 7
+_FIXED64: Final = 8
+_FIXED32: Final = 9
+
+_HEX_FIELDS: Final = ("trace_id", "span_id", "parent_span_id")
+_KINDS: Final = {
+    FieldDescriptor.TYPE_STRING: _TEXT,
+    FieldDescriptor.TYPE_BYTES: _BYTES,
+    FieldDescriptor.TYPE_DOUBLE: _DOUBLE,
+    FieldDescriptor.TYPE_BOOL: _BOOL,
+    FieldDescriptor.TYPE_MESSAGE: _MESSAGE,
+    FieldDescriptor.TYPE_INT32: _VARINT,
+    FieldDescriptor.TYPE_UINT32: _VARINT,
+    FieldDescriptor.TYPE_INT64: _VARINT,
+    FieldDescriptor.TYPE_UINT64: _VARINT,
+    FieldDescriptor.TYPE_ENUM: _VARINT,
+    FieldDescriptor.TYPE_SINT32: _ZIGZAG,
+    FieldDescriptor.TYPE_FIXED64: _FIXED64,
+    FieldDescriptor.TYPE_SFIXED64: _FIXED64,
+    FieldDescriptor.TYPE_FIXED32: _FIXED32,
+}
+_WIRE_TYPES: Final = {_DOUBLE: 1, _FIXED64: 1, _FIXED32: 5, _BOOL: 0, _VARINT: 0, _ZIGZAG: 0}
+_RANGES: Final = {
+    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
+}
+_INT32_RANGE: Final = (-(2**31), 2**31 - 1)
+_INTEGER_DIGITS_MAX: Final = 20
+_SHOWN_CHARACTERS_MAX: Final = 40
+
+
+class _Field:
+    def __init__(self, descriptor: FieldDescriptor) -> None:
+        assert descriptor.containing_type is not None
+        self.name: Final[str] = f"{descriptor.containing_type.name}.{descriptor.json_name}"
+        self.kind: Final[int] = _HEX if descriptor.name in _HEX_FIELDS else _KINDS[descriptor.type]
+        self.repeated: Final[bool] = descriptor.is_repeated
+        self.low, self.high = _RANGES.get(descriptor.type, _INT32_RANGE)
+        packed = self.repeated and self.kind in _WIRE_TYPES
+        self.packed: Final[bool] = packed
+        self.tag: Final[int] = descriptor.number << 3 | (2 if packed else _WIRE_TYPES.get(self.kind, 2))
+        self.message: Final[Descriptor | None] = descriptor.message_type
+
+
+_messages: Final[dict[str, dict[str, _Field]]] = {}
+
+
+def _fields_of(descriptor: Descriptor) -> dict[str, _Field]:
+    fields = _messages.get(descriptor.full_name)
+    if fields is None:
+        fields = _messages[descriptor.full_name] = {field.json_name: _Field(field) for field in descriptor.fields}
+    return fields
+
+
+class _Unfit(Exception):
+    """A value that its field can't hold."""
+
+
+def _unfit(field: _Field, wanted: str, value: object) -> _Unfit:
+    shown = orjson.dumps(value).decode()
+    if len(shown) > _SHOWN_CHARACTERS_MAX:
+        shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
+    return _Unfit(f"{field.name} must be {wanted}; got {shown}")
+
+
+def _put_message(writer: BytesWriter, fields: dict[str, _Field], value: dict[str, object]) -> None:
+    for key, entry in value.items():
+        field = fields.get(key)
+        if field is None or entry is None:
+            continue
+        if not field.repeated:
+            _put_field(writer, field, entry)
+        elif not isinstance(entry, list):
+            raise _unfit(field, "an array", entry)
+        elif field.packed:
+            inner = BytesWriter()
+            for element in entry:
+                _put_scalar(inner, field, element)
+            put_bytes(writer, field.tag, inner.getvalue())
+        else:
+            for element in entry:
+                _put_field(writer, field, element)
+
+
+def _put_field(writer: BytesWriter, field: _Field, value: object) -> None:
+    """A field that is not packed, tag and all."""
+    kind = field.kind
+    if kind == _MESSAGE:
+        if not isinstance(value, dict):
+            raise _unfit(field, "an object", value)
+        assert field.message is not None
+        inner = BytesWriter()
+        _put_message(inner, _fields_of(field.message), value)
+        put_bytes(writer, field.tag, inner.getvalue())
+    elif kind == _TEXT:
+        if not isinstance(value, str):
+            raise _unfit(field, "a string", value)
+        put_bytes(writer, field.tag, value.encode())
+    elif kind == _HEX or kind == _BYTES:
+        put_bytes(writer, field.tag, _bytes_of(field, value))
+    else:
+        put_varint(writer, field.tag)
+        _put_scalar(writer, field, value)
+
+
+def _bytes_of(field: _Field, value: object) -> bytes:
+    wanted = "hex" if field.kind == _HEX else "base64"
+    if not isinstance(value, str):
+        raise _unfit(field, wanted, value)
+    try:
+        if field.kind == _HEX:
+            return binascii.unhexlify(value)
+        # Either alphabet, padded or not, as protobuf's JSON mapping has it.
+        standard = value.replace("-", "+").replace("_", "/").rstrip("=")
+        return b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise _unfit(field, wanted, value) from None
+
+
+def _put_scalar(writer: BytesWriter, field: _Field, value: object) -> None:
+    kind = field.kind
+    if kind == _DOUBLE:
+        write_f64_le(writer, _double_of(field, value))
+        return
+    if kind == _BOOL:
+        if not isinstance(value, bool):
+            raise _unfit(field, "true or false", value)
+        writer.append(1 if value else 0)
+        return
+    number = _integer_of(field, value)
+    signed: i64 = number if number < 2**63 else number - 2**64
+    if kind == _FIXED64:
+        write_i64_le(writer, signed)
+    elif kind == _FIXED32:
+        write_i32_le(writer, number if number < 2**31 else number - 2**32)
+    elif kind == _ZIGZAG:
+        put_varint(writer, signed * 2 if signed >= 0 else -signed * 2 - 1)
+    else:
+        put_signed_varint(writer, signed)
+
+
+def _double_of(field: _Field, value: object) -> float:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        if value == "NaN" or value == "Infinity" or value == "-Infinity":
+            return float(value)
+        number = _number_in(value)
+        if number is not None:
+            return float(number)
+    raise _unfit(field, "a number", value)
+
+
+def _number_in(text: str) -> int | float | None:
+    """The JSON number that a string is."""
+    if text != text.strip():
+        return None
+    try:
+        number = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return number if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+
+
+def _integer_of(field: _Field, value: object) -> int:
+    number = value
+    if isinstance(value, str) and len(value) <= _INTEGER_DIGITS_MAX:
+        number = _number_in(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if not isinstance(number, int) or isinstance(number, bool) or not field.low <= number <= field.high:
+        kind = "an enum's integer" if field.kind == _VARINT and field.high == 2**31 - 1 else "an integer"
+        raise _unfit(field, f"{kind} from {field.low} to {field.high}", value)
+    return number
+
+
+def _to_wire(body: bytes, descriptor: Descriptor) -> bytes:
+    name = descriptor.name
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
+    if not isinstance(value, dict):
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
+    writer = BytesWriter()
+    try:
+        _put_message(writer, _fields_of(descriptor), value)
+    except _Unfit as error:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {error}") from None
+    except RecursionError:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
+    return writer.getvalue()
+
+
+def metrics_to_wire(body: bytes) -> bytes:
+    """The serialized ExportMetricsServiceRequest that `body`, JSON, stands for. Raises Malformed."""
+    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR)
+
+
+def logs_to_wire(body: bytes) -> bytes:
+    """The serialized ExportLogsServiceRequest that `body`, JSON, stands for. Raises Malformed."""
+    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR)
+
+
+def traces_to_wire(body: bytes) -> bytes:
+    """The serialized ExportTraceServiceRequest that `body`, JSON, stands for. Raises Malformed."""
+    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR)

@@ -1,0 +1,49 @@
+"""OTLP logs: an ExportLogsServiceRequest becomes records of log records.
+
+The law: a record whose ids are not ids is kept without them; only its own time, sizes and nesting can refuse it.
+"""
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from adapters.otlp.attributes import CLEAN, REWRITE
+from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.messages import LOG_RECORD
+from adapters.record import LOGS, TYPE_LOG, Adapted, Header, Rules
+from adapters.wire import NotPlain
+
+
+class LogsEnvelope(Envelope):
+    def take(self, start: i64, end: i64) -> None:
+        scanner = self.scanner
+        scanner.begin()
+        state: i64 = scanner.scan(LOG_RECORD, start, end)
+        if scanner.invalid_id and state == CLEAN:
+            state = REWRITE
+        time: i64 = scanner.time or scanner.other_time
+        reason: i64 = self.group_reason
+        if reason == 0 and state > REWRITE:
+            reason = state
+        if reason == 0 and time != 0:
+            reason = self.rules.check_time(time)  # without any time, it is when it was received
+        if reason:
+            self.builder.reject(reason, 1)
+        elif state == CLEAN:
+            self.builder.add_or_reject(self.buffer[start:end])
+        else:
+            writer = BytesWriter()
+            scanner.rewrite(writer, LOG_RECORD, start, end)
+            self.builder.add_or_reject(writer.getvalue())
+
+
+def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """Records of `body`, a serialized ExportLogsServiceRequest. Raises Malformed."""
+    try:
+        return LogsEnvelope(body, header, rules, message_bytes_max, LOGS, TYPE_LOG).run()
+    except NotPlain as odd:
+        body = plain(body, ExportLogsServiceRequest, odd.position)
+    try:
+        return LogsEnvelope(body, header, rules, message_bytes_max, LOGS, TYPE_LOG).run()
+    except NotPlain as odd:
+        raise cannot_decode("ExportLogsServiceRequest", body, odd.position) from None

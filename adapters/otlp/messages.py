@@ -1,0 +1,160 @@
+"""OTLP's messages as tables for a scanner: what to do at each tag. Made from the official descriptors, so never out of step.
+
+The law: a tag stands for one action; a known field number with another wire type than its own is odd, an unknown number is
+skipped and kept. Source: opentelemetry-proto, and protobuf's encoding of its types.
+"""
+
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+# Actions.
+ODD: Final = 0  # let protobuf's own parser say what it is
+SKIP: Final = 1  # unknown: ignored, kept
+SCALAR: Final = 2  # any 64-bit varint, or fixed
+INT32: Final = 3  # a varint that must fit int32
+UINT32: Final = 4  # a varint that must fit uint32
+BOOL: Final = 5
+TEXT: Final = 6  # UTF-8
+RAW: Final = 7  # bytes
+MESSAGE: Final = 8
+ATTRIBUTE: Final = 9  # a KeyValue
+BODY: Final = 10  # an AnyValue
+PACKED_FIXED64: Final = 11
+PACKED_VARINT: Final = 12
+NAME: Final = 13  # UTF-8, with a rule about its length
+# Actions that also note something of an item or its envelope.
+TIME: Final = 14
+OTHER_TIME: Final = 15  # a span's end, a log record's observed time
+TRACE_ID: Final = 16
+SPAN_ID: Final = 17
+DATA: Final = 18  # a metric's gauge, sum, histogram, …
+ITEM: Final = 19  # a metric's data point
+TEMPORALITY: Final = 20
+
+# 1 << n, as 8 bytes each, for n from 0 to 62. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
+BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(63)])
+
+_TABLE_SIZE: Final = 256  # every known tag of OTLP is below
+_WIRE_TYPES: Final = (0, 1, 2, 5)
+
+_VARINT_ACTIONS: Final = {
+    FieldDescriptor.TYPE_INT64: SCALAR,
+    FieldDescriptor.TYPE_UINT64: SCALAR,
+    FieldDescriptor.TYPE_SINT64: SCALAR,
+    FieldDescriptor.TYPE_INT32: INT32,
+    FieldDescriptor.TYPE_ENUM: INT32,
+    FieldDescriptor.TYPE_UINT32: UINT32,
+    FieldDescriptor.TYPE_SINT32: UINT32,  # zigzag: as wide as uint32 on the wire
+    FieldDescriptor.TYPE_BOOL: BOOL,
+}
+_FIXED64_TYPES: Final = (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE)
+_FIXED32_TYPES: Final = (FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32, FieldDescriptor.TYPE_FLOAT)
+_NAMES: Final = ("Metric.name", "Span.name", "Event.name", "InstrumentationScope.name", "LogRecord.event_name")
+_NOTES: Final = {
+    "NumberDataPoint.time_unix_nano": TIME,
+    "HistogramDataPoint.time_unix_nano": TIME,
+    "ExponentialHistogramDataPoint.time_unix_nano": TIME,
+    "SummaryDataPoint.time_unix_nano": TIME,
+    "LogRecord.time_unix_nano": TIME,
+    "LogRecord.observed_time_unix_nano": OTHER_TIME,
+    "LogRecord.trace_id": TRACE_ID,
+    "LogRecord.span_id": SPAN_ID,
+    "Span.start_time_unix_nano": TIME,
+    "Span.end_time_unix_nano": OTHER_TIME,
+    "Span.trace_id": TRACE_ID,
+    "Span.span_id": SPAN_ID,
+    "Gauge.data_points": ITEM,
+    "Sum.data_points": ITEM,
+    "Histogram.data_points": ITEM,
+    "ExponentialHistogram.data_points": ITEM,
+    "Summary.data_points": ITEM,
+    "Sum.aggregation_temporality": TEMPORALITY,
+    "Histogram.aggregation_temporality": TEMPORALITY,
+    "ExponentialHistogram.aggregation_temporality": TEMPORALITY,
+    "Metric.gauge": DATA,
+    "Metric.sum": DATA,
+    "Metric.histogram": DATA,
+    "Metric.exponential_histogram": DATA,
+    "Metric.summary": DATA,
+}
+
+
+class Message:
+    """One message type. Indexed by tag: `actions`; `masks`, 8 bytes each, the bit of a field that may come only once (0: may
+    repeat; members of a oneof share a bit); `children`, the type of a submessage."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self.name: Final[str] = descriptor.name
+        self.has_attributes: bool = False
+        self.has_temporality: bool = False
+        actions = bytearray(_TABLE_SIZE)
+        bits = [0] * _TABLE_SIZE
+        self.children: Final[dict[int, Message]] = {}
+        known = {field.number for field in descriptor.fields}
+        for number in range(1, _TABLE_SIZE >> 3):
+            for wire_type in _WIRE_TYPES:
+                actions[number << 3 | wire_type] = ODD if number in known else SKIP
+        for field in descriptor.fields:
+            tag, action = _action(field, f"{descriptor.name}.{field.name}")
+            actions[tag] = action
+            if field.containing_oneof is not None:
+                bits[tag] = 32 + field.containing_oneof.index
+            elif not field.is_repeated:
+                bits[tag] = field.number
+            if action == ATTRIBUTE or action == BODY:
+                self.has_attributes = True
+            elif action == TEMPORALITY:
+                self.has_temporality = True
+            elif action == MESSAGE or action == ITEM or action == DATA:
+                assert field.message_type is not None
+                child = message_of(field.message_type)
+                self.children[tag] = child
+                self.has_attributes = self.has_attributes or child.has_attributes
+        self.actions: Final[bytes] = bytes(actions)
+        self.masks: Final[bytes] = b"".join([BIT_MASKS[bit * 8 : bit * 8 + 8] if bit else bytes(8) for bit in bits])
+
+
+def _action(field: FieldDescriptor, name: str) -> tuple[int, int]:
+    """The tag under which the official encoder writes a field, and what to do there."""
+    kind = field.type
+    if field.message_type is not None:
+        action = {"KeyValue": ATTRIBUTE, "AnyValue": BODY}.get(field.message_type.name, MESSAGE)
+        return field.number << 3 | 2, _NOTES.get(name, action)
+    if kind == FieldDescriptor.TYPE_STRING:
+        return field.number << 3 | 2, NAME if name in _NAMES else TEXT
+    if kind == FieldDescriptor.TYPE_BYTES:
+        return field.number << 3 | 2, _NOTES.get(name, RAW)
+    if kind in _FIXED64_TYPES:
+        if field.is_repeated:
+            return field.number << 3 | 2, PACKED_FIXED64
+        return field.number << 3 | 1, _NOTES.get(name, SCALAR)
+    if kind in _FIXED32_TYPES:
+        return field.number << 3 | 5, SCALAR
+    if field.is_repeated:
+        return field.number << 3 | 2, PACKED_VARINT
+    return field.number << 3, _NOTES.get(name, _VARINT_ACTIONS[kind])
+
+
+_messages: Final[dict[str, Message]] = {}
+
+
+def message_of(descriptor: Descriptor) -> Message:
+    message = _messages.get(descriptor.full_name)
+    if message is None:
+        message = _messages[descriptor.full_name] = Message(descriptor)
+    return message
+
+
+METRIC: Final = message_of(metrics_pb2.Metric.DESCRIPTOR)
+LOG_RECORD: Final = message_of(logs_pb2.LogRecord.DESCRIPTOR)
+SPAN: Final = message_of(trace_pb2.Span.DESCRIPTOR)
+RESOURCE: Final = message_of(resource_pb2.Resource.DESCRIPTOR)
+SCOPE: Final = message_of(common_pb2.InstrumentationScope.DESCRIPTOR)
+RESOURCE_ENVELOPE: Final = message_of(logs_pb2.ResourceLogs.DESCRIPTOR)  # the three signals' are alike
+SCOPE_ENVELOPE: Final = message_of(logs_pb2.ScopeLogs.DESCRIPTOR)

@@ -1,0 +1,212 @@
+"""OTLP metrics: an ExportMetricsServiceRequest becomes records of metrics, each with its points that may pass.
+
+The law: a metric whose points are all clean is one slice of the body; a bad point is cut out and its neighbours stay.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
+from adapters.otlp.attributes import CLEAN, REWRITE
+from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.messages import METRIC, Message
+from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
+from adapters.wire import NotPlain, put_bytes
+
+_POINT: Final = 0x0A  # `data_points` of every kind of metric
+_DELTA: Final = 1
+_CUMULATIVE: Final = 2
+_FRAMING_BYTES_MAX: Final = 12  # tag and length of a metric's data and of a point
+
+
+class MetricsEnvelope(Envelope):
+    """While a metric is taken: what it is, where its data is, and what stands before and behind that, in normal form."""
+
+    def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
+        super().__init__(body, header, rules, message_bytes_max, METRICS, TYPE_METRIC)
+        self.data_tag: i64 = 0
+        self.data_start: i64 = 0
+        self.data_end: i64 = 0
+        self.point: Message = METRIC
+        self.metric_reason: i64 = 0  # why no point of this metric can be taken
+        self.before: bytes = b""
+        self.behind: bytes = b""
+        self.accepted: i64 = 0
+        self.refused: list[tuple[int, int]] = []  # (which point, reason)
+
+    def take(self, start: i64, end: i64) -> None:
+        scanner = self.scanner
+        scanner.begin()
+        state: i64 = scanner.scan(METRIC, start, end)
+        if scanner.data_tag == 0:
+            return  # a name, but nothing measured
+        data_at: i64 = scanner.data_at
+        self.data_tag = scanner.data_tag
+        self.data_start = scanner.data_start
+        self.data_end = scanner.data_end
+        self.before = self._normal_fields(state, start, data_at)
+        self.behind = self._normal_fields(state, self.data_end, end)
+        data = METRIC.children[self.data_tag]
+        self.point = data.children[_POINT]
+        scanner.scan(data, self.data_start, self.data_end)
+        count: i64 = scanner.items
+        self.metric_reason = self.group_reason
+        if self.metric_reason == 0 and state > REWRITE:
+            self.metric_reason = state
+        if self.metric_reason == 0 and data.has_temporality and scanner.temporality not in (_DELTA, _CUMULATIVE):
+            self.metric_reason = UNSPECIFIED_TEMPORALITY
+
+        builder = self.builder
+        first: i64 = builder.index
+        edited = self._edit_points()
+        if edited is not None:
+            metric = self._metric(edited)
+        elif state == CLEAN:
+            metric = self.buffer[start:end]
+        else:
+            metric = self._metric(self.buffer[self.data_start : self.data_end])
+        if self.accepted and not builder.add(metric, self.accepted):
+            self._take_in_pieces()
+        for point, reason in self.refused:
+            builder.index = first + point
+            builder.reject(reason, 1)
+        builder.index = first + count
+
+    def _normal_fields(self, state: i64, start: i64, end: i64) -> bytes:
+        """The metric's own fields at start:end, its metadata in normal form."""
+        scanner = self.scanner
+        if state != REWRITE:
+            return self.buffer[start:end]
+        if scanner.duplicate_keys and end == scanner.data_at and scanner.has_attribute(METRIC, start, end):
+            raise NotPlain(start)  # metadata on both sides of the data, maybe: the plain form has all of it behind
+        writer = BytesWriter()
+        scanner.rewrite(writer, METRIC, start, end)
+        return writer.getvalue()
+
+    def _metric(self, data: bytes) -> bytes:
+        writer = BytesWriter()
+        writer.write(self.before)
+        put_bytes(writer, self.data_tag, data)
+        writer.write(self.behind)
+        return writer.getvalue()
+
+    def _point_state(self, start: i64, end: i64) -> i64:
+        """CLEAN, REWRITE or a reason."""
+        scanner = self.scanner
+        scanner.begin()
+        state: i64 = scanner.scan(self.point, start, end)
+        if self.metric_reason:
+            return self.metric_reason
+        reason: i64 = self.rules.check_time(scanner.time)
+        return reason if reason and state <= REWRITE else state
+
+    def _edit_points(self) -> bytes | None:
+        """The metric's data without the points that may not pass, and the others in normal form; None: as it is."""
+        cursor = self.cursor
+        buffer = self.buffer
+        end: i64 = self.data_end
+        writer: BytesWriter | None = None
+        keep: i64 = self.data_start  # from here on not written yet
+        position: i64 = keep
+        point: i64 = 0
+        accepted: i64 = 0
+        self.refused = []
+        while position < end:
+            at: i64 = position
+            cursor.position = at
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag != _POINT:
+                continue
+            first: i64 = cursor.start
+            state: i64 = self._point_state(first, position)
+            if state != CLEAN:
+                if writer is None:
+                    writer = BytesWriter()
+                writer.write(buffer[keep:at])
+                keep = position
+                if state == REWRITE:
+                    inner = BytesWriter()
+                    self.scanner.rewrite(inner, self.point, first, position)
+                    put_bytes(writer, _POINT, inner.getvalue())
+                else:
+                    self.refused.append((int(point), int(state)))
+            if state <= REWRITE:
+                accepted += 1
+            point += 1
+        self.accepted = accepted
+        if writer is None:
+            return None
+        writer.write(buffer[keep:end])
+        return writer.getvalue()
+
+    def _take_in_pieces(self) -> None:
+        """The same points, as several metrics that each fit a message."""
+        cursor = self.cursor
+        buffer = self.buffer
+        builder = self.builder
+        end: i64 = self.data_end
+        envelope = self._data_without_points()
+        room: i64 = builder.capacity() - len(self.before) - len(self.behind) - len(envelope) - 2 * _FRAMING_BYTES_MAX
+        piece = BytesWriter()
+        piece.write(envelope)
+        pieces: i64 = 0
+        point: i64 = 0
+        self.refused = []
+        position: i64 = self.data_start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag != _POINT:
+                continue
+            first: i64 = cursor.start
+            state: i64 = self._point_state(first, position)
+            normal = buffer[first:position]
+            if state == REWRITE:
+                inner = BytesWriter()
+                self.scanner.rewrite(inner, self.point, first, position)
+                normal = inner.getvalue()
+            if state <= REWRITE and len(normal) + _FRAMING_BYTES_MAX > room:
+                state = RECORD_TOO_LARGE
+            if state > REWRITE:
+                self.refused.append((int(point), int(state)))
+            else:
+                if len(piece) - len(envelope) + len(normal) + _FRAMING_BYTES_MAX > room:
+                    builder.add(self._metric(piece.getvalue()), pieces)
+                    piece.truncate(len(envelope))
+                    pieces = 0
+                put_bytes(piece, _POINT, normal)
+                pieces += 1
+            point += 1
+        if pieces:
+            builder.add(self._metric(piece.getvalue()), pieces)
+
+    def _data_without_points(self) -> bytes:
+        """Temporality and the like."""
+        cursor = self.cursor
+        writer = BytesWriter()
+        position: i64 = self.data_start
+        while position < self.data_end:
+            at: i64 = position
+            cursor.position = at
+            tag: i64 = cursor.field(self.data_end)
+            position = cursor.position
+            if tag != _POINT:
+                writer.write(self.buffer[at:position])
+        return writer.getvalue()
+
+
+def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
+    try:
+        return MetricsEnvelope(body, header, rules, message_bytes_max).run()
+    except NotPlain as odd:
+        body = plain(body, ExportMetricsServiceRequest, odd.position)
+    try:
+        return MetricsEnvelope(body, header, rules, message_bytes_max).run()
+    except NotPlain as odd:
+        raise cannot_decode("ExportMetricsServiceRequest", body, odd.position) from None

@@ -1,0 +1,60 @@
+"""OTLP traces: an ExportTraceServiceRequest becomes records of spans.
+
+The law: a span without valid ids or without a start is refused. Its time is when it ended, so that a long one is not late.
+"""
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
+from adapters.otlp.attributes import CLEAN, REWRITE
+from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.messages import SPAN
+from adapters.record import TRACES, TYPE_TRACE, Adapted, Header, Rules
+from adapters.wire import NotPlain
+
+
+class TracesEnvelope(Envelope):
+    def take(self, start: i64, end: i64) -> None:
+        scanner = self.scanner
+        scanner.begin()
+        state: i64 = scanner.scan(SPAN, start, end)
+        reason: i64 = self.group_reason
+        if reason == 0:
+            reason = self._reason(state)
+        if reason:
+            self.builder.reject(reason, 1)
+        elif state == CLEAN:
+            self.builder.add_or_reject(self.buffer[start:end])
+        else:
+            writer = BytesWriter()
+            scanner.rewrite(writer, SPAN, start, end)
+            self.builder.add_or_reject(writer.getvalue())
+
+    def _reason(self, state: i64) -> i64:
+        """Why the span scanned last can't be taken, or 0."""
+        scanner = self.scanner
+        if state > REWRITE:
+            return state
+        if not scanner.valid_trace_id:
+            return INVALID_TRACE_ID
+        if not scanner.valid_span_id:
+            return INVALID_SPAN_ID
+        if scanner.time == 0:
+            return MISSING_TIMESTAMP
+        if self.rules.check_time(scanner.time) == TIMESTAMP_IN_FUTURE:
+            return TIMESTAMP_IN_FUTURE
+        return self.rules.check_time(scanner.other_time or scanner.time)
+
+
+def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """Records of `body`, a serialized ExportTraceServiceRequest. Raises Malformed."""
+    try:
+        return TracesEnvelope(body, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run()
+    except NotPlain as odd:
+        body = plain(body, ExportTraceServiceRequest, odd.position)
+    try:
+        return TracesEnvelope(body, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run()
+    except NotPlain as odd:
+        raise cannot_decode("ExportTraceServiceRequest", body, odd.position) from None

@@ -1,0 +1,124 @@
+"""adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.otlp_reference import REQUESTS
+from support.otlp_strategies import messages
+
+from adapters.errors import INVALID_JSON, Malformed
+from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
+
+
+def to_json(draw: Draw, message: Message) -> dict[str, Any]:
+    """OTLP/JSON of a message, by the specification's text, with its freedoms drawn."""
+    return {
+        field.json_name: [_value(draw, field, entry) for entry in value] if field.is_repeated else _value(draw, field, value)
+        for field, value in message.ListFields()
+    }
+
+
+def _value(draw: Draw, field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None:
+        return to_json(draw, value)
+    if field.name in ("trace_id", "span_id", "parent_span_id"):
+        return value.hex() if draw(st.booleans()) else value.hex().upper()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode() if draw(st.booleans()) else base64.urlsafe_b64encode(value).decode().rstrip("=")
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    wide = field.type in (
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_FIXED64,
+        FieldDescriptor.TYPE_SFIXED64,
+    )
+    return str(value) if wide and draw(st.booleans()) else value
+
+
+@pytest.mark.parametrize("signal", sorted(TO_WIRE))
+@settings(max_examples=40)
+@given(data=st.data())
+def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> None:
+    """Every field of every message comes through, 64-bit integers and the doubles that JSON lacks included."""
+    request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
+    text = json.dumps(to_json(data.draw, request), ensure_ascii=data.draw(st.booleans()))
+    actual = REQUESTS[signal].FromString(TO_WIRE[signal](text.encode()))
+    # Equal but for NaN's payload, which JSON can't carry; what is left over is compared as text.
+    assert str(request) == str(actual)
+
+
+def span(text: str) -> str:
+    return f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{text}]}}]}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"name":null,"kind":2}', {"kind": 2}),
+        ('{"trace_id":"00","start_time_unix_nano":1,"unknown":{"deep":[{}]}}', {}),
+        ('{"startTimeUnixNano":"18446744073709551615"}', {"start_time_unix_nano": 2**64 - 1}),
+        ('{"startTimeUnixNano":18446744073709551615}', {"start_time_unix_nano": 2**64 - 1}),
+        ('{"startTimeUnixNano":1e3}', {"start_time_unix_nano": 1000}),
+        ('{"flags":4294967295}', {"flags": 2**32 - 1}),
+        ('{"name":"a","name":"b"}', {"name": "b"}),
+    ],
+)
+def test_what_the_specification_allows(text: str, expected: dict[str, Any]) -> None:
+    """null is absent, snake_case is unknown, unknown is ignored, integers may be strings, the last key wins."""
+    request = ExportTraceServiceRequest.FromString(traces_to_wire(span(text).encode()))
+    actual = {field.name: value for field, value in request.resource_spans[0].scope_spans[0].spans[0].ListFields()}
+    assert expected == actual
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            '{"kind":"SPAN_KIND_SERVER"}',
+            'Span.kind must be an enum\'s integer from -2147483648 to 2147483647; got "SPAN_KIND_SERVER"',
+        ),
+        ('{"traceId":"xyz"}', 'Span.traceId must be hex; got "xyz"'),
+        ('{"traceId":5}', "Span.traceId must be hex; got 5"),
+        ('{"name":5}', "Span.name must be a string; got 5"),
+        ('{"startTimeUnixNano":-1}', "Span.startTimeUnixNano must be an integer from 0 to 18446744073709551615; got -1"),
+        ('{"startTimeUnixNano":"18446744073709551616"}', "from 0 to 18446744073709551615"),
+        ('{"startTimeUnixNano":1.5}', "got 1.5"),
+        ('{"startTimeUnixNano":true}', "got true"),
+        ('{"startTimeUnixNano":" 1 "}', "Span.startTimeUnixNano must be"),
+        ('{"startTimeUnixNano":"%s"}' % ("9" * 1_000_000), "Span.startTimeUnixNano must be"),
+        ('{"attributes":{}}', "Span.attributes must be an array; got {}"),
+        ('{"attributes":[null]}', "Span.attributes must be an object; got null"),
+        ('{"status":[]}', "Span.status must be an object; got []"),
+        ('{"attributes":[{"key":"a","value":{"boolValue":1}}]}', "AnyValue.boolValue must be true or false; got 1"),
+        ('{"attributes":[{"key":"a","value":{"doubleValue":"inf"}}]}', 'AnyValue.doubleValue must be a number; got "inf"'),
+        ('{"attributes":[{"key":"a","value":{"bytesValue":"*"}}]}', 'AnyValue.bytesValue must be base64; got "*"'),
+        ('{"name":NaN}', "cannot decode ExportTraceServiceRequest"),
+        ("[" * 100_000, "cannot decode ExportTraceServiceRequest"),
+    ],
+)
+def test_what_it_does_not_allow_is_malformed(text: str, complaint: str) -> None:
+    """The message names the field, what it takes and what it got."""
+    with pytest.raises(Malformed) as caught:
+        traces_to_wire(span(text).encode())
+    assert complaint in caught.value.message
+    assert caught.value.reason == INVALID_JSON
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff", b"{", b'{"resourceSpans":1}'])
+def test_a_body_that_is_no_request_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        traces_to_wire(body)
