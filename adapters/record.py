@@ -47,10 +47,13 @@ def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> Non
     text_bytes: i64 = len(text)
     value_bytes: i64 = 1 + varint_size(text_bytes) + text_bytes
     writer.append(int(tag))
-    put_varint(writer, 2 + varint_size(key_bytes) + key_bytes + varint_size(value_bytes) + value_bytes)
-    writer.append(0x0A)
-    put_varint(writer, key_bytes)
-    writer.write(key)
+    if key_bytes:
+        put_varint(writer, 2 + varint_size(key_bytes) + key_bytes + varint_size(value_bytes) + value_bytes)
+        writer.append(0x0A)
+        put_varint(writer, key_bytes)
+        writer.write(key)
+    else:
+        put_varint(writer, 1 + varint_size(value_bytes) + value_bytes)
     writer.append(0x12)
     put_varint(writer, value_bytes)
     writer.append(0x0A)
@@ -213,8 +216,9 @@ class BatchBuilder:
         if self.record_items == 0:
             return
         record = self.record
-        record.append(0x70)
-        put_varint(record, len(self.out.parts))
+        if self.out.parts:
+            record.append(0x70)
+            put_varint(record, len(self.out.parts))
         record.append(0x78)
         put_varint(record, self.record_items)
         put_bytes(self.batch, _RECORD_TAG, record.getvalue())

@@ -1,0 +1,83 @@
+"""Remote write's exemplars as OTLP's. Labels trace_id and span_id, where they are ids in hex, become the ids; the rest, and
+ids of another form, become filtered attributes, of which the last of a repeated name wins.
+
+The law: an exemplar's time is kept where the record can hold it, and left out where it can't; it is no reason to refuse.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
+from mypy_extensions import i64
+
+from adapters.prometheus.series import Label
+from adapters.record import Rules, put_attribute
+from adapters.text import hex_id
+from adapters.wire import Cursor, NotPlain, put_bytes
+
+MILLISECONDS_MAX: Final = 9_223_372_036_854
+NANOSECONDS_A_MILLISECOND: Final = 1_000_000
+
+
+class Exemplar:
+    """An exemplar, encoded as opentelemetry.proto.metrics.v1.Exemplar."""
+
+    def __init__(self) -> None:
+        # Why it can't be taken; 0 where it can.
+        self.reason: i64 = 0
+        self.time_ms: i64 = 0
+        self.payload: bytes = b""
+
+
+def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
+    """The Exemplar at start:end. Moves the cursor. Raises NotPlain."""
+    exemplar = Exemplar()
+    label = Label()
+    attributes: dict[bytes, bytes] = {}
+    trace_id = b""
+    span_id = b""
+    value_bits: i64 = 0
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            label.read(cursor, cursor.start, position)
+            name = label.name
+            attributes.pop(name, None)  # the last one wins, in its own place
+            attributes[name] = label.value
+        elif tag == 0x11:
+            value_bits = read_i64_le(cursor.buffer, cursor.start)
+        elif tag == 0x18:
+            exemplar.time_ms = cursor.value
+        elif tag >> 3 <= 3:
+            raise NotPlain(cursor.start)
+
+    sent = attributes.get(b"trace_id")
+    if sent is not None:
+        trace_id = hex_id(sent.decode(), 16)
+        if trace_id:
+            del attributes[b"trace_id"]
+    sent = attributes.get(b"span_id")
+    if sent is not None:
+        span_id = hex_id(sent.decode(), 8)
+        if span_id:
+            del attributes[b"span_id"]
+
+    writer = BytesWriter()
+    if 0 < exemplar.time_ms <= MILLISECONDS_MAX:
+        writer.append(0x11)
+        write_i64_le(writer, exemplar.time_ms * NANOSECONDS_A_MILLISECOND)
+    writer.append(0x19)
+    write_i64_le(writer, value_bits)
+    if span_id:
+        put_bytes(writer, 0x22, span_id)
+    if trace_id:
+        put_bytes(writer, 0x2A, trace_id)
+    exemplar.reason = rules.check_attribute_count(len(attributes))
+    for key, value in attributes.items():
+        if exemplar.reason == 0:
+            exemplar.reason = rules.check_attribute(len(key), len(value))
+        put_attribute(writer, 0x3A, key, value)
+    exemplar.payload = writer.getvalue()
+    return exemplar

@@ -1,0 +1,458 @@
+"""Remote write's native histograms as OTLP's: exponential ones as exponential histogram points, those with custom buckets
+(schema -53) as histogram points.
+
+The law: a histogram is kept whole or refused, as `NativeHistogram.prepare` says. Sparse buckets become dense ones, the gaps
+between them zeros, of which a histogram and a request may ask only so many. A bucket's index is OTLP's: Prometheus's less one.
+A gauge histogram has no temporality (it is left unspecified), any other is cumulative. OTLP's counts are integers: those of a
+float histogram are rounded where they are not, and then attribute infrasage.float_histogram has them exactly, as JSON by OTLP's
+bucket index. A stale marker is a point flagged as having no recorded value.
+
+Source: prometheus/model/histogram (Validate), prometheus.io/docs/specs/native_histograms.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
+from mypy_extensions import i64
+
+from adapters.errors import INVALID_HISTOGRAM
+from adapters.record import put_attribute
+from adapters.wire import Cursor, NotPlain, put_bytes, put_signed_varint, put_varint
+
+SCHEMA_MIN: Final = -4
+SCHEMA_MAX: Final = 8
+SCHEMA_CUSTOM: Final = -53
+# Dense buckets of one side of one histogram. At schema 8, the finest, these cover 77 powers of ten.
+BUCKETS_MAX: Final = 65_536
+# Empty buckets in the gaps of all of a request's histograms: some bytes of a span can ask for many.
+GAP_BUCKETS_MAX: Final = 4 << 20
+# How far, relatively, a float histogram's count may be from the sum of its buckets.
+FLOAT_COUNT_TOLERANCE: Final = 1e-6
+
+STALE_BITS: Final = 0x7FF0000000000002
+FLAG_NO_RECORDED_VALUE: Final = 1
+TEMPORALITY_UNSPECIFIED: Final = 0
+TEMPORALITY_CUMULATIVE: Final = 2
+
+_RESET_HINT_GAUGE: Final = 3
+_LOW_32_BITS: Final = 0xFFFFFFFF
+_INT64_MAX: Final = 0x7FFFFFFFFFFFFFFF
+_INT32_MIN: Final = -0x80000000
+# Doubles below are integers that int64 holds.
+_COUNT_END: Final = 9.2e18
+_NO_GAP: Final = bytes(BUCKETS_MAX)
+
+
+def unzigzag(n: i64) -> i64:
+    return ((n >> 1) & _INT64_MAX) ^ -(n & 1)
+
+
+class Buckets:
+    """One side's buckets, as they came: spans, and counts as packed deltas or doubles at start:end."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.lengths: list[int] = []
+        self.deltas_start: i64 = 0
+        self.deltas_end: i64 = 0
+        self.deltas: i64 = 0
+        self.counts_start: i64 = 0
+        self.counts_end: i64 = 0
+        # Dense, after `NativeHistogram.prepare`: the first one's index, and how they are encoded.
+        self.first: i64 = 0
+        self.dense: i64 = 0
+        self.payload = BytesWriter()
+
+    def clear(self) -> None:
+        self.offsets.clear()
+        self.lengths.clear()
+        self.deltas_start = self.deltas_end = self.deltas = 0
+        self.counts_start = self.counts_end = 0
+
+    def count(self, is_float: bool) -> i64:
+        return (self.counts_end - self.counts_start) // 8 if is_float else self.deltas
+
+
+class NativeHistogram:
+    """Reads a histogram, says whether it can be taken, and encodes it. One serves all of a request's, one after another."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor: Final = cursor
+        self.buffer: Final = cursor.buffer
+        self.positive: Final = Buckets()
+        self.negative: Final = Buckets()
+        self.gap_buckets_left: i64 = GAP_BUCKETS_MAX
+        # After `read`: the fields as they came.
+        self.is_float: bool = False
+        self.has_other_zero_count: bool = False
+        self.count_bits: i64 = 0
+        self.zero_count_bits: i64 = 0
+        self.sum_bits: i64 = 0
+        self.schema: i64 = 0
+        self.zero_threshold_bits: i64 = 0
+        self.is_gauge: bool = False
+        self.time_ms: i64 = 0
+        self.bounds_start: i64 = 0
+        self.bounds_end: i64 = 0
+        # After `prepare`: what is wrong, or OTLP's counts.
+        self.message: str = ""
+        self.count: i64 = 0
+        self.zero_count: i64 = 0
+        self.is_fractional: bool = False
+        self.total: i64 = 0
+        self.float_total: float = 0.0
+
+    def read(self, start: i64, end: i64) -> None:
+        """The Histogram at start:end. Moves the cursor. Raises NotPlain."""
+        cursor = self.cursor
+        buffer = self.buffer
+        positive = self.positive
+        negative = self.negative
+        positive.clear()
+        negative.clear()
+        self.is_float = self.is_gauge = False
+        self.count_bits = self.zero_count_bits = self.sum_bits = self.zero_threshold_bits = 0
+        self.schema = self.time_ms = self.bounds_start = self.bounds_end = 0
+        zero_count_is_float = False
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            first: i64 = cursor.start
+            if tag == 0x08 or tag == 0x11:
+                self.is_float = tag == 0x11
+                self.count_bits = read_i64_le(buffer, first) if tag == 0x11 else cursor.value
+            elif tag == 0x19:
+                self.sum_bits = read_i64_le(buffer, first)
+            elif tag == 0x20:
+                self.schema = self._sint32(cursor.value)
+            elif tag == 0x29:
+                self.zero_threshold_bits = read_i64_le(buffer, first)
+            elif tag == 0x30 or tag == 0x39:
+                zero_count_is_float = tag == 0x39
+                self.zero_count_bits = read_i64_le(buffer, first) if tag == 0x39 else cursor.value
+            elif tag == 0x42:
+                self._read_span(negative, first, position)
+            elif tag == 0x4A:
+                self._read_deltas(negative, first, position)
+            elif tag == 0x52:
+                self._read_counts(negative, first, position)
+            elif tag == 0x5A:
+                self._read_span(positive, first, position)
+            elif tag == 0x62:
+                self._read_deltas(positive, first, position)
+            elif tag == 0x6A:
+                self._read_counts(positive, first, position)
+            elif tag == 0x70:
+                self.is_gauge = cursor.value & _LOW_32_BITS == _RESET_HINT_GAUGE
+            elif tag == 0x78:
+                self.time_ms = cursor.value
+            elif tag == 0x82:
+                if self.bounds_end or (position - first) % 8:
+                    raise NotPlain(first)
+                self.bounds_start = first
+                self.bounds_end = position
+            elif tag >> 3 <= 16:
+                raise NotPlain(first)
+        self.has_other_zero_count = zero_count_is_float != self.is_float and self.zero_count_bits != 0
+
+    def _sint32(self, value: i64) -> i64:
+        if value < 0 or value > _LOW_32_BITS:
+            raise NotPlain(self.cursor.start)
+        return unzigzag(value)
+
+    def _read_span(self, side: Buckets, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        cursor.position = start
+        offset: i64 = 0
+        length: i64 = 0
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == 0x08:
+                offset = self._sint32(cursor.value)
+            elif tag == 0x10:
+                length = cursor.value
+                if length < 0 or length > _LOW_32_BITS:
+                    raise NotPlain(cursor.start)
+            elif tag >> 3 <= 2:
+                raise NotPlain(cursor.start)
+        side.offsets.append(int(offset))
+        side.lengths.append(int(length))
+
+    def _read_deltas(self, side: Buckets, start: i64, end: i64) -> None:
+        if side.deltas_end:
+            raise NotPlain(start)
+        side.deltas_start = start
+        side.deltas_end = end
+        cursor = self.cursor
+        cursor.position = start
+        while cursor.position < end:
+            cursor.varint(end)
+            side.deltas += 1
+
+    def _read_counts(self, side: Buckets, start: i64, end: i64) -> None:
+        if side.counts_end or (end - start) % 8:
+            raise NotPlain(start)
+        side.counts_start = start
+        side.counts_end = end
+
+    def prepare(self) -> i64:
+        """Check what was read, and make its buckets dense: 0, or INVALID_HISTOGRAM with `message`. Moves the cursor."""
+        self.message = self._fault()
+        return INVALID_HISTOGRAM if self.message else 0
+
+    def _fault(self) -> str:
+        """What does not add up; nothing where all does."""
+        schema: i64 = self.schema
+        is_custom = schema == SCHEMA_CUSTOM
+        positive = self.positive
+        negative = self.negative
+        if not is_custom and (schema < SCHEMA_MIN or schema > SCHEMA_MAX):
+            return f"schema {schema} is none of {SCHEMA_MIN} to {SCHEMA_MAX} and {SCHEMA_CUSTOM}"
+        if self.has_other_zero_count or positive.count(not self.is_float) or negative.count(not self.is_float):
+            return "integer and float counts are mixed"
+        if is_custom:
+            if self.zero_count_bits or self.zero_threshold_bits:
+                return "custom buckets have no zero bucket"
+            if negative.offsets or negative.count(self.is_float):
+                return "custom buckets have no negative side"
+            fault = self._bounds_fault()
+            if fault:
+                return fault
+        elif self.bounds_end > self.bounds_start:
+            return f"schema {schema} has no custom bounds"
+
+        self.is_fractional = False
+        self.total = 0
+        self.float_total = 0.0
+        if self.is_float:
+            self.count = self._float_count(self.count_bits)
+            self.zero_count = self._float_count(self.zero_count_bits)
+            self.float_total = _as_double(self.zero_count_bits)
+        else:
+            self.count = self.count_bits
+            self.zero_count = self.total = self.zero_count_bits
+        if self.count < 0 or self.zero_count < 0:
+            return "a count is negative, not finite, or beyond int64"
+        fault = self._densify(negative, is_custom)
+        if not fault:
+            fault = self._densify(positive, is_custom)
+        return fault or self._count_fault()
+
+    def _bounds_fault(self) -> str:
+        """Bounds ascend strictly and are finite; the bucket up to infinity is not named."""
+        position: i64 = self.bounds_start
+        before = float("-inf")
+        while position < self.bounds_end:
+            bound = read_f64_le(self.buffer, position)
+            if not (before < bound < float("inf")):
+                return "custom bounds must be finite and ascend"
+            before = bound
+            position += 8
+        return ""
+
+    def _float_count(self, bits: i64) -> i64:
+        """A float count as an integer, rounded to even where it is none; -1 where it can't be."""
+        value = _as_double(bits)
+        if not (0.0 <= value < _COUNT_END):
+            return -1
+        count = round(value)
+        if count != value:
+            self.is_fractional = True
+        return count
+
+    def _densify(self, side: Buckets, is_custom: bool) -> str:
+        """Fill in `first`, `dense` and `payload`, and add to the totals."""
+        cursor = self.cursor
+        payload = side.payload
+        payload.truncate(0)
+        side.first = side.dense = 0
+        spanned = sum(side.lengths)
+        if spanned != side.count(self.is_float):
+            return f"spans of {spanned} buckets, counts of {int(side.count(self.is_float))}"
+        index: i64 = 0
+        last: i64 = 0
+        count: i64 = 0
+        counts: i64 = side.counts_start
+        cursor.position = side.deltas_start
+        for n in range(len(side.offsets)):
+            offset: i64 = side.offsets[n]
+            if offset < 0 and (n or is_custom):
+                return f"span {n} has the negative offset {offset}"
+            index += offset
+            left: i64 = side.lengths[n]
+            while left:
+                if self.is_float:
+                    bits: i64 = read_i64_le(self.buffer, counts)
+                    counts += 8
+                    count = self._float_count(bits)
+                    if count < 0:
+                        return "a bucket's count is negative, not finite, or beyond int64"
+                    self.float_total += _as_double(bits)
+                else:
+                    delta: i64 = unzigzag(cursor.varint(side.deltas_end))
+                    if delta > _INT64_MAX - last or delta < -last:
+                        return "a bucket's count is negative or beyond int64"
+                    count = last = last + delta
+                    if count > _INT64_MAX - self.total:
+                        return "the buckets' counts are beyond int64"
+                    self.total += count
+                fault = self._put_gap(side, index, is_custom)
+                if fault:
+                    return fault
+                if is_custom:
+                    write_i64_le(payload, count)
+                else:
+                    put_varint(payload, count)
+                side.dense += 1
+                index += 1
+                left -= 1
+        if is_custom:
+            bounds: i64 = (self.bounds_end - self.bounds_start) // 8
+            while side.dense <= bounds:
+                write_i64_le(payload, 0)
+                side.dense += 1
+        return ""
+
+    def _put_gap(self, side: Buckets, index: i64, is_custom: bool) -> str:
+        """Empty buckets up to the one at `index`, Prometheus's."""
+        payload = side.payload
+        if is_custom:
+            bounds: i64 = (self.bounds_end - self.bounds_start) // 8
+            if index > bounds:
+                return f"a bucket at {index} with only {bounds} custom bounds"
+            while side.dense < index:
+                write_i64_le(payload, 0)
+                side.dense += 1
+            return ""
+        if side.dense == 0:
+            if index <= _INT32_MIN or index > -(_INT32_MIN + 1):
+                return f"a bucket at {index}, beyond int32"
+            side.first = index - 1
+            return ""
+        gap: i64 = index - 1 - (side.first + side.dense)
+        if side.dense + gap >= BUCKETS_MAX:
+            return f"more than {BUCKETS_MAX} buckets, gaps included"
+        if gap:
+            if gap > self.gap_buckets_left:
+                return f"more than {GAP_BUCKETS_MAX} empty buckets in the gaps of one request"
+            self.gap_buckets_left -= gap
+            payload.write(_NO_GAP[:gap])
+            side.dense += gap
+        return ""
+
+    def _count_fault(self) -> str:
+        """Buckets and count add up; where the sum is NaN some observations were, and are in no bucket."""
+        total_sum = _as_double(self.sum_bits)
+        if self.is_float:
+            count = _as_double(self.count_bits)
+            slack = FLOAT_COUNT_TOLERANCE * max(count, self.float_total)
+            excess = self.float_total - count
+            if excess > slack or (total_sum == total_sum and -excess > slack):
+                return f"buckets of {self.float_total!r} observations, a count of {count!r}"
+        elif self.total > self.count or (total_sum == total_sum and self.total != self.count):
+            return f"buckets of {int(self.total)} observations, a count of {int(self.count)}"
+        return ""
+
+    def metric_tag(self) -> i64:
+        """Which field of Metric the point is for: histogram or exponential_histogram."""
+        return 0x4A if self.schema == SCHEMA_CUSTOM else 0x52
+
+    def temporality(self) -> i64:
+        return TEMPORALITY_UNSPECIFIED if self.is_gauge else TEMPORALITY_CUMULATIVE
+
+    def point(self, time_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
+        """A HistogramDataPoint or ExponentialHistogramDataPoint of what `prepare` has passed. `attributes`: the series'."""
+        if self.schema == SCHEMA_CUSTOM:
+            return self._custom_point(time_unix_nano, attributes, exemplars)
+        writer = BytesWriter()
+        self._put_attributes(writer, 0x0A, attributes)
+        _put_fixed64(writer, 0x19, time_unix_nano)
+        if self.count:
+            _put_fixed64(writer, 0x21, self.count)
+        _put_fixed64(writer, 0x29, self.sum_bits)
+        if self.schema:
+            writer.append(0x30)
+            put_varint(writer, self.schema << 1 if self.schema > 0 else -self.schema * 2 - 1)
+        if self.zero_count:
+            _put_fixed64(writer, 0x39, self.zero_count)
+        _put_side(writer, 0x42, self.positive)
+        _put_side(writer, 0x4A, self.negative)
+        self._put_flags(writer)
+        for exemplar in exemplars:
+            put_bytes(writer, 0x5A, exemplar)
+        if self.zero_threshold_bits:
+            _put_fixed64(writer, 0x71, self.zero_threshold_bits)
+        return writer.getvalue()
+
+    def _custom_point(self, time_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
+        writer = BytesWriter()
+        _put_fixed64(writer, 0x19, time_unix_nano)
+        if self.count:
+            _put_fixed64(writer, 0x21, self.count)
+        _put_fixed64(writer, 0x29, self.sum_bits)
+        put_bytes(writer, 0x32, self.positive.payload.getvalue())
+        if self.bounds_end > self.bounds_start:
+            put_bytes(writer, 0x3A, self.buffer[self.bounds_start : self.bounds_end])
+        for exemplar in exemplars:
+            put_bytes(writer, 0x42, exemplar)
+        self._put_attributes(writer, 0x4A, attributes)
+        self._put_flags(writer)
+        return writer.getvalue()
+
+    def _put_flags(self, writer: BytesWriter) -> None:
+        if self.sum_bits == STALE_BITS:
+            writer.append(0x50)
+            writer.append(FLAG_NO_RECORDED_VALUE)
+
+    def _put_attributes(self, writer: BytesWriter, tag: i64, attributes: bytes) -> None:
+        """The series' attributes, which are under NumberDataPoint's tag, under `tag`; and what integers can't hold."""
+        cursor = Cursor(attributes)
+        end: i64 = len(attributes)
+        while cursor.position < end:
+            cursor.field(end)
+            put_bytes(writer, tag, attributes[cursor.start : cursor.position])
+        if self.is_fractional:
+            exact = (
+                f'{{"count":{_as_double(self.count_bits)!r},"zero_count":{_as_double(self.zero_count_bits)!r},'
+                f'"positive":{self._exact(self.positive)},"negative":{self._exact(self.negative)}}}'
+            )
+            put_attribute(writer, tag, b"infrasage.float_histogram", exact.encode())
+
+    def _exact(self, side: Buckets) -> str:
+        """A side's float counts by OTLP's index, as a JSON object."""
+        members: list[str] = []
+        index: i64 = 0 if self.schema == SCHEMA_CUSTOM else -1
+        position: i64 = side.counts_start
+        for offset, length in zip(side.offsets, side.lengths, strict=True):
+            index += offset
+            for _ in range(length):
+                members.append(f'"{int(index)}":{read_f64_le(self.buffer, position)!r}')
+                position += 8
+                index += 1
+        return "{" + ",".join(members) + "}"
+
+
+def _put_fixed64(writer: BytesWriter, tag: i64, bits: i64) -> None:
+    writer.append(int(tag))
+    write_i64_le(writer, bits)
+
+
+def _put_side(writer: BytesWriter, tag: i64, side: Buckets) -> None:
+    """ExponentialHistogramDataPoint.Buckets; nothing where there are none."""
+    if side.dense == 0:
+        return
+    buckets = BytesWriter()
+    if side.first:
+        buckets.append(0x08)
+        put_signed_varint(buckets, side.first << 1 if side.first > 0 else -side.first * 2 - 1)
+    put_bytes(buckets, 0x12, side.payload.getvalue())
+    put_bytes(writer, tag, buckets.getvalue())
+
+
+def _as_double(bits: i64) -> float:
+    """The double of these bits."""
+    writer = BytesWriter()
+    write_i64_le(writer, bits)
+    return read_f64_le(writer.getvalue(), 0)

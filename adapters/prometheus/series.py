@@ -1,0 +1,177 @@
+"""What a series' labels say, read once: scrapes repeat them, so what was read is remembered by its raw bytes.
+
+The law: a `Series` depends on the labels' bytes alone, on no tenant, clock or setting; and the memory is bounded, in entries
+and in bytes. `__name__` is the metric's name, `job` the service, `instance` the resource's service.instance.id; the rest are
+the points' attributes.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from adapters.errors import INVALID_LABELS, MISSING_METRIC_NAME
+from adapters.record import UNKNOWN_SERVICE, Rules, put_attribute
+from adapters.text import quoted
+from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
+
+# Two generations, each of half of this; a series used since the last change of generation is never forgotten.
+CACHE_ENTRIES_MAX: Final = 131_072
+CACHE_BYTES_MAX: Final = 64 << 20
+
+# What an entry takes beside its labels, twice: the objects, and its share of the dictionary.
+_ENTRY_BYTES: Final = 400
+
+_NAME: Final = 0x0A
+_VALUE: Final = 0x12
+
+
+class Label:
+    """Reads a label: after `read`, `name` and `value`."""
+
+    def __init__(self) -> None:
+        self.name: bytes = b""
+        self.value: bytes = b""
+
+    def read(self, cursor: Cursor, start: i64, end: i64) -> None:
+        """The Label at start:end. Moves the cursor. Raises NotPlain, also where protobuf would want UTF-8."""
+        buffer = cursor.buffer
+        self.name = b""
+        self.value = b""
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _NAME or tag == _VALUE:
+                if not is_utf8(buffer, cursor.start, cursor.position):
+                    raise NotPlain(cursor.start)
+                if tag == _NAME:
+                    self.name = buffer[cursor.start : cursor.position]
+                else:
+                    self.value = buffer[cursor.start : cursor.position]
+            elif tag >> 3 <= 2:
+                raise NotPlain(cursor.start)
+
+
+class Series:
+    """What labels say."""
+
+    def __init__(self) -> None:
+        # Why none of its samples can be taken, and in words; 0 where they can.
+        self.reason: i64 = 0
+        self.message: str = ""
+        self.name: bytes = b""
+        self.service_id: bytes = UNKNOWN_SERVICE
+        # Field 7 of TelemetryRecord, encoded.
+        self.resource: bytes = b""
+        # Fields 7 of NumberDataPoint, encoded.
+        self.attributes: bytes = b""
+        self.attribute_count: i64 = 0
+        # Of the longest label name and value, whatever they have become.
+        self.key_bytes_max: i64 = 0
+        self.value_bytes_max: i64 = 0
+
+    def check(self, rules: Rules) -> i64:
+        """0, or why none of its samples can be taken."""
+        if self.reason:
+            return self.reason
+        reason: i64 = rules.check_name(len(self.service_id))
+        if reason == 0:
+            reason = rules.check_name(len(self.name))
+        if reason == 0:
+            reason = rules.check_attribute_count(self.attribute_count)
+        if reason == 0:
+            reason = rules.check_attribute(self.key_bytes_max, self.value_bytes_max)
+        return reason
+
+
+def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
+    """The labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NotPlain."""
+    series = Series()
+    label = Label()
+    seen: set[bytes] = set()
+    attributes = BytesWriter()
+    job = b""
+    instance = b""
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        cursor.field(end)
+        position = cursor.position
+        label.read(cursor, cursor.start, position)
+        name = label.name
+        value = label.value
+        key_bytes: i64 = len(name)
+        value_bytes: i64 = len(value)
+        series.key_bytes_max = max(series.key_bytes_max, key_bytes)
+        series.value_bytes_max = max(series.value_bytes_max, value_bytes)
+        if name in seen:
+            _refuse(series, f"label {quoted(name.decode())} stands twice")
+        elif not name:
+            _refuse(series, "a label has no name")
+        elif name == b"__name__":
+            series.name = value
+        elif not value:
+            _refuse(series, f"label {quoted(name.decode())} has no value")
+        elif name == b"job":
+            job = value
+            series.service_id = value
+        elif name == b"instance":
+            instance = value
+        else:
+            series.attribute_count += 1
+            put_attribute(attributes, 0x3A, name, value)
+        seen.add(name)
+    if series.reason == 0 and not series.name:
+        series.reason = MISSING_METRIC_NAME
+        series.message = "label __name__ is missing or empty"
+    series.attributes = attributes.getvalue()
+    series.resource = _resource(job, instance)
+    return series
+
+
+def _refuse(series: Series, message: str) -> None:
+    if series.reason == 0:
+        series.reason = INVALID_LABELS
+        series.message = message
+
+
+def _resource(job: bytes, instance: bytes) -> bytes:
+    if not job and not instance:
+        return b""
+    attributes = BytesWriter()
+    if job:
+        put_attribute(attributes, 0x0A, b"service.name", job)
+    if instance:
+        put_attribute(attributes, 0x0A, b"service.instance.id", instance)
+    field = BytesWriter()
+    put_bytes(field, 0x3A, attributes.getvalue())
+    return field.getvalue()
+
+
+class SeriesCache:
+    """Series by the raw bytes of their labels."""
+
+    def __init__(self, entries_max: int, bytes_max: int) -> None:
+        self.entries_max: Final[int] = entries_max // 2
+        self.bytes_max: Final[int] = bytes_max // 2
+        self.young: dict[bytes, Series] = {}
+        self.old: dict[bytes, Series] = {}
+        self.young_bytes: i64 = 0
+
+    def get(self, labels: bytes) -> Series | None:
+        series = self.young.get(labels)
+        if series is None:
+            series = self.old.get(labels)
+            if series is not None:
+                self.put(labels, series)
+        return series
+
+    def put(self, labels: bytes, series: Series) -> None:
+        size: i64 = _ENTRY_BYTES + 2 * len(labels)
+        if len(self.young) >= self.entries_max or self.young_bytes + size > self.bytes_max:
+            self.old = self.young
+            self.young = {}
+            self.young_bytes = 0
+        if size <= self.bytes_max:
+            self.young[labels] = series
+            self.young_bytes += size
