@@ -55,6 +55,13 @@ class Range(NamedTuple):
     in_doubt: bool = False
 
 
+class Position(NamedTuple):
+    """Where a partition stands, at one moment."""
+
+    committed: int  # the offset of the first message that is not committed
+    end: int  # the offset after the last message that is durable
+
+
 class Producer(Protocol):
     """The gateway's side."""
 
@@ -77,6 +84,9 @@ class Consumer(Protocol):
 
     async def commit(self, messages: Range) -> None:
         """Commit that this range is stored, and forget its intent. May be repeated."""
+
+    async def positions(self) -> dict[Partition, Position]:
+        """Of every partition that is ours. Whatever was appended before the call is before `end`."""
 
     async def lag(self) -> dict[Partition, int]:
         """Messages not yet committed, by partition."""

@@ -1,0 +1,61 @@
+# make serve: install everything and start the collector.   make test: install everything and run the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
+
+.PHONY: serve test install check lint format proto docs lock clean
+
+serve: install
+	$(BIN)/infrasage-collector serve $(ARGS)
+
+test: install $(VENV)/dev.installed
+	$(BIN)/pytest $(ARGS)
+
+# Everything that CI checks beside the tests: lint, types, import rules, generated files.
+check: install $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy adapters collector tests bench
+	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate.py --check
+
+format: $(VENV)/dev.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/dev.installed
+	$(BIN)/python proto/generate.py
+
+docs: install
+	$(BIN)/python docs/generate.py
+
+install: $(VENV)/package.installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	touch $@
+
+$(VENV)/dev.installed: requirements-dev.lock $(VENV)/requirements.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	touch $@
+
+# The package itself, its hot path compiled. A source that changed means a new build.
+$(VENV)/package.installed: $(VENV)/requirements.installed $(SOURCES)
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build
+	touch $@
+
+# New versions of everything, pinned with their hashes. Needs uv.
+lock:
+	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group build pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info

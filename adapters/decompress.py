@@ -1,0 +1,179 @@
+"""Bodies out of their Content-Encoding: gzip, zstd, snappy's block format.
+
+The law: no output, and no memory, beyond the limit (and a window or a chunk): what announces its size is refused by that, the
+rest is taken in chunks. A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors.
+Formats: RFC 1952, RFC 8878, google/snappy's format_description.txt.
+"""
+
+import sys
+import zlib
+from io import BytesIO
+from typing import Final
+
+import cramjam
+
+from adapters.errors import INVALID_COMPRESSION, PAYLOAD_TOO_LARGE, RequestRefused
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_CHUNK_BYTES: Final = 1 << 20
+_SLICE_BYTES: Final = 1 << 18
+# Each stream costs a decompressor: millions of empty ones would fit into a body.
+_STREAMS_MAX: Final = 1000
+_GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
+# RFC 9659: a zstd content coding's window is at most 8 MiB.
+_ZSTD_WINDOW_LOG_MAX: Final = 23
+# A copy of 64 bytes takes three.
+_SNAPPY_RATIO_MAX: Final = 22
+_SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
+
+
+def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
+    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, zstd or snappy.
+
+    Raises RequestRefused: PAYLOAD_TOO_LARGE, INVALID_COMPRESSION.
+    """
+    if encoding == "identity":
+        if len(body) > bytes_max:
+            raise _too_large(len(body), encoding, bytes_max)
+        return body
+    if encoding == "gzip":
+        return _gunzip(body, bytes_max)
+    if encoding == "zstd":
+        return _unzstd(body, bytes_max)
+    if encoding == "snappy":
+        return _unsnappy(body, bytes_max)
+    raise ValueError(f"unknown encoding {encoding!r}")
+
+
+def _gunzip(body: bytes, bytes_max: int) -> bytes:
+    """One or more members, one behind the other, as RFC 1952 has it."""
+    source = _Source(body, "gzip")
+    out = _Output("gzip", bytes_max)
+    for _ in range(_STREAMS_MAX):
+        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        try:
+            while not member.eof:
+                data = source.next()
+                chunk = member.decompress(data, out.next_bytes())
+                source.put_back(member.unused_data if member.eof else member.unconsumed_tail)
+                if not data and not chunk:
+                    raise source.invalid("truncated")
+                out.take(chunk)
+        except zlib.error as error:
+            raise source.invalid(str(error)) from error
+        if source.at_end():
+            return out.value()
+    raise source.invalid(f"more than {_STREAMS_MAX} members")
+
+
+def _unzstd(body: bytes, bytes_max: int) -> bytes:
+    """One or more frames, one behind the other, skippable ones too."""
+    source = _Source(body, "zstd")
+    out = _Output("zstd", bytes_max)
+    for _ in range(_STREAMS_MAX):
+        frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MAX})
+        try:
+            while not frame.eof:
+                data = source.next() if frame.needs_input else b""
+                chunk = frame.decompress(data, out.next_bytes())
+                if not data and not chunk and frame.needs_input and not frame.eof:
+                    raise source.invalid("truncated")
+                out.take(chunk)
+        except zstd.ZstdError as error:
+            raise source.invalid(str(error)) from error
+        source.put_back(frame.unused_data)
+        if source.at_end():
+            return out.value()
+    raise source.invalid(f"more than {_STREAMS_MAX} frames")
+
+
+def _unsnappy(body: bytes, bytes_max: int) -> bytes:
+    if body.startswith(_SNAPPY_FRAMED):
+        raise _invalid(body, "snappy", "the framed format; the block format is what remote write has")
+    # Snappy announces its size: check it first, or 1 KB can become 4 GB.
+    announced = _snappy_announced_bytes(body)
+    if announced > bytes_max:
+        raise _too_large(announced, "snappy", bytes_max)
+    if announced > len(body) * _SNAPPY_RATIO_MAX:
+        raise _invalid(body, "snappy", f"{announced} bytes announced, more than it can hold")
+    try:
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except cramjam.DecompressionError as error:
+        raise _invalid(body, "snappy", str(error)) from error
+
+
+def _snappy_announced_bytes(body: bytes) -> int:
+    """The varint at its head, of 32 bits."""
+    announced = 0
+    for i, byte in enumerate(body[:5]):
+        announced |= (byte & 127) << (7 * i)
+        if byte < 128:
+            if announced >> 32:
+                break
+            return announced
+    raise _invalid(body, "snappy", "no size announced")
+
+
+class _Source:
+    """A body, read in slices: decompressors copy what they do not use, and copy it again for every stream in the body."""
+
+    def __init__(self, body: bytes, encoding: str) -> None:
+        self._body: Final = body
+        self._encoding: Final = encoding
+        self._position = 0
+        self._unused = b""
+
+    def next(self) -> bytes:
+        """What was put back, or else the next slice; empty at the end."""
+        data = self._unused
+        if data:
+            self._unused = b""
+            return data
+        data = self._body[self._position : self._position + _SLICE_BYTES]
+        self._position += len(data)
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        self._unused = data
+
+    def at_end(self) -> bool:
+        return not self._unused and self._position >= len(self._body)
+
+    def invalid(self, why: str) -> RequestRefused:
+        return _invalid(self._body, self._encoding, why)
+
+
+class _Output:
+    """What has been decompressed of one body."""
+
+    def __init__(self, encoding: str, bytes_max: int) -> None:
+        self._encoding: Final = encoding
+        self._bytes_max: Final = bytes_max
+        # Hands its buffer over without a copy: joining chunks would take the memory twice.
+        self._content: Final = BytesIO()
+
+    def next_bytes(self) -> int:
+        """How many to ask for: a chunk, and where the limit is near, one byte beyond it."""
+        return min(self._bytes_max - self._content.tell() + 1, _CHUNK_BYTES)
+
+    def take(self, chunk: bytes) -> None:
+        self._content.write(chunk)
+        if self._content.tell() > self._bytes_max:
+            raise _too_large(None, self._encoding, self._bytes_max)
+
+    def value(self) -> bytes:
+        return self._content.getvalue()
+
+
+def _too_large(size_bytes: int | None, encoding: str, bytes_max: int) -> RequestRefused:
+    """`size_bytes` is None where only decompressing all of it would tell."""
+    size = f"more than {bytes_max}" if size_bytes is None else f"{size_bytes}"
+    return RequestRefused(PAYLOAD_TOO_LARGE, f"the {encoding} body holds {size} bytes; at most {bytes_max} are taken")
+
+
+def _invalid(body: bytes, encoding: str, why: str) -> RequestRefused:
+    return RequestRefused(INVALID_COMPRESSION, f"cannot decompress the body as {encoding}: {len(body)} bytes, {why}")

@@ -1,0 +1,174 @@
+"""The commands: serve, query, schema, config, version.
+
+The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
+0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from collector import query as query_socket
+from collector.config import ConfigError, Loaded, load, show
+from collector.errors import CannotRun
+
+FAILED = 1
+USAGE = 2
+
+app = typer.Typer(
+    name="infrasage-collector",
+    help="Takes OTLP, Prometheus remote write and JSON telemetry; stores it exactly once; answers SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="The store's tables.", no_args_is_help=True)
+config_app = typer.Typer(help="The settings: defaults, a file, the environment, flags.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+app.add_typer(config_app, name="config")
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
+HttpPort = Annotated[int | None, typer.Option("--http-port", help="Port of the HTTP API; 0: any free.", show_default="8080")]
+OtlpHttpPort = Annotated[
+    int | None, typer.Option("--otlp-http-port", help="Port of OTLP over HTTP; 0: any free.", show_default="4318")
+]
+GrpcPort = Annotated[int | None, typer.Option("--grpc-port", help="Port of OTLP over gRPC; 0: any free.", show_default="4317")]
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    host: Host = None,
+    http_port: HttpPort = None,
+    otlp_http_port: OtlpHttpPort = None,
+    grpc_port: GrpcPort = None,
+    config: Config = None,
+) -> None:
+    """Run the collector, all in one process, until SIGTERM or SIGINT."""
+    loaded = _load(
+        config,
+        {
+            "data_dir": data_dir,
+            "host": host,
+            "http.port": http_port,
+            "http.otlp_port": otlp_http_port,
+            "grpc.port": grpc_port,
+        },
+    )
+    from collector import app as program  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
+
+    with _failures():
+        status = program.serve(loaded.settings, _announce)
+    raise typer.Exit(status)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A reading statement, in ClickHouse's SQL.")],
+    data_dir: DataDir = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="Any of ClickHouse's output formats: CSVWithNames, JSONEachRow, …")
+    ] = query_socket.TABLE_FORMAT,
+    config: Config = None,
+) -> None:
+    """Ask the running collector, or, where none runs, the data it left."""
+    settings = _load(config, {"data_dir": data_dir}).settings
+    with _failures():
+        try:
+            answer = query_socket.ask(settings.data_dir, sql, format_)
+        except query_socket.NotRunning:
+            from collector import app as program  # noqa: PLC0415  # as in serve
+
+            answer = program.query_offline(settings, sql, format_)
+    if answer.messages_behind:
+        _say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
+    try:
+        sys.stdout.buffer.write(answer.body)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@schema_app.command("show")
+def schema_show() -> None:
+    """Print the statements that make the tables, in the order of their versions."""
+    from collector import app as program  # noqa: PLC0415  # as in serve
+
+    typer.echo(program.schema_text())
+
+
+@schema_app.command("apply")
+def schema_apply(data_dir: DataDir = None, config: Config = None) -> None:
+    """Make the tables, or bring them up to date. serve does so by itself at start."""
+    settings = _load(config, {"data_dir": data_dir}).settings
+    from collector import app as program  # noqa: PLC0415  # as in serve
+
+    with _failures():
+        typer.echo(program.schema_apply(settings))
+
+
+@config_app.command("check")
+def config_check(config: Config = None) -> None:
+    """Say whether the file and the environment are usable, and if not, every reason."""
+    loaded = _load(config, {})
+    changed = len(loaded.origins)
+    typer.echo(f"ok: {changed} {'setting is' if changed == 1 else 'settings are'} given, the others are at their defaults")
+
+
+@config_app.command("show")
+def config_show(config: Config = None) -> None:
+    """Print every setting in force, as TOML, and where each that is given came from."""
+    typer.echo(show(_load(config, {})), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version, and whether the hot path is compiled."""
+    from collector.version import VERSION, is_compiled  # noqa: PLC0415  # loads the hot path to see whether it is compiled
+
+    typer.echo(f"infrasage-collector {VERSION} ({'compiled' if is_compiled() else 'not compiled'})")
+
+
+def _announce(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads standard output: no reason not to serve
+        typer.echo(text)
+
+
+def _load(file: Path | None, flags: dict[str, object]) -> Loaded:
+    try:
+        return load(file, {key: value for key, value in flags.items() if value is not None})
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        raise typer.Exit(USAGE) from None
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """What the program could not do, in its own words, and status 1."""
+    try:
+        yield
+    except CannotRun as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    _say(f"error: {message}")
+    raise typer.Exit(FAILED)
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,536 @@
+"""Every setting: its name, type, limits, default and meaning; and how a file, the environment and flags become `Settings`.
+
+The law: nothing else in the program reads a configuration file or the environment, and a setting that is unknown or not
+allowed stops the start, with its name, its value, what would be allowed, and the line or variable to change.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args, get_origin
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+ENVIRONMENT_PREFIX: Final = "INFRASAGE_"
+# Read by setup.py when the package is built; stands in the environment of whoever builds and runs in one shell.
+_NOT_SETTINGS: Final = frozenset({"INFRASAGE_UNCOMPILED"})
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+_UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
+_SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+# The settings that the serve command takes as flags.
+FLAGS: Final = {
+    "data_dir": "--data-dir",
+    "host": "--host",
+    "http.port": "--http-port",
+    "http.otlp_port": "--otlp-http-port",
+    "grpc.port": "--grpc-port",
+}
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. `problems`: one line for each setting that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems: Final = problems
+
+
+def _no_boolean(value: object) -> object:
+    # Python's true is the integer 1; `port = true` is a mistake all the same.
+    if isinstance(value, bool):
+        raise ValueError("not a number")
+    return value
+
+
+def _to_bytes(value: object) -> object:
+    """64 MiB is 67108864; a bare number is bytes."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        unit = _UNITS.get(match[2].lower() or "b") if match else None
+        if match is None or unit is None:
+            raise ValueError("not a size")
+        return int(match[1]) * unit
+    return _no_boolean(value)
+
+
+def _to_optional(value: object) -> object:
+    """TOML and the environment have no null: the word none."""
+    return None if value in ("", "none") else _no_boolean(value)
+
+
+def _to_path(value: object) -> object:
+    if isinstance(value, str) and not value.strip("\0 "):
+        raise ValueError("empty")
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class _Kind(NamedTuple):
+    """How a type is called in messages and in the reference."""
+
+    name: str
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean), _Kind("a whole number")]
+Bytes = Annotated[int, BeforeValidator(_to_bytes), _Kind("a size")]
+Number = Annotated[float, BeforeValidator(_no_boolean), _Kind("a number")]
+OptionalWhole = Annotated[int | None, BeforeValidator(_to_optional), _Kind("none, or a whole number")]
+Text = Annotated[str, _Kind("text")]
+Location = Annotated[Path, BeforeValidator(_to_path), _Kind("a path")]
+Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), _Kind("a whole number")]
+
+
+def _limit(default: float | None, low: float, high: float, description: str) -> Any:  # as pydantic's Field
+    return Field(default=default, ge=low, le=high, allow_inf_nan=False, description=description)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Http(_Section):
+    """Both HTTP ports: the API with its pages, and OTLP's own."""
+
+    port: Port = Field(default=8080, description="Port of the API; the OTLP routes answer here too. 0: any free port.")
+    otlp_port: Port = Field(default=4318, description="Port of OTLP over HTTP. 0: any free port.")
+    server: Literal["uvicorn", "hypercorn"] = Field(
+        default="uvicorn",
+        description="Which HTTP server answers. uvicorn: HTTP/1.1, the faster one; hypercorn: HTTP/1.1 and HTTP/2.",
+    )
+    body_bytes_max: Bytes = _limit(64 * MIB, 1, 1 * GIB, "Largest request body as sent, in bytes. Larger: 413.")
+    decompressed_bytes_max: Bytes = _limit(
+        64 * MIB, 1, 1 * GIB, "Largest request body once decompressed, in bytes. Larger: 413."
+    )
+    body_timeout_s: Number = _limit(
+        30, 0.1, 3600, "Seconds within which a request's head, and then its whole body, must have arrived. Later: 408."
+    )
+    keep_alive_s: Number = _limit(75, 1, 3600, "Seconds for which an idle connection stays open.")
+    connections_max: Whole = _limit(4096, 1, 1_000_000, "Most connections at once, on both HTTP ports together. More: 503.")
+    header_bytes_max: Bytes = _limit(
+        64 * KIB, 1 * KIB, 1 * MIB, "Largest head of a request (request line and headers), in bytes."
+    )
+    batch_items_max: Whole = _limit(10_000, 1, 1_000_000, "Most records in one native batch. More: 400 batch_too_large.")
+    backlog: Whole = _limit(2048, 1, 65535, "Connections that may wait to be accepted, on each HTTP port.")
+
+
+class Grpc(_Section):
+    """OTLP over gRPC."""
+
+    port: Port = Field(default=4317, description="Port of OTLP over gRPC. 0: any free port.")
+    message_bytes_max: Bytes = _limit(
+        64 * MIB, 1, 1 * GIB, "Largest request, decompressed, in bytes. Larger: RESOURCE_EXHAUSTED."
+    )
+    concurrent_streams_max: Whole = _limit(1024, 1, 1_000_000, "Most requests at once on one connection; more wait.")
+    concurrent_requests_max: Whole = _limit(4096, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
+    header_bytes_max: Bytes = _limit(16 * KIB, 1 * KIB, 1 * MIB, "Largest metadata of a request, in bytes.")
+    keep_alive_s: Number = _limit(60, 1, 7200, "Seconds of silence after which the server pings a client.")
+    keep_alive_timeout_s: Number = _limit(
+        20, 1, 600, "Seconds to wait for the answer to a ping before the connection is closed."
+    )
+    ping_interval_min_s: Number = _limit(
+        5, 0, 3600, "Seconds that must lie between two pings of a client; faster ones are cut off."
+    )
+
+
+class Validation(_Section):
+    """What an item may be. Each is a rule for every source."""
+
+    past_max_s: Whole = _limit(86_400, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival.")
+    future_max_s: Whole = _limit(600, 0, 3_155_760_000, "Latest time of an item, in seconds after its arrival.")
+    attributes_max: Whole = _limit(128, 0, 65_536, "Most attributes in one list (of a resource, a scope, an item).")
+    attribute_key_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest key of an attribute, in bytes.")
+    attribute_value_bytes_max: Bytes = _limit(256 * KIB, 1, 64 * MIB, "Longest value of an attribute, in bytes as sent.")
+    name_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest name of a service, metric, span, event or scope, in bytes.")
+
+
+class Broker(_Section):
+    """The way from the receivers into the broker, whichever it is."""
+
+    message_bytes_max: Bytes = _limit(512 * KIB, 16 * KIB, 64 * MIB, "Largest message, in bytes; requests are split to it.")
+    in_flight_bytes_max: Bytes = _limit(
+        256 * MIB, 64 * KIB, 64 * GIB, "Bytes of requests in memory that are not durable yet. Over it: 503, UNAVAILABLE."
+    )
+    retry_after_s: Number = _limit(
+        1, 0.001, 3600, "Seconds after which a refused sender is asked to try again (Retry-After, RetryInfo)."
+    )
+
+
+class LocalLog(_Section):
+    """The local durable log, in data_dir/log."""
+
+    bytes_max: Bytes = _limit(
+        8 * GIB,
+        64 * KIB,
+        1024 * 1024 * GIB,
+        "Bytes of messages not stored yet that the log may hold. Full: 503, nothing is dropped.",
+    )
+    waiting_bytes_max: Bytes = _limit(64 * MIB, 1, 64 * GIB, "Bytes of messages that may wait for the disk. More: 503.")
+    commit_bytes_max: Bytes = _limit(
+        16 * MIB, 1, 1 * GIB, "Bytes that share one commit, and so one fsync; more go into the next."
+    )
+    wal_bytes_max: Bytes = _limit(
+        16 * MIB,
+        1 * MIB,
+        16 * GIB,
+        "Bytes of the write-ahead log before it is folded into the file; it may grow to four times that.",
+    )
+    spare_bytes_max: Bytes = _limit(64 * MIB, 0, 1024 * GIB, "Bytes of freed space that the file keeps for what comes next.")
+    append_timeout_s: Number = _limit(8, 0.1, 600, "Seconds that an append may wait for its commit to begin. Later: 503.")
+
+
+class Writer(_Section):
+    """From the broker into the store."""
+
+    bytes_max: Bytes = _limit(8 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
+    linger_ms: Number = _limit(100, 0, 60_000, "Milliseconds to wait for an insert to fill up.")
+    retry_min_s: Number = _limit(
+        0.1, 0.001, 3600, "Seconds before a failed insert is tried again, at first; doubles each time."
+    )
+    retry_max_s: Number = _limit(30, 0.001, 3600, "Seconds before a failed insert is tried again, at most.")
+
+
+class Store(_Section):
+    """The tables, and what a query may cost."""
+
+    retention_days: OptionalWhole = _limit(None, 1, 36_525, "Days for which rows are kept. none: for ever.")
+    fsync: bool = Field(
+        default=True, description="Whether inserted parts are on disk, not only with the operating system, when an insert ends."
+    )
+    insert_memory_bytes_max: Bytes = _limit(2 * GIB, 64 * MIB, 1024 * GIB, "Memory that an insert may use, in bytes.")
+    query_time_max_s: Number = _limit(60, 0.1, 86_400, "Seconds that a query may take.")
+    query_memory_bytes_max: Bytes = _limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
+    query_rows_max: Whole = _limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")
+    query_result_bytes_max: Bytes = _limit(256 * MIB, 1 * KIB, 64 * GIB, "Bytes that a query may answer with.")
+
+
+class Query(_Section):
+    """The socket by which the query command asks the running collector."""
+
+    wait_s: Number = _limit(30, 0, 3600, "Seconds to wait, before a query, until everything acknowledged before it is stored.")
+    sql_bytes_max: Bytes = _limit(1 * MIB, 1 * KIB, 64 * MIB, "Longest query, in bytes.")
+    concurrent_max: Whole = _limit(2, 1, 64, "Queries answered at once; more wait.")
+    body_timeout_s: Number = _limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
+
+
+class Logging(_Section):
+    """The collector's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
+    format: Literal["auto", "json", "console"] = Field(default="auto", description="auto: console on a terminal, else json.")
+
+
+class Shutdown(_Section):
+    """How the collector ends at SIGTERM or SIGINT."""
+
+    timeout_s: Number = _limit(15, 0.1, 3600, "Seconds within which requests in flight are finished and everything is closed.")
+
+
+class Tenants(_Section):
+    """Whose the records are."""
+
+    anonymous_tenant: Text = Field(
+        default="anonymous", min_length=1, max_length=128, description="The tenant of records that come without a key."
+    )
+
+
+class Settings(_Section):
+    """All settings. `Settings()` is the defaults; `load` reads a file, the environment and flags."""
+
+    data_dir: Location = Field(
+        default=Path("data"), description="Where the log and the store are; relative to the working directory."
+    )
+    host: Text = Field(
+        default="127.0.0.1",
+        min_length=1,
+        max_length=255,
+        description="Address to listen on. 0.0.0.0 or ::: every one of the machine's.",
+    )
+    http: Http = Field(default_factory=Http)
+    grpc: Grpc = Field(default_factory=Grpc)
+    validation: Validation = Field(default_factory=Validation)
+    broker: Broker = Field(default_factory=Broker)
+    local_log: LocalLog = Field(default_factory=LocalLog)
+    writer: Writer = Field(default_factory=Writer)
+    store: Store = Field(default_factory=Store)
+    query: Query = Field(default_factory=Query)
+    logging: Logging = Field(default_factory=Logging)
+    shutdown: Shutdown = Field(default_factory=Shutdown)
+    tenants: Tenants = Field(default_factory=Tenants)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """What no setting can say alone."""
+        ports: dict[int, str] = {}
+        for name, port in (
+            ("http.port", self.http.port),
+            ("http.otlp_port", self.http.otlp_port),
+            ("grpc.port", self.grpc.port),
+        ):
+            if port and port in ports:
+                raise ValueError(f"{ports[port]} and {name} are both {port}: each needs a port of its own")
+            ports[port] = name
+        if self.writer.retry_min_s > self.writer.retry_max_s:
+            raise ValueError(
+                f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
+                " the first may not be the larger"
+            )
+        in_flight = self.broker.in_flight_bytes_max
+        for name, size in (
+            (
+                "http.body_bytes_max and http.decompressed_bytes_max together",
+                self.http.body_bytes_max + self.http.decompressed_bytes_max,
+            ),
+            ("grpc.message_bytes_max", self.grpc.message_bytes_max),
+        ):
+            # Else such a request would be told to come again for ever.
+            if size > in_flight:
+                raise ValueError(
+                    f"broker.in_flight_bytes_max is {size_text(in_flight)}, less than {name}, {size_text(size)}:"
+                    " a request of the largest size would never be admitted"
+                )
+        return self
+
+
+class Setting(NamedTuple):
+    """One setting, as messages and the reference have it."""
+
+    key: str  # http.port
+    field: FieldInfo
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.key.upper().replace(".", "__")
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there, in words: a whole number from 0 to 65535."""
+        return _allowed(self.field)
+
+    @property
+    def default(self) -> str:
+        """The default as one would write it."""
+        return _written(self.field.get_default(call_default_factory=True), self.is_size)
+
+    @property
+    def is_size(self) -> bool:
+        return any(isinstance(item, _Kind) and item.name == "a size" for item in self.field.metadata)
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel], list[Setting]]]:
+    """Every section by name, the one without a name first, with its settings."""
+    top = [Setting(name, field) for name, field in Settings.model_fields.items() if _section(field) is None]
+    yield "", Settings, top
+    for name, field in Settings.model_fields.items():
+        section = _section(field)
+        if section is not None:
+            yield name, section, [Setting(f"{name}.{key}", inner) for key, inner in section.model_fields.items()]
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+SETTINGS: Final[dict[str, Setting]] = {setting.key: setting for _, _, listed in sections() for setting in listed}
+
+
+class Loaded(NamedTuple):
+    """Settings, and for each key that is not at its default, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load(
+    file: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """The file, the environment over it, and `flags` (by key of FLAGS: {"http.port": 8080}) over both. Raises ConfigError.
+
+    `environment` is the process's unless given.
+    """
+    given: dict[str, tuple[object, str]] = {}
+    problems: list[str] = []
+    if file is not None:
+        _read_file(file, given, problems)
+    _read_environment(os.environ if environment is None else environment, given, problems)
+    for key, value in (flags or {}).items():
+        given[key] = (value, FLAGS[key])
+    nested: dict[str, Any] = {}
+    for key, (value, _) in given.items():
+        *section, name = key.split(".")
+        (nested.setdefault(section[0], {}) if section else nested)[name] = value
+    settings = Settings()
+    try:
+        settings = Settings.model_validate(nested)
+    except ValidationError as error:
+        problems += [_problem(details["loc"], details["msg"], given) for details in error.errors()]
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(settings, {key: origin for key, (_, origin) in given.items()})
+
+
+def _read_file(file: Path, given: dict[str, tuple[object, str]], problems: list[str]) -> None:
+    try:
+        text = file.read_bytes().decode()
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError([f"cannot read the configuration file {file}: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{file} is not TOML: {error}"]) from None
+    lines = _lines(text)
+    for name, value in table.items():
+        section = name in Settings.model_fields and _section(Settings.model_fields[name]) is not None
+        inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        for key, item in inner.items():
+            origin = (
+                f"{file}, line {lines[key]}" if key in lines else f"{file}, line {lines[name]}" if name in lines else str(file)
+            )
+            if key in SETTINGS:
+                given[key] = (item, origin)
+            elif section and key == name:
+                problems.append(f"{origin}: {name} is a section, written [{name}], and not a value")
+            else:
+                problems.append(f"{origin}: {_unknown(key)}")
+        if not section and not inner:
+            problems.append(f"{file}: there is no section [{name}]{_suggest(name, _section_names())}")
+
+
+def _read_environment(environment: Mapping[str, str], given: dict[str, tuple[object, str]], problems: list[str]) -> None:
+    by_variable = {setting.variable: setting for setting in SETTINGS.values()}
+    # Kubernetes puts variables of every service into every container; one named infrasage… looks like our settings.
+    services = tuple(name.removesuffix("SERVICE_HOST") for name in environment if name.endswith("_SERVICE_HOST"))
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
+            continue
+        setting = by_variable.get(variable)
+        if setting is not None:
+            given[setting.key] = (environment[variable], f"environment variable {variable}")
+        elif not any(variable.startswith((f"{service}SERVICE_", f"{service}PORT")) for service in services):
+            problems.append(f"environment variable {variable}: there is no such setting{_suggest(variable, by_variable)}")
+
+
+def _problem(location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]]) -> str:
+    key = ".".join(str(part) for part in location)
+    if key not in SETTINGS:  # between settings, from _agree
+        named = [f"{name}: {given[name][1]}" for name in SETTINGS if name in message and name in given]
+        return message.removeprefix("Value error, ") + (f" ({'; '.join(named)})" if named else "")
+    setting = SETTINGS[key]
+    value, origin = given[key]
+    return f"{origin}: {key} = {_shown(value)} is not allowed: must be {setting.allowed} (default: {setting.default})"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _unknown(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    if section and section not in _section_names():
+        return f"there is no section [{section}]{_suggest(section, _section_names())}"
+    close = _suggest(key, SETTINGS)
+    # The right name in the wrong section, or in none, is not close by spelling alone.
+    elsewhere = [known for known in SETTINGS if known.rpartition(".")[2] == name]
+    if elsewhere:
+        close = f"; did you mean {' or '.join(elsewhere)}?"
+    return f"there is no setting {key}{close}"
+
+
+def _section_names() -> list[str]:
+    return [name for name, _, _ in sections() if name]
+
+
+def _suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+_TABLE: Final = re.compile(r"\s*\[\s*([\w.\"' -]+?)\s*\]")
+_KEY: Final = re.compile(r"\s*([\w.\"' -]+?)\s*=")
+
+
+def _lines(text: str) -> dict[str, int]:
+    """On which line each key, and each section, of a TOML text stands. Inexact only within multi-line values."""
+    lines: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        table, key = _TABLE.match(line), _KEY.match(line)
+        if table:
+            section = _plain(table[1])
+            lines.setdefault(section, number)
+        elif key:
+            name = _plain(key[1])
+            lines.setdefault(f"{section}.{name}" if section else name, number)
+    return lines
+
+
+def _plain(key: str) -> str:
+    return ".".join(part.strip(" \"'") for part in key.split("."))
+
+
+def _allowed(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(get_args(field.annotation))
+    if field.annotation is bool:
+        return "true or false"
+    kind = next(item.name for item in field.metadata if isinstance(item, _Kind))
+    shown = size_text if kind == "a size" else _number_text
+    low = next((item.ge for item in field.metadata if isinstance(item, Ge)), None)
+    high = next((item.le for item in field.metadata if isinstance(item, Le)), None)
+    if low is not None and high is not None:
+        return f"{kind} from {shown(low)} to {shown(high)}"
+    shortest = next((item.min_length for item in field.metadata if isinstance(item, MinLen)), None)
+    longest = next((item.max_length for item in field.metadata if isinstance(item, MaxLen)), None)
+    return f"{kind} of {shortest} to {longest} characters" if longest is not None else kind
+
+
+def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered type
+    """67108864 is 64 MiB; a number of bytes that no unit holds whole stays one."""
+    for name, unit in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def _number_text(number: Any) -> str:  # as size_text
+    return f"{int(number)}" if number == int(number) else f"{number:g}"
+
+
+def _written(value: object, is_size: bool) -> str:
+    """As TOML has it."""
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f'"{size_text(value)}"' if is_size else _number_text(value)
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def show(loaded: Loaded) -> str:
+    """All settings as TOML that `load` reads back, each that is not at its default with where it came from."""
+    out: list[str] = []
+    for section, _, listed in sections():
+        out += ["", f"[{section}]"] if section else []
+        for setting in listed:
+            value: object = loaded.settings
+            for part in setting.key.split("."):
+                value = getattr(value, part)
+            origin = loaded.origins.get(setting.key)
+            line = f"{setting.key.rpartition('.')[2]} = {_written(value, setting.is_size)}"
+            out.append(f"{line}  # {origin}" if origin else line)
+    return "\n".join(out) + "\n"

@@ -1,0 +1,77 @@
+"""The collector's own log: structured, one event a line, on standard error.
+
+The law: whatever a sender puts into a value, it can neither begin a line nor steer a terminal. Logs of the standard library's
+loggers (uvicorn, hypercorn, grpc, asyncio) go the same way.
+"""
+
+import logging
+import logging.config
+import sys
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from collector.config import Logging
+
+# Controls (a line's end is one), and the separators that Unicode also ends lines with; each is shown as Python writes it.
+_CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+# A traceback keeps its lines, but set in, so that none of them can pass for an event.
+_CONTROLS_IN_TRACEBACK: Final = {**_CONTROLS, ord("\n"): "\n    "}
+
+
+def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: text, and text within other values, without control characters."""
+    escaped: dict[str, Any] = {}
+    for key, value in event.items():
+        if key == "exception":
+            escaped[key] = "    " + str(value).translate(_CONTROLS_IN_TRACEBACK)
+        elif isinstance(value, bool | int | float | None):
+            escaped[key] = value
+        else:
+            escaped[key.translate(_CONTROLS)] = str(value).translate(_CONTROLS)
+    return escaped
+
+
+def set_up(settings: Logging) -> None:
+    """From here on structlog and the standard library's logging write to standard error, as `settings` say."""
+    json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        structlog.processors.UnicodeDecoder(),
+    ]
+    render: list[Processor] = (
+        [structlog.processors.JSONRenderer(default=str)]  # JSON escapes what has to be escaped
+        if json
+        else [escape_controls, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Libraries tell every connection and request at info; that is debug to whoever runs a collector.
+    for name in ("uvicorn", "hypercorn", "grpc", "asyncio", "clickhouse_connect", "httpx"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

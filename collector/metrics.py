@@ -1,0 +1,201 @@
+"""Every metric of the collector: its name, type, labels and help.
+
+The law: labels come from closed sets (types, reasons, routes, codes, topics), never from a sender; and
+accepted + rejected + rate_limited + failed, summed, is every item that was received and decoded.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from adapters.errors import INVALID_JSON, REASONS
+from adapters.record import TYPE_NAMES, Adapted
+
+STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
+
+_SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Described(NamedTuple):
+    """One metric, as /metrics shows it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+class Endpoint:
+    """What is counted of the requests to one route or one gRPC method: how many, how long, how many bytes."""
+
+    def __init__(self, requests: Callable[[str], Counter], seconds: Histogram, body_bytes: Counter) -> None:
+        self._requests: Final = requests
+        self._seconds: Final = seconds
+        self._body_bytes: Final = body_bytes
+        self._by_code: Final[dict[int | str, Counter]] = {}
+
+    def answered(self, code: int | str, seconds: float, body_bytes: int) -> None:
+        """`code` is an HTTP status or the name of a gRPC one; `body_bytes` as they came in, still compressed."""
+        requests = self._by_code.get(code)
+        if requests is None:
+            requests = self._by_code[code] = self._requests(str(code))
+        requests.inc()
+        self._seconds.observe(seconds)
+        self._body_bytes.inc(body_bytes)
+
+
+class Metrics:
+    """One registry with all of it. Cheap enough for the hot path: labels are resolved beforehand."""
+
+    def __init__(self) -> None:
+        self.registry: Final = CollectorRegistry()
+        # Every metric of ours, for the documentation.
+        self.described: Final[list[Described]] = []
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+        events = self._counter("ingestion_events", "Items received, by type and by what became of them.", "type", "status")
+        self._events: Final = {status: [events.labels(type_name, status) for type_name in TYPE_NAMES] for status in STATUSES}
+        failures = self._counter("validation_failures", "Items rejected, by reason.", "reason")
+        refused = self._counter("requests_refused", "Requests refused as a whole, by reason.", "reason")
+        self._validation_failures: Final = {
+            reason.code: failures.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON
+        }
+        self._refused: Final = {reason.code: refused.labels(reason.name) for reason in REASONS}
+        self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS)
+
+        self._http_requests: Final = self._counter("http_requests", "HTTP requests answered.", "endpoint", "code")
+        self._http_seconds: Final = self._seconds("http_request_duration_seconds", "From head to answer.", "endpoint")
+        self._http_bytes: Final = self._counter("http_request_body_bytes", "Bytes of bodies, as sent.", "endpoint")
+        self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.")
+        self._grpc_requests: Final = self._counter("grpc_requests", "gRPC requests answered.", "method", "code")
+        self._grpc_seconds: Final = self._seconds("grpc_request_duration_seconds", "From request to answer.", "method")
+        self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
+        self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.")
+        self._connections: Final = self._gauge("http_connections", "Open HTTP connections.")
+        self._dlq_depth: Final = self._gauge("dlq_depth", "Items in the dead letters.")
+        self._dlq_depth.set(0)
+
+        self._log_lag: Final = self._gauge("log_lag_messages", "Messages in the log that are not stored yet.", "topic")
+        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the log takes.")
+        self._writer_messages: Final = self._counter("writer_messages", "Messages stored.", "topic")
+        self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")
+        self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
+        self._writer_errors: Final = self._counter("writer_errors", "Inserts that failed.", "topic", "kind")
+
+    # What became of items.
+
+    def ingested(self, adapted: Adapted) -> None:
+        """A request was answered: its items are accepted or rejected."""
+        accepted = self._events["accepted"]
+        count = 0
+        for type_, items in enumerate(adapted.accepted):
+            if items:
+                accepted[type_].inc(items)
+                count += items
+        for (type_, reason), items in adapted.rejected.items():
+            self._events["rejected"][type_].inc(items)
+            self._validation_failures[reason].inc(items)
+            count += items
+        self._batch_size.observe(count)
+
+    def failed(self, adapted: Adapted) -> None:
+        """A request could not be kept: all of its items failed, and its sender may send them again."""
+        failed = self._events["failed"]
+        count = 0
+        for type_, items in enumerate(adapted.accepted):
+            failed[type_].inc(items)
+            count += items
+        for (type_, _reason), items in adapted.rejected.items():
+            failed[type_].inc(items)
+            count += items
+        self._batch_size.observe(count)
+
+    def refused(self, reason: int) -> None:
+        """A request was refused as a whole. Its items, if it was decoded, are counted by themselves."""
+        self._refused[reason].inc()
+
+    def dead_letters(self, items: int) -> None:
+        """So many are kept now."""
+        self._dlq_depth.set(items)
+
+    # Receiving.
+
+    def http_endpoint(self, endpoint: str) -> Endpoint:
+        """`endpoint` is a route of ours, never a path as it was sent."""
+        return Endpoint(
+            lambda code: self._http_requests.labels(endpoint, code),
+            self._http_seconds.labels(endpoint),
+            self._http_bytes.labels(endpoint),
+        )
+
+    def grpc_method(self, method: str) -> Endpoint:
+        return Endpoint(
+            lambda code: self._grpc_requests.labels(method, code),
+            self._grpc_seconds.labels(method),
+            self._grpc_bytes.labels(method),
+        )
+
+    def connection_refused(self) -> None:
+        self._connections_refused.inc()
+
+    def watch_connections(self, read: Callable[[], int]) -> None:
+        """`read` tells, at each scrape, how many HTTP connections are open."""
+        self._connections.set_function(read)
+
+    def watch_in_flight(self, read: Callable[[], int]) -> None:
+        """`read` tells, at each scrape, the bytes in flight."""
+        self._in_flight.set_function(read)
+
+    # The log and the writer.
+
+    def log_lag(self, topic: str, messages: int) -> None:
+        self._log_lag.labels(topic).set(messages)
+
+    def log_bytes(self, size_bytes: int) -> None:
+        self._log_bytes.set(size_bytes)
+
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """One insert is in the store."""
+        self._writer_messages.labels(topic).inc(messages)
+        self._writer_bytes.labels(topic).inc(size_bytes)
+        self._writer_seconds.labels(topic).observe(seconds)
+
+    def write_failed(self, topic: str, kind: str) -> None:
+        """`kind`: unavailable (tried again) or refused (the data)."""
+        self._writer_errors.labels(topic, kind).inc()
+
+    # Exposition.
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text."""
+        try:
+            encode, content_type = exposition.choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
+            encode, content_type = exposition.choose_encoder("")
+        return encode(self.registry), content_type
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(
+            self._describe(f"infrasage_{name}_total", "counter", labels, help_), help_, labels, registry=self.registry
+        )
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        return Gauge(self._describe(f"infrasage_{name}", "gauge", labels, help_), help_, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        name = self._describe(f"infrasage_{name}", "histogram", labels, help_)
+        return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
+
+    def _seconds(self, name: str, help_: str, *labels: str) -> Histogram:
+        return self._histogram(name, help_, _SECONDS_BUCKETS, *labels)
+
+    def _describe(self, name: str, type_: str, labels: tuple[str, ...], meaning: str) -> str:
+        self.described.append(Described(name, type_, labels, meaning))
+        return name

@@ -1,0 +1,52 @@
+"""From a request's parts to the broker, and how many bytes of requests may be in memory at once.
+
+The law: all parts of a request go in one append, so it is kept as a whole or not at all; and what was reserved is released.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from adapters.record import LOGS, METRICS, TRACES, Part
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message, Producer
+
+TOPICS: Final = {METRICS: METRICS_TOPIC, LOGS: LOGS_TOPIC, TRACES: TRACES_TOPIC}
+
+
+class Overloaded(Exception):
+    """Too many bytes are in flight; nothing was kept, and the same request may be sent again later."""
+
+
+class InFlight:
+    """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
+
+    A request holds its bytes as they arrive, and what they decompress to, until it is answered.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max: Final = bytes_max
+        self.bytes_held = 0
+
+    def check(self, size_bytes: int) -> None:
+        """Raise Overloaded if that many more would not fit now."""
+        if self.bytes_held + size_bytes > self.bytes_max:
+            raise Overloaded(f"{self.bytes_held} bytes are in flight, {size_bytes} more would exceed {self.bytes_max}")
+
+    def reserve(self, size_bytes: int) -> None:
+        """Hold that many more, until as many are released. Raises Overloaded, and then holds none of them."""
+        self.check(size_bytes)
+        self.bytes_held += size_bytes
+
+    def release(self, size_bytes: int) -> None:
+        self.bytes_held -= size_bytes
+
+
+class Produce:
+    """Parts become messages of their signal's topic, and are durable when it returns."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer: Final = producer
+
+    async def __call__(self, parts: Sequence[Part]) -> None:
+        """Raises BrokerError (BrokerFull, BrokerDown): nothing was kept."""
+        if parts:
+            await self._producer.append([Message(TOPICS[part.signal], part.payload) for part in parts])

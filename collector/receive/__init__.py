@@ -1,0 +1,1 @@
+"""Receivers: HTTP and gRPC in, the pipeline behind."""

@@ -1,0 +1,173 @@
+"""OTLP over gRPC: the three services, health checking and reflection.
+
+The law: requests are bytes all the way to the adapter, and errors are trailers-only: Java's sender drops a batch if initial
+metadata came before its error. Bodies in other encodings than gzip never get here: grpcio answers them itself, with INTERNAL.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Final, NamedTuple
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.record import SOURCE_OTLP
+from collector.config import Grpc
+from collector.metrics import Metrics
+from collector.pipeline import Adapt, Outcome, Pipeline, Tenant
+from collector.produce import InFlight, Overloaded
+from collector.receive.responses import (
+    OtlpProtobufDialect,
+    ShuttingDown,
+    explain,
+    grpc_details,
+    log_if_defect,
+)
+
+# What a cancelled request may still take to say so.
+_CANCEL_S: Final = 1.0
+_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
+
+_Context = aio.ServicerContext[bytes, bytes]
+
+
+class Service(NamedTuple):
+    """One of OTLP's services: its full name, what it takes, and who reads it."""
+
+    name: str
+    signal: int
+    adapt: Adapt
+
+
+class GrpcServer:
+    """Use: `start`, then `port`, then `stop`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        in_flight: InFlight,
+        metrics: Metrics,
+        settings: Grpc,
+        *,
+        host: str,
+        services: Sequence[Service],
+        tenant: Tenant,
+        retry_after_s: float,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._pipeline: Final = pipeline
+        self._in_flight: Final = in_flight
+        self._metrics: Final = metrics
+        self._settings: Final = settings
+        self._host: Final = host
+        self._services: Final = services
+        self._tenant: Final = tenant
+        self._retry_after_s: Final = retry_after_s
+        self._clock: Final = clock
+        self._ingests: Final[set[asyncio.Task[Outcome]]] = set()
+        self._health: Final = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+        self.port = 0  # the one that is listened on
+
+    async def start(self) -> None:
+        """Listen and accept. Raises OSError where the port can't be had."""
+        server = aio.server(options=_options(self._settings))
+        server.add_generic_rpc_handlers(tuple(self._handler(service) for service in self._services))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [service.name for service in self._services]
+        for name in names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server, descriptor_pool.Default()
+        )
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            self.port = server.add_insecure_port(f"{host}:{self._settings.port}")
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {host}:{self._settings.port} for gRPC: {error}") from error
+        self._server = server
+        await server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Say so to health checks, take no more requests, let those at hand finish for `grace_s` seconds, then cancel them."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        stopped = asyncio.create_task(self._server.stop(grace_s + _CANCEL_S))
+        await asyncio.wait({stopped}, timeout=grace_s)
+        for ingest in self._ingests:
+            ingest.cancel()
+        await stopped
+
+    def _handler(self, service: Service) -> grpc.GenericRpcHandler:
+        endpoint = self._metrics.grpc_method(f"{service.name}/Export")
+        dialect = OtlpProtobufDialect(service.signal)
+
+        async def export(body: bytes, context: _Context) -> bytes:
+            began = self._clock()
+            code = grpc.StatusCode.CANCELLED
+            try:
+                outcome = await self._ingest(service, body)
+                code = grpc.StatusCode.OK
+                return dialect.body(outcome)
+            except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
+                refusal = explain(error, self._retry_after_s)
+                self._metrics.refused(refusal.reason)
+                code = _CODES[refusal.codes.grpc]
+                log_if_defect(error, refusal, service.name)
+                # Trailers-only, since nothing has sent initial metadata.
+                await context.abort(code, refusal.message, (("grpc-status-details-bin", grpc_details(refusal)),))
+            finally:
+                endpoint.answered(code.name, self._clock() - began, len(body))
+
+        return grpc.method_handlers_generic_handler(service.name, {"Export": grpc.unary_unary_rpc_method_handler(export)})
+
+    async def _ingest(self, service: Service, body: bytes) -> Outcome:
+        """In a task of its own: what a client that hangs up has sent is in memory until it is durable, and counts as such."""
+        settings = self._settings
+        if len(body) > settings.message_bytes_max:
+            raise RequestRefused(
+                PAYLOAD_TOO_LARGE, f"the request is {len(body)} bytes; at most {settings.message_bytes_max} are taken"
+            )
+        if len(self._ingests) >= settings.concurrent_requests_max:
+            # grpcio's own limit answers RESOURCE_EXHAUSTED, at which senders drop their data.
+            raise Overloaded(f"{len(self._ingests)} requests are in flight, which are taken at most")
+        self._in_flight.reserve(len(body))
+        ingest = asyncio.create_task(self._pipeline.ingest(service.adapt, body, self._tenant, SOURCE_OTLP))
+        self._ingests.add(ingest)
+        ingest.add_done_callback(partial(self._release, len(body)))
+        try:
+            return await asyncio.shield(ingest)
+        except asyncio.CancelledError:
+            if ingest.cancelled():
+                raise ShuttingDown("the collector stopped before the request was done") from None
+            raise
+
+    def _release(self, size_bytes: int, ingest: asyncio.Task[Outcome]) -> None:
+        self._in_flight.release(size_bytes)
+        self._ingests.discard(ingest)
+        if not ingest.cancelled():
+            ingest.exception()  # its sender may have hung up: nobody else looks at it then
+
+
+def _options(settings: Grpc) -> list[tuple[str, int]]:
+    """gRPC core's channel arguments."""
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes_max),
+        ("grpc.max_concurrent_streams", settings.concurrent_streams_max),
+        ("grpc.max_metadata_size", settings.header_bytes_max),
+        ("grpc.absolute_max_metadata_size", settings.header_bytes_max),
+        ("grpc.keepalive_time_ms", int(settings.keep_alive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keep_alive_timeout_s * 1000)),
+        # Python's client pings as soon as it has connected, with nothing under way.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.ping_interval_min_s * 1000)),
+        # Two collectors on one port would share its requests, and hide a mistake.
+        ("grpc.so_reuseport", 0),
+    ]

@@ -1,0 +1,278 @@
+"""The pages beside the routes that take telemetry: health, metrics, the list of types, and the native API described.
+
+The law: /openapi.json says of the native API all that a sender can meet, every code in it, though its POST routes are answered
+elsewhere (collector/receive/http.py) and never come here. Nothing is loaded from another site.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from adapters.errors import (
+    INVALID_HISTOGRAM,
+    INVALID_LABELS,
+    INVALID_PROTOBUF,
+    INVALID_SPAN_ID,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    REASONS,
+    UNSPECIFIED_TEMPORALITY,
+    Reason,
+    RequestRefused,
+)
+from adapters.record import TYPE_NAMES
+from collector.metrics import Metrics
+from collector.receive.responses import NATIVE, codes_of, explain
+
+PAGE_PATHS: Final = frozenset(
+    {
+        "/api/v1/telemetry-types",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/static-offline-docs/",
+    }
+)
+
+# Reasons that no record of the native API can have.
+_OF_OTHER_PROTOCOLS: Final = {INVALID_PROTOBUF, INVALID_SPAN_ID, INVALID_LABELS, INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY}
+# Reasons that none of its POST routes can answer with.
+_OF_OTHER_ROUTES: Final = {NOT_FOUND}
+
+
+class Health(NamedTuple):
+    """How the two things stand that the collector rests on: "ok", or a word for what is the matter.
+
+    `kafka` is whatever broker there is, `clickhouse` whatever store.
+    """
+
+    clickhouse: str
+    kafka: str
+
+
+class HealthAnswer(BaseModel):
+    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str = Field(examples=["1.2.0"])
+    uptime_seconds: int = Field(examples=[3601])
+    clickhouse: str = Field(description="ok, or what is the matter with the store", examples=["ok"])
+    kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
+
+
+class TypesAnswer(BaseModel):
+    """The types of record."""
+
+    types: list[str] = Field(examples=[list(TYPE_NAMES[1:])])
+    default: str = Field(examples=["metric"])
+
+
+class TelemetryRecord(BaseModel):
+    """One thing that was measured or that happened."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "service_id": "payment-api",
+                    "type": "metric",
+                    "metric_name": "cpu_usage_percent",
+                    "value": 87.3,
+                    "timestamp": "2026-04-10T12:00:00Z",
+                    "attributes": {"region": "us-east-1", "env": "production"},
+                }
+            ]
+        }
+    )
+
+    service_id: str = Field(description="The service that sends.")
+    type: Literal["metric", "log", "trace", "event", "profile", "slo"] = "metric"
+    metric_name: str | None = Field(default=None, description="Required for metric, trace, slo and profile.")
+    value: float | None = Field(default=None, description="A finite float64. Required for metric, trace, slo and profile.")
+    body: str | None = Field(default=None, description="Required for log and event.")
+    trace_id: str | None = Field(default=None, description="32 hex digits; anything else is kept as an attribute.")
+    timestamp: str = Field(
+        description="RFC 3339; up to nine digits of a second are kept.", json_schema_extra={"format": "date-time"}
+    )
+    attributes: dict[str, Any] | None = Field(default=None, description="Any key-value tags.")
+
+
+class Queued(BaseModel):
+    """The record is durable."""
+
+    status: Literal["ok"]
+    queued: Literal[1]
+
+
+class Failure(BaseModel):
+    """A record of a batch that was not taken."""
+
+    index: int = Field(description="Its place in the array, from 0.", examples=[45])
+    error: str = Field(examples=["timestamp_too_old"])
+    message: str = Field(examples=["Timestamp is more than 24h in the past"])
+
+
+class BatchQueued(BaseModel):
+    """What became of the records of a batch; those that are queued are durable."""
+
+    status: Literal["ok"]
+    queued: int = Field(examples=[1000])
+    failed: int = Field(examples=[1])
+    failures: list[Failure] = Field(description="The first 10,000 of them.")
+
+
+class ErrorAnswer(BaseModel):
+    """The request as a whole was not taken, and nothing of it was kept."""
+
+    status: Literal["error"]
+    error: str = Field(examples=["invalid_value"])
+    message: str = Field(examples=["value must be a finite float64; got NaN"])
+
+
+def pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptime_s: Callable[[], float]) -> FastAPI:
+    """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait."""
+    # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
+    app = FastAPIOffline(
+        title="InfraSage collector",
+        version=version,
+        summary="Telemetry in: OTLP, Prometheus remote write, and this JSON API.",
+        redirect_slashes=False,
+    )
+
+    @app.get("/api/v1/telemetry-types", tags=["telemetry"], summary="The types of record")
+    async def telemetry_types() -> TypesAnswer:
+        return TypesAnswer(types=list(TYPE_NAMES[1:]), default="metric")
+
+    @app.get(
+        "/healthz",
+        tags=["operation"],
+        summary="Whether telemetry is accepted",
+        response_model=HealthAnswer,
+        responses={503: {"model": HealthAnswer, "description": "Telemetry is not accepted."}},
+    )
+    async def healthz() -> JSONResponse:
+        state = health()
+        ready = state.kafka == "ok"
+        answer = HealthAnswer(
+            status="unavailable" if not ready else "ok" if state.clickhouse == "ok" else "degraded",
+            version=version,
+            uptime_seconds=int(uptime_s()),
+            clickhouse=state.clickhouse,
+            kafka=state.kafka,
+        )
+        return JSONResponse(answer.model_dump(), 200 if ready else 503)
+
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Prometheus text, or OpenMetrics where Accept asks for it",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+    )
+    async def show_metrics(request: Request) -> Response:
+        text, content_type = metrics.expose(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            refused = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}; GET is")
+        else:
+            refused = RequestRefused(NOT_FOUND, "there is no such page; see /docs")
+        answer = NATIVE.refused(explain(refused, 0))
+        allow = {"allow": "GET, HEAD"} if error.status_code == 405 else {}
+        return Response(answer.body, answer.status, allow, "application/json")
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_telemetry(
+                get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending the description
+    return app
+
+
+def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
+    """Add the POST routes of the native API."""
+    models = (TelemetryRecord, Queued, BatchQueued, Failure, ErrorAnswer)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    one = {"$ref": "#/components/schemas/TelemetryRecord"}
+    many = {"type": "array", "items": one, "maxItems": 10_000}
+    document["paths"]["/api/v1/telemetry"] = {
+        "post": _operation("send_one", "Send one record", one, "Queued", {"status": "ok", "queued": 1}, alone=True)
+    }
+    failures = [{"index": 45, "error": "timestamp_too_old", "message": "Timestamp is more than 24h in the past"}]
+    batch_answer = {"status": "ok", "queued": 1000, "failed": 1, "failures": failures}
+    document["paths"]["/api/v1/telemetry/batch"] = {
+        "post": _operation("send_batch", "Send up to 10,000 records", many, "BatchQueued", batch_answer, alone=False)
+    }
+    return document
+
+
+def _operation(
+    operation_id: str, summary: str, schema: dict[str, Any], answer: str, example: dict[str, Any], *, alone: bool
+) -> dict[str, Any]:
+    """One POST route. `alone`: a record's own reasons refuse the request; in a batch they are among its `failures`."""
+    by_status: dict[int, list[Reason]] = {}
+    for reason in REASONS:
+        if reason.code not in _OF_OTHER_PROTOCOLS and reason.code not in _OF_OTHER_ROUTES:
+            by_status.setdefault(codes_of(reason.code).http, []).append(reason)
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "Durable." if alone else "What is queued is durable; the rest is named, under the codes of 400.",
+            "headers": {
+                "X-InfraSage-Batch-Id": {"description": "The receipt: a UUID.", "schema": {"type": "string", "format": "uuid"}}
+            },
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{answer}"}, "example": example}},
+        }
+    }
+    for status, reasons in sorted(by_status.items()):
+        described: dict[str, Any] = {
+            "description": "; ".join(f"`{reason.name}`: {reason.meaning}" for reason in reasons),
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/ErrorAnswer"},
+                    "examples": {
+                        reason.name: {
+                            "summary": reason.remedy,
+                            "value": {"status": "error", "error": reason.name, "message": reason.meaning},
+                        }
+                        for reason in reasons
+                    },
+                }
+            },
+        }
+        if codes_of(reasons[0].code).retryable:
+            described["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+        responses[str(status)] = described
+    return {
+        "tags": ["telemetry"],
+        "operationId": operation_id,
+        "summary": summary,
+        "parameters": [
+            {"name": "X-API-Key", "in": "header", "required": False, "schema": {"type": "string"}},
+            {
+                "name": "Content-Encoding",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "enum": ["identity", "gzip", "zstd"]},
+            },
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": responses,
+    }

@@ -1,0 +1,22 @@
+"""Compiles the hot path with mypyc. Where there is no C compiler it installs the same modules uncompiled, and says so."""
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+# All of the adapters but decompress.py, which only hands bytes to C libraries; and the rules that they ask.
+COMPILED = [
+    *sorted(str(path) for path in Path("adapters").rglob("*.py") if path.name not in ("__init__.py", "decompress.py")),
+    "collector/validate.py",
+]
+
+extensions = []
+if not os.environ.get("INFRASAGE_UNCOMPILED"):
+    from mypyc.build import mypycify
+
+    extensions = mypycify(COMPILED, opt_level="3", debug_level="0", group_name="infrasage")
+    for extension in extensions:
+        extension.optional = True  # no compiler: a warning now and at start, not a failed installation
+
+setup(ext_modules=extensions)

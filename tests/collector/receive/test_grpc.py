@@ -1,0 +1,345 @@
+"""OTLP over gRPC, through real channels."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import grpc
+import h2.connection
+import h2.events
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from support.receiving import Receivers, grpc_receivers, otlp_logs, otlp_metrics, otlp_traces
+
+from collector.broker.contract import BrokerDown, BrokerFull
+from collector.receive.grpc import GrpcServer
+
+UNCOMPRESSED = [("grpc.max_send_message_length", -1)]
+
+
+class Service(NamedTuple):
+    name: str
+    body: Callable[..., bytes]
+    response: Any
+    rejected_field: str
+    noun: str
+
+    @property
+    def method(self) -> str:
+        return f"/{self.name}/Export"
+
+
+PREFIX = "opentelemetry.proto.collector"
+METRICS = Service(
+    f"{PREFIX}.metrics.v1.MetricsService", otlp_metrics, ExportMetricsServiceResponse, "rejected_data_points", "data points"
+)
+LOGS = Service(f"{PREFIX}.logs.v1.LogsService", otlp_logs, ExportLogsServiceResponse, "rejected_log_records", "log records")
+TRACES = Service(f"{PREFIX}.trace.v1.TraceService", otlp_traces, ExportTraceServiceResponse, "rejected_spans", "spans")
+EACH_SERVICE = pytest.mark.parametrize("service", [METRICS, LOGS, TRACES], ids=lambda service: service.noun)
+
+
+@asynccontextmanager
+async def receiving(**keywords: Any) -> AsyncIterator[tuple[Receivers, GrpcServer, aio.Channel]]:
+    async with (
+        grpc_receivers(**keywords) as (made, server),
+        aio.insecure_channel(f"127.0.0.1:{server.port}", options=UNCOMPRESSED) as channel,
+    ):
+        yield made, server, channel
+
+
+async def export(channel: aio.Channel, service: Service, body: bytes, **keywords: Any) -> bytes:
+    """The raw response."""
+    method: Any = channel.unary_unary(service.method)
+    answer: bytes = await method(body, timeout=20, **keywords)
+    return answer
+
+
+async def code_of(answering: Awaitable[bytes]) -> grpc.StatusCode:
+    try:
+        await answering
+    except aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def refused(channel: aio.Channel, service: Service, body: bytes, **keywords: Any) -> tuple[aio.AioRpcError, Status]:
+    """The error, and the google.rpc.Status in its trailers, which agrees with it."""
+    with pytest.raises(aio.AioRpcError) as info:
+        await export(channel, service, body, **keywords)
+    error = info.value
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    assert details is not None
+    status = Status.FromString(details)
+    assert status.code == error.code().value[0]
+    assert status.message == error.details()
+    # Trailers-only: Java's sender drops a batch whose error comes after initial metadata.
+    assert not error.initial_metadata()
+    return error, status
+
+
+def retry_delay_s(status: Status) -> float | None:
+    for detail in status.details:
+        info = RetryInfo()
+        assert detail.Unpack(info)
+        return float(info.retry_delay.ToNanoseconds() / 1e9)
+    return None
+
+
+@EACH_SERVICE
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_what_is_sent_is_kept_and_counted(service: Service, compression: grpc.Compression) -> None:
+    """Plain or in gzip; success is an empty response."""
+    async with receiving() as (made, _, channel):
+        answer = await export(channel, service, service.body(good=2), compression=compression)
+        assert answer == b""
+        assert made.producer.item_count() == 2
+        assert made.counted("infrasage_ingestion_events_total", status="accepted") == 2
+        assert made.counted("infrasage_grpc_requests_total", method=f"{service.name}/Export", code="OK") == 1
+        assert made.in_flight.bytes_held == 0
+
+
+@EACH_SERVICE
+async def test_partial_success_has_the_exact_count(service: Service) -> None:
+    async with receiving() as (made, _, channel):
+        partial = service.response.FromString(await export(channel, service, service.body(good=1, late=2))).partial_success
+        assert getattr(partial, service.rejected_field) == 2
+        expected = f"2 of 3 {service.noun} rejected: 2 timestamp_too_old (Timestamp is more than 24h in the past)"
+        assert partial.error_message == expected
+        assert made.producer.item_count() == 1
+
+
+@EACH_SERVICE
+@pytest.mark.parametrize("body", [b"\xff\xff", b"\x0a\x7f"])
+async def test_what_does_not_decode_is_invalid_argument(service: Service, body: bytes) -> None:
+    async with receiving() as (made, _, channel):
+        error, status = await refused(channel, service, body)
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "cannot decode" in status.message
+        assert retry_delay_s(status) is None
+        assert made.counted("infrasage_requests_refused_total", reason="invalid_protobuf") == 1
+
+
+@EACH_SERVICE
+@pytest.mark.parametrize("problem", [BrokerDown("disk gone"), BrokerFull("8 GiB held")])
+async def test_what_cannot_be_stored_now_is_unavailable_with_a_delay(service: Service, problem: Exception) -> None:
+    """Without RetryInfo, Go and the Collector would give up."""
+    async with receiving() as (made, _, channel):
+        made.producer.error = problem
+        error, status = await refused(channel, service, service.body(good=1, late=1))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert retry_delay_s(status) == 3.0
+        assert made.counted("infrasage_ingestion_events_total", status="failed") == 2
+        assert made.counted("infrasage_ingestion_events_total") == 2
+
+
+async def test_errors_are_trailers_only_on_the_wire() -> None:
+    """One HEADERS frame, which has the status and ends the stream."""
+    async with receiving() as (made, server, _):
+        made.producer.error = BrokerDown("x")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        client = h2.connection.H2Connection()
+        client.initiate_connection()
+        body = otlp_logs()
+        head = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": LOGS.method,
+            ":authority": "a",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        client.send_headers(1, list(head.items()))
+        client.send_data(1, b"\0" + len(body).to_bytes(4, "big") + body, end_stream=True)
+        writer.write(client.data_to_send())
+        answers: list[h2.events.ResponseReceived] = []
+        while not answers:
+            events = client.receive_data(await asyncio.wait_for(reader.read(65536), 5))
+            answers += [event for event in events if isinstance(event, h2.events.ResponseReceived)]
+        assert dict(answers[0].headers)[b"grpc-status"] == b"14"
+        assert answers[0].stream_ended is not None
+        writer.close()
+
+
+async def test_over_the_budget_is_unavailable_with_a_delay() -> None:
+    async with receiving(in_flight_bytes_max=100) as (made, _, channel):
+        error, status = await refused(channel, LOGS, otlp_logs(padding=200))
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert retry_delay_s(status) == 3.0
+        assert made.in_flight.bytes_held == 0
+        assert await export(channel, LOGS, otlp_logs()) == b""
+
+
+async def test_too_many_requests_at_once_are_unavailable_with_a_delay() -> None:
+    """And not RESOURCE_EXHAUSTED, at which senders drop."""
+    async with receiving(concurrent_requests_max=1) as (made, _, channel):
+        made.producer.gate.clear()
+        first = asyncio.create_task(export(channel, LOGS, otlp_logs()))
+        await made.producer.waiting.wait()
+        error, status = await refused(channel, LOGS, otlp_logs())
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert retry_delay_s(status) == 3.0
+        made.producer.gate.set()
+        assert await first == b""
+
+
+@EACH_SERVICE
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_exactly_at_the_limit_passes_and_one_byte_more_is_exhausted(
+    service: Service, compression: grpc.Compression
+) -> None:
+    """RESOURCE_EXHAUSTED without RetryInfo: nobody should send it again."""
+    limit = 20_000
+    padding = limit - len(service.body())
+    while len(service.body(padding=padding)) > limit:
+        padding -= 1
+    async with receiving(message_bytes_max=limit) as (_, _, channel):
+        assert len(service.body(padding=padding)) == limit
+        assert await export(channel, service, service.body(padding=padding), compression=compression) == b""
+        with pytest.raises(aio.AioRpcError) as info:
+            await export(channel, service, service.body(padding=padding + 1), compression=compression)
+        assert info.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "grpc-status-details-bin" not in dict(info.value.trailing_metadata() or ())
+        assert await export(channel, service, service.body()) == b""
+
+
+async def test_a_gzip_bomb_is_refused() -> None:
+    """64 MiB of zeros in 64 KB, four times over the limit."""
+    async with receiving(message_bytes_max=16 << 20) as (made, _, channel):
+        with pytest.raises(aio.AioRpcError) as info:
+            await export(channel, LOGS, bytes(64 << 20), compression=grpc.Compression.Gzip)
+        assert info.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert made.producer.appends == 0
+
+
+async def test_a_defect_is_internal_and_names_the_batch() -> None:
+    async with receiving() as (made, _, channel):
+        made.producer.error = KeyError("a secret")
+        error, status = await refused(channel, LOGS, otlp_logs())
+        assert error.code() == grpc.StatusCode.INTERNAL
+        assert "batch" in status.message
+        assert "secret" not in status.message
+        assert made.counted("infrasage_ingestion_events_total", status="failed") == 1
+
+
+async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> None:
+    """It was taken: the client will hear nothing, but the numbers add up and the budget is released."""
+    async with receiving() as (made, _, channel):
+        made.producer.gate.clear()
+        method: Any = channel.unary_unary(LOGS.method)
+        call = method(otlp_logs())
+        waiting = asyncio.ensure_future(call)
+        await made.producer.waiting.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert made.in_flight.bytes_held > 0
+        made.producer.gate.set()
+        while made.in_flight.bytes_held:
+            await asyncio.sleep(0.01)
+        assert made.producer.item_count() == 1
+        assert made.counted("infrasage_ingestion_events_total", status="accepted") == 1
+
+
+async def test_unknown_methods_are_unimplemented() -> None:
+    async with receiving() as (_, _, channel):
+        for service in (LOGS._replace(name="x.Y"), LOGS._replace(name=LOGS.name.removesuffix("Service"))):
+            with pytest.raises(aio.AioRpcError) as info:
+                await export(channel, service, b"")
+            assert info.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_health_is_serving_for_all_and_each() -> None:
+    async with receiving() as (_, _, channel):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", METRICS.name, LOGS.name, TRACES.name):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_describes_the_services() -> None:
+    """grpcurl can list and call them without having our files."""
+    async with receiving() as (_, _, channel):
+        make_stub: Any = reflection_pb2_grpc.ServerReflectionStub
+        stub = make_stub(channel)
+
+        request: Any = reflection_pb2.ServerReflectionRequest
+
+        async def requests() -> AsyncIterator[Any]:
+            yield request(list_services="")
+            yield request(file_containing_symbol=LOGS.name)
+
+        listed, described = [answer async for answer in stub.ServerReflectionInfo(requests())]
+        names = {service.name for service in listed.list_services_response.service}
+        assert {METRICS.name, LOGS.name, TRACES.name, "grpc.health.v1.Health"} <= names
+        assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_port_in_use_fails_loudly() -> None:
+    """Two collectors do not share a port."""
+    async with receiving() as (_, first, _):
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.port}"):
+            async with grpc_receivers(port=first.port):
+                pass
+
+
+async def test_stopping_finishes_what_is_in_flight() -> None:
+    """Health says NOT_SERVING, new requests are refused, and the one under way is answered."""
+    async with receiving() as (made, server, channel):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        made.producer.gate.clear()
+        sending = asyncio.create_task(export(channel, LOGS, otlp_logs()))
+        await made.producer.waiting.wait()
+        stopping = asyncio.create_task(server.stop(5))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        async with aio.insecure_channel(f"127.0.0.1:{server.port}") as other:
+            with pytest.raises(aio.AioRpcError) as info:
+                await export(other, LOGS, otlp_logs())
+            assert info.value.code() == grpc.StatusCode.UNAVAILABLE
+        made.producer.gate.set()
+        assert await sending == b""
+        await asyncio.wait_for(stopping, 3)
+
+
+async def test_stopping_ends_in_time() -> None:
+    """What is not done by then is told to try again, and has failed."""
+    async with receiving() as (made, server, channel):
+        made.producer.gate.clear()
+        sending = asyncio.create_task(refused(channel, LOGS, otlp_logs()))
+        await made.producer.waiting.wait()
+        await asyncio.wait_for(server.stop(0.3), 2.5)
+        error, status = await sending
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+        assert retry_delay_s(status) == 3.0
+        assert made.counted("infrasage_ingestion_events_total", status="failed") == 1
+        assert made.in_flight.bytes_held == 0
+
+
+@settings(max_examples=15)
+@given(bodies=st.lists(st.binary(max_size=100), min_size=10, max_size=20))
+def test_no_body_makes_a_server_error(bodies: list[bytes]) -> None:
+    """Whatever it is: taken, or INVALID_ARGUMENT."""
+
+    async def check() -> None:
+        async with receiving() as (made, _, channel):
+            for body in bodies:
+                for service in (METRICS, LOGS, TRACES):
+                    assert await code_of(export(channel, service, body)) in (
+                        grpc.StatusCode.OK,
+                        grpc.StatusCode.INVALID_ARGUMENT,
+                    )
+            assert made.in_flight.bytes_held == 0
+
+    asyncio.run(check())

@@ -1,0 +1,206 @@
+"""The embedded store beyond its contract: schema, options, threads, limits, and what it does when it can't."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import batches
+
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC
+from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
+from collector.store.contract import StoreError, StoreUnavailable
+
+Open = Callable[..., ClickHouseStore]
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Open]:
+    """Opens the store of this test; closes what it had open before, as a process has one at a time."""
+    opened: list[ClickHouseStore] = []
+
+    def open_(options: StoreOptions = StoreOptions()) -> ClickHouseStore:  # noqa: B008 - immutable
+        while opened:
+            opened.pop().close()
+        opened.append(ClickHouseStore.embedded(tmp_path / "store", options))
+        opened[-1].apply_schema()
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+def text(store: ClickHouseStore, sql: str) -> str:
+    return store.query(sql, "TabSeparated").decode()
+
+
+def engine(store: ClickHouseStore, table: str) -> str:
+    return text(store, f"SELECT engine_full FROM system.tables WHERE name = '{table}'")
+
+
+def test_reopened(open_store: Open) -> None:
+    """What was stored is there after closing and opening; the schema is applied once."""
+    payload = batches.gauge(1, 3).SerializeToString()
+    open_store().insert(METRICS_TOPIC, payload, "t")
+    store = open_store()
+    assert store.apply_schema() == []
+    assert store.holds(METRICS_TOPIC, payload)
+    store.insert(METRICS_TOPIC, payload, "t")
+    assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
+
+
+def test_retention(open_store: Open) -> None:
+    """Retention is what the options say at this start: set, changed and taken away."""
+    assert "TTL" not in engine(open_store(), "otel_logs")
+    store = open_store(StoreOptions(retention_days=30))
+    assert "TTL toDateTime(Timestamp) + toIntervalDay(30)" in engine(store, "otel_logs")
+    assert "TTL toDateTime(TimeUnix) + toIntervalDay(30)" in engine(store, "otel_metrics_summary")
+    assert "TTL toDateTime(Start) + toIntervalDay(30)" in engine(store, "otel_traces_trace_id_ts")
+    assert "toIntervalDay(7)" in engine(open_store(StoreOptions(retention_days=7)), "otel_traces")
+    assert "TTL" not in engine(open_store(), "otel_traces")
+
+
+def test_old_rows_go(open_store: Open) -> None:
+    """Rows past their days are dropped, with their day's partition."""
+    store = open_store(StoreOptions(retention_days=1))
+    batch = batches.logs(1, "t")
+    for log in batch.records[0].log_records:
+        log.time_unix_nano = 10**18  # 2001
+    store.insert(LOGS_TOPIC, batch.SerializeToString(), "t")
+    deadline = time.monotonic() + 20
+    while text(store, "SELECT count() FROM otel_logs") != "0\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_fsync(open_store: Open) -> None:
+    """Inserts are on disk when they end, unless the options say otherwise."""
+    assert "fsync_after_insert = 1, fsync_part_directory = 1" in engine(open_store(), "otel_logs")
+    assert "fsync_after_insert = 0, fsync_part_directory = 0" in engine(open_store(StoreOptions(fsync=False)), "otel_logs")
+    assert "fsync_after_insert = 1, fsync_part_directory = 1" in engine(open_store(), "otel_logs")
+
+
+def test_inserts_beside_queries(open_store: Open) -> None:
+    """While a long query runs, inserts go on, other queries are answered, and closing does not wait for it."""
+    store = open_store()
+    failed: list[str] = []
+
+    def long_query() -> None:
+        try:
+            store.query("SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1", "TabSeparated")
+        except StoreError as error:
+            failed.append(str(error))
+
+    running = threading.Thread(target=long_query)
+    running.start()
+    time.sleep(0.2)
+    for number in range(3):
+        store.insert(METRICS_TOPIC, batches.gauge(number, 1).SerializeToString(), f"t{number}")
+    store.ping()
+    assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
+    assert running.is_alive()
+    began = time.monotonic()
+    store.close()
+    running.join()
+    assert time.monotonic() - began < 10
+    assert "QUERY_WAS_CANCELLED" in failed[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sql", "message"),
+    [
+        (
+            QueryLimits(time_max_s=0.2),
+            "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 1",
+            "TIMEOUT_EXCEEDED",
+        ),
+        (QueryLimits(memory_bytes_max=2**24), "SELECT groupArray(number) FROM numbers(100000000)", "MEMORY_LIMIT_EXCEEDED"),
+        (QueryLimits(result_rows_max=10), "SELECT number FROM numbers(11)", "TOO_MANY_ROWS"),
+        (QueryLimits(result_bytes_max=100), "SELECT repeat('x', 1000 + number) FROM numbers(10)", "TOO_MANY_ROWS_OR_BYTES"),
+    ],
+    ids=["time", "memory", "rows", "bytes"],
+)
+def test_query_limits(open_store: Open, limits: QueryLimits, sql: str, message: str) -> None:
+    """A query past a limit fails, and the next one is answered."""
+    store = open_store(StoreOptions(queries=limits))
+    with pytest.raises(StoreError, match=message):
+        store.query(sql, "TabSeparated")
+    assert text(store, "SELECT 1") == "1\n"
+
+
+def test_queries_at_once(open_store: Open) -> None:
+    """A query that finds all places taken waits for one, and not for ever."""
+    store = open_store(StoreOptions(queries=QueryLimits(concurrent_max=1, time_max_s=1.0)))
+    slow = threading.Thread(target=store.query, args=("SELECT sleep(0.7)", "TabSeparated"))
+    slow.start()
+    time.sleep(0.1)
+    assert text(store, "SELECT 1") == "1\n"
+    slow.join()
+
+
+def test_insert_memory(open_store: Open) -> None:
+    """An insert that lacks memory is to be tried again: it is not the data's fault."""
+    store = open_store(StoreOptions(insert_memory_bytes_max=2**20))
+    with pytest.raises(StoreUnavailable, match="MEMORY_LIMIT_EXCEEDED"):
+        store.insert(METRICS_TOPIC, batches.gauge(1, 20_000).SerializeToString(), "t")
+    assert text(store, "SELECT count() FROM otel_metrics_gauge") == "0\n"
+
+
+def test_opened_twice(open_store: Open, tmp_path: Path) -> None:
+    """Another process can't open the directory, and is told which one."""
+    open_store()
+    program = (
+        "import sys; from pathlib import Path; from collector.store.clickhouse import ClickHouseStore\n"
+        "from collector.store.contract import StoreUnavailable\n"
+        "try: ClickHouseStore.embedded(Path(sys.argv[1]))\n"
+        "except StoreUnavailable as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.stdout.startswith(f"cannot open the store in {tmp_path / 'store'}: ")
+
+
+@pytest.mark.parametrize("name", ["with space", "naïve ☃", "a&b=c"])
+def test_any_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store works in a directory of any name, and leaves nothing in the one we run in."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    store = ClickHouseStore.embedded(tmp_path / name)
+    try:
+        store.apply_schema()
+        store.insert(METRICS_TOPIC, batches.gauge(1, 1).SerializeToString(), "t")
+        assert text(store, "SELECT count() FROM otel_metrics_gauge") == "1\n"
+    finally:
+        store.close()
+    assert list(elsewhere.iterdir()) == []
+    assert (tmp_path / name / "metadata").is_dir()
+
+
+def test_no_schema(tmp_path: Path) -> None:
+    """Without its tables the store says so, as something that may pass."""
+    store = ClickHouseStore.embedded(tmp_path / "store")
+    try:
+        with pytest.raises(StoreUnavailable, match="UNKNOWN_TABLE"):
+            store.insert(METRICS_TOPIC, batches.gauge(1, 1).SerializeToString(), "t")
+    finally:
+        store.close()
+
+
+def test_view_prunes(open_store: Open) -> None:
+    """The view telemetry passes conditions down: other services and times are not read."""
+    store = open_store()
+    store.insert(METRICS_TOPIC, batches.gauge(1, 30_000).SerializeToString(), "t")
+    sql = "EXPLAIN indexes = 1 SELECT count() FROM telemetry WHERE timestamp > now64() + 86400 AND service_id = 'x'"
+    plan = text(store, sql)
+    assert "PrimaryKey" in plan
+    assert "Granules: 0/4" in plan

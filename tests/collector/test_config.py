@@ -1,0 +1,256 @@
+"""Settings: what is read from where, and what is refused in which words."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from collector.config import FLAGS, GIB, KIB, MIB, SETTINGS, ConfigError, Settings, load, show, size_text
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "collector.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def problems(
+    file: Path | None = None, flags: dict[str, object] | None = None, environment: dict[str, str] | None = None
+) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(file, flags, environment or {})
+    return caught.value.problems
+
+
+def test_defaults_need_nothing() -> None:
+    """With no file, no environment and no flags, the settings are the documented defaults."""
+    loaded = load(environment={})
+    assert loaded.settings == Settings()
+    assert loaded.origins == {}
+    assert (loaded.settings.http.port, loaded.settings.http.otlp_port, loaded.settings.grpc.port) == (8080, 4318, 4317)
+    assert loaded.settings.host == "127.0.0.1"
+
+
+def test_the_later_source_wins(write: Write) -> None:
+    """The environment is over the file, and flags are over both."""
+    file = write('data_dir = "/file"\n[http]\nport = 1001\notlp_port = 1002\n[grpc]\nport = 1003\n')
+    environment = {"INFRASAGE_HTTP__OTLP_PORT": "2002", "INFRASAGE_GRPC__PORT": "2003", "HOME": "/root"}
+    loaded = load(file, {"grpc.port": 3003}, environment)
+    assert loaded.settings.data_dir == Path("/file")
+    assert (loaded.settings.http.port, loaded.settings.http.otlp_port, loaded.settings.grpc.port) == (1001, 2002, 3003)
+    assert loaded.origins == {
+        "data_dir": f"{file}, line 1",
+        "http.port": f"{file}, line 3",
+        "http.otlp_port": "environment variable INFRASAGE_HTTP__OTLP_PORT",
+        "grpc.port": "--grpc-port",
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("1", 1), ("64 MiB", 64 * MIB), ("64mib", 64 * MIB), (" 3 KiB ", 3 * KIB), ("1 GiB", GIB), ("7 B", 7)],
+)
+def test_sizes_have_units(written: str, size: int) -> None:
+    """A size is a number of bytes, or a number and a unit."""
+    assert load(environment={"INFRASAGE_LOCAL_LOG__COMMIT_BYTES_MAX": written}).settings.local_log.commit_bytes_max == size
+
+
+def test_none_can_be_written() -> None:
+    """A setting that may be absent can be taken back by a later source, with the word none."""
+    assert load(environment={"INFRASAGE_STORE__RETENTION_DAYS": "30"}).settings.store.retention_days == 30
+    assert load(environment={"INFRASAGE_STORE__RETENTION_DAYS": "none"}).settings.store.retention_days is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "# a comment\n[http]\nport = 99999\n",
+            "line 3: http.port = 99999 is not allowed: must be a whole number from 0 to 65535 (default: 8080)",
+        ),
+        (
+            "[http]\nport = true\n",
+            "line 2: http.port = true is not allowed: must be a whole number from 0 to 65535 (default: 8080)",
+        ),
+        (
+            "[http]\nport = 1.5\n",
+            "line 2: http.port = 1.5 is not allowed: must be a whole number from 0 to 65535 (default: 8080)",
+        ),
+        ("http.port = []\n", "line 1: http.port = [] is not allowed: must be a whole number from 0 to 65535 (default: 8080)"),
+        (
+            '[http]\nserver = "gunicorn"\n',
+            'line 2: http.server = "gunicorn" is not allowed: must be one of uvicorn, hypercorn (default: "uvicorn")',
+        ),
+        (
+            '[http]\nbody_bytes_max = "12 megs"\n',
+            'line 2: http.body_bytes_max = "12 megs" is not allowed: must be a size from 1 B to 1 GiB (default: "64 MiB")',
+        ),
+        (
+            "[http]\nkeep_alive_s = nan\n",
+            "line 2: http.keep_alive_s = NaN is not allowed: must be a number from 1 to 3600 (default: 75)",
+        ),
+        (
+            '[store]\nfsync = "perhaps"\n',
+            'line 2: store.fsync = "perhaps" is not allowed: must be true or false (default: true)',
+        ),
+        (
+            "[store]\nretention_days = 0\n",
+            "line 2: store.retention_days = 0 is not allowed: must be none, or a whole number from 1 to 36525"
+            ' (default: "none")',
+        ),
+        (
+            '[tenants]\nanonymous_tenant = ""\n',
+            'line 2: tenants.anonymous_tenant = "" is not allowed: must be text of 1 to 128 characters (default: "anonymous")',
+        ),
+        ('data_dir = " "\n', 'line 1: data_dir = " " is not allowed: must be a path (default: "data")'),
+        ("[http]\nprot = 1\n", "line 2: there is no setting http.prot; did you mean http.port?"),
+        ("port = 1\n", "line 1: there is no setting port; did you mean http.port or grpc.port?"),
+        ("[htp]\nport = 1\n", "line 2: there is no section [htp]; did you mean http?"),
+        ("[htp]\n", ": there is no section [htp]; did you mean http?"),
+        ("http = 1\n", "line 1: http is a section, written [http], and not a value"),
+        ("[http.port]\nx = 1\n", "must be a whole number from 0 to 65535 (default: 8080)"),
+        ("[[http]]\nport = 1\n", "http is a section, written [http], and not a value"),
+        ("[http\n", "is not TOML: "),
+        ("a = 1\na = 2\n", "is not TOML: "),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(write: Write, text: str, expected: str) -> None:
+    """The message has the file and line, the setting, its value, and what would be allowed."""
+    file = write(text)
+    (problem,) = problems(file)
+    assert problem.startswith(str(file))
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("INFRASAGE_HTTP__PORT", "eighty", 'http.port = "eighty" is not allowed: must be a whole number from 0 to 65535'),
+        ("INFRASAGE_HTTP__POTR", "80", "there is no such setting; did you mean INFRASAGE_HTTP__PORT?"),
+        ("INFRASAGE_HTTP_PORT", "80", "there is no such setting; did you mean INFRASAGE_HTTP__PORT?"),
+        ("INFRASAGE_", "80", "there is no such setting"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_named(variable: str, value: str, expected: str) -> None:
+    """The message has the variable to change."""
+    (problem,) = problems(environment={variable: value})
+    assert problem.startswith(f"environment variable {variable}: ")
+    assert expected in problem
+
+
+def test_a_wrong_flag_is_named() -> None:
+    """The message has the flag as it is typed, whatever the setting is called."""
+    (problem,) = problems(flags={"http.otlp_port": 70000})
+    assert problem.startswith("--otlp-http-port: http.otlp_port = 70000 is not allowed")
+
+
+def test_every_problem_is_told_at_once(write: Write) -> None:
+    """Three mistakes in three places are three lines."""
+    found = problems(write("nope = 1\n"), {"grpc.port": -1}, {"INFRASAGE_HTTP__PORT": "x"})
+    assert [problem.partition(": ")[0].rpartition("/")[2] for problem in found] == [
+        "collector.toml, line 1",
+        "environment variable INFRASAGE_HTTP__PORT",
+        "--grpc-port",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (
+            {"INFRASAGE_HTTP__PORT": "4317"},
+            "http.port and grpc.port are both 4317: each needs a port of its own"
+            " (http.port: environment variable INFRASAGE_HTTP__PORT)",
+        ),
+        (
+            {"INFRASAGE_WRITER__RETRY_MIN_S": "60"},
+            "writer.retry_min_s is 60 and writer.retry_max_s 30: the first may not be the larger"
+            " (writer.retry_min_s: environment variable INFRASAGE_WRITER__RETRY_MIN_S)",
+        ),
+        (
+            {"INFRASAGE_BROKER__IN_FLIGHT_BYTES_MAX": "1 MiB"},
+            "broker.in_flight_bytes_max is 1 MiB, less than http.body_bytes_max and http.decompressed_bytes_max together,"
+            " 128 MiB: a request of the largest size would never be admitted"
+            " (broker.in_flight_bytes_max: environment variable INFRASAGE_BROKER__IN_FLIGHT_BYTES_MAX)",
+        ),
+    ],
+)
+def test_settings_that_disagree_are_named(environment: dict[str, str], expected: str) -> None:
+    """A pair that can't work together is refused, with where each given one came from."""
+    assert problems(environment=environment) == [expected]
+
+
+def test_any_port_may_be_free_twice() -> None:
+    """Port 0 is not a port yet, so it does not clash."""
+    load(flags={"http.port": 0, "http.otlp_port": 0, "grpc.port": 0}, environment={})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that can't be read is told with its path and why."""
+    assert problems(tmp_path / "nowhere.toml") == [
+        f"cannot read the configuration file {tmp_path}/nowhere.toml: No such file or directory"
+    ]
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are told by position."""
+    (tmp_path / "x.toml").write_bytes(b"a = '\xff'\n")
+    assert problems(tmp_path / "x.toml") == [f"{tmp_path}/x.toml is not UTF-8 text: byte 5 is 0xff"]
+
+
+def test_kubernetes_service_variables_are_not_ours() -> None:
+    """A service called infrasage-collector puts variables into every container; they are no settings, and no mistake."""
+    loaded = load(
+        environment={
+            "INFRASAGE_COLLECTOR_SERVICE_HOST": "10.0.0.7",
+            "INFRASAGE_COLLECTOR_SERVICE_PORT_HTTP": "8080",
+            "INFRASAGE_COLLECTOR_PORT": "tcp://10.0.0.7:8080",
+            "INFRASAGE_COLLECTOR_PORT_8080_TCP_ADDR": "10.0.0.7",
+        }
+    )
+    assert loaded.origins == {}
+
+
+def test_what_show_prints_can_be_loaded(write: Write) -> None:
+    """`config show` is a configuration file that gives the same settings, and says where each came from."""
+    loaded = load(environment={"INFRASAGE_STORE__RETENTION_DAYS": "7", "INFRASAGE_HTTP__KEEP_ALIVE_S": "1.5"})
+    text = show(loaded)
+    assert "retention_days = 7  # environment variable INFRASAGE_STORE__RETENTION_DAYS\n" in text
+    assert load(write(text), environment={}).settings == loaded.settings
+
+
+def test_every_setting_is_described_and_bounded() -> None:
+    """Each has a description with a full stop, words for what is allowed, and a default that is itself allowed."""
+    for setting in SETTINGS.values():
+        assert (setting.field.description or "").endswith((".", ")")), setting.key
+        assert setting.allowed, setting.key
+        table = tomllib.loads(f"{setting.key} = {setting.default}")
+        assert Settings.model_validate(table), setting.key
+
+
+def test_flags_are_settings() -> None:
+    """Each flag of serve sets one of the settings."""
+    assert set(FLAGS) <= set(SETTINGS)
+
+
+@given(st.integers(min_value=1, max_value=2**50))
+def test_a_size_is_read_as_it_is_written(size: int) -> None:
+    """size_text and the reader of sizes are each other's inverse."""
+    text = size_text(size)
+    assert int(text.split()[0]) * {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB}[text.split()[1]] == size
+
+
+def test_settings_can_not_be_changed() -> None:
+    """What was checked at start stays as it was."""
+    with pytest.raises(ValidationError):
+        Settings().host = "::"  # the point of the test

@@ -1,0 +1,80 @@
+"""The collector's own log: one event a line, whatever is in it."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from collector import logs
+from collector.config import Logging
+
+EVIL = "x\n2026-01-01 [error] forged\r\x1b[2J\u2028\x85\x00"
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Logging is as it was, afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+pytestmark = pytest.mark.usefixtures("restored")
+
+
+def provoke() -> None:
+    log = structlog.get_logger("mine")
+    log.info(EVIL, value=EVIL, listed=[EVIL], number=3)
+    logging.getLogger("uvicorn.error").error("lib %s", EVIL)
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        log.exception("failed")
+
+
+def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours and the libraries': one JSON object each, with level, time and logger, and the values as they were."""
+    logs.set_up(Logging(format="json"))
+    provoke()
+    events = [json.loads(line) for line in capsys.readouterr().err.split("\n")[:-1]]
+    assert [event["level"] for event in events] == ["info", "error", "error"]
+    assert [event["logger"] for event in events] == ["mine", "uvicorn.error", "mine"]
+    assert all(event["timestamp"].endswith("Z") for event in events)
+    assert events[0]["event"] == events[0]["value"] == EVIL
+    assert events[0]["number"] == 3
+    assert "ValueError" in events[2]["exception"]
+
+
+def test_the_console_has_no_forged_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """No value begins a line or steers the terminal; a traceback's lines are set in."""
+    logs.set_up(Logging(format="console"))
+    provoke()
+    text = capsys.readouterr().err
+    assert not any(character in text for character in "\r\x1b\u2028\x85\x00")
+    assert len([line for line in text.split("\n")[:-1] if not line.startswith("    ")]) == 3
+    assert "    ValueError: x" in text
+
+
+def test_auto_is_json_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not on a terminal, the format is JSON."""
+    logs.set_up(Logging())
+    structlog.get_logger("mine").warning("hello")
+    assert json.loads(capsys.readouterr().err)["event"] == "hello"
+
+
+@pytest.mark.parametrize(("level", "expected"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_less_is_not_logged(capsys: pytest.CaptureFixture[str], level: str, expected: int) -> None:
+    """Only what is at least as grave as logging.level."""
+    logs.set_up(Logging.model_validate({"level": level, "format": "json"}))
+    log = structlog.get_logger("mine")
+    log.debug("a")
+    log.info("b")
+    log.warning("c")
+    log.error("d")
+    assert len(capsys.readouterr().err.splitlines()) == expected

@@ -1,0 +1,69 @@
+"""What is exposed: names, labels from closed sets, and both formats."""
+
+from prometheus_client.openmetrics import parser as openmetrics
+from support.receiving import counted
+
+from adapters.errors import INVALID_JSON, REASONS
+from adapters.record import TYPE_NAMES
+from collector.metrics import STATUSES, Metrics
+
+
+def test_items_are_there_from_the_start() -> None:
+    """Each type with each status at 0, and each reason: a rate over them has no gap at the first of its kind."""
+    text = Metrics().expose("")[0].decode()
+    for type_name in TYPE_NAMES:
+        for status in STATUSES:
+            assert f'infrasage_ingestion_events_total{{status="{status}",type="{type_name}"}} 0.0' in text
+    for reason in REASONS:
+        assert (f'infrasage_validation_failures_total{{reason="{reason.name}"}} 0.0' in text) == (reason.code < INVALID_JSON)
+        assert f'infrasage_requests_refused_total{{reason="{reason.name}"}} 0.0' in text
+    assert "infrasage_dlq_depth 0.0" in text
+
+
+def test_requests_are_counted_by_endpoint_and_code() -> None:
+    metrics = Metrics()
+    endpoint = metrics.http_endpoint("/v1/logs")
+    endpoint.answered(200, 0.2, 100)
+    endpoint.answered(200, 0.3, 100)
+    endpoint.answered(503, 0.1, 50)
+    assert counted(metrics, "infrasage_http_requests_total", endpoint="/v1/logs", code="200") == 2
+    assert counted(metrics, "infrasage_http_requests_total", endpoint="/v1/logs", code="503") == 1
+    assert counted(metrics, "infrasage_http_request_body_bytes_total", endpoint="/v1/logs") == 250
+    assert counted(metrics, "infrasage_http_request_duration_seconds_sum", endpoint="/v1/logs") == 0.6
+    metrics.grpc_method("S/Export").answered("OK", 0.1, 10)
+    assert counted(metrics, "infrasage_grpc_requests_total", method="S/Export", code="OK") == 1
+
+
+def test_the_log_and_the_writer_are_counted() -> None:
+    metrics = Metrics()
+    metrics.log_lag("infrasage.logs", 5)
+    metrics.log_bytes(1000)
+    metrics.written("infrasage.logs", 3, 300, 0.25)
+    metrics.write_failed("infrasage.logs", "unavailable")
+    metrics.dead_letters(4)
+    assert counted(metrics, "infrasage_log_lag_messages", topic="infrasage.logs") == 5
+    assert counted(metrics, "infrasage_log_bytes") == 1000
+    assert counted(metrics, "infrasage_writer_messages_total", topic="infrasage.logs") == 3
+    assert counted(metrics, "infrasage_writer_bytes_total", topic="infrasage.logs") == 300
+    assert counted(metrics, "infrasage_writer_insert_duration_seconds_sum", topic="infrasage.logs") == 0.25
+    assert counted(metrics, "infrasage_writer_errors_total", topic="infrasage.logs", kind="unavailable") == 1
+    assert counted(metrics, "infrasage_dlq_depth") == 4
+
+
+def test_gauges_are_read_at_each_scrape() -> None:
+    metrics = Metrics()
+    values = [1]
+    metrics.watch_in_flight(lambda: values[0])
+    metrics.watch_connections(lambda: values[0] + 1)
+    for values[0] in (1, 7):
+        assert counted(metrics, "infrasage_in_flight_bytes") == values[0]
+        assert counted(metrics, "infrasage_http_connections") == values[0] + 1
+
+
+def test_every_metric_of_ours_has_help_and_is_valid_openmetrics() -> None:
+    text, content_type = Metrics().expose("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    families = list(openmetrics.text_string_to_metric_families(text.decode()))  # type: ignore[no-untyped-call]
+    ours = [family for family in families if family.name.startswith("infrasage_")]
+    assert len(ours) > 15
+    assert all(family.documentation for family in ours)

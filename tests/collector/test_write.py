@@ -1,0 +1,473 @@
+"""The writer over a real local log and a store that fails wherever one can: every record once, whatever happens."""
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.brokers import LIMITS, TOPICS
+from support.stores import Crash, FakeStore, batch
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, Message, Partition, Position, Range
+from collector.broker.local import LocalLog
+from collector.dead_letters import DeadLetter, DeadLetters
+from collector.write import Writer, WriterLimits
+
+pytestmark = pytest.mark.timeout(60)
+
+TOPIC = TOPICS[0]
+
+
+@dataclass
+class Observed:
+    """A WriterObserver that remembers."""
+
+    stored: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        assert size_bytes > 0 <= seconds
+        self.stored[topic] += messages
+
+    def write_failed(self, topic: str, kind: str) -> None:
+        self.failed[kind] += 1
+
+
+class CrashingConsumer:
+    """The log, but the process dies before or after a given call, once."""
+
+    def __init__(self, log: LocalLog, crash_at: str | None = None) -> None:
+        self.log = log
+        self.crash_at = crash_at
+        self.polls = 0
+
+    def _at(self, step: str) -> None:
+        if step == self.crash_at:
+            self.crash_at = None
+            raise Crash(step)
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        self.polls += 1
+        return await self.log.poll(bytes_max, wait_s)
+
+    async def intend(self, messages: Range) -> None:
+        self._at("before the intent")
+        await self.log.intend(messages)
+        self._at("after the intent")
+
+    async def commit(self, messages: Range) -> None:
+        self._at("before the commit")
+        await self.log.commit(messages)
+        self._at("after the commit")
+
+    async def positions(self) -> dict[Partition, Position]:
+        return await self.log.positions()
+
+    async def lag(self) -> dict[Partition, int]:
+        return await self.log.lag()
+
+
+class Virtual:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+class World:
+    """A log, a store, and writers that come and go."""
+
+    def __init__(self, log: LocalLog, store: FakeStore) -> None:
+        self.log = log
+        self.store = store
+        self.time = Virtual()
+        self.observed = Observed()
+        self.letters: list[DeadLetter] = []
+
+    def writer(self, crash_at: str | None = None, bytes_max: int = 1_000_000, linger_ms: float = 0) -> Writer:
+        limits = WriterLimits(bytes_max=bytes_max, linger_ms=linger_ms, retry_min_s=0.1, retry_max_s=30)
+        consumer = CrashingConsumer(self.log, crash_at)
+        return Writer(
+            consumer,
+            self.store,
+            self.keep,
+            limits,
+            self.observed,
+            clock=self.time.clock,
+            sleep=self.time.sleep,
+            jitter=lambda: 1.0,
+        )
+
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        await DeadLetters(self.log).keep(letters)
+        self.letters += letters
+
+    async def append(self, topic: str, *names: str) -> None:
+        """One message, of a record for each name."""
+        await self.log.append([Message(topic, batch(*names))])
+
+    async def drain(self, writer: Writer) -> None:
+        running = asyncio.create_task(writer.run())
+        assert await writer.drained(30)
+        writer.stop()
+        await running
+
+    async def drain_through_crashes(self, make: Callable[[], Writer]) -> int:
+        """New writers over the same log, until all is stored. How many crashed."""
+        for crashes in range(1000):
+            writer = make()
+            running = asyncio.create_task(writer.run())
+            drained = asyncio.create_task(writer.drained(30))
+            await asyncio.wait({running, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                drained.cancel()
+                assert isinstance(running.exception(), Crash)
+                continue
+            assert await drained
+            writer.stop()
+            # It may still die on the way out, after what mattered.
+            await asyncio.gather(running, return_exceptions=True)
+            return crashes
+        raise AssertionError("never drained")
+
+
+@asynccontextmanager
+async def world(directory: Path, store: FakeStore | None = None) -> AsyncIterator[World]:
+    async with await LocalLog.open(directory, LIMITS, TOPICS) as log:
+        yield World(log, store or FakeStore())
+
+
+# All goes well.
+
+
+async def test_everything_appended_is_stored_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for topic in TOPICS:
+            for number in range(10):
+                await w.append(topic, *(f"{topic}-{number}-{n}" for n in range(number + 1)))
+        await w.drain(w.writer(bytes_max=500))
+        expected = {f"{topic}-{number}-{n}" for topic in TOPICS for number in range(10) for n in range(number + 1)}
+        assert dict.fromkeys(expected, 1) == w.store.rows
+        assert dict.fromkeys(TOPICS, 10) == w.observed.stored
+        assert w.store.inserts > 3
+
+
+async def test_the_token_is_the_range(tmp_path: Path) -> None:
+    """topic/partition/start-end: the same for whoever repeats it."""
+    async with world(tmp_path) as w:
+        await w.append(TOPIC, "a")
+        await w.append(TOPIC, "b")
+        writer = w.writer(bytes_max=1)
+        await w.drain(writer)
+        assert [f"{TOPIC}/0/0-1", f"{TOPIC}/0/1-2"] == [token for token, _ in w.store.blocks]
+
+
+async def test_a_record_is_stored_at_once_and_then_they_gather(tmp_path: Path) -> None:
+    """The first insert waits for nothing; the next of its topic begins no sooner than linger_ms later, unless it is full."""
+    async with world(tmp_path) as w:
+        writer = w.writer(linger_ms=100, bytes_max=10_000)
+        running = asyncio.create_task(writer.run())
+        began = []
+        for names in (["a"], ["b"], ["c" * 9_000], ["d"]):
+            await w.append(TOPIC, *names)
+            assert await writer.drained(10)
+            began.append(round(w.time.now, 3))
+        await w.append(TOPICS[1], "other")
+        assert await writer.drained(10)
+        began.append(round(w.time.now, 3))
+        writer.stop()
+        await running
+    assert [0, 0.1, 0.1, 0.2, 0.2] == began
+
+
+# Crashes.
+
+
+CRASHES = [
+    "before the intent",
+    "after the intent",
+    "insert begun",
+    "insert half done",
+    "inserted",
+    "before the commit",
+    "after the commit",
+]
+
+
+@pytest.mark.parametrize("crash_at", CRASHES)
+async def test_a_crash_anywhere_loses_and_repeats_nothing(tmp_path: Path, crash_at: str) -> None:
+    """The writer dies at one step; another, after a restart, goes on: every record is there once."""
+    store = FakeStore(crash_at=crash_at)
+    names = [f"{topic}{n}" for topic in TOPICS for n in range(6)]
+    async with world(tmp_path, store) as w:
+        for number, name in enumerate(names):
+            await w.append(TOPICS[number // 6], name, f"{name}+")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer(crash_at).run(), 30)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "later")
+        await w.drain(w.writer())
+    assert dict.fromkeys(["later", *names, *(f"{name}+" for name in names)], 1) == store.rows
+
+
+@pytest.mark.parametrize("crash_at", ["after the intent", "insert begun", "inserted", "before the commit"])
+async def test_a_lost_deduplication_log_is_no_loss(tmp_path: Path, crash_at: str) -> None:
+    """After a power cut the store may have forgotten its tokens: a range in doubt is looked up before it is repeated."""
+    store = FakeStore(crash_at=crash_at)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer(crash_at).run(), 30)
+        store.blocks.clear()
+    async with world(tmp_path, store) as w:
+        await w.drain(w.writer())
+    assert {"a": 1, "b": 1, "c": 1} == store.rows
+
+
+@settings(max_examples=40)
+@given(
+    appends=st.lists(st.tuples(st.sampled_from(TOPICS), st.integers(1, 4), st.booleans()), min_size=1, max_size=12),
+    faults=st.lists(
+        st.sampled_from(["", "", "down", "answer lost", "insert half done", "half done, then down", "inserted"]), max_size=30
+    ),
+    crashes=st.lists(st.sampled_from([None, *CRASHES]), max_size=10),
+    bytes_max=st.sampled_from([1, 60, 1000]),
+)
+def test_any_sequence_of_faults_ends_with_every_record_once(
+    appends: list[tuple[str, int, bool]], faults: list[str], crashes: list[str | None], bytes_max: int
+) -> None:
+    """Whatever the store does and wherever writers die, good records are stored once and bad ones are dead letters."""
+
+    async def run(directory: Path) -> None:
+        store = FakeStore(faults=faults)
+        async with world(directory, store) as w:
+            good: list[str] = []
+            bad: list[str] = []
+            for number, (topic, records, spoilt) in enumerate(appends):
+                names = [f"{number}-{n}" for n in range(records)]
+                if spoilt:
+                    names[records // 2] = f"bad-{number}"
+                good += [name for name in names if not name.startswith("bad")]
+                bad += [name for name in names if name.startswith("bad")]
+                await w.append(topic, *names)
+            coming = iter(crashes)
+            await w.drain_through_crashes(lambda: w.writer(next(coming, None), bytes_max))
+            assert dict.fromkeys(good, 1) == store.rows
+            # At least once: a crash between keeping and committing keeps it again.
+            assert {batch(name) for name in bad} == {letter.payload for letter in w.letters}
+            assert len(w.letters) == w.log.depth(DEAD_LETTERS_TOPIC)
+
+    directory = Path(tempfile.mkdtemp())
+    try:
+        asyncio.run(run(directory))
+    finally:
+        shutil.rmtree(directory)
+
+
+# A store that fails.
+
+
+async def test_an_insert_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
+    """The store had stored it, but said that it failed, and has even forgotten the token: it is found there."""
+    async with world(tmp_path, FakeStore(faults=["answer lost"], forgets=True)) as w:
+        await w.append(TOPIC, "a", "b")
+        await w.drain(w.writer())
+        assert {"a": 1, "b": 1} == w.store.rows
+        assert {"unavailable": 1} == w.observed.failed
+
+
+async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    """It tries for ever, less and less often, says that it is degraded, takes turns, and then stores everything once."""
+    async with world(tmp_path, FakeStore(faults=["down"] * 200)) as w:
+        for topic in TOPICS:
+            await w.append(topic, topic)
+        writer = w.writer()
+        states: list[str] = [writer.state]
+        running = asyncio.create_task(writer.run())
+        while not w.time.slept:
+            await asyncio.sleep(0)
+        states.append(writer.state)
+        assert not await writer.drained(0)
+        assert await writer.drained(30)
+        states.append(writer.state)
+        assert ["ok", "degraded", "ok"] == states
+        writer.stop()
+        await running
+        waits = w.time.slept
+        assert 200 == len(waits)
+        assert [0.1, 0.2, 0.4, 0.8] == pytest.approx(waits[:4])
+        assert {30} == set(waits[9:])
+        assert dict.fromkeys(TOPICS, 1) == w.store.rows
+
+
+async def test_one_topic_that_cannot_be_stored_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Ranges of other topics are stored between the attempts."""
+    async with world(tmp_path, FakeStore(down_for=TOPICS[1])) as w:
+        for topic in TOPICS:
+            for number in range(3):
+                await w.append(topic, f"{topic}{number}")
+        writer = w.writer(bytes_max=1)
+        running = asyncio.create_task(writer.run())
+        while len(w.store.rows) < 6:
+            await asyncio.sleep(0.001)
+        assert "degraded" == writer.state
+        writer.stop()
+        await running
+        assert {f"{topic}{number}": 1 for topic in (TOPICS[0], TOPICS[2]) for number in range(3)} == w.store.rows
+
+
+async def test_a_defect_of_the_store_does_not_end_the_writer(tmp_path: Path) -> None:
+    """Not even an error that no contract names."""
+    async with world(tmp_path, FakeStore(faults=["defect"] * 3)) as w:
+        await w.append(TOPIC, "a")
+        await w.drain(w.writer())
+        assert {"a": 1} == w.store.rows
+
+
+# Data that the store refuses.
+
+
+@pytest.mark.parametrize("bytes_max", [1, 200, 1_000_000])
+async def test_a_refused_record_takes_no_other_down(tmp_path: Path, bytes_max: int) -> None:
+    """Records at fault are found, wherever they are, and kept; each of their neighbours is stored once."""
+    messages = [["a"], ["b", "bad-1", "c", "d"], ["bad-2"], ["e", "f"], ["bad-3", "bad-4", "g"], ["h"]]
+    async with world(tmp_path) as w:
+        for names in messages:
+            await w.append(TOPIC, *names)
+        await w.drain(w.writer(bytes_max=bytes_max))
+        assert dict.fromkeys("abcdefgh", 1) == w.store.rows
+        where = [(letter.offset, letter.payload) for letter in w.letters]
+        assert [(1, batch("bad-1")), (2, batch("bad-2")), (4, batch("bad-3")), (4, batch("bad-4"))] == where
+        assert {Partition(TOPIC, 0)} == {letter.partition for letter in w.letters}
+        assert "cannot read bad-1" == w.letters[0].error
+        assert 4 == w.log.depth(DEAD_LETTERS_TOPIC)
+        assert 0 == w.log.depth(TOPIC)
+
+
+async def test_a_message_that_is_no_batch_is_a_dead_letter(tmp_path: Path) -> None:
+    """It can't be divided into records, and is kept as it is."""
+    async with world(tmp_path) as w:
+        await w.append(TOPIC, "a")
+        await w.log.append([Message(TOPIC, b"\x0a\xff")])
+        await w.append(TOPIC, "b")
+        await w.drain(w.writer())
+        assert {"a": 1, "b": 1} == w.store.rows
+        assert [(1, b"\x0a\xff")] == [(letter.offset, letter.payload) for letter in w.letters]
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("fault", ["inserted", "insert half done", "answer lost", "down"])
+async def test_a_failure_amid_the_search_repeats_nothing(tmp_path: Path, fault: str, at: int) -> None:
+    """While a bad record is searched for, the store fails or the process dies: the pieces that were stored stay single."""
+    store = FakeStore(faults=[""] * at + [fault])
+    async with world(tmp_path, store) as w:
+        for number in range(8):
+            await w.append(TOPIC, f"{number}", "bad" if number == 5 else f"{number}+")
+        await w.drain_through_crashes(w.writer)
+        good = [f"{number}" for number in range(8)] + [f"{number}+" for number in range(8) if number != 5]
+        assert dict.fromkeys(good, 1) == store.rows
+        assert [batch("bad")] == [letter.payload for letter in w.letters]
+
+
+async def test_dead_letters_that_cannot_be_kept_are_not_committed(tmp_path: Path) -> None:
+    """Until a dead letter is durable, its range is tried again."""
+    async with world(tmp_path) as w:
+        await w.append(TOPIC, "a", "bad")
+        keep, failures = w.keep, 3
+
+        async def failing(letters: Sequence[DeadLetter]) -> None:
+            nonlocal failures
+            assert 1 == w.log.depth(TOPIC)
+            failures -= 1
+            if failures >= 0:
+                raise BrokerDown("not now")
+            await keep(letters)
+
+        w.keep = failing  # type: ignore[method-assign]
+        await w.drain(w.writer())
+        assert {"a": 1} == w.store.rows
+        assert [batch("bad")] == [letter.payload for letter in w.letters]
+
+
+# Waiting and stopping.
+
+
+async def test_drained_waits_for_what_was_appended_before(tmp_path: Path) -> None:
+    """Not for what comes after; and not longer than it may."""
+    async with world(tmp_path) as w:
+        writer = w.writer(bytes_max=1)
+        assert await writer.drained(0)
+        await w.append(TOPIC, "before")
+        assert not await writer.drained(0.01)
+        running = asyncio.create_task(writer.run())
+        for number in range(200):  # the log is never empty for long
+            await w.append(TOPIC, f"{number}")
+            if number % 20 == 0:
+                assert await writer.drained(30)
+                assert {f"{n}" for n in range(number + 1)} <= set(w.store.rows)
+        writer.stop()
+        await running
+
+
+async def test_stop_ends_between_ranges(tmp_path: Path) -> None:
+    """The range in hand is finished and committed; the rest stays for the next writer."""
+    async with world(tmp_path, FakeStore(slow_s=0.05)) as w:
+        for number in range(3):
+            await w.append(TOPIC, f"{number}")
+        writer = w.writer(bytes_max=1)
+        running = asyncio.create_task(writer.run())
+        while not w.store.inserting:
+            await asyncio.sleep(0.001)
+        writer.stop()
+        await running
+        assert {"0": 1} == w.store.rows
+        assert 2 == w.log.depth(TOPIC)
+        await w.drain(w.writer())
+        assert {"0": 1, "1": 1, "2": 1} == w.store.rows
+
+
+@pytest.mark.parametrize("faults", [[], ["down"] * 10_000])
+async def test_stop_does_not_wait_for_what_may_never_come(tmp_path: Path, faults: list[str]) -> None:
+    """Neither for an append nor for a store that is away."""
+    async with world(tmp_path, FakeStore(faults=faults)) as w:
+        if faults:
+            await w.append(TOPIC, "a")
+        limits = WriterLimits(bytes_max=1000, linger_ms=0, retry_min_s=600, retry_max_s=600)
+        writer = Writer(w.log, w.store, w.keep, limits, w.observed)
+        running = asyncio.create_task(writer.run())
+        while faults and writer.state == "ok":
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        writer.stop()
+        await running
+        assert len(faults[:1]) == w.log.depth(TOPIC)
+
+
+async def test_a_cancelled_writer_leaves_the_store_alone(tmp_path: Path) -> None:
+    """When `run` has ended, cancelled or not, the insert that was under way has too; and it is not repeated."""
+    async with world(tmp_path, FakeStore(slow_s=0.05)) as w:
+        await w.append(TOPIC, "a")
+        running = asyncio.create_task(w.writer().run())
+        while not w.store.inserting:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert not w.store.inserting
+        await w.drain(w.writer())
+        assert {"a": 1} == w.store.rows

@@ -1,0 +1,183 @@
+"""The real command as a child process: started, asked, stopped and killed, by its process id."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import infrasage
+import pytest
+
+import collector
+
+START_TIMEOUT_S = 30
+COMMAND_TIMEOUT_S = 60
+
+_ROOTS = (Path(collector.__file__).parents[1], Path(infrasage.__file__).parents[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment, with exactly these settings: http__port=8080."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INFRASAGE_")}
+    given = {f"INFRASAGE_{name.upper()}": str(value) for name, value in settings.items()}
+    # The command must be the very code that the tests import, installed or not.
+    return inherited | given | {"PYTHONPATH": os.pathsep.join(str(root) for root in dict.fromkeys(_ROOTS))}
+
+
+def run(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "collector", *map(str, arguments)],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+class Program:
+    """`serve` on one data directory; may be started again, on the same ports, after it has ended."""
+
+    def __init__(self, data_dir: Path, **settings: object) -> None:
+        """`settings` by variable, without the prefix: local_log__bytes_max=1000."""
+        self.command = [sys.executable, "-m", "collector"]
+        self.data_dir = data_dir
+        self.settings = settings
+        self.http_port = self.otlp_http_port = self.grpc_port = 0
+        self.printed = ""
+        self.log_path = data_dir.parent / f"{data_dir.name}.log"
+        self.working_dir = data_dir.parent / "elsewhere"
+        self._process: subprocess.Popen[str] | None = None
+
+    def launch(self) -> None:
+        """Start it, and return at once."""
+        self.working_dir.mkdir(exist_ok=True)
+        with self.log_path.open("a") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self.command,
+                    *("serve", "--data-dir", str(self.data_dir)),
+                    *("--http-port", str(self.http_port), "--otlp-http-port", str(self.otlp_http_port)),
+                    *("--grpc-port", str(self.grpc_port)),
+                ],
+                env=environment(**self.settings),
+                cwd=self.working_dir,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def start(self) -> None:
+        """Start it, and return when it has said that it is ready."""
+        self.launch()
+        assert self._process is not None
+        # Reading blocks, so whoever is never ready is killed: then reading ends.
+        watchdog = threading.Timer(START_TIMEOUT_S, self._process.kill)
+        watchdog.start()
+        assert self._process.stdout is not None
+        self.printed = ""
+        for line in self._process.stdout:
+            self.printed += line
+            if line.lstrip().startswith("curl "):
+                break
+        else:
+            pytest.fail(f"serve ended with {self._process.wait()} before it was ready; it said:\n{self.printed}\n{self.log()}")
+        watchdog.cancel()
+        http, otlp = re.findall(r"http://127\.0\.0\.1:(\d+)", self.printed)[:2]
+        grpc = re.search(r"gRPC\s+127\.0\.0\.1:(\d+)", self.printed)
+        assert grpc is not None, self.printed
+        self.http_port, self.otlp_http_port, self.grpc_port = int(http), int(otlp), int(grpc[1])
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def otlp_http(self) -> str:
+        return f"http://127.0.0.1:{self.otlp_http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        """What it has written to standard error, over all its lives."""
+        return self.log_path.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Its exit status."""
+        assert self._process is not None
+        status = self._process.wait(timeout_s)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return status
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def close(self) -> None:
+        """Whatever state it is in, it is gone afterwards."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._process is not None:
+            self.wait()
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows, by the query command. 64-bit integers are numbers."""
+        done = run("query", "--data-dir", self.data_dir, "--format", "JSONEachRow", sql, **self.settings)
+        assert done.returncode == 0, done.stderr + self.log()
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def value(self, sql: str) -> Any:
+        """The one value of the one row."""
+        (row,) = self.query(sql)
+        (value,) = row.values()
+        return value
+
+    def wait_for(self, sql: str, expected: object, timeout_s: float = 20) -> None:
+        """Ask until the one value is as expected; for what a client sends when it sees fit."""
+        until = time.monotonic() + timeout_s
+        while (value := self.value(sql)) != expected:
+            assert time.monotonic() < until, f"{sql}: {value!r} after {timeout_s} s, expected {expected!r}\n{self.log()}"
+            time.sleep(0.3)
+
+
+# The fixture's type: settings in, a program out that is not started yet.
+MakeProgram = Callable[..., Program]
+
+
+def require_peer(name: str) -> Path:
+    """The path of a client that is not Python's: from PATH, or built by CI into $PEERS/bin.
+
+    Missing, the test is skipped with what to do, or, under CI, fails; CI says PEERS_OPTIONAL=1 where it could not build them.
+    """
+    peers = Path(os.environ.get("PEERS") or Path.home() / ".cache/infrasage-peers")
+    found = shutil.which(name) or shutil.which(name, path=str(peers / "bin"))
+    if found:
+        return Path(found)
+    message = f"{name} is neither in PATH nor in {peers}/bin: this test did not run; install or build it (PEERS={peers})"
+    if os.environ.get("CI") and not os.environ.get("PEERS_OPTIONAL"):
+        pytest.fail(message)
+    pytest.skip(message)

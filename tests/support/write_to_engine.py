@@ -1,0 +1,63 @@
+"""The log, the writer and the embedded engine in one process, to be killed.
+
+`python -m support.write_to_engine DIRECTORY FIRST` appends messages numbered from FIRST, each with POINTS points and every
+BAD_EVERY-th with a record that no engine can read, and prints each number once it is acknowledged. With FIRST `finish` it
+appends nothing, waits until all is stored, and prints for each message its number, its rows and its distinct points, and at the
+end how many dead letters there are.
+"""
+
+import asyncio
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import structlog
+from support.batches import gauge
+from support.brokers import LIMITS, TOPICS
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
+from collector.broker.local import LocalLog
+from collector.dead_letters import DeadLetters
+from collector.metrics import Metrics
+from collector.store.clickhouse import ClickHouseStore
+from collector.write import Writer, WriterLimits
+
+POINTS = 200
+BAD_EVERY = 60
+# A record whose first field claims to be longer than the record.
+BAD_RECORD = b"\x0a\x06\x0a\xc8\x01bad"
+LIMITS_ = WriterLimits(bytes_max=64 * 1024, linger_ms=5, retry_min_s=0.1, retry_max_s=1)
+# A batch id ends in the message's number.
+COUNTS = """
+SELECT reinterpretAsUInt64(reverse(unhex(substring(toString(BatchId), 25)))) AS number, count(), uniqExact(BatchPart, TimeUnix)
+FROM otel_metrics_gauge GROUP BY number ORDER BY number
+"""
+
+
+def message(number: int) -> Message:
+    """Good records around a bad one, where there is one."""
+    first, second = (gauge(number, POINTS // 2, part=part).SerializeToString() for part in (0, 1))
+    return Message(METRICS_TOPIC, first + (BAD_RECORD if number % BAD_EVERY == 0 else b"") + second)
+
+
+async def main(directory: Path, first: str) -> None:
+    with closing(ClickHouseStore.embedded(directory / "store")) as store:
+        store.apply_schema()
+        async with await LocalLog.open(directory / "log", LIMITS, TOPICS) as log:
+            writer = Writer(log, store, DeadLetters(log).keep, LIMITS_, Metrics())
+            writing = asyncio.create_task(writer.run())
+            if first == "finish":
+                assert await writer.drained(60)
+                print(store.query(COUNTS, "TSV").decode(), log.depth(DEAD_LETTERS_TOPIC), sep="")
+            else:
+                for number in range(int(first), 10**6):
+                    await log.append([message(number)])
+                    print(number, flush=True)
+                    await asyncio.sleep(0.005)  # so that the writer has its share of the process's life
+            writer.stop()
+            await writing
+
+
+if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
