@@ -107,10 +107,12 @@ class Attribute:
             reason: i64 = self.rules.check_attribute(key_end - key_start, value_end - text_start)
             return reason or CLEAN
         reason = self.rules.check_attribute(key_end - key_start, value_end - value_start)
-        if reason == 0 and (end - start > _CACHED_BYTES_MAX or buffer[start:end] not in _normal):
-            reason = self.check_value(value_start, value_end, 0)
+        if end - start > _CACHED_BYTES_MAX or buffer[start:end] not in _normal:
+            # Also where there is a reason already: if it is malformed, the whole body is.
+            found: i64 = self.check_value(value_start, value_end, 0)
             self.key_start = key_start
             self.key_end = key_end
+            reason = reason or found
         return reason or REWRITE
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:

@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.contract import StoreError, StoreRefusedData, StoreUnavailable
 from collector.store.headers import item_counts
-from collector.store.migrations import landing_format, migrate, migrations
+from collector.store.migrations import LANDING_FORMAT, migrate, migrations
 from collector.store.statement import reading_statement
 
 _LANDING: Final = {METRICS_TOPIC: "landing_metrics", LOGS_TOPIC: "landing_logs", TRACES_TOPIC: "landing_traces"}
@@ -64,8 +64,6 @@ _INSERT_SETTINGS: Final[Mapping[str, str | int]] = {
     "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
     # Data of many days at once is slow, but it is no reason to refuse it.
     "max_partitions_per_insert_block": 0,
-    "format_schema_source": "string",
-    "format_schema_message_name": "Record",
 }
 
 # What the engine says when the bytes are at fault. Everything else may pass by itself, and is tried again.
@@ -114,9 +112,17 @@ _DEFAULTS: Final = StoreOptions()
 class ClickHouseStore:
     """A `Store`. Any thread may call; inserts take turns, queries run beside them."""
 
-    def __init__(self, writer: Client, control: Client, readers: Sequence[Client], options: StoreOptions) -> None:
+    def __init__(
+        self,
+        writer: Client,
+        control: Client,
+        readers: Sequence[Client],
+        landing: Mapping[str, str],
+        options: StoreOptions,
+    ) -> None:
         """Made by its constructors, below. Each client is one session and serializes its own calls: `writer` inserts,
-        `readers` are read-only and answer queries, `control` does what must not wait for either."""
+        `readers` are read-only and answer queries, `control` does what must not wait for either. `landing` are the
+        settings by which the engine finds landing.proto."""
         self._writer: Final = writer
         self._control: Final = control
         self._readers: Final = tuple(readers)
@@ -126,7 +132,7 @@ class ClickHouseStore:
         self._options: Final = options
         self._insert_settings: Final = {
             **_INSERT_SETTINGS,
-            "format_schema": landing_format(),
+            **landing,
             "max_memory_usage": options.insert_memory_bytes_max,
         }
 
@@ -137,20 +143,18 @@ class ClickHouseStore:
         Raises StoreUnavailable where it can't be opened.
         """
         opened: list[Client] = []
-        # Where the engine keeps the format it was given as text: by its own default, in whatever directory we run.
-        places = {"format_schema_path": str(path.absolute() / "format_schemas")}
 
         def session(settings: Mapping[str, str | int | float]) -> Client:
-            client = clickhouse_connect.get_client(
-                interface="chdb", path=str(path), settings=dict(settings), chdb_options=places
-            )
+            client = clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings))
             opened.append(client)
             return client
 
         try:
             path.mkdir(parents=True, exist_ok=True)
+            # By its path: given as text, the engine would write it into whatever directory we run in.
+            landing = {"format_schema_source": "file", "format_schema": f"{LANDING_FORMAT}:Record"}
             readers = [session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max)]
-            return cls(session({}), session({}), readers, options)
+            return cls(session({}), session({}), readers, landing, options)
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()

@@ -5,12 +5,14 @@ nothing: it is not recorded as applied, and the next start runs it from its firs
 """
 
 from collections.abc import Callable, Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from collector.store.contract import StoreError
 
-_SCHEMA: Final = files("collector.store") / "schema"
+_SCHEMA: Final = Path(__file__).parent.absolute() / "schema"
+# How the engine parses payloads.
+LANDING_FORMAT: Final = _SCHEMA / "landing.proto"
 _NAME_DIGITS: Final = 4
 
 _CREATE_MIGRATIONS: Final = """
@@ -46,16 +48,11 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """All that this program knows, in order."""
-    names = sorted(entry.name for entry in _SCHEMA.iterdir() if entry.name.endswith(".sql"))
-    found = [Migration(int(name[:_NAME_DIGITS]), name, (_SCHEMA / name).read_text("utf-8")) for name in names]
+    files = sorted(_SCHEMA.glob("*.sql"))
+    found = [Migration(int(file.name[:_NAME_DIGITS]), file.name, file.read_text("utf-8")) for file in files]
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        raise StoreError(f"the schema's files are not numbered from 1 without gaps: {', '.join(names)}")
+        raise StoreError(f"the schema's files are not numbered from 1 without gaps: {', '.join(file.name for file in files)}")
     return found
-
-
-def landing_format() -> str:
-    """How the engine parses payloads: the text of landing.proto."""
-    return (_SCHEMA / "landing.proto").read_text("utf-8")
 
 
 def schema_sql() -> str:

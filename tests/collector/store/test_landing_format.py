@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from infrasage.v1.telemetry_pb2 import TelemetryRecord
 
-from collector.store.migrations import landing_format
+from collector.store.migrations import LANDING_FORMAT
 
 # Fields that have no column: header fields that only lookups use, and what the normal form never has.
 _WITHOUT_COLUMN = {"item_count", "key_strindex", "string_value_strindex"}
@@ -21,7 +21,7 @@ def messages() -> dict[str, dict[int, tuple[str, str]]]:
     """Fields of landing.proto by message and number: type (repeated or not) and name."""
     found: dict[str, dict[int, tuple[str, str]]] = {}
     name = ""
-    for line in landing_format().splitlines():
+    for line in LANDING_FORMAT.read_text("utf-8").splitlines():
         if opened := re.match(r"\s*message (\w+) \{", line):
             name = opened[1]
             found[_RENAMED.get(name, name)] = {}

@@ -3,7 +3,7 @@
 import pytest
 
 from collector.store.contract import StoreError
-from collector.store.migrations import Migration, SchemaTooNew, landing_format, migrate, migrations, schema_sql
+from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, schema_sql
 
 
 class Crash(Exception):
@@ -85,10 +85,6 @@ def test_show() -> None:
     """`schema show` has every statement."""
     shown = schema_sql()
     assert all(statement.splitlines()[0] in shown for migration in migrations() for statement in migration.statements())
-
-
-def test_landing_format() -> None:
-    assert "message Envelope" in landing_format()
 
 
 def test_is_a_store_error() -> None:
