@@ -192,7 +192,12 @@ class Writer(_Section):
     """From the broker into the store."""
 
     bytes_max: Bytes = _limit(8 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
-    linger_ms: Number = _limit(100, 0, 60_000, "Milliseconds to wait for an insert to fill up.")
+    linger_ms: Number = _limit(
+        500,
+        0,
+        60_000,
+        "Milliseconds from one insert of a topic to the next, unless that is full. The first after a pause begins at once.",
+    )
     retry_min_s: Number = _limit(
         0.1, 0.001, 3600, "Seconds before a failed insert is tried again, at first; doubles each time."
     )
