@@ -57,7 +57,7 @@ from adapters.record import (
     put_attribute,
 )
 from adapters.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.text import hex_id, quoted, shortened
+from adapters.text import check_json_parts, hex_id, quoted, shortened
 from adapters.wire import put_bytes, put_varint, varint_size
 
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
@@ -146,6 +146,7 @@ _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 
 def _document(body: bytes) -> object:
     """The body's JSON, numbers that are not finite as `_NotFinite`. Raises Malformed."""
+    check_json_parts(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

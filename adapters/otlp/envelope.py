@@ -158,13 +158,24 @@ def _service_of(resource: bytes) -> bytes:
     return UNKNOWN_SERVICE
 
 
+# Protobuf's own parser takes up to fifty times a body's size in memory; and no client that we know writes oddly.
+ODD_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+
+
 def plain(body: bytes, message_class: type[ProtobufMessage], position: int) -> bytes:
     """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled."""
+    name = message_class.DESCRIPTOR.name
+    if len(body) > ODD_BODY_BYTES_MAX:
+        raise Malformed(
+            INVALID_PROTOBUF,
+            f"cannot decode {name}: {len(body)} bytes, not plainly written at {position};"
+            f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
+        )
     message = message_class()
     try:
         message.ParseFromString(body)
     except DecodeError:
-        raise cannot_decode(message_class.DESCRIPTOR.name, body, position) from None
+        raise cannot_decode(name, body, position) from None
     message.DiscardUnknownFields()
     return message.SerializeToString()
 

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.errors import INVALID_JSON, Malformed
+from adapters.text import check_json_parts
 from adapters.wire import put_bytes, put_signed_varint, put_varint
 
 _TEXT: Final = 0
@@ -211,6 +212,7 @@ def _integer_of(field: _Field, value: object) -> int:
 
 def _to_wire(body: bytes, descriptor: Descriptor) -> bytes:
     name = descriptor.name
+    check_json_parts(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

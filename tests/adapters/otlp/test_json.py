@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages
 
-from adapters.errors import INVALID_JSON, Malformed
+from adapters.errors import INVALID_JSON, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -116,6 +116,14 @@ def test_what_it_does_not_allow_is_malformed(text: str, complaint: str) -> None:
     assert complaint in caught.value.message
     assert caught.value.reason == INVALID_JSON
     assert len(caught.value.message) < 300
+
+
+def test_json_that_would_take_gigabytes_is_refused() -> None:
+    """30 MB of empty objects are refused before they are parsed; the message has the numbers."""
+    with pytest.raises(RequestRefused) as caught:
+        traces_to_wire(b'{"resourceSpans":[' + b"{}," * 10_000_000 + b"{}]}")
+    assert caught.value.reason == PAYLOAD_TOO_LARGE
+    assert "20000003 objects, arrays and commas; at most 8000000" in caught.value.message
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff", b"{", b'{"resourceSpans":1}'])

@@ -243,6 +243,17 @@ def test_truncated_at_every_byte_gets_protobufs_verdict(signal: str) -> None:
             assert len(verdicts) == adapt(signal, body[:length]).accepted_count()
 
 
+def test_a_large_body_that_is_oddly_written_is_refused() -> None:
+    """Protobuf's parser would take a gigabyte for it; the message says where it is odd and how large it may be."""
+    odd = b"\x0a\x00" * 8_400_000 + b"\x0b"
+    with pytest.raises(Malformed) as caught:
+        adapt("logs", odd)
+    assert caught.value.message == (
+        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not plainly written at 16800001;"
+        " such a body may have 16777216 bytes: check that it is complete, or send smaller batches"
+    )
+
+
 def test_a_log_without_any_time_is_kept() -> None:
     """It happened when it was received, as far as anyone knows."""
     request = ExportLogsServiceRequest()
