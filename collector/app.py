@@ -385,7 +385,9 @@ def announcement(settings: Settings, http_port: int, otlp_port: int, grpc_port: 
     # Where it listens on every address, this machine's own is one of them.
     own = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
     record = '{"service_id": "demo", "metric_name": "cpu_usage_percent", "value": 87.3, "timestamp": "\'$(date -u +%FT%TZ)\'"}'
-    ask_for_it = shlex.join(["infrasage-collector", "query", "SELECT * FROM telemetry", "--data-dir", str(settings.data_dir)])
+    # As it was called: from .venv/bin it is not on the PATH.
+    program = sys.argv[0] if Path(sys.argv[0]).name == "infrasage-collector" else "infrasage-collector"
+    ask_for_it = shlex.join([program, "query", "SELECT * FROM telemetry", "--data-dir", str(settings.data_dir)])
     return f"""\
 InfraSage collector {VERSION} is ready.
   HTTP API        http://{listening}:{http_port}
