@@ -50,6 +50,7 @@ $(VENV)/package.installed: $(VENV)/requirements.installed $(SOURCES)
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	rm -rf build
+	@$(BIN)/infrasage-collector version
 	touch $@
 
 # New versions of everything, pinned with their hashes. Needs uv.
