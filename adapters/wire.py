@@ -16,8 +16,6 @@ FIXED32: Final = 5
 
 # Protobuf's parser refuses a tag or a length padded beyond this.
 _VARINT32_BYTES_MAX: Final = 5
-_HIGH_BITS: Final = -0x7F7F7F7F7F7F7F80  # 0x8080808080808080 as a signed 64-bit integer
-
 
 class NotPlain(Exception):
     """Not what a plain encoder writes: truncated, overlong, a group, a wire type that does not fit. Carries the position."""
@@ -103,8 +101,11 @@ class Cursor:
 def is_utf8(buffer: bytes, start: i64, end: i64) -> bool:
     """Whether these bytes are text, as protobuf has it for strings."""
     p: i64 = start
+    # Put together here: a literal of 64 bits would be an object, converted at every use.
+    half: i64 = 0x80808080
+    high_bits: i64 = half << 32 | half
     while p + 8 <= end:
-        if read_i64_le(buffer, p) & _HIGH_BITS:
+        if read_i64_le(buffer, p) & high_bits:
             return _is_utf8_slow(buffer[start:end])
         p += 8
     while p < end:

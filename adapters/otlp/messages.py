@@ -37,8 +37,8 @@ DATA: Final = 18  # a metric's gauge, sum, histogram, …
 ITEM: Final = 19  # a metric's data point
 TEMPORALITY: Final = 20
 
-# 1 << n, as 8 bytes each, for n from 0 to 62. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
-BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(63)])
+# 1 << n, as 8 bytes each, for n from 0 to 63. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
+BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(64)])
 
 _TABLE_SIZE: Final = 256  # every known tag of OTLP is below
 _WIRE_TYPES: Final = (0, 1, 2, 5)

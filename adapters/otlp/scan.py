@@ -186,18 +186,18 @@ class Scanner:
             self.data_end = cursor.position
 
     def _key_hash(self) -> i64:
-        """0 to 62, of the key of the attribute checked last."""
+        """0 to 63, of the key of the attribute checked last."""
         buffer = self.buffer
         start: i64 = self.attribute.key_start
         end: i64 = self.attribute.key_end
         length: i64 = end - start
         if length >= 8:
             tail: i64 = read_i64_le(buffer, end - 8)
-            mixed: i64 = (tail & 0x7FFFFFFF) * 31 + ((tail >> 24) & 0x7FFFFFFF) + length * 7 + buffer[start]
-            return mixed % 63
+            mixed: i64 = (tail ^ (tail >> 32) ^ (length << 8) ^ buffer[start]) & 0xFFFFFFFF
+            return ((mixed * 0x5E3779B1) >> 32) & 63  # multiplicative hashing; the product stays below 2**63
         if length == 0:
             return 0
-        return (length * 7 + buffer[start] * 31 + buffer[end - 1] * 17) % 63
+        return (length * 7 + buffer[start] * 31 + buffer[end - 1] * 17) & 63
 
     def _is_repeated(self, message: Message, start: i64, at: i64) -> bool:
         """Whether the key of the attribute checked last stands in the same list, before `at`."""
