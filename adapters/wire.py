@@ -17,6 +17,7 @@ FIXED32: Final = 5
 # Protobuf's parser refuses a tag or a length padded beyond this.
 _VARINT32_BYTES_MAX: Final = 5
 
+
 class NotPlain(Exception):
     """Not what a plain encoder writes: truncated, overlong, a group, a wire type that does not fit. Carries the position."""
 
