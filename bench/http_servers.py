@@ -25,8 +25,9 @@ from collector.config import Http, Validation
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline, Tenant
 from collector.produce import InFlight, Produce
+from collector.receive.health import Health
 from collector.receive.http import COMPRESSED, Format, HttpApplication, Route
-from collector.receive.native import PAGE_PATHS, Health, pages
+from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect
 from collector.receive.servers import http_server
 from collector.validate import Limits

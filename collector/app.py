@@ -1,73 +1,109 @@
 """The composition root: the only file that names the parts that can be swapped, and the order in which they start and end.
 
 The law: receivers start last and stop first, so that nothing is accepted that could not be kept; and if a part ends that should
-not, the process ends, with an error, rather than go on without it. All that was acknowledged is in the log by then: whatever
+not, the process ends, with an error, rather than go on without it. All that was acknowledged is in the broker by then: whatever
 happens to the process, the next start takes it from there.
+
+Three commands are made of the same parts: `serve` of all, `gateway` of the receivers and the broker, `writer` of the broker and
+the store. The broker is Kafka or the local log, the store a ClickHouse server or the embedded engine, as the settings say.
 """
 
 import asyncio
 import contextlib
-import errno
 import gc
-import os
-import shlex
 import signal
 import socket
-import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 import uvloop
+from pydantic import SecretStr
 
 from collector import logs
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerError
+from collector.broker.contract import (
+    DEAD_LETTERS_TOPIC,
+    LOGS_TOPIC,
+    METRICS_TOPIC,
+    TRACES_TOPIC,
+    BrokerDown,
+    BrokerError,
+    Consumer,
+    Producer,
+)
+from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.late import LateBroker
 from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
-from collector.config import FLAGS, Settings
+from collector.combined import Snapshot
+from collector.config import Settings
 from collector.dead_letters import DeadLetters
 from collector.errors import CannotRun
+from collector.lifetime import RECEIVERS_SHARE, WRITER_SHARE, Stopping
+from collector.listening import announcement, check_port, ports, writer_announcement
 from collector.lock import DataDirLock, Locked
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline, Tenant
 from collector.produce import InFlight, Produce
 from collector.query import SOCKET, Answer, NotRunning, QueryFailed, QuerySocket, ask
 from collector.receive.grpc import GrpcServer
+from collector.receive.health import writer_pages
 from collector.receive.http import HttpApplication
-from collector.receive.native import PAGE_PATHS, Health, pages
+from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer, http_server
+from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
-from collector.store.contract import StoreError
-from collector.store.migrations import schema_sql
+from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
+from collector.store.migrations import SchemaTooNew, schema_sql
 from collector.validate import Limits
 from collector.version import VERSION, is_compiled
+from collector.workers import Job, Link
 from collector.write import Writer, WriterLimits
 
 TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)
 
-# How the time to stop is shared out: requests in flight may take up to the first, storing what is in the log up to the second.
-_RECEIVERS_SHARE: Final = 0.6
-_WRITER_SHARE: Final = 0.85
-_OBSERVE_INTERVAL_S: Final = 1.0
 # How long a collector that holds the data directory may take to open its query socket: it is starting.
 STARTING_MAX_S: Final = 10.0
+# How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
+KAFKA_WAIT_S: Final = 5.0
+
+Say = Callable[[str], None]
 
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, say: Callable[[str], None]) -> int:
+# The commands.
+
+
+def serve(settings: Settings, say: Say) -> int:
     """Run until SIGTERM or SIGINT; the exit status. `say` is given what to print once it is ready. Raises CannotRun."""
-    logs.set_up(settings.logging)
-    if not is_compiled():
-        log.warning(
-            "the hot path is not compiled: the same, but several times slower; install with a C compiler to change that"
-        )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, say))
+    return _run(settings, lambda: _serve(settings, say))
+
+
+def gateway(settings: Settings, say: Say) -> int:
+    """As `serve`, but nothing is stored here: writers do that."""
+    began_s = time.monotonic()
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    return _run(settings, lambda: _gateway(settings, began_s, say))
+
+
+def work(job: Job, connection: socket.socket) -> int:
+    """`gateway` as one of several processes (collector/workers.py). What keeps it from running is logged, and status 1."""
+    structlog.contextvars.bind_contextvars(worker=job.worker)
+    try:
+        return _run(job.settings, lambda: _work(job, connection))
+    except CannotRun as error:
+        log.critical("cannot run", error=str(error))
+        return 1
+
+
+def writer(settings: Settings, say: Say) -> int:
+    """As `serve`, but nothing is received here: gateways do that."""
+    return _run(settings, lambda: _write(settings, say))
 
 
 def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
@@ -90,17 +126,26 @@ def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
                 time.sleep(0.1)
 
 
-def schema_text() -> str:
+def query_server(settings: Settings, sql: str, format_: str) -> Answer:
+    """The ClickHouse server's answer: what is stored now, whatever is still on its way. Raises QueryFailed."""
+    logs.set_up(settings.logging.model_copy(update={"level": "warning"}))
+    try:
+        with contextlib.closing(_open_server(settings)) as store:
+            return Answer(store.query(sql, format_), 0)
+    except StoreError as error:
+        raise QueryFailed(str(error)) from error
+
+
+def schema_text(settings: Settings) -> str:
     """The statements of every migration, in order."""
-    return schema_sql()
+    return schema_sql(settings.clickhouse.cluster)
 
 
 def schema_apply(settings: Settings) -> str:
     """Bring the store's tables up to date, and tell what was done. Raises CannotRun."""
     logs.set_up(settings.logging.model_copy(update={"level": "warning"}))
-    _make_data_dir(settings.data_dir)
     try:
-        with _lock(settings.data_dir), contextlib.closing(_open_store(settings)) as store:
+        with _data_dir(settings, wanted=_is_embedded(settings)), contextlib.closing(_open_store(settings)) as store:
             applied = store.apply_schema()
     except Locked as locked:
         raise CannotRun(f"{locked}, which brought its tables up to date when it started") from None
@@ -109,247 +154,111 @@ def schema_apply(settings: Settings) -> str:
     return f"applied {', '.join(applied)}" if applied else "the tables are up to date"
 
 
-class _Storage(NamedTuple):
-    log: LocalLog
-    store: ClickHouseStore
+def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    logs.set_up(settings.logging)
+    if not is_compiled():
+        log.warning(
+            "the hot path is not compiled: the same, but several times slower; install with a C compiler to change that"
+        )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
 
 
-async def _serve(settings: Settings, say: Callable[[str], None]) -> int:
-    began = time.monotonic()
-    stopping = _Stopping(settings.shutdown.timeout_s)
+# What each command is made of, in the order of its start. The end is the reverse.
+
+
+async def _serve(settings: Settings, say: Say) -> int:
+    began_s = time.monotonic()
+    stopping = Stopping(settings.shutdown.timeout_s)
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
-    _make_data_dir(settings.data_dir)
-    async with open_storage(settings) as storage, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
         metrics = Metrics()
-        writer = _writer(settings, storage, metrics)
-        writing = asyncio.create_task(writer.run(), name="writer")
-        stack.push_async_callback(_finish_writing, writer, writing, stopping)
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        writing = await stack.enter_async_context(_writing(settings, storage, metrics, stopping))
+        if _is_embedded(settings):
+            await stack.enter_async_context(_query_socket(settings, storage, writing.writer))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
+        watching = await stack.enter_async_context(_watching(standing))
+        listening = await stack.enter_async_context(_receiving(settings, storage.broker, metrics, standing, stopping, began_s))
+        _freeze()
+        say(announcement(settings, *listening, stores=True))
+        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
 
-        async def caught_up(wait_s: float) -> int:
-            return 0 if await writer.drained(wait_s) else max(1, sum((await storage.log.lag()).values()))
 
-        query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query)
-        stack.push_async_callback(query_socket.close)
-        await query_socket.start()
-        observing = asyncio.create_task(_observe(storage.log, metrics), name="observer")
-        stack.callback(observing.cancel)
+async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
+    stopping = Stopping(settings.shutdown.timeout_s)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics)
+        watching = await stack.enter_async_context(_watching(standing))
+        listening = await stack.enter_async_context(_receiving(settings, opened.broker, metrics, standing, stopping, began_s))
+        _freeze()
+        say(announcement(settings, *listening, stores=False))
+        return await _until_the_end(stopping, watching, *opened.tasks)
 
-        in_flight = InFlight(settings.broker.in_flight_bytes_max)
-        metrics.watch_in_flight(lambda: in_flight.bytes_held)
-        pipeline = Pipeline(
-            Produce(storage.log),
-            Limits(**settings.validation.model_dump()),
-            metrics,
-            message_bytes_max=settings.broker.message_bytes_max,
-            now_unix_nano=time.time_ns,
+
+async def _work(job: Job, connection: socket.socket) -> int:
+    settings = job.settings
+    # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
+    # second time then means nothing.
+    stopping = Stopping(settings.shutdown.timeout_s, [signal.SIGTERM], twice_ends=False)
+    metrics = Metrics()
+    if job.restarted:
+        metrics.restarted()
+    link = await Link.open(connection, metrics.snapshot)
+    async with AsyncExitStack() as stack:
+        linked = asyncio.create_task(link.run(), name="link")
+        linked.add_done_callback(lambda _: stopping.ask())
+        opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics)
+        watching = await stack.enter_async_context(_watching(standing))
+        await stack.enter_async_context(
+            _receiving(settings, opened.broker, metrics, standing, stopping, job.began_s, link.gather)
         )
-        tenant = Tenant(settings.tenants.anonymous_tenant)
-        retry_after_s = settings.broker.retry_after_s
-        application = HttpApplication(
-            pipeline,
-            in_flight,
-            metrics,
-            settings.http,
-            routes=http_routes(settings.http.batch_items_max),
-            pages=pages(
-                version=VERSION,
-                health=lambda: _health(settings, storage.log, writer),
-                metrics=metrics,
-                uptime_s=lambda: time.monotonic() - began,
-            ),
-            page_paths=PAGE_PATHS,
-            tenant=tenant,
-            retry_after_s=retry_after_s,
+        _freeze()
+        link.ready()
+        return await _until_the_end(stopping, watching, *opened.tasks)
+
+
+async def _write(settings: Settings, say: Say) -> int:
+    began_s = time.monotonic()
+    stopping = Stopping(settings.shutdown.timeout_s)
+    check_port("writer.port", settings.host, settings.writer.port)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        writing = await stack.enter_async_context(_writing(settings, storage, metrics, stopping))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
+        watching = await stack.enter_async_context(_watching(standing))
+        app = writer_pages(
+            version=VERSION, health=standing.health, metrics=metrics, uptime_s=lambda: time.monotonic() - began_s
         )
-        http = http_server(application, settings.host, (settings.http.port, settings.http.otlp_port), settings.http, metrics)
-        grpc = GrpcServer(
-            pipeline,
-            in_flight,
-            metrics,
-            settings.grpc,
-            host=settings.host,
-            services=GRPC_SERVICES,
-            tenant=tenant,
-            retry_after_s=retry_after_s,
-        )
-        stack.push_async_callback(_stop_receivers, http, grpc, stopping)
-        try:
-            await http.start()
-            await grpc.start()
-        except OSError as error:
-            raise CannotRun(f"cannot listen on {settings.host}: {error.strerror or error}") from error
-        # What there is now stays: no need to look through it again at every collection of garbage.
-        gc.collect()
-        gc.freeze()
-        http_port, otlp_port = http.ports
-        say(announcement(settings, http_port, otlp_port, grpc.port))
-        ended = await stopping.wait_or_end(writing, observing)
-        if ended is not None:
-            log.critical(
-                "a part of the collector ended by itself, so the collector ends",
-                part=ended.get_name(),
-                exc_info=None if ended.cancelled() else ended.exception(),
-            )
-        return 1 if ended else 0
-
-
-class _Stopping:
-    """Signals, and how much time they leave. The first asks to stop, the second ends the process where it stands."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s: Final = timeout_s
-        self._asked: Final = asyncio.Event()
-        self._deadline: float | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._ask, number)
-
-    def _ask(self, number: signal.Signals) -> None:
-        if self._asked.is_set():
-            log.warning("ended by a second signal", signal=number.name)
-            _exit(128 + number)
-        log.info("stopping", signal=number.name, timeout_s=self._timeout_s)
-        self._asked.set()
-        self.left_s(1)
-
-    async def wait_or_end(self, *parts: asyncio.Task[None]) -> asyncio.Task[None] | None:
-        """Return when asked to stop: None; or when one of the parts has ended: that one."""
-        asked = asyncio.create_task(self._asked.wait())
-        done, _ = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        return next((part for part in parts if part in done), None) if not self._asked.is_set() else None
-
-    def left_s(self, share: float) -> float:
-        """Seconds until that share of the time to stop is used up. It runs from the first signal, or the first call, on."""
-        now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now + self._timeout_s
-            # A thread, since what is late may be the event loop itself.
-            watchdog = threading.Timer(self._timeout_s, self._too_late)
-            watchdog.daemon = True
-            watchdog.start()
-        return max(0.0, self._deadline - self._timeout_s * (1 - share) - now)
-
-    def _too_late(self) -> None:
-        log.error("could not stop in time, so it ends as it is; the next start goes on from the log", timeout_s=self._timeout_s)
-        _exit(1)
-
-
-def _exit(status: int) -> None:
-    """At once: no handler, no thread and no buffer can hold it up."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
-    os._exit(status)
-
-
-async def _stop_receivers(http: HttpServer, grpc: GrpcServer, stopping: _Stopping) -> None:
-    grace_s = stopping.left_s(_RECEIVERS_SHARE)
-    await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
-
-
-async def _finish_writing(writer: Writer, writing: asyncio.Task[None], stopping: _Stopping) -> None:
-    if not writing.done() and not await writer.drained(stopping.left_s(_WRITER_SHARE)):
-        log.warning("the log is not empty; the next start goes on from there")
-    writer.stop()
-    await asyncio.wait({writing})
-
-
-async def _observe(local_log: LocalLog, metrics: Metrics) -> None:
-    """Show how the log stands, and find out when one that failed can be written again."""
-    while True:
-        for partition, messages in (await local_log.lag()).items():
-            metrics.log_lag(partition.topic, messages)
-        metrics.log_bytes(local_log.bytes_used)
-        with contextlib.suppress(BrokerError):
-            await local_log.ping()
-        await asyncio.sleep(_OBSERVE_INTERVAL_S)
-
-
-def _health(settings: Settings, local_log: LocalLog, writer: Writer) -> Health:
-    full = local_log.bytes_used >= settings.local_log.bytes_max
-    return Health(
-        clickhouse=writer.state,
-        kafka="unavailable" if local_log.failure else "full" if full else "ok",
-    )
-
-
-@asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[_Storage]:
-    """The data directory's lock, log and store, its tables up to date; at the end, queries are cancelled. Raises CannotRun."""
-    data_dir = settings.data_dir
-    with _lock(data_dir):
-        try:
-            local_log = await LocalLog.open(data_dir / "log", LocalLogLimits(**settings.local_log.model_dump()), TOPICS)
-        except LocalLogUnusable as error:
-            raise CannotRun(str(error)) from error
-        async with local_log:
-            try:
-                store = await asyncio.to_thread(_open_store, settings)
-                await asyncio.to_thread(store.apply_schema)
-            except StoreError as error:
-                raise CannotRun(str(error)) from error
-            try:
-                yield _Storage(local_log, store)
-            finally:
-                await asyncio.to_thread(store.close)
-
-
-def _lock(data_dir: Path) -> DataDirLock:
-    try:
-        return DataDirLock(data_dir)
-    except OSError as error:
-        raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
-
-
-def _make_data_dir(data_dir: Path) -> None:
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotRun(f"cannot make the data directory {data_dir}: {error.strerror}; --data-dir names another") from error
-
-
-def _store_dir(data_dir: Path) -> Path:
-    return data_dir / "store"
-
-
-def _open_store(settings: Settings) -> ClickHouseStore:
-    """Raises StoreError."""
-    limits = settings.store
-    return ClickHouseStore.embedded(
-        _store_dir(settings.data_dir),
-        StoreOptions(
-            retention_days=limits.retention_days,
-            fsync=limits.fsync,
-            insert_memory_bytes_max=limits.insert_memory_bytes_max,
-            queries=QueryLimits(
-                time_max_s=limits.query_time_max_s,
-                memory_bytes_max=limits.query_memory_bytes_max,
-                result_rows_max=limits.query_rows_max,
-                result_bytes_max=limits.query_result_bytes_max,
-                concurrent_max=settings.query.concurrent_max,
-            ),
-        ),
-    )
-
-
-def _writer(settings: Settings, storage: _Storage, metrics: Metrics) -> Writer:
-    keep = DeadLetters(storage.log).keep
-    return Writer(storage.log, storage.store, keep, WriterLimits(**settings.writer.model_dump()), metrics)
+        server = http_server(app, settings.host, [settings.writer.port], settings.http, metrics)
+        stack.push_async_callback(server.stop, 1.0)
+        await _listen(settings, server)
+        _freeze()
+        say(writer_announcement(settings, server.ports[0]))
+        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
 
 
 async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
-    async with open_storage(settings) as storage:
-        writer = _writer(settings, storage, Metrics())
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage:
+        writer = _writer(settings, storage, metrics)
         writing = asyncio.create_task(writer.run())
         try:
-            behind = sum((await storage.log.lag()).values())
+            behind = sum((await storage.broker.lag()).values())
             # However much it is, as long as it gets less.
             while not await writer.drained(max(1.0, settings.query.wait_s)):
-                before, behind = behind, sum((await storage.log.lag()).values())
+                before, behind = behind, sum((await storage.broker.lag()).values())
                 if behind >= before:
                     break
             else:
                 behind = 0
+        except BrokerError as error:
+            raise CannotRun(f"cannot store what Kafka still has before the query: {error}") from error
         finally:
             writer.stop()
             await writing
@@ -359,44 +268,395 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
             raise QueryFailed(str(error)) from error
 
 
-def ports(settings: Settings) -> dict[str, int]:
-    return {"http.port": settings.http.port, "http.otlp_port": settings.http.otlp_port, "grpc.port": settings.grpc.port}
+async def _until_the_end(stopping: Stopping, *parts: asyncio.Task[None]) -> int:
+    """The exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun where that says why."""
+    ended = await stopping.wait_or_end(*parts)
+    if ended is None:
+        return 0
+    if not ended.cancelled() and isinstance(error := ended.exception(), CannotRun):
+        raise error
+    log.critical(
+        "a part of the collector ended by itself, so the collector ends",
+        part=ended.get_name(),
+        exc_info=None if ended.cancelled() else ended.exception(),
+    )
+    return 1
 
 
-def check_port(key: str, host: str, port: int) -> None:
-    """Try to listen there, so that what is wrong is known at once, and by its name. Raises CannotRun."""
+def _freeze() -> None:
+    """What there is now stays: no need to look through it again at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+# The broker and the store.
+
+
+class Broker(Producer, Consumer, Protocol):
+    """Both of its sides, and how it stands."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not take messages; None: it does, as far as is known."""
+
+    async def ping(self) -> None:
+        """Raises BrokerError; finds out when one that failed works again."""
+
+
+class _Opened(NamedTuple):
+    """A broker, and the task without which it is of no use."""
+
+    broker: Broker
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [self.task] if self.task is not None else []
+
+
+class _Storage(NamedTuple):
+    opened: _Opened
+    store: ClickHouseStore
+
+    @property
+    def broker(self) -> Broker:
+        return self.opened.broker
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[_Storage]:
+    """Broker and store, its tables up to date, and the data directory's lock if either is in it. Raises CannotRun."""
+    has_kafka = bool(settings.kafka.bootstrap)
+    with _data_dir(settings, wanted=not has_kafka or _is_embedded(settings)):
+        async with _open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
+            store = await _opened_store(settings)
+            try:
+                yield _Storage(opened, store)
+            finally:
+                await asyncio.to_thread(store.close)
+
+
+async def _opened_store(settings: Settings) -> ClickHouseStore:
+    """Its tables up to date; a server that is away is waited for later, by whoever inserts. Raises CannotRun."""
     try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(address[0], socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address[4])
-    except socket.gaierror as error:
-        raise CannotRun(f"cannot listen on {host}: {error.strerror}; --host names another address") from error
+        store = await asyncio.to_thread(_open_store, settings)
+        try:
+            await asyncio.to_thread(store.apply_schema)
+        except (SchemaTooNew, StoreMisconfigured):
+            raise
+        except StoreUnavailable as error:
+            if _is_embedded(settings):
+                raise
+            log.warning("ClickHouse is not there yet, so it is waited for", error=str(error))
+    except StoreError as error:
+        raise CannotRun(str(error)) from error
+    return store
+
+
+@asynccontextmanager
+async def _open_local(settings: Settings) -> AsyncIterator[_Opened]:
+    limits = LocalLogLimits(**settings.local_log.model_dump())
+    try:
+        local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS)
+    except LocalLogUnusable as error:
+        raise CannotRun(str(error)) from error
+    async with local_log:
+        yield _Opened(local_log)
+
+
+@asynccontextmanager
+async def _open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> AsyncIterator[_Opened]:
+    """Open, or, where Kafka is not there in a while, being opened. Raises CannotRun."""
+    options = _kafka_options(settings)
+
+    async def producer() -> KafkaProducer:
+        with _kafka_errors():
+            return await KafkaProducer.open(options, (*TOPICS, DEAD_LETTERS_TOPIC), metrics)
+
+    async def consumer() -> KafkaConsumer:
+        with _kafka_errors():
+            return await KafkaConsumer.open(options, TOPICS)
+
+    broker = LateBroker(producer, consumer if reads else None)
+    opening = asyncio.create_task(broker.run(), name="kafka")
+    try:
+        tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))
+        await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
+        tried.cancel()
+        if opening.done():
+            opening.result()  # why it is no use to wait
+        yield _Opened(broker, opening)
+    finally:
+        opening.cancel()
+        await asyncio.wait({opening})
+        await broker.close()
+
+
+def _kafka_options(settings: Settings) -> KafkaOptions:
+    kafka = settings.kafka
+    return KafkaOptions(
+        bootstrap=kafka.bootstrap.split(","),
+        security=kafka.security,
+        sasl_mechanism=kafka.sasl_mechanism,
+        username=kafka.username,
+        password=_secret(kafka.password),
+        ca_file=kafka.ca_file,
+        cert_file=kafka.cert_file,
+        key_file=kafka.key_file,
+        client_id=kafka.client_id,
+        group_id=kafka.group_id,
+        create_topics=kafka.create_topics,
+        topic_partitions=kafka.topic_partitions,
+        topic_replication=kafka.topic_replication,
+        message_bytes_max=settings.broker.message_bytes_max,
+        compression=kafka.compression,
+        linger_ms=kafka.linger_ms,
+        waiting_bytes_max=kafka.waiting_bytes_max,
+        append_timeout_s=kafka.append_timeout_s,
+        request_timeout_s=kafka.request_timeout_s,
+        start_timeout_s=1,  # LateBroker tries again, and meanwhile says why
+        session_timeout_s=kafka.session_timeout_s,
+    )
+
+
+@contextmanager
+def _kafka_errors() -> Iterator[None]:
+    try:
+        yield
+    except KafkaAway as error:
+        raise BrokerDown(str(error)) from error
+    except KafkaUnusable as error:
+        raise CannotRun(str(error)) from error
+
+
+def _is_embedded(settings: Settings) -> bool:
+    """Whether the store is the embedded engine."""
+    return not settings.clickhouse.url
+
+
+def _store_dir(data_dir: Path) -> Path:
+    return data_dir / "store"
+
+
+def _open_store(settings: Settings) -> ClickHouseStore:
+    """Raises StoreError."""
+    if _is_embedded(settings):
+        return ClickHouseStore.embedded(_store_dir(settings.data_dir), _store_options(settings))
+    return _open_server(settings)
+
+
+def _open_server(settings: Settings) -> ClickHouseStore:
+    """Asks nothing of it yet."""
+    clickhouse = settings.clickhouse
+    return ClickHouseStore.server(
+        clickhouse.url,
+        _store_options(settings),
+        user=clickhouse.user,
+        password=_secret(clickhouse.password),
+        database=clickhouse.database,
+        cluster=clickhouse.cluster,
+        ca_file=clickhouse.ca_file,
+        verify=clickhouse.verify,
+        connect_timeout_s=clickhouse.connect_timeout_s,
+        request_timeout_s=clickhouse.request_timeout_s,
+        insert_quorum=clickhouse.insert_quorum,
+    )
+
+
+def _secret(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def _store_options(settings: Settings) -> StoreOptions:
+    limits = settings.store
+    return StoreOptions(
+        retention_days=limits.retention_days,
+        fsync=limits.fsync,
+        insert_memory_bytes_max=limits.insert_memory_bytes_max,
+        queries=QueryLimits(
+            time_max_s=limits.query_time_max_s,
+            memory_bytes_max=limits.query_memory_bytes_max,
+            result_rows_max=limits.query_rows_max,
+            result_bytes_max=limits.query_result_bytes_max,
+            concurrent_max=settings.query.concurrent_max,
+        ),
+    )
+
+
+@contextmanager
+def _data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
+    """Made and locked. Raises CannotRun, Locked."""
+    if not wanted:
+        yield
+        return
+    data_dir = settings.data_dir
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CannotRun(f"port {port} of {host} is in use by another program; {FLAGS[key]} names another") from error
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise CannotRun(f"{host} is not an address of this machine; --host names another") from error
-        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; {FLAGS[key]} names another") from error
+        raise CannotRun(f"cannot make the data directory {data_dir}: {error.strerror}; --data-dir names another") from error
+    try:
+        lock = DataDirLock(data_dir)
+    except OSError as error:
+        raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
+    with lock:
+        yield
 
 
-def announcement(settings: Settings, http_port: int, otlp_port: int, grpc_port: int) -> str:
-    listening = _address(settings.host)
-    # Where it listens on every address, this machine's own is one of them.
-    own = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
-    record = '{"service_id": "demo", "metric_name": "cpu_usage_percent", "value": 87.3, "timestamp": "\'$(date -u +%FT%TZ)\'"}'
-    # As it was called: from .venv/bin it is not on the PATH.
-    program = sys.argv[0] if Path(sys.argv[0]).name == "infrasage-collector" else "infrasage-collector"
-    ask_for_it = shlex.join([program, "query", "SELECT * FROM telemetry", "--data-dir", str(settings.data_dir)])
-    return f"""\
-InfraSage collector {VERSION} is ready.
-  HTTP API        http://{listening}:{http_port}
-  OTLP over HTTP  http://{listening}:{otlp_port}
-  OTLP over gRPC  {listening}:{grpc_port}
-  data            {settings.data_dir.resolve()}
-Try it, then ask for it with: {ask_for_it}
-  curl http://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{record}'"""
+# The parts that work.
 
 
-def _address(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+class _Writing(NamedTuple):
+    writer: Writer
+    task: asyncio.Task[None]
+
+
+def _writer(settings: Settings, storage: _Storage, metrics: Metrics) -> Writer:
+    keep = DeadLetters(storage.broker).keep
+    limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
+    return Writer(storage.broker, storage.store, keep, limits, metrics)
+
+
+@asynccontextmanager
+async def _writing(settings: Settings, storage: _Storage, metrics: Metrics, stopping: Stopping) -> AsyncIterator[_Writing]:
+    writer = _writer(settings, storage, metrics)
+    task = asyncio.create_task(writer.run(), name="writer")
+    try:
+        yield _Writing(writer, task)
+    finally:
+        # Kafka's records are there for the other writers, and for the next start: nobody waits for them to be stored.
+        drains = not settings.kafka.bootstrap
+        if drains and not task.done() and not await writer.drained(stopping.left_s(WRITER_SHARE)):
+            log.warning("the log is not empty; the next start goes on from there")
+        writer.stop()
+        await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def _query_socket(settings: Settings, storage: _Storage, writer: Writer) -> AsyncIterator[None]:
+    async def caught_up(wait_s: float) -> int:
+        if await writer.drained(wait_s):
+            return 0
+        try:
+            return max(1, sum((await storage.broker.lag()).values()))
+        except BrokerError:
+            return 1  # at least, for all that can be known
+
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query)
+    try:
+        await query_socket.start()
+        yield
+    finally:
+        await query_socket.close()
+
+
+def _standing(
+    settings: Settings,
+    broker: Broker,
+    metrics: Metrics,
+    store: ClickHouseStore | None = None,
+    writer: Writer | None = None,
+) -> Standing:
+    local = broker if isinstance(broker, LocalLog) else None
+    return Standing(
+        metrics,
+        broker,
+        is_full=(lambda: local.bytes_used >= settings.local_log.bytes_max) if local is not None else None,
+        log_bytes=(lambda: local.bytes_used) if local is not None else None,
+        owns=writer.owns if writer is not None else None,
+        # The engine in this process is there as long as the process is.
+        ping_store=store.ping if store is not None and not _is_embedded(settings) else None,
+        writer_state=(lambda: writer.state) if writer is not None else None,
+    )
+
+
+@asynccontextmanager
+async def _watching(standing: Standing) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(standing.run(), name="observer")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+class _Listening(NamedTuple):
+    """The ports that are listened on."""
+
+    http_port: int
+    otlp_port: int
+    grpc_port: int
+
+
+@asynccontextmanager
+async def _receiving(
+    settings: Settings,
+    producer: Producer,
+    metrics: Metrics,
+    standing: Standing,
+    stopping: Stopping,
+    began_s: float,
+    gather: Callable[[], Awaitable[Snapshot]] | None = None,
+) -> AsyncIterator[_Listening]:
+    """HTTP and gRPC. `gather`: this process is one of several on the same ports, and tells the metrics of all."""
+    in_flight = InFlight(settings.broker.in_flight_bytes_max)
+    metrics.watch_in_flight(lambda: in_flight.bytes_held)
+    pipeline = Pipeline(
+        Produce(producer, metrics),
+        Limits(**settings.validation.model_dump()),
+        metrics,
+        message_bytes_max=settings.broker.message_bytes_max,
+        now_unix_nano=time.time_ns,
+    )
+    tenant = Tenant(settings.tenants.anonymous_tenant)
+    retry_after_s = settings.broker.retry_after_s
+    application = HttpApplication(
+        pipeline,
+        in_flight,
+        metrics,
+        settings.http,
+        routes=http_routes(settings.http.batch_items_max),
+        pages=pages(
+            version=VERSION,
+            health=standing.health,
+            metrics=metrics,
+            uptime_s=lambda: time.monotonic() - began_s,
+            gather=gather,
+        ),
+        page_paths=PAGE_PATHS,
+        tenant=tenant,
+        retry_after_s=retry_after_s,
+    )
+    http = http_server(
+        application,
+        settings.host,
+        (settings.http.port, settings.http.otlp_port),
+        settings.http,
+        metrics,
+        reuse_port=gather is not None,
+    )
+    grpc = GrpcServer(
+        pipeline,
+        in_flight,
+        metrics,
+        settings.grpc,
+        host=settings.host,
+        services=GRPC_SERVICES,
+        tenant=tenant,
+        retry_after_s=retry_after_s,
+        reuse_port=gather is not None,
+    )
+    try:
+        await _listen(settings, http, grpc)
+        http_port, otlp_port = http.ports
+        yield _Listening(http_port, otlp_port, grpc.port)
+    finally:
+        grace_s = stopping.left_s(RECEIVERS_SHARE)
+        await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+
+
+async def _listen(settings: Settings, *servers: HttpServer | GrpcServer) -> None:
+    try:
+        for server in servers:
+            await server.start()
+    except OSError as error:
+        raise CannotRun(f"cannot listen on {settings.host}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""The commands: serve, query, schema, config, version.
+"""The commands: serve, gateway, writer, query, schema, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from collector import query as query_socket
-from collector.config import ConfigError, Loaded, load, show
+from collector.config import FLAGS, SETTINGS, ConfigError, Loaded, Settings, load, show, value_of
 from collector.errors import CannotRun
 
 FAILED = 1
@@ -43,8 +43,19 @@ OtlpHttpPort = Annotated[
 GrpcPort = Annotated[int | None, typer.Option("--grpc-port", help="Port of OTLP over gRPC; 0: any free.", show_default="4317")]
 
 
+Kafka = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka in the local log's place.", show_default="none")
+]
+ClickHouse = Annotated[
+    str | None,
+    typer.Option("--clickhouse", metavar="URL", help="ClickHouse in the embedded engine's place.", show_default="none"),
+]
+
+
 @app.command()
 def serve(
+    kafka: Kafka = None,
+    clickhouse: ClickHouse = None,
     data_dir: DataDir = None,
     host: Host = None,
     http_port: HttpPort = None,
@@ -52,10 +63,12 @@ def serve(
     grpc_port: GrpcPort = None,
     config: Config = None,
 ) -> None:
-    """Run the collector, all in one process, until SIGTERM or SIGINT."""
+    """Run the collector, all in one process, until SIGTERM or SIGINT. What isn't given is embedded."""
     loaded = _load(
         config,
         {
+            "kafka.bootstrap": kafka,
+            "clickhouse.url": clickhouse,
             "data_dir": data_dir,
             "host": host,
             "http.port": http_port,
@@ -71,23 +84,76 @@ def serve(
 
 
 @app.command()
+def gateway(
+    kafka: Kafka = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes that share the ports.", show_default="1")] = None,
+    host: Host = None,
+    http_port: HttpPort = None,
+    otlp_http_port: OtlpHttpPort = None,
+    grpc_port: GrpcPort = None,
+    config: Config = None,
+) -> None:
+    """Run the receivers: what comes in goes to Kafka, for writers to store. Until SIGTERM or SIGINT."""
+    settings = _load(
+        config,
+        {
+            "kafka.bootstrap": kafka,
+            "gateway.workers": workers,
+            "host": host,
+            "http.port": http_port,
+            "http.otlp_port": otlp_http_port,
+            "grpc.port": grpc_port,
+        },
+    ).settings
+    _require("gateway", settings, "kafka.bootstrap")
+    with _failures():
+        if settings.gateway.workers > 1:
+            from collector import workers as several  # noqa: PLC0415  # not the receivers: this process only watches
+
+            status = several.run(settings, _announce)
+        else:
+            from collector import app as program  # noqa: PLC0415  # as in serve
+
+            status = program.gateway(settings, _announce)
+    raise typer.Exit(status)
+
+
+@app.command()
+def writer(
+    kafka: Kafka = None,
+    clickhouse: ClickHouse = None,
+    host: Host = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port of /healthz and /metrics; 0: any free.", show_default="8081")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Run a writer: from Kafka into ClickHouse, exactly once. Until SIGTERM or SIGINT."""
+    settings = _load(
+        config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
+    ).settings
+    _require("writer", settings, "kafka.bootstrap", "clickhouse.url")
+    from collector import app as program  # noqa: PLC0415  # as in serve
+
+    with _failures():
+        status = program.writer(settings, _announce)
+    raise typer.Exit(status)
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="A reading statement, in ClickHouse's SQL.")],
     data_dir: DataDir = None,
+    clickhouse: ClickHouse = None,
     format_: Annotated[
         str, typer.Option("--format", help="Any of ClickHouse's output formats: CSVWithNames, JSONEachRow, …")
     ] = query_socket.TABLE_FORMAT,
     config: Config = None,
 ) -> None:
-    """Ask the running collector, or, where none runs, the data it left."""
-    settings = _load(config, {"data_dir": data_dir}).settings
+    """Ask the running collector, or, where none runs, the data it left; or the ClickHouse server, if there is one."""
+    settings = _load(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     with _failures():
-        try:
-            answer = query_socket.ask(settings.data_dir, sql, format_)
-        except query_socket.NotRunning:
-            from collector import app as program  # noqa: PLC0415  # as in serve
-
-            answer = program.query_offline(settings, sql, format_)
+        answer = _answer(settings, sql, format_)
     if answer.messages_behind:
         _say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
     try:
@@ -97,18 +163,29 @@ def query(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@schema_app.command("show")
-def schema_show() -> None:
-    """Print the statements that make the tables, in the order of their versions."""
+def _answer(settings: Settings, sql: str, format_: str) -> query_socket.Answer:
+    """Raises CannotRun."""
+    if not settings.clickhouse.url:
+        with contextlib.suppress(query_socket.NotRunning):
+            return query_socket.ask(settings.data_dir, sql, format_)
     from collector import app as program  # noqa: PLC0415  # as in serve
 
-    typer.echo(program.schema_text())
+    return (program.query_server if settings.clickhouse.url else program.query_offline)(settings, sql, format_)
+
+
+@schema_app.command("show")
+def schema_show(config: Config = None) -> None:
+    """Print the statements that make the tables, in the order of their versions; for a cluster, if one is set."""
+    settings = _load(config, {}).settings
+    from collector import app as program  # noqa: PLC0415  # as in serve
+
+    typer.echo(program.schema_text(settings))
 
 
 @schema_app.command("apply")
-def schema_apply(data_dir: DataDir = None, config: Config = None) -> None:
-    """Make the tables, or bring them up to date. serve does so by itself at start."""
-    settings = _load(config, {"data_dir": data_dir}).settings
+def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
+    """Make the tables, or bring them up to date. serve and writer do so by themselves at start."""
+    settings = _load(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     from collector import app as program  # noqa: PLC0415  # as in serve
 
     with _failures():
@@ -149,6 +226,15 @@ def _load(file: Path | None, flags: dict[str, object]) -> Loaded:
         for problem in error.problems:
             _say(f"error: {problem}")
         raise typer.Exit(USAGE) from None
+
+
+def _require(command: str, settings: Settings, *keys: str) -> None:
+    """Without these settings the command is of no use."""
+    missing = [SETTINGS[key] for key in keys if not value_of(settings, SETTINGS[key])]
+    for setting in missing:
+        _say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")
+    if missing:
+        raise typer.Exit(USAGE)
 
 
 @contextlib.contextmanager

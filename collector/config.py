@@ -12,9 +12,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 ENVIRONMENT_PREFIX: Final = "INFRASAGE_"
@@ -26,16 +27,24 @@ MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 _UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+# A name, an IPv4 address, or an IPv6 address in brackets; and a port.
+_SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
-
-# The settings that the serve command takes as flags.
+# The settings that commands take as flags.
 FLAGS: Final = {
     "data_dir": "--data-dir",
     "host": "--host",
     "http.port": "--http-port",
     "http.otlp_port": "--otlp-http-port",
     "grpc.port": "--grpc-port",
+    "kafka.bootstrap": "--kafka",
+    "clickhouse.url": "--clickhouse",
+    "gateway.workers": "--workers",
+    "writer.port": "--port",
 }
+
+# What is written in a secret's place.
+MASKED: Final = "********"
 
 
 class ConfigError(Exception):
@@ -69,6 +78,44 @@ def _to_optional(value: object) -> object:
     return None if value in ("", "none") else _no_boolean(value)
 
 
+def _to_optional_path(value: object) -> object:
+    return None if value in ("", "none") else _to_path(value)
+
+
+def _to_quorum(value: object) -> object:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else _no_boolean(value)
+    if number != "auto" and not (isinstance(number, int) and 0 <= number <= 100):
+        raise ValueError("not a quorum")
+    return number
+
+
+def _no_whitespace(value: str) -> str:
+    if not value.isprintable() or " " in value:
+        raise ValueError("whitespace")
+    return value
+
+
+def _servers(value: str) -> str:
+    """HOST:PORT,HOST:PORT as every client of Kafka takes it; or nothing."""
+    for server in value.split(",") if value else ():
+        match = _SERVER.fullmatch(server)
+        if match is None or not 1 <= int(match[1]) <= 65535:
+            raise ValueError("not HOST:PORT")
+    return value
+
+
+def _server_url(value: str) -> str:
+    """Who asks, and for what, are settings of their own: a password here would be shown and logged."""
+    if not value:
+        return value
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+        raise ValueError("not a URL of a server")
+    if url.query or url.fragment or url.port == 0:
+        raise ValueError("more than a server")
+    return value
+
+
 def _to_path(value: object) -> object:
     if isinstance(value, str) and not value.strip("\0 "):
         raise ValueError("empty")
@@ -87,6 +134,22 @@ Number = Annotated[float, BeforeValidator(_no_boolean), _Kind("a number")]
 OptionalWhole = Annotated[int | None, BeforeValidator(_to_optional), _Kind("none, or a whole number")]
 Text = Annotated[str, _Kind("text")]
 Location = Annotated[Path, BeforeValidator(_to_path), _Kind("a path")]
+OptionalLocation = Annotated[Path | None, BeforeValidator(_to_optional_path), _Kind("none, or a path")]
+Name = Annotated[str, AfterValidator(_no_whitespace), _Kind("text without spaces")]
+Servers = Annotated[
+    str,
+    AfterValidator(_no_whitespace),
+    AfterValidator(_servers),
+    _Kind('HOST:PORT, several of them with commas between, or ""'),
+]
+ServerUrl = Annotated[
+    str,
+    AfterValidator(_no_whitespace),
+    AfterValidator(_server_url),
+    _Kind('http://HOST:PORT or https://HOST:PORT, without user and password, or ""'),
+]
+Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), _Kind("auto, or a whole number from 0 to 100")]
+Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), _Kind("text")]
 Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), _Kind("a whole number")]
 
 
@@ -188,8 +251,96 @@ class LocalLog(_Section):
     append_timeout_s: Number = _limit(8, 0.1, 600, "Seconds that an append may wait for its commit to begin. Later: 503.")
 
 
+class Kafka(_Section):
+    """Kafka as the broker, in the local log's place. Without `bootstrap` there is none, and the rest is not used."""
+
+    bootstrap: Servers = Field(default="", description="Where Kafka is: any of its brokers will do. Empty: the local log.")
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="Kafka's security.protocol. SSL: TLS; SASL: user name and password."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How the password is proven. PLAIN sends it: only over SASL_SSL."
+    )
+    username: Text = Field(default="", max_length=255, description="The user, for SASL.")
+    password: Secret = Field(default=None, description="The user's password. Never shown; see password_file.")
+    password_file: OptionalLocation = Field(
+        default=None, description="A file with the password, in its place; a line end at its end is not part of it."
+    )
+    ca_file: OptionalLocation = Field(
+        default=None, description="Certificates (PEM) that the brokers' are checked against. none: the system's."
+    )
+    cert_file: OptionalLocation = Field(default=None, description="Our own certificate (PEM), where the brokers ask for one.")
+    key_file: OptionalLocation = Field(
+        default=None, description="The key (PEM) of cert_file, not encrypted. none: it is in cert_file."
+    )
+    client_id: Name = Field(
+        default="infrasage-collector", min_length=1, max_length=255, description="What Kafka's logs and quotas call us."
+    )
+    group_id: Name = Field(
+        default="infrasage-writer",
+        min_length=1,
+        max_length=255,
+        description="The writers' consumer group. Its commits say what is stored: a new name stores everything again.",
+    )
+    create_topics: bool = Field(
+        default=True, description="Whether topics that do not exist are created. false: the start says which to create."
+    )
+    topic_partitions: Whole = _limit(6, 1, 10_000, "Partitions of each topic that is created: as many writers can share it.")
+    topic_replication: Whole = _limit(
+        0, 0, 32, "Replicas of each topic that is created. 0: as many as there are brokers, at most 3."
+    )
+    waiting_bytes_max: Bytes = _limit(64 * MIB, 1, 64 * GIB, "Bytes of messages that may wait for Kafka. More: 503.")
+    append_timeout_s: Number = _limit(2, 0.1, 600, "Seconds that an append may wait until Kafka has it. Later: 503.")
+    request_timeout_s: Number = _limit(10, 0.1, 600, "Seconds to wait for any other answer of Kafka.")
+    session_timeout_s: Number = _limit(
+        10, 1, 1800, "Seconds of silence after which a writer's partitions are given to the others."
+    )
+    linger_ms: Number = _limit(0, 0, 1000, "Milliseconds for which small messages wait for more to share a request.")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        default="none", description="What messages are compressed with, here. It costs more than it saves on most networks."
+    )
+
+
+class ClickHouse(_Section):
+    """ClickHouse as a server, in the embedded engine's place. Without `url` there is none, and the rest is not used."""
+
+    url: ServerUrl = Field(
+        default="", description="Where its HTTP interface is. Empty: the embedded engine, in data_dir/store."
+    )
+    user: Text = Field(default="default", min_length=1, max_length=255, description="The user.")
+    password: Secret = Field(default=None, description="The user's password. Never shown; see password_file.")
+    password_file: OptionalLocation = Field(
+        default=None, description="A file with the password, in its place; a line end at its end is not part of it."
+    )
+    database: Name = Field(
+        default="default", min_length=1, max_length=128, description="The database of the tables; made if it does not exist."
+    )
+    cluster: Name = Field(
+        default="", max_length=128, description="A cluster's name: tables are replicated, and made on all of it. Empty: none."
+    )
+    ca_file: OptionalLocation = Field(
+        default=None, description="Certificates (PEM) that the server's is checked against. none: the usual authorities'."
+    )
+    verify: bool = Field(default=True, description="Whether the server's certificate is checked. false: anyone can pose as it.")
+    insert_quorum: Quorum = Field(
+        default=0, description="Replicas that must have an insert before it counts as stored. 0: one; auto: most of them."
+    )
+    connect_timeout_s: Number = _limit(5, 0.1, 600, "Seconds within which a connection must be made.")
+    request_timeout_s: Number = _limit(
+        300, 0.1, 86_400, "Seconds to wait for an answer. An insert that was given up is looked up before it is repeated."
+    )
+
+
+class Gateway(_Section):
+    """The gateway command."""
+
+    workers: Whole = _limit(1, 1, 256, "Processes that share the ports; about one a core.")
+
+
 class Writer(_Section):
     """From the broker into the store."""
+
+    port: Port = Field(default=8081, description="Port of the writer command's own /healthz and /metrics. 0: any free port.")
 
     bytes_max: Bytes = _limit(8 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
     linger_ms: Number = _limit(
@@ -265,6 +416,9 @@ class Settings(_Section):
     validation: Validation = Field(default_factory=Validation)
     broker: Broker = Field(default_factory=Broker)
     local_log: LocalLog = Field(default_factory=LocalLog)
+    kafka: Kafka = Field(default_factory=Kafka)
+    clickhouse: ClickHouse = Field(default_factory=ClickHouse)
+    gateway: Gateway = Field(default_factory=Gateway)
     writer: Writer = Field(default_factory=Writer)
     store: Store = Field(default_factory=Store)
     query: Query = Field(default_factory=Query)
@@ -280,6 +434,7 @@ class Settings(_Section):
             ("http.port", self.http.port),
             ("http.otlp_port", self.http.otlp_port),
             ("grpc.port", self.grpc.port),
+            ("writer.port", self.writer.port),
         ):
             if port and port in ports:
                 raise ValueError(f"{ports[port]} and {name} are both {port}: each needs a port of its own")
@@ -303,7 +458,27 @@ class Settings(_Section):
                     f"broker.in_flight_bytes_max is {size_text(in_flight)}, less than {name}, {size_text(size)}:"
                     " a request of the largest size would never be admitted"
                 )
+        self._agree_on_kafka()
+        if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
+            raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
         return self
+
+    def _agree_on_kafka(self) -> None:
+        kafka = self.kafka
+        if kafka.security.startswith("SASL"):
+            if not kafka.username or kafka.password is None:
+                raise ValueError(
+                    f"kafka.security is {kafka.security}, which needs kafka.username and kafka.password or kafka.password_file"
+                )
+        # Whoever gives a password believes that it is used.
+        elif kafka.username or kafka.password is not None:
+            raise ValueError(f"kafka.username or kafka.password is given, but kafka.security is {kafka.security}, without SASL")
+        if not kafka.security.endswith("SSL"):
+            for name in ("ca_file", "cert_file", "key_file"):
+                if getattr(kafka, name) is not None:
+                    raise ValueError(f"kafka.{name} is given, but kafka.security is {kafka.security}, without TLS")
+        if kafka.key_file is not None and kafka.cert_file is None:
+            raise ValueError("kafka.key_file is given without kafka.cert_file, whose key it would be")
 
 
 class Setting(NamedTuple):
@@ -329,6 +504,11 @@ class Setting(NamedTuple):
     @property
     def is_size(self) -> bool:
         return any(isinstance(item, _Kind) and item.name == "a size" for item in self.field.metadata)
+
+    @property
+    def is_secret(self) -> bool:
+        """Its value is never shown."""
+        return SecretStr in get_args(self.field.annotation)
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel], list[Setting]]]:
@@ -372,6 +552,7 @@ def load(
     _read_environment(os.environ if environment is None else environment, given, problems)
     for key, value in (flags or {}).items():
         given[key] = (value, FLAGS[key])
+    _read_secrets(given, problems)
     nested: dict[str, Any] = {}
     for key, (value, _) in given.items():
         *section, name = key.split(".")
@@ -428,6 +609,28 @@ def _read_environment(environment: Mapping[str, str], given: dict[str, tuple[obj
             problems.append(f"environment variable {variable}: there is no such setting{_suggest(variable, by_variable)}")
 
 
+def _read_secrets(given: dict[str, tuple[object, str]], problems: list[str]) -> None:
+    """What stands in a secret's file becomes the secret."""
+    for setting in SETTINGS.values():
+        file_key = f"{setting.key}_file"
+        path, origin = given.get(file_key, (None, ""))
+        if not setting.is_secret or path in (None, "", "none"):
+            continue
+        if setting.key in given and given[setting.key][0] not in ("", "none"):
+            problems.append(f"{setting.key} and {file_key} are both given: which is meant? ({given[setting.key][1]}; {origin})")
+            continue
+        try:
+            secret = Path(str(path)).expanduser().read_bytes().decode().removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            problems.append(f"{origin}: cannot read {file_key} {_shown(path)}: {reason}")
+            continue
+        if not secret:
+            problems.append(f"{origin}: {file_key} {_shown(path)} is empty")
+            continue
+        given[setting.key] = (secret, f"{file_key}: {path}")
+
+
 def _problem(location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]]) -> str:
     key = ".".join(str(part) for part in location)
     if key not in SETTINGS:  # between settings, from _agree
@@ -435,7 +638,10 @@ def _problem(location: tuple[int | str, ...], message: str, given: Mapping[str, 
         return message.removeprefix("Value error, ") + (f" ({'; '.join(named)})" if named else "")
     setting = SETTINGS[key]
     value, origin = given[key]
-    return f"{origin}: {key} = {_shown(value)} is not allowed: must be {setting.allowed} (default: {setting.default})"
+    # A URL that is refused may be so for the password in it.
+    hidden = setting.is_secret or (setting.field.annotation is str and "@" in str(value))
+    shown = MASKED if hidden else _shown(value)
+    return f"{origin}: {key} = {shown} is not allowed: must be {setting.allowed} (default: {setting.default})"
 
 
 def _shown(value: object) -> str:
@@ -500,7 +706,7 @@ def _allowed(field: FieldInfo) -> str:
         return f"{kind} from {shown(low)} to {shown(high)}"
     shortest = next((item.min_length for item in field.metadata if isinstance(item, MinLen)), None)
     longest = next((item.max_length for item in field.metadata if isinstance(item, MaxLen)), None)
-    return f"{kind} of {shortest} to {longest} characters" if longest is not None else kind
+    return f"{kind} of {shortest or 0} to {longest} characters" if longest is not None else kind
 
 
 def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered type
@@ -526,16 +732,28 @@ def _written(value: object, is_size: bool) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
+def value_of(settings: Settings, setting: Setting) -> object:
+    """What is in force."""
+    value: object = settings
+    for part in setting.key.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def show(loaded: Loaded) -> str:
-    """All settings as TOML that `load` reads back, each that is not at its default with where it came from."""
+    """All settings as TOML that `load` reads back, each that is not at its default with where it came from. Secrets are left
+    out; the files that they are in are not."""
     out: list[str] = []
     for section, _, listed in sections():
         out += ["", f"[{section}]"] if section else []
         for setting in listed:
-            value: object = loaded.settings
-            for part in setting.key.split("."):
-                value = getattr(value, part)
+            value = value_of(loaded.settings, setting)
             origin = loaded.origins.get(setting.key)
-            line = f"{setting.key.rpartition('.')[2]} = {_written(value, setting.is_size)}"
+            name = setting.key.rpartition(".")[2]
+            if setting.is_secret:
+                # Neither the secret, nor anything that would be taken for it when this is read back.
+                out.append(f"# {name}: {f'given, not shown; {origin}' if value is not None else 'none'}")
+                continue
+            line = f"{name} = {_written(value, setting.is_size)}"
             out.append(f"{line}  # {origin}" if origin else line)
     return "\n".join(out) + "\n"

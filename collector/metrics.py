@@ -4,18 +4,21 @@ The law: labels come from closed sets (types, reasons, routes, codes, topics), n
 accepted + rejected + rate_limited + failed, summed, is every item that was received and decoded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, exposition
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, exposition
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
+from collector.broker.contract import Partition
+from collector.combined import Family, Snapshot
 
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
+APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -82,8 +85,28 @@ class Metrics:
         self._dlq_depth: Final = self._gauge("dlq_depth", "Items in the dead letters.")
         self._dlq_depth.set(0)
 
-        self._log_lag: Final = self._gauge("log_lag_messages", "Messages in the log that are not stored yet.", "topic")
-        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the log takes.")
+        self._append_seconds: Final = self._seconds(
+            "append_duration_seconds", "From a request's append to its being durable, or to its failure."
+        )
+        self._append_errors: Final = self._counter("append_errors", "Appends of requests that failed.", "kind")
+        for kind in APPEND_ERRORS:
+            self._append_errors.labels(kind)
+        self._produce_seconds: Final = self._seconds("produce_duration_seconds", "One batch to Kafka, acknowledged.", "topic")
+        self._produce_messages: Final = self._counter("produce_messages", "Messages that Kafka acknowledged.", "topic")
+        self._produce_bytes: Final = self._counter("produce_bytes", "Bytes of messages that Kafka acknowledged.", "topic")
+        self._produce_errors: Final = self._counter("produce_errors", "Batches to Kafka that failed.", "topic", "kind")
+        self._log_lag: Final = self._gauge(
+            "log_lag_messages",
+            "Messages in the local log or Kafka that are not stored yet, of the partitions that this process writes.",
+            "topic",
+            "partition",
+        )
+        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.")
+        self._up: Final = self._gauge(
+            "up", "1: it works, as /healthz has it; 0: it does not. part: broker (the local log or Kafka) or store.", "part"
+        )
+        self._gauge("processes", "Processes that this page tells of.").set(1)
+        self._restarts: Final = self._counter("process_restarts", "Processes of the gateway that died and were replaced.")
         self._writer_messages: Final = self._counter("writer_messages", "Messages stored.", "topic")
         self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")
         self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
@@ -155,11 +178,41 @@ class Metrics:
 
     # The log and the writer.
 
-    def log_lag(self, topic: str, messages: int) -> None:
-        self._log_lag.labels(topic).set(messages)
+    def appended(self, seconds: float) -> None:
+        """A request is durable."""
+        self._append_seconds.observe(seconds)
+
+    def append_failed(self, kind: str, seconds: float) -> None:
+        """A request is not. `kind`: one of APPEND_ERRORS."""
+        self._append_seconds.observe(seconds)
+        self._append_errors.labels(kind).inc()
+
+    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """Kafka has acknowledged a batch. `seconds`: since its first message came."""
+        self._produce_seconds.labels(topic).observe(seconds)
+        self._produce_messages.labels(topic).inc(messages)
+        self._produce_bytes.labels(topic).inc(size_bytes)
+
+    def produce_failed(self, topic: str, kind: str) -> None:
+        """A batch failed. `kind`: timeout or refused."""
+        self._produce_errors.labels(topic, kind).inc()
+
+    def log_lag(self, lag: Mapping[Partition, int]) -> None:
+        """Messages by partition, of those that are ours now: the others are somebody else's to show."""
+        self._log_lag.clear()
+        for partition, messages in lag.items():
+            self._log_lag.labels(partition.topic, str(partition.index)).set(messages)
 
     def log_bytes(self, size_bytes: int) -> None:
         self._log_bytes.set(size_bytes)
+
+    def up(self, part: str, up: bool) -> None:
+        """`part`: broker or store."""
+        self._up.labels(part).set(up)
+
+    def restarted(self) -> None:
+        """This process takes the place of one that died."""
+        self._restarts.inc()
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         """One insert is in the store."""
@@ -173,13 +226,28 @@ class Metrics:
 
     # Exposition.
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text."""
+    def snapshot(self) -> Snapshot:
+        """All metrics, as `collector.combined` adds them up."""
+        return [
+            Family(
+                metric.name,
+                metric.documentation,
+                metric.type,
+                {(sample.name, tuple(sample.labels.items())): sample.value for sample in metric.samples},
+            )
+            for metric in self.registry.collect()
+        ]
+
+    def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
+        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text.
+
+        `snapshot`: what is shown in place of this process's own.
+        """
         try:
             encode, content_type = exposition.choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
             encode, content_type = exposition.choose_encoder("")
-        return encode(self.registry), content_type
+        return encode(self.registry if snapshot is None else _registry(snapshot)), content_type
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(
@@ -199,3 +267,23 @@ class Metrics:
     def _describe(self, name: str, type_: str, labels: tuple[str, ...], meaning: str) -> str:
         self.described.append(Described(name, type_, labels, meaning))
         return name
+
+
+class _Shown:
+    """A snapshot, as the library's registries take it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot: Final = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._snapshot:
+            metric = Metric(family.name, family.help, family.type)
+            for (name, labels), value in family.samples.items():
+                metric.add_sample(name, dict(labels), value)
+            yield metric
+
+
+def _registry(snapshot: Snapshot) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Shown(snapshot))
+    return registry

@@ -4,10 +4,11 @@ The law: all parts of a request go in one append, so it is kept as a whole or no
 """
 
 from collections.abc import Sequence
-from typing import Final
+from time import perf_counter
+from typing import Final, Protocol
 
 from adapters.record import LOGS, METRICS, TRACES, Part
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message, Producer
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerError, BrokerFull, Message, Producer
 
 TOPICS: Final = {METRICS: METRICS_TOPIC, LOGS: LOGS_TOPIC, TRACES: TRACES_TOPIC}
 
@@ -40,13 +41,42 @@ class InFlight:
         self.bytes_held -= size_bytes
 
 
+class AppendObserver(Protocol):
+    """Told how appends end; collector.metrics.Metrics is one."""
+
+    def appended(self, seconds: float) -> None:
+        """One append is durable."""
+
+    def append_failed(self, kind: str, seconds: float) -> None:
+        """One append failed. `kind`: full, unavailable, cancelled or defect."""
+
+
 class Produce:
     """Parts become messages of their signal's topic, and are durable when it returns."""
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, observer: AppendObserver | None = None) -> None:
         self._producer: Final = producer
+        self._observer: Final = observer
 
     async def __call__(self, parts: Sequence[Part]) -> None:
         """Raises BrokerError (BrokerFull, BrokerDown): nothing was kept."""
-        if parts:
-            await self._producer.append([Message(TOPICS[part.signal], part.payload) for part in parts])
+        if not parts:
+            return
+        messages = [Message(TOPICS[part.signal], part.payload) for part in parts]
+        began = perf_counter()
+        try:
+            await self._producer.append(messages)
+        except BaseException as error:
+            if self._observer is not None:
+                self._observer.append_failed(_kind(error), perf_counter() - began)
+            raise
+        if self._observer is not None:
+            self._observer.appended(perf_counter() - began)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, BrokerFull):
+        return "full"
+    if isinstance(error, BrokerError):
+        return "unavailable"
+    return "defect" if isinstance(error, Exception) else "cancelled"

@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, Self, TypeVar
@@ -90,6 +90,11 @@ class Writer:
     def state(self) -> Literal["ok", "degraded"]:
         """degraded: something could not be stored at its last attempt, and is tried again."""
         return "degraded" if self._failures else "ok"
+
+    def owns(self, partitions: Collection[Partition]) -> None:
+        """These are ours now: whatever else failed here is somebody else's to try again."""
+        for partition in [partition for partition in self._failures if partition is not None and partition not in partitions]:
+            del self._failures[partition]
 
     async def run(self) -> None:
         """Until `stop`. When it returns, or was cancelled, no call to the store is under way any more."""

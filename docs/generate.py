@@ -27,7 +27,7 @@ Every setting has a default that works, so a configuration file is optional. Val
 1. the defaults below;
 2. one TOML file, named by `--config FILE`;
 3. environment variables: `INFRASAGE_` and the setting's name in capitals, with `__` for the dot;
-4. the flags of `serve`: {flags}.
+4. flags, where the command has them: {flags}.
 
 So these three say the same:
 

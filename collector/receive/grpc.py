@@ -59,8 +59,10 @@ class GrpcServer:
         services: Sequence[Service],
         tenant: Tenant,
         retry_after_s: float,
+        reuse_port: bool = False,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
+        """`reuse_port`: other processes may listen there too, and share the connections."""
         self._pipeline: Final = pipeline
         self._in_flight: Final = in_flight
         self._metrics: Final = metrics
@@ -69,6 +71,7 @@ class GrpcServer:
         self._services: Final = services
         self._tenant: Final = tenant
         self._retry_after_s: Final = retry_after_s
+        self._reuse_port: Final = reuse_port
         self._clock: Final = clock
         self._ingests: Final[set[asyncio.Task[Outcome]]] = set()
         self._health: Final = health.aio.HealthServicer()
@@ -77,7 +80,7 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen and accept. Raises OSError where the port can't be had."""
-        server = aio.server(options=_options(self._settings))
+        server = aio.server(options=_options(self._settings, self._reuse_port))
         server.add_generic_rpc_handlers(tuple(self._handler(service) for service in self._services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.name for service in self._services]
@@ -156,7 +159,7 @@ class GrpcServer:
             ingest.exception()  # its sender may have hung up: nobody else looks at it then
 
 
-def _options(settings: Grpc) -> list[tuple[str, int]]:
+def _options(settings: Grpc, reuse_port: bool) -> list[tuple[str, int]]:
     """gRPC core's channel arguments."""
     return [
         ("grpc.max_receive_message_length", settings.message_bytes_max),
@@ -168,6 +171,6 @@ def _options(settings: Grpc) -> list[tuple[str, int]]:
         # Python's client pings as soon as it has connected, with nothing under way.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", int(settings.ping_interval_min_s * 1000)),
-        # Two collectors on one port would share its requests, and hide a mistake.
-        ("grpc.so_reuseport", 0),
+        # Only where it is meant: two collectors on one port would share its requests, and hide a mistake.
+        ("grpc.so_reuseport", int(reuse_port)),
     ]

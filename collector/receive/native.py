@@ -4,8 +4,8 @@ The law: /openapi.json says of the native API all that a sender can meet, every 
 elsewhere (collector/receive/http.py) and never come here. Nothing is loaded from another site.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -28,7 +28,9 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.record import TYPE_NAMES
+from collector.combined import Snapshot
 from collector.metrics import Metrics
+from collector.receive.health import Health, HealthAnswer, health_answer
 from collector.receive.responses import NATIVE, codes_of, explain
 
 PAGE_PATHS: Final = frozenset(
@@ -48,26 +50,6 @@ PAGE_PATHS: Final = frozenset(
 _OF_OTHER_PROTOCOLS: Final = {INVALID_PROTOBUF, INVALID_SPAN_ID, INVALID_LABELS, INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY}
 # Reasons that none of its POST routes can answer with.
 _OF_OTHER_ROUTES: Final = {NOT_FOUND}
-
-
-class Health(NamedTuple):
-    """How the two things stand that the collector rests on: "ok", or a word for what is the matter.
-
-    `kafka` is whatever broker there is, `clickhouse` whatever store.
-    """
-
-    clickhouse: str
-    kafka: str
-
-
-class HealthAnswer(BaseModel):
-    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can."""
-
-    status: Literal["ok", "degraded", "unavailable"]
-    version: str = Field(examples=["1.2.0"])
-    uptime_seconds: int = Field(examples=[3601])
-    clickhouse: str = Field(description="ok, or what is the matter with the store", examples=["ok"])
-    kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
 
 
 class TypesAnswer(BaseModel):
@@ -139,8 +121,18 @@ class ErrorAnswer(BaseModel):
     message: str = Field(examples=["value must be a finite float64; got NaN"])
 
 
-def pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptime_s: Callable[[], float]) -> FastAPI:
-    """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait."""
+def pages(
+    *,
+    version: str,
+    health: Callable[[], Health],
+    metrics: Metrics,
+    uptime_s: Callable[[], float],
+    gather: Callable[[], Awaitable[Snapshot]] | None = None,
+) -> FastAPI:
+    """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait.
+
+    `gather`: where several processes share the ports, the metrics of all of them.
+    """
     # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
     app = FastAPIOffline(
         title="InfraSage collector",
@@ -161,16 +153,7 @@ def pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptim
         responses={503: {"model": HealthAnswer, "description": "Telemetry is not accepted."}},
     )
     async def healthz() -> JSONResponse:
-        state = health()
-        ready = state.kafka == "ok"
-        answer = HealthAnswer(
-            status="unavailable" if not ready else "ok" if state.clickhouse == "ok" else "degraded",
-            version=version,
-            uptime_seconds=int(uptime_s()),
-            clickhouse=state.clickhouse,
-            kafka=state.kafka,
-        )
-        return JSONResponse(answer.model_dump(), 200 if ready else 503)
+        return health_answer(health(), receives=True, version=version, uptime_s=uptime_s())
 
     @app.get(
         "/metrics",
@@ -180,7 +163,8 @@ def pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptim
         responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
     )
     async def show_metrics(request: Request) -> Response:
-        text, content_type = metrics.expose(request.headers.get("accept", ""))
+        snapshot = None if gather is None else await gather()
+        text, content_type = metrics.expose(request.headers.get("accept", ""), snapshot)
         return Response(text, headers={"content-type": content_type})
 
     @app.exception_handler(HTTPException)

@@ -48,13 +48,23 @@ _TOO_MANY: Final = _last_words("503 Service Unavailable\r\nretry-after: 1")
 class HttpServer(ABC):
     """One application on one host and several ports. Use: `start`, then `ports`, then `stop`."""
 
-    def __init__(self, app: ASGIApp, host: str, ports: Sequence[int], settings: Http, metrics: Metrics) -> None:
-        """Port 0 is any free one."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        ports: Sequence[int],
+        settings: Http,
+        metrics: Metrics,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
+        """Port 0 is any free one. `reuse_port`: other processes may listen there too, and share what comes."""
         self._app: Final = app
         self._host: Final = host
         self._ports_wanted: Final = tuple(ports)
         self._settings: Final = settings
         self._metrics: Final = metrics
+        self._reuse_port: Final = reuse_port
         self._listeners: Final[list[asyncio.Server]] = []
         self.ports: tuple[int, ...] = ()  # those that are listened on, in the order they were given
 
@@ -257,8 +267,17 @@ class _Protocol(HttpToolsProtocol):
 class UvicornServer(HttpServer):
     """uvicorn's HTTP/1.1 on httptools, without uvicorn's own server, which wants signals and a loop for itself."""
 
-    def __init__(self, app: ASGIApp, host: str, ports: Sequence[int], settings: Http, metrics: Metrics) -> None:
-        super().__init__(app, host, ports, settings, metrics)
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        ports: Sequence[int],
+        settings: Http,
+        metrics: Metrics,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
+        super().__init__(app, host, ports, settings, metrics, reuse_port=reuse_port)
         self._config: Final = uvicorn.Config(
             app,
             http=_Protocol,
@@ -289,7 +308,7 @@ class UvicornServer(HttpServer):
             self._host,
             port,
             backlog=self._settings.backlog,
-            reuse_port=False,
+            reuse_port=self._reuse_port,
         )
 
     async def _tick(self) -> None:
@@ -340,8 +359,17 @@ class _Connection(TCPServer):
 class HypercornServer(HttpServer):
     """hypercorn: HTTP/1.1, and HTTP/2 by prior knowledge. Without its own `serve`, which has no limit on connections."""
 
-    def __init__(self, app: ASGIApp, host: str, ports: Sequence[int], settings: Http, metrics: Metrics) -> None:
-        super().__init__(app, host, ports, settings, metrics)
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        ports: Sequence[int],
+        settings: Http,
+        metrics: Metrics,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
+        super().__init__(app, host, ports, settings, metrics, reuse_port=reuse_port)
         config = hypercorn.Config()
         config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
@@ -359,7 +387,9 @@ class HypercornServer(HttpServer):
         return len(self._connections)
 
     async def _listen(self, port: int) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, self._host, port, backlog=self._settings.backlog, reuse_port=False)
+        return await asyncio.start_server(
+            self._serve, self._host, port, backlog=self._settings.backlog, reuse_port=self._reuse_port
+        )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._settings.connections_max:
@@ -393,6 +423,8 @@ class HypercornServer(HttpServer):
 SERVERS: Final[dict[str, type[HttpServer]]] = {"uvicorn": UvicornServer, "hypercorn": HypercornServer}
 
 
-def http_server(app: ASGIApp, host: str, ports: Sequence[int], settings: Http, metrics: Metrics) -> HttpServer:
+def http_server(
+    app: ASGIApp, host: str, ports: Sequence[int], settings: Http, metrics: Metrics, *, reuse_port: bool = False
+) -> HttpServer:
     """The server that the settings name, not started yet. Port 0 is any free one."""
-    return SERVERS[settings.server](app, host, ports, settings, metrics)
+    return SERVERS[settings.server](app, host, ports, settings, metrics, reuse_port=reuse_port)

@@ -1,17 +1,19 @@
-"""ClickHouse as the store: embedded in this process (chDB).
+"""ClickHouse as the store: embedded in this process (chDB), or a server.
 
 The law: bytes go in as they came and the engine parses them; one token is stored once, in every table that it reaches; queries
-only read, and neither wait for inserts nor make them wait.
+only read, and neither wait for inserts nor make them wait. A server need not be there: whatever is asked of it meanwhile fails
+as StoreUnavailable, and is answered when it is back.
 """
 
 import re
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final, NamedTuple, Self
-from uuid import UUID
+from typing import Final, Literal, NamedTuple, Self
+from uuid import UUID, uuid4
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -20,7 +22,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.contract import StoreError, StoreRefusedData, StoreUnavailable
 from collector.store.headers import item_counts
-from collector.store.migrations import LANDING_FORMAT, migrate, migrations
+from collector.store.migrations import LANDING_FORMAT, migrate, migrations, on_cluster
+from collector.store.server import Server, describe, landing_format
 from collector.store.statement import reading_statement
 
 _LANDING: Final = {METRICS_TOPIC: "landing_metrics", LOGS_TOPIC: "landing_logs", TRACES_TOPIC: "landing_traces"}
@@ -51,6 +54,7 @@ _TIME_COLUMNS: Final = {
 _INSERT_SETTINGS: Final[Mapping[str, str | int]] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
+    "deduplicate_insert": "enable",
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_threads": 1,
     "max_insert_threads": 1,
@@ -58,12 +62,20 @@ _INSERT_SETTINGS: Final[Mapping[str, str | int]] = {
     "parallel_view_processing": 0,
     "max_block_size": 65_409,
     "max_insert_block_size": 1_048_449,
+    "max_insert_block_size_bytes": 0,
+    "use_strict_insert_block_limits": 0,
+    "input_format_max_block_size_bytes": 0,
+    "input_format_max_block_wait_ms": 0,
     "min_insert_block_size_rows": 1_048_449,
     "min_insert_block_size_bytes": 268_402_944,
     "min_insert_block_size_rows_for_materialized_views": 1_048_449,
     "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
     # Data of many days at once is slow, but it is no reason to refuse it.
     "max_partitions_per_insert_block": 0,
+    # Half a payload is not taken for a whole one, nor a bad record passed over in silence.
+    "input_format_connection_handling": 0,
+    "input_format_allow_errors_num": 0,
+    "input_format_allow_errors_ratio": 0,
 }
 
 # What the engine says when the bytes are at fault. Everything else may pass by itself, and is tried again.
@@ -80,6 +92,7 @@ _DATA_ERRORS: Final = frozenset(
 )
 
 _MESSAGES_PER_LOOKUP: Final = 1000
+_PING_TIMEOUT_S: Final = 3.0
 
 
 class QueryLimits(NamedTuple):
@@ -109,32 +122,46 @@ class StoreOptions(NamedTuple):
 _DEFAULTS: Final = StoreOptions()
 
 
+class _Sessions(NamedTuple):
+    """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
+
+    `inserting`: settings of every insert. `reading`: those of every query, where the readers' sessions do not have them.
+    """
+
+    writer: Client
+    control: Client  # does what must not wait for the others
+    readers: tuple[Client, ...]
+    inserting: Mapping[str, str | int]
+    reading: Mapping[str, str | int | float] | None = None
+
+
 class ClickHouseStore:
     """A `Store`. Any thread may call; inserts take turns, queries run beside them."""
 
     def __init__(
         self,
-        writer: Client,
-        control: Client,
-        readers: Sequence[Client],
-        landing: Mapping[str, str],
+        connect: Callable[[], _Sessions],
         options: StoreOptions,
+        *,
+        server: Server | None = None,
+        cluster: str = "",
+        looks_up: bool = True,
     ) -> None:
-        """Made by its constructors, below. Each client is one session and serializes its own calls: `writer` inserts,
-        `readers` are read-only and answer queries, `control` does what must not wait for either. `landing` are the
-        settings by which the engine finds landing.proto."""
-        self._writer: Final = writer
-        self._control: Final = control
-        self._readers: Final = tuple(readers)
-        self._idle: Final[SimpleQueue[Client]] = SimpleQueue()
-        for reader in readers:
-            self._idle.put(reader)
+        """Made by its constructors, below. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
+        `looks_up`: rows that can be read are there to stay."""
+        self._connect: Final = connect
         self._options: Final = options
-        self._insert_settings: Final = {
-            **_INSERT_SETTINGS,
-            **landing,
-            "max_memory_usage": options.insert_memory_bytes_max,
-        }
+        self._server: Final = server
+        self._cluster: Final = cluster
+        self._looks_up: Final = looks_up
+        self._connected: _Sessions | None = None
+        self._connecting: Final = threading.Lock()
+        # Embedded, the tables are there before the store is handed to anyone; a server may have been away until now.
+        self._has_schema = server is None
+        self._idle: Final[SimpleQueue[int]] = SimpleQueue()
+        for number in range(options.queries.concurrent_max):
+            self._idle.put(number)
+        self._running: Final[set[str]] = set()  # the queries' own names, on a server
 
     @classmethod
     def embedded(cls, path: Path, options: StoreOptions = _DEFAULTS) -> Self:
@@ -153,41 +180,109 @@ class ClickHouseStore:
             path.mkdir(parents=True, exist_ok=True)
             # By its path: given as text, the engine would write it into whatever directory we run in.
             landing = {"format_schema_source": "file", "format_schema": f"{LANDING_FORMAT}:Record"}
-            readers = [session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max)]
-            return cls(session({}), session({}), readers, landing, options)
+            readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
+            sessions = _Sessions(session({}), session({}), readers, {**_inserting(options), **landing})
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()
             raise StoreUnavailable(f"cannot open the store in {path}: {_one_line(error)}") from error
+        store = cls(lambda: sessions, options)
+        store._sessions()
+        return store
+
+    @classmethod
+    def server(
+        cls,
+        url: str,
+        options: StoreOptions = _DEFAULTS,
+        *,
+        user: str = "default",
+        password: str = "",
+        database: str = "default",
+        cluster: str = "",
+        ca_file: Path | None = None,
+        verify: bool = True,
+        connect_timeout_s: float = 5.0,
+        request_timeout_s: float = 300.0,
+        insert_quorum: int | Literal["auto"] = 0,
+    ) -> Self:
+        """A server at `url` (http://HOST:PORT, https://HOST:PORT), or several behind it that are replicas of one another.
+
+        Nothing is asked of it yet: it may be away. The first call connects; the first insert applies the schema, where
+        `apply_schema` has not been called. `ca_file`: certificates that the server's is checked against; None: the system's.
+        `insert_quorum`: so many replicas have an insert before it counts as done; 0: the one that took it. With a quorum
+        nothing is looked up, since rows can be read that no quorum has yet: what is in doubt is repeated, under its token.
+        """
+        where = Server(url, user, password, database, ca_file, verify, connect_timeout_s, request_timeout_s)
+
+        def connect() -> _Sessions:
+            client = where.connect()
+            return _Sessions(
+                client,
+                client,
+                (client,) * options.queries.concurrent_max,
+                {
+                    # A server that does not know one of these has no such behaviour to be switched off.
+                    **{name: value for name, value in _inserting(options).items() if name in client.server_settings},
+                    "format_schema_source": "string",
+                    "format_schema": landing_format(),
+                    "format_schema_message_name": "Record",
+                    **({"insert_quorum": insert_quorum} if insert_quorum else {}),
+                    # The answer begins when the insert is done, and so its status is the insert's.
+                    "wait_end_of_query": 1,
+                    "send_progress_in_http_headers": 0,
+                },
+                _reader_settings(options.queries),
+            )
+
+        return cls(connect, options, server=where, cluster=cluster, looks_up=not insert_quorum)
 
     def apply_schema(self) -> list[str]:
-        """Bring tables and their settings up to date; the names of the migrations applied. Raises SchemaTooNew, StoreError."""
-        with _errors(StoreUnavailable):
-            applied = migrate(self._control.command, self._text, migrations())
+        """Bring tables and their settings up to date; the names of the migrations applied. Raises SchemaTooNew,
+        StoreUnavailable, and StoreMisconfigured where a server refuses."""
+        self._sessions()
+        with self._errors():
+            if self._server is not None:
+                self._make_database(self._server.database)
+            applied = migrate(self._command, self._text, migrations(), self._cluster)
             for table, column in _TIME_COLUMNS.items():
                 self._keep(table, column)
-            return applied
+        self._has_schema = True
+        return applied
 
     def insert(self, topic: str, payload: bytes, token: str) -> None:
         """Store one or more concatenated TelemetryBatch payloads of `topic`. Raises StoreUnavailable, StoreRefusedData."""
-        settings = {**self._insert_settings, "insert_deduplication_token": token}
-        block = _varint(len(payload)) + payload
+        sessions = self._with_schema()
+        length = _varint(len(payload))
+        settings = {**sessions.inserting, "insert_deduplication_token": token}
+        # In two pieces and with the length in the head: so the payload goes to the socket as it is, without a copy.
+        block = (part for part in (length, payload))
+        head = {"Content-Length": str(len(length) + len(payload))}
         try:
-            self._writer.raw_insert(_LANDING[topic], insert_block=block, fmt="ProtobufList", settings=settings)
+            done = sessions.writer.raw_insert(
+                _LANDING[topic], insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
+            )
         except ClickHouseError as error:
-            at_fault = isinstance(error, DatabaseError) and error.name in _DATA_ERRORS
-            raise (StoreRefusedData if at_fault else StoreUnavailable)(_one_line(error)) from error
+            if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
+                raise StoreRefusedData(describe(error)) from error
+            with self._errors():
+                raise
         except OSError as error:  # the embedded engine is handed the bytes in a temporary file
-            raise StoreUnavailable(f"cannot hand {len(payload)} bytes to the engine: {error}") from error
+            raise StoreUnavailable(f"cannot hand {len(payload)} bytes to ClickHouse: {error}") from error
+        if self._server is not None and not done.query_id():
+            raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
 
     def holds(self, topic: str, payload: bytes) -> bool:
         """Whether every item of these payloads is stored already, found by batch id and batch part."""
+        if not self._looks_up:
+            return False
         try:
             expected = item_counts(payload)
         except ValueError:
             return False  # nor can it be inserted: which is for `insert` to say
         messages = list(expected)
-        with _errors(StoreUnavailable):
+        self._with_schema()
+        with self._errors():
             for start in range(0, len(messages), _MESSAGES_PER_LOOKUP):
                 some = messages[start : start + _MESSAGES_PER_LOOKUP]
                 stored = self._stored(topic, {batch_id for batch_id, _ in some})
@@ -199,32 +294,87 @@ class ClickHouseStore:
         """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
         statement = reading_statement(sql, format_)
         limits = self._options.queries
+        sessions = self._sessions()
         try:
-            reader = self._idle.get(timeout=limits.time_max_s)
+            place = self._idle.get(timeout=limits.time_max_s)
         except Empty:
             running = f"{limits.concurrent_max} queries are running"
             raise StoreUnavailable(f"{running}, and none ended in {limits.time_max_s:g} s") from None
+        name = f"infrasage-{uuid4()}"
+        self._running.add(name)
         try:
-            with _errors(StoreError):
-                return bytes(reader.raw_query(statement))
+            settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
+            return bytes(sessions.readers[place].raw_query(statement, settings=settings))
+        except ClickHouseError as error:
+            raise StoreError(describe(error)) from error
         finally:
-            self._idle.put(reader)
+            self._running.discard(name)
+            self._idle.put(place)
 
     def ping(self) -> None:
         """Raises StoreUnavailable."""
-        if not self._control.ping():
-            raise StoreUnavailable("the engine does not answer")
+        if not self._sessions().control.ping(_PING_TIMEOUT_S):
+            raise StoreUnavailable(f"{self._server or 'the engine'} does not answer")
 
     def close(self) -> None:
-        """End the queries that run, wait for an insert that does, and let go of the data directory."""
-        if self._idle.qsize() < len(self._readers):
-            with _errors(StoreUnavailable):
-                self._control.command("KILL QUERY WHERE query_kind != 'Insert' ASYNC")
-        for client in (*self._readers, self._control, self._writer):
+        """End our queries that run, wait for an insert that does, and let go of the data directory or the connections."""
+        sessions = self._connected
+        if sessions is None:
+            return
+        if running := list(self._running):
+            if self._server is None:
+                with self._errors():
+                    self._command("KILL QUERY WHERE query_kind != 'Insert' ASYNC")
+            else:
+                named = ", ".join(f"'{name}'" for name in running)
+                with suppress(ClickHouseError):
+                    self._command(f"KILL QUERY WHERE query_id IN ({named}) ASYNC")
+        for client in {id(client): client for client in (*sessions.readers, sessions.control, sessions.writer)}.values():
             client.close()
+            if self._server is not None:
+                client.close_connections()
+
+    def _sessions(self) -> _Sessions:
+        """Connected, now if not before."""
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
+
+    def _with_schema(self) -> _Sessions:
+        if not self._has_schema:
+            self.apply_schema()
+        return self._sessions()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """ClickHouse's errors as StoreUnavailable, and as StoreMisconfigured where a server refuses."""
+        if self._server is not None:
+            with self._server.errors():
+                yield
+            return
+        try:
+            yield
+        except ClickHouseError as error:
+            raise StoreUnavailable(_one_line(error)) from error
+
+    def _command(self, sql: str) -> None:
+        self._sessions().control.command(sql)
 
     def _text(self, sql: str) -> str:
-        return bytes(self._control.raw_query(sql, fmt="TabSeparated")).decode()
+        return bytes(self._sessions().control.raw_query(sql, fmt="TabSeparated")).decode()
+
+    def _make_database(self, name: str) -> None:
+        """If there is none of that name. Asked of system.databases, since whatever else names it fails without it."""
+        quoted = name.replace("\\", "\\\\").replace("'", "\\'").replace("`", "\\`")
+        control = self._sessions().control
+        found = control.raw_query(
+            f"SELECT count() FROM system.databases WHERE name = '{quoted}'",  # noqa: S608 - escaped
+            fmt="TabSeparated",
+            use_database=False,
+        )
+        if bytes(found).strip() == b"0":
+            control.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", self._cluster), use_database=False)
 
     def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[tuple[UUID, int], int]:
         """How many items of these batches are stored, by message."""
@@ -253,11 +403,19 @@ class ClickHouseStore:
         found = re.search(r" TTL (.+?) SETTINGS ", engine)
         days = self._options.retention_days
         wanted = None if days is None else f"toDateTime({column}) + toIntervalDay({days})"
+
+        def alter(what: str) -> None:
+            self._command(on_cluster(f"ALTER TABLE {table} {what}", self._cluster))
+
         if (found[1] if found else None) != wanted:
-            self._control.command(f"ALTER TABLE {table} " + (f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"))
+            alter(f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL")
         for setting in ("fsync_after_insert", "fsync_part_directory"):
             if f"{setting} = {self._options.fsync:d}" not in engine:
-                self._control.command(f"ALTER TABLE {table} MODIFY SETTING {setting} = {self._options.fsync:d}")
+                alter(f"MODIFY SETTING {setting} = {self._options.fsync:d}")
+
+
+def _inserting(options: StoreOptions) -> dict[str, str | int]:
+    return {**_INSERT_SETTINGS, "max_memory_usage": options.insert_memory_bytes_max}
 
 
 def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
@@ -269,15 +427,6 @@ def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "result_overflow_mode": "throw",
         "readonly": 1,  # the last, since it forbids SET
     }
-
-
-@contextmanager
-def _errors(kind: type[StoreError]) -> Iterator[None]:
-    """ClickHouse's errors as one of ours, on one line."""
-    try:
-        yield
-    except ClickHouseError as error:
-        raise kind(_one_line(error)) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -14,6 +14,11 @@ class StoreUnavailable(StoreError):
     """Away, overloaded or out of space: the same call may succeed later."""
 
 
+class StoreMisconfigured(StoreUnavailable):
+    """It is there, but does not let us in, or is not what we need: so until someone changes a setting, or the store. At start a
+    reason to end; later, when a password has changed, say, one to wait like any other."""
+
+
 class StoreRefusedData(StoreError):
     """The store can't read these bytes, and never will. Nothing of them was stored."""
 
@@ -25,7 +30,8 @@ class Store(Protocol):
         """Store one or more concatenated TelemetryBatch payloads of `topic`. Raises StoreUnavailable, StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes) -> bool:
-        """Whether every item of these payloads is stored already, found by batch id and batch part."""
+        """Whether every item of these payloads is stored already, found by batch id and batch part. False where that is not
+        certain: inserting again under the same token is always right."""
 
     def query(self, sql: str, format_: str) -> bytes:
         """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""

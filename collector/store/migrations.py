@@ -1,9 +1,11 @@
 """The schema as numbered SQL files, and how a store gets from any of them to the newest.
 
 The law: a file that was released is never edited; every statement can be run again, so a crash in the middle of a file costs
-nothing: it is not recorded as applied, and the next start runs it from its first statement.
+nothing: it is not recorded as applied, and the next start runs it from its first statement. A store that is up to date is only
+read: no statement that would need the other servers of a cluster.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +26,19 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 ENGINE = MergeTree
 ORDER BY Version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
-"""
+""".strip()
+
+# What a statement of ours begins with, up to the name of what it makes or changes: there ON CLUSTER goes.
+_BEGINNING: Final = re.compile(
+    r"(?:CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|DATABASE) IF NOT EXISTS|DROP (?:TABLE|VIEW) IF EXISTS|ALTER TABLE) "
+    r"(?:\w+|`[^`]+`)"
+)
+_ENGINE: Final = re.compile(r"^ENGINE = (\w*MergeTree)\b(?:\((.+)\))?", re.MULTILINE)
+_WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
+# By name and not by the table's UUID: so a server that joins the cluster later finds the tables of the others.
+_REPLICA: Final = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
+# ClickHouse's own default is an hour, after which a range that is still in doubt could be stored twice.
+REPLICATED_WINDOW_S: Final = 7 * 24 * 3600
 
 
 class SchemaTooNew(StoreError):
@@ -55,29 +69,58 @@ def migrations() -> list[Migration]:
     return found
 
 
-def schema_sql() -> str:
+def schema_sql(cluster: str = "") -> str:
     """What `schema show` prints: every migration, in order, as it is applied to an empty database."""
-    return "\n".join(f"-- {migration.name}\n{migration.sql}" for migration in migrations())
+    if not cluster:
+        return "\n".join(f"-- {migration.name}\n{migration.sql}" for migration in migrations())
+    # The files' comments explain the tables, whatever their engine: they stay in the form above.
+    return "\n".join(
+        f"-- {migration.name}\n" + "".join(f"{on_cluster(statement, cluster)};\n\n" for statement in migration.statements())
+        for migration in migrations()
+    )
 
 
-def migrate(command: Callable[[str], object], select: Callable[[str], str], known: list[Migration]) -> list[str]:
+def on_cluster(statement: str, cluster: str) -> str:
+    """A statement of ours for every server of a cluster, its table replicated; as it is where there is no cluster.
+
+    The servers' own configuration gives each its macros {shard} and {replica}.
+    """
+    if not cluster:
+        return statement
+    beginning = _BEGINNING.match(statement)
+    if beginning is None:
+        raise StoreError(f"cannot be run on a cluster: {statement.splitlines()[0]}")
+    name = cluster.replace("\\", "\\\\").replace("'", "\\'")
+    rest = statement[beginning.end() :]
+    rest = _ENGINE.sub(lambda found: f"ENGINE = Replicated{found[1]}({', '.join(filter(None, (_REPLICA, found[2])))})", rest)
+    rest = _WINDOW.sub(
+        rf"replicated_deduplication_window = \1,\n    replicated_deduplication_window_seconds = {REPLICATED_WINDOW_S}", rest
+    )
+    return f"{beginning[0]} ON CLUSTER '{name}'{rest}"
+
+
+def migrate(
+    command: Callable[[str], object], select: Callable[[str], str], known: list[Migration], cluster: str = ""
+) -> list[str]:
     """Bring the database to the newest of `known`; the names of the files applied, none when it was there already.
 
     `command` runs one statement, `select` answers a query as TabSeparated text. Raises SchemaTooNew, and what these two raise.
     """
-    command(_CREATE_MIGRATIONS)
-    version = int(select("SELECT max(Version) FROM schema_migrations"))
+    exists = int(select("EXISTS TABLE schema_migrations"))
+    version = int(select("SELECT max(Version) FROM schema_migrations")) if exists else 0
     newest = known[-1].version
     if version > newest:
         raise SchemaTooNew(
             f"the store's schema has version {version}, this program knows up to {newest}: "
             "start the program that last wrote to it, or a newer one"
         )
+    if not exists:
+        command(on_cluster(_CREATE_MIGRATIONS, cluster))
     applied = []
     for migration in known:
         if migration.version > version:
             for statement in migration.statements():
-                command(statement)
+                command(on_cluster(statement, cluster))
             row = f"({migration.version}, '{migration.name}')"
             command(f"INSERT INTO schema_migrations (Version, Name) VALUES {row}")  # noqa: S608 - a file's own name
             applied.append(migration.name)

@@ -1,25 +1,30 @@
 """The composition root: what it says, what it does when a part fails, and how it stops all the same."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from support.program import environment
+from support.program import environment, run
 
-from collector import app, logs
-from collector.config import Http, Settings
+from collector import app, listening, logs
+from collector.config import ClickHouse, Grpc, Http, Kafka, Settings
 from collector.errors import CannotRun
 from collector.lock import DataDirLock
+from collector.metrics import Metrics
+
+FREE_PORTS = {"http__port": 0, "http__otlp_port": 0, "grpc__port": 0}
 
 
 @pytest.mark.parametrize(
-    ("host", "listening", "own"),
+    ("host", "listening_on", "own"),
     [
         ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
@@ -28,12 +33,12 @@ from collector.lock import DataDirLock
         ("collector.example", "collector.example", "collector.example"),
     ],
 )
-def test_the_announcement_can_be_pasted(tmp_path: Path, host: str, listening: str, own: str) -> None:
+def test_the_announcement_can_be_pasted(tmp_path: Path, host: str, listening_on: str, own: str) -> None:
     """Three addresses as URLs need them, the data's absolute path, and a curl line for an address that can be reached."""
-    text = app.announcement(Settings(host=host, data_dir=tmp_path / "my data"), 1, 2, 3)
-    assert f" http://{listening}:1\n" in text
-    assert f" http://{listening}:2\n" in text
-    assert f" {listening}:3\n" in text
+    text = listening.announcement(Settings(host=host, data_dir=tmp_path / "my data"), 1, 2, 3)
+    assert f" http://{listening_on}:1\n" in text
+    assert f" http://{listening_on}:2\n" in text
+    assert f" {listening_on}:3\n" in text
     assert f" {tmp_path}/my data\n" in text
     assert f"--data-dir '{tmp_path}/my data'" in text
     (curl,) = re.findall(r"^  (curl .*)$", text, re.MULTILINE)
@@ -52,8 +57,8 @@ def test_a_port_in_use_is_told_with_its_flag(key: str, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotRun, match=f"^port {port} of 127.0.0.1 is in use by another program; {flag} names another$"):
-            app.check_port(key, "127.0.0.1", port)
-    app.check_port(key, "127.0.0.1", port)
+            listening.check_port(key, "127.0.0.1", port)
+    listening.check_port(key, "127.0.0.1", port)
 
 
 def test_a_query_while_somebody_silent_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +79,7 @@ def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "log" / "messages.sqlite").write_bytes(b"not a database, but long enough to have a header" * 40)
 
     async def open_it() -> None:
-        async with app.open_storage(Settings(data_dir=tmp_path)):
+        async with app.open_storage(Settings(data_dir=tmp_path), Metrics()):
             pass
 
     with pytest.raises(CannotRun, match=r"cannot open the local log .*messages\.sqlite"):
@@ -132,4 +137,59 @@ def test_it_stops_in_time_whatever_hangs(tmp_path: Path) -> None:
 
 def test_ports_are_taken_from_the_settings() -> None:
     """Each port that is listened on, by the name of its setting."""
-    assert app.ports(Settings(http=Http(port=1, otlp_port=2))) == {"http.port": 1, "http.otlp_port": 2, "grpc.port": 4317}
+    assert listening.ports(Settings(http=Http(port=1, otlp_port=2))) == {"http.port": 1, "http.otlp_port": 2, "grpc.port": 4317}
+
+
+def test_ports_are_held_for_several_processes() -> None:
+    """A free port is the same for all of them; another collector is told that it is in use, as soon as one listens."""
+    settings = Settings(http=Http(port=0, otlp_port=0), grpc=Grpc(port=0))
+    with contextlib.closing(listening.SharedPorts(settings)) as shared:
+        held = shared.settings(settings)
+        ports = listening.ports(held)
+        assert 0 not in ports.values()
+        assert len(set(ports.values())) == 3
+        for key, port in ports.items():
+            with (
+                socket.create_server(("127.0.0.1", port), reuse_port=True),  # as a worker does
+                pytest.raises(CannotRun, match="in use by another program"),
+            ):
+                listening.check_port(key, "127.0.0.1", port)
+    listening.SharedPorts(held).close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "stores", "expected"),
+    [
+        (Settings(kafka=Kafka(bootstrap="k:9092")), True, {"Kafka", "data"}),
+        (Settings(clickhouse=ClickHouse(url="http://c:8123")), True, {"ClickHouse", "data"}),
+        (Settings(kafka=Kafka(bootstrap="k:9092"), clickhouse=ClickHouse(url="http://c:8123")), True, {"Kafka", "ClickHouse"}),
+        (Settings(kafka=Kafka(bootstrap="k:9092")), False, {"Kafka", "processes"}),
+    ],
+)
+def test_the_announcement_names_what_is_used(settings: Settings, stores: bool, expected: set[str]) -> None:
+    """The data directory only where something is in it; how to ask, only where there is a store."""
+    text = listening.announcement(settings, 1, 2, 3, stores=stores)
+    assert {line.split()[0] for line in text.splitlines()[4:-2]} == expected
+    assert ("ask for it with" in text) == stores
+    assert ("--clickhouse http://c:8123" in text) == bool(settings.clickhouse.url)
+
+
+def test_a_server_that_refuses_ends_the_start(tmp_path: Path) -> None:
+    """What waiting does not change is told at once: here, something answers that is not ClickHouse."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = other.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        done = run("serve", "--clickhouse", f"http://127.0.0.1:{port}", "--data-dir", tmp_path / "data", **FREE_PORTS)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error: ClickHouse at" in done.stderr
+    assert "not ClickHouse's HTTP interface" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -32,6 +32,9 @@ def invoke(*arguments: str) -> Result:
     [
         (["--help"], 0, "serve"),
         (["serve", "--help"], 0, "--otlp-http-port"),
+        (["serve", "--help"], 0, "--clickhouse"),
+        (["gateway", "--help"], 0, "--workers"),
+        (["writer", "--help"], 0, "--kafka"),
         (["version"], 0, "infrasage-collector "),
         (["config", "check"], 0, "ok: 0 settings are given, the others are at their defaults"),
         (["config", "show"], 0, "[http]\nport = 8080\n"),
@@ -62,6 +65,14 @@ def test_what_was_asked_for_is_on_standard_output(arguments: list[str], status: 
         ),
         (["config", "check", "--config", "nowhere.toml"], "error: cannot read the configuration file nowhere.toml"),
         (["query"], "SQL"),
+        (
+            ["gateway"],
+            "error: gateway needs kafka.bootstrap: --kafka, INFRASAGE_KAFKA__BOOTSTRAP or a file with --config gives it",
+        ),
+        (["gateway", "--kafka", "k:1", "--workers", "0"], "error: --workers: gateway.workers = 0 is not allowed"),
+        (["writer", "--kafka", "k:1"], "error: writer needs clickhouse.url: --clickhouse, INFRASAGE_CLICKHOUSE__URL or"),
+        (["writer", "--clickhouse", "http://c"], "error: writer needs kafka.bootstrap"),
+        (["serve", "--kafka", "localhost"], 'error: --kafka: kafka.bootstrap = "localhost" is not allowed: must be HOST:PORT'),
     ],
 )
 def test_what_was_asked_for_wrongly_is_status_2(arguments: list[str], said: str) -> None:
@@ -70,6 +81,26 @@ def test_what_was_asked_for_wrongly_is_status_2(arguments: list[str], said: str)
     assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_schema_can_be_shown_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the cluster's name and replicated tables."""
+    assert "Replicated" not in invoke("schema", "show").stdout
+    monkeypatch.setenv("INFRASAGE_CLICKHOUSE__CLUSTER", "main")
+    shown = invoke("schema", "show").stdout
+    assert "ON CLUSTER 'main'" in shown
+    assert "ENGINE = ReplicatedMergeTree" in shown
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    """Query and schema apply say where they asked, in one line; the password is not in it."""
+    for arguments in (["query", "SELECT 1"], ["schema", "apply"]):
+        done = run(*arguments, clickhouse__url="http://127.0.0.1:1", clickhouse__password="hunter2")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ClickHouse at http://127.0.0.1:1, user default, database default: ")
+        assert "refused" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert "hunter2" not in done.stderr
 
 
 def test_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,23 @@ def test_none_can_be_written() -> None:
         ),
         ('data_dir = " "\n', 'line 1: data_dir = " " is not allowed: must be a path (default: "data")'),
         ("[http]\nprot = 1\n", "line 2: there is no setting http.prot; did you mean http.port?"),
-        ("port = 1\n", "line 1: there is no setting port; did you mean http.port or grpc.port?"),
+        ("port = 1\n", "line 1: there is no setting port; did you mean http.port or grpc.port or writer.port?"),
+        (
+            '[kafka]\nbootstrap = "kafka"\n',
+            'line 2: kafka.bootstrap = "kafka" is not allowed: must be HOST:PORT, several of them with commas between, or ""'
+            ' (default: "")',
+        ),
+        (
+            '[clickhouse]\nurl = "clickhouse:8123"\n',
+            'line 2: clickhouse.url = "clickhouse:8123" is not allowed: must be http://HOST:PORT or https://HOST:PORT,'
+            ' without user and password, or "" (default: "")',
+        ),
+        (
+            '[kafka]\nclient_id = "a b"\n',
+            'line 2: kafka.client_id = "a b" is not allowed: must be text without spaces of 1 to 255 characters'
+            ' (default: "infrasage-collector")',
+        ),
+        ("[kafka]\npassword = 1\n", 'line 2: kafka.password = ******** is not allowed: must be text (default: "none")'),
         ("[htp]\nport = 1\n", "line 2: there is no section [htp]; did you mean http?"),
         ("[htp]\n", ": there is no section [htp]; did you mean http?"),
         ("http = 1\n", "line 1: http is a section, written [http], and not a value"),
@@ -190,9 +206,147 @@ def test_settings_that_disagree_are_named(environment: dict[str, str], expected:
     assert problems(environment=environment) == [expected]
 
 
+@pytest.mark.parametrize(
+    "bootstrap", ["localhost:9092", "a:1,b:65535", "[::1]:9092", "kafka-0.kafka.svc.cluster.local:9092,10.0.0.1:9093", ""]
+)
+def test_where_kafka_is(bootstrap: str) -> None:
+    """One broker or several, by name or address; or none."""
+    assert load(flags={"kafka.bootstrap": bootstrap}, environment={}).settings.kafka.bootstrap == bootstrap
+
+
+@pytest.mark.parametrize(
+    "bootstrap", ["localhost", "a:1,", "a:1;b:2", ":9092", "a:0", "a:65536", "a:x", "a:1, b:2", "a:1\n", "a:²"]
+)
+def test_where_kafka_is_not(bootstrap: str) -> None:
+    """A slip is refused at the start, by the flag."""
+    (problem,) = problems(flags={"kafka.bootstrap": bootstrap})
+    assert problem.startswith("--kafka: kafka.bootstrap = ")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8123", "https://c.example", "http://[::1]:8123/", "https://proxy/clickhouse", ""]
+)
+def test_where_clickhouse_is(url: str) -> None:
+    assert load(flags={"clickhouse.url": url}, environment={}).settings.clickhouse.url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8123", "tcp://c:9000", "http://", "http://c:8123?x=1", "http://c:99999", "http://c:x", "http://[::1"]
+)
+def test_where_clickhouse_is_not(url: str) -> None:
+    (problem,) = problems(flags={"clickhouse.url": url})
+    assert problem.startswith("--clickhouse: clickhouse.url = ")
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    """It would be shown and logged: it has settings of its own."""
+    (problem,) = problems(environment={"INFRASAGE_CLICKHOUSE__URL": "https://writer:hunter2@c:8443"})
+    assert "without user and password" in problem
+    assert "hunter2" not in problem
+
+
+SASL = {"INFRASAGE_KAFKA__SECURITY": "SASL_SSL", "INFRASAGE_KAFKA__USERNAME": "writer"}
+SECRETS = ["kafka.password", "clickhouse.password"]
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, ending: str) -> None:
+    """Without the line's end that editors add, and with every space in it."""
+    file = tmp_path / "secret"
+    file.write_bytes(f" pass wörd {ending}".encode())
+    settings = load(
+        environment={
+            **SASL,
+            "INFRASAGE_KAFKA__PASSWORD_FILE": str(file),
+            "INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(file),
+        }
+    ).settings
+    for password in (settings.kafka.password, settings.clickhouse.password):
+        assert password is not None
+        assert password.get_secret_value() == " pass wörd "
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_secrets_are_never_shown(tmp_path: Path, key: str) -> None:
+    """Neither by `config show`, wherever they come from, nor when the settings are printed or logged."""
+    secret = "hunter2-and-more"
+    (tmp_path / "secret").write_text(secret)
+    in_file = {SETTINGS[f"{key}_file"].variable: str(tmp_path / "secret")}
+    for given_ in ({SETTINGS[key].variable: secret}, in_file):
+        loaded = load(environment=(SASL if key == "kafka.password" else {}) | given_)
+        text = show(loaded)
+        assert secret not in text + repr(loaded) + str(loaded.settings) + loaded.settings.model_dump_json()
+        assert "# password: given, not shown; " in text
+        assert ('password_file = "/' in text) == (given_ is in_file)
+
+
+def test_what_show_prints_with_a_secret_s_file_can_be_loaded(write: Write, tmp_path: Path) -> None:
+    """The file is read again."""
+    (tmp_path / "secret").write_text("s3cret")
+    loaded = load(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(tmp_path / "secret")})
+    assert load(write(show(loaded)), environment={}).settings == loaded.settings
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, ": No such file or directory"),
+        (b"", " is empty"),
+        (b"\n", " is empty"),
+        (b"\xff", ": it is not UTF-8 text"),
+    ],
+)
+def test_a_secret_s_file_that_is_no_use_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    """With the variable that named it."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    (problem,) = problems(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(file)})
+    assert problem.startswith("environment variable INFRASAGE_CLICKHOUSE__PASSWORD_FILE: ")
+    assert f'clickhouse.password_file "{file}"{expected}' in problem
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"INFRASAGE_KAFKA__SECURITY": "SASL_SSL"}, "needs kafka.username and kafka.password or kafka.password_file"),
+        (SASL, "needs kafka.username and kafka.password or kafka.password_file"),
+        ({"INFRASAGE_KAFKA__PASSWORD": "hunter2"}, "kafka.security is PLAINTEXT, without SASL"),
+        ({"INFRASAGE_KAFKA__CA_FILE": "ca.pem"}, "kafka.ca_file is given, but kafka.security is PLAINTEXT, without TLS"),
+        (
+            {"INFRASAGE_KAFKA__SECURITY": "SSL", "INFRASAGE_KAFKA__KEY_FILE": "key.pem"},
+            "kafka.key_file is given without kafka.cert_file",
+        ),
+        (
+            {"INFRASAGE_CLICKHOUSE__CA_FILE": "ca.pem", "INFRASAGE_CLICKHOUSE__URL": "http://c:8123"},
+            "clickhouse.ca_file is given, but clickhouse.url is not https",
+        ),
+        ({"INFRASAGE_WRITER__PORT": "8080"}, "http.port and writer.port are both 8080"),
+    ],
+)
+def test_security_that_is_half_set_is_refused(environment: dict[str, str], expected: str) -> None:
+    """Whoever sets a password or a certificate believes that it is used. No secret is in the message."""
+    (problem,) = problems(environment=environment)
+    assert expected in problem
+    assert "hunter2" not in problem
+
+
+def test_a_secret_twice_is_refused(tmp_path: Path) -> None:
+    """Which of the two is meant is not for us to guess."""
+    (tmp_path / "secret").write_text("a")
+    (problem,) = problems(
+        environment={
+            "INFRASAGE_CLICKHOUSE__PASSWORD": "hunter2",
+            "INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(tmp_path / "secret"),
+        }
+    )
+    assert "clickhouse.password and clickhouse.password_file are both given" in problem
+    assert "hunter2" not in problem
+
+
 def test_any_port_may_be_free_twice() -> None:
     """Port 0 is not a port yet, so it does not clash."""
-    load(flags={"http.port": 0, "http.otlp_port": 0, "grpc.port": 0}, environment={})
+    load(flags={"http.port": 0, "http.otlp_port": 0, "grpc.port": 0, "writer.port": 0}, environment={})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -234,12 +388,13 @@ def test_every_setting_is_described_and_bounded() -> None:
     for setting in SETTINGS.values():
         assert (setting.field.description or "").endswith((".", ")")), setting.key
         assert setting.allowed, setting.key
+        assert setting.is_secret == setting.key.endswith("password"), setting.key
         table = tomllib.loads(f"{setting.key} = {setting.default}")
         assert Settings.model_validate(table), setting.key
 
 
 def test_flags_are_settings() -> None:
-    """Each flag of serve sets one of the settings."""
+    """Each flag of a command sets one of the settings."""
     assert set(FLAGS) <= set(SETTINGS)
 
 

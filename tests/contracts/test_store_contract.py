@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,32 +11,41 @@ from hypothesis import strategies as st
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches
 from support.batch_strategies import batches as any_batches
+from support.clickhouse_server import OPTIONS
+from support.clickhouse_server import server as any_server
 from support.stored import items, stored
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreError, StoreRefusedData
 
 _TOPICS = {"metrics": METRICS_TOPIC, "log_records": LOGS_TOPIC, "spans": TRACES_TOPIC}
 _NUMBERS = itertools.count(1)
 
 
-def embedded(directory: Path) -> ClickHouseStore:
-    store = ClickHouseStore.embedded(directory, StoreOptions(fsync=False))  # the suite is about meaning, not about power cuts
-    store.apply_schema()
-    return store
+@contextmanager
+def embedded(directory: Path) -> Iterator[Store]:
+    with closing(ClickHouseStore.embedded(directory, OPTIONS)) as store:
+        store.apply_schema()
+        yield store
 
 
-IMPLEMENTATIONS = [pytest.param(embedded, id="embedded")]
+@contextmanager
+def server(directory: Path) -> Iterator[Store]:
+    with any_server(directory) as there, closing(there.store()) as store:
+        store.apply_schema()
+        yield store
+
+
+IMPLEMENTATIONS = [pytest.param(embedded, id="embedded"), pytest.param(server, id="server")]
 
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for the whole suite, since opening one takes a second: each test has batches and tenants of its own."""
-    open_store: Callable[[Path], ClickHouseStore] = request.param
-    opened = open_store(tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.close()
+    opened: Callable[[Path], AbstractContextManager[Store]] = request.param
+    with opened(tmp_path_factory.mktemp("store")) as open_store:
+        yield open_store
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Appends to a local log until it is killed, and prints what was acknowledged: `python -m support.appender DIRECTORY`.
+"""Appends to a broker until it is killed, and prints what was acknowledged:
+`python -m support.appender local DIRECTORY` or `python -m support.appender kafka BOOTSTRAP GROUP TOPIC TOPIC TOPIC`.
 
 Several tasks append at once. Each append is one message for every topic, with the same name, which is printed (a line each)
 after the append has returned.
@@ -9,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from support.brokers import LocalBroker
+import structlog
+from support.brokers import BrokerUnderTest, KafkaBroker, LocalBroker
 
 from collector.broker.contract import Message
 
@@ -22,9 +24,8 @@ def payload(name: str) -> bytes:
     return f"{name} ".encode() + name.encode() * (size * 20 if size % 10 == 0 else size % 50)
 
 
-async def main(directory: Path) -> None:
-    broker = LocalBroker(directory)
-    async with broker.open() as (producer, _):
+async def main(broker: BrokerUnderTest) -> None:
+    async with broker.producing() as producer:
 
         async def append(task: int) -> None:
             count = 0
@@ -38,4 +39,9 @@ async def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    # Standard output is for what was acknowledged.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    kind, *arguments = sys.argv[1:]
+    asyncio.run(
+        main(LocalBroker(Path(arguments[0])) if kind == "local" else KafkaBroker(arguments[0], arguments[2:], arguments[1]))
+    )

@@ -3,14 +3,16 @@
 One more broker is one more class here, and one more name in BROKERS.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
+from support.kafka import shared_bootstrap, unique
 from support.processes import command
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Consumer, Producer
+from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
 from collector.broker.local import LocalLog, LocalLogLimits
 
 MIB = 1024 * 1024
@@ -30,8 +32,15 @@ class BrokerUnderTest(Protocol):
     def topics(self) -> Sequence[str]:
         """Three, of one partition each, empty at first; the consumer polls them."""
 
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Tests of the suite that it can't pass, by name, and why."""
+
     def open(self, bytes_max: int = ...) -> AbstractAsyncContextManager[Broker]:
         """`bytes_max`: what it holds before it is full."""
+
+    def producing(self) -> AbstractAsyncContextManager[Producer]:
+        """One side only: nobody notices when it is killed."""
 
     def appender(self) -> list[str]:
         """A command that appends to it as tests/support/appender.py does."""
@@ -52,6 +61,7 @@ class LocalBroker:
     """The local log in a directory."""
 
     topics = TOPICS
+    lacks: Mapping[str, str] = {}
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -61,8 +71,55 @@ class LocalBroker:
         async with await LocalLog.open(self.directory, limits(bytes_max=bytes_max), self.topics) as log:
             yield Broker(log, log)
 
+    @asynccontextmanager
+    async def producing(self) -> AsyncIterator[Producer]:
+        async with self.open() as (producer, _):
+            yield producer
+
     def appender(self) -> list[str]:
-        return command("support.appender", self.directory)
+        return command("support.appender", "local", self.directory)
+
+
+class KafkaBroker:
+    """Topics and a consumer group of its own, on a broker that others share.
+
+    One broker leads all topics here, so all messages of an append travel in one request: a process that is killed leaves all of
+    them or none. With more brokers that is not so (KafkaProducer.append says it).
+    """
+
+    lacks: Mapping[str, str] = {
+        "test_full_refuses_and_drops_nothing": "Kafka is never full: its retention deletes, whoever has read what"
+    }
+
+    def __init__(self, bootstrap: str, topics: Sequence[str], group: str) -> None:
+        self.topics = topics
+        self.options = kafka_options(bootstrap, group_id=group, topic_partitions=1)
+
+    @classmethod
+    def anew(cls, directory: Path) -> Self:
+        return cls(shared_bootstrap(), [unique(topic) for topic in TOPICS], unique("writer"))
+
+    @asynccontextmanager
+    async def open(self, bytes_max: int = 0) -> AsyncIterator[Broker]:
+        async with (
+            self.producing() as producer,
+            await KafkaConsumer.open(self.options, self.topics) as consumer,
+        ):
+            yield Broker(producer, consumer)
+
+    @asynccontextmanager
+    async def producing(self) -> AsyncIterator[Producer]:
+        async with await KafkaProducer.open(self.options, self.topics) as producer:
+            yield producer
+
+    def appender(self) -> list[str]:
+        return command("support.appender", "kafka", *self.options.bootstrap, self.options.group_id, *self.topics)
+
+
+def kafka_options(bootstrap: str, **changes: Any) -> KafkaOptions:
+    """For tests: what is lost is found out soon."""
+    given = {"append_timeout_s": 10.0, "request_timeout_s": 5.0, "session_timeout_s": 2.0, **changes}
+    return KafkaOptions(bootstrap=bootstrap.split(","), **given)
 
 
 def limits(**changes: float) -> LocalLogLimits:
@@ -70,4 +127,4 @@ def limits(**changes: float) -> LocalLogLimits:
     return LocalLogLimits(**{**vars(LIMITS), **changes})
 
 
-BROKERS: dict[str, Callable[[Path], BrokerUnderTest]] = {"local": LocalBroker}
+BROKERS: dict[str, Callable[[Path], BrokerUnderTest]] = {"local": LocalBroker, "kafka": KafkaBroker.anew}

@@ -44,31 +44,31 @@ def run(*arguments: str | Path, **settings: object) -> subprocess.CompletedProce
     )
 
 
-class Program:
-    """`serve` on one data directory; may be started again, on the same ports, after it has ended."""
+class Command:
+    """One of the long-running commands; may be started again after it has ended."""
 
-    def __init__(self, data_dir: Path, **settings: object) -> None:
-        """`settings` by variable, without the prefix: local_log__bytes_max=1000."""
+    # Begins the last line that it prints when it is ready.
+    ready = "curl "
+
+    def __init__(self, place: Path, **settings: object) -> None:
+        """`place`: beside it are its log and its working directory. `settings` by variable, without the prefix."""
         self.command = [sys.executable, "-m", "collector"]
-        self.data_dir = data_dir
         self.settings = settings
-        self.http_port = self.otlp_http_port = self.grpc_port = 0
         self.printed = ""
-        self.log_path = data_dir.parent / f"{data_dir.name}.log"
-        self.working_dir = data_dir.parent / "elsewhere"
+        self.log_path = place.parent / f"{place.name}.log"
+        self.working_dir = place.parent / "elsewhere"
         self._process: subprocess.Popen[str] | None = None
+
+    def arguments(self) -> list[str]:
+        """After the command's own."""
+        raise NotImplementedError
 
     def launch(self) -> None:
         """Start it, and return at once."""
-        self.working_dir.mkdir(exist_ok=True)
+        self.working_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("a") as log:
             self._process = subprocess.Popen(
-                [
-                    *self.command,
-                    *("serve", "--data-dir", str(self.data_dir)),
-                    *("--http-port", str(self.http_port), "--otlp-http-port", str(self.otlp_http_port)),
-                    *("--grpc-port", str(self.grpc_port)),
-                ],
+                [*self.command, *self.arguments()],
                 env=environment(**self.settings),
                 cwd=self.working_dir,
                 stdout=subprocess.PIPE,
@@ -87,31 +87,24 @@ class Program:
         self.printed = ""
         for line in self._process.stdout:
             self.printed += line
-            if line.lstrip().startswith("curl "):
+            if line.lstrip().startswith(self.ready):
                 break
         else:
-            pytest.fail(f"serve ended with {self._process.wait()} before it was ready; it said:\n{self.printed}\n{self.log()}")
+            pytest.fail(f"it ended with {self._process.wait()} before it was ready; it said:\n{self.printed}\n{self.log()}")
         watchdog.cancel()
-        http, otlp = re.findall(r"http://127\.0\.0\.1:(\d+)", self.printed)[:2]
-        grpc = re.search(r"gRPC\s+127\.0\.0\.1:(\d+)", self.printed)
-        assert grpc is not None, self.printed
-        self.http_port, self.otlp_http_port, self.grpc_port = int(http), int(otlp), int(grpc[1])
+        self.take_addresses()
 
-    @property
-    def http(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def otlp_http(self) -> str:
-        return f"http://127.0.0.1:{self.otlp_http_port}"
-
-    @property
-    def grpc(self) -> str:
-        return f"127.0.0.1:{self.grpc_port}"
+    def take_addresses(self) -> None:
+        """Where it listens, from what it printed."""
 
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def children(self) -> list[int]:
+        """The processes that it started, by their ids."""
+        pid = self.pid()
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def log(self) -> str:
         """What it has written to standard error, over all its lives."""
@@ -143,6 +136,79 @@ class Program:
             self._process.kill()
         if self._process is not None:
             self.wait()
+
+
+class Receiver(Command):
+    """A command with the receivers' three ports; started again, it has the same ones."""
+
+    def __init__(self, place: Path, **settings: object) -> None:
+        super().__init__(place, **settings)
+        self.http_port = self.otlp_http_port = self.grpc_port = 0
+
+    def ports(self) -> list[str]:
+        return [
+            *("--http-port", str(self.http_port), "--otlp-http-port", str(self.otlp_http_port)),
+            *("--grpc-port", str(self.grpc_port)),
+        ]
+
+    def take_addresses(self) -> None:
+        http, otlp = re.findall(r"http://127\.0\.0\.1:(\d+)", self.printed)[:2]
+        grpc = re.search(r"gRPC\s+127\.0\.0\.1:(\d+)", self.printed)
+        assert grpc is not None, self.printed
+        self.http_port, self.otlp_http_port, self.grpc_port = int(http), int(otlp), int(grpc[1])
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def otlp_http(self) -> str:
+        return f"http://127.0.0.1:{self.otlp_http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+
+class Gateway(Receiver):
+    """`gateway`, as several processes where gateway__workers says so."""
+
+    def arguments(self) -> list[str]:
+        return ["gateway", *self.ports()]
+
+
+class WriterCommand(Command):
+    """`writer`."""
+
+    ready = "ClickHouse "
+
+    def __init__(self, place: Path, **settings: object) -> None:
+        super().__init__(place, **settings)
+        self.port = 0
+
+    def arguments(self) -> list[str]:
+        return ["writer", "--port", str(self.port)]
+
+    def take_addresses(self) -> None:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/healthz", self.printed)
+        assert found is not None, self.printed
+        self.port = int(found[1])
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Program(Receiver):
+    """`serve` on one data directory."""
+
+    def __init__(self, data_dir: Path, **settings: object) -> None:
+        """`settings` by variable, without the prefix: local_log__bytes_max=1000."""
+        super().__init__(data_dir, **settings)
+        self.data_dir = data_dir
+
+    def arguments(self) -> list[str]:
+        return ["serve", "--data-dir", str(self.data_dir), *self.ports()]
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows, by the query command. 64-bit integers are numbers."""

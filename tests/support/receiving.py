@@ -22,8 +22,9 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline, Tenant
 from collector.produce import InFlight, Produce
 from collector.receive.grpc import GrpcServer
+from collector.receive.health import Health
 from collector.receive.http import HttpApplication, Route
-from collector.receive.native import PAGE_PATHS, Health, pages
+from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer, http_server
 from collector.validate import Limits

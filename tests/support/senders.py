@@ -26,12 +26,16 @@ COUNTS_SQL: Final = (
 class Senders:
     """Threads with a connection each; every other one speaks OTLP, the rest the native API. Use as a context."""
 
-    def __init__(self, port: int, threads: int = 16, records_per_request: int = 5) -> None:
+    def __init__(
+        self, port: int, threads: int = 16, records_per_request: int = 5, *, refused_may_be_stored: bool = False
+    ) -> None:
+        """`refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows."""
         self.acknowledged: set[int] = set()
         self.in_doubt: set[int] = set()
         self.refused: dict[int, int] = {}  # requests, by status
         self._port = port
         self._records = records_per_request
+        self._refused_may_be_stored = refused_may_be_stored
         self._numbers: Iterator[int] = itertools.count()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -86,6 +90,8 @@ class Senders:
                 self.acknowledged.update(numbers)
             else:
                 self.refused[status] = self.refused.get(status, 0) + 1
+                if self._refused_may_be_stored:
+                    self.in_doubt.update(numbers)
         return True
 
     def check(self, counts: dict[int, int]) -> None:

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.receiving import Receivers, receivers
 
 from adapters.errors import REASONS
-from collector.receive.native import PAGE_PATHS, Health
+from collector.receive.health import Health
+from collector.receive.native import PAGE_PATHS
 
 
 @asynccontextmanager

@@ -1,9 +1,14 @@
 """A store gets to the newest schema from wherever it was left, and never past what the program knows."""
 
+import re
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError
-from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, schema_sql
+from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, on_cluster, schema_sql
 
 
 class Crash(Exception):
@@ -15,17 +20,22 @@ class Database:
 
     def __init__(self) -> None:
         self.version = 0
+        self.exists = False
         self.ran: list[str] = []
         self.crash_at = -1
 
     def command(self, sql: str) -> None:
         if len(self.ran) == self.crash_at:
             raise Crash
-        self.ran.append(sql.strip())
+        self.ran.append(sql)
+        self.exists = True
         if sql.startswith("INSERT INTO schema_migrations"):
             self.version = int(sql.split("(")[2].split(",", maxsplit=1)[0])
 
-    def select(self, _sql: str) -> str:
+    def select(self, sql: str) -> str:
+        if sql.startswith("EXISTS"):
+            return f"{self.exists:d}\n"
+        assert self.exists
         return f"{self.version}\n"
 
 
@@ -44,10 +54,12 @@ def test_empty() -> None:
 
 
 def test_newest() -> None:
-    """Nothing is applied twice."""
+    """Nothing is applied twice, and nothing run that could change anything."""
     database = Database()
     migrate(database.command, database.select, KNOWN)
+    database.ran.clear()
     assert migrate(database.command, database.select, KNOWN) == []
+    assert database.ran == []
 
 
 @pytest.mark.parametrize("crash_at", range(6))
@@ -66,10 +78,10 @@ def test_crash(crash_at: int) -> None:
 def test_too_new() -> None:
     """A store of a newer program is left alone."""
     database = Database()
-    database.version = 3
+    database.version, database.exists = 3, True
     with pytest.raises(SchemaTooNew, match="version 3, this program knows up to 2"):
         migrate(database.command, database.select, KNOWN)
-    assert len(database.ran) == 1
+    assert database.ran == []
 
 
 def test_files() -> None:
@@ -89,3 +101,85 @@ def test_show() -> None:
 
 def test_is_a_store_error() -> None:
     assert issubclass(SchemaTooNew, StoreError)
+
+
+# On a cluster.
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
+    """ClickHouse's own parser; there is no cluster in it."""
+    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("engine"))) as store:
+        yield store
+
+
+def canonical(engine: ClickHouseStore, sql: str) -> str:
+    """As ClickHouse itself writes it, in one line. Raises StoreError where it can't be parsed."""
+    quoted = sql.replace("\\", "\\\\").replace("'", "\\'")
+    return engine.query(f"SELECT formatQuerySingleLine('{quoted}')", "TSVRaw").decode()
+
+
+STATEMENTS = [statement for migration in migrations() for statement in migration.statements()]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda statement: statement.splitlines()[0][:60])
+def test_on_cluster(engine: ClickHouseStore, statement: str) -> None:
+    """Each statement of the files parses for a cluster too; what keeps rows is replicated, remembers tokens for a week, and is
+    otherwise the same."""
+    plain, clustered = canonical(engine, statement), canonical(engine, on_cluster(statement, "main"))
+    assert " ON CLUSTER main " in clustered
+    assert "non_replicated" not in clustered
+    back = clustered.replace(" ON CLUSTER main", "")
+    if "MergeTree" in plain:
+        replica = "ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')"
+        window = "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800"
+        assert back.count(replica) == back.count(window) == 1
+        back = back.replace(replica, "MergeTree").replace(window, "non_replicated_deduplication_window = 10000")
+    assert back == plain
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("ALTER TABLE a MODIFY SETTING b = 1", "ALTER TABLE a ON CLUSTER 'c' MODIFY SETTING b = 1"),
+        ("ALTER TABLE a ADD COLUMN IF NOT EXISTS b Int8", "ALTER TABLE a ON CLUSTER 'c' ADD COLUMN IF NOT EXISTS b Int8"),
+        ("DROP VIEW IF EXISTS a", "DROP VIEW IF EXISTS a ON CLUSTER 'c'"),
+        ("CREATE DATABASE IF NOT EXISTS `a b`", "CREATE DATABASE IF NOT EXISTS `a b` ON CLUSTER 'c'"),
+        (
+            "CREATE TABLE IF NOT EXISTS a (b Int8)\nENGINE = ReplacingMergeTree(b)\nORDER BY b",
+            "CREATE TABLE IF NOT EXISTS a ON CLUSTER 'c' (b Int8)\nENGINE = ReplicatedReplacingMergeTree("
+            "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}', b)\nORDER BY b",
+        ),
+    ],
+)
+def test_other_statements_on_a_cluster(engine: ClickHouseStore, statement: str, expected: str) -> None:
+    """What a later file may say."""
+    assert on_cluster(statement, "c") == expected
+    assert canonical(engine, expected)
+    assert on_cluster(statement, "") == statement
+
+
+def test_a_cluster_of_any_name(engine: ClickHouseStore) -> None:
+    assert canonical(engine, on_cluster("DROP TABLE IF EXISTS a", "it's \\ `odd`"))
+
+
+def test_unknown_statement_on_a_cluster() -> None:
+    """One that would be run on a single server of the cluster is refused instead."""
+    with pytest.raises(StoreError, match="RENAME TABLE a TO b"):
+        on_cluster("RENAME TABLE a TO b", "main")
+
+
+def test_migrate_a_cluster() -> None:
+    """Every statement is for the whole cluster, but for the record of what was applied: its table is replicated."""
+    database = Database()
+    migrate(database.command, database.select, migrations(), "main")
+    once = [sql for sql in database.ran if "ON CLUSTER 'main'" not in sql]
+    assert [sql.split(" (")[0] for sql in once] == ["INSERT INTO schema_migrations"] * len(migrations())
+    assert "ReplicatedMergeTree" in database.ran[0]
+
+
+def test_show_a_cluster() -> None:
+    """`schema show` has what would be applied."""
+    shown = schema_sql("main")
+    assert all(f"{on_cluster(statement, 'main')};" in shown for statement in STATEMENTS)
+    assert re.search(r"ENGINE = MergeTree", shown) is None

@@ -1,0 +1,120 @@
+"""How Kafka is reached: the options, and what says why it can't be.
+
+The law: no message and no log line has a secret in it.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaError
+
+from collector.broker.contract import BrokerDown
+
+T = TypeVar("T")
+
+# Its debug lines show requests, and SASL/PLAIN's has the password. Its errors come several times a second while a broker is
+# away; what they say is said by us, once.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class KafkaUnusable(Exception):
+    """Kafka can't be used as it is; the message says why, and what to do."""
+
+
+class KafkaAway(KafkaUnusable):
+    """It can't be reached, or does not let us in: that may pass by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KafkaOptions:
+    """As the settings [kafka] have them."""
+
+    bootstrap: Sequence[str]  # host:port of some brokers
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca_file: Path | None = None  # None: the system's
+    cert_file: Path | None = None  # ours, for mutual TLS
+    key_file: Path | None = None  # None: it is in cert_file
+    client_id: str = "infrasage-collector"
+    group_id: str = "infrasage-writer"
+    create_topics: bool = True
+    topic_partitions: int = 6  # of topics that are created
+    topic_replication: int = 0  # of topics that are created; 0: as many as there are brokers, at most 3
+    message_bytes_max: int = 512 * 1024  # the largest payload; topics must take it
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    linger_ms: float = 0.0  # how long a batch that is not full waits for more
+    waiting_bytes_max: int = 64 * 1024 * 1024  # not yet acknowledged; past it: BrokerDown
+    append_timeout_s: float = 2.0
+    request_timeout_s: float = 10.0
+    start_timeout_s: float = 30.0  # how long `open` tries to reach Kafka
+    session_timeout_s: float = 10.0  # a writer that was not heard of for so long loses its partitions
+
+
+def connection(options: KafkaOptions) -> dict[str, Any]:
+    """What every aiokafka client takes, but for the servers. Raises KafkaUnusable."""
+    return {
+        "client_id": options.client_id,
+        "request_timeout_ms": int(options.request_timeout_s * 1000),
+        "security_protocol": options.security,
+        "ssl_context": _ssl_context(options) if options.security.endswith("SSL") else None,
+        "sasl_mechanism": options.sasl_mechanism,
+        "sasl_plain_username": options.username,
+        "sasl_plain_password": options.password,
+    }
+
+
+def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file)
+        if options.cert_file is not None:
+            # A password, so that an encrypted key is an error: else OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(options.cert_file, options.key_file, password="")
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(file) for file in (options.ca_file, options.cert_file, options.key_file) if file)
+        raise KafkaUnusable(f"cannot use the certificates for Kafka ({files}): {error}") from error
+    return context
+
+
+async def _reason(options: KafkaOptions) -> str:
+    """Why none of the brokers can be reached, each asked once more."""
+    reasons: list[str] = []
+    for server in options.bootstrap:
+        host, _, port = server.rpartition(":")
+        try:
+            made = await create_conn(host.strip("[]"), int(port), **connection(options))
+        except (KafkaError, OSError, TimeoutError, ValueError) as error:
+            reasons.append(f"{server}: {text(error)}")
+        else:
+            made.close()
+            return f"{server} answers, but the cluster is not ready"
+    return "; ".join(reasons)
+
+
+def text(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+async def until_started(options: KafkaOptions, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Try for as long as a start may take, at least once. Raises KafkaUnusable, KafkaAway."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + options.start_timeout_s
+    while True:
+        try:
+            # To join a group may take until a member that has died is given up.
+            async with asyncio.timeout(options.request_timeout_s + options.session_timeout_s):
+                return await attempt()
+        except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
+            if loop.time() >= deadline:
+                reason = text(error) if isinstance(error, BrokerDown) else await _reason(options)
+                raise KafkaAway(f"cannot use Kafka at {', '.join(options.bootstrap)}: {reason}") from error
+            await asyncio.sleep(0.2)

@@ -1,0 +1,382 @@
+"""Reading from Kafka, range by range.
+
+aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request. Its consumer would
+commit under whatever generation it has by the time it sends, which need not be the one in which the range was read, and would
+fetch ahead of what is asked for. Here a poll asks where the partitions end, takes the next in turn, and reads it from its
+committed offset. Nothing is kept between polls.
+
+An intent is the metadata of the committed offset: the end of the range, in decimal.
+"""
+
+import asyncio
+import math
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, for_code
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.record.memory_records import MemoryRecords
+
+from collector.broker.contract import BrokerDown, Partition, Position, Range
+from collector.broker.kafka.connection import KafkaOptions, text, until_started
+from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
+from collector.broker.kafka.topics import ready_topics
+
+# One answer to a fetch. The broker sends a whole batch even where it is larger.
+_FETCH_BYTES: Final = 8 * 1024 * 1024
+# How long the broker may hold a request that waits for something to arrive; the longest that `poll` notices nothing else.
+_ARRIVAL_WAIT_MS: Final = 500
+# Such a request holds up its connection, so it has one of its own. Any value that aiokafka does not use.
+_ARRIVALS: Final = 100
+_EARLIEST: Final = -2
+_LATEST: Final = -1
+
+
+class KafkaConsumer:
+    """Consumer (collector.broker.contract) over Kafka. Belongs to the event loop that opened it."""
+
+    def __init__(self, options: KafkaOptions, topics: Collection[str], member: Member) -> None:
+        """Use `open`."""
+        self.failure: str | None = None
+        """Why Kafka could not be read at the last attempt; None: it could."""
+        self._options: Final = options
+        self._topics: Final = topics
+        self._logger: Final = structlog.get_logger(__name__)
+        self._loop: Final = asyncio.get_running_loop()
+        self._member = member
+        self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
+        self._reading: Final = asyncio.Lock()
+        self._closed: Final = asyncio.Event()
+        self._settled = self._loop.time()  # when it was last known what is ours
+
+    @classmethod
+    async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
+        """Join the group and return when partitions are assigned (possibly none). The topics are checked, or created.
+        Raises KafkaUnusable."""
+        await ready_topics(options, topics)
+
+        async def attempt() -> Self:
+            member = Member(options, topics)
+            consumer = cls(options, topics, member)
+            try:
+                await member.start()
+                while (await consumer._owned(math.inf)) is None:
+                    pass
+            except BaseException:
+                await member.close()
+                raise
+            return consumer
+
+        return await until_started(options, attempt)
+
+    async def close(self) -> None:
+        """Leave the group. A poll under way ends (BrokerDown)."""
+        self._closed.set()
+        await self._member.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        deadline = self._loop.time() + wait_s
+        while True:
+            ends: dict[Partition, int] = {}
+            with self._guarded("read from Kafka"):
+                owned = await self._owned(deadline)
+                if owned is not None:
+                    ownership, heads = owned
+                    async with asyncio.timeout(self._options.request_timeout_s):
+                        ends = await self._offsets(ownership.partitions, _LATEST, skip_leaderless=True)
+                    messages = await self._next(ownership, heads, ends, bytes_max)
+                    if messages is not None:
+                        return messages
+                left_s = deadline - self._loop.time()
+                if left_s <= 0:
+                    return None
+                await self._arrival(ends, min(left_s, _ARRIVAL_WAIT_MS / 1000))
+
+    async def intend(self, messages: Range) -> None:
+        ownership, heads = self._held(messages)
+        head = heads[messages.partition]
+        if not ownership.active or messages.start != head.committed or head.intent not in (None, messages.end):
+            raise BrokerDown(f"cannot intend {_name(messages)}: the partition stands at {head}, or is being taken away")
+        await self._commit(ownership, messages.partition, Head(messages.start, messages.end))
+
+    async def commit(self, messages: Range) -> None:
+        """As the contract has it. Kafka keeps the messages: its retention deletes them."""
+        ownership, heads = self._held(messages)
+        head = heads[messages.partition]
+        if messages.end <= head.committed:
+            return
+        if messages.start != head.committed or messages.end != head.intent:
+            raise BrokerDown(f"cannot commit {_name(messages)}: the partition stands at {head}")
+        await self._commit(ownership, messages.partition, Head(messages.end, None))
+
+    async def positions(self) -> dict[Partition, Position]:
+        with self._guarded("ask Kafka for positions"):
+            owned = await self._owned(self._loop.time() + self._options.request_timeout_s)
+            if owned is None:
+                raise BrokerDown("cannot ask Kafka for positions: the consumer group is being rebalanced")
+            ownership, heads = owned
+            async with asyncio.timeout(self._options.request_timeout_s):
+                ends = await self._offsets(ownership.partitions, _LATEST)
+            return {partition: Position(head.committed, ends[partition]) for partition, head in heads.items()}
+
+    async def lag(self) -> dict[Partition, int]:
+        """As the contract has it; Kafka's own markers among the messages count too."""
+        return {partition: position.end - position.committed for partition, position in (await self.positions()).items()}
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        if self._closed.is_set():
+            raise BrokerDown(f"cannot {what}: closed")
+        try:
+            yield
+        except BrokerDown as error:
+            self.failure = str(error)
+            raise
+        except (KafkaError, OSError, TimeoutError) as error:
+            self.failure = text(error)
+            if getattr(error, "invalid_metadata", False):
+                self._member.client.force_metadata_update()
+            raise BrokerDown(f"cannot {what}: {self.failure}") from error
+        self.failure = None
+
+    async def _owned(self, deadline: float) -> tuple[Ownership, dict[Partition, Head]] | None:
+        """What is ours, and where it stands; None: not settled in time. Raises KafkaError, OSError, BrokerDown."""
+        while True:
+            member = self._member
+            try:
+                member.check()
+            except KafkaError:
+                await self._replace(member)
+                raise
+            changed = member.changed
+            ownership = member.ownership
+            if ownership is not None and ownership.active:
+                if ownership.heads is None:
+                    async with self._reading:
+                        if ownership.heads is None:
+                            async with asyncio.timeout(self._options.request_timeout_s):
+                                ownership.heads = await self._read_heads(ownership)
+                            self._turns.clear()
+                            self._turns.extend(ownership.partitions)
+                if ownership is member.ownership and ownership.active:
+                    self._settled = self._loop.time()
+                    return ownership, ownership.heads
+                continue
+            try:
+                async with asyncio.timeout(min(1.0, max(0.0, deadline - self._loop.time()))):
+                    await changed.wait()
+            except TimeoutError:
+                if self._loop.time() - self._settled > self._options.request_timeout_s + self._options.session_timeout_s:
+                    raise BrokerDown("Kafka assigns no partitions: it is away, or the group is being rebalanced") from None
+                if self._loop.time() >= deadline or self._closed.is_set():
+                    return None
+
+    async def _replace(self, member: Member) -> None:
+        """A membership that came to an end by itself, by a new one."""
+        await member.close()
+        self._member = Member(self._options, self._topics)
+        await self._member.start()
+
+    async def _read_heads(self, ownership: Ownership) -> dict[Partition, Head]:
+        committed = await self._member.committed(ownership)
+        new = [partition for partition in ownership.partitions if partition not in committed]
+        heads = {partition: Head(offset, None) for partition, offset in (await self._offsets(new, _EARLIEST)).items()}
+        for partition, (offset, metadata) in committed.items():
+            intent = int(metadata) if metadata.isascii() and metadata.isdigit() else None
+            if metadata and intent is None:
+                self._logger.warning("not our commit: its metadata is ignored", **_labels(partition), metadata=metadata[:100])
+            heads[partition] = Head(offset, intent if intent is not None and intent > offset else None)
+        return heads
+
+    def _held(self, messages: Range) -> tuple[Ownership, dict[Partition, Head]]:
+        ownership = self._member.ownership
+        if self._closed.is_set() or ownership is None or ownership.heads is None or messages.partition not in ownership.heads:
+            raise BrokerDown(f"cannot commit {_name(messages)}: the partition is no longer ours")
+        return ownership, ownership.heads
+
+    async def _commit(self, ownership: Ownership, partition: Partition, head: Head) -> None:
+        settled = False
+        try:
+            with self._guarded(f"commit {partition.topic}/{partition.index} at {head}"):
+                async with asyncio.timeout(self._options.request_timeout_s):
+                    await self._member.commit(
+                        ownership, partition, head.committed, "" if head.intent is None else str(head.intent)
+                    )
+            settled = True
+        except Fenced as error:
+            settled = True
+            raise BrokerDown(f"cannot commit {partition.topic}/{partition.index}: no longer ours ({error})") from error
+        finally:
+            # Cancelled, too: whether it is committed, or will be, is not known, and is settled by a new generation.
+            if not settled:
+                self._member.rejoin(ownership)
+        assert ownership.heads is not None
+        ownership.heads[partition] = head
+
+    async def _next(
+        self, ownership: Ownership, heads: dict[Partition, Head], ends: Mapping[Partition, int], bytes_max: int
+    ) -> Range | None:
+        for _ in range(len(self._turns)):
+            partition = self._turns[0]
+            self._turns.rotate(-1)
+            head, end = heads.get(partition), ends.get(partition)
+            if head is None or end is None:
+                continue
+            if end < head.committed:
+                raise BrokerDown(
+                    f"cannot read {partition.topic}/{partition.index}: it ends at {end}, and {head.committed} is committed."
+                    " It was made anew, or Kafka has lost messages. Stop every writer, and then run:\n"
+                    f"  kafka-consumer-groups.sh --bootstrap-server {self._options.bootstrap[0]}"
+                    f" --group {self._options.group_id} --reset-offsets --to-earliest --execute"
+                    f" --topic {partition.topic}:{partition.index}"
+                )
+            if end == head.committed:
+                continue
+            messages = await self._read(partition, head, end, bytes_max)
+            if not ownership.active:
+                return None
+            if messages.payloads:
+                return messages
+            # Only markers of transactions, or what compaction has left: nothing to store.
+            await self._commit(ownership, partition, Head(messages.end, None))
+        return None
+
+    async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int) -> Range:
+        """From what is committed on; exactly up to the intent where one stands, else up to `end` or as many as fit."""
+        in_doubt = head.intent is not None
+        goal = end if head.intent is None else head.intent
+        start = offset = head.committed
+        payloads: list[bytes] = []
+        size = 0
+        while offset < goal and (in_doubt or size < bytes_max):
+            room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
+            async with asyncio.timeout(self._options.request_timeout_s):
+                records = await self._fetch(partition, offset, room)
+            if records is None:
+                start = offset = await self._skip_deleted(partition, offset)
+                continue
+            before = offset
+            while offset < goal and records.has_next():
+                batch = records.next_batch()
+                if not batch.validate_crc():
+                    raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: wrong checksum")
+                for record in () if batch.is_control_batch else batch:
+                    if offset <= record.offset < goal:
+                        payload = record.value or b""
+                        if payloads and not in_doubt and size + len(payload) > bytes_max:
+                            return Range(partition, start, offset, payloads)
+                        payloads.append(payload)
+                        size += len(payload)
+                        offset = record.offset + 1
+                offset = max(offset, min(batch.next_offset, goal))
+            if offset == before:
+                raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka sent nothing")
+        return Range(partition, start, max(offset, goal) if in_doubt else offset, payloads, in_doubt)
+
+    async def _skip_deleted(self, partition: Partition, offset: int) -> int:
+        async with asyncio.timeout(self._options.request_timeout_s):
+            earliest = (await self._offsets([partition], _EARLIEST))[partition]
+        if earliest <= offset:
+            raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka says it has none such")
+        self._logger.error(
+            "Kafka deleted messages before they were stored: its retention is shorter than the writer was away",
+            **_labels(partition),
+            messages=earliest - offset,
+            first_offset=offset,
+        )
+        ownership = self._member.ownership
+        if ownership is not None and ownership.heads is not None and partition in ownership.heads:
+            intent = ownership.heads[partition].intent
+            ownership.heads[partition] = Head(earliest, intent if intent is not None and intent > earliest else None)
+        raise BrokerDown(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
+
+    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> Any | None:
+        """Records from there on; None where the offset is out of Kafka's range."""
+        request = FetchRequest(0, 1, bytes_max, 0, [(partition.topic, [(partition.index, offset, bytes_max)])])
+        answer = await self._member.client.send(self._leader(partition), request)
+        _, code, *_, records = answer.topics[0][1][0]
+        error = for_code(code)
+        if error is OffsetOutOfRangeError:
+            return None
+        if error is not NoError:
+            raise error
+        return MemoryRecords(records)
+
+    async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
+        """Return when there is more than up to `ends`, when partitions come or go, or when the time is up."""
+        member = self._member
+        waiting = [asyncio.ensure_future(member.changed.wait()), asyncio.ensure_future(self._closed.wait())]
+        for node, topics in self._by_leader(ends).items():
+            asked = [(topic, [(index, ends[Partition(topic, index)], 1) for index in indexes]) for topic, indexes in topics]
+            request = FetchRequest(int(wait_s * 1000), 1, 1, 0, asked)
+            waiting.append(asyncio.ensure_future(member.client.send(node, request, group=_ARRIVALS)))
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=wait_s + 0.1, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _offsets(self, partitions: Iterable[Partition], time: int, skip_leaderless: bool = False) -> dict[Partition, int]:
+        """The first offset there is (_EARLIEST), or the next one there will be (_LATEST)."""
+
+        async def ask(node: int, topics: list[tuple[str, list[int]]]) -> dict[Partition, int]:
+            asked = [(topic, [(index, time) for index in indexes]) for topic, indexes in topics]
+            answer = await self._member.client.send(node, OffsetRequest(-1, 0, asked))
+            found: dict[Partition, int] = {}
+            for topic, answered in answer.topics:
+                for index, code, _, offset in answered:
+                    if for_code(code) is not NoError:
+                        raise for_code(code)
+                    found[Partition(topic, index)] = offset
+            return found
+
+        wanted = list(partitions)
+        if skip_leaderless:
+            led = [partition for partition in wanted if self._leader_or_none(partition) is not None]
+            wanted = led or wanted
+        found: dict[Partition, int] = {}
+        for each in await asyncio.gather(*(ask(node, topics) for node, topics in self._by_leader(wanted).items())):
+            found |= each
+        return found
+
+    def _by_leader(self, partitions: Iterable[Partition]) -> dict[int, list[tuple[str, list[int]]]]:
+        by_leader: defaultdict[int, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for partition in partitions:
+            by_leader[self._leader(partition)][partition.topic].append(partition.index)
+        return {node: list(topics.items()) for node, topics in by_leader.items()}
+
+    def _leader(self, partition: Partition) -> int:
+        leader = self._leader_or_none(partition)
+        if leader is None:
+            self._member.client.force_metadata_update()
+            raise BrokerDown(f"{partition.topic}/{partition.index} has no leader now")
+        return leader
+
+    def _leader_or_none(self, partition: Partition) -> int | None:
+        leader: int | None = self._member.client.cluster.leader_for_partition(TopicPartition(partition.topic, partition.index))
+        return None if leader is None or leader < 0 else leader
+
+
+def _name(messages: Range) -> str:
+    return f"{messages.partition.topic}/{messages.partition.index} {messages.start} to {messages.end}"
+
+
+def _labels(partition: Partition) -> dict[str, object]:
+    return {"topic": partition.topic, "partition": partition.index}

@@ -1,0 +1,143 @@
+"""Membership of the consumer group: which partitions are ours, in which generation, and commits in that very generation.
+
+The law: a commit is sent under the generation in which its partition was read, whatever the present one is, so Kafka refuses
+whoever has lost it. Where it is not known whether Kafka has committed, the group is left and joined anew: a request that is
+still under way somewhere is then of an old generation, and can change nothing any more.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import (
+    IllegalGenerationError,
+    KafkaError,
+    NoError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+from collector.broker.contract import Partition
+from collector.broker.kafka.connection import KafkaOptions, connection
+
+
+class Head(NamedTuple):
+    """Where a partition stands in the group."""
+
+    committed: int
+    intent: int | None  # the end of the range that is about to be written, which starts at `committed`
+
+
+class Ownership:
+    """Partitions that are ours in one generation of the group."""
+
+    def __init__(self, generation: int, member_id: str, partitions: Iterable[Partition]) -> None:
+        self.generation: Final = generation
+        self.member_id: Final = member_id
+        self.partitions: Final = sorted(partitions, key=lambda partition: (partition.index, partition.topic))
+        self.heads: dict[Partition, Head] | None = None  # None: not read yet
+        self.active = True  # False: being taken away; what is in hand may still be committed, as long as Kafka lets us
+
+
+class Fenced(Exception):
+    """The group has moved on: nothing was committed."""
+
+
+class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """One membership of the group: its client, its coordinator, and what is ours in the generation at hand."""
+
+    def __init__(self, options: KafkaOptions, topics: Collection[str]) -> None:
+        self.ownership: Ownership | None = None
+        self.changed = asyncio.Event()  # set, and replaced, whenever `ownership` is
+        self.client: Final = AIOKafkaClient(bootstrap_servers=list(options.bootstrap), **connection(options))
+        self._options: Final = options
+        self._topics: Final = set(topics)
+        self._subscription: Final = SubscriptionState()
+        self._coordinator: Any = None
+
+    async def start(self) -> None:
+        """Raises KafkaError, OSError."""
+        await self.client.bootstrap()
+        await self.client.set_topics(self._topics)
+        self._subscription.subscribe(self._topics, listener=self)
+        self._coordinator = GroupCoordinator(
+            self.client,
+            self._subscription,
+            group_id=self._options.group_id,
+            enable_auto_commit=False,
+            session_timeout_ms=int(self._options.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._options.session_timeout_s * 1000 / 4),
+            rebalance_timeout_ms=int(self._options.session_timeout_s * 1000),
+            max_poll_interval_ms=2**31 - 1,  # it measures aiokafka's fetcher, which is not used
+        )
+
+    def on_partitions_revoked(self, _revoked: object) -> None:
+        if self.ownership is not None:
+            self.ownership.active = False
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        partitions = [Partition(each.topic, each.partition) for each in assigned]
+        self.ownership = Ownership(self._coordinator.generation, self._coordinator.member_id, partitions)
+        if self.ownership.generation < 0:
+            # Left meanwhile, and joining anew. Kafka takes a commit without a generation from anyone, where a group is empty.
+            self.ownership.active = False
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def check(self) -> None:
+        """Raises KafkaError where the membership came to an end by itself."""
+        self._coordinator.check_errors()
+
+    async def committed(self, ownership: Ownership) -> dict[Partition, tuple[int, str]]:
+        """Offset and metadata of those that have any. Sees every commit of the generations before `ownership`'s."""
+        asked = [TopicPartition(partition.topic, partition.index) for partition in ownership.partitions]
+        answered = await self._coordinator.fetch_committed_offsets(asked)
+        return {Partition(each.topic, each.partition): (value.offset, value.metadata or "") for each, value in answered.items()}
+
+    async def commit(self, ownership: Ownership, partition: Partition, offset: int, metadata: str) -> None:
+        """In the generation of `ownership`, whatever the present one is. Raises Fenced; KafkaError, OSError, TimeoutError:
+        then whether it was committed is not known."""
+        if ownership.generation < 0:
+            raise Fenced("no generation")
+        await self._coordinator.ensure_coordinator_known()
+        request = OffsetCommitRequest(
+            self._options.group_id,
+            ownership.generation,
+            ownership.member_id,
+            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+            [(partition.topic, [(partition.index, offset, metadata)])],
+        )
+        answer = await self.client.send(self._coordinator.coordinator_id, request, group=ConnectionGroup.COORDINATION)
+        error = for_code(answer.topics[0][1][0][1])
+        if error in (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
+            ownership.active = False
+            if ownership is self.ownership:
+                if error is RebalanceInProgressError:
+                    self._coordinator.request_rejoin()
+                else:
+                    self._coordinator.reset_generation()
+            raise Fenced(error.__name__)
+        if error is not NoError:
+            raise error
+
+    def rejoin(self, ownership: Ownership) -> None:
+        """Leave the group and join it anew: in the next generation no request of this one can be executed late."""
+        ownership.active = False
+        if self.ownership is ownership:
+            self.ownership = None
+            self._coordinator.maybe_leave_group()
+
+    async def close(self) -> None:
+        """Leave the group, so that the others need not wait."""
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(self._options.request_timeout_s):
+                if self._coordinator is not None:
+                    await self._coordinator.close()
+        await self.client.close()

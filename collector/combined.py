@@ -1,0 +1,56 @@
+"""Metrics of several processes as those of one.
+
+The law: a counter that was shown once never goes back, though the process that counted it dies: Prometheus would take the
+fall for a restart, and count everything again. So whoever gathers keeps what the dead have counted.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+# A sample's name, and its labels in their order.
+Key = tuple[str, tuple[tuple[str, str], ...]]
+
+_COUNTING: Final = frozenset({"counter", "histogram", "summary"})
+# What of several is not their sum: sizes and states that all share.
+_SMALLEST: Final = frozenset({"process_start_time_seconds", "process_max_fds", "infrasage_up"})
+_LARGEST: Final = frozenset({"python_info", "infrasage_dlq_depth"})
+
+
+class Family(NamedTuple):
+    """One metric with all of its samples, as the Prometheus library has it, free of its classes."""
+
+    name: str
+    help: str
+    type: str
+    samples: dict[Key, float]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it only ever grows."""
+        return self.type in _COUNTING
+
+
+# What one process shows.
+Snapshot = list[Family]
+
+
+def combine(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """One snapshot of all: counters, histograms and gauges added up, but for times (the earliest) and what all share."""
+    together: dict[str, Family] = {}
+    for snapshot in snapshots:
+        for family in snapshot:
+            samples = together.setdefault(family.name, family._replace(samples={})).samples
+            for key, value in family.samples.items():
+                samples[key] = _both(key[0], samples[key], value) if key in samples else value
+    return list(together.values())
+
+
+def _both(name: str, one: float, other: float) -> float:
+    if name in _SMALLEST or name.endswith("_created"):
+        return min(one, other)
+    return max(one, other) if name in _LARGEST else one + other
+
+
+def counted(snapshot: Snapshot) -> Snapshot:
+    """What of a process's metrics outlives it: what it has counted, not how it stood."""
+    return [family for family in snapshot if family.counts]

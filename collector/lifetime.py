@@ -1,0 +1,85 @@
+"""How a process of the collector ends: signals, and how much time they leave.
+
+The law: the first signal asks to stop, the second ends the process where it stands; and whatever hangs, it is over when the
+time to stop is. All that was acknowledged is in the broker by then, so the next start goes on from there.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+# How the time to stop is shared out: requests in flight may take up to the first, storing what is in the log up to the second.
+RECEIVERS_SHARE: Final = 0.6
+WRITER_SHARE: Final = 0.85
+
+log = structlog.get_logger(__name__)
+
+
+class Stopping:
+    """One for a process, in its event loop."""
+
+    def __init__(
+        self,
+        timeout_s: float,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        *,
+        twice_ends: bool = True,
+    ) -> None:
+        """`twice_ends`: whether a second signal ends the process."""
+        self._timeout_s: Final = timeout_s
+        self._twice_ends: Final = twice_ends
+        self._asked: Final = asyncio.Event()
+        self._deadline: float | None = None
+        for number in signals:
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._asked.is_set() and not self._twice_ends:
+            return
+        if self._asked.is_set():
+            log.warning("ended by a second signal", signal=number.name)
+            end_process(128 + number)
+        log.info("stopping", signal=number.name, timeout_s=self._timeout_s)
+        self.ask()
+
+    def ask(self) -> None:
+        """As the first signal does."""
+        self._asked.set()
+        self.left_s(1)
+
+    async def wait_or_end(self, *parts: asyncio.Task[None]) -> asyncio.Task[None] | None:
+        """Return when asked to stop: None; or when one of the parts has ended: that one."""
+        asked = asyncio.create_task(self._asked.wait())
+        done, _ = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        return next((part for part in parts if part in done), None) if not self._asked.is_set() else None
+
+    def left_s(self, share: float) -> float:
+        """Seconds until that share of the time to stop is used up. It runs from the first signal, or the first call, on."""
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._timeout_s
+            # A thread, since what is late may be the event loop itself.
+            watchdog = threading.Timer(self._timeout_s, self._too_late)
+            watchdog.daemon = True
+            watchdog.start()
+        return max(0.0, self._deadline - self._timeout_s * (1 - share) - now)
+
+    def _too_late(self) -> None:
+        log.error("could not stop in time, so it ends as it is; the next start goes on from the log", timeout_s=self._timeout_s)
+        end_process(1)
+
+
+def end_process(status: int) -> None:
+    """At once: no handler, no thread and no buffer can hold it up."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)

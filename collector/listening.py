@@ -1,0 +1,137 @@
+"""Where the collector listens, and what it says of it when it is ready.
+
+The law: a port that can't be had is told at once, by the setting's name, before anything is made or opened.
+"""
+
+import errno
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from collector.config import FLAGS, Settings
+from collector.errors import CannotRun
+from collector.version import VERSION
+
+RECORD: Final = (
+    '{"service_id": "demo", "metric_name": "cpu_usage_percent", "value": 87.3, "timestamp": "\'$(date -u +%FT%TZ)\'"}'
+)
+
+
+def ports(settings: Settings) -> dict[str, int]:
+    """Those of the receivers, by the names of their settings."""
+    return {"http.port": settings.http.port, "http.otlp_port": settings.http.otlp_port, "grpc.port": settings.grpc.port}
+
+
+def check_port(key: str, host: str, port: int) -> None:
+    """Try to listen there, so that what is wrong is known at once, and by its name. Raises CannotRun."""
+    _bound(key, host, port, share=False).close()
+
+
+class SharedPorts:
+    """The receivers' ports for several processes: held, though not listened on, from construction until `close`.
+
+    So port 0 is the same free port for all of them, and nobody else's in between. Raises CannotRun.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._sockets: Final[list[socket.socket]] = []
+        self._ports: Final[dict[str, int]] = {}
+        for key, port in ports(settings).items():
+            # First without sharing: another collector's processes would let us have it, and take half of what comes.
+            check_port(key, settings.host, port)
+            bound = _bound(key, settings.host, port, share=True)
+            self._sockets.append(bound)
+            self._ports[key] = bound.getsockname()[1]
+
+    def settings(self, settings: Settings) -> Settings:
+        """With the ports that are held."""
+        http = {"port": self._ports["http.port"], "otlp_port": self._ports["http.otlp_port"]}
+        return settings.model_copy(
+            update={
+                "http": settings.http.model_copy(update=http),
+                "grpc": settings.grpc.model_copy(update={"port": self._ports["grpc.port"]}),
+            }
+        )
+
+    def close(self) -> None:
+        for bound in self._sockets:
+            bound.close()
+
+
+def _bound(key: str, host: str, port: int, *, share: bool) -> socket.socket:
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(address[0], socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if share:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address[4])
+        except BaseException:
+            listener.close()
+            raise
+    except socket.gaierror as error:
+        raise CannotRun(f"cannot listen on {host}: {error.strerror}; --host names another address") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotRun(f"port {port} of {host} is in use by another program; {FLAGS[key]} names another") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise CannotRun(f"{host} is not an address of this machine; --host names another") from error
+        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; {FLAGS[key]} names another") from error
+    return listener
+
+
+def announcement(settings: Settings, http_port: int, otlp_port: int, grpc_port: int, *, stores: bool = True) -> str:
+    """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store."""
+    listening = url_host(settings.host)
+    # Where it listens on every address, this machine's own is one of them.
+    own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
+    lines = [
+        f"InfraSage collector {VERSION} is ready.",
+        f"  HTTP API        http://{listening}:{http_port}",
+        f"  OTLP over HTTP  http://{listening}:{otlp_port}",
+        f"  OTLP over gRPC  {listening}:{grpc_port}",
+        *_places(settings, stores=stores),
+        f"Try it, then ask for it with: {_ask_for_it(settings)}" if stores else "Try it:",
+        f"  curl http://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{RECORD}'",
+    ]
+    return "\n".join(lines)
+
+
+def writer_announcement(settings: Settings, port: int) -> str:
+    """What writer prints."""
+    lines = [
+        f"InfraSage writer {VERSION} is ready.",
+        f"  health          http://{url_host(settings.host)}:{port}/healthz",
+        f"  metrics         http://{url_host(settings.host)}:{port}/metrics",
+        *_places(settings, stores=True),
+    ]
+    return "\n".join(lines)
+
+
+def _places(settings: Settings, *, stores: bool) -> list[str]:
+    """Where what is received goes, a line for each place."""
+    lines = []
+    if settings.kafka.bootstrap:
+        lines.append(f"  Kafka           {settings.kafka.bootstrap}")
+    if stores and settings.clickhouse.url:
+        lines.append(f"  ClickHouse      {settings.clickhouse.url}")
+    if stores and not (settings.kafka.bootstrap and settings.clickhouse.url):
+        lines.append(f"  data            {settings.data_dir.resolve()}")
+    if not stores:
+        lines.append(f"  processes       {settings.gateway.workers}")
+    return lines
+
+
+def _ask_for_it(settings: Settings) -> str:
+    where = ["--clickhouse", settings.clickhouse.url] if settings.clickhouse.url else ["--data-dir", str(settings.data_dir)]
+    # As it was called: from .venv/bin it is not on the PATH.
+    program = sys.argv[0] if Path(sys.argv[0]).name == "infrasage-collector" else "infrasage-collector"
+    return shlex.join([program, "query", "SELECT * FROM telemetry", *where])
+
+
+def url_host(host: str) -> str:
+    """As it stands in a URL."""
+    return f"[{host}]" if ":" in host else host

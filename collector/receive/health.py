@@ -1,0 +1,68 @@
+"""What /healthz says, wherever it is asked; and the writer's two pages.
+
+The law: a page answers at once, from what is known.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from collector.metrics import Metrics
+
+# Said of a store that this process has nothing to do with.
+NOT_USED: Final = "not used"
+WRITER_PAGE_PATHS: Final = frozenset({"/healthz", "/metrics"})
+
+
+class Health(NamedTuple):
+    """How the two things stand that the collector rests on: "ok", or a word for what is the matter.
+
+    `kafka` is whatever broker there is, `clickhouse` whatever store; NOT_USED where there is none to speak of.
+    """
+
+    clickhouse: str
+    kafka: str
+
+
+class HealthAnswer(BaseModel):
+    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str = Field(examples=["1.2.0"])
+    uptime_seconds: int = Field(examples=[3601])
+    clickhouse: str = Field(
+        description="ok, or what is the matter with the store; a gateway has none: not used", examples=["ok"]
+    )
+    kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
+
+
+def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
+    """`receives`: telemetry comes in here, and can't without the broker. Who only writes waits for both, and needs no help."""
+    status: Literal["ok", "degraded", "unavailable"] = "ok"
+    if health.kafka != "ok":
+        status = "unavailable" if receives else "degraded"
+    elif health.clickhouse not in ("ok", NOT_USED):
+        status = "degraded"
+    answer = HealthAnswer(
+        status=status, version=version, uptime_seconds=int(uptime_s), clickhouse=health.clickhouse, kafka=health.kafka
+    )
+    return JSONResponse(answer.model_dump(), 503 if status == "unavailable" else 200)
+
+
+def writer_pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptime_s: Callable[[], float]) -> FastAPI:
+    """The application of the writer command: /healthz and /metrics, nothing else."""
+    app = FastAPI(title="InfraSage writer", version=version, openapi_url=None, redirect_slashes=False)
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return health_answer(health(), receives=False, version=version, uptime_s=uptime_s())
+
+    @app.get("/metrics")
+    async def show_metrics(request: Request) -> Response:
+        text, content_type = metrics.expose(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    return app

@@ -1,0 +1,119 @@
+"""How the broker and the store stand: asked of them once a second, shown in /healthz and /metrics.
+
+The law: /healthz never waits for either, and one that hangs does not keep the other from being seen.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from collector.broker.contract import BrokerError, Partition
+from collector.metrics import Metrics
+from collector.receive.health import NOT_USED, Health
+from collector.store.contract import StoreError
+
+_INTERVAL_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class WatchedBroker(Protocol):
+    """What is watched of a broker, whichever it is."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not take messages; None: it does, as far as is known."""
+
+    async def ping(self) -> None:
+        """Raises BrokerError; finds out when one that failed works again."""
+
+    async def lag(self) -> Mapping[Partition, int]:
+        """Messages not yet committed, of the partitions that are ours. Raises BrokerError."""
+
+
+class Standing:
+    """`run` in a task; `health` at any time."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        broker: WatchedBroker,
+        *,
+        is_full: Callable[[], bool] | None = None,
+        log_bytes: Callable[[], int] | None = None,
+        owns: Callable[[Collection[Partition]], None] | None = None,
+        ping_store: Callable[[], None] | None = None,
+        writer_state: Callable[[], str] | None = None,
+    ) -> None:
+        """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
+        StoreError; None: the store is in this process. `writer_state`: ok, or what is the matter with inserts; None: nothing is
+        written to the store here."""
+        self._metrics: Final = metrics
+        self._broker: Final = broker
+        self._is_full: Final = is_full
+        self._log_bytes: Final = log_bytes
+        self._owns: Final = owns
+        self._ping_store: Final = ping_store
+        self._writer_state: Final = writer_state
+        self._store_failure: str | None = None
+
+    def health(self) -> Health:
+        return Health(clickhouse=self._store(), kafka=self._kafka())
+
+    def _kafka(self) -> str:
+        if self._broker.failure is not None:
+            return "unavailable"
+        return "full" if self._is_full is not None and self._is_full() else "ok"
+
+    def _store(self) -> str:
+        if self._writer_state is None:
+            return NOT_USED
+        if self._store_failure is not None:
+            return "unavailable"
+        # A writer that can't read says nothing of the store.
+        return self._writer_state() if self._broker.failure is None else "ok"
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_broker())
+            if self._ping_store is not None:
+                group.create_task(self._watch_store(self._ping_store))
+
+    async def _watch_broker(self) -> None:
+        while True:
+            with contextlib.suppress(BrokerError):
+                await self._broker.ping()
+            if self._owns is not None:
+                await self._watch_lag(self._owns)
+            if self._log_bytes is not None:
+                self._metrics.log_bytes(self._log_bytes())
+            self._metrics.up("broker", self._kafka() == "ok")
+            if self._writer_state is not None:
+                self._metrics.up("store", self._store() == "ok")
+            await asyncio.sleep(_INTERVAL_S)
+
+    async def _watch_lag(self, owns: Callable[[Collection[Partition]], None]) -> None:
+        try:
+            lag = await self._broker.lag()
+        except BrokerError:
+            self._metrics.log_lag({})  # nobody knows: the last one known may be long past
+            return
+        self._metrics.log_lag(lag)
+        owns(lag)
+
+    async def _watch_store(self, ping: Callable[[], None]) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(ping)
+            except StoreError as error:
+                if self._store_failure is None:
+                    log.warning("the store does not answer", error=str(error))
+                self._store_failure = str(error)
+            else:
+                if self._store_failure is not None:
+                    log.info("the store answers again")
+                self._store_failure = None
+            await asyncio.sleep(_INTERVAL_S)

@@ -1,0 +1,175 @@
+"""How a ClickHouse server is reached: over HTTP or HTTPS, by clickhouse_connect.
+
+The law: an error says what can be changed: the URL, the user, the database, the certificates, the version; never the password.
+What may pass by itself is StoreUnavailable, what somebody has to change StoreMisconfigured.
+"""
+
+import logging
+import math
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+from clickhouse_connect.driver.httputil import get_pool_manager
+
+from collector.store.contract import StoreMisconfigured, StoreUnavailable
+from collector.store.migrations import LANDING_FORMAT
+
+# ClickHouse's names for what somebody has to change before it can work.
+_REFUSALS: Final = {
+    "AUTHENTICATION_FAILED": "user and password",
+    "REQUIRED_PASSWORD": "the password",
+    "WRONG_PASSWORD": "the password",
+    "UNKNOWN_USER": "the user",
+    "IP_ADDRESS_NOT_ALLOWED": "from where the user may connect",
+    "ACCESS_DENIED": "the user's grants (docs/store.md has a list)",
+    "DATABASE_ACCESS_DENIED": "the user's grants (docs/store.md has a list)",
+    "UNKNOWN_DATABASE": "the database",
+    "READONLY": "the user's profile: it must not be read-only",
+    "SETTING_CONSTRAINT_VIOLATION": "the constraints of the user's profile",
+    "CLUSTER_DOESNT_EXIST": "the cluster: system.clusters has their names",
+    "NO_ZOOKEEPER": "the server's configuration: a cluster needs ClickHouse Keeper",
+    "NO_ELEMENTS_IN_CONFIG": "the server's configuration: a cluster needs the macros shard and replica",
+}
+# It logs every failure of the network with its traceback; we say each once, in a line, where it is tried again.
+_NOISY: Final = "clickhouse_connect.driver._backend.http_sync"
+_MESSAGE_CHARACTERS_MAX: Final = 1000
+_CONNECTIONS_MAX: Final = 16
+
+
+class Server(NamedTuple):
+    """Where it is, and as whom we come. Times in seconds; clickhouse_connect takes whole ones, so they are rounded up."""
+
+    url: str
+    user: str
+    password: str
+    database: str
+    ca_file: Path | None
+    verify: bool
+    connect_timeout_s: float
+    request_timeout_s: float
+
+    def __repr__(self) -> str:
+        return f"ClickHouse at {self.url}, user {self.user}, database {self.database}"
+
+    def connect(self) -> Client:
+        """A client that any number of threads may use: it has no session. Raises StoreUnavailable, StoreMisconfigured."""
+        url, port = _parts(self.url)
+        self._check_certificates()
+        logging.getLogger(_NOISY).setLevel(logging.ERROR)
+        # A pool of our own, given ready-made: so nothing is read from the environment (proxies), and it can be closed.
+        pool = get_pool_manager(
+            ca_cert=str(self.ca_file) if self.ca_file else None, verify=self.verify, maxsize=_CONNECTIONS_MAX
+        )
+        try:
+            with self.errors():
+                client = clickhouse_connect.get_client(
+                    interface=url.scheme,
+                    host=url.hostname,
+                    port=port,
+                    proxy_path=url.path,
+                    username=self.user,
+                    password=self.password,
+                    # The database may have to be made yet: the first questions are about the server.
+                    database=None,
+                    compress=False,
+                    query_retries=0,  # what fails is tried again where it can be waited for: in the writer's loop
+                    connect_timeout=math.ceil(self.connect_timeout_s),
+                    send_receive_timeout=math.ceil(self.request_timeout_s),
+                    # A session would be a lock that an insert whose answer was lost still holds, and a tie to one server.
+                    autogenerate_session_id=False,
+                    client_name="infrasage-collector",
+                    show_clickhouse_errors="scrub",
+                    pool_mgr=pool,
+                )
+            if "format_schema_source" not in client.server_settings:
+                raise StoreMisconfigured(
+                    f"{self} has version {client.server_version}, which can't be handed a format with an insert: 25.6 can"
+                )
+        except BaseException:
+            pool.clear()
+            raise
+        client.database = self.database
+        return client
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """ClickHouse's errors, and the network's, as ours."""
+        try:
+            yield
+        except (ClickHouseError, OSError) as error:
+            # An error without ClickHouse's number did not come from ClickHouse.
+            name = error.name if isinstance(error, DatabaseError) else None
+            tls = _tls_error(error)
+            if name in _REFUSALS:
+                raise StoreMisconfigured(f"{self} refuses: {describe(error)}; to be changed: {_REFUSALS[name]}") from error
+            if tls is not None:
+                what = "to be changed: the URL or the certificates (ca_file)"
+                raise StoreMisconfigured(f"{self} can't be trusted: {' '.join(str(tls).split())}; {what}") from error
+            if "Unexpected response" in str(error) or _NOT_CLICKHOUSE.search(str(error)):
+                raise StoreMisconfigured(
+                    f"{self}: what answers there is not ClickHouse's HTTP interface: {describe(error)}"
+                ) from error
+            raise StoreUnavailable(f"{self}: {describe(error)}") from error
+
+    def _check_certificates(self) -> None:
+        if self.ca_file is None:
+            return
+        try:
+            ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:  # of which SSLError is one
+            raise StoreMisconfigured(f"{self}: cannot read the certificates in {self.ca_file}: {error}") from error
+
+
+def _parts(text: str) -> tuple[SplitResult, int]:
+    """The URL taken apart, and its port. Raises StoreMisconfigured, which repeats nothing of it: it may hold a password."""
+    try:
+        url = urlsplit(text)
+        port = url.port or (8443 if url.scheme == "https" else 8123)
+        usable = url.scheme in ("http", "https") and url.hostname and url.username is None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise StoreMisconfigured("the URL of ClickHouse must be http://HOST:PORT or https://HOST:PORT, without a user")
+    return url, port
+
+
+_NOT_CLICKHOUSE: Final = re.compile(r"received HTTP status (?:4(?!08|29)\d\d|501)")
+# Of TLS, what no waiting changes: a certificate that can't be verified, and a server that does not speak TLS.
+_TLS_REASONS: Final = frozenset(["CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"])
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The one in its chain of causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for one in (seen, getattr(seen, "reason", None), *seen.args):
+            if isinstance(one, ssl.SSLError) and one.reason in _TLS_REASONS:
+                return one
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def describe(error: BaseException) -> str:
+    """On one line, without the request: the driver's own message about the network says less, and that of its cause repeats
+    the whole URL."""
+    cause = error.__cause__
+    told: object = error
+    if cause is not None and not getattr(error, "code", None):
+        told = getattr(cause, "reason", None) or cause
+    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", " ".join(str(told).split()))
+    return text if len(text) <= _MESSAGE_CHARACTERS_MAX else text[:_MESSAGE_CHARACTERS_MAX] + "…"
+
+
+def landing_format() -> str:
+    """landing.proto as a server takes it with each insert: without comments and spaces, so that the URL stays under the 8 KiB
+    that proxies allow."""
+    text = re.sub(r"//[^\n]*", "", LANDING_FORMAT.read_text("utf-8"))
+    return re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()

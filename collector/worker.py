@@ -1,0 +1,26 @@
+"""One of the gateway's processes: `python -m collector.worker FD`, as the process above starts it (collector/workers.py)."""
+
+import signal
+import socket
+import sys
+
+from collector.workers import receive_job
+
+
+def main() -> int:
+    """Its whole life; the exit status."""
+    # Ctrl-C goes to every process of the terminal, and the one above passes it on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)
+    try:
+        job = receive_job(connection)
+    except EOFError:
+        return 1
+    from collector import app  # noqa: PLC0415  # the receivers, a second to load: not before there is something to do
+
+    return app.work(job, connection)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

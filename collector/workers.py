@@ -1,0 +1,364 @@
+"""Several processes of the gateway on the same ports, and the one above them, which starts, watches and ends them.
+
+The law: no worker dies silently. One that ends unasked is told in the log and replaced, with a growing delay; one that can't
+even start the first time ends all, with its status. Signals are passed on; and if the process above is gone, its workers end.
+
+It handles no telemetry. Each worker has a socket to it: when it has started it says so there; asked for metrics, it asks there
+for those of all, which the process above gathers (collector/combined.py). A worker is `python -m collector.worker FD`; what it
+is to do (its settings, secrets included) comes over the socket, so neither arguments nor environment hold it.
+"""
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from collector import logs
+from collector.combined import Snapshot, combine, counted
+from collector.config import Settings
+from collector.listening import SharedPorts, announcement, ports
+
+# A worker that does not tell its metrics in time is shown as it was last.
+_SNAPSHOT_TIMEOUT_S: Final = 1.0
+_GATHER_TIMEOUT_S: Final = 5.0
+# What a worker that dies has counted since it was last asked is lost: so it is asked, whether anyone looks or not.
+_SNAPSHOT_INTERVAL_S: Final = 1.0
+_RESTART_MIN_S: Final = 0.1
+_RESTART_MAX_S: Final = 30.0
+# A worker that ran so long had started well: what ended it is something new.
+_STABLE_S: Final = 60.0
+# Workers keep the time to stop by themselves; one that can't is killed so much later.
+_KILL_AFTER_S: Final = 2.0
+
+_READY: Final = "ready"
+_SNAPSHOT: Final = "snapshot"
+_COMBINED: Final = "combined"
+_LENGTH: Final = struct.Struct("!I")
+
+log = structlog.get_logger(__name__)
+
+
+class Job(NamedTuple):
+    """What a worker is told."""
+
+    settings: Settings
+    worker: int
+    restarted: bool  # another one had its place before
+    began_s: float  # when the gateway did, by the machine's monotonic clock
+
+
+class _Metrics(NamedTuple):
+    """A question for metrics, or an answer; the number tells which belongs to which."""
+
+    kind: str
+    number: int
+    snapshot: Snapshot
+
+
+class GatherFailed(Exception):
+    """The process above does not answer."""
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> int:
+    """The gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; the exit status. Raises CannotRun."""
+    began_s = time.monotonic()
+    logs.set_up(settings.logging)
+    with contextlib.closing(SharedPorts(settings)) as shared:
+        held = shared.settings(settings)
+        http_port, otlp_port, grpc_port = ports(held).values()
+
+        async def main() -> int:
+            return await Supervisor(held, began_s).run(
+                lambda: say(announcement(held, http_port, otlp_port, grpc_port, stores=False))
+            )
+
+        return asyncio.run(main())
+
+
+class Supervisor:
+    """The process above."""
+
+    def __init__(self, settings: Settings, began_s: float) -> None:
+        self._settings: Final = settings
+        self._began_s: Final = began_s
+        self._stopping: Final = asyncio.Event()
+        self._workers: Final[dict[int, _Worker]] = {}
+        self._counted_by_the_dead: Snapshot = []
+        self._gathering: Final = asyncio.Lock()
+        self._failed: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
+
+    async def run(self, ready: Callable[[], None]) -> int:
+        """Until a signal; the exit status. `ready` is called once all of them are."""
+        count = self._settings.gateway.workers
+        # The first alone: what keeps it from starting would keep all of them, and is told once.
+        keeping = [asyncio.create_task(self._keep(0))]
+        if await self._started(keeping, 0):
+            keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]
+            starts = await asyncio.gather(*(self._started(keeping, index) for index in range(1, count)))
+            if all(starts) and not self._stopping.is_set():
+                ready()
+        asking = asyncio.create_task(self._ask_now_and_then())
+        await self._stopping.wait()
+        asking.cancel()
+        for worker in self._workers.values():
+            worker.signal(signal.SIGTERM)
+        _, late = await asyncio.wait(keeping, timeout=self._settings.shutdown.timeout_s + _KILL_AFTER_S)
+        for worker in self._workers.values():
+            log.error("a worker did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
+            worker.signal(signal.SIGKILL)
+        if late:
+            await asyncio.wait(late)
+        statuses = [task.result() for task in keeping]
+        return self._failed or max(statuses, key=bool)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            log.warning("ended by a second signal", signal=number.name)
+            for worker in self._workers.values():
+                worker.signal(signal.SIGKILL)
+            os._exit(128 + number)
+        log.info("stopping", signal=number.name, timeout_s=self._settings.shutdown.timeout_s)
+        self._stopping.set()
+
+    async def _started(self, keeping: list[asyncio.Task[int]], index: int) -> bool:
+        """Whether that worker became ready; if it did not, all stop."""
+        while not self._stopping.is_set():
+            worker = self._workers.get(index)
+            if worker is not None and worker.ready.is_set():
+                return True
+            if keeping[index].done():
+                self._failed = keeping[index].result() or 1
+                self._stopping.set()
+                break
+            await asyncio.sleep(0.01)
+        return False
+
+    async def _keep(self, index: int) -> int:
+        """One worker's place, until all stop: the exit status of its last."""
+        failures = 0
+        restarted = False
+        while True:
+            worker = await _Worker.start(Job(self._settings, index, restarted, self._began_s), self._gather)
+            self._workers[index] = worker
+            if self._stopping.is_set():  # while it was being started
+                worker.signal(signal.SIGTERM)
+            status = await worker.ended()
+            # In one step, or a scrape in between would miss what it has counted, or count it twice.
+            del self._workers[index]
+            self._counted_by_the_dead = combine([self._counted_by_the_dead, counted(worker.snapshot)])
+            if self._stopping.is_set() or not (worker.ready.is_set() or restarted):
+                return status
+            lived_s = time.monotonic() - worker.began_s
+            failures = 0 if lived_s > _STABLE_S else failures + 1
+            delay_s = min(_RESTART_MAX_S, _RESTART_MIN_S * 2.0 ** min(failures - 1, 32)) if failures else 0.0
+            log.error(
+                "a worker ended by itself, and is replaced",
+                worker=index,
+                pid=worker.process.pid,
+                ended=_ending(status),
+                lived_s=round(lived_s, 1),
+                after_s=delay_s,
+            )
+            restarted = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._stopping.wait()
+            if self._stopping.is_set():
+                return 0
+
+    async def _gather(self) -> Snapshot:
+        """The metrics of all, the dead's counts included. Who does not answer in time is shown as it was last."""
+        async with self._gathering:
+            answers = [worker.ask() for worker in self._workers.values()]
+            if answers:
+                _, late = await asyncio.wait(answers, timeout=_SNAPSHOT_TIMEOUT_S)
+                for answer in late:
+                    answer.cancel()
+            return combine([self._counted_by_the_dead, *(worker.snapshot for worker in self._workers.values())])
+
+    async def _ask_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_SNAPSHOT_INTERVAL_S)
+            await self._gather()
+
+
+class _Worker:
+    """One of them, as the process above sees it."""
+
+    def __init__(
+        self,
+        index: int,
+        process: asyncio.subprocess.Process,
+        frames: "_Frames",
+        gather: Callable[[], Any],
+    ) -> None:
+        self.index: Final = index
+        self.process: Final = process
+        self.began_s: Final = time.monotonic()
+        self.ready: Final = asyncio.Event()
+        self.snapshot: Snapshot = []
+        self._frames: Final = frames
+        self._gather: Final = gather
+        self._answer: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
+        self._answer.set()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._listening: Final = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, job: Job, gather: Callable[[], Any]) -> "_Worker":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "collector.worker", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+            )
+        frames = _Frames(*await asyncio.open_unix_connection(sock=ours))
+        frames.send(job)
+        return cls(job.worker, process, frames, gather)
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Its exit status, negative where a signal ended it."""
+        status = await self.process.wait()
+        self._listening.cancel()
+        self._answer.set()
+        self._frames.close()
+        return status
+
+    def ask(self) -> "asyncio.Task[bool]":
+        """Done when `snapshot` is up to date. Who has not answered yet is not asked again."""
+        if self._answer.is_set():
+            self._answer.clear()
+            self._frames.send(_Metrics(_SNAPSHOT, 0, []))
+        return asyncio.create_task(self._answer.wait())
+
+    async def _listen(self) -> None:
+        async for message in self._frames:
+            if message == _READY:
+                self.ready.set()
+            elif message.kind == _SNAPSHOT:
+                self.snapshot = message.snapshot
+                self._answer.set()
+            else:
+                task = asyncio.create_task(self._combine(message.number))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _combine(self, number: int) -> None:
+        self._frames.send(_Metrics(_COMBINED, number, await self._gather()))
+
+
+class Link:
+    """A worker's connection to the process above. Use: `run` in a task, `ready`, `gather`."""
+
+    def __init__(self, frames: "_Frames", snapshot: Callable[[], Snapshot]) -> None:
+        """Use `open`."""
+        self._frames: Final = frames
+        self._snapshot: Final = snapshot
+        self._answers: Final[dict[int, asyncio.Future[Snapshot]]] = {}
+        self._asked = 0
+
+    @classmethod
+    async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot]) -> "Link":
+        """`snapshot` reads this worker's own metrics."""
+        return cls(_Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot)
+
+    async def run(self) -> None:
+        """Until the process above is gone."""
+        async for message in self._frames:
+            if message.kind == _SNAPSHOT:
+                self._frames.send(message._replace(snapshot=self._snapshot()))
+            elif (answer := self._answers.get(message.number)) is not None and not answer.done():
+                answer.set_result(message.snapshot)
+
+    def ready(self) -> None:
+        self._frames.send(_READY)
+
+    async def gather(self) -> Snapshot:
+        """The metrics of all workers. Raises GatherFailed."""
+        self._asked += 1
+        number = self._asked
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._frames.send(_Metrics(_COMBINED, number, []))
+        try:
+            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+                snapshot: Snapshot = await answer
+                return snapshot
+        except TimeoutError:
+            raise GatherFailed(f"no metrics of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+        finally:
+            del self._answers[number]
+
+
+class _Frames:
+    """Objects over a stream between two processes of ours, each pickled, after its length."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader: Final = reader
+        self._writer: Final = writer
+
+    def send(self, message: object) -> None:
+        # Not waited for, and bounded all the same: nobody is asked again before it has answered.
+        with contextlib.suppress(OSError):
+            self._writer.write(_frame(message))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def __aiter__(self) -> "_Frames":
+        return self
+
+    async def __anext__(self) -> Any:  # whatever the other side has sent
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            return pickle.loads(await self._reader.readexactly(length))  # noqa: S301  # from our own process
+        except (asyncio.IncompleteReadError, OSError):
+            raise StopAsyncIteration from None
+
+
+def _frame(message: object) -> bytes:
+    body = pickle.dumps(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _environment() -> dict[str, str]:
+    """In which a worker finds the very code that this process runs, and nothing that lies about in the working directory."""
+    paths = os.pathsep.join(path or str(os.getcwd()) for path in sys.path)  # noqa: PTH109  # a path's text
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+
+
+def _ending(status: int) -> str:
+    return f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+
+def receive_job(connection: socket.socket) -> Job:
+    """The first frame, before a worker has an event loop. Raises EOFError."""
+    with connection.makefile("rb", buffering=0) as stream:
+        (length,) = _LENGTH.unpack(_exactly(stream.read, _LENGTH.size))
+        job: Job = pickle.loads(_exactly(stream.read, length))  # noqa: S301  # from our own process
+        return job
+
+
+def _exactly(read: Callable[[int], bytes | None], size: int) -> bytes:
+    out = b""
+    while len(out) < size:
+        piece = read(size - len(out))
+        if not piece:
+            raise EOFError("the process above is gone")
+        out += piece
+    return out

@@ -1,0 +1,127 @@
+"""How broker and store stand, and what is shown of it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import pytest
+from support.receiving import counted
+
+from collector.broker.contract import LOGS_TOPIC, BrokerDown, Partition
+from collector.metrics import Metrics
+from collector.receive.health import NOT_USED, Health
+from collector.standing import Standing
+from collector.store.contract import StoreUnavailable
+
+FIRST, SECOND = Partition(LOGS_TOPIC, 0), Partition(LOGS_TOPIC, 1)
+
+
+class Broker:
+    """As it is told."""
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+        self.lags: dict[Partition, int] = {FIRST: 3, SECOND: 4}
+
+    async def ping(self) -> None:
+        if self.failure is not None:
+            raise BrokerDown(self.failure)
+
+    async def lag(self) -> dict[Partition, int]:
+        await self.ping()
+        return self.lags
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collector.standing._INTERVAL_S", 0.01)
+
+
+@asynccontextmanager
+async def running(standing: Standing) -> AsyncIterator[None]:
+    task = asyncio.create_task(standing.run())
+    await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def test_a_gateway_says_nothing_of_the_store() -> None:
+    metrics, broker = Metrics(), Broker()
+    standing = Standing(metrics, broker)
+    assert standing.health() == Health(clickhouse=NOT_USED, kafka="ok")
+    async with running(standing):
+        assert counted(metrics, "infrasage_up", part="broker") == 1
+        assert 'infrasage_up{part="store"}' not in metrics.expose("")[0].decode()
+        broker.failure = "away"
+        assert standing.health().kafka == "unavailable", "at once, not at the next look"
+
+
+async def test_the_lag_is_shown_of_what_is_ours_and_only_while_it_is_known() -> None:
+    """Another's partition, and one that nobody can ask for, are not shown; the writer is told which are ours."""
+    metrics, broker = Metrics(), Broker()
+    told: list[Collection[Partition]] = []
+    async with running(Standing(metrics, broker, owns=told.append, writer_state=lambda: "ok")):
+        assert counted(metrics, "infrasage_log_lag_messages", topic=LOGS_TOPIC, partition="1") == 4
+        broker.lags = {FIRST: 0}
+        await asyncio.sleep(0.1)
+        assert set(told[-1]) == {FIRST}
+        text = metrics.expose("")[0].decode()
+        assert 'partition="1"' not in text
+        broker.failure = "away"
+        await asyncio.sleep(0.1)
+        assert 'partition="0"' not in metrics.expose("")[0].decode()
+        assert counted(metrics, "infrasage_up", part="broker") == 0
+
+
+async def test_a_store_is_asked_and_its_writer_too() -> None:
+    """A server that does not answer is unavailable, one that takes no inserts what the writer says."""
+    metrics, broker = Metrics(), Broker()
+    away = threading.Event()
+    state = ["ok"]
+
+    def ping() -> None:
+        if away.is_set():
+            raise StoreUnavailable("connection refused")
+
+    standing = Standing(metrics, broker, ping_store=ping, writer_state=lambda: state[0])
+    async with running(standing):
+        assert standing.health() == Health("ok", "ok")
+        state[0] = "degraded"
+        assert standing.health() == Health("degraded", "ok")
+        broker.failure = "away"
+        assert standing.health() == Health("ok", "unavailable"), "a writer that can't read says nothing of the store"
+        away.set()
+        await asyncio.sleep(0.1)
+        assert standing.health() == Health("unavailable", "unavailable")
+        assert counted(metrics, "infrasage_up", part="store") == 0
+        away.clear()
+        broker.failure = None
+        state[0] = "ok"
+        await asyncio.sleep(0.1)
+        assert standing.health() == Health("ok", "ok")
+        assert counted(metrics, "infrasage_up", part="store") == 1
+
+
+async def test_a_store_that_hangs_hides_nothing_else() -> None:
+    metrics, broker = Metrics(), Broker()
+    hangs = threading.Event()
+    standing = Standing(metrics, broker, ping_store=lambda: (hangs.wait(10), None)[1], writer_state=lambda: "ok")
+    async with running(standing):
+        broker.failure = "away"
+        await asyncio.sleep(0.1)
+        assert counted(metrics, "infrasage_up", part="broker") == 0
+        hangs.set()
+
+
+async def test_a_full_log_is_told() -> None:
+    metrics, broker = Metrics(), Broker()
+    full = [False]
+    standing = Standing(metrics, broker, is_full=lambda: full[0], log_bytes=lambda: 77, writer_state=lambda: "ok")
+    async with running(standing):
+        assert standing.health() == Health("ok", "ok")
+        full[0] = True
+        assert standing.health() == Health("ok", "full")
+        assert counted(metrics, "infrasage_log_bytes") == 77

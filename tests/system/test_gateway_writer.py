@@ -1,0 +1,356 @@
+"""Gateways, a real Kafka, writers and ClickHouse: what dies, and what is stored all the same."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import httpx
+import pytest
+from support.clickhouse_server import Bridge, Server, bridge, server
+from support.kafka import Kafka
+from support.program import Command, Gateway, Program, WriterCommand, run
+from support.senders import COUNTS_SQL, Senders, otlp_logs
+
+C = TypeVar("C", bound=Command)
+
+# Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
+# is tried.
+WRITING = {"writer__linger_ms": 5, "writer__bytes_max": 20_000, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2}
+
+
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """One of its own for each test: the topics have fixed names."""
+    made = Kafka(tmp_path / "kafka")
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """For those to whom it does not matter what is in it."""
+    made = Kafka(tmp_path_factory.mktemp("shared") / "kafka")
+    made.start()
+    yield made
+    made.close()
+
+
+@contextmanager
+def started(command: C) -> Iterator[C]:
+    try:
+        command.start()
+        yield command
+    finally:
+        command.close()
+
+
+def gateway(kafka: Kafka, place: Path, workers: int = 2, **settings: object) -> Gateway:
+    return Gateway(place / "gateway", kafka__bootstrap=kafka.bootstrap, gateway__workers=workers, **settings)
+
+
+def writer(kafka: Kafka, clickhouse: Server, place: Path, **settings: object) -> WriterCommand:
+    return WriterCommand(place, kafka__bootstrap=kafka.bootstrap, **clickhouse_settings(clickhouse), **(WRITING | settings))
+
+
+def clickhouse_settings(clickhouse: Server) -> dict[str, object]:
+    return {
+        "clickhouse__url": clickhouse.url,
+        "clickhouse__user": clickhouse.user,
+        "clickhouse__password": clickhouse.password,
+        "clickhouse__database": clickhouse.database,
+        "store__fsync": "false",
+    }
+
+
+def until(what: Callable[[], object], timeout_s: float = 20) -> Any:
+    """What it says, once that is true; it may raise httpx errors before."""
+    deadline = time.monotonic() + timeout_s
+    said: object = None
+    while time.monotonic() < deadline:
+        try:
+            said = what()
+        except httpx.HTTPError as error:
+            said = error
+        if said and not isinstance(said, Exception):
+            return said
+        time.sleep(0.1)
+    pytest.fail(f"not within {timeout_s} s: {said!r}")
+
+
+def send_one(http: str, body: str = "x") -> httpx.Response:
+    headers = {"Content-Type": "application/x-protobuf"}
+    return httpx.post(f"{http}/v1/logs", content=otlp_logs([body]), headers=headers, timeout=20)
+
+
+def metric(http: str, name: str, *labels: str) -> float:
+    """The sum of its samples that have these labels, each written name="value"."""
+    lines = httpx.get(f"{http}/metrics").text.splitlines()
+    samples = [line for line in lines if line.split("{")[0].split(" ")[0] == name and all(label in line for label in labels)]
+    return sum(float(line.rpartition(" ")[2]) for line in samples)
+
+
+def ask_server(clickhouse: Server, sql: str) -> list[tuple[int, ...]]:
+    done = run("query", "--format", "TSV", sql, **clickhouse_settings(clickhouse))
+    assert done.returncode == 0, done.stderr
+    return [tuple(int(cell) for cell in line.split("\t")) for line in done.stdout.splitlines()]
+
+
+def test_whoever_is_killed_each_record_is_stored_once(kafka: Kafka, tmp_path: Path) -> None:
+    """Workers of the gateway, a writer and ClickHouse, killed under load, again and again: stored is what was acknowledged."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    with bridge(tmp_path / "clickhouse") as clickhouse, started(gateway(kafka, tmp_path)) as front:
+        first, second = (writer(kafka, clickhouse, tmp_path / name) for name in ("first", "second"))
+        with started(first), started(second), Senders(front.http_port) as senders:
+            for victim in ("gateway", "writer", "clickhouse", "writer"):
+                time.sleep(chance.uniform(0.3, 1.0))
+                if victim == "gateway":
+                    os.kill(chance.choice(front.children()), signal.SIGKILL)
+                elif victim == "writer":
+                    first.kill()
+                    first.start()
+                else:
+                    clickhouse.kill()
+                    clickhouse.start()
+            time.sleep(0.5)
+            senders.stop()
+            assert front.stop() == 0, front.log()
+            assert len(senders.acknowledged) > 500, "too few to show anything"
+            assert list(senders.refused) == [], "Kafka was there all the time"
+            stored_once(senders, clickhouse, first, second)
+            assert first.stop() == 0, first.log()
+            assert second.stop() == 0, second.log()
+    assert "a worker ended by itself, and is replaced" in front.log()
+
+
+def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -> None:
+    """Wait until the writers have nothing left to store, and count."""
+    partitions = 18  # three topics of six
+
+    def nothing_left() -> bool:
+        return sum(lag_lines(each.http) for each in writers) == partitions and not any(
+            metric(each.http, "infrasage_log_lag_messages") for each in writers
+        )
+
+    time.sleep(1.5)  # the lag is looked at once a second
+    until(nothing_left, timeout_s=40)
+    for each in writers:
+        until(partial(is_well, each.http))
+    senders.check({number: times for number, times in ask_server(clickhouse, COUNTS_SQL)})  # noqa: C416  # rows of two
+
+
+def is_well(http: str) -> bool:
+    return bool(httpx.get(f"{http}/healthz").json()["status"] == "ok")
+
+
+def lag_lines(http: str) -> int:
+    return sum(line.startswith("infrasage_log_lag_messages{") for line in httpx.get(f"{http}/metrics").text.splitlines())
+
+
+def test_a_real_kafka_with_the_embedded_engine(kafka: Kafka, tmp_path: Path) -> None:
+    """`serve --kafka`: how a developer tries it. Killed under load and started again; the query command reads it all."""
+    program = Program(tmp_path / "data", kafka__bootstrap=kafka.bootstrap, query__wait_s=30, **WRITING)
+    with started(program):
+        assert kafka.bootstrap in program.printed
+        assert str(program.data_dir) in program.printed
+        with Senders(program.http_port) as senders:
+            time.sleep(1)
+            program.kill()
+            program.start()
+            time.sleep(1)
+        senders.check({int(row["number"]): int(row["times"]) for row in program.query(COUNTS_SQL)})
+        assert len(senders.acknowledged) > 100
+        assert {path.name for path in program.data_dir.iterdir()} == {"lock", "store", "query.sock"}
+        assert program.stop() == 0, program.log()
+    # Where none runs, the query command stores what is left.
+    with started(gateway(kafka, tmp_path, workers=1)) as front:
+        assert send_one(front.http, "999999999").status_code == 200
+    assert program.value("SELECT count() FROM otel_logs WHERE Body = '999999999'") == 1
+
+
+def test_a_local_log_with_a_server(tmp_path: Path) -> None:
+    """`serve --clickhouse`: the log is on disk, the tables are the server's; query asks the server."""
+    with server(tmp_path / "clickhouse") as clickhouse:
+        program = Program(tmp_path / "data", **clickhouse_settings(clickhouse))
+        with started(program):
+            assert send_one(program.http, "7").status_code == 200
+            until(lambda: ask_server(clickhouse, "SELECT count() FROM otel_logs") == [(1,)])
+            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log"}
+            assert httpx.get(f"{program.http}/healthz").json()["status"] == "ok"
+            assert program.stop() == 0, program.log()
+        done = run("schema", "apply", **clickhouse_settings(clickhouse))
+        assert (done.returncode, done.stdout) == (0, "the tables are up to date\n"), done.stderr
+
+
+def test_kafka_killed_and_back(kafka: Kafka, tmp_path: Path) -> None:
+    """503 with Retry-After, or UNAVAILABLE, within 2 s, and /healthz says so; ready again by itself, and nothing is lost."""
+    with (
+        bridge(tmp_path / "clickhouse") as clickhouse,
+        started(gateway(kafka, tmp_path)) as front,
+        started(writer(kafka, clickhouse, tmp_path / "writer")) as back,
+        Senders(front.http_port, refused_may_be_stored=True) as senders,
+    ):
+        time.sleep(1)
+        kafka.kill()
+        began = time.monotonic()
+        answer = send_one(front.http, "999999999")
+        assert time.monotonic() - began < 2.5
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        with grpc.insecure_channel(front.grpc) as channel:
+            export: Any = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+            began = time.monotonic()
+            with pytest.raises(grpc.RpcError) as refused:
+                export(otlp_logs(["999999999"]), timeout=10)
+            assert time.monotonic() - began < 2.5
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+        # Each of the two workers finds out by itself.
+        for _ in range(8):
+            until(lambda: httpx.get(f"{front.http}/healthz").status_code == 503)
+        health = httpx.get(f"{front.http}/healthz").json()
+        assert (health["status"], health["kafka"], health["clickhouse"]) == ("unavailable", "unavailable", "not used")
+        # The writer needs no help: restarting it would change nothing.
+        told = until(lambda: (said := httpx.get(f"{back.http}/healthz")).json()["kafka"] == "unavailable" and said)
+        assert (told.status_code, told.json()["status"]) == (200, "degraded")
+        kafka.start()
+        for _ in range(8):
+            until(lambda: httpx.get(f"{front.http}/healthz").status_code == 200)
+        senders.in_doubt.add(999999999)
+        time.sleep(0.5)
+        senders.stop()
+        stored_once(senders, clickhouse, back)
+        assert senders.refused.keys() == {503}
+
+
+def test_away_at_the_start(tmp_path: Path) -> None:
+    """Whatever starts first waits for the rest, and says so: in any order all become ready."""
+    kafka = Kafka(tmp_path / "kafka")
+    clickhouse = Bridge("", directory=tmp_path / "clickhouse")
+    clickhouse.start()
+    clickhouse.kill()
+    with started(gateway(kafka, tmp_path)) as front, started(writer(kafka, clickhouse, tmp_path / "writer")) as back:
+        answer = send_one(front.http)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert httpx.get(f"{front.http}/healthz").json()["kafka"] == "unavailable"
+        health = httpx.get(f"{back.http}/healthz")
+        assert (health.status_code, health.json()["status"], health.json()["kafka"]) == (200, "degraded", "unavailable")
+        try:
+            kafka.start()
+            until(lambda: send_one(front.http, "1").status_code == 200)
+            # ClickHouse is still away: the gateway does not mind, the writer waits.
+            until(lambda: httpx.get(f"{front.http}/healthz").json()["status"] == "ok")
+            until(lambda: httpx.get(f"{back.http}/healthz").json()["kafka"] == "ok")
+            health = until(lambda: (said := httpx.get(f"{back.http}/healthz").json())["clickhouse"] != "ok" and said)
+            assert health["status"] == "degraded"
+            clickhouse.start()
+            until(lambda: httpx.get(f"{back.http}/healthz").json()["status"] == "ok")
+            until(lambda: ask_server(clickhouse, "SELECT count() > 0 FROM otel_logs") == [(1,)])
+        finally:
+            kafka.close()
+            clickhouse.kill()
+
+
+def test_topics_that_may_not_be_created_are_named(kafka: Kafka) -> None:
+    """The start fails, with the commands that create them, once, however many processes it would have been."""
+    for workers in (1, 2):
+        done = run(
+            *("gateway", "--http-port", "0", "--otlp-http-port", "0", "--grpc-port", "0"),
+            kafka__bootstrap=kafka.bootstrap,
+            kafka__create_topics="false",
+            gateway__workers=workers,
+        )
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert done.stderr.count("kafka.create_topics is false") == 1
+        assert "--create --topic infrasage.metrics" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_one_page_of_metrics_whichever_worker_answers(shared_kafka: Kafka, tmp_path: Path) -> None:
+    """Counts are those of all workers, and never go back, though one is killed; gauges are of those that live."""
+    with started(gateway(shared_kafka, tmp_path, workers=3)) as front:
+        accepted = ("infrasage_ingestion_events_total", 'status="accepted"', 'type="log"')
+        for _ in range(30):  # each by a connection of its own, so by one worker or another
+            assert send_one(front.http).status_code == 200
+        assert {metric(front.http, *accepted) for _ in range(12)} == {30}
+        assert {metric(front.http, "infrasage_processes") for _ in range(6)} == {3}
+        assert metric(front.http, "infrasage_up", 'part="broker"') == 1
+        assert metric(front.http, "infrasage_http_requests_total", 'endpoint="/v1/logs"', 'code="200"') == 30
+        before = metric(front.http, "infrasage_append_duration_seconds_count")
+        os.kill(front.children()[0], signal.SIGKILL)
+        assert {metric(front.http, *accepted) for _ in range(6)} == {30}
+        until(lambda: metric(front.http, "infrasage_processes") == 3)
+        assert metric(front.http, "infrasage_process_restarts_total") == 1
+        for _ in range(10):
+            assert send_one(front.http).status_code == 200
+        assert {metric(front.http, *accepted) for _ in range(6)} == {40}
+        assert metric(front.http, "infrasage_append_duration_seconds_count") == before + 10 == 40
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_signal_under_load_is_passed_on(shared_kafka: Kafka, tmp_path: Path, to_all: bool) -> None:
+    """Every worker finishes what it has begun, and all end with 0; also where each is signalled too, as systemd does."""
+    with started(gateway(shared_kafka, tmp_path)) as front, Senders(front.http_port) as senders:
+        time.sleep(0.7)
+        workers = front.children()
+        began = time.monotonic()
+        front.signal(signal.SIGTERM)
+        if to_all:
+            for worker in workers:
+                os.kill(worker, signal.SIGTERM)
+        assert front.wait() == 0, front.log()
+        assert time.monotonic() - began < 10
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert "by itself" not in front.log()
+    assert len(senders.acknowledged) > 50
+
+
+def test_workers_do_not_outlive_the_process_above(shared_kafka: Kafka, tmp_path: Path) -> None:
+    """Killed, it leaves nobody behind who would hold the ports."""
+    with started(gateway(shared_kafka, tmp_path)) as front:
+        workers = front.children()
+        front.kill()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), timeout_s=5)
+        front.start()
+        assert send_one(front.http).status_code == 200
+
+
+def test_two_gateways_do_not_share_a_port_by_mistake(shared_kafka: Kafka, tmp_path: Path) -> None:
+    """The second is told, by the flag to change."""
+    with started(gateway(shared_kafka, tmp_path)) as front:
+        done = run(
+            *("gateway", "--workers", "2", "--http-port", str(front.http_port), "--otlp-http-port", "0", "--grpc-port", "0"),
+            kafka__bootstrap=shared_kafka.bootstrap,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"port {front.http_port} of 127.0.0.1 is in use by another program; --http-port names another" in done.stderr
+
+
+def test_secrets_are_in_nobody_s_sight(shared_kafka: Kafka, tmp_path: Path) -> None:
+    """Neither in arguments, nor in what is printed and logged, of the process above and of its workers."""
+    secret = "hunter2-and-more"
+    (tmp_path / "password").write_text(secret + "\n")
+    settings: dict[str, Any] = {
+        "kafka__security": "SASL_PLAINTEXT",
+        "kafka__username": "someone",
+        "kafka__password_file": tmp_path / "password",
+        "logging__level": "debug",
+        "shutdown__timeout_s": 3,
+    }
+    with started(gateway(shared_kafka, tmp_path, **settings)) as front:  # not let in, so not ready: but there
+        for pid in (front.pid(), *front.children()):
+            assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert send_one(front.http).status_code == 503
+        assert front.stop() == 0
+    assert secret not in front.log() + front.printed
+    shown = run("config", "show", **settings)
+    assert (shown.returncode, secret in shown.stdout) == (0, False)
+    assert f'password_file = "{tmp_path}/password"' in shown.stdout
