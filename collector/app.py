@@ -562,6 +562,7 @@ def _standing(
         broker,
         is_full=(lambda: local.bytes_used >= settings.local_log.bytes_max) if local is not None else None,
         log_bytes=(lambda: local.bytes_used) if local is not None else None,
+        dead_letters=(lambda: local.depth(DEAD_LETTERS_TOPIC)) if local is not None else None,
         owns=writer.owns if writer is not None else None,
         # The engine in this process is there as long as the process is.
         ping_store=store.ping if store is not None and not _is_embedded(settings) else None,

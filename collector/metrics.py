@@ -82,7 +82,7 @@ class Metrics:
         self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
         self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.")
         self._connections: Final = self._gauge("http_connections", "Open HTTP connections.")
-        self._dlq_depth: Final = self._gauge("dlq_depth", "Items in the dead letters.")
+        self._dlq_depth: Final = self._gauge("dlq_depth", "Records in the dead letters of the local log.")
         self._dlq_depth.set(0)
 
         self._append_seconds: Final = self._seconds(
@@ -111,6 +111,7 @@ class Metrics:
         self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")
         self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
         self._writer_errors: Final = self._counter("writer_errors", "Inserts that failed.", "topic", "kind")
+        self._writer_dead_letters: Final = self._counter("writer_dead_letters", "Records that the store refused.", "topic")
 
     # What became of items.
 
@@ -223,6 +224,10 @@ class Metrics:
     def write_failed(self, topic: str, kind: str) -> None:
         """`kind`: unavailable (tried again) or refused (the data)."""
         self._writer_errors.labels(topic, kind).inc()
+
+    def dead_lettered(self, topic: str, records: int) -> None:
+        """Records that the store refused, kept as dead letters."""
+        self._writer_dead_letters.labels(topic).inc(records)
 
     # Exposition.
 

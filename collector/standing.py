@@ -44,6 +44,7 @@ class Standing:
         *,
         is_full: Callable[[], bool] | None = None,
         log_bytes: Callable[[], int] | None = None,
+        dead_letters: Callable[[], int] | None = None,
         owns: Callable[[Collection[Partition]], None] | None = None,
         ping_store: Callable[[], None] | None = None,
         writer_state: Callable[[], str] | None = None,
@@ -55,6 +56,7 @@ class Standing:
         self._broker: Final = broker
         self._is_full: Final = is_full
         self._log_bytes: Final = log_bytes
+        self._dead_letters: Final = dead_letters
         self._owns: Final = owns
         self._ping_store: Final = ping_store
         self._writer_state: Final = writer_state
@@ -90,6 +92,8 @@ class Standing:
                 await self._watch_lag(self._owns)
             if self._log_bytes is not None:
                 self._metrics.log_bytes(self._log_bytes())
+            if self._dead_letters is not None:
+                self._metrics.dead_letters(self._dead_letters())
             self._metrics.up("broker", self._kafka() == "ok")
             if self._writer_state is not None:
                 self._metrics.up("store", self._store() == "ok")

@@ -52,6 +52,9 @@ class WriterObserver(Protocol):
     def write_failed(self, topic: str, kind: str) -> None:
         """One insert failed. `kind`: unavailable (tried again) or refused (the data)."""
 
+    def dead_lettered(self, topic: str, records: int) -> None:
+        """So many records of a range were refused, and are durable in the dead letters."""
+
 
 class Writer:
     """Runs in one task; the store's calls block, and run in one thread of its own."""
@@ -120,6 +123,7 @@ class Writer:
         await self._insert(_Piece.whole(messages), messages.in_doubt, refused)
         if refused:
             await self._keep(refused)
+            self._observer.dead_lettered(messages.partition.topic, len(refused))
         await self._consumer.commit(messages)
         self._progress.set()
         self._progress = asyncio.Event()

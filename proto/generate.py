@@ -1,4 +1,4 @@
-"""Makes telemetry_pb2.py and .pyi from telemetry.proto. --check: fails where what is committed is not what would be made.
+"""Makes the _pb2.py and .pyi of our .proto files. --check: fails where what is committed is not what would be made.
 
 opentelemetry-proto ships no .proto files, so protoc is given the descriptors of its Python modules instead.
 """
@@ -17,7 +17,7 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["infrasage/v1/telemetry.proto"]
+SOURCES = ["infrasage/v1/telemetry.proto", "infrasage/v1/dead_letter.proto", "infrasage/prometheus/v1/write.proto"]
 
 
 def generate(out: Path) -> None:
@@ -44,7 +44,7 @@ def main() -> None:
             if not check:
                 committed.write_bytes(made.read_bytes())
             elif not committed.exists() or committed.read_bytes() != made.read_bytes():
-                sys.exit(f"{committed.relative_to(HERE.parent)} is not what telemetry.proto gives: run make proto")
+                sys.exit(f"{committed.relative_to(HERE.parent)} is not what its .proto file gives: run make proto")
 
 
 if __name__ == "__main__":

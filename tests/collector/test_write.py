@@ -31,6 +31,7 @@ class Observed:
 
     stored: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         assert size_bytes > 0 <= seconds
@@ -38,6 +39,9 @@ class Observed:
 
     def write_failed(self, topic: str, kind: str) -> None:
         self.failed[kind] += 1
+
+    def dead_lettered(self, topic: str, records: int) -> None:
+        self.dead_letters[topic] += records
 
 
 class CrashingConsumer:
@@ -360,7 +364,7 @@ async def test_a_refused_record_takes_no_other_down(tmp_path: Path, bytes_max: i
         assert [(1, batch("bad-1")), (2, batch("bad-2")), (4, batch("bad-3")), (4, batch("bad-4"))] == where
         assert {Partition(TOPIC, 0)} == {letter.partition for letter in w.letters}
         assert "cannot read bad-1" == w.letters[0].error
-        assert 4 == w.log.depth(DEAD_LETTERS_TOPIC)
+        assert 4 == w.log.depth(DEAD_LETTERS_TOPIC) == w.observed.dead_letters[TOPIC]
         assert 0 == w.log.depth(TOPIC)
 
 

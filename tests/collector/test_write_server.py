@@ -49,6 +49,9 @@ class Observed:
     def write_failed(self, topic: str, kind: str) -> None:
         self.failed[kind] += 1
 
+    def dead_lettered(self, topic: str, records: int) -> None:
+        """That is counted in the log."""
+
 
 class World:
     """A log, and a server."""
