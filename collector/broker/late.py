@@ -133,17 +133,22 @@ class LateBroker:
     async def ping(self) -> None:
         await self._producer.there().ping()
 
+    def _reader(self) -> ConsumerSide:
+        """Raises BrokerDown."""
+        self._producer.there()  # it is opened first, and knows why not
+        return self._consumer.there()
+
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
-        return await self._consumer.there().poll(bytes_max, wait_s)
+        return await self._reader().poll(bytes_max, wait_s)
 
     async def intend(self, messages: Range) -> None:
-        await self._consumer.there().intend(messages)
+        await self._reader().intend(messages)
 
     async def commit(self, messages: Range) -> None:
-        await self._consumer.there().commit(messages)
+        await self._reader().commit(messages)
 
     async def positions(self) -> dict[Partition, Position]:
-        return await self._consumer.there().positions()
+        return await self._reader().positions()
 
     async def lag(self) -> dict[Partition, int]:
-        return await self._consumer.there().lag()
+        return await self._reader().lag()
