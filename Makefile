@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test install check lint format proto docs lock clean
+.PHONY: serve test install check format proto docs bench lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -30,6 +30,10 @@ proto: $(VENV)/dev.installed
 
 docs: install
 	$(BIN)/python docs/generate.py
+
+# The gateway beside the OpenTelemetry Collector, which has to be there: see bench/gateway.py.
+bench: install $(VENV)/dev.installed
+	$(BIN)/python bench/gateway.py $(ARGS)
 
 install: $(VENV)/package.installed
 

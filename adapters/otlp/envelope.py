@@ -4,6 +4,7 @@ The law: items are visited in the order in which they were sent. A body that is 
 what it refuses is malformed, what it reads is written anew, plainly, and visited in that form.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -162,7 +163,19 @@ def _service_of(resource: bytes) -> bytes:
 ODD_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
-def plain(body: bytes, message_class: type[ProtobufMessage], position: int) -> bytes:
+def adapt_with(make: Callable[[bytes], Envelope], body: bytes, message_class: type[ProtobufMessage]) -> Adapted:
+    """What the envelope that `make` gives for a body makes of it; of its plain form, where it is odd. Raises Malformed."""
+    try:
+        return make(body).run()
+    except NotPlain as odd:
+        body = _plain(body, message_class, odd.position)
+    try:
+        return make(body).run()
+    except NotPlain as odd:
+        raise _cannot_decode(message_class.DESCRIPTOR.name, body, odd.position) from None
+
+
+def _plain(body: bytes, message_class: type[ProtobufMessage], position: int) -> bytes:
     """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled."""
     name = message_class.DESCRIPTOR.name
     if len(body) > ODD_BODY_BYTES_MAX:
@@ -175,11 +188,11 @@ def plain(body: bytes, message_class: type[ProtobufMessage], position: int) -> b
     try:
         message.ParseFromString(body)
     except DecodeError:
-        raise cannot_decode(name, body, position) from None
+        raise _cannot_decode(name, body, position) from None
     message.DiscardUnknownFields()
     return message.SerializeToString()
 
 
-def cannot_decode(name: str, body: bytes, position: int) -> Malformed:
+def _cannot_decode(name: str, body: bytes, position: int) -> Malformed:
     where = f"truncated at {position}" if position >= len(body) else f"not valid at {position}"
     return Malformed(INVALID_PROTOBUF, f"cannot decode {name}: {len(body)} bytes, {where}")

@@ -8,10 +8,9 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.envelope import Envelope, adapt_with
 from adapters.otlp.messages import LOG_RECORD
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header, Rules
-from adapters.wire import NotPlain
 
 
 class LogsEnvelope(Envelope):
@@ -39,11 +38,6 @@ class LogsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportLogsServiceRequest. Raises Malformed."""
-    try:
-        return LogsEnvelope(body, header, rules, message_bytes_max, LOGS, TYPE_LOG).run()
-    except NotPlain as odd:
-        body = plain(body, ExportLogsServiceRequest, odd.position)
-    try:
-        return LogsEnvelope(body, header, rules, message_bytes_max, LOGS, TYPE_LOG).run()
-    except NotPlain as odd:
-        raise cannot_decode("ExportLogsServiceRequest", body, odd.position) from None
+    return adapt_with(
+        lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG), body, ExportLogsServiceRequest
+    )

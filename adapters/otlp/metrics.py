@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.envelope import Envelope, adapt_with
 from adapters.otlp.messages import METRIC, Message
 from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
 from adapters.wire import NotPlain, put_bytes
@@ -202,11 +202,4 @@ class MetricsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
-    try:
-        return MetricsEnvelope(body, header, rules, message_bytes_max).run()
-    except NotPlain as odd:
-        body = plain(body, ExportMetricsServiceRequest, odd.position)
-    try:
-        return MetricsEnvelope(body, header, rules, message_bytes_max).run()
-    except NotPlain as odd:
-        raise cannot_decode("ExportMetricsServiceRequest", body, odd.position) from None
+    return adapt_with(lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max), body, ExportMetricsServiceRequest)

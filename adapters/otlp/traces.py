@@ -9,10 +9,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope, cannot_decode, plain
+from adapters.otlp.envelope import Envelope, adapt_with
 from adapters.otlp.messages import SPAN
 from adapters.record import TRACES, TYPE_TRACE, Adapted, Header, Rules
-from adapters.wire import NotPlain
 
 
 class TracesEnvelope(Envelope):
@@ -50,11 +49,8 @@ class TracesEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportTraceServiceRequest. Raises Malformed."""
-    try:
-        return TracesEnvelope(body, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run()
-    except NotPlain as odd:
-        body = plain(body, ExportTraceServiceRequest, odd.position)
-    try:
-        return TracesEnvelope(body, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run()
-    except NotPlain as odd:
-        raise cannot_decode("ExportTraceServiceRequest", body, odd.position) from None
+    return adapt_with(
+        lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE),
+        body,
+        ExportTraceServiceRequest,
+    )
