@@ -46,7 +46,7 @@ def combine(snapshots: Iterable[Snapshot]) -> Snapshot:
 
 
 def _both(name: str, one: float, other: float) -> float:
-    if name in _SMALLEST or name.endswith("_created"):
+    if name in _SMALLEST:
         return min(one, other)
     return max(one, other) if name in _LARGEST else one + other
 

@@ -7,7 +7,7 @@ accepted + rejected + rate_limited + failed, summed, is every item that was rece
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, exposition
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics, exposition
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -19,6 +19,9 @@ from collector.combined import Family, Snapshot
 
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
+
+# When each series began would be as many series again, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
