@@ -1,7 +1,7 @@
 """What senders are told, in every protocol: the only place where an outcome or an error becomes a status code.
 
 The law: a permanent error never looks retryable, nor a retryable one permanent, and only a defect of ours is a 500. Text that
-came from a sender is escaped. Sources: shared/api.md, OTLP 1.11.0, remote write 1.0; see docs/adr for the choices.
+came from a sender is escaped. Sources: docs/api.md, OTLP 1.11.0, remote write 1.0.
 """
 
 import math

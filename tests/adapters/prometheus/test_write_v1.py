@@ -204,7 +204,7 @@ def test_values_keep_their_bits(value: float) -> None:
 
 
 def test_labels_become_name_service_instance_and_attributes() -> None:
-    """As design.md maps them."""
+    """As docs/api.md says."""
     labels = {"__name__": "http_requests_total", "code": "200", "instance": "10.0.0.1:9090", "job": "api"}
     request = request_of(labels, (1.0, NOW_MS))
     request.metadata.add(metric_family_name="http_requests", help="Requests.", unit="requests")
