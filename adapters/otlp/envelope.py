@@ -13,7 +13,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.errors import INVALID_PROTOBUF, Malformed
-from adapters.otlp.attributes import REWRITE
+from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.messages import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
 from adapters.otlp.scan import Scanner
 from adapters.record import UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
@@ -43,6 +43,15 @@ class Envelope:
     def take(self, start: i64, end: i64) -> None:
         """One item (or metric) at start:end, accepted or rejected."""
         raise NotImplementedError
+
+    def settle(self, message: Message, state: i64, reason: i64, start: i64, end: i64) -> None:
+        """Reject the item scanned last for a reason, or take it: as it is where its state is CLEAN, else in normal form."""
+        if reason:
+            self.builder.reject(reason, 1)
+        elif state == CLEAN:
+            self.builder.add_or_reject(self.buffer[start:end])
+        else:
+            self.builder.add_or_reject(self.scanner.normal(message, start, end))
 
     def run(self) -> Adapted:
         """Raises NotPlain."""
@@ -127,9 +136,7 @@ class Envelope:
             return state
         normal = raw
         if state == REWRITE:
-            writer = BytesWriter()
-            scanner.rewrite(writer, message, start, end)
-            normal = writer.getvalue()
+            normal = scanner.normal(message, start, end)
         put_bytes(group, tag_out, normal)
         if tag_out == _RESOURCE_TAG:
             self.service_id = _service_of(normal)

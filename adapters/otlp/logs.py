@@ -3,7 +3,6 @@
 The law: a record whose ids are not ids is kept without them; only its own time, sizes and nesting can refuse it.
 """
 
-from librt.strings import BytesWriter
 from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -26,14 +25,7 @@ class LogsEnvelope(Envelope):
             reason = state
         if reason == 0 and time != 0:
             reason = self.rules.check_time(time)  # without any time, it is when it was received
-        if reason:
-            self.builder.reject(reason, 1)
-        elif state == CLEAN:
-            self.builder.add_or_reject(self.buffer[start:end])
-        else:
-            writer = BytesWriter()
-            scanner.rewrite(writer, LOG_RECORD, start, end)
-            self.builder.add_or_reject(writer.getvalue())
+        self.settle(LOG_RECORD, state, reason, start, end)
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:

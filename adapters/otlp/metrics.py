@@ -82,9 +82,7 @@ class MetricsEnvelope(Envelope):
             return self.buffer[start:end]
         if scanner.duplicate_keys and end == scanner.data_at and scanner.has_attribute(METRIC, start, end):
             raise NotPlain(start)  # metadata on both sides of the data, maybe: the plain form has all of it behind
-        writer = BytesWriter()
-        scanner.rewrite(writer, METRIC, start, end)
-        return writer.getvalue()
+        return scanner.normal(METRIC, start, end)
 
     def _metric(self, data: bytes) -> bytes:
         writer = BytesWriter()
@@ -129,9 +127,7 @@ class MetricsEnvelope(Envelope):
                 writer.write(buffer[keep:at])
                 keep = position
                 if state == REWRITE:
-                    inner = BytesWriter()
-                    self.scanner.rewrite(inner, self.point, first, position)
-                    put_bytes(writer, _POINT, inner.getvalue())
+                    put_bytes(writer, _POINT, self.scanner.normal(self.point, first, position))
                 else:
                     self.refused.append((int(point), int(state)))
             if state <= REWRITE:
@@ -167,9 +163,7 @@ class MetricsEnvelope(Envelope):
             state: i64 = self._point_state(first, position)
             normal = buffer[first:position]
             if state == REWRITE:
-                inner = BytesWriter()
-                self.scanner.rewrite(inner, self.point, first, position)
-                normal = inner.getvalue()
+                normal = self.scanner.normal(self.point, first, position)
             if state <= REWRITE and len(normal) + _FRAMING_BYTES_MAX > room:
                 state = RECORD_TOO_LARGE
             if state > REWRITE:

@@ -1,7 +1,7 @@
 """Checks a message against its table, and rewrites it into the normal form where it has to be.
 
 The law: `scan` passes only what protobuf's parser would read to the same message, and says whether a copy of the bytes is
-already normal; `rewrite` is called only on what `scan` has passed. What is odd raises `NotPlain`.
+already normal; `normal` is called only on what `scan` has passed. What is odd raises `NotPlain`.
 """
 
 from typing import Final
@@ -231,6 +231,12 @@ class Scanner:
                 return CLEAN
         return REWRITE
 
+    def normal(self, message: Message, start: i64, end: i64) -> bytes:
+        """The normal form of the whole fields at start:end, which `scan` has passed."""
+        writer = BytesWriter()
+        self.rewrite(writer, message, start, end)
+        return writer.getvalue()
+
     def rewrite(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
         """Write the normal form of the whole fields at start:end."""
         cursor = self.cursor
@@ -257,9 +263,7 @@ class Scanner:
                 child = message.children[tag]
                 if child.has_attributes:
                     writer.write(buffer[keep:at])
-                    inner = BytesWriter()
-                    self.rewrite(inner, child, first, position)
-                    put_bytes(writer, tag, inner.getvalue())
+                    put_bytes(writer, tag, self.normal(child, first, position))
                     keep = position
             elif action == BODY:
                 writer.write(buffer[keep:at])

@@ -3,12 +3,11 @@
 The law: a span without valid ids or without a start is refused. Its time is when it ended, so that a long one is not late.
 """
 
-from librt.strings import BytesWriter
 from mypy_extensions import i64
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
-from adapters.otlp.attributes import CLEAN, REWRITE
+from adapters.otlp.attributes import REWRITE
 from adapters.otlp.envelope import Envelope, adapt_with
 from adapters.otlp.messages import SPAN
 from adapters.record import TRACES, TYPE_TRACE, Adapted, Header, Rules
@@ -22,14 +21,7 @@ class TracesEnvelope(Envelope):
         reason: i64 = self.group_reason
         if reason == 0:
             reason = self._reason(state)
-        if reason:
-            self.builder.reject(reason, 1)
-        elif state == CLEAN:
-            self.builder.add_or_reject(self.buffer[start:end])
-        else:
-            writer = BytesWriter()
-            scanner.rewrite(writer, SPAN, start, end)
-            self.builder.add_or_reject(writer.getvalue())
+        self.settle(SPAN, state, reason, start, end)
 
     def _reason(self, state: i64) -> i64:
         """Why the span scanned last can't be taken, or 0."""

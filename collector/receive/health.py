@@ -14,7 +14,6 @@ from collector.metrics import Metrics
 
 # Said of a store that this process has nothing to do with.
 NOT_USED: Final = "not used"
-WRITER_PAGE_PATHS: Final = frozenset({"/healthz", "/metrics"})
 
 
 class Health(NamedTuple):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from infrasage.v1 import telemetry_pb2
+from support.limits import LOW
 from support.native_reference import nanoseconds, reference
 from support.native_strategies import NOW_TEXT, records
 
@@ -19,14 +20,7 @@ from adapters.rfc3339 import BEFORE, BEYOND, INVALID, parse_time
 from collector.validate import LimitRules, Limits
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
-LIMITS = Limits(
-    past_max_s=86_400,
-    future_max_s=600,
-    attributes_max=3,
-    attribute_key_bytes_max=100,
-    attribute_value_bytes_max=120,
-    name_bytes_max=100,
-)
+LIMITS = LOW
 BATCH_ID = b"0123456789abcdef"
 HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
 METRIC: dict[str, Any] = {"service_id": "payment-api", "metric_name": "cpu", "value": 87.3, "timestamp": NOW_TEXT}

@@ -12,24 +12,18 @@ import pytest
 from google.protobuf import text_format
 from infrasage.prometheus.v1.write_pb2 import WriteRequest
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from support.limits import DEFAULT
 
 from adapters import native
 from adapters.errors import REASON
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1
 from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, Adapted, Header, Rules
-from collector.validate import LimitRules, Limits
+from collector.validate import LimitRules
 
 HERE = Path(__file__).parent
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
-LIMITS = Limits(
-    past_max_s=86_400,
-    future_max_s=600,
-    attributes_max=128,
-    attribute_key_bytes_max=1_024,
-    attribute_value_bytes_max=262_144,
-    name_bytes_max=1_024,
-)
+LIMITS = DEFAULT
 
 Adapt = Callable[[bytes, Header, Rules, int], Adapted]
 CASES: dict[str, tuple[int, Callable[[bytes], bytes], Adapt]] = {

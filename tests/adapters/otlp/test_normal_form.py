@@ -10,23 +10,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from support.limits import DEFAULT
 from support.otlp_reference import REQUESTS, flat, reference
 
 from adapters import errors
 from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.record import SOURCE_OTLP, Adapted, Header
-from collector.validate import LimitRules, Limits
+from collector.validate import LimitRules
 
 NOW = 1_775_822_400_000_000_000
-LIMITS = Limits(
-    past_max_s=86_400,
-    future_max_s=600,
-    attributes_max=128,
-    attribute_key_bytes_max=1_024,
-    attribute_value_bytes_max=262_144,
-    name_bytes_max=1_024,
-)
+LIMITS = DEFAULT
 HEADER: dict[str, Any] = {"tenant_id": "acme", "source": 2, "received_time_unix_nano": NOW, "batch_id": bytes(16)}
 ADAPT = {"metrics": metrics.adapt, "logs": logs.adapt, "traces": traces.adapt}
 

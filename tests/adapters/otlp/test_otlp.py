@@ -7,24 +7,18 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.v1 import telemetry_pb2
+from support.limits import LOW
 from support.otlp_reference import REQUESTS, reference
 from support.otlp_strategies import NOW, messages, oddly_written
 
 from adapters.errors import Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.record import SOURCE_OTLP, Adapted, Header
-from collector.validate import LimitRules, Limits
+from collector.validate import LimitRules
 
 ADAPT = {"metrics": metrics.adapt, "logs": logs.adapt, "traces": traces.adapt}
 SIGNALS = sorted(ADAPT)
-LIMITS = Limits(
-    past_max_s=86_400,
-    future_max_s=600,
-    attributes_max=3,
-    attribute_key_bytes_max=100,
-    attribute_value_bytes_max=120,
-    name_bytes_max=100,
-)
+LIMITS = LOW
 HEADER: dict[str, Any] = {"tenant_id": "acme", "source": 2, "received_time_unix_nano": NOW, "batch_id": b"0123456789abcdef"}
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.v1 import telemetry_pb2
+from support.limits import LOW
 from support.otlp_strategies import oddly_written
 from support.prometheus_reference import reference
 from support.prometheus_strategies import NOW_MS, STALE, histograms, write_requests
@@ -23,14 +24,7 @@ from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Adapted, Header
 from collector.validate import LimitRules, Limits
 
 NOW = NOW_MS * 10**6
-LIMITS = Limits(
-    past_max_s=86_400,
-    future_max_s=600,
-    attributes_max=3,
-    attribute_key_bytes_max=100,
-    attribute_value_bytes_max=120,
-    name_bytes_max=100,
-)
+LIMITS = LOW
 BATCH_ID = b"0123456789abcdef"
 HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
 MESSAGE_BYTES_MAX = 1 << 20

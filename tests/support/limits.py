@@ -1,0 +1,22 @@
+"""The numbers behind the rules, as the tests of adapters use them."""
+
+from collector.validate import Limits
+
+# As the settings have them.
+DEFAULT = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=128,
+    attribute_key_bytes_max=1_024,
+    attribute_value_bytes_max=262_144,
+    name_bytes_max=1_024,
+)
+# So low that generated requests exceed them now and then.
+LOW = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=3,
+    attribute_key_bytes_max=100,
+    attribute_value_bytes_max=120,
+    name_bytes_max=100,
+)
