@@ -51,6 +51,10 @@ STORAGE_FULL: Final = 52
 STORAGE_UNAVAILABLE: Final = 53
 SHUTTING_DOWN: Final = 54
 INTERNAL: Final = 55
+MISSING_API_KEY: Final = 56
+INVALID_API_KEY: Final = 57
+INSUFFICIENT_SCOPE: Final = 58
+EXCEEDS_PLAN: Final = 59
 
 
 class Reason(NamedTuple):
@@ -147,6 +151,30 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(STORAGE_UNAVAILABLE, "storage_unavailable", "the log cannot be written", "send again after Retry-After"),
     Reason(SHUTTING_DOWN, "shutting_down", "the collector is stopping", "send again after Retry-After"),
     Reason(INTERNAL, "internal", "a defect of the collector", "report it, with the batch id"),
+    Reason(
+        MISSING_API_KEY,
+        "missing_api_key",
+        "an API key is required",
+        "send one as X-API-Key or Authorization: Bearer (gRPC: metadata x-api-key)",
+    ),
+    Reason(
+        INVALID_API_KEY,
+        "invalid_api_key",
+        "the API key is unknown, revoked or expired",
+        "send one that `keys list` shows as active; `keys create` makes one",
+    ),
+    Reason(
+        INSUFFICIENT_SCOPE,
+        "insufficient_scope",
+        "the API key's scope does not allow this",
+        "use a key whose scope does",
+    ),
+    Reason(
+        EXCEEDS_PLAN,
+        "exceeds_plan",
+        "the request alone is more than the tenant's plan ever allows at once",
+        "send smaller batches, or ask for a larger plan",
+    ),
 )
 
 REASON: Final[dict[int, Reason]] = {reason.code: reason for reason in REASONS}

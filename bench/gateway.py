@@ -198,8 +198,10 @@ def main() -> None:
         http, grpc_port = ports["collector"]
         config.write_text(COLLECTOR.format(http=http, grpc=grpc_port, kafka=bootstrap), encoding="utf-8")
         http, grpc_port = ports["ours"]
+        settings = here / "ours.toml"
+        settings.write_text('[tenants]\nanonymous = "yes"\n')
         gateway = [ours, "gateway", "--kafka", bootstrap, "--http-port", str(free_port())]
-        gateway += ["--otlp-http-port", str(http), "--grpc-port", str(grpc_port)]
+        gateway += ["--otlp-http-port", str(http), "--grpc-port", str(grpc_port), "--config", str(settings)]
         with (
             server([otelcol, "--config", str(config)], ports["collector"][0], here / "otelcol.log") as collector_pid,
             server(gateway, ports["ours"][0], here / "ours.log") as ours_pid,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +23,17 @@ import uvloop
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part, Rules
 from collector.broker.contract import Message
 from collector.config import Http, Validation
+from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
-from collector.pipeline import Pipeline, Tenant
+from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
-from collector.receive.health import Health
 from collector.receive.http import COMPRESSED, Format, HttpApplication, Route
-from collector.receive.native import PAGE_PATHS, pages
-from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect
+from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
 from collector.receive.servers import http_server
+from collector.tenancy.access import Access
+from collector.tenancy.callers import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
 from collector.validate import Limits
 
 PATH: Final = "/v1/metrics"
@@ -43,6 +47,10 @@ def adapt(body: bytes, _header: Header, _rules: Rules, _message_bytes_max: int) 
     return adapted
 
 
+async def no_page(*_: object) -> None:
+    raise AssertionError("there are no pages")
+
+
 class Nowhere:
     """A broker that has everything at once."""
 
@@ -54,9 +62,14 @@ async def serve(server_name: str) -> None:
     """Serve on a free port, print it, and go on until standard input ends."""
     settings = Http.model_validate({"server": server_name})
     metrics = Metrics()
-    in_flight = InFlight(1 << 30)
+    in_flight = InFlight(1 << 30, 1 << 30)
     pipeline = Pipeline(
-        Produce(Nowhere()), Limits(**Validation().model_dump()), metrics, message_bytes_max=1 << 19, now_unix_nano=time.time_ns
+        Produce(Nowhere()),
+        Limits(**Validation().model_dump()),
+        LocalLimiter(time.monotonic_ns),
+        metrics,
+        message_bytes_max=1 << 19,
+        now_unix_nano=time.time_ns,
     )
     otlp = Format(adapt, SOURCE_OTLP, OtlpProtobufDialect(METRICS), COMPRESSED)
     app = HttpApplication(
@@ -65,10 +78,10 @@ async def serve(server_name: str) -> None:
         metrics,
         settings,
         routes={PATH: Route(PATH, {"application/x-protobuf": otlp}, otherwise=OtlpJsonDialect(METRICS))},
-        pages=pages(version="0", health=lambda: Health("ok", "ok"), metrics=metrics, uptime_s=lambda: 0.0),
-        page_paths=PAGE_PATHS,
-        tenant=Tenant("bench"),
-        retry_after_s=1,
+        pages=no_page,
+        page_paths=frozenset(),
+        access=Access(lambda _: None, Caller("bench", Scope.INGEST, UNLIMITED, "")),
+        explain=partial(explain, retry_after_s=1, upgrade_url=""),
     )
     server = http_server(app, "127.0.0.1", [0], settings, metrics)
     await server.start()

@@ -14,8 +14,10 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -42,22 +44,32 @@ from collector.config import Settings
 from collector.dead_letters import DeadLetters
 from collector.errors import CannotRun
 from collector.lifetime import RECEIVERS_SHARE, WRITER_SHARE, Stopping
+from collector.limit.contract import Limiter
+from collector.limit.local import LocalLimiter
+from collector.limit.redis import RedisLimiter
 from collector.listening import announcement, check_port, ports, writer_announcement
 from collector.lock import DataDirLock, Locked
 from collector.metrics import Metrics
-from collector.pipeline import Pipeline, Tenant
+from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.query import SOCKET, Answer, NotRunning, QueryFailed, QuerySocket, ask
 from collector.receive.grpc import GrpcServer
 from collector.receive.health import writer_pages
 from collector.receive.http import HttpApplication
 from collector.receive.native import PAGE_PATHS, pages
+from collector.receive.reading import reading
+from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer, http_server
 from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew, schema_sql
+from collector.tenancy import keys
+from collector.tenancy.access import Access
+from collector.tenancy.callers import Caller
+from collector.tenancy.keyring import Keyring
+from collector.tenancy.scopes import Scope
 from collector.validate import Limits
 from collector.version import VERSION, is_compiled
 from collector.workers import Job, Link
@@ -173,30 +185,37 @@ async def _serve(settings: Settings, say: Say) -> int:
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(settings.tenants.shown_max)
         storage = await stack.enter_async_context(open_storage(settings, metrics))
+        admin_key = _first_key(settings)
+        tenancy = await stack.enter_async_context(_tenancy(settings, processes=1, anonymous_by_default=True))
         writing = await stack.enter_async_context(_writing(settings, storage, metrics, stopping))
         if _is_embedded(settings):
             await stack.enter_async_context(_query_socket(settings, storage, writing.writer))
-        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(_watching(standing))
-        listening = await stack.enter_async_context(_receiving(settings, storage.broker, metrics, standing, stopping, began_s))
+        listening = await stack.enter_async_context(
+            _receiving(settings, storage.broker, metrics, tenancy, standing, stopping, began_s)
+        )
         _freeze()
-        say(announcement(settings, *listening, stores=True))
-        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
+        say(announcement(settings, *listening, stores=True, admin_key=admin_key))
+        return await _until_the_end(stopping, writing.task, watching, *tenancy.tasks, *storage.opened.tasks)
 
 
 async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
     stopping = Stopping(settings.shutdown.timeout_s)
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics = Metrics(settings.tenants.shown_max)
+        tenancy = await stack.enter_async_context(_tenancy(settings, processes=1))
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
-        standing = _standing(settings, opened.broker, metrics)
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
-        listening = await stack.enter_async_context(_receiving(settings, opened.broker, metrics, standing, stopping, began_s))
+        listening = await stack.enter_async_context(
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, began_s)
+        )
         _freeze()
         say(announcement(settings, *listening, stores=False))
-        return await _until_the_end(stopping, watching, *opened.tasks)
+        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
@@ -211,15 +230,16 @@ async def _work(job: Job, connection: socket.socket) -> int:
     async with AsyncExitStack() as stack:
         linked = asyncio.create_task(link.run(), name="link")
         linked.add_done_callback(lambda _: stopping.ask())
+        tenancy = await stack.enter_async_context(_tenancy(settings, processes=settings.gateway.workers))
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
-        standing = _standing(settings, opened.broker, metrics)
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
         await stack.enter_async_context(
-            _receiving(settings, opened.broker, metrics, standing, stopping, job.began_s, link.gather)
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, job.began_s, link)
         )
         _freeze()
         link.ready()
-        return await _until_the_end(stopping, watching, *opened.tasks)
+        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
 
 
 async def _write(settings: Settings, say: Say) -> int:
@@ -502,6 +522,77 @@ def _data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
         yield
 
 
+# Who sends, and how much they may.
+
+
+class _Tenancy(NamedTuple):
+    """What is known of senders. `failures`: its parts, by the names that metrics have for them, and why each fails."""
+
+    access: Access
+    limiter: Limiter
+    failures: Mapping[str, Callable[[], str | None]]
+    tasks: list[asyncio.Task[None]]
+
+
+def _first_key(settings: Settings) -> str | None:
+    """The key that is made where there are none yet, to be shown once. Raises CannotRun."""
+    return keys.ensure_admin_key(keys.path_of(settings.data_dir, settings.tenants.keys_file), now=datetime.now(UTC))
+
+
+@asynccontextmanager
+async def _tenancy(settings: Settings, *, processes: int, anonymous_by_default: bool = False) -> AsyncIterator[_Tenancy]:
+    """`processes`: so many of this gateway's share its ports. Raises CannotRun."""
+    tenants = settings.tenants
+    plans = settings.plans_by_name()
+    path = keys.path_of(settings.data_dir, tenants.keys_file)
+    keyring = Keyring.open(path, plans, reload_s=tenants.keys_reload_s, now_unix_s=time.time)
+    anonymous = None
+    if tenants.anonymous == "yes" or (tenants.anonymous == "auto" and anonymous_by_default):
+        anonymous = Caller(tenants.anonymous_tenant, Scope.INGEST, plans[tenants.anonymous_plan], "")
+    elif not len(keyring):
+        log.warning("nobody can send: there are no keys; `keys create` makes one", keys_file=str(path))
+    tasks = [asyncio.create_task(keyring.run(), name="keys")]
+    failures: dict[str, Callable[[], str | None]] = {"keys": lambda: keyring.failure}
+    async with AsyncExitStack() as stack:
+        limiter: Limiter
+        share = settings.limits.gateways * processes
+        if settings.limits.redis_url:
+            redis = await stack.enter_async_context(_redis(settings, share))
+            failures["redis"] = lambda: redis.failure
+            limiter = redis
+        else:
+            limiter = LocalLimiter(time.monotonic_ns, share)
+            if share > 1:
+                log.warning(
+                    "without limits.redis_url each process holds tenants to its share of their plans", share=f"1/{share}"
+                )
+        try:
+            yield _Tenancy(Access(keyring.find, anonymous), limiter, failures, tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def _redis(settings: Settings, processes: int) -> AsyncIterator[RedisLimiter]:
+    limits = settings.limits
+    limiter = RedisLimiter(
+        limits.redis_url,
+        username=limits.redis_user or None,
+        password=_secret(limits.redis_password) or None,
+        ca_file=None if limits.redis_ca_file is None else str(limits.redis_ca_file),
+        timeout_s=limits.redis_timeout_ms / 1000,
+        processes=processes,
+        now_nano=time.monotonic_ns,
+    )
+    await limiter.open()
+    try:
+        yield limiter
+    finally:
+        await limiter.close()
+
+
 # The parts that work.
 
 
@@ -555,6 +646,7 @@ def _standing(
     metrics: Metrics,
     store: ClickHouseStore | None = None,
     writer: Writer | None = None,
+    tenancy: _Tenancy | None = None,
 ) -> Standing:
     local = broker if isinstance(broker, LocalLog) else None
     return Standing(
@@ -567,6 +659,7 @@ def _standing(
         # The engine in this process is there as long as the process is.
         ping_store=store.ping if store is not None and not _is_embedded(settings) else None,
         writer_state=(lambda: writer.state) if writer is not None else None,
+        failures=tenancy.failures if tenancy is not None else None,
     )
 
 
@@ -593,23 +686,30 @@ async def _receiving(
     settings: Settings,
     producer: Producer,
     metrics: Metrics,
+    tenancy: _Tenancy,
     standing: Standing,
     stopping: Stopping,
     began_s: float,
-    gather: Callable[[], Awaitable[Snapshot]] | None = None,
+    link: Link | None = None,
 ) -> AsyncIterator[_Listening]:
-    """HTTP and gRPC. `gather`: this process is one of several on the same ports, and tells the metrics of all."""
-    in_flight = InFlight(settings.broker.in_flight_bytes_max)
+    """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all."""
+    in_flight_bytes_max = settings.broker.in_flight_bytes_max
+    in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
     metrics.watch_in_flight(lambda: in_flight.bytes_held)
     pipeline = Pipeline(
         Produce(producer, metrics),
         Limits(**settings.validation.model_dump()),
+        tenancy.limiter,
         metrics,
         message_bytes_max=settings.broker.message_bytes_max,
         now_unix_nano=time.time_ns,
     )
-    tenant = Tenant(settings.tenants.anonymous_tenant)
-    retry_after_s = settings.broker.retry_after_s
+    refuse = partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
+
+    async def own() -> Snapshot:
+        return metrics.snapshot()
+
+    began = datetime.fromtimestamp(time.time() - (time.monotonic() - began_s), UTC)
     application = HttpApplication(
         pipeline,
         in_flight,
@@ -621,11 +721,13 @@ async def _receiving(
             health=standing.health,
             metrics=metrics,
             uptime_s=lambda: time.monotonic() - began_s,
-            gather=gather,
+            reading=reading(tenancy.access, own if link is None else link.gather, began),
+            explain=refuse,
+            gather=None if link is None else link.gather_shown,
         ),
         page_paths=PAGE_PATHS,
-        tenant=tenant,
-        retry_after_s=retry_after_s,
+        access=tenancy.access,
+        explain=refuse,
     )
     http = http_server(
         application,
@@ -633,7 +735,7 @@ async def _receiving(
         (settings.http.port, settings.http.otlp_port),
         settings.http,
         metrics,
-        reuse_port=gather is not None,
+        reuse_port=link is not None,
     )
     grpc = GrpcServer(
         pipeline,
@@ -642,9 +744,9 @@ async def _receiving(
         settings.grpc,
         host=settings.host,
         services=GRPC_SERVICES,
-        tenant=tenant,
-        retry_after_s=retry_after_s,
-        reuse_port=gather is not None,
+        access=tenancy.access,
+        explain=refuse,
+        reuse_port=link is not None,
     )
     try:
         await _listen(settings, http, grpc)

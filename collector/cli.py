@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, schema, config, version.
+"""The commands: serve, gateway, writer, query, schema, keys, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -7,18 +7,22 @@ The law: a user's mistake is one clear line on standard error, never a traceback
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from collector import query as query_socket
-from collector.config import FLAGS, SETTINGS, ConfigError, Loaded, Settings, load, show, value_of
-from collector.errors import CannotRun
-
-FAILED = 1
-USAGE = 2
+from collector.commands import keys
+from collector.commands.common import (
+    USAGE,
+    Config,
+    DataDir,
+    KeysFile,
+    failures,
+    load_settings,
+    say,
+)
+from collector.config import FLAGS, SETTINGS, Settings, show, value_of
 
 app = typer.Typer(
     name="infrasage-collector",
@@ -31,10 +35,9 @@ app = typer.Typer(
 schema_app = typer.Typer(help="The store's tables.", no_args_is_help=True)
 config_app = typer.Typer(help="The settings: defaults, a file, the environment, flags.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config_app, name="config")
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
-Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 HttpPort = Annotated[int | None, typer.Option("--http-port", help="Port of the HTTP API; 0: any free.", show_default="8080")]
 OtlpHttpPort = Annotated[
@@ -61,10 +64,11 @@ def serve(
     http_port: HttpPort = None,
     otlp_http_port: OtlpHttpPort = None,
     grpc_port: GrpcPort = None,
+    keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
     """Run the collector, all in one process, until SIGTERM or SIGINT. What isn't given is embedded."""
-    loaded = _load(
+    loaded = load_settings(
         config,
         {
             "kafka.bootstrap": kafka,
@@ -74,11 +78,12 @@ def serve(
             "http.port": http_port,
             "http.otlp_port": otlp_http_port,
             "grpc.port": grpc_port,
+            "tenants.keys_file": keys_file,
         },
     )
     from collector import app as program  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
 
-    with _failures():
+    with failures():
         status = program.serve(loaded.settings, _announce)
     raise typer.Exit(status)
 
@@ -86,27 +91,34 @@ def serve(
 @app.command()
 def gateway(
     kafka: Kafka = None,
+    redis: Annotated[
+        str | None,
+        typer.Option("--redis", metavar="URL", help="By which gateways count together what tenants send.", show_default="none"),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes that share the ports.", show_default="1")] = None,
     host: Host = None,
     http_port: HttpPort = None,
     otlp_http_port: OtlpHttpPort = None,
     grpc_port: GrpcPort = None,
+    keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
     """Run the receivers: what comes in goes to Kafka, for writers to store. Until SIGTERM or SIGINT."""
-    settings = _load(
+    settings = load_settings(
         config,
         {
             "kafka.bootstrap": kafka,
+            "limits.redis_url": redis,
             "gateway.workers": workers,
             "host": host,
             "http.port": http_port,
             "http.otlp_port": otlp_http_port,
             "grpc.port": grpc_port,
+            "tenants.keys_file": keys_file,
         },
     ).settings
     _require("gateway", settings, "kafka.bootstrap")
-    with _failures():
+    with failures():
         if settings.gateway.workers > 1:
             from collector import workers as several  # noqa: PLC0415  # not the receivers: this process only watches
 
@@ -129,13 +141,13 @@ def writer(
     config: Config = None,
 ) -> None:
     """Run a writer: from Kafka into ClickHouse, exactly once. Until SIGTERM or SIGINT."""
-    settings = _load(
+    settings = load_settings(
         config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
     ).settings
     _require("writer", settings, "kafka.bootstrap", "clickhouse.url")
     from collector import app as program  # noqa: PLC0415  # as in serve
 
-    with _failures():
+    with failures():
         status = program.writer(settings, _announce)
     raise typer.Exit(status)
 
@@ -151,11 +163,11 @@ def query(
     config: Config = None,
 ) -> None:
     """Ask the running collector, or, where none runs, the data it left; or the ClickHouse server, if there is one."""
-    settings = _load(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
-    with _failures():
+    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    with failures():
         answer = _answer(settings, sql, format_)
     if answer.messages_behind:
-        _say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
+        say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
     try:
         sys.stdout.buffer.write(answer.body)
         sys.stdout.buffer.flush()
@@ -176,7 +188,7 @@ def _answer(settings: Settings, sql: str, format_: str) -> query_socket.Answer:
 @schema_app.command("show")
 def schema_show(config: Config = None) -> None:
     """Print the statements that make the tables, in the order of their versions; for a cluster, if one is set."""
-    settings = _load(config, {}).settings
+    settings = load_settings(config, {}).settings
     from collector import app as program  # noqa: PLC0415  # as in serve
 
     typer.echo(program.schema_text(settings))
@@ -185,17 +197,17 @@ def schema_show(config: Config = None) -> None:
 @schema_app.command("apply")
 def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
     """Make the tables, or bring them up to date. serve and writer do so by themselves at start."""
-    settings = _load(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     from collector import app as program  # noqa: PLC0415  # as in serve
 
-    with _failures():
+    with failures():
         typer.echo(program.schema_apply(settings))
 
 
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Say whether the file and the environment are usable, and if not, every reason."""
-    loaded = _load(config, {})
+    loaded = load_settings(config, {})
     changed = len(loaded.origins)
     typer.echo(f"ok: {changed} {'setting is' if changed == 1 else 'settings are'} given, the others are at their defaults")
 
@@ -203,7 +215,7 @@ def config_check(config: Config = None) -> None:
 @config_app.command("show")
 def config_show(config: Config = None) -> None:
     """Print every setting in force, as TOML, and where each that is given came from."""
-    typer.echo(show(_load(config, {})), nl=False)
+    typer.echo(show(load_settings(config, {})), nl=False)
 
 
 @app.command()
@@ -219,40 +231,13 @@ def _announce(text: str) -> None:
         typer.echo(text)
 
 
-def _load(file: Path | None, flags: dict[str, object]) -> Loaded:
-    try:
-        return load(file, {key: value for key, value in flags.items() if value is not None})
-    except ConfigError as error:
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        raise typer.Exit(USAGE) from None
-
-
 def _require(command: str, settings: Settings, *keys: str) -> None:
     """Without these settings the command is of no use."""
     missing = [SETTINGS[key] for key in keys if not value_of(settings, SETTINGS[key])]
     for setting in missing:
-        _say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")
+        say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")
     if missing:
         raise typer.Exit(USAGE)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """What the program could not do, in its own words, and status 1."""
-    try:
-        yield
-    except CannotRun as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    _say(f"error: {message}")
-    raise typer.Exit(FAILED)
-
-
-def _say(message: str) -> None:
-    typer.echo(message, err=True)
 
 
 def main() -> None:

@@ -18,6 +18,9 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from collector.tenancy.plans import RATE_MAX, Plan
+from collector.tenancy.plans import plans as all_plans
+
 ENVIRONMENT_PREFIX: Final = "INFRASAGE_"
 # Read by setup.py when the package is built; stands in the environment of whoever builds and runs in one shell.
 _NOT_SETTINGS: Final = frozenset({"INFRASAGE_UNCOMPILED"})
@@ -41,7 +44,11 @@ FLAGS: Final = {
     "clickhouse.url": "--clickhouse",
     "gateway.workers": "--workers",
     "writer.port": "--port",
+    "tenants.keys_file": "--keys-file",
+    "limits.redis_url": "--redis",
 }
+
+_PLAN_NAME_MAX: Final = 128
 
 # What is written in a secret's place.
 MASKED: Final = "********"
@@ -116,6 +123,32 @@ def _server_url(value: str) -> str:
     return value
 
 
+def _redis_url(value: str) -> str:
+    """As _server_url; the number of a database may follow."""
+    if not value:
+        return value
+    url = urlsplit(value)
+    if url.scheme not in ("redis", "rediss") or not url.hostname or "@" in url.netloc:
+        raise ValueError("not a URL of a Redis")
+    if url.query or url.fragment or url.port == 0 or not re.fullmatch(r"(/\d*)?", url.path, re.ASCII):
+        raise ValueError("more than a server and a database")
+    return value
+
+
+def _to_tables(value: object) -> object:
+    """From the environment they come as JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("not JSON") from None
+    return value
+
+
+def _to_optional_bytes(value: object) -> object:
+    return None if value in ("", "none") else _to_bytes(value)
+
+
 def _to_path(value: object) -> object:
     if isinstance(value, str) and not value.strip("\0 "):
         raise ValueError("empty")
@@ -148,6 +181,13 @@ ServerUrl = Annotated[
     AfterValidator(_server_url),
     _Kind('http://HOST:PORT or https://HOST:PORT, without user and password, or ""'),
 ]
+RedisUrl = Annotated[
+    str,
+    AfterValidator(_no_whitespace),
+    AfterValidator(_redis_url),
+    _Kind('redis://HOST:PORT or rediss://HOST:PORT (TLS), without user and password, or ""'),
+]
+OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), _Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), _Kind("auto, or a whole number from 0 to 100")]
 Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), _Kind("text")]
 Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), _Kind("a whole number")]
@@ -392,10 +432,64 @@ class Shutdown(_Section):
 
 
 class Tenants(_Section):
-    """Whose the records are."""
+    """Whose the records are: by the sender's key, or without one."""
 
+    keys_file: OptionalLocation = Field(
+        default=None, description="The file of keys, which gateways share. none: keys.json in data_dir."
+    )
+    keys_reload_s: Number = _limit(1, 0.1, 3600, "Seconds between two looks at whether the file of keys has changed.")
+    anonymous: Literal["auto", "yes", "no"] = Field(
+        default="auto", description="Whether records may come without a key. auto: to serve yes, to gateway no."
+    )
     anonymous_tenant: Text = Field(
         default="anonymous", min_length=1, max_length=128, description="The tenant of records that come without a key."
+    )
+    anonymous_plan: Text = Field(
+        default="Unlimited", min_length=1, max_length=_PLAN_NAME_MAX, description="The plan of that tenant."
+    )
+    upgrade_url: Text = Field(
+        default="/billing/plans", max_length=1024, description="Where a tenant over its quota is told to go for more."
+    )
+    in_flight_share_max: Number = _limit(
+        0.5, 0.01, 1, "Part of broker.in_flight_bytes_max that one tenant's requests may hold. Over it: 503."
+    )
+    shown_max: Whole = _limit(50, 0, 10_000, "Tenants that /metrics shows by name, the largest; the rest are shown as one.")
+
+
+class PlanLimits(_Section):
+    """What a tenant with this plan may send. Free, Pro and Unlimited are there; a table of the same name replaces one."""
+
+    requests_per_s: OptionalWhole = _limit(None, 1, RATE_MAX, "Requests a second. none: any number.")
+    requests_burst: OptionalWhole = _limit(None, 1, RATE_MAX, "Requests at once, after a pause. none: as many as in a second.")
+    items_per_s: OptionalWhole = _limit(None, 1, RATE_MAX, "Items (points, log records, spans) a second. none: any number.")
+    items_burst: OptionalWhole = _limit(
+        None, 1, RATE_MAX, "Items at once, and so in one request. none: as many as in a second."
+    )
+    bytes_per_s: OptionalBytes = _limit(None, 1, RATE_MAX, "Bytes of bodies a second, decompressed. none: any number.")
+    bytes_burst: OptionalBytes = _limit(
+        None, 1, RATE_MAX, "Bytes at once, and so in one request. none: as many as in a second."
+    )
+
+
+class Limits(_Section):
+    """How gateways hold tenants to their plans together. A plan's own numbers are in its [plans.NAME]."""
+
+    redis_url: RedisUrl = Field(
+        default="", description="The Redis by which gateways and their processes count together. Empty: each has its share."
+    )
+    redis_user: Text = Field(default="", max_length=255, description="The user, where Redis asks for one.")
+    redis_password: Secret = Field(default=None, description="The password. Never shown; see redis_password_file.")
+    redis_password_file: OptionalLocation = Field(
+        default=None, description="A file with the password, in its place; a line end at its end is not part of it."
+    )
+    redis_ca_file: OptionalLocation = Field(
+        default=None, description="Certificates (PEM) that Redis's is checked against. none: the system's."
+    )
+    redis_timeout_ms: Number = _limit(
+        100, 1, 60_000, "Milliseconds to wait for Redis. Later it is taken to be away, and this process goes on with its share."
+    )
+    gateways: Whole = _limit(
+        1, 1, 10_000, "How many gateways there are. Without Redis, one process's share is one part of gateways times workers."
     )
 
 
@@ -425,6 +519,12 @@ class Settings(_Section):
     logging: Logging = Field(default_factory=Logging)
     shutdown: Shutdown = Field(default_factory=Shutdown)
     tenants: Tenants = Field(default_factory=Tenants)
+    limits: Limits = Field(default_factory=Limits)
+    plans: Annotated[
+        dict[Annotated[str, MinLen(1), MaxLen(_PLAN_NAME_MAX), AfterValidator(_no_whitespace)], PlanLimits],
+        BeforeValidator(_to_tables),
+        _Kind("tables [plans.NAME], or in the environment JSON"),
+    ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see below.")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -444,7 +544,7 @@ class Settings(_Section):
                 f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
                 " the first may not be the larger"
             )
-        in_flight = self.broker.in_flight_bytes_max
+        in_flight = int(self.broker.in_flight_bytes_max * self.tenants.in_flight_share_max)
         for name, size in (
             (
                 "http.body_bytes_max and http.decompressed_bytes_max together",
@@ -455,13 +555,18 @@ class Settings(_Section):
             # Else such a request would be told to come again for ever.
             if size > in_flight:
                 raise ValueError(
-                    f"broker.in_flight_bytes_max is {size_text(in_flight)}, less than {name}, {size_text(size)}:"
-                    " a request of the largest size would never be admitted"
+                    f"broker.in_flight_bytes_max times tenants.in_flight_share_max is {size_text(in_flight)}, less than {name},"
+                    f" {size_text(size)}: a request of the largest size would never be admitted"
                 )
         self._agree_on_kafka()
+        self._agree_on_plans()
         if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
             raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
         return self
+
+    def plans_by_name(self) -> dict[str, Plan]:
+        """All there are, the built-in ones too."""
+        return all_plans({name: plan.model_dump() for name, plan in self.plans.items()})
 
     def _agree_on_kafka(self) -> None:
         kafka = self.kafka
@@ -479,6 +584,20 @@ class Settings(_Section):
                     raise ValueError(f"kafka.{name} is given, but kafka.security is {kafka.security}, without TLS")
         if kafka.key_file is not None and kafka.cert_file is None:
             raise ValueError("kafka.key_file is given without kafka.cert_file, whose key it would be")
+
+    def _agree_on_plans(self) -> None:
+        try:
+            known = self.plans_by_name()
+        except ValueError as error:
+            raise ValueError(f"in plans: {error}") from None
+        if self.tenants.anonymous_plan not in known:
+            raise ValueError(
+                f"tenants.anonymous_plan is {self.tenants.anonymous_plan}, and there is no such plan; known: {', '.join(known)}"
+            )
+        if not self.limits.redis_url and (self.limits.redis_user or self.limits.redis_password is not None):
+            raise ValueError("limits.redis_user or limits.redis_password is given, but limits.redis_url is not")
+        if self.limits.redis_ca_file is not None and not self.limits.redis_url.startswith("rediss:"):
+            raise ValueError("limits.redis_ca_file is given, but limits.redis_url is not rediss: it would not be used")
 
 
 class Setting(NamedTuple):
@@ -503,7 +622,7 @@ class Setting(NamedTuple):
 
     @property
     def is_size(self) -> bool:
-        return any(isinstance(item, _Kind) and item.name == "a size" for item in self.field.metadata)
+        return any(isinstance(item, _Kind) and item.name.endswith("a size") for item in self.field.metadata)
 
     @property
     def is_secret(self) -> bool:
@@ -546,9 +665,10 @@ def load(
     `environment` is the process's unless given.
     """
     given: dict[str, tuple[object, str]] = {}
+    within: dict[str, str] = {}  # where what is in a table stands, by key
     problems: list[str] = []
     if file is not None:
-        _read_file(file, given, problems)
+        _read_file(file, given, within, problems)
     _read_environment(os.environ if environment is None else environment, given, problems)
     for key, value in (flags or {}).items():
         given[key] = (value, FLAGS[key])
@@ -561,13 +681,13 @@ def load(
     try:
         settings = Settings.model_validate(nested)
     except ValidationError as error:
-        problems += [_problem(details["loc"], details["msg"], given) for details in error.errors()]
+        problems += [_problem(details["loc"], details["msg"], given, within) for details in error.errors()]
     if problems:
         raise ConfigError(problems)
     return Loaded(settings, {key: origin for key, (_, origin) in given.items()})
 
 
-def _read_file(file: Path, given: dict[str, tuple[object, str]], problems: list[str]) -> None:
+def _read_file(file: Path, given: dict[str, tuple[object, str]], within: dict[str, str], problems: list[str]) -> None:
     try:
         text = file.read_bytes().decode()
         table = tomllib.loads(text)
@@ -579,6 +699,10 @@ def _read_file(file: Path, given: dict[str, tuple[object, str]], problems: list[
         raise ConfigError([f"{file} is not TOML: {error}"]) from None
     lines = _lines(text)
     for name, value in table.items():
+        if name in SETTINGS and isinstance(value, dict):  # tables with names of the user's own
+            within.update({key: f"{file}, line {line}" for key, line in lines.items() if key.startswith(f"{name}.")})
+            given[name] = (value, f"{file}, line {lines[name]}" if name in lines else next(iter(within.values()), str(file)))
+            continue
         section = name in Settings.model_fields and _section(Settings.model_fields[name]) is not None
         inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
         for key, item in inner.items():
@@ -631,8 +755,15 @@ def _read_secrets(given: dict[str, tuple[object, str]], problems: list[str]) -> 
         given[setting.key] = (secret, f"{file_key}: {path}")
 
 
-def _problem(location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]]) -> str:
+def _problem(
+    location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]], within: Mapping[str, str]
+) -> str:
     key = ".".join(str(part) for part in location)
+    if location and location[0] in SETTINGS and len(location) > 1:
+        value, origin = given[str(location[0])]
+        if isinstance(value, dict):  # from the file: in the environment it is text
+            origin = within.get(key) or within.get(f"{location[0]}.{location[1]}") or origin
+        return f"{origin}: {_problem_in_table(key, location, message)}"
     if key not in SETTINGS:  # between settings, from _agree
         named = [f"{name}: {given[name][1]}" for name in SETTINGS if name in message and name in given]
         return message.removeprefix("Value error, ") + (f" ({'; '.join(named)})" if named else "")
@@ -642,6 +773,21 @@ def _problem(location: tuple[int | str, ...], message: str, given: Mapping[str, 
     hidden = setting.is_secret or (setting.field.annotation is str and "@" in str(value))
     shown = MASKED if hidden else _shown(value)
     return f"{origin}: {key} = {shown} is not allowed: must be {setting.allowed} (default: {setting.default})"
+
+
+def _problem_in_table(key: str, location: tuple[int | str, ...], message: str) -> str:
+    """Of one of the tables in `plans`."""
+    name = str(location[-1])
+    if name == "[key]":  # pydantic's way of saying that it is not the table
+        return (
+            f"a plan can't be called {_shown(location[1])}: it must be text without spaces of 1 to {_PLAN_NAME_MAX} characters"
+        )
+    field = PlanLimits.model_fields.get(name)
+    if len(location) == 3 and field is None:
+        return f"there is no setting {name} in a plan{_suggest(name, list(PlanLimits.model_fields))}"
+    if field is None or len(location) != 3:
+        return f"{key} is not allowed: {message.removeprefix('Value error, ')}"
+    return f"{key} is not allowed: must be {_allowed(field)} (default: {Setting(key, field).default})"
 
 
 def _shown(value: object) -> str:
@@ -699,7 +845,7 @@ def _allowed(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     kind = next(item.name for item in field.metadata if isinstance(item, _Kind))
-    shown = size_text if kind == "a size" else _number_text
+    shown = size_text if kind.endswith("a size") else _number_text
     low = next((item.ge for item in field.metadata if isinstance(item, Ge)), None)
     high = next((item.le for item in field.metadata if isinstance(item, Le)), None)
     if low is not None and high is not None:
@@ -725,11 +871,25 @@ def _written(value: object, is_size: bool) -> str:
     """As TOML has it."""
     if value is None:
         return '"none"'
+    if isinstance(value, dict):
+        return _table_written(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f'"{size_text(value)}"' if is_size else _number_text(value)
     return json.dumps(str(value), ensure_ascii=False)
+
+
+def _table_written(tables: Mapping[str, BaseModel]) -> str:
+    """As TOML has it on one line."""
+    written = []
+    for name, table in tables.items():
+        inner = [
+            f"{key} = {_written(getattr(table, key), Setting(key, field).is_size)}"
+            for key, field in type(table).model_fields.items()
+        ]
+        written.append(f"{json.dumps(name, ensure_ascii=False)} = {{ {', '.join(inner)} }}")
+    return f"{{ {', '.join(written)} }}" if written else "{}"
 
 
 def value_of(settings: Settings, setting: Setting) -> object:

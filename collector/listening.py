@@ -83,8 +83,13 @@ def _bound(key: str, host: str, port: int, *, share: bool) -> socket.socket:
     return listener
 
 
-def announcement(settings: Settings, http_port: int, otlp_port: int, grpc_port: int, *, stores: bool = True) -> str:
-    """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store."""
+def announcement(
+    settings: Settings, http_port: int, otlp_port: int, grpc_port: int, *, stores: bool = True, admin_key: str | None = None
+) -> str:
+    """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store.
+
+    `admin_key`: one that was made just now; nobody can show it again.
+    """
     listening = url_host(settings.host)
     # Where it listens on every address, this machine's own is one of them.
     own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
@@ -94,6 +99,7 @@ def announcement(settings: Settings, http_port: int, otlp_port: int, grpc_port: 
         f"  OTLP over HTTP  http://{listening}:{otlp_port}",
         f"  OTLP over gRPC  {listening}:{grpc_port}",
         *_places(settings, stores=stores),
+        *([f"  admin key       {admin_key}   (shown this once; `keys create` makes others)"] if admin_key else []),
         f"Try it, then ask for it with: {_ask_for_it(settings)}" if stores else "Try it:",
         f"  curl http://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{RECORD}'",
     ]

@@ -16,8 +16,11 @@ from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
 from collector.broker.contract import Partition
 from collector.combined import Family, Snapshot
+from collector.tenancy.plans import DIMENSIONS, Dimension
+from collector.tenancy.ranking import Ranking
 
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
+TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
 
 # When each series began would be as many series again, which nobody asks for.
@@ -55,10 +58,60 @@ class Endpoint:
         self._body_bytes.inc(body_bytes)
 
 
+class Tenant:
+    """What is counted of one tenant."""
+
+    def __init__(self, requests: Callable[[str], Counter], items: Callable[[str], Counter], body_bytes: Counter) -> None:
+        """`requests` and `items` give the counter of a status. What never happens has no series: tenants may be many."""
+        self._new_requests: Final = requests
+        self._new_items: Final = items
+        self._body_bytes: Final = body_bytes
+        self._requests: Final[dict[str, Counter]] = {}
+        self._items: Final[dict[str, Counter]] = {}
+
+    def ingested(self, adapted: Adapted, body_bytes: int) -> None:
+        """A request was answered. `body_bytes`: decompressed, as plans count them."""
+        self._count_request("accepted")
+        self._count_items("accepted", adapted.accepted_count())
+        if adapted.rejected:
+            self._count_items("rejected", adapted.rejected_count())
+        self._body_bytes.inc(body_bytes)
+
+    def refused(self) -> None:
+        """A request could not be decoded, or was more than the plan ever allows at once."""
+        self._count_request("refused")
+
+    def limited(self, dimension: Dimension) -> None:
+        """A request was over the plan."""
+        self._count_request(f"limited_by_{dimension}")
+
+    def rate_limited(self, adapted: Adapted) -> None:
+        """Its items, where it was decoded before that was known."""
+        self._count_items("rate_limited", adapted.accepted_count() + adapted.rejected_count())
+
+    def failed(self, adapted: Adapted) -> None:
+        """A request could not be kept."""
+        self._count_request("failed")
+        self._count_items("failed", adapted.accepted_count() + adapted.rejected_count())
+
+    def _count_request(self, status: str) -> None:
+        counter = self._requests.get(status)
+        if counter is None:
+            counter = self._requests[status] = self._new_requests(status)
+        counter.inc()
+
+    def _count_items(self, status: str, items: int) -> None:
+        counter = self._items.get(status)
+        if counter is None:
+            counter = self._items[status] = self._new_items(status)
+        counter.inc(items)
+
+
 class Metrics:
     """One registry with all of it. Cheap enough for the hot path: labels are resolved beforehand."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenants_shown_max: int = 50) -> None:
+        """`tenants_shown_max`: how many tenants are shown by name."""
         self.registry: Final = CollectorRegistry()
         # Every metric of ours, for the documentation.
         self.described: Final[list[Described]] = []
@@ -88,6 +141,19 @@ class Metrics:
         self._dlq_depth: Final = self._gauge("dlq_depth", "Records in the dead letters of the local log.")
         self._dlq_depth.set(0)
 
+        self._tenant_requests: Final = self._counter(
+            "tenant_requests",
+            'Requests of a tenant, by what became of them. The largest tenants have their names, tenant="" is all others.',
+            "tenant",
+            "status",
+        )
+        self._tenant_items: Final = self._counter("tenant_items", "Items of a tenant, likewise.", "tenant", "status")
+        self._tenant_bytes: Final = self._counter(
+            "tenant_bytes", "Bytes of a tenant's accepted requests, decompressed, likewise.", "tenant"
+        )
+        self._tenants: Final[dict[str, Tenant]] = {}
+        self._ranking: Final = Ranking(tenants_shown_max)
+
         self._append_seconds: Final = self._seconds(
             "append_duration_seconds", "From a request's append to its being durable, or to its failure."
         )
@@ -106,7 +172,9 @@ class Metrics:
         )
         self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.")
         self._up: Final = self._gauge(
-            "up", "1: it works, as /healthz has it; 0: it does not. part: broker (the local log or Kafka) or store.", "part"
+            "up",
+            "1: it works; 0: it does not. part: broker (the local log or Kafka), store, keys (the keys file), redis.",
+            "part",
         )
         self._gauge("processes", "Processes that this page tells of.").set(1)
         self._restarts: Final = self._counter("process_restarts", "Processes of the gateway that died and were replaced.")
@@ -143,6 +211,25 @@ class Metrics:
             failed[type_].inc(items)
             count += items
         self._batch_size.observe(count)
+
+    def rate_limited(self, adapted: Adapted) -> None:
+        """A request was over its tenant's plan, and that was known only when it was decoded."""
+        limited = self._events["rate_limited"]
+        for type_, items in enumerate(adapted.accepted):
+            limited[type_].inc(items)
+        for (type_, _reason), items in adapted.rejected.items():
+            limited[type_].inc(items)
+
+    def tenant(self, tenant: str) -> Tenant:
+        """`tenant` is one that a key or a setting names, never one that a sender does."""
+        counted = self._tenants.get(tenant)
+        if counted is None:
+            counted = self._tenants[tenant] = Tenant(
+                lambda status: self._tenant_requests.labels(tenant, status),
+                lambda status: self._tenant_items.labels(tenant, status),
+                self._tenant_bytes.labels(tenant),
+            )
+        return counted
 
     def refused(self, reason: int) -> None:
         """A request was refused as a whole. Its items, if it was decoded, are counted by themselves."""
@@ -211,7 +298,7 @@ class Metrics:
         self._log_bytes.set(size_bytes)
 
     def up(self, part: str, up: bool) -> None:
-        """`part`: broker or store."""
+        """`part`: broker, store, keys or redis."""
         self._up.labels(part).set(up)
 
     def restarted(self) -> None:
@@ -251,11 +338,13 @@ class Metrics:
 
         `snapshot`: what is shown in place of this process's own.
         """
+        if snapshot is None:
+            snapshot = self._ranking.shown(self.snapshot())
         try:
             encode, content_type = exposition.choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
             encode, content_type = exposition.choose_encoder("")
-        return encode(self.registry if snapshot is None else _registry(snapshot)), content_type
+        return encode(_registry(snapshot)), content_type
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(

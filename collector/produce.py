@@ -20,25 +20,53 @@ class Overloaded(Exception):
 class InFlight:
     """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
 
-    A request holds its bytes as they arrive, and what they decompress to, until it is answered.
+    A request holds its bytes as they arrive, and what they decompress to, until it is answered: of its tenant's share, so that
+    one tenant alone can't use up what is there for all.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, tenant_bytes_max: int) -> None:
         self.bytes_max: Final = bytes_max
+        self.tenant_bytes_max: Final = tenant_bytes_max
+        self.bytes_held = 0
+        self._shares: Final[dict[str, InFlightShare]] = {}
+
+    def share(self, tenant: str) -> "InFlightShare":
+        """That tenant's."""
+        share = self._shares.get(tenant)
+        if share is None:
+            # As many as there are tenants with keys: no sender can invent one.
+            share = self._shares[tenant] = InFlightShare(self, tenant)
+        return share
+
+
+class InFlightShare:
+    """What one tenant holds of the budget."""
+
+    def __init__(self, whole: InFlight, tenant: str) -> None:
+        self._whole: Final = whole
+        self._tenant: Final = tenant
         self.bytes_held = 0
 
     def check(self, size_bytes: int) -> None:
         """Raise Overloaded if that many more would not fit now."""
-        if self.bytes_held + size_bytes > self.bytes_max:
-            raise Overloaded(f"{self.bytes_held} bytes are in flight, {size_bytes} more would exceed {self.bytes_max}")
+        whole = self._whole
+        if whole.bytes_held + size_bytes > whole.bytes_max:
+            raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
+        if self.bytes_held + size_bytes > whole.tenant_bytes_max:
+            raise Overloaded(
+                f"{self.bytes_held} bytes of tenant {self._tenant} are in flight, {size_bytes} more would exceed its share,"
+                f" {whole.tenant_bytes_max}"
+            )
 
     def reserve(self, size_bytes: int) -> None:
         """Hold that many more, until as many are released. Raises Overloaded, and then holds none of them."""
         self.check(size_bytes)
         self.bytes_held += size_bytes
+        self._whole.bytes_held += size_bytes
 
     def release(self, size_bytes: int) -> None:
         self.bytes_held -= size_bytes
+        self._whole.bytes_held -= size_bytes
 
 
 class AppendObserver(Protocol):

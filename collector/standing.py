@@ -48,10 +48,11 @@ class Standing:
         owns: Callable[[Collection[Partition]], None] | None = None,
         ping_store: Callable[[], None] | None = None,
         writer_state: Callable[[], str] | None = None,
+        failures: Mapping[str, Callable[[], str | None]] | None = None,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
         StoreError; None: the store is in this process. `writer_state`: ok, or what is the matter with inserts; None: nothing is
-        written to the store here."""
+        written to the store here. `failures`: what else is shown as a part in infrasage_up, by name, and why it fails."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._is_full: Final = is_full
@@ -60,6 +61,7 @@ class Standing:
         self._owns: Final = owns
         self._ping_store: Final = ping_store
         self._writer_state: Final = writer_state
+        self._failures: Final = failures or {}
         self._store_failure: str | None = None
 
     def health(self) -> Health:
@@ -97,6 +99,8 @@ class Standing:
             self._metrics.up("broker", self._kafka() == "ok")
             if self._writer_state is not None:
                 self._metrics.up("store", self._store() == "ok")
+            for part, failure in self._failures.items():
+                self._metrics.up(part, failure() is None)
             await asyncio.sleep(_INTERVAL_S)
 
     async def _watch_lag(self, owns: Callable[[Collection[Partition]], None]) -> None:

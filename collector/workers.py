@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -26,6 +26,7 @@ from collector import logs
 from collector.combined import Snapshot, combine, counted
 from collector.config import Settings
 from collector.listening import SharedPorts, announcement, ports
+from collector.tenancy.ranking import Ranking
 
 # A worker that does not tell its metrics in time is shown as it was last.
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
@@ -42,6 +43,7 @@ _KILL_AFTER_S: Final = 2.0
 _READY: Final = "ready"
 _SNAPSHOT: Final = "snapshot"
 _COMBINED: Final = "combined"
+_SHOWN: Final = "shown"
 _LENGTH: Final = struct.Struct("!I")
 
 log = structlog.get_logger(__name__)
@@ -94,6 +96,8 @@ class Supervisor:
         self._workers: Final[dict[int, _Worker]] = {}
         self._counted_by_the_dead: Snapshot = []
         self._gathering: Final = asyncio.Lock()
+        # Here, since every scrape may be another worker's: each would choose others to show.
+        self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
@@ -149,7 +153,7 @@ class Supervisor:
         failures = 0
         restarted = False
         while True:
-            worker = await _Worker.start(Job(self._settings, index, restarted, self._began_s), self._gather)
+            worker = await _Worker.start(Job(self._settings, index, restarted, self._began_s), self._answer)
             self._workers[index] = worker
             if self._stopping.is_set():  # while it was being started
                 worker.signal(signal.SIGTERM)
@@ -187,6 +191,11 @@ class Supervisor:
                     answer.cancel()
             return combine([self._counted_by_the_dead, *(worker.snapshot for worker in self._workers.values())])
 
+    async def _answer(self, kind: str) -> Snapshot:
+        """What a worker asked for: the metrics of all as they are, or as they are shown."""
+        snapshot = await self._gather()
+        return self._ranking.shown(snapshot) if kind == _SHOWN else snapshot
+
     async def _ask_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_INTERVAL_S)
@@ -201,7 +210,7 @@ class _Worker:
         index: int,
         process: asyncio.subprocess.Process,
         frames: "_Frames",
-        gather: Callable[[], Any],
+        answer: Callable[[str], Awaitable[Snapshot]],
     ) -> None:
         self.index: Final = index
         self.process: Final = process
@@ -209,14 +218,15 @@ class _Worker:
         self.ready: Final = asyncio.Event()
         self.snapshot: Snapshot = []
         self._frames: Final = frames
-        self._gather: Final = gather
-        self._answer: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
-        self._answer.set()
+        self._answer: Final = answer
+        self._answered: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
+        self._answered.set()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._listening: Final = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, job: Job, gather: Callable[[], Any]) -> "_Worker":
+    async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]]) -> "_Worker":
+        """`answer` gives what the worker asks for, by its kind."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -226,7 +236,7 @@ class _Worker:
             )
         frames = _Frames(*await asyncio.open_unix_connection(sock=ours))
         frames.send(job)
-        return cls(job.worker, process, frames, gather)
+        return cls(job.worker, process, frames, answer)
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -236,16 +246,16 @@ class _Worker:
         """Its exit status, negative where a signal ended it."""
         status = await self.process.wait()
         self._listening.cancel()
-        self._answer.set()
+        self._answered.set()
         self._frames.close()
         return status
 
     def ask(self) -> "asyncio.Task[bool]":
         """Done when `snapshot` is up to date. Who has not answered yet is not asked again."""
-        if self._answer.is_set():
-            self._answer.clear()
+        if self._answered.is_set():
+            self._answered.clear()
             self._frames.send(_Metrics(_SNAPSHOT, 0, []))
-        return asyncio.create_task(self._answer.wait())
+        return asyncio.create_task(self._answered.wait())
 
     async def _listen(self) -> None:
         async for message in self._frames:
@@ -253,14 +263,14 @@ class _Worker:
                 self.ready.set()
             elif message.kind == _SNAPSHOT:
                 self.snapshot = message.snapshot
-                self._answer.set()
+                self._answered.set()
             else:
-                task = asyncio.create_task(self._combine(message.number))
+                task = asyncio.create_task(self._reply(message.kind, message.number))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _combine(self, number: int) -> None:
-        self._frames.send(_Metrics(_COMBINED, number, await self._gather()))
+    async def _reply(self, kind: str, number: int) -> None:
+        self._frames.send(_Metrics(kind, number, await self._answer(kind)))
 
 
 class Link:
@@ -290,11 +300,18 @@ class Link:
         self._frames.send(_READY)
 
     async def gather(self) -> Snapshot:
-        """The metrics of all workers. Raises GatherFailed."""
+        """The metrics of all workers, every tenant's too. Raises GatherFailed."""
+        return await self._ask(_COMBINED)
+
+    async def gather_shown(self) -> Snapshot:
+        """The metrics of all workers, as they are for everyone to see. Raises GatherFailed."""
+        return await self._ask(_SHOWN)
+
+    async def _ask(self, kind: str) -> Snapshot:
         self._asked += 1
         number = self._asked
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._frames.send(_Metrics(_COMBINED, number, []))
+        self._frames.send(_Metrics(kind, number, []))
         try:
             async with asyncio.timeout(_GATHER_TIMEOUT_S):
                 snapshot: Snapshot = await answer

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import INVALID_JSON, REASONS, Reason
-from collector.config import FLAGS, Setting, sections
+from collector.config import FLAGS, PlanLimits, Setting, sections
 from collector.metrics import Metrics
 from collector.receive.responses import codes_of
 
@@ -62,6 +62,10 @@ def configuration() -> str:
         out.append(f"\n## {title}\n\n{purpose}\n" if purpose else f"\n## {title}\n")
         out.append("| setting | default | allowed | meaning |\n|---|---|---|---|")
         out += [setting_row(setting) for setting in listed]
+    # A section for each name that one likes.
+    out.append(f"\n## `[plans.NAME]`\n\n{PlanLimits.__doc__}\n")
+    out.append("| setting | default | allowed | meaning |\n|---|---|---|---|")
+    out += [setting_row(Setting(f"plans.NAME.{name}", field)) for name, field in PlanLimits.model_fields.items()]
     return "\n".join(out) + "\n"
 
 

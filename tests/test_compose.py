@@ -18,7 +18,7 @@ from collector.config import SETTINGS, load
 
 ROOT = Path(__file__).parents[1]
 OURS = ("password", "gateway", "writer")
-SERVICES = (*OURS, "kafka", "clickhouse")
+SERVICES = (*OURS, "kafka", "clickhouse", "redis")
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,11 @@ from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from adapters.record import SOURCE_OTLP
 from collector.config import Grpc
 from collector.metrics import Metrics
-from collector.pipeline import Adapt, Outcome, Pipeline, Tenant
-from collector.produce import InFlight, Overloaded
-from collector.receive.responses import (
-    OtlpProtobufDialect,
-    ShuttingDown,
-    explain,
-    grpc_details,
-    log_if_defect,
-)
+from collector.pipeline import Adapt, Outcome, Pipeline
+from collector.produce import InFlight, InFlightShare, Overloaded
+from collector.receive.responses import Explain, OtlpProtobufDialect, ShuttingDown, log_if_defect, rpc_status
+from collector.tenancy.access import Access, key_of
+from collector.tenancy.callers import Caller
 
 # What a cancelled request may still take to say so.
 _CANCEL_S: Final = 1.0
@@ -57,8 +53,8 @@ class GrpcServer:
         *,
         host: str,
         services: Sequence[Service],
-        tenant: Tenant,
-        retry_after_s: float,
+        access: Access,
+        explain: Explain,
         reuse_port: bool = False,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
@@ -69,8 +65,8 @@ class GrpcServer:
         self._settings: Final = settings
         self._host: Final = host
         self._services: Final = services
-        self._tenant: Final = tenant
-        self._retry_after_s: Final = retry_after_s
+        self._access: Final = access
+        self._explain: Final = explain
         self._reuse_port: Final = reuse_port
         self._clock: Final = clock
         self._ingests: Final[set[asyncio.Task[Outcome]]] = set()
@@ -116,22 +112,33 @@ class GrpcServer:
             began = self._clock()
             code = grpc.StatusCode.CANCELLED
             try:
-                outcome = await self._ingest(service, body)
+                outcome = await self._ingest(service, body, self._caller(context))
                 code = grpc.StatusCode.OK
                 return dialect.body(outcome)
             except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
-                refusal = explain(error, self._retry_after_s)
+                refusal = self._explain(error)
                 self._metrics.refused(refusal.reason)
                 code = _CODES[refusal.codes.grpc]
                 log_if_defect(error, refusal, service.name)
                 # Trailers-only, since nothing has sent initial metadata.
-                await context.abort(code, refusal.message, (("grpc-status-details-bin", grpc_details(refusal)),))
+                await context.abort(code, refusal.message, (("grpc-status-details-bin", rpc_status(refusal)),))
             finally:
                 endpoint.answered(code.name, self._clock() - began, len(body))
 
         return grpc.method_handlers_generic_handler(service.name, {"Export": grpc.unary_unary_rpc_method_handler(export)})
 
-    async def _ingest(self, service: Service, body: bytes) -> Outcome:
+    def _caller(self, context: _Context) -> Caller:
+        """Raises RequestRefused."""
+        api_key: bytes | None = None
+        authorization: bytes | None = None
+        for name, value in context.invocation_metadata() or ():
+            if name == "x-api-key":
+                api_key = _bytes(value) if api_key is None else api_key + b", " + _bytes(value)
+            elif name == "authorization":
+                authorization = _bytes(value) if authorization is None else authorization + b", " + _bytes(value)
+        return self._access.sender(key_of(api_key, authorization))
+
+    async def _ingest(self, service: Service, body: bytes, caller: Caller) -> Outcome:
         """In a task of its own: what a client that hangs up has sent is in memory until it is durable, and counts as such."""
         settings = self._settings
         if len(body) > settings.message_bytes_max:
@@ -141,10 +148,12 @@ class GrpcServer:
         if len(self._ingests) >= settings.concurrent_requests_max:
             # grpcio's own limit answers RESOURCE_EXHAUSTED, at which senders drop their data.
             raise Overloaded(f"{len(self._ingests)} requests are in flight, which are taken at most")
-        self._in_flight.reserve(len(body))
-        ingest = asyncio.create_task(self._pipeline.ingest(service.adapt, body, self._tenant, SOURCE_OTLP))
+        self._pipeline.check(caller, len(body))
+        share = self._in_flight.share(caller.tenant)
+        share.reserve(len(body))
+        ingest = asyncio.create_task(self._pipeline.ingest(service.adapt, body, caller, SOURCE_OTLP))
         self._ingests.add(ingest)
-        ingest.add_done_callback(partial(self._release, len(body)))
+        ingest.add_done_callback(partial(self._release, share, len(body)))
         try:
             return await asyncio.shield(ingest)
         except asyncio.CancelledError:
@@ -152,11 +161,16 @@ class GrpcServer:
                 raise ShuttingDown("the collector stopped before the request was done") from None
             raise
 
-    def _release(self, size_bytes: int, ingest: asyncio.Task[Outcome]) -> None:
-        self._in_flight.release(size_bytes)
+    def _release(self, share: InFlightShare, size_bytes: int, ingest: asyncio.Task[Outcome]) -> None:
+        share.release(size_bytes)
         self._ingests.discard(ingest)
         if not ingest.cancelled():
             ingest.exception()  # its sender may have hung up: nobody else looks at it then
+
+
+def _bytes(value: str | bytes) -> bytes:
+    """Metadata's values are ASCII, or, under names that end in -bin, any bytes."""
+    return value.encode() if isinstance(value, str) else value
 
 
 def _options(settings: Grpc, reuse_port: bool) -> list[tuple[str, int]]:

@@ -26,9 +26,10 @@ from adapters.errors import (
 )
 from collector.config import Http
 from collector.metrics import Endpoint, Metrics
-from collector.pipeline import Adapt, Outcome, Pipeline, Tenant
-from collector.produce import InFlight
-from collector.receive.responses import NATIVE, Answer, Dialect, ShuttingDown, explain, log_if_defect
+from collector.pipeline import Adapt, Outcome, Pipeline
+from collector.produce import InFlight, InFlightShare
+from collector.receive.responses import NATIVE, Answer, Dialect, Explain, ShuttingDown, log_if_defect
+from collector.tenancy.access import Access, key_of
 
 # Content codings by their names in the header, RFC 9110.
 COMPRESSED: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", b"x-gzip": "gzip", b"zstd": "zstd"}
@@ -92,9 +93,9 @@ class _SenderGone(Exception):
 class _Request:
     """One request on its way: what of its body has come, and what it holds of the budget."""
 
-    def __init__(self, scope: Scope, receive: Receive, in_flight: InFlight) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.receive: Final = receive
-        self.in_flight: Final = in_flight
+        self.share: InFlightShare | None = None  # its tenant's, once something is held of it
         self.held_bytes = 0
         self.body_bytes = 0
         self.complete = False
@@ -104,6 +105,8 @@ class _Request:
         self.content_length: int | None = None
         self.content_type = b""
         self.content_encoding = b""
+        self.api_key: bytes | None = None
+        self.authorization: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"content-type":
                 self.content_type = self.content_type + b", " + value if self.content_type else value
@@ -114,17 +117,23 @@ class _Request:
                 self.has_body = self.content_length > 0
             elif name == b"transfer-encoding":
                 self.has_body = True
+            elif name == b"x-api-key":
+                self.api_key = value if self.api_key is None else self.api_key + b", " + value
+            elif name == b"authorization":
+                self.authorization = value if self.authorization is None else self.authorization + b", " + value
             elif name == b"expect":
                 self.expects_continue = value.lower() == b"100-continue"
 
-    def hold(self, size_bytes: int) -> None:
+    def hold(self, share: InFlightShare, size_bytes: int) -> None:
         """Raises Overloaded."""
-        self.in_flight.reserve(size_bytes)
+        share.reserve(size_bytes)
+        self.share = share
         self.held_bytes += size_bytes
 
     def release(self) -> None:
-        self.in_flight.release(self.held_bytes)
-        self.held_bytes = 0
+        if self.share is not None:
+            self.share.release(self.held_bytes)
+            self.held_bytes = 0
 
     async def chunk(self) -> bytes:
         """The next piece of the body. Raises _SenderGone."""
@@ -155,16 +164,16 @@ class HttpApplication:
         routes: Mapping[str, Route],
         pages: ASGIApp,
         page_paths: frozenset[str],
-        tenant: Tenant,
-        retry_after_s: float,
+        access: Access,
+        explain: Explain,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._pipeline: Final = pipeline
         self._in_flight: Final = in_flight
         self._metrics: Final = metrics
         self._settings: Final = settings
-        self._tenant: Final = tenant
-        self._retry_after_s: Final = retry_after_s
+        self._access: Final = access
+        self._explain: Final = explain
         self._clock: Final = clock
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
         self._pages: Final = pages
@@ -190,7 +199,7 @@ class HttpApplication:
 
     async def _receive(self, route: Route, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._clock()
-        request = _Request(scope, receive, self._in_flight)
+        request = _Request(scope, receive)
         code = 499  # nobody left to answer, as others count it
         try:
             answer = await self._answer(route, scope, request)
@@ -223,7 +232,7 @@ class HttpApplication:
                 # Only a stop that has waited long enough cancels. Whoever asked hears that it may ask again.
                 request.gives_up = True
                 error = ShuttingDown("the collector stopped before the request was done")
-            refusal = explain(error, self._retry_after_s)
+            refusal = self._explain(error)
             self._metrics.refused(refusal.reason)
             log_if_defect(error, refusal, route.endpoint)
             return dialect.refused(refusal)
@@ -240,31 +249,36 @@ class HttpApplication:
                 raise RequestRefused(
                     UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {_shown(request.content_encoding)} is not one of {known}"
                 )
-        body = await self._read(request)
+        caller = self._access.sender(key_of(request.api_key, request.authorization))
+        announced = request.content_length or 0
+        # Before it is read, so that being refused is cheap. What it decompresses to is not known yet.
+        self._pipeline.check(caller, announced if encoding == "identity" else 0)
+        share = self._in_flight.share(caller.tenant)
+        if announced > settings.body_bytes_max:
+            raise RequestRefused(
+                PAYLOAD_TOO_LARGE, f"the body is {announced} bytes; at most {settings.body_bytes_max} are taken"
+            )
+        share.check(announced)
+        body = await self._read(request, share)
         if encoding != "identity":
             body = decompress(body, encoding, settings.decompressed_bytes_max)
-            request.hold(len(body))
-        return await self._pipeline.ingest(format_.adapt, body, self._tenant, format_.source)
+            request.hold(share, len(body))
+        return await self._pipeline.ingest(format_.adapt, body, caller, format_.source)
 
-    async def _read(self, request: _Request) -> bytes:
+    async def _read(self, request: _Request, share: InFlightShare) -> bytes:
         """The whole body, as sent. Raises RequestRefused, Overloaded, _SenderGone."""
         bytes_max = self._settings.body_bytes_max
-        announced = request.content_length
-        if announced is not None:
-            if announced > bytes_max:
-                raise RequestRefused(PAYLOAD_TOO_LARGE, f"the body is {announced} bytes; at most {bytes_max} are taken")
-            self._in_flight.check(announced)
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 chunk = await request.chunk()
-                request.hold(len(chunk))
+                request.hold(share, len(chunk))
                 if request.complete and len(chunk) <= bytes_max:
                     return chunk
                 body = BytesIO()  # a list of chunks could take many times what they hold
                 body.write(chunk)
                 while not request.complete and request.body_bytes <= bytes_max:
                     chunk = await request.chunk()
-                    request.hold(len(chunk))
+                    request.hold(share, len(chunk))
                     body.write(chunk)
         except TimeoutError:
             request.gives_up = True

@@ -7,7 +7,7 @@ elsewhere (collector/receive/http.py) and never come here. Nothing is loaded fro
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -31,7 +31,8 @@ from adapters.record import TYPE_NAMES
 from collector.combined import Snapshot
 from collector.metrics import Metrics
 from collector.receive.health import Health, HealthAnswer, health_answer
-from collector.receive.responses import NATIVE, codes_of, explain
+from collector.receive.reading import READING_PATHS
+from collector.receive.responses import NATIVE, Explain, codes_of
 
 PAGE_PATHS: Final = frozenset(
     {
@@ -43,6 +44,7 @@ PAGE_PATHS: Final = frozenset(
         "/docs/oauth2-redirect",
         "/redoc",
         "/static-offline-docs/",
+        *READING_PATHS,
     }
 )
 
@@ -127,11 +129,13 @@ def pages(
     health: Callable[[], Health],
     metrics: Metrics,
     uptime_s: Callable[[], float],
+    reading: APIRouter,
+    explain: Explain,
     gather: Callable[[], Awaitable[Snapshot]] | None = None,
 ) -> FastAPI:
     """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait.
 
-    `gather`: where several processes share the ports, the metrics of all of them.
+    `reading`: the pages that need a key. `gather`: where several processes share the ports, the metrics of all of them.
     """
     # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
     app = FastAPIOffline(
@@ -167,15 +171,24 @@ def pages(
         text, content_type = metrics.expose(request.headers.get("accept", ""), snapshot)
         return Response(text, headers={"content-type": content_type})
 
+    app.include_router(reading)
+
+    def refusal(error: RequestRefused, **headers: str) -> Response:
+        answer = NATIVE.refused(explain(error))
+        told = {name.decode(): value.decode() for name, value in answer.headers} | headers
+        return Response(answer.body, answer.status, told, "application/json")
+
+    @app.exception_handler(RequestRefused)
+    async def refused(_: Request, error: RequestRefused) -> Response:
+        metrics.refused(error.reason)
+        return refusal(error)
+
     @app.exception_handler(HTTPException)
-    async def refuse(request: Request, error: HTTPException) -> Response:
+    async def not_there(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            refused = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}; GET is")
-        else:
-            refused = RequestRefused(NOT_FOUND, "there is no such page; see /docs")
-        answer = NATIVE.refused(explain(refused, 0))
-        allow = {"allow": "GET, HEAD"} if error.status_code == 405 else {}
-        return Response(answer.body, answer.status, allow, "application/json")
+            method = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}; GET is")
+            return refusal(method, allow="GET, HEAD")
+        return refusal(RequestRefused(NOT_FOUND, "there is no such page; see /docs"))
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -6,7 +6,8 @@ came from a sender is escaped. Sources: docs/api.md, OTLP 1.11.0, remote write 1
 
 import math
 from collections import Counter
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import orjson
 import structlog
@@ -16,11 +17,15 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from adapters.errors import (
     BATCH_TOO_LARGE,
+    EXCEEDS_PLAN,
+    INSUFFICIENT_SCOPE,
     INTERNAL,
+    INVALID_API_KEY,
     INVALID_COMPRESSION,
     INVALID_JSON,
     INVALID_PROTOBUF,
     METHOD_NOT_ALLOWED,
+    MISSING_API_KEY,
     NOT_FOUND,
     OVERLOADED,
     PAYLOAD_TOO_LARGE,
@@ -36,6 +41,7 @@ from adapters.errors import (
 )
 from adapters.record import LOGS, METRICS, TRACES
 from collector.broker.contract import BrokerError, BrokerFull
+from collector.limit.contract import Limited
 from collector.pipeline import Defect, Outcome
 from collector.produce import Overloaded
 
@@ -45,10 +51,12 @@ log = structlog.get_logger(__name__)
 INVALID_ARGUMENT: Final = 3
 DEADLINE_EXCEEDED: Final = 4
 NOT_FOUND_CODE: Final = 5
+PERMISSION_DENIED: Final = 7
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 INTERNAL_CODE: Final = 13
 UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
 
 _TEXT_CHARS_MAX: Final = 1000
 
@@ -67,10 +75,15 @@ CODES: Final = {
     INVALID_PROTOBUF: Codes(400, INVALID_ARGUMENT),
     INVALID_COMPRESSION: Codes(400, INVALID_ARGUMENT),
     BATCH_TOO_LARGE: Codes(400, INVALID_ARGUMENT),
+    MISSING_API_KEY: Codes(401, UNAUTHENTICATED),
+    INVALID_API_KEY: Codes(401, UNAUTHENTICATED),
+    INSUFFICIENT_SCOPE: Codes(403, PERMISSION_DENIED),
     NOT_FOUND: Codes(404, NOT_FOUND_CODE),
     METHOD_NOT_ALLOWED: Codes(405, UNIMPLEMENTED),
     REQUEST_TIMEOUT: Codes(408, DEADLINE_EXCEEDED),
     PAYLOAD_TOO_LARGE: Codes(413, RESOURCE_EXHAUSTED),
+    # Not retryable: however long one waits, the plan never allows that much at once.
+    EXCEEDS_PLAN: Codes(413, RESOURCE_EXHAUSTED),
     UNSUPPORTED_MEDIA_TYPE: Codes(415, INVALID_ARGUMENT),
     UNSUPPORTED_CONTENT_ENCODING: Codes(415, INVALID_ARGUMENT),
     # 429 is for a tenant's quota alone: several clients drop their data on it.
@@ -107,11 +120,21 @@ class Refusal(NamedTuple):
         return REASON[self.reason].name
 
 
-def explain(error: BaseException, retry_after_s: float) -> Refusal:
-    """The refusal that an error is; whatever it is, if not known here, it is a defect of ours."""
+Explain = Callable[[BaseException], Refusal]
+
+
+def explain(error: BaseException, *, retry_after_s: float, upgrade_url: str) -> Refusal:
+    """The refusal that an error is; whatever it is, if not known here, it is a defect of ours.
+
+    `retry_after_s`: for errors that do not know by themselves when to try again. `upgrade_url`: where there are larger plans.
+    """
     message = str(error)
     if isinstance(error, RequestRefused):
         reason = error.reason
+    elif isinstance(error, Limited):
+        reason = RATE_LIMIT_EXCEEDED
+        retry_after_s = error.retry_after_s
+        message = f"Tenant quota exceeded. Current plan: {error.plan.summary(error.dimension)}. Upgrade at {upgrade_url}."
     elif isinstance(error, Overloaded):
         reason = OVERLOADED
     elif isinstance(error, BrokerError):
@@ -187,10 +210,19 @@ class Dialect:
         raise NotImplementedError
 
 
+# What an answer for this reason has beside its body.
+_HEADERS: Final[dict[int, tuple[tuple[bytes, bytes], ...]]] = {
+    METHOD_NOT_ALLOWED: ((b"allow", b"POST"),),
+    MISSING_API_KEY: ((b"www-authenticate", b'Bearer realm="infrasage"'),),
+    INVALID_API_KEY: ((b"www-authenticate", b'Bearer realm="infrasage", error="invalid_token"'),),
+    INSUFFICIENT_SCOPE: ((b"www-authenticate", b'Bearer realm="infrasage", error="insufficient_scope"'),),
+}
+
+
 def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
     if refusal.retry_after_s is not None:
         return ((b"retry-after", b"%d" % math.ceil(refusal.retry_after_s)),)
-    return ((b"allow", b"POST"),) if refusal.reason == METHOD_NOT_ALLOWED else ()
+    return _HEADERS.get(refusal.reason, ())
 
 
 def _receipt(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
@@ -236,6 +268,27 @@ class NativeBatchDialect(NativeDialect):
         return Answer(200, _JSON, orjson.dumps(body), _receipt(outcome))
 
 
+_RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
+
+
+def rpc_status(refusal: Refusal) -> bytes:
+    """A google.rpc.Status: OTLP's answer over HTTP, and over gRPC the trailer grpc-status-details-bin.
+
+    With RetryInfo exactly where the request may be sent again.
+    """
+    status = Status(code=refusal.codes.grpc, message=refusal.message)
+    if refusal.retry_after_s is not None:
+        retry_info = RetryInfo()
+        retry_info.retry_delay.FromNanoseconds(_nanoseconds(refusal.retry_after_s))
+        status.details.add().Pack(retry_info)
+    body: bytes = status.SerializeToString()
+    return body
+
+
+def _nanoseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1e9)
+
+
 # What a signal's items are called: in sentences, and in the JSON of a partial success.
 _NOUNS: Final = {METRICS: "data points", LOGS: "log records", TRACES: "spans"}
 _REJECTED_FIELDS: Final = {METRICS: "rejectedDataPoints", LOGS: "rejectedLogRecords", TRACES: "rejectedSpans"}
@@ -262,8 +315,7 @@ class OtlpProtobufDialect(Dialect):
         return response.SerializeToString()
 
     def refused(self, refusal: Refusal) -> Answer:
-        status = Status(code=refusal.codes.grpc, message=refusal.message)
-        return Answer(refusal.codes.http, _PROTOBUF, status.SerializeToString(), _headers(refusal))
+        return Answer(refusal.codes.http, _PROTOBUF, rpc_status(refusal), _headers(refusal))
 
 
 class OtlpJsonDialect(Dialect):
@@ -284,7 +336,10 @@ class OtlpJsonDialect(Dialect):
         return Answer(200, _JSON, orjson.dumps({"partialSuccess": partial_success}), _receipt(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
-        status = {"code": refusal.codes.grpc, "message": refusal.message}
+        status: dict[str, Any] = {"code": refusal.codes.grpc, "message": refusal.message}
+        if refusal.retry_after_s is not None:
+            seconds, nanoseconds = divmod(_nanoseconds(refusal.retry_after_s), 10**9)
+            status["details"] = [{"@type": _RETRY_INFO, "retryDelay": f"{seconds}.{nanoseconds:09}s"}]
         return Answer(refusal.codes.http, _JSON, orjson.dumps(status), _headers(refusal))
 
 
@@ -309,17 +364,3 @@ class RemoteWriteDialect(Dialect):
 NATIVE: Final = NativeDialect()
 NATIVE_BATCH: Final = NativeBatchDialect()
 REMOTE_WRITE_V1: Final = RemoteWriteDialect()
-
-
-# gRPC
-
-
-def grpc_details(refusal: Refusal) -> bytes:
-    """A google.rpc.Status for grpc-status-details-bin; with RetryInfo exactly where the request may be sent again."""
-    status = Status(code=refusal.codes.grpc, message=refusal.message)
-    if refusal.retry_after_s is not None:
-        retry_info = RetryInfo()
-        retry_info.retry_delay.FromNanoseconds(math.ceil(refusal.retry_after_s * 1e9))
-        status.details.add().Pack(retry_info)
-    details: bytes = status.SerializeToString()
-    return details

@@ -1,5 +1,7 @@
 """Settings: what is read from where, and what is refused in which words."""
 
+import json
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collector.config import FLAGS, GIB, KIB, MIB, SETTINGS, ConfigError, Settings, load, show, size_text
+from collector.tenancy.plans import BUILT_IN_PLANS, RATE_MAX, Plan, Rate, plans
 
 Write = Callable[[str], Path]
 
@@ -195,9 +198,31 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
         ),
         (
             {"INFRASAGE_BROKER__IN_FLIGHT_BYTES_MAX": "1 MiB"},
-            "broker.in_flight_bytes_max is 1 MiB, less than http.body_bytes_max and http.decompressed_bytes_max together,"
-            " 128 MiB: a request of the largest size would never be admitted"
+            "broker.in_flight_bytes_max times tenants.in_flight_share_max is 512 KiB, less than http.body_bytes_max and"
+            " http.decompressed_bytes_max together, 128 MiB: a request of the largest size would never be admitted"
             " (broker.in_flight_bytes_max: environment variable INFRASAGE_BROKER__IN_FLIGHT_BYTES_MAX)",
+        ),
+        (
+            {"INFRASAGE_TENANTS__IN_FLIGHT_SHARE_MAX": "0.25"},
+            "broker.in_flight_bytes_max times tenants.in_flight_share_max is 64 MiB, less than http.body_bytes_max and"
+            " http.decompressed_bytes_max together, 128 MiB: a request of the largest size would never be admitted"
+            " (tenants.in_flight_share_max: environment variable INFRASAGE_TENANTS__IN_FLIGHT_SHARE_MAX)",
+        ),
+        (
+            {"INFRASAGE_TENANTS__ANONYMOUS_PLAN": "Gold"},
+            "tenants.anonymous_plan is Gold, and there is no such plan; known: Free, Pro, Unlimited"
+            " (tenants.anonymous_plan: environment variable INFRASAGE_TENANTS__ANONYMOUS_PLAN)",
+        ),
+        (
+            {"INFRASAGE_LIMITS__REDIS_USER": "gateway"},
+            "limits.redis_user or limits.redis_password is given, but limits.redis_url is not"
+            " (limits.redis_user: environment variable INFRASAGE_LIMITS__REDIS_USER)",
+        ),
+        (
+            {"INFRASAGE_LIMITS__REDIS_URL": "redis://r:6379", "INFRASAGE_LIMITS__REDIS_CA_FILE": "ca.pem"},
+            "limits.redis_ca_file is given, but limits.redis_url is not rediss: it would not be used"
+            " (limits.redis_url: environment variable INFRASAGE_LIMITS__REDIS_URL;"
+            " limits.redis_ca_file: environment variable INFRASAGE_LIMITS__REDIS_CA_FILE)",
         ),
     ],
 )
@@ -238,15 +263,58 @@ def test_where_clickhouse_is_not(url: str) -> None:
     assert problem.startswith("--clickhouse: clickhouse.url = ")
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["redis://localhost", "redis://localhost:6379", "rediss://r.example:6380/", "redis://[::1]:6379/0", "redis://r/15", ""],
+)
+def test_where_redis_is(url: str) -> None:
+    """By name or address, with a database's number or without; over TLS or not; or none."""
+    assert load(flags={"limits.redis_url": url}, environment={}).settings.limits.redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://r:6379",
+        "unix:///run/redis.sock",
+        "redis://",
+        "redis://r:0",
+        "redis://r:99999",
+        "redis://r:x",
+        "redis://r/x",
+        "redis://r/0/1",
+        "redis://r/\u0661",
+        "redis://r?db=1",
+        "redis://r#x",
+        "redis://r r",
+    ],
+)
+def test_where_redis_is_not(url: str) -> None:
+    (problem,) = problems(flags={"limits.redis_url": url})
+    assert problem.startswith("--redis: limits.redis_url = ")
+    assert "must be redis://HOST:PORT or rediss://HOST:PORT (TLS), without user and password" in problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("INFRASAGE_CLICKHOUSE__URL", "https://writer:hunter2@c:8443"),
+        ("INFRASAGE_LIMITS__REDIS_URL", "redis://gateway:hunter2@r:6379"),
+        ("INFRASAGE_LIMITS__REDIS_URL", "redis://:hunter2@r:6379"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(variable: str, url: str) -> None:
     """It would be shown and logged: it has settings of its own."""
-    (problem,) = problems(environment={"INFRASAGE_CLICKHOUSE__URL": "https://writer:hunter2@c:8443"})
+    (problem,) = problems(environment={variable: url})
     assert "without user and password" in problem
     assert "hunter2" not in problem
 
 
 SASL = {"INFRASAGE_KAFKA__SECURITY": "SASL_SSL", "INFRASAGE_KAFKA__USERNAME": "writer"}
-SECRETS = ["kafka.password", "clickhouse.password"]
+REDIS = {"INFRASAGE_LIMITS__REDIS_URL": "redis://r:6379"}
+# Each with what it needs beside it.
+SECRETS = [("kafka.password", SASL), ("clickhouse.password", {}), ("limits.redis_password", REDIS)]
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
@@ -257,27 +325,30 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path, ending: str) -> None:
     settings = load(
         environment={
             **SASL,
+            **REDIS,
             "INFRASAGE_KAFKA__PASSWORD_FILE": str(file),
             "INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(file),
+            "INFRASAGE_LIMITS__REDIS_PASSWORD_FILE": str(file),
         }
     ).settings
-    for password in (settings.kafka.password, settings.clickhouse.password):
+    for password in (settings.kafka.password, settings.clickhouse.password, settings.limits.redis_password):
         assert password is not None
         assert password.get_secret_value() == " pass wörd "
 
 
-@pytest.mark.parametrize("key", SECRETS)
-def test_secrets_are_never_shown(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(("key", "beside"), SECRETS)
+def test_secrets_are_never_shown(tmp_path: Path, key: str, beside: dict[str, str]) -> None:
     """Neither by `config show`, wherever they come from, nor when the settings are printed or logged."""
     secret = "hunter2-and-more"
     (tmp_path / "secret").write_text(secret)
     in_file = {SETTINGS[f"{key}_file"].variable: str(tmp_path / "secret")}
     for given_ in ({SETTINGS[key].variable: secret}, in_file):
-        loaded = load(environment=(SASL if key == "kafka.password" else {}) | given_)
+        loaded = load(environment=beside | given_)
         text = show(loaded)
         assert secret not in text + repr(loaded) + str(loaded.settings) + loaded.settings.model_dump_json()
-        assert "# password: given, not shown; " in text
-        assert ('password_file = "/' in text) == (given_ is in_file)
+        name = key.rpartition(".")[2]
+        assert f"# {name}: given, not shown; " in text
+        assert (f'{name}_file = "/' in text) == (given_ is in_file)
 
 
 def test_what_show_prints_with_a_secret_s_file_can_be_loaded(write: Write, tmp_path: Path) -> None:
@@ -342,6 +413,139 @@ def test_a_secret_twice_is_refused(tmp_path: Path) -> None:
     )
     assert "clickhouse.password and clickhouse.password_file are both given" in problem
     assert "hunter2" not in problem
+
+
+# Plans.
+
+GOLD = Plan("Gold", requests=Rate(100, 200), items=Rate(50_000, 50_000), size_bytes=Rate(10 * MIB, 64 * MIB))
+GOLD_TOML = """
+[plans.Gold]
+requests_per_s = 100
+requests_burst = 200
+items_per_s = 50_000
+bytes_per_s = "10 MiB"
+bytes_burst = "64 MiB"
+"""
+GOLD_JSON = (
+    '{"Gold": {"requests_per_s": 100, "requests_burst": 200, "items_per_s": 50000,'
+    ' "bytes_per_s": "10 MiB", "bytes_burst": "64 MiB"}}'
+)
+
+
+def test_plans_in_a_file_and_in_the_environment(write: Write) -> None:
+    """Tables in one, JSON in the other: the same plans, beside the built-in ones."""
+    for loaded in (load(write(GOLD_TOML), environment={}), load(environment={"INFRASAGE_PLANS": GOLD_JSON})):
+        assert loaded.settings.plans_by_name() == {**BUILT_IN_PLANS, "Gold": GOLD}
+    assert load(environment={}).settings.plans_by_name() == BUILT_IN_PLANS
+
+
+def test_a_plan_of_a_built_in_one_s_name_takes_its_place(write: Write) -> None:
+    """As a whole: what its table does not limit is not limited."""
+    settings = load(write("[plans.Free]\nitems_per_s = 5\n"), environment={}).settings
+    assert settings.plans_by_name() == {**BUILT_IN_PLANS, "Free": Plan("Free", None, Rate(5, 5), None)}
+
+
+@pytest.mark.parametrize("name", ["Gold", "Bär.3", "free"])
+def test_a_plan_s_name_is_any_word(write: Write, name: str) -> None:
+    """Also for the anonymous tenant."""
+    file = write(f'[plans."{name}"]\nrequests_per_s = 7\n[tenants]\nanonymous_plan = "{name}"\n')
+    settings = load(file, environment={}).settings
+    plan = settings.plans_by_name()[settings.tenants.anonymous_plan]
+    assert plan == Plan(name, Rate(7, 7), None, None)
+
+
+@pytest.mark.parametrize("given_", [GOLD_TOML, "plans = { Gold = { requests_per_s = 3, bytes_burst = 'none' } }", "plans = {}"])
+def test_what_show_prints_of_plans_can_be_loaded(write: Write, given_: str) -> None:
+    """`config show` has the plans in full, and where they came from; read again they are the same."""
+    loaded = load(write(given_), environment={})
+    text = show(loaded)
+    again = load(write(text), environment={})
+    assert again.settings == loaded.settings
+    assert again.settings.plans_by_name() == loaded.settings.plans_by_name()
+    assert load(environment={"INFRASAGE_PLANS": "{}"}).settings.plans == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[plans.Gold]\nrequest_per_s = 1\n",
+            "line 2: there is no setting request_per_s in a plan; did you mean requests_per_s?",
+        ),
+        (
+            "[plans.Gold]\nrequests_per_s = 0\n",
+            "line 2: plans.Gold.requests_per_s is not allowed: must be none, or a whole number from 1 to 4294967296",
+        ),
+        ("[plans.Gold]\nrequests_per_s = true\n", "plans.Gold.requests_per_s is not allowed: must be none, or a whole number"),
+        ("[plans.Gold]\nitems_burst = 1.5\n", "plans.Gold.items_burst is not allowed: must be none, or a whole number"),
+        (
+            '[plans.Gold]\nbytes_per_s = "5 megs"\n',
+            "line 2: plans.Gold.bytes_per_s is not allowed: must be none, or a size from 1 B to 4 GiB",
+        ),
+        (
+            '[plans."G old"]\nrequests_per_s = 1\n',
+            'line 1: a plan can\'t be called "G old": it must be text without spaces of 1 to 128 characters',
+        ),
+        ('[plans.""]\nrequests_per_s = 1\n', 'a plan can\'t be called "": it must be text'),
+        ("plans = 1\n", "plans = 1 is not allowed: must be tables [plans.NAME], or in the environment JSON"),
+        ("[plans]\nGold = 1\n", "plans.Gold is not allowed"),
+        (
+            "[plans.Gold]\nrequests_burst = 5\n",
+            "in plans: plan Gold: requests_burst is 5 but there is no requests_per_s, whose burst it would be",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_named(write: Write, text: str, expected: str) -> None:
+    """With the file, the plan and its setting."""
+    file = write(text)
+    (problem,) = problems(file)
+    assert expected in problem
+    assert str(file) in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Gold", 'plans = "Gold" is not allowed: must be tables [plans.NAME], or in the environment JSON'),
+        ("[1]", 'plans = "[1]" is not allowed: must be tables'),
+        ('{"Gold": {"items_per_s": -1}}', "plans.Gold.items_per_s is not allowed: must be none, or a whole number from 1"),
+        ('{"Gold": 3}', "plans.Gold is not allowed"),
+        ("null", "plans = "),
+        ("[" * 100_000, "plans = "),
+    ],
+)
+def test_what_is_wrong_with_plans_in_the_environment_is_named(value: str, expected: str) -> None:
+    """With the variable."""
+    (problem,) = problems(environment={"INFRASAGE_PLANS": value})
+    assert problem.startswith("environment variable INFRASAGE_PLANS: ")
+    assert expected in problem
+    assert len(problem) < 400
+
+
+def test_every_wrong_setting_of_a_plan_is_told_at_once() -> None:
+    found = problems(environment={"INFRASAGE_PLANS": '{"A": {"items_per_s": 0}, "B": {"x": 1, "bytes_per_s": "y"}}'})
+    assert len(found) == 3, found
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                f"{dimension}_per_s": st.none() | st.integers(1, RATE_MAX) for dimension in ("requests", "items", "bytes")
+            },
+        ),
+        max_size=4,
+    )
+)
+def test_any_plans_are_shown_as_they_can_be_loaded(given_: dict[str, dict[str, int | None]]) -> None:
+    """Whatever they are called."""
+    loaded = load(environment={"INFRASAGE_PLANS": json.dumps(given_)})
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "shown.toml"
+        file.write_text(show(loaded), encoding="utf-8")
+        assert load(file, environment={}).settings.plans_by_name() == plans(given_)
 
 
 def test_any_port_may_be_free_twice() -> None:

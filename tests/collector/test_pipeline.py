@@ -10,12 +10,18 @@ from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.receiving import NOW_UNIX_NANO, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
-from adapters.errors import INVALID_PROTOBUF, MISSING_TIMESTAMP, TIMESTAMP_TOO_OLD, Malformed
+from adapters.errors import EXCEEDS_PLAN, INVALID_PROTOBUF, MISSING_TIMESTAMP, TIMESTAMP_TOO_OLD, Malformed, RequestRefused
 from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, Adapted, Header, Part, Rules
 from collector.broker.contract import LOGS_TOPIC, BrokerDown, BrokerError, BrokerFull
-from collector.pipeline import Adapt, Defect, Outcome, Tenant
+from collector.limit.contract import Limited
+from collector.limit.local import LocalLimiter
+from collector.pipeline import Adapt, Defect, Outcome
+from collector.tenancy.callers import Caller
+from collector.tenancy.plans import UNLIMITED, Plan, Rate
+from collector.tenancy.scopes import Scope
 
-TENANT = Tenant("acme")
+ACME = Caller("acme", Scope.INGEST, UNLIMITED, "k1")
+SMALL = Plan("Small", requests=Rate(1, 3), items=Rate(1, 10), size_bytes=Rate(1, 2_000))
 
 
 def gives(adapted: Adapted) -> Adapt:
@@ -42,8 +48,8 @@ def adapted(accepted: dict[int, int], rejected: dict[tuple[int, int], int]) -> A
     return out
 
 
-async def ingest(made: Receivers, adapt: Adapt, body: bytes = b"") -> Outcome:
-    return await made.pipeline.ingest(adapt, body, TENANT, SOURCE_OTLP)
+async def ingest(made: Receivers, adapt: Adapt, body: bytes = b"", caller: Caller = ACME) -> Outcome:
+    return await made.pipeline.ingest(adapt, body, caller, SOURCE_OTLP)
 
 
 async def test_what_is_accepted_is_in_the_broker_under_its_header() -> None:
@@ -169,3 +175,89 @@ def test_the_counters_add_up(requests: list[tuple[dict[int, int], dict[tuple[int
         assert made.counted("infrasage_validation_failures_total") == told["rejected"]
 
     asyncio.run(check())
+
+
+def stopped() -> LocalLimiter:
+    """Nothing is refilled."""
+    return LocalLimiter(lambda: 0)
+
+
+def small() -> Caller:
+    return ACME._replace(plan=SMALL)
+
+
+async def test_a_limited_request_keeps_nothing() -> None:
+    """Neither its good items nor its bad ones, and all of them are counted as rate limited."""
+    made = receivers(limiter=stopped())
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=4, late=2), small())
+    kept = len(made.producer.messages)
+    with pytest.raises(Limited) as info:
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=4, late=1), small())
+    assert info.value.dimension == "items"
+    assert info.value.retry_after_s == 1, "11 of 10: one more second"
+    assert len(made.producer.messages) == kept
+    assert made.counted("infrasage_ingestion_events_total", status="rate_limited") == 5
+    assert made.counted("infrasage_ingestion_events_total") == 11
+    assert made.counted("infrasage_tenant_items_total", tenant="acme", status="rate_limited") == 5
+    assert made.counted("infrasage_tenant_requests_total", tenant="acme", status="limited_by_items") == 1
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=4), small())
+
+
+async def test_what_is_over_in_requests_or_bytes_is_not_decoded() -> None:
+    """Refusing is cheap: the body is not looked at."""
+    made = receivers(limiter=stopped())
+    for _ in range(3):
+        await ingest(made, gives(adapted({}, {})), b"", small())
+    with pytest.raises(Limited) as requests:
+        await ingest(made, raises(AssertionError("decoded")), b"", small())
+    assert requests.value.dimension == "requests"
+
+    made = receivers(limiter=stopped())
+    await ingest(made, gives(adapted({}, {})), b"x" * 1500, small())
+    with pytest.raises(Limited) as size:
+        await ingest(made, raises(AssertionError("decoded")), b"x" * 501, small())
+    assert (size.value.dimension, size.value.retry_after_s) == ("bytes", 1)
+    assert made.counted("infrasage_tenant_requests_total", tenant="acme", status="limited_by_bytes") == 1
+
+
+async def test_what_can_not_be_decoded_counts_for_the_plan() -> None:
+    """As a request and its bytes: else a tenant could send rubbish without end."""
+    made = receivers(limiter=stopped())
+    for _ in range(3):
+        with pytest.raises(Malformed):
+            await ingest(made, raises(Malformed(INVALID_PROTOBUF, "m")), b"rubbish", small())
+    with pytest.raises(Limited):
+        await ingest(made, raises(Malformed(INVALID_PROTOBUF, "m")), b"rubbish", small())
+    assert made.counted("infrasage_tenant_requests_total", status="refused") == 3
+
+
+async def test_what_the_plan_never_allows_is_refused_for_good() -> None:
+    """However long one waits: so it is not told to come again."""
+    made = receivers(limiter=stopped())
+    with pytest.raises(RequestRefused) as info:
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=11), small())
+    assert info.value.reason == EXCEEDS_PLAN
+    assert not made.producer.messages
+    assert made.counted("infrasage_ingestion_events_total", status="rate_limited") == 11
+
+
+async def test_what_could_not_be_kept_does_not_count_for_the_plan() -> None:
+    """The fault was ours, and its sender sends it again."""
+    made = receivers(limiter=stopped())
+    made.producer.error = BrokerDown("x")
+    for _ in range(20):
+        with pytest.raises(BrokerDown):
+            await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=9), small())
+    made.producer.error = None
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=9), small())
+
+
+async def test_tenants_have_limits_of_their_own() -> None:
+    """One at its limit takes nothing of another's."""
+    made = receivers(limiter=stopped())
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10), small())
+    with pytest.raises(Limited):
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs(), small())
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10), small()._replace(tenant="other"))
+    (first, second) = (TelemetryBatch.FromString(message.payload).records[0] for message in made.producer.messages)
+    assert (first.tenant_id, second.tenant_id) == ("acme", "other")

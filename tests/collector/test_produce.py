@@ -39,29 +39,46 @@ async def test_the_brokers_error_is_passed_on() -> None:
 
 
 def test_the_budget_can_be_filled_to_the_byte() -> None:
-    in_flight = InFlight(10)
-    in_flight.reserve(4)
-    in_flight.reserve(6)
+    in_flight = InFlight(10, 10)
+    share = in_flight.share("acme")
+    share.reserve(4)
+    share.reserve(6)
     with pytest.raises(Overloaded, match="10 bytes are in flight, 1 more would exceed 10"):
-        in_flight.reserve(1)
-    in_flight.release(6)
-    in_flight.check(6)
+        share.reserve(1)
+    share.release(6)
+    share.check(6)
     assert in_flight.bytes_held == 4
 
 
-@given(st.lists(st.integers(0, 100)))
-def test_the_budget_is_never_exceeded(sizes: list[int]) -> None:
+def test_one_tenant_leaves_room_for_others() -> None:
+    """Its share is all it can hold, however little the others do."""
+    in_flight = InFlight(10, 6)
+    acme = in_flight.share("acme")
+    acme.reserve(6)
+    with pytest.raises(Overloaded, match="6 bytes of tenant acme are in flight, 1 more would exceed its share, 6"):
+        acme.reserve(1)
+    in_flight.share("other").reserve(4)
+    with pytest.raises(Overloaded, match="10 bytes are in flight, 1 more would exceed 10"):
+        in_flight.share("third").reserve(1)
+    assert in_flight.share("acme") is acme
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 100))))
+def test_the_budget_is_never_exceeded(sizes: list[tuple[str, int]]) -> None:
     """And when all is released, nothing is held: what was refused was not."""
-    in_flight = InFlight(200)
-    held: list[int] = []
-    for size in sizes:
+    in_flight = InFlight(200, 120)
+    held: list[tuple[str, int]] = []
+    for tenant, size in sizes:
+        own = sum(size for other, size in held if other == tenant)
         try:
-            in_flight.reserve(size)
+            in_flight.share(tenant).reserve(size)
         except Overloaded:
-            assert sum(held) + size > 200
+            assert in_flight.bytes_held + size > 200 or own + size > 120
         else:
-            held.append(size)
-        assert in_flight.bytes_held == sum(held) <= 200
-    for size in held:
-        in_flight.release(size)
+            held.append((tenant, size))
+            own += size
+        assert in_flight.bytes_held == sum(size for _, size in held) <= 200
+        assert in_flight.share(tenant).bytes_held == own <= 120
+    for tenant, size in held:
+        in_flight.share(tenant).release(size)
     assert in_flight.bytes_held == 0

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 import infrasage
 import pytest
 
@@ -138,6 +140,9 @@ class Command:
             self.wait()
 
 
+C = TypeVar("C", bound=Command)
+
+
 class Receiver(Command):
     """A command with the receivers' three ports; started again, it has the same ones."""
 
@@ -228,6 +233,38 @@ class Program(Receiver):
         while (value := self.value(sql)) != expected:
             assert time.monotonic() < until, f"{sql}: {value!r} after {timeout_s} s, expected {expected!r}\n{self.log()}"
             time.sleep(0.3)
+
+
+@contextmanager
+def started(command: C) -> Iterator[C]:
+    """The command, running; whatever state it is in, it is gone afterwards."""
+    try:
+        command.start()
+        yield command
+    finally:
+        command.close()
+
+
+def until(what: Callable[[], object], timeout_s: float = 20) -> Any:
+    """What it says, once that is true; it may raise httpx errors before."""
+    deadline = time.monotonic() + timeout_s
+    said: object = None
+    while time.monotonic() < deadline:
+        try:
+            said = what()
+        except httpx.HTTPError as error:
+            said = error
+        if said and not isinstance(said, Exception):
+            return said
+        time.sleep(0.1)
+    pytest.fail(f"not within {timeout_s} s: {said!r}")
+
+
+def metric(http: str, name: str, *labels: str) -> float:
+    """The sum of its samples that have these labels, each written name="value"."""
+    lines = httpx.get(f"{http}/metrics").text.splitlines()
+    samples = [line for line in lines if line.split("{")[0].split(" ")[0] == name and all(label in line for label in labels)]
+    return sum(float(line.rpartition(" ")[2]) for line in samples)
 
 
 # The fixture's type: settings in, a program out that is not started yet.

@@ -3,10 +3,12 @@
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
@@ -17,16 +19,25 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.remote_write import write_request
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message
+from collector.combined import Snapshot
 from collector.config import Grpc, Http, Validation
+from collector.limit.contract import Limiter
+from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
-from collector.pipeline import Pipeline, Tenant
+from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.receive.grpc import GrpcServer
 from collector.receive.health import Health
 from collector.receive.http import HttpApplication, Route
 from collector.receive.native import PAGE_PATHS, pages
+from collector.receive.reading import reading
+from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer, http_server
+from collector.tenancy.access import Access
+from collector.tenancy.callers import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
 from collector.validate import Limits
 
 # What the clock of every receiver here says: 2026-04-10T12:00:00Z.
@@ -72,6 +83,7 @@ class Receivers:
     pipeline: Pipeline
     app: HttpApplication
     http_settings: Http
+    access: Access
     health: list[Health] = field(default_factory=lambda: [Health("ok", "ok")])
     server: HttpServer | None = None
 
@@ -103,41 +115,71 @@ async def _no_pages(*_: object) -> None:
     raise AssertionError("there are no pages")
 
 
+ANONYMOUS = Caller("anonymous", Scope.INGEST, UNLIMITED, "")
+EXPLAIN = partial(explain, retry_after_s=RETRY_AFTER_S, upgrade_url="/billing/plans")
+
+
+def nobody(_key: bytes) -> Caller | None:
+    """Whose a key is where there are none."""
+    return None
+
+
 def receivers(
     *,
     in_flight_bytes_max: int = 1 << 30,
+    tenant_bytes_max: int | None = None,
     message_bytes_max: int = 1 << 19,
+    find: Callable[[bytes], Caller | None] = nobody,
+    anonymous: Caller | None = ANONYMOUS,
+    limiter: Limiter | None = None,
+    tenants_shown_max: int = 50,
     routes: Callable[[int], Mapping[str, Route]] = http_routes,
     with_pages: bool = False,
     **http: Any,
 ) -> Receivers:
-    """All but servers; `http` are settings of that section. The pages, which take a while to make, only if asked for."""
+    """All but servers; `http` are settings of that section. The pages, which take a while to make, only if asked for.
+
+    `find`: whose a key is, as the keyring's.
+    """
     settings = Http.model_validate(http)
     producer = MemoryProducer()
-    metrics = Metrics()
-    in_flight = InFlight(in_flight_bytes_max)
+    metrics = Metrics(tenants_shown_max)
+    in_flight = InFlight(in_flight_bytes_max, in_flight_bytes_max if tenant_bytes_max is None else tenant_bytes_max)
+    access = Access(find, anonymous)
     pipeline = Pipeline(
         Produce(producer),
         Limits(**Validation().model_dump()),
+        LocalLimiter(time.monotonic_ns) if limiter is None else limiter,
         metrics,
         message_bytes_max=message_bytes_max,
         now_unix_nano=lambda: NOW_UNIX_NANO,
     )
     health = [Health("ok", "ok")]
+
+    async def snapshot() -> Snapshot:
+        return metrics.snapshot()
+
     app = HttpApplication(
         pipeline,
         in_flight,
         metrics,
         settings,
         routes=routes(settings.batch_items_max),
-        pages=pages(version="1.2.0", health=lambda: health[0], metrics=metrics, uptime_s=lambda: 3601.9)
+        pages=pages(
+            version="1.2.0",
+            health=lambda: health[0],
+            metrics=metrics,
+            uptime_s=lambda: 3601.9,
+            reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC)),
+            explain=EXPLAIN,
+        )
         if with_pages
         else _no_pages,
         page_paths=PAGE_PATHS if with_pages else frozenset(),
-        tenant=Tenant("anonymous"),
-        retry_after_s=RETRY_AFTER_S,
+        access=access,
+        explain=EXPLAIN,
     )
-    return Receivers(producer, in_flight, metrics, pipeline, app, settings, health)
+    return Receivers(producer, in_flight, metrics, pipeline, app, settings, access, health)
 
 
 @asynccontextmanager
@@ -154,9 +196,10 @@ async def http_receivers(server: str = "uvicorn", ports: int = 1, **settings: An
 
 
 @asynccontextmanager
-async def grpc_receivers(*, in_flight_bytes_max: int = 1 << 30, **settings: Any) -> AsyncIterator[tuple[Receivers, GrpcServer]]:
-    """Receivers that listen for gRPC on a free port."""
-    made = receivers(in_flight_bytes_max=in_flight_bytes_max)
+async def grpc_receivers(made: Receivers | None = None, **settings: Any) -> AsyncIterator[tuple[Receivers, GrpcServer]]:
+    """Receivers that listen for gRPC on a free port; `settings` are of that section."""
+    if made is None:
+        made = receivers()
     server = GrpcServer(
         made.pipeline,
         made.in_flight,
@@ -164,8 +207,8 @@ async def grpc_receivers(*, in_flight_bytes_max: int = 1 << 30, **settings: Any)
         Grpc.model_validate({"port": 0} | settings),
         host="127.0.0.1",
         services=GRPC_SERVICES,
-        tenant=Tenant("anonymous"),
-        retry_after_s=RETRY_AFTER_S,
+        access=made.access,
+        explain=EXPLAIN,
     )
     await server.start()
     try:

@@ -27,13 +27,20 @@ class Senders:
     """Threads with a connection each; every other one speaks OTLP, the rest the native API. Use as a context."""
 
     def __init__(
-        self, port: int, threads: int = 16, records_per_request: int = 5, *, refused_may_be_stored: bool = False
+        self,
+        port: int,
+        threads: int = 16,
+        records_per_request: int = 5,
+        *,
+        key: str | None = None,
+        refused_may_be_stored: bool = False,
     ) -> None:
-        """`refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows."""
+        """`key`: their API key. `refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows."""
         self.acknowledged: set[int] = set()
         self.in_doubt: set[int] = set()
         self.refused: dict[int, int] = {}  # requests, by status
         self._port = port
+        self._headers = {} if key is None else {"X-API-Key": key}
         self._records = records_per_request
         self._refused_may_be_stored = refused_may_be_stored
         self._numbers: Iterator[int] = itertools.count()
@@ -77,7 +84,7 @@ class Senders:
             numbers = [next(self._numbers) for _ in range(self._records)]
         path, content_type, body = _native(numbers) if native else _otlp(numbers)
         try:
-            connection.request("POST", path, body, {"Content-Type": content_type})
+            connection.request("POST", path, body, {"Content-Type": content_type, **self._headers})
             answer = connection.getresponse()
             status = answer.status
             answer.read()

@@ -4,25 +4,25 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.kafka import Kafka
-from support.program import Command, Gateway, Program, WriterCommand, run
+from support.program import Gateway, Program, WriterCommand, metric, run, started, until
 from support.senders import COUNTS_SQL, Senders, otlp_logs
-
-C = TypeVar("C", bound=Command)
 
 # Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
 # is tried.
 WRITING = {"writer__linger_ms": 5, "writer__bytes_max": 20_000, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2}
+
+# In a data directory, whatever else is there.
+KEYS = ("keys.json", "keys.json.lock")
 
 
 @pytest.fixture
@@ -43,17 +43,9 @@ def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     made.close()
 
 
-@contextmanager
-def started(command: C) -> Iterator[C]:
-    try:
-        command.start()
-        yield command
-    finally:
-        command.close()
-
-
 def gateway(kafka: Kafka, place: Path, workers: int = 2, **settings: object) -> Gateway:
-    return Gateway(place / "gateway", kafka__bootstrap=kafka.bootstrap, gateway__workers=workers, **settings)
+    fixed = {"kafka__bootstrap": kafka.bootstrap, "gateway__workers": workers, "tenants__anonymous": "yes"}
+    return Gateway(place / "gateway", **(fixed | settings))
 
 
 def writer(kafka: Kafka, clickhouse: Server, place: Path, **settings: object) -> WriterCommand:
@@ -70,31 +62,9 @@ def clickhouse_settings(clickhouse: Server) -> dict[str, object]:
     }
 
 
-def until(what: Callable[[], object], timeout_s: float = 20) -> Any:
-    """What it says, once that is true; it may raise httpx errors before."""
-    deadline = time.monotonic() + timeout_s
-    said: object = None
-    while time.monotonic() < deadline:
-        try:
-            said = what()
-        except httpx.HTTPError as error:
-            said = error
-        if said and not isinstance(said, Exception):
-            return said
-        time.sleep(0.1)
-    pytest.fail(f"not within {timeout_s} s: {said!r}")
-
-
 def send_one(http: str, body: str = "x") -> httpx.Response:
     headers = {"Content-Type": "application/x-protobuf"}
     return httpx.post(f"{http}/v1/logs", content=otlp_logs([body]), headers=headers, timeout=20)
-
-
-def metric(http: str, name: str, *labels: str) -> float:
-    """The sum of its samples that have these labels, each written name="value"."""
-    lines = httpx.get(f"{http}/metrics").text.splitlines()
-    samples = [line for line in lines if line.split("{")[0].split(" ")[0] == name and all(label in line for label in labels)]
-    return sum(float(line.rpartition(" ")[2]) for line in samples)
 
 
 def ask_server(clickhouse: Server, sql: str) -> list[tuple[int, ...]]:
@@ -169,7 +139,7 @@ def test_a_real_kafka_with_the_embedded_engine(kafka: Kafka, tmp_path: Path) -> 
             time.sleep(1)
         senders.check({int(row["number"]): int(row["times"]) for row in program.query(COUNTS_SQL)})
         assert len(senders.acknowledged) > 100
-        assert {path.name for path in program.data_dir.iterdir()} == {"lock", "store", "query.sock"}
+        assert {path.name for path in program.data_dir.iterdir()} == {"lock", "store", "query.sock", *KEYS}
         assert program.stop() == 0, program.log()
     # Where none runs, the query command stores what is left.
     with started(gateway(kafka, tmp_path, workers=1)) as front:
@@ -184,7 +154,7 @@ def test_a_local_log_with_a_server(tmp_path: Path) -> None:
         with started(program):
             assert send_one(program.http, "7").status_code == 200
             until(lambda: ask_server(clickhouse, "SELECT count() FROM otel_logs") == [(1,)])
-            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log"}
+            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log", *KEYS}
             assert httpx.get(f"{program.http}/healthz").json()["status"] == "ok"
             assert program.stop() == 0, program.log()
         done = run("schema", "apply", **clickhouse_settings(clickhouse))

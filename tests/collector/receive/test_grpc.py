@@ -1,67 +1,34 @@
 """OTLP over gRPC, through real channels."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import h2.connection
 import h2.events
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from support.receiving import Receivers, grpc_receivers, otlp_logs, otlp_metrics, otlp_traces
+from support.otlp_grpc import EACH_SERVICE, LOGS, METRICS, TRACES, UNCOMPRESSED, Service, export, refused
+from support.receiving import Receivers, grpc_receivers, otlp_logs, receivers
+from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown, BrokerFull
 from collector.receive.grpc import GrpcServer
 
-UNCOMPRESSED = [("grpc.max_send_message_length", -1)]
-
-
-class Service(NamedTuple):
-    name: str
-    body: Callable[..., bytes]
-    response: Any
-    rejected_field: str
-    noun: str
-
-    @property
-    def method(self) -> str:
-        return f"/{self.name}/Export"
-
-
-PREFIX = "opentelemetry.proto.collector"
-METRICS = Service(
-    f"{PREFIX}.metrics.v1.MetricsService", otlp_metrics, ExportMetricsServiceResponse, "rejected_data_points", "data points"
-)
-LOGS = Service(f"{PREFIX}.logs.v1.LogsService", otlp_logs, ExportLogsServiceResponse, "rejected_log_records", "log records")
-TRACES = Service(f"{PREFIX}.trace.v1.TraceService", otlp_traces, ExportTraceServiceResponse, "rejected_spans", "spans")
-EACH_SERVICE = pytest.mark.parametrize("service", [METRICS, LOGS, TRACES], ids=lambda service: service.noun)
-
 
 @asynccontextmanager
-async def receiving(**keywords: Any) -> AsyncIterator[tuple[Receivers, GrpcServer, aio.Channel]]:
+async def receiving(made: Receivers | None = None, **keywords: Any) -> AsyncIterator[tuple[Receivers, GrpcServer, aio.Channel]]:
     async with (
-        grpc_receivers(**keywords) as (made, server),
+        grpc_receivers(made, **keywords) as (listening, server),
         aio.insecure_channel(f"127.0.0.1:{server.port}", options=UNCOMPRESSED) as channel,
     ):
-        yield made, server, channel
-
-
-async def export(channel: aio.Channel, service: Service, body: bytes, **keywords: Any) -> bytes:
-    """The raw response."""
-    method: Any = channel.unary_unary(service.method)
-    answer: bytes = await method(body, timeout=20, **keywords)
-    return answer
+        yield listening, server, channel
 
 
 async def code_of(answering: Awaitable[bytes]) -> grpc.StatusCode:
@@ -70,29 +37,6 @@ async def code_of(answering: Awaitable[bytes]) -> grpc.StatusCode:
     except aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK
-
-
-async def refused(channel: aio.Channel, service: Service, body: bytes, **keywords: Any) -> tuple[aio.AioRpcError, Status]:
-    """The error, and the google.rpc.Status in its trailers, which agrees with it."""
-    with pytest.raises(aio.AioRpcError) as info:
-        await export(channel, service, body, **keywords)
-    error = info.value
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-    assert details is not None
-    status = Status.FromString(details)
-    assert status.code == error.code().value[0]
-    assert status.message == error.details()
-    # Trailers-only: Java's sender drops a batch whose error comes after initial metadata.
-    assert not error.initial_metadata()
-    return error, status
-
-
-def retry_delay_s(status: Status) -> float | None:
-    for detail in status.details:
-        info = RetryInfo()
-        assert detail.Unpack(info)
-        return float(info.retry_delay.ToNanoseconds() / 1e9)
-    return None
 
 
 @EACH_SERVICE
@@ -171,7 +115,7 @@ async def test_errors_are_trailers_only_on_the_wire() -> None:
 
 
 async def test_over_the_budget_is_unavailable_with_a_delay() -> None:
-    async with receiving(in_flight_bytes_max=100) as (made, _, channel):
+    async with receiving(receivers(in_flight_bytes_max=100)) as (made, _, channel):
         error, status = await refused(channel, LOGS, otlp_logs(padding=200))
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert retry_delay_s(status) == 3.0

@@ -7,12 +7,10 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-import cramjam
 import httpx
 import pytest
-from google.rpc.status_pb2 import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -25,18 +23,13 @@ from support.receiving import (
     connection,
     http_receivers,
     native_batch,
-    native_record,
     otlp_logs,
-    otlp_logs_json,
-    otlp_metrics,
-    otlp_metrics_json,
-    otlp_traces,
-    otlp_traces_json,
     post,
     post_chunked,
     receivers,
     remote_write,
 )
+from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way, snappy, told
 
 from collector.broker.contract import BrokerDown, BrokerFull
 from collector.receive.http import Format, Route
@@ -47,38 +40,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-SERVERS = ("uvicorn", "hypercorn")
-JSON = "application/json"
-PROTOBUF = "application/x-protobuf"
 TOO_OLD = "Timestamp is more than 24h in the past"
-
-
-def snappy(body: bytes) -> bytes:
-    return bytes(cramjam.snappy.compress_raw(body))
-
-
-class Way(NamedTuple):
-    """A way in: `body(good, late, padding)` is one of its bodies, not compressed."""
-
-    path: str
-    content_type: str
-    body: Callable[..., bytes]
-    status: int = 200
-
-
-WAYS = (
-    Way("/api/v1/telemetry", JSON, native_record),
-    Way("/api/v1/telemetry/batch", JSON, native_batch),
-    Way("/v1/metrics", PROTOBUF, otlp_metrics),
-    Way("/v1/metrics", JSON, otlp_metrics_json),
-    Way("/v1/logs", PROTOBUF, otlp_logs),
-    Way("/v1/logs", JSON, otlp_logs_json),
-    Way("/v1/traces", PROTOBUF, otlp_traces),
-    Way("/v1/traces", JSON, otlp_traces_json),
-    Way("/api/v1/prometheus/write", PROTOBUF, remote_write, 204),
-)
-WAYS_BY_NAME = pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.path}-{way.content_type.split('/')[1]}")
-PATHS = tuple(dict.fromkeys(way.path for way in WAYS))
 
 
 @pytest.fixture(params=SERVERS)
@@ -96,34 +58,15 @@ async def client(made: Receivers) -> AsyncIterator[httpx.AsyncClient]:
 
 async def send(made: Receivers, way: Way, body: bytes, **headers: str) -> httpx.Response:
     """Compressed where the protocol always is."""
-    if way.status == 204:
-        body = snappy(body)
     async with client(made) as http:
-        return await http.post(way.path, content=body, headers={"content-type": way.content_type} | headers)
+        return await http.post(way.path, content=way.as_sent(body), headers={"content-type": way.content_type} | headers)
 
 
 def error_of(way: Way, answer: httpx.Response | Response) -> str:
-    """The message of an error in the protocol's own shape, which is checked."""
-    content_type = answer.headers["content-type"]
+    """The error of an answer, in the protocol's own shape, which is checked; with its reason where that is told."""
     body = answer.content if isinstance(answer, httpx.Response) else answer.body
-    if way.path.startswith("/v1/"):
-        assert content_type == way.content_type
-        if content_type == PROTOBUF:
-            status = Status.FromString(body)
-            assert status.code > 0
-            return str(status.message)
-        document = json.loads(body)
-        assert document.keys() == {"code", "message"}
-        assert document["code"] > 0
-        return str(document["message"])
-    if way.status == 204:
-        assert content_type == "text/plain; charset=utf-8"
-        return body.decode()
-    document = json.loads(body)
-    assert content_type == JSON
-    assert document.keys() == {"status", "error", "message"}
-    assert document["status"] == "error"
-    return f"{document['error']}: {document['message']}"
+    found = told(way, answer.headers["content-type"], body)
+    return f"{found.error}: {found.message}" if found.error else found.message
 
 
 # Success.

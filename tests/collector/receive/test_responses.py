@@ -7,6 +7,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
+from support.receiving import EXPLAIN
 from uuid_utils import uuid7
 
 from adapters.errors import (
@@ -23,6 +24,7 @@ from adapters.errors import (
 )
 from adapters.record import LOGS, METRICS, TRACES, TYPE_METRIC, Adapted, Rejection
 from collector.broker.contract import BrokerDown, BrokerError, BrokerFull
+from collector.limit.contract import Limited
 from collector.pipeline import Defect, Outcome
 from collector.produce import Overloaded
 from collector.receive.responses import (
@@ -36,10 +38,11 @@ from collector.receive.responses import (
     ShuttingDown,
     codes_of,
     explain,
-    grpc_details,
     printable,
+    rpc_status,
     summarize,
 )
+from collector.tenancy.plans import FREE, Dimension
 
 DIALECTS: tuple[Dialect, ...] = (
     NATIVE,
@@ -79,10 +82,10 @@ def outcome(accepted: int, rejected: list[tuple[int, str]]) -> Outcome:
 )
 def test_what_an_error_is(error: Exception, name: str, http: int, grpc: int, retryable: bool) -> None:
     """A permanent error never looks retryable, nor a retryable one permanent."""
-    refusal = explain(error, 2.5)
+    refusal = explain(error, retry_after_s=2.5, upgrade_url="/billing/plans")
     assert (refusal.name, refusal.codes.http, refusal.codes.grpc) == (name, http, grpc)
     assert refusal.retry_after_s == (2.5 if retryable else None)
-    details = Status.FromString(grpc_details(refusal)).details
+    details = Status.FromString(rpc_status(refusal)).details
     assert [detail.Is(RetryInfo.DESCRIPTOR) for detail in details] == ([True] if retryable else [])
 
 
@@ -91,14 +94,40 @@ def test_what_an_error_is(error: Exception, name: str, http: int, grpc: int, ret
 def test_every_reason_can_be_told(dialect: Dialect, reason: object) -> None:
     """In every protocol, with Retry-After exactly where it may be sent again: over HTTP only 429 and 503 are."""
     code = reason.code  # type: ignore[attr-defined]
-    refusal = explain(RequestRefused(code, "with 3 numbers"), 0.1)
+    refusal = EXPLAIN(RequestRefused(code, "with 3 numbers"))
     answer = dialect.refused(refusal)
     assert answer.status == codes_of(code).http
     assert 400 <= answer.status <= 503
     assert b"with 3 numbers" in answer.body or code == INTERNAL
-    assert dict(answer.headers).get(b"retry-after") == (b"1" if answer.status in (429, 503) else None)
+    assert dict(answer.headers).get(b"retry-after") == (b"3" if answer.status in (429, 503) else None)
+    assert (b"www-authenticate" in dict(answer.headers)) == (answer.status in (401, 403))
     assert (b"allow" in dict(answer.headers)) == (answer.status == 405)
     assert answer.status != 500 or code == INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("dimension", "retry_after_s", "plan", "seconds"),
+    [
+        ("requests", 0.1, "Free (10 RPS)", b"1"),
+        ("items", 2.000001, "Free (10,000 items/s)", b"3"),
+        ("bytes", 3.0, "Free (4 MiB/s)", b"3"),
+    ],
+)
+def test_a_tenant_over_its_plan_hears_which_and_when(
+    dimension: Dimension, retry_after_s: float, plan: str, seconds: bytes
+) -> None:
+    """In the API's words, to the letter; never to come again before it can pass."""
+    refusal = EXPLAIN(Limited(FREE, dimension, retry_after_s))
+    message = f"Tenant quota exceeded. Current plan: {plan}. Upgrade at /billing/plans."
+    answer = NATIVE.refused(refusal)
+    assert answer.status == 429
+    assert json.loads(answer.body) == {"status": "error", "error": "rate_limit_exceeded", "message": message}
+    assert dict(answer.headers)[b"retry-after"] == seconds
+    status = Status.FromString(rpc_status(refusal))
+    assert (status.code, status.message) == (8, message)
+    retry_info = RetryInfo()
+    assert status.details[0].Unpack(retry_info)
+    assert retry_info.retry_delay.ToNanoseconds() == pytest.approx(retry_after_s * 1e9, abs=1)
 
 
 def test_only_what_passes_is_retryable() -> None:
@@ -145,7 +174,7 @@ def test_text_is_made_printable(text: str, shown: str) -> None:
 def test_no_text_from_a_sender_breaks_an_answer(dialect: Dialect, text: str) -> None:
     """It can be encoded, and has no line of its own."""
     for answer in (
-        dialect.refused(explain(RequestRefused(INVALID_VALUE, text), 1)),
+        dialect.refused(EXPLAIN(RequestRefused(INVALID_VALUE, text))),
         dialect.accepted(outcome(0, [(INVALID_VALUE, text)])),
     ):
         if answer.content_type == b"application/x-protobuf":

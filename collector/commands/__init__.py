@@ -1,0 +1,1 @@
+"""Commands beside those that run the collector: one module a group."""

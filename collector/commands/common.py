@@ -1,0 +1,60 @@
+"""What every command has: its options, its settings, and how it says what it could not do.
+
+The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
+0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from collector.config import ConfigError, Loaded, load
+from collector.errors import CannotRun
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
+KeysFile = Annotated[
+    Path | None, typer.Option("--keys-file", help="The file of keys.", show_default="keys.json where the data is")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
+
+
+def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
+    """As collector.config.load, where a flag that is None was not given. Exits with every problem."""
+    try:
+        return load(file, {key: value for key, value in flags.items() if value is not None})
+    except ConfigError as error:
+        for problem in error.problems:
+            say(f"error: {problem}")
+        raise typer.Exit(USAGE) from None
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """What the program could not do, in its own words, and status 1."""
+    try:
+        yield
+    except CannotRun as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """It could not be done."""
+    say(f"error: {message}")
+    raise typer.Exit(FAILED)
+
+
+def refuse(message: str) -> NoReturn:
+    """It was asked for wrongly."""
+    say(f"error: {message}")
+    raise typer.Exit(USAGE)
+
+
+def say(message: str) -> None:
+    """On standard error: standard output is for what was asked for."""
+    typer.echo(message, err=True)

@@ -1,0 +1,1 @@
+"""Who sends, what its key allows, and by which plan: keys, scopes, plans."""

@@ -1,0 +1,66 @@
+"""Who may send and who may read: from the key that came with a request to a Caller, or a refusal.
+
+The law: a refusal never has the key in it, and says of a key that is not in force always the same, whatever it once was.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from adapters.errors import INSUFFICIENT_SCOPE, INVALID_API_KEY, MISSING_API_KEY, REASON, RequestRefused
+from collector.tenancy.callers import Caller
+from collector.tenancy.scopes import Scope
+
+_BEARER: Final = b"bearer"
+_SENDING: Final = ", ".join(scope for scope in Scope if scope.sends)
+_READING: Final = ", ".join(scope for scope in Scope if scope.reads)
+
+
+def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
+    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`; None where neither is there.
+
+    A header that came several times is given as one, with commas between (RFC 9110, 5.3): it is nobody's key, and so is an
+    empty one. Other schemes of Authorization are not ours but, say, of a proxy on the way.
+    """
+    if api_key is not None:
+        return api_key
+    if authorization is None:
+        return None
+    scheme, _, credentials = authorization.strip().partition(b" ")
+    return credentials.strip() if scheme.lower() == _BEARER else None
+
+
+class Access:
+    """Asked once a request, before anything else of it is looked at."""
+
+    def __init__(self, find: Callable[[bytes], Caller | None], anonymous: Caller | None) -> None:
+        """`find`: the keyring's. `anonymous`: who sends without a key; None: nobody may."""
+        self._find: Final = find
+        self._anonymous: Final = anonymous
+
+    def sender(self, key: bytes | None) -> Caller:
+        """Raises RequestRefused: MISSING_API_KEY, INVALID_API_KEY, INSUFFICIENT_SCOPE."""
+        if key is None and self._anonymous is not None:
+            return self._anonymous
+        caller = self._caller(key)
+        if not caller.scope.sends:
+            raise _not_allowed(caller, "sending", _SENDING)
+        return caller
+
+    def reader(self, key: bytes | None) -> Caller:
+        """As `sender`; without a key nobody reads."""
+        caller = self._caller(key)
+        if not caller.scope.reads:
+            raise _not_allowed(caller, "reading", _READING)
+        return caller
+
+    def _caller(self, key: bytes | None) -> Caller:
+        if key is None:
+            raise RequestRefused(MISSING_API_KEY, f"{REASON[MISSING_API_KEY].meaning}: {REASON[MISSING_API_KEY].remedy}")
+        caller = self._find(key)
+        if caller is None:
+            raise RequestRefused(INVALID_API_KEY, REASON[INVALID_API_KEY].meaning)
+        return caller
+
+
+def _not_allowed(caller: Caller, what: str, scopes: str) -> RequestRefused:
+    return RequestRefused(INSUFFICIENT_SCOPE, f"key {caller.key_id} has scope {caller.scope}, and {what} needs one of {scopes}")

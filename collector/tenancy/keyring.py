@@ -1,0 +1,161 @@
+"""The keys in force in this process: read from the keys file, and read again when it changes.
+
+The law: a key is looked up by the same steps, at the same cost, whether it is good, unknown, nearly right or revoked; and
+nothing that a sender sends is kept. While the file can't be used, the keys that were read last stay in force, and `failure`
+says why; at no moment are there none because of a change.
+"""
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import structlog
+
+from collector.tenancy import keys
+from collector.tenancy.callers import Caller
+from collector.tenancy.key_text import LENGTH
+from collector.tenancy.keys import KeysUnusable, Stamp
+from collector.tenancy.plans import Plan
+
+# What is hashed of a key at most. One byte more than a key has: so cut, a longer one still is not any key.
+_HASHED_BYTES_MAX: Final = LENGTH + 1
+
+log = structlog.get_logger(__name__)
+
+
+class _Held(NamedTuple):
+    """One key, as it is looked up."""
+
+    digest: bytes
+    ends_unix_s: float  # inf: never
+    caller: Caller | None
+
+
+_Ring = Mapping[bytes, _Held]
+
+
+class _Loaded(NamedTuple):
+    """What one look at the file found: the keys that are now in force, or why there are none to be had from it."""
+
+    stamp: Stamp | None
+    ring: _Ring | None
+    problem: str
+
+
+class Keyring:
+    """`find` at any time; `run` in a task. Make one with `open`."""
+
+    def __init__(
+        self,
+        path: Path,
+        plans: Mapping[str, Plan],
+        ring: _Ring,
+        stamp: Stamp | None,
+        *,
+        reload_s: float,
+        now_unix_s: Callable[[], float],
+    ) -> None:
+        self._path: Final = path
+        self._plans: Final = plans
+        self._reload_s: Final = reload_s
+        self._now_unix_s: Final = now_unix_s
+        self._ring = ring
+        self._stamp = stamp  # of the file whose keys are in force
+        self._broken: Stamp | None = None  # of a file that was read and found broken
+        # Stands in for the key that an unknown one is compared with. Nothing has this hash.
+        self._nobody: Final = _Held(secrets.token_bytes(32), math.inf, None)
+        # Why the file can't be used; None: it can, or there never was one.
+        self.failure: str | None = None
+
+    @classmethod
+    def open(cls, path: Path, plans: Mapping[str, Plan], *, reload_s: float, now_unix_s: Callable[[], float]) -> Self:
+        """Read the file; where there is none, there are no keys yet. `plans` by name. Raises KeysUnusable."""
+        document = keys.read(path)
+        ring = {} if document is None else _ring(path, document.data, plans, now_unix_s())
+        stamp = None if document is None else document.stamp
+        return cls(path, plans, ring, stamp, reload_s=reload_s, now_unix_s=now_unix_s)
+
+    def __len__(self) -> int:
+        """Keys, also those that have ended."""
+        return len(self._ring)
+
+    def find(self, key: bytes) -> Caller | None:
+        """Whose key that is; None: nobody's, or it has ended."""
+        digest = sha256(key[:_HASHED_BYTES_MAX]).digest()
+        held = self._ring.get(digest, self._nobody)
+        # The dictionary has compared already, but not in constant time. What it took says something of the digest only, from
+        # which there is no way back to a key.
+        is_same = compare_digest(digest, held.digest)
+        is_in_force = self._now_unix_s() < held.ends_unix_s
+        return held.caller if is_same & is_in_force else None
+
+    async def run(self) -> None:
+        """Look every `reload_s` seconds whether the file has changed."""
+        while True:
+            await asyncio.sleep(self._reload_s)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Read the file, if it has changed."""
+        try:
+            loaded = await asyncio.to_thread(self._look)
+        except KeysUnusable as error:  # it can't be read: perhaps it can the next time
+            self._fail(str(error))
+            return
+        if loaded.ring is None:
+            self._broken = loaded.stamp
+            self._fail(loaded.problem)
+            return
+        if loaded.ring is not self._ring:
+            self._ring = loaded.ring
+            self._stamp = loaded.stamp
+            log.info("the keys file was read", path=str(self._path), keys=len(loaded.ring))
+        if self.failure is not None:
+            self.failure = None
+            self._broken = None
+            log.info("the keys file can be used again", path=str(self._path))
+
+    def _look(self) -> _Loaded:
+        """In a thread. Raises KeysUnusable where the file can't be read."""
+        stamp = keys.stamp_of(self._path)
+        if stamp == self._stamp:
+            return _Loaded(stamp, self._ring, "")
+        if stamp is not None and stamp == self._broken:
+            return _Loaded(stamp, None, self.failure or "")
+        document = keys.read(self._path)
+        if document is None:
+            raise KeysUnusable(f"the keys file {self._path} is gone; put it back, or make a new one with `keys create`")
+        try:
+            return _Loaded(document.stamp, _ring(self._path, document.data, self._plans, self._now_unix_s()), "")
+        except KeysUnusable as error:
+            return _Loaded(document.stamp, None, str(error))
+
+    def _fail(self, problem: str) -> None:
+        if problem != self.failure:
+            log.error("the keys file can't be used; the keys that were read last stay in force", error=problem)
+        self.failure = problem
+
+
+def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float) -> _Ring:
+    """Raises KeysUnusable."""
+    now = datetime.fromtimestamp(now_unix_s, UTC)
+    ring: dict[bytes, _Held] = {}
+    for key in keys.parse(path, data):
+        plan = plans.get(key.plan)
+        if plan is None:
+            if key.has_ended(now):
+                continue  # it was on a plan that is no more, and needs none
+            raise KeysUnusable(
+                f"the keys file {path}: key {key.id} of tenant {key.tenant} is on plan {key.plan}, and there is no such plan in"
+                f" the settings, which have {', '.join(plans)}; add [plans.{key.plan}], or revoke the key and create another"
+            )
+        digest = bytes.fromhex(key.sha256)
+        ends = math.inf if key.ends is None else key.ends.timestamp()
+        ring[digest] = _Held(digest, ends, Caller(key.tenant, key.scope, plan, key.id))
+    return ring

@@ -1,0 +1,106 @@
+"""How much a tenant may send: plans, their rates, and how a plan is named to whoever is over it.
+
+The law: a plan is data; nothing is counted here. A plan with a limit says the limit, and one without says None: no number
+stands for "any number".
+
+The built-in ones, and why they have these numbers. Ordinary batches must pass one by one, and two right after each other:
+native batches are of at most 10,000 records, Prometheus is configured for 10,000 samples a request, the OpenTelemetry
+Collector's default is 8,192 items; decompressed they are 2 to 8 MB. So Free has bursts of 20,000 items and 16 MiB. Its rates
+are those of 10 requests a second of 1,000 items, of about 400 bytes each; Pro's are those of 1,000 such requests, at the 250
+bytes an item that large batches come to.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+Dimension = Literal["requests", "items", "bytes"]
+DIMENSIONS: Final[tuple[Dimension, ...]] = ("requests", "items", "bytes")
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# The largest rate and burst of any dimension. Redis computes in doubles, which are exact up to 2**53, and counts millionths.
+RATE_MAX: Final = 2**32
+
+
+class Rate(NamedTuple):
+    """At most `burst` at once, and `per_s` every second after it: over any time T no more than burst + per_s * T."""
+
+    per_s: int
+    burst: int
+
+
+class Plan(NamedTuple):
+    """What a tenant may send; None: as much as it likes. `size_bytes` is of bodies, decompressed."""
+
+    name: str
+    requests: Rate | None
+    items: Rate | None
+    size_bytes: Rate | None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is anything to count."""
+        return not (self.requests is None and self.items is None and self.size_bytes is None)
+
+    @property
+    def rates(self) -> tuple[Rate | None, Rate | None, Rate | None]:
+        """In the order of DIMENSIONS."""
+        return self.requests, self.items, self.size_bytes
+
+    def summary(self, dimension: Dimension) -> str:
+        """As an answer has it: "Free (10 RPS)", "Free (10,000 items/s)", "Free (4 MiB/s)"; and "Unlimited" where it is."""
+        rate = self.rates[DIMENSIONS.index(dimension)]
+        if rate is None:
+            return self.name
+        if dimension == "requests":
+            return f"{self.name} ({rate.per_s:,} RPS)"
+        return f"{self.name} ({amount(dimension, rate.per_s)}/s)"
+
+
+def amount(dimension: Dimension, number: int) -> str:
+    """A number of one dimension for people: "1 request", "10,000 items", "4 MiB", "1,500,000 bytes"."""
+    if dimension == "bytes":
+        for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+            if number and number % unit == 0:
+                return f"{number // unit:,} {name}"
+    return f"{number:,} {dimension[:-1] if number == 1 else dimension}"
+
+
+FREE: Final = Plan("Free", Rate(10, 10), Rate(10_000, 20_000), Rate(4 * MIB, 16 * MIB))
+PRO: Final = Plan("Pro", Rate(1_000, 2_000), Rate(1_000_000, 2_000_000), Rate(256 * MIB, 512 * MIB))
+UNLIMITED: Final = Plan("Unlimited", None, None, None)
+BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, PRO, UNLIMITED)}
+
+
+def plans(settings: Mapping[str, Mapping[str, int | None]]) -> dict[str, Plan]:
+    """All plans by name: the built-in ones, and those of the settings, of which one with a built-in's name takes its place.
+
+    A plan in the settings has `requests_per_s`, `requests_burst`, and so for items and bytes. A rate that is absent or None:
+    any number. A burst that is: as many as in a second. Raises ValueError, naming the plan and the setting.
+    """
+    return {**BUILT_IN_PLANS, **{name: _plan(name, given) for name, given in settings.items()}}
+
+
+def _plan(name: str, given: Mapping[str, int | None]) -> Plan:
+    known = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"plan {name}: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if not name or " " in name or not name.isprintable():
+        raise ValueError(f"a plan is named {name!r}: tenants are told that name, so it has letters, and no whitespace")
+    return Plan(name, _rate(name, "requests", given), _rate(name, "items", given), _rate(name, "bytes", given))
+
+
+def _rate(name: str, dimension: Dimension, given: Mapping[str, int | None]) -> Rate | None:
+    per_s, burst = given.get(f"{dimension}_per_s"), given.get(f"{dimension}_burst")
+    for part, number in (("per_s", per_s), ("burst", burst)):
+        if number is not None and not 1 <= number <= RATE_MAX:
+            raise ValueError(f"plan {name}: {dimension}_{part} is {number:,}; it must be from 1 to {RATE_MAX:,}, or left out")
+    if per_s is None:
+        if burst is not None:
+            raise ValueError(
+                f"plan {name}: {dimension}_burst is {burst:,} but there is no {dimension}_per_s, whose burst it would be"
+            )
+        return None
+    return Rate(per_s, per_s if burst is None else burst)
