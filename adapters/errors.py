@@ -33,6 +33,8 @@ ATTRIBUTE_VALUE_TOO_LONG: Final = 24
 NAME_TOO_LONG: Final = 25
 NESTED_TOO_DEEP: Final = 26
 RECORD_TOO_LARGE: Final = 27
+STORE_REFUSED: Final = 28
+UNREADABLE_MESSAGE: Final = 29
 
 # Request reasons.
 INVALID_JSON: Final = 40
@@ -117,6 +119,18 @@ REASONS: Final[tuple[Reason, ...]] = (
         "record_too_large",
         "the record alone exceeds the largest message",
         "shorten it, or raise broker.message_bytes_max",
+    ),
+    Reason(
+        STORE_REFUSED,
+        "store_refused",
+        "ClickHouse can't read the record: only in dead letters, of what was accepted",
+        "report it: it is a defect of the collector",
+    ),
+    Reason(
+        UNREADABLE_MESSAGE,
+        "unreadable_message",
+        "a message of the broker is not what its topic holds: only in dead letters",
+        "find out who else writes to the topic",
     ),
     Reason(INVALID_JSON, "invalid_json", "the body is not JSON as RFC 8259 has it", "mend the sender"),
     Reason(

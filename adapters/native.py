@@ -9,6 +9,9 @@ infrasage.trace_id where the trace id is not 32 hex digits; they win over attrib
 severity_text, severity or level that is text also gives a log record its severity.
 
 JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; whole numbers beyond 64 bits are doubles.
+
+A rejected record's payload is its JSON to the byte: of a batch the array's element, without the space around it, else the body.
+`adapt` reads it again.
 """
 
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
@@ -18,6 +21,7 @@ import orjson
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.elements import Elements
 from adapters.errors import (
     BATCH_TOO_LARGE,
     INVALID_ATTRIBUTES,
@@ -90,7 +94,7 @@ _PLAIN_DIGITS_MAX: Final = 18
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """One JSON object. Raises Malformed where the body is not JSON."""
-    adapter = _Adapter(header, rules, message_bytes_max)
+    adapter = _Adapter(body, header, rules, message_bytes_max)
     adapter.add(_document(body))
     return adapter.finish()
 
@@ -103,7 +107,8 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
         raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}")
     if len(document) > batch_items_max:
         raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got {len(document)}")
-    adapter = _Adapter(header, rules, message_bytes_max)
+    adapter = _Adapter(body, header, rules, message_bytes_max)
+    adapter.is_batch = True
     for record in document:
         adapter.add(record)
     return adapter.finish()
@@ -213,7 +218,10 @@ class _Group:
 class _Adapter:
     """Validates records one by one, sorts them into groups, and packs the groups into messages."""
 
-    def __init__(self, header: Header, rules: Rules, message_bytes_max: int) -> None:
+    def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
+        self.body: Final = body
+        self.is_batch: bool = False
+        self.elements: Elements | None = None  # of a batch, as soon as one is asked for
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         # By type, then by service.
@@ -240,14 +248,35 @@ class _Adapter:
             self.message = f"a record must be a JSON object; got {_shown(record)}"
             reason = INVALID_RECORD
         if reason:
-            builder = self.builder
-            builder.index = self.index
-            builder.type = self.type
-            if self.message:
-                builder.reject_with(reason, 1, self.message)
-            else:
-                builder.reject(reason, 1)
+            self.builder.type = self.type
+            self._reject(self.index, reason, self.message, self._service_of(record))
         self.index += 1
+
+    def _reject(self, index: i64, reason: i64, message: str, service_id: bytes) -> None:
+        builder = self.builder
+        builder.index = index
+        builder.reject(reason, message, service_id, self._payload(index))
+
+    def _payload(self, index: i64) -> bytes:
+        """The text of a record, if there is room for it."""
+        builder = self.builder
+        if not builder.keeps(1):
+            return b""
+        if not self.is_batch:
+            return self.body if builder.keeps(len(self.body)) else b""
+        elements = self.elements
+        if elements is None:
+            elements = self.elements = Elements(self.body)
+        elements.find(index)
+        return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
+
+    def _service_of(self, record: object) -> bytes:
+        """Of a record that can't be taken."""
+        service_id = record.get("service_id") if isinstance(record, dict) else None
+        if not isinstance(service_id, str):
+            return b""
+        service = service_id.encode()
+        return b"" if self.rules.check_name(len(service)) else service
 
     def finish(self) -> Adapted:
         """All groups of one signal before those of the other, so that a message is cut only where it is full."""
@@ -256,18 +285,18 @@ class _Adapter:
         for group in self.metric_groups:
             builder.open_group(METRICS, group.type, group.service_id, group.resource())
             for metric in group.metrics.values():
-                self._pack_metric(metric)
+                self._pack_metric(group.service_id, metric)
         for group in self.log_groups:
             builder.open_group(LOGS, group.type, group.service_id, group.resource())
             for log, index in zip(group.logs, group.indices, strict=True):
-                builder.index = index
-                builder.add_or_reject(log)
+                if not builder.add(log, 1):
+                    self._reject(index, RECORD_TOO_LARGE, "", group.service_id)
         adapted = builder.finish()
         if len(adapted.rejections) > told:
             adapted.rejections.sort(key=_index_of)  # found only now, so told out of order
         return adapted
 
-    def _pack_metric(self, metric: _Metric) -> None:
+    def _pack_metric(self, service_id: bytes, metric: _Metric) -> None:
         """Add a metric's points to the open group, as few metrics as fit its messages."""
         builder = self.builder
         name = BytesWriter()
@@ -285,21 +314,20 @@ class _Adapter:
             put_bytes(points, 0x0A, point)
             count += 1
             if need > points_max:
-                builder.index = index
-                self._add_metric(prefix, points, 1)
+                if not self._add_metric(prefix, points, 1):
+                    self._reject(index, RECORD_TOO_LARGE, "", service_id)
                 count = 0
         if count:
             self._add_metric(prefix, points, count)
 
-    def _add_metric(self, prefix: bytes, points: BytesWriter, count: i64) -> None:
-        """Empties `points`. Only a point that is alone can be too large."""
+    def _add_metric(self, prefix: bytes, points: BytesWriter, count: i64) -> bool:
+        """Empties `points`. False: too large, which only a point can be that is alone."""
         item = self.item
         item.truncate(0)
         item.write(prefix)
         put_bytes(item, 0x2A, points.getvalue())
         points.truncate(0)
-        if not self.builder.add(item.getvalue(), count):
-            self.builder.reject(RECORD_TOO_LARGE, count)
+        return self.builder.add(item.getvalue(), count)
 
     def _take(self, record: dict[str, object]) -> i64:
         """Validate in the order of the API's table, and encode. 0, or why the record is rejected."""

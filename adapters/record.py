@@ -1,7 +1,8 @@
 """The record under construction: the shared header, the items, and how they become messages.
 
 The law: a message never exceeds its limit, and is cut between two items, never inside one. Every adapter ends in an
-`Adapted`, in which each item that arrived stands once: in a part, or among the rejected.
+`Adapted`, in which each item that arrived stands once: in a part, or among the rejected. A rejected item is kept as a payload:
+given to the same adapter again, it is that item alone. Payloads never exceed the budget that the request's rules set.
 """
 
 from typing import Final
@@ -9,7 +10,6 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import RECORD_TOO_LARGE
 from adapters.wire import put_bytes, put_varint, varint_size
 
 # Type, as infrasage.v1.Type has it.
@@ -32,7 +32,7 @@ METRICS: Final = 11
 LOGS: Final = 12
 TRACES: Final = 13
 
-# The rejections told one by one; beyond, they are only counted by reason.
+# The rejections told one by one, with their payloads; beyond, they are only counted by reason.
 REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
@@ -79,7 +79,14 @@ class Header:
 
 
 class Rules:
-    """What an adapter asks about what arrived; `collector.validate` answers. Every answer is 0 or an item reason."""
+    """What an adapter asks about what arrived; `collector.validate` answers. Every answer is 0 or an item reason.
+
+    `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: of how many rejected items, and of how many
+    bytes in all, payloads are kept. Without one, none are.
+    """
+
+    dead_letter_items_max: i64 = 0
+    dead_letter_bytes_max: i64 = 0
 
     def check_time(self, time_unix_nano: i64) -> i64:
         """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
@@ -111,13 +118,22 @@ class Part:
 
 
 class Rejection:
-    """One item that was not taken. `index` counts the request's items from 0."""
+    """One item that was not taken.
 
-    def __init__(self, index: int, type_: int, reason: int, message: str) -> None:
+    `index` counts the request's items from 0. `service_id` is the service it would have been stored under (OTLP, remote write:
+    unknown_service where none is named); empty where a record names none, or one whose name is too long. `payload` is the item
+    in its adapter's own form (the adapter's docstring says which); empty where it was not kept, for the budget was spent.
+    """
+
+    def __init__(
+        self, index: int, type_: int, reason: int, message: str, service_id: bytes = b"", payload: bytes = b""
+    ) -> None:
         self.index: Final = index
         self.type: Final = type_
         self.reason: Final = reason
         self.message: Final = message
+        self.service_id: Final = service_id
+        self.payload: Final = payload
 
 
 class Adapted:
@@ -130,6 +146,9 @@ class Adapted:
         # How many were rejected, by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
         self.rejected: dict[tuple[int, int], int] = {}
         self.rejections: list[Rejection] = []
+        # How many of the rejections have a payload, and how many bytes those hold together.
+        self.dead_letter_items: int = 0
+        self.dead_letter_bytes: int = 0
 
     def accepted_count(self) -> int:
         return sum(self.accepted)
@@ -157,6 +176,9 @@ class BatchBuilder:
         self.record = BytesWriter()
         self.record_items: i64 = 0
         self.head_bytes: i64 = 0
+        # What is left of the budget for rejected items' payloads.
+        self.payloads_left: i64 = rules.dead_letter_items_max
+        self.payload_bytes_left: i64 = rules.dead_letter_bytes_max
 
     def open_group(self, signal: i64, type_: i64, service_id: bytes, group: bytes) -> None:
         """Begin a record. `group`: fields 7 to 10 (resource, scope and their schema URLs), encoded."""
@@ -192,25 +214,30 @@ class BatchBuilder:
         self.index += items
         return True
 
-    def reject(self, reason: i64, items: i64) -> None:
-        """Refuse the next `items` items for a reason that the rules can put into words."""
-        self.reject_with(reason, items, self.rules.message(reason))
+    def keeps(self, payload_bytes: i64) -> bool:
+        """Whether a payload of so many bytes would be kept with the next rejected item. Asked before one is made."""
+        return (
+            self.payloads_left > 0
+            and payload_bytes <= self.payload_bytes_left
+            and len(self.out.rejections) < REJECTIONS_KEPT_MAX
+        )
 
-    def reject_with(self, reason: i64, items: i64, message: str) -> None:
-        """Refuse the next `items` items, in words of one's own."""
+    def reject(self, reason: i64, message: str, service_id: bytes, payload: bytes) -> None:
+        """Refuse the next item; without a `message`, in the words of the rules. `payload`: one that `keeps` said yes to, or
+        nothing."""
         out = self.out
         key = (int(self.type), int(reason))
-        out.rejected[key] = out.rejected.get(key, 0) + items
-        n: i64 = 0
-        while n < items and len(out.rejections) < REJECTIONS_KEPT_MAX:
-            out.rejections.append(Rejection(self.index + n, self.type, reason, message))
-            n += 1
-        self.index += items
-
-    def add_or_reject(self, item: bytes) -> None:
-        """Take one item, or refuse it as too large."""
-        if not self.add(item, 1):
-            self.reject(RECORD_TOO_LARGE, 1)
+        out.rejected[key] = out.rejected.get(key, 0) + 1
+        if len(out.rejections) < REJECTIONS_KEPT_MAX:
+            out.rejections.append(
+                Rejection(self.index, self.type, reason, message or self.rules.message(reason), service_id, payload)
+            )
+            if payload:
+                self.payloads_left -= 1
+                self.payload_bytes_left -= len(payload)
+                out.dead_letter_items += 1
+                out.dead_letter_bytes += len(payload)
+        self.index += 1
 
     def close_record(self) -> None:
         if self.record_items == 0:

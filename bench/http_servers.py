@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part, Rules
 from collector.broker.contract import Message
 from collector.config import Http, Validation
+from collector.dead_letters import Caps, DeadLetters
 from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
-from collector.pipeline import Pipeline
+from collector.pipeline import Input, Pipeline
 from collector.produce import InFlight, Produce
+from collector.receipts import Receipts
 from collector.receive.http import COMPRESSED, Format, HttpApplication, Route
 from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
 from collector.receive.servers import http_server
@@ -67,11 +70,13 @@ async def serve(server_name: str) -> None:
         Produce(Nowhere()),
         Limits(**Validation().model_dump()),
         LocalLimiter(time.monotonic_ns),
+        DeadLetters(Caps(0, 0), 1 << 19),
+        Receipts(bytes(16)),
         metrics,
         message_bytes_max=1 << 19,
         now_unix_nano=time.time_ns,
     )
-    otlp = Format(adapt, SOURCE_OTLP, OtlpProtobufDialect(METRICS), COMPRESSED)
+    otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), COMPRESSED)
     app = HttpApplication(
         pipeline,
         in_flight,

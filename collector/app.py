@@ -11,6 +11,7 @@ the store. The broker is Kafka or the local log, the store a ClickHouse server o
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import time
@@ -41,7 +42,7 @@ from collector.broker.late import LateBroker
 from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.combined import Snapshot
 from collector.config import Settings
-from collector.dead_letters import DeadLetters
+from collector.dead_letters import Caps, DeadLetters
 from collector.errors import CannotRun
 from collector.lifetime import RECEIVERS_SHARE, WRITER_SHARE, Stopping
 from collector.limit.contract import Limiter
@@ -53,6 +54,7 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.query import SOCKET, Answer, NotRunning, QueryFailed, QuerySocket, ask
+from collector.receipts import Receipts
 from collector.receive.grpc import GrpcServer
 from collector.receive.health import writer_pages
 from collector.receive.http import HttpApplication
@@ -61,6 +63,7 @@ from collector.receive.reading import reading
 from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer, http_server
+from collector.refused import RefusedRecords
 from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
@@ -75,7 +78,7 @@ from collector.version import VERSION, is_compiled
 from collector.workers import Job, Link
 from collector.write import Writer, WriterLimits
 
-TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)
+TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, DEAD_LETTERS_TOPIC)
 
 # How long a collector that holds the data directory may take to open its query socket: it is starting.
 STARTING_MAX_S: Final = 10.0
@@ -391,7 +394,7 @@ async def _open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> A
 
     async def producer() -> KafkaProducer:
         with _kafka_errors():
-            return await KafkaProducer.open(options, (*TOPICS, DEAD_LETTERS_TOPIC), metrics)
+            return await KafkaProducer.open(options, TOPICS, metrics)
 
     async def consumer() -> KafkaConsumer:
         with _kafka_errors():
@@ -491,6 +494,7 @@ def _store_options(settings: Settings) -> StoreOptions:
     limits = settings.store
     return StoreOptions(
         retention_days=limits.retention_days,
+        dead_letters_retention_days=settings.dead_letters.retention_days,
         fsync=limits.fsync,
         insert_memory_bytes_max=limits.insert_memory_bytes_max,
         queries=QueryLimits(
@@ -602,7 +606,7 @@ class _Writing(NamedTuple):
 
 
 def _writer(settings: Settings, storage: _Storage, metrics: Metrics) -> Writer:
-    keep = DeadLetters(storage.broker).keep
+    keep = RefusedRecords(storage.broker, settings.broker.message_bytes_max, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
     return Writer(storage.broker, storage.store, keep, limits, metrics)
 
@@ -654,7 +658,7 @@ def _standing(
         broker,
         is_full=(lambda: local.bytes_used >= settings.local_log.bytes_max) if local is not None else None,
         log_bytes=(lambda: local.bytes_used) if local is not None else None,
-        dead_letters=(lambda: local.depth(DEAD_LETTERS_TOPIC)) if local is not None else None,
+        dead_letters=store.open_dead_letters if store is not None else None,
         owns=writer.owns if writer is not None else None,
         # The engine in this process is there as long as the process is.
         ping_store=store.ping if store is not None and not _is_embedded(settings) else None,
@@ -696,12 +700,16 @@ async def _receiving(
     in_flight_bytes_max = settings.broker.in_flight_bytes_max
     in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
     metrics.watch_in_flight(lambda: in_flight.bytes_held)
+    message_bytes_max = settings.broker.message_bytes_max
+    caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     pipeline = Pipeline(
         Produce(producer, metrics),
         Limits(**settings.validation.model_dump()),
         tenancy.limiter,
+        DeadLetters(caps, message_bytes_max),
+        Receipts(os.urandom(16)),
         metrics,
-        message_bytes_max=settings.broker.message_bytes_max,
+        message_bytes_max=message_bytes_max,
         now_unix_nano=time.time_ns,
     )
     refuse = partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)

@@ -493,6 +493,16 @@ class Limits(_Section):
     )
 
 
+class DeadLetters(_Section):
+    """What was received and can't be stored. Caps are each tenant's, in each process of a gateway."""
+
+    items_per_minute_max: Whole = _limit(
+        1000, 0, 10_000_000, "Rejected items that are kept in a minute. More: they are counted, and not kept."
+    )
+    bytes_per_minute_max: Bytes = _limit(16 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute.")
+    retention_days: OptionalWhole = _limit(30, 1, 36_525, "Days for which dead letters are kept. none: for ever.")
+
+
 class Settings(_Section):
     """All settings. `Settings()` is the defaults; `load` reads a file, the environment and flags."""
 
@@ -525,6 +535,7 @@ class Settings(_Section):
         BeforeValidator(_to_tables),
         _Kind("tables [plans.NAME], or in the environment JSON"),
     ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see below.")
+    dead_letters: DeadLetters = Field(default_factory=DeadLetters)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -1,56 +1,178 @@
-"""What no store will take: kept, so that nothing is dropped.
+"""Dead letters: what was received and can't be stored, each as an entry; and how many of them a tenant may have kept.
 
-The law: a dead letter is durable before its original is committed. It is kept at least once: a crash between the two keeps it
-again, and its batch id, batch part and items tell that it is the same.
-
-Each is a message of its own on infrasage.dead_letters (infrasage.v1.DeadLetter): the record as it was, where it stood, and what
-the store said. Nothing consumes that topic yet.
+The law: an entry's id is made of where the item stood, so one that is kept twice is one entry. An attack of invalid data fills
+neither the log nor the store: past a tenant's cap items are counted, and not kept.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
-import structlog
-from infrasage.v1 import dead_letter_pb2
+from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch, DeadLetterEvent, DeadLetterRecord, PayloadForm
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, Message, Partition, Producer
+from adapters.errors import REASON
+from adapters.record import Adapted
+from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
+
+# What a message needs beside the record of a dead letter, at most. Records leave as much room, so that each can become one.
+ENTRY_BYTES_MAX: Final = 4096
+# Of each text that others have written.
+TEXT_BYTES_MAX: Final = 1000
+
+_MINUTE_NS: Final = 60 * 10**9
 
 
-class DeadLetter(NamedTuple):
-    """One record that the store refused."""
+def item_id(batch_id: bytes, item_index: int) -> bytes:
+    """The id of a gateway's dead letter, 16 bytes: the item's place in its request."""
+    return _id(b"item", batch_id, item_index)
 
-    partition: Partition
-    offset: int  # of the message it was in
-    payload: bytes  # a TelemetryBatch of this record; the message itself where it is not even that
-    error: str  # what the store said
+
+def record_id(topic: str, partition: int, offset: int, record_index: int) -> bytes:
+    """The id of a writer's dead letter, 16 bytes: the record's place in the broker."""
+    return _id(b"record", topic.encode(), partition, offset, record_index)
+
+
+def replay_batch_id(dead_letter_id: bytes) -> bytes:
+    """The batch id of the record that a replay makes of a dead letter, 16 bytes: at each replay the same."""
+    return _id(b"replay", dead_letter_id)
+
+
+def _id(kind: bytes, place: bytes, *numbers: int) -> bytes:
+    """A UUID of version 8 (RFC 9562): a hash."""
+    whole = place + b"".join(number.to_bytes(8, "big") for number in numbers)
+    digest = bytearray(blake2b(whole, digest_size=16, person=kind, salt=b"infrasage").digest())
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return bytes(digest)
+
+
+def text(text_: str | bytes) -> str:
+    """Text of others as protobuf takes it: no longer than TEXT_BYTES_MAX, and valid."""
+    whole = text_.encode(errors="replace") if isinstance(text_, str) else text_
+    return whole[:TEXT_BYTES_MAX].decode(errors="ignore" if len(whole) > TEXT_BYTES_MAX else "replace")
+
+
+def messages(records: Iterable[DeadLetterRecord], message_bytes_max: int, *, ordered: bool = False) -> list[Message]:
+    """As few messages as will do. A payload that is too long for any is left out; its length stays.
+
+    Events that bring a record (replays) are to be `ordered`: the writer relies on their sequence.
+    """
+    out: list[Message] = []
+    parts: list[bytes] = []
+    size = 0
+    for record in records:
+        part = DeadLetterBatch(records=[record]).SerializeToString()
+        if len(part) > message_bytes_max and record.HasField("letter"):
+            record.letter.ClearField("payload")
+            record.letter.ClearField("payload_form")
+            part = DeadLetterBatch(records=[record]).SerializeToString()
+        if parts and size + len(part) > message_bytes_max:
+            out.append(Message(DEAD_LETTERS_TOPIC, b"".join(parts), ordered))
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        out.append(Message(DEAD_LETTERS_TOPIC, b"".join(parts), ordered))
+    return out
+
+
+def event_messages(events: Iterable[DeadLetterEvent], message_bytes_max: int) -> list[Message]:
+    """Messages that tell the writer what became of entries; of replays, with the record to store."""
+    return messages((DeadLetterRecord(event=event) for event in events), message_bytes_max, ordered=True)
+
+
+class Caps(NamedTuple):
+    """What a tenant may have kept in a minute, by each process."""
+
+    items_per_minute_max: int
+    bytes_per_minute_max: int  # of the items themselves
+
+
+class Budget(NamedTuple):
+    """What is left of a tenant's caps."""
+
+    items: int
+    size_bytes: int
+
+
+class Origin(NamedTuple):
+    """Which request the items came in."""
+
+    tenant: str
+    source: int
+    route: str
+    received_time_unix_nano: int
+    batch_id: bytes
+    payload_form: PayloadForm
+
+
+class Kept(NamedTuple):
+    """The dead letters of one request, not appended yet."""
+
+    messages: list[Message]
+    items: int
+    by_reason: Mapping[int, int]
+
+
+NOTHING_KEPT: Final = Kept([], 0, {})
 
 
 class DeadLetters:
-    """Keeps them in the broker that they came from."""
+    """The gateway's: of what adapters reject. One event loop's: no locks.
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer: Final = producer
-        self._logger: Final = structlog.get_logger(__name__)
+    Minutes are the clock's own, and caps begin anew with each; what is remembered is one pair of numbers for each tenant that
+    had items rejected in this minute. What a request took of its caps stays taken if it could not be kept.
+    """
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        """Return when all of them are durable. Raises BrokerError."""
-        await self._producer.append([Message(DEAD_LETTERS_TOPIC, _serialized(letter)) for letter in letters])
-        first = letters[0]
-        self._logger.error(
-            "the store refused records, kept as dead letters",
-            records=len(letters),
-            topic=first.partition.topic,
-            partition=first.partition.index,
-            first_offset=first.offset,
-            first_error=first.error,
-        )
+    def __init__(self, caps: Caps, message_bytes_max: int) -> None:
+        self._caps: Final = caps
+        self._message_bytes_max: Final = message_bytes_max
+        self._minute = 0
+        self._used: Final[dict[str, Budget]] = {}
+
+    def budget(self, tenant: str, now_unix_nano: int) -> Budget:
+        """How many rejected items, and bytes of them, may be kept of a request that arrives now."""
+        minute = now_unix_nano // _MINUTE_NS
+        if minute != self._minute:
+            self._minute = minute
+            self._used.clear()
+        used = self._used.get(tenant)
+        caps = self._caps
+        if used is None:
+            return Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
+        return Budget(caps.items_per_minute_max - used.items, caps.bytes_per_minute_max - used.size_bytes)
+
+    def keep(self, origin: Origin, adapted: Adapted) -> Kept:
+        """What is to be appended of the rejected items: those that have a payload. Taken from the tenant's caps."""
+        if not adapted.dead_letter_items:
+            return NOTHING_KEPT
+        used = self._used.get(origin.tenant, Budget(0, 0))
+        self._used[origin.tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
+        by_reason: Counter[int] = Counter(rejection.reason for rejection in adapted.rejections if rejection.payload)
+        return Kept(messages(_entries(origin, adapted), self._message_bytes_max), adapted.dead_letter_items, by_reason)
 
 
-def _serialized(letter: DeadLetter) -> bytes:
-    return dead_letter_pb2.DeadLetter(
-        topic=letter.partition.topic,
-        partition=letter.partition.index,
-        offset=letter.offset,
-        error=letter.error,
-        payload=letter.payload,
-    ).SerializeToString()
+def _entries(origin: Origin, adapted: Adapted) -> Iterator[DeadLetterRecord]:
+    for rejection in adapted.rejections:
+        if rejection.payload:
+            yield DeadLetterRecord(
+                letter=DeadLetter(
+                    id=item_id(origin.batch_id, rejection.index),
+                    tenant_id=origin.tenant,
+                    received_time_unix_nano=origin.received_time_unix_nano,
+                    kept_time_unix_nano=origin.received_time_unix_nano,
+                    source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
+                    type=rejection.type,  # type: ignore[arg-type]  # likewise
+                    route=origin.route,
+                    reason=REASON[rejection.reason].name,
+                    message=text(rejection.message),
+                    service_id=text(rejection.service_id),
+                    batch_id=origin.batch_id,
+                    item_index=rejection.index,
+                    item_count=1,
+                    payload=rejection.payload,
+                    payload_form=origin.payload_form,
+                    payload_size_bytes=len(rejection.payload),
+                )
+            )

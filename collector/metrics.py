@@ -122,10 +122,14 @@ class Metrics:
         events = self._counter("ingestion_events", "Items received, by type and by what became of them.", "type", "status")
         self._events: Final = {status: [events.labels(type_name, status) for type_name in TYPE_NAMES] for status in STATUSES}
         failures = self._counter("validation_failures", "Items rejected, by reason.", "reason")
+        unkept = self._counter(
+            "dlq_not_kept", "Items rejected that are counted, but not kept as dead letters: past their tenant's cap.", "reason"
+        )
         refused = self._counter("requests_refused", "Requests refused as a whole, by reason.", "reason")
         self._validation_failures: Final = {
             reason.code: failures.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON
         }
+        self._not_kept: Final = {reason.code: unkept.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON}
         self._refused: Final = {reason.code: refused.labels(reason.name) for reason in REASONS}
         self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS)
 
@@ -138,7 +142,7 @@ class Metrics:
         self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
         self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.")
         self._connections: Final = self._gauge("http_connections", "Open HTTP connections.")
-        self._dlq_depth: Final = self._gauge("dlq_depth", "Records in the dead letters of the local log.")
+        self._dlq_depth: Final = self._gauge("dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0.")
         self._dlq_depth.set(0)
 
         self._tenant_requests: Final = self._counter(
@@ -183,12 +187,16 @@ class Metrics:
         self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
         self._writer_errors: Final = self._counter("writer_errors", "Inserts that failed.", "topic", "kind")
         self._writer_dead_letters: Final = self._counter("writer_dead_letters", "Records that the store refused.", "topic")
+        self._writer_dropped: Final = self._counter(
+            "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
+        )
 
     # What became of items.
 
-    def ingested(self, adapted: Adapted) -> None:
-        """A request was answered: its items are accepted or rejected."""
+    def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
+        """A request was answered: its items are accepted or rejected. `dead_letters`: how many of these are kept, by reason."""
         accepted = self._events["accepted"]
+        not_kept: dict[int, int] = {}
         count = 0
         for type_, items in enumerate(adapted.accepted):
             if items:
@@ -197,7 +205,10 @@ class Metrics:
         for (type_, reason), items in adapted.rejected.items():
             self._events["rejected"][type_].inc(items)
             self._validation_failures[reason].inc(items)
+            not_kept[reason] = not_kept.get(reason, 0) + items
             count += items
+        for reason, items in not_kept.items():
+            self._not_kept[reason].inc(items - dead_letters.get(reason, 0))
         self._batch_size.observe(count)
 
     def failed(self, adapted: Adapted) -> None:
@@ -318,6 +329,10 @@ class Metrics:
     def dead_lettered(self, topic: str, records: int) -> None:
         """Records that the store refused, kept as dead letters."""
         self._writer_dead_letters.labels(topic).inc(records)
+
+    def dropped(self, records: int) -> None:
+        """Dead letters that the store refused themselves."""
+        self._writer_dropped.inc(records)
 
     # Exposition.
 

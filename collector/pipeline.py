@@ -1,27 +1,42 @@
 """The path of a request, whatever it came by: adapt, validate, limit, produce, count. `ingest` is all of it.
 
 The law: it returns only when what was accepted is durable, and every item then has exactly one outcome, the one its sender
-is told. Items are accepted or rejected. All of a request's are *rate limited* where the tenant is over its plan, and *failed*
-where the broker fails, those that would have been rejected too: the sender is told to send all of them again, and hears of the
-bad ones then.
+is told, and its receipt tells. Items are accepted or rejected. All of a request's are *rate limited* where the tenant is over
+its plan, and *failed* where the broker fails, those that would have been rejected too: the sender is told to send all of them
+again, and hears of the bad ones then.
 """
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from infrasage.v1.dead_letter_pb2 import PayloadForm
 from uuid_utils import UUID, uuid7
 
 from adapters.errors import RequestRefused
-from adapters.record import Adapted, Header, Rules
+from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
 from collector.broker.contract import BrokerError
+from collector.dead_letters import ENTRY_BYTES_MAX, NOTHING_KEPT, DeadLetters, Origin
 from collector.limit.contract import Limited, Limiter
 from collector.metrics import Metrics, Tenant
 from collector.produce import Produce
+from collector.receipts import Receipt, Receipts
 from collector.tenancy.callers import Caller
 from collector.validate import LimitRules, Limits
 
 # (body, header, rules, message_bytes_max). Raises RequestRefused.
 Adapt = Callable[[bytes, Header, Rules, int], Adapted]
+
+# Where the receipt of a request goes of which nothing was accepted. Any signal's topic would take it.
+_SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
+
+
+class Input(NamedTuple):
+    """One way in: who reads the bodies, and what is said of them in records, receipts and dead letters."""
+
+    adapt: Adapt
+    source: int
+    route: str  # the HTTP path or gRPC method
+    payload_form: PayloadForm  # what the adapter keeps of a rejected item
 
 
 class Outcome(NamedTuple):
@@ -47,6 +62,8 @@ class Pipeline:
         produce: Produce,
         limits: Limits,
         limiter: Limiter,
+        dead_letters: DeadLetters,
+        receipts: Receipts,
         metrics: Metrics,
         *,
         message_bytes_max: int,
@@ -55,6 +72,8 @@ class Pipeline:
         self._produce: Final = produce
         self._limits: Final = limits
         self._limiter: Final = limiter
+        self._dead_letters: Final = dead_letters
+        self._receipts: Final = receipts
         self._metrics: Final = metrics
         self._message_bytes_max: Final = message_bytes_max
         self._now_unix_nano: Final = now_unix_nano
@@ -71,7 +90,7 @@ class Pipeline:
                 _count(self._metrics.tenant(caller.tenant), error)
                 raise
 
-    async def ingest(self, adapt: Adapt, body: bytes, caller: Caller, source: int) -> Outcome:
+    async def ingest(self, input_: Input, body: bytes, caller: Caller) -> Outcome:
         """Return when every accepted item of `body` is durable.
 
         Raises RequestRefused (permanent), Limited or BrokerError (retryable: nothing was kept) or Defect.
@@ -81,8 +100,15 @@ class Pipeline:
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
         try:
-            header = Header(caller.tenant, source, now, batch_id.bytes)
-            adapted = adapt(body, header, LimitRules(self._limits, now), self._message_bytes_max)
+            header = Header(caller.tenant, input_.source, now, batch_id.bytes)
+            budget = self._dead_letters.budget(caller.tenant, now)
+            rules = LimitRules(self._limits, now, dead_letter_items_max=budget.items, dead_letter_bytes_max=budget.size_bytes)
+            # Each record leaves room for what a dead letter of it would have to say.
+            adapted = input_.adapt(body, header, rules, self._message_bytes_max - ENTRY_BYTES_MAX)
+            letters = NOTHING_KEPT
+            if adapted.rejected:
+                origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
+                letters = self._dead_letters.keep(origin, adapted)
         except RequestRefused:
             # What can't be read costs its tenant what it cost us: else nothing would limit it.
             await self._take(caller, None, len(body))
@@ -91,18 +117,31 @@ class Pipeline:
         except Exception as error:
             raise Defect(batch_id) from error
         await self._take(caller, adapted, len(body))
-        try:
-            await self._produce(adapted.parts)
-        except BaseException as error:  # being cancelled too: nobody was told that it is durable
-            self._metrics.failed(adapted)
-            tenant.failed(adapted)
-            await self._give_back(caller, adapted, len(body))
-            if isinstance(error, BrokerError) or not isinstance(error, Exception):
-                raise
-            raise Defect(batch_id) from error
-        self._metrics.ingested(adapted)
+        if adapted.accepted_count() or adapted.rejected:
+            receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
+            try:
+                await self._produce(self._with_receipt(adapted, receipt), letters.messages)
+            except BaseException as error:  # being cancelled too: nobody was told that it is durable
+                self._receipts.failed(receipt)
+                self._metrics.failed(adapted)
+                tenant.failed(adapted)
+                await self._give_back(caller, adapted, len(body))
+                if isinstance(error, BrokerError) or not isinstance(error, Exception):
+                    raise
+                raise Defect(batch_id) from error
+            self._receipts.kept(receipt)
+        self._metrics.ingested(adapted, letters.by_reason)
         tenant.ingested(adapted, len(body))
         return Outcome(batch_id, adapted)
+
+    def _with_receipt(self, adapted: Adapted, receipt: Receipt) -> list[Part]:
+        """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own."""
+        parts = adapted.parts
+        if parts and len(parts[-1].payload) + len(receipt.record) <= self._message_bytes_max:
+            last = parts[-1]
+            return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count)]
+        signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
+        return [*parts, Part(signal, receipt.record, 0)]
 
     async def _take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
         """`adapted`: None where the body could not be decoded."""

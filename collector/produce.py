@@ -1,6 +1,7 @@
 """From a request's parts to the broker, and how many bytes of requests may be in memory at once.
 
-The law: all parts of a request go in one append, so it is kept as a whole or not at all; and what was reserved is released.
+The law: all parts of a request go in one append, with its dead letters, so it is kept as a whole or not at all; and what was
+reserved is released.
 """
 
 from collections.abc import Sequence
@@ -86,11 +87,14 @@ class Produce:
         self._producer: Final = producer
         self._observer: Final = observer
 
-    async def __call__(self, parts: Sequence[Part]) -> None:
-        """Raises BrokerError (BrokerFull, BrokerDown): nothing was kept."""
-        if not parts:
+    async def __call__(self, parts: Sequence[Part], before: Sequence[Message] = ()) -> None:
+        """The last part is kept only with all the others, and with the messages that come before them.
+
+        Raises BrokerError (BrokerFull, BrokerDown): nothing was kept.
+        """
+        if not parts and not before:
             return
-        messages = [Message(TOPICS[part.signal], part.payload) for part in parts]
+        messages = [*before, *(Message(TOPICS[part.signal], part.payload) for part in parts)]
         began = perf_counter()
         try:
             await self._producer.append(messages)

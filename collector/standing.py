@@ -1,4 +1,5 @@
-"""How the broker and the store stand: asked of them once a second, shown in /healthz and /metrics.
+"""How the broker and the store stand: asked of them once a second, shown in /healthz and /metrics. And how many dead letters
+are open, which costs the store more, and so is asked less often.
 
 The law: /healthz never waits for either, and one that hangs does not keep the other from being seen.
 """
@@ -16,6 +17,7 @@ from collector.receive.health import NOT_USED, Health
 from collector.store.contract import StoreError
 
 _INTERVAL_S: Final = 1.0
+_DEAD_LETTERS_INTERVAL_S: Final = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +53,9 @@ class Standing:
         failures: Mapping[str, Callable[[], str | None]] | None = None,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
-        StoreError; None: the store is in this process. `writer_state`: ok, or what is the matter with inserts; None: nothing is
-        written to the store here. `failures`: what else is shown as a part in infrasage_up, by name, and why it fails."""
+        StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
+        `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the store here. `failures`: what
+        else is shown as a part in infrasage_up, by name, and why it fails."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._is_full: Final = is_full
@@ -85,6 +88,8 @@ class Standing:
             group.create_task(self._watch_broker())
             if self._ping_store is not None:
                 group.create_task(self._watch_store(self._ping_store))
+            if self._dead_letters is not None:
+                group.create_task(self._watch_dead_letters(self._dead_letters))
 
     async def _watch_broker(self) -> None:
         while True:
@@ -94,8 +99,6 @@ class Standing:
                 await self._watch_lag(self._owns)
             if self._log_bytes is not None:
                 self._metrics.log_bytes(self._log_bytes())
-            if self._dead_letters is not None:
-                self._metrics.dead_letters(self._dead_letters())
             self._metrics.up("broker", self._kafka() == "ok")
             if self._writer_state is not None:
                 self._metrics.up("store", self._store() == "ok")
@@ -125,3 +128,9 @@ class Standing:
                     log.info("the store answers again")
                 self._store_failure = None
             await asyncio.sleep(_INTERVAL_S)
+
+    async def _watch_dead_letters(self, count: Callable[[], int]) -> None:
+        while True:
+            with contextlib.suppress(StoreError):  # the last number known stands; that the store is away is told elsewhere
+                self._metrics.dead_letters(await asyncio.to_thread(count))
+            await asyncio.sleep(_DEAD_LETTERS_INTERVAL_S)

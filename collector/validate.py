@@ -44,11 +44,17 @@ class Limits:
 
 
 class LimitRules(Rules):
-    """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived."""
+    """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived. And for how many of its
+    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said."""
 
-    def __init__(self, limits: Limits, now_unix_nano: int) -> None:
+    def __init__(
+        self, limits: Limits, now_unix_nano: int, *, dead_letter_items_max: int = 0, dead_letter_bytes_max: int = 0
+    ) -> None:
+        self.dead_letter_items_max = dead_letter_items_max
+        self.dead_letter_bytes_max = dead_letter_bytes_max
         self.limits: Final = limits
-        self.time_min: i64 = now_unix_nano - limits.past_max_s * _NANOSECONDS
+        # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
+        self.time_min: i64 = max(1, now_unix_nano - limits.past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max: i64 = limits.attributes_max
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max

@@ -8,6 +8,9 @@ So there is one way of failing, for broker and store, passing error and crash al
 tries for ever, with a growing, jittered delay (three lines here, which a retry library would only hide: what is retried is
 the loop itself, and the delay must end at `stop`). Only data that the store refuses is not tried again: it is halved, down to
 the record that is at fault, which becomes a dead letter, while the rest is stored.
+
+Of a range of infrasage.dead_letters the records of replays are stored first (collector/replays.py), then its entries and
+events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it is logged.
 """
 
 import asyncio
@@ -22,9 +25,11 @@ from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 import structlog
 
+from adapters.errors import STORE_REFUSED
 from adapters.wire import Cursor, NotPlain
-from collector.broker.contract import BrokerError, Consumer, Partition, Range
-from collector.dead_letters import DeadLetter
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from collector.refused import Refused
+from collector.replays import DeadLetterRange, by_topic, refuse
 from collector.store.contract import Store, StoreError, StoreRefusedData
 
 T = TypeVar("T")
@@ -55,6 +60,9 @@ class WriterObserver(Protocol):
     def dead_lettered(self, topic: str, records: int) -> None:
         """So many records of a range were refused, and are durable in the dead letters."""
 
+    def dropped(self, records: int) -> None:
+        """So many entries or events of dead letters were refused themselves."""
+
 
 class Writer:
     """Runs in one task; the store's calls block, and run in one thread of its own."""
@@ -63,21 +71,23 @@ class Writer:
         self,
         consumer: Consumer,
         store: Store,
-        keep: Callable[[Sequence[DeadLetter]], Awaitable[None]],
+        keep: Callable[[Sequence[Refused]], Awaitable[None]],
         limits: WriterLimits,
         observer: WriterObserver,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now_unix_nano: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`keep` makes dead letters durable (DeadLetters.keep). `clock` is in seconds; `jitter` draws from 0 to 1."""
+        """`keep` makes dead letters durable (RefusedRecords.keep). `clock` is in seconds; `jitter` draws from 0 to 1."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
         self._limits: Final = limits
         self._observer: Final = observer
         self._clock: Final = clock
+        self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
         self._jitter: Final = jitter
         self._logger: Final = structlog.get_logger(__name__)
@@ -119,8 +129,11 @@ class Writer:
 
     async def _write(self, messages: Range) -> None:
         await self._consumer.intend(messages)
-        refused: list[DeadLetter] = []
-        await self._insert(_Piece.whole(messages), messages.in_doubt, refused)
+        refused: list[Refused] = []
+        if messages.partition.topic == DEAD_LETTERS_TOPIC:
+            await self._write_dead_letters(messages)
+        else:
+            await self._insert(_Piece.whole(messages), messages.in_doubt, refused)
         if refused:
             await self._keep(refused)
             self._observer.dead_lettered(messages.partition.topic, len(refused))
@@ -128,9 +141,36 @@ class Writer:
         self._progress.set()
         self._progress = asyncio.Event()
 
-    async def _insert(self, piece: "_Piece", in_doubt: bool, refused: list[DeadLetter]) -> None:
+    async def _write_dead_letters(self, messages: Range) -> None:
+        read = await self._in_thread(DeadLetterRange, messages, self._now_unix_nano())
+        if read.replays:
+            batch_ids = [replay.batch_id for replay in read.replays]
+            stored = await self._in_thread(self._store.stored_batches, batch_ids, read.mark)
+            for topic, replays in by_topic(read.replays, stored).items():
+                refused: list[Refused] = []
+                piece = _Piece.replays(messages, topic, [replay.payload for replay in replays])
+                await self._insert(piece, messages.in_doubt, refused)
+                for one in refused:
+                    for event in replays[one.offset].events:
+                        refuse(event, STORE_REFUSED, one.error)
+        dropped: list[Refused] = []
+        payloads = await self._in_thread(read.payloads)
+        await self._insert(_Piece.whole(messages._replace(payloads=payloads)), messages.in_doubt, dropped)
+        for one in dropped:
+            self._logger.critical(
+                "the store refused a dead letter, which is lost but for what the broker still has",
+                topic=one.partition.topic,
+                partition=one.partition.index,
+                offset=one.offset,
+                record=one.record_index,
+                error=one.error,
+            )
+        if dropped:
+            self._observer.dropped(len(dropped))
+
+    async def _insert(self, piece: "_Piece", in_doubt: bool, refused: list[Refused]) -> None:
         """Every record of it is stored, or among the refused. Raises StoreError: some may be stored."""
-        topic = piece.partition.topic
+        topic = piece.topic
         payload = b"".join(piece.parts)
         began = self._clock()
         try:
@@ -141,7 +181,7 @@ class Writer:
             self._observer.write_failed(topic, "refused")
             halves = piece.halves()
             if not halves:
-                refused.append(DeadLetter(piece.partition, piece.offset, payload, str(error)))
+                refused.append(Refused(piece.partition, piece.offset, piece.record_index, payload, str(error)))
             for half in halves:
                 await self._insert(half, in_doubt, refused)
         except StoreError:
@@ -219,19 +259,30 @@ class _Piece:
     """What one insert takes: some consecutive messages of a range, or some records of one message."""
 
     partition: Partition
+    topic: str  # which of the store's it is for
     token: str  # that of the range, and which part of it: so it is the same however often the range is repeated
     offset: int  # of the first message
     parts: Sequence[bytes]
     messages: int  # how many whole ones
+    record_index: int = 0  # of the first record in its message, where there are no whole ones
+    divides: bool = True  # a message may be stored in part
 
     @classmethod
     def whole(cls, range_: Range) -> Self:
         token = f"{range_.partition.topic}/{range_.partition.index}/{range_.start}-{range_.end}"
-        return cls(range_.partition, token, range_.start, range_.payloads, len(range_.payloads))
+        return cls(range_.partition, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads))
+
+    @classmethod
+    def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
+        """For `topic`, of a range of dead letters. Offsets count the payloads."""
+        token = f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}"
+        return cls(range_.partition, topic, token, 0, payloads, len(payloads), divides=False)
 
     def halves(self) -> Sequence["_Piece"]:
         """Two; none where it is one record, or can't be cut. Their tokens end in the way to them: /0 and /1."""
         if self.messages == 1:
+            if not self.divides:
+                return ()
             records = replace(self, parts=_records(self.parts[0]), messages=0)
             return records.halves()
         middle = len(self.parts) // 2
@@ -246,6 +297,7 @@ class _Piece:
                 offset=self.offset + whole_messages,
                 parts=self.parts[middle:],
                 messages=self.messages - whole_messages,
+                record_index=self.record_index + (0 if self.messages else middle),
             ),
         )
 

@@ -2,6 +2,10 @@
 
 The law: items are visited in the order in which they were sent. A body that is odd is given to protobuf's own parser once;
 what it refuses is malformed, what it reads is written anew, plainly, and visited in that form.
+
+A rejected item's payload is a serialized request of the same signal that holds this item alone, under its resource and scope
+with their schema URLs; and of its metric what that has beside its points. All of it is as it was sent (in its plain form, where
+the body was odd; as protobuf, where it was JSON).
 """
 
 from collections.abc import Callable
@@ -12,8 +16,9 @@ from google.protobuf.message import Message as ProtobufMessage
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.errors import INVALID_PROTOBUF, Malformed
-from adapters.otlp.attributes import CLEAN, REWRITE
+from adapters.errors import INVALID_PROTOBUF, RECORD_TOO_LARGE, Malformed
+from adapters.otlp.alone import Alone
+from adapters.otlp.attributes import CLEAN, REWRITE, text_of
 from adapters.otlp.messages import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
 from adapters.otlp.scan import Scanner
 from adapters.record import UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
@@ -39,6 +44,12 @@ class Envelope:
         self.type: i64 = type_
         self.group_reason: i64 = 0  # why nothing of this resource or scope can be taken
         self.service_id: bytes = UNKNOWN_SERVICE
+        # The entries at hand, and what makes requests of their items, as soon as one is to be kept.
+        self.resource_start: i64 = 0
+        self.resource_end: i64 = 0
+        self.scope_start: i64 = 0
+        self.scope_end: i64 = 0
+        self.alone: Alone | None = None
 
     def take(self, start: i64, end: i64) -> None:
         """One item (or metric) at start:end, accepted or rejected."""
@@ -47,11 +58,29 @@ class Envelope:
     def settle(self, message: Message, state: i64, reason: i64, start: i64, end: i64) -> None:
         """Reject the item scanned last for a reason, or take it: as it is where its state is CLEAN, else in normal form."""
         if reason:
-            self.builder.reject(reason, 1)
-        elif state == CLEAN:
-            self.builder.add_or_reject(self.buffer[start:end])
-        else:
-            self.builder.add_or_reject(self.scanner.normal(message, start, end))
+            self._reject(reason, start, end)
+            return
+        item = self.buffer[start:end] if state == CLEAN else self.scanner.normal(message, start, end)
+        if not self.builder.add(item, 1):
+            self._reject(RECORD_TOO_LARGE, start, end)
+
+    def _reject(self, reason: i64, start: i64, end: i64) -> None:
+        """The log record or span at start:end."""
+        builder = self.builder
+        payload = b""
+        if builder.keeps(end - start):
+            alone = self.standing()
+            if builder.keeps(alone.size(end - start)):
+                payload = alone.request(self.buffer[start:end])
+        builder.reject(reason, "", self.service_id, payload)
+
+    def standing(self) -> Alone:
+        """What makes a request of an item of the scope at hand."""
+        alone = self.alone
+        if alone is None:
+            alone = self.alone = Alone(self.buffer)
+        alone.stand(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
+        return alone
 
     def run(self) -> Adapted:
         """Raises NotPlain."""
@@ -70,10 +99,14 @@ class Envelope:
 
     def _resource(self, start: i64, end: i64) -> None:
         """A ResourceMetrics, ResourceLogs or ResourceSpans."""
+        self.resource_start = start
+        self.resource_end = end
         group = BytesWriter()
         self.service_id = UNKNOWN_SERVICE
         reason: i64 = self._head(group, RESOURCE_ENVELOPE, RESOURCE, _RESOURCE_TAG, start, end)
         named: i64 = self.rules.check_name(len(self.service_id))
+        if named:
+            self.service_id = b""
         if reason == 0:
             reason = named
         resource = group.getvalue()
@@ -88,6 +121,8 @@ class Envelope:
 
     def _scope(self, resource: bytes, reason: i64, start: i64, end: i64) -> None:
         """A ScopeMetrics, ScopeLogs or ScopeSpans."""
+        self.scope_start = start
+        self.scope_end = end
         group = BytesWriter()
         group.write(resource)
         found: i64 = self._head(group, SCOPE_ENVELOPE, SCOPE, _SCOPE_TAG, start, end)
@@ -133,6 +168,8 @@ class Envelope:
         scanner.begin()
         state: i64 = scanner.scan(message, start, end)
         if state > REWRITE:
+            if tag_out == _RESOURCE_TAG:
+                self.service_id = self._service_of_refused(start, end)
             return state
         normal = raw
         if state == REWRITE:
@@ -141,6 +178,22 @@ class Envelope:
         if tag_out == _RESOURCE_TAG:
             self.service_id = _service_of(normal)
         return 0
+
+    def _service_of_refused(self, start: i64, end: i64) -> bytes:
+        """service.name of a Resource that has been scanned, if it is a string; of repeated ones the last."""
+        cursor = self.cursor
+        attribute = self.scanner.attribute
+        service_id = UNKNOWN_SERVICE
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            # What is not clean may be nested too deep, and then has not been read to its end.
+            if tag == 0x0A and attribute.locate(cursor.start, position) == CLEAN:
+                if self.buffer[attribute.key_start : attribute.key_end] == _SERVICE_NAME:
+                    service_id = text_of(cursor, attribute.value_start, attribute.value_end) or UNKNOWN_SERVICE
+        return service_id
 
 
 def _service_of(resource: bytes) -> bytes:

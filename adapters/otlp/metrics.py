@@ -10,11 +10,12 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
+from adapters.otlp.alone import field_size
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.envelope import Envelope, adapt_with
 from adapters.otlp.messages import METRIC, Message
 from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
-from adapters.wire import NotPlain, put_bytes
+from adapters.wire import NotPlain, put_bytes, put_varint
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1
@@ -22,12 +23,25 @@ _CUMULATIVE: Final = 2
 _FRAMING_BYTES_MAX: Final = 12  # tag and length of a metric's data and of a point
 
 
+class _Refused:
+    """A point that may not pass: which one of its metric's, where it is, and why."""
+
+    def __init__(self, point: i64, start: i64, end: i64, reason: i64) -> None:
+        self.point: i64 = point
+        self.start: i64 = start
+        self.end: i64 = end
+        self.reason: i64 = reason
+
+
 class MetricsEnvelope(Envelope):
     """While a metric is taken: what it is, where its data is, and what stands before and behind that, in normal form."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         super().__init__(body, header, rules, message_bytes_max, METRICS, TYPE_METRIC)
+        self.start: i64 = 0
+        self.end: i64 = 0
         self.data_tag: i64 = 0
+        self.data_at: i64 = 0  # where the field begins whose payload is data_start:data_end
         self.data_start: i64 = 0
         self.data_end: i64 = 0
         self.point: Message = METRIC
@@ -35,7 +49,9 @@ class MetricsEnvelope(Envelope):
         self.before: bytes = b""
         self.behind: bytes = b""
         self.accepted: i64 = 0
-        self.refused: list[tuple[int, int]] = []  # (which point, reason)
+        self.refused: Final[list[_Refused]] = []
+        # Its data without the points, as sent, where it was asked for.
+        self.data_head: bytes | None = None
 
     def take(self, start: i64, end: i64) -> None:
         scanner = self.scanner
@@ -43,11 +59,13 @@ class MetricsEnvelope(Envelope):
         state: i64 = scanner.scan(METRIC, start, end)
         if scanner.data_tag == 0:
             return  # a name, but nothing measured
-        data_at: i64 = scanner.data_at
+        self.start = start
+        self.end = end
         self.data_tag = scanner.data_tag
+        self.data_at = scanner.data_at
         self.data_start = scanner.data_start
         self.data_end = scanner.data_end
-        self.before = self._normal_fields(state, start, data_at)
+        self.before = self._normal_fields(state, start, self.data_at)
         self.behind = self._normal_fields(state, self.data_end, end)
         data = METRIC.children[self.data_tag]
         self.point = data.children[_POINT]
@@ -70,10 +88,35 @@ class MetricsEnvelope(Envelope):
             metric = self._metric(self.buffer[self.data_start : self.data_end])
         if self.accepted and not builder.add(metric, self.accepted):
             self._take_in_pieces()
-        for point, reason in self.refused:
-            builder.index = first + point
-            builder.reject(reason, 1)
+        if self.refused:
+            self.data_head = None
+            for refused in self.refused:
+                builder.index = first + refused.point
+                builder.reject(refused.reason, "", self.service_id, self._payload(refused))
         builder.index = first + count
+
+    def _payload(self, refused: _Refused) -> bytes:
+        """The request of this point alone, if there is room for it."""
+        builder = self.builder
+        if not builder.keeps(refused.end - refused.start):
+            return b""
+        head = self.data_head
+        if head is None:
+            head = self.data_head = self._data_without_points()
+        data_bytes: i64 = len(head) + field_size(refused.end - refused.start)
+        fields_bytes: i64 = self.data_at - self.start + self.end - self.data_end
+        alone = self.standing()
+        if not builder.keeps(alone.size(fields_bytes + field_size(data_bytes))):
+            return b""
+        buffer = self.buffer
+        metric = BytesWriter()
+        metric.write(buffer[self.start : self.data_at])
+        put_varint(metric, self.data_tag)
+        put_varint(metric, data_bytes)
+        metric.write(head)
+        put_bytes(metric, _POINT, buffer[refused.start : refused.end])
+        metric.write(buffer[self.data_end : self.end])
+        return alone.request(metric.getvalue())
 
     def _normal_fields(self, state: i64, start: i64, end: i64) -> bytes:
         """The metric's own fields at start:end, its metadata in normal form."""
@@ -111,7 +154,7 @@ class MetricsEnvelope(Envelope):
         position: i64 = keep
         point: i64 = 0
         accepted: i64 = 0
-        self.refused = []
+        self.refused.clear()
         while position < end:
             at: i64 = position
             cursor.position = at
@@ -129,7 +172,7 @@ class MetricsEnvelope(Envelope):
                 if state == REWRITE:
                     put_bytes(writer, _POINT, self.scanner.normal(self.point, first, position))
                 else:
-                    self.refused.append((int(point), int(state)))
+                    self.refused.append(_Refused(point, first, position, state))
             if state <= REWRITE:
                 accepted += 1
             point += 1
@@ -151,7 +194,7 @@ class MetricsEnvelope(Envelope):
         piece.write(envelope)
         pieces: i64 = 0
         point: i64 = 0
-        self.refused = []
+        self.refused.clear()
         position: i64 = self.data_start
         while position < end:
             cursor.position = position
@@ -161,20 +204,23 @@ class MetricsEnvelope(Envelope):
                 continue
             first: i64 = cursor.start
             state: i64 = self._point_state(first, position)
-            normal = buffer[first:position]
-            if state == REWRITE:
-                normal = self.scanner.normal(self.point, first, position)
-            if state <= REWRITE and len(normal) + _FRAMING_BYTES_MAX > room:
-                state = RECORD_TOO_LARGE
             if state > REWRITE:
-                self.refused.append((int(point), int(state)))
+                self.refused.append(_Refused(point, first, position, state))
             else:
+                normal = buffer[first:position] if state == CLEAN else self.scanner.normal(self.point, first, position)
                 if len(piece) - len(envelope) + len(normal) + _FRAMING_BYTES_MAX > room:
-                    builder.add(self._metric(piece.getvalue()), pieces)
+                    if pieces:
+                        builder.add(self._metric(piece.getvalue()), pieces)
                     piece.truncate(len(envelope))
                     pieces = 0
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
+                # One that leaves no room by this estimate stands alone, and the builder says whether it fits.
+                if len(normal) + _FRAMING_BYTES_MAX > room:
+                    if not builder.add(self._metric(piece.getvalue()), 1):
+                        self.refused.append(_Refused(point, first, position, RECORD_TOO_LARGE))
+                    piece.truncate(len(envelope))
+                    pieces = 0
             point += 1
         if pieces:
             builder.add(self._metric(piece.getvalue()), pieces)

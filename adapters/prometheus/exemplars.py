@@ -1,9 +1,12 @@
 """Remote write's exemplars as OTLP's. Labels trace_id and span_id, where they are ids in hex, become the ids; the rest, and
 ids of another form, become filtered attributes, of which the last of a repeated name wins.
 
+An exemplar belongs to the item of its series that is nearest in time, the first of the nearest.
+
 The law: an exemplar's time is kept where the record can hold it, and left out where it can't; it is no reason to refuse.
 """
 
+from bisect import bisect_left
 from typing import Final
 
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
@@ -19,9 +22,11 @@ NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
 
 class Exemplar:
-    """An exemplar, encoded as opentelemetry.proto.metrics.v1.Exemplar."""
+    """An exemplar, encoded as opentelemetry.proto.metrics.v1.Exemplar. It was sent as start:end of the body."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: i64, end: i64) -> None:
+        self.start: i64 = start
+        self.end: i64 = end
         # Why it can't be taken; 0 where it can.
         self.reason: i64 = 0
         self.time_ms: i64 = 0
@@ -30,7 +35,7 @@ class Exemplar:
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
     """The Exemplar at start:end. Moves the cursor. Raises NotPlain."""
-    exemplar = Exemplar()
+    exemplar = Exemplar(start, end)
     label = Label()
     attributes: dict[bytes, bytes] = {}
     trace_id = b""
@@ -81,3 +86,24 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         put_attribute(writer, 0x3A, key, value)
     exemplar.payload = writer.getvalue()
     return exemplar
+
+
+def share_out(exemplars: list[Exemplar], times: list[int]) -> list[list[Exemplar]]:
+    """For each item, of which `times` has the milliseconds, its exemplars. There is at least one item."""
+    shares: list[list[Exemplar]] = [[] for _ in times]
+    firsts: dict[int, int] = {}
+    for n, time in enumerate(times):
+        firsts.setdefault(time, n)
+    moments = sorted(firsts)
+    for exemplar in exemplars:
+        wanted: int = exemplar.time_ms
+        at = bisect_left(moments, wanted)
+        later = moments[min(at, len(moments) - 1)]
+        earlier = moments[max(at - 1, 0)]
+        nearest = firsts[later]
+        if abs(earlier - wanted) < abs(later - wanted):
+            nearest = firsts[earlier]
+        elif abs(earlier - wanted) == abs(later - wanted):
+            nearest = min(nearest, firsts[earlier])
+        shares[nearest].append(exemplar)
+    return shares

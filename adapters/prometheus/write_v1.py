@@ -5,9 +5,12 @@ calls malformed is malformed here, and what it accepts is read as it reads it.
 
 An item is a sample or a native histogram. Samples become gauge points with their values' bits, a stale marker's flagged as
 having no recorded value besides. Metadata of the same request gives its family's metrics their description and unit. An
-exemplar goes to the taken sample or histogram of its series that is nearest in time, the first of the nearest. A series that
-has exemplars alone (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose value
-is NaN and flagged as not recorded. An exemplar that breaks a rule has its series' items rejected.
+exemplar is part of the sample or histogram of its series that is nearest in time, is taken or rejected with it, and has it
+rejected where it breaks a rule itself. A series that has exemplars alone (as Prometheus sends them) is one item: a point at its
+last exemplar's time that holds them, whose value is NaN and flagged as not recorded.
+
+A rejected item's payload is a serialized WriteRequest of one series: the labels, the sample or histogram and its exemplars, as
+they were sent (in their plain form, where the body was odd); and its family's metadata, if the request had it.
 """
 
 from typing import Final
@@ -18,10 +21,10 @@ from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.errors import INVALID_PROTOBUF, RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD, Malformed
-from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, read_exemplar
+from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, read_exemplar, share_out
 from adapters.prometheus.histogram import FLAG_NO_RECORDED_VALUE, STALE_BITS, NativeHistogram
 from adapters.prometheus.series import CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, Series, SeriesCache, read_series
-from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header, Rejection, Rules
+from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header, Rules
 from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes, put_varint, varint_size
 
 # A metric's points are kept together up to this size, so that messages are filled well.
@@ -37,7 +40,7 @@ _EXEMPLARS: Final = 0x1A
 _HISTOGRAMS: Final = 0x22
 # What may follow a family's name in the names of its series.
 _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info")
-_NO_EXEMPLARS: Final[list[bytes]] = []
+_NO_EXEMPLARS: Final[list[Exemplar]] = []
 
 _series: Final = SeriesCache(CACHE_ENTRIES_MAX, CACHE_BYTES_MAX)
 
@@ -62,6 +65,15 @@ def _plain(body: bytes, position: int) -> bytes:
     return request.SerializeToString()
 
 
+class _Family:
+    """Metadata of the metrics of one name, which was sent as start:end of the body."""
+
+    def __init__(self, fields: bytes, start: i64, end: i64) -> None:
+        self.fields: Final = fields  # description and unit, as fields 2 and 3 of Metric
+        self.start: i64 = start
+        self.end: i64 = end
+
+
 class _Group:
     """What goes into one record: the metrics of one job and instance."""
 
@@ -69,10 +81,9 @@ class _Group:
         self.service_id: Final = service_id
         self.resource: Final = resource
         self.capacity: i64 = capacity
-        # Metrics, encoded; how many items each holds, and the index of its first one.
+        # Metrics, encoded, and how many items each holds.
         self.metrics: Final[list[bytes]] = []
         self.counts: Final[list[int]] = []
-        self.firsts: Final[list[int]] = []
         # The metric at hand: what it is, what it begins with, its points.
         self.name: bytes = b""
         self.kind: i64 = 0
@@ -81,7 +92,6 @@ class _Group:
         self.points = BytesWriter()
         self.points_max: i64 = 0
         self.count: i64 = 0
-        self.first: i64 = 0
 
 
 class _WriteRequest:
@@ -93,11 +103,13 @@ class _WriteRequest:
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.histogram: Final = NativeHistogram(self.cursor)
-        # Family name to description and unit, as fields 2 and 3 of Metric.
-        self.families: Final[dict[bytes, bytes]] = {}
+        self.families: Final[dict[bytes, _Family]] = {}
         self.groups: Final[dict[bytes, _Group]] = {}
         self.group: _Group | None = None
         self.index: i64 = 0
+        # Of the series at hand: where its labels are.
+        self.labels_start: i64 = 0
+        self.labels_end: i64 = 0
         # Of the item at hand.
         self.value_bits: i64 = 0
         self.time_ms: i64 = 0
@@ -153,20 +165,19 @@ class _WriteRequest:
             put_bytes(fields, 0x12, description)
         if unit:
             put_bytes(fields, 0x1A, unit)
-        self.families[family] = fields.getvalue()
+        self.families[family] = _Family(fields.getvalue(), start, end)
 
-    def _metadata_of(self, name: bytes) -> bytes:
-        """Description and unit of a series' family."""
+    def _family_of(self, name: bytes) -> _Family | None:
+        """Of a series."""
         families = self.families
         if not families:
-            return b""
-        fields = families.get(name)
-        if fields is None:
+            return None
+        family = families.get(name)
+        if family is None:
             for suffix in _SUFFIXES:
                 if name.endswith(suffix):
-                    return families.get(name[: -len(suffix)], b"")
-            return b""
-        return fields
+                    return families.get(name[: -len(suffix)])
+        return family
 
     def _take_series(self, start: i64, end: i64) -> None:
         """The TimeSeries at start:end: labels, samples, exemplars, histograms, as every encoder has them."""
@@ -177,6 +188,8 @@ class _WriteRequest:
         while labels_end < end and buffer[labels_end] == _LABELS:
             cursor.field(end)
             labels_end = cursor.position
+        self.labels_start = start
+        self.labels_end = labels_end
         labels = buffer[start:labels_end]
         series = _series.get(labels)
         if series is None:
@@ -217,68 +230,63 @@ class _WriteRequest:
         """The items of a series that has exemplars too, at start:end."""
         cursor = self.cursor
         exemplars: list[Exemplar] = []
-        # Of each item: its time in milliseconds; None where it can't be taken.
-        times: list[int | None] = []
+        # Of each item, in milliseconds.
+        times: list[int] = []
         position: i64 = start
         while position < end:
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == _EXEMPLARS:
-                exemplar = read_exemplar(cursor, cursor.start, position, self.rules)
-                exemplars.append(exemplar)
-                if reason == 0:
-                    reason = exemplar.reason
+                exemplars.append(read_exemplar(cursor, cursor.start, position, self.rules))
             elif tag == _SAMPLES:
                 self._read_sample(cursor.start, position)
-                times.append(None if self._check_time() else self.time_ms)
+                times.append(self.time_ms)
             elif tag == _HISTOGRAMS:
                 self.histogram.read(cursor.start, position)
-                self.time_ms = self.histogram.time_ms
-                times.append(None if self._check_time() or self.histogram.prepare() else self.time_ms)
-        self.message = series.message
+                times.append(self.histogram.time_ms)
         if items == 0:
-            self._take_exemplars_alone(series, reason, exemplars)
+            self._take_exemplars_alone(series, reason or _reason_of(exemplars), exemplars)
             return
 
-        attached: list[list[bytes]] = [[] for _ in range(items)]
-        for exemplar in exemplars:
-            nearest = _nearest(times, exemplar.time_ms)
-            if nearest >= 0:
-                attached[nearest].append(exemplar.payload)
+        shares = share_out(exemplars, times)
         n = 0
         position = start
         while position < end:
             cursor.position = position
             tag = cursor.field(end)
             position = cursor.position
-            if tag == _SAMPLES:
-                self._take_sample(series, reason, cursor.start, position, attached[n])
+            if tag == _SAMPLES or tag == _HISTOGRAMS:
+                share = shares[n]
                 n += 1
-            elif tag == _HISTOGRAMS:
-                self._take_histogram(series, reason, cursor.start, position, attached[n])
-                n += 1
+                self.message = series.message
+                if tag == _SAMPLES:
+                    self._take_sample(series, reason or _reason_of(share), cursor.start, position, share)
+                else:
+                    self._take_histogram(series, reason or _reason_of(share), cursor.start, position, share)
 
     def _take_exemplars_alone(self, series: Series, reason: i64, exemplars: list[Exemplar]) -> None:
         self.time_ms = max([exemplar.time_ms for exemplar in exemplars])
         self.value_bits = _NAN_BITS
         if reason == 0:
             reason = self._check_time()
+        if reason == 0 and not self._put_sample(series, FLAG_NO_RECORDED_VALUE, exemplars):
+            reason = RECORD_TOO_LARGE
         if reason:
-            self._reject(reason)
-            return
-        self._put_sample(series, FLAG_NO_RECORDED_VALUE, [exemplar.payload for exemplar in exemplars])
+            self._reject(reason, series, 0, 0, 0, exemplars)
 
-    def _take_sample(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[bytes]) -> None:
+    def _take_sample(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
         self._read_sample(start, end)
         if reason == 0:
             reason = self._check_time()
-        if reason:
-            self._reject(reason)
-            return
-        self._put_sample(series, FLAG_NO_RECORDED_VALUE if self.value_bits == STALE_BITS else 0, exemplars)
+        if reason == 0:
+            flags: i64 = FLAG_NO_RECORDED_VALUE if self.value_bits == STALE_BITS else 0
+            if self._put_sample(series, flags, exemplars):
+                return
+            reason = RECORD_TOO_LARGE
+        self._reject(reason, series, _SAMPLES, start, end, exemplars)
 
-    def _take_histogram(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[bytes]) -> None:
+    def _take_histogram(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
         histogram = self.histogram
         histogram.read(start, end)
         self.time_ms = histogram.time_ms
@@ -287,13 +295,16 @@ class _WriteRequest:
         if reason == 0:
             reason = histogram.prepare()
             self.message = histogram.message
-        if reason:
-            self._reject(reason)
-            return
-        point = histogram.point(self.time_unix_nano, series.attributes, exemplars)
-        need: i64 = 1 + varint_size(len(point)) + len(point)
-        group = self._metric(series, histogram.metric_tag(), histogram.temporality(), need)
-        put_bytes(group.points, 0x0A, point)
+        if reason == 0:
+            payloads = [exemplar.payload for exemplar in exemplars]
+            point = histogram.point(self.time_unix_nano, series.attributes, payloads)
+            need: i64 = 1 + varint_size(len(point)) + len(point)
+            group = self._metric(series, histogram.metric_tag(), histogram.temporality(), need)
+            if group is not None:
+                put_bytes(group.points, 0x0A, point)
+                return
+            reason = RECORD_TOO_LARGE
+        self._reject(reason, series, _HISTOGRAMS, start, end, exemplars)
 
     def _read_sample(self, start: i64, end: i64) -> None:
         """Into `value_bits` and `time_ms`."""
@@ -323,26 +334,60 @@ class _WriteRequest:
             self.message = "Timestamp is not after 1970-01-01T00:00:00Z"
         return TIMESTAMP_TOO_OLD
 
-    def _reject(self, reason: i64) -> None:
-        """The item at hand."""
+    def _reject(self, reason: i64, series: Series, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
+        """The item at hand: field `tag` of its series with the payload start:end, and its exemplars; or those alone."""
         builder = self.builder
         builder.type = TYPE_METRIC
         builder.index = self.index
-        if self.message:
-            builder.reject_with(reason, 1, self.message)
-        else:
-            builder.reject(reason, 1)
+        service_id = series.service_id
+        if self.rules.check_name(len(service_id)):
+            service_id = b""
+        builder.reject(reason, self.message, service_id, self._payload(series, tag, start, end, exemplars))
         self.index += 1
 
-    def _put_sample(self, series: Series, flags: i64, exemplars: list[bytes]) -> None:
-        """A NumberDataPoint of `value_bits` at `time_unix_nano`."""
+    def _payload(self, series: Series, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> bytes:
+        """The request of this item alone, if there is room for it."""
+        if not self.builder.keeps(end - start):
+            return b""
+        series_bytes: i64 = self.labels_end - self.labels_start
+        if tag:
+            series_bytes += 1 + varint_size(end - start) + end - start
+        for exemplar in exemplars:
+            exemplar_bytes: i64 = exemplar.end - exemplar.start
+            series_bytes += 1 + varint_size(exemplar_bytes) + exemplar_bytes
+        size: i64 = 1 + varint_size(series_bytes) + series_bytes
+        family = self._family_of(series.name)
+        if family is not None:
+            size += 1 + varint_size(family.end - family.start) + family.end - family.start
+        if not self.builder.keeps(size):
+            return b""
+        buffer = self.buffer
+        writer = BytesWriter()
+        writer.append(_TIMESERIES)
+        put_varint(writer, series_bytes)
+        writer.write(buffer[self.labels_start : self.labels_end])
+        if tag == _SAMPLES:
+            put_bytes(writer, _SAMPLES, buffer[start:end])
+        for exemplar in exemplars:
+            put_bytes(writer, _EXEMPLARS, buffer[exemplar.start : exemplar.end])
+        if tag == _HISTOGRAMS:
+            put_bytes(writer, _HISTOGRAMS, buffer[start:end])
+        if family is not None:
+            put_bytes(writer, _METADATA, buffer[family.start : family.end])
+        return writer.getvalue()
+
+    def _put_sample(self, series: Series, flags: i64, exemplars: list[Exemplar]) -> bool:
+        """A NumberDataPoint of `value_bits` at `time_unix_nano`. False: more than fits a message."""
         attributes = series.attributes
         size: i64 = 18 + len(attributes)
         if flags:
             size += 2
         for exemplar in exemplars:
-            size += 1 + varint_size(len(exemplar)) + len(exemplar)
-        points = self._metric(series, _GAUGE, 0, 1 + varint_size(size) + size).points
+            size += 1 + varint_size(len(exemplar.payload)) + len(exemplar.payload)
+        group = self._metric(series, _GAUGE, 0, 1 + varint_size(size) + size)
+        if group is None:
+            return False
+        points = group.points
         points.append(0x0A)
         put_varint(points, size)
         points.append(0x19)
@@ -350,14 +395,16 @@ class _WriteRequest:
         points.append(0x21)
         write_i64_le(points, self.value_bits)
         for exemplar in exemplars:
-            put_bytes(points, 0x2A, exemplar)
+            put_bytes(points, 0x2A, exemplar.payload)
         points.write(attributes)
         if flags:
             points.append(0x40)
             points.append(int(flags))
+        return True
 
-    def _metric(self, series: Series, kind: i64, temporality: i64, point_bytes: i64) -> _Group:
-        """The group whose metric at hand is this series' and has room for one more point; counts that point."""
+    def _metric(self, series: Series, kind: i64, temporality: i64, point_bytes: i64) -> _Group | None:
+        """The group whose metric at hand is this series' and has room for one more point; counts that point. None: it is more
+        than fits a message, even alone."""
         group = self.group
         if group is None or group.resource is not series.resource:
             group = self.groups.get(series.resource)
@@ -378,32 +425,50 @@ class _WriteRequest:
         if group.count == 0:
             prefix = BytesWriter()
             put_bytes(prefix, 0x0A, series.name)
-            prefix.write(self._metadata_of(series.name))
+            family = self._family_of(series.name)
+            if family is not None:
+                prefix.write(family.fields)
             group.prefix = prefix.getvalue()
             group.name = series.name
             group.kind = kind
             group.temporality = temporality
-            group.first = self.index
             # The tags and lengths of the metric and of its gauge or histogram, and the temporality, take up to 16 bytes.
             group.points_max = min(group.capacity - len(group.prefix) - 16, METRIC_BYTES_MAX)
+            if point_bytes > group.points_max and not _fits_alone(group, point_bytes):
+                return None
         group.count += 1
         self.index += 1
         return group
 
     def _pack(self) -> Adapted:
         builder = self.builder
-        told = len(builder.out.rejections)
         for group in self.groups.values():
             _close_metric(group)
             builder.open_group(METRICS, TYPE_METRIC, group.service_id, group.resource)
             for n in range(len(group.metrics)):
-                if not builder.add(group.metrics[n], group.counts[n]):
-                    builder.index = group.firsts[n]
-                    builder.reject(RECORD_TOO_LARGE, group.counts[n])  # only a point that is alone can be too large
-        adapted = builder.finish()
-        if len(adapted.rejections) > told:
-            adapted.rejections.sort(key=_index_of)  # found only now, so told out of order
-        return adapted
+                taken = builder.add(group.metrics[n], group.counts[n])
+                assert taken  # `_metric` has seen to it
+        return builder.finish()
+
+
+def _reason_of(exemplars: list[Exemplar]) -> i64:
+    """Why the item that these belong to can't be taken, or 0."""
+    for exemplar in exemplars:
+        if exemplar.reason:
+            return exemplar.reason
+    return 0
+
+
+def _data_bytes(group: _Group, points_bytes: i64) -> i64:
+    """Of the gauge or histogram that holds the points."""
+    return points_bytes + 2 if group.temporality else points_bytes
+
+
+def _fits_alone(group: _Group, point_bytes: i64) -> bool:
+    """Whether a metric of one point fits a message."""
+    data_bytes: i64 = _data_bytes(group, point_bytes)
+    metric_bytes: i64 = len(group.prefix) + 1 + varint_size(data_bytes) + data_bytes
+    return 1 + varint_size(metric_bytes) + metric_bytes <= group.capacity
 
 
 def _close_metric(group: _Group) -> None:
@@ -411,9 +476,7 @@ def _close_metric(group: _Group) -> None:
     if group.count == 0:
         return
     points = group.points
-    size: i64 = len(points)
-    if group.temporality:
-        size += 2
+    size: i64 = _data_bytes(group, len(points))
     metric = BytesWriter()
     metric.write(group.prefix)
     put_varint(metric, group.kind)
@@ -424,21 +487,5 @@ def _close_metric(group: _Group) -> None:
         put_varint(metric, group.temporality)
     group.metrics.append(metric.getvalue())
     group.counts.append(group.count)
-    group.firsts.append(group.first)
     points.truncate(0)
     group.count = 0
-
-
-def _nearest(times: list[int | None], time: int) -> int:
-    """The index of the time that is nearest, the first of those; -1 where there is none."""
-    nearest = -1
-    distance = 0
-    for index, candidate in enumerate(times):
-        if candidate is not None and (nearest < 0 or abs(candidate - time) < distance):
-            nearest = index
-            distance = abs(candidate - time)
-    return nearest
-
-
-def _index_of(rejection: Rejection) -> int:
-    return rejection.index

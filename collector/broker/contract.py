@@ -28,10 +28,14 @@ class BrokerDown(BrokerError):
 
 
 class Message(NamedTuple):
-    """One serialized TelemetryBatch for a topic."""
+    """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch.
+
+    `ordered`: it stands in one partition, always the same, with all other ordered messages of its topic.
+    """
 
     topic: str
     payload: bytes
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)  # not a NamedTuple: a tuple's own `index` is a method
@@ -66,7 +70,10 @@ class Producer(Protocol):
     """The gateway's side."""
 
     async def append(self, messages: Sequence[Message]) -> None:
-        """Return only when all of them are durable. Raises BrokerFull, BrokerDown: then the sender may send all again."""
+        """Return only when all of them are durable. Raises BrokerFull, BrokerDown: then the sender may send all again.
+
+        The last message is never kept without all the others, whatever fails or dies meanwhile: so it may speak of them.
+        """
 
 
 class Consumer(Protocol):

@@ -17,10 +17,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
-from adapters.record import SOURCE_OTLP
 from collector.config import Grpc
 from collector.metrics import Metrics
-from collector.pipeline import Adapt, Outcome, Pipeline
+from collector.pipeline import Input, Outcome, Pipeline
 from collector.produce import InFlight, InFlightShare, Overloaded
 from collector.receive.responses import Explain, OtlpProtobufDialect, ShuttingDown, log_if_defect, rpc_status
 from collector.tenancy.access import Access, key_of
@@ -38,7 +37,7 @@ class Service(NamedTuple):
 
     name: str
     signal: int
-    adapt: Adapt
+    input: Input
 
 
 class GrpcServer:
@@ -151,7 +150,7 @@ class GrpcServer:
         self._pipeline.check(caller, len(body))
         share = self._in_flight.share(caller.tenant)
         share.reserve(len(body))
-        ingest = asyncio.create_task(self._pipeline.ingest(service.adapt, body, caller, SOURCE_OTLP))
+        ingest = asyncio.create_task(self._pipeline.ingest(service.input, body, caller))
         self._ingests.add(ingest)
         ingest.add_done_callback(partial(self._release, share, len(body)))
         try:

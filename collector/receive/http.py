@@ -26,7 +26,7 @@ from adapters.errors import (
 )
 from collector.config import Http
 from collector.metrics import Endpoint, Metrics
-from collector.pipeline import Adapt, Outcome, Pipeline
+from collector.pipeline import Input, Outcome, Pipeline
 from collector.produce import InFlight, InFlightShare
 from collector.receive.responses import NATIVE, Answer, Dialect, Explain, ShuttingDown, log_if_defect
 from collector.tenancy.access import Access, key_of
@@ -43,8 +43,7 @@ _HEADER_SHOWN_BYTES_MAX: Final = 100
 class Format(NamedTuple):
     """What a media type means on a route: who reads the body, and how the answer is written."""
 
-    adapt: Adapt
-    source: int
+    input: Input
     dialect: Dialect
     encodings: Mapping[bytes, str]
 
@@ -263,7 +262,7 @@ class HttpApplication:
         if encoding != "identity":
             body = decompress(body, encoding, settings.decompressed_bytes_max)
             request.hold(share, len(body))
-        return await self._pipeline.ingest(format_.adapt, body, caller, format_.source)
+        return await self._pipeline.ingest(format_.input, body, caller)
 
     async def _read(self, request: _Request, share: InFlightShare) -> bytes:
         """The whole body, as sent. Raises RequestRefused, Overloaded, _SenderGone."""

@@ -8,7 +8,7 @@ as StoreUnavailable, and is answered when it is back.
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,14 +19,27 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.contract import StoreError, StoreRefusedData, StoreUnavailable
-from collector.store.headers import item_counts
-from collector.store.migrations import LANDING_FORMAT, migrate, migrations, on_cluster
+from collector.store.headers import MessageKey, contents, dead_letter_ids
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrate, migrations, on_cluster
 from collector.store.server import Server, describe, landing_format
 from collector.store.statement import reading_statement
 
-_LANDING: Final = {METRICS_TOPIC: "landing_metrics", LOGS_TOPIC: "landing_logs", TRACES_TOPIC: "landing_traces"}
+
+class _Landing(NamedTuple):
+    """Where a topic's payloads are inserted, and how they are parsed."""
+
+    table: str
+    format: Path
+
+
+_LANDING: Final = {
+    METRICS_TOPIC: _Landing("landing_metrics", LANDING_FORMAT),
+    LOGS_TOPIC: _Landing("landing_logs", LANDING_FORMAT),
+    TRACES_TOPIC: _Landing("landing_traces", LANDING_FORMAT),
+    DEAD_LETTERS_TOPIC: _Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
+}
 
 # Where the items of a topic end up: each in one of these tables.
 _TABLES: Final = {
@@ -47,7 +60,13 @@ _TIME_COLUMNS: Final = {
     "otel_logs": "Timestamp",
     "otel_traces": "Timestamp",
     "otel_traces_trace_id_ts": "Start",
+    "telemetry_batches": "ReceivedAt",
 }
+# Dead letters have a retention of their own. An event must not go before its entry, which would then look open again; and both
+# go whole days at a time, some hours late.
+_DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
+_EVENTS: Final = ("telemetry_dead_letter_events", "At")
+_EVENTS_STAY_DAYS: Final = 7
 
 # A repeat must be cut into blocks exactly as the first attempt was, or its tokens would not match: so nothing runs in parallel,
 # and whatever decides where a block ends is said here, since the engine's defaults may change between the two attempts.
@@ -91,7 +110,7 @@ _DATA_ERRORS: Final = frozenset(
     ]
 )
 
-_MESSAGES_PER_LOOKUP: Final = 1000
+_IDS_PER_LOOKUP: Final = 1000
 _PING_TIMEOUT_S: Final = 3.0
 
 
@@ -109,11 +128,13 @@ class StoreOptions(NamedTuple):
     """How the store keeps data.
 
     `retention_days`: rows older than this are dropped, a day's partition at a time; None keeps them for ever.
+    `dead_letters_retention_days`: the same, for dead letters.
     `fsync`: an insert returns only once its rows would survive a power cut.
     `insert_memory_bytes_max`: an insert that needs more fails as StoreUnavailable.
     """
 
     retention_days: int | None = None
+    dead_letters_retention_days: int | None = 30
     fsync: bool = True
     insert_memory_bytes_max: int = 2 * 1024**3
     queries: QueryLimits = QueryLimits()
@@ -125,13 +146,15 @@ _DEFAULTS: Final = StoreOptions()
 class _Sessions(NamedTuple):
     """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
 
-    `inserting`: settings of every insert. `reading`: those of every query, where the readers' sessions do not have them.
+    `inserting`: settings of every insert; `formats`: those of one in that format. `reading`: those of every query, where the
+    readers' sessions do not have them.
     """
 
     writer: Client
     control: Client  # does what must not wait for the others
     readers: tuple[Client, ...]
     inserting: Mapping[str, str | int]
+    formats: Mapping[Path, Mapping[str, str]]
     reading: Mapping[str, str | int | float] | None = None
 
 
@@ -179,9 +202,12 @@ class ClickHouseStore:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # By its path: given as text, the engine would write it into whatever directory we run in.
-            landing = {"format_schema_source": "file", "format_schema": f"{LANDING_FORMAT}:Record"}
+            formats = {
+                path: {"format_schema_source": "file", "format_schema": f"{path}:Record"}
+                for path in (LANDING_FORMAT, DEAD_LETTERS_FORMAT)
+            }
             readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
-            sessions = _Sessions(session({}), session({}), readers, {**_inserting(options), **landing})
+            sessions = _Sessions(session({}), session({}), readers, _inserting(options), formats)
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()
@@ -224,13 +250,18 @@ class ClickHouseStore:
                 {
                     # A server that does not know one of these has no such behaviour to be switched off.
                     **{name: value for name, value in _inserting(options).items() if name in client.server_settings},
-                    "format_schema_source": "string",
-                    "format_schema": landing_format(),
-                    "format_schema_message_name": "Record",
                     **({"insert_quorum": insert_quorum} if insert_quorum else {}),
                     # The answer begins when the insert is done, and so its status is the insert's.
                     "wait_end_of_query": 1,
                     "send_progress_in_http_headers": 0,
+                },
+                {
+                    path: {
+                        "format_schema_source": "string",
+                        "format_schema": landing_format(path),
+                        "format_schema_message_name": "Record",
+                    }
+                    for path in (LANDING_FORMAT, DEAD_LETTERS_FORMAT)
                 },
                 _reader_settings(options.queries),
             )
@@ -246,21 +277,25 @@ class ClickHouseStore:
                 self._make_database(self._server.database)
             applied = migrate(self._command, self._text, migrations(), self._cluster)
             for table, column in _TIME_COLUMNS.items():
-                self._keep(table, column)
+                self._keep(table, column, self._options.retention_days)
+            days = self._options.dead_letters_retention_days
+            self._keep(*_DEAD_LETTERS, days)
+            self._keep(*_EVENTS, None if days is None else days + _EVENTS_STAY_DAYS)
         self._has_schema = True
         return applied
 
     def insert(self, topic: str, payload: bytes, token: str) -> None:
-        """Store one or more concatenated TelemetryBatch payloads of `topic`. Raises StoreUnavailable, StoreRefusedData."""
+        """Store one or more concatenated batches of `topic`. Raises StoreUnavailable, StoreRefusedData."""
         sessions = self._with_schema()
+        landing = _LANDING[topic]
         length = _varint(len(payload))
-        settings = {**sessions.inserting, "insert_deduplication_token": token}
+        settings = {**sessions.inserting, **sessions.formats[landing.format], "insert_deduplication_token": token}
         # In two pieces and with the length in the head: so the payload goes to the socket as it is, without a copy.
         block = (part for part in (length, payload))
         head = {"Content-Length": str(len(length) + len(payload))}
         try:
             done = sessions.writer.raw_insert(
-                _LANDING[topic], insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
+                landing.table, insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
             )
         except ClickHouseError as error:
             if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
@@ -273,22 +308,29 @@ class ClickHouseStore:
             raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
 
     def holds(self, topic: str, payload: bytes) -> bool:
-        """Whether every item of these payloads is stored already, found by batch id and batch part."""
+        """Whether every item and receipt of these payloads is stored already; every dead letter and event."""
         if not self._looks_up:
             return False
         try:
-            expected = item_counts(payload)
+            if topic == DEAD_LETTERS_TOPIC:
+                letters, events = dead_letter_ids(payload)
+                return self._has(_DEAD_LETTERS[0], letters) and self._has(_EVENTS[0], events)
+            expected, receipts = contents(payload)
         except ValueError:
             return False  # nor can it be inserted: which is for `insert` to say
         messages = list(expected)
         self._with_schema()
         with self._errors():
-            for start in range(0, len(messages), _MESSAGES_PER_LOOKUP):
-                some = messages[start : start + _MESSAGES_PER_LOOKUP]
+            for start in range(0, len(messages), _IDS_PER_LOOKUP):
+                some = messages[start : start + _IDS_PER_LOOKUP]
                 stored = self._stored(topic, {batch_id for batch_id, _ in some})
                 if any(stored.get(message, 0) < expected[message] for message in some):
                     return False
-        return True
+        return not receipts or receipts <= self._receipts({batch_id for batch_id, _ in receipts})
+
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
+        """Which of these have a receipt that is stored, under another batch part than this."""
+        return {batch_id for batch_id, part in self._receipts(batch_ids) if part != besides_part}
 
     def query(self, sql: str, format_: str) -> bytes:
         """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
@@ -310,6 +352,10 @@ class ClickHouseStore:
         finally:
             self._running.discard(name)
             self._idle.put(place)
+
+    def open_dead_letters(self) -> int:
+        """How many wait for someone: neither replayed nor discarded. Raises StoreError."""
+        return int(self.query("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
 
     def ping(self) -> None:
         """Raises StoreUnavailable."""
@@ -376,11 +422,33 @@ class ClickHouseStore:
         if bytes(found).strip() == b"0":
             control.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", self._cluster), use_database=False)
 
-    def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[tuple[UUID, int], int]:
-        """How many items of these batches are stored, by message."""
-        among = ", ".join(f"'{batch_id}'" for batch_id in batch_ids)
+    def _receipts(self, batch_ids: Collection[UUID]) -> set[MessageKey]:
+        """Those that are stored, of these batches."""
+        self._with_schema()
+        found: set[MessageKey] = set()
+        with self._errors():
+            for some in _lookups(batch_ids):
+                answer = self._text(
+                    f"SELECT BatchId, BatchPart FROM telemetry_batches WHERE BatchId IN ({_among(some)})"  # noqa: S608 - UUIDs
+                )
+                rows = (line.split("\t") for line in answer.splitlines())
+                found.update((UUID(batch_id), int(part)) for batch_id, part in rows)
+        return found
 
-        def count(table: str, what: str) -> dict[tuple[UUID, int], int]:
+    def _has(self, table: str, ids: Collection[UUID]) -> bool:
+        """Whether a row of each is stored."""
+        self._with_schema()
+        with self._errors():
+            return all(
+                int(self._text(f"SELECT uniqExact(Id) FROM {table} WHERE Id IN ({_among(some)})")) == len(some)  # noqa: S608 - ours, and UUIDs
+                for some in _lookups(ids)
+            )
+
+    def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
+        """How many items of these batches are stored, by message."""
+        among = _among(batch_ids)
+
+        def count(table: str, what: str) -> dict[MessageKey, int]:
             answer = self._text(
                 f"SELECT BatchId, BatchPart, {what} FROM {table} "  # noqa: S608 - our own names, and UUIDs
                 f"WHERE BatchId IN ({among}) GROUP BY BatchId, BatchPart"
@@ -388,7 +456,7 @@ class ClickHouseStore:
             rows = (line.split("\t") for line in answer.splitlines())
             return {(UUID(batch_id), int(part)): int(number) for batch_id, part, number in rows}
 
-        stored: Counter[tuple[UUID, int]] = Counter()
+        stored: Counter[MessageKey] = Counter()
         for table in _TABLES[topic]:
             stored.update(count(table, "count()"))
         if topic == TRACES_TOPIC:
@@ -397,11 +465,10 @@ class ClickHouseStore:
             return {message: min(spans, indexed.get(message, 0)) for message, spans in stored.items()}
         return stored
 
-    def _keep(self, table: str, column: str) -> None:
-        """Give a table the retention and durability that the options ask for, where it has others."""
+    def _keep(self, table: str, column: str, days: int | None) -> None:
+        """Give a table this retention, and the durability that the options ask for, where it has others."""
         engine = self._text(f"SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = '{table}'")  # noqa: S608 - ours
         found = re.search(r" TTL (.+?) SETTINGS ", engine)
-        days = self._options.retention_days
         wanted = None if days is None else f"toDateTime({column}) + toIntervalDay({days})"
 
         def alter(what: str) -> None:
@@ -427,6 +494,16 @@ def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "result_overflow_mode": "throw",
         "readonly": 1,  # the last, since it forbids SET
     }
+
+
+def _lookups(ids: Collection[UUID]) -> Iterator[list[UUID]]:
+    """In numbers that one statement may name."""
+    all_ = list(ids)
+    return (all_[start : start + _IDS_PER_LOOKUP] for start in range(0, len(all_), _IDS_PER_LOOKUP))
+
+
+def _among(ids: Collection[UUID]) -> str:
+    return ", ".join(f"'{id_}'" for id_ in ids)
 
 
 def _one_line(error: Exception) -> str:

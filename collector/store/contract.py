@@ -3,7 +3,9 @@
 The law: inserting the same payload under the same token twice stores it once.
 """
 
+from collections.abc import Collection
 from typing import Protocol
+from uuid import UUID
 
 
 class StoreError(Exception):
@@ -27,11 +29,15 @@ class Store(Protocol):
     """Calls block: run them in a thread."""
 
     def insert(self, topic: str, payload: bytes, token: str) -> None:
-        """Store one or more concatenated TelemetryBatch payloads of `topic`. Raises StoreUnavailable, StoreRefusedData."""
+        """Store one or more concatenated batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch). Raises
+        StoreUnavailable, StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes) -> bool:
-        """Whether every item of these payloads is stored already, found by batch id and batch part. False where that is not
-        certain: inserting again under the same token is always right."""
+        """Whether every item and receipt of these payloads is stored already, found by batch id and batch part; every dead
+        letter and event, by its id. False where that is not certain: inserting again under the same token is always right."""
+
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
+        """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""
 
     def query(self, sql: str, format_: str) -> bytes:
         """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""

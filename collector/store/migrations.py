@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 from collector.store.contract import StoreError
 
 _SCHEMA: Final = Path(__file__).parent.absolute() / "schema"
-# How the engine parses payloads.
+# How the engine parses payloads: of telemetry, and of dead letters.
 LANDING_FORMAT: Final = _SCHEMA / "landing.proto"
+DEAD_LETTERS_FORMAT: Final = _SCHEMA / "dead_letters.proto"
 _NAME_DIGITS: Final = 4
 
 _CREATE_MIGRATIONS: Final = """

@@ -20,7 +20,6 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
-from collector.store.migrations import LANDING_FORMAT
 
 # ClickHouse's names for what somebody has to change before it can work.
 _REFUSALS: Final = {
@@ -168,8 +167,8 @@ def describe(error: BaseException) -> str:
     return text if len(text) <= _MESSAGE_CHARACTERS_MAX else text[:_MESSAGE_CHARACTERS_MAX] + "…"
 
 
-def landing_format() -> str:
-    """landing.proto as a server takes it with each insert: without comments and spaces, so that the URL stays under the 8 KiB
+def landing_format(path: Path) -> str:
+    """A format's file as a server takes it with each insert: without comments and spaces, so that the URL stays under the 8 KiB
     that proxies allow."""
-    text = re.sub(r"//[^\n]*", "", LANDING_FORMAT.read_text("utf-8"))
+    text = re.sub(r"//[^\n]*", "", path.read_text("utf-8"))
     return re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()

@@ -5,17 +5,27 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, DeadLetterBatch
 from infrasage.v1.telemetry_pb2 import SOURCE_OTLP as SOURCE
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
-from support.receiving import NOW_UNIX_NANO, Receivers, otlp_logs, receivers
+from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch
+from support.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
 from adapters.errors import EXCEEDS_PLAN, INVALID_PROTOBUF, MISSING_TIMESTAMP, TIMESTAMP_TOO_OLD, Malformed, RequestRefused
-from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, Adapted, Header, Part, Rules
-from collector.broker.contract import LOGS_TOPIC, BrokerDown, BrokerError, BrokerFull
+from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, Adapted, Header, Part, Rules
+from collector.broker.contract import (
+    DEAD_LETTERS_TOPIC,
+    LOGS_TOPIC,
+    METRICS_TOPIC,
+    TRACES_TOPIC,
+    BrokerDown,
+    BrokerError,
+    BrokerFull,
+)
+from collector.dead_letters import Caps
 from collector.limit.contract import Limited
 from collector.limit.local import LocalLimiter
-from collector.pipeline import Adapt, Defect, Outcome
+from collector.pipeline import Adapt, Defect, Input, Outcome
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
@@ -49,7 +59,7 @@ def adapted(accepted: dict[int, int], rejected: dict[tuple[int, int], int]) -> A
 
 
 async def ingest(made: Receivers, adapt: Adapt, body: bytes = b"", caller: Caller = ACME) -> Outcome:
-    return await made.pipeline.ingest(adapt, body, caller, SOURCE_OTLP)
+    return await made.pipeline.ingest(Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS), body, caller)
 
 
 async def test_what_is_accepted_is_in_the_broker_under_its_header() -> None:
@@ -58,13 +68,15 @@ async def test_what_is_accepted_is_in_the_broker_under_its_header() -> None:
     outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=2, late=1))
     (message,) = made.producer.messages
     assert message.topic == LOGS_TOPIC
-    (record,) = TelemetryBatch.FromString(message.payload).records
+    record, receipt = TelemetryBatch.FromString(message.payload).records
     assert record.tenant_id == "acme"
     assert record.source == SOURCE
     assert record.received_time_unix_nano == NOW_UNIX_NANO
     assert record.batch_id == outcome.batch_id.bytes
     assert outcome.batch_id.version == 7
     assert outcome.batch_id.int >> 80 == NOW_UNIX_NANO // 1_000_000
+    assert (receipt.tenant_id, receipt.source, receipt.batch_id) == (record.tenant_id, record.source, record.batch_id)
+    assert receipt.receipt.received == 3
     assert outcome.adapted.accepted_count() == 2
     assert outcome.adapted.rejected == {(TYPE_LOG, TIMESTAMP_TOO_OLD): 1}
 
@@ -135,6 +147,113 @@ async def test_being_cancelled_leaves_its_items_failed() -> None:
     with pytest.raises(asyncio.CancelledError):
         await ingesting
     assert made.counted("infrasage_ingestion_events_total", status="failed") == 1
+
+
+# Receipts and dead letters.
+
+
+def receipts(made: Receivers) -> list[Receipt]:
+    return [
+        record.receipt
+        for message in made.producer.messages
+        if message.topic != DEAD_LETTERS_TOPIC
+        for record in TelemetryBatch.FromString(message.payload).records
+        if record.HasField("receipt")
+    ]
+
+
+async def test_a_receipt_is_in_the_last_message() -> None:
+    """It costs no message of its own, and says what became of every item."""
+    made = receivers(message_bytes_max=20_000)
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10, late=3, padding=5000))
+    *others, last = (TelemetryBatch.FromString(message.payload).records for message in made.producer.messages)
+    assert len(others) == 3
+    assert not any(record.HasField("receipt") for records in others for record in records)
+    receipt = last[-1].receipt
+    assert (receipt.route, receipt.received, receipt.parts) == ("/v1/logs", 13, 4)
+    assert [(TYPE_LOG, 10)] == [(each.type, each.items) for each in receipt.accepted]
+    assert [(TYPE_LOG, "timestamp_too_old", 3)] == [(each.type, each.reason, each.items) for each in receipt.rejected]
+    assert (receipt.process_id, receipt.sequence, receipt.settled) == (PROCESS_ID, 1, 1)
+    assert sum(record.item_count for records in (*others, last) for record in records) == 10
+
+
+async def test_a_receipt_that_does_not_fit_has_a_message_of_its_own() -> None:
+    """Of the same topic, and no message is larger than it may be."""
+    full = Adapted()
+    full.accepted[TYPE_METRIC] = 1
+    full.parts.append(Part(METRICS, b"p" * (20_000 - 10), 1))
+    made = receivers(message_bytes_max=20_000)
+    await ingest(made, gives(full))
+    assert [METRICS_TOPIC, METRICS_TOPIC] == [message.topic for message in made.producer.messages]
+    (record,) = TelemetryBatch.FromString(made.producer.messages[1].payload).records
+    assert (record.receipt.received, record.receipt.parts) == (1, 1)
+    assert made.producer.appends == 1
+
+
+@pytest.mark.parametrize(("type_", "topic"), [(TYPE_METRIC, METRICS_TOPIC), (TYPE_LOG, LOGS_TOPIC), (TYPE_TRACE, TRACES_TOPIC)])
+async def test_where_nothing_is_accepted_a_receipt_says_so(type_: int, topic: str) -> None:
+    made = receivers()
+    await ingest(made, gives(adapted({}, {(type_, MISSING_TIMESTAMP): 2})))
+    (message,) = made.producer.messages
+    assert message.topic == topic
+    (receipt,) = receipts(made)
+    assert (receipt.received, receipt.parts, len(receipt.accepted)) == (2, 0, 0)
+
+
+async def test_no_items_leave_nothing() -> None:
+    """An empty request is answered without the broker, and has no number."""
+    made = receivers()
+    made.producer.error = BrokerDown("x")
+    await ingest(made, gives(Adapted()))
+    assert made.producer.appends == 0
+    made.producer.error = None
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs())
+    assert [1] == [receipt.sequence for receipt in receipts(made)]
+
+
+async def test_a_request_that_failed_is_told_by_the_next() -> None:
+    """So its missing receipt is not taken for a lost one; a refused request has none to miss."""
+    made = receivers()
+    made.producer.error = BrokerDown("x")
+    for _ in range(2):
+        with pytest.raises(BrokerDown):
+            await ingest(made, adapters.otlp.logs.adapt, otlp_logs())
+    with pytest.raises(Malformed):
+        await ingest(made, raises(Malformed(INVALID_PROTOBUF, "m")))
+    made.producer.error = None
+    for _ in range(2):
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs())
+    first, second = receipts(made)
+    assert (first.sequence, first.settled, [(each.first, each.last) for each in first.failed]) == (3, 3, [(1, 2)])
+    assert (second.sequence, second.settled, len(second.failed)) == (4, 4, 0)
+
+
+async def test_dead_letters_come_before_the_receipt_that_counts_them() -> None:
+    """In one append; so the receipt, which is last, is kept only with them."""
+    made = receivers(caps=Caps(100, 100_000))
+    outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
+    assert [DEAD_LETTERS_TOPIC, LOGS_TOPIC] == [message.topic for message in made.producer.messages]
+    assert made.producer.appends == 1
+    letters = [record.letter for record in DeadLetterBatch.FromString(made.producer.messages[0].payload).records]
+    assert [1, 2, 3] == [letter.item_index for letter in letters]
+    assert {(outcome.batch_id.bytes, "acme", "/v1/logs", "timestamp_too_old", PAYLOAD_FORM_OTLP_LOGS)} == {
+        (letter.batch_id, letter.tenant_id, letter.route, letter.reason, letter.payload_form) for letter in letters
+    }
+    assert [3] == [receipt.dead_letters for receipt in receipts(made)]
+    assert made.counted("infrasage_dlq_not_kept_total") == 0
+
+
+async def test_past_the_cap_items_are_counted_and_not_kept() -> None:
+    """Of one tenant, in one minute, over all its requests; the next is answered as before."""
+    made = receivers(caps=Caps(5, 100_000))
+    for _ in range(3):
+        outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
+        assert outcome.adapted.rejected_count() == 3
+    assert [3, 2, 0] == [receipt.dead_letters for receipt in receipts(made)]
+    assert [3, 3, 3] == [receipt.rejected[0].items for receipt in receipts(made)]
+    assert made.counted("infrasage_validation_failures_total", reason="timestamp_too_old") == 9
+    assert made.counted("infrasage_dlq_not_kept_total", reason="timestamp_too_old") == 4
+    assert made.counted("infrasage_dlq_not_kept_total") == 4
 
 
 COUNTS = st.integers(0, 5)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from support.receiving import MemoryProducer
 
 from adapters.record import LOGS, METRICS, TRACES, Part
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerDown, Message
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerDown, Message
 from collector.produce import InFlight, Overloaded, Produce
 
 
@@ -23,8 +23,14 @@ async def test_all_parts_go_in_one_append() -> None:
     ]
 
 
+async def test_what_comes_before_is_in_the_same_append() -> None:
+    producer = MemoryProducer()
+    letter = Message(DEAD_LETTERS_TOPIC, b"d")
+    await Produce(producer)([Part(LOGS, b"c", 1)], [letter])
+    assert (1, [letter, Message(LOGS_TOPIC, b"c")]) == (producer.appends, producer.messages)
+
+
 async def test_nothing_is_not_appended() -> None:
-    """A request whose items were all rejected costs no commit."""
     producer = MemoryProducer()
     producer.error = BrokerDown("x")
     await Produce(producer)([])

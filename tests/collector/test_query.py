@@ -6,9 +6,10 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -45,6 +46,9 @@ class EchoStore:
         raise NotImplementedError
 
     def holds(self, topic: str, payload: bytes) -> bool:
+        raise NotImplementedError
+
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         raise NotImplementedError
 
     def ping(self) -> None:

@@ -36,6 +36,7 @@ class Broker:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collector.standing._INTERVAL_S", 0.01)
+    monkeypatch.setattr("collector.standing._DEAD_LETTERS_INTERVAL_S", 0.01)
 
 
 @asynccontextmanager
@@ -114,6 +115,26 @@ async def test_a_store_that_hangs_hides_nothing_else() -> None:
         await asyncio.sleep(0.1)
         assert counted(metrics, "infrasage_up", part="broker") == 0
         hangs.set()
+
+
+async def test_open_dead_letters_are_counted_while_the_store_answers() -> None:
+    """The last number known stands while it does not."""
+    metrics = Metrics()
+    depth: list[int | StoreUnavailable] = [7]
+
+    def count() -> int:
+        if isinstance(depth[0], StoreUnavailable):
+            raise depth[0]
+        return depth[0]
+
+    async with running(Standing(metrics, Broker(), dead_letters=count, writer_state=lambda: "ok")):
+        assert counted(metrics, "infrasage_dlq_depth") == 7
+        depth[0] = StoreUnavailable("away")
+        await asyncio.sleep(0.05)
+        assert counted(metrics, "infrasage_dlq_depth") == 7
+        depth[0] = 8
+        await asyncio.sleep(0.1)
+        assert counted(metrics, "infrasage_dlq_depth") == 8
 
 
 async def test_a_full_log_is_told() -> None:

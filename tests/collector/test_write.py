@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch
 from support.brokers import LIMITS, TOPICS
 from support.stores import Crash, FakeStore, batch
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, Message, Partition, Position, Range
+from collector.broker.contract import BrokerDown, Message, Partition, Position, Range
 from collector.broker.local import LocalLog
-from collector.dead_letters import DeadLetter, DeadLetters
+from collector.refused import Refused, RefusedRecords
 from collector.write import Writer, WriterLimits
 
 pytestmark = pytest.mark.timeout(60)
@@ -32,6 +33,7 @@ class Observed:
     stored: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         assert size_bytes > 0 <= seconds
@@ -42,6 +44,9 @@ class Observed:
 
     def dead_lettered(self, topic: str, records: int) -> None:
         self.dead_letters[topic] += records
+
+    def dropped(self, records: int) -> None:
+        self.lost += records
 
 
 class CrashingConsumer:
@@ -94,6 +99,16 @@ class Virtual:
         await asyncio.sleep(0)
 
 
+class Appending:
+    """A Producer of one function."""
+
+    def __init__(self, append: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
+        self._append = append
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        await self._append(messages)
+
+
 class World:
     """A log, a store, and writers that come and go."""
 
@@ -102,7 +117,8 @@ class World:
         self.store = store
         self.time = Virtual()
         self.observed = Observed()
-        self.letters: list[DeadLetter] = []
+        self.letters: list[Refused] = []
+        self.entries: list[DeadLetter] = []  # as they are in the log
 
     def writer(self, crash_at: str | None = None, bytes_max: int = 1_000_000, linger_ms: float = 0) -> Writer:
         limits = WriterLimits(bytes_max=bytes_max, linger_ms=linger_ms, retry_min_s=0.1, retry_max_s=30)
@@ -118,9 +134,14 @@ class World:
             jitter=lambda: 1.0,
         )
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        await DeadLetters(self.log).keep(letters)
+    async def keep(self, letters: Sequence[Refused]) -> None:
+        await RefusedRecords(Appending(self.append_messages), 1 << 20, lambda: 1).keep(letters)
         self.letters += letters
+
+    async def append_messages(self, messages: Sequence[Message]) -> None:
+        await self.log.append(messages)
+        for message in messages:
+            self.entries += [record.letter for record in DeadLetterBatch.FromString(message.payload).records]
 
     async def append(self, topic: str, *names: str) -> None:
         """One message, of a record for each name."""
@@ -275,7 +296,7 @@ def test_any_sequence_of_faults_ends_with_every_record_once(
             assert dict.fromkeys(good, 1) == store.rows
             # At least once: a crash between keeping and committing keeps it again.
             assert {batch(name) for name in bad} == {letter.payload for letter in w.letters}
-            assert len(w.letters) == w.log.depth(DEAD_LETTERS_TOPIC)
+            assert len(bad) == len({entry.id for entry in w.entries})
 
     directory = Path(tempfile.mkdtemp())
     try:
@@ -364,7 +385,8 @@ async def test_a_refused_record_takes_no_other_down(tmp_path: Path, bytes_max: i
         assert [(1, batch("bad-1")), (2, batch("bad-2")), (4, batch("bad-3")), (4, batch("bad-4"))] == where
         assert {Partition(TOPIC, 0)} == {letter.partition for letter in w.letters}
         assert "cannot read bad-1" == w.letters[0].error
-        assert 4 == w.log.depth(DEAD_LETTERS_TOPIC) == w.observed.dead_letters[TOPIC]
+        assert [(1, 1), (2, 0), (4, 0), (4, 1)] == [(entry.offset, entry.record_index) for entry in w.entries]
+        assert 4 == len({entry.id for entry in w.entries}) == w.observed.dead_letters[TOPIC]
         assert 0 == w.log.depth(TOPIC)
 
 
@@ -399,7 +421,7 @@ async def test_dead_letters_that_cannot_be_kept_are_not_committed(tmp_path: Path
         await w.append(TOPIC, "a", "bad")
         keep, failures = w.keep, 3
 
-        async def failing(letters: Sequence[DeadLetter]) -> None:
+        async def failing(letters: Sequence[Refused]) -> None:
             nonlocal failures
             assert 1 == w.log.depth(TOPIC)
             failures -= 1

@@ -18,7 +18,7 @@ from support.write_to_server import ON_ITS_WAY_S, WRITER_LIMITS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
 from collector.broker.local import LocalLog
-from collector.dead_letters import DeadLetters
+from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
 from collector.write import Writer
 
@@ -52,6 +52,9 @@ class Observed:
     def dead_lettered(self, topic: str, records: int) -> None:
         """That is counted in the log."""
 
+    def dropped(self, records: int) -> None:
+        """Nothing is, here."""
+
 
 class World:
     """A log, and a server."""
@@ -68,7 +71,7 @@ class World:
         self.appended += messages
 
     def writer(self) -> Writer:
-        return Writer(self.log, self.store, DeadLetters(self.log).keep, WRITER_LIMITS, self.observed)
+        return Writer(self.log, self.store, RefusedRecords(self.log, 1 << 20, time.time_ns).keep, WRITER_LIMITS, self.observed)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Writer]:

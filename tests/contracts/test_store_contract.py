@@ -1,21 +1,34 @@
 """The store's contract, as a suite: an implementation is one more line in IMPLEMENTATIONS."""
 
 import itertools
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from infrasage.v1.dead_letter_pb2 import (
+    DEAD_LETTER_ACTION_DISCARDED,
+    DEAD_LETTER_ACTION_REJECTED_AGAIN,
+    DEAD_LETTER_ACTION_REPLAYED,
+    DeadLetter,
+    DeadLetterAction,
+    DeadLetterEvent,
+    PayloadForm,
+)
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
-from support import batches
+from support import batches, letters
 from support.batch_strategies import batches as any_batches
 from support.clickhouse_server import OPTIONS
 from support.clickhouse_server import server as any_server
 from support.stored import items, stored
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreError, StoreRefusedData
 
@@ -276,6 +289,228 @@ def test_view(store: Store, number: int, tenant: str) -> None:
     assert point == b"-1e300\t" + b"ab" * 16 + b"\t3\n"
     without = store.query(f"SELECT count() {where} AND metric_name = 'gauge.name' AND value IS NULL", "TabSeparated")
     assert without == b"1\n"
+
+
+# Receipts.
+
+
+@pytest.mark.parametrize("topic", _TOPICS.values(), ids=_TOPICS)
+def test_receipt(store: Store, number: int, tenant: str, topic: str) -> None:
+    """Every field of a receipt is read back, from whichever topic; a reason that stands once for each type, added up."""
+    store.insert(topic, letters.receipt(number, letters.any_receipt([(1, 1), (7, 2**63)]), tenant), f"receipt/{number}")
+    row = store.query(
+        "SELECT BatchId, BatchPart, toUnixTimestamp64Nano(ReceivedAt), Source, Route, Received, Accepted, Rejected,"
+        " DeadLetters, Parts, Topic, ProcessId, Sequence, Settled, Failed"
+        f" FROM telemetry_batches WHERE TenantId = '{tenant}'",
+        "JSONCompactEachRow",
+    )
+    assert json.loads(row) == [
+        str(UUID(bytes=batches.batch_id(number))),
+        0,
+        batches.NOW,
+        "native",
+        "/v1/logs",
+        12,
+        {"log": 5, "event": 2**40},
+        {"invalid_value": 1, "missing_body": 6},
+        2,
+        3,
+        topic,
+        str(UUID(bytes=b"p" * 16)),
+        2**63,
+        2**64 - 1,
+        [{"First": 1, "Last": 1}, {"First": 7, "Last": 2**63}],
+    ]
+
+
+def test_receipt_beside_items(store: Store, number: int, tenant: str) -> None:
+    """The items of its message are stored as without it, and it as without them."""
+    payload = batches.logs(number, tenant).SerializeToString() + letters.receipt(number, letters.any_receipt(), tenant)
+    for _ in range(2):
+        store.insert(LOGS_TOPIC, payload, f"beside/{number}")
+    assert rows(store, number, "otel_logs") == 4
+    assert rows(store, number, "telemetry_batches") == 1
+
+
+def test_holds_receipt(store: Store, number: int, tenant: str) -> None:
+    """Items without their receipt are not all; nor is another part's receipt that of this one."""
+    items, receipt = batches.logs(number, tenant).SerializeToString(), letters.receipt(number, letters.any_receipt(), tenant)
+    store.insert(LOGS_TOPIC, items, f"items/{number}")
+    assert store.holds(LOGS_TOPIC, items)
+    assert not store.holds(LOGS_TOPIC, items + receipt)
+    store.insert(LOGS_TOPIC, letters.receipt(number, letters.any_receipt(), tenant, part=9), f"other/{number}")
+    assert not store.holds(LOGS_TOPIC, items + receipt)
+    store.insert(LOGS_TOPIC, receipt, f"receipt/{number}")
+    assert store.holds(LOGS_TOPIC, items + receipt)
+
+
+def test_stored_batches(store: Store, number: int, tenant: str) -> None:
+    """Those whose receipt is there, but for what came under the given part."""
+    other = next(_NUMBERS)
+    first, second, missing = (UUID(bytes=batches.batch_id(each)) for each in (number, other, next(_NUMBERS)))
+    store.insert(LOGS_TOPIC, letters.receipt(number, letters.any_receipt(), tenant, part=5), f"first/{number}")
+    store.insert(METRICS_TOPIC, letters.receipt(other, letters.any_receipt(), tenant), f"second/{number}")
+    asked = [first, second, missing]
+    assert store.stored_batches(asked, 5) == {second}
+    assert store.stored_batches(asked, 6) == {first, second}
+    assert store.stored_batches([], 5) == set()
+    assert store.stored_batches([missing] * 2500 + [first], 6) == {first}
+
+
+# Dead letters.
+
+
+def states(store: Store, tenant: str, columns: str = "State") -> list[list[Any]]:
+    answer = store.query(
+        f"SELECT {columns} FROM dead_letters WHERE TenantId = '{tenant}' ORDER BY ItemIndex", "JSONCompactEachRow"
+    )
+    return [json.loads(line) for line in answer.splitlines()]
+
+
+def test_dead_letter(store: Store, number: int, tenant: str) -> None:
+    """Every field of an entry is read back, the payload to the byte; it is open."""
+    one = letters.letter(
+        number,
+        3,
+        tenant,
+        topic=METRICS_TOPIC,
+        partition=7,
+        offset=2**40,
+        error="no\nbytes",
+        record_index=5,
+        payload=bytes(range(256)),
+    )
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"letter/{number}")
+    assert states(
+        store,
+        tenant,
+        "Id, toUnixTimestamp64Nano(ReceivedAt), toUnixTimestamp64Nano(KeptAt), Source, Type, Route, Reason, Message,"
+        " ServiceName, BatchId, ItemIndex, RecordIndex, ItemCount, hex(Payload), PayloadForm, PayloadSizeBytes, Topic,"
+        " Partition, Offset, Error, State, IsOpen, Attempts",
+    ) == [
+        [
+            str(UUID(bytes=one.id)),
+            batches.NOW,
+            one.kept_time_unix_nano,
+            "native",
+            "log",
+            "/api/v1/telemetry",
+            "missing_body",
+            "body is required",
+            "payment-api",
+            str(UUID(bytes=batches.batch_id(number))),
+            3,
+            5,
+            1,
+            bytes(range(256)).hex().upper(),
+            "native_json",
+            12,
+            METRICS_TOPIC,
+            7,
+            2**40,
+            "no\nbytes",
+            "open",
+            1,
+            0,
+        ]
+    ]
+
+
+def test_every_payload_form_has_a_name(store: Store, number: int, tenant: str) -> None:
+    forms = [letters.letter(number, form, tenant, payload_form=form) for form in PayloadForm.values()]
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(*forms), f"forms/{number}")
+    names = [name.removeprefix("PAYLOAD_FORM_").lower().replace("unspecified", "none") for name, _ in PayloadForm.items()]
+    assert [row for (row,) in states(store, tenant, "PayloadForm")] == names
+
+
+def test_an_unreadable_message_is_an_entry_too(store: Store, number: int) -> None:
+    """Without tenant, time or batch."""
+    one = DeadLetter(id=letters.letter(number).id, kept_time_unix_nano=time.time_ns(), topic="t", reason=f"unreadable {number}")
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"unreadable/{number}")
+    sql = f"SELECT TenantId, toYear(ReceivedAt), State FROM dead_letters WHERE Reason = 'unreadable {number}'"
+    assert store.query(sql, "TSV") == b"\t1970\topen\n"
+
+
+def test_a_dead_letter_kept_twice_is_one(store: Store, number: int, tenant: str) -> None:
+    """The writer keeps them at least once, at another time; events, too, may be appended twice."""
+    one = letters.letter(number, 0, tenant)
+    again = letters.letter(number, 0, tenant, kept_time_unix_nano=one.kept_time_unix_nano - 24 * 3600 * 10**9)
+    discarded = letters.event(one, DEAD_LETTER_ACTION_DISCARDED)
+    payloads = [letters.dead_letters(one), letters.dead_letters(again), letters.dead_letters(discarded)]
+    for copy, payload in enumerate(payloads * 2):
+        store.insert(DEAD_LETTERS_TOPIC, payload, f"twice/{number}/{copy}")
+    assert states(store, tenant, "State, Attempts") == [["discarded", 1]]
+
+
+def test_holds_dead_letters(store: Store, number: int, tenant: str) -> None:
+    """Entries and events, each by its own id."""
+    one, other = letters.letter(number, 0, tenant), letters.letter(number, 1, tenant)
+    payload = letters.dead_letters(one, letters.event(one, DEAD_LETTER_ACTION_DISCARDED))
+    assert store.holds(DEAD_LETTERS_TOPIC, b"")
+    assert not store.holds(DEAD_LETTERS_TOPIC, payload)
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"entry/{number}")
+    assert store.holds(DEAD_LETTERS_TOPIC, letters.dead_letters(one))
+    assert not store.holds(DEAD_LETTERS_TOPIC, payload)
+    store.insert(DEAD_LETTERS_TOPIC, payload, f"both/{number}")
+    assert store.holds(DEAD_LETTERS_TOPIC, payload)
+    assert not store.holds(DEAD_LETTERS_TOPIC, payload + letters.dead_letters(other))
+    assert not store.holds(DEAD_LETTERS_TOPIC, payload[:-1])
+
+
+@pytest.mark.parametrize("cut", [1, 10, 100])
+def test_refused_dead_letters(store: Store, number: int, tenant: str, cut: int) -> None:
+    """Bytes that can't be read are refused, and nothing of them is kept; so is an id that is none."""
+    good = letters.dead_letters(letters.letter(number, 0, tenant), letters.letter(number, 1, tenant))
+    for bad in (good[:-cut], good + letters.dead_letters(letters.letter(number, 2, tenant, id=b"seventeen bytes.."))):
+        with pytest.raises(StoreRefusedData):
+            store.insert(DEAD_LETTERS_TOPIC, bad, f"refused/{number}/{len(bad)}")
+    assert states(store, tenant) == []
+
+
+_REPLAYED, _AGAIN, _DISCARDED = (
+    DEAD_LETTER_ACTION_REPLAYED,
+    DEAD_LETTER_ACTION_REJECTED_AGAIN,
+    DEAD_LETTER_ACTION_DISCARDED,
+)
+_STATES: list[tuple[list[DeadLetterAction], str]] = [
+    ([], "open"),
+    ([_AGAIN], "rejected_again"),
+    ([_AGAIN, _AGAIN], "rejected_again"),
+    ([_DISCARDED], "discarded"),
+    ([_AGAIN, _DISCARDED], "discarded"),
+    ([_REPLAYED], "replayed"),
+    ([_AGAIN, _REPLAYED], "replayed"),
+    ([_DISCARDED, _REPLAYED], "replayed"),
+    ([_REPLAYED, _DISCARDED], "replayed"),
+    ([_REPLAYED, _AGAIN], "replayed"),
+]
+
+
+def test_states(store: Store, number: int, tenant: str) -> None:
+    """What an entry's events make of it, in whatever order they come in; another tenant's events mean nothing."""
+    what: list[DeadLetter | DeadLetterEvent] = []
+    for index, (actions, _) in enumerate(_STATES):
+        one = letters.letter(number, index, tenant)
+        for n, action in reversed(list(enumerate(actions))):
+            what.append(letters.event(one, action, n, at=n))
+        what.append(one)
+        what.append(letters.event(one, _DISCARDED, 99, tenant_id=f"{tenant}-other"))
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(*what), f"states/{number}")
+    expected = [
+        [state, int(state in ("open", "rejected_again")), len(actions), f"note {len(actions) - 1}" if actions else ""]
+        for actions, state in _STATES
+    ]
+    assert states(store, tenant, "State, IsOpen, Attempts, LastNote") == expected
+
+
+def test_the_last_event_is_shown(store: Store, number: int, tenant: str) -> None:
+    """Why it was rejected again; and under which batch a replay is stored, whatever came after."""
+    one, replay = letters.letter(number, 0, tenant), batches.batch_id(next(_NUMBERS))
+    replayed = letters.event(one, _REPLAYED, 0, at=5, batch_id=replay)
+    again = letters.event(one, _AGAIN, 1, at=9, reason="store_refused", message="no", actor="bob")
+    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one, again, replayed), f"last/{number}")
+    (row,) = states(store, tenant, "LastActor, LastReason, LastMessage, ReplayBatchId, LastAt > KeptAt")
+    assert row == ["bob", "store_refused", "no", str(UUID(bytes=replay)), 1]
 
 
 def test_ping(store: Store) -> None:

@@ -29,7 +29,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 }
 _ITEMS_MAX = 2
 _SIGNALS = {"metrics", "log_records", "spans"}
-_HEADER = frozenset({"tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "item_count"} | _SIGNALS)
+_HEADER = frozenset({"tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "item_count", "receipt"} | _SIGNALS)
 
 
 @st.composite

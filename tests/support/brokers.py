@@ -33,6 +33,10 @@ class BrokerUnderTest(Protocol):
         """Three, of one partition each, empty at first; the consumer polls them."""
 
     @property
+    def atomic(self) -> bool:
+        """Whether an append that is interrupted is kept whole or not at all. Else it may be kept without its last message."""
+
+    @property
     def lacks(self) -> Mapping[str, str]:
         """Tests of the suite that it can't pass, by name, and why."""
 
@@ -61,6 +65,7 @@ class LocalBroker:
     """The local log in a directory."""
 
     topics = TOPICS
+    atomic = True
     lacks: Mapping[str, str] = {}
 
     def __init__(self, directory: Path) -> None:
@@ -83,10 +88,11 @@ class LocalBroker:
 class KafkaBroker:
     """Topics and a consumer group of its own, on a broker that others share.
 
-    One broker leads all topics here, so all messages of an append travel in one request: a process that is killed leaves all of
-    them or none. With more brokers that is not so (KafkaProducer.append says it).
+    One broker leads all topics here, so all messages of an append but the last travel in one request: a process that is killed
+    leaves all of these or none. With more brokers that is not so (KafkaProducer.append says it).
     """
 
+    atomic = False
     lacks: Mapping[str, str] = {
         "test_full_refuses_and_drops_nothing": "Kafka is never full: its retention deletes, whoever has read what"
     }

@@ -20,3 +20,12 @@ LOW = Limits(
     attribute_value_bytes_max=120,
     name_bytes_max=100,
 )
+# So wide that only what no rule can lift is refused.
+ALL = Limits(
+    past_max_s=1_775_822_400,
+    future_max_s=7_000_000_000,
+    attributes_max=1_000_000,
+    attribute_key_bytes_max=1 << 26,
+    attribute_value_bytes_max=1 << 26,
+    name_bytes_max=1 << 26,
+)

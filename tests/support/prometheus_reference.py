@@ -91,42 +91,40 @@ class _Twin:
 
     def take(self, series: write_pb2.TimeSeries) -> None:
         labels = read_labels(series, self.rules)
-        reason = labels.reason
         exemplars = [exemplar_of(exemplar) for exemplar in series.exemplars]
-        for exemplar in exemplars:
-            reason = reason or self.check_exemplar(exemplar)
         items: list[Any] = in_wire_order(series)
         if not items and exemplars:
             items = [None]
-        points: list[tuple[Any, str, int] | None] = []
-        for item in items:
-            try:
-                if reason:
-                    raise Refused(reason)
-                if item is None:
-                    point = metrics_pb2.NumberDataPoint(as_double=NAN, flags=1)
-                    point.time_unix_nano = self.check_time(max(exemplar.timestamp for exemplar in series.exemplars))
-                    points.append((point, "gauge", 0))
-                elif isinstance(item, write_pb2.Sample):
-                    point = metrics_pb2.NumberDataPoint(as_double=item.value, flags=int(is_stale(item.value)))
-                    point.time_unix_nano = self.check_time(item.timestamp)
-                    points.append((point, "gauge", 0))
-                else:
-                    time = self.check_time(item.timestamp)
-                    points.append(histogram_point(item, time, dict(labels.attributes)))
-            except Refused as refused:
-                points.append(None)
-                self.rejections.append((self.index + len(points) - 1, refused.reason))
-        self.index += len(points)
+        shares: list[list[metrics_pb2.Exemplar]] = [[] for _ in items]
         for exemplar, sent in zip(exemplars, series.exemplars, strict=True):
-            taken = [n for n, point in enumerate(points) if point is not None]
-            if items != [None]:
-                taken.sort(key=lambda n: abs(items[n].timestamp - sent.timestamp))
-            if taken:
-                points[taken[0]][0].exemplars.append(exemplar)  # type: ignore[index]  # it is not None
-        for entry in points:
-            if entry is not None:
-                self.put(labels, *entry)
+            shares[nearest(items, sent.timestamp)].append(exemplar)
+        for item, share in zip(items, shares, strict=True):
+            try:
+                point, kind, temporality = self.point_of(labels, series, item, share)
+                point.exemplars.extend(share)
+                self.put(labels, point, kind, temporality)
+            except Refused as refused:
+                self.rejections.append((self.index, refused.reason))
+            self.index += 1
+
+    def point_of(
+        self, labels: Labels, series: write_pb2.TimeSeries, item: Any, exemplars: list[metrics_pb2.Exemplar]
+    ) -> tuple[Any, str, int]:
+        """The point, the field of Metric that it is for, and its temporality."""
+        reason = labels.reason
+        for exemplar in exemplars:
+            reason = reason or self.check_exemplar(exemplar)
+        if reason:
+            raise Refused(reason)
+        if item is None:
+            point = metrics_pb2.NumberDataPoint(as_double=NAN, flags=1)
+            point.time_unix_nano = self.check_time(max(exemplar.timestamp for exemplar in series.exemplars))
+            return point, "gauge", 0
+        if isinstance(item, write_pb2.Sample):
+            point = metrics_pb2.NumberDataPoint(as_double=item.value, flags=int(is_stale(item.value)))
+            point.time_unix_nano = self.check_time(item.timestamp)
+            return point, "gauge", 0
+        return histogram_point(item, self.check_time(item.timestamp), dict(labels.attributes))
 
     def check_time(self, time_ms: int) -> int:
         if time_ms < 0:
@@ -182,6 +180,13 @@ class _Twin:
                 getattr(last, kind).aggregation_temporality = temporality
         assert last is not None
         points_of(last).append(point)
+
+
+def nearest(items: list[Any], time_ms: int) -> int:
+    """Which item an exemplar belongs to: the first of those nearest in time."""
+    if items == [None]:
+        return 0
+    return min(range(len(items)), key=lambda n: abs(items[n].timestamp - time_ms))
 
 
 def in_wire_order(series: write_pb2.TimeSeries) -> list[Any]:

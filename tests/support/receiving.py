@@ -21,11 +21,13 @@ from support.remote_write import write_request
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message
 from collector.combined import Snapshot
 from collector.config import Grpc, Http, Validation
+from collector.dead_letters import Caps, DeadLetters
 from collector.limit.contract import Limiter
 from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
+from collector.receipts import Receipts
 from collector.receive.grpc import GrpcServer
 from collector.receive.health import Health
 from collector.receive.http import HttpApplication, Route
@@ -45,6 +47,8 @@ NOW_UNIX_NANO = 1_775_822_400_000_000_000
 NOW = datetime.fromtimestamp(NOW_UNIX_NANO / 1e9, UTC).isoformat().replace("+00:00", "Z")
 LONG_AGO_UNIX_NANO = NOW_UNIX_NANO - 10**9 * 86_400 * 2
 RETRY_AFTER_S = 3.0
+PROCESS_ID = bytes(range(16))
+NOTHING_KEPT = Caps(0, 0)
 
 
 class MemoryProducer:
@@ -133,6 +137,7 @@ def receivers(
     anonymous: Caller | None = ANONYMOUS,
     limiter: Limiter | None = None,
     tenants_shown_max: int = 50,
+    caps: Caps = NOTHING_KEPT,
     routes: Callable[[int], Mapping[str, Route]] = http_routes,
     with_pages: bool = False,
     **http: Any,
@@ -150,6 +155,8 @@ def receivers(
         Produce(producer),
         Limits(**Validation().model_dump()),
         LocalLimiter(time.monotonic_ns) if limiter is None else limiter,
+        DeadLetters(caps, message_bytes_max),
+        Receipts(PROCESS_ID),
         metrics,
         message_bytes_max=message_bytes_max,
         now_unix_nano=lambda: NOW_UNIX_NANO,

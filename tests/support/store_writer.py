@@ -53,6 +53,10 @@ def _message(topic: str, number: int, part: int) -> TelemetryBatch:
             trace_id = (number * 1000 + n // 10 + 1).to_bytes(16, "big")
             one.spans.add(trace_id=trace_id, span_id=(n + 1).to_bytes(8, "big"), start_time_unix_nano=TIMES[n % 3] + n)
     one.item_count = items(topic)
+    # A receipt for each message, so that there is something to count by part.
+    receipt = batch.records.add(batch_id=one.batch_id, batch_part=part, tenant_id=one.tenant_id)
+    receipt.received_time_unix_nano = TIMES[part]
+    receipt.receipt.received = items(topic)
     return batch
 
 

@@ -7,11 +7,14 @@ not doubled, by its repetition.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from uuid import UUID
 
 from google.protobuf.message import DecodeError
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
+from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
+from collector.broker.contract import DEAD_LETTERS_TOPIC
 from collector.store.contract import StoreRefusedData, StoreUnavailable
 
 BLOCK_RECORDS = 2
@@ -26,8 +29,21 @@ def batch(*names: str) -> bytes:
     return TelemetryBatch(records=[TelemetryRecord(service_id=name, item_count=1) for name in names]).SerializeToString()
 
 
+def replayed(name: str, batch_id: bytes) -> bytes:
+    """The record of a replay, by the same names; with its receipt."""
+    return TelemetryBatch(
+        records=[
+            TelemetryRecord(service_id=name, item_count=1, batch_id=batch_id),
+            TelemetryRecord(service_id=f"receipt of {name}", receipt=Receipt(received=1), batch_id=batch_id),
+        ]
+    ).SerializeToString()
+
+
 class FakeStore:
-    """`rows` counts how often each record is stored, by name."""
+    """`rows` counts how often each record is stored, by name; entries by their message, events by their action and note.
+
+    `batches`: under which parts the receipts of each batch are stored.
+    """
 
     def __init__(
         self,
@@ -40,6 +56,7 @@ class FakeStore:
         """`faults`: what happens at the first insert that is not refused, the second, and so on. `crash_at`: one more, once.
         `forgets`: it has no deduplication."""
         self.rows: Counter[str] = Counter()
+        self.batches: dict[UUID, set[int]] = {}
         self.blocks: dict[tuple[str, int], list[str]] = {}
         self.inserts = 0
         self.inserting = False
@@ -59,7 +76,7 @@ class FakeStore:
                 self.inserting = False
 
     def _insert(self, topic: str, payload: bytes, token: str) -> None:
-        names = _names(payload)
+        names = _names(topic, payload)
         self.inserts += 1
         fault = next(self._faults, "")
         if fault == "insert begun":
@@ -74,6 +91,7 @@ class FakeStore:
             block = names[start : start + BLOCK_RECORDS]
             if self._forgets or self.blocks.setdefault((token, start), block) is block:
                 self.rows.update(block)
+                self._note_receipts(topic, payload, block)
             if fault == "insert half done":
                 raise Crash(fault)
             if fault == "half done, then down":
@@ -85,9 +103,18 @@ class FakeStore:
 
     def holds(self, topic: str, payload: bytes) -> bool:
         try:
-            return all(self.rows[name] for name in _names(payload))
+            return all(self.rows[name] for name in _names(topic, payload))
         except StoreRefusedData:
             return False
+
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
+        return {batch_id for batch_id in batch_ids if self.batches.get(batch_id, set()) - {besides_part}}
+
+    def _note_receipts(self, topic: str, payload: bytes, stored: list[str]) -> None:
+        if topic != DEAD_LETTERS_TOPIC:
+            for record in TelemetryBatch.FromString(payload).records:
+                if record.HasField("receipt") and record.service_id in stored:
+                    self.batches.setdefault(UUID(bytes=record.batch_id), set()).add(record.batch_part)
 
     def query(self, sql: str, format_: str) -> bytes:
         raise StoreUnavailable("this store answers no queries")
@@ -96,8 +123,16 @@ class FakeStore:
         """It is there."""
 
 
-def _names(payload: bytes) -> list[str]:
+def _names(topic: str, payload: bytes) -> list[str]:
     try:
+        if topic == DEAD_LETTERS_TOPIC:
+            records = DeadLetterBatch.FromString(payload).records
+            return [_event_name(record.event) if record.HasField("event") else record.letter.message for record in records]
         return [record.service_id for record in TelemetryBatch.FromString(payload).records]
     except DecodeError as error:
         raise StoreRefusedData(f"{len(payload)} bytes are no batch: {error}") from error
+
+
+def _event_name(event: DeadLetterEvent) -> str:
+    """Its action, and its note."""
+    return f"{event.action} {event.note}"

@@ -2,12 +2,13 @@
 
 `python -m support.write_to_engine DIRECTORY FIRST` appends messages numbered from FIRST, each with POINTS points and every
 BAD_EVERY-th with a record that no engine can read, and prints each number once it is acknowledged. With FIRST `finish` it
-appends nothing, waits until all is stored, and prints for each message its number, its rows and its distinct points, and at the
-end how many dead letters there are.
+appends nothing, waits until all is stored, dead letters too, and prints for each message its number, its rows and its distinct
+points, and at the end how many dead letters there are.
 """
 
 import asyncio
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from support.brokers import LIMITS, TOPICS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
 from collector.broker.local import LocalLog
-from collector.dead_letters import DeadLetters
 from collector.metrics import Metrics
+from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
 from collector.write import Writer, WriterLimits
 
@@ -43,12 +44,14 @@ def message(number: int) -> Message:
 async def main(directory: Path, first: str) -> None:
     with closing(ClickHouseStore.embedded(directory / "store")) as store:
         store.apply_schema()
-        async with await LocalLog.open(directory / "log", LIMITS, TOPICS) as log:
-            writer = Writer(log, store, DeadLetters(log).keep, LIMITS_, Metrics())
+        async with await LocalLog.open(directory / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
+            writer = Writer(log, store, RefusedRecords(log, 1 << 20, time.time_ns).keep, LIMITS_, Metrics())
             writing = asyncio.create_task(writer.run())
             if first == "finish":
                 assert await writer.drained(60)
-                print(store.query(COUNTS, "TSV").decode(), log.depth(DEAD_LETTERS_TOPIC), sep="")
+                assert await writer.drained(60)  # what became a dead letter meanwhile
+                dead_letters = store.query("SELECT count() FROM dead_letters", "TSV").decode()
+                print(store.query(COUNTS, "TSV").decode(), dead_letters, sep="", end="")
             else:
                 for number in range(int(first), 10**6):
                     await log.append([message(number)])

@@ -10,16 +10,19 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 from support.brokers import LIMITS, TOPICS
 
 from collector.broker.contract import Partition, Position, Range
 from collector.broker.local import LocalLog
-from collector.dead_letters import DeadLetters
 from collector.metrics import Metrics
+from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store
 from collector.write import Writer, WriterLimits
@@ -87,6 +90,9 @@ class MortalStore:
     def holds(self, topic: str, payload: bytes) -> bool:
         return self.store.holds(topic, payload)
 
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
+        return self.store.stored_batches(batch_ids, besides_part)
+
     def query(self, sql: str, format_: str) -> bytes:
         return self.store.query(sql, format_)
 
@@ -98,7 +104,7 @@ async def main(directory: Path, url: str, user: str, password: str, database: st
     death = Death(step, int(call))
     with closing(ClickHouseStore.server(url, user=user, password=password, database=database)) as store:
         async with await LocalLog.open(directory, LIMITS, TOPICS) as log:
-            keep = DeadLetters(log).keep
+            keep = RefusedRecords(log, 1 << 20, time.time_ns).keep
             await Writer(MortalConsumer(log, death), MortalStore(store, death), keep, WRITER_LIMITS, Metrics()).run()
 
 

@@ -104,7 +104,7 @@ def test_whoever_is_killed_each_record_is_stored_once(kafka: Kafka, tmp_path: Pa
 
 def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -> None:
     """Wait until the writers have nothing left to store, and count."""
-    partitions = 18  # three topics of six
+    partitions = 24  # four topics of six
 
     def nothing_left() -> bool:
         return sum(lag_lines(each.http) for each in writers) == partitions and not any(

@@ -28,6 +28,8 @@ from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, ready_topics
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
+# Where ordered messages go: the one that every topic has.
+_ORDERED_PARTITION: Final = 0
 
 
 class ProduceObserver(Protocol):
@@ -61,10 +63,11 @@ class _Append:
 class _Batch:
     """Messages of one topic that Kafka takes, or refuses, as a whole."""
 
-    __slots__ = ("appends", "began", "builder", "full", "messages", "size")
+    __slots__ = ("appends", "began", "builder", "full", "messages", "ordered", "size")
 
-    def __init__(self, builder: Any, began: float) -> None:
+    def __init__(self, builder: Any, began: float, ordered: bool) -> None:
         self.builder: Final = builder
+        self.ordered: Final = ordered
         self.began: Final = began
         self.appends: Final[list[_Append]] = []
         self.messages = 0
@@ -157,6 +160,10 @@ class _Session:
             layout[name] = [sorted(partitions) for _, partitions in sorted(by_leader.items())]
         self._layout = layout
 
+    def takes_ordered(self, name: str) -> bool:
+        """Whether the partition of a topic's ordered messages can be written."""
+        return any(_ORDERED_PARTITION in partitions for partitions in self._layout[name])
+
     async def _metadata(self) -> Any:
         """From whichever broker answers. Raises KafkaError."""
         client = self._producer.client
@@ -174,8 +181,9 @@ class _Session:
         for message in messages:
             queue = self._queues[message.topic]
             batches = queue.batches
-            if not batches or batches[-1].full or not batches[-1].add(message.payload, append):
-                batch = _Batch(self._producer.create_batch(), self._loop.time())
+            fits = bool(batches) and not batches[-1].full and batches[-1].ordered == message.ordered
+            if not fits or not batches[-1].add(message.payload, append):
+                batch = _Batch(self._producer.create_batch(), self._loop.time(), message.ordered)
                 batch.add(message.payload, append)
                 batches.append(batch)
                 queue.arrived.set()
@@ -200,7 +208,8 @@ class _Session:
             batch = queue.batches.popleft()
             batch.builder.close()
             try:
-                await (await self._producer.send_batch(batch.builder, name, partition=self._next(name, slot)))
+                partition = _ORDERED_PARTITION if batch.ordered else self._next(name, slot)
+                await (await self._producer.send_batch(batch.builder, name, partition=partition))
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
                 reason = text(error)
                 self._observer.produce_failed(name, "refused")
@@ -264,6 +273,7 @@ class KafkaProducer:
         self._session: _Session | None = None
         self._retired_bytes = 0
         self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._in_turn: Final[set[asyncio.Task[None]]] = set()  # appends that have a message to send after the others
         self._closing = False
         self._begin(session)
 
@@ -281,6 +291,8 @@ class KafkaProducer:
     async def close(self) -> None:
         """Finish what waits, as long as an append may take; refuse what comes (BrokerDown)."""
         self._closing = True
+        if self._in_turn:
+            await asyncio.wait(self._in_turn)
         session, self._session = self._session, None
         if session is not None:
             await session.flush()
@@ -307,22 +319,47 @@ class KafkaProducer:
         `append_timeout_s` at the latest.
 
         Unlike the local log's, an append of several messages is not atomic: where Kafka or this process dies in the middle of
-        it, some may be kept. A caller that is cancelled leaves all of them.
+        it, some may be kept. So the last of them is sent once all others are durable. A caller that is cancelled leaves all of
+        them, as long as this process lives.
         """
         if not messages:
             return
-        session = self._session
-        if session is None:
-            raise BrokerDown(f"cannot append to Kafka: {'closed' if self._closing else self.failure}")
+        if self._closing:
+            raise BrokerDown("cannot append to Kafka: closed")
         size = sum(len(message.payload) for message in messages)
         waiting = self.waiting_bytes
         if waiting and waiting + size > self._options.waiting_bytes_max:
             raise BrokerDown(
                 f"cannot append {size} bytes to Kafka: {waiting} of {self._options.waiting_bytes_max} bytes wait already"
             )
+        deadline = self._loop.time() + self._options.append_timeout_s
+        if len(messages) == 1:
+            await self._append(messages, deadline)
+        else:
+            task = asyncio.create_task(self._append_in_turn(messages, deadline))
+            self._in_turn.add(task)
+            task.add_done_callback(self._appended_in_turn)
+            await asyncio.shield(task)
+
+    async def _append_in_turn(self, messages: Sequence[Message], deadline: float) -> None:
+        await self._append(messages[:-1], deadline)
+        await self._append(messages[-1:], deadline)
+
+    def _appended_in_turn(self, task: asyncio.Task[None]) -> None:
+        self._in_turn.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have been cancelled: nobody else looks at it then
+
+    async def _append(self, messages: Sequence[Message], deadline: float) -> None:
+        session = self._session
+        if session is None:
+            raise BrokerDown(f"cannot append to Kafka: {self.failure}")
+        for message in messages:
+            if message.ordered and not session.takes_ordered(message.topic):
+                raise BrokerDown(f"cannot append to Kafka: {message.topic}/{_ORDERED_PARTITION} can't be written now")
         append = _Append(self._loop.create_future())
         session.put(messages, append)
-        timer = self._loop.call_later(self._options.append_timeout_s, self._expire, session, append, messages)
+        timer = self._loop.call_at(deadline, self._expire, session, append, messages)
         try:
             await append.done
         finally:

@@ -22,15 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from infrasage.v1 import telemetry_pb2 as infrasage_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1einfrasage/v1/dead_letter.proto\x12\x0cinfrasage.v1\"^\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1einfrasage/v1/dead_letter.proto\x12\x0cinfrasage.v1\x1a\x1cinfrasage/v1/telemetry.proto\"H\n\x0f\x44\x65\x61\x64LetterBatch\x12/\n\x07records\x18\x06 \x03(\x0b\x32\x1e.infrasage.v1.DeadLetterRecordJ\x04\x08\x01\x10\x06\"j\n\x10\x44\x65\x61\x64LetterRecord\x12(\n\x06letter\x18\x01 \x01(\x0b\x32\x18.infrasage.v1.DeadLetter\x12,\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1d.infrasage.v1.DeadLetterEvent\"\xe4\x03\n\nDeadLetter\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\n\n\x02id\x18\x06 \x01(\x0c\x12\x11\n\ttenant_id\x18\x07 \x01(\t\x12\x1f\n\x17received_time_unix_nano\x18\x08 \x01(\x06\x12\x1b\n\x13kept_time_unix_nano\x18\t \x01(\x06\x12$\n\x06source\x18\n \x01(\x0e\x32\x14.infrasage.v1.Source\x12 \n\x04type\x18\x0b \x01(\x0e\x32\x12.infrasage.v1.Type\x12\r\n\x05route\x18\x0c \x01(\t\x12\x0e\n\x06reason\x18\r \x01(\t\x12\x0f\n\x07message\x18\x0e \x01(\t\x12\x12\n\nservice_id\x18\x0f \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\x10 \x01(\x0c\x12\x12\n\nitem_index\x18\x11 \x01(\r\x12\x14\n\x0crecord_index\x18\x12 \x01(\r\x12\x12\n\nitem_count\x18\x13 \x01(\r\x12/\n\x0cpayload_form\x18\x14 \x01(\x0e\x32\x19.infrasage.v1.PayloadForm\x12\x1a\n\x12payload_size_bytes\x18\x15 \x01(\x04\"\x80\x02\n\x0f\x44\x65\x61\x64LetterEvent\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x02 \x01(\x0c\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12.\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x1e.infrasage.v1.DeadLetterAction\x12\x16\n\x0etime_unix_nano\x18\x05 \x01(\x06\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0c\n\x04note\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\x10\n\x08\x62\x61tch_id\x18\n \x01(\x0c\x12\r\n\x05topic\x18\x0b \x01(\t\x12\x0f\n\x07payload\x18\x0c \x01(\x0c*\xad\x02\n\x0bPayloadForm\x12\x1c\n\x18PAYLOAD_FORM_UNSPECIFIED\x10\x00\x12\x1c\n\x18PAYLOAD_FORM_NATIVE_JSON\x10\x01\x12\x1d\n\x19PAYLOAD_FORM_OTLP_METRICS\x10\x02\x12\x1a\n\x16PAYLOAD_FORM_OTLP_LOGS\x10\x03\x12\x1c\n\x18PAYLOAD_FORM_OTLP_TRACES\x10\x04\x12$\n PAYLOAD_FORM_PROMETHEUS_WRITE_V1\x10\x05\x12$\n PAYLOAD_FORM_PROMETHEUS_WRITE_V2\x10\x06\x12 \n\x1cPAYLOAD_FORM_TELEMETRY_BATCH\x10\x07\x12\x1b\n\x17PAYLOAD_FORM_UNREADABLE\x10\x08*\xa0\x01\n\x10\x44\x65\x61\x64LetterAction\x12\"\n\x1e\x44\x45\x41\x44_LETTER_ACTION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_ACTION_REPLAYED\x10\x01\x12%\n!DEAD_LETTER_ACTION_REJECTED_AGAIN\x10\x02\x12 \n\x1c\x44\x45\x41\x44_LETTER_ACTION_DISCARDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'infrasage.v1.dead_letter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEADLETTER']._serialized_start=48
-  _globals['_DEADLETTER']._serialized_end=142
+  _globals['_PAYLOADFORM']._serialized_start=1007
+  _globals['_PAYLOADFORM']._serialized_end=1308
+  _globals['_DEADLETTERACTION']._serialized_start=1311
+  _globals['_DEADLETTERACTION']._serialized_end=1471
+  _globals['_DEADLETTERBATCH']._serialized_start=78
+  _globals['_DEADLETTERBATCH']._serialized_end=150
+  _globals['_DEADLETTERRECORD']._serialized_start=152
+  _globals['_DEADLETTERRECORD']._serialized_end=258
+  _globals['_DEADLETTER']._serialized_start=261
+  _globals['_DEADLETTER']._serialized_end=745
+  _globals['_DEADLETTEREVENT']._serialized_start=748
+  _globals['_DEADLETTEREVENT']._serialized_end=1004
 # @@protoc_insertion_point(module_scope)

@@ -49,7 +49,7 @@ class TelemetryBatch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[TelemetryRecord, _Mapping]]] = ...) -> None: ...
 
 class TelemetryRecord(_message.Message):
-    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count")
+    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count", "receipt")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,7 @@ class TelemetryRecord(_message.Message):
     SPANS_FIELD_NUMBER: _ClassVar[int]
     BATCH_PART_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     source: Source
     type: Type
@@ -80,4 +81,55 @@ class TelemetryRecord(_message.Message):
     spans: _containers.RepeatedCompositeFieldContainer[_trace_pb2.Span]
     batch_part: int
     item_count: int
-    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ...) -> None: ...
+    receipt: Receipt
+    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("route", "received", "accepted", "rejected", "dead_letters", "parts", "process_id", "sequence", "settled", "failed")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    route: str
+    received: int
+    accepted: _containers.RepeatedCompositeFieldContainer[AcceptedItems]
+    rejected: _containers.RepeatedCompositeFieldContainer[RejectedItems]
+    dead_letters: int
+    parts: int
+    process_id: bytes
+    sequence: int
+    settled: int
+    failed: _containers.RepeatedCompositeFieldContainer[SequenceRange]
+    def __init__(self, route: _Optional[str] = ..., received: _Optional[int] = ..., accepted: _Optional[_Iterable[_Union[AcceptedItems, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[RejectedItems, _Mapping]]] = ..., dead_letters: _Optional[int] = ..., parts: _Optional[int] = ..., process_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., settled: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[SequenceRange, _Mapping]]] = ...) -> None: ...
+
+class AcceptedItems(_message.Message):
+    __slots__ = ("type", "items")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    type: Type
+    items: int
+    def __init__(self, type: _Optional[_Union[Type, str]] = ..., items: _Optional[int] = ...) -> None: ...
+
+class RejectedItems(_message.Message):
+    __slots__ = ("type", "reason", "items")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    type: Type
+    reason: str
+    items: int
+    def __init__(self, type: _Optional[_Union[Type, str]] = ..., reason: _Optional[str] = ..., items: _Optional[int] = ...) -> None: ...
+
+class SequenceRange(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...

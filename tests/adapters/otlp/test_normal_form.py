@@ -209,6 +209,28 @@ def test_an_item_too_large_for_a_message_is_refused_alone(signal: str) -> None:
     )
 
 
+def test_a_point_fits_a_message_among_others_as_it_does_alone() -> None:
+    """To the byte: the same point is accepted or refused, whatever stands beside it."""
+
+    def request(sizes: list[int]) -> bytes:
+        made = ExportMetricsServiceRequest()
+        metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="m", description="d" * 40)
+        for size in sizes:
+            point = metric.gauge.data_points.add(time_unix_nano=NOW)
+            point.attributes.add(key="k").value.string_value = "v" * size
+        return made.SerializeToString()
+
+    verdicts = []
+    for message_bytes_max in range(240, 340):
+        alone = adapt("metrics", request([100]), message_bytes_max)
+        among = adapt("metrics", request([1, 100, 1, 100]), message_bytes_max)
+        expected = [] if alone.accepted_count() else [1, 3]
+        assert expected == [rejection.index for rejection in among.rejections]
+        assert 4 == among.accepted_count() + among.rejected_count()
+        verdicts.append(alone.accepted_count())
+    assert {0, 1} == set(verdicts)
+
+
 @pytest.mark.parametrize("signal", sorted(ADAPT))
 def test_a_resource_too_large_for_a_message_refuses_its_items_only(signal: str) -> None:
     body = REQUESTS[signal].FromString(whole_request(signal, 6))

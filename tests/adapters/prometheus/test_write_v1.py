@@ -334,6 +334,18 @@ def test_exemplars_go_to_the_nearest_sample() -> None:
     assert ["user"] == [attribute.key for attribute in made.filtered_attributes]
 
 
+def test_an_exemplar_is_rejected_with_the_sample_it_belongs_to() -> None:
+    """It does not move on to a sample that is taken; and one that breaks a rule has no other sample rejected."""
+    request = request_of({"__name__": "latency"}, (1.0, NOW_MS), (2.0, 5), (3.0, NOW_MS + 9))
+    for moment in (NOW_MS, 5, 6, NOW_MS + 9):
+        request.timeseries[0].exemplars.add(value=0.25, timestamp=moment)
+    request.timeseries[0].exemplars[3].labels.add(name="k" * 101, value="v")
+    adapted = adapt(request.SerializeToString())
+    assert [(1, errors.TIMESTAMP_TOO_OLD), (2, errors.ATTRIBUTE_KEY_TOO_LONG)] == reasons(adapted)
+    [point] = batch_of(adapted).records[0].metrics[0].gauge.data_points
+    assert [NOW] == [exemplar.time_unix_nano for exemplar in point.exemplars]
+
+
 def test_exemplars_without_samples_are_kept() -> None:
     """As Prometheus sends them: one item, a point without a value that holds them."""
     request = request_of({"__name__": "latency_bucket"})
@@ -387,10 +399,18 @@ def test_requests_without_items_are_empty(body: bytes) -> None:
 
 
 def test_hostile_bodies_are_quick() -> None:
-    """Many groups, spans or labels cost no more than their length."""
+    """Many groups, spans, labels or exemplars cost no more than their length."""
     spans = b"".join(b"\x5a\x06\x08\xfe\xff\xff\xff\x0f" for _ in range(20_000))
-    series = b"\x0a\x06\x0a\x02up" + b"\x22" + _length(spans) + spans
-    bodies = [b"\x53" * 1_000_000, b"\x0a" + _length(series) + series, b"\x0a\x00" * 100_000]
+    series = b"\x0a\x04\x0a\x02up" + b"\x22" + _length(spans) + spans
+    many = request_of({"__name__": "up"}, *[(1.0, NOW_MS)] * 40_000)
+    for _ in range(40_000):
+        many.timeseries[0].exemplars.add(timestamp=NOW_MS)
+    bodies = [
+        b"\x53" * 1_000_000,
+        b"\x0a" + _length(series) + series,
+        b"\x0a\x00" * 100_000,
+        many.SerializeToString(),
+    ]
     started = time.process_time()
     for body in bodies:
         try:

@@ -25,7 +25,7 @@ from support.stores import FakeStore, batch
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
-from collector.dead_letters import DeadLetter
+from collector.refused import Refused
 from collector.write import Writer, WriterLimits
 
 pytestmark = pytest.mark.timeout(90)
@@ -260,10 +260,42 @@ async def test_a_batch_that_kafka_refuses_does_not_spoil_the_next(shared: str) -
             assert [b"before", *[b"after"] * 3] == await take_all(consumer)
 
 
+async def test_ordered_messages_are_in_one_partition(shared: str) -> None:
+    """The first, in the order of their appends, however many others go elsewhere between them."""
+    options, topics = fresh(shared, topic_partitions=3)
+    async with await KafkaProducer.open(options, topics) as producer:
+        for n in range(20):
+            plain = [Message(topics[0], b"plain %d" % (3 * n + k)) for k in range(3)]
+            await producer.append([plain[0], Message(topics[0], b"%d" % n, ordered=True), *plain[1:]])
+    by_partition: dict[int, list[bytes]] = {}
+    async with await KafkaConsumer.open(options, topics) as consumer:
+        while sum(map(len, by_partition.values())) < 80:
+            messages = await take(consumer)
+            by_partition.setdefault(messages.partition.index, []).extend(messages.payloads)
+    ordered = {index: [payload for payload in payloads if b"plain" not in payload] for index, payloads in by_partition.items()}
+    assert [b"%d" % n for n in range(20)] == ordered.pop(0)
+    assert not any(ordered.values())
+    assert len(by_partition) == 3
+
+
+async def test_the_last_message_waits_for_the_others(shared: str) -> None:
+    """Where one of them is refused, it is never sent: so it may say that they are there."""
+    options, topics = fresh(shared)
+    topics = [*topics, unique("infrasage.logs")]
+    async with await KafkaProducer.open(options, topics) as producer:
+        with pytest.raises(BrokerDown, match="MessageSizeTooLarge"):
+            await producer.append([Message(topics[0], os.urandom(3 * MIB)), Message(topics[1], b"last")])
+        await eventually(lambda: producer.failure is None)
+        await producer.append([Message(topics[0], b"first"), Message(topics[1], b"after")])
+    async with await KafkaConsumer.open(options, topics) as consumer:
+        assert [b"after", b"first"] == sorted(await take_all(consumer))
+
+
 async def test_closing_finishes_what_waits(shared: str) -> None:
+    """Also what waits for its turn: the last message of an append of several."""
     options, topics = fresh(shared, linger_ms=100)
     producer = await KafkaProducer.open(options, topics)
-    appends = [asyncio.create_task(producer.append([Message(topics[0], b"%d" % n)])) for n in range(50)]
+    appends = [asyncio.create_task(producer.append([Message(topics[0], b"%d" % n)] * (1 + n % 2))) for n in range(50)]
     await asyncio.sleep(0)
     await producer.close()
     await asyncio.gather(*appends)
@@ -326,8 +358,8 @@ async def test_a_partition_that_went_to_another_is_neither_intended_nor_committe
     intended one exactly, in doubt."""
     options, topics = fresh(shared, topic_partitions=2)
     async with await KafkaProducer.open(options, topics) as producer:
-        await producer.append([Message(topics[0], b"%d" % n) for n in range(100)])
-        await producer.append([Message(topics[0], b"%d" % n) for n in range(100)])
+        for n in range(100):  # in turn to the one and the other
+            await producer.append([Message(topics[0], b"%d" % n)])
         async with await KafkaConsumer.open(options, topics) as first:
             held: dict[Partition, Range] = {}
             for _ in range(2):
@@ -472,7 +504,9 @@ async def test_two_writers_with_partitions_that_move_store_everything_once(share
         def write_failed(self, topic: str, kind: str) -> None: ...
         def dead_lettered(self, topic: str, records: int) -> None: ...
 
-    async def keep(refused: Sequence[DeadLetter]) -> None:
+        def dropped(self, records: int) -> None: ...
+
+    async def keep(refused: Sequence[Refused]) -> None:
         letters.extend(letter.payload for letter in refused)
 
     limits = WriterLimits(bytes_max=2000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)

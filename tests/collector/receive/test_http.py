@@ -13,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -32,6 +33,7 @@ from support.receiving import (
 from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way, snappy, told
 
 from collector.broker.contract import BrokerDown, BrokerFull
+from collector.pipeline import Input
 from collector.receive.http import Format, Route
 from collector.receive.responses import NATIVE
 
@@ -369,7 +371,11 @@ async def test_a_defect_is_500_and_logged_with_its_batch(capsys: pytest.CaptureF
     def broken(*_: object) -> Any:
         raise KeyError("line\nforged")
 
-    route = Route("/v1/broken", {JSON: Format(broken, 1, NATIVE, {b"": "identity"})}, otherwise=NATIVE)
+    route = Route(
+        "/v1/broken",
+        {JSON: Format(Input(broken, 1, "/v1/broken", PAYLOAD_FORM_NATIVE_JSON), NATIVE, {b"": "identity"})},
+        otherwise=NATIVE,
+    )
     async with http_receivers(routes=lambda _: {"/v1/broken": route}) as made, client(made) as http:
         answer = await http.post("/v1/broken", content=b"{}", headers={"content-type": JSON})
         assert answer.status_code == 500

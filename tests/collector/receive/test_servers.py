@@ -439,9 +439,10 @@ async def test_stopping_an_idle_server_is_quick(server: str) -> None:
 
 async def test_the_last_answer_says_that_it_closes() -> None:
     async with http_receivers() as made, connection(made.port) as raw:
-        made.producer.gate.clear()
         await raw.send(post("/api/v1/telemetry", JSON, json.dumps({}).encode()))
         assert (await raw.response()).status == 400
+        made.producer.gate.clear()
+        made.producer.waiting.clear()
         await raw.send(logs())
         await made.producer.waiting.wait()
         assert made.server is not None

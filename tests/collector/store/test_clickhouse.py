@@ -65,6 +65,18 @@ def test_retention(open_store: Open) -> None:
     assert "TTL" not in engine(open_store(), "otel_traces")
 
 
+def test_retention_of_dead_letters(open_store: Open) -> None:
+    """They have one of their own, and events stay longer than the entries that they are about; receipts go with telemetry."""
+    store = open_store(StoreOptions(retention_days=3))
+    assert "TTL toDateTime(KeptAt) + toIntervalDay(30)" in engine(store, "telemetry_dead_letters")
+    assert "TTL toDateTime(At) + toIntervalDay(37)" in engine(store, "telemetry_dead_letter_events")
+    assert "TTL toDateTime(ReceivedAt) + toIntervalDay(3)" in engine(store, "telemetry_batches")
+    store = open_store(StoreOptions(dead_letters_retention_days=None))
+    assert "TTL" not in engine(store, "telemetry_dead_letters")
+    assert "TTL" not in engine(store, "telemetry_dead_letter_events")
+    assert "toIntervalDay(1)" in engine(open_store(StoreOptions(dead_letters_retention_days=1)), "telemetry_dead_letters")
+
+
 def test_old_rows_go(open_store: Open) -> None:
     """Rows past their days are dropped, with their day's partition."""
     store = open_store(StoreOptions(retention_days=1))

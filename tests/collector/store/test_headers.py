@@ -6,7 +6,7 @@ import pytest
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches
 
-from collector.store.headers import item_counts
+from collector.store.headers import contents
 
 
 def test_counts() -> None:
@@ -19,11 +19,11 @@ def test_counts() -> None:
         batches.metrics(3, "t").SerializeToString(),
     ]
     first, second, third = (UUID(bytes=batches.batch_id(number)) for number in (1, 2, 3))
-    assert item_counts(b"".join(payloads)) == {(first, 0): 12, (first, 300): 2, (second, 0): 1, (third, 0): 39}
+    assert contents(b"".join(payloads)).items == {(first, 0): 12, (first, 300): 2, (second, 0): 1, (third, 0): 39}
 
 
 def test_nothing() -> None:
-    assert item_counts(b"") == {}
+    assert contents(b"") == ({}, set())
 
 
 def test_unknown_fields() -> None:
@@ -36,7 +36,7 @@ def test_unknown_fields() -> None:
         + bytes([len(record) & 127 | 128, len(record) >> 7])
         + record
     )
-    assert list(item_counts(payload).values()) == [5]
+    assert list(contents(payload).items.values()) == [5]
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
@@ -44,11 +44,11 @@ def test_truncated(cut: int) -> None:
     """Bytes that end too soon are said to be malformed, with numbers."""
     payload = batches.gauge(1, 1).SerializeToString()[:-cut]
     with pytest.raises(ValueError, match=f"{len(payload)} bytes"):
-        item_counts(payload)
+        contents(payload)
 
 
 def test_no_batch_id() -> None:
     batch = batches.gauge(1, 1)
     batch.records[0].batch_id = b"short"
     with pytest.raises(ValueError, match="5 bytes, not 16"):
-        item_counts(batch.SerializeToString())
+        contents(batch.SerializeToString())

@@ -1,39 +1,52 @@
-"""landing.proto says what telemetry.proto and OTLP's files say, number by number."""
+"""The landing formats say what our own .proto files and OTLP's say, number by number."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterRecord
+from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
 
-from collector.store.migrations import LANDING_FORMAT
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT
 
 # Fields that have no column: header fields that only lookups use, and what the normal form never has.
-_WITHOUT_COLUMN = {"item_count", "key_strindex", "string_value_strindex"}
-_WITHOUT_COLUMN |= {f"{kind}_value" for kind in ("bool", "int", "double", "array", "kvlist", "bytes")}
+_WITHOUT_COLUMN = {"TelemetryRecord.item_count", "KeyValue.key_strindex", "AnyValue.string_value_strindex"}
+_WITHOUT_COLUMN |= {f"AnyValue.{kind}_value" for kind in ("bool", "int", "double", "array", "kvlist", "bytes")}
+# The writer stores a replay's record as telemetry.
+_WITHOUT_COLUMN |= {"DeadLetterEvent.topic", "DeadLetterEvent.payload"}
 # What a type is called here, so that the parser passes all its bits: the bytes on the wire are the same.
 _SAME_WIRE = {"enum": "int32", "fixed64": "sfixed64"}
-_RENAMED = {"Record": "TelemetryRecord", "StringValue": "AnyValue", "Attribute": "KeyValue", "Scope": "InstrumentationScope"}
+_RENAMED = {
+    LANDING_FORMAT: {
+        "Record": "TelemetryRecord",
+        "StringValue": "AnyValue",
+        "Attribute": "KeyValue",
+        "Scope": "InstrumentationScope",
+    },
+    DEAD_LETTERS_FORMAT: {"Record": "DeadLetterRecord", "Letter": "DeadLetter", "Event": "DeadLetterEvent"},
+}
 
 
-def messages() -> dict[str, dict[int, tuple[str, str]]]:
-    """Fields of landing.proto by message and number: type (repeated or not) and name."""
+def messages(format_: Path) -> dict[str, dict[int, tuple[str, str]]]:
+    """Fields of a format by message and number: type (repeated or not) and name."""
+    renamed = _RENAMED[format_]
     found: dict[str, dict[int, tuple[str, str]]] = {}
     name = ""
-    for line in LANDING_FORMAT.read_text("utf-8").splitlines():
+    for line in format_.read_text("utf-8").splitlines():
         if opened := re.match(r"\s*message (\w+) \{", line):
             name = opened[1]
-            found[_RENAMED.get(name, name)] = {}
+            found[renamed.get(name, name)] = {}
         elif field := re.match(r"\s*((?:repeated |optional )?)(\w+) (\w+) = (\d+);", line):
             if field[2] == "Record":
                 continue  # the envelope's own field, after the record
-            found[_RENAMED.get(name, name)][int(field[4])] = (field[1] + _RENAMED.get(field[2], field[2]), field[3])
+            found[renamed.get(name, name)][int(field[4])] = (field[1] + renamed.get(field[2], field[2]), field[3])
     return found
 
 
-def official() -> dict[str, Descriptor]:
-    """Every message below TelemetryRecord, by name."""
+def official(top: Any) -> dict[str, Descriptor]:
+    """Every message below this one, by name."""
     found: dict[str, Descriptor] = {}
 
     def walk(descriptor: Any) -> None:
@@ -41,11 +54,15 @@ def official() -> dict[str, Descriptor]:
             return
         found[descriptor.name] = descriptor
         for field in descriptor.fields:
-            if field.message_type is not None and field.name not in _WITHOUT_COLUMN:
+            if field.message_type is not None and has_column(field):
                 walk(field.message_type)
 
-    walk(TelemetryRecord.DESCRIPTOR)
+    walk(top)
     return found
+
+
+def has_column(field: Any) -> bool:
+    return f"{field.containing_type.name}.{field.name}" not in _WITHOUT_COLUMN
 
 
 def described(field: FieldDescriptor) -> str:
@@ -54,13 +71,18 @@ def described(field: FieldDescriptor) -> str:
     return ("repeated " if field.is_repeated else "") + type_
 
 
-@pytest.mark.parametrize("name", sorted(official()))
-def test_message(name: str) -> None:
+@pytest.mark.parametrize(
+    ("format_", "descriptor"),
+    [
+        pytest.param(format_, descriptor, id=name)
+        for format_, top in ((LANDING_FORMAT, TelemetryRecord), (DEAD_LETTERS_FORMAT, DeadLetterRecord))
+        for name, descriptor in sorted(official(top.DESCRIPTOR).items())
+    ],
+)
+def test_message(format_: Path, descriptor: Descriptor) -> None:
     """Every field is there, under its number, its name and a type of the same bytes."""
-    expected = {
-        field.number: (described(field), field.name) for field in official()[name].fields if field.name not in _WITHOUT_COLUMN
-    }
-    mine = messages()[name]
+    expected = {field.number: (described(field), field.name) for field in descriptor.fields if has_column(field)}
+    mine = messages(format_)[descriptor.name]
     assert {number: field_name for number, (_, field_name) in mine.items()} == {
         number: field_name for number, (_, field_name) in expected.items()
     }
@@ -68,3 +90,15 @@ def test_message(name: str) -> None:
         theirs = expected[number][0]
         allowed = {theirs, f"optional {theirs}", _SAME_WIRE.get(theirs, theirs)}
         assert type_ in allowed, field_name
+
+
+@pytest.mark.parametrize(
+    ("format_", "batch"),
+    [(LANDING_FORMAT, TelemetryBatch), (DEAD_LETTERS_FORMAT, DeadLetterBatch)],
+    ids=["telemetry", "dead letters"],
+)
+def test_envelope(format_: Path, batch: Any) -> None:
+    """What holds the records has their batch's number."""
+    found = re.search(r"repeated Record row = (\d+);", format_.read_text("utf-8"))
+    assert found is not None
+    assert batch.DESCRIPTOR.fields_by_name["records"].number == int(found[1])

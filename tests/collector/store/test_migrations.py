@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from support import batches, letters
 
+from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError
 from collector.store.migrations import Migration, SchemaTooNew, migrate, migrations, on_cluster, schema_sql
@@ -99,6 +102,27 @@ def test_show() -> None:
     assert all(statement.splitlines()[0] in shown for migration in migrations() for statement in migration.statements())
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """A store as 0.1 left it, or one that stopped half way from there, with data in it: what it had is there after, and what is
+    new works beside it."""
+    before = batches.gauge(1, 3).SerializeToString()
+    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+        with monkeypatch.context() as earlier:
+            earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:version])
+            earlier.setattr("collector.store.clickhouse.ClickHouseStore._keep", lambda *_: None)  # of tables yet to be
+            assert len(store.apply_schema()) == version
+            store.insert(METRICS_TOPIC, before, "before")
+        assert len(store.apply_schema()) == len(migrations()) - version
+        after = batches.gauge(2, 4).SerializeToString() + letters.receipt(2, letters.any_receipt())
+        store.insert(METRICS_TOPIC, before, "before")
+        store.insert(METRICS_TOPIC, after, "after")
+        store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(letters.letter(2)), "letter")
+        assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"7\n"
+        assert store.holds(METRICS_TOPIC, after)
+        assert store.query("SELECT State FROM dead_letters", "TSV") == b"open\n"
+
+
 def test_is_a_store_error() -> None:
     assert issubclass(SchemaTooNew, StoreError)
 
@@ -131,10 +155,12 @@ def test_on_cluster(engine: ClickHouseStore, statement: str) -> None:
     assert "non_replicated" not in clustered
     back = clustered.replace(" ON CLUSTER main", "")
     if "MergeTree" in plain:
-        replica = "ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')"
+        kind = re.search(r"ENGINE = (\w*)MergeTree", plain)
+        assert kind is not None
+        replica = f"Replicated{kind[1]}MergeTree('/clickhouse/tables/{{shard}}/{{database}}/{{table}}', '{{replica}}')"
         window = "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800"
         assert back.count(replica) == back.count(window) == 1
-        back = back.replace(replica, "MergeTree").replace(window, "non_replicated_deduplication_window = 10000")
+        back = back.replace(replica, f"{kind[1]}MergeTree").replace(window, "non_replicated_deduplication_window = 10000")
     assert back == plain
 
 

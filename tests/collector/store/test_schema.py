@@ -53,6 +53,13 @@ KEYS = {
 }
 
 
+OURS = {
+    "telemetry_batches": ("TenantId, ReceivedAt, BatchId", "toDate(ReceivedAt)"),
+    "telemetry_dead_letters": ("TenantId, ReceivedAt, Id", "toDate(KeptAt)"),
+    "telemetry_dead_letter_events": ("TenantId, DeadLetterId, At, Id", "toDate(At)"),
+}
+
+
 def both(*maps: str) -> set[str]:
     return {f"{side}({name}) bloom_filter(0.01)" for name in maps for side in ("mapKeys", "mapValues")}
 
@@ -102,11 +109,21 @@ def test_columns(store: ClickHouseStore, table: str) -> None:
     assert f"TenantId {LC}" in found
 
 
-@pytest.mark.parametrize("table", KEYS)
+@pytest.mark.parametrize("table", KEYS | OURS)
 def test_keys(store: ClickHouseStore, table: str) -> None:
     """Sorted by tenant first, partitioned by day."""
     sql = f"SELECT concat(sorting_key, '|', partition_key) FROM system.tables WHERE name = '{table}'"
-    assert lines(store, sql) == ["|".join(KEYS[table])]
+    assert lines(store, sql) == ["|".join((KEYS | OURS)[table])]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("telemetry_batches", "BatchId"), ("telemetry_dead_letters", "Id"), ("telemetry_dead_letters", "BatchId")],
+)
+def test_ids_are_looked_up(store: ClickHouseStore, table: str, column: str) -> None:
+    """One is found without reading every granule."""
+    indexed = lines(store, f"SELECT concat(expr, ' ', type_full) FROM system.data_skipping_indices WHERE table = '{table}'")
+    assert f"{column} bloom_filter(0.01)" in indexed
 
 
 @pytest.mark.parametrize("table", INDEXES)
@@ -116,7 +133,7 @@ def test_indexes(store: ClickHouseStore, table: str) -> None:
     assert set(found) == {*INDEXES[table], "BatchId bloom_filter(0.01)"}
 
 
-@pytest.mark.parametrize("table", KEYS)
+@pytest.mark.parametrize("table", KEYS | OURS)
 def test_codecs(store: ClickHouseStore, table: str) -> None:
     """Times of 64 bits as differences, everything compressed."""
     found = lines(store, f"SELECT concat(name, '|', type, '|', compression_codec) FROM system.columns WHERE table = '{table}'")
@@ -124,7 +141,7 @@ def test_codecs(store: ClickHouseStore, table: str) -> None:
         assert codec == (DELTA if type_ == TIME else ZSTD), name
 
 
-@pytest.mark.parametrize("table", KEYS)
+@pytest.mark.parametrize("table", KEYS | OURS)
 def test_settings(store: ClickHouseStore, table: str) -> None:
     """Tokens are remembered, whole parts expire, inserts are synced."""
     (engine,) = lines(store, f"SELECT engine_full FROM system.tables WHERE name = '{table}'")

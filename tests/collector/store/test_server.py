@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from support import batches
@@ -18,6 +19,7 @@ from support.clickhouse_server import OPTIONS, PASSWORD, USER, Bridge, Server, b
 from collector.broker.contract import METRICS_TOPIC
 from collector.store.clickhouse import _INSERT_SETTINGS, ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrations
 from collector.store.server import landing_format
 
 pytestmark = pytest.mark.timeout(60)
@@ -167,7 +169,7 @@ def free_port() -> int:
 def test_database(there: Bridge, name: str) -> None:
     """The database is made if there is none, whatever its name; the second time nothing is."""
     data, count = payload()
-    for applied in (4, 0):
+    for applied in (len(migrations()), 0):
         with closing(there.store(database=name)) as store:
             assert len(store.apply_schema()) == applied
             store.insert(METRICS_TOPIC, data, "t")
@@ -201,7 +203,7 @@ def test_insert_settings(there: Bridge, store: ClickHouseStore) -> None:
         "input_format_allow_errors_num": "0",
         "deduplicate_blocks_in_dependent_materialized_views": "1",
         "format_schema_source": "string",
-        "format_schema": landing_format(),
+        "format_schema": landing_format(LANDING_FORMAT),
         "format_schema_message_name": "Record",
         "wait_end_of_query": "1",
         "database": there.database,
@@ -438,9 +440,14 @@ def test_ca_file(there: Bridge, tmp_path: Path, content: str | None) -> None:
     assert f"cannot read the certificates in {path}" in refused(there, ca_file=path)
 
 
-def test_landing_format_is_the_same_format() -> None:
-    """Without comments and spaces it still says what landing.proto says, and parses."""
-    text = landing_format()
+@pytest.mark.parametrize(
+    ("path", "first"),
+    [(LANDING_FORMAT, "string tenant_id=1;"), (DEAD_LETTERS_FORMAT, "Letter letter=1;")],
+    ids=["telemetry", "dead letters"],
+)
+def test_landing_format_is_the_same_format(path: Path, first: str) -> None:
+    """Without comments and spaces it still says what the file says, and parses."""
+    text = landing_format(path)
     assert "//" not in text
-    assert text.startswith('syntax="proto3";message Envelope{message Record{string tenant_id=1;')
-    assert len(text) < URI_BYTES_MAX / 2
+    assert text.startswith(f'syntax="proto3";message Envelope{{message Record{{{first}')
+    assert len(quote_plus(text)) < URI_BYTES_MAX * 2 / 3

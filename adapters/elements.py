@@ -1,0 +1,70 @@
+"""Where the elements of a JSON array stand in its text, for the few that have to be kept as they were sent.
+
+The law: the text is one JSON array, as a parser has said already; so strings and brackets alone say where an element ends. It
+is read once, from the front, and only as far as is asked.
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+_SPACE: Final = 0x20
+_QUOTE: Final = 0x22
+_COMMA: Final = 0x2C
+_OPENING_BRACKET: Final = 0x5B
+_BACKSLASH: Final = 0x5C
+_CLOSING_BRACKET: Final = 0x5D
+_OPENING_BRACE: Final = 0x7B
+_CLOSING_BRACE: Final = 0x7D
+
+
+class Elements:
+    """After `find`, the element is `start:end` of the text, without the space around it."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text: Final = text
+        self.start: i64 = 0
+        self.end: i64 = 0
+        # Of those found so far: start, end, start, end, …
+        self.bounds: Final[list[int]] = []
+        # The bracket or comma behind which the next one stands.
+        self.position: i64 = text.index(b"[")
+
+    def find(self, index: i64) -> None:
+        """The element at `index`, which the array has."""
+        bounds = self.bounds
+        while len(bounds) <= 2 * index:
+            self._read()
+        self.start = bounds[2 * index]
+        self.end = bounds[2 * index + 1]
+
+    def _read(self) -> None:
+        """The next element."""
+        text = self.text
+        start: i64 = self.position + 1
+        while text[start] <= _SPACE:
+            start += 1
+        depth: i64 = 0
+        p: i64 = start
+        while True:
+            byte: i64 = text[p]
+            if byte == _QUOTE:
+                p += 1
+                byte = text[p]
+                while byte != _QUOTE:
+                    p += 2 if byte == _BACKSLASH else 1
+                    byte = text[p]
+            elif byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+                depth += 1
+            elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+                if depth == 0:
+                    break
+                depth -= 1
+            elif byte == _COMMA and depth == 0:
+                break
+            p += 1
+        self.position = p
+        while text[p - 1] <= _SPACE:
+            p -= 1
+        self.bounds.append(start)
+        self.bounds.append(p)
