@@ -9,8 +9,9 @@ SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
 
+# Two files at a time, since most tests wait for processes; make test ARGS="-n0 -k NAME" for one at a time.
 test: install $(VENV)/dev.installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # Everything that CI checks beside the tests: lint, types, import rules, generated files.
 check: install $(VENV)/dev.installed

@@ -33,8 +33,9 @@ ATTRIBUTE_VALUE_TOO_LONG: Final = 24
 NAME_TOO_LONG: Final = 25
 NESTED_TOO_DEEP: Final = 26
 RECORD_TOO_LARGE: Final = 27
-STORE_REFUSED: Final = 28
-UNREADABLE_MESSAGE: Final = 29
+INVALID_SERIES: Final = 28
+STORE_REFUSED: Final = 29
+UNREADABLE_MESSAGE: Final = 30
 
 # Request reasons.
 INVALID_JSON: Final = 40
@@ -85,6 +86,7 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(INVALID_TIMESTAMP, "invalid_timestamp", "timestamp must be RFC 3339", "write it as 2026-04-10T12:00:00Z"),
     Reason(INVALID_ATTRIBUTES, "invalid_attributes", "attributes must be an object", "send key-value pairs"),
     Reason(INVALID_LABELS, "invalid_labels", "labels must have names and values, each name once", "mend the relabeling"),
+    Reason(INVALID_SERIES, "invalid_series", "the series is not what remote write 2.0 allows", "mend the sender"),
     Reason(INVALID_HISTOGRAM, "invalid_histogram", "the histogram's buckets do not add up", "mend the exporter"),
     Reason(
         TIMESTAMP_TOO_OLD,

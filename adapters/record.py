@@ -149,6 +149,10 @@ class Adapted:
         # How many of the rejections have a payload, and how many bytes those hold together.
         self.dead_letter_items: int = 0
         self.dead_letter_bytes: int = 0
+        # Remote write's answers count by kind what of a request was accepted; other protocols leave these alone.
+        self.samples: int = 0
+        self.histograms: int = 0
+        self.exemplars: int = 0
 
     def accepted_count(self) -> int:
         return sum(self.accepted)

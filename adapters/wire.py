@@ -133,6 +133,11 @@ def varint_size(n: i64) -> i64:
     return size
 
 
+def field_size(payload_bytes: i64) -> i64:
+    """Of a length-delimited field whose tag is one byte."""
+    return 1 + varint_size(payload_bytes) + payload_bytes
+
+
 def put_varint(writer: BytesWriter, n: i64) -> None:
     """A number that is not negative."""
     while n > 127:

@@ -1,29 +1,35 @@
 """What a request costs each HTTP server: the real application and pipeline, an adapter and a broker that do nothing.
 
-    python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [uvicorn hypercorn]
+    python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [--http2] [--tls] [uvicorn hypercorn]
 
 Prints requests per CPU-second of the server's process, and per second. The sender runs in a process of its own, on keep-alive
-connections, one request at a time on each. docs/adr/0003-uvicorn-by-default.md has what decided which is the default.
+connections, one request at a time on each. docs/adr/0003-uvicorn-by-default.md has what decided which is the default, and
+docs/adr/0010-http2-and-tls.md what HTTP/2 and TLS cost.
 """
 
 import argparse
 import asyncio
 import contextlib
 import os
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import trustme
 import uvloop
+from h2.connection import H2Connection
+from h2.events import ResponseReceived, StreamEnded
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part, Rules
 from collector.broker.contract import Message
-from collector.config import Http, Validation
+from collector.config import Http, Tls, Validation
 from collector.dead_letters import Caps, DeadLetters
 from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
@@ -32,7 +38,8 @@ from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
 from collector.receive.http import COMPRESSED, Format, HttpApplication, Route
 from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
-from collector.receive.servers import http_server
+from collector.receive.servers import HttpServer
+from collector.receive.tls import Certificates
 from collector.tenancy.access import Access
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -61,8 +68,8 @@ class Nowhere:
         pass
 
 
-async def serve(server_name: str) -> None:
-    """Serve on a free port, print it, and go on until standard input ends."""
+async def serve(server_name: str, authority: bytes) -> None:
+    """Serve on a free port, print it, and go on until standard input ends. `authority`: signs our certificate; none: no TLS."""
     settings = Http.model_validate({"server": server_name})
     metrics = Metrics()
     in_flight = InFlight(1 << 30, 1 << 30)
@@ -88,25 +95,64 @@ async def serve(server_name: str) -> None:
         access=Access(lambda _: None, Caller("bench", Scope.INGEST, UNLIMITED, "")),
         explain=partial(explain, retry_after_s=1, upgrade_url=""),
     )
-    server = http_server(app, "127.0.0.1", [0], settings, metrics)
+    certificates = None
+    if authority:
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "server.pem"
+            issued = trustme.CA.from_pem(*authority.split(b"\0")).issue_cert("localhost")
+            issued.private_key_and_cert_chain_pem.write_to_path(file)
+            certificates = Certificates(Tls(cert_file=file), metrics)
+    server = HttpServer(app, "127.0.0.1", [0], settings, metrics, certificates=certificates)
     await server.start()
     print(server.ports[0], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(1)
 
 
-async def load(port: int, connections: int, body_bytes: int, until: float) -> int:
+class Http2:
+    """One connection's side of HTTP/2, one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._h2 = H2Connection()
+        self._h2.initiate_connection()
+
+    async def ask(self, body: bytes) -> None:
+        stream_id = self._h2.get_next_available_stream_id()
+        head = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": PATH}
+        head |= {"user-agent": "bench", "accept-encoding": "gzip", "content-type": "application/x-protobuf"}
+        self._h2.send_headers(stream_id, list(head.items()))
+        for at in range(0, len(body), 16_384):
+            self._h2.send_data(stream_id, body[at : at + 16_384])
+        self._h2.end_stream(stream_id)
+        self._writer.write(self._h2.data_to_send())
+        while True:
+            for event in self._h2.receive_data(await self._reader.read(65_536)):
+                if isinstance(event, ResponseReceived) and dict(event.headers)[b":status"] != b"200":
+                    raise RuntimeError(str(event.headers))
+                if isinstance(event, StreamEnded):
+                    return
+
+
+async def load(port: int, connections: int, body_bytes: int, until: float, *, http2: bool, tls: ssl.SSLContext | None) -> int:
     """Send until the clock says `until`; how many were answered."""
     head = (
         f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nuser-agent: bench\r\naccept-encoding: gzip\r\n"
         f"content-type: application/x-protobuf\r\ncontent-length: {body_bytes}\r\n\r\n"
     )
-    request = head.encode() + bytes(body_bytes)
+    body = bytes(body_bytes)
+    request = head.encode() + body
 
     async def one() -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        host = "localhost" if tls is not None else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=host)
         answered = 0
-        while time.monotonic() < until:
+        second = Http2(reader, writer) if http2 else None
+        while second is not None and time.monotonic() < until:
+            await second.ask(body)
+            answered += 1
+        while second is None and time.monotonic() < until:
             writer.write(request)
             answer = await reader.readuntil(b"\r\n\r\n")
             if not answer.startswith(b"HTTP/1.1 200 "):
@@ -124,20 +170,31 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(server_name: str, seconds: float, connections: int, body_bytes: int) -> None:
-    child = subprocess.Popen(
-        [sys.executable, __file__, "--serve", server_name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def measure(server_name: str, seconds: float, connections: int, body_bytes: int, *, http2: bool, with_tls: bool) -> None:
     with contextlib.ExitStack() as stack:
+        authority, tls = "", None
+        if with_tls:
+            ca = trustme.CA()
+            authority = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "authority")
+            Path(authority).write_bytes(ca.cert_pem.bytes() + b"\0" + ca.private_key_pem.bytes())
+            tls = ssl.create_default_context()
+            ca.configure_trust(tls)
+            tls.set_alpn_protocols(["h2" if http2 else "http/1.1"])
+        child = subprocess.Popen(
+            [sys.executable, __file__, "--serve", server_name, "--authority", authority],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         stack.callback(child.wait)
         stack.callback(child.communicate)
         assert child.stdout is not None
         port = int(child.stdout.readline())
         run = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         with run:
-            run.run(load(port, connections, body_bytes, time.monotonic() + 1))
+            run.run(load(port, connections, body_bytes, time.monotonic() + 1, http2=http2, tls=tls))
             cpu_before, began = cpu_seconds(child.pid), time.monotonic()
-            answered = run.run(load(port, connections, body_bytes, began + seconds))
+            answered = run.run(load(port, connections, body_bytes, began + seconds, http2=http2, tls=tls))
             cpu, took = cpu_seconds(child.pid) - cpu_before, time.monotonic() - began
     print(f"{server_name:10} {answered / cpu:8,.0f} requests per CPU-second, {answered / took:8,.0f} per second")
 
@@ -148,14 +205,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--bytes", type=int, default=150)
+    parser.add_argument("--http2", action="store_true")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--authority", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(arguments.serve))
+            runner.run(serve(arguments.serve, Path(arguments.authority).read_bytes() if arguments.authority else b""))
         return
     for server_name in arguments.servers:
-        measure(server_name, arguments.seconds, arguments.connections, arguments.bytes)
+        measure(
+            server_name,
+            arguments.seconds,
+            arguments.connections,
+            arguments.bytes,
+            http2=arguments.http2,
+            with_tls=arguments.tls,
+        )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
 from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
-from collector.receive.servers import HttpServer, http_server
+from collector.receive.servers import HttpServer
+from collector.receive.tls import Certificates
 from collector.refused import RefusedRecords
 from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
@@ -189,6 +190,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         check_port(key, settings.host, port)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(_certificates(settings, metrics))
         storage = await stack.enter_async_context(open_storage(settings, metrics))
         admin_key = _first_key(settings)
         tenancy = await stack.enter_async_context(_tenancy(settings, processes=1, anonymous_by_default=True))
@@ -198,7 +200,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(_watching(standing))
         listening = await stack.enter_async_context(
-            _receiving(settings, storage.broker, metrics, tenancy, standing, stopping, began_s)
+            _receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=True, admin_key=admin_key))
@@ -209,12 +211,13 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
     stopping = Stopping(settings.shutdown.timeout_s)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(_certificates(settings, metrics))
         tenancy = await stack.enter_async_context(_tenancy(settings, processes=1))
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
         listening = await stack.enter_async_context(
-            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, began_s)
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=False))
@@ -233,12 +236,13 @@ async def _work(job: Job, connection: socket.socket) -> int:
     async with AsyncExitStack() as stack:
         linked = asyncio.create_task(link.run(), name="link")
         linked.add_done_callback(lambda _: stopping.ask())
+        certificates = await stack.enter_async_context(_certificates(settings, metrics))
         tenancy = await stack.enter_async_context(_tenancy(settings, processes=settings.gateway.workers))
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
         await stack.enter_async_context(
-            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, job.began_s, link)
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, job.began_s, link)
         )
         _freeze()
         link.ready()
@@ -251,6 +255,7 @@ async def _write(settings: Settings, say: Say) -> int:
     check_port("writer.port", settings.host, settings.writer.port)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        certificates = await stack.enter_async_context(_certificates(settings, metrics))
         storage = await stack.enter_async_context(open_storage(settings, metrics))
         writing = await stack.enter_async_context(_writing(settings, storage, metrics, stopping))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
@@ -258,7 +263,7 @@ async def _write(settings: Settings, say: Say) -> int:
         app = writer_pages(
             version=VERSION, health=standing.health, metrics=metrics, uptime_s=lambda: time.monotonic() - began_s
         )
-        server = http_server(app, settings.host, [settings.writer.port], settings.http, metrics)
+        server = HttpServer(app, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates)
         stack.push_async_callback(server.stop, 1.0)
         await _listen(settings, server)
         _freeze()
@@ -693,6 +698,7 @@ async def _receiving(
     tenancy: _Tenancy,
     standing: Standing,
     stopping: Stopping,
+    certificates: Certificates | None,
     began_s: float,
     link: Link | None = None,
 ) -> AsyncIterator[_Listening]:
@@ -737,12 +743,13 @@ async def _receiving(
         access=tenancy.access,
         explain=refuse,
     )
-    http = http_server(
+    http = HttpServer(
         application,
         settings.host,
         (settings.http.port, settings.http.otlp_port),
         settings.http,
         metrics,
+        certificates=certificates,
         reuse_port=link is not None,
     )
     grpc = GrpcServer(
@@ -754,6 +761,7 @@ async def _receiving(
         services=GRPC_SERVICES,
         access=tenancy.access,
         explain=refuse,
+        certificates=certificates,
         reuse_port=link is not None,
     )
     try:
@@ -763,6 +771,21 @@ async def _receiving(
     finally:
         grace_s = stopping.left_s(RECEIVERS_SHARE)
         await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+
+
+@asynccontextmanager
+async def _certificates(settings: Settings, metrics: Metrics) -> AsyncIterator[Certificates | None]:
+    """Those in force, kept up to date; None: no TLS. Raises CannotRun."""
+    if settings.tls.cert_file is None:
+        yield None
+        return
+    certificates = Certificates(settings.tls, metrics)
+    task = asyncio.create_task(certificates.run(), name="certificates")
+    try:
+        yield certificates
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _listen(settings: Settings, *servers: HttpServer | GrpcServer) -> None:

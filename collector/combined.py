@@ -12,7 +12,9 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 
 _COUNTING: Final = frozenset({"counter", "histogram", "summary"})
 # What of several is not their sum: sizes and states that all share.
-_SMALLEST: Final = frozenset({"process_start_time_seconds", "process_max_fds", "infrasage_up"})
+_SMALLEST: Final = frozenset(
+    {"process_start_time_seconds", "process_max_fds", "infrasage_up", "infrasage_tls_certificate_expires_seconds"}
+)
 _LARGEST: Final = frozenset({"python_info", "infrasage_dlq_depth"})
 
 

@@ -208,7 +208,7 @@ class Http(_Section):
     otlp_port: Port = Field(default=4318, description="Port of OTLP over HTTP. 0: any free port.")
     server: Literal["uvicorn", "hypercorn"] = Field(
         default="uvicorn",
-        description="Which HTTP server answers. uvicorn: HTTP/1.1, the faster one; hypercorn: HTTP/1.1 and HTTP/2.",
+        description="Which server's HTTP/1.1 answers. uvicorn: the faster one. HTTP/2 is the same beside both.",
     )
     body_bytes_max: Bytes = _limit(64 * MIB, 1, 1 * GIB, "Largest request body as sent, in bytes. Larger: 413.")
     decompressed_bytes_max: Bytes = _limit(
@@ -217,10 +217,20 @@ class Http(_Section):
     body_timeout_s: Number = _limit(
         30, 0.1, 3600, "Seconds within which a request's head, and then its whole body, must have arrived. Later: 408."
     )
+    handshake_timeout_s: Number = _limit(10, 0.1, 600, "Seconds within which TLS must have begun, where [tls] has it.")
     keep_alive_s: Number = _limit(75, 1, 3600, "Seconds for which an idle connection stays open.")
     connections_max: Whole = _limit(4096, 1, 1_000_000, "Most connections at once, on both HTTP ports together. More: 503.")
     header_bytes_max: Bytes = _limit(
         64 * KIB, 1 * KIB, 1 * MIB, "Largest head of a request (request line and headers), in bytes."
+    )
+    concurrent_streams_max: Whole = _limit(
+        128, 1, 100_000, "Most requests at once on one HTTP/2 connection. More are refused, to be sent again."
+    )
+    control_frames_max: Whole = _limit(
+        1000,
+        100,
+        1_000_000,
+        "HTTP/2 frames without use (pings, settings, empty ones; a reset counts 20) before a connection is closed.",
     )
     batch_items_max: Whole = _limit(10_000, 1, 1_000_000, "Most records in one native batch. More: 400 batch_too_large.")
     backlog: Whole = _limit(2048, 1, 65535, "Connections that may wait to be accepted, on each HTTP port.")
@@ -233,6 +243,10 @@ class Grpc(_Section):
     message_bytes_max: Bytes = _limit(
         64 * MIB, 1, 1 * GIB, "Largest request, decompressed, in bytes. Larger: RESOURCE_EXHAUSTED."
     )
+    connections_max: Whole = _limit(4096, 1, 1_000_000, "Most connections at once. More are closed.")
+    handshake_timeout_s: Number = _limit(
+        10, 0.1, 600, "Seconds within which a connection must have begun: TLS, where [tls] has it, and HTTP/2."
+    )
     concurrent_streams_max: Whole = _limit(1024, 1, 1_000_000, "Most requests at once on one connection; more wait.")
     concurrent_requests_max: Whole = _limit(4096, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
     header_bytes_max: Bytes = _limit(16 * KIB, 1 * KIB, 1 * MIB, "Largest metadata of a request, in bytes.")
@@ -243,6 +257,22 @@ class Grpc(_Section):
     ping_interval_min_s: Number = _limit(
         5, 0, 3600, "Seconds that must lie between two pings of a client; faster ones are cut off."
     )
+
+
+class Tls(_Section):
+    """TLS on every port: the API's, OTLP's over HTTP and gRPC, the writer's own. Files that change need no restart."""
+
+    cert_file: OptionalLocation = Field(
+        default=None, description="The certificate (PEM), those that it rests on after it. none: no TLS on any port."
+    )
+    key_file: OptionalLocation = Field(
+        default=None, description="The key (PEM) of cert_file, not encrypted. none: it is in cert_file."
+    )
+    client_ca_file: OptionalLocation = Field(
+        default=None,
+        description="Certificates (PEM) that clients' are checked against; every client needs one then. none: none needs one.",
+    )
+    reload_interval_s: Number = _limit(10, 0.1, 3600, "Seconds from one look at the files to the next.")
 
 
 class Validation(_Section):
@@ -517,6 +547,7 @@ class Settings(_Section):
     )
     http: Http = Field(default_factory=Http)
     grpc: Grpc = Field(default_factory=Grpc)
+    tls: Tls = Field(default_factory=Tls)
     validation: Validation = Field(default_factory=Validation)
     broker: Broker = Field(default_factory=Broker)
     local_log: LocalLog = Field(default_factory=LocalLog)
@@ -569,6 +600,10 @@ class Settings(_Section):
                     f"broker.in_flight_bytes_max times tenants.in_flight_share_max is {size_text(in_flight)}, less than {name},"
                     f" {size_text(size)}: a request of the largest size would never be admitted"
                 )
+        if self.tls.cert_file is None:
+            for name in ("key_file", "client_ca_file"):
+                if getattr(self.tls, name) is not None:
+                    raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
         self._agree_on_kafka()
         self._agree_on_plans()
         if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):

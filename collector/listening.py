@@ -93,15 +93,17 @@ def announcement(
     listening = url_host(settings.host)
     # Where it listens on every address, this machine's own is one of them.
     own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
+    scheme = _scheme(settings)
+    identity = " --cert FILE --key FILE" if settings.tls.client_ca_file is not None else ""
     lines = [
         f"InfraSage collector {VERSION} is ready.",
-        f"  HTTP API        http://{listening}:{http_port}",
-        f"  OTLP over HTTP  http://{listening}:{otlp_port}",
-        f"  OTLP over gRPC  {listening}:{grpc_port}",
+        f"  HTTP API        {scheme}://{listening}:{http_port}",
+        f"  OTLP over HTTP  {scheme}://{listening}:{otlp_port}",
+        f"  OTLP over gRPC  {scheme + '://' if scheme == 'https' else ''}{listening}:{grpc_port}",
         *_places(settings, stores=stores),
         *([f"  admin key       {admin_key}   (shown this once; `keys create` makes others)"] if admin_key else []),
         f"Try it, then ask for it with: {_ask_for_it(settings)}" if stores else "Try it:",
-        f"  curl http://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{RECORD}'",
+        f"  curl{identity} {scheme}://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{RECORD}'",
     ]
     return "\n".join(lines)
 
@@ -110,11 +112,15 @@ def writer_announcement(settings: Settings, port: int) -> str:
     """What writer prints."""
     lines = [
         f"InfraSage writer {VERSION} is ready.",
-        f"  health          http://{url_host(settings.host)}:{port}/healthz",
-        f"  metrics         http://{url_host(settings.host)}:{port}/metrics",
+        f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}/healthz",
+        f"  metrics         {_scheme(settings)}://{url_host(settings.host)}:{port}/metrics",
         *_places(settings, stores=True),
     ]
     return "\n".join(lines)
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.tls.cert_file is not None else "http"
 
 
 def _places(settings: Settings, *, stores: bool) -> list[str]:

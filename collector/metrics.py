@@ -137,6 +137,12 @@ class Metrics:
         self._http_seconds: Final = self._seconds("http_request_duration_seconds", "From head to answer.", "endpoint")
         self._http_bytes: Final = self._counter("http_request_body_bytes", "Bytes of bodies, as sent.", "endpoint")
         self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.")
+        self._handshakes_failed: Final = self._counter(
+            "tls_handshakes_failed", "TLS handshakes of HTTP that failed: no TLS, no protocol or certificate that is taken."
+        )
+        self._certificate_expires: Final = self._gauge(
+            "tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970. 0: no TLS."
+        )
         self._grpc_requests: Final = self._counter("grpc_requests", "gRPC requests answered.", "method", "code")
         self._grpc_seconds: Final = self._seconds("grpc_request_duration_seconds", "From request to answer.", "method")
         self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
@@ -273,6 +279,13 @@ class Metrics:
     def watch_connections(self, read: Callable[[], int]) -> None:
         """`read` tells, at each scrape, how many HTTP connections are open."""
         self._connections.set_function(read)
+
+    def handshake_failed(self) -> None:
+        self._handshakes_failed.inc()
+
+    def watch_certificate(self, read: Callable[[], float]) -> None:
+        """`read` tells, at each scrape, when the certificate in use expires, in seconds since 1970."""
+        self._certificate_expires.set_function(read)
 
     def watch_in_flight(self, read: Callable[[], int]) -> None:
         """`read` tells, at each scrape, the bytes in flight."""

@@ -17,7 +17,12 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["infrasage/v1/telemetry.proto", "infrasage/v1/dead_letter.proto", "infrasage/prometheus/v1/write.proto"]
+SOURCES = [
+    "infrasage/v1/telemetry.proto",
+    "infrasage/v1/dead_letter.proto",
+    "infrasage/prometheus/v1/write.proto",
+    "infrasage/prometheus/v2/write.proto",
+]
 
 
 def generate(out: Path) -> None:

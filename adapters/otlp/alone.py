@@ -9,16 +9,11 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.wire import Cursor, put_varint, varint_size
+from adapters.wire import Cursor, field_size, put_varint
 
 _BODY: Final = 0x0A  # a request's entry for a resource; an entry's resource or scope
 _MEMBER: Final = 0x12  # a resource entry's scope entries; a scope entry's metrics, log records or spans
 _SCHEMA_URL: Final = 0x1A
-
-
-def field_size(payload_bytes: i64) -> i64:
-    """Of a length-delimited field whose tag is one byte."""
-    return 1 + varint_size(payload_bytes) + payload_bytes
 
 
 class Alone:

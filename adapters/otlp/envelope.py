@@ -8,15 +8,12 @@ with their schema URLs; and of its metric what that has beside its points. All o
 the body was odd; as protobuf, where it was JSON).
 """
 
-from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError
-from google.protobuf.message import Message as ProtobufMessage
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.errors import INVALID_PROTOBUF, RECORD_TOO_LARGE, Malformed
+from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.alone import Alone
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
 from adapters.otlp.messages import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
@@ -217,42 +214,3 @@ def _service_of(resource: bytes) -> bytes:
                 cursor.field(position)  # its string
                 return resource[cursor.start : cursor.position] or UNKNOWN_SERVICE
     return UNKNOWN_SERVICE
-
-
-# Protobuf's own parser takes up to fifty times a body's size in memory; and no client that we know writes oddly.
-ODD_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
-
-
-def adapt_with(make: Callable[[bytes], Envelope], body: bytes, message_class: type[ProtobufMessage]) -> Adapted:
-    """What the envelope that `make` gives for a body makes of it; of its plain form, where it is odd. Raises Malformed."""
-    try:
-        return make(body).run()
-    except NotPlain as odd:
-        body = _plain(body, message_class, odd.position)
-    try:
-        return make(body).run()
-    except NotPlain as odd:
-        raise _cannot_decode(message_class.DESCRIPTOR.name, body, odd.position) from None
-
-
-def _plain(body: bytes, message_class: type[ProtobufMessage], position: int) -> bytes:
-    """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled."""
-    name = message_class.DESCRIPTOR.name
-    if len(body) > ODD_BODY_BYTES_MAX:
-        raise Malformed(
-            INVALID_PROTOBUF,
-            f"cannot decode {name}: {len(body)} bytes, not plainly written at {position};"
-            f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
-        )
-    message = message_class()
-    try:
-        message.ParseFromString(body)
-    except DecodeError:
-        raise _cannot_decode(name, body, position) from None
-    message.DiscardUnknownFields()
-    return message.SerializeToString()
-
-
-def _cannot_decode(name: str, body: bytes, position: int) -> Malformed:
-    where = f"truncated at {position}" if position >= len(body) else f"not valid at {position}"
-    return Malformed(INVALID_PROTOBUF, f"cannot decode {name}: {len(body)} bytes, {where}")

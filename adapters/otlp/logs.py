@@ -7,8 +7,9 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope, adapt_with
+from adapters.otlp.envelope import Envelope
 from adapters.otlp.messages import LOG_RECORD
+from adapters.plain import adapt_plainly
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header, Rules
 
 
@@ -30,6 +31,8 @@ class LogsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportLogsServiceRequest. Raises Malformed."""
-    return adapt_with(
-        lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG), body, ExportLogsServiceRequest
+    return adapt_plainly(
+        lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG).run(),
+        body,
+        ExportLogsServiceRequest,
     )

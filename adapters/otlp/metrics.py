@@ -10,12 +10,12 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
-from adapters.otlp.alone import field_size
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope, adapt_with
+from adapters.otlp.envelope import Envelope
 from adapters.otlp.messages import METRIC, Message
+from adapters.plain import adapt_plainly
 from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
-from adapters.wire import NotPlain, put_bytes, put_varint
+from adapters.wire import NotPlain, field_size, put_bytes, put_varint
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1
@@ -242,4 +242,6 @@ class MetricsEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
-    return adapt_with(lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max), body, ExportMetricsServiceRequest)
+    return adapt_plainly(
+        lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(), body, ExportMetricsServiceRequest
+    )

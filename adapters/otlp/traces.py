@@ -8,8 +8,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
 from adapters.otlp.attributes import REWRITE
-from adapters.otlp.envelope import Envelope, adapt_with
+from adapters.otlp.envelope import Envelope
 from adapters.otlp.messages import SPAN
+from adapters.plain import adapt_plainly
 from adapters.record import TRACES, TYPE_TRACE, Adapted, Header, Rules
 
 
@@ -41,8 +42,8 @@ class TracesEnvelope(Envelope):
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportTraceServiceRequest. Raises Malformed."""
-    return adapt_with(
-        lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE),
+    return adapt_plainly(
+        lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run(),
         body,
         ExportTraceServiceRequest,
     )

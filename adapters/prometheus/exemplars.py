@@ -27,20 +27,19 @@ class Exemplar:
     def __init__(self, start: i64, end: i64) -> None:
         self.start: i64 = start
         self.end: i64 = end
-        # Why it can't be taken; 0 where it can.
+        # Why it can't be taken, and in words, where the rules have none; 0 where it can.
         self.reason: i64 = 0
+        self.message: str = ""
         self.time_ms: i64 = 0
         self.payload: bytes = b""
 
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
-    """The Exemplar at start:end. Moves the cursor. Raises NotPlain."""
-    exemplar = Exemplar(start, end)
+    """1.0's Exemplar at start:end. Moves the cursor. Raises NotPlain."""
     label = Label()
     attributes: dict[bytes, bytes] = {}
-    trace_id = b""
-    span_id = b""
     value_bits: i64 = 0
+    time_ms: i64 = 0
     position: i64 = start
     while position < end:
         cursor.position = position
@@ -48,16 +47,30 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         position = cursor.position
         if tag == 0x0A:
             label.read(cursor, cursor.start, position)
-            name = label.name
-            attributes.pop(name, None)  # the last one wins, in its own place
-            attributes[name] = label.value
+            set_label(attributes, label.name, label.value)
         elif tag == 0x11:
             value_bits = read_i64_le(cursor.buffer, cursor.start)
         elif tag == 0x18:
-            exemplar.time_ms = cursor.value
+            time_ms = cursor.value
         elif tag >> 3 <= 3:
             raise NotPlain(cursor.start)
+    return make_exemplar(start, end, attributes, value_bits, time_ms, rules)
 
+
+def set_label(attributes: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    """Of a repeated name the last one wins, in its own place."""
+    attributes.pop(name, None)
+    attributes[name] = value
+
+
+def make_exemplar(
+    start: i64, end: i64, attributes: dict[bytes, bytes], value_bits: i64, time_ms: i64, rules: Rules
+) -> Exemplar:
+    """The one at start:end, of these labels, which are changed."""
+    exemplar = Exemplar(start, end)
+    exemplar.time_ms = time_ms
+    trace_id = b""
+    span_id = b""
     sent = attributes.get(b"trace_id")
     if sent is not None:
         trace_id = hex_id(sent.decode(), 16)
@@ -70,9 +83,9 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
             del attributes[b"span_id"]
 
     writer = BytesWriter()
-    if 0 < exemplar.time_ms <= MILLISECONDS_MAX:
+    if 0 < time_ms <= MILLISECONDS_MAX:
         writer.append(0x11)
-        write_i64_le(writer, exemplar.time_ms * NANOSECONDS_A_MILLISECOND)
+        write_i64_le(writer, time_ms * NANOSECONDS_A_MILLISECOND)
     writer.append(0x19)
     write_i64_le(writer, value_bits)
     if span_id:
@@ -88,12 +101,12 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
     return exemplar
 
 
-def share_out(exemplars: list[Exemplar], times: list[int]) -> list[list[Exemplar]]:
-    """For each item, of which `times` has the milliseconds, its exemplars. There is at least one item."""
-    shares: list[list[Exemplar]] = [[] for _ in times]
-    firsts: dict[int, int] = {}
-    for n, time in enumerate(times):
-        firsts.setdefault(time, n)
+def share_out(exemplars: list[Exemplar], firsts: dict[int, int]) -> dict[int, list[Exemplar]]:
+    """The exemplars of each item that has some, by its number.
+
+    `firsts`: by each time of items, in milliseconds, the number of the first that has it. There is at least one.
+    """
+    shares: dict[int, list[Exemplar]] = {}
     moments = sorted(firsts)
     for exemplar in exemplars:
         wanted: int = exemplar.time_ms
@@ -105,5 +118,5 @@ def share_out(exemplars: list[Exemplar], times: list[int]) -> list[list[Exemplar
             nearest = firsts[earlier]
         elif abs(earlier - wanted) == abs(later - wanted):
             nearest = min(nearest, firsts[earlier])
-        shares[nearest].append(exemplar)
+        shares.setdefault(nearest, []).append(exemplar)
     return shares

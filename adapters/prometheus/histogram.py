@@ -3,9 +3,10 @@
 
 The law: a histogram is kept whole or refused, as `NativeHistogram.prepare` says. Sparse buckets become dense ones, the gaps
 between them zeros, of which a histogram and a request may ask only so many. A bucket's index is OTLP's: Prometheus's less one.
-A gauge histogram has no temporality (it is left unspecified), any other is cumulative. OTLP's counts are integers: those of a
-float histogram are rounded where they are not, and then attribute infrasage.float_histogram has them exactly, as JSON by OTLP's
-bucket index. A stale marker is a point flagged as having no recorded value.
+A gauge histogram has no temporality (it is left unspecified), any other is cumulative. Whether the sender says that it was
+reset, or was not, stands in the metric's metadata, prometheus.reset_hint: an attribute would make another series of it. OTLP's
+counts are integers: those of a float histogram are rounded where they are not, and then attribute infrasage.float_histogram
+has them exactly, as JSON by OTLP's bucket index. A stale marker is a point flagged as having no recorded value.
 
 Source: prometheus/model/histogram (Validate), prometheus.io/docs/specs/native_histograms.
 """
@@ -16,6 +17,7 @@ from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.errors import INVALID_HISTOGRAM
+from adapters.prometheus.metadata import METADATA_TAG
 from adapters.record import put_attribute
 from adapters.wire import Cursor, NotPlain, put_bytes, put_signed_varint, put_varint
 
@@ -31,9 +33,11 @@ FLOAT_COUNT_TOLERANCE: Final = 1e-6
 
 STALE_BITS: Final = 0x7FF0000000000002
 FLAG_NO_RECORDED_VALUE: Final = 1
-TEMPORALITY_UNSPECIFIED: Final = 0
-TEMPORALITY_CUMULATIVE: Final = 2
+# Field 2 of Sum, Histogram and ExponentialHistogram: cumulative.
+CUMULATIVE: Final = b"\x10\x02"
 
+_RESET_HINT_YES: Final = 1
+_RESET_HINT_NO: Final = 2
 _RESET_HINT_GAUGE: Final = 3
 _LOW_32_BITS: Final = 0xFFFFFFFF
 _INT64_MAX: Final = 0x7FFFFFFFFFFFFFFF
@@ -41,6 +45,16 @@ _INT32_MIN: Final = -0x80000000
 # Doubles below are integers that int64 holds.
 _COUNT_END: Final = 9.2e18
 _NO_GAP: Final = bytes(BUCKETS_MAX)
+
+
+def _hint(word: bytes) -> bytes:
+    writer = BytesWriter()
+    put_attribute(writer, METADATA_TAG, b"prometheus.reset_hint", word)
+    return writer.getvalue()
+
+
+_WAS_RESET: Final = _hint(b"yes")
+_WAS_NOT_RESET: Final = _hint(b"no")
 
 
 def unzigzag(n: i64) -> i64:
@@ -76,7 +90,9 @@ class Buckets:
 class NativeHistogram:
     """Reads a histogram, says whether it can be taken, and encodes it. One serves all of a request's, one after another."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, *, has_start: bool) -> None:
+        """`has_start`: 2.0's, which has a start timestamp."""
+        self.field_max: i64 = 17 if has_start else 16
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.positive: Final = Buckets()
@@ -90,8 +106,9 @@ class NativeHistogram:
         self.sum_bits: i64 = 0
         self.schema: i64 = 0
         self.zero_threshold_bits: i64 = 0
-        self.is_gauge: bool = False
+        self.reset_hint: i64 = 0
         self.time_ms: i64 = 0
+        self.start_ms: i64 = 0
         self.bounds_start: i64 = 0
         self.bounds_end: i64 = 0
         # After `prepare`: what is wrong, or OTLP's counts.
@@ -110,9 +127,9 @@ class NativeHistogram:
         negative = self.negative
         positive.clear()
         negative.clear()
-        self.is_float = self.is_gauge = False
+        self.is_float = False
         self.count_bits = self.zero_count_bits = self.sum_bits = self.zero_threshold_bits = 0
-        self.schema = self.time_ms = self.bounds_start = self.bounds_end = 0
+        self.schema = self.reset_hint = self.time_ms = self.start_ms = self.bounds_start = self.bounds_end = 0
         zero_count_is_float = False
         position: i64 = start
         while position < end:
@@ -145,7 +162,7 @@ class NativeHistogram:
             elif tag == 0x6A:
                 self._read_counts(positive, first, position)
             elif tag == 0x70:
-                self.is_gauge = cursor.value & _LOW_32_BITS == _RESET_HINT_GAUGE
+                self.reset_hint = cursor.value & _LOW_32_BITS
             elif tag == 0x78:
                 self.time_ms = cursor.value
             elif tag == 0x82:
@@ -153,7 +170,9 @@ class NativeHistogram:
                     raise NotPlain(first)
                 self.bounds_start = first
                 self.bounds_end = position
-            elif tag >> 3 <= 16:
+            elif tag == 0x88 and self.field_max == 17:
+                self.start_ms = cursor.value
+            elif tag >> 3 <= self.field_max:
                 raise NotPlain(first)
         self.has_other_zero_count = zero_count_is_float != self.is_float and self.zero_count_bits != 0
 
@@ -359,15 +378,24 @@ class NativeHistogram:
         """Which field of Metric the point is for: histogram or exponential_histogram."""
         return 0x4A if self.schema == SCHEMA_CUSTOM else 0x52
 
-    def temporality(self) -> i64:
-        return TEMPORALITY_UNSPECIFIED if self.is_gauge else TEMPORALITY_CUMULATIVE
+    def tail(self) -> bytes:
+        """What stands behind the points in that field: the temporality, unless it has none."""
+        return b"" if self.reset_hint == _RESET_HINT_GAUGE else CUMULATIVE
 
-    def point(self, time_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
+    def hint(self) -> bytes:
+        """Field 12 of Metric: whether it was reset, where the sender says so."""
+        if self.reset_hint == _RESET_HINT_YES:
+            return _WAS_RESET
+        return _WAS_NOT_RESET if self.reset_hint == _RESET_HINT_NO else b""
+
+    def point(self, time_unix_nano: i64, start_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
         """A HistogramDataPoint or ExponentialHistogramDataPoint of what `prepare` has passed. `attributes`: the series'."""
         if self.schema == SCHEMA_CUSTOM:
-            return self._custom_point(time_unix_nano, attributes, exemplars)
+            return self._custom_point(time_unix_nano, start_unix_nano, attributes, exemplars)
         writer = BytesWriter()
         self._put_attributes(writer, 0x0A, attributes)
+        if start_unix_nano:
+            _put_fixed64(writer, 0x11, start_unix_nano)
         _put_fixed64(writer, 0x19, time_unix_nano)
         if self.count:
             _put_fixed64(writer, 0x21, self.count)
@@ -386,8 +414,10 @@ class NativeHistogram:
             _put_fixed64(writer, 0x71, self.zero_threshold_bits)
         return writer.getvalue()
 
-    def _custom_point(self, time_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
+    def _custom_point(self, time_unix_nano: i64, start_unix_nano: i64, attributes: bytes, exemplars: list[bytes]) -> bytes:
         writer = BytesWriter()
+        if start_unix_nano:
+            _put_fixed64(writer, 0x11, start_unix_nano)
         _put_fixed64(writer, 0x19, time_unix_nano)
         if self.count:
             _put_fixed64(writer, 0x21, self.count)

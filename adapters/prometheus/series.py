@@ -19,8 +19,11 @@ from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
 CACHE_ENTRIES_MAX: Final = 131_072
 CACHE_BYTES_MAX: Final = 64 << 20
 
-# What an entry takes beside its labels, twice: the objects, and its share of the dictionary.
+# What an entry takes beside its key and its labels: the objects, and its share of the dictionary.
 _ENTRY_BYTES: Final = 400
+
+# OpenMetrics: bucket, count and sum of a histogram or summary are counters.
+_PARTS: Final = (b"_bucket", b"_count", b"_sum")
 
 _NAME: Final = 0x0A
 _VALUE: Final = 0x12
@@ -69,6 +72,10 @@ class Series:
         # Of the longest label name and value, whatever they have become.
         self.key_bytes_max: i64 = 0
         self.value_bytes_max: i64 = 0
+        # Whether it is named as the counters of a classic histogram or summary are.
+        self.is_part: bool = False
+        # Of the labels that it was read from.
+        self.labels_bytes: i64 = 0
 
     def check(self, rules: Rules) -> i64:
         """0, or why none of its samples can be taken."""
@@ -124,8 +131,18 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     if series.reason == 0 and not series.name:
         series.reason = MISSING_METRIC_NAME
         series.message = "label __name__ is missing or empty"
+    series.is_part = series.name.endswith(_PARTS)
+    series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
     series.resource = _resource(job, instance)
+    return series
+
+
+def refused_series(reason: i64, message: str) -> Series:
+    """One of which nothing is known but why it can't be taken."""
+    series = Series()
+    series.reason = reason
+    series.message = message
     return series
 
 
@@ -149,7 +166,7 @@ def _resource(job: bytes, instance: bytes) -> bytes:
 
 
 class SeriesCache:
-    """Series by the raw bytes of their labels."""
+    """Series by bytes that stand for their labels: in 1.0 the labels themselves, as they lie on the wire."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2
@@ -167,7 +184,7 @@ class SeriesCache:
         return series
 
     def put(self, labels: bytes, series: Series) -> None:
-        size: i64 = _ENTRY_BYTES + 2 * len(labels)
+        size: i64 = _ENTRY_BYTES + len(labels) + series.labels_bytes
         if len(self.young) >= self.entries_max or self.young_bytes + size > self.bytes_max:
             self.old = self.young
             self.young = {}

@@ -1,14 +1,18 @@
 """OTLP over gRPC: the three services, health checking and reflection.
 
 The law: requests are bytes all the way to the adapter, and errors are trailers-only: Java's sender drops a batch if initial
-metadata came before its error. Bodies in other encodings than gzip never get here: grpcio answers them itself, with INTERNAL.
+metadata came before its error. Bodies in other encodings than gzip and deflate never get here: gRPC core answers INTERNAL.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Final, NamedTuple
+
+# gRPC core would write a line past our log for every failed handshake and every odd header: strangers could fill the disk.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -22,6 +26,7 @@ from collector.metrics import Metrics
 from collector.pipeline import Input, Outcome, Pipeline
 from collector.produce import InFlight, InFlightShare, Overloaded
 from collector.receive.responses import Explain, OtlpProtobufDialect, ShuttingDown, log_if_defect, rpc_status
+from collector.receive.tls import Certificates, Pem
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.callers import Caller
 
@@ -54,10 +59,11 @@ class GrpcServer:
         services: Sequence[Service],
         access: Access,
         explain: Explain,
+        certificates: Certificates | None = None,
         reuse_port: bool = False,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`reuse_port`: other processes may listen there too, and share the connections."""
+        """`certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share the connections."""
         self._pipeline: Final = pipeline
         self._in_flight: Final = in_flight
         self._metrics: Final = metrics
@@ -66,6 +72,7 @@ class GrpcServer:
         self._services: Final = services
         self._access: Final = access
         self._explain: Final = explain
+        self._certificates: Final = certificates
         self._reuse_port: Final = reuse_port
         self._clock: Final = clock
         self._ingests: Final[set[asyncio.Task[Outcome]]] = set()
@@ -86,7 +93,11 @@ class GrpcServer:
         )
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self.port = server.add_insecure_port(f"{host}:{self._settings.port}")
+            address = f"{host}:{self._settings.port}"
+            if self._certificates is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, _credentials(self._certificates))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {host}:{self._settings.port} for gRPC: {error}") from error
         self._server = server
@@ -172,11 +183,36 @@ def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Those in force at each handshake: gRPC asks then whether there are new ones."""
+    told = certificates.pem
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal told
+        pem = certificates.pem
+        if pem is told:
+            return None
+        told = pem
+        return _configuration(pem)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(told),
+        fetch,  # type: ignore[arg-type]  # None: nothing new, as gRPC's documentation has it
+        require_client_authentication=told.client_ca is not None,
+    )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], root_certificates=pem.client_ca)
+
+
 def _options(settings: Grpc, reuse_port: bool) -> list[tuple[str, int]]:
     """gRPC core's channel arguments."""
     return [
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_concurrent_streams", settings.concurrent_streams_max),
+        ("grpc.max_allowed_incoming_connections", settings.connections_max),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
         ("grpc.max_metadata_size", settings.header_bytes_max),
         ("grpc.absolute_max_metadata_size", settings.header_bytes_max),
         ("grpc.keepalive_time_ms", int(settings.keep_alive_s * 1000)),

@@ -1,7 +1,7 @@
 """What senders are told, in every protocol: the only place where an outcome or an error becomes a status code.
 
 The law: a permanent error never looks retryable, nor a retryable one permanent, and only a defect of ours is a 500. Text that
-came from a sender is escaped. Sources: docs/api.md, OTLP 1.11.0, remote write 1.0.
+came from a sender is escaped. Sources: docs/api.md, OTLP 1.11.0, remote write 1.0 and 2.0.
 """
 
 import math
@@ -344,7 +344,7 @@ class OtlpJsonDialect(Dialect):
 
 
 class RemoteWriteDialect(Dialect):
-    """Prometheus remote write 1.0: no body, or text for the sender's log."""
+    """Prometheus remote write 1.0: no body, or text for the sender's log. Without 2.0's headers: senders would believe them."""
 
     def accepted(self, outcome: Outcome) -> Answer:
         if not outcome.adapted.rejected:
@@ -361,6 +361,26 @@ class RemoteWriteDialect(Dialect):
         )
 
 
+class RemoteWriteV2Dialect(RemoteWriteDialect):
+    """Remote write 2.0: the same, and always how much was written; senders take an answer without it for a failure."""
+
+    def accepted(self, outcome: Outcome) -> Answer:
+        adapted = outcome.adapted
+        return self._with_written(super().accepted(outcome), adapted.samples, adapted.histograms, adapted.exemplars)
+
+    def refused(self, refusal: Refusal) -> Answer:
+        return self._with_written(super().refused(refusal), 0, 0, 0)
+
+    def _with_written(self, answer: Answer, samples: int, histograms: int, exemplars: int) -> Answer:
+        written = (
+            (b"x-prometheus-remote-write-samples-written", b"%d" % samples),
+            (b"x-prometheus-remote-write-histograms-written", b"%d" % histograms),
+            (b"x-prometheus-remote-write-exemplars-written", b"%d" % exemplars),
+        )
+        return answer._replace(headers=answer.headers + written)
+
+
 NATIVE: Final = NativeDialect()
 NATIVE_BATCH: Final = NativeBatchDialect()
 REMOTE_WRITE_V1: Final = RemoteWriteDialect()
+REMOTE_WRITE_V2: Final = RemoteWriteV2Dialect()

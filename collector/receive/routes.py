@@ -12,6 +12,7 @@ from infrasage.v1.dead_letter_pb2 import (
     PAYLOAD_FORM_OTLP_METRICS,
     PAYLOAD_FORM_OTLP_TRACES,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
     PayloadForm,
 )
 
@@ -21,12 +22,14 @@ import adapters.otlp.logs
 import adapters.otlp.metrics
 import adapters.otlp.traces
 import adapters.prometheus.write_v1
+import adapters.prometheus.write_v2
 from adapters.record import (
     LOGS,
     METRICS,
     SOURCE_NATIVE,
     SOURCE_OTLP,
     SOURCE_PROMETHEUS_WRITE_V1,
+    SOURCE_PROMETHEUS_WRITE_V2,
     TRACES,
     Adapted,
     Header,
@@ -39,6 +42,7 @@ from collector.receive.responses import (
     NATIVE,
     NATIVE_BATCH,
     REMOTE_WRITE_V1,
+    REMOTE_WRITE_V2,
     Dialect,
     OtlpJsonDialect,
     OtlpProtobufDialect,
@@ -66,6 +70,7 @@ PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
     PAYLOAD_FORM_OTLP_LOGS: adapters.otlp.logs.adapt,
     PAYLOAD_FORM_OTLP_TRACES: adapters.otlp.traces.adapt,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V1: adapters.prometheus.write_v1.adapt,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2: adapters.prometheus.write_v2.adapt,
 }
 
 
@@ -92,6 +97,11 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
         REMOTE_WRITE_V1,
         SNAPPY,
     )
+    write_v2 = Format(
+        Input(adapters.prometheus.write_v2.adapt, SOURCE_PROMETHEUS_WRITE_V2, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V2),
+        REMOTE_WRITE_V2,
+        SNAPPY,
+    )
     routes = (
         _otlp("/v1/metrics", METRICS, adapters.otlp.metrics.adapt, _metrics_json),
         _otlp("/v1/logs", LOGS, adapters.otlp.logs.adapt, _logs_json),
@@ -107,6 +117,7 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
             {
                 "application/x-protobuf": write_v1,
                 "application/x-protobuf;proto=prometheus.writerequest": write_v1,
+                "application/x-protobuf;proto=io.prometheus.write.v2.request": write_v2,
             },
             otherwise=REMOTE_WRITE_V1,
             parameter="proto",

@@ -7,25 +7,27 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from infrasage.prometheus.v1 import write_pb2
 from support.native_strategies import records
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages, oddly_written
-from support.prometheus_strategies import write_requests
+from support.prometheus_strategies import requests_v2, write_requests
 from support.replaying import Adapter, check_budget, check_replays
 
 from adapters import native
 from adapters.errors import RequestRefused
 from adapters.otlp import logs, metrics, traces
-from adapters.prometheus import write_v1
-from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1
+from adapters.prometheus import write_v1, write_v2
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2
 
 OTLP = {
     "logs": Adapter(SOURCE_OTLP, logs.adapt, logs.adapt),
     "metrics": Adapter(SOURCE_OTLP, metrics.adapt, metrics.adapt),
     "traces": Adapter(SOURCE_OTLP, traces.adapt, traces.adapt),
 }
-WRITE_V1 = Adapter(SOURCE_PROMETHEUS_WRITE_V1, write_v1.adapt, write_v1.adapt)
+REMOTE_WRITE = {
+    "v1": (Adapter(SOURCE_PROMETHEUS_WRITE_V1, write_v1.adapt, write_v1.adapt), write_requests()),
+    "v2": (Adapter(SOURCE_PROMETHEUS_WRITE_V2, write_v2.adapt, write_v2.adapt), requests_v2()),
+}
 NATIVE = Adapter(SOURCE_NATIVE, partial(native.adapt_batch, batch_items_max=10_000), native.adapt)
 NATIVE_ONE = Adapter(SOURCE_NATIVE, native.adapt, native.adapt)
 
@@ -65,16 +67,19 @@ def test_any_rejected_otlp_item_can_be_replayed(signal: str, data: st.DataObject
     check_budget(OTLP[signal], body, *data.draw(budgets))
 
 
+@pytest.mark.parametrize("version", sorted(REMOTE_WRITE))
 @settings(max_examples=200)
-@given(write_requests(), st.data())
-def test_any_rejected_remote_write_item_can_be_replayed(request_: write_pb2.WriteRequest, data: st.DataObject) -> None:
-    """Samples, histograms and exemplars, with and without metadata, plainly or oddly written."""
-    body = data.draw(oddly_written(request_)) if data.draw(st.booleans()) else request_.SerializeToString()
+@given(data=st.data())
+def test_any_rejected_remote_write_item_can_be_replayed(version: str, data: st.DataObject) -> None:
+    """Samples, histograms and exemplars, with and without metadata, or that alone, plainly or oddly written."""
+    adapter, requests = REMOTE_WRITE[version]
+    request: Any = data.draw(requests)
+    body = data.draw(oddly_written(request)) if data.draw(st.booleans()) else request.SerializeToString()
     try:
-        check_replays(WRITE_V1, body, data.draw(message_sizes))
+        check_replays(adapter, body, data.draw(message_sizes))
     except RequestRefused:
         return
-    check_budget(WRITE_V1, body, *data.draw(budgets))
+    check_budget(adapter, body, *data.draw(budgets))
 
 
 @settings(max_examples=200)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from infrasage.prometheus.v1 import write_pb2
+from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1 import telemetry_pb2
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from support import native_reference, otlp_reference, prometheus_reference
@@ -24,8 +25,14 @@ from adapters import errors, native
 from adapters.errors import INVALID_JSON, REASON
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
-from adapters.prometheus import write_v1
-from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, Rejection
+from adapters.prometheus import write_v1, write_v2
+from adapters.record import (
+    SOURCE_NATIVE,
+    SOURCE_OTLP,
+    SOURCE_PROMETHEUS_WRITE_V1,
+    SOURCE_PROMETHEUS_WRITE_V2,
+    Rejection,
+)
 
 HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
 NOW_MS = NOW // 10**6
@@ -38,6 +45,7 @@ OTLP = {
     "traces": Adapter(SOURCE_OTLP, traces.adapt, traces.adapt),
 }
 WRITE_V1 = Adapter(SOURCE_PROMETHEUS_WRITE_V1, write_v1.adapt, write_v1.adapt)
+WRITE_V2 = Adapter(SOURCE_PROMETHEUS_WRITE_V2, write_v2.adapt, write_v2.adapt)
 NATIVE = Adapter(SOURCE_NATIVE, partial(native.adapt_batch, batch_items_max=100), native.adapt)
 
 
@@ -378,7 +386,7 @@ def test_a_remote_write_item_is_kept_with_its_labels_exemplars_and_metadata(
         assert lone == write_pb2.WriteRequest.FromString(rejection.payload)
         assert (job if len(job) <= 100 else b"") == rejection.service_id
         if lifted:
-            expected, _ = prometheus_reference.reference(lone, ALL, NOW, HEADER)
+            expected = prometheus_reference.reference(lone, ALL, NOW, HEADER).batch
             assert Counter(otlp_reference.flat(expected)) == replay(WRITE_V1, rejection)
 
 
@@ -408,6 +416,28 @@ def test_a_remote_write_item_too_large_for_a_message_is_kept(n: int) -> None:
     assert 5 == adapted.accepted_count()
 
 
+@pytest.mark.parametrize(("name", "reason"), [("n" * 101, errors.NAME_TOO_LONG), ("", errors.MISSING_METRIC_NAME)])
+def test_metadata_is_kept_alone(name: str, reason: int) -> None:
+    """As it was sent, without that of other families."""
+    request = write_request(LATENCY)
+    request.metadata.add(metric_family_name=name, type=1, help="How many.", unit="1")
+    [rejection] = check_replays(WRITE_V1, request.SerializeToString(), FITS).rejections
+    assert (6, reason, b"unknown_service") == (rejection.index, rejection.reason, rejection.service_id)
+    assert write_pb2.WriteRequest(metadata=request.metadata[2:]) == write_pb2.WriteRequest.FromString(rejection.payload)
+
+
+def test_metadata_too_large_for_a_message_is_kept() -> None:
+    """As an item of its own, and with an item of its family, which it makes too large."""
+    request = write_request(LATENCY)
+    request.metadata[0].help = "h" * 500
+    request.metadata.add(metric_family_name="other", help="h" * 500)
+    rejections = check_replays(WRITE_V1, request.SerializeToString(), 400).rejections
+    assert [(1 + n, errors.RECORD_TOO_LARGE) for n in ALL_FOUR] + [(6, errors.RECORD_TOO_LARGE)] == [
+        (rejection.index, rejection.reason) for rejection in rejections
+    ]
+    assert write_pb2.WriteRequest(metadata=request.metadata[2:]) == write_pb2.WriteRequest.FromString(rejections[4].payload)
+
+
 def test_a_histogram_refused_for_what_others_took_is_taken_alone() -> None:
     """The bound on empty buckets is a request's; a payload is a request of its own."""
     request = write_pb2.WriteRequest()
@@ -422,6 +452,237 @@ def test_a_histogram_refused_for_what_others_took_is_taken_alone() -> None:
     assert {errors.INVALID_HISTOGRAM} == {rejection.reason for rejection in adapted.rejections}
     for rejection in adapted.rejections:
         assert 1 == sum(replay(WRITE_V1, rejection).values())
+
+
+# Remote write 2.0
+
+
+def write_request_v2(kind: str) -> write_v2_pb2.Request:
+    """One series with two samples or histograms and an exemplar each, described, between two others; more symbols than a byte
+    refers to."""
+    request = write_v2_pb2.Request(symbols=["", *(f"unused {n}" for n in range(200))])
+    for number, name in enumerate(("up", "latency", "up")):
+        series = request.timeseries.add(created_timestamp=NOW_MS - 9)
+        for text in ("__name__", name, "job", "api", "code", "200"):
+            series.labels_refs.append(ref_of(request, text))
+        metadata: Any = series.metadata
+        metadata.type = 2
+        metadata.help_ref = ref_of(request, f"What {name} is.")
+        metadata.unit_ref = ref_of(request, "seconds")
+        if number != 1:
+            series.samples.add(value=1, timestamp=NOW_MS)
+            continue
+        add_items(series, kind, NOW_MS)
+        for n in range(2):
+            exemplar = series.exemplars.add(value=n, timestamp=NOW_MS + n)
+            exemplar.labels_refs.extend(ref_of(request, text) for text in ("trace_id", "ab" * 16, "code", f"user {n}"))
+    return request
+
+
+def add_items(series: write_v2_pb2.TimeSeries, kind: str, time_ms: int) -> None:
+    for n in range(2):
+        if kind == "samples":
+            series.samples.add(value=n, timestamp=time_ms + n, start_timestamp=time_ms - 5)
+        else:
+            histogram = series.histograms.add(count_int=3, sum=1.5, schema=3, timestamp=time_ms + n)
+            histogram.positive_spans.add(offset=1, length=2)
+            histogram.positive_deltas.extend([2, -1])
+
+
+def ref_of(request: write_v2_pb2.Request, text: str) -> int:
+    if text not in request.symbols:
+        request.symbols.append(text)
+    return list(request.symbols).index(text)
+
+
+def spelt(request: write_v2_pb2.Request, series: write_v2_pb2.TimeSeries, n: int) -> list[Any]:
+    """Item `n` of the series with its exemplars, if it has items, and all around it; references resolved where they can be."""
+
+    def texts(refs: Any) -> list[Any]:
+        return [request.symbols[ref] if ref < len(request.symbols) else ref for ref in refs]
+
+    items: list[Any] = [*series.samples, *series.histograms]
+    moment = items[n].timestamp if items else NOW_MS
+    return [
+        texts(series.labels_refs),
+        items[n] if items else None,
+        [(texts(sent.labels_refs), sent.value, sent.timestamp) for sent in series.exemplars if sent.timestamp == moment],
+        (series.metadata.type, texts([series.metadata.help_ref, series.metadata.unit_ref])),
+        series.created_timestamp,
+    ]
+
+
+def relabel(**labels: str) -> Callable[[write_v2_pb2.Request], Any]:
+    """Changes labels, and adds those that there are not."""
+
+    def spoil(request: write_v2_pb2.Request) -> None:
+        refs = request.timeseries[1].labels_refs
+        for name, value in labels.items():
+            names = [request.symbols[ref] for ref in refs[::2]]
+            if name in names:
+                refs[2 * names.index(name) + 1] = ref_of(request, value)
+            else:
+                refs.extend([ref_of(request, name), ref_of(request, value)])
+
+    return spoil
+
+
+def move_v2(by_ms: int) -> Callable[[write_v2_pb2.Request], Any]:
+    """The second item and its exemplar."""
+
+    def spoil(request: write_v2_pb2.Request) -> None:
+        series = request.timeseries[1]
+        items: list[Any] = [*series.samples, *series.histograms]
+        items[1].timestamp += by_ms
+        series.exemplars[1].timestamp += by_ms
+
+    return spoil
+
+
+def label_exemplar(name: str, value: str) -> Callable[[write_v2_pb2.Request], Any]:
+    return lambda request: (
+        request.timeseries[1].exemplars[1].labels_refs.extend(ref_of(request, text) for text in (name, value))
+    )
+
+
+def keep_metadata(request: write_v2_pb2.Request, **labels: str) -> None:
+    """Nothing else, but for the labels."""
+    relabel(**labels)(request)
+    for field in ("samples", "histograms", "exemplars"):
+        request.timeseries[1].ClearField(field)
+
+
+def keep_nothing(request: write_v2_pb2.Request) -> None:
+    keep_metadata(request)
+    request.timeseries[1].ClearField("metadata")
+
+
+def set_metadata(**fields: int) -> Callable[[write_v2_pb2.Request], Any]:
+    def spoil(request: write_v2_pb2.Request) -> None:
+        metadata: Any = request.timeseries[1].metadata
+        for name, value in fields.items():
+            setattr(metadata, name, value)
+
+    return spoil
+
+
+def add_others(request: write_v2_pb2.Request) -> None:
+    """Histograms to samples, and the other way round."""
+    series = request.timeseries[1]
+    add_items(series, "histograms" if series.samples else "samples", NOW_MS + 60_000)
+
+
+BOTH = [0, 1]
+STRAY = 2**32 - 1
+WRITE_V2_CASES: list[tuple[list[int], int, bool, Callable[[write_v2_pb2.Request], Any]]] = [
+    (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.append(1)),
+    (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.extend([1, STRAY])),
+    (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.extend([1, len(request.symbols)])),
+    (BOTH, errors.INVALID_SERIES, False, set_metadata(help_ref=STRAY)),
+    (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY - 1, type=-1)),
+    (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY, help_ref=STRAY)),
+    ([1], errors.INVALID_SERIES, False, lambda request: request.timeseries[1].exemplars[1].labels_refs.append(5)),
+    ([1], errors.INVALID_SERIES, False, lambda request: request.timeseries[1].exemplars[1].labels_refs.extend([5, STRAY])),
+    ([0, 1, 2, 3], errors.INVALID_SERIES, True, add_others),
+    ([0], errors.INVALID_SERIES, False, keep_nothing),
+    ([0], errors.NAME_TOO_LONG, True, partial(keep_metadata, __name__="n" * 101)),
+    (BOTH, errors.MISSING_METRIC_NAME, False, lambda request: request.timeseries[1].ClearField("labels_refs")),
+    (BOTH, errors.INVALID_LABELS, False, relabel(x="")),
+    (BOTH, errors.INVALID_LABELS, False, lambda request: request.timeseries[1].labels_refs.extend([0, 1])),
+    (BOTH, errors.NAME_TOO_LONG, True, relabel(__name__="n" * 101)),
+    (BOTH, errors.NAME_TOO_LONG, True, relabel(job="n" * 101)),
+    (BOTH, errors.TOO_MANY_ATTRIBUTES, True, relabel(a="v", b="v", c="v")),
+    (BOTH, errors.ATTRIBUTE_KEY_TOO_LONG, True, relabel(**{"k" * 101: "v"})),
+    (BOTH, errors.ATTRIBUTE_VALUE_TOO_LONG, True, relabel(k="v" * 121)),
+    ([1], errors.TIMESTAMP_TOO_OLD, True, move_v2(-TWO_DAYS // 10**6)),
+    ([1], errors.TIMESTAMP_TOO_OLD, False, move_v2(-NOW_MS - 5)),
+    ([1], errors.TIMESTAMP_IN_FUTURE, True, move_v2(TWO_DAYS // 10**6)),
+    ([1], errors.TIMESTAMP_IN_FUTURE, False, move_v2(2**62)),
+    ([1], errors.MISSING_TIMESTAMP, False, move_v2(-NOW_MS - 1)),
+    ([1], errors.ATTRIBUTE_KEY_TOO_LONG, True, label_exemplar("k" * 101, "v")),
+    ([1], errors.ATTRIBUTE_VALUE_TOO_LONG, True, label_exemplar("k", "v" * 121)),
+]
+
+
+def check_kept_v2(request: write_v2_pb2.Request, rejection: Rejection) -> write_v2_pb2.Request:
+    """The payload is the item, with all around it and no symbol too many."""
+    payload = write_v2_pb2.Request.FromString(rejection.payload)
+    [series] = payload.timeseries
+    assert spelt(request, request.timeseries[1], rejection.index - 1) == spelt(payload, series, 0)
+    refs = [*series.labels_refs, series.metadata.help_ref, series.metadata.unit_ref]
+    refs += [ref for exemplar in series.exemplars for ref in exemplar.labels_refs]
+    assert set(range(1, len(payload.symbols))) == {ref for ref in refs if 0 < ref < len(payload.symbols)}
+    assert len(set(payload.symbols)) == len(payload.symbols)
+    return payload
+
+
+@pytest.mark.parametrize("kind", ["samples", "histograms"])
+@pytest.mark.parametrize(("indices", "reason", "lifted", "spoil"), WRITE_V2_CASES)
+def test_a_remote_write_2_item_is_kept_with_a_table_of_its_own(
+    kind: str, indices: list[int], reason: int, lifted: bool, spoil: Callable[[write_v2_pb2.Request], Any]
+) -> None:
+    """A request of one series, with its labels, exemplars, metadata and start; what leads nowhere leads nowhere in it."""
+    request = write_request_v2(kind)
+    assert [] == check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
+    spoil(request)
+    adapted = check_replays(WRITE_V2, request.SerializeToString(), FITS)
+    assert [(1 + n, reason) for n in indices] == [(rejection.index, rejection.reason) for rejection in adapted.rejections]
+    for rejection in adapted.rejections:
+        payload = check_kept_v2(request, rejection)
+        if lifted:
+            expected = prometheus_reference.reference_v2(payload, ALL, NOW, HEADER).batch
+            assert Counter(otlp_reference.flat(expected)) == replay(WRITE_V2, rejection)
+
+
+def test_a_broken_remote_write_2_histogram_is_kept() -> None:
+    """And its neighbour stored."""
+    request = write_request_v2("histograms")
+    request.timeseries[1].histograms[1].count_int = 4
+    [rejection] = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
+    assert (2, errors.INVALID_HISTOGRAM, b"api") == (rejection.index, rejection.reason, rejection.service_id)
+    check_kept_v2(request, rejection)
+
+
+@pytest.mark.parametrize("kind", ["samples", "histograms"])
+def test_a_remote_write_2_item_too_large_for_a_message_is_kept(kind: str) -> None:
+    """With the exemplar that makes it so; what is around it is stored."""
+    request = write_request_v2(kind)
+    label_exemplar("l0", "v" * 100)(request)
+    label_exemplar("l1", "v" * 100)(request)
+    adapted = check_replays(WRITE_V2, request.SerializeToString(), 400)
+    [rejection] = adapted.rejections
+    assert (2, errors.RECORD_TOO_LARGE, b"api") == (rejection.index, rejection.reason, rejection.service_id)
+    check_kept_v2(request, rejection)
+    assert 3 == adapted.accepted_count()
+
+
+def test_references_into_no_table_are_kept() -> None:
+    """A payload has no table either: its first symbol would be one that they lead to."""
+    request = write_v2_pb2.Request()
+    request.timeseries.add(labels_refs=[0, 0]).samples.add(value=1, timestamp=NOW_MS)
+    [rejection] = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
+    assert (errors.INVALID_SERIES, b"unknown_service") == (rejection.reason, rejection.service_id)
+    assert request == write_v2_pb2.Request.FromString(rejection.payload)
+
+
+def test_a_text_that_stands_twice_in_the_table_is_as_good() -> None:
+    """Labels of one name by two references are two of one name in the payload."""
+    request = write_v2_pb2.Request(symbols=["", "__name__", "up", "x", "x", "v", ""])
+    request.timeseries.add(labels_refs=[1, 2, 3, 5, 4, 5]).samples.add(value=1, timestamp=NOW_MS)
+    request.timeseries.add(labels_refs=[1, 2, 3, 6]).samples.add(value=1, timestamp=NOW_MS)
+    twice, empty = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
+    assert ('label "x" stands twice', 'label "x" has no value') == (twice.message, empty.message)
+
+
+def test_payloads_of_long_series_cost_no_more_than_they_hold() -> None:
+    """Items that find no room are not put together, however long their labels and many their references, within this
+    test's time."""
+    request = write_v2_pb2.Request(symbols=["", "x" * 1_000_000, "x" * 1_000_000])
+    series = request.timeseries.add(labels_refs=[1, 2] * 20_000 + [STRAY])
+    for _ in range(20_000):
+        series.samples.add(value=1, timestamp=NOW_MS)
+    adapted = run(WRITE_V2, write_v2.adapt, request.SerializeToString(), LOW, FITS, bytes_max=5_000_000)
+    assert (20_000, 2) == (adapted.rejected_count(), adapted.dead_letter_items)
 
 
 # The native API
@@ -521,7 +782,8 @@ def test_records_too_large_for_a_message_are_kept() -> None:
 
 def test_no_reason_of_an_item_is_missing_here() -> None:
     """Whoever adds one says here what becomes of it."""
-    seen = {case[2] for case in OTLP_CASES} | {case[2] for case in WRITE_CASES} | {case[1] for case in NATIVE_CASES}
+    seen = {case[2] for case in OTLP_CASES} | {case[2] for case in WRITE_CASES} | {case[1] for case in WRITE_V2_CASES}
+    seen |= {case[1] for case in NATIVE_CASES}
     seen |= {errors.RECORD_TOO_LARGE, errors.NESTED_TOO_DEEP}  # in tests of their own, in each section
     of_the_writer = {errors.STORE_REFUSED, errors.UNREADABLE_MESSAGE}
     assert {code for code in REASON if code < INVALID_JSON} - of_the_writer == seen

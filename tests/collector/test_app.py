@@ -15,7 +15,7 @@ import pytest
 from support.program import environment, run
 
 from collector import app, listening, logs
-from collector.config import ClickHouse, Grpc, Http, Kafka, Settings
+from collector.config import ClickHouse, Grpc, Http, Kafka, Settings, Tls
 from collector.errors import CannotRun
 from collector.lock import DataDirLock
 from collector.metrics import Metrics
@@ -155,6 +155,17 @@ def test_ports_are_held_for_several_processes() -> None:
             ):
                 listening.check_port(key, "127.0.0.1", port)
     listening.SharedPorts(held).close()
+
+
+@pytest.mark.parametrize(("client_ca", "identity"), [(None, ""), (Path("clients.pem"), " --cert FILE --key FILE")])
+def test_the_announcement_says_https_where_it_is(client_ca: Path | None, identity: str) -> None:
+    """Of every port; and what a client needs beside."""
+    settings = Settings(tls=Tls(cert_file=Path("server.pem"), client_ca_file=client_ca))
+    text = listening.announcement(settings, 1, 2, 3) + listening.writer_announcement(settings, 4)
+    for port in range(1, 5):
+        assert f" https://127.0.0.1:{port}" in text
+    assert f"  curl{identity} https://127.0.0.1:1/api/v1/telemetry " in text
+    assert "http://" not in text
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,8 @@ def test_a_secret_s_file_that_is_no_use_is_named(tmp_path: Path, content: bytes 
             {"INFRASAGE_CLICKHOUSE__CA_FILE": "ca.pem", "INFRASAGE_CLICKHOUSE__URL": "http://c:8123"},
             "clickhouse.ca_file is given, but clickhouse.url is not https",
         ),
+        ({"INFRASAGE_TLS__KEY_FILE": "key.pem"}, "tls.key_file is given without tls.cert_file"),
+        ({"INFRASAGE_TLS__CLIENT_CA_FILE": "ca.pem"}, "tls.client_ca_file is given without tls.cert_file"),
         ({"INFRASAGE_WRITER__PORT": "8080"}, "http.port and writer.port are both 8080"),
     ],
 )

@@ -79,13 +79,13 @@ def test_appends_and_batches_are_counted() -> None:
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 def test_a_snapshot_is_shown_as_the_metrics_are(accept: str) -> None:
-    """One process, combined with nobody, shows the same page; only its own use of the processor goes on."""
+    """One process, combined with nobody, shows the same page; only its own use of processor and memory goes on."""
     metrics = Metrics()
     metrics.http_endpoint("/v1/logs").answered(200, 0.2, 100)
     metrics.log_lag({Partition("infrasage.logs", 0): 5})
 
     def page(text: bytes) -> list[str]:
-        return [line for line in text.decode().splitlines() if not line.startswith("process_")]
+        return [line for line in text.decode().splitlines() if not line.startswith(("process_", "python_gc_"))]
 
     assert page(metrics.expose(accept)[0]) == page(metrics.expose(accept, combine([metrics.snapshot()]))[0])
 

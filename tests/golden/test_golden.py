@@ -11,14 +11,23 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 from infrasage.prometheus.v1.write_pb2 import WriteRequest
+from infrasage.prometheus.v2.write_pb2 import Request
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.limits import DEFAULT
 
 from adapters import native
 from adapters.errors import REASON
 from adapters.otlp import json, logs, metrics, traces
-from adapters.prometheus import write_v1
-from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, Adapted, Header, Rules
+from adapters.prometheus import write_v1, write_v2
+from adapters.record import (
+    SOURCE_NATIVE,
+    SOURCE_OTLP,
+    SOURCE_PROMETHEUS_WRITE_V1,
+    SOURCE_PROMETHEUS_WRITE_V2,
+    Adapted,
+    Header,
+    Rules,
+)
 from collector.validate import LimitRules
 
 HERE = Path(__file__).parent
@@ -35,6 +44,11 @@ CASES: dict[str, tuple[int, Callable[[bytes], bytes], Adapt]] = {
         SOURCE_PROMETHEUS_WRITE_V1,
         lambda text: text_format.Parse(text.decode(), WriteRequest()).SerializeToString(),
         write_v1.adapt,
+    ),
+    "remote_write_v2.textproto": (
+        SOURCE_PROMETHEUS_WRITE_V2,
+        lambda text: text_format.Parse(text.decode(), Request()).SerializeToString(),
+        write_v2.adapt,
     ),
 }
 

@@ -157,18 +157,22 @@ class Receiver(Command):
         ]
 
     def take_addresses(self) -> None:
-        http, otlp = re.findall(r"http://127\.0\.0\.1:(\d+)", self.printed)[:2]
-        grpc = re.search(r"gRPC\s+127\.0\.0\.1:(\d+)", self.printed)
+        http, otlp = re.findall(r"https?://127\.0\.0\.1:(\d+)", self.printed)[:2]
+        grpc = re.search(r"gRPC\s+(?:https://)?127\.0\.0\.1:(\d+)", self.printed)
         assert grpc is not None, self.printed
         self.http_port, self.otlp_http_port, self.grpc_port = int(http), int(otlp), int(grpc[1])
 
     @property
+    def scheme(self) -> str:
+        return "https" if "tls__cert_file" in self.settings else "http"
+
+    @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{self.scheme}://127.0.0.1:{self.http_port}"
 
     @property
     def otlp_http(self) -> str:
-        return f"http://127.0.0.1:{self.otlp_http_port}"
+        return f"{self.scheme}://127.0.0.1:{self.otlp_http_port}"
 
     @property
     def grpc(self) -> str:
@@ -271,16 +275,23 @@ def metric(http: str, name: str, *labels: str) -> float:
 MakeProgram = Callable[..., Program]
 
 
-def require_peer(name: str) -> Path:
-    """The path of a client that is not Python's: from PATH, or built by CI into $PEERS/bin.
+def require_peer(name: str, *, knows: tuple[str, ...] = ()) -> Path:
+    """The path of a client that is not Python's: from PATH, or built by CI into $PEERS/bin. `knows`: words of its help.
 
     Missing, the test is skipped with what to do, or, under CI, fails; CI says PEERS_OPTIONAL=1 where it could not build them.
     """
     peers = Path(os.environ.get("PEERS") or Path.home() / ".cache/infrasage-peers")
-    found = shutil.which(name) or shutil.which(name, path=str(peers / "bin"))
-    if found:
-        return Path(found)
-    message = f"{name} is neither in PATH nor in {peers}/bin: this test did not run; install or build it (PEERS={peers})"
+    for path in (None, str(peers / "bin")):
+        found = shutil.which(name, path=path)
+        if found and all(word in _help_of(found) for word in knows):
+            return Path(found)
+    which = f"{name} that knows {', '.join(knows)}" if knows else name
+    message = f"{which} is neither in PATH nor in {peers}/bin: this test did not run; install or build it (PEERS={peers})"
     if os.environ.get("CI") and not os.environ.get("PEERS_OPTIONAL"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def _help_of(command: str) -> str:
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+    return done.stdout + done.stderr

@@ -1,13 +1,16 @@
-"""The slow twin of adapters/prometheus/write_v1: plain protobuf code that defines what is right."""
+"""The slow twin of adapters/prometheus: plain protobuf code that defines what is right, for remote write 1.0 and 2.0."""
 
 import math
 import struct
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from infrasage.prometheus.v1 import write_pb2
+from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1 import telemetry_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
+from support.remote_write import varint
 
 from adapters import errors
 from collector.validate import LimitRules, Limits
@@ -15,7 +18,9 @@ from collector.validate import LimitRules, Limits
 STALE = struct.pack("<Q", 0x7FF0000000000002)
 NAN = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000001))[0]
 SUFFIXES = ("_total", "_bucket", "_count", "_sum", "_created", "_info")
+TYPES = ["", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"]
 BUCKETS_MAX = 65_536
+METRIC_BYTES_MAX = 65_536
 INT64_MAX = 2**63 - 1
 
 
@@ -30,16 +35,94 @@ def is_stale(value: float) -> bool:
     return struct.pack("<d", value) == STALE
 
 
-def reference(
-    request: write_pb2.WriteRequest, limits: Limits, now: int, header: dict[str, Any]
-) -> tuple[telemetry_pb2.TelemetryBatch, list[tuple[int, int]]]:
-    """The batch of what is accepted, in one message however large; and (index, reason) of what is not."""
-    twin = _Twin(request, LimitRules(limits, now), header)
+class Expected(NamedTuple):
+    """What becomes of a request."""
+
+    batch: telemetry_pb2.TelemetryBatch  # in one message, however large
+    rejections: list[tuple[int, int]]  # index, reason
+    written: tuple[int, int, int]  # samples, histograms, exemplars
+
+
+class Description(NamedTuple):
+    type: int = 0
+    help: str = ""
+    unit: str = ""
+    reason: int = 0
+
+
+class Exemplar(NamedTuple):
+    labels: list[tuple[str, str]]
+    value: float
+    timestamp: int
+    reason: int = 0
+
+
+class Sent(NamedTuple):
+    """A series of either version, its references resolved. `reason`: why they can't be."""
+
+    labels: list[tuple[str, str]]
+    samples: Sequence[Any]
+    histograms: Sequence[Any]
+    exemplars: list[Exemplar]
+    description: Description
+    reason: int = 0
+    created: int = 0
+
+
+def reference(request: write_pb2.WriteRequest, limits: Limits, now: int, header: dict[str, Any]) -> Expected:
+    """Of a request of remote write 1.0."""
+    twin = _Twin(telemetry_pb2.SOURCE_PROMETHEUS_WRITE_V1, LimitRules(limits, now), header)
+    families = [(entry, Description(entry.type, entry.help, entry.unit)) for entry in request.metadata]
+    by_name = {entry.metric_family_name: n for n, (entry, _) in enumerate(families)}
+    described = set()
     for series in request.timeseries:
-        twin.take(series)
-    for record in twin.batch.records:
-        record.item_count = sum(len(points_of(metric)) for metric in record.metrics)
-    return twin.batch, twin.rejections
+        labels = [(label.name, label.value) for label in series.labels]
+        exemplars = [
+            Exemplar([(label.name, label.value) for label in exemplar.labels], exemplar.value, exemplar.timestamp)
+            for exemplar in series.exemplars
+        ]
+        name = next((value for name, value in reversed(labels) if name == "__name__"), "")
+        found = None
+        for family in (name, *(name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))):
+            if family in by_name:
+                found = by_name[family]
+                break
+        description = Description() if found is None else families[found][1]
+        if twin.take(Sent(labels, series.samples, series.histograms, exemplars, description)):
+            described.add(found)
+    for n, (entry, description) in enumerate(families):
+        if n not in described:
+            twin.take_described(read_labels([("__name__", entry.metric_family_name)], twin.rules), description, 0)
+    return twin.expected()
+
+
+def reference_v2(request: write_v2_pb2.Request, limits: Limits, now: int, header: dict[str, Any]) -> Expected:
+    """Of a request of remote write 2.0 whose first symbol is empty."""
+    twin = _Twin(telemetry_pb2.SOURCE_PROMETHEUS_WRITE_V2, LimitRules(limits, now), header)
+    symbols = list(request.symbols)
+
+    def resolved(refs: Sequence[int]) -> tuple[list[tuple[str, str]], int]:
+        if len(refs) % 2 or any(ref >= len(symbols) for ref in refs):
+            return [], errors.INVALID_SERIES
+        return [(symbols[refs[n]], symbols[refs[n + 1]]) for n in range(0, len(refs), 2)], 0
+
+    for series in request.timeseries:
+        labels, reason = resolved(series.labels_refs)
+        metadata = series.metadata
+        if any(ref and ref >= len(symbols) for ref in (metadata.help_ref, metadata.unit_ref)):
+            description = Description(metadata.type, reason=errors.INVALID_SERIES)
+        else:
+            texts = [symbols[ref] if ref else "" for ref in (metadata.help_ref, metadata.unit_ref)]
+            description = Description(metadata.type, texts[0], texts[1])
+        exemplars = []
+        for exemplar in series.exemplars:
+            its_labels, its_reason = resolved(exemplar.labels_refs)
+            exemplars.append(Exemplar(its_labels, exemplar.value, exemplar.timestamp, its_reason))
+        twin.take(
+            Sent(labels, series.samples, series.histograms, exemplars, description, reason, series.created_timestamp),
+            is_v2=True,
+        )
+    return twin.expected()
 
 
 def points_of(metric: metrics_pb2.Metric) -> Any:
@@ -54,15 +137,13 @@ class Labels(NamedTuple):
     attributes: list[tuple[str, str]]
 
 
-def read_labels(series: write_pb2.TimeSeries, rules: LimitRules) -> Labels:
+def read_labels(labels: list[tuple[str, str]], rules: LimitRules) -> Labels:
     reason = 0
-    names = [label.name for label in series.labels]
+    names = [name for name, _ in labels]
     own = ("__name__", "job", "instance")
-    first = {label.name: label.value for label in reversed(series.labels)}
-    attributes = [(label.name, label.value) for label in series.labels if label.name not in own]
-    if len(set(names)) < len(names) or any(
-        not label.name or (not label.value and label.name != "__name__") for label in series.labels
-    ):
+    first = dict(reversed(labels))
+    attributes = [(name, value) for name, value in labels if name not in own]
+    if len(set(names)) < len(names) or any(not name or (not value and name != "__name__") for name, value in labels):
         reason = errors.INVALID_LABELS
     elif not first.get("__name__"):
         reason = errors.MISSING_METRIC_NAME
@@ -71,60 +152,116 @@ def read_labels(series: write_pb2.TimeSeries, rules: LimitRules) -> Labels:
             rules.check_name(len((first.get("job") or "unknown_service").encode()))
             or rules.check_name(len(first["__name__"].encode()))
             or rules.check_attribute_count(len(attributes))
-            or rules.check_attribute(
-                max(len(label.name.encode()) for label in series.labels),
-                max(len(label.value.encode()) for label in series.labels),
-            )
+            or rules.check_attribute(max(len(name.encode()) for name in names), max(len(text.encode()) for _, text in labels))
         )
     return Labels(reason, first.get("__name__", ""), first.get("job", ""), first.get("instance", ""), attributes)
 
 
+class Shape(NamedTuple):
+    """What a metric is beside its points: the field of Metric, and what is in there."""
+
+    kind: str
+    temporality: int = 0
+    is_monotonic: bool = False
+    reset_hint: str = ""
+
+
+GAUGE = Shape("gauge")
+COUNTER = Shape("sum", temporality=2, is_monotonic=True)
+
+
+def shape_of_samples(name: str, type_: int) -> Shape:
+    """In 2.0; in 1.0 all are gauges."""
+    is_part = name.endswith(("_bucket", "_count", "_sum"))
+    if type_ == write_v2_pb2.Metadata.METRIC_TYPE_COUNTER:
+        return COUNTER
+    if type_ in (write_v2_pb2.Metadata.METRIC_TYPE_HISTOGRAM, write_v2_pb2.Metadata.METRIC_TYPE_SUMMARY) and is_part:
+        return COUNTER
+    return GAUGE
+
+
 class _Twin:
-    def __init__(self, request: write_pb2.WriteRequest, rules: LimitRules, header: dict[str, Any]) -> None:
+    def __init__(self, source: int, rules: LimitRules, header: dict[str, Any]) -> None:
         self.rules = rules
+        self.source: Any = source
         self.header = header
         self.batch = telemetry_pb2.TelemetryBatch()
         self.records: dict[tuple[str, str], telemetry_pb2.TelemetryRecord] = {}
         self.rejections: list[tuple[int, int]] = []
         self.index = 0
-        self.families = {entry.metric_family_name: entry for entry in request.metadata}
+        self.written = [0, 0, 0]
 
-    def take(self, series: write_pb2.TimeSeries) -> None:
-        labels = read_labels(series, self.rules)
-        exemplars = [exemplar_of(exemplar) for exemplar in series.exemplars]
-        items: list[Any] = in_wire_order(series)
-        if not items and exemplars:
+    def expected(self) -> Expected:
+        for record in self.batch.records:
+            record.item_count = sum(len(points_of(metric)) for metric in record.metrics)
+        samples, histograms, exemplars = self.written
+        return Expected(self.batch, self.rejections, (samples, histograms, exemplars))
+
+    def take(self, series: Sent, *, is_v2: bool = False) -> bool:
+        """Whether there is an item in it."""
+        labels = read_labels(series.labels, self.rules)
+        reason = series.reason or labels.reason or series.description.reason
+        if is_v2 and series.samples and series.histograms:
+            reason = reason or errors.INVALID_SERIES
+        items: list[Any] = [*series.samples, *series.histograms]
+        if not items and not series.exemplars:
+            if is_v2:
+                self.take_described(labels, series.description, reason)
+            return is_v2
+        if not items:
             items = [None]
-        shares: list[list[metrics_pb2.Exemplar]] = [[] for _ in items]
-        for exemplar, sent in zip(exemplars, series.exemplars, strict=True):
-            shares[nearest(items, sent.timestamp)].append(exemplar)
+        shares: list[list[Exemplar]] = [[] for _ in items]
+        for exemplar in series.exemplars:
+            shares[nearest(items, exemplar.timestamp)].append(exemplar)
         for item, share in zip(items, shares, strict=True):
             try:
-                point, kind, temporality = self.point_of(labels, series, item, share)
-                point.exemplars.extend(share)
-                self.put(labels, point, kind, temporality)
+                point, shape = self.point_of(labels, series, item, share, reason, is_v2=is_v2)
+                self.put(labels, series.description, point, shape)
+                self.written[2] += len(share)
+                if item is not None:
+                    self.written[item.DESCRIPTOR.name != "Sample"] += 1
             except Refused as refused:
                 self.rejections.append((self.index, refused.reason))
             self.index += 1
+        return True
 
     def point_of(
-        self, labels: Labels, series: write_pb2.TimeSeries, item: Any, exemplars: list[metrics_pb2.Exemplar]
-    ) -> tuple[Any, str, int]:
-        """The point, the field of Metric that it is for, and its temporality."""
-        reason = labels.reason
-        for exemplar in exemplars:
-            reason = reason or self.check_exemplar(exemplar)
+        self, labels: Labels, series: Sent, item: Any, share: list[Exemplar], reason: int, *, is_v2: bool
+    ) -> tuple[Any, Shape]:
+        """Of an item with its exemplars; of those alone, where it is None. `reason`: why it can't be taken."""
+        exemplars = [exemplar_of(exemplar) for exemplar in share]
+        for sent, exemplar in zip(share, exemplars, strict=True):
+            reason = reason or sent.reason or self.check_exemplar(exemplar)
         if reason:
             raise Refused(reason)
+        shape = shape_of_samples(labels.name, series.description.type) if is_v2 else GAUGE
+        start = nanoseconds((item is not None and is_v2 and item.start_timestamp) or series.created)
+        point: Any
         if item is None:
             point = metrics_pb2.NumberDataPoint(as_double=NAN, flags=1)
-            point.time_unix_nano = self.check_time(max(exemplar.timestamp for exemplar in series.exemplars))
-            return point, "gauge", 0
-        if isinstance(item, write_pb2.Sample):
+            point.time_unix_nano = self.check_time(max(exemplar.timestamp for exemplar in share))
+            point.start_time_unix_nano = start
+        elif item.DESCRIPTOR.name == "Sample":
             point = metrics_pb2.NumberDataPoint(as_double=item.value, flags=int(is_stale(item.value)))
             point.time_unix_nano = self.check_time(item.timestamp)
-            return point, "gauge", 0
-        return histogram_point(item, self.check_time(item.timestamp), dict(labels.attributes))
+            point.start_time_unix_nano = start
+        else:
+            point, shape = histogram_point(item, self.check_time(item.timestamp), start)
+        point.exemplars.extend(exemplars)
+        return point, shape
+
+    def take_described(self, labels: Labels, description: Description, reason: int) -> None:
+        """A series of which only this is known."""
+        says_something = description.help or description.unit or description.type in range(1, len(TYPES))
+        if self.source == telemetry_pb2.SOURCE_PROMETHEUS_WRITE_V2 and not says_something:
+            reason = reason or errors.INVALID_SERIES
+        reason = reason or labels.reason
+        self.index += 1
+        if reason:
+            self.rejections.append((self.index - 1, reason))
+            return
+        point = metrics_pb2.SummaryDataPoint(time_unix_nano=self.header["received_time_unix_nano"], flags=1)
+        self.put(labels, description, point, Shape("summary"))
 
     def check_time(self, time_ms: int) -> int:
         if time_ms < 0:
@@ -144,13 +281,13 @@ class _Twin:
             )
         return reason
 
-    def put(self, labels: Labels, point: Any, kind: str, temporality: int) -> None:
+    def put(self, labels: Labels, description: Description, point: Any, shape: Shape) -> None:
         key = (labels.job, labels.instance)
         if key not in self.records:
             record = self.records[key] = self.batch.records.add(
                 service_id=labels.job or "unknown_service",
                 type=telemetry_pb2.TYPE_METRIC,
-                source=telemetry_pb2.SOURCE_PROMETHEUS_WRITE_V1,
+                source=self.source,
                 **self.header,
             )
             for name, value in (("service.name", labels.job), ("service.instance.id", labels.instance)):
@@ -163,23 +300,28 @@ class _Twin:
         for name, value in labels.attributes:
             point.attributes.add(key=name).value.string_value = value
         point.attributes.extend(added)
-        last = record.metrics[-1] if record.metrics else None
-        same = last is not None and last.name == labels.name and last.WhichOneof("data") == kind
-        if not same or getattr(getattr(last, kind), "aggregation_temporality", 0) != temporality:
-            last = record.metrics.add(name=labels.name)
-            for family in (
-                labels.name,
-                *(labels.name.removesuffix(suffix) for suffix in SUFFIXES if labels.name.endswith(suffix)),
-            ):
-                if family in self.families:
-                    last.description = self.families[family].help
-                    last.unit = self.families[family].unit
-                    break
-            getattr(last, kind).SetInParent()
-            if temporality:
-                getattr(last, kind).aggregation_temporality = temporality
-        assert last is not None
-        points_of(last).append(point)
+        metric = metrics_pb2.Metric(name=labels.name, description=description.help, unit=description.unit)
+        if description.type in range(1, len(TYPES)):
+            metric.metadata.add(key="prometheus.type").value.string_value = TYPES[description.type]
+        if shape.reset_hint:
+            metric.metadata.add(key="prometheus.reset_hint").value.string_value = shape.reset_hint
+        data = getattr(metric, shape.kind)
+        data.SetInParent()
+        if shape.temporality:
+            data.aggregation_temporality = shape.temporality
+        if shape.is_monotonic:
+            data.is_monotonic = True
+        if record.metrics:
+            last = metrics_pb2.Metric()
+            last.CopyFrom(record.metrics[-1])
+            del points_of(last)[:]
+            filled = sum(framed_bytes(other) for other in points_of(record.metrics[-1]))
+            has_room = filled + framed_bytes(point) <= METRIC_BYTES_MAX
+            if has_room and last.SerializeToString() == metric.SerializeToString():
+                points_of(record.metrics[-1]).append(point)
+                return
+        points_of(metric).append(point)
+        record.metrics.append(metric)
 
 
 def nearest(items: list[Any], time_ms: int) -> int:
@@ -189,9 +331,15 @@ def nearest(items: list[Any], time_ms: int) -> int:
     return min(range(len(items)), key=lambda n: abs(items[n].timestamp - time_ms))
 
 
-def in_wire_order(series: write_pb2.TimeSeries) -> list[Any]:
-    """Samples and histograms as protobuf writes them."""
-    return [*series.samples, *series.histograms]
+def framed_bytes(point: Any) -> int:
+    """With its tag and length."""
+    size: int = point.ByteSize()
+    return 1 + len(varint(size)) + size
+
+
+def nanoseconds(time_ms: int) -> int:
+    """Of a start timestamp: 0 where the record can't hold it."""
+    return time_ms * 10**6 if 0 < time_ms <= INT64_MAX // 10**6 else 0
 
 
 def identifier(text: str | None, size: int) -> bytes:
@@ -201,11 +349,11 @@ def identifier(text: str | None, size: int) -> bytes:
     return number.to_bytes(size, "big") if number else b""
 
 
-def exemplar_of(sent: write_pb2.Exemplar) -> metrics_pb2.Exemplar:
+def exemplar_of(sent: Exemplar) -> metrics_pb2.Exemplar:
     attributes: dict[str, str] = {}
-    for label in sent.labels:
-        attributes.pop(label.name, None)
-        attributes[label.name] = label.value
+    for name, value in sent.labels:
+        attributes.pop(name, None)
+        attributes[name] = value
     made = metrics_pb2.Exemplar(as_double=sent.value)
     made.trace_id = identifier(attributes.get("trace_id"), 16)
     made.span_id = identifier(attributes.get("span_id"), 8)
@@ -247,8 +395,8 @@ def running(deltas: Any) -> list[int]:
     return counts
 
 
-def histogram_point(sent: write_pb2.Histogram, time: int, attributes: dict[str, str]) -> tuple[Any, str, int]:
-    """The point, the field of Metric that it is for, and its temporality."""
+def histogram_point(sent: Any, time: int, start: int) -> tuple[Any, Shape]:
+    """Of a Histogram of either version."""
     custom = sent.schema == -53
     is_float = sent.WhichOneof("count") == "count_float"
     require(custom or -4 <= sent.schema <= 8)
@@ -282,6 +430,7 @@ def histogram_point(sent: write_pb2.Histogram, time: int, attributes: dict[str, 
     else:
         require(total <= count if math.isnan(sent.sum) else total == count)
     temporality = 0 if sent.reset_hint == write_pb2.Histogram.GAUGE else 2
+    hint = {write_pb2.Histogram.YES: "yes", write_pb2.Histogram.NO: "no"}.get(sent.reset_hint, "")
     flags = int(is_stale(sent.sum))
     exact = ""
     if is_float and any(number != round(number) for number in numbers):
@@ -307,4 +456,5 @@ def histogram_point(sent: write_pb2.Histogram, time: int, attributes: dict[str, 
                 made.bucket_counts.extend(round(side.get(index, 0)) for index in range(min(side), max(side) + 1))
     if exact:
         point.attributes.add(key="infrasage.float_histogram").value.string_value = exact
-    return point, "histogram" if custom else "exponential_histogram", temporality
+    point.start_time_unix_nano = start
+    return point, Shape("histogram" if custom else "exponential_histogram", temporality, reset_hint=hint)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for remote write 1.0: requests as senders make them, and beside the rules."""
+"""Hypothesis strategies for remote write 1.0 and 2.0: requests as senders make them, and beside the rules."""
 
 import math
 import struct
@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
+from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 
 NOW_MS = 1_775_822_400_000  # 2026-04-10T12:00:00Z
 STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
@@ -172,4 +173,66 @@ def write_requests(draw: st.DrawFn) -> write_pb2.WriteRequest:
             help=draw(st.sampled_from(["", "How long.", "été"])),
             unit=draw(st.sampled_from(["", "seconds"])),
         )
+    return request
+
+
+_starts = st.sampled_from([0, 0, NOW_MS - 5_000, 1, -1, 9_223_372_036_854, 9_223_372_036_855, 2**63 - 1])
+_types = st.sampled_from([0, 1, 1, 2, 3, 3, 4, 5, 6, 7, 9, -1])
+
+
+class _Symbols:
+    """A table of texts, and references into it: to texts that stand there twice too."""
+
+    def __init__(self, draw: st.DrawFn, request: write_v2_pb2.Request) -> None:
+        self.draw = draw
+        self.request = request
+        if not _sometimes(draw, 30):
+            request.symbols.append("été" if _sometimes(draw, 30) else "")
+        # Beyond what one byte refers to, now and then.
+        request.symbols.extend(f"unused {n}" for n in range(200 if _sometimes(draw, 5) else 0))
+
+    def reference(self, text: str) -> int:
+        symbols = self.request.symbols
+        if _sometimes(self.draw, 60):
+            return self.draw(st.sampled_from([len(symbols) + 7, 2**32 - 1]))
+        if text not in symbols or _sometimes(self.draw, 20):
+            symbols.append(text)
+            return len(symbols) - 1
+        return list(symbols).index(text)
+
+    def references(self, labels: list[tuple[str, str]]) -> list[int]:
+        made = [self.reference(text) for label in labels for text in label]
+        return made[:-1] if _sometimes(self.draw, 30) else made
+
+
+@st.composite
+def requests_v2(draw: st.DrawFn) -> write_v2_pb2.Request:
+    request = write_v2_pb2.Request()
+    symbols = _Symbols(draw, request)
+    for _ in range(draw(st.integers(0, 5))):
+        series = request.timeseries.add()
+        if len(request.timeseries) > 1 and _sometimes(draw, 3):
+            series.labels_refs.extend(request.timeseries[0].labels_refs)
+        else:
+            series.labels_refs.extend(symbols.references(draw(_label_sets())))
+        of_histograms = _sometimes(draw, 3)
+        if not of_histograms or _sometimes(draw, 10):
+            for _ in range(draw(st.sampled_from([0, 1, 1, 1, 1, 2]))):
+                series.samples.add(value=draw(_values), timestamp=draw(_times), start_timestamp=draw(_starts))
+        if of_histograms:
+            for histogram in draw(st.lists(histograms(), min_size=1, max_size=2)):
+                # The fields that 1.0's has too are the same.
+                series.histograms.add().ParseFromString(histogram.SerializeToString())
+                series.histograms[-1].start_timestamp = draw(_starts)
+        for sent in draw(st.lists(_exemplars(), max_size=2)) if _sometimes(draw, 4) else []:
+            labels = [(label.name, label.value) for label in sent.labels]
+            series.exemplars.add(value=sent.value, timestamp=sent.timestamp, labels_refs=symbols.references(labels))
+        if not _sometimes(draw, 4):
+            metadata: Any = series.metadata
+            metadata.SetInParent()
+            metadata.type = draw(_types)
+            metadata.help_ref = symbols.reference(draw(st.sampled_from(["", "How long.", "été"])))
+            metadata.unit_ref = symbols.reference(draw(st.sampled_from(["", "", "seconds"])))
+        if _sometimes(draw, 4):
+            series.created_timestamp = draw(_starts)
     return request

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
-from support.remote_write import write_request
+from support.remote_write import write_request, write_request_v2
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message
 from collector.combined import Snapshot
@@ -28,14 +28,15 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
-from collector.receive.grpc import GrpcServer
+from collector.receive.grpc import GrpcServer, Service
 from collector.receive.health import Health
 from collector.receive.http import HttpApplication, Route
 from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
 from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
-from collector.receive.servers import HttpServer, http_server
+from collector.receive.servers import HttpServer
+from collector.receive.tls import Certificates
 from collector.tenancy.access import Access
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -70,11 +71,13 @@ class MemoryProducer:
             raise self.error
         self.messages.extend(messages)
 
+    def records(self) -> list[TelemetryRecord]:
+        """All that was kept."""
+        return [record for message in self.messages for record in TelemetryBatch.FromString(message.payload).records]
+
     def item_count(self) -> int:
         """The items of all that was kept."""
-        return sum(
-            record.item_count for message in self.messages for record in TelemetryBatch.FromString(message.payload).records
-        )
+        return sum(record.item_count for record in self.records())
 
 
 @dataclass
@@ -190,10 +193,12 @@ def receivers(
 
 
 @asynccontextmanager
-async def http_receivers(server: str = "uvicorn", ports: int = 1, **settings: Any) -> AsyncIterator[Receivers]:
+async def http_receivers(
+    server: str = "uvicorn", ports: int = 1, certificates: Certificates | None = None, **settings: Any
+) -> AsyncIterator[Receivers]:
     """Receivers that listen for HTTP on free ports."""
     made = receivers(server=server, **settings)
-    made.server = http_server(made.app, "127.0.0.1", [0] * ports, made.http_settings, made.metrics)
+    made.server = HttpServer(made.app, "127.0.0.1", [0] * ports, made.http_settings, made.metrics, certificates=certificates)
     await made.server.start()
     try:
         yield made
@@ -203,7 +208,13 @@ async def http_receivers(server: str = "uvicorn", ports: int = 1, **settings: An
 
 
 @asynccontextmanager
-async def grpc_receivers(made: Receivers | None = None, **settings: Any) -> AsyncIterator[tuple[Receivers, GrpcServer]]:
+async def grpc_receivers(
+    made: Receivers | None = None,
+    *,
+    certificates: Certificates | None = None,
+    services: Sequence[Service] = GRPC_SERVICES,
+    **settings: Any,
+) -> AsyncIterator[tuple[Receivers, GrpcServer]]:
     """Receivers that listen for gRPC on a free port; `settings` are of that section."""
     if made is None:
         made = receivers()
@@ -213,9 +224,10 @@ async def grpc_receivers(made: Receivers | None = None, **settings: Any) -> Asyn
         made.metrics,
         Grpc.model_validate({"port": 0} | settings),
         host="127.0.0.1",
-        services=GRPC_SERVICES,
+        services=services,
         access=made.access,
         explain=EXPLAIN,
+        certificates=certificates,
     )
     await server.start()
     try:
@@ -295,8 +307,17 @@ def native_batch(good: int = 1, late: int = 0, padding: int = 0) -> bytes:
 
 def remote_write(good: int = 1, late: int = 0, padding: int = 0) -> bytes:
     """Not compressed."""
+    return write_request([_series(good, late, padding)])
+
+
+def remote_write_v2(good: int = 1, late: int = 0, padding: int = 0) -> bytes:
+    """Not compressed. A series without samples would be an item, and not a good one."""
+    return write_request_v2([_series(good, late, padding)] if good + late else [])
+
+
+def _series(good: int, late: int, padding: int) -> tuple[dict[str, str], list[tuple[float, int]]]:
     samples = [(1.5, moment // 1_000_000) for moment in _moments(good, late)]
-    return write_request([({"__name__": "m", "job": "j", "x": "x" * (padding + 1)}, samples)])
+    return {"__name__": "m", "job": "j", "x": "y" * (padding + 1)}, samples
 
 
 def _native(good: int, late: int) -> Iterator[dict[str, object]]:

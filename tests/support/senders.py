@@ -6,6 +6,7 @@ A number whose request broke off is in doubt: it may be stored once, or not at a
 import http.client
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -34,13 +35,16 @@ class Senders:
         *,
         key: str | None = None,
         refused_may_be_stored: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`key`: their API key. `refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows."""
+        """`key`: their API key. `refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows. `tls`: what is sent
+        over, if it is."""
         self.acknowledged: set[int] = set()
         self.in_doubt: set[int] = set()
         self.refused: dict[int, int] = {}  # requests, by status
         self._port = port
         self._headers = {} if key is None else {"X-API-Key": key}
+        self._tls = tls
         self._records = records_per_request
         self._refused_may_be_stored = refused_may_be_stored
         self._numbers: Iterator[int] = itertools.count()
@@ -65,7 +69,10 @@ class Senders:
 
     def _run(self, native: bool) -> None:
         while not self._stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            if self._tls is None:
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            else:
+                connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=20, context=self._tls)
             try:
                 connection.connect()
             except OSError:  # it is down: nothing was sent

@@ -19,11 +19,13 @@ from support.receiving import (
     otlp_traces,
     otlp_traces_json,
     remote_write,
+    remote_write_v2,
 )
 
 SERVERS = ("uvicorn", "hypercorn")
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
+REMOTE_WRITE_V2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
 
 
 def snappy(body: bytes) -> bytes:
@@ -65,6 +67,7 @@ WAYS = (
     Way("/v1/traces", PROTOBUF, otlp_traces),
     Way("/v1/traces", JSON, otlp_traces_json),
     Way("/api/v1/prometheus/write", PROTOBUF, remote_write, 204),
+    Way("/api/v1/prometheus/write", REMOTE_WRITE_V2, remote_write_v2, 204),
 )
 WAYS_BY_NAME = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 PATHS = tuple(dict.fromkeys(way.path for way in WAYS))

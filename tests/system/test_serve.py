@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from support.exporter import BOUNDS, START_S, Exporter
 from support.program import Program, require_peer, run
 from support.remote_write import write_request
 
@@ -310,11 +312,33 @@ def test_telemetrygen(program: Program, signal: str) -> None:
     assert int(program.value(f"SELECT count() FROM {table} WHERE ServiceName = '{service}'")) == 400
 
 
+@contextmanager
+def prometheus(command: Path, place: Path, config: str, *arguments: str) -> Iterator[None]:
+    """Prometheus, while the context lasts: afterwards it has said that all it sent was taken."""
+    (place / "prometheus.yml").write_text(config, encoding="utf-8")
+    log_path = place / "prometheus.log"
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [
+                *(command, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/tsdb"),
+                *("--web.listen-address=127.0.0.1:0", "--scrape.discovery-reload-interval=100ms", *arguments),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+    said = log_path.read_text()
+    assert "non-recoverable" not in said
+    assert "some data was not written" not in said
+
+
 def test_prometheus_scrapes_it_and_writes_to_it(program: Program, tmp_path: Path) -> None:
-    """Prometheus scrapes the collector's own /metrics and writes them back: they are found in the store."""
-    prometheus = require_peer("prometheus")
-    (tmp_path / "prometheus.yml").write_text(
-        f"""
+    """Prometheus scrapes the collector's own /metrics and writes them back: they are found in the store, and their metadata."""
+    config = f"""
 global: {{scrape_interval: 500ms}}
 scrape_configs:
   - job_name: collector-self
@@ -323,19 +347,8 @@ remote_write:
   - url: {program.http}/api/v1/prometheus/write
     queue_config: {{max_samples_per_send: 10000, batch_send_deadline: 500ms}}
     metadata_config: {{send_interval: 1s}}
-""",
-        encoding="utf-8",
-    )
-    with (tmp_path / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                *(prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/tsdb"),
-                "--web.listen-address=127.0.0.1:0",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+"""
+    with prometheus(require_peer("prometheus"), tmp_path, config):
         program.wait_for(
             "SELECT uniqExact(TimeUnix) >= 2 FROM otel_metrics_gauge WHERE ServiceName = 'collector-self' AND MetricName = 'up'"
             " AND Value = 1",
@@ -343,10 +356,97 @@ remote_write:
         )
         stored = "ServiceName = 'collector-self' AND MetricName = 'infrasage_ingestion_events_total'"
         program.wait_for(f"SELECT count() > 0 FROM otel_metrics_gauge WHERE {stored}", expected=1)
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "non-recoverable" not in (tmp_path / "prometheus.log").read_text()
+        described = "Source = 'prometheus_write_v1' AND MetricMetadata['prometheus.type'] = 'counter' AND Flags = 1"
+        program.wait_for(
+            f"SELECT count() > 0 FROM otel_metrics_summary WHERE {described} AND MetricName LIKE 'infrasage_ingestion_events%'"
+            " AND MetricDescription != ''",
+            expected=1,
+        )
+
+
+# What it has to be told to keep, and so to send: exemplars; types and units, as labels too; start timestamps. 3.13 has them all
+# (and metadata-wal-records, which would have it send help texts, but does not heed it).
+PROMETHEUS_FEATURES = ("exemplar-storage", "type-and-unit-labels", "st-storage", "xor2-encoding")
+
+
+def test_prometheus_writes_2_0(program: Program, tmp_path: Path) -> None:
+    """Counters, gauges, histograms of every kind, exemplars, metadata, start timestamps and stale markers: all that an exporter
+    has said, each once.
+    """
+    command = require_peer("prometheus", knows=PROMETHEUS_FEATURES)
+    scrapes = 4
+    numbers = list(range(1, scrapes + 1))
+    with Exporter(scrapes) as exporter:
+        config = f"""
+global: {{scrape_interval: 200ms, scrape_native_histograms: true, scrape_protocols: [PrometheusProto]}}
+scrape_configs:
+  - {{job_name: native, metrics_path: /native, convert_classic_histograms_to_nhcb: true,
+      static_configs: [{{targets: ["127.0.0.1:{exporter.port}"]}}]}}
+  - {{job_name: classic, metrics_path: /classic, static_configs: [{{targets: ["127.0.0.1:{exporter.port}"]}}]}}
+remote_write:
+  - url: {program.http}/api/v1/prometheus/write
+    protobuf_message: io.prometheus.write.v2.Request
+    send_exemplars: true
+    send_native_histograms: true
+    queue_config: {{batch_send_deadline: 200ms}}
+"""
+        with prometheus(command, tmp_path, config, f"--enable-feature={','.join(PROMETHEUS_FEATURES)}"):
+            # The stale markers of native histograms are floats. Those of the last series to end are the last that come.
+            program.wait_for(
+                "SELECT uniqExact(ServiceName, MetricName) FROM otel_metrics_gauge WHERE ServiceName IN ('native', 'classic')"
+                " AND reinterpretAsUInt64(Value) = 0x7ff0000000000002 AND MetricName IN ('latency_seconds', 'temperature')",
+                expected=4,
+            )
+    sent = "WHERE Source = 'prometheus_write_v2' AND ServiceName IN ('native', 'classic')"
+    each = "GROUP BY ServiceName, MetricName, Attributes ORDER BY ServiceName, MetricName, Attributes['le']"
+    stale = "countIf(reinterpretAsUInt64(Value) = 0x7ff0000000000002)"
+
+    # Each number once, the stale marker, and exemplars beside their series, in points without a value.
+    sums = program.query(
+        "SELECT ServiceName, MetricName, Attributes['le'], Attributes['zone'], MetricMetadata['prometheus.type'],"
+        " arraySort(groupArrayIf(Value, Flags = 0)) AS values, arraySort(groupArrayArray(Exemplars.Value)) AS exemplars,"
+        f" {stale} AS ends, any(IsMonotonic AND AggregationTemporality = 2) AS counts FROM otel_metrics_sum {sent}"
+        f" {each.replace('Attributes ', 'Attributes, MetricMetadata ', 1)}"
+    )
+    twice = [2 * n for n in numbers]
+    assert [
+        ("classic", "requests_total", "", "a", "counter", numbers, numbers, 1, True),
+        ("classic", "size_bytes_bucket", "+Inf", "a", "histogram", twice, [], 1, True),
+        ("classic", "size_bytes_bucket", "0.5", "a", "histogram", numbers, [], 1, True),
+        ("classic", "size_bytes_bucket", "1.5", "a", "histogram", twice, [], 1, True),
+        ("classic", "size_bytes_count", "", "a", "histogram", twice, [], 1, True),
+        ("classic", "size_bytes_sum", "", "a", "histogram", [n * 1.25 for n in numbers], [], 1, True),
+        ("native", "requests_total", "", "a", "counter", numbers, numbers, 1, True),
+    ] == [tuple(row.values()) for row in sums]
+    gauges = program.query(
+        "SELECT ServiceName, MetricName, arraySort(groupArrayIf(-Value, Flags = 0)) AS values,"
+        f" arraySort(groupArrayArray(Exemplars.TraceId)) AS exemplars, {stale} AS ends FROM otel_metrics_gauge {sent}"
+        f" AND MetricName IN ('temperature', 'latency_seconds', 'size_bytes') {each}"
+    )
+    trace_ids = [f"{n:032x}" for n in numbers]
+    assert [
+        ("classic", "latency_seconds", [], trace_ids, 1),
+        ("classic", "temperature", numbers, [], 1),
+        ("native", "latency_seconds", [], trace_ids, 1),
+        ("native", "size_bytes", [], [], 1),
+        ("native", "temperature", numbers, [], 1),
+    ] == [tuple(row.values()) for row in gauges]
+    exponential = program.query(
+        "SELECT ServiceName, arraySort(groupArray((Count, Sum, Scale, PositiveOffset, PositiveBucketCounts))) AS histograms,"
+        f" any(MetricUnit), any(AggregationTemporality) FROM otel_metrics_exponential_histogram {sent} {each}"
+    )
+    latencies = [[n, n * 1.5, 0, 0, [n]] for n in numbers]
+    assert [("classic", latencies, "seconds", 2), ("native", latencies, "seconds", 2)] == [
+        tuple(row.values()) for row in exponential
+    ]
+    custom = program.query(
+        "SELECT MetricName, arraySort(groupArray((Count, Sum, ExplicitBounds, BucketCounts))) AS histograms"
+        f" FROM otel_metrics_histogram {sent} {each}"
+    )
+    sizes = [[2 * n, n * 1.25, list(BOUNDS), [n, n, 0]] for n in numbers]
+    assert [("size_bytes", sizes)] == [tuple(row.values()) for row in custom]
+    started = f"FROM otel_metrics_sum {sent} AND Flags = 0 AND StartTimeUnix != toDateTime64({START_S}, 9)"
+    assert 0 == int(program.value(f"SELECT count() {started}"))
 
 
 def test_its_data_is_all_in_one_place(program: Program) -> None:

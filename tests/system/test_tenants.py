@@ -26,7 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from ruamel.yaml import YAML
 from support.kafka import shared_bootstrap
 from support.program import Gateway, Program, metric, require_peer, run, started, until
-from support.redis import RedisServer
+from support.redis_server import RedisServer
 from support.remote_write import write_request
 from support.senders import Senders, otlp_logs
 

@@ -1,51 +1,20 @@
 """adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
 
-import base64
 import json
-import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.otlp_json import to_json
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages
 
 from adapters.errors import INVALID_JSON, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 
-Draw = Callable[[st.SearchStrategy[Any]], Any]
 TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
-
-
-def to_json(draw: Draw, message: Message) -> dict[str, Any]:
-    """OTLP/JSON of a message, by the specification's text, with its freedoms drawn."""
-    return {
-        field.json_name: [_value(draw, field, entry) for entry in value] if field.is_repeated else _value(draw, field, value)
-        for field, value in message.ListFields()
-    }
-
-
-def _value(draw: Draw, field: FieldDescriptor, value: Any) -> Any:
-    if field.message_type is not None:
-        return to_json(draw, value)
-    if field.name in ("trace_id", "span_id", "parent_span_id"):
-        return value.hex() if draw(st.booleans()) else value.hex().upper()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode() if draw(st.booleans()) else base64.urlsafe_b64encode(value).decode().rstrip("=")
-    if field.type == FieldDescriptor.TYPE_DOUBLE:
-        return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-    wide = field.type in (
-        FieldDescriptor.TYPE_INT64,
-        FieldDescriptor.TYPE_UINT64,
-        FieldDescriptor.TYPE_FIXED64,
-        FieldDescriptor.TYPE_SFIXED64,
-    )
-    return str(value) if wide and draw(st.booleans()) else value
 
 
 @pytest.mark.parametrize("signal", sorted(TO_WIRE))
@@ -54,7 +23,8 @@ def _value(draw: Draw, field: FieldDescriptor, value: Any) -> Any:
 def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> None:
     """Every field of every message comes through, 64-bit integers and the doubles that JSON lacks included."""
     request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
-    text = json.dumps(to_json(data.draw, request), ensure_ascii=data.draw(st.booleans()))
+    document = to_json(request, lambda: data.draw(st.booleans()))
+    text = json.dumps(document, ensure_ascii=data.draw(st.booleans()))
     actual = REQUESTS[signal].FromString(TO_WIRE[signal](text.encode()))
     # Equal but for NaN's payload, which JSON can't carry; what is left over is compared as text.
     assert str(request) == str(actual)

@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from support.hostile import nested_logs
 from support.limits import DEFAULT
 from support.otlp_reference import REQUESTS, flat, reference
 
@@ -102,25 +103,8 @@ def test_every_value_is_a_string(value: AnyValue, expected: str) -> None:
 
 
 def test_nesting_of_64_passes_and_of_65_is_refused_alone() -> None:
-    """An attribute nested too deep is a rejected item; its neighbour is kept. By hand: protobuf's own limit is 100 messages."""
-
-    def any_value(depth: int) -> bytes:
-        value = b"\x0a\x04deep"
-        for _ in range(depth):
-            array = b"\x0a" + varint(len(value)) + value
-            value = b"\x2a" + varint(len(array)) + array
-        return value
-
-    def varint(number: int) -> bytes:
-        return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
-
-    def field(tag: int, payload: bytes) -> bytes:
-        return bytes([tag]) + varint(len(payload)) + payload
-
-    def log(depth: int) -> bytes:
-        return field(0x12, b"\x09" + NOW.to_bytes(8, "little") + field(0x32, b"\x0a\x01k" + field(0x12, any_value(depth))))
-
-    body = field(0x0A, field(0x12, log(64) + log(65) + log(10_000) + log(0)))
+    """An attribute nested too deep is a rejected item; its neighbour is kept."""
+    body = nested_logs(64, 65, 10_000, 0)
     adapted = adapt("logs", body)
     assert [(1, "nested_too_deep"), (2, "nested_too_deep")] == [
         (rejection.index, REASON[rejection.reason].name) for rejection in adapted.rejections
@@ -265,7 +249,7 @@ def test_a_large_body_that_is_oddly_written_is_refused() -> None:
     with pytest.raises(Malformed) as caught:
         adapt("logs", odd)
     assert caught.value.message == (
-        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not plainly written at 16800001;"
+        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not plainly written at byte 16800001;"
         " such a body may have 16777216 bytes: check that it is complete, or send smaller batches"
     )
 

@@ -1,6 +1,5 @@
 """adapters/prometheus/write_v1 against its twin in plain protobuf, and what the twin can't say: bounds, messages, limits."""
 
-import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.v1 import telemetry_pb2
+from support.adapted import batch_of, bits, reasons
 from support.limits import LOW
-from support.otlp_strategies import oddly_written
+from support.otlp_strategies import oddly_written, varint
 from support.prometheus_reference import reference
 from support.prometheus_strategies import NOW_MS, STALE, histograms, write_requests
 
 from adapters import errors
-from adapters.errors import Malformed
+from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v1
 from adapters.prometheus.series import Series, SeriesCache
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Adapted, Header
@@ -35,18 +35,6 @@ def adapt(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted:
     return write_v1.adapt(body, header, LimitRules(LIMITS, NOW), message_bytes_max)
 
 
-def batch_of(adapted: Adapted) -> telemetry_pb2.TelemetryBatch:
-    return telemetry_pb2.TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
-
-
-def reasons(adapted: Adapted) -> list[tuple[int, int]]:
-    return [(rejection.index, rejection.reason) for rejection in adapted.rejections]
-
-
-def bits(value: float) -> bytes:
-    return struct.pack("<d", value)
-
-
 def request_of(labels: dict[str, str], *samples: tuple[float, int]) -> write_pb2.WriteRequest:
     request = write_pb2.WriteRequest()
     series = request.timeseries.add()
@@ -55,6 +43,10 @@ def request_of(labels: dict[str, str], *samples: tuple[float, int]) -> write_pb2
     for number, moment in samples:
         series.samples.add(value=number, timestamp=moment)
     return request
+
+
+def _length_delimited(payload: bytes) -> bytes:
+    return varint(len(payload)) + payload
 
 
 def check(body: bytes) -> None:
@@ -67,13 +59,14 @@ def check(body: bytes) -> None:
         assert refused.value.reason == errors.INVALID_PROTOBUF
         assert f"cannot decode WriteRequest: {len(body)} bytes" in refused.value.message
         return
-    expected, rejections = reference(request, LIMITS, NOW, HEADER)
+    expected = reference(request, LIMITS, NOW, HEADER)
     adapted = adapt(body)
-    assert reasons(adapted) == rejections
-    assert expected.SerializeToString() == batch_of(adapted).SerializeToString()
-    assert expected.ByteSize() == sum(len(part.payload) for part in adapted.parts)
+    assert expected.rejections == reasons(adapted)
+    assert expected.batch.SerializeToString() == batch_of(adapted).SerializeToString()
+    assert expected.batch.ByteSize() == sum(len(part.payload) for part in adapted.parts)
+    assert expected.written == (adapted.samples, adapted.histograms, adapted.exemplars)
     assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
-    assert adapted.rejected_count() == len(rejections)
+    assert adapted.rejected_count() == len(expected.rejections)
 
 
 @settings(max_examples=400)
@@ -391,9 +384,54 @@ def test_long_names_of_rejected_metrics_do_not_stop_others() -> None:
     assert ["up"] == [metric.name for metric in batch_of(adapted).records[0].metrics]
 
 
-@pytest.mark.parametrize("body", [b"", b"\x0a\x00", b"\x1a\x00", b"\x0a\x06\x0a\x04\x0a\x02up"])
+def test_metadata_without_series_is_kept() -> None:
+    """As Prometheus sends it, apart from its series: of each family a point that is none, with what was said of it."""
+    request = write_pb2.WriteRequest()
+    request.metadata.add(type="COUNTER", metric_family_name="http_requests", help="Requests.", unit="requests")
+    request.metadata.add(type="GAUGE", metric_family_name="load", help="Of one host.")
+    request.metadata.add(type="GAUGE", metric_family_name="load", help="Of another host.")
+    adapted = adapt(request.SerializeToString())
+    [record] = batch_of(adapted).records
+    assert (3, (0, 0, 0)) == (adapted.accepted_count(), (adapted.samples, adapted.histograms, adapted.exemplars))
+    assert "unknown_service" == record.service_id
+    described = [
+        (metric.name, metric.description, metric.unit, metric.metadata[0].key, metric.metadata[0].value.string_value)
+        for metric in record.metrics
+    ]
+    assert [
+        ("http_requests", "Requests.", "requests", "prometheus.type", "counter"),
+        ("load", "Of one host.", "", "prometheus.type", "gauge"),
+        ("load", "Of another host.", "", "prometheus.type", "gauge"),
+    ] == described
+    for metric in record.metrics:
+        [point] = metric.summary.data_points
+        assert (NOW, 1, 0) == (point.time_unix_nano, point.flags, point.count)
+
+
+def test_metadata_of_a_series_is_no_item_of_its_own() -> None:
+    """No second point for what is told beside items of its family, taken or rejected: what describes these goes with them."""
+    request = request_of({"__name__": "up"}, (1.0, NOW_MS))
+    request.timeseries.extend(request_of({"__name__": "down"}, (1.0, 1)).timeseries)
+    request.timeseries.extend(request_of({"__name__": "empty"}).timeseries)
+    for name in ("up", "down", "empty"):
+        request.metadata.add(metric_family_name=name, help="Whether it is.")
+    adapted = adapt(request.SerializeToString())
+    assert [(1, errors.TIMESTAMP_TOO_OLD)] == reasons(adapted)
+    assert [("up", "gauge"), ("empty", "summary")] == [
+        (metric.name, metric.WhichOneof("data")) for metric in batch_of(adapted).records[0].metrics
+    ]
+
+
+def test_metadata_of_nothing_is_rejected() -> None:
+    """It names no metric."""
+    adapted = adapt(b"\x1a\x00")
+    assert [(0, errors.MISSING_METRIC_NAME)] == reasons(adapted)
+    assert "metadata without the name of its family" == adapted.rejections[0].message
+
+
+@pytest.mark.parametrize("body", [b"", b"\x0a\x00", b"\x0a\x06\x0a\x04\x0a\x02up"])
 def test_requests_without_items_are_empty(body: bytes) -> None:
-    """Nothing, an empty series, metadata alone, labels alone: nothing accepted, nothing rejected."""
+    """Nothing, an empty series, labels alone: nothing accepted, nothing rejected."""
     adapted = adapt(body)
     assert ([], 0, 0) == (adapted.parts, adapted.accepted_count(), adapted.rejected_count())
 
@@ -401,13 +439,13 @@ def test_requests_without_items_are_empty(body: bytes) -> None:
 def test_hostile_bodies_are_quick() -> None:
     """Many groups, spans, labels or exemplars cost no more than their length."""
     spans = b"".join(b"\x5a\x06\x08\xfe\xff\xff\xff\x0f" for _ in range(20_000))
-    series = b"\x0a\x04\x0a\x02up" + b"\x22" + _length(spans) + spans
+    series = b"\x0a\x06\x0a\x02up" + b"\x22" + _length_delimited(spans) + spans
     many = request_of({"__name__": "up"}, *[(1.0, NOW_MS)] * 40_000)
     for _ in range(40_000):
         many.timeseries[0].exemplars.add(timestamp=NOW_MS)
     bodies = [
         b"\x53" * 1_000_000,
-        b"\x0a" + _length(series) + series,
+        b"\x0a" + _length_delimited(series) + series,
         b"\x0a\x00" * 100_000,
         many.SerializeToString(),
     ]
@@ -420,14 +458,41 @@ def test_hostile_bodies_are_quick() -> None:
     assert time.process_time() - started < 5
 
 
-def _length(payload: bytes) -> bytes:
-    n = len(payload)
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+def many_points() -> bytes:
+    """5 MB of samples, each of which takes all of their series' labels with it."""
+    labels = request_of({"__name__": "up"} | {f"{n}{'k' * 90}": "v" * 120 for n in range(3)}).timeseries[0].SerializeToString()
+    sample = b"\x12" + _length_delimited(write_pb2.Sample(value=1, timestamp=NOW_MS).SerializeToString())
+    return b"\x0a" + _length_delimited(labels + sample * 420_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [many_points(), b"\x1a\x03\x12\x01a" * 300_000, b"\x0a" + _length_delimited(b"\x1a\x00" * 600_000)],
+    ids=["points", "metadata", "exemplars"],
+)
+def test_what_becomes_of_a_request_is_bounded(body: bytes) -> None:
+    """One that would take far more memory than it has bytes is refused as a whole, with a number."""
+    with pytest.raises(RequestRefused, match="becomes more than 268435456,") as refused:
+        adapt(body)
+    assert errors.PAYLOAD_TOO_LARGE == refused.value.reason
+
+
+def test_oddly_written_requests_are_bounded() -> None:
+    """Protobuf's own parser, which would take many times its size, is not asked about 16 MiB and more."""
+    with pytest.raises(Malformed, match=r"^cannot decode WriteRequest: 16777217 bytes, not plainly written at byte 1;"):
+        adapt(b"\x13" + bytes(16 << 20))
+
+
+def test_many_exemplars_find_their_samples() -> None:
+    """Their number times that of samples is too many to try, within this test's time."""
+    count = 30_000
+    request = request_of({"__name__": "up"}, *[(1.0, NOW_MS - n) for n in range(count)])
+    for n in range(count):
+        request.timeseries[0].exemplars.add(value=n, timestamp=NOW_MS - n)
+    adapted = adapt(request.SerializeToString())
+    points = [point for metric in batch_of(adapted).records[0].metrics for point in metric.gauge.data_points]
+    assert (count, count) == (adapted.samples, adapted.exemplars)
+    assert all([point.time_unix_nano] == [exemplar.time_unix_nano for exemplar in point.exemplars] for point in points)
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:

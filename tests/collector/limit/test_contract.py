@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from support.limiting import caller
-from support.redis import RedisServer, free_port
+from support.redis_server import RedisServer, free_port
 
 from adapters.errors import EXCEEDS_PLAN, RequestRefused
 from collector.limit.contract import Limited, Limiter

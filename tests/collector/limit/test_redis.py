@@ -14,7 +14,7 @@ import pytest
 import redis
 import structlog
 from support.limiting import caller
-from support.redis import RedisServer, free_port
+from support.redis_server import RedisServer, free_port
 
 from collector.limit.contract import Limited
 from collector.limit.redis import RedisLimiter

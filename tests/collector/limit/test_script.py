@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import given
 from support.limiting import TOO_MUCH, Model, Refusal, Step, caller, histories, refusal
-from support.redis import RedisServer
+from support.redis_server import RedisServer
 
 from adapters.errors import RequestRefused
 from collector.limit.buckets import Three, limited, require_possible

@@ -1,10 +1,14 @@
 """OTLP over gRPC, through real channels."""
 
 import asyncio
+import contextlib
+import gzip
+import zlib
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import cramjam
 import grpc
 import h2.connection
 import h2.events
@@ -14,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.http2 import http2
 from support.otlp_grpc import EACH_SERVICE, LOGS, METRICS, TRACES, UNCOMPRESSED, Service, export, refused
 from support.receiving import Receivers, grpc_receivers, otlp_logs, receivers
 from support.ways import retry_delay_s
@@ -192,6 +197,59 @@ async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> Non
             await asyncio.sleep(0.01)
         assert made.producer.item_count() == 1
         assert made.counted("infrasage_ingestion_events_total", status="accepted") == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "code"),
+    [
+        ("gzip", gzip.compress(otlp_logs(), mtime=0), grpc.StatusCode.OK),
+        ("deflate", zlib.compress(otlp_logs()), grpc.StatusCode.OK),
+        ("zstd", cramjam.zstd.compress(otlp_logs()), grpc.StatusCode.INTERNAL),
+        ("snappy", cramjam.snappy.compress_raw(otlp_logs()), grpc.StatusCode.INTERNAL),
+    ],
+    ids=["gzip", "deflate", "zstd", "snappy"],
+)
+async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.StatusCode) -> None:
+    """gRPC's text wants UNIMPLEMENTED and grpc-accept-encoding for the last two. gRPC core answers them before anything of
+    ours runs, at the header alone; docs/api.md says so. Nothing is kept of them, and the connection goes on."""
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        head = (("te", "trailers"), ("grpc-encoding", encoding))
+        for expected in (code, code):
+            message = b"\1" + len(body).to_bytes(4, "big") + bytes(body)
+            answer = await client.response(client.request(LOGS.method, "application/grpc", message, *head))
+            if expected is grpc.StatusCode.OK:
+                assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip"
+            else:
+                assert int(answer.headers["grpc-status"]) == expected.value[0]
+                assert answer.headers["grpc-message"] == "Error parsing 'grpc-encoding' metadata"
+        assert made.producer.item_count() == (2 if code is grpc.StatusCode.OK else 0)
+
+
+async def test_connections_are_bounded_and_must_begin_in_time() -> None:
+    """Over the limit they are closed; and so is one that says nothing."""
+    async with grpc_receivers(connections_max=2, handshake_timeout_s=0.5) as (_, server):
+        opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        async with asyncio.timeout(5):
+            assert await opened[2][0].read() == b""
+            for reader, _ in opened[:2]:
+                await reader.read()
+        for _, writer in opened:
+            writer.close()
+        async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            assert await export(channel, LOGS, otlp_logs()) == b""
+
+
+async def test_rapid_resets_do_not_hurt_others() -> None:
+    """Thousands of requests that are cancelled at once: who is on another connection is answered, and nothing is held."""
+    async with receiving() as (made, server, channel), http2(server.port) as client:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(3000):
+                client.h2.reset_stream(client.request(LOGS.method, "application/grpc", None, ("te", "trailers")))
+                client.flush()
+            await client.writer.drain()
+        for _ in range(5):
+            assert await export(channel, LOGS, otlp_logs()) == b""
+        assert made.in_flight.bytes_held == 0
 
 
 async def test_unknown_methods_are_unimplemented() -> None:

@@ -32,6 +32,7 @@ from collector.receive.responses import (
     NATIVE,
     NATIVE_BATCH,
     REMOTE_WRITE_V1,
+    REMOTE_WRITE_V2,
     Dialect,
     OtlpJsonDialect,
     OtlpProtobufDialect,
@@ -48,6 +49,7 @@ DIALECTS: tuple[Dialect, ...] = (
     NATIVE,
     NATIVE_BATCH,
     REMOTE_WRITE_V1,
+    REMOTE_WRITE_V2,
     *[dialect(signal) for dialect in (OtlpProtobufDialect, OtlpJsonDialect) for signal in (METRICS, LOGS, TRACES)],
 )
 EACH_DIALECT = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.http2 import http2
 from support.receiving import (
     Receivers,
     connection,
@@ -19,7 +20,7 @@ from support.receiving import (
     receivers,
 )
 
-from collector.receive.servers import SERVERS, http_server
+from collector.receive.servers import SERVERS, HttpServer
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -62,7 +63,7 @@ async def test_a_port_in_use_fails_loudly(server: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             free_port = free.getsockname()[1]
-        second = http_server(made.app, "127.0.0.1", [free_port, first.port], made.http_settings, made.metrics)
+        second = HttpServer(made.app, "127.0.0.1", [free_port, first.port], made.http_settings, made.metrics)
         with pytest.raises(OSError, match="address already in use"):
             await second.start()
         with pytest.raises(ConnectionRefusedError):
@@ -180,18 +181,25 @@ async def test_head_has_no_body(server: str) -> None:
         assert (await raw.response()).status == 200
 
 
-async def test_http_2_by_prior_knowledge_is_hypercorns() -> None:
-    async with http_receivers("hypercorn") as made, connection(made.port) as raw:
-        await raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-        frame = await asyncio.wait_for(raw.reader.readexactly(9), 5)
-        assert frame[3] == 4  # SETTINGS
+@EACH_SERVER
+async def test_http_2_by_prior_knowledge_is_beside_both(server: str) -> None:
+    """See test_http2.py for all the rest of it."""
+    async with http_receivers(server) as made:
+        async with http2(made.port) as client:
+            assert (await client.response(client.request("/v1/logs", PROTOBUF, otlp_logs()))).status == 200
+        async with connection(made.port) as raw:
+            # Too late, after a request in HTTP/1.1; and by upgrade, as curl's --http2 has it.
+            await raw.send(b"GET /x HTTP/1.1\r\nHost: a\r\n" + "\r\n".join(H2C).encode() + b"\r\n\r\n")
+            assert (await raw.response()).status == 404
+            await raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            assert (await raw.reader.read()).startswith(b"HTTP/1.1 4")
 
 
 # What strangers send.
 
 GARBAGE = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
     b"hello\r\n\r\n",
     b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\nCONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -344,6 +352,20 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for_for_ever() -> None:
         await raw.send(post("/v1/logs", "text/plain", b"abc", length=1000))
         assert (await raw.response()).status == 415
         assert await raw.closed()
+
+
+@EACH_SERVER
+async def test_answers_that_nobody_reads_are_not_kept_for_ever(server: str) -> None:
+    """More of them than the kernel's buffers hold: the connection ends, or a few thousand of those would be all there are."""
+    async with http_receivers(server, with_pages=True, body_timeout_s=0.5) as made, connection(made.port) as raw:
+        assert made.server is not None
+        raw.writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 1500)
+        async with asyncio.timeout(10):
+            while not made.server.connection_count():
+                await asyncio.sleep(0.01)
+            while made.server.connection_count():
+                await asyncio.sleep(0.05)
+        await still_answers(made)
 
 
 @EACH_SERVER

@@ -1,0 +1,52 @@
+"""Bodies in protobuf that are oddly written: what protobuf's own parser makes of them.
+
+The law: a body is read as it lies on the wire. Where that stumbles, protobuf's parser is asked, once: what it refuses is
+malformed; what it reads is written anew, plainly, known fields only, and read in that form.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from google.protobuf.message import DecodeError, Message
+
+from adapters.errors import INVALID_PROTOBUF, Malformed
+from adapters.record import Adapted
+from adapters.wire import NotPlain
+
+# Protobuf's own parser takes up to fifty times a body's size in memory; and no client that we know writes oddly.
+ODD_BODY_BYTES_MAX: Final = 16 << 20
+
+
+def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message]) -> Adapted:
+    """What `adapt`, which raises NotPlain, makes of a body; of its plain form, where it is odd. Raises Malformed."""
+    try:
+        return adapt(body)
+    except NotPlain as odd:
+        body = _plain(body, message_class, odd.position)
+    try:
+        return adapt(body)
+    except NotPlain as odd:
+        raise _cannot_decode(message_class.DESCRIPTOR.name, body, odd.position) from None
+
+
+def _plain(body: bytes, message_class: type[Message], position: int) -> bytes:
+    """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled."""
+    name = message_class.DESCRIPTOR.name
+    if len(body) > ODD_BODY_BYTES_MAX:
+        raise Malformed(
+            INVALID_PROTOBUF,
+            f"cannot decode {name}: {len(body)} bytes, not plainly written at byte {position};"
+            f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
+        )
+    message = message_class()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        raise _cannot_decode(name, body, position) from None
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
+
+
+def _cannot_decode(name: str, body: bytes, position: int) -> Malformed:
+    where = f"truncated at {position}" if position >= len(body) else f"malformed at or after byte {position}"
+    return Malformed(INVALID_PROTOBUF, f"cannot decode {name}: {len(body)} bytes, {where}")

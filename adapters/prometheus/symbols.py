@@ -1,0 +1,54 @@
+"""What remote write 2.0's symbols are, request after request: each text has a number in this process, so that eight bytes a
+reference stand for a series' labels, and what was read of them once is found again without putting them together.
+
+The law: a number stands for one text for ever: it is never given again, also when its text has been forgotten, and so the worst
+that forgetting does is to have a series read anew. The memory is bounded, in entries and in bytes.
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+# Two generations, each of half of this; a text used since the last change of generation is never forgotten.
+NUMBERS_ENTRIES_MAX: Final = 262_144
+NUMBERS_BYTES_MAX: Final = 32 << 20
+
+# What an entry takes beside its text: the objects, and its share of the dictionary.
+_ENTRY_BYTES: Final = 160
+
+
+class SymbolNumbers:
+    """Numbers of texts, from 1."""
+
+    def __init__(self, entries_max: int, bytes_max: int) -> None:
+        self.entries_max: Final[int] = entries_max // 2
+        self.bytes_max: Final[int] = bytes_max // 2
+        self.young: dict[bytes, int] = {}
+        self.old: dict[bytes, int] = {}
+        self.young_bytes: i64 = 0
+        self.last: i64 = 0
+
+    def get(self, text: bytes) -> i64:
+        """0 where it has none."""
+        number = self.young.get(text, 0)
+        if number == 0:
+            number = self.old.get(text, 0)
+            if number:
+                self._put(text, number)
+        return number
+
+    def add(self, text: bytes) -> i64:
+        """A new number for a text that has none."""
+        self.last += 1
+        self._put(text, self.last)
+        return self.last
+
+    def _put(self, text: bytes, number: int) -> None:
+        size: i64 = _ENTRY_BYTES + len(text)
+        if len(self.young) >= self.entries_max or self.young_bytes + size > self.bytes_max:
+            self.old = self.young
+            self.young = {}
+            self.young_bytes = 0
+        if size <= self.bytes_max:
+            self.young[text] = number
+            self.young_bytes += size

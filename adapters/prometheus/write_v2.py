@@ -1,0 +1,399 @@
+"""Prometheus remote write 2.0: io.prometheus.write.v2.Request, as it is after decompression.
+
+The law: as adapters/prometheus/request.py has it, and the texts of a request stand in its table of symbols. A series whose
+references are odd in number or lead out of the table, that has samples and histograms, or nothing at all, is rejected, and its
+neighbours are kept. A table that does not begin with the empty text is none: the request is refused.
+
+A series is what its metadata says. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic histogram
+or summary, each under its own name; any other's samples are a gauge's. A point counts since the start timestamp of its sample,
+else since the created timestamp of its series. A series that has metadata alone is one item.
+
+A rejected item's payload is a serialized Request of one series: its labels, metadata and created timestamp, the sample or
+histogram and its exemplars, as they were sent (in their plain form, where the body was odd), but for a table of their own and
+references into that. Items of a series that has both samples and histograms can be taken, alone.
+
+Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0.
+"""
+
+from typing import Final
+
+from infrasage.prometheus.v2 import write_pb2
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
+from mypy_extensions import i64
+
+from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
+from adapters.plain import adapt_plainly
+from adapters.prometheus.alone import Alone
+from adapters.prometheus.exemplars import Exemplar, make_exemplar, set_label
+from adapters.prometheus.histogram import CUMULATIVE
+from adapters.prometheus.metadata import COUNTER, HISTOGRAM, SUMMARY, Description
+from adapters.prometheus.request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
+from adapters.prometheus.series import (
+    CACHE_BYTES_MAX,
+    CACHE_ENTRIES_MAX,
+    Series,
+    SeriesCache,
+    read_series,
+    refused_series,
+)
+from adapters.prometheus.symbols import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
+from adapters.record import Adapted, Header, Rules
+from adapters.text import quoted
+from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes, put_varint, varint_size
+
+# A request has as many symbols as it has different texts: of 10,000 series, some thousands.
+SYMBOLS_MAX: Final = 1 << 20
+# Metadata that is remembered while a request is read, by its bytes.
+DESCRIPTIONS_KEPT_MAX: Final = 10_000
+
+_SYMBOLS: Final = 0x22
+_TIMESERIES: Final = 0x2A
+# Of a TimeSeries, in the order in which encoders write them.
+_LABELS_REFS: Final = 0x0A
+_HISTOGRAMS: Final = 0x1A
+_EXEMPLARS: Final = 0x22
+_METADATA: Final = 0x2A
+_CREATED: Final = 0x30
+
+_SUM: Final = 0x3A
+_MONOTONIC: Final = CUMULATIVE + b"\x18\x01"
+_LOW_32_BITS: Final = 0xFFFFFFFF
+
+_series: Final = SeriesCache(CACHE_ENTRIES_MAX, CACHE_BYTES_MAX)
+_numbers: Final = SymbolNumbers(NUMBERS_ENTRIES_MAX, NUMBERS_BYTES_MAX)
+
+
+def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """A Request. Raises Malformed where protobuf can't parse it, RequestRefused where far too much would become of it."""
+    return adapt_plainly(lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request)
+
+
+class _Request(Request):
+    def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
+        super().__init__(
+            body, header, rules, message_bytes_max, exemplars_tag=_EXEMPLARS, histograms_tag=_HISTOGRAMS, has_start=True
+        )
+        self.symbols: Final[list[bytes]] = []
+        # Of each symbol its number, in eight bytes.
+        self.numbers: bytes = b""
+        # Those of the series at hand, in the order of its references.
+        self.key = BytesWriter()
+        # After `_read_refs`: how many there were, and the first that leads out of the table, or -1.
+        self.refs: i64 = 0
+        self.stray: i64 = -1
+        self.described: dict[bytes, Description] = {}
+        # The metadata of the series before: where it lies, and what it says.
+        self.metadata_start: i64 = 0
+        self.metadata_end: i64 = 0
+        self.described_last: Description = self.no_description
+        # The series at hand: where it begins, and where its references are.
+        self.series_start: i64 = 0
+        self.labels_start: i64 = 0
+        self.labels_end: i64 = 0
+        # What makes requests of rejected items, as soon as one is to be kept.
+        self.alone: Alone | None = None
+
+    def run(self) -> Adapted:
+        cursor = self.cursor
+        end: i64 = len(self.buffer)
+        tag: i64 = self._read_symbols(end)
+        while tag:
+            after: i64 = cursor.position
+            if tag == _TIMESERIES:
+                self._take_timeseries(cursor.start, after)
+            elif tag >> 3 == 4 or tag >> 3 == 5:
+                raise NotPlain(cursor.start)
+            cursor.position = after
+            tag = cursor.field(end) if after < end else 0
+        return self.pack()
+
+    def _read_symbols(self, end: i64) -> i64:
+        """All of the table, up to a field that is not of it, whose tag is given; 0 at the end."""
+        cursor = self.cursor
+        buffer = self.buffer
+        symbols = self.symbols
+        numbers = BytesWriter()
+        tag: i64 = 0
+        while cursor.position < end:
+            tag = cursor.field(end)
+            if tag != _SYMBOLS:
+                break
+            symbol = buffer[cursor.start : cursor.position]
+            number: i64 = _numbers.get(symbol)
+            if number == 0:
+                if not is_utf8(buffer, cursor.start, cursor.position):
+                    raise NotPlain(cursor.start)
+                number = _numbers.add(symbol)
+            symbols.append(symbol)
+            write_i64_le(numbers, number)
+            if len(symbols) > SYMBOLS_MAX:
+                raise RequestRefused(
+                    PAYLOAD_TOO_LARGE, f"the request has more than {SYMBOLS_MAX} symbols: send smaller batches"
+                )
+            tag = 0
+        if symbols and symbols[0]:
+            raise Malformed(
+                INVALID_PROTOBUF,
+                f"the first of {len(symbols)} symbols must be the empty text; it is {quoted(symbols[0].decode())}",
+            )
+        self.numbers = numbers.getvalue()
+        return tag
+
+    def _take_timeseries(self, start: i64, end: i64) -> None:
+        """The TimeSeries at start:end: its fields in the order of their numbers, as every encoder has them."""
+        cursor = self.cursor
+        labels_start: i64 = start
+        labels_end: i64 = start
+        metadata_start: i64 = start
+        metadata_end: i64 = start
+        sample_start: i64 = start
+        sample_end: i64 = start
+        samples: i64 = 0
+        histograms: i64 = 0
+        exemplars: i64 = 0
+        before: i64 = 0
+        self.created_ms = 0
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag >> 3 > 6:
+                continue
+            if tag == SAMPLES and tag >= before:
+                sample_start = cursor.start
+                sample_end = cursor.position
+                samples += 1
+            elif tag == _HISTOGRAMS and tag >= before:
+                histograms += 1
+            elif tag == _EXEMPLARS and tag >= before:
+                exemplars += 1
+            elif tag <= before:
+                raise NotPlain(cursor.start)
+            elif tag == _LABELS_REFS:
+                labels_start = cursor.start
+                labels_end = cursor.position
+            elif tag == _METADATA:
+                metadata_start = cursor.start
+                metadata_end = cursor.position
+            elif tag == _CREATED:
+                self.created_ms = cursor.value
+            else:
+                raise NotPlain(cursor.start)
+            before = tag
+
+        series = self._series_of(labels_start, labels_end)
+        self.series_start = start
+        self.labels_start = labels_start
+        self.labels_end = labels_end
+        description = self._description_at(metadata_start, metadata_end)
+        self.description = description
+        type_: i64 = description.type
+        if type_ == COUNTER or (series.is_part and (type_ == HISTOGRAM or type_ == SUMMARY)):
+            self.kind = _SUM
+            self.tail = _MONOTONIC
+        else:
+            self.kind = GAUGE
+            self.tail = b""
+        self.message = series.message
+        reason: i64 = series.check(self.rules)
+        if reason == 0 and description.reason:
+            reason = description.reason
+            self.message = description.message
+        if reason == 0 and samples and histograms:
+            reason = INVALID_SERIES
+            self.message = f"samples ({int(samples)}) and histograms ({int(histograms)}) in one series"
+
+        if exemplars:
+            self.take_with_exemplars(series, reason, start, end, samples + histograms, exemplars)
+        elif samples == 1 and histograms == 0:
+            self.take_sample(series, reason, sample_start, sample_end, NO_EXEMPLARS)
+        elif samples or histograms:
+            self.take_items(series, reason, start, end)
+        else:
+            if reason == 0 and not description.fields:
+                reason = INVALID_SERIES
+                self.message = "a series without samples, histograms, exemplars and metadata"
+            self.take_description(series, reason)
+
+    def _read_refs(self, start: i64, end: i64) -> None:
+        """The references at start:end, packed: their numbers into `key`. Moves the cursor. Raises NotPlain."""
+        cursor = self.cursor
+        buffer = self.buffer
+        numbers = self.numbers
+        key = self.key
+        count: i64 = len(self.symbols)
+        key.truncate(0)
+        refs: i64 = 0
+        self.stray = -1
+        position: i64 = start
+        while position < end:
+            ref: i64 = buffer[position]
+            position += 1
+            if ref > 127:
+                more: i64 = buffer[position] if position < end else 128
+                if more < 128:
+                    ref = (ref & 127) | more << 7
+                    position += 1
+                else:
+                    cursor.position = position - 1
+                    ref = cursor.varint(end) & _LOW_32_BITS
+                    position = cursor.position
+            refs += 1
+            if ref < count:
+                write_i64_le(key, read_i64_le(numbers, ref * 8))
+            elif self.stray < 0:
+                self.stray = ref
+        self.refs = refs
+
+    def _refs_fault(self) -> str:
+        """What is wrong with the references read last."""
+        if self.stray >= 0:
+            return f"a label refers to symbol {int(self.stray)}, which is not in the table"
+        return f"an odd number of label references: {int(self.refs)}" if self.refs % 2 else ""
+
+    def _series_of(self, start: i64, end: i64) -> Series:
+        """What the labels at start:end, references, say."""
+        self._read_refs(start, end)
+        fault = self._refs_fault()
+        if fault:
+            return refused_series(INVALID_SERIES, fault)
+        key = self.key.getvalue()
+        series = _series.get(key)
+        if series is None:
+            labels = self._labels_of(start, end)
+            series = read_series(Cursor(labels), 0, len(labels))
+            _series.put(key, series)
+        return series
+
+    def _texts_of(self, start: i64, end: i64) -> list[bytes]:
+        """Of references that lead into the table."""
+        cursor = self.cursor
+        texts: list[bytes] = []
+        size: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            text = self.symbols[cursor.varint(end) & _LOW_32_BITS]
+            size += len(text)
+            texts.append(text)
+        # A byte can refer to a text of a megabyte.
+        self.spend(size)
+        return texts
+
+    def _labels_of(self, start: i64, end: i64) -> bytes:
+        """The labels as 1.0 has them, fields 1 of its TimeSeries."""
+        texts = self._texts_of(start, end)
+        labels = BytesWriter()
+        for n in range(0, len(texts), 2):
+            name = texts[n]
+            value = texts[n + 1]
+            put_varint(labels, 0x0A)
+            put_varint(labels, 2 + varint_size(len(name)) + len(name) + varint_size(len(value)) + len(value))
+            put_bytes(labels, 0x0A, name)
+            put_bytes(labels, 0x12, value)
+        return labels.getvalue()
+
+    def _description_at(self, start: i64, end: i64) -> Description:
+        """What the Metadata at start:end says."""
+        if start == end:
+            return self.no_description
+        if self._is_as_before(start, end):
+            return self.described_last
+        raw = self.buffer[start:end]
+        description = self.described.get(raw)
+        if description is None:
+            description = self._make_description(start, end)
+            if len(self.described) >= DESCRIPTIONS_KEPT_MAX:
+                self.described = {}
+            self.described[raw] = description
+        self.metadata_start = start
+        self.metadata_end = end
+        self.described_last = description
+        return description
+
+    def _is_as_before(self, start: i64, end: i64) -> bool:
+        """Whether the bytes at start:end are those of the metadata before: neighbours are often of one metric."""
+        buffer = self.buffer
+        before: i64 = self.metadata_start
+        if end - start != self.metadata_end - before:
+            return False
+        while start < end:
+            if buffer[start] != buffer[before]:
+                return False
+            start += 1
+            before += 1
+        return True
+
+    def _make_description(self, start: i64, end: i64) -> Description:
+        cursor = self.cursor
+        symbols = self.symbols
+        count: i64 = len(symbols)
+        type_: i64 = 0
+        help_: i64 = 0
+        unit: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == 0x08:
+                type_ = cursor.value & _LOW_32_BITS
+            elif tag == 0x18:
+                help_ = cursor.value & _LOW_32_BITS
+            elif tag == 0x20:
+                unit = cursor.value & _LOW_32_BITS
+            elif tag >> 3 == 1 or tag >> 3 == 3 or tag >> 3 == 4:
+                raise NotPlain(cursor.start)
+        stray = "help" if help_ and help_ >= count else "unit" if unit and unit >= count else ""
+        if stray:
+            description = Description(type_, b"", b"", start, end)
+            description.reason = INVALID_SERIES
+            ref: i64 = help_ if stray == "help" else unit
+            description.message = f"the {stray} refers to symbol {int(ref)}, which is not in the table"
+            return description
+        help_text = symbols[help_] if help_ else b""
+        unit_text = symbols[unit] if unit else b""
+        self.spend(len(help_text) + len(unit_text))
+        return Description(type_, help_text, unit_text, start, end)
+
+    def read_exemplar(self, start: i64, end: i64) -> Exemplar:
+        cursor = self.cursor
+        labels_start: i64 = start
+        labels_end: i64 = start
+        value_bits: i64 = 0
+        time_ms: i64 = 0
+        has_labels = False
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _LABELS_REFS and not has_labels:
+                labels_start = cursor.start
+                labels_end = cursor.position
+                has_labels = True
+            elif tag == 0x11:
+                value_bits = read_i64_le(self.buffer, cursor.start)
+            elif tag == 0x18:
+                time_ms = cursor.value
+            elif tag >> 3 <= 3:
+                raise NotPlain(cursor.start)
+        attributes: dict[bytes, bytes] = {}
+        self._read_refs(labels_start, labels_end)
+        fault = self._refs_fault()
+        if not fault:
+            texts = self._texts_of(labels_start, labels_end)
+            for n in range(0, len(texts), 2):
+                set_label(attributes, texts[n], texts[n + 1])
+        exemplar = make_exemplar(start, end, attributes, value_bits, time_ms, self.rules)
+        if fault:
+            exemplar.reason = INVALID_SERIES
+            exemplar.message = f"an exemplar: {fault}"
+        return exemplar
+
+    def payload(self, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> bytes:
+        builder = self.builder
+        if not builder.keeps(end - start):
+            return b""
+        alone = self.alone
+        if alone is None:
+            alone = self.alone = Alone(self.buffer, self.symbols)
+        description = self.description
+        alone.stand(self.series_start, self.labels_start, self.labels_end, description.start, description.end, self.created_ms)
+        for exemplar in exemplars:
+            alone.add(exemplar.start, exemplar.end)
+        return alone.request(tag, start, end) if builder.keeps(alone.size(tag, end - start)) else b""

@@ -1,0 +1,132 @@
+"""The HTTP server: one application on one host and several ports, over TLS or not, in HTTP/1.1 and HTTP/2 on each of them.
+
+The law: it takes no signals, starts no loop and logs no requests; connections, heads and idle times are bounded; and it stops
+within the time given, finishing what it has begun. docs/adr says whose HTTP/1.1 is the default, and why HTTP/2 is our own.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from collector.config import Http
+from collector.metrics import Metrics
+from collector.receive.servers.connections import Shared
+from collector.receive.servers.first_bytes import FirstBytes
+from collector.receive.servers.handshakes import TlsListener
+from collector.receive.servers.http1 import uvicorn_http1
+from collector.receive.servers.http1_hypercorn import hypercorn_http1
+from collector.receive.tls import Certificates
+
+# How often dates are written anew and slow connections looked for.
+_TICK_S: Final = 0.5
+# What a cancelled request may still take to say so.
+_CANCEL_S: Final = 1.0
+
+# What makes the protocols of a server's HTTP/1.1 connections.
+Http1 = Callable[[Shared], Callable[[], asyncio.Protocol]]
+SERVERS: Final[Mapping[str, Http1]] = {"uvicorn": uvicorn_http1, "hypercorn": hypercorn_http1}
+
+
+class HttpServer:
+    """Use: `start`, then `ports`, then `stop`."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        ports: Sequence[int],
+        settings: Http,
+        metrics: Metrics,
+        *,
+        certificates: Certificates | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        """Port 0 is any free one. `certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share."""
+        self._host: Final = host
+        self._ports_wanted: Final = tuple(ports)
+        self._settings: Final = settings
+        self._metrics: Final = metrics
+        self._certificates: Final = certificates
+        self._reuse_port: Final = reuse_port
+        self._shared: Final = Shared(app, settings, metrics)
+        self._http1: Final = SERVERS[settings.server](self._shared)
+        self._listeners: Final[list[asyncio.Server | TlsListener]] = []
+        self._ticking: asyncio.Task[None] | None = None
+        self.ports: tuple[int, ...] = ()  # those that are listened on, in the order they were given
+
+    async def start(self) -> None:
+        """Listen and accept. Raises OSError, and then listens on none of the ports."""
+        self._shared.tick(asyncio.get_running_loop().time())
+        try:
+            self.ports = tuple([await self._listen(port) for port in self._ports_wanted])
+        except BaseException:
+            self._close_listeners()
+            raise
+        self._ticking = asyncio.create_task(self._tick())
+        self._metrics.watch_connections(self.connection_count)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting, let requests finish for `grace_s` seconds, then cancel those that have not."""
+        self._close_listeners()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._drain()
+        except TimeoutError:
+            await self._cut_off()
+        if self._ticking is not None:
+            self._ticking.cancel()
+
+    def connection_count(self) -> int:
+        """How many connections are open, on all ports together."""
+        return len(self._shared.open)
+
+    async def _listen(self, port: int) -> int:
+        """The port that is listened on."""
+        host, backlog, reuse_port = self._host, self._settings.backlog, self._reuse_port
+        if self._certificates is not None:
+            listener = TlsListener(
+                self._shared, self._certificates, lambda handshake: FirstBytes(self._shared, self._http1, handshake)
+            )
+            await listener.start(host, port, backlog=backlog, reuse_port=reuse_port)
+            self._listeners.append(listener)
+            return listener.port
+        server = await asyncio.get_running_loop().create_server(
+            lambda: FirstBytes(self._shared, self._http1), host, port, backlog=backlog, reuse_port=reuse_port
+        )
+        self._listeners.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._shared.tick(loop.time())
+
+    async def _drain(self) -> None:
+        """Return when every request is answered and every connection closed; take no more requests."""
+        for connection in list(self._shared.open):
+            connection.shutdown()
+        while self._shared.open or self._shared.tasks:  # noqa: ASYNC110  # uvicorn's sets tell nobody
+            await asyncio.sleep(0.01)
+
+    async def _cut_off(self) -> None:
+        """End what `_drain` had no time for."""
+        tasks = list(self._shared.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_S)
+        for connection in list(self._shared.open):
+            connection.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_S):
+                while self._shared.open:  # noqa: ASYNC110  # as above
+                    await asyncio.sleep(0.01)

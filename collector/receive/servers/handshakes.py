@@ -1,0 +1,137 @@
+"""A listener whose connections begin with TLS, each with the certificates that are in force by then.
+
+The law: a connection counts from the moment it is accepted: one over the limit is closed before it costs anything, and one
+whose handshake fails or takes too long is closed and counted, but not logged. asyncio's own listener knows of none before that.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from collector.receive.servers.connections import Shared
+from collector.receive.tls import Certificates
+
+# How long a client may take to say that it has understood the end of TLS.
+_TLS_END_S: Final = 2.0
+# Too many open files, most likely: some of them may be closed by then.
+_AFTER_ERROR_S: Final = 0.5
+
+
+class TlsListener:
+    """On one host and port. Use: `start`, then `port`, then `close`."""
+
+    def __init__(self, shared: Shared, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]) -> None:
+        """`protocol` makes what a connection is handed to; it takes the handshake's place among the open ones."""
+        self._shared: Final = shared
+        self._certificates: Final = certificates
+        self._protocol: Final = protocol
+        self._sockets: Final[list[socket.socket]] = []
+        self._accepting: Final[list[asyncio.Task[None]]] = []
+        self.port = 0
+
+    async def start(self, host: str, port: int, *, backlog: int, reuse_port: bool) -> None:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        try:
+            for family, _, _, _, address in await loop.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                self._sockets.append(_listen(family, address, backlog=backlog, reuse_port=reuse_port))
+        except BaseException:
+            self.close()
+            raise
+        self.port = self._sockets[0].getsockname()[1]
+        for listener in self._sockets:
+            task = loop.create_task(self._accept(listener))
+            # Not earlier: the loop still waits for that socket.
+            task.add_done_callback(partial(_close, listener))
+            self._accepting.append(task)
+
+    def close(self) -> None:
+        for task in self._accepting:
+            task.cancel()
+        if not self._accepting:
+            for listener in self._sockets:
+                listener.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        shared = self._shared
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError:
+                await asyncio.sleep(_AFTER_ERROR_S)
+                continue
+            if len(shared.open) >= shared.settings.connections_max:
+                shared.metrics.connection_refused()
+                connection.close()
+            else:
+                Handshake(shared, self._certificates, self._protocol, connection)
+
+
+class Handshake:
+    """One, among the open connections until its protocol takes over."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        certificates: Certificates,
+        protocol: Callable[["Handshake"], asyncio.Protocol],
+        connection: socket.socket,
+    ) -> None:
+        self._shared: Final = shared
+        self._certificates: Final = certificates
+        self._protocol: Final = protocol
+        shared.open.add(self)
+        self._task: Final = asyncio.get_running_loop().create_task(self._run(connection))
+
+    def done(self) -> None:
+        self._shared.open.discard(self)
+
+    def close_if_late(self, now: float) -> None:
+        """It has a deadline of its own."""
+
+    def shutdown(self) -> None:
+        """Nothing was asked yet."""
+        self.abort()
+
+    def abort(self) -> None:
+        self._task.cancel()
+
+    async def _run(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._protocol(self),
+                connection,
+                ssl=self._certificates.context,
+                ssl_handshake_timeout=self._shared.settings.handshake_timeout_s,
+                ssl_shutdown_timeout=_TLS_END_S,
+            )
+        except OSError:  # TLS's errors are of that kind
+            self._shared.metrics.handshake_failed()
+        finally:
+            self.done()
+
+
+def _close(listener: socket.socket, _task: asyncio.Task[None]) -> None:
+    listener.close()
+
+
+def _listen(family: int, address: object, *, backlog: int, reuse_port: bool) -> socket.socket:
+    """As asyncio's own listener does it."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)  # type: ignore[arg-type]  # as getaddrinfo has it for that family
+        listener.listen(backlog)
+        listener.setblocking(False)
+        stack.pop_all()
+    return listener

@@ -1,0 +1,22 @@
+"""What tests of adapters look at in what those return."""
+
+import struct
+
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+
+from adapters.record import Adapted
+
+
+def batch_of(adapted: Adapted) -> TelemetryBatch:
+    """All of its messages, as one."""
+    return TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
+
+
+def reasons(adapted: Adapted) -> list[tuple[int, int]]:
+    """(index, reason) of each rejection that is told."""
+    return [(rejection.index, rejection.reason) for rejection in adapted.rejections]
+
+
+def bits(value: float) -> bytes:
+    """Of a double: NaN is not equal to NaN."""
+    return struct.pack("<d", value)
