@@ -367,9 +367,12 @@ def test_what_show_prints_with_a_secret_s_file_can_be_loaded(write: Write, tmp_p
         (b"\xff", ": it is not UTF-8 text"),
     ],
 )
-def test_a_secret_s_file_that_is_no_use_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
+def test_a_secret_s_file_that_is_no_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: str
+) -> None:
     """With the variable that named it."""
-    file = tmp_path / "secret"
+    monkeypatch.chdir(tmp_path)
+    file = Path("secret")
     if content is not None:
         file.write_bytes(content)
     (problem,) = problems(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(file)})

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(60)
 
 POINTS = 20
 MESSAGES = 40
-LANDING_S = 1.5
+LANDING_S = 5.0
 # Nothing can read it: its first field claims to be longer than the record.
 BAD_RECORD = b"\x0a\x06\x0a\xc8\x01bad"
 COUNTS = (
