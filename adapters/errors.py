@@ -58,6 +58,8 @@ MISSING_API_KEY: Final = 56
 INVALID_API_KEY: Final = 57
 INSUFFICIENT_SCOPE: Final = 58
 EXCEEDS_PLAN: Final = 59
+INVALID_PARAMETER: Final = 60
+STORE_UNAVAILABLE: Final = 61
 
 
 class Reason(NamedTuple):
@@ -190,6 +192,13 @@ REASONS: Final[tuple[Reason, ...]] = (
         "exceeds_plan",
         "the request alone is more than the tenant's plan ever allows at once",
         "send smaller batches, or ask for a larger plan",
+    ),
+    Reason(INVALID_PARAMETER, "invalid_parameter", "a parameter of the question is not allowed", "the message names it"),
+    Reason(
+        STORE_UNAVAILABLE,
+        "store_unavailable",
+        "the store can't be asked: only where something is read",
+        "ask again; a gateway needs clickhouse.url for that",
     ),
 )
 

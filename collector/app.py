@@ -11,6 +11,7 @@ the store. The broker is Kafka or the local log, the store a ClickHouse server o
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
 
 import structlog
 import uvloop
@@ -37,7 +39,7 @@ from collector.broker.contract import (
     Consumer,
     Producer,
 )
-from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.kafka import History, KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress, KafkaUnusable
 from collector.broker.late import LateBroker
 from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.combined import Snapshot
@@ -53,7 +55,7 @@ from collector.lock import DataDirLock, Locked
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
-from collector.query import SOCKET, Answer, NotRunning, QueryFailed, QuerySocket, ask
+from collector.query import SOCKET, Answer, CaughtUp, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
 from collector.receipts import Receipts
 from collector.receive.grpc import GrpcServer
 from collector.receive.health import writer_pages
@@ -61,10 +63,17 @@ from collector.receive.http import HttpApplication
 from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
 from collector.receive.responses import explain
-from collector.receive.routes import GRPC_SERVICES, http_routes
+from collector.receive.routes import GRPC_SERVICES, PAYLOAD_ADAPTERS, http_routes
 from collector.receive.servers import HttpServer
 from collector.receive.tls import Certificates
 from collector.refused import RefusedRecords
+from collector.reports import audit as auditing
+from collector.reports.batches import BatchReports, RecentBatches
+from collector.reports.dead_letters import DeadLetterReports
+from collector.reports.desk import Desk, Wrong
+from collector.reports.held import BatchTally, Tally
+from collector.reports.mending import Mending
+from collector.reports.reader import Reader
 from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
@@ -83,6 +92,12 @@ TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, DEAD_LETTERS_TOPIC)
 
 # How long a collector that holds the data directory may take to open its query socket: it is starting.
 STARTING_MAX_S: Final = 10.0
+# What arrived so short a time ago may be under way still, and is looked at again, so often and after such a pause.
+AUDIT_RECENT_NS: Final = 60 * 10**9
+AUDIT_ATTEMPTS: Final = 4
+AUDIT_PAUSE_S: Final = 1.0
+# How far the clocks of gateways and Kafka, and arrival and append, may be apart.
+AUDIT_SLACK_NS: Final = 120 * 10**9
 # How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
 KAFKA_WAIT_S: Final = 5.0
 
@@ -152,6 +167,135 @@ def query_server(settings: Settings, sql: str, format_: str) -> Answer:
         raise QueryFailed(str(error)) from error
 
 
+def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Desk.answer, of the broker and the store themselves. Raises CannotRun."""
+    logs.set_up(settings.logging.model_copy(update={"level": "warning"}))
+    if not settings.kafka.bootstrap and not _store_dir(settings.data_dir).parent.is_dir():
+        raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
+    production = settings.kafka.bootstrap and not _is_embedded(settings)
+    until = time.monotonic() + STARTING_MAX_S
+    while True:
+        try:
+            return asyncio.run((_dead_letters_of_servers if production else _dead_letters_offline)(settings, request))
+        except Locked as locked:
+            # As in query_offline.
+            try:
+                return ask_dead_letters(settings.data_dir, request)
+            except NotRunning:
+                if time.monotonic() > until:
+                    raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
+                time.sleep(0.1)
+        except (Wrong, StoreError, BrokerError) as error:
+            raise CannotRun(str(error)) from error
+
+
+def audit(settings: Settings, window: auditing.Window, faults_max: int) -> auditing.Report:
+    """Whether everything adds up. What is under way just now is given a few seconds. Raises CannotRun."""
+    logs.set_up(settings.logging.model_copy(update={"level": "warning"}))
+    broker = _HeldByKafka(settings) if settings.kafka.bootstrap else None
+    now = time.time_ns()
+
+    def compare(ask_: auditing.Ask, behind: int) -> auditing.Report:
+        report = auditing.audit(ask_, window, broker=broker, judged_from=_judged_from(settings, now), faults_max=faults_max)
+        report.messages_behind = behind
+        return report
+
+    for attempt in range(1, AUDIT_ATTEMPTS + 1):
+        report, offline = _audit_once(settings, compare)
+        settled = offline or report.adds_up or report.messages_behind or window.end < now - AUDIT_RECENT_NS
+        if settled or attempt == AUDIT_ATTEMPTS:
+            return report
+        time.sleep(AUDIT_PAUSE_S)
+    raise AssertionError
+
+
+def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> tuple[auditing.Report, bool]:
+    """By whoever can be asked; and whether that was nobody, so that nothing is under way. Raises CannotRun."""
+    try:
+        if not _has_data_dir(settings):
+            behind = asyncio.run(_behind(settings))
+            with contextlib.closing(_open_server(settings)) as store:
+                return compare(partial(_rows, store.query), behind), False
+        until = time.monotonic() + STARTING_MAX_S
+        while True:
+            try:
+                behind = ask(settings.data_dir, "SELECT 1", "JSONEachRow").messages_behind
+                answers = partial(_rows, lambda sql, format_: ask(settings.data_dir, sql, format_, now=True).body)
+                return compare(answers, behind), False
+            except NotRunning:
+                try:
+                    return asyncio.run(_audit_offline(settings, compare)), not settings.kafka.bootstrap
+                except Locked as locked:  # as in query_offline
+                    if time.monotonic() > until:
+                        raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
+                    time.sleep(0.1)
+    except (StoreError, BrokerError) as error:
+        raise CannotRun(str(error)) from error
+
+
+async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> auditing.Report:
+    if not settings.data_dir.is_dir():
+        raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage:
+        writer = _writer(settings, storage, metrics)
+        writing = asyncio.create_task(writer.run())
+        try:
+            behind = await _caught_up(storage, writer)(settings.query.wait_s)
+        finally:
+            writer.stop()
+            await writing
+        return await asyncio.to_thread(compare, partial(_rows, storage.store.query), behind)
+
+
+async def _behind(settings: Settings) -> int:
+    progress = KafkaProgress(_kafka_options(settings), TOPICS)
+    try:
+        return await progress.caught_up(settings.query.wait_s)
+    finally:
+        await progress.close()
+
+
+def _rows(query: Callable[[str, str], bytes], sql: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in query(sql, "JSONEachRow").splitlines()]
+
+
+def _judged_from(settings: Settings, now: int) -> int:
+    """What arrived before has items, receipts or dead letters whose days may be over."""
+    day_ns = 86_400 * 10**9
+    bounds = [0]
+    if settings.store.retention_days is not None:
+        bounds.append(now - settings.store.retention_days * day_ns + settings.validation.past_max_s * 10**9)
+    if settings.dead_letters.retention_days is not None:
+        bounds.append(now - settings.dead_letters.retention_days * day_ns)
+    return max(bounds)
+
+
+class _HeldByKafka:
+    """What Kafka holds, for an audit: read anew for each question."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._options: Final = _kafka_options(settings)
+
+    def held(self, window: auditing.Window, batches: Mapping[UUID, int]) -> auditing.Held:
+        tally = Tally(window, batches)
+        return tally.held(asyncio.run(self._read(window, tally.add)))
+
+    def batches(self, window: auditing.Window) -> Mapping[UUID, Mapping[str, int]]:
+        tally = BatchTally(window)
+        asyncio.run(self._read(window, tally.add))
+        return tally.batches
+
+    async def _read(self, window: auditing.Window, add: Callable[[str, bytes], None]) -> int:
+        """From when on Kafka holds everything. Raises CannotRun, BrokerDown."""
+        with _kafka_errors():
+            async with await History.open(self._options, auditing.TOPICS) as history:
+                begins = await history.begins()
+                async for message in history.read(window.start - AUDIT_SLACK_NS, window.end + AUDIT_SLACK_NS):
+                    add(message.topic, message.payload)
+        return begins
+
+
 def schema_text(settings: Settings) -> str:
     """The statements of every migration, in order."""
     return schema_sql(settings.clickhouse.cluster)
@@ -195,12 +339,14 @@ async def _serve(settings: Settings, say: Say) -> int:
         admin_key = _first_key(settings)
         tenancy = await stack.enter_async_context(_tenancy(settings, processes=1, anonymous_by_default=True))
         writing = await stack.enter_async_context(_writing(settings, storage, metrics, stopping))
-        if _is_embedded(settings):
-            await stack.enter_async_context(_query_socket(settings, storage, writing.writer))
+        caught_up = _caught_up(storage, writing.writer)
+        if _has_data_dir(settings):
+            await stack.enter_async_context(_query_socket(settings, storage, caught_up))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(_watching(standing))
+        reports = _reports(settings, storage.store, caught_up, settings.query.page_wait_s)
         listening = await stack.enter_async_context(
-            _receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, began_s)
+            _receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=True, admin_key=admin_key))
@@ -216,8 +362,9 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
+        reports = await stack.enter_async_context(_reports_of_servers(settings, settings.query.page_wait_s))
         listening = await stack.enter_async_context(
-            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, began_s)
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=False))
@@ -241,8 +388,9 @@ async def _work(job: Job, connection: socket.socket) -> int:
         opened = await stack.enter_async_context(_open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(_watching(standing))
+        reports = await stack.enter_async_context(_reports_of_servers(settings, settings.query.page_wait_s))
         await stack.enter_async_context(
-            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, job.began_s, link)
+            _receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
         )
         _freeze()
         link.ready()
@@ -294,6 +442,29 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
             return Answer(await asyncio.to_thread(storage.store.query, sql, format_), behind)
         except StoreError as error:
             raise QueryFailed(str(error)) from error
+
+
+async def _dead_letters_offline(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage:
+        writer = _writer(settings, storage, metrics)
+        writing = asyncio.create_task(writer.run())
+        try:
+            caught_up = _caught_up(storage, writer)
+            reports = _reports(settings, storage.store, caught_up, settings.query.wait_s)
+            return await _desk(settings, storage.broker, reports).answer(request)
+        finally:
+            writer.stop()
+            await writing
+
+
+async def _dead_letters_of_servers(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    async with (
+        _open_kafka(settings, Metrics(), reads=False) as opened,
+        _reports_of_servers(settings, settings.query.wait_s) as reports,
+    ):
+        assert reports is not None
+        return await _desk(settings, opened.broker, reports).answer(request)
 
 
 async def _until_the_end(stopping: Stopping, *parts: asyncio.Task[None]) -> int:
@@ -355,7 +526,7 @@ class _Storage(NamedTuple):
 async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[_Storage]:
     """Broker and store, its tables up to date, and the data directory's lock if either is in it. Raises CannotRun."""
     has_kafka = bool(settings.kafka.bootstrap)
-    with _data_dir(settings, wanted=not has_kafka or _is_embedded(settings)):
+    with _data_dir(settings, wanted=_has_data_dir(settings)):
         async with _open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
             store = await _opened_store(settings)
             try:
@@ -460,6 +631,11 @@ def _kafka_errors() -> Iterator[None]:
 def _is_embedded(settings: Settings) -> bool:
     """Whether the store is the embedded engine."""
     return not settings.clickhouse.url
+
+
+def _has_data_dir(settings: Settings) -> bool:
+    """Whether the log or the store is in it."""
+    return not settings.kafka.bootstrap or _is_embedded(settings)
 
 
 def _store_dir(data_dir: Path) -> Path:
@@ -631,8 +807,7 @@ async def _writing(settings: Settings, storage: _Storage, metrics: Metrics, stop
         await asyncio.wait({task})
 
 
-@asynccontextmanager
-async def _query_socket(settings: Settings, storage: _Storage, writer: Writer) -> AsyncIterator[None]:
+def _caught_up(storage: _Storage, writer: Writer) -> CaughtUp:
     async def caught_up(wait_s: float) -> int:
         if await writer.drained(wait_s):
             return 0
@@ -641,7 +816,44 @@ async def _query_socket(settings: Settings, storage: _Storage, writer: Writer) -
         except BrokerError:
             return 1  # at least, for all that can be known
 
-    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query)
+    return caught_up
+
+
+def _reports(settings: Settings, store: ClickHouseStore, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
+    return DeadLetterReports(Reader(store.query, caught_up, wait_s), settings.dead_letters.retention_days)
+
+
+@asynccontextmanager
+async def _reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator[DeadLetterReports | None]:
+    """Of what writers write elsewhere; None: nobody said where that is."""
+    if _is_embedded(settings):
+        yield None
+        return
+    store = _open_server(settings)
+    progress = KafkaProgress(_kafka_options(settings), TOPICS)
+    try:
+        yield _reports(settings, store, progress.caught_up, wait_s)
+    finally:
+        await progress.close()
+        await asyncio.to_thread(store.close)
+
+
+def _desk(settings: Settings, producer: Producer, reports: DeadLetterReports) -> Desk:
+    mending = Mending(
+        reports,
+        producer.append,
+        PAYLOAD_ADAPTERS,
+        Limits(**settings.validation.model_dump()),
+        message_bytes_max=settings.broker.message_bytes_max,
+        now_unix_nano=time.time_ns,
+    )
+    return Desk(reports, mending)
+
+
+@asynccontextmanager
+async def _query_socket(settings: Settings, storage: _Storage, caught_up: CaughtUp) -> AsyncIterator[None]:
+    desk = _desk(settings, storage.broker, _reports(settings, storage.store, caught_up, settings.query.wait_s))
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk)
     try:
         await query_socket.start()
         yield
@@ -699,6 +911,7 @@ async def _receiving(
     standing: Standing,
     stopping: Stopping,
     certificates: Certificates | None,
+    reports: DeadLetterReports | None,
     began_s: float,
     link: Link | None = None,
 ) -> AsyncIterator[_Listening]:
@@ -708,6 +921,7 @@ async def _receiving(
     metrics.watch_in_flight(lambda: in_flight.bytes_held)
     message_bytes_max = settings.broker.message_bytes_max
     caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
+    recent = RecentBatches(settings.query.recent_batches_max)
     pipeline = Pipeline(
         Produce(producer, metrics),
         Limits(**settings.validation.model_dump()),
@@ -717,7 +931,9 @@ async def _receiving(
         metrics,
         message_bytes_max=message_bytes_max,
         now_unix_nano=time.time_ns,
+        recent=recent,
     )
+    batches = BatchReports(None if reports is None else reports.reader, recent)
     refuse = partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
 
     async def own() -> Snapshot:
@@ -735,7 +951,7 @@ async def _receiving(
             health=standing.health,
             metrics=metrics,
             uptime_s=lambda: time.monotonic() - began_s,
-            reading=reading(tenancy.access, own if link is None else link.gather, began),
+            reading=reading(tenancy.access, own if link is None else link.gather, began, reports, batches),
             explain=refuse,
             gather=None if link is None else link.gather_shown,
         ),

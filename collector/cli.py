@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, schema, keys, config, version.
+"""The commands: serve, gateway, writer, query, audit, dlq, schema, keys, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from collector import query as query_socket
-from collector.commands import keys
+from collector.commands import dlq, keys
+from collector.commands.audit import audit
 from collector.commands.common import (
     USAGE,
     Config,
@@ -35,6 +36,8 @@ app = typer.Typer(
 schema_app = typer.Typer(help="The store's tables.", no_args_is_help=True)
 config_app = typer.Typer(help="The settings: defaults, a file, the environment, flags.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+app.command()(audit)
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config_app, name="config")
 
@@ -91,6 +94,12 @@ def serve(
 @app.command()
 def gateway(
     kafka: Kafka = None,
+    clickhouse: Annotated[
+        str | None,
+        typer.Option(
+            "--clickhouse", metavar="URL", help="Which one writers write to: for pages that tell of it.", show_default="none"
+        ),
+    ] = None,
     redis: Annotated[
         str | None,
         typer.Option("--redis", metavar="URL", help="By which gateways count together what tenants send.", show_default="none"),
@@ -108,6 +117,7 @@ def gateway(
         config,
         {
             "kafka.bootstrap": kafka,
+            "clickhouse.url": clickhouse,
             "limits.redis_url": redis,
             "gateway.workers": workers,
             "host": host,

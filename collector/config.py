@@ -443,6 +443,10 @@ class Query(_Section):
     """The socket by which the query command asks the running collector."""
 
     wait_s: Number = _limit(30, 0, 3600, "Seconds to wait, before a query, until everything acknowledged before it is stored.")
+    page_wait_s: Number = _limit(5, 0, 3600, "The same, for pages of the API that tell of what is stored.")
+    recent_batches_max: Whole = _limit(
+        10_000, 0, 10_000_000, "Requests that each process remembers, to tell of them before they are in the store."
+    )
     sql_bytes_max: Bytes = _limit(1 * MIB, 1 * KIB, 64 * MIB, "Longest query, in bytes.")
     concurrent_max: Whole = _limit(2, 1, 64, "Queries answered at once; more wait.")
     body_timeout_s: Number = _limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")

@@ -20,6 +20,7 @@ from collector.limit.contract import Limited, Limiter
 from collector.metrics import Metrics, Tenant
 from collector.produce import Produce
 from collector.receipts import Receipt, Receipts
+from collector.reports.batches import RecentBatches
 from collector.tenancy.callers import Caller
 from collector.validate import LimitRules, Limits
 
@@ -68,12 +69,15 @@ class Pipeline:
         *,
         message_bytes_max: int,
         now_unix_nano: Callable[[], int],
+        recent: RecentBatches | None = None,
     ) -> None:
+        """`recent` remembers what was answered."""
         self._produce: Final = produce
         self._limits: Final = limits
         self._limiter: Final = limiter
         self._dead_letters: Final = dead_letters
         self._receipts: Final = receipts
+        self._recent: Final = recent
         self._metrics: Final = metrics
         self._message_bytes_max: Final = message_bytes_max
         self._now_unix_nano: Final = now_unix_nano
@@ -130,6 +134,8 @@ class Pipeline:
                     raise
                 raise Defect(batch_id) from error
             self._receipts.kept(receipt)
+            if self._recent is not None:
+                self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
         self._metrics.ingested(adapted, letters.by_reason)
         tenant.ingested(adapted, len(body))
         return Outcome(batch_id, adapted)

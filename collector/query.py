@@ -1,4 +1,5 @@
-"""SQL over the running collector's Unix socket: POST the statement, the body of the answer is ClickHouse's.
+"""SQL over the running collector's Unix socket: POST the statement, the body of the answer is ClickHouse's. And what the dlq
+commands ask: POST to /dead-letters, JSON both ways (collector/reports/desk.py).
 
 The law: an answer holds all that was acknowledged before the question, or says by how many messages it lags behind; and only
 whoever owns the data directory can ask. The socket is data_dir/query.sock, mode 0600; the protocol is HTTP/1.1, one request
@@ -8,20 +9,23 @@ a connection: `curl --unix-socket data/query.sock 'http://collector/query?format
 import asyncio
 import contextlib
 import http.client
+import json
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 import h11
 import structlog
 
 from collector import config
+from collector.broker.contract import BrokerError
 from collector.errors import CannotRun
+from collector.reports.desk import Desk, Wrong
 from collector.store.contract import Store, StoreError, StoreUnavailable
 
 SOCKET: Final = "query.sock"
@@ -72,10 +76,11 @@ def _address(data_dir: Path) -> Iterator[str]:
 class QuerySocket:
     """The server's side. Belongs to whoever holds the lock of `data_dir`."""
 
-    def __init__(self, data_dir: Path, store: Store, caught_up: CaughtUp, settings: config.Query) -> None:
+    def __init__(self, data_dir: Path, store: Store, caught_up: CaughtUp, settings: config.Query, desk: Desk) -> None:
         self._data_dir = data_dir
         self._store = store
         self._caught_up = caught_up
+        self._desk = desk
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._threads = ThreadPoolExecutor(settings.concurrent_max, "query")
@@ -153,13 +158,16 @@ class QuerySocket:
 
     async def _answer(self, request: h11.Request, sql: str) -> tuple[int, dict[str, str], bytes]:
         target = urlsplit(request.target.decode())
-        if target.path != "/query":
+        if target.path not in ("/query", "/dead-letters"):
             raise _Refused(404, f"there is nothing at {target.path}; POST the statement to /query")
         if request.method != b"POST":
             raise _Refused(405, "POST the statement")
-        format_ = parse_qs(target.query).get("format", [TABLE_FORMAT])[-1]
+        if target.path == "/dead-letters":
+            return await self._answer_dead_letters(sql)
+        asked = parse_qs(target.query)
+        format_ = asked.get("format", [TABLE_FORMAT])[-1]
         async with self._slots:
-            behind = await self._caught_up(self._settings.wait_s)
+            behind = await self._caught_up(0 if "now" in asked else self._settings.wait_s)
             try:
                 body = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.query, sql, format_)
             except StoreUnavailable as error:
@@ -170,6 +178,19 @@ class QuerySocket:
                 log.exception("query failed", sql=sql[:1000])
                 return 500, {}, b"a defect of the collector; its log has the details"
         return 200, {BEHIND_HEADER: str(behind)}, body
+
+    async def _answer_dead_letters(self, request: str) -> tuple[int, dict[str, str], bytes]:
+        async with self._slots:
+            try:
+                answer = await self._desk.answer(json.loads(request))
+            except (StoreError, BrokerError) as error:
+                return 503, {}, str(error).encode()
+            except Wrong as error:
+                return 400, {}, str(error).encode()
+            except Exception:
+                log.exception("dead letters failed", request=request[:1000])
+                return 500, {}, b"a defect of the collector; its log has the details"
+        return 200, {}, json.dumps(answer).encode()
 
 
 class _Refused(Exception):
@@ -188,8 +209,21 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = connected
 
 
-def ask(data_dir: Path, sql: str, format_: str) -> Answer:
-    """The client's side: ask the collector that runs on `data_dir`. Blocks. Raises NotRunning, QueryFailed."""
+def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> Answer:
+    """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
+
+    Raises NotRunning, QueryFailed.
+    """
+    return _post(data_dir, f"/query?format={quote(format_)}{'&now=1' if now else ''}", sql.encode())
+
+
+def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of its dead letters (Desk.answer). Raises NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
+    return answer
+
+
+def _post(data_dir: Path, target: str, body_sent: bytes) -> Answer:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with connected:
         try:
@@ -199,7 +233,7 @@ def ask(data_dir: Path, sql: str, format_: str) -> Answer:
             raise NotRunning(str(data_dir / SOCKET)) from error
         connection = _UnixConnection(connected)
         try:
-            connection.request("POST", f"/query?format={quote(format_)}", sql.encode(), {"content-type": _PLAIN})
+            connection.request("POST", target, body_sent, {"content-type": _PLAIN})
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -124,6 +124,8 @@ class GrpcServer:
             try:
                 outcome = await self._ingest(service, body, self._caller(context))
                 code = grpc.StatusCode.OK
+                # HTTP's X-InfraSage-Batch-Id: the receipt.
+                context.set_trailing_metadata((("x-infrasage-batch-id", str(outcome.batch_id)),))
                 return dialect.body(outcome)
             except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
                 refusal = self._explain(error)

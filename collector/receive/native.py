@@ -18,11 +18,13 @@ from starlette.exceptions import HTTPException
 from adapters.errors import (
     INVALID_HISTOGRAM,
     INVALID_LABELS,
+    INVALID_PARAMETER,
     INVALID_PROTOBUF,
     INVALID_SPAN_ID,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     REASONS,
+    STORE_UNAVAILABLE,
     UNSPECIFIED_TEMPORALITY,
     Reason,
     RequestRefused,
@@ -51,7 +53,7 @@ PAGE_PATHS: Final = frozenset(
 # Reasons that no record of the native API can have.
 _OF_OTHER_PROTOCOLS: Final = {INVALID_PROTOBUF, INVALID_SPAN_ID, INVALID_LABELS, INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY}
 # Reasons that none of its POST routes can answer with.
-_OF_OTHER_ROUTES: Final = {NOT_FOUND}
+_OF_OTHER_ROUTES: Final = {NOT_FOUND, INVALID_PARAMETER, STORE_UNAVAILABLE}
 
 
 class TypesAnswer(BaseModel):

@@ -13,12 +13,16 @@ from pydantic import BaseModel, Field
 
 from adapters.errors import INSUFFICIENT_SCOPE, RequestRefused
 from collector.combined import Snapshot
+from collector.receive.batch_pages import BATCH_PATHS, batch_pages
+from collector.receive.dead_letter_pages import DEAD_LETTER_PATHS, dead_letter_pages
+from collector.reports.batches import BatchReports, RecentBatches
+from collector.reports.dead_letters import DeadLetterReports
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import DIMENSIONS, Plan
 from collector.tenancy.usage import usage_of
 
-READING_PATHS: Final = frozenset({"/api/v1/usage"})
+READING_PATHS: Final = frozenset({"/api/v1/usage", *DEAD_LETTER_PATHS, *BATCH_PATHS})
 
 
 class RateAnswer(BaseModel):
@@ -52,8 +56,15 @@ class UsageAnswer(BaseModel):
     )
 
 
-def reading(access: Access, gather: Callable[[], Awaitable[Snapshot]], began: datetime) -> APIRouter:
-    """Routes of READING_PATHS. `gather`: the metrics of all processes, with every tenant under its name."""
+def reading(
+    access: Access,
+    gather: Callable[[], Awaitable[Snapshot]],
+    began: datetime,
+    dead_letters: DeadLetterReports | None = None,
+    batches: BatchReports | None = None,
+) -> APIRouter:
+    """Routes of READING_PATHS. `gather`: the metrics of all processes, with every tenant under its name. `dead_letters`: None
+    where there is no store to ask."""
 
     # Both only for the description: a key is found as everywhere else.
     declared = [
@@ -83,6 +94,8 @@ def reading(access: Access, gather: Callable[[], Awaitable[Snapshot]], began: da
             limited=dict(used.limited),
         )
 
+    router.include_router(dead_letter_pages(reader, asked_tenant, dead_letters))
+    router.include_router(batch_pages(reader, batches or BatchReports(None, RecentBatches(0))))
     return router
 
 

@@ -6,7 +6,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -14,8 +14,14 @@ from uuid import UUID
 import pytest
 
 from collector import config
-from collector.query import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, QuerySocket, ask
+from collector.broker.contract import BrokerDown, Message
+from collector.query import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
+from collector.reports.dead_letters import DeadLetterReports
+from collector.reports.desk import Desk
+from collector.reports.mending import Mending
+from collector.reports.reader import Reader
 from collector.store.contract import StoreError, StoreUnavailable
+from collector.validate import Limits
 
 
 class EchoStore:
@@ -59,15 +65,48 @@ async def at_once(_wait_s: float) -> int:
     return 0
 
 
+def desk(query: Callable[[str, str], bytes]) -> Desk:
+    async def append(_messages: Sequence[Message]) -> None:
+        raise BrokerDown("the log is away")
+
+    reports = DeadLetterReports(Reader(query, at_once, 1), None)
+    limits = Limits(**config.Validation().model_dump())
+    return Desk(reports, Mending(reports, append, {}, limits, message_bytes_max=1 << 19, now_unix_nano=time.time_ns))
+
+
+async def test_the_desk_of_dead_letters_is_behind_the_same_socket(tmp_path: Path) -> None:
+    """An answer is JSON; what can't be done is said as of a query, and does not end the server."""
+
+    def away(sql: str, _format: str) -> bytes:
+        if "KeptAt DESC" in sql:
+            return b""
+        raise StoreUnavailable("the engine is away")
+
+    async with serving(tmp_path, dead_letters=away):
+        listed = await asyncio.to_thread(ask_dead_letters, tmp_path, {"do": "list", "limit": 10})
+        assert listed == {"entries": [], "next_cursor": None, "messages_behind": 0}
+        for request, said in (
+            ({"do": "burn"}, "nobody can 'burn' dead letters"),
+            ({"do": "list", "limit": 1, "cursor": "x"}, "cursor must be next_cursor of the page before"),
+            ({"do": "list", "limit": 1, "filter": {"since": "now"}}, "since must be RFC 3339"),
+            ({"do": "show", "ids": ["x"]}, "'x' is no id of a dead letter"),
+            ({"do": "show", "ids": ["8d68a96f-b5a9-88a8-a9e8-1202c1248f72"]}, "the engine is away"),
+            ({"do": "replay"}, "a defect of the collector"),
+        ):
+            with pytest.raises(QueryFailed, match=said):
+                await asyncio.to_thread(ask_dead_letters, tmp_path, request)
+
+
 @asynccontextmanager
 async def serving(
     data_dir: Path,
     store: EchoStore | None = None,
     caught_up: Callable[[float], Awaitable[int]] = at_once,
     settings: config.Query = config.Query(),  # noqa: B008  # it can't be changed
+    dead_letters: Callable[[str, str], bytes] = lambda _sql, _format: b"",
 ) -> AsyncIterator[None]:
     data_dir.mkdir(parents=True, exist_ok=True)
-    server = QuerySocket(data_dir, store or EchoStore(), caught_up, settings)
+    server = QuerySocket(data_dir, store or EchoStore(), caught_up, settings, desk(dead_letters))
     await server.start()
     try:
         yield

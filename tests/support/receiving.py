@@ -37,6 +37,7 @@ from collector.receive.responses import explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer
 from collector.receive.tls import Certificates
+from collector.reports.dead_letters import DeadLetterReports
 from collector.tenancy.access import Access
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -143,6 +144,7 @@ def receivers(
     caps: Caps = NOTHING_KEPT,
     routes: Callable[[int], Mapping[str, Route]] = http_routes,
     with_pages: bool = False,
+    dead_letters: DeadLetterReports | None = None,
     **http: Any,
 ) -> Receivers:
     """All but servers; `http` are settings of that section. The pages, which take a while to make, only if asked for.
@@ -180,7 +182,7 @@ def receivers(
             health=lambda: health[0],
             metrics=metrics,
             uptime_s=lambda: 3601.9,
-            reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC)),
+            reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC), dead_letters),
             explain=EXPLAIN,
         )
         if with_pages

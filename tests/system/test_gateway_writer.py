@@ -1,5 +1,6 @@
 """Gateways, a real Kafka, writers and ClickHouse: what dies, and what is stored all the same."""
 
+import json
 import os
 import random
 import signal
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import clickhouse_connect
 import grpc
 import httpx
 import pytest
@@ -102,6 +105,46 @@ def test_whoever_is_killed_each_record_is_stored_once(kafka: Kafka, tmp_path: Pa
     assert "a worker ended by itself, and is replaced" in front.log()
 
 
+def test_the_sum_adds_up_though_a_worker_and_a_writer_are_killed(kafka: Kafka, tmp_path: Path) -> None:
+    """`audit` over Kafka and ClickHouse: zero; and a batch that is taken out of the tables is missed, by its name."""
+    with (
+        bridge(tmp_path / "clickhouse") as clickhouse,
+        started(gateway(kafka, tmp_path)) as front,
+        started(writer(kafka, clickhouse, tmp_path / "writer")) as back,
+    ):
+        settings = {**clickhouse_settings(clickhouse), "kafka__bootstrap": kafka.bootstrap}
+        with Senders(front.http_port, threads=4) as senders:
+            time.sleep(0.7)
+            os.kill(front.children()[0], signal.SIGKILL)
+            back.kill()
+            back.start()
+            time.sleep(0.7)
+        done = run("audit", "--json", **settings)
+        said = json.loads(done.stdout)
+        assert (done.returncode, said["difference"], said["messages_behind"]) == (0, 0, 0), done.stdout
+        for topic in said["topics"].values():
+            assert topic["accepted"] <= topic["broker"] == topic["stored"]
+        assert sum(topic["accepted"] for topic in said["topics"].values()) >= len(senders.acknowledged) > 100
+        batch_id = send_one(front.http).headers["x-infrasage-batch-id"]
+        until(lambda: ask_server(clickhouse, f"SELECT count() FROM telemetry_batches WHERE BatchId = '{batch_id}'") == [(1,)])
+        client = clickhouse_connect.get_client(
+            host=urlsplit(clickhouse.url).hostname or "",
+            port=urlsplit(clickhouse.url).port or 0,
+            username=clickhouse.user,
+            password=clickhouse.password,
+            database=clickhouse.database,
+        )
+        for table in ("otel_logs", "telemetry_batches"):
+            client.command(f"ALTER TABLE {table} DELETE WHERE BatchId = '{batch_id}'", settings={"mutations_sync": 2})
+        client.close()
+        done = run("audit", "--json", **settings)
+        said = json.loads(done.stdout)
+        assert (done.returncode, said["topics"]["infrasage.logs"]["broker_difference"]) == (1, 1), said
+        (fault,) = (fault for fault in said["faults"] if fault["batch_id"])
+        assert fault["batch_id"] == batch_id
+        assert fault["what"] == "the broker has it (1 logs), the store has nothing"
+
+
 def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -> None:
     """Wait until the writers have nothing left to store, and count."""
     partitions = 24  # four topics of six
@@ -154,7 +197,7 @@ def test_a_local_log_with_a_server(tmp_path: Path) -> None:
         with started(program):
             assert send_one(program.http, "7").status_code == 200
             until(lambda: ask_server(clickhouse, "SELECT count() FROM otel_logs") == [(1,)])
-            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log", *KEYS}
+            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log", "query.sock", *KEYS}
             assert httpx.get(f"{program.http}/healthz").json()["status"] == "ok"
             assert program.stop() == 0, program.log()
         done = run("schema", "apply", **clickhouse_settings(clickhouse))

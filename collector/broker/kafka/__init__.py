@@ -19,6 +19,17 @@ docs/exactly-once.md has the argument, and what it assumes of Kafka.
 
 from collector.broker.kafka.connection import KafkaAway, KafkaOptions, KafkaUnusable
 from collector.broker.kafka.consumer import KafkaConsumer
+from collector.broker.kafka.history import History
 from collector.broker.kafka.producer import KafkaProducer, ProduceObserver
+from collector.broker.kafka.progress import KafkaProgress
 
-__all__ = ["KafkaAway", "KafkaConsumer", "KafkaOptions", "KafkaProducer", "KafkaUnusable", "ProduceObserver"]
+__all__ = [
+    "History",
+    "KafkaAway",
+    "KafkaConsumer",
+    "KafkaOptions",
+    "KafkaProducer",
+    "KafkaProgress",
+    "KafkaUnusable",
+    "ProduceObserver",
+]

@@ -92,6 +92,8 @@ async def test_the_description_has_every_error_code_of_the_native_api() -> None:
             "invalid_histogram",
             "unspecified_temporality",
             "not_found",
+            "invalid_parameter",
+            "store_unavailable",
         }
         for path in ("/api/v1/telemetry", "/api/v1/telemetry/batch"):
             responses = document["paths"][path]["post"]["responses"]

@@ -1,0 +1,115 @@
+"""What Kafka holds of a span of time, stored or not: read without a group, so that no writer notices.
+
+The law: it ends. What is read ends where the partitions ended when it began.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from typing import Final, NamedTuple, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from collector.broker.contract import BrokerDown
+from collector.broker.kafka.connection import KafkaOptions, connection, text
+
+_FETCH_BYTES: Final = 8 * 1024 * 1024
+_WAIT_MS: Final = 1000
+_MS_NS: Final = 10**6
+
+
+class HistoricMessage(NamedTuple):
+    """`appended`: when, nanoseconds since the Unix epoch, by its producer's clock."""
+
+    topic: str
+    appended: int
+    payload: bytes
+
+
+class History:
+    """Use `open`, then as a context."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], timeout_s: float) -> None:
+        self._consumer: Final = consumer
+        self._partitions: Final = partitions
+        self._timeout_s: Final = timeout_s
+
+    @classmethod
+    async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
+        """Raises BrokerDown, KafkaUnusable."""
+        consumer = AIOKafkaConsumer(
+            *topics,
+            bootstrap_servers=list(options.bootstrap),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            **connection(options),
+        )
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await consumer.stop()
+            raise BrokerDown(f"cannot use Kafka at {', '.join(options.bootstrap)}: {text(error)}") from error
+        # A topic that is not there has nothing in it.
+        partitions = [
+            TopicPartition(topic, index)
+            for topic in sorted(topics)
+            for index in sorted(consumer.partitions_for_topic(topic) or ())
+        ]
+        consumer.unsubscribe()
+        return cls(consumer, partitions, options.request_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def begins(self) -> int:
+        """When the last partition begins of those that messages were deleted from, nanoseconds; 0: none was.
+
+        Raises BrokerDown.
+        """
+        latest = 0
+        try:
+            for partition, offset in (await self._consumer.beginning_offsets(self._partitions)).items():
+                end = (await self._consumer.end_offsets([partition]))[partition]
+                if offset and end > offset:
+                    found = (await self._consumer.offsets_for_times({partition: 0}))[partition]
+                    latest = max(latest, found.timestamp * _MS_NS if found is not None else 0)
+        except (KafkaError, OSError) as error:
+            raise BrokerDown(f"cannot ask Kafka where its topics begin: {text(error)}") from error
+        return latest
+
+    async def read(self, start: int, end: int) -> AsyncIterator[HistoricMessage]:
+        """Messages that were appended from `start` until before `end`, nanoseconds; partition by partition.
+
+        Raises BrokerDown.
+        """
+        consumer = self._consumer
+        try:
+            ends = await consumer.end_offsets(self._partitions)
+            found = await consumer.offsets_for_times(dict.fromkeys(self._partitions, max(0, start // _MS_NS)))
+            for partition in self._partitions:
+                first = found[partition]
+                if first is None:
+                    continue
+                consumer.assign([partition])
+                consumer.seek(partition, first.offset)
+                async for message in self._until(partition, ends[partition]):
+                    if message.appended >= end + _MS_NS:
+                        break
+                    yield message
+        except (KafkaError, OSError) as error:
+            raise BrokerDown(f"cannot read what Kafka holds: {text(error)}") from error
+
+    async def _until(self, partition: TopicPartition, end: int) -> AsyncIterator[HistoricMessage]:
+        silent_s = 0.0
+        while (position := await self._consumer.position(partition)) < end:
+            records = (await self._consumer.getmany(partition, timeout_ms=_WAIT_MS)).get(partition, [])
+            for record in records:
+                if record.offset < end:
+                    yield HistoricMessage(partition.topic, record.timestamp * _MS_NS, record.value or b"")
+            silent_s = 0.0 if records or await self._consumer.position(partition) > position else silent_s + _WAIT_MS / 1000
+            if silent_s > self._timeout_s:
+                raise BrokerDown(f"Kafka sends nothing of {partition.topic}/{partition.partition} after offset {position}")

@@ -1,0 +1,89 @@
+"""How far the writers are: the consumer group's committed offsets, against where the partitions end.
+
+The law: it only looks. It is no member of the group, so nothing is rebalanced by it, and nothing is committed.
+"""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from collector.broker.contract import Partition
+from collector.broker.kafka.connection import KafkaOptions, connection, text
+
+# How often it is looked again, while it is waited for.
+_INTERVAL_S: Final = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+class KafkaProgress:
+    """Connects when it is first asked. Belongs to the event loop that asks; callers take turns at connecting."""
+
+    def __init__(self, options: KafkaOptions, topics: Collection[str]) -> None:
+        self._options: Final = options
+        self._topics: Final = sorted(topics)
+        self._connecting: Final = asyncio.Lock()
+        self._ends: Any = None
+        self._admin: Any = None
+
+    async def caught_up(self, wait_s: float) -> int:
+        """Wait, at most so long, until everything appended before the call is stored; how many messages are not: at least one
+        where Kafka can't tell."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        try:
+            async with asyncio.timeout(wait_s + self._options.request_timeout_s):
+                await self._connect()
+                goals = await self._ends.end_offsets(await self._partitions())
+                while True:
+                    behind = await self._behind(goals)
+                    if not behind or loop.time() >= until:
+                        return behind
+                    await asyncio.sleep(min(_INTERVAL_S, until - loop.time()))
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning("Kafka does not say how far the writers are", error=text(error))
+            return 1
+
+    async def _partitions(self) -> list[Any]:
+        described = await self._admin.describe_topics(self._topics)
+        return [TopicPartition(topic["topic"], each["partition"]) for topic in described for each in topic["partitions"]]
+
+    async def _behind(self, goals: dict[Any, int]) -> int:
+        """Messages between what is committed and the goals."""
+        committed = await self._admin.list_consumer_group_offsets(self._options.group_id, partitions=list(goals))
+        unknown = [each for each in goals if each not in committed or committed[each].offset < 0]
+        # What has never been committed is read from its beginning.
+        beginnings = await self._ends.beginning_offsets(unknown) if unknown else {}
+        behind: dict[Partition, int] = {}
+        for each, goal in goals.items():
+            offset = beginnings[each] if each in beginnings else committed[each].offset
+            behind[Partition(each.topic, each.partition)] = max(0, goal - offset)
+        return sum(behind.values())
+
+    async def _connect(self) -> None:
+        """Raises KafkaError, OSError."""
+        async with self._connecting:
+            if self._ends is None:
+                # Without topics: it fetches nothing.
+                made = {"bootstrap_servers": list(self._options.bootstrap), **connection(self._options)}
+                admin = AIOKafkaAdminClient(**made)
+                ends = AIOKafkaConsumer(group_id=None, enable_auto_commit=False, **made)
+                try:
+                    await admin.start()
+                    await ends.start()
+                except BaseException:
+                    await admin.close()
+                    await ends.stop()
+                    raise
+                self._admin, self._ends = admin, ends
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._ends is not None:
+            await self._ends.stop()
+            await self._admin.close()

@@ -1,0 +1,135 @@
+"""audit: whether everything adds up.
+
+The law: exit status 0 means that every difference is zero over all of the time that is named in the answer; 1, that something
+does not add up, or can't be judged; 2, that it was asked for wrongly.
+"""
+
+import dataclasses
+import json
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from collector.commands.common import FAILED, Config, DataDir, failures, load_settings, refuse
+from collector.reports.audit import Report, Window, moment
+
+_HOUR_NS: Final = 3600 * 10**9
+_FAULTS_MAX: Final = 1000
+_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+
+
+def audit(
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Requests since then, RFC 3339.", show_default="an hour before --to"),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to then.", show_default="now")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of one tenant.", show_default="all")] = None,
+    faults: Annotated[
+        int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Name at most so many batches at fault.")
+    ] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    data_dir: DataDir = None,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
+    ] = None,
+    clickhouse: Annotated[
+        str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Compare what was accepted with what the broker, the store and the dead letters hold. Exit status 0: it adds up."""
+    end = time.time_ns() if until is None else _time("--to", until)
+    start = end - _HOUR_NS if since is None else _time("--from", since)
+    if start >= end:
+        refuse(f"--from, {moment(start)}, must be before --to, {moment(end)}")
+    settings = load_settings(config, {"data_dir": data_dir, "kafka.bootstrap": kafka, "clickhouse.url": clickhouse}).settings
+    from collector import app as program  # noqa: PLC0415  # the engine: a second that others need not wait
+
+    with failures():
+        report = program.audit(settings, Window(max(start, 0), end, tenant), faults)
+    typer.echo(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else shown(report))
+    if not report.adds_up:
+        raise typer.Exit(FAILED)
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as JSON has it. Times in RFC 3339."""
+    return {
+        "adds_up": report.adds_up,
+        "difference": report.difference,
+        "from": moment(report.window.start),
+        "to": moment(report.window.end),
+        "tenant": report.window.tenant,
+        "messages_behind": report.messages_behind,
+        "batches": report.batches,
+        "topics": {topic: dataclasses.asdict(total) for topic, total in report.topics.items()},
+        "rejected": {
+            "told": report.rejected,
+            "kept": report.rejected_kept,
+            "not_kept": report.rejected - report.rejected_kept,
+            "dead_letters": report.dead_letters,
+            "difference": report.dead_letters_difference,
+        },
+        "receipts": {"difference": report.receipts_at_fault, "broker_difference": report.receipts_in_broker_difference},
+        "lost_requests": report.lost_requests,
+        "unacknowledged_batches": report.unacknowledged,
+        "unreadable_messages": report.unreadable,
+        "notes": report.notes,
+        "faults": [fault._asdict() for fault in report.faults],
+        "faults_total": report.faults_total,
+    }
+
+
+def shown(report: Report) -> str:
+    """The report for people."""
+    lines = [f"{report.batches:,} batches from {moment(report.window.start)} to {moment(report.window.end)}"]
+    rows = [("TOPIC", "ACCEPTED", "IN THE BROKER", "STORED", "DEAD LETTERS", "DIFFERENCE")]
+    for topic, total in report.topics.items():
+        broker = "-" if total.broker is None else f"{total.broker:,}"
+        numbers = (total.accepted, total.stored, total.dead_letters, total.difference + total.broker_difference)
+        accepted, stored, letters, difference = (f"{number:,}" for number in numbers)
+        rows.append((topic, accepted, broker, stored, letters, difference))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines += [
+        "  ".join(
+            cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    not_kept = report.rejected - report.rejected_kept
+    lines += [
+        f"rejected: {report.rejected:,}, of which kept {report.rejected_kept:,}, not kept {not_kept:,};"
+        f" dead letters {report.dead_letters:,}, difference {report.dead_letters_difference:,}",
+        f"receipts: difference {report.receipts_at_fault + report.receipts_in_broker_difference:,};"
+        f" lost requests: {'not judged' if report.lost_requests is None else format(report.lost_requests, ',')}",
+    ]
+    if report.unacknowledged:
+        lines.append(f"kept in part, and never acknowledged: {report.unacknowledged:,} batches")
+    if report.unreadable:
+        lines.append(f"messages that nobody can read: {report.unreadable:,}, in the dead letters")
+    lines += [f"note: {note}" for note in report.notes]
+    if report.messages_behind:
+        lines.append(f"{report.messages_behind:,} messages are not stored yet: ask again when they are")
+    for fault in report.faults:
+        who = f"batch {fault.batch_id}{f' of {fault.tenant}' if fault.tenant else ''}: " if fault.batch_id else ""
+        lines.append(f"at fault, {fault.received_at}: {who}{fault.what}")
+    if report.faults_total > len(report.faults):
+        lines.append(f"and {report.faults_total - len(report.faults):,} more")
+    lines.append("everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}")
+    return "\n".join(lines)
+
+
+def _time(name: str, text: str) -> int:
+    """Nanoseconds."""
+    found = _TIME.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError
+        whole = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).astimezone(UTC)
+        return int(whole.timestamp()) * 10**9 + int((found[2] or "0").ljust(9, "0"))
+    except (ValueError, OverflowError):
+        refuse(f"{name}: {text[:100]!r} is not a time as 2026-04-10T12:00:00Z")

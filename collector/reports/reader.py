@@ -1,0 +1,76 @@
+"""Questions to the store by pages and commands: right after the fact, with whatever text others wrote as values.
+
+The law: an answer holds all that was acknowledged before the question, or says by how many messages it lags; and what others
+wrote is a literal of the statement, never a part of it.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+# A text, a whole number, a UUID, a moment (with its zone), or several of them: for IN.
+Value = str | int | UUID | datetime | Sequence["Value"]
+
+_PLACE: Final = re.compile(r"\{(\w+)\}")
+_ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+class Rows(NamedTuple):
+    """`messages_behind` acknowledged messages are not in the rows yet."""
+
+    rows: list[dict[str, Any]]
+    messages_behind: int
+
+
+class Reader:
+    """Of one process. Any number of tasks may ask."""
+
+    def __init__(self, query: Callable[[str, str], bytes], caught_up: Callable[[float], Awaitable[int]], wait_s: float) -> None:
+        """`query`: a store's, (SQL, format); it blocks. `caught_up` waits at most so many seconds until everything that was
+        acknowledged before the call is stored, and says how many messages are not."""
+        self._query: Final = query
+        self._caught_up: Final = caught_up
+        self._wait_s: Final = wait_s
+
+    async def messages_behind(self) -> int:
+        """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
+        return await self._caught_up(self._wait_s)
+
+    async def read(self, sql: str, parameters: Mapping[str, Value]) -> Rows:
+        """Once all that was acknowledged is stored, or the time for that is up. Each {name} in `sql` is the parameter of that
+        name. Raises StoreError."""
+        behind = await self.messages_behind()
+        return Rows(await self.rows_now(sql, parameters), behind)
+
+    async def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
+        """As `read`, where nobody asks how far the answer lags. Raises StoreError."""
+        return (await self.read(sql, parameters)).rows
+
+    async def rows_now(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
+        """As `rows`, without waiting: for who has waited already. Raises StoreError."""
+        return await asyncio.to_thread(self._rows, statement(sql, parameters))
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        return [json.loads(line.decode(errors="replace")) for line in self._query(sql, "JSONEachRow").split(b"\n") if line]
+
+
+def statement(sql: str, parameters: Mapping[str, Value]) -> str:
+    """`sql` with each {name} replaced by a literal. Raises KeyError."""
+    return _PLACE.sub(lambda place: literal(parameters[place[1]]), sql)
+
+
+def literal(value: Value) -> str:
+    """As ClickHouse's SQL has it. A moment is a number of nanoseconds, as toUnixTimestamp64Nano gives them."""
+    if isinstance(value, str):
+        return f"'{value.translate(_ESCAPED)}'"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, UUID):
+        return f"toUUID('{value}')"
+    if isinstance(value, datetime):
+        return str(int(value.timestamp()) * 10**9 + value.microsecond * 1000)
+    return f"({', '.join(map(literal, value))})"

@@ -1,0 +1,156 @@
+"""The sum adds up whatever is killed; and whatever somebody takes away, or adds, is noticed and named."""
+
+import json
+import random
+import time
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from support.by_hand import change
+from support.program import MakeProgram, Program, run
+from support.senders import Senders, otlp_logs
+
+# Each takes something away, or adds it; what the audit then says of it.
+TAMPERINGS: dict[str, tuple[str, str]] = {
+    "a row removed": ("DELETE FROM otel_logs WHERE BatchId = '{batch}' AND Body = 'one'", "logs: accepted 3, stored 2"),
+    "a row removed by a mutation": (
+        "ALTER TABLE otel_logs DELETE WHERE BatchId = '{batch}' AND Body = 'one'",
+        "logs: accepted 3, stored 2",
+    ),
+    "a row twice": (
+        "INSERT INTO otel_logs SELECT * FROM otel_logs WHERE BatchId = '{batch}' AND Body = 'one'",
+        "logs: accepted 3, stored 4",
+    ),
+    "a receipt removed": ("DELETE FROM telemetry_batches WHERE BatchId = '{batch}'", "no receipt"),
+    "a receipt twice": (
+        "INSERT INTO telemetry_batches SELECT * FROM telemetry_batches WHERE BatchId = '{batch}'",
+        "2 receipts",
+    ),
+    "a dead letter removed": (
+        "DELETE FROM telemetry_dead_letters WHERE BatchId = '{rejected}'",
+        "dead letters: kept 1, there are 0",
+    ),
+}
+
+
+def audit(program: Program, *more: str) -> tuple[int, dict[str, Any]]:
+    """Its exit status, and what it says."""
+    done = run("audit", "--json", "--data-dir", program.data_dir, *more, **program.settings)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def send(program: Program, *bodies: str) -> str:
+    """The batch id."""
+    headers = {"Content-Type": "application/x-protobuf"}
+    answer = httpx.post(f"{program.http}/v1/logs", content=otlp_logs(list(bodies)), headers=headers)
+    assert answer.status_code == 200
+    return answer.headers["x-infrasage-batch-id"]
+
+
+def send_rejected(program: Program) -> str:
+    """One record that is rejected; the batch id."""
+    answer = httpx.post(f"{program.http}/api/v1/telemetry", json={"service_id": "x", "type": "log"})
+    assert answer.status_code == 400
+    return answer.headers["x-infrasage-batch-id"]
+
+
+def test_it_adds_up_whatever_is_killed(make_program: MakeProgram) -> None:
+    """kill -9 at random, three times, under load: every difference is zero, running and not; and no request is lost."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    program = make_program(writer__linger_ms=5, query__wait_s=30)
+    program.start()
+    with Senders(program.http_port, threads=4) as senders:
+        for _ in range(3):
+            time.sleep(chance.uniform(0.1, 0.8))
+            send_rejected(program)
+            program.kill()
+            program.start()
+        time.sleep(0.3)
+        # In the midst of it, too.
+        status, said = audit(program)
+        assert (status, said["difference"]) == (0, 0), said
+    assert len(senders.acknowledged) > 500, "too few to show anything"
+    status, said = audit(program)
+    assert (status, said["difference"], said["lost_requests"], said["faults"]) == (0, 0, 0, []), said
+    topics = said["topics"]
+    accepted = sum(topic["accepted"] for topic in topics.values())
+    assert accepted == sum(topic["stored"] for topic in topics.values()) >= len(senders.acknowledged)
+    assert said["rejected"] == {"told": 3, "kept": 3, "not_kept": 0, "dead_letters": 3, "difference": 0}
+    program.kill()
+    assert audit(program)[1]["topics"] == topics
+
+
+def test_whatever_was_done_by_hand_is_noticed(make_program: MakeProgram) -> None:
+    """Rows, receipts and dead letters, taken away or doubled, and a whole batch; each is named, and the exit status is 1."""
+    program = make_program()
+    program.start()
+    batches = [(send(program, "one", "two", "two"), send_rejected(program)) for _ in TAMPERINGS]
+    whole = send(program, "lost", "altogether")
+    send(program, "last")
+    assert program.stop() == 0, program.log()
+    assert audit(program)[0] == 0
+    statements = [
+        statement.format(batch=batch, rejected=rejected)
+        for (batch, rejected), (statement, _) in zip(batches, TAMPERINGS.values(), strict=True)
+    ]
+    statements += [f"DELETE FROM {table} WHERE BatchId = '{whole}'" for table in ("otel_logs", "telemetry_batches")]
+    change(program.data_dir, *statements)
+    status, said = audit(program)
+    assert (status, said["adds_up"]) == (1, False)
+    named = {fault["batch_id"]: fault["what"] for fault in said["faults"]}
+    for (batch, rejected), (what, (_, expected)) in zip(batches, TAMPERINGS.items(), strict=True):
+        found = named.pop(rejected if "dead letter" in what else batch)
+        assert expected in found, what
+    assert [fault for fault in named if fault] == []
+    lost = [fault["what"] for fault in said["faults"] if not fault["batch_id"]]
+    # The batch of which nothing is left, and the one whose receipt was removed.
+    assert said["lost_requests"] == len(lost) == 2
+    assert all(what.startswith("1 acknowledged request has no receipt: number ") for what in lost)
+    assert said["topics"]["infrasage.logs"]["difference"] == 1 + 1 + 1 + 3
+    done = run("audit", "--data-dir", program.data_dir, "--faults", "1")
+    assert done.returncode == 1
+    assert "IT DOES NOT ADD UP" in done.stdout
+    assert f"and {said['faults_total'] - 1} more" in done.stdout
+
+
+def test_a_batch_is_found_right_after_its_answer(program: Program) -> None:
+    """Over HTTP and over gRPC; by a key that reads, of its tenant; with what became of its items."""
+    key = run("keys", "create", "--tenant", "anonymous", "--scope", "readonly", "--plan", "Pro", "--data-dir", program.data_dir)
+    other = run("keys", "create", "--tenant", "other", "--scope", "readonly", "--plan", "Pro", "--data-dir", program.data_dir)
+    headers = {"X-API-Key": key.stdout.strip()}
+
+    def batch(batch_id: str, headers: dict[str, str] = headers) -> httpx.Response:
+        return httpx.get(f"{program.http}/api/v1/batches/{batch_id}", headers=headers, timeout=20)
+
+    deadline = time.monotonic() + 10
+    while batch("x").status_code == 401 and time.monotonic() < deadline:  # until the keys are reloaded
+        time.sleep(0.1)
+    http = batch(send(program, "a", "b")).json()
+    assert (http["state"], http["stored"], http["received"], http["accepted"]) == ("stored", {"otel_logs": 2}, 2, 2)
+    rejected = batch(send_rejected(program)).json()
+    assert rejected["rejected"] == {"missing_body": 1} or rejected["rejected"] == {"missing_timestamp": 1}
+    assert rejected["dead_letters"] == {"kept": 1, "not_kept": 0, "open": 1, "replayed": 0, "discarded": 0}
+    with grpc.insecure_channel(program.grpc) as channel:
+        export: Any = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+        answer, call = export.with_call(otlp_logs(["c"]), timeout=10)
+        ((name, batch_id),) = call.trailing_metadata()
+        assert (answer, name) == (b"", "x-infrasage-batch-id")
+        found = batch(batch_id).json()
+        assert found["route"] == "opentelemetry.proto.collector.logs.v1.LogsService/Export"
+        with pytest.raises(grpc.RpcError) as refused:
+            export(b"\xff", timeout=10)
+        assert all(metadatum.key != "x-infrasage-batch-id" for metadatum in refused.value.trailing_metadata())
+    assert batch("nonsense").json()["error"] == "invalid_parameter"
+    assert batch("nonsense").status_code == 400
+    assert batch("01900000-0000-7000-8000-000000000000").status_code == 404
+    deadline = time.monotonic() + 10
+    while (theirs := batch(batch_id, {"X-API-Key": other.stdout.strip()})).status_code == 401 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (theirs.status_code, theirs.json()["error"]) == (404, "not_found")
+    assert batch(batch_id, {}).status_code == 401
