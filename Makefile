@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test install check format proto docs bench lock clean
+.PHONY: serve test test-clients install check format proto docs bench lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -12,6 +12,11 @@ serve: install
 # Two files at a time, since most tests wait for processes; make test ARGS="-n0 -k NAME" for one at a time.
 test: install $(VENV)/dev.installed
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+# Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/clients.md.
+test-clients: install $(VENV)/dev.installed
+	tests/clients/peers
+	$(BIN)/pytest tests/clients -m clients --timeout=1200 -rs $(ARGS)
 
 # Everything that CI checks beside the tests: lint, types, import rules, generated files.
 check: install $(VENV)/dev.installed

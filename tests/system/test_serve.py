@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from support.exporter import BOUNDS, START_S, Exporter
 from support.program import Program, require_peer, run
+from support.prometheus import FEATURES, prometheus
 from support.remote_write import write_request
 
 TRANSPORTS = ["grpc", "http"]
@@ -312,30 +312,6 @@ def test_telemetrygen(program: Program, signal: str) -> None:
     assert int(program.value(f"SELECT count() FROM {table} WHERE ServiceName = '{service}'")) == 400
 
 
-@contextmanager
-def prometheus(command: Path, place: Path, config: str, *arguments: str) -> Iterator[None]:
-    """Prometheus, while the context lasts: afterwards it has said that all it sent was taken."""
-    (place / "prometheus.yml").write_text(config, encoding="utf-8")
-    log_path = place / "prometheus.log"
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [
-                *(command, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/tsdb"),
-                *("--web.listen-address=127.0.0.1:0", "--scrape.discovery-reload-interval=100ms", *arguments),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-    said = log_path.read_text()
-    assert "non-recoverable" not in said
-    assert "some data was not written" not in said
-
-
 def test_prometheus_scrapes_it_and_writes_to_it(program: Program, tmp_path: Path) -> None:
     """Prometheus scrapes the collector's own /metrics and writes them back: they are found in the store, and their metadata."""
     config = f"""
@@ -364,16 +340,11 @@ remote_write:
         )
 
 
-# What it has to be told to keep, and so to send: exemplars; types and units, as labels too; start timestamps. 3.13 has them all
-# (and metadata-wal-records, which would have it send help texts, but does not heed it).
-PROMETHEUS_FEATURES = ("exemplar-storage", "type-and-unit-labels", "st-storage", "xor2-encoding")
-
-
 def test_prometheus_writes_2_0(program: Program, tmp_path: Path) -> None:
     """Counters, gauges, histograms of every kind, exemplars, metadata, start timestamps and stale markers: all that an exporter
     has said, each once.
     """
-    command = require_peer("prometheus", knows=PROMETHEUS_FEATURES)
+    command = require_peer("prometheus", knows=FEATURES)
     scrapes = 4
     numbers = list(range(1, scrapes + 1))
     with Exporter(scrapes) as exporter:
@@ -390,7 +361,7 @@ remote_write:
     send_native_histograms: true
     queue_config: {{batch_send_deadline: 200ms}}
 """
-        with prometheus(command, tmp_path, config, f"--enable-feature={','.join(PROMETHEUS_FEATURES)}"):
+        with prometheus(command, tmp_path, config, f"--enable-feature={','.join(FEATURES)}"):
             # The stale markers of native histograms are floats. Those of the last series to end are the last that come.
             program.wait_for(
                 "SELECT uniqExact(ServiceName, MetricName) FROM otel_metrics_gauge WHERE ServiceName IN ('native', 'classic')"
