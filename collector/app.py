@@ -11,7 +11,6 @@ the store. The broker is Kafka or the local log, the store a ClickHouse server o
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -73,7 +72,7 @@ from collector.reports.dead_letters import DeadLetterReports
 from collector.reports.desk import Desk, Wrong
 from collector.reports.held import BatchTally, Tally
 from collector.reports.mending import Mending
-from collector.reports.reader import Reader
+from collector.reports.reader import ROWS_FORMAT, Reader, rows_of
 from collector.standing import Standing
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
@@ -102,6 +101,7 @@ AUDIT_SLACK_NS: Final = 120 * 10**9
 KAFKA_WAIT_S: Final = 5.0
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -143,18 +143,9 @@ def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
     if not _store_dir(data_dir).is_dir():
         raise CannotRun(f"there is no store in {data_dir}: no collector has ever run there; --data-dir names another directory")
     logs.set_up(settings.logging.model_copy(update={"level": "warning"}))
-    until = time.monotonic() + STARTING_MAX_S
-    while True:
-        try:
-            return asyncio.run(_query_offline(settings, sql, format_))
-        except Locked as locked:
-            # Someone else has it, who may just be starting.
-            try:
-                return ask(data_dir, sql, format_)
-            except NotRunning:
-                if time.monotonic() > until:
-                    raise CannotRun(f"{locked}, which does not answer at {data_dir / SOCKET}") from None
-                time.sleep(0.1)
+    return _offline_or_running(
+        settings, lambda: asyncio.run(_query_offline(settings, sql, format_)), lambda: ask(data_dir, sql, format_)
+    )
 
 
 def query_server(settings: Settings, sql: str, format_: str) -> Answer:
@@ -173,20 +164,15 @@ def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, An
     if not settings.kafka.bootstrap and not _store_dir(settings.data_dir).parent.is_dir():
         raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
     production = settings.kafka.bootstrap and not _is_embedded(settings)
-    until = time.monotonic() + STARTING_MAX_S
-    while True:
-        try:
-            return asyncio.run((_dead_letters_of_servers if production else _dead_letters_offline)(settings, request))
-        except Locked as locked:
-            # As in query_offline.
-            try:
-                return ask_dead_letters(settings.data_dir, request)
-            except NotRunning:
-                if time.monotonic() > until:
-                    raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
-                time.sleep(0.1)
-        except (Wrong, StoreError, BrokerError) as error:
-            raise CannotRun(str(error)) from error
+    answer = _dead_letters_of_servers if production else _dead_letters_offline
+    try:
+        return _offline_or_running(
+            settings,
+            lambda: asyncio.run(answer(settings, request)),
+            lambda: ask_dead_letters(settings.data_dir, request),
+        )
+    except (Wrong, StoreError, BrokerError) as error:
+        raise CannotRun(str(error)) from error
 
 
 def audit(settings: Settings, window: auditing.Window, faults_max: int) -> auditing.Report:
@@ -216,21 +202,36 @@ def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], audit
             behind = asyncio.run(_behind(settings))
             with contextlib.closing(_open_server(settings)) as store:
                 return compare(partial(_rows, store.query), behind), False
-        until = time.monotonic() + STARTING_MAX_S
-        while True:
-            try:
-                behind = ask(settings.data_dir, "SELECT 1", "JSONEachRow").messages_behind
-                answers = partial(_rows, lambda sql, format_: ask(settings.data_dir, sql, format_, now=True).body)
-                return compare(answers, behind), False
-            except NotRunning:
-                try:
-                    return asyncio.run(_audit_offline(settings, compare)), not settings.kafka.bootstrap
-                except Locked as locked:  # as in query_offline
-                    if time.monotonic() > until:
-                        raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
-                    time.sleep(0.1)
+
+        def running() -> tuple[auditing.Report, bool]:
+            behind = ask(settings.data_dir, "SELECT 1", ROWS_FORMAT).messages_behind
+            answers = partial(_rows, lambda sql, format_: ask(settings.data_dir, sql, format_, now=True).body)
+            return compare(answers, behind), False
+
+        def offline() -> tuple[auditing.Report, bool]:
+            return asyncio.run(_audit_offline(settings, compare)), not settings.kafka.bootstrap
+
+        with contextlib.suppress(NotRunning):
+            return running()
+        return _offline_or_running(settings, offline, running)
     except (StoreError, BrokerError) as error:
         raise CannotRun(str(error)) from error
+
+
+def _offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:
+    """What `offline` gives, which opens the data directory itself; or, where someone else has it, who may just be starting,
+    what `running` does, which asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
+    until = time.monotonic() + STARTING_MAX_S
+    while True:
+        try:
+            return offline()
+        except Locked as locked:
+            try:
+                return running()
+            except NotRunning:
+                if time.monotonic() > until:
+                    raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
+                time.sleep(0.1)
 
 
 async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> auditing.Report:
@@ -238,13 +239,8 @@ async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, in
         raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage:
-        writer = _writer(settings, storage, metrics)
-        writing = asyncio.create_task(writer.run())
-        try:
+        async with _written(settings, storage, metrics) as writer:
             behind = await _caught_up(storage, writer)(settings.query.wait_s)
-        finally:
-            writer.stop()
-            await writing
         return await asyncio.to_thread(compare, partial(_rows, storage.store.query), behind)
 
 
@@ -257,7 +253,7 @@ async def _behind(settings: Settings) -> int:
 
 
 def _rows(query: Callable[[str, str], bytes], sql: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in query(sql, "JSONEachRow").splitlines()]
+    return rows_of(query(sql, ROWS_FORMAT))
 
 
 def _judged_from(settings: Settings, now: int) -> int:
@@ -422,22 +418,18 @@ async def _write(settings: Settings, say: Say) -> int:
 async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage:
-        writer = _writer(settings, storage, metrics)
-        writing = asyncio.create_task(writer.run())
         try:
-            behind = sum((await storage.broker.lag()).values())
-            # However much it is, as long as it gets less.
-            while not await writer.drained(max(1.0, settings.query.wait_s)):
-                before, behind = behind, sum((await storage.broker.lag()).values())
-                if behind >= before:
-                    break
-            else:
-                behind = 0
+            async with _written(settings, storage, metrics) as writer:
+                behind = sum((await storage.broker.lag()).values())
+                # However much it is, as long as it gets less.
+                while not await writer.drained(max(1.0, settings.query.wait_s)):
+                    before, behind = behind, sum((await storage.broker.lag()).values())
+                    if behind >= before:
+                        break
+                else:
+                    behind = 0
         except BrokerError as error:
             raise CannotRun(f"cannot store what Kafka still has before the query: {error}") from error
-        finally:
-            writer.stop()
-            await writing
         try:
             return Answer(await asyncio.to_thread(storage.store.query, sql, format_), behind)
         except StoreError as error:
@@ -446,16 +438,9 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
 
 async def _dead_letters_offline(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     metrics = Metrics()
-    async with open_storage(settings, metrics) as storage:
-        writer = _writer(settings, storage, metrics)
-        writing = asyncio.create_task(writer.run())
-        try:
-            caught_up = _caught_up(storage, writer)
-            reports = _reports(settings, storage.store, caught_up, settings.query.wait_s)
-            return await _desk(settings, storage.broker, reports).answer(request)
-        finally:
-            writer.stop()
-            await writing
+    async with open_storage(settings, metrics) as storage, _written(settings, storage, metrics) as writer:
+        reports = _reports(settings, storage.store, _caught_up(storage, writer), settings.query.wait_s)
+        return await _desk(settings, storage.broker, reports).answer(request)
 
 
 async def _dead_letters_of_servers(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -790,6 +775,18 @@ def _writer(settings: Settings, storage: _Storage, metrics: Metrics) -> Writer:
     keep = RefusedRecords(storage.broker, settings.broker.message_bytes_max, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
     return Writer(storage.broker, storage.store, keep, limits, metrics)
+
+
+@asynccontextmanager
+async def _written(settings: Settings, storage: _Storage, metrics: Metrics) -> AsyncIterator[Writer]:
+    """What the broker holds is being stored meanwhile."""
+    writer = _writer(settings, storage, metrics)
+    writing = asyncio.create_task(writer.run())
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        await writing
 
 
 @asynccontextmanager

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from collector.commands.common import FAILED, Config, DataDir, failures, load_settings, refuse
+from collector.commands.common import (
+    FAILED,
+    Config,
+    DataDir,
+    ProductionClickHouse,
+    ProductionKafka,
+    failures,
+    load_settings,
+    refuse,
+)
 from collector.reports.audit import Report, Window, moment
 
 _HOUR_NS: Final = 3600 * 10**9
@@ -33,12 +42,8 @@ def audit(
     ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     data_dir: DataDir = None,
-    kafka: Annotated[
-        str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
-    ] = None,
-    clickhouse: Annotated[
-        str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
-    ] = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
     """Compare what was accepted with what the broker, the store and the dead letters hold. Exit status 0: it adds up."""

@@ -5,11 +5,12 @@ The law: a user's mistake is one clear line on standard error, never a traceback
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
+from rich.cells import cell_len
 
 from collector.config import ConfigError, Loaded, load
 from collector.errors import CannotRun
@@ -20,6 +21,12 @@ USAGE: Final = 2
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
 KeysFile = Annotated[
     Path | None, typer.Option("--keys-file", help="The file of keys.", show_default="keys.json where the data is")
+]
+ProductionKafka = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
+]
+ProductionClickHouse = Annotated[
+    str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
 
@@ -58,3 +65,12 @@ def refuse(message: str) -> NoReturn:
 def say(message: str) -> None:
     """On standard error: standard output is for what was asked for."""
     typer.echo(message, err=True)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as what is in them, two spaces between."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
-from rich.cells import cell_len
 
-from collector.commands.common import FAILED, Config, DataDir, fail, failures, load_settings, refuse, say
+from collector.commands.common import (
+    FAILED,
+    Config,
+    DataDir,
+    ProductionClickHouse,
+    ProductionKafka,
+    fail,
+    failures,
+    load_settings,
+    refuse,
+    say,
+    table,
+)
 from collector.config import Settings
 from collector.query import NotRunning, ask_dead_letters
 from collector.reports.dead_letters import PAGE_DEFAULT, PAGE_MAX, Filter
@@ -23,12 +34,6 @@ app = typer.Typer(help="Dead letters: what was received and is not stored, and w
 
 _MESSAGE_CHARACTERS_MAX: Final = 60
 
-Kafka = Annotated[
-    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
-]
-ClickHouse = Annotated[
-    str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
-]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="As `dlq list` shows them.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Of this reason.")]
 Service = Annotated[str | None, typer.Option("--service", help="Of this service.")]
@@ -53,8 +58,8 @@ def list_(
     cursor: Annotated[str | None, typer.Option("--cursor", help="As the list before said: what follows it.")] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
-    kafka: Kafka = None,
-    clickhouse: ClickHouse = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
     """Print dead letters, the newest first."""
@@ -72,7 +77,7 @@ def list_(
         short = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
         named = (entry[name] for name in ("id", "kept", "tenant", "source", "service_id", "reason", "state"))
         rows.append((*map(_printable, named), _printable(short)))
-    typer.echo(_table(rows))
+    typer.echo(table(rows))
     if answer["next_cursor"] is not None:
         say(f"there are more: --cursor {answer['next_cursor']}")
 
@@ -82,8 +87,8 @@ def show(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="As `dlq list` shows them.")],
     payload: Annotated[bool, typer.Option("--payload", help="Only the payload, to be mended for `dlq replay`.")] = False,
     data_dir: DataDir = None,
-    kafka: Kafka = None,
-    clickhouse: ClickHouse = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
     """Print all of some dead letters, as JSON, and their payloads in readable form."""
@@ -120,8 +125,8 @@ def replay(
     note: Note = "",
     as_json: AsJson = False,
     data_dir: DataDir = None,
-    kafka: Kafka = None,
-    clickhouse: ClickHouse = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
     """Send dead letters again: those named, or those that match and are open. Each is stored once, however often replayed."""
@@ -150,8 +155,8 @@ def discard(
     note: Note = "",
     as_json: AsJson = False,
     data_dir: DataDir = None,
-    kafka: Kafka = None,
-    clickhouse: ClickHouse = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
     """Give dead letters up: those named, or those that match and are open. They stay readable until they are too old."""
@@ -211,11 +216,3 @@ def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None
 def _printable(text: str) -> str:
     """What others wrote does not move a terminal's cursor."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

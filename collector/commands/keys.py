@@ -6,15 +6,13 @@ that could not be shown is not left in force, and a key that is replaced ends on
 
 import json
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.cells import cell_len
 
-from collector.commands.common import Config, DataDir, KeysFile, fail, failures, load_settings, refuse, say
+from collector.commands.common import Config, DataDir, KeysFile, fail, failures, load_settings, refuse, say, table
 from collector.config import Settings
 from collector.tenancy import key_text, keys
 from collector.tenancy.key_entries import Key, note_problem, shown, tenant_problem, time_text
@@ -72,7 +70,7 @@ def list_(
         return
     rows = [("ID", "TENANT", "SCOPE", "PLAN", "CREATED", "STATE", "NOTE")]
     rows += [(key.id, key.tenant, key.scope, key.plan, time_text(key.created), _state(key, now), key.note) for key in found]
-    typer.echo(_table(rows))
+    typer.echo(table(rows))
 
 
 @app.command()
@@ -166,15 +164,6 @@ def _state(key: Key, now: datetime) -> str:
     if key.ends is None:
         return "active"
     return f"{'ended' if key.has_ended(now) else 'active until'} {time_text(key.ends)}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as what is in them, two spaces between."""
-    widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def _now() -> datetime:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.reports.reader import Value, statement
+from collector.store.contract import TABLES
 
 # Statement in, rows out. Raises StoreError, CannotRun.
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -27,17 +28,6 @@ _ROWS_MAX: Final = 100_000
 # Minutes that differ from the broker's that are looked at batch by batch.
 _MINUTES_MAX: Final = 5
 
-_TABLES: Final = {
-    METRICS_TOPIC: (
-        "otel_metrics_gauge",
-        "otel_metrics_sum",
-        "otel_metrics_histogram",
-        "otel_metrics_exponential_histogram",
-        "otel_metrics_summary",
-    ),
-    LOGS_TOPIC: ("otel_logs",),
-    TRACES_TOPIC: ("otel_traces",),
-}
 _SHORT: Final = {METRICS_TOPIC: "metrics", LOGS_TOPIC: "logs", TRACES_TOPIC: "traces"}
 # Which of a receipt's types end up on which topic: of the native API a trace is a named value.
 _ACCEPTED: Final = {
@@ -378,7 +368,7 @@ def _all_sources() -> str:
             },
             grouped=False,
         ),
-        *(_source(table, {f"stored_{_SHORT[topic]}": "count()"}) for topic, tables in _TABLES.items() for table in tables),
+        *(_source(table, {f"stored_{_SHORT[topic]}": "count()"}) for topic, tables in TABLES.items() for table in tables),
         _source(
             "telemetry_dead_letters FINAL",
             {

@@ -13,18 +13,10 @@ from uuid import UUID
 from adapters.errors import REASON
 from adapters.record import Adapted
 from collector.reports.reader import Reader
+from collector.store.contract import TABLES
 
 # By a header's numbers, as the store names them.
 _SOURCES: Final = ("unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2")
-_TABLES: Final = (
-    "otel_metrics_gauge",
-    "otel_metrics_sum",
-    "otel_metrics_histogram",
-    "otel_metrics_exponential_histogram",
-    "otel_metrics_summary",
-    "otel_logs",
-    "otel_traces",
-)
 _OPEN: Final = frozenset({"open", "rejected_again"})
 
 
@@ -173,7 +165,8 @@ _RECEIPT: Final = (
 )
 _STORED: Final = " UNION ALL ".join(
     f"SELECT '{table}' AS Name, count() AS Rows FROM {table} WHERE BatchId = {{batch}}"  # noqa: S608 - our own names
-    for table in _TABLES
+    for tables in TABLES.values()
+    for table in tables
 )
 # Entries of the gateway, and, apart from them, items that the store refused.
 _LETTERS: Final = (

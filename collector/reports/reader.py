@@ -15,6 +15,9 @@ from uuid import UUID
 # A text, a whole number, a UUID, a moment (with its zone), or several of them: for IN.
 Value = str | int | UUID | datetime | Sequence["Value"]
 
+# One of ClickHouse's, for answers that are read here.
+ROWS_FORMAT: Final = "JSONEachRow"
+
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
@@ -55,7 +58,12 @@ class Reader:
         return await asyncio.to_thread(self._rows, statement(sql, parameters))
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
-        return [json.loads(line.decode(errors="replace")) for line in self._query(sql, "JSONEachRow").split(b"\n") if line]
+        return rows_of(self._query(sql, ROWS_FORMAT))
+
+
+def rows_of(answer: bytes) -> list[dict[str, Any]]:
+    """The rows of a store's answer in ROWS_FORMAT. What is not UTF-8 in what others wrote is shown as replaced."""
+    return [json.loads(line.decode(errors="replace")) for line in answer.split(b"\n") if line]
 
 
 def statement(sql: str, parameters: Mapping[str, Value]) -> str:

@@ -20,7 +20,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
-from collector.store.contract import StoreError, StoreRefusedData, StoreUnavailable
+from collector.store.contract import TABLES, StoreError, StoreRefusedData, StoreUnavailable
 from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrate, migrations, on_cluster
 from collector.store.server import Server, describe, landing_format
@@ -41,22 +41,9 @@ _LANDING: Final = {
     DEAD_LETTERS_TOPIC: _Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
 
-# Where the items of a topic end up: each in one of these tables.
-_TABLES: Final = {
-    METRICS_TOPIC: (
-        "otel_metrics_gauge",
-        "otel_metrics_sum",
-        "otel_metrics_histogram",
-        "otel_metrics_exponential_histogram",
-        "otel_metrics_summary",
-    ),
-    LOGS_TOPIC: ("otel_logs",),
-    TRACES_TOPIC: ("otel_traces",),
-}
-
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {
-    **dict.fromkeys(_TABLES[METRICS_TOPIC], "TimeUnix"),
+    **dict.fromkeys(TABLES[METRICS_TOPIC], "TimeUnix"),
     "otel_logs": "Timestamp",
     "otel_traces": "Timestamp",
     "otel_traces_trace_id_ts": "Start",
@@ -457,7 +444,7 @@ class ClickHouseStore:
             return {(UUID(batch_id), int(part)): int(number) for batch_id, part, number in rows}
 
         stored: Counter[MessageKey] = Counter()
-        for table in _TABLES[topic]:
+        for table in TABLES[topic]:
             stored.update(count(table, "count()"))
         if topic == TRACES_TOPIC:
             # A span counts once its trace's row is there too: the two are written one after the other.

@@ -4,8 +4,23 @@ The law: inserting the same payload under the same token twice stores it once.
 """
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
+
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+
+# Where the items of a topic end up: each in one of these tables.
+TABLES: Final = {
+    METRICS_TOPIC: (
+        "otel_metrics_gauge",
+        "otel_metrics_sum",
+        "otel_metrics_histogram",
+        "otel_metrics_exponential_histogram",
+        "otel_metrics_summary",
+    ),
+    LOGS_TOPIC: ("otel_logs",),
+    TRACES_TOPIC: ("otel_traces",),
+}
 
 
 class StoreError(Exception):

@@ -31,7 +31,7 @@ class Ranking:
         if not families:
             return snapshot
         self._choose(families)
-        return [self._collapsed(family) if family in families else family for family in snapshot]
+        return [self._collapsed(family) if _counts_tenants(family) else family for family in snapshot]
 
     def _choose(self, families: list[Family]) -> None:
         """By how many requests they have sent."""
