@@ -1,9 +1,9 @@
 """What a request costs each HTTP server: the real application and pipeline, an adapter and a broker that do nothing.
 
-    python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [--http2] [--tls] [uvicorn hypercorn]
+    python bench/http_servers.py [--seconds 10] [--connections 32] [--bytes 150] [--http2] [--tls] [builtin hypercorn]
 
 Prints requests per CPU-second of the server's process, and per second. The sender runs in a process of its own, on keep-alive
-connections, one request at a time on each. docs/adr/0003-uvicorn-by-default.md has what decided which is the default, and
+connections, one request at a time on each. docs/adr/0013-our-own-http1.md has what decided which is the default, and
 docs/adr/0010-http2-and-tls.md what HTTP/2 and TLS cost.
 """
 
@@ -36,7 +36,8 @@ from collector.metrics import Metrics
 from collector.pipeline import Input, Pipeline
 from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
-from collector.receive.http import COMPRESSED, Format, HttpApplication, Route
+from collector.receive.exchange import COMPRESSED, Format, Route
+from collector.receive.http import HttpApplication
 from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
 from collector.receive.servers import HttpServer
 from collector.receive.tls import Certificates
@@ -201,7 +202,7 @@ def measure(server_name: str, seconds: float, connections: int, body_bytes: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("servers", nargs="*", default=["uvicorn", "hypercorn"])
+    parser.add_argument("servers", nargs="*", default=["builtin", "hypercorn"])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--bytes", type=int, default=150)

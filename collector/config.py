@@ -206,9 +206,9 @@ class Http(_Section):
 
     port: Port = Field(default=8080, description="Port of the API; the OTLP routes answer here too. 0: any free port.")
     otlp_port: Port = Field(default=4318, description="Port of OTLP over HTTP. 0: any free port.")
-    server: Literal["uvicorn", "hypercorn"] = Field(
-        default="uvicorn",
-        description="Which server's HTTP/1.1 answers. uvicorn: the faster one. HTTP/2 is the same beside both.",
+    server: Literal["builtin", "hypercorn"] = Field(
+        default="builtin",
+        description="Whose HTTP/1.1 answers: our own, which is faster, or hypercorn's. HTTP/2 is the same beside both.",
     )
     body_bytes_max: Bytes = _limit(64 * MIB, 1, 1 * GIB, "Largest request body as sent, in bytes. Larger: 413.")
     decompressed_bytes_max: Bytes = _limit(

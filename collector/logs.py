@@ -1,7 +1,7 @@
 """The collector's own log: structured, one event a line, on standard error.
 
 The law: whatever a sender puts into a value, it can neither begin a line nor steer a terminal. Logs of the standard library's
-loggers (uvicorn, hypercorn, grpc, asyncio) go the same way.
+loggers (hypercorn, grpc, asyncio) go the same way.
 """
 
 import logging
@@ -63,7 +63,7 @@ def set_up(settings: Logging) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # Libraries tell every connection and request at info; that is debug to whoever runs a collector.
-    for name in ("uvicorn", "hypercorn", "grpc", "asyncio", "clickhouse_connect", "httpx"):
+    for name in ("hypercorn", "grpc", "asyncio", "clickhouse_connect", "httpx"):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True

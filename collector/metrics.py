@@ -7,7 +7,7 @@ accepted + rejected + rate_limited + failed, summed, is every item that was rece
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics, exposition
+from prometheus_client import CollectorRegistry, Gauge, Metric, exposition
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -16,15 +16,13 @@ from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
 from collector.broker.contract import Partition
 from collector.combined import Family, Snapshot
+from collector.counting import Count, Counter, Distribution, Histogram
 from collector.tenancy.plans import DIMENSIONS, Dimension
 from collector.tenancy.ranking import Ranking
 
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
 TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
-
-# When each series began would be as many series again, which nobody asks for.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -42,11 +40,11 @@ class Described(NamedTuple):
 class Endpoint:
     """What is counted of the requests to one route or one gRPC method: how many, how long, how many bytes."""
 
-    def __init__(self, requests: Callable[[str], Counter], seconds: Histogram, body_bytes: Counter) -> None:
+    def __init__(self, requests: Callable[[str], Count], seconds: Distribution, body_bytes: Count) -> None:
         self._requests: Final = requests
         self._seconds: Final = seconds
         self._body_bytes: Final = body_bytes
-        self._by_code: Final[dict[int | str, Counter]] = {}
+        self._by_code: Final[dict[int | str, Count]] = {}
 
     def answered(self, code: int | str, seconds: float, body_bytes: int) -> None:
         """`code` is an HTTP status or the name of a gRPC one; `body_bytes` as they came in, still compressed."""
@@ -61,13 +59,13 @@ class Endpoint:
 class Tenant:
     """What is counted of one tenant."""
 
-    def __init__(self, requests: Callable[[str], Counter], items: Callable[[str], Counter], body_bytes: Counter) -> None:
+    def __init__(self, requests: Callable[[str], Count], items: Callable[[str], Count], body_bytes: Count) -> None:
         """`requests` and `items` give the counter of a status. What never happens has no series: tenants may be many."""
         self._new_requests: Final = requests
         self._new_items: Final = items
         self._body_bytes: Final = body_bytes
-        self._requests: Final[dict[str, Counter]] = {}
-        self._items: Final[dict[str, Counter]] = {}
+        self._requests: Final[dict[str, Count]] = {}
+        self._items: Final[dict[str, Count]] = {}
 
     def ingested(self, adapted: Adapted, body_bytes: int) -> None:
         """A request was answered. `body_bytes`: decompressed, as plans count them."""
@@ -131,15 +129,15 @@ class Metrics:
         }
         self._not_kept: Final = {reason.code: unkept.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON}
         self._refused: Final = {reason.code: refused.labels(reason.name) for reason in REASONS}
-        self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS)
+        self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS).labels()
 
         self._http_requests: Final = self._counter("http_requests", "HTTP requests answered.", "endpoint", "code")
         self._http_seconds: Final = self._seconds("http_request_duration_seconds", "From head to answer.", "endpoint")
         self._http_bytes: Final = self._counter("http_request_body_bytes", "Bytes of bodies, as sent.", "endpoint")
-        self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.")
+        self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.").labels()
         self._handshakes_failed: Final = self._counter(
             "tls_handshakes_failed", "TLS handshakes of HTTP that failed: no TLS, no protocol or certificate that is taken."
-        )
+        ).labels()
         self._certificate_expires: Final = self._gauge(
             "tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970. 0: no TLS."
         )
@@ -166,7 +164,7 @@ class Metrics:
 
         self._append_seconds: Final = self._seconds(
             "append_duration_seconds", "From a request's append to its being durable, or to its failure."
-        )
+        ).labels()
         self._append_errors: Final = self._counter("append_errors", "Appends of requests that failed.", "kind")
         for kind in APPEND_ERRORS:
             self._append_errors.labels(kind)
@@ -187,7 +185,9 @@ class Metrics:
             "part",
         )
         self._gauge("processes", "Processes that this page tells of.").set(1)
-        self._restarts: Final = self._counter("process_restarts", "Processes of the gateway that died and were replaced.")
+        self._restarts: Final = self._counter(
+            "process_restarts", "Processes of the gateway that died and were replaced."
+        ).labels()
         self._writer_messages: Final = self._counter("writer_messages", "Messages stored.", "topic")
         self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")
         self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
@@ -195,7 +195,7 @@ class Metrics:
         self._writer_dead_letters: Final = self._counter("writer_dead_letters", "Records that the store refused.", "topic")
         self._writer_dropped: Final = self._counter(
             "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
-        )
+        ).labels()
 
     # What became of items.
 
@@ -375,16 +375,19 @@ class Metrics:
         return encode(_registry(snapshot)), content_type
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(
-            self._describe(f"infrasage_{name}_total", "counter", labels, help_), help_, labels, registry=self.registry
-        )
+        name = self._describe(f"infrasage_{name}_total", "counter", labels, help_)
+        counter = Counter(name.removesuffix("_total"), help_, labels)
+        self.registry.register(counter)
+        return counter
 
     def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
         return Gauge(self._describe(f"infrasage_{name}", "gauge", labels, help_), help_, labels, registry=self.registry)
 
-    def _histogram(self, name: str, help_: str, buckets: Sequence[float], *labels: str) -> Histogram:
+    def _histogram(self, name: str, help_: str, bounds: Sequence[float], *labels: str) -> Histogram:
         name = self._describe(f"infrasage_{name}", "histogram", labels, help_)
-        return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(name, help_, labels, bounds)
+        self.registry.register(histogram)
+        return histogram
 
     def _seconds(self, name: str, help_: str, *labels: str) -> Histogram:
         return self._histogram(name, help_, _SECONDS_BUCKETS, *labels)

@@ -36,8 +36,8 @@ from adapters.record import (
     Rules,
 )
 from collector.pipeline import Adapt, Input
+from collector.receive.exchange import COMPRESSED, SNAPPY, Format, Route
 from collector.receive.grpc import Service
-from collector.receive.http import COMPRESSED, SNAPPY, Format, Route
 from collector.receive.responses import (
     NATIVE,
     NATIVE_BATCH,

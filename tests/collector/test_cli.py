@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from collector.cli import app
 from collector.config import Settings, load
 
-HEAVY = ["collector.app", "collector.store.clickhouse", "chdb", "clickhouse_connect", "grpc", "fastapi", "uvicorn", "uvloop"]
+HEAVY = ["collector.app", "collector.store.clickhouse", "chdb", "clickhouse_connect", "grpc", "fastapi", "hypercorn", "uvloop"]
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ def test_none_can_be_written() -> None:
         ("http.port = []\n", "line 1: http.port = [] is not allowed: must be a whole number from 0 to 65535 (default: 8080)"),
         (
             '[http]\nserver = "gunicorn"\n',
-            'line 2: http.server = "gunicorn" is not allowed: must be one of uvicorn, hypercorn (default: "uvicorn")',
+            'line 2: http.server = "gunicorn" is not allowed: must be one of builtin, hypercorn (default: "builtin")',
         ),
         (
             '[http]\nbody_bytes_max = "12 megs"\n',

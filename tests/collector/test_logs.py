@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("restored")
 def provoke() -> None:
     log = structlog.get_logger("mine")
     log.info(EVIL, value=EVIL, listed=[EVIL], number=3)
-    logging.getLogger("uvicorn.error").error("lib %s", EVIL)
+    logging.getLogger("hypercorn.error").error("lib %s", EVIL)
     try:
         raise ValueError(EVIL)
     except ValueError:
@@ -44,7 +44,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     provoke()
     events = [json.loads(line) for line in capsys.readouterr().err.split("\n")[:-1]]
     assert [event["level"] for event in events] == ["info", "error", "error"]
-    assert [event["logger"] for event in events] == ["mine", "uvicorn.error", "mine"]
+    assert [event["logger"] for event in events] == ["mine", "hypercorn.error", "mine"]
     assert all(event["timestamp"].endswith("Z") for event in events)
     assert events[0]["event"] == events[0]["value"] == EVIL
     assert events[0]["number"] == 3

@@ -28,9 +28,10 @@ from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
+from collector.receive.exchange import Route
 from collector.receive.grpc import GrpcServer, Service
 from collector.receive.health import Health
-from collector.receive.http import HttpApplication, Route
+from collector.receive.http import HttpApplication
 from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
 from collector.receive.responses import explain
@@ -196,7 +197,7 @@ def receivers(
 
 @asynccontextmanager
 async def http_receivers(
-    server: str = "uvicorn", ports: int = 1, certificates: Certificates | None = None, **settings: Any
+    server: str = "builtin", ports: int = 1, certificates: Certificates | None = None, **settings: Any
 ) -> AsyncIterator[Receivers]:
     """Receivers that listen for HTTP on free ports."""
     made = receivers(server=server, **settings)

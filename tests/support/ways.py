@@ -22,7 +22,7 @@ from support.receiving import (
     remote_write_v2,
 )
 
-SERVERS = ("uvicorn", "hypercorn")
+SERVERS = ("builtin", "hypercorn")
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 REMOTE_WRITE_V2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"

@@ -1,7 +1,7 @@
 """The HTTP server: one application on one host and several ports, over TLS or not, in HTTP/1.1 and HTTP/2 on each of them.
 
 The law: it takes no signals, starts no loop and logs no requests; connections, heads and idle times are bounded; and it stops
-within the time given, finishing what it has begun. docs/adr says whose HTTP/1.1 is the default, and why HTTP/2 is our own.
+within the time given, finishing what it has begun. docs/adr says why HTTP/1.1 and HTTP/2 are our own.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ from starlette.types import ASGIApp
 
 from collector.config import Http
 from collector.metrics import Metrics
+from collector.receive.http import HttpApplication
 from collector.receive.servers.connections import Shared
 from collector.receive.servers.first_bytes import FirstBytes
 from collector.receive.servers.handshakes import TlsListener
-from collector.receive.servers.http1 import uvicorn_http1
+from collector.receive.servers.http1 import builtin_http1
 from collector.receive.servers.http1_hypercorn import hypercorn_http1
 from collector.receive.tls import Certificates
 
@@ -27,7 +28,7 @@ _CANCEL_S: Final = 1.0
 
 # What makes the protocols of a server's HTTP/1.1 connections.
 Http1 = Callable[[Shared], Callable[[], asyncio.Protocol]]
-SERVERS: Final[Mapping[str, Http1]] = {"uvicorn": uvicorn_http1, "hypercorn": hypercorn_http1}
+SERVERS: Final[Mapping[str, Http1]] = {"builtin": builtin_http1, "hypercorn": hypercorn_http1}
 
 
 class HttpServer:
@@ -51,7 +52,11 @@ class HttpServer:
         self._metrics: Final = metrics
         self._certificates: Final = certificates
         self._reuse_port: Final = reuse_port
-        self._shared: Final = Shared(app, settings, metrics)
+        self._shared: Final = (
+            Shared(app, settings, metrics, receiver=app.receiver, is_page=app.is_page)
+            if isinstance(app, HttpApplication)
+            else Shared(app, settings, metrics)
+        )
         self._http1: Final = SERVERS[settings.server](self._shared)
         self._listeners: Final[list[asyncio.Server | TlsListener]] = []
         self._ticking: asyncio.Task[None] | None = None
@@ -112,9 +117,10 @@ class HttpServer:
 
     async def _drain(self) -> None:
         """Return when every request is answered and every connection closed; take no more requests."""
+        self._shared.is_ending = True
         for connection in list(self._shared.open):
             connection.shutdown()
-        while self._shared.open or self._shared.tasks:  # noqa: ASYNC110  # uvicorn's sets tell nobody
+        while self._shared.open or self._shared.tasks:  # noqa: ASYNC110  # sets tell nobody
             await asyncio.sleep(0.01)
 
     async def _cut_off(self) -> None:

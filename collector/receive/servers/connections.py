@@ -4,14 +4,15 @@ The law: every open connection is known here, so that it is counted, watched, an
 """
 
 import asyncio
+from collections.abc import Callable
 from email.utils import formatdate
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from starlette.types import ASGIApp
-from uvicorn.server import ServerState
 
 from collector.config import Http
 from collector.metrics import Metrics
+from collector.receive.exchange import Receiver
 
 
 class Connection(Protocol):
@@ -27,20 +28,35 @@ class Connection(Protocol):
         """Close at once."""
 
 
-class Shared(ServerState):
-    """A server's application, settings, connections and tasks. uvicorn's class, since its protocol takes that."""
+class Shared:
+    """A server's application, settings, connections and tasks."""
 
-    def __init__(self, app: ASGIApp, settings: Http, metrics: Metrics) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Http,
+        metrics: Metrics,
+        *,
+        receiver: Receiver | None = None,
+        is_page: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
         self.app: Final = app
         self.settings: Final = settings
         self.metrics: Final = metrics
-        # A set that uvicorn has typed for its own protocols.
-        self.open: Final = cast("set[Connection]", self.connections)
+        self.receiver: Final = receiver
+        self.is_page: Final = is_page
+        self.open: Final[set[Connection]] = set()
+        self.tasks: Final[set[asyncio.Task[Any]]] = set()
+        self.date: bytes = b""
+        self.date_line: bytes = b""
+        self.is_ending: bool = False
+        """Whether the server takes no more connections."""
 
     def tick(self, now: float) -> None:
         """Write the date anew, and close what has been too slow. `now`: the loop's time."""
-        self.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self.date = formatdate(usegmt=True).encode()
+        self.date_line = b"date: " + self.date + b"\r\n"
         for connection in list(self.open):
             connection.close_if_late(now)
 

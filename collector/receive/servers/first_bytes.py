@@ -42,6 +42,10 @@ class FirstBytes(asyncio.Protocol):
             transport.write(_TOO_MANY)
             transport.close()
             return
+        if shared.is_ending:
+            # Accepted just as the listener closed: nothing was asked yet.
+            transport.close()
+            return
         shared.open.add(self)
         self._since = asyncio.get_running_loop().time()
 

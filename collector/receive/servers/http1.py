@@ -1,18 +1,23 @@
-"""HTTP/1.1 by uvicorn's protocol on httptools, and what that leaves out.
+"""HTTP/1.1 on httptools' parser, straight to the exchanges: no request passes a framework, or waits in a queue of messages.
 
-The law: heads, trailers and chunk extensions are bounded; a message that is too slow ends its connection; and what can't be
-read is answered once, and never logged: strangers could fill the disk.
+The law: requests of a connection are answered one after the other, in their order. Heads, trailers and chunk extensions are
+bounded; a message that is too slow, or an answer that nobody reads, ends its connection; and what can't be read is answered
+once, and never logged: strangers could fill the disk.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
 
+from collector.receive.exchange import Exchange, Head
 from collector.receive.servers.connections import Shared, Stall
+from collector.receive.servers.http1_page import Page, status_line
 
 # A header's colon, space and line end.
 _HEADER_BYTES_OVERHEAD: Final = 4
@@ -25,160 +30,425 @@ def last_words(status: str) -> bytes:
 
 _BAD_REQUEST: Final = last_words("400 Bad Request")
 _HEAD_TOO_LARGE: Final = last_words("431 Request Header Fields Too Large")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
 
 
-def uvicorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+def builtin_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
     """What makes a connection's protocol."""
-    config = uvicorn.Config(
-        shared.app,
-        http=_Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=cast("int", shared.settings.keep_alive_s),  # only ever handed to call_later
-    )
-    config.load()
-    return lambda: _Protocol(config, shared, {}, asyncio.get_running_loop())
+    return lambda: cast("asyncio.Protocol", Http1Connection(shared))
 
 
-class _Protocol(HttpToolsProtocol):
-    """With limits on heads, a deadline for slow senders, requests that ask for an upgrade and have a body (the JDK's client:
-    every one), and half-closed connections.
+class _Turn:
+    """One request of a connection, and its answer."""
+
+    def __init__(self, head: Head, keep_alive: bool) -> None:
+        self.head: Final = head
+        self.keep_alive: bool = keep_alive
+        self.exchange: Exchange | None = None
+        self.page: Page | None = None  # one of the two
+        self.is_received: bool = False  # to its last byte
+        self.is_running: bool = False  # in a task
+        self.is_answered: bool = False  # to the last byte
+        self.answered_at: float = 0.0  # the loop's time
+
+
+class Http1Connection:
+    """One connection: asyncio's protocol, httptools' callbacks, and the server's handle, in one object for their speed.
+
+    Compiled, it can't inherit from asyncio.Protocol, of which it has all that is called.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, state: Shared, app_state: dict[str, Any], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        super().__init__(config, state, app_state, loop)
-        settings = state.settings
+    def __init__(self, shared: Shared) -> None:
+        settings = shared.settings
+        self._shared: Final = shared
+        self._loop: Final = asyncio.get_running_loop()
         self._header_bytes_max: Final = settings.header_bytes_max
         # A head may take as long as a body. A request has both, and as long again for its sender to hear of its refusal.
-        self._head_s: Final = settings.body_timeout_s
+        self._late_s: Final = settings.body_timeout_s
         self._request_s: Final = 3 * settings.body_timeout_s
-        self._head_bytes = 0
-        self._unclaimed_bytes = 0
-        self._in_head = True
-        self._began: float | None = None  # the loop's time when the message that is now coming in began
-        self._asks_upgrade = False
-        self._broken = False
+        self._keep_alive_s: Final = settings.keep_alive_s
         self._stall: Final = Stall(settings.body_timeout_s)
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._scheme: str = "http"
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        # Of the message that is coming in.
+        self._url: bytes = b""
+        self._head: Head | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._incoming: _Turn | None = None  # once its head is whole
+        self._head_bytes: int = 0
+        self._unclaimed_bytes: int = 0
+        self._in_head: bool = True
+        self._asks_upgrade: bool = False
+        self._began: float = 0.0  # the loop's time; 0: nothing is coming in
+        self._body_began: float = 0.0
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
+        self._turn: _Turn | None = None  # whose answer is due
+        self._waiting: Final[deque[_Turn]] = deque()
+        self._idle_since: float = 0.0
+        self._is_broken: bool = False  # what comes can't be read any more
+        self._is_ending: bool = False  # nothing more is to come
+        self._is_closed: bool = False
+        self._reads: bool = True
+        self._writable: asyncio.Event | None = None  # made where somebody has to wait
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's protocols may answer, uvicorn's does not
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._shared.open.add(self)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._scheme = "https"
+        self._idle_since = self._loop.time()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._is_closed = True
+        self._shared.open.discard(self)
+        turns = [*self._waiting] if self._turn is None else [self._turn, *self._waiting]
+        for turn in turns:
+            if turn.page is not None:
+                turn.page.hang_up()
+            elif turn.exchange is not None and not turn.is_running and not turn.is_answered:
+                turn.exchange.gone()
+        self._waiting.clear()
+        if self._writable is not None:
+            self._writable.set()
+        self._parser = None  # which knows this object, as this one does it
+
+    def eof_received(self) -> bool:
         """A sender that has sent its request and closed its half still gets the answer."""
-        waits = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
-        if waits:
-            self.cycle.keep_alive = False
-        return waits
+        self._is_ending = True
+        return self._turn is not None and self._incoming is None
 
-    def abort(self) -> None:
-        self.transport.abort()
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        # Who does not read what it asked for can't ask for more.
+        self._mind_reading()
 
-    def close_if_late(self, now: float) -> None:
-        """Close the connection if the message that is coming in should have been here by now, or nobody reads its answer."""
-        if self._stall.is_over(self.transport, now):
-            self.transport.abort()
-            return
-        if self._began is not None and now - self._began > (self._head_s if self._in_head else self._request_s):
-            self.transport.close()
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        self._mind_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self._broken:
+        if self._is_broken or self._is_closed:
             return
-        self._unset_keepalive_if_required()
-        if self._began is None:
-            self._began = self.loop.time()
+        if not self._began:
+            self._began = self._loop.time()
         # Back to nothing with each head, piece of a body and end: what the parser has beside those, it keeps in memory.
         self._unclaimed_bytes += len(data)
-        rest = memoryview(data)
         try:
-            while (end := self._feed(rest)) is not None:
-                # The parser would skip the body. The same head without the wish to upgrade is an ordinary request.
-                if self.parser.get_method() == b"CONNECT":
-                    raise httptools.HttpParserError("CONNECT")
-                self.parser.feed_data(self._head_without_upgrade())
-                rest = rest[end:]
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._feed_without_upgrade(memoryview(data), upgrade.args[0])
         except httptools.HttpParserError:
             self._fail(_HEAD_TOO_LARGE if self._head_bytes > self._header_bytes_max else _BAD_REQUEST)
         else:
             if self._unclaimed_bytes > self._header_bytes_max:
                 self._fail(_HEAD_TOO_LARGE)
+        if self._waiting:
+            self._mind_reading()
 
-    def _feed(self, data: memoryview) -> int | None:
-        """Where a head ends that asks for an upgrade; None where there is none, or none any more."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            end: int = upgrade.args[0]
-            return end
-        return None
+    def _feed_without_upgrade(self, rest: memoryview, end: int) -> None:
+        """The JDK's client wants to change to HTTP/2 with every request, and has a body, which the parser would skip. The same
+        head without the wish is an ordinary request. `end`: where the head ends. Raises HttpParserError."""
+        while True:
+            if self._parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("CONNECT")
+            self._parser.feed_data(self._head_without_upgrade())
+            rest = rest[end:]
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                end = upgrade.args[0]
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/" + self._parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self._headers if name not in (b"upgrade", b"http2-settings")]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _mind_reading(self) -> None:
+        """Read on only while what was asked is answered, and the answers are read."""
+        reads = not self._waiting and self._writable is None
+        if reads == self._reads or self._is_closed:
+            return
+        self._reads = reads
+        if reads:
+            now = self._loop.time()
+            # What could not come in the meantime is not late.
+            self._began = now if self._began else 0.0
+            self._body_began = now
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # httptools' side.
 
     def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
         self._head_bytes = 0
         self._in_head = True
         self._asks_upgrade = False
-        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Also of trailers, which are headers that come late."""
         self._count_head(len(name) + len(value))
-        super().on_header(name, value)
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
+        parser = self._parser
+        if parser.should_upgrade():
             self._asks_upgrade = True
             return
         self._in_head = False
         self._unclaimed_bytes = 0
-        super().on_headers_complete()
+        self._body_began = self._loop.time()
+        head = Head(parser.get_method().decode())
+        for name, value in self._headers:
+            head.add(name, value)
+        turn = _Turn(head, parser.should_keep_alive())
+        self._lead(turn)
+        self._incoming = turn
+        self._waiting.append(turn)
+        self._go_on()
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, piece: bytes) -> None:
         self._unclaimed_bytes = 0
-        super().on_body(body)
+        turn = self._incoming
+        if turn is None or turn.exchange is None or turn.exchange.answer is not None:
+            return
+        turn.exchange.take(piece)
+        if turn.exchange.answer is not None:
+            self._go_on()
 
     def on_message_complete(self) -> None:
         if self._asks_upgrade:
             return
         self._unclaimed_bytes = 0
         self._in_head = True
-        self._began = None
-        super().on_message_complete()
+        self._began = 0.0
+        turn = self._incoming
+        if turn is not None:
+            turn.is_received = True
+            self._incoming = None
+            self._go_on()
 
     def _count_head(self, size_bytes: int) -> None:
-        """Also of trailers, which are headers that come late."""
         self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
         if self._head_bytes > self._header_bytes_max:
             raise ValueError("head too large")
 
-    def _head_without_upgrade(self) -> bytes:
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
-        lines += [name + b": " + value for name, value in self.headers if name not in (b"upgrade", b"http2-settings")]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+    def _lead(self, turn: _Turn) -> None:
+        """To its exchange or its page."""
+        receiver = self._shared.receiver
+        url = self._url.decode("ascii")
+        if receiver is None or not receiver.takes(url):
+            parsed = httptools.parse_url(self._url)
+            raw_path: bytes = parsed.path or b"/"
+            path = unquote(raw_path.decode("ascii"))
+            if receiver is None or self._shared.is_page(path):
+                turn.page = Page(self._scope(path, raw_path, parsed.query or b""), turn.head.method == "HEAD")
+                return
+            url = path
+        turn.exchange = receiver.exchange(url, turn.head)
+        turn.exchange.judge()
+
+    def _scope(self, path: str, raw_path: bytes, query_string: bytes) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self._parser.get_http_version(),
+            "server": _address(self._transport, "sockname"),
+            "client": _address(self._transport, "peername"),
+            "scheme": self._scheme,
+            "root_path": "",
+            "method": self._parser.get_method().decode(),
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query_string,
+            "headers": self._headers,
+            "state": {},
+        }
 
     def _fail(self, response: bytes) -> None:
         """What came can't be read on from here: say so if nothing else is to be said, and close."""
-        self._broken = True
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            self.transport.write(response)
-            self.transport.close()
-        elif cycle.more_body:
-            # It is the request at hand that is broken; or one behind another, and then its sender is not worth the trouble.
-            if not cycle.response_started and not self.pipeline:
-                self.transport.write(response)
-            self.transport.close()
+        self._is_broken = True
+        self._is_ending = True
+        broken, self._incoming = self._incoming, None
+        if broken is not None and broken is not self._turn:
+            # One behind another: its sender is not worth the trouble.
+            self._waiting.remove(broken)
+            if broken.exchange is not None and not broken.is_answered:
+                broken.exchange.gone()
+        if self._turn is None:
+            self._transport.write(response)
+            self._close()
+        elif self._turn is broken:
+            # It is the request at hand that is broken.
+            if broken.exchange is not None and broken.exchange.answer is None:
+                self._transport.write(response)
+                broken.exchange.gone()
+                broken.is_answered = True
+            self._close()
+
+    # Answering.
+
+    def _go_on(self) -> None:
+        """Whatever can be done now of the requests that are here."""
+        while not self._is_closed:
+            turn = self._turn
+            if turn is None:
+                if not self._waiting:
+                    self._idle_since = self._loop.time()
+                    if self._is_ending:
+                        self._close()
+                    elif not self._reads:
+                        self._mind_reading()
+                    return
+                turn = self._turn = self._waiting.popleft()
+            if not turn.is_answered:
+                if turn.is_running:
+                    return
+                exchange = turn.exchange
+                if exchange is None:
+                    self._run(turn, self._show(turn))
+                    return
+                if exchange.answer is None:
+                    if turn.is_received:
+                        self._run(turn, self._finish(turn, exchange))
+                    elif turn.head.expects_continue:
+                        turn.head.expects_continue = False
+                        self._transport.write(_CONTINUE)
+                    return
+                self._say(turn, exchange)
+            if not turn.is_received and not self._is_closed:
+                # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
+                # takes the answer with it.
+                return
+            if not turn.keep_alive:
+                self._close()
+            self._turn = None
+
+    def _run(self, turn: _Turn, work: Any) -> None:
+        turn.is_running = True
+        task = self._loop.create_task(work)
+        tasks = self._shared.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _finish(self, turn: _Turn, exchange: Exchange) -> None:
+        await exchange.finish()
+        turn.is_running = False
+        if self._is_closed:
+            exchange.answered()  # nobody hears it, but it is what became of it
         else:
-            cycle.keep_alive = False
+            self._go_on()
+
+    def _say(self, turn: _Turn, exchange: Exchange) -> None:
+        answer = exchange.answer
+        assert answer is not None
+        if (self._is_ending and not self._waiting) or (
+            # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
+            not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
+        ):
+            turn.keep_alive = False
+        pieces = [_STATUS_LINES[answer.status], self._shared.date_line]
+        for name, value in answer.headers:
+            pieces += (name, b": ", value, b"\r\n")
+        if answer.content_type:
+            pieces += (b"content-type: ", answer.content_type, b"\r\n")
+        if not turn.keep_alive:
+            pieces.append(_CLOSE)
+        if answer.status != 204:
+            pieces += (b"content-length: ", b"%d" % len(answer.body), b"\r\n\r\n")
+            if turn.head.method != "HEAD":
+                pieces.append(answer.body)
+        else:
+            pieces.append(b"\r\n")
+        self._transport.write(b"".join(pieces))
+        turn.is_answered = True
+        exchange.answered()
+        if not turn.is_received:
+            turn.answered_at = self._loop.time()
+            if exchange.gives_up or turn.head.expects_continue:
+                self._close()
+
+    async def _show(self, turn: _Turn) -> None:
+        page = turn.page
+        assert page is not None
+        await page.show(self._shared.app, self, keep_alive=turn.keep_alive and not self._is_ending)
+        turn.is_running = False
+        turn.is_answered = True
+        turn.answered_at = self._loop.time()
+        turn.keep_alive = page.keeps_alive
+        self._go_on()
+
+    # A page's side.
+
+    async def write(self, data: bytes) -> None:
+        """Return when there is room for more."""
+        if not self._is_closed:
+            self._transport.write(data)
+            if self._writable is not None:
+                await self._writable.wait()
+
+    def date_line(self) -> bytes:
+        """The header, as of the last tick."""
+        return self._shared.date_line
+
+    # The server's side.
+
+    def close_if_late(self, now: float) -> None:
+        """Close it if the message that is coming in should have been here by now, nobody reads its answer, or nothing comes."""
+        if self._stall.is_over(self._transport, now):
+            self.abort()
+            return
+        turn = self._incoming
+        if not self._began:
+            if self._turn is None and now - self._idle_since > self._keep_alive_s:
+                self._close()
+        elif not self._reads:
+            return
+        elif turn is None:
+            if now - self._began > self._late_s:
+                self._close()
+        elif turn.is_answered:
+            if now - turn.answered_at > self._late_s:
+                self._close()
+        elif turn.exchange is None or turn.exchange.answer is not None:
+            if now - self._began > self._request_s:
+                self._close()
+        elif now - self._body_began > self._late_s:
+            turn.exchange.late()
+            self._go_on()
+
+    def shutdown(self) -> None:
+        self._is_ending = True
+        if self._turn is None:
+            self._close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._transport.close()
+
+
+def _address(transport: Any, name: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hypercorn's connection on h11, in place of uvicorn's.
+"""HTTP/1.1 by hypercorn's connection on h11, in place of our own.
 
 The law: what hypercorn's own `serve` would set up beside a connection comes from us: no signals, no log, no limits of its own.
 """

@@ -355,7 +355,7 @@ class Http2Connection(asyncio.Protocol):
 
     def date(self) -> tuple[bytes, bytes]:
         """The header, as of the last tick."""
-        return self._shared.default_headers[0]
+        return (b"date", self._shared.date)
 
     # How it ends.
 

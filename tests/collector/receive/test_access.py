@@ -128,7 +128,7 @@ async def check_way(case: Case, raw: RawConnection, way: Way, sent: Sent) -> Non
 @ANONYMOUS_OR_NOT
 async def test_who_may_send_over_http(keys: Keys, way: Way, anonymous: bool) -> None:
     """Records have the key's tenant. Who may not send is told so in the protocol's own shape, and nothing is kept."""
-    async with listening(keys, "uvicorn", anonymous=anonymous) as case, connection(case.made.port) as raw:
+    async with listening(keys, "builtin", anonymous=anonymous) as case, connection(case.made.port) as raw:
         for sent in case.sent:
             await check_way(case, raw, way, sent)
 

@@ -34,7 +34,7 @@ from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way
 
 from collector.broker.contract import BrokerDown, BrokerFull
 from collector.pipeline import Input
-from collector.receive.http import Format, Route
+from collector.receive.exchange import Format, Route
 from collector.receive.responses import NATIVE
 
 if sys.version_info >= (3, 14):
@@ -480,7 +480,7 @@ async def test_expect_100_continue(server: str) -> None:
             await raw.send(post("/v1/logs", "text/plain", b"", "Expect: 100-continue", length=1000))
             answer = await raw.response()
             if answer.status == 100:
-                assert server == "hypercorn", "uvicorn asks the application first"
+                assert server == "hypercorn", "our own judges the head first"
                 answer = await raw.response()
             else:
                 assert answer.headers["connection"] == "close"

@@ -1,0 +1,111 @@
+"""A page over HTTP/1.1: one ASGI request without a body, and its answer as it is written.
+
+The law: whatever the application does, there is one well-formed answer, or the connection ends.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import structlog
+from starlette.types import ASGIApp, Message, Scope
+
+log = structlog.get_logger(__name__)
+
+
+def status_line(status: int) -> bytes:
+    """The first line of a response."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+class Wire(Protocol):
+    """The connection, as a page sees it."""
+
+    async def write(self, data: bytes) -> None:
+        """Return when there is room for more."""
+
+    def date_line(self) -> bytes: ...
+
+
+class Page:
+    """Use: `show`, then `keeps_alive`."""
+
+    def __init__(self, scope: Scope, is_head: bool) -> None:
+        self.keeps_alive = False
+        """Whether the connection can go on after it."""
+        self._scope: Final = scope
+        self._is_head: Final = is_head
+        self._wire: Wire
+        self._keep_alive = False
+        self._start: Message | None = None
+        self._is_begun = False
+        self._is_chunked = False
+        self._is_over = False
+        self._has_asked = False
+        self._gone: Final = asyncio.Event()
+
+    def hang_up(self) -> None:
+        """Nobody wants it any more."""
+        self._gone.set()
+
+    async def show(self, app: ASGIApp, wire: Wire, *, keep_alive: bool) -> None:
+        """Return when all of it is written."""
+        self._wire = wire
+        self._keep_alive = keep_alive
+        try:
+            await app(self._scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            self._is_over = True  # by a stop that has waited long enough
+            return
+        except Exception:
+            log.exception("the HTTP application failed")
+        if not self._is_begun:
+            await self._send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
+            await self._send({"type": "http.response.body", "body": b""})
+        elif self._is_over:
+            self.keeps_alive = self._keep_alive
+
+    async def _receive(self) -> Message:
+        if not self._has_asked:
+            self._has_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self._start is None or self._is_over:
+            raise RuntimeError(f"{message['type']} is out of turn")
+        head = b"" if self._is_begun else self._begin(self._start)
+        body: bytes = b"" if self._is_head else message.get("body", b"")
+        ends = not message.get("more_body", False)
+        if self._is_chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if ends:
+                body += b"0\r\n\r\n"
+        self._is_over = ends
+        if head or body:
+            await self._wire.write(head + body)
+
+    def _begin(self, start: Message) -> bytes:
+        self._is_begun = True
+        headers: list[tuple[bytes, bytes]] = [*start.get("headers", ())]
+        names = {name.lower() for name, _ in headers}
+        status: int = start["status"]
+        if b"content-length" not in names and status not in (204, 304) and not self._is_head:
+            if self._scope["http_version"] == "1.1":
+                self._is_chunked = True
+                headers.append((b"transfer-encoding", b"chunked"))
+            else:
+                self._keep_alive = False  # its end is the connection's
+        if not self._keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = [status_line(status), self._wire.date_line()]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        return b"".join(lines) + b"\r\n"
