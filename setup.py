@@ -8,6 +8,7 @@ from setuptools import setup
 # All of the adapters but decompress.py, which only hands bytes to C libraries; and what else each request passes.
 COMPILED = [
     *sorted(str(path) for path in Path("adapters").rglob("*.py") if path.name not in ("__init__.py", "decompress.py")),
+    "collector/broker/kafka/fetching.py",
     "collector/counting.py",
     "collector/metrics.py",
     "collector/pipeline.py",

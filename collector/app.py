@@ -51,6 +51,7 @@ from collector.limit.local import LocalLimiter
 from collector.limit.redis import RedisLimiter
 from collector.listening import announcement, check_port, ports, writer_announcement
 from collector.lock import DataDirLock, Locked
+from collector.memory import keep_memory
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
@@ -312,6 +313,7 @@ def schema_apply(settings: Settings) -> str:
 
 def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     logs.set_up(settings.logging)
+    keep_memory()
     if not is_compiled():
         log.warning(
             "the hot path is not compiled: the same, but several times slower; install with a C compiler to change that"

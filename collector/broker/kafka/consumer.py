@@ -1,9 +1,9 @@
 """Reading from Kafka, range by range.
 
-aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request. Its consumer would
-commit under whatever generation it has by the time it sends, which need not be the one in which the range was read, and would
-fetch ahead of what is asked for. Here a poll asks where the partitions end, takes the next in turn, and reads it from its
-committed offset. Nothing is kept between polls.
+aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, and messages are read
+over a connection of our own (frames.py, fetching.py). Its consumer would commit under whatever generation it has by the time
+it sends, which need not be the one in which the range was read, and would fetch ahead of what is asked for. Here a poll asks
+where the partitions end, takes the next in turn, and reads it from its committed offset. Nothing is kept between polls.
 
 An intent is the metadata of the committed offset: the end of the range, in decimal.
 """
@@ -14,17 +14,18 @@ from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import KafkaError, NodeNotReadyError, NoError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
-from aiokafka.record.memory_records import MemoryRecords
 
 from collector.broker.contract import BrokerDown, Partition, Position, Range
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
+from collector.broker.kafka.fetching import API_KEY, API_VERSION, WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.frames import Frames
 from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
 from collector.broker.kafka.topics import ready_topics
 
@@ -52,6 +53,7 @@ class KafkaConsumer:
         self._member = member
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
         self._reading: Final = asyncio.Lock()
+        self._frames: Final[dict[tuple[str, int], Frames]] = {}  # by host and port: as many as the cluster has had brokers
         self._closed: Final = asyncio.Event()
         self._settled = self._loop.time()  # when it was last known what is ours
 
@@ -78,6 +80,8 @@ class KafkaConsumer:
     async def close(self) -> None:
         """Leave the group. A poll under way ends (BrokerDown)."""
         self._closed.set()
+        for frames in self._frames.values():
+            frames.close()
         await self._member.close()
 
     async def __aenter__(self) -> Self:
@@ -270,19 +274,22 @@ class KafkaConsumer:
                 start = offset = await self._skip_deleted(partition, offset)
                 continue
             before = offset
-            while offset < goal and records.has_next():
-                batch = records.next_batch()
-                if not batch.validate_crc():
-                    raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: wrong checksum")
-                for record in () if batch.is_control_batch else batch:
-                    if offset <= record.offset < goal:
-                        payload = record.value or b""
-                        if payloads and not in_doubt and size + len(payload) > bytes_max:
-                            return Range(partition, start, offset, payloads)
-                        payloads.append(payload)
-                        size += len(payload)
-                        offset = record.offset + 1
-                offset = max(offset, min(batch.next_offset, goal))
+            try:
+                for batch in batches(records):
+                    for at, payload in batch.messages:
+                        if offset <= at < goal:
+                            if payloads and not in_doubt and size + len(payload) > bytes_max:
+                                return Range(partition, start, offset, payloads)
+                            payloads.append(payload)
+                            size += len(payload)
+                            offset = at + 1
+                    offset = max(offset, min(batch.next_offset, goal))
+                    if offset >= goal:
+                        break
+            except WrongChecksum:
+                raise BrokerDown(
+                    f"cannot read {partition.topic}/{partition.index} at offset {offset}: wrong checksum"
+                ) from None
             if offset == before:
                 raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka sent nothing")
         return Range(partition, start, max(offset, goal) if in_doubt else offset, payloads, in_doubt)
@@ -304,17 +311,29 @@ class KafkaConsumer:
             ownership.heads[partition] = Head(earliest, intent if intent is not None and intent > earliest else None)
         raise BrokerDown(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
 
-    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> Any | None:
-        """Records from there on; None where the offset is out of Kafka's range."""
-        request = FetchRequest(0, 1, bytes_max, 0, [(partition.topic, [(partition.index, offset, bytes_max)])])
-        answer = await self._member.client.send(self._leader(partition), request)
-        _, code, *_, records = answer.topics[0][1][0]
+    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> bytes | None:
+        """Batches from there on; None where the offset is out of Kafka's range."""
+        frames = await self._frames_to(self._leader(partition))
+        answer = await frames.ask(API_KEY, API_VERSION, fetch_request(partition.topic, partition.index, offset, bytes_max))
+        code, records = fetch_answer(answer)
         error = for_code(code)
         if error is OffsetOutOfRangeError:
             return None
         if error is not NoError:
             raise error
-        return MemoryRecords(records)
+        return records
+
+    async def _frames_to(self, node: int) -> Frames:
+        """The connection to that broker, where it is now. Raises KafkaError, OSError."""
+        broker = self._member.client.cluster.broker_metadata(node)
+        if broker is None:
+            self._member.client.force_metadata_update()
+            raise NodeNotReadyError(f"broker {node} is not known")
+        address = (broker.host, broker.port)
+        frames = self._frames.get(address)
+        if frames is None or not frames.is_open:
+            frames = self._frames[address] = await Frames.open(self._options, *address)
+        return frames
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
         """Return when there is more than up to `ends`, when partitions come or go, or when the time is up."""

@@ -1,0 +1,125 @@
+"""Fetch requests and their answers, and the messages in them: bytes in, bytes out.
+
+A message is one copy of what the broker sent; nothing else of it is touched, but for its checksum. Batches that are compressed,
+or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 4, and "Record batch".
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import google_crc32c
+from aiokafka.record.memory_records import MemoryRecords
+
+API_KEY: Final = 1
+# The first that has record batches as they are now; every broker that has those takes it, and Kafka 4 nothing older.
+API_VERSION: Final = 4
+
+_STRING_LENGTH: Final = struct.Struct(">h")
+_COUNT: Final = struct.Struct(">i")
+_PARTITION: Final = struct.Struct(">ihqq")  # its number, an error, the high watermark, the last stable offset
+_ABORTED_BYTES: Final = 16
+# Of every format: the base offset, the length of what follows it, something, and which format.
+_HEAD: Final = struct.Struct(">qiib")
+_LENGTH_END: Final = 12
+# Of this one: checksum, attributes, the last offset's delta; then two timestamps and the producer; at last how many records.
+_BATCH: Final = struct.Struct(">Ihi")
+_FORMAT: Final = 2
+_CHECKED_FROM: Final = 21
+_RECORDS_AT: Final = 61
+_COMPRESSION: Final = 0x07
+_CONTROL: Final = 0x20
+
+
+class WrongChecksum(Exception):
+    """What the broker sent is not what was written."""
+
+
+class Batch(NamedTuple):
+    """Messages, each with its offset, and the offset after the last, which may not be there any more."""
+
+    messages: list[tuple[int, bytes]]
+    next_offset: int
+
+
+def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
+    """For what is there now; at least one batch, however large."""
+    name = topic.encode()
+    head = struct.pack(">iiiibi", -1, 0, 1, bytes_max, 0, 1)
+    return head + struct.pack(f">h{len(name)}siiqi", len(name), name, 1, index, offset, bytes_max)
+
+
+def fetch_answer(answer: memoryview) -> tuple[int, bytes]:
+    """The error's code, and the batches, of an answer to a request about one partition. Raises ValueError."""
+    try:
+        at = 8  # behind the time that the broker has held back the answer, and the number of topics, which is one
+        at += 2 + _STRING_LENGTH.unpack_from(answer, at)[0]
+        at += 4  # the number of partitions
+        _, code, _, _ = _PARTITION.unpack_from(answer, at)
+        at += _PARTITION.size
+        at += 4 + max(0, _COUNT.unpack_from(answer, at)[0]) * _ABORTED_BYTES
+        size: int = _COUNT.unpack_from(answer, at)[0]
+        return code, bytes(answer[at + 4 : at + 4 + max(0, size)])
+    except struct.error as error:
+        raise ValueError(f"{len(answer)} bytes are no answer to a fetch") from error
+
+
+def batches(records: bytes) -> Iterator[Batch]:
+    """Those that came whole: the broker cuts the last where it likes. Raises WrongChecksum."""
+    at = 0
+    while at + _HEAD.size <= len(records):
+        base, length, _, format_ = _HEAD.unpack_from(records, at)
+        end = at + _LENGTH_END + length
+        if end > len(records):
+            return
+        checksum, attributes, last_delta = 0, 0, 0
+        if format_ == _FORMAT:
+            checksum, attributes, last_delta = _BATCH.unpack_from(records, at + _HEAD.size)
+        if format_ != _FORMAT or attributes & _COMPRESSION:
+            yield from _by_aiokafka(records[at:end])
+        else:
+            if google_crc32c.value(records[at + _CHECKED_FROM : end]) != checksum:
+                raise WrongChecksum
+            messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
+            yield Batch(messages, base + last_delta + 1)
+        at = end
+
+
+def _messages(records: bytes, at: int, end: int, base: int) -> list[tuple[int, bytes]]:
+    """Each record is its length, a byte of attributes, deltas of time and offset, a key, a value, and headers."""
+    messages: list[tuple[int, bytes]] = []
+    while at < end:
+        length, at = _varint(records, at)
+        after = at + length
+        _, at = _varint(records, at + 1)
+        delta, at = _varint(records, at)
+        key_size, at = _varint(records, at)
+        at += max(0, key_size)
+        size, at = _varint(records, at)
+        messages.append((base + delta, records[at : at + max(0, size)]))
+        at = after
+    return messages
+
+
+def _varint(buffer: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint, and where it ends."""
+    byte = buffer[at]
+    at += 1
+    value = byte & 127
+    shift = 7
+    while byte > 127:
+        byte = buffer[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+    return value >> 1 ^ -(value & 1), at
+
+
+def _by_aiokafka(batch: bytes) -> Iterator[Batch]:
+    read = MemoryRecords(batch)
+    while read.has_next():
+        each = read.next_batch()
+        if not each.validate_crc():
+            raise WrongChecksum
+        messages = [] if each.is_control_batch else [(record.offset, record.value or b"") for record in each]
+        yield Batch(messages, each.next_offset)

@@ -1,0 +1,110 @@
+"""Reading record batches gives what aiokafka reads, byte for byte; and the request is the one that aiokafka would send."""
+
+import io
+import struct
+from typing import Any
+
+import google_crc32c
+import pytest
+from aiokafka.protocol.fetch import FetchRequest_v4, FetchResponse_v4
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.broker.kafka.fetching import WrongChecksum, batches, fetch_answer, fetch_request
+
+MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
+COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
+
+
+def batch(
+    messages: list[tuple[bytes | None, bytes | None]], base: int, compression: int = 0, *, headers: bool = False
+) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 20)
+    for index, (key, value) in enumerate(messages):
+        builder.append(index, 1000 + index, key, value, [("h", b"v"), ("", None)] if headers else [])
+    built = bytearray(builder.build())
+    built[0:8] = struct.pack(">q", base)  # the broker's doing; no checksum covers it
+    return bytes(built)
+
+
+def by_aiokafka(records: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    read = MemoryRecords(records)
+    while read.has_next():
+        found += [(record.offset, record.value or b"") for record in read.next_batch()]
+    return found
+
+
+def read(records: bytes) -> list[tuple[int, bytes]]:
+    return [message for each in batches(records) for message in each.messages]
+
+
+@given(st.lists(st.tuples(MESSAGES, COMPRESSIONS, st.booleans()), max_size=4), st.integers(0, 2**40))
+def test_what_aiokafka_reads_is_read(written: list[tuple[Any, int, bool]], base: int) -> None:
+    records = b""
+    for messages, compression, headers in written:
+        records += batch(messages, base, compression, headers=headers)
+        base += len(messages)
+    assert by_aiokafka(records) == read(records)
+    nexts = [each.next_offset for each in batches(records)]
+    assert not nexts or nexts[-1] == base
+
+
+@given(MESSAGES, MESSAGES, st.data())
+def test_a_batch_that_is_cut_is_left_for_the_next_answer(one: Any, two: Any, data: st.DataObject) -> None:
+    first, second = batch(one, 0), batch(two, len(one))
+    cut = data.draw(st.integers(0, len(second) - 1))
+    assert read(first) == read(first + second[:cut])
+
+
+@given(MESSAGES, COMPRESSIONS, st.data())
+def test_one_wrong_bit_is_noticed(messages: Any, compression: int, data: st.DataObject) -> None:
+    """Of all that the checksum covers, and of the checksum."""
+    records = bytearray(batch(messages, 0, compression))
+    at = data.draw(st.integers(17, len(records) - 1))
+    records[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(WrongChecksum):
+        read(bytes(records))
+
+
+def test_markers_of_transactions_are_no_messages() -> None:
+    """But their offsets count."""
+    records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
+    records[21:23] = struct.pack(">h", 0x30)
+    records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
+    assert [([], 8)] == [tuple(each) for each in batches(bytes(records))]
+
+
+def test_what_is_older_than_record_batches_is_read() -> None:
+    builder = LegacyRecordBatchBuilder(1, 0, 1 << 20)
+    for index in range(3):
+        builder.append(index, 1000, None, b"%d" % index)
+    assert [(0, b"0"), (1, b"1"), (2, b"2")] == read(bytes(builder.build()))
+
+
+@given(st.text("abc.-_", min_size=1, max_size=50), st.integers(0, 2**31 - 1), st.integers(0, 2**62), st.integers(1, 2**31 - 1))
+def test_the_request_is_as_aiokafka_writes_it(topic: str, index: int, offset: int, bytes_max: int) -> None:
+    theirs = FetchRequest_v4(-1, 0, 1, bytes_max, 0, [(topic, [(index, offset, bytes_max)])])
+    assert theirs.encode() == fetch_request(topic, index, offset, bytes_max)
+
+
+@given(
+    topic=st.text("abc", min_size=1, max_size=9),
+    code=st.integers(-1, 100),
+    aborted=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=3),
+    records=st.binary(max_size=100),
+)
+def test_an_answer_is_read(topic: str, code: int, aborted: list[tuple[int, int]], records: bytes) -> None:
+    answer = FetchResponse_v4(5, [(topic, [(3, code, 100, 90, aborted, records)])]).encode()
+    assert (code, records) == fetch_answer(memoryview(answer))
+    assert FetchResponse_v4.decode(io.BytesIO(answer)).topics[0][1][0][5] == records
+
+
+@pytest.mark.parametrize("size", [0, 3, 12, 30])
+def test_half_an_answer_is_none(size: int) -> None:
+    answer = FetchResponse_v4(5, [("topic", [(3, 0, 100, 90, [], b"abc")])]).encode()
+    with pytest.raises(ValueError, match="no answer"):
+        fetch_answer(memoryview(answer[:size]))
