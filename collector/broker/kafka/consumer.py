@@ -266,7 +266,9 @@ class KafkaConsumer:
         start = offset = head.committed
         payloads: list[bytes] = []
         size = 0
-        while offset < goal and (in_doubt or size < bytes_max):
+        largest = 1
+        # Not for less than a batch: the broker would send a whole one, for nothing.
+        while offset < goal and (in_doubt or size + largest <= bytes_max):
             room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
             async with asyncio.timeout(self._options.request_timeout_s):
                 records = await self._fetch(partition, offset, room)
@@ -276,6 +278,7 @@ class KafkaConsumer:
             before = offset
             try:
                 for batch in batches(records):
+                    largest = max(largest, batch.size_bytes)
                     for at, payload in batch.messages:
                         if offset <= at < goal:
                             if payloads and not in_doubt and size + len(payload) > bytes_max:

@@ -40,6 +40,7 @@ class Batch(NamedTuple):
 
     messages: list[tuple[int, bytes]]
     next_offset: int
+    size_bytes: int
 
 
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
@@ -81,7 +82,7 @@ def batches(records: bytes) -> Iterator[Batch]:
             if google_crc32c.value(records[at + _CHECKED_FROM : end]) != checksum:
                 raise WrongChecksum
             messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
-            yield Batch(messages, base + last_delta + 1)
+            yield Batch(messages, base + last_delta + 1, end - at)
         at = end
 
 
@@ -122,4 +123,4 @@ def _by_aiokafka(batch: bytes) -> Iterator[Batch]:
         if not each.validate_crc():
             raise WrongChecksum
         messages = [] if each.is_control_batch else [(record.offset, record.value or b"") for record in each]
-        yield Batch(messages, each.next_offset)
+        yield Batch(messages, each.next_offset, len(batch))
