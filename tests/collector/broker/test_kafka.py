@@ -227,7 +227,7 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
         await producer.append([Message(topics[0], b"again")])
         async with await KafkaConsumer.open(options, topics) as consumer:
             taken = await take_all(consumer)
-    assert b"again" == taken[-1]
+    assert 1 == taken.count(b"again")
     assert len(taken) <= 1 + 4 * MIB // len(payload)
 
 
