@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -48,7 +48,6 @@ from collector.errors import CannotRun
 from collector.lifetime import RECEIVERS_SHARE, WRITER_SHARE, Stopping
 from collector.limit.contract import Limiter
 from collector.limit.local import LocalLimiter
-from collector.limit.redis import RedisLimiter
 from collector.listening import announcement, check_port, ports, writer_announcement
 from collector.lock import DataDirLock, Locked
 from collector.memory import keep_memory
@@ -75,7 +74,6 @@ from collector.reports.held import BatchTally, Tally
 from collector.reports.mending import Mending
 from collector.reports.reader import ROWS_FORMAT, Reader, rows_of
 from collector.standing import Standing
-from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew, schema_sql
 from collector.tenancy import keys
@@ -87,6 +85,11 @@ from collector.validate import Limits
 from collector.version import VERSION, is_compiled
 from collector.workers import Job, Link
 from collector.write import Writer, WriterLimits
+
+if TYPE_CHECKING:
+    # Imported where they are used, which most gateways don't: a tenth of their memory.
+    from collector.limit.redis import RedisLimiter
+    from collector.store.clickhouse import ClickHouseStore, StoreOptions
 
 TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, DEAD_LETTERS_TOPIC)
 
@@ -504,7 +507,7 @@ class _Opened(NamedTuple):
 
 class _Storage(NamedTuple):
     opened: _Opened
-    store: ClickHouseStore
+    store: "ClickHouseStore"
 
     @property
     def broker(self) -> Broker:
@@ -524,7 +527,7 @@ async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[_S
                 await asyncio.to_thread(store.close)
 
 
-async def _opened_store(settings: Settings) -> ClickHouseStore:
+async def _opened_store(settings: Settings) -> "ClickHouseStore":
     """Its tables up to date; a server that is away is waited for later, by whoever inserts. Raises CannotRun."""
     try:
         store = await asyncio.to_thread(_open_store, settings)
@@ -631,15 +634,19 @@ def _store_dir(data_dir: Path) -> Path:
     return data_dir / "store"
 
 
-def _open_store(settings: Settings) -> ClickHouseStore:
+def _open_store(settings: Settings) -> "ClickHouseStore":
     """Raises StoreError."""
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+
     if _is_embedded(settings):
         return ClickHouseStore.embedded(_store_dir(settings.data_dir), _store_options(settings))
     return _open_server(settings)
 
 
-def _open_server(settings: Settings) -> ClickHouseStore:
+def _open_server(settings: Settings) -> "ClickHouseStore":
     """Asks nothing of it yet."""
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+
     clickhouse = settings.clickhouse
     return ClickHouseStore.server(
         clickhouse.url,
@@ -660,7 +667,9 @@ def _secret(secret: SecretStr | None) -> str:
     return secret.get_secret_value() if secret is not None else ""
 
 
-def _store_options(settings: Settings) -> StoreOptions:
+def _store_options(settings: Settings) -> "StoreOptions":
+    from collector.store.clickhouse import QueryLimits, StoreOptions  # noqa: PLC0415  # as said above
+
     limits = settings.store
     return StoreOptions(
         retention_days=limits.retention_days,
@@ -749,7 +758,9 @@ async def _tenancy(settings: Settings, *, processes: int, anonymous_by_default: 
 
 
 @asynccontextmanager
-async def _redis(settings: Settings, processes: int) -> AsyncIterator[RedisLimiter]:
+async def _redis(settings: Settings, processes: int) -> AsyncIterator["RedisLimiter"]:
+    from collector.limit.redis import RedisLimiter  # noqa: PLC0415  # as said above
+
     limits = settings.limits
     limiter = RedisLimiter(
         limits.redis_url,
@@ -820,7 +831,7 @@ def _caught_up(storage: _Storage, writer: Writer) -> CaughtUp:
     return caught_up
 
 
-def _reports(settings: Settings, store: ClickHouseStore, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
+def _reports(settings: Settings, store: "ClickHouseStore", caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
     return DeadLetterReports(Reader(store.query, caught_up, wait_s), settings.dead_letters.retention_days)
 
 
@@ -866,7 +877,7 @@ def _standing(
     settings: Settings,
     broker: Broker,
     metrics: Metrics,
-    store: ClickHouseStore | None = None,
+    store: "ClickHouseStore | None" = None,
     writer: Writer | None = None,
     tenancy: _Tenancy | None = None,
 ) -> Standing:

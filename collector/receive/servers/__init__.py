@@ -18,7 +18,6 @@ from collector.receive.servers.connections import Shared
 from collector.receive.servers.first_bytes import FirstBytes
 from collector.receive.servers.handshakes import TlsListener
 from collector.receive.servers.http1 import builtin_http1
-from collector.receive.servers.http1_hypercorn import hypercorn_http1
 from collector.receive.tls import Certificates
 
 # How often dates are written anew and slow connections looked for.
@@ -28,7 +27,16 @@ _CANCEL_S: Final = 1.0
 
 # What makes the protocols of a server's HTTP/1.1 connections.
 Http1 = Callable[[Shared], Callable[[], asyncio.Protocol]]
-SERVERS: Final[Mapping[str, Http1]] = {"builtin": builtin_http1, "hypercorn": hypercorn_http1}
+
+
+def _hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+    # Most processes need nothing of it.
+    from collector.receive.servers.http1_hypercorn import hypercorn_http1  # noqa: PLC0415
+
+    return hypercorn_http1(shared)
+
+
+SERVERS: Final[Mapping[str, Http1]] = {"builtin": builtin_http1, "hypercorn": _hypercorn_http1}
 
 
 class HttpServer:
