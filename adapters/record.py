@@ -10,7 +10,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.wire import put_bytes, put_varint, varint_size
+from adapters.wire import length_of, put_bytes, put_varint, varint_size
 
 # Type, as infrasage.v1.Type has it.
 TYPE_METRIC: Final = 1
@@ -37,7 +37,7 @@ REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
-_RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
+_RECORD_TAG_BYTE: Final = b"\x0a"  # TelemetryBatch.records
 _TRAILER_BYTES_MAX: Final = 18  # batch_part and item_count, and the record's own tag and length
 
 
@@ -87,6 +87,8 @@ class Rules:
 
     dead_letter_items_max: i64 = 0
     dead_letter_bytes_max: i64 = 0
+    # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
+    attribute_bytes_unasked_max: i64 = 0
 
     def check_time(self, time_unix_nano: i64) -> i64:
         """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
@@ -175,7 +177,8 @@ class BatchBuilder:
         self.index: i64 = 0
         self.signal: i64 = 0
         self.type: i64 = 0
-        self.batch = BytesWriter()
+        self.batch: list[bytes] = []  # records, each behind its tag and length
+        self.batch_bytes: i64 = 0
         self.batch_items: i64 = 0
         self.record = BytesWriter()
         self.record_items: i64 = 0
@@ -204,18 +207,27 @@ class BatchBuilder:
         """The most bytes, tag and length included, that one `add` can take in the open group."""
         return self.message_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
 
-    def add(self, item: bytes, items: i64) -> bool:
-        """Take `items` accepted items, encoded as one field of the open group's signal. False: more than fits a message."""
-        need: i64 = 1 + varint_size(len(item)) + len(item)
-        if len(self.batch) + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max:
+    def begin(self, size_bytes: i64, items: i64) -> bool:
+        """Take `items` accepted items that are one field of the open group's signal, of which the caller now writes so many
+        bytes to `record`. False: more than fits a message; then nothing is to be written."""
+        need: i64 = 1 + varint_size(size_bytes) + size_bytes
+        if self.batch_bytes + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max:
             if need > self.capacity():
                 return False
             self.close_record()
             self.close_message()
-        put_bytes(self.record, (self.signal << 3) | 2, item)
+        record = self.record
+        put_varint(record, (self.signal << 3) | 2)
+        put_varint(record, size_bytes)
         self.record_items += items
-        self.out.accepted[self.type] += items
         self.index += items
+        return True
+
+    def add(self, item: bytes, items: i64) -> bool:
+        """As `begin`, of bytes that are there already."""
+        if not self.begin(len(item), items):
+            return False
+        self.record.write(item)
         return True
 
     def keeps(self, payload_bytes: i64) -> bool:
@@ -252,16 +264,21 @@ class BatchBuilder:
             put_varint(record, len(self.out.parts))
         record.append(0x78)
         put_varint(record, self.record_items)
-        put_bytes(self.batch, _RECORD_TAG, record.getvalue())
+        done = record.getvalue()
+        length = length_of(len(done))
+        self.batch += (_RECORD_TAG_BYTE, length, done)
+        self.batch_bytes += 1 + len(length) + len(done)
         record.truncate(self.head_bytes)
+        self.out.accepted[self.type] += self.record_items
         self.batch_items += self.record_items
         self.record_items = 0
 
     def close_message(self) -> None:
         if self.batch_items == 0:
             return
-        self.out.parts.append(Part(self.signal, self.batch.getvalue(), self.batch_items))
-        self.batch.truncate(0)
+        self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items))
+        self.batch.clear()
+        self.batch_bytes = 0
         self.batch_items = 0
 
     def finish(self) -> Adapted:

@@ -27,12 +27,14 @@ class NotPlain(Exception):
 
 
 class Cursor:
-    """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value."""
+    """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
+    length-delimited field, the length stands at `length_at:start`."""
 
     def __init__(self, buffer: bytes) -> None:
         self.buffer: Final = buffer
         self.position: i64 = 0
         self.start: i64 = 0
+        self.length_at: i64 = 0
         self.value: i64 = 0
 
     def varint(self, end: i64) -> i64:
@@ -76,6 +78,7 @@ class Cursor:
         kind: i64 = tag & 7
         if kind == BYTES:
             first = self.position
+            self.length_at = first
             length: i64 = self.varint(end)
             if length < 0 or length > end - self.position or self.position - first > _VARINT32_BYTES_MAX:
                 raise NotPlain(first)
@@ -99,16 +102,24 @@ class Cursor:
         return tag
 
 
+# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. Looked up: a literal of 64 bits would be an
+# object, converted at every use.
+_HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
+
+
 def is_utf8(buffer: bytes, start: i64, end: i64) -> bool:
     """Whether these bytes are text, as protobuf has it for strings."""
     p: i64 = start
-    # Put together here: a literal of 64 bits would be an object, converted at every use.
     half: i64 = 0x80808080
     high_bits: i64 = half << 32 | half
     while p + 8 <= end:
         if read_i64_le(buffer, p) & high_bits:
             return _is_utf8_slow(buffer[start:end])
         p += 8
+    if p + 8 <= len(buffer):
+        if read_i64_le(buffer, p) & read_i64_le(_HIGH_BITS, (end - p) << 3):
+            return _is_utf8_slow(buffer[start:end])
+        return True
     while p < end:
         if buffer[p] > 127:
             return _is_utf8_slow(buffer[start:end])
@@ -131,6 +142,15 @@ def varint_size(n: i64) -> i64:
         n >>= 7
         size += 1
     return size
+
+
+def length_of(size_bytes: i64) -> bytes:
+    """The varint of a length."""
+    if size_bytes < _LENGTHS_KEPT:
+        return _lengths[size_bytes]
+    writer = BytesWriter()
+    put_varint(writer, size_bytes)
+    return writer.getvalue()
 
 
 def field_size(payload_bytes: i64) -> i64:
@@ -164,3 +184,8 @@ def put_bytes(writer: BytesWriter, tag: i64, payload: bytes) -> None:
     put_varint(writer, tag)
     put_varint(writer, len(payload))
     writer.write(payload)
+
+
+# Most messages are shorter.
+_LENGTHS_KEPT: Final = 2048
+_lengths: Final[list[bytes]] = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(_LENGTHS_KEPT)]

@@ -52,6 +52,7 @@ class LimitRules(Rules):
     ) -> None:
         self.dead_letter_items_max = dead_letter_items_max
         self.dead_letter_bytes_max = dead_letter_bytes_max
+        self.attribute_bytes_unasked_max = min(limits.attribute_key_bytes_max, limits.attribute_value_bytes_max)
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
         self.time_min: i64 = max(1, now_unix_nano - limits.past_max_s * _NANOSECONDS)

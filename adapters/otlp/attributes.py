@@ -13,7 +13,7 @@ from mypy_extensions import i64
 
 from adapters.errors import NESTED_TOO_DEEP
 from adapters.record import Rules
-from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
+from adapters.wire import Cursor, NotPlain, field_size, is_utf8, put_bytes, put_varint
 
 CLEAN: Final = 0
 REWRITE: Final = 1
@@ -36,16 +36,19 @@ _STRINDEX: Final = 0x40
 
 
 class Attribute:
-    """Reads one KeyValue: `check` says what it is, and leaves where its key and value are."""
+    """Reads one KeyValue: `check` says what it is, and leaves where its key and value are, and, where it is to be rewritten,
+    its normal form, with its length before it."""
 
     def __init__(self, cursor: Cursor, rules: Rules) -> None:
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.rules: Final = rules
+        self.unasked_bytes_max: Final[i64] = rules.attribute_bytes_unasked_max
         self.key_start: i64 = 0
         self.key_end: i64 = 0
         self.value_start: i64 = 0
         self.value_end: i64 = 0
+        self.normal: bytes = b""
 
     def locate(self, start: i64, end: i64) -> i64:
         """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else."""
@@ -95,25 +98,53 @@ class Attribute:
         buffer = self.buffer
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
-        value_start: i64 = self.value_start
-        value_end: i64 = self.value_end
         if not is_utf8(buffer, key_start, key_end):
             raise NotPlain(key_start)
+        reason: i64 = 0
         if state == CLEAN:
+            value_end: i64 = self.value_end
             # Tag and length stand before the string; they are text too (ASCII) or nothing that could spoil the check.
-            text_start: i64 = value_end - _string_length(self.cursor, value_start, value_end)
+            text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
             if not is_utf8(buffer, text_start, value_end):
                 raise NotPlain(text_start)
-            reason: i64 = self.rules.check_attribute(key_end - key_start, value_end - text_start)
+            if end - start > self.unasked_bytes_max:
+                reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
             return reason or CLEAN
-        reason = self.rules.check_attribute(key_end - key_start, value_end - value_start)
-        if end - start > _CACHED_BYTES_MAX or buffer[start:end] not in _normal:
-            # Also where there is a reason already: if it is malformed, the whole body is.
-            found: i64 = self.check_value(value_start, value_end, 0)
-            self.key_start = key_start
-            self.key_end = key_end
-            reason = reason or found
+        if end - start > self.unasked_bytes_max:
+            reason = self.rules.check_attribute(key_end - key_start, self.value_end - self.value_start)
+        if end - start > _CACHED_BYTES_MAX:
+            return self._check_new(start, end, reason)
+        raw = buffer[start:end]
+        cached = _normal.get(raw)
+        if cached is None:
+            return self._check_new(start, end, reason)
+        self.normal = cached
         return reason or REWRITE
+
+    def _check_new(self, start: i64, end: i64, reason: i64) -> i64:
+        """One that is to be rewritten, and was not met before. `reason`: why it can't be taken, as far as is known."""
+        key_start: i64 = self.key_start
+        key_end: i64 = self.key_end
+        value_start: i64 = self.value_start
+        value_end: i64 = self.value_end
+        # Also where there is a reason already: if it is malformed, the whole body is.
+        found: i64 = self.check_value(value_start, value_end, 0)
+        self.key_start = key_start
+        self.key_end = key_end
+        if reason or found:
+            return reason or found
+        key = self.buffer[key_start:key_end]
+        value = string_value(text_of(self.cursor, value_start, value_end))
+        writer = BytesWriter()
+        put_varint(writer, field_size(len(key)) + field_size(len(value)))
+        put_bytes(writer, _KEY, key)
+        put_bytes(writer, _VALUE, value)
+        self.normal = writer.getvalue()
+        if end - start <= _CACHED_BYTES_MAX:
+            if len(_normal) >= _CACHE_ENTRIES_MAX:
+                _normal.clear()
+            _normal[self.buffer[start:end]] = self.normal
+        return REWRITE
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NotPlain."""
@@ -174,28 +205,8 @@ class Attribute:
         self.locate(start, end)
         return self.buffer[self.key_start : self.key_end]
 
-    def normal(self, start: i64, end: i64) -> bytes:
-        """The normal form of a KeyValue that `check` has passed."""
-        buffer = self.buffer
-        raw = buffer[start:end]
-        cached = _normal.get(raw)
-        if cached is not None:
-            return cached
-        self.locate(start, end)
-        key = buffer[self.key_start : self.key_end]
-        value = string_value(text_of(self.cursor, self.value_start, self.value_end))
-        writer = BytesWriter()
-        put_bytes(writer, _KEY, key)
-        put_bytes(writer, _VALUE, value)
-        result = writer.getvalue()
-        if end - start <= _CACHED_BYTES_MAX:
-            if len(_normal) >= _CACHE_ENTRIES_MAX:
-                _normal.clear()
-            _normal[raw] = result
-        return result
 
-
-# Raw KeyValue to normal KeyValue, for those that were checked, well-formed, and had to be rewritten.
+# Raw KeyValue to its length and normal form, for those that were checked, well-formed, and had to be rewritten.
 _normal: Final[dict[bytes, bytes]] = {}
 
 

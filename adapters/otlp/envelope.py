@@ -57,8 +57,19 @@ class Envelope:
         if reason:
             self._reject(reason, start, end)
             return
-        item = self.buffer[start:end] if state == CLEAN else self.scanner.normal(message, start, end)
-        if not self.builder.add(item, 1):
+        scanner = self.scanner
+        builder = self.builder
+        if state == CLEAN:
+            taken = builder.begin(end - start, 1)
+            if taken:
+                builder.record.write(self.buffer[start:end])
+        elif scanner.duplicate_keys:
+            taken = builder.add(scanner.normal(message, start, end), 1)
+        else:
+            taken = builder.begin(end - start + scanner.patches.delta, 1)
+            if taken:
+                scanner.patches.write(builder.record, start, end)
+        if not taken:
             self._reject(RECORD_TOO_LARGE, start, end)
 
     def _reject(self, reason: i64, start: i64, end: i64) -> None:

@@ -15,7 +15,7 @@ from adapters.otlp.envelope import Envelope
 from adapters.otlp.messages import METRIC, Message
 from adapters.plain import adapt_plainly
 from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
-from adapters.wire import NotPlain, field_size, put_bytes, put_varint
+from adapters.wire import NotPlain, field_size, length_of, put_bytes, put_varint
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1
@@ -41,7 +41,9 @@ class MetricsEnvelope(Envelope):
         self.start: i64 = 0
         self.end: i64 = 0
         self.data_tag: i64 = 0
+        self.metric_state: i64 = CLEAN  # of its own fields
         self.data_at: i64 = 0  # where the field begins whose payload is data_start:data_end
+        self.data_length_at: i64 = 0
         self.data_start: i64 = 0
         self.data_end: i64 = 0
         self.point: Message = METRIC
@@ -63,10 +65,13 @@ class MetricsEnvelope(Envelope):
         self.end = end
         self.data_tag = scanner.data_tag
         self.data_at = scanner.data_at
+        self.data_length_at = scanner.data_length_at
         self.data_start = scanner.data_start
         self.data_end = scanner.data_end
-        self.before = self._normal_fields(state, start, self.data_at)
-        self.behind = self._normal_fields(state, self.data_end, end)
+        self.metric_state = state
+        if state != CLEAN:
+            self.before = self._normal_fields(state, start, self.data_at)
+            self.behind = self._normal_fields(state, self.data_end, end)
         data = METRIC.children[self.data_tag]
         self.point = data.children[_POINT]
         scanner.scan(data, self.data_start, self.data_end)
@@ -79,14 +84,8 @@ class MetricsEnvelope(Envelope):
 
         builder = self.builder
         first: i64 = builder.index
-        edited = self._edit_points()
-        if edited is not None:
-            metric = self._metric(edited)
-        elif state == CLEAN:
-            metric = self.buffer[start:end]
-        else:
-            metric = self._metric(self.buffer[self.data_start : self.data_end])
-        if self.accepted and not builder.add(metric, self.accepted):
+        self._edit_points()
+        if self.accepted and not (self._take_patched() if state == CLEAN else self._take_put_together()):
             self._take_in_pieces()
         if self.refused:
             self.data_head = None
@@ -137,24 +136,25 @@ class MetricsEnvelope(Envelope):
     def _point_state(self, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE or a reason."""
         scanner = self.scanner
-        scanner.begin()
+        scanner.forget_notes()
         state: i64 = scanner.scan(self.point, start, end)
         if self.metric_reason:
             return self.metric_reason
         reason: i64 = self.rules.check_time(scanner.time)
         return reason if reason and state <= REWRITE else state
 
-    def _edit_points(self) -> bytes | None:
-        """The metric's data without the points that may not pass, and the others in normal form; None: as it is."""
+    def _edit_points(self) -> None:
+        """Patch the metric's data, so that it is without the points that may not pass, and has the others in normal form."""
         cursor = self.cursor
-        buffer = self.buffer
+        scanner = self.scanner
+        patches = scanner.patches
+        patches.clear()
         end: i64 = self.data_end
-        writer: BytesWriter | None = None
-        keep: i64 = self.data_start  # from here on not written yet
-        position: i64 = keep
+        position: i64 = self.data_start
         point: i64 = 0
         accepted: i64 = 0
         self.refused.clear()
+        data: i64 = patches.open()
         while position < end:
             at: i64 = position
             cursor.position = at
@@ -163,24 +163,41 @@ class MetricsEnvelope(Envelope):
             if tag != _POINT:
                 continue
             first: i64 = cursor.start
+            length_at: i64 = cursor.length_at
+            delta: i64 = patches.delta
+            place: i64 = patches.open()
             state: i64 = self._point_state(first, position)
-            if state != CLEAN:
-                if writer is None:
-                    writer = BytesWriter()
-                writer.write(buffer[keep:at])
-                keep = position
-                if state == REWRITE:
-                    put_bytes(writer, _POINT, self.scanner.normal(self.point, first, position))
+            if state > REWRITE:
+                patches.cut(place, delta, at, position, b"")
+                self.refused.append(_Refused(point, first, position, state))
+            else:
+                if scanner.duplicate_keys:
+                    normal = scanner.normal(self.point, first, position)
+                    patches.cut(place, delta, length_at, position, length_of(len(normal)) + normal)
                 else:
-                    self.refused.append(_Refused(point, first, position, state))
-            if state <= REWRITE:
+                    patches.close(place, delta, length_at, first, position)
                 accepted += 1
             point += 1
+        patches.close(data, 0, self.data_length_at, self.data_start, end)
         self.accepted = accepted
-        if writer is None:
-            return None
-        writer.write(buffer[keep:end])
-        return writer.getvalue()
+
+    def _take_patched(self) -> bool:
+        """The whole metric, whose own fields are normal as they are. False: more than fits a message."""
+        patches = self.scanner.patches
+        builder = self.builder
+        if not builder.begin(self.end - self.start + patches.delta, self.accepted):
+            return False
+        if patches.count == 0:
+            builder.record.write(self.buffer[self.start : self.end])
+        else:
+            patches.write(builder.record, self.start, self.end)
+        return True
+
+    def _take_put_together(self) -> bool:
+        """Likewise, of what stands before and behind its data, and that."""
+        data = BytesWriter()
+        self.scanner.patches.write(data, self.data_start, self.data_end)
+        return self.builder.add(self._metric(data.getvalue()), self.accepted)
 
     def _take_in_pieces(self) -> None:
         """The same points, as several metrics that each fit a message."""
@@ -188,6 +205,9 @@ class MetricsEnvelope(Envelope):
         buffer = self.buffer
         builder = self.builder
         end: i64 = self.data_end
+        if self.metric_state == CLEAN:
+            self.before = buffer[self.start : self.data_at]
+            self.behind = buffer[end : self.end]
         envelope = self._data_without_points()
         room: i64 = builder.capacity() - len(self.before) - len(self.behind) - len(envelope) - 2 * _FRAMING_BYTES_MAX
         piece = BytesWriter()
@@ -203,6 +223,7 @@ class MetricsEnvelope(Envelope):
             if tag != _POINT:
                 continue
             first: i64 = cursor.start
+            self.scanner.patches.clear()
             state: i64 = self._point_state(first, position)
             if state > REWRITE:
                 self.refused.append(_Refused(point, first, position, state))

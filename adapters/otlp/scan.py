@@ -1,7 +1,7 @@
-"""Checks a message against its table, and rewrites it into the normal form where it has to be.
+"""Checks a message against its table, and notes what of it has to be replaced for the normal form.
 
 The law: `scan` passes only what protobuf's parser would read to the same message, and says whether a copy of the bytes is
-already normal; `normal` is called only on what `scan` has passed. What is odd raises `NotPlain`.
+already normal; where it is not, the patches make it so. What is odd raises `NotPlain`.
 """
 
 from typing import Final
@@ -35,8 +35,9 @@ from adapters.otlp.messages import (
     UINT32,
     Message,
 )
+from adapters.otlp.patches import Patches
 from adapters.record import Rules
-from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
+from adapters.wire import BYTES, FIXED64, Cursor, NotPlain, is_utf8, length_of, put_bytes
 
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
@@ -50,6 +51,7 @@ class Scanner:
         self.buffer: Final = cursor.buffer
         self.rules: Final = rules
         self.attribute: Final = Attribute(cursor, rules)
+        self.patches: Final = Patches(cursor.buffer)
         # Set where some list of attributes has a key twice; then `rewrite` looks for it.
         self.duplicate_keys: bool = False
         self.time: i64 = 0
@@ -60,13 +62,19 @@ class Scanner:
         self.invalid_id: bool = False
         self.data_tag: i64 = 0
         self.data_at: i64 = 0
+        self.data_length_at: i64 = 0
         self.data_start: i64 = 0
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
 
     def begin(self) -> None:
-        """Forget the notes, before an item or envelope is scanned."""
+        """Forget the notes and patches, before an item or envelope is scanned."""
+        self.forget_notes()
+        self.patches.clear()
+
+    def forget_notes(self) -> None:
+        """But not the patches."""
         self.duplicate_keys = False
         self.time = 0
         self.other_time = 0
@@ -80,16 +88,36 @@ class Scanner:
     def scan(self, message: Message, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NotPlain."""
         cursor = self.cursor
+        buffer = self.buffer
         actions = message.actions
         masks = message.masks
         seen: i64 = 0
         keys: i64 = 0  # one bit a hashed key
         attributes: i64 = 0
         state: i64 = CLEAN
-        cursor.position = start
-        while cursor.position < end:
-            at: i64 = cursor.position
-            tag: i64 = cursor.field(end)
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            # What nearly every field is, by hand: one byte of tag, and one of length or eight of payload.
+            tag: i64 = buffer[at]
+            kind: i64 = tag & 7
+            length_at: i64 = at + 1
+            first: i64 = at + 2
+            after: i64 = 0
+            if kind == BYTES and tag < 128 and first <= end and tag > 7 and buffer[length_at] < 128:
+                after = first + buffer[length_at]
+                if after > end:
+                    raise NotPlain(length_at)
+            elif kind == FIXED64 and tag < 128 and at + 9 <= end and tag > 7:
+                first = at + 1
+                after = at + 9
+            else:
+                cursor.position = at
+                tag = cursor.field(end)
+                length_at = cursor.length_at
+                first = cursor.start
+                after = cursor.position
+            position = after
             if tag > 255:
                 continue
             action: i64 = actions[tag]
@@ -98,12 +126,10 @@ class Scanner:
                 if seen & mask:
                     raise NotPlain(at)
                 seen |= mask
-            if action == SCALAR or action == RAW or action == SKIP:
-                continue
-            first: i64 = cursor.start
-            after: i64 = cursor.position
             if action == ATTRIBUTE:
                 found: i64 = self.attribute.check(first, after)
+                if found == REWRITE:
+                    self.patches.replace(length_at, after, self.attribute.normal)
                 if found > state and state <= REWRITE:
                     state = found
                 attributes += 1
@@ -113,9 +139,10 @@ class Scanner:
                     if state == CLEAN:
                         state = REWRITE
                 keys |= key_bit
-                cursor.position = after
+            elif action == SCALAR or action == RAW or action == SKIP:
+                continue
             elif action == TEXT:
-                if not is_utf8(self.buffer, first, after):
+                if not is_utf8(buffer, first, after):
                     raise NotPlain(first)
             elif action == INT32:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
@@ -134,56 +161,67 @@ class Scanner:
                 while cursor.position < after:
                     cursor.varint(after)
             elif action == MESSAGE:
+                patches = self.patches
+                delta: i64 = patches.delta
+                place: i64 = patches.open()
                 found = self.scan(message.children[tag], first, after)
+                patches.close(place, delta, length_at, first, after)
                 if found > state and state <= REWRITE:
                     state = found
-                cursor.position = after
             elif action == NAME:
-                if not is_utf8(self.buffer, first, after):
+                if not is_utf8(buffer, first, after):
                     raise NotPlain(first)
                 found = self.rules.check_name(after - first)
                 if found > state and state <= REWRITE:
                     state = found
             elif action == BODY:
-                found = self._check_body(first, after)
+                found = self._check_body(length_at, first, after)
                 if found > state and state <= REWRITE:
                     state = found
-                cursor.position = after
             elif action == ODD:
                 raise NotPlain(at)
             else:
-                self._note(action, tag, at)
+                self._note(action, tag, at, length_at, first, after)
         if attributes:
             found = self.rules.check_attribute_count(attributes)
             if found > state and state <= REWRITE:
                 state = found
         return state
 
-    def _note(self, action: i64, tag: i64, at: i64) -> None:
-        """Take down what is asked about an item or its envelope."""
-        cursor = self.cursor
-        first: i64 = cursor.start
+    def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
+        """Take down what is asked about an item or its envelope, of the field at at:after: its length, if it has one, stands
+        at length_at:first, its payload at first:after."""
+        buffer = self.buffer
         if action == TIME:
-            self.time = read_i64_le(self.buffer, first)
+            self.time = read_i64_le(buffer, first)
         elif action == OTHER_TIME:
-            self.other_time = read_i64_le(self.buffer, first)
+            self.other_time = read_i64_le(buffer, first)
         elif action == TRACE_ID:
-            self.valid_trace_id = _is_id(self.buffer, first, cursor.position, TRACE_ID_BYTES)
-            self.invalid_id = self.invalid_id or (not self.valid_trace_id and cursor.position > first)
+            self.valid_trace_id = _is_id(buffer, first, after, TRACE_ID_BYTES)
+            if not self.valid_trace_id and after > first:
+                self._drop_id(at, after)
         elif action == SPAN_ID:
-            self.valid_span_id = _is_id(self.buffer, first, cursor.position, SPAN_ID_BYTES)
-            self.invalid_id = self.invalid_id or (not self.valid_span_id and cursor.position > first)
+            self.valid_span_id = _is_id(buffer, first, after, SPAN_ID_BYTES)
+            if not self.valid_span_id and after > first:
+                self._drop_id(at, after)
         elif action == ITEM:
             self.items += 1
         elif action == TEMPORALITY:
-            if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
+            value: i64 = self.cursor.value
+            if value < -0x80000000 or value > 0x7FFFFFFF:
                 raise NotPlain(first)
-            self.temporality = cursor.value
+            self.temporality = value
         elif action == DATA:
             self.data_tag = tag
             self.data_at = at
+            self.data_length_at = length_at
             self.data_start = first
-            self.data_end = cursor.position
+            self.data_end = after
+
+    def _drop_id(self, at: i64, after: i64) -> None:
+        """A log record is kept without it; a span is not kept."""
+        self.invalid_id = True
+        self.patches.replace(at, after, b"")
 
     def _key_hash(self) -> i64:
         """0 to 63, of the key of the attribute checked last."""
@@ -218,7 +256,7 @@ class Scanner:
                     found = self.buffer[attribute.key_start : attribute.key_end] == key
         return found
 
-    def _check_body(self, start: i64, end: i64) -> i64:
+    def _check_body(self, length_at: i64, start: i64, end: i64) -> i64:
         """A log's body: any value; clean where it is a string."""
         reason: i64 = self.attribute.check_value(start, end, 0)
         if reason:
@@ -229,19 +267,24 @@ class Scanner:
             cursor.field(end)
             if cursor.position == end:
                 return CLEAN
+        value = string_value(text_of(cursor, start, end))
+        self.patches.replace(length_at, end, length_of(len(value)) + value)
         return REWRITE
 
     def normal(self, message: Message, start: i64, end: i64) -> bytes:
-        """The normal form of the whole fields at start:end, which `scan` has passed."""
+        """The normal form of start:end, whole fields of the message that was scanned last."""
         writer = BytesWriter()
-        self.rewrite(writer, message, start, end)
+        if self.duplicate_keys:
+            self._write_last(writer, message, start, end)
+        else:
+            self.patches.write(writer, start, end)
         return writer.getvalue()
 
-    def rewrite(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
-        """Write the normal form of the whole fields at start:end."""
+    def _write_last(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
+        """Where a key stands twice: of each the last. What is not normal is looked for once more."""
         cursor = self.cursor
         buffer = self.buffer
-        last = self._last_positions(message, start, end) if self.duplicate_keys else None
+        last = self._last_positions(message, start, end)
         keep: i64 = start  # from here on not written yet
         position: i64 = start
         while position < end:
@@ -251,19 +294,22 @@ class Scanner:
             position = cursor.position
             action: i64 = message.actions[tag] if tag < 256 else SKIP
             first: i64 = cursor.start
+            length_at: i64 = cursor.length_at
             if action == ATTRIBUTE:
-                if last is not None and last[self.attribute.key_of(first, position)] != at:
+                if last[self.attribute.key_of(first, position)] != at:
                     writer.write(buffer[keep:at])
                     keep = position
-                elif self.attribute.locate(first, position) != CLEAN:
-                    writer.write(buffer[keep:at])
-                    put_bytes(writer, tag, self.attribute.normal(first, position))
+                elif self.attribute.check(first, position) == REWRITE:
+                    writer.write(buffer[keep:length_at])
+                    writer.write(self.attribute.normal)
                     keep = position
             elif action == MESSAGE:
                 child = message.children[tag]
                 if child.has_attributes:
+                    content = BytesWriter()
+                    self._write_last(content, child, first, position)
                     writer.write(buffer[keep:at])
-                    put_bytes(writer, tag, self.normal(child, first, position))
+                    put_bytes(writer, tag, content.getvalue())
                     keep = position
             elif action == BODY:
                 writer.write(buffer[keep:at])

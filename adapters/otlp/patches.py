@@ -1,0 +1,96 @@
+"""What of a stretch of the body is replaced: in order, none touching another. The rest of it is copied as it stands.
+
+The law: the scan that finds what is not normal notes what stands there in the normal form, once; so nothing is walked twice. A
+message whose content changes its size has a patch of its length, in its place before those of the content.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from adapters.wire import length_of
+
+
+class _Patch:
+    """These bytes in place of those at start:end."""
+
+    def __init__(self) -> None:
+        self.start: i64 = 0
+        self.end: i64 = 0
+        self.replacement: bytes = b""
+
+
+class Patches:
+    """Those of one stretch of `buffer`. The objects are used again and again: a request makes no more of them than it needs at
+    once."""
+
+    def __init__(self, buffer: bytes) -> None:
+        self.buffer: Final = buffer
+        self.count: i64 = 0
+        self.delta: i64 = 0  # how much longer all of it becomes
+        self._made: Final[list[_Patch]] = []
+
+    def clear(self) -> None:
+        self.count = 0
+        self.delta = 0
+
+    def replace(self, start: i64, end: i64, replacement: bytes) -> None:
+        """Behind all that there are."""
+        patch = self._next()
+        patch.start = start
+        patch.end = end
+        patch.replacement = replacement
+        self.delta += len(replacement) - (end - start)
+
+    def open(self) -> i64:
+        """A place for a message's length, before what its content may need. Then `close` or `cut`."""
+        place: i64 = self.count
+        self._next()
+        return place
+
+    def close(self, place: i64, delta: i64, length_at: i64, start: i64, end: i64) -> None:
+        """The message at start:end was scanned, its length stands before it, from `length_at`. `delta`: what it was before."""
+        if self.count == place + 1:
+            self.count = place  # nothing in it is replaced
+            return
+        patch = self._made[place]
+        patch.start = length_at
+        if self.delta == delta:
+            patch.end = length_at  # it is as long as it was
+            patch.replacement = b""
+            return
+        patch.end = start
+        patch.replacement = length_of(end - start + self.delta - delta)
+        self.delta += len(patch.replacement) - (start - length_at)
+
+    def cut(self, place: i64, delta: i64, start: i64, end: i64, replacement: bytes) -> None:
+        """Instead of `close`: all of start:end goes, and this stands there. `delta`: as above."""
+        self.count = place
+        self.delta = delta
+        self.replace(start, end, replacement)
+
+    def write(self, writer: BytesWriter, start: i64, end: i64) -> None:
+        """The stretch as it is with all patches. It begins and ends outside of them."""
+        buffer = self.buffer
+        index: i64 = 0
+        while index < self.count:
+            patch = self._made[index]
+            index += 1
+            if patch.start < start or patch.end > end:
+                continue
+            if patch.start > start:
+                writer.write(buffer[start : patch.start])
+            writer.write(patch.replacement)
+            start = patch.end
+        if start < end:
+            writer.write(buffer[start:end])
+
+    def _next(self) -> _Patch:
+        place: i64 = self.count
+        self.count = place + 1
+        if place == len(self._made):
+            patch = _Patch()
+            self._made.append(patch)
+            return patch
+        return self._made[place]
