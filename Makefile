@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test test-clients install check format proto docs bench lock clean
+.PHONY: serve test test-clients fidelity install check format proto docs bench lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -17,6 +17,10 @@ test: install $(VENV)/dev.installed
 test-clients: install $(VENV)/dev.installed
 	tests/clients/peers
 	$(BIN)/pytest tests/clients -m clients --timeout=1200 -rs $(ARGS)
+
+# Field by field, what is stored against what was sent, in 10,000 items of each kind by each way in: docs/testing.md.
+fidelity: install $(VENV)/dev.installed
+	$(BIN)/pytest tests/fidelity -n 0 -q -rP --timeout=7200 --fidelity-items=10000 $(ARGS)
 
 # Everything that CI checks beside the tests: lint, types, import rules, generated files.
 check: install $(VENV)/dev.installed

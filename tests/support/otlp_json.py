@@ -28,6 +28,18 @@ def to_json(message: Message, choose: Choose = usual) -> dict[str, Any]:
     }
 
 
+def forget_nan_payloads(message: Message) -> None:
+    """Make of every NaN the one that JSON's stands for, in place."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for entry in value if field.is_repeated else (value,):
+                forget_nan_payloads(entry)
+        elif field.type == FieldDescriptor.TYPE_DOUBLE and field.is_repeated:
+            value[:] = [math.nan if math.isnan(number) else number for number in value]
+        elif field.type == FieldDescriptor.TYPE_DOUBLE and math.isnan(value):
+            setattr(message, field.name, math.nan)
+
+
 def _value(field: FieldDescriptor, value: Any, choose: Choose) -> Any:
     if field.message_type is not None:
         return to_json(value, choose)

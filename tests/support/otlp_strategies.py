@@ -1,7 +1,9 @@
 """Hypothesis strategies for OTLP: whole requests, made from the official descriptors, and odd ways to write them."""
 
 import math
-from typing import Any
+import struct
+from functools import cache
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -10,15 +12,22 @@ from hypothesis import strategies as st
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
 
-_texts = st.one_of(st.sampled_from(["", "a", "http.method", "GET", "été", "x" * 130]), st.text(max_size=12))
-_doubles = st.one_of(st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf, 1e300]), st.floats(width=64))
+_texts = st.one_of(
+    st.sampled_from(["", "a", "http.method", "GET", "été", " a\n", "\0", "\U0001f600", "x" * 130]), st.text(max_size=12)
+)
+STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+_doubles = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, math.nan, STALE, math.inf, -math.inf, 1e300, 5e-324]), st.floats(width=64)
+)
 _DAY = 86_400 * 10**9
 _TEN_MINUTES = 600 * 10**9
-_edges = [NOW + 1, NOW - _DAY, NOW - _DAY - 1, NOW + _TEN_MINUTES, NOW + _TEN_MINUTES + 1, 0, 1, 2**63 - 1, 2**63, 2**64 - 1]
+# The first of the last four, in 2119, is in time where the window is a century.
+_edges = [NOW + 1, NOW - _DAY, NOW - _DAY - 1, NOW + _TEN_MINUTES, NOW + _TEN_MINUTES + 1, 0, 1]
+_edges += [4_733_510_399_999_999_999, 2**63 - 1, 2**63, 2**64 - 1]
 _times = st.sampled_from([NOW] * 20 + _edges)
 _ids = {
-    "trace_id": st.sampled_from([b"\x01" * 16] * 9 + [bytes(16), b"\x01" * 15, b""]),
-    "span_id": st.sampled_from([b"\x02" * 8] * 9 + [bytes(8), b"\x02" * 9, b""]),
+    "trace_id": st.sampled_from([b"\x01" * 16, bytes(range(16)), b"\xff" * 16] * 6 + [bytes(16), b"\x01" * 15, b""]),
+    "span_id": st.sampled_from([b"\x02" * 8, bytes(range(8)), b"\xff" * 8] * 6 + [bytes(8), b"\x02" * 9, b""]),
 }
 _ranges = {
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
@@ -33,12 +42,23 @@ _ranges = {
 }
 
 
+def _is_checked_time(field: FieldDescriptor) -> bool:
+    """Whether a rule is about it: a point's start may be any number, a span's may not."""
+    return field.name.endswith("time_unix_nano") and (
+        field.name != "start_time_unix_nano" or field.full_name.endswith("Span.start_time_unix_nano")
+    )
+
+
+@cache
+def _scalars(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    """Of a field that is no message: a value, or where it is repeated a list of them."""
+    return st.lists(_scalar(field), max_size=4) if field.is_repeated else _scalar(field)
+
+
 def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.name in _ids:
         return _ids[field.name]
-    if (field.name.endswith("time_unix_nano") and field.name != "start_time_unix_nano") or field.full_name.endswith(
-        "Span.start_time_unix_nano"
-    ):
+    if _is_checked_time(field):
         return _times
     if field.type == FieldDescriptor.TYPE_STRING:
         return _texts
@@ -50,39 +70,77 @@ def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.type == FieldDescriptor.TYPE_ENUM:
         assert field.enum_type is not None
-        return st.sampled_from([value.number for value in field.enum_type.values])
+        # Zero is what a field that is not set is, too; 99 a later version may add.
+        return st.sampled_from([value.number for value in field.enum_type.values if value.number] * 3 + [0, 99])
     low, high = _ranges[field.type]
     return st.one_of(st.sampled_from([0, 1, low, high]), st.integers(low, high))
 
 
+def _is_likely(field: FieldDescriptor) -> bool:
+    """Whether it is set nearly always: without it there is little in a message, or it is refused."""
+    if field.message_type is not None:
+        return field.message_type.name not in ("KeyValue", "AnyValue", "Exemplar", "EntityRef")
+    return field.name in (*_ids, "aggregation_temporality") or _is_checked_time(field)
+
+
+class _Choices(NamedTuple):
+    """Which fields of a message are set, as the bits of numbers: few draws, since it is draws that take Hypothesis its time."""
+
+    evenly: st.SearchStrategy[int]
+    likely: int
+    oneofs: tuple[st.SearchStrategy[int], ...]
+
+
+@cache
+def _choices(descriptor: Descriptor, with_lists: bool) -> _Choices:
+    """`with_lists`: whether a value may be a list of values."""
+    bits = {field.name: 1 << n for n, field in enumerate(descriptor.fields)}
+    oneofs = []
+    alone = sum(bits.values())
+    for oneof in descriptor.oneofs:
+        if len(oneof.fields) == 1:
+            continue  # an optional field, to protobuf
+        names = [field.name for field in oneof.fields if with_lists or field.name not in ("array_value", "kvlist_value")]
+        oneofs.append(st.sampled_from([bits[name] for name in names] * 2 + [0]))
+        alone -= sum(bits[field.name] for field in oneof.fields)
+    likely = sum(bits[field.name] for field in descriptor.fields if _is_likely(field))
+    evenly = st.integers(0, 2 ** len(bits) - 1).map(lambda chosen: chosen & alone)
+    return _Choices(evenly, likely & alone, tuple(oneofs))
+
+
+# Made once: Hypothesis takes longer to make a strategy than to draw from it.
+_mostly = st.integers(0, 9).map(bool)
+_lengths = st.sampled_from((1, 2, 0, 1, 2, 3, 1, 2, 3, 4))
+
+
 @st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Message:
-    """A message with about half of its fields set, and lists of up to three."""
+def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
+    """A message with about half of its fields set, and lists of up to four."""
+    return _message(draw, descriptor, 0)
+
+
+def _message(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
     message = GetMessageClass(descriptor)()
-    for field in descriptor.fields:
-        if descriptor.name == "AnyValue" and field.name in ("array_value", "kvlist_value") and depth > 8:
-            continue
-        likely = field.message_type is not None and field.message_type.name not in (
-            "KeyValue",
-            "AnyValue",
-            "Exemplar",
-            "EntityRef",
-        )
-        likely = likely and field.containing_oneof is None
-        likely = likely or field.name in (*_ids, "time_unix_nano", "aggregation_temporality")
-        if not draw(st.booleans()) and not (likely and draw(st.integers(0, 9))):
+    choices = _choices(descriptor, depth <= 8)
+    chosen = draw(choices.evenly)
+    if choices.likely and draw(_mostly):
+        chosen |= choices.likely
+    for oneof in choices.oneofs:
+        chosen |= draw(oneof)
+    for n, field in enumerate(descriptor.fields):
+        if not chosen >> n & 1:
             continue
         if field.message_type is None:
-            value = draw(st.lists(_scalar(field), max_size=4)) if field.is_repeated else draw(_scalar(field))
+            value = draw(_scalars(field))
             if field.is_repeated:
                 getattr(message, field.name).extend(value)
             else:
                 setattr(message, field.name, value)
         elif field.is_repeated:
-            for _ in range(draw(st.sampled_from((1, 2, 0, 1, 2, 3, 1, 2, 3, 4)))):
-                getattr(message, field.name).append(draw(messages(field.message_type, depth + 1)))
+            for _ in range(draw(_lengths)):
+                getattr(message, field.name).append(_message(draw, field.message_type, depth + 1))
         else:
-            getattr(message, field.name).CopyFrom(draw(messages(field.message_type, depth + 1)))
+            getattr(message, field.name).CopyFrom(_message(draw, field.message_type, depth + 1))
     return message
 
 

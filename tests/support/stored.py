@@ -7,12 +7,10 @@ stored; so a store is faithful if `stored(store, tenant) == sorted(items(batch))
 import json
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
-
-from collector.store.contract import Store
 
 _TYPES = ["unspecified", "metric", "log", "trace", "event", "profile", "slo"]
 _SOURCES = ["unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2"]
@@ -56,6 +54,12 @@ _QUERIES = {
 }
 
 
+class Queried(Protocol):
+    """A store, as far as it is asked."""
+
+    def query(self, sql: str, format_: str) -> bytes: ...
+
+
 def items(batch: TelemetryBatch) -> Iterator[bytes]:
     """Each item of a batch as a record of its own, without what protobuf can say in two ways, serialized."""
     for record in batch.records:
@@ -82,11 +86,16 @@ def items(batch: TelemetryBatch) -> Iterator[bytes]:
             yield _plain(one)
 
 
-def stored(store: Store, tenant_id: str) -> list[bytes]:
+def stored(store: Queried, tenant_id: str) -> list[bytes]:
     """Every item that the store holds of a tenant (of letters, digits, -), as `items` has it, sorted."""
+    return stored_where(store, f"TenantId = '{tenant_id}'")
+
+
+def stored_where(store: Queried, condition: str) -> list[bytes]:
+    """The same of every item of which that is true; the condition is on columns that all tables have."""
     found = []
     for kind, sql in _QUERIES.items():
-        for line in store.query(f"{sql} WHERE TenantId = '{tenant_id}'", "JSONEachRow").splitlines():
+        for line in store.query(f"{sql} WHERE {condition}", "JSONEachRow").splitlines():
             row = json.loads(line)
             record = _head(row)
             if kind == "log":
