@@ -317,7 +317,8 @@ class KafkaConsumer:
     async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> bytes | None:
         """Batches from there on; None where the offset is out of Kafka's range."""
         frames = await self._frames_to(self._leader(partition))
-        answer = await frames.ask(API_KEY, API_VERSION, fetch_request(partition.topic, partition.index, offset, bytes_max))
+        request = fetch_request(partition.topic, partition.index, offset, bytes_max)
+        answer = await frames.ask(API_KEY, API_VERSION, [request])
         code, records = fetch_answer(answer)
         error = for_code(code)
         if error is OffsetOutOfRangeError:

@@ -1,7 +1,7 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
 A message is one copy of what the broker sent; nothing else of it is touched, but for its checksum. Batches that are compressed,
-or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 4, and "Record batch".
+or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 10, and "Record batch".
 """
 
 import struct
@@ -12,12 +12,14 @@ import google_crc32c
 from aiokafka.record.memory_records import MemoryRecords
 
 API_KEY: Final = 1
-# The first that has record batches as they are now; every broker that has those takes it, and Kafka 4 nothing older.
-API_VERSION: Final = 4
+# The first that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
+API_VERSION: Final = 10
 
+_ANSWER: Final = struct.Struct(">ihii")
+_UNKNOWN: Final = -1  # Kafka's code for an error that has no other
 _STRING_LENGTH: Final = struct.Struct(">h")
 _COUNT: Final = struct.Struct(">i")
-_PARTITION: Final = struct.Struct(">ihqq")  # its number, an error, the high watermark, the last stable offset
+_PARTITION: Final = struct.Struct(">ihqqq")  # its number, an error, the high watermark, the last stable and the first offset
 _ABORTED_BYTES: Final = 16
 # Of every format: the base offset, the length of what follows it, something, and which format.
 _HEAD: Final = struct.Struct(">qiib")
@@ -46,17 +48,23 @@ class Batch(NamedTuple):
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
     """For what is there now; at least one batch, however large."""
     name = topic.encode()
-    head = struct.pack(">iiiibi", -1, 0, 1, bytes_max, 0, 1)
-    return head + struct.pack(f">h{len(name)}siiqi", len(name), name, 1, index, offset, bytes_max)
+    # No replica, no waiting, a byte at least; uncommitted too; in no session; one topic.
+    head = struct.pack(">iiiibiii", -1, 0, 1, bytes_max, 0, 0, -1, 1)
+    # One partition, whatever its leader's epoch; at last no topics to forget.
+    return head + struct.pack(f">h{len(name)}siiiqqii", len(name), name, 1, index, -1, offset, -1, bytes_max, 0)
 
 
 def fetch_answer(answer: memoryview) -> tuple[int, bytes]:
     """The error's code, and the batches, of an answer to a request about one partition. Raises ValueError."""
     try:
-        at = 8  # behind the time that the broker has held back the answer, and the number of topics, which is one
+        # Behind the time that the broker has held it back, an error of the session, and that; one topic.
+        _, session_code, _, topics = _ANSWER.unpack_from(answer, 0)
+        if session_code or topics != 1:
+            return session_code or _UNKNOWN, b""
+        at = _ANSWER.size
         at += 2 + _STRING_LENGTH.unpack_from(answer, at)[0]
         at += 4  # the number of partitions
-        _, code, _, _ = _PARTITION.unpack_from(answer, at)
+        _, code, _, _, _ = _PARTITION.unpack_from(answer, at)
         at += _PARTITION.size
         at += 4 + max(0, _COUNT.unpack_from(answer, at)[0]) * _ABORTED_BYTES
         size: int = _COUNT.unpack_from(answer, at)[0]

@@ -9,6 +9,7 @@ The law: one request at a time. Whatever goes wrong, or is not waited for to its
 
 import asyncio
 import struct
+from collections.abc import Sequence
 from typing import Final, Self, cast
 
 from aiokafka.conn import create_conn
@@ -63,14 +64,16 @@ class Frames(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._lost is None
 
-    async def ask(self, api_key: int, api_version: int, body: bytes) -> memoryview:
-        """The answer, without its id. It lies in a buffer that the next one is read into. Raises KafkaConnectionError."""
+    async def ask(self, api_key: int, api_version: int, body: Sequence[bytes]) -> memoryview:
+        """The answer, without its id. It lies in a buffer that the next one is read into. `body`: in pieces. Raises
+        KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"
         self._id = self._id + 1 & 0x7FFFFFFF
         head = _HEAD.pack(api_key, api_version, self._id) + self._client
-        self._transport.write(_LENGTH.pack(len(head) + len(body)) + head + body)
+        size = len(head) + sum([len(piece) for piece in body])
+        self._transport.writelines([_LENGTH.pack(size) + head, *body])
         self._waiting = asyncio.get_running_loop().create_future()
         try:
             answer = await self._waiting

@@ -1,16 +1,22 @@
 """Appending to Kafka.
 
-Messages wait in the batch of their topic while another is under way; one batch a topic and leader is under way at a time, since
-aiokafka sends one request at a time to a broker. So batches grow with the load, and no message waits for company.
+Messages wait in the batch of their topic while others are under way. One request at a time is under way to a leader, with a
+batch of each topic, and of several partitions of a topic where more than one is full. So batches grow with the load, and no
+message waits for company.
+
+aiokafka finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent over a
+connection of our own (frames.py): its producer costs more than all the rest of a small request.
 
 The law: all batches of one *session* (an idempotent producer, with its id and sequence numbers) go on together or not at all.
-One that failed, or was not acknowledged in time, ends the session, and what Kafka had not taken by then is forgotten, not sent
+A batch whose leader has moved, or can't be reached, is sent again as it is, so Kafka knows it if it has it already. One that
+was refused, or was not acknowledged in time, ends the session, and what Kafka had not taken by then is forgotten, not sent
 later: its senders were told to send it again. A new session begins by itself as soon as Kafka can be written; until then every
 append is refused at once.
 """
 
 import asyncio
 import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -18,16 +24,30 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import DuplicateSequenceNumber, KafkaError, NodeNotReadyError, NoError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.connection import KafkaOptions, connection, text, until_started
+from collector.broker.kafka.frames import Frames
+from collector.broker.kafka.record_batch import (
+    API_KEY,
+    API_VERSION,
+    BATCH_OVERHEAD_BYTES,
+    MESSAGE_OVERHEAD_BYTES,
+    next_sequence,
+    produce_answer,
+    produce_request,
+    record_batch,
+)
 from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, ready_topics
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
+# Before a batch is sent again, whose leader has moved or is away.
+_RESEND_S: Final = 0.1
 # Where ordered messages go: the one that every topic has.
 _ORDERED_PARTITION: Final = 0
 
@@ -51,36 +71,41 @@ class _NoObserver:
 
 
 class _Append:
-    """One call to `append`: done when all of its batches are."""
+    """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
 
-    __slots__ = ("batches", "done")
+    __slots__ = ("batches", "deadline", "done", "topic")
 
-    def __init__(self, done: "asyncio.Future[None]") -> None:
+    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str) -> None:
+        """`topic`: of its first message."""
         self.done: Final = done
+        self.deadline: Final = deadline
+        self.topic: Final = topic
         self.batches = 0
 
 
 class _Batch:
     """Messages of one topic that Kafka takes, or refuses, as a whole."""
 
-    __slots__ = ("appends", "began", "builder", "full", "messages", "ordered", "size")
+    __slots__ = ("appends", "began", "full", "ordered", "payloads", "size", "size_max")
 
-    def __init__(self, builder: Any, began: float, ordered: bool) -> None:
-        self.builder: Final = builder
+    def __init__(self, size_max: int, began: float, ordered: bool) -> None:
+        self.size_max: Final = size_max
         self.ordered: Final = ordered
         self.began: Final = began
         self.appends: Final[list[_Append]] = []
-        self.messages = 0
-        self.size = 0
+        self.payloads: Final[list[bytes]] = []
+        self.size = 0  # of the payloads
         self.full = False
 
     def add(self, payload: bytes, append: _Append) -> bool:
         """Whether it still fitted. The first always does."""
-        if self.builder.append(timestamp=None, key=None, value=payload) is None:
+        messages = len(self.payloads) + 1
+        size = self.size + len(payload)
+        if messages > 1 and size + messages * MESSAGE_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES > self.size_max:
             self.full = True
             return False
-        self.messages += 1
-        self.size += len(payload)
+        self.payloads.append(payload)
+        self.size = size
         if not self.appends or self.appends[-1] is not append:
             self.appends.append(append)
             append.batches += 1
@@ -98,14 +123,24 @@ class _Batch:
                 append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
 
 
-class _Queue:
-    """Batches of one topic that wait; the last one is being filled."""
+class _Sending:
+    """A batch on its way to a partition: the bytes are the same however often they are sent."""
 
-    __slots__ = ("arrived", "batches")
+    __slots__ = ("batch", "partition", "pieces", "topic")
 
-    def __init__(self) -> None:
-        self.batches: Final[deque[_Batch]] = deque()
-        self.arrived: Final = asyncio.Event()
+    def __init__(self, topic: str, partition: int, batch: _Batch, pieces: list[bytes]) -> None:
+        self.topic: Final = topic
+        self.partition: Final = partition
+        self.batch: Final = batch
+        self.pieces: Final = pieces
+
+
+class _Refused(Exception):
+    """Kafka does not take a batch, and never will."""
+
+    def __init__(self, sending: _Sending, reason: str) -> None:
+        super().__init__(reason)
+        self.sending: Final = sending
 
 
 class _Session:
@@ -115,64 +150,79 @@ class _Session:
         self.waiting_bytes = 0  # not acknowledged
         self.failed: Callable[[str], None] | None = None
         """Called, with the reason, when a batch has failed."""
+        self.overdue: Final[deque[_Append]] = deque()  # appends whose deadline comes, the first first
+        self.timer: asyncio.TimerHandle | None = None
         self._options: Final = options
         self._topics: Final = topics
         self._observer: Final = observer
         self._loop: Final = asyncio.get_running_loop()
-        self._queues: Final = {name: _Queue() for name in topics}
+        self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
+        self._queues: Final[dict[str, deque[_Batch]]] = {name: deque() for name in topics}  # the last one is being filled
         self._layout: dict[str, list[list[int]]] = {}  # of each topic, the partitions of each leader
+        self._leaders: dict[tuple[str, int], int] = {}  # of each partition, the broker
         self._turns: Final[defaultdict[str, int]] = defaultdict(int)
+        self._busy: Final[set[tuple[str, int]]] = set()  # partitions with a batch on its way
+        self._sequences: Final[defaultdict[tuple[str, int], int]] = defaultdict(int)
+        self._producer_id = -1
+        self._epoch = -1
         self._idle: Final = asyncio.Event()  # no append waits
         self._idle.set()
+        self._arrived: Final = asyncio.Event()
         self._appends = 0
-        self._pumps: Final[list[asyncio.Task[None]]] = []
-        self._producer: Final = AIOKafkaProducer(
-            bootstrap_servers=list(options.bootstrap),
-            acks="all",
-            enable_idempotence=True,
-            compression_type=None if options.compression == "none" else options.compression,
-            max_batch_size=min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values())),
-            **connection(options),
-        )
+        self._lanes: Final[list[asyncio.Task[None]]] = []
+        self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
+        self._client: Final = AIOKafkaClient(bootstrap_servers=list(options.bootstrap), **connection(options))
 
     async def start(self) -> None:
         """Raises KafkaError, OSError, BrokerDown."""
-        await self._producer.start()
+        await self._client.bootstrap()
+        self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        for name, leaders in self._layout.items():
-            await self._producer.partitions_for(name)
-            self._pumps.extend(
-                asyncio.create_task(self._pump(name, slot), name=f"kafka-{name}") for slot in range(len(leaders))
-            )
+        lanes = max(len(leaders) for leaders in self._layout.values())
+        self._lanes.extend(asyncio.create_task(self._run(lane), name=f"kafka-{lane}") for lane in range(lanes))
 
     async def refresh(self) -> None:
         """Find out which partitions can be written. Raises BrokerDown where a topic has none; KafkaError, OSError."""
         answer = await self._metadata()
         layout: dict[str, list[list[int]]] = {}
+        leaders: dict[tuple[str, int], int] = {}
         for described in answer.to_object()["topics"]:
             name = described["topic"]
             by_leader: defaultdict[int, list[int]] = defaultdict(list)
             for partition in described["partitions"]:
-                if partition["leader"] >= 0 and len(partition["isr"]) >= self._topics[name].in_sync_min:
-                    by_leader[partition["leader"]].append(partition["partition"])
+                if partition["leader"] >= 0:
+                    leaders[name, partition["partition"]] = partition["leader"]
+                    if len(partition["isr"]) >= self._topics[name].in_sync_min:
+                        by_leader[partition["leader"]].append(partition["partition"])
             if not by_leader:
                 raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
             layout[name] = [sorted(partitions) for _, partitions in sorted(by_leader.items())]
         self._layout = layout
+        self._leaders = leaders
 
     def takes_ordered(self, name: str) -> bool:
         """Whether the partition of a topic's ordered messages can be written."""
         return any(_ORDERED_PARTITION in partitions for partitions in self._layout[name])
 
-    async def _metadata(self) -> Any:
-        """From whichever broker answers. Raises KafkaError."""
-        client = self._producer.client
-        brokers = [broker.nodeId for broker in client.cluster.brokers()]
+    async def _ask_any(self, request: Any) -> Any:
+        """Whichever broker answers. Raises KafkaError."""
+        brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(brokers)
         for node in brokers[:-1]:
             with suppress(KafkaError):
-                return await client.send(node, MetadataRequest(list(self._topics)))
-        return await client.send(brokers[-1], MetadataRequest(list(self._topics)))
+                return await self._client.send(node, request)
+        return await self._client.send(brokers[-1], request)
+
+    async def _metadata(self) -> Any:
+        return await self._ask_any(MetadataRequest(list(self._topics)))
+
+    async def _identity(self) -> tuple[int, int]:
+        """The id and epoch of a new producer. Raises KafkaError."""
+        answer = await self._ask_any(InitProducerIdRequest(None, 0))
+        error = for_code(answer.error_code)
+        if error is not NoError:
+            raise error
+        return answer.producer_id, answer.producer_epoch
 
     def put(self, messages: Sequence[Message], append: _Append) -> None:
         """All of them wait from here on, until `leave`."""
@@ -180,13 +230,12 @@ class _Session:
         self._idle.clear()
         for message in messages:
             queue = self._queues[message.topic]
-            batches = queue.batches
-            fits = bool(batches) and not batches[-1].full and batches[-1].ordered == message.ordered
-            if not fits or not batches[-1].add(message.payload, append):
-                batch = _Batch(self._producer.create_batch(), self._loop.time(), message.ordered)
+            batch = queue[-1] if queue else None
+            if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
+                batch = _Batch(self._batch_bytes_max, self._loop.time(), message.ordered)
                 batch.add(message.payload, append)
-                batches.append(batch)
-                queue.arrived.set()
+                queue.append(batch)
+                self._arrived.set()
             self.waiting_bytes += len(message.payload)
 
     def leave(self) -> None:
@@ -194,44 +243,135 @@ class _Session:
         if self._appends == 0:
             self._idle.set()
 
-    async def _pump(self, name: str, slot: int) -> None:
-        queue = self._queues[name]
+    async def _run(self, lane: int) -> None:
         linger_s = self._options.linger_ms / 1000
         while True:
-            while not queue.batches:
-                queue.arrived.clear()
-                await queue.arrived.wait()
-            if linger_s and not queue.batches[0].full:
-                await asyncio.sleep(max(0.0, queue.batches[0].began + linger_s - self._loop.time()))
-                if not queue.batches:
-                    continue
-            batch = queue.batches.popleft()
-            batch.builder.close()
+            sendings = self._take(lane, self._loop.time() - linger_s)
+            if not sendings:
+                await self._more(linger_s)
+                continue
             try:
-                partition = _ORDERED_PARTITION if batch.ordered else self._next(name, slot)
-                await (await self._producer.send_batch(batch.builder, name, partition=partition))
+                await self._deliver(lane, sendings)
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
                 reason = text(error)
-                self._observer.produce_failed(name, "refused")
-                batch.fail(f"{name}: {reason}")
+                refused = error.sending if isinstance(error, _Refused) else sendings[0]
+                self._observer.produce_failed(refused.topic, "refused")
+                for sending in sendings:
+                    sending.batch.fail(f"{sending.topic}: {reason}")
                 if self.failed is not None:
                     self.failed(reason)
                 return
-            self.waiting_bytes -= batch.size
-            self._observer.produced(name, batch.messages, batch.size, self._loop.time() - batch.began)
-            batch.succeed()
+            finally:
+                self._busy.difference_update((sending.topic, sending.partition) for sending in sendings)
+                self._arrived.set()  # what waited for one of these partitions
 
-    def _next(self, name: str, slot: int) -> int:
-        leaders = self._layout[name]
-        partitions = leaders[slot % len(leaders)]
-        self._turns[name] += 1
-        return partitions[self._turns[name] % len(partitions)]
+    async def _more(self, linger_s: float) -> None:
+        """Return when there may be something to take."""
+        self._arrived.clear()
+        now = self._loop.time()
+        lingering = [at for at in (queue[0].began + linger_s for queue in self._queues.values() if queue) if at > now]
+        if not lingering:
+            await self._arrived.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min(lingering)):
+                await self._arrived.wait()
+
+    def _take(self, lane: int, began_max: float) -> list[_Sending]:
+        """The batches that can be sent now: of each topic, one for each partition that none is on its way to. `began_max`:
+        later ones wait, unless they are full."""
+        sendings: list[_Sending] = []
+        for topic, queue in self._queues.items():
+            while queue and (queue[0].full or queue[0].began <= began_max):
+                partition = self._free(topic, lane, ordered=queue[0].ordered)
+                if partition is None:
+                    break
+                batch = queue.popleft()
+                where = (topic, partition)
+                sequence = self._sequences[where]
+                self._sequences[where] = next_sequence(sequence, len(batch.payloads))
+                self._busy.add(where)
+                pieces = record_batch(
+                    batch.payloads, int(time.time() * 1000), self._producer_id, self._epoch, sequence, self._options.compression
+                )
+                sendings.append(_Sending(topic, partition, batch, pieces))
+        return sendings
+
+    def _free(self, topic: str, lane: int, *, ordered: bool) -> int | None:
+        """The partition whose turn it is, of those that the lane's leader has; None: each has a batch on its way."""
+        if ordered:
+            return None if (topic, _ORDERED_PARTITION) in self._busy else _ORDERED_PARTITION
+        leaders = self._layout[topic]
+        partitions = leaders[lane % len(leaders)]
+        for _ in partitions:
+            self._turns[topic] += 1
+            partition = partitions[self._turns[topic] % len(partitions)]
+            if (topic, partition) not in self._busy:
+                return partition
+        return None
+
+    async def _deliver(self, lane: int, sendings: Sequence[_Sending]) -> None:
+        """Return when all are durable. Raises _Refused."""
+        left = list(sendings)
+        while left:
+            by_leader: defaultdict[int, list[_Sending]] = defaultdict(list)
+            for sending in left:
+                by_leader[self._leaders.get((sending.topic, sending.partition), -1)].append(sending)
+            left = []
+            for leader, together in by_leader.items():
+                try:
+                    left += await self._send(lane, leader, together)
+                except (KafkaError, OSError, TimeoutError, ValueError):
+                    left += together  # whether it has them is not known; if it has, it will say so
+            if left:
+                await asyncio.sleep(_RESEND_S)
+                with suppress(KafkaError, OSError, BrokerDown):
+                    await self.refresh()
+
+    async def _send(self, lane: int, leader: int, sendings: Sequence[_Sending]) -> list[_Sending]:
+        """Those that have to be sent again. Raises KafkaError, OSError, TimeoutError, ValueError; and _Refused."""
+        frames = await self._frames_to(lane, leader)
+        batches: dict[str, dict[int, list[bytes]]] = {}
+        for sending in sendings:
+            batches.setdefault(sending.topic, {})[sending.partition] = sending.pieces
+        timeout_s = self._options.request_timeout_s
+        async with asyncio.timeout(timeout_s):
+            answer = await frames.ask(API_KEY, API_VERSION, produce_request(batches, int(timeout_s * 1000)))
+        codes = produce_answer(answer)
+        again: list[_Sending] = []
+        for sending in sendings:
+            error = for_code(codes[sending.topic, sending.partition])
+            if error is NoError or error is DuplicateSequenceNumber:
+                self._durable(sending)
+            elif error.retriable:
+                again.append(sending)
+            else:
+                raise _Refused(sending, text(error()))
+        return again
+
+    def _durable(self, sending: _Sending) -> None:
+        batch = sending.batch
+        self.waiting_bytes -= batch.size
+        self._observer.produced(sending.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
+        batch.succeed()
+
+    async def _frames_to(self, lane: int, leader: int) -> Frames:
+        """The lane's own connection to that broker, where it is now. Raises KafkaError, OSError."""
+        broker = self._client.cluster.broker_metadata(leader)
+        if broker is None:
+            await self._client.force_metadata_update()
+            raise NodeNotReadyError(f"broker {leader} is not known")
+        where = (lane, broker.host, broker.port)
+        frames = self._frames.get(where)
+        if frames is None or not frames.is_open:
+            frames = self._frames[where] = await Frames.open(self._options, broker.host, broker.port)
+        return frames
 
     def refuse(self, reason: str) -> None:
         """Whatever was not sent yet is not sent any more."""
         for queue in self._queues.values():
-            while queue.batches:
-                queue.batches.popleft().fail(reason)
+            while queue:
+                queue.popleft().fail(reason)
 
     async def flush(self) -> None:
         """Return when nothing waits, or after the time that an append has."""
@@ -241,19 +381,16 @@ class _Session:
 
     async def abandon(self) -> None:
         """Close the connections, and forget what Kafka has not taken."""
-        for pump in self._pumps:
-            pump.cancel()
-        # Not only `stop`: that would wait until all is sent, for as long as Kafka is away. A sender that is cancelled waits
-        # for its requests, and passes a second cancellation on to them.
-        sender = self._producer._sender.sender_task
-        while sender is not None and not sender.done():
-            sender.cancel()
-            await asyncio.wait({sender}, timeout=0.05)
-        self._producer._message_accumulator._batches.clear()
-        self._producer._message_accumulator._pending_batches.clear()
+        if self.timer is not None:
+            self.timer.cancel()
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        for frames in self._frames.values():
+            frames.close()
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._options.request_timeout_s):
-                await self._producer.stop()
+                await self._client.close()
 
 
 class KafkaProducer:
@@ -357,21 +494,36 @@ class KafkaProducer:
         for message in messages:
             if message.ordered and not session.takes_ordered(message.topic):
                 raise BrokerDown(f"cannot append to Kafka: {message.topic}/{_ORDERED_PARTITION} can't be written now")
-        append = _Append(self._loop.create_future())
+        append = _Append(self._loop.create_future(), deadline, messages[0].topic)
         session.put(messages, append)
-        timer = self._loop.call_at(deadline, self._expire, session, append, messages)
+        self._watch(session, append)
         try:
             await append.done
         finally:
-            timer.cancel()
             session.leave()
 
-    def _expire(self, session: _Session, append: _Append, messages: Sequence[Message]) -> None:
-        if not append.done.done():
+    def _watch(self, session: _Session, append: _Append) -> None:
+        """One timer for all: whose turn comes first has the first deadline, or nearly."""
+        overdue = session.overdue
+        while overdue and overdue[0].done.done():
+            overdue.popleft()
+        overdue.append(append)
+        if session.timer is None:
+            session.timer = self._loop.call_at(append.deadline, self._expire, session)
+
+    def _expire(self, session: _Session) -> None:
+        session.timer = None
+        overdue = session.overdue
+        while overdue and (overdue[0].done.done() or overdue[0].deadline <= self._loop.time()):
+            append = overdue.popleft()
+            if append.done.done():
+                continue
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
-            self._observer.produce_failed(messages[0].topic, "timeout")
+            self._observer.produce_failed(append.topic, "timeout")
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
             self._retire(session, reason)
+        if overdue:
+            session.timer = self._loop.call_at(overdue[0].deadline, self._expire, session)
 
     async def ping(self) -> None:
         """Raises BrokerDown where Kafka can't be written, by asking it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import google_crc32c
 import pytest
-from aiokafka.protocol.fetch import FetchRequest_v4, FetchResponse_v4
+from aiokafka.protocol.fetch import FetchRequest_v10, FetchResponse_v10
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -87,7 +87,7 @@ def test_what_is_older_than_record_batches_is_read() -> None:
 
 @given(st.text("abc.-_", min_size=1, max_size=50), st.integers(0, 2**31 - 1), st.integers(0, 2**62), st.integers(1, 2**31 - 1))
 def test_the_request_is_as_aiokafka_writes_it(topic: str, index: int, offset: int, bytes_max: int) -> None:
-    theirs = FetchRequest_v4(-1, 0, 1, bytes_max, 0, [(topic, [(index, offset, bytes_max)])])
+    theirs = FetchRequest_v10(-1, 0, 1, bytes_max, 0, 0, -1, [(topic, [(index, -1, offset, -1, bytes_max)])], [])
     assert theirs.encode() == fetch_request(topic, index, offset, bytes_max)
 
 
@@ -98,13 +98,17 @@ def test_the_request_is_as_aiokafka_writes_it(topic: str, index: int, offset: in
     records=st.binary(max_size=100),
 )
 def test_an_answer_is_read(topic: str, code: int, aborted: list[tuple[int, int]], records: bytes) -> None:
-    answer = FetchResponse_v4(5, [(topic, [(3, code, 100, 90, aborted, records)])]).encode()
+    answer = FetchResponse_v10(5, 0, 0, [(topic, [(3, code, 100, 90, 0, aborted, records)])]).encode()
     assert (code, records) == fetch_answer(memoryview(answer))
-    assert FetchResponse_v4.decode(io.BytesIO(answer)).topics[0][1][0][5] == records
+    assert FetchResponse_v10.decode(io.BytesIO(answer)).topics[0][1][0][6] == records
+
+
+def test_an_error_of_the_answer_as_a_whole_is_read() -> None:
+    assert (71, b"") == fetch_answer(memoryview(FetchResponse_v10(5, 71, 0, []).encode()))
 
 
 @pytest.mark.parametrize("size", [0, 3, 12, 30])
 def test_half_an_answer_is_none(size: int) -> None:
-    answer = FetchResponse_v4(5, [("topic", [(3, 0, 100, 90, [], b"abc")])]).encode()
+    answer = FetchResponse_v10(5, 0, 0, [("topic", [(3, 0, 100, 90, 0, [], b"abc")])]).encode()
     with pytest.raises(ValueError, match="no answer"):
         fetch_answer(memoryview(answer[:size]))
