@@ -9,6 +9,8 @@ from setuptools import setup
 COMPILED = [
     *sorted(str(path) for path in Path("adapters").rglob("*.py") if path.name not in ("__init__.py", "decompress.py")),
     "collector/broker/kafka/fetching.py",
+    "collector/broker/kafka/frames.py",
+    "collector/broker/kafka/producer.py",
     "collector/broker/kafka/record_batch.py",
     "collector/counting.py",
     "collector/metrics.py",

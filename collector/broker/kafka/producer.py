@@ -73,7 +73,6 @@ class _NoObserver:
 class _Append:
     """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
 
-    __slots__ = ("batches", "deadline", "done", "topic")
 
     def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str) -> None:
         """`topic`: of its first message."""
@@ -86,7 +85,6 @@ class _Append:
 class _Batch:
     """Messages of one topic that Kafka takes, or refuses, as a whole."""
 
-    __slots__ = ("appends", "began", "full", "ordered", "payloads", "size", "size_max")
 
     def __init__(self, size_max: int, began: float, ordered: bool) -> None:
         self.size_max: Final = size_max
@@ -126,7 +124,6 @@ class _Batch:
 class _Sending:
     """A batch on its way to a partition: the bytes are the same however often they are sent."""
 
-    __slots__ = ("batch", "partition", "pieces", "topic")
 
     def __init__(self, topic: str, partition: int, batch: _Batch, pieces: list[bytes]) -> None:
         self.topic: Final = topic
