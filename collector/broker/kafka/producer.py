@@ -73,7 +73,6 @@ class _NoObserver:
 class _Append:
     """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
 
-
     def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str) -> None:
         """`topic`: of its first message."""
         self.done: Final = done
@@ -84,7 +83,6 @@ class _Append:
 
 class _Batch:
     """Messages of one topic that Kafka takes, or refuses, as a whole."""
-
 
     def __init__(self, size_max: int, began: float, ordered: bool) -> None:
         self.size_max: Final = size_max
@@ -123,7 +121,6 @@ class _Batch:
 
 class _Sending:
     """A batch on its way to a partition: the bytes are the same however often they are sent."""
-
 
     def __init__(self, topic: str, partition: int, batch: _Batch, pieces: list[bytes]) -> None:
         self.topic: Final = topic
@@ -500,10 +497,13 @@ class KafkaProducer:
             session.leave()
 
     def _watch(self, session: _Session, append: _Append) -> None:
-        """One timer for all: whose turn comes first has the first deadline, or nearly."""
+        """One timer for all, since deadlines come in order; but for the last part of an append in turn, which began before."""
         overdue = session.overdue
         while overdue and overdue[0].done.done():
             overdue.popleft()
+        if overdue and overdue[-1].deadline > append.deadline:
+            self._loop.call_at(append.deadline, self._expire_one, session, append)
+            return
         overdue.append(append)
         if session.timer is None:
             session.timer = self._loop.call_at(append.deadline, self._expire, session)
@@ -512,15 +512,16 @@ class KafkaProducer:
         session.timer = None
         overdue = session.overdue
         while overdue and (overdue[0].done.done() or overdue[0].deadline <= self._loop.time()):
-            append = overdue.popleft()
-            if append.done.done():
-                continue
+            self._expire_one(session, overdue.popleft())
+        if overdue:
+            session.timer = self._loop.call_at(overdue[0].deadline, self._expire, session)
+
+    def _expire_one(self, session: _Session, append: _Append) -> None:
+        if not append.done.done():
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             self._observer.produce_failed(append.topic, "timeout")
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
             self._retire(session, reason)
-        if overdue:
-            session.timer = self._loop.call_at(overdue[0].deadline, self._expire, session)
 
     async def ping(self) -> None:
         """Raises BrokerDown where Kafka can't be written, by asking it."""

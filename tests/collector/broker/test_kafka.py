@@ -231,6 +231,36 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
     assert len(taken) <= 1 + 4 * MIB // len(payload)
 
 
+async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
+    """Its last message, which waits for the others, is given up when the append is, not when a later one is."""
+    options, topics = fresh(own.bootstrap, append_timeout_s=2.0)
+    loop = asyncio.get_running_loop()
+    async with await KafkaProducer.open(options, topics) as producer:
+        ended: dict[str, float] = {}
+
+        async def append(name: str, *payloads: bytes) -> None:
+            with pytest.raises(BrokerDown):
+                await producer.append([Message(topics[0], payload) for payload in payloads])
+            ended[name] = loop.time()
+
+        own.pause()
+        try:
+            began = loop.time()
+            two = asyncio.create_task(append("two parts", b"a", b"b"))
+            await asyncio.sleep(1.0)
+            session = producer._session
+            assert session is not None
+            later = asyncio.create_task(append("later", b"c"))
+            await asyncio.sleep(0.2)
+            # As if Kafka had taken the first part just before it stopped: its last part is put behind the later append.
+            first = session.overdue[0]
+            first.done.set_result(None)
+            await asyncio.gather(two, later)
+        finally:
+            own.resume()
+        assert ended["two parts"] - began < 2.7
+
+
 async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
     """Where nothing is appended, too."""
     options, topics = fresh(own.bootstrap, append_timeout_s=0.5)

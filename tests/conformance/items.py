@@ -1,0 +1,165 @@
+"""What the protocols demand of a receiver, numbered: `tests/conformance` has a test for each, named by its group and number.
+
+OTLP: the OpenTelemetry Protocol Specification 1.11.0, and the comments of its .proto files. Remote write: the Prometheus
+Remote-Write specifications 1.0 and 2.0. Where their text is silent, the choice made is marked "ours". The last two groups are
+of our own making.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Item(NamedTuple):
+    demand: str
+    source: str
+    ours: str = ""  # what of it is a choice of ours
+
+
+OTLP: Final = (
+    Item(
+        "`POST /v1/metrics`, `/v1/traces`, `/v1/logs` and the three gRPC services; protobuf and JSON on one route by"
+        " Content-Type, with parameters and in any letter case; the answer has the request's media type.",
+        "OTLP/HTTP Request, OTLP/HTTP Response, OTLP/gRPC",
+    ),
+    Item("Success is 200 (OK) with `partial_success` unset: no bytes in protobuf, `{}` in JSON.", "Full Success"),
+    Item("Requests without items, and empty envelopes, succeed.", "OTLP/HTTP Request"),
+    Item(
+        "Where some items are rejected: success, with their exact number and an English text; also where all are. In JSON the"
+        " number is a string. Without rejections there is no message.",
+        "Partial Success",
+        "the text has counts by reason; there are no warnings",
+    ),
+    Item("A body that can't be decoded is 400, INVALID_ARGUMENT.", "Bad Data, Failures"),
+    Item(
+        "Every 4xx and 5xx has a `google.rpc.Status` in the request's encoding; a wrong method is 405 with `Allow: POST`.",
+        "Failures",
+        "an unknown media type is 415 with a Status in JSON",
+    ),
+    Item(
+        "Sizes are limited before and after decompression: 413, or RESOURCE_EXHAUSTED without RetryInfo. Exactly at the limit"
+        " passes.",
+        "Failures, OTLP/gRPC Response",
+        "64 MiB each, settings",
+    ),
+    Item(
+        "Over HTTP only 429, 502, 503 and 504 are retryable, with Retry-After; nothing transient is a 500.",
+        "Retryable Response Codes, OTLP/HTTP Throttling",
+        "503 where we can't store, 429 for a tenant's quota",
+    ),
+    Item("Over gRPC: UNAVAILABLE, or RESOURCE_EXHAUSTED for a quota, with RetryInfo above zero.", "OTLP/gRPC Throttling"),
+    Item(
+        "A missing or unknown key is 401, UNAUTHENTICATED; one that lacks a scope 403, PERMISSION_DENIED.",
+        "Failures; gRPC status codes",
+        "the key is `x-api-key` or a bearer's",
+    ),
+    Item(
+        "`none` and `gzip` on both transports; corrupt gzip is 400; an answer is compressed only if asked.",
+        "OTLP/HTTP Request, OTLP/gRPC",
+        "zstd over HTTP too; an unknown coding is 415; answers are never compressed",
+    ),
+    Item(
+        "JSON: ids in hex of any case, other bytes in base64, 64-bit integers as strings or numbers, enums as integers only,"
+        " lowerCamelCase only, unknown fields ignored at any depth, null is absent, doubles also as NaN, Infinity, -Infinity.",
+        "JSON Protobuf Encoding",
+    ),
+    Item(
+        "A span without valid ids, a point without time, an unspecified temporality: rejected. A log record is kept without an"
+        " invalid id; a point flagged NO_RECORDED_VALUE is kept, flag and all.",
+        "comments of trace.proto, metrics.proto, logs.proto",
+        "of a repeated attribute key the last wins",
+    ),
+    Item(
+        "Unknown protobuf fields are ignored; fields may come in any order, be split, or repeat: the last scalar wins, messages"
+        " merge.",
+        "Protobuf encoding",
+    ),
+    Item("Nesting is bounded: deeper is rejected, never a crash.", "", "an AnyValue may be 64 deep"),
+)
+
+REMOTE_WRITE: Final = (
+    Item(
+        "The Content-Type says which version it is: `application/x-protobuf`, plain or with `proto=prometheus.WriteRequest`, is"
+        " 1.0; `proto=io.prometheus.write.v2.Request` is 2.0. Anything else, or none: 415.",
+        "2.0 Content-Type; 1.0 Protocol",
+    ),
+    Item(
+        "snappy's block format; other codings 415, corrupt or framed snappy 400; the announced length is checked first. A"
+        " missing version header is fine.",
+        "1.0 and 2.0 Protocol",
+        "without Content-Encoding it is snappy",
+    ),
+    Item(
+        "Success is 204 without a body; 2.0 is told how many samples, histograms and exemplars were written, exactly, on"
+        " failure too; 1.0 is not.",
+        "2.0 Response; clients of 1.0",
+    ),
+    Item(
+        "If anything is known not to be written: 400 with counts and reasons, and the valid rest is kept. After 5xx and 429"
+        " nothing was.",
+        "2.0 Partial Write, Retries",
+    ),
+    Item(
+        "Rejected: no or an empty `__name__`, a repeated label, an empty label name or value, references to symbols that are"
+        " odd in number or out of range. Tolerated: labels out of order, names in any UTF-8.",
+        "1.0 Labels; 2.0 Symbols",
+    ),
+    Item(
+        "2.0: a series with samples and histograms, or with neither, is rejected; metadata or exemplars alone are answered"
+        " cleanly.",
+        "2.0 io.prometheus.write.v2.TimeSeries",
+        "both are accepted",
+    ),
+    Item("Values are bit-exact: stale marker, NaN, infinities, minus zero.", "1.0 Stale Markers, Samples"),
+    Item(
+        "Times are int64 milliseconds. Start timestamps are read from field 3 of a sample, and of older senders from field 6"
+        " of the series.",
+        "2.0 io.prometheus.write.v2.Sample",
+    ),
+    Item(
+        "Native histograms, of integers, floats and custom buckets, are kept whole; counts that do not add up: rejected.",
+        "2.0 Histograms",
+    ),
+    Item("Samples out of order and repeated ones are the receiver's choice.", "1.0 Ordering", "kept"),
+    Item("Metadata and exemplars are stored.", "2.0 Metadata, Exemplars"),
+    Item("429 has Retry-After; where we can't store it is 503.", "1.0 and 2.0 Retries & Backoff"),
+)
+
+SAFETY: Final = (
+    Item("A decompression bomb costs at most the limit in memory, and is refused.", ""),
+    Item("Deep nesting, huge numbers, truncated and random bytes are a clear 400, never a 5xx.", ""),
+    Item("Slow senders hit a deadline; connections and heads are bounded.", ""),
+    Item("Keys are kept as hashes, and compared as such.", ""),
+    Item("Text from senders can't forge a line, and is escaped where it is shown.", ""),
+)
+
+CLIENTS: Final = (
+    Item(
+        "gRPC errors are trailers-only: Java's sender drops a batch whose error comes after initial metadata.",
+        "seen on the wire",
+    ),
+    Item("gRPC bodies in zstd or snappy are refused, are not kept, and cost nobody else.", "seen on the wire"),
+    Item("Exemplars come over 2.0 as series without samples, and are accepted.", "Prometheus 3"),
+    Item(
+        "Written-headers are on answers to 2.0 alone, and exact: on 1.0's, zeros would turn success into failure.",
+        "Prometheus 3",
+    ),
+    Item("Stale markers of native histograms come as float samples of that series, and are kept.", "Prometheus 3"),
+    Item("A stop drains: what was begun is answered. Node and Java do not send again.", "SDKs for Node and Java"),
+    Item("RESOURCE_EXHAUSTED has RetryInfo for a quota, and none for what is too large.", "SDKs for Go, Python, Java"),
+    Item("A retry has the same bytes and `Retry-Attempt`, and is taken; 429 and 503 tell when.", "Prometheus 3, SDKs"),
+    Item("Answers' media types have no parameters: Go's SDK reads a partial success only so.", "SDK for Go"),
+    Item(
+        "A request sent again after an unanswered one is a request of its own, told apart by its batch id.", "SDKs, Collector"
+    ),
+    Item("Answers come well within clients' deadlines (5 to 10 s), or are refusals.", "SDKs, Collector"),
+    Item("Bodies may be chunked, and come in parallel on several connections.", "SDKs for Node, Java, Go"),
+    Item("A POST that asks for an upgrade to h2c is answered in HTTP/1.1.", "the JDK's client"),
+    Item("A User-Agent of `/`, no grpc-timeout, a ping at connect: all are served.", "SDKs"),
+    Item("What was acknowledged is there: counted, item by item.", "SDKs exit 0 with everything lost"),
+)
+
+GROUPS: Final = {
+    "otlp": ("OTLP", OTLP),
+    "remote_write": ("Prometheus remote write", REMOTE_WRITE),
+    "safety": ("Safety, for every input", SAFETY),
+    "clients": ("What real clients do", CLIENTS),
+}
