@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test test-clients fidelity install check format proto docs bench lock clean
+.PHONY: serve test test-clients fidelity install check format proto docs bench fuzz lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -41,6 +41,10 @@ proto: $(VENV)/dev.installed
 docs: install
 	$(BIN)/python docs/generate.py
 
+# Every decoder under a fuzzer, as long as one likes: see tests/fuzz/run.py. Uncompiled, so that it sees what is covered.
+fuzz: install $(VENV)/dev.installed $(VENV)/fuzz.installed
+	PYTHONPATH=.:proto:tests $(BIN)/python tests/fuzz/run.py $(ARGS)
+
 # The gateway beside the OpenTelemetry Collector, which has to be there: see bench/gateway.py.
 bench: install $(VENV)/dev.installed
 	$(BIN)/python bench/gateway.py $(ARGS)
@@ -57,6 +61,10 @@ $(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
 
 $(VENV)/dev.installed: requirements-dev.lock $(VENV)/requirements.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	touch $@
+
+$(VENV)/fuzz.installed: tests/fuzz/requirements.lock $(VENV)/dev.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/fuzz/requirements.lock
 	touch $@
 
 # The package itself, its hot path compiled. A source that changed means a new build.

@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
@@ -13,26 +11,19 @@ from infrasage.v1 import telemetry_pb2
 from support.adapted import batch_of, bits, reasons
 from support.limits import LOW
 from support.otlp_strategies import oddly_written, varint
-from support.prometheus_reference import reference
 from support.prometheus_strategies import NOW_MS, STALE, histograms, write_requests
+from support.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW
+from support.twins import adapt_v1 as adapt
+from support.twins import check_v1 as check
 
 from adapters import errors
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v1
 from adapters.prometheus.series import Series, SeriesCache
-from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Adapted, Header
+from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Header
 from collector.validate import LimitRules, Limits
 
-NOW = NOW_MS * 10**6
 LIMITS = LOW
-BATCH_ID = b"0123456789abcdef"
-HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
-MESSAGE_BYTES_MAX = 1 << 20
-
-
-def adapt(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted:
-    header = Header("acme", SOURCE_PROMETHEUS_WRITE_V1, NOW, BATCH_ID)
-    return write_v1.adapt(body, header, LimitRules(LIMITS, NOW), message_bytes_max)
 
 
 def request_of(labels: dict[str, str], *samples: tuple[float, int]) -> write_pb2.WriteRequest:
@@ -47,26 +38,6 @@ def request_of(labels: dict[str, str], *samples: tuple[float, int]) -> write_pb2
 
 def _length_delimited(payload: bytes) -> bytes:
     return varint(len(payload)) + payload
-
-
-def check(body: bytes) -> None:
-    """Both the adapter and protobuf refuse the body, or adapter and twin agree on every item and on the bytes they take."""
-    try:
-        request = write_pb2.WriteRequest.FromString(body)
-    except DecodeError:
-        with pytest.raises(Malformed) as refused:
-            adapt(body)
-        assert refused.value.reason == errors.INVALID_PROTOBUF
-        assert f"cannot decode WriteRequest: {len(body)} bytes" in refused.value.message
-        return
-    expected = reference(request, LIMITS, NOW, HEADER)
-    adapted = adapt(body)
-    assert expected.rejections == reasons(adapted)
-    assert expected.batch.SerializeToString() == batch_of(adapted).SerializeToString()
-    assert expected.batch.ByteSize() == sum(len(part.payload) for part in adapted.parts)
-    assert expected.written == (adapted.samples, adapted.histograms, adapted.exemplars)
-    assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
-    assert adapted.rejected_count() == len(expected.rejections)
 
 
 @settings(max_examples=400)

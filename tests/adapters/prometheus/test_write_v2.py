@@ -7,35 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v2 import write_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from support.adapted import batch_of, bits, reasons
-from support.limits import LOW
 from support.otlp_strategies import oddly_written, varint
-from support.prometheus_reference import reference_v2
 from support.prometheus_strategies import NOW_MS, STALE, requests_v2
+from support.twins import NOW
+from support.twins import adapt_v2 as adapt
+from support.twins import check_v2 as check
 
 from adapters import errors
 from adapters.errors import Malformed, RequestRefused
-from adapters.prometheus import write_v2
 from adapters.prometheus.symbols import SymbolNumbers
-from adapters.record import SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header
-from collector.validate import LimitRules
-
-NOW = NOW_MS * 10**6
-BATCH_ID = b"0123456789abcdef"
-HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
-MESSAGE_BYTES_MAX = 1 << 20
+from adapters.record import Adapted
 
 Metadata = write_pb2.Metadata
-
-
-def adapt(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted:
-    header = Header("acme", SOURCE_PROMETHEUS_WRITE_V2, NOW, BATCH_ID)
-    return write_v2.adapt(body, header, LimitRules(LOW, NOW), message_bytes_max)
 
 
 def adapt_request(request: write_pb2.Request) -> Adapted:
@@ -83,27 +71,6 @@ def histogram(**fields: Any) -> write_pb2.Histogram:
     made.positive_spans.add(offset=-2, length=2)
     made.positive_deltas.extend([2, 2])
     return made
-
-
-def check(body: bytes) -> None:
-    """Both the adapter and protobuf refuse the body, or adapter and twin agree on every item and on the bytes they take."""
-    try:
-        request = write_pb2.Request.FromString(body)
-    except DecodeError:
-        request = None
-    if request is None or (request.symbols and request.symbols[0]):
-        with pytest.raises(Malformed) as refused:
-            adapt(body)
-        assert errors.INVALID_PROTOBUF == refused.value.reason
-        return
-    expected = reference_v2(request, LOW, NOW, HEADER)
-    adapted = adapt(body)
-    assert expected.rejections == reasons(adapted)
-    assert expected.batch.SerializeToString() == batch_of(adapted).SerializeToString()
-    assert expected.batch.ByteSize() == sum(len(part.payload) for part in adapted.parts)
-    assert expected.written == written(adapted)
-    assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
-    assert adapted.rejected_count() == len(expected.rejections)
 
 
 @settings(max_examples=250)

@@ -1,0 +1,183 @@
+"""What a fuzzer throws bytes at: every decoder, each with what has to hold of any bytes.
+
+A target raises AssertionError (or whatever should never be raised) where it does not. `make fuzz` runs them under Atheris,
+guided by coverage; `tests/fuzz/test_corpus.py` runs what that has found, and mutations of it, with every `make test`.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from support.limits import LOW
+from support.native_reference import nanoseconds
+from support.receiving import Receivers, receivers
+from support.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_otlp, check_otlp, check_v1, check_v2
+
+import adapters.otlp.json as otlp_json
+from adapters import native
+from adapters.decompress import decompress
+from adapters.errors import Malformed, RequestRefused
+from adapters.record import SOURCE_NATIVE, Adapted, Header
+from adapters.rfc3339 import INVALID, parse_time
+from collector.reports.payloads import mended, shown
+from collector.store.headers import contents, dead_letter_ids
+from collector.validate import LimitRules
+
+Target = Callable[[bytes], None]
+DECOMPRESSED_BYTES_MAX: Final = 100_000
+# The last whole one that a number of nanoseconds in 64 bits can hold.
+LAST_SECOND: Final = 9_223_372_036
+PAYLOAD_FORMS: Final = (
+    "native_json",
+    "otlp_metrics",
+    "otlp_logs",
+    "otlp_traces",
+    "prometheus_write_v1",
+    "prometheus_write_v2",
+)
+
+
+def _otlp(signal: str) -> Target:
+    return lambda body: check_otlp(signal, body)
+
+
+def _otlp_json(signal: str, to_wire: Callable[[bytes], bytes]) -> Target:
+    def target(body: bytes) -> None:
+        """What is JSON becomes protobuf that is well-formed, and each of its items has an outcome."""
+        try:
+            wire = to_wire(body)
+        except Malformed:
+            return
+        json.loads(body)  # whatever was taken is JSON to others, too
+        adapt_otlp(signal, wire)
+
+    return target
+
+
+def _native(body: bytes) -> None:
+    """One record, or many: read or refused, and each record has an outcome."""
+    header = Header("acme", SOURCE_NATIVE, NOW, BATCH_ID)
+    rules = LimitRules(LOW, NOW)
+    for adapt in (native.adapt, _batch):
+        try:
+            adapted = adapt(body, header, rules, MESSAGE_BYTES_MAX)
+        except RequestRefused:
+            continue
+        document: Any = json.loads(body)
+        items = len(document) if adapt is _batch else 1
+        assert adapted.accepted_count() + adapted.rejected_count() == items
+
+
+def _batch(body: bytes, header: Header, rules: LimitRules, message_bytes_max: int) -> Adapted:
+    return native.adapt_batch(body, header, rules, message_bytes_max, 1_000)
+
+
+def _decompress(encoding: str) -> Target:
+    def target(body: bytes) -> None:
+        """Within its limit, or refused."""
+        with contextlib.suppress(RequestRefused):
+            assert len(decompress(body, encoding, DECOMPRESSED_BYTES_MAX)) <= DECOMPRESSED_BYTES_MAX
+
+    return target
+
+
+def _payload(body: bytes) -> None:
+    """A dead letter's is shown, whatever it is; what is not what it claims to be can't be mended."""
+    for form in PAYLOAD_FORMS:
+        json.dumps(shown(form, body).decoded)
+        with contextlib.suppress(RequestRefused, ValueError):
+            mended(form, body)
+
+
+def _stored(body: bytes) -> None:
+    """Messages that the writer looks into, to tell what is stored of them."""
+    for read in (contents, dead_letter_ids):
+        with contextlib.suppress(ValueError):
+            read(body)
+
+
+def _time(body: bytes) -> None:
+    """A number, as the twin reads it, or one that says that it is none."""
+    try:
+        expected = nanoseconds(body.decode())
+    except UnicodeDecodeError:
+        expected = None
+    if expected is None:
+        assert parse_time(body) == INVALID
+    elif 0 < expected < LAST_SECOND * 10**9:
+        assert parse_time(body) == expected
+
+
+class _Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.is_closing = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closing = True
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+def _http1(body: bytes) -> None:
+    """A connection that says anything: no 5xx, nothing held at the end, and no task that goes on."""
+    # Here, since the fuzzer takes apart what is imported before.
+    from collector.receive.servers.connections import Shared
+    from collector.receive.servers.http1 import Http1Connection
+
+    async def converse() -> Receivers:
+        made = receivers(body_bytes_max=10_000, header_bytes_max=2_048)
+        shared = Shared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
+        wire: Any = _Wire()
+        connection = Http1Connection(shared)
+        connection.connection_made(wire)
+        half = len(body) // 2
+        for piece in (body[:half], body[half:]):
+            if piece and not wire.is_closing:
+                connection.data_received(piece)
+                await asyncio.sleep(0)
+        while shared.tasks:
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        assert b"HTTP/1.1 5" not in wire.written
+        return made
+
+    assert asyncio.run(converse()).in_flight.bytes_held == 0
+
+
+TARGETS: Final[dict[str, Target]] = {
+    "otlp_metrics": _otlp("metrics"),
+    "otlp_logs": _otlp("logs"),
+    "otlp_traces": _otlp("traces"),
+    "otlp_metrics_json": _otlp_json("metrics", otlp_json.metrics_to_wire),
+    "otlp_logs_json": _otlp_json("logs", otlp_json.logs_to_wire),
+    "otlp_traces_json": _otlp_json("traces", otlp_json.traces_to_wire),
+    "write_v1": check_v1,
+    "write_v2": check_v2,
+    "native": _native,
+    "gzip": _decompress("gzip"),
+    "zstd": _decompress("zstd"),
+    "snappy": _decompress("snappy"),
+    "payload": _payload,
+    "stored": _stored,
+    "time": _time,
+    "http1": _http1,
+}
