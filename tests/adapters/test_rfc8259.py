@@ -5,6 +5,8 @@ JSON must be an object. Where the RFC leaves it to the parser (section 9), the c
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from support.limits import DEFAULT
@@ -260,11 +262,12 @@ NAMED = ["NaN", "Infinity", "-Infinity"]
 def is_read(text: bytes) -> bool:
     """Whether the native API takes it for JSON, on both of its routes."""
     header, rules = Header("acme", SOURCE_NATIVE, NOW, bytes(16)), LimitRules(DEFAULT, NOW)
+    routes: list[Callable[[], object]] = [
+        partial(native.adapt, text, header, rules, 1 << 20),
+        partial(native.adapt_batch, text, header, rules, 1 << 20, 10),
+    ]
     verdicts = set()
-    for adapt in (
-        lambda: native.adapt(text, header, rules, 1 << 20),
-        lambda: native.adapt_batch(text, header, rules, 1 << 20, 10),
-    ):
+    for adapt in routes:
         try:
             adapt()
         except RequestRefused as refused:
