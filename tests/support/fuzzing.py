@@ -110,7 +110,7 @@ def _time(body: bytes) -> None:
         assert parse_time(body) == expected
 
 
-class _Wire:
+class Wire:
     """A transport that keeps what is written."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def _http1(body: bytes) -> None:
     async def converse() -> Receivers:
         made = receivers(body_bytes_max=10_000, header_bytes_max=2_048)
         shared = Shared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
-        wire: Any = _Wire()
+        wire: Any = Wire()
         connection = Http1Connection(shared)
         connection.connection_made(wire)
         half = len(body) // 2
