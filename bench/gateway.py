@@ -1,14 +1,20 @@
 """Records per CPU-second of the gateway, side by side with the OpenTelemetry Collector: OTLP in, Kafka out, acks=all.
 
-    python bench/gateway.py [--transport http,grpc] [--signal metrics,logs,traces] [--items 100,1000] [--rounds 3] [--seconds 3]
+    python bench/gateway.py [--transport http,grpc] [--signal metrics,logs,traces] [--items 1,100,1000,10000]
+                            [--rounds 3] [--seconds 3] [--keep]
 
 Needs Kafka's jars and the Collector (`otelcol`, with its otlp receiver and kafka exporter) in $PEERS, by default
 ~/.cache/infrasage-peers. Each server runs on one core, the client on another; rounds are interleaved, so that what else the
-machine does hits both alike. What counts is CPU time of the server's process, not wall time: the ratio of the medians.
+machine does hits both alike. What counts is CPU time of the server's process, not wall time: the ratio of the medians. Both
+processes begin anew for each row, so that the most memory that they took is that row's.
+
+With --keep the results go into bench/results/gateway.json, each in the place of what was measured before of the same, and from
+there into docs/performance.md (bench/report.py).
 """
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -35,6 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.kafka import Kafka
 
 PEERS = Path(os.environ.get("PEERS") or Path.home() / ".cache/infrasage-peers")
+RESULTS = Path(__file__).resolve().parent / "results/gateway.json"
+NAMES = ("ours", "collector")
 CONNECTIONS = 32
 METHODS = {
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -50,7 +58,7 @@ receivers:
 exporters:
   kafka:
     brokers: ["{kafka}"]
-    producer: {{max_message_bytes: 1000000, required_acks: -1, compression: none}}
+    producer: {{max_message_bytes: 20000000, required_acks: -1, compression: none}}
     sending_queue: {{enabled: false}}
     metrics: {{topic: otelcol_metrics, encoding: otlp_proto}}
     logs: {{topic: otelcol_logs, encoding: otlp_proto}}
@@ -169,7 +177,7 @@ async def load_grpc(port: int, signal: str, request: bytes, seconds: float) -> t
 
         async def send() -> None:
             while (began := time.perf_counter()) < until:
-                await call(request, timeout=30)
+                await call(request, timeout=60)
                 taken.append(time.perf_counter() - began)
 
         await asyncio.gather(*(send() for _ in range(CONNECTIONS)))
@@ -180,59 +188,110 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transport", default="http,grpc")
     parser.add_argument("--signal", default="metrics,logs,traces")
-    parser.add_argument("--items", default="1,100,1000")
+    parser.add_argument("--items", default="1,100,1000,10000")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     otelcol = shutil.which("otelcol") or str(PEERS / "bin/otelcol")
     ours = str(Path(sys.executable).with_name("infrasage-collector"))
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         here = Path(directory)
-        kafka = Kafka(here / "kafka", auto__create__topics__enable="true")
+        kafka = Kafka(
+            here / "kafka",
+            auto__create__topics__enable="true",
+            # The Collector makes one message of a request, however large.
+            message__max__bytes="20000000",
+            # And a disk holds no more than so much of each partition.
+            log__retention__bytes="1000000000",
+            log__segment__bytes="200000000",
+            log__retention__check__interval__ms="2000",
+        )
         stack.callback(kafka.close)
         kafka.start()
-        bootstrap = kafka.bootstrap
-        ports = {name: (free_port(), free_port()) for name in ("ours", "collector")}
+        print("records per CPU-second: minimum, median, maximum; milliseconds; most memory in MiB")
+        print("| transport | signal | items | ours | Collector | ratio | p50 | p99 | memory |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for transport in options.transport.split(","):
+            for signal in options.signal.split(","):
+                for items in map(int, options.items.split(",")):
+                    pair = _Pair(here, kafka.bootstrap, otelcol, ours)
+                    result = pair.measure(transport, signal, items, options.rounds, options.seconds)
+                    print(row(result), flush=True)
+                    if options.keep:
+                        keep(result)
+
+
+class _Pair:
+    """Ours and the Collector, both new."""
+
+    def __init__(self, here: Path, kafka: str, otelcol: str, ours: str) -> None:
+        self._here = here
+        self._ports = {name: (free_port(), free_port()) for name in NAMES}
+        http, grpc_port = self._ports["collector"]
         config = here / "otelcol.yaml"
-        http, grpc_port = ports["collector"]
-        config.write_text(COLLECTOR.format(http=http, grpc=grpc_port, kafka=bootstrap), encoding="utf-8")
-        http, grpc_port = ports["ours"]
+        config.write_text(COLLECTOR.format(http=http, grpc=grpc_port, kafka=kafka), encoding="utf-8")
+        http, grpc_port = self._ports["ours"]
         settings = here / "ours.toml"
         settings.write_text('[tenants]\nanonymous = "yes"\n')
-        gateway = [ours, "gateway", "--kafka", bootstrap, "--http-port", str(free_port())]
+        gateway = [ours, "gateway", "--kafka", kafka, "--http-port", str(free_port())]
         gateway += ["--otlp-http-port", str(http), "--grpc-port", str(grpc_port), "--config", str(settings)]
-        with (
-            server([otelcol, "--config", str(config)], ports["collector"][0], here / "otelcol.log") as collector_pid,
-            server(gateway, ports["ours"][0], here / "ours.log") as ours_pid,
-        ):
-            pids = {"ours": ours_pid, "collector": collector_pid}
-            print("records per CPU-second: minimum, median, maximum; p99 in ms")
-            print("| transport | signal | items | ours | Collector | ratio | p99, ours / Collector |")
-            print("|---|---|---|---|---|---|---|")
-            for transport in options.transport.split(","):
-                load = load_http if transport == "http" else load_grpc
-                for signal in options.signal.split(","):
-                    for items in map(int, options.items.split(",")):
-                        request = body(signal, items)
-                        rates: dict[str, list[float]] = defaultdict(list)
-                        taken: dict[str, list[float]] = defaultdict(list)
-                        for _ in range(options.rounds):
-                            for name, pid in pids.items():
-                                port = ports[name][transport == "grpc"]
-                                before = cpu_seconds(pid)
-                                requests, seconds = asyncio.run(load(port, signal, request, options.seconds))
-                                rates[name].append(requests * items / (cpu_seconds(pid) - before))
-                                taken[name] += seconds
-                        print(row(transport, signal, items, rates, taken), flush=True)
+        self._commands = {"ours": gateway, "collector": [otelcol, "--config", str(config)]}
+
+    def measure(self, transport: str, signal: str, items: int, rounds: int, seconds: float) -> dict[str, Any]:
+        load = load_http if transport == "http" else load_grpc
+        request = body(signal, items)
+        rates: dict[str, list[float]] = defaultdict(list)
+        taken: dict[str, list[float]] = defaultdict(list)
+        with ExitStack() as stack:
+            pids = {
+                name: stack.enter_context(server(command, self._ports[name][0], self._here / f"{name}.log"))
+                for name, command in self._commands.items()
+            }
+            ports = {name: self._ports[name][transport == "grpc"] for name in NAMES}
+            for name in NAMES:
+                asyncio.run(load(ports[name], signal, request, 0.3))  # topics are made, what is loaded late is there
+            for _ in range(rounds):
+                for name, pid in pids.items():
+                    before = cpu_seconds(pid)
+                    requests, times = asyncio.run(load(ports[name], signal, request, seconds))
+                    rates[name].append(requests * items / (cpu_seconds(pid) - before))
+                    taken[name] += times
+            memory = {name: memory_mib(pid) for name, pid in pids.items()}
+        result: dict[str, Any] = {"transport": transport, "signal": signal, "items": items}
+        for name in NAMES:
+            p50, p99 = (statistics.quantiles(taken[name], n=100)[at] * 1000 for at in (49, 98))
+            rate = [round(one) for one in (min(rates[name]), statistics.median(rates[name]), max(rates[name]))]
+            result[name] = {"rate": rate, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "memory_mib": memory[name]}
+        return result
 
 
-def row(transport: str, signal: str, items: int, rates: dict[str, list[float]], taken: dict[str, list[float]]) -> str:
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    shown = [f"{min(rates[name]):,.0f} {medians[name]:,.0f} {max(rates[name]):,.0f}" for name in ("ours", "collector")]
-    p99 = [statistics.quantiles(taken[name], n=100)[98] * 1000 for name in ("ours", "collector")]
-    ratio = medians["ours"] / medians["collector"]
-    return f"| {transport} | {signal} | {items} | {shown[0]} | {shown[1]} | **{ratio:.2f}** | {p99[0]:.1f} / {p99[1]:.1f} |"
+def memory_mib(pid: int) -> int:
+    """The most that it had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def row(result: dict[str, Any]) -> str:
+    ours, collector = result["ours"], result["collector"]
+    rates = [" ".join(f"{rate:,}" for rate in side["rate"]) for side in (ours, collector)]
+    ratio = ours["rate"][1] / collector["rate"][1]
+    both = [f"{ours[key]} / {collector[key]}" for key in ("p50_ms", "p99_ms", "memory_mib")]
+    where = f"| {result['transport']} | {result['signal']} | {result['items']:,} |"
+    return f"{where} {rates[0]} | {rates[1]} | **{ratio:.2f}** | {' | '.join(both)} |"
+
+
+def keep(result: dict[str, Any]) -> None:
+    """In the place of what was measured before of the same."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    same = ("transport", "signal", "items")
+    kept = [one for one in kept if any(one[key] != result[key] for key in same)] + [result]
+    kept.sort(key=lambda one: (one["transport"] != "http", one["signal"], one["items"]))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

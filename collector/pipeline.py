@@ -50,9 +50,10 @@ class Outcome(NamedTuple):
 class Defect(Exception):
     """Not the sender's fault and not the broker's: ours. The cause is chained; nothing was acknowledged."""
 
-    def __init__(self, batch_id: UUID) -> None:
+    def __init__(self, batch_id: UUID, cause: BaseException) -> None:
         super().__init__(f"a defect of the collector, batch {batch_id}")
         self.batch_id: Final = batch_id
+        self.__cause__ = cause  # compiled code forgets what `raise … from` says
 
 
 class Pipeline:
@@ -119,7 +120,7 @@ class Pipeline:
             tenant.refused()
             raise
         except Exception as error:
-            raise Defect(batch_id) from error
+            raise Defect(batch_id, error) from error
         await self._take(caller, adapted, len(body))
         if adapted.accepted_count() or adapted.rejected:
             receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
@@ -132,7 +133,7 @@ class Pipeline:
                 await self._give_back(caller, adapted, len(body))
                 if isinstance(error, BrokerError) or not isinstance(error, Exception):
                     raise
-                raise Defect(batch_id) from error
+                raise Defect(batch_id, error) from error
             self._receipts.kept(receipt)
             if self._recent is not None:
                 self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)

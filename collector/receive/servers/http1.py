@@ -256,7 +256,7 @@ class Http1Connection:
         receiver = self._shared.receiver
         url = self._url.decode("ascii")
         if receiver is None or not receiver.takes(url):
-            parsed = httptools.parse_url(self._url)
+            parsed: Any = httptools.parse_url(self._url)  # whose parts may be None, whatever its stubs say
             raw_path: bytes = parsed.path or b"/"
             path = unquote(raw_path.decode("ascii"))
             if receiver is None or self._shared.is_page(path):

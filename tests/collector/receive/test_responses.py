@@ -78,7 +78,7 @@ def outcome(accepted: int, rejected: list[tuple[int, str]]) -> Outcome:
         (BrokerError("m"), "storage_unavailable", 503, 14, True),
         (Overloaded("m"), "overloaded", 503, 14, True),
         (ShuttingDown("m"), "shutting_down", 503, 14, True),
-        (Defect(uuid7()), "internal", 500, 13, False),
+        (Defect(uuid7(), ValueError("x")), "internal", 500, 13, False),
         (KeyError("m"), "internal", 500, 13, False),
     ],
 )
