@@ -69,7 +69,8 @@ def set_up(settings: Logging) -> None:
         library.propagate = True
         library.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
     # It tells every attempt that failed, with the whole URL; whoever asked tells it once.
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    # Not its parent, which clickhouse_connect has ideas of its own about.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -93,8 +93,7 @@ class RedisLimiter:
 
     async def open(self) -> None:
         """Look whether Redis is there, for about a second at most, and then go on with it or without it. Raises nothing."""
-        await self._probe()
-        if self._failure is not None:
+        if not await self._probe():
             self._say_away()
         self._task = asyncio.create_task(self._run(), name="limits in Redis")
 
@@ -152,8 +151,7 @@ class RedisLimiter:
         while True:
             if self._failure is not None:
                 await asyncio.sleep(_PROBE_INTERVAL_S)
-                await self._probe()
-                if self._failure is None:
+                if await self._probe():
                     self._logger.info("Redis is back, so gateways hold tenants to their plans together again")
             elif self._waiting:
                 together = [question for question in self._waiting[:_TOGETHER_MAX] if not question.answer.done()]
@@ -179,8 +177,8 @@ class RedisLimiter:
         if self._failure is not None:
             await self._hang_up()
 
-    async def _probe(self) -> None:
-        """Find out whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
+    async def _probe(self) -> bool:
+        """Whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
         timeout_s = max(self._timeout_s, _CONNECT_TIMEOUT_S)
         try:
             async with asyncio.timeout(timeout_s):
@@ -190,8 +188,9 @@ class RedisLimiter:
         except Exception as error:  # noqa: BLE001  # as above
             self._failure = _said(error, timeout_s)
             await self._hang_up()
-        else:
-            self._failure = None
+            return False
+        self._failure = None
+        return True
 
     async def _run_script(self, calls: Sequence[tuple[str, bytes]]) -> list[bytes]:
         """What it says to each. Raises what Redis or the way there has to say instead, to any of them."""

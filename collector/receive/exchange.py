@@ -217,8 +217,8 @@ class Exchange:
         self._caller = caller
         self._share = share
 
-    def take(self, piece: bytes) -> None:
-        """The next one of the body."""
+    def take(self, piece: bytes) -> bool:
+        """The next one of the body. Whether more of it is wanted; if not, there is an answer."""
         self.body_bytes += len(piece)
         try:
             self._hold(len(piece))
@@ -229,7 +229,7 @@ class Exchange:
                 )
         except Exception as error:  # noqa: BLE001  # as above
             self.refuse(error)
-            return
+            return False
         if not self._first:
             self._first = piece
         else:
@@ -237,6 +237,7 @@ class Exchange:
                 self._rest = BytesIO()
                 self._rest.write(self._first)
             self._rest.write(piece)
+        return True
 
     def late(self) -> None:
         """The rest of the body did not come in time."""

@@ -230,8 +230,7 @@ class Http1Connection:
         turn = self._incoming
         if turn is None or turn.exchange is None or turn.exchange.answer is not None:
             return
-        turn.exchange.take(piece)
-        if turn.exchange.answer is not None:
+        if not turn.exchange.take(piece):
             self._go_on()
 
     def on_message_complete(self) -> None:

@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.certificates import Files, client_context
 from support.http2 import Http2Client, frame, http2
-from support.receiving import Receivers, connection, http_receivers, otlp_logs, otlp_metrics, post
+from support.receiving import Receivers, connection, http_receivers, otlp_logs, otlp_metrics, post, receivers
+
+from collector.receive.servers import HttpServer
 
 PROTOBUF = "application/x-protobuf"
 EACH_WAY = pytest.mark.parametrize("tls", [False, True], ids=["h2c", "h2"])
@@ -179,15 +181,17 @@ async def test_what_a_client_cancels_is_kept_if_it_was_whole(tmp_path: Path) -> 
     assert made.in_flight.bytes_held == 0
 
 
-async def test_an_application_that_fails_is_500(tmp_path: Path) -> None:
+async def test_an_application_that_fails_is_500() -> None:
     async def fails(*_: object) -> None:
         raise KeyError("a secret")
 
-    async with receiving(tmp_path) as (made, client):
-        assert made.server is not None
-        made.server._shared.app = fails  # type: ignore[misc]
+    made = receivers()
+    server = HttpServer(fails, "127.0.0.1", [0], made.http_settings, made.metrics)
+    await server.start()
+    async with http2(server.ports[0]) as client:
         answer = await client.response(client.request("/x", body=b"", method="GET"))
         assert (answer.status, answer.body) == (500, b"")
+    await server.stop(2)
 
 
 # Limits and deadlines.
