@@ -1,8 +1,8 @@
-"""Bodies out of their Content-Encoding: gzip, zstd, snappy's block format.
+"""Bodies out of their Content-Encoding: gzip, deflate, zstd, snappy's block format.
 
 The law: no output, and no memory, beyond the limit (and a window or a chunk): what announces its size is refused by that, the
 rest is taken in chunks. A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors.
-Formats: RFC 1952, RFC 8878, google/snappy's format_description.txt.
+Formats: RFC 1952, RFC 1950, RFC 8878, google/snappy's format_description.txt.
 """
 
 import sys
@@ -32,7 +32,7 @@ _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
 
 
 def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, zstd or snappy.
+    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, deflate, zstd or snappy.
 
     Raises RequestRefused: PAYLOAD_TOO_LARGE, INVALID_COMPRESSION.
     """
@@ -41,7 +41,9 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
             raise _too_large(len(body), encoding, bytes_max)
         return body
     if encoding == "gzip":
-        return _gunzip(body, bytes_max)
+        return _inflate(body, encoding, _GZIP_WINDOW_BITS, bytes_max)
+    if encoding == "deflate":
+        return _inflate(body, encoding, zlib.MAX_WBITS, bytes_max)
     if encoding == "zstd":
         return _unzstd(body, bytes_max)
     if encoding == "snappy":
@@ -49,12 +51,12 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
     raise ValueError(f"unknown encoding {encoding!r}")
 
 
-def _gunzip(body: bytes, bytes_max: int) -> bytes:
-    """One or more members, one behind the other, as RFC 1952 has it."""
-    source = _Source(body, "gzip")
-    out = _Output("gzip", bytes_max)
+def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> bytes:
+    """One or more members, one behind the other, as RFC 1952 has it. `window_bits`: zlib's word for the format."""
+    source = _Source(body, encoding)
+    out = _Output(encoding, bytes_max)
     for _ in range(_STREAMS_MAX):
-        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        member = zlib.decompressobj(window_bits)
         try:
             while not member.eof:
                 data = source.next()

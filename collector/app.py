@@ -56,7 +56,7 @@ from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.query import SOCKET, Answer, CaughtUp, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
 from collector.receipts import Receipts
-from collector.receive.grpc import GrpcServer
+from collector.receive.grpc.server import GrpcServer
 from collector.receive.health import writer_pages
 from collector.receive.http import HttpApplication
 from collector.receive.native import PAGE_PATHS, pages

@@ -247,7 +247,16 @@ class Grpc(_Section):
     handshake_timeout_s: Number = _limit(
         10, 0.1, 600, "Seconds within which a connection must have begun: TLS, where [tls] has it, and HTTP/2."
     )
+    body_timeout_s: Number = _limit(
+        30, 0.1, 3600, "Seconds within which a request must have arrived, once it has begun. Later: DEADLINE_EXCEEDED."
+    )
     concurrent_streams_max: Whole = _limit(1024, 1, 1_000_000, "Most requests at once on one connection; more wait.")
+    control_frames_max: Whole = _limit(
+        1000,
+        100,
+        1_000_000,
+        "HTTP/2 frames without use (pings, settings, empty ones; a reset counts 20) before a connection is closed.",
+    )
     concurrent_requests_max: Whole = _limit(4096, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
     header_bytes_max: Bytes = _limit(16 * KIB, 1 * KIB, 1 * MIB, "Largest metadata of a request, in bytes.")
     keep_alive_s: Number = _limit(60, 1, 7200, "Seconds of silence after which the server pings a client.")

@@ -88,7 +88,7 @@ CODES: Final = {
     # Not retryable: however long one waits, the plan never allows that much at once.
     EXCEEDS_PLAN: Codes(413, RESOURCE_EXHAUSTED),
     UNSUPPORTED_MEDIA_TYPE: Codes(415, INVALID_ARGUMENT),
-    UNSUPPORTED_CONTENT_ENCODING: Codes(415, INVALID_ARGUMENT),
+    UNSUPPORTED_CONTENT_ENCODING: Codes(415, UNIMPLEMENTED),
     # 429 is for a tenant's quota alone: several clients drop their data on it.
     RATE_LIMIT_EXCEEDED: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
     # Nobody sends again after a 500: nothing that passes may be one.

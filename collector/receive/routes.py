@@ -37,7 +37,7 @@ from adapters.record import (
 )
 from collector.pipeline import Adapt, Input
 from collector.receive.exchange import COMPRESSED, SNAPPY, Format, Route
-from collector.receive.grpc import Service
+from collector.receive.grpc.services import Service
 from collector.receive.responses import (
     NATIVE,
     NATIVE_BATCH,

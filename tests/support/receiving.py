@@ -29,7 +29,8 @@ from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
 from collector.receive.exchange import Route
-from collector.receive.grpc import GrpcServer, Service
+from collector.receive.grpc.server import GrpcServer
+from collector.receive.grpc.services import Service
 from collector.receive.health import Health
 from collector.receive.http import HttpApplication
 from collector.receive.native import PAGE_PATHS, pages

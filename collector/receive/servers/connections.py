@@ -28,8 +28,30 @@ class Connection(Protocol):
         """Close at once."""
 
 
-class Shared:
-    """A server's application, settings, connections and tasks."""
+class Connections:
+    """A server's connections and tasks, and how many it may have."""
+
+    def __init__(self, metrics: Metrics, *, connections_max: int, handshake_timeout_s: float) -> None:
+        self.metrics: Final = metrics
+        self.connections_max: Final = connections_max
+        self.handshake_timeout_s: Final = handshake_timeout_s
+        self.open: Final[set[Connection]] = set()
+        self.tasks: Final[set[asyncio.Task[Any]]] = set()
+        self.is_ending: bool = False
+        """Whether the server takes no more connections."""
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.open) >= self.connections_max
+
+    def tick(self, now: float) -> None:
+        """Close what has been too slow. `now`: the loop's time."""
+        for connection in list(self.open):
+            connection.close_if_late(now)
+
+
+class Shared(Connections):
+    """An HTTP server's: its application and settings too."""
 
     def __init__(
         self,
@@ -41,24 +63,19 @@ class Shared:
         is_page: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
+        super().__init__(metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s)
         self.app: Final = app
         self.settings: Final = settings
-        self.metrics: Final = metrics
         self.receiver: Final = receiver
         self.is_page: Final = is_page
-        self.open: Final[set[Connection]] = set()
-        self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self.date: bytes = b""
         self.date_line: bytes = b""
-        self.is_ending: bool = False
-        """Whether the server takes no more connections."""
 
     def tick(self, now: float) -> None:
-        """Write the date anew, and close what has been too slow. `now`: the loop's time."""
+        """Write the date anew, too."""
         self.date = formatdate(usegmt=True).encode()
         self.date_line = b"date: " + self.date + b"\r\n"
-        for connection in list(self.open):
-            connection.close_if_late(now)
+        super().tick(now)
 
 
 class Stall:

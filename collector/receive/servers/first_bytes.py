@@ -37,7 +37,7 @@ class FirstBytes(asyncio.Protocol):
             if protocol is not None:
                 self._hand_over(Http2Connection(shared) if protocol == "h2" else self._http1())
                 return
-        elif len(shared.open) >= shared.settings.connections_max:
+        elif shared.is_full:
             shared.metrics.connection_refused()
             transport.write(_TOO_MANY)
             transport.close()

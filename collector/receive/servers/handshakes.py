@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from collector.receive.servers.connections import Shared
+from collector.receive.servers.connections import Connections
 from collector.receive.tls import Certificates
 
 # How long a client may take to say that it has understood the end of TLS.
@@ -23,7 +23,9 @@ _AFTER_ERROR_S: Final = 0.5
 class TlsListener:
     """On one host and port. Use: `start`, then `port`, then `close`."""
 
-    def __init__(self, shared: Shared, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]) -> None:
+    def __init__(
+        self, shared: Connections, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]
+    ) -> None:
         """`protocol` makes what a connection is handed to; it takes the handshake's place among the open ones."""
         self._shared: Final = shared
         self._certificates: Final = certificates
@@ -66,7 +68,7 @@ class TlsListener:
             except OSError:
                 await asyncio.sleep(_AFTER_ERROR_S)
                 continue
-            if len(shared.open) >= shared.settings.connections_max:
+            if shared.is_full:
                 shared.metrics.connection_refused()
                 connection.close()
             else:
@@ -78,7 +80,7 @@ class Handshake:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: Connections,
         certificates: Certificates,
         protocol: Callable[["Handshake"], asyncio.Protocol],
         connection: socket.socket,
@@ -108,7 +110,7 @@ class Handshake:
                 lambda: self._protocol(self),
                 connection,
                 ssl=self._certificates.context,
-                ssl_handshake_timeout=self._shared.settings.handshake_timeout_s,
+                ssl_handshake_timeout=self._shared.handshake_timeout_s,
                 ssl_shutdown_timeout=_TLS_END_S,
             )
         except OSError:  # TLS's errors are of that kind

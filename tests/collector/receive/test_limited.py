@@ -29,7 +29,7 @@ from support.tenants import on_plans
 from support.ways import PROTOBUF, WAYS, WAYS_BY_NAME, Way, retry_delay_s, told
 
 from collector.limit.local import LocalLimiter
-from collector.receive.grpc import GrpcServer
+from collector.receive.grpc.server import GrpcServer
 from collector.tenancy.plans import DIMENSIONS, UNLIMITED, Dimension, Plan, Rate
 
 EACH_DIMENSION = pytest.mark.parametrize("dimension", DIMENSIONS)

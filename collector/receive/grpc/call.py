@@ -1,0 +1,281 @@
+"""One call that brings telemetry over gRPC: what an exchange is over HTTP.
+
+The law: the head is judged before the message is read; every byte that is held of the budget is released, once; and whatever
+happens, there is one answer. It knows nothing of frames: its connection tells it what came, and is told what to say.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.decompress import decompress
+from adapters.errors import (
+    INVALID_COMPRESSION,
+    INVALID_PROTOBUF,
+    PAYLOAD_TOO_LARGE,
+    REQUEST_TIMEOUT,
+    UNSUPPORTED_CONTENT_ENCODING,
+    RequestRefused,
+)
+from collector.config import Grpc
+from collector.metrics import Metrics
+from collector.pipeline import Pipeline
+from collector.produce import InFlight, InFlightShare, Overloaded
+from collector.receive.grpc.services import Method
+from collector.receive.grpc.status import CANCELLED, NAMES, ok_trailers, refused
+from collector.receive.responses import Explain, ShuttingDown, log_if_defect
+from collector.receive.servers.http2_engine import Stream
+from collector.tenancy.access import Access, key_of
+from collector.tenancy.callers import Caller
+
+_IDENTITY: Final = "identity"
+# By their names in the header, PROTOCOL-HTTP2.md; zstd's is what Go's clients send.
+_ENCODINGS: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", b"deflate": "deflate", b"zstd": "zstd"}
+_SHOWN_BYTES_MAX: Final = 100
+# Of what stands before a message: whether it is compressed, and its length.
+PREFIX_BYTES: Final = 5
+
+
+class CallHead:
+    """What decides of a call's head. Many calls have the same."""
+
+    def __init__(self, method: Method, headers: list[tuple[bytes, bytes]]) -> None:
+        self.method: Final = method
+        self.encoding: str | None = _IDENTITY
+        self.encoding_shown: bytes = b""
+        self.key: bytes | None = None
+        api_key: bytes | None = None
+        authorization: bytes | None = None
+        for name, value in headers:
+            if name == b"x-api-key":
+                api_key = value if api_key is None else api_key + b", " + value
+            elif name == b"authorization":
+                authorization = value if authorization is None else authorization + b", " + value
+            elif name == b"grpc-encoding":
+                self.encoding = _ENCODINGS.get(value)
+                self.encoding_shown = value[:_SHOWN_BYTES_MAX]
+        self.key = key_of(api_key, authorization)
+
+
+class Calls:
+    """What all calls of a server need."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        in_flight: InFlight,
+        metrics: Metrics,
+        settings: Grpc,
+        *,
+        access: Access,
+        explain: Explain,
+        clock: Callable[[], float],
+    ) -> None:
+        self.pipeline: Final = pipeline
+        self.in_flight: Final = in_flight
+        self.metrics: Final = metrics
+        self.access: Final = access
+        self.explain: Final = explain
+        self.clock: Final = clock
+        self.message_bytes_max: i64 = settings.message_bytes_max
+        self.body_timeout_s: Final = settings.body_timeout_s
+        self.running_max: Final = settings.concurrent_requests_max
+        self.running: int = 0
+
+
+class Sending(Stream):
+    """A stream whose answer may have to wait for its client's window."""
+
+    def __init__(self, stream_id: int, began: float) -> None:
+        """`began`: the loop's time."""
+        super().__init__(stream_id)
+        self.began: Final = began
+        self.rest: bytes = b""  # of messages that are to be sent
+        self.trailers: bytes = b""  # what is to be said after those
+        self.blocked_since: float = 0.0
+
+
+class Call(Sending):
+    """Use: `judge`, then `take` whatever comes of the message, then `finish`, each only as long as there is no `answer`; at the
+    end `answered`, or `gone` where nobody is left to hear it."""
+
+    def __init__(self, calls: Calls, stream_id: int, head: CallHead, began: float) -> None:
+        super().__init__(stream_id, began)
+        self.is_running: bool = False
+        self.is_accepted: bool = False
+        self.has_answer: bool = False
+        self.body: bytes = b""  # of the answer; nothing where it was refused
+        self.said: bytes = b""  # the answer's trailers
+        self._calls: Final = calls
+        self._head: Final = head
+        self._clock_began: Final[float] = calls.clock()
+        self._code: int = 0
+        self._caller: Caller | None = None
+        self._share: InFlightShare | None = None
+        self._held_bytes: i64 = 0
+        self._body_bytes: i64 = 0  # of the request, decompressed where it came so far
+        self._prefix: bytes = b""
+        self._has_prefix: bool = False
+        self._is_compressed: bool = False
+        self._missing_bytes: i64 = 0  # of the message
+        self._pieces: list[bytes] = []  # none of them is small: the frames of small ones are not for nothing
+
+    def judge(self) -> bool:
+        """By the head alone, so that being refused is cheap. Whether the message is wanted."""
+        try:
+            calls, head = self._calls, self._head
+            if head.encoding is None:
+                shown = head.encoding_shown.decode("latin-1")
+                raise RequestRefused(
+                    UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of identity, deflate, gzip, zstd"
+                )
+            caller = calls.access.sender(head.key)
+            calls.pipeline.check(caller, 0)
+            self._caller = caller
+            self._share = calls.in_flight.share(caller.tenant)
+        except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
+            self.refuse(error)
+            return False
+        return True
+
+    def take(self, piece: bytes) -> bool:
+        """The next one of what stands in the frames. Whether more of it is wanted; if not, there is an answer."""
+        try:
+            self._take(piece)
+        except Exception as error:  # noqa: BLE001  # as above
+            self.refuse(error)
+            return False
+        return True
+
+    def _take(self, piece: bytes) -> None:
+        """Raises RequestRefused, Limited, Overloaded."""
+        if not self._has_prefix:
+            if self._prefix:
+                piece = self._prefix + piece
+            if len(piece) < PREFIX_BYTES:
+                self._prefix = piece
+                return
+            self._read_prefix(piece)
+            piece = piece[PREFIX_BYTES:]
+        size: i64 = len(piece)
+        assert self._share is not None
+        self._share.reserve(int(size))
+        self._held_bytes += size
+        self._body_bytes += size
+        self._missing_bytes -= size
+        if self._missing_bytes < 0:
+            raise RequestRefused(INVALID_PROTOBUF, f"{-self._missing_bytes} bytes follow the message, and a call has only one")
+        if size:
+            self._pieces.append(piece)
+
+    def _read_prefix(self, prefix: bytes) -> None:
+        calls = self._calls
+        assert self._caller is not None
+        assert self._share is not None
+        flag: i64 = prefix[0]
+        size: i64 = prefix[1] << 24 | prefix[2] << 16 | prefix[3] << 8 | prefix[4]
+        self._has_prefix = True
+        self._missing_bytes = size
+        self._is_compressed = flag == 1
+        if flag > 1 or (flag == 1 and self._head.encoding == _IDENTITY):
+            raise RequestRefused(
+                INVALID_COMPRESSION,
+                f"the message is marked as compressed ({flag}), but no grpc-encoding says how"
+                if flag == 1
+                else f"the message's first byte is {flag}; 0 is plain and 1 is compressed",
+            )
+        if size > calls.message_bytes_max:
+            raise RequestRefused(PAYLOAD_TOO_LARGE, f"the request is {size} bytes; at most {calls.message_bytes_max} are taken")
+        if flag == 0:
+            calls.pipeline.check(self._caller, int(size))
+        self._share.check(int(size))
+
+    def end(self) -> bool:
+        """Nothing more comes. Whether it is whole; if not, there is an answer."""
+        if self._has_prefix and not self._missing_bytes and self._calls.running < self._calls.running_max:
+            return True
+        if not self._has_prefix:
+            came = len(self._prefix)
+            self.refuse(RequestRefused(INVALID_PROTOBUF, f"cannot decode the call: {came} bytes came, and no message"))
+        elif self._missing_bytes:
+            size = self._missing_bytes + self._body_bytes
+            self.refuse(
+                RequestRefused(INVALID_PROTOBUF, f"cannot decode the message: {size} bytes, truncated at {self._body_bytes}")
+            )
+        else:
+            self.refuse(Overloaded(f"{self._calls.running} requests are in flight, which are taken at most"))
+        return False
+
+    def late(self) -> None:
+        """The rest of the message did not come in time."""
+        timeout_s = self._calls.body_timeout_s
+        self.refuse(
+            RequestRefused(
+                REQUEST_TIMEOUT, f"{self._body_bytes} bytes of the request, and not its end, came within {timeout_s:g} s"
+            )
+        )
+
+    async def finish(self) -> None:
+        """The message is whole. Return when what is to be said of it is known: where it was accepted, it is durable."""
+        calls = self._calls
+        self.is_running = True
+        calls.running += 1
+        try:
+            assert self._caller is not None
+            pieces = self._pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._pieces = []
+            if self._is_compressed:
+                assert self._head.encoding is not None
+                body = decompress(body, self._head.encoding, int(calls.message_bytes_max))
+                assert self._share is not None
+                self._share.reserve(len(body))
+                self._held_bytes += len(body)
+                self._body_bytes = len(body)
+            method = self._head.method
+            outcome = await calls.pipeline.ingest(method.input, body, self._caller)
+            answer = method.dialect.body(outcome)
+            self.body = b"\0" + len(answer).to_bytes(4, "big") + answer
+            self.said = ok_trailers(str(outcome.batch_id).encode())
+            self.is_accepted = True
+            self.has_answer = True
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
+            self.refuse(error)
+        finally:
+            calls.running -= 1
+            self.is_running = False
+            self._release()
+
+    def refuse(self, error: BaseException) -> None:
+        """This is the answer."""
+        if isinstance(error, asyncio.CancelledError):
+            # Only a stop that has waited long enough cancels. Whoever asked hears that it may ask again.
+            error = ShuttingDown("the collector stopped before the request was done")
+        self._release()
+        calls = self._calls
+        refusal = calls.explain(error)
+        calls.metrics.refused(refusal.reason)
+        log_if_defect(error, refusal, self._head.method.service)
+        self._code = refusal.codes.grpc
+        self.said = refused(refusal)
+        self.has_answer = True
+
+    def answered(self) -> None:
+        """It was said."""
+        self._count(NAMES[self._code])
+
+    def gone(self) -> None:
+        """Its sender is, before the request was whole."""
+        self._release()
+        self._count(NAMES[CANCELLED])
+
+    def _count(self, code: str) -> None:
+        self._head.method.endpoint.answered(code, self._calls.clock() - self._clock_began, int(self._body_bytes))
+
+    def _release(self) -> None:
+        if self._held_bytes and self._share is not None:
+            self._share.release(int(self._held_bytes))
+            self._held_bytes = 0
+        self._pieces = []

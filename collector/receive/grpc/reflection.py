@@ -1,0 +1,53 @@
+"""gRPC's server reflection: tools as grpcurl list and call the services without having their files.
+
+Source: grpc/doc/server-reflection.md. The answers are grpcio-reflection's, which is loaded at the first question: it needs more
+memory than the rest of the server.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from collector.receive.grpc.services import Handler
+from collector.receive.grpc.talk import CallFailed, Talk
+
+SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+_INVALID_ARGUMENT: Final = 3
+
+
+class Reflection:
+    """Of the services with these names."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services: Final = services
+        self._loaded: Any = None
+
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {f"/{SERVICE}/ServerReflectionInfo": self._info}
+
+    async def _info(self, talk: Talk) -> None:
+        if self._loaded is None:
+            self._loaded = await asyncio.to_thread(self._load)
+        request_type, servicer = self._loaded
+        while (message := await talk.receive()) is not None:
+            try:
+                request = request_type.FromString(message)
+            except DecodeError as error:
+                raise CallFailed(_INVALID_ARGUMENT, "cannot decode the ServerReflectionRequest") from error
+            for answer in servicer.ServerReflectionInfo(iter([request]), None):
+                await talk.send(answer.SerializeToString())
+
+    def _load(self) -> tuple[Any, Any]:
+        # gRPC core's own log would pass ours by; nothing of it is used here.
+        # The services' files are in the pool once they are loaded.
+        import opentelemetry.proto.collector.logs.v1.logs_service_pb2  # noqa: PLC0415
+        import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2  # noqa: PLC0415
+        import opentelemetry.proto.collector.trace.v1.trace_service_pb2  # noqa: F401, PLC0415
+        from google.protobuf import descriptor_pool  # noqa: PLC0415
+        from grpc_reflection.v1alpha import reflection, reflection_pb2  # noqa: PLC0415
+
+        servicer = reflection.ReflectionServicer(self._services, descriptor_pool.Default())
+        return reflection_pb2.ServerReflectionRequest, servicer
