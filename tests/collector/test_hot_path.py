@@ -9,15 +9,20 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytest
-from support.fuzzing import Wire
-from support.receiving import otlp_logs, otlp_metrics, otlp_traces, post, receivers
+from hpack import Encoder
+from support.http2 import frame
+from support.otlp_grpc import LOGS, METRICS, TRACES
+from support.receiving import Receivers, otlp_logs, otlp_metrics, otlp_traces, post, receivers
+from support.wire import Wire, grpc_shared, http_shared
 
-from collector.receive.servers.connections import Shared
+from collector.receive.grpc.connection import GrpcConnection
 from collector.receive.servers.http1 import Http1Connection
+from collector.receive.servers.http2_engine import PREFACE
 from collector.version import is_compiled
 
 # Of one request over HTTP, from its bytes to its answer, without what the broker does. A failure names them.
@@ -35,52 +40,93 @@ def compiled() -> None:
         pytest.skip(message)
 
 
-def calls_of(request: bytes) -> Counter[str]:
-    """The interpreted functions that one request calls, once everything is warm."""
+Conversation = Callable[[Receivers, Wire], tuple[Any, set[asyncio.Task[Any]]]]
 
-    async def converse() -> Counter[str]:
-        made = receivers()
-        shared = Shared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
-        connection = Http1Connection(shared)
-        wire: Any = Wire()
-        connection.connection_made(wire)
+
+def over_http(made: Receivers, wire: Wire) -> tuple[Any, set[asyncio.Task[Any]]]:
+    """A connection that has begun, and its tasks."""
+    shared = http_shared(made)
+    connection: Any = Http1Connection(shared)
+    connection.connection_made(wire)
+    return connection, shared.tasks
+
+
+def over_grpc(made: Receivers, wire: Wire) -> tuple[Any, set[asyncio.Task[Any]]]:
+    shared = grpc_shared(made)
+    connection = GrpcConnection(shared)
+    connection.connection_made(wire)
+    connection.data_received(PREFACE + frame(4))
+    return connection, shared.tasks
+
+
+def calls_of(converse: Conversation, requests: list[bytes], answer: bytes) -> Counter[str]:
+    """The interpreted functions that the last request calls, once everything is warm. `answer`: what is in each one's."""
+
+    async def count() -> Counter[str]:
+        made, wire = receivers(), Wire()
+        connection, tasks = converse(made, wire)
         calls: Counter[str] = Counter()
 
-        def watch(frame: FrameType, event: str, _argument: object) -> None:
-            name = frame.f_code.co_filename
+        def watch(called: FrameType, event: str, _argument: object) -> None:
+            name = called.f_code.co_filename
             # <string>: what makes a named tuple.
             if (
                 event == "call"
                 and (name == "<string>" or "/collector/" in name or "/adapters/" in name)
                 and "/tests/" not in name
             ):
-                calls[f"{name.rpartition('site-packages/')[2]}:{frame.f_code.co_name}"] += 1
+                calls[f"{name.rpartition('site-packages/')[2]}:{called.f_code.co_name}"] += 1
 
-        for warm in (True, True, False):
+        for request in requests:
             wire.written.clear()
-            if not warm:
+            if request is requests[-1]:
                 sys.setprofile(watch)
             connection.data_received(request)
-            while shared.tasks:
+            while tasks:
                 await asyncio.sleep(0)
             sys.setprofile(None)
-            assert wire.written.startswith(b"HTTP/1.1 200 ")
+            assert answer in wire.written
         connection.connection_lost(None)
         return calls
 
-    return asyncio.run(converse())
+    return asyncio.run(count())
 
 
+def http_calls(signal: str, items: int) -> Counter[str]:
+    body = BODIES[signal](good=items)
+    # Each an object of its own: the last one is told by that.
+    requests = [post(f"/v1/{signal}", PROTOBUF, body, f"X-Number: {number}") for number in range(3)]
+    return calls_of(over_http, requests, b"HTTP/1.1 200 ")
+
+
+def grpc_calls(signal: str, items: int) -> Counter[str]:
+    body = BODIES[signal](good=items)
+    message = b"\0" + len(body).to_bytes(4, "big") + body
+    encoder = Encoder()
+    service = {"metrics": METRICS, "logs": LOGS, "traces": TRACES}[signal]
+    head = [(":method", "POST"), (":scheme", "http"), (":path", service.method), ("content-type", "application/grpc")]
+    requests = []
+    for stream_id in (1, 3, 5, 7):
+        frames = [frame(1, encoder.encode(head), stream_id=stream_id, flags=4)]
+        for at in range(0, len(message), 16_384):
+            ends = at + 16_384 >= len(message)
+            frames.append(frame(0, message[at : at + 16_384], stream_id=stream_id, flags=int(ends)))
+        requests.append(b"".join(frames))
+    return calls_of(over_grpc, requests, b"\x0bgrpc-status\x010")
+
+
+EACH_WAY = pytest.mark.parametrize("calls", [http_calls, grpc_calls])
+
+
+@EACH_WAY
 @pytest.mark.parametrize("signal", BODIES)
-def test_no_interpreted_call_is_made_for_an_item(signal: str) -> None:
+def test_no_interpreted_call_is_made_for_an_item(calls: Callable[[str, int], Counter[str]], signal: str) -> None:
     """A request of a thousand makes those of a request of one."""
-    path, body = f"/v1/{signal}", BODIES[signal]
-    one = calls_of(post(path, PROTOBUF, body(good=1)))
-    many = calls_of(post(path, PROTOBUF, body(good=1000)))
-    assert one == many
+    assert calls(signal, 1) == calls(signal, 1000)
 
 
+@EACH_WAY
 @pytest.mark.parametrize("signal", BODIES)
-def test_no_interpreted_call_was_added_to_a_request(signal: str) -> None:
-    calls = calls_of(post(f"/v1/{signal}", PROTOBUF, BODIES[signal](good=1)))
-    assert calls.total() <= CALLS_MAX, calls
+def test_no_interpreted_call_was_added_to_a_request(calls: Callable[[str, int], Counter[str]], signal: str) -> None:
+    made = calls(signal, 1)
+    assert made.total() <= CALLS_MAX, made

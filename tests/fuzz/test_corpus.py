@@ -9,8 +9,8 @@ from support.fuzzing import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 MUTATIONS = 2_000
-# A conversation over HTTP makes a receiver each time.
-MUTATIONS_OF = {"http1": 300}
+# A conversation makes a receiver each time.
+MUTATIONS_OF = dict.fromkeys(("http1", "http2", "grpc"), 300)
 
 
 def corpus(target: str) -> list[bytes]:

@@ -10,10 +10,12 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from support.http2 import frame
 from support.limits import LOW
 from support.native_reference import nanoseconds
 from support.receiving import Receivers, receivers
 from support.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_otlp, check_otlp, check_v1, check_v2
+from support.wire import Wire, grpc_shared, http_shared
 
 import adapters.otlp.json as otlp_json
 from adapters import native
@@ -21,12 +23,18 @@ from adapters.decompress import decompress
 from adapters.errors import Malformed, RequestRefused
 from adapters.record import SOURCE_NATIVE, Adapted, Header
 from adapters.rfc3339 import INVALID, parse_time
+from collector.receive.grpc.connection import GrpcConnection
+from collector.receive.servers.http1 import Http1Connection
+from collector.receive.servers.http2 import Http2Connection
+from collector.receive.servers.http2_engine import PREFACE
 from collector.reports.payloads import mended, shown
 from collector.store.headers import contents, dead_letter_ids
 from collector.validate import LimitRules
 
 Target = Callable[[bytes], None]
 DECOMPRESSED_BYTES_MAX: Final = 100_000
+# With which every connection of HTTP/2 begins.
+SETTINGS: Final = frame(4)
 # The last whole one that a number of nanoseconds in 64 bits can hold.
 LAST_SECOND: Final = 9_223_372_036
 PAYLOAD_FORMS: Final = (
@@ -110,54 +118,54 @@ def _time(body: bytes) -> None:
         assert parse_time(body) == expected
 
 
-class Wire:
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-        self.is_closing = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.is_closing = True
-
-    def get_extra_info(self, _name: str) -> None:
-        return None
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        pass
-
-    resume_reading = pause_reading
+async def _conversation(connection: Any, wire: Wire, body: bytes, tasks: set[asyncio.Task[Any]]) -> None:
+    """All of it said, in two pieces, and all that came of it done."""
+    connection.connection_made(wire)
+    half = len(body) // 2
+    for piece in (body[:half], body[half:]):
+        if piece and not wire.is_closed:
+            connection.data_received(piece)
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    connection.connection_lost(None)  # what has not ended by now has no end
+    while tasks:
+        await asyncio.sleep(0)
 
 
 def _http1(body: bytes) -> None:
     """A connection that says anything: no 5xx, nothing held at the end, and no task that goes on."""
-    # Here, since the fuzzer takes apart what is imported before.
-    from collector.receive.servers.connections import Shared
-    from collector.receive.servers.http1 import Http1Connection
 
     async def converse() -> Receivers:
         made = receivers(body_bytes_max=10_000, header_bytes_max=2_048)
-        shared = Shared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
-        wire: Any = Wire()
-        connection = Http1Connection(shared)
-        connection.connection_made(wire)
-        half = len(body) // 2
-        for piece in (body[:half], body[half:]):
-            if piece and not wire.is_closing:
-                connection.data_received(piece)
-                await asyncio.sleep(0)
-        while shared.tasks:
-            await asyncio.sleep(0)
-        connection.connection_lost(None)
+        shared, wire = http_shared(made), Wire()
+        await _conversation(Http1Connection(shared), wire, body, shared.tasks)
         assert b"HTTP/1.1 5" not in wire.written
+        return made
+
+    assert asyncio.run(converse()).in_flight.bytes_held == 0
+
+
+def _http2(body: bytes) -> None:
+    """As that, in HTTP/2: frames, after the preface."""
+
+    async def converse() -> Receivers:
+        made = receivers(body_bytes_max=10_000, header_bytes_max=2_048)
+        shared, wire = http_shared(made), Wire()
+        await _conversation(Http2Connection(shared), wire, PREFACE + SETTINGS + body, shared.tasks)
+        return made
+
+    assert asyncio.run(converse()).in_flight.bytes_held == 0
+
+
+def _grpc(body: bytes) -> None:
+    """As that, over gRPC: and no call is a defect of ours."""
+
+    async def converse() -> Receivers:
+        made = receivers()
+        shared, wire = grpc_shared(made, message_bytes_max=10_000, header_bytes_max=2_048), Wire()
+        await _conversation(GrpcConnection(shared), wire, PREFACE + SETTINGS + body, shared.tasks)
+        assert b"grpc-status\x0213" not in wire.written
         return made
 
     assert asyncio.run(converse()).in_flight.bytes_held == 0
@@ -180,4 +188,6 @@ TARGETS: Final[dict[str, Target]] = {
     "stored": _stored,
     "time": _time,
     "http1": _http1,
+    "http2": _http2,
+    "grpc": _grpc,
 }

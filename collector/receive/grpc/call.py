@@ -193,8 +193,10 @@ class Call(Sending):
         self._share.check(int(size))
 
     def end(self) -> bool:
-        """Nothing more comes. Whether it is whole; if not, there is an answer."""
+        """Nothing more comes. Whether `finish` is to follow; if not, there is an answer."""
         if self._has_prefix and not self._missing_bytes and self._calls.running < self._calls.running_max:
+            self.is_running = True
+            self._calls.running += 1
             return True
         if not self._has_prefix:
             came = len(self._prefix)
@@ -220,8 +222,6 @@ class Call(Sending):
     async def finish(self) -> None:
         """The message is whole. Return when what is to be said of it is known: where it was accepted, it is durable."""
         calls = self._calls
-        self.is_running = True
-        calls.running += 1
         try:
             assert self._caller is not None
             pieces = self._pieces

@@ -119,7 +119,6 @@ class GrpcConnection(Http2Engine):
         self._is_closed: bool = False
         self._is_ending: bool = False
         self._is_refusing: bool = False
-        self._since: float = 0.0
         self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
         self._last_received: float = 0.0
         self._pinged: float = 0.0  # 0: no answer is waited for
@@ -140,9 +139,7 @@ class GrpcConnection(Http2Engine):
             transport.close()
             return
         shared.open.add(self)
-        self._since = self._last_received = self._loop.time()
-        self.begin()
-        self._flush()
+        self._last_received = self._loop.time()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._is_closed = True
@@ -176,6 +173,7 @@ class GrpcConnection(Http2Engine):
                 self._transport.write(_HTTP1_ANSWER)
                 self._close()
                 return
+            self.begin()
         self._last_received = self._loop.time()
         self._pinged = 0.0
         try:

@@ -6,12 +6,13 @@ between a connection and its protocol.
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from collector.receive.servers.connections import Shared
 from collector.receive.servers.handshakes import Handshake
 from collector.receive.servers.http1 import last_words
-from collector.receive.servers.http2 import PREFACE, Http2Connection
+from collector.receive.servers.http2 import Http2Connection
+from collector.receive.servers.http2_engine import PREFACE
 
 _TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
 
@@ -35,7 +36,7 @@ class FirstBytes(asyncio.Protocol):
             self._handshake.done()
             protocol = transport.get_extra_info("ssl_object").selected_alpn_protocol()
             if protocol is not None:
-                self._hand_over(Http2Connection(shared) if protocol == "h2" else self._http1())
+                self._hand_over(_http2(shared) if protocol == "h2" else self._http1())
                 return
         elif shared.is_full:
             shared.metrics.connection_refused()
@@ -57,7 +58,7 @@ class FirstBytes(asyncio.Protocol):
             self._since = asyncio.get_running_loop().time()
         self._data += data
         if self._data.startswith(PREFACE):
-            self._hand_over(Http2Connection(self._shared))
+            self._hand_over(_http2(self._shared))
         elif not PREFACE.startswith(self._data):
             self._hand_over(self._http1())
 
@@ -79,3 +80,7 @@ class FirstBytes(asyncio.Protocol):
         protocol.connection_made(self._transport)
         if self._data:
             protocol.data_received(self._data)
+
+
+def _http2(shared: Shared) -> asyncio.Protocol:
+    return cast("asyncio.Protocol", Http2Connection(shared))

@@ -7,7 +7,7 @@ connection with nothing left, and one that breaks the protocol, is told why and 
 
 from typing import Final
 
-from hpack import HPACKError
+from hpack import HPACKError, OversizedHeaderListError
 from mypy_extensions import i64
 
 from collector.receive.servers.http2_heads import HeadDecoder, RequestHead
@@ -421,6 +421,8 @@ class Http2Engine:
         self._head_stream_id = 0
         try:
             head = self._decoder.decode(block)
+        except OversizedHeaderListError:
+            raise Http2Error(ENHANCE_YOUR_CALM) from None
         except (HPACKError, IndexError, ValueError):  # which of them, depends on where it breaks off
             raise Http2Error(COMPRESSION_ERROR) from None
         stream = self.streams.get(stream_id)

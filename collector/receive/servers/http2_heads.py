@@ -4,7 +4,7 @@ The law: a head that is not well-formed never becomes a request, and one connect
 block means the same as long as the table has not changed: clients repeat theirs, so what one means is kept.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from hpack import Decoder
 from hpack.table import HeaderTable
@@ -58,6 +58,8 @@ class RequestHead:
                 continue
             if not name or not _UPPER_CASE.isdisjoint(name) or name in OF_CONNECTIONS:
                 self.is_malformed = True
+            elif name == b"te":
+                self.is_malformed |= value.lower() != b"trailers"
             elif name == b"content-length":
                 if not value.isdigit() or self.content_length not in (-1, int(value)):
                     self.is_malformed = True
@@ -76,7 +78,8 @@ class HeadDecoder:
     def __init__(self, header_bytes_max: int) -> None:
         """`header_bytes_max`: of a head decoded; a larger one ends its connection, since the rest of it was not read."""
         self._decoder: Final = Decoder(max_header_list_size=header_bytes_max)
-        self._entries: Final = self._decoder.header_table.dynamic_entries
+        # Told apart as objects, which compiled code's own tuples are not.
+        self._entries: Final[Any] = self._decoder.header_table.dynamic_entries
         self._kept: Final[dict[bytes, RequestHead]] = {}
 
     def decode(self, block: bytes) -> RequestHead:
@@ -86,11 +89,11 @@ class HeadDecoder:
             return head
         entries = self._entries
         count = len(entries)
-        newest = entries[0] if count else None
+        newest: Any = entries[0] if count else None
         fields = self._decoder.decode(block, raw=True)
         head = RequestHead([(bytes(field[0]), bytes(field[1])) for field in fields])
         # What is added stands first. A change of the table's size may drop something at the other end.
-        if len(entries) != count or (count and entries[0] is not newest) or block[0] & 0xE0 == _TABLE_SIZE:
+        if len(entries) != count or (count and entries[0] is not newest) or (block and block[0] & 0xE0 == _TABLE_SIZE):
             self._kept.clear()
         elif len(block) <= _KEPT_BYTES_MAX:
             if len(self._kept) >= _KEPT_MAX:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import cramjam
 import grpc
@@ -16,15 +17,17 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from h2.errors import ErrorCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.http2 import http2
+from support.http2 import frame, http2
 from support.otlp_grpc import EACH_SERVICE, LOGS, METRICS, TRACES, UNCOMPRESSED, Service, export, refused
 from support.receiving import Receivers, grpc_receivers, otlp_logs, receivers
 from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown, BrokerFull
 from collector.receive.grpc.server import GrpcServer
+from collector.receive.grpc.status import quoted
 
 
 @asynccontextmanager
@@ -232,6 +235,145 @@ async def test_connections_are_bounded_and_must_begin_in_time() -> None:
             writer.close()
         async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             assert await export(channel, LOGS, otlp_logs()) == b""
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (b"", "cannot decode the call: 0 bytes came, and no message"),
+        (b"\0\0\0", "cannot decode the call: 3 bytes came, and no message"),
+        (b"\0\0\0\0\x0aabc", "cannot decode the message: 10 bytes, truncated at 3"),
+        (b"\0\0\0\0\0\0", "1 bytes follow the message, and a call has only one"),
+        (b"\1\0\0\0\0", "the message is marked as compressed (1), but no grpc-encoding says how"),
+        (b"\7\0\0\0\0", "the message's first byte is 7; 0 is plain and 1 is compressed"),
+    ],
+)
+async def test_calls_that_are_not_one_message_are_invalid(message: bytes, says: str) -> None:
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        stream_id = client.request(LOGS.method, "application/grpc", None, ("te", "trailers"))
+        client.send(stream_id, message, end=True)
+        answer = await client.response(stream_id)
+        assert answer.headers["grpc-status"] == "3"
+        assert answer.headers["grpc-message"] == says.replace("%", "%25")
+        assert made.in_flight.bytes_held == 0
+
+
+async def test_a_message_that_does_not_come_in_time_is_deadline_exceeded() -> None:
+    """Its neighbours on the connection do not mind; nor does what comes of it later."""
+    async with receiving(body_timeout_s=0.3) as (made, server, _), http2(server.port) as client:
+        late = client.request(LOGS.method, "application/grpc", None, ("te", "trailers"))
+        client.send(late, b"\0\0\0\0\xffabc")
+        answer = await client.response(late)
+        assert answer.headers["grpc-status"] == "4"
+        assert answer.headers["grpc-message"] == "3 bytes of the request, and not its end, came within 0.3 s"
+        body = otlp_logs()
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        again = await client.response(client.request(LOGS.method, "application/grpc", message, ("te", "trailers")))
+        assert "grpc-status" not in again.headers  # it is in the trailers
+        assert made.in_flight.bytes_held == 0
+        assert made.counted("infrasage_grpc_requests_total", code="DEADLINE_EXCEEDED") == 1
+
+
+async def test_what_is_no_grpc_is_told_so() -> None:
+    """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port."""
+    async with receiving() as (_, server, _), http2(server.port) as client:
+        assert (await client.response(client.request(LOGS.method, "application/json", b"{}"))).status == 415
+        assert (await client.response(client.request(LOGS.method, "application/grpcs", b"{}"))).status == 415
+        assert (await client.response(client.request(LOGS.method, "application/grpc", b"", method="GET"))).status == 405
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /v1/logs HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 505 ")
+        assert b"OTLP over HTTP has one of its own: 4318" in answer
+        writer.close()
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;charset=utf-8"])
+async def test_content_types_of_grpc(content_type: str) -> None:
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        body = otlp_logs()
+        await client.response(client.request(LOGS.method, content_type, b"\0" + len(body).to_bytes(4, "big") + body))
+        assert made.producer.item_count() == 1
+
+
+async def test_too_much_metadata_is_resource_exhausted_and_far_too_much_ends_the_connection() -> None:
+    async with receiving(header_bytes_max=1024) as (_, server, _):
+        async with http2(server.port) as client:
+            answer = await client.response(client.request(LOGS.method, "application/grpc", b"", ("x-long", "a" * 1500)))
+            assert answer.headers["grpc-status"] == "8"
+            assert "at most 1024 are taken" in answer.headers["grpc-message"]
+        async with http2(server.port) as client:
+            client.request(LOGS.method, "application/grpc", b"", ("x-long", "a" * 5000))
+            assert await client.closed() == ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_pings_too_often_are_answered_in_grpcs_own_words() -> None:
+    """`too_many_pings` makes its clients ping less often. Those that come with work are no matter."""
+    async with receiving(ping_interval_min_s=60) as (_, server, _), http2(server.port) as client:
+        for _ in range(10):
+            client.h2.ping(b"12345678")
+            await client.response(client.request("/a/b", "application/grpc", b""))
+        for _ in range(5):
+            client.h2.ping(b"12345678")
+            client.flush()
+        assert await client.closed() == ErrorCodes.ENHANCE_YOUR_CALM
+        assert client.goaways[-1].additional_data == b"too_many_pings"
+
+
+async def test_a_silent_client_is_pinged_and_one_that_is_gone_is_closed() -> None:
+    async with receiving(keep_alive_s=1, keep_alive_timeout_s=1) as (_, server, _):
+        async with http2(server.port) as client:
+            async with asyncio.timeout(5):
+                while not any(isinstance(event, h2.events.PingReceived) for event in client.events):
+                    await client.read()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4))
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 6)
+        writer.close()
+
+
+async def test_more_calls_than_a_connection_may_have_are_refused_to_be_sent_again() -> None:
+    """Also while those that were cancelled still work."""
+    async with receiving(concurrent_streams_max=2) as (made, server, _), http2(server.port) as client:
+        made.producer.gate.clear()
+        body = otlp_logs()
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        first, second = (client.request(LOGS.method, "application/grpc", message) for _ in range(2))
+        async with asyncio.timeout(5):
+            while made.producer.appends < 2:
+                await asyncio.sleep(0.01)
+        client.reset(first)
+        third = client.request(LOGS.method, "application/grpc", message)
+        assert await client.reset_code(third) == ErrorCodes.REFUSED_STREAM
+        made.producer.gate.set()
+        await client.response(second)
+        await client.response(client.request(LOGS.method, "application/grpc", message))
+        assert made.producer.item_count() == 3
+
+
+async def test_what_is_cancelled_before_it_is_whole_is_nothing() -> None:
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        stream_id = client.request(LOGS.method, "application/grpc", None)
+        client.send(stream_id, b"\0\0\0\1\0abcdef")
+        client.reset(stream_id)
+        client.h2.ping(bytes(8))
+        client.flush()
+        async with asyncio.timeout(5):
+            while made.counted("infrasage_grpc_requests_total", code="CANCELLED") != 1:
+                await asyncio.sleep(0.01)
+        assert made.in_flight.bytes_held == 0
+        assert made.producer.appends == 0
+
+
+@given(message=st.text())
+def test_messages_of_errors_are_coded_and_bounded(message: str) -> None:
+    """Whatever is in them: a head has room for them, and they say what they said, or its beginning."""
+    coded = quoted(message)
+    assert len(coded) <= 2048
+    assert all(32 <= byte < 127 for byte in coded)
+    assert message.encode(errors="replace").decode().startswith(unquote(coded.decode()).removesuffix("…"))
+    assert unquote(quoted("é" * 1000).decode()) == "é" * 200 + "…"
 
 
 async def test_rapid_resets_do_not_hurt_others() -> None:
