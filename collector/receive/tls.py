@@ -83,7 +83,7 @@ class Certificates:
     def _use(self, pem: Pem) -> None:
         """Raises _Unusable, and then what was in force still is."""
         context = _context(self._settings, pem)
-        if _read(self._settings) != pem:  # the context was made from the files, gRPC's is made of `pem`
+        if _read(self._settings) != pem:  # the context was made from the files, and was checked by `pem`
             raise _Unusable(f"{_named(self._settings, 'cert_file')} and its key are being written at this moment")
         begins_unix_s, expires_unix_s = _validity(pem.certificate)
         now_unix_s = self._clock()
@@ -133,7 +133,7 @@ def _named(settings: Tls, name: str) -> str:
 
 
 def _context(settings: Tls, pem: Pem) -> ssl.SSLContext:
-    """For HTTP. Raises _Unusable."""
+    """Raises _Unusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
