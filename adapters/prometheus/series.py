@@ -131,10 +131,10 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     if series.reason == 0 and not series.name:
         series.reason = MISSING_METRIC_NAME
         series.message = "label __name__ is missing or empty"
-    series.is_part = series.name.endswith(_PARTS)
+    series.is_part = is_part(series.name)
     series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
-    series.resource = _resource(job, instance)
+    series.resource = resource_of(job, instance)
     return series
 
 
@@ -152,7 +152,13 @@ def _refuse(series: Series, message: str) -> None:
         series.message = message
 
 
-def _resource(job: bytes, instance: bytes) -> bytes:
+def is_part(name: bytes) -> bool:
+    """Whether it is named as the counters of a classic histogram or summary are."""
+    return name.endswith(_PARTS)
+
+
+def resource_of(job: bytes, instance: bytes) -> bytes:
+    """Field 7 of TelemetryRecord, encoded; nothing, where both are empty."""
     if not job and not instance:
         return b""
     attributes = BytesWriter()
