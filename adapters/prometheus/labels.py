@@ -1,9 +1,9 @@
 """Labels of remote write 1.0, read where they lie: one walk turns what nearly every sender writes into attributes, and what the
 series before had too (metric, job, instance) is not made again.
 
-The law: whatever is said here of labels is what `read_series` says of them, which defines it. Labels that are not written plainly
-(one name and one value each, neither empty, lengths of at most two bytes), that break a rule of their own, or that lie too near the
-end of the body to be read eight bytes at a time, are left to it. Nothing is remembered beyond the request.
+The law: what is said here of labels is what `read_series` says of them, which defines it. Labels that are not written plainly
+(one name and one value each, neither empty, lengths of at most two bytes), that break a rule of their own, or that lie too near
+the end of the body to be read eight bytes at a time, are left to it. Nothing is remembered beyond the request.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ _WORD_BYTES: Final = 8
 
 
 class LabelReader:
-    """Reads the series of one request, one after the other. After `read`, `series` holds what the labels say, until the next."""
+    """Reads the series of one request, one by one. After `read`, `series` holds what the labels say, until the next."""
 
     def __init__(self, buffer: bytes) -> None:
         self.buffer: Final = buffer
