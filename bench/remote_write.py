@@ -35,6 +35,7 @@ from typing import Any, Final
 import cramjam
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support.kafka import Kafka
 from support.remote_write import length_delimited, varint
