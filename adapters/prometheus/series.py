@@ -131,7 +131,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     if series.reason == 0 and not series.name:
         series.reason = MISSING_METRIC_NAME
         series.message = "label __name__ is missing or empty"
-    series.is_part = is_part(series.name)
+    series.is_part = series.name.endswith(_PARTS)
     series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
     series.resource = resource_of(job, instance)
@@ -150,11 +150,6 @@ def _refuse(series: Series, message: str) -> None:
     if series.reason == 0:
         series.reason = INVALID_LABELS
         series.message = message
-
-
-def is_part(name: bytes) -> bool:
-    """Whether it is named as the counters of a classic histogram or summary are."""
-    return name.endswith(_PARTS)
 
 
 def resource_of(job: bytes, instance: bytes) -> bytes:

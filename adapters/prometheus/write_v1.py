@@ -20,7 +20,7 @@ from adapters.plain import adapt_plainly
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
-from adapters.prometheus.request import DESCRIPTION_BYTES, SAMPLES, Request
+from adapters.prometheus.request import DESCRIPTION_BYTES, NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import Series, read_series
 from adapters.record import Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
@@ -60,6 +60,9 @@ class _WriteRequest(Request):
         end: i64 = len(self.buffer)
         # Metadata stands behind the series that it describes.
         while cursor.position < end:
+            cursor.skip_fields(_TIMESERIES, end)
+            if cursor.position == end:
+                break
             tag: i64 = cursor.field(end)
             if tag == _METADATA:
                 after: i64 = cursor.position
@@ -143,6 +146,14 @@ class _WriteRequest(Request):
         if self.families:
             self.description = self._description_of(series.name)
 
+        buffer = self.buffer
+        self.message = series.message
+        reason: i64 = series.check(self.rules)
+        sample_start: i64 = labels_end + 2
+        if sample_start <= end and buffer[labels_end] == SAMPLES and buffer[labels_end + 1] == end - sample_start:
+            # One sample and nothing else, as nearly every series has it: shorter than 128 bytes, as its length is one byte.
+            self.take_sample(series, reason, sample_start, end, NO_EXEMPLARS)
+            return
         cursor.position = labels_end
         items: i64 = 0
         exemplars: i64 = 0
@@ -158,8 +169,6 @@ class _WriteRequest(Request):
                 exemplars += 1
             else:
                 items += 1
-        self.message = series.message
-        reason: i64 = series.check(self.rules)
         if exemplars:
             self.take_with_exemplars(series, reason, labels_end, end, items, exemplars)
         else:
