@@ -69,6 +69,24 @@ class Cursor:
         self.position = p + 1
         return result
 
+    def skip_fields(self, tag: i64, end: i64) -> None:
+        """Move past fields of bytes with that tag, of one byte, as long as their lengths are of at most two."""
+        buffer = self.buffer
+        p: i64 = self.position
+        while p + 2 < end and buffer[p] == tag:
+            length: i64 = buffer[p + 1]
+            start: i64 = p + 2
+            if length > 127:
+                more: i64 = buffer[start]
+                if more > 127:
+                    break
+                length = length & 127 | more << 7
+                start += 1
+            if length > end - start:
+                break
+            p = start + length
+        self.position = p
+
     def field(self, end: i64) -> i64:
         """The next field's tag (number << 3 | wire type); moves past its payload."""
         first: i64 = self.position

@@ -45,7 +45,9 @@ class Limits:
 
 class LimitRules(Rules):
     """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived. And for how many of its
-    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said."""
+    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said.
+
+    No check is a conditional expression: compiled, it would make an object of each answer."""
 
     def __init__(
         self, limits: Limits, now_unix_nano: int, *, dead_letter_items_max: int = 0, dead_letter_bytes_max: int = 0
@@ -64,21 +66,29 @@ class LimitRules(Rules):
 
     def check_time(self, time_unix_nano: i64) -> i64:
         if time_unix_nano >= self.time_min:
-            return 0 if time_unix_nano <= self.time_max else TIMESTAMP_IN_FUTURE
+            if time_unix_nano > self.time_max:
+                return TIMESTAMP_IN_FUTURE
+            return 0
         if time_unix_nano < 0:
             return TIMESTAMP_IN_FUTURE
         return MISSING_TIMESTAMP if time_unix_nano == 0 else TIMESTAMP_TOO_OLD
 
     def check_attribute_count(self, count: i64) -> i64:
-        return 0 if count <= self.attributes_max else TOO_MANY_ATTRIBUTES
+        if count > self.attributes_max:
+            return TOO_MANY_ATTRIBUTES
+        return 0
 
     def check_attribute(self, key_bytes: i64, value_bytes: i64) -> i64:
         if key_bytes > self.key_bytes_max:
             return ATTRIBUTE_KEY_TOO_LONG
-        return 0 if value_bytes <= self.value_bytes_max else ATTRIBUTE_VALUE_TOO_LONG
+        if value_bytes > self.value_bytes_max:
+            return ATTRIBUTE_VALUE_TOO_LONG
+        return 0
 
     def check_name(self, name_bytes: i64) -> i64:
-        return 0 if name_bytes <= self.name_bytes_max else NAME_TOO_LONG
+        if name_bytes > self.name_bytes_max:
+            return NAME_TOO_LONG
+        return 0
 
     def message(self, reason: int) -> str:
         limits = self.limits

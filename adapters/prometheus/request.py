@@ -53,15 +53,18 @@ class _Group:
         self.service_id: Final = service_id
         self.resource: Final = resource
         self.capacity: i64 = capacity
-        # Metrics, encoded, and how many items each holds.
-        self.metrics: Final[list[bytes]] = []
+        # Metrics, encoded, each in three pieces: what stands before its points, those, and what stands behind them. And how
+        # many items each holds.
+        self.heads: Final[list[bytes]] = []
+        self.bodies: Final[list[bytes]] = []
+        self.tails: Final[list[bytes]] = []
         self.counts: Final[list[int]] = []
-        # The metric at hand: what it is, what it begins with, its points, and what stands behind those.
+        # The metric at hand: what it is, how many bytes say so, its points, and what stands behind those.
         self.name: bytes = b""
         self.kind: i64 = 0
         self.description: Description = description
         self.hint: bytes = b""
-        self.prefix: bytes = b""
+        self.prefix_bytes: i64 = 0
         self.points = BytesWriter()
         self.points_max: i64 = 0
         self.tail: bytes = b""
@@ -96,6 +99,7 @@ class Request:
         self.no_description: Final = Description(0, b"", b"", 0, 0)
         self.groups: Final[dict[bytes, _Group]] = {}
         self.group: _Group | None = None
+        self.head: Final = BytesWriter()
         self.index: i64 = 0
         # How many of each were taken.
         self.samples: i64 = 0
@@ -239,7 +243,9 @@ class Request:
         if reason == 0:
             reason = self._check_time()
         if reason == 0:
-            flags: i64 = FLAG_NO_RECORDED_VALUE if self.value_bits == STALE_BITS else 0
+            flags: i64 = 0
+            if self.value_bits == STALE_BITS:
+                flags = FLAG_NO_RECORDED_VALUE
             if self._put_sample(series, flags, exemplars):
                 self.samples += 1
                 return
@@ -271,6 +277,14 @@ class Request:
     def _read_sample(self, start: i64, end: i64) -> None:
         """Into `value_bits`, `time_ms` and `start_ms`."""
         cursor = self.cursor
+        if end - start > 10 and self.buffer[start] == 0x09 and self.buffer[start + 9] == 0x10:
+            # A value and a time, as nearly every sample has them.
+            cursor.position = start + 10
+            self.time_ms = cursor.varint(end)
+            if cursor.position == end:
+                self.value_bits = read_i64_le(self.buffer, start + 1)
+                self.start_ms = 0
+                return
         self.value_bits = 0
         self.time_ms = 0
         self.start_ms = 0
@@ -288,8 +302,13 @@ class Request:
 
     def _start_unix_nano(self) -> i64:
         """Since when the item counts; 0 where nobody says so, or says what the record can't hold."""
-        start_ms = self.start_ms or self.created_ms
-        return start_ms * NANOSECONDS_A_MILLISECOND if 0 < start_ms <= MILLISECONDS_MAX else 0
+        start_ms: i64 = self.start_ms
+        if start_ms == 0:
+            start_ms = self.created_ms
+        # No conditional expression: compiled, it would make an object of the number.
+        if start_ms <= 0 or start_ms > MILLISECONDS_MAX:
+            return 0
+        return start_ms * NANOSECONDS_A_MILLISECOND
 
     def _check_time(self) -> i64:
         """Of `time_ms`, into `time_unix_nano`: 0, or why it can't be taken."""
@@ -371,42 +390,64 @@ class Request:
             if (
                 group.kind != kind
                 or len(group.points) + point_bytes > group.points_max
-                or group.name != series.name
-                or group.tail != tail
-                or group.hint != hint
+                or (group.name is not series.name and group.name != series.name)
+                or (group.tail is not tail and group.tail != tail)
+                or (group.hint is not hint and group.hint != hint)
                 or (group.description is not description and group.description.fields != description.fields)
             ):
-                _close_metric(group)
+                self._close_metric(group)
         if group.count == 0:
             self.spend(_METRIC_BYTES + len(series.name) + len(description.fields))
             description.has_item = True
-            prefix = BytesWriter()
-            put_bytes(prefix, 0x0A, series.name)
-            prefix.write(description.fields)
-            prefix.write(hint)
-            group.prefix = prefix.getvalue()
+            group.prefix_bytes = field_size(len(series.name)) + len(description.fields) + len(hint)
             group.name = series.name
             group.kind = kind
             group.tail = tail
             group.hint = hint
             group.description = description
             # The tags and lengths of the metric and of its gauge or histogram, and the tail, take up to 16 bytes.
-            group.points_max = min(group.capacity - len(group.prefix) - 16, METRIC_BYTES_MAX)
+            group.points_max = min(group.capacity - group.prefix_bytes - 16, METRIC_BYTES_MAX)
             if point_bytes > group.points_max and not _fits_alone(group, point_bytes):
                 return None
         group.count += 1
         self.index += 1
         return group
 
+    def _close_metric(self, group: _Group) -> None:
+        """Encode the metric at hand, if there is one."""
+        if group.count == 0:
+            return
+        points = group.points
+        head = self.head
+        head.truncate(0)
+        put_bytes(head, 0x0A, group.name)
+        head.write(group.description.fields)
+        head.write(group.hint)
+        put_varint(head, group.kind)
+        put_varint(head, len(points) + len(group.tail))
+        group.heads.append(head.getvalue())
+        group.bodies.append(points.getvalue())
+        group.tails.append(group.tail)
+        group.counts.append(group.count)
+        points.truncate(0)
+        group.count = 0
+
     def pack(self) -> Adapted:
         """When all items have been taken or rejected."""
         builder = self.builder
         for group in self.groups.values():
-            _close_metric(group)
+            self._close_metric(group)
             builder.open_group(METRICS, TYPE_METRIC, group.service_id, group.resource)
-            for n in range(len(group.metrics)):
-                taken = builder.add(group.metrics[n], group.counts[n])
+            for n in range(len(group.counts)):
+                head = group.heads[n]
+                body = group.bodies[n]
+                tail = group.tails[n]
+                taken = builder.begin(len(head) + len(body) + len(tail), group.counts[n])
                 assert taken  # `_metric` has seen to it
+                record = builder.record
+                record.write(head)
+                record.write(body)
+                record.write(tail)
         adapted = builder.finish()
         adapted.samples = self.samples
         adapted.histograms = self.histograms
@@ -416,21 +457,4 @@ class Request:
 
 def _fits_alone(group: _Group, point_bytes: i64) -> bool:
     """Whether a metric of one point fits a message."""
-    return field_size(len(group.prefix) + field_size(point_bytes + len(group.tail))) <= group.capacity
-
-
-def _close_metric(group: _Group) -> None:
-    """Encode the metric at hand, if there is one."""
-    if group.count == 0:
-        return
-    points = group.points
-    metric = BytesWriter()
-    metric.write(group.prefix)
-    put_varint(metric, group.kind)
-    put_varint(metric, len(points) + len(group.tail))
-    metric.write(points.getvalue())
-    metric.write(group.tail)
-    group.metrics.append(metric.getvalue())
-    group.counts.append(group.count)
-    points.truncate(0)
-    group.count = 0
+    return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.capacity

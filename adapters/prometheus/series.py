@@ -1,4 +1,5 @@
-"""What a series' labels say, read once: scrapes repeat them, so what was read is remembered by its raw bytes.
+"""What a series' labels say. 2.0 remembers it from one request to the next, by what stands for the labels there; 1.0 reads them
+each time (adapters/prometheus/labels.py), which costs no more and holds no memory.
 
 The law: a `Series` depends on the labels' bytes alone, on no tenant, clock or setting; and the memory is bounded, in entries
 and in bytes. `__name__` is the metric's name, `job` the service, `instance` the resource's service.instance.id; the rest are
@@ -134,7 +135,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     series.is_part = series.name.endswith(_PARTS)
     series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
-    series.resource = _resource(job, instance)
+    series.resource = resource_of(job, instance)
     return series
 
 
@@ -152,7 +153,8 @@ def _refuse(series: Series, message: str) -> None:
         series.message = message
 
 
-def _resource(job: bytes, instance: bytes) -> bytes:
+def resource_of(job: bytes, instance: bytes) -> bytes:
+    """Field 7 of TelemetryRecord, encoded; nothing, where both are empty."""
     if not job and not instance:
         return b""
     attributes = BytesWriter()
@@ -166,7 +168,7 @@ def _resource(job: bytes, instance: bytes) -> bytes:
 
 
 class SeriesCache:
-    """Series by bytes that stand for their labels: in 1.0 the labels themselves, as they lie on the wire."""
+    """Series by bytes that stand for their labels."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2

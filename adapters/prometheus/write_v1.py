@@ -18,9 +18,10 @@ from mypy_extensions import i64
 from adapters.errors import MISSING_METRIC_NAME
 from adapters.plain import adapt_plainly
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
+from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
-from adapters.prometheus.request import DESCRIPTION_BYTES, SAMPLES, Request
-from adapters.prometheus.series import CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, Series, SeriesCache, read_series
+from adapters.prometheus.request import DESCRIPTION_BYTES, NO_EXEMPLARS, SAMPLES, Request
+from adapters.prometheus.series import Series, read_series
 from adapters.record import Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
 
@@ -32,8 +33,6 @@ _EXEMPLARS: Final = 0x1A
 _HISTOGRAMS: Final = 0x22
 # What may follow a family's name in the names of its series.
 _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info")
-
-_series: Final = SeriesCache(CACHE_ENTRIES_MAX, CACHE_BYTES_MAX)
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
@@ -51,6 +50,7 @@ class _WriteRequest(Request):
         # Metadata by its family's name, the last of each; and all of it.
         self.families: Final[dict[bytes, Description]] = {}
         self.descriptions: Final[list[tuple[bytes, Description]]] = []
+        self.reader: Final = LabelReader(body)
         # Where the labels of the series at hand are.
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
@@ -60,6 +60,9 @@ class _WriteRequest(Request):
         end: i64 = len(self.buffer)
         # Metadata stands behind the series that it describes.
         while cursor.position < end:
+            cursor.skip_fields(_TIMESERIES, end)
+            if cursor.position == end:
+                break
             tag: i64 = cursor.field(end)
             if tag == _METADATA:
                 after: i64 = cursor.position
@@ -133,22 +136,24 @@ class _WriteRequest(Request):
     def _take_series(self, start: i64, end: i64) -> None:
         """The TimeSeries at start:end: labels, samples, exemplars, histograms, as every encoder has them."""
         cursor = self.cursor
-        buffer = self.buffer
-        labels_end: i64 = start
-        cursor.position = start
-        while labels_end < end and buffer[labels_end] == _LABELS:
-            cursor.field(end)
-            labels_end = cursor.position
+        series = self.reader.series
+        labels_end: i64 = self.reader.read(start, end)
+        if labels_end < 0:
+            labels_end = self._end_of_labels(start, end)
+            series = read_series(cursor, start, labels_end)
         self.labels_start = start
         self.labels_end = labels_end
-        labels = buffer[start:labels_end]
-        series = _series.get(labels)
-        if series is None:
-            series = read_series(cursor, start, labels_end)
-            _series.put(labels, series)
         if self.families:
             self.description = self._description_of(series.name)
 
+        buffer = self.buffer
+        self.message = series.message
+        reason: i64 = series.check(self.rules)
+        sample_start: i64 = labels_end + 2
+        if sample_start <= end and buffer[labels_end] == SAMPLES and buffer[labels_end + 1] == end - sample_start:
+            # One sample and nothing else, as nearly every series has it: shorter than 128 bytes, as its length is one byte.
+            self.take_sample(series, reason, sample_start, end, NO_EXEMPLARS)
+            return
         cursor.position = labels_end
         items: i64 = 0
         exemplars: i64 = 0
@@ -164,12 +169,20 @@ class _WriteRequest(Request):
                 exemplars += 1
             else:
                 items += 1
-        self.message = series.message
-        reason: i64 = series.check(self.rules)
         if exemplars:
             self.take_with_exemplars(series, reason, labels_end, end, items, exemplars)
         else:
             self.take_items(series, reason, labels_end, end)
+
+    def _end_of_labels(self, start: i64, end: i64) -> i64:
+        cursor = self.cursor
+        buffer = self.buffer
+        position: i64 = start
+        cursor.position = start
+        while position < end and buffer[position] == _LABELS:
+            cursor.field(end)
+            position = cursor.position
+        return position
 
     def read_exemplar(self, start: i64, end: i64) -> Exemplar:
         return read_exemplar(self.cursor, start, end, self.rules)

@@ -19,7 +19,6 @@ from support.twins import check_v1 as check
 from adapters import errors
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v1
-from adapters.prometheus.series import Series, SeriesCache
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Header
 from collector.validate import LimitRules, Limits
 
@@ -466,26 +465,8 @@ def test_many_exemplars_find_their_samples() -> None:
     assert all([point.time_unix_nano] == [exemplar.time_unix_nano for exemplar in point.exemplars] for point in points)
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
-    """Beyond its entries or its bytes the oldest generation goes; what is asked for stays."""
-    cache = SeriesCache(10, 1 << 20)
-    used = Series()
-    cache.put(b"used", used)
-    for n in range(100):
-        cache.put(b"%d" % n, Series())
-        assert cache.get(b"used") is used
-        assert len(cache.young) + len(cache.old) <= 10
-    assert cache.get(b"0") is None
-    small = SeriesCache(1000, 20_000)
-    for n in range(100):
-        small.put(b"%d" % n * 300, Series())
-    assert len(small.young) + len(small.old) < 40
-    small.put(b"x" * 20_000, Series())
-    assert small.get(b"x" * 20_000) is None
-
-
-def test_rules_are_asked_anew_of_remembered_series() -> None:
-    """A series remembered under one plan's limits is checked under another's."""
+def test_rules_are_asked_anew_in_each_request() -> None:
+    """A series that was taken under one tenant's limits is refused under another's."""
     body = request_of({"__name__": "m" * 60, "a": "1"}, (1.0, NOW_MS)).SerializeToString()
     strict = Limits(
         past_max_s=1,

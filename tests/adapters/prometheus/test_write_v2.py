@@ -14,14 +14,17 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from support.adapted import batch_of, bits, reasons
 from support.otlp_strategies import oddly_written, varint
 from support.prometheus_strategies import NOW_MS, STALE, requests_v2
-from support.twins import NOW
+from support.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW
 from support.twins import adapt_v2 as adapt
 from support.twins import check_v2 as check
 
 from adapters import errors
 from adapters.errors import Malformed, RequestRefused
+from adapters.prometheus import write_v2
+from adapters.prometheus.series import Series, SeriesCache
 from adapters.prometheus.symbols import SymbolNumbers
-from adapters.record import Adapted
+from adapters.record import SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header
+from collector.validate import LimitRules, Limits
 
 Metadata = write_pb2.Metadata
 
@@ -530,3 +533,39 @@ def test_what_is_remembered_of_one_request_serves_the_next() -> None:
         [metric] = metrics_of(adapt_request(request))
         [attribute] = metric.gauge.data_points[0].attributes
         assert (name, zone) == (metric.name, attribute.value.string_value)
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
+    """Beyond its entries or its bytes the oldest generation goes; what is asked for stays."""
+    cache = SeriesCache(10, 1 << 20)
+    used = Series()
+    cache.put(b"used", used)
+    for n in range(100):
+        cache.put(b"%d" % n, Series())
+        assert cache.get(b"used") is used
+        assert len(cache.young) + len(cache.old) <= 10
+    assert cache.get(b"0") is None
+    small = SeriesCache(1000, 20_000)
+    for n in range(100):
+        small.put(b"%d" % n * 300, Series())
+    assert len(small.young) + len(small.old) < 40
+    small.put(b"x" * 20_000, Series())
+    assert small.get(b"x" * 20_000) is None
+
+
+def test_rules_are_asked_anew_of_remembered_series() -> None:
+    """A series remembered under one tenant's limits is refused under another's, and taken again under the first's."""
+    body = one_sample({"__name__": "m" * 60, "a": "1"}).SerializeToString()
+    strict = Limits(
+        past_max_s=1,
+        future_max_s=1,
+        attributes_max=9,
+        attribute_key_bytes_max=9,
+        attribute_value_bytes_max=99,
+        name_bytes_max=50,
+    )
+    header = Header("acme", SOURCE_PROMETHEUS_WRITE_V2, NOW, BATCH_ID)
+    for _ in range(2):
+        assert 1 == adapt(body).accepted_count()
+        refused = write_v2.adapt(body, header, LimitRules(strict, NOW), MESSAGE_BYTES_MAX)
+        assert [(0, errors.NAME_TOO_LONG)] == reasons(refused)
