@@ -26,7 +26,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import bodies, measuring, tables
 from bench.measuring import (
-    PEERS,
     Senders,
     Side,
     closed_loop,
@@ -38,9 +37,6 @@ from bench.measuring import (
     memory_mib,
     server,
 )
-
-# bench/remote_write.py takes these from here.
-__all__ = ["PEERS", "cpu_seconds", "free_port", "memory_mib", "server"]
 
 SUITE: Final = "gateway"
 SAME: Final = ("transport", "signal", "items")

@@ -338,8 +338,8 @@ def _versions(suite: str) -> Iterator[tuple[str, str]]:
 
 
 def peer(name: str) -> str:
-    """Its command: from the path, else from $PEERS."""
-    return shutil.which(name) or str(PEERS / "bin" / name)
+    """Its command: from $PEERS, which is newer than most systems' packages, else from the path."""
+    return shutil.which(name, path=PEERS / "bin") or shutil.which(name) or name
 
 
 def _of_jars() -> str:
