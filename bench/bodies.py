@@ -36,7 +36,15 @@ _STATUS_CODES: Final = (200, 201, 204, 404, 500)
 @functools.cache
 def otlp(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
     """OTLP in protobuf."""
-    return tuple(_otlp(signal, items, attributes, variant) for variant in range(_variants(items)))
+    now = time.time_ns()
+    return tuple(_otlp(signal, items, attributes, variant, now) for variant in range(_variants(items)))
+
+
+@functools.cache
+def scrapes(signal: str, items: int, number: int) -> tuple[bytes, ...]:
+    """The same for who stores them: so many, each a second after the one before, since no two rows are the same in all columns."""
+    began = time.time_ns() - number * 1_000_000_000
+    return tuple(_otlp(signal, items, 4, at % _VARIANTS, began + at * 1_000_000_000) for at in range(number))
 
 
 @functools.cache
@@ -71,8 +79,7 @@ def _resource(variant: int) -> dict[str, str | int]:
     return {"service.name": f"service-{variant}", "process.pid": 4000 + variant, **rest}
 
 
-def _otlp(signal: str, items: int, attributes: int, variant: int) -> bytes:
-    now = time.time_ns()
+def _otlp(signal: str, items: int, attributes: int, variant: int, now: int) -> bytes:
     if signal == "metrics":
         metrics = ExportMetricsServiceRequest()
         entry = metrics.resource_metrics.add()

@@ -30,6 +30,8 @@ from collector.query import ask
 
 SUITE: Final = "embedded"
 ITEMS: Final = 1000
+# As many different ones; then they begin again.
+REQUESTS: Final = 250
 CONNECTIONS: Final = 8
 CORES: Final = 2
 STORED_TIMEOUT_S: Final = 300
@@ -47,7 +49,7 @@ def stored(program: Program, signal: str) -> int:
 def measure(here: Path, signal: str, rows: int, rounds: int) -> dict[str, Any]:
     program = Program(here / "data", query__wait_s=STORED_TIMEOUT_S, logging__level="warning")
     program.command = ["taskset", "-c", f"0-{min(CORES, os.cpu_count() or 1) - 1}", *program.command]
-    messages = [http_message(f"/v1/{signal}", body) for body in bodies.otlp(signal, ITEMS)]
+    messages = [http_message(f"/v1/{signal}", body) for body in bodies.scrapes(signal, ITEMS, REQUESTS)]
     rates: dict[str, list[float]] = {"stored_per_s": [], "acknowledged_per_s": [], "rate": []}
     with started(program):
         for number in range(rounds + 1):  # the first, which is short, does not count

@@ -1,6 +1,6 @@
 """p50 and p99 at half load: the gateway and the OpenTelemetry Collector, each sent what keeps the Collector half busy.
 
-    python bench/latency.py [--transport http,grpc] [--signal metrics] [--items 100] [--rounds 5] [--seconds 5] [--keep]
+    python bench/latency.py [--transport http,grpc] [--signal metrics] [--items 100] [--rounds 9] [--seconds 3] [--keep]
 
 Needs what bench/gateway.py needs, and starts the same pair. First each is sent as much as 32 requests at once can: what the
 Collector then takes in a CPU-second is what its core can take. Half of that a second is sent to each, in turn, whatever the
@@ -33,7 +33,7 @@ def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, se
         for _ in range(SATURATED_ROUNDS):
             for name in NAMES:
                 before = cpu_seconds(pair.pids[name])
-                requests = len(closed_loop(pair.senders(name, transport, signal, items), seconds / 2))
+                requests = len(closed_loop(pair.senders(name, transport, signal, items), seconds))
                 saturated[name].append(requests / (cpu_seconds(pair.pids[name]) - before))
         per_s = statistics.median(saturated["collector"]) / 2
         sides: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in NAMES}
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--transport", default="http,grpc")
     parser.add_argument("--signal", default="metrics")
     parser.add_argument("--items", default="100")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     measuring.leave_the_first_core()

@@ -49,7 +49,8 @@ HEADS: Final = {
         *("p99, ms: ours", "Collector", "ratio", "core used: ours / Collector"),
     ),
     "writer": _head(
-        *("signal", "rows", "writer, rows/CPU-s", "engine, rows/CPU-s", "rows/s", "memory, MiB: writer / engine"),
+        *("signal", "rows", "rows an insert", "writer, rows/CPU-s", "engine, rows/CPU-s", "rows/s"),
+        "memory, MiB: writer / engine",
     ),
     "embedded": _head(
         *("signal", "rows", "stored, rows/s", "acknowledged, rows/s", "rows/CPU-s", "memory, MiB"),
@@ -111,7 +112,8 @@ def latency_row(result: Result) -> str:
 def writer_row(result: Result) -> str:
     sides = [_three(result[name]["rate"]) for name in ("writer", "engine")]
     memory = _each(result, "memory_mib", ("writer", "engine"))
-    return _row(result["signal"], f"{result['rows']:,}", *sides, _three(result["stored_per_s"]), memory)
+    rows = (f"{result[key]:,}" for key in ("rows", "rows_an_insert"))
+    return _row(result["signal"], *rows, *sides, _three(result["stored_per_s"]), memory)
 
 
 def embedded_row(result: Result) -> str:

@@ -30,10 +30,12 @@ from bench.measuring import cpu_seconds, http_message, http_senders, memory_mib,
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.clickhouse_server import Bridge, bridge
-from support.program import WriterCommand, started
+from support.program import WriterCommand, metric, started
 
 SUITE: Final = "writer"
 ITEMS: Final = 1000
+# As many different ones; then they begin again.
+REQUESTS: Final = 250
 CONNECTIONS: Final = 8
 STORED_TIMEOUT_S: Final = 300
 MERGED_TIMEOUT_S: Final = 60
@@ -64,12 +66,15 @@ class Way:
         self._engine = engine
 
     def fill(self, signal: str, rows: int) -> None:
-        messages = [http_message(f"/v1/{signal}", body) for body in bodies.otlp(signal, ITEMS)]
+        messages = [http_message(f"/v1/{signal}", body) for body in bodies.scrapes(signal, ITEMS, REQUESTS)]
         send_all(http_senders(self._gateway.otlp_port, messages, CONNECTIONS), rows // ITEMS)
 
     def _count(self, signal: str) -> int:
         """Asked of the engine, for which it is cheap: the writer's own page of metrics would cost it more than its work."""
         return ask(self._engine, f"SELECT count() FROM {TABLES[signal]}")
+
+    def _inserts(self, signal: str) -> float:
+        return metric(self._writer.http, "infrasage_writer_insert_duration_seconds_count", f'topic="infrasage.{signal}"')
 
     def measure(self, signal: str, rows: int, rounds: int) -> dict[str, Any]:
         self.fill(signal, ITEMS)  # what is loaded late is there
@@ -78,6 +83,7 @@ class Way:
         pids = {"writer": self._writer.pid(), "engine": self._engine.process.pid}
         rates: dict[str, list[float]] = {name: [] for name in pids}
         stored_per_s: list[float] = []
+        inserts = self._inserts(signal)
         for _ in range(rounds):
             expected = self._count(signal) + rows
             os.kill(pids["writer"], signals.SIGSTOP)
@@ -94,7 +100,12 @@ class Way:
             rates["engine"].append(rows / (cpu_seconds(pids["engine"]) - before["engine"]))
             if (found := self._count(signal)) != expected:
                 sys.exit(f"{found} rows of {signal} are stored, not {expected}")
-        result: dict[str, Any] = {"signal": signal, "rows": rows, "stored_per_s": [round(one) for one in spread(stored_per_s)]}
+        result: dict[str, Any] = {
+            "signal": signal,
+            "rows": rows,
+            "rows_an_insert": round(rows * rounds / (self._inserts(signal) - inserts)),
+            "stored_per_s": [round(one) for one in spread(stored_per_s)],
+        }
         for name, pid in pids.items():
             result[name] = {"rate": [round(one) for one in spread(rates[name])], "memory_mib": memory_mib(pid)}
         return result
