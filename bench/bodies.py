@@ -42,7 +42,7 @@ def otlp(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
 
 @functools.cache
 def scrapes(signal: str, items: int, number: int) -> tuple[bytes, ...]:
-    """The same for who stores them: so many, each a second after the one before, since no two rows are the same in all columns."""
+    """The same for who stores them: so many, each a second after the one before, so that no two rows are the same."""
     began = time.time_ns() - number * 1_000_000_000
     return tuple(_otlp(signal, items, 4, at % _VARIANTS, began + at * 1_000_000_000) for at in range(number))
 
