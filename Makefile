@@ -47,9 +47,9 @@ docs: install
 fuzz: install $(VENV)/dev.installed $(VENV)/fuzz.installed
 	PYTHONPATH=.:proto:tests $(BIN)/python tests/fuzz/run.py $(ARGS)
 
-# The gateway beside the OpenTelemetry Collector, which has to be there: see bench/gateway.py.
-bench: install $(VENV)/dev.installed
-	$(BIN)/python bench/gateway.py $(ARGS)
+# What a record costs, beside others who have to be there, and docs/performance.md of it: see there, and bench/run.py.
+bench: install $(VENV)/dev.installed $(VENV)/bench.installed
+	$(BIN)/python bench/run.py $(ARGS)
 
 install: $(VENV)/package.installed
 
@@ -67,6 +67,10 @@ $(VENV)/dev.installed: requirements-dev.lock $(VENV)/requirements.installed
 
 $(VENV)/fuzz.installed: tests/fuzz/requirements.lock $(VENV)/dev.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/fuzz/requirements.lock
+	touch $@
+
+$(VENV)/bench.installed: bench/requirements.lock $(VENV)/dev.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r bench/requirements.lock
 	touch $@
 
 # The package itself, its hot path compiled. A source that changed means a new build.

@@ -20,7 +20,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import statistics
 import struct
 import sys
@@ -40,7 +39,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from support.kafka import Kafka
 from support.remote_write import length_delimited, varint
 
-from bench.gateway import PEERS, free_port, memory_mib, server
+from bench.measuring import free_port, memory_mib, peer, server
 
 RESULTS = Path(__file__).resolve().parent / "results/remote_write.json"
 NAMES = ("ours", "prometheus", "victoria_metrics")
@@ -159,7 +158,7 @@ class _Servers:
         config = here / "prometheus.yml"
         config.write_text("global: {}\n")
         ours = str(Path(sys.executable).with_name("infrasage-collector"))
-        prometheus = shutil.which("prometheus") or str(PEERS / "bin/prometheus")
+        prometheus = peer("prometheus")
         address = {name: f"127.0.0.1:{port}" for name, port in self._ports.items()}
         ports = ["--otlp-http-port", str(free_port()), "--grpc-port", str(free_port())]
         stores = {name: tempfile.mkdtemp(dir=here) for name in NAMES}

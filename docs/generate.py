@@ -2,7 +2,8 @@
 
 `python docs/generate.py [--check]`, with the project installed; or `make docs`. configuration.md is generated as a whole from
 collector/config.py; the tables between markers in api.md (reasons) and operating.md (metrics) from adapters/errors.py and
-collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the tests named by them.
+collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the tests named by them;
+the tables in performance.md from bench/results. Its chart needs matplotlib, so it is only checked: bench/report.py draws it.
 """
 
 import ast
@@ -17,8 +18,11 @@ from collector.metrics import Metrics
 from collector.receive.responses import codes_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent))
 
 from conformance.items import GROUPS, Item
+
+from bench import tables
 
 HERE = Path(__file__).parent
 
@@ -174,6 +178,7 @@ def main() -> int:
         "conformance.md": lambda _: conformance(),
         "api.md": lambda page: with_table(page, "reasons", reasons()),
         "operating.md": lambda page: with_table(page, "metrics", metrics()),
+        "performance.md": tables.fill,
     }
     stale = []
     for name, make in pages.items():
@@ -188,7 +193,10 @@ def main() -> int:
             page.write_text(after, encoding="utf-8")
     if stale:
         sys.stderr.write(f"not what the source says: {', '.join(stale)}; run make docs\n")
-    return 1 if stale else 0
+    if tables.charted() not in (HERE / "performance.svg").read_text(encoding="utf-8"):
+        sys.stderr.write("performance.svg shows other numbers than bench/results: run bench/report.py\n")
+        stale.append("performance.svg")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,360 @@
+"""What the suites share: servers on a core of their own, senders, CPU time and memory of a process, and the files of results.
+
+The law: what is measured is the server's process. Senders are bare, since a slow client would be measured too; they and Kafka
+have the other cores. Load goes to this machine only, and ends by itself.
+"""
+
+import asyncio
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+import uvloop
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.kafka import Kafka
+
+T = TypeVar("T")
+
+PEERS: Final = Path(os.environ.get("PEERS") or Path.home() / ".cache/infrasage-peers")
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+MACHINE: Final = "machine"
+COLLECTOR: Final = str(Path(sys.executable).with_name("infrasage-collector"))
+CONNECTIONS: Final = 32
+START_TIMEOUT_S: Final = 30
+ANSWER_TIMEOUT_S: Final = 60
+
+Send = Callable[[], Awaitable[None]]  # one request, and its answer; raises where that is not a success
+Senders = AbstractAsyncContextManager[Sequence[Send]]
+
+
+# Processes.
+
+
+def leave_the_first_core() -> None:
+    """To the server that is measured: this process, and what it starts, runs on the others."""
+    os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)) or {0})
+
+
+def free_port() -> int:
+    """Free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has used, all threads, user and system. /proc counts in ticks of 10 ms; this clock in nanoseconds."""
+    return time.clock_gettime_ns((~pid) << 3 | 2) / 1e9
+
+
+def memory_mib(pid: int) -> int:
+    """The most that it had."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+@contextmanager
+def server(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
+    """The command on the first core, until its port answers; ended at the end. Yields its process id."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(["taskset", "-c", "0", *command], stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{command[0]} did not start: {log.read_text(encoding='utf-8')[-2000:]}")
+                time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def kafka(here: Path) -> Iterator[str]:
+    """A broker of its own; yields its address."""
+    broker = Kafka(
+        here / "kafka",
+        auto__create__topics__enable="true",
+        # The Collector makes one message of a request, however large.
+        message__max__bytes="20000000",
+        # And a disk holds no more than so much of each partition.
+        log__retention__bytes="1000000000",
+        log__segment__bytes="200000000",
+        log__retention__check__interval__ms="2000",
+    )
+    try:
+        broker.start()
+        yield broker.bootstrap
+    finally:
+        broker.close()
+
+
+class Gateway:
+    """Our gateway: where it will listen, and the command that starts it. Takes what comes without a key."""
+
+    def __init__(self, here: Path, kafka_address: str, settings: str = "", name: str = "ours") -> None:
+        """`settings`: more TOML."""
+        self.http_port, self.otlp_port, self.grpc_port = free_port(), free_port(), free_port()
+        self.log = here / f"{name}.log"
+        config = here / f"{name}.toml"
+        config.write_text(f'tenants.anonymous = "yes"\nlogging.level = "warning"\n{settings}', encoding="utf-8")
+        self.command = [
+            *(COLLECTOR, "gateway", "--kafka", kafka_address, "--config", str(config)),
+            *("--http-port", str(self.http_port), "--otlp-http-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port)),
+        ]
+
+
+# Sending.
+
+
+def http_message(
+    path: str, body: bytes, content_type: str = "application/x-protobuf", headers: str = ""
+) -> tuple[bytes, bytes]:
+    """Head and body of a request. `headers`: more of them, each ending in a line end."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {content_type}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode(), body
+
+
+@asynccontextmanager
+async def http_senders(
+    port: int, messages: Iterable[tuple[bytes, bytes]], connections: int = CONNECTIONS
+) -> AsyncIterator[Sequence[Send]]:
+    """A connection each, and of the messages the next, round and round."""
+    following = itertools.cycle(messages)
+
+    async def connect(stack: AsyncExitStack) -> Send:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        stack.callback(writer.close)
+
+        async def send() -> None:
+            writer.writelines(next(following))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"\r\ncontent-length: *(\d+)", answer, re.IGNORECASE)
+            body = await reader.readexactly(int(length[1]) if length else 0)
+            if not answer.startswith(b"HTTP/1.1 20"):
+                raise RuntimeError((answer + body).decode(errors="replace"))
+
+        return send
+
+    async with AsyncExitStack() as stack:
+        yield [await connect(stack) for _ in range(connections)]
+
+
+@asynccontextmanager
+async def grpc_senders(
+    port: int, method: str, bodies: Iterable[bytes], requests: int = CONNECTIONS
+) -> AsyncIterator[Sequence[Send]]:
+    """So many requests at once, on one connection, as clients do."""
+    following = itertools.cycle(bodies)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary(method)
+
+        async def send() -> None:
+            await call(next(following), timeout=ANSWER_TIMEOUT_S)
+
+        yield [send] * requests
+
+
+def closed_loop(senders: Senders, seconds: float) -> list[float]:
+    """Each sends its next request when it has the answer. How long each took, in seconds."""
+
+    async def run() -> list[float]:
+        taken: list[float] = []
+        async with senders as each:
+            until = time.perf_counter() + seconds
+
+            async def go(send: Send) -> None:
+                while (began := time.perf_counter()) < until:
+                    await send()
+                    taken.append(time.perf_counter() - began)
+
+            await asyncio.gather(*map(go, each))
+        return taken
+
+    return _run(run())
+
+
+def open_loop(senders: Senders, per_s: float, seconds: float) -> list[float]:
+    """So many requests a second of all together, whatever the answers take. How long each took, in seconds, from when it was
+    due: who waits for a slow one is counted, too."""
+
+    async def run() -> list[float]:
+        taken: list[float] = []
+        async with senders as each:
+            began = time.perf_counter()
+
+            async def go(index: int, send: Send) -> None:
+                for turn in itertools.count(index, len(each)):
+                    due = began + turn / per_s
+                    if due > began + seconds:
+                        return
+                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                    await send()
+                    taken.append(time.perf_counter() - due)
+
+            await asyncio.gather(*(go(index, send) for index, send in enumerate(each)))
+        return taken
+
+    return _run(run())
+
+
+def send_all(senders: Senders, requests: int) -> None:
+    """So many, as fast as they are answered."""
+
+    async def run() -> None:
+        left = iter(range(requests))
+        async with senders as each:
+
+            async def go(send: Send) -> None:
+                for _ in left:
+                    await send()
+
+            await asyncio.gather(*map(go, each))
+
+    _run(run())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return uvloop.run(work)
+
+
+# Results.
+
+
+class Side:
+    """What one server did, over the rounds."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.taken_s: list[float] = []
+
+    def add(self, items: int, cpu_s: float, taken_s: list[float]) -> None:
+        self.rates.append(len(taken_s) * items / cpu_s)
+        self.taken_s += taken_s
+
+    def result(self, memory: int) -> dict[str, Any]:
+        """`rate`: items a CPU-second; minimum, median, maximum."""
+        return {
+            "rate": [round(rate) for rate in spread(self.rates)],
+            "p50_ms": percentile_ms(self.taken_s, 50),
+            "p99_ms": percentile_ms(self.taken_s, 99),
+            "memory_mib": memory,
+        }
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Minimum, median, maximum."""
+    return min(values), statistics.median(values), max(values)
+
+
+def percentile_ms(taken_s: Sequence[float], percent: int) -> float:
+    return round(statistics.quantiles(taken_s, n=100, method="inclusive")[percent - 1] * 1000, 2)
+
+
+def numbers(text: str) -> list[int]:
+    """Of an option: `1,100`."""
+    return [int(one.replace("_", "")) for one in text.split(",") if one]
+
+
+def keep(suite: str, result: dict[str, Any], same: Sequence[str]) -> None:
+    """In bench/results, in the place of what was measured before of the same: with the same values for these keys, by which
+    the file is sorted."""
+    path = RESULTS / f"{suite}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [one for one in kept if any(one[key] != result[key] for key in same)] + [result]
+    kept.sort(key=lambda one: [one[key] for key in same])
+    _write(path, kept)
+    note(suite)
+
+
+def note(suite: str) -> None:
+    """When, on what and with which versions the suite was measured last."""
+    path = RESULTS / f"{MACHINE}.json"
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    noted[suite] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "versions": {name: version for name, version in _versions(suite) if version},
+    }
+    _write(path, noted)
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=isinstance(value, dict)) + "\n", encoding="utf-8")
+
+
+def _cpu() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _versions(suite: str) -> Iterator[tuple[str, str]]:
+    yield "Python", platform.python_version()
+    if suite != "embedded":
+        yield "Apache Kafka", _of_jars()
+    if suite in ("gateway", "latency"):
+        yield "OpenTelemetry Collector", _of_go("otelcol", rb"go\.opentelemetry\.io/collector/receiver/otlpreceiver\tv(\S+)\t")
+    if suite == "remote_write":
+        module = _of_go("prometheus", rb"\tgithub\.com/prometheus/prometheus\tv(\S+)\t")
+        # Its module is 0.313.5 where it calls itself 3.13.5.
+        yield "Prometheus", re.sub(r"^0\.(\d)(\d\d)\.", r"\1.\2.", module) or _of_debian("prometheus")
+        yield "VictoriaMetrics", _of_debian("victoria-metrics")
+    if suite in ("writer", "embedded"):
+        yield "ClickHouse's engine (chDB)", importlib.metadata.version("chdb-core")
+
+
+def peer(name: str) -> str:
+    """Its command: from $PEERS, which is newer than most systems' packages, else from the path."""
+    return shutil.which(name, path=PEERS / "bin") or shutil.which(name) or name
+
+
+def _of_jars() -> str:
+    return next((jar.stem.rpartition("-")[2] for jar in PEERS.glob("kafka/libs/kafka-clients-*.jar")), "")
+
+
+def _of_go(name: str, pattern: bytes) -> str:
+    """Of a module that its Go build says it is made of."""
+    path = Path(peer(name))
+    found = re.search(pattern, path.read_bytes()) if path.exists() else None
+    return found[1].decode() if found else ""
+
+
+def _of_debian(package: str) -> str:
+    if shutil.which("dpkg-query") is None:
+        return ""
+    done = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True, check=False)
+    return done.stdout.partition("+")[0] if done.returncode == 0 else ""

@@ -1,0 +1,54 @@
+"""All suites, one after the other, and the report of them: `make bench`.
+
+    python bench/run.py [gateway remote_write latency writer embedded growth] [--quick]
+
+Without names, all of them: some 40 minutes. --quick: a few minutes, to see that they work; its numbers are not worth much. Each
+suite keeps its results in bench/results, in the place of what was measured before of the same; then bench/report.py makes
+docs/performance.md and its chart of all there is. Each can be run alone, with more options: its --help says which, and what
+it needs. A suite that fails is told at the end, by exit status 1; the others run all the same.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from bench import measuring
+
+HERE: Final = Path(__file__).resolve().parent
+QUICK: Final = {
+    "gateway": ["--rounds", "2", "--seconds", "0.5"],
+    "remote_write": ["--rounds", "2", "--seconds", "0.5"],
+    "latency": ["--rounds", "2", "--seconds", "2"],
+    "writer": ["--rounds", "2", "--rows", "200000"],
+    "embedded": ["--rounds", "2", "--rows", "200000"],
+    "growth": ["--rounds", "2", "--seconds", "0.5"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(QUICK)}; none: all")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if unknown := set(options.suites) - set(QUICK):
+        parser.error(f"there is no suite {', '.join(sorted(unknown))}")
+    failed = []
+    for suite in options.suites or [suite for suite in QUICK if (HERE / f"{suite}.py").exists()]:
+        print(f"\n{suite}", flush=True)
+        command = [sys.executable, str(HERE / f"{suite}.py"), "--keep", *(QUICK[suite] if options.quick else [])]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(suite)
+        else:
+            measuring.note(suite)
+    subprocess.run([sys.executable, str(HERE / "report.py")], check=True)
+    if failed:
+        sys.stderr.write(f"failed: {', '.join(failed)}\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
