@@ -39,6 +39,8 @@ from adapters.otlp.patches import Patches
 from adapters.record import Rules
 from adapters.wire import BYTES, FIXED64, Cursor, NotPlain, is_utf8, length_of, put_bytes
 
+# How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
+_WALKS_MAX: Final = 4
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 
@@ -92,7 +94,13 @@ class Scanner:
         actions = message.actions
         masks = message.masks
         seen: i64 = 0
-        keys: i64 = 0  # one bit a hashed key
+        # One bit a hashed key, 256 in all.
+        keys_0: i64 = 0
+        keys_1: i64 = 0
+        keys_2: i64 = 0
+        keys_3: i64 = 0
+        walks: i64 = 0
+        names: set[bytes] | None = None
         attributes: i64 = 0
         state: i64 = CLEAN
         position: i64 = start
@@ -133,12 +141,38 @@ class Scanner:
                 if found > state and state <= REWRITE:
                     state = found
                 attributes += 1
-                key_bit: i64 = read_i64_le(BIT_MASKS, self._key_hash() << 3)
-                if keys & key_bit and self._is_repeated(message, start, at):
-                    self.duplicate_keys = True
-                    if state == CLEAN:
-                        state = REWRITE
-                keys |= key_bit
+                hashed: i64 = self._key_hash()
+                key_bit: i64 = read_i64_le(BIT_MASKS, (hashed & 63) << 3)
+                met: i64 = 0
+                if hashed < 128:
+                    if hashed < 64:
+                        met = keys_0 & key_bit
+                        keys_0 |= key_bit
+                    else:
+                        met = keys_1 & key_bit
+                        keys_1 |= key_bit
+                elif hashed < 192:
+                    met = keys_2 & key_bit
+                    keys_2 |= key_bit
+                else:
+                    met = keys_3 & key_bit
+                    keys_3 |= key_bit
+                if met or names is not None:
+                    is_repeated = False
+                    if walks < _WALKS_MAX:
+                        walks += 1
+                        is_repeated = self._is_repeated(message, start, at)
+                    else:
+                        # Too many to look through them each time, or keys that are made to meet.
+                        name = buffer[self.attribute.key_start : self.attribute.key_end]
+                        if names is None:
+                            names = self._names(message, start, at)
+                        is_repeated = name in names
+                        names.add(name)
+                    if is_repeated:
+                        self.duplicate_keys = True
+                        if state == CLEAN:
+                            state = REWRITE
             elif action == SCALAR or action == RAW or action == SKIP:
                 continue
             elif action == TEXT:
@@ -224,7 +258,7 @@ class Scanner:
         self.patches.replace(at, after, b"")
 
     def _key_hash(self) -> i64:
-        """0 to 63, of the key of the attribute checked last."""
+        """0 to 255, of the key of the attribute checked last."""
         buffer = self.buffer
         start: i64 = self.attribute.key_start
         end: i64 = self.attribute.key_end
@@ -232,10 +266,10 @@ class Scanner:
         if length >= 8:
             tail: i64 = read_i64_le(buffer, end - 8)
             mixed: i64 = (tail ^ (tail >> 32) ^ (length << 8) ^ buffer[start]) & 0xFFFFFFFF
-            return ((mixed * 0x5E3779B1) >> 32) & 63  # multiplicative hashing; the product stays below 2**63
+            return ((mixed * 0x5E3779B1) >> 32) & 255  # multiplicative hashing; the product stays below 2**63
         if length == 0:
             return 0
-        return (length * 7 + buffer[start] * 31 + buffer[end - 1] * 17) & 63
+        return (length * 7 + buffer[start] * 31 + buffer[end - 1] * 17) & 255
 
     def _is_repeated(self, message: Message, start: i64, at: i64) -> bool:
         """Whether the key of the attribute checked last stands in the same list, before `at`."""
@@ -252,9 +286,27 @@ class Scanner:
             position = cursor.position
             if tag < 256 and message.actions[tag] == ATTRIBUTE:
                 attribute.locate(cursor.start, position)
-                if attribute.key_end - attribute.key_start == key_end - key_start:
+                # Most keys that are as long end otherwise.
+                if (
+                    attribute.key_end - attribute.key_start == key_end - key_start
+                    and attribute.key_end > attribute.key_start
+                    and self.buffer[attribute.key_end - 1] == self.buffer[key_end - 1]
+                ) or key_end == key_start:
                     found = self.buffer[attribute.key_start : attribute.key_end] == key
         return found
+
+    def _names(self, message: Message, start: i64, at: i64) -> set[bytes]:
+        """The keys of the list's attributes before `at`."""
+        cursor = self.cursor
+        names: set[bytes] = set()
+        position: i64 = start
+        while position < at:
+            cursor.position = position
+            tag: i64 = cursor.field(at)
+            position = cursor.position
+            if tag < 256 and message.actions[tag] == ATTRIBUTE:
+                names.add(self.attribute.key_of(cursor.start, position))
+        return names
 
     def _check_body(self, length_at: i64, start: i64, end: i64) -> i64:
         """A log's body: any value; clean where it is a string."""
