@@ -601,6 +601,7 @@ def _kafka_options(settings: Settings) -> KafkaOptions:
         topic_replication=kafka.topic_replication,
         message_bytes_max=settings.broker.message_bytes_max,
         compression=kafka.compression,
+        requests_in_flight_max=kafka.requests_in_flight_max,
         linger_ms=kafka.linger_ms,
         waiting_bytes_max=kafka.waiting_bytes_max,
         append_timeout_s=kafka.append_timeout_s,

@@ -374,6 +374,12 @@ class Kafka(_Section):
     session_timeout_s: Number = _limit(
         10, 1, 1800, "Seconds of silence after which a writer's partitions are given to the others."
     )
+    requests_in_flight_max: Whole = _limit(
+        2,
+        1,
+        16,
+        "Produce requests on the way to each broker at once, each of other partitions. More: sooner answers, smaller requests.",
+    )
     linger_ms: Number = _limit(0, 0, 1000, "Milliseconds for which small messages wait for more to share a request.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         default="none", description="What messages are compressed with, here. It costs more than it saves on most networks."

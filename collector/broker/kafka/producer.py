@@ -1,8 +1,8 @@
 """Appending to Kafka.
 
-Messages wait in the batch of their topic while others are under way. One request at a time is under way to a leader, with a
-batch of each topic, and of several partitions of a topic where more than one is full. So batches grow with the load, and no
-message waits for company.
+Messages wait in the batch of their topic while others are under way. A *lane* has one request at a time under way to a leader,
+with a batch of each topic, and of several partitions of a topic where more than one is full; there are few lanes to each
+leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company.
 
 aiokafka finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent over a
 connection of our own (frames.py): its producer costs more than all the rest of a small request.
@@ -172,7 +172,7 @@ class _Session:
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        lanes = max(len(leaders) for leaders in self._layout.values())
+        lanes = max(len(leaders) for leaders in self._layout.values()) * self._options.requests_in_flight_max
         self._lanes.extend(asyncio.create_task(self._run(lane), name=f"kafka-{lane}") for lane in range(lanes))
 
     async def refresh(self) -> None:
