@@ -198,7 +198,7 @@ def summary() -> str:
         ours, collector = (one[name]["p99_ms"][1] for name in ("ours", "collector"))
         rows.append(_row(what, "p99, to the Collector's (less is better)", f"**{ours / collector:.2f}**"))
     for one in load("remote_write"):
-        what = f"remote write, {one['samples']:,} samples a request, {one.get('connections', 0):,} connections"
+        what = f"remote write, {one['samples']:,} samples a request, connections: {one.get('connections', 0):,}"
         each = [f"{_PEERS.get(name, name)} **{ratio(one, name):.2f}**" for name in peers(one)]
         rows.append(_row(what, "samples/CPU-s, to each", ", ".join(each)))
     for one in load("writer"):
