@@ -263,13 +263,19 @@ class Scanner:
         start: i64 = self.attribute.key_start
         end: i64 = self.attribute.key_end
         length: i64 = end - start
+        mixed: i64 = 0
         if length >= 8:
+            head: i64 = read_i64_le(buffer, start)
             tail: i64 = read_i64_le(buffer, end - 8)
-            mixed: i64 = (tail ^ (tail >> 32) ^ (length << 8) ^ buffer[start]) & 0xFFFFFFFF
-            return ((mixed * 0x5E3779B1) >> 32) & 255  # multiplicative hashing; the product stays below 2**63
-        if length == 0:
-            return 0
-        return (length * 7 + buffer[start] * 31 + buffer[end - 1] * 17) & 255
+            mixed = tail ^ (tail >> 32) ^ (head >> 8) ^ (head >> 40)
+        elif length:
+            # What stands before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
+            tail = read_i64_le(buffer, end - 8) >> ((8 - length) << 3)
+            mixed = tail & ((1 << (length << 3)) - 1)
+            mixed ^= mixed >> 32
+        # Multiplicative hashing, twice; the products stay below 2**63.
+        mixed = ((mixed ^ (length << 8)) & 0xFFFFFFFF) * 0x5E3779B1 >> 31
+        return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
     def _is_repeated(self, message: Message, start: i64, at: i64) -> bool:
         """Whether the key of the attribute checked last stands in the same list, before `at`."""
