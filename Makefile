@@ -22,8 +22,8 @@ test-clients: install $(VENV)/dev.installed
 fidelity: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/fidelity -n 0 -q -rP --timeout=7200 --fidelity-items=10000 $(ARGS)
 
-# Everything that CI checks beside the tests: lint, types, import rules, generated files.
-check: install $(VENV)/dev.installed
+# Everything that CI checks beside the tests: lint, types, import rules, generated files. Of the source: nothing need be compiled.
+check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy adapters collector tests bench
@@ -31,7 +31,7 @@ check: install $(VENV)/dev.installed
 	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	$(BIN)/python proto/generate.py --check
-	$(BIN)/python docs/generate.py --check
+	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Rows per CPU-second of the writer's own process and of ClickHouse's engine: from Kafka through to storage.
 
-    python bench/writer.py [--signal metrics,logs,traces] [--rows 1000000] [--rounds 3] [--keep]
+    python bench/writer.py [--signal metrics,logs,traces] [--rows 2000000] [--rounds 3] [--keep]
 
 Needs Kafka's jars in $PEERS. The engine is the embedded one (chDB) behind a small HTTP bridge of the tests
 (tests/support/clickhouse_bridge.py), in a process of its own: its CPU time is the engine's and the bridge's, with the merges
@@ -135,7 +135,7 @@ def measure(here: Path, kafka: str, signal: str, rows: int, rounds: int) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signal", default="metrics,logs,traces")
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()

@@ -427,7 +427,7 @@ class Writer(_Section):
 
     port: Port = Field(default=8081, description="Port of the writer command's own /healthz and /metrics. 0: any free port.")
 
-    bytes_max: Bytes = _limit(8 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
+    bytes_max: Bytes = _limit(16 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
     linger_ms: Number = _limit(
         500,
         0,

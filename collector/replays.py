@@ -106,7 +106,7 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
 
 def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
     """A message; where it is not what it should be, an entry that has it as its payload."""
-    payload = messages.payloads[index]
+    payload = bytes(messages.payloads[index])
     try:
         batch = DeadLetterBatch.FromString(payload)
         if batch.records or not payload:

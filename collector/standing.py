@@ -1,5 +1,5 @@
-"""How the broker and the store stand: asked of them once a second, shown in /healthz and /metrics. And how many dead letters
-are open, which costs the store more, and so is asked less often.
+"""How the broker and the store stand: asked of them now and then, shown in /healthz and /metrics; more often while something is
+the matter. And how many dead letters are open, which costs the store more, and so is asked less often.
 
 The law: /healthz never waits for either, and one that hangs does not keep the other from being seen.
 """
@@ -16,7 +16,9 @@ from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
 from collector.store.contract import StoreError
 
-_INTERVAL_S: Final = 1.0
+_INTERVAL_S: Final = 3.0
+# Where it did not answer. That it does not, whoever writes or reads notices first.
+_AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
 
 log = structlog.get_logger(__name__)
@@ -104,7 +106,7 @@ class Standing:
                 self._metrics.up("store", self._store() == "ok")
             for part, failure in self._failures.items():
                 self._metrics.up(part, failure() is None)
-            await asyncio.sleep(_INTERVAL_S)
+            await asyncio.sleep(_INTERVAL_S if self._broker.failure is None else _AWAY_INTERVAL_S)
 
     async def _watch_lag(self, owns: Callable[[Collection[Partition]], None]) -> None:
         try:
@@ -127,7 +129,7 @@ class Standing:
                 if self._store_failure is not None:
                     log.info("the store answers again")
                 self._store_failure = None
-            await asyncio.sleep(_INTERVAL_S)
+            await asyncio.sleep(_INTERVAL_S if self._store_failure is None else _AWAY_INTERVAL_S)
 
     async def _watch_dead_letters(self, count: Callable[[], int]) -> None:
         while True:

@@ -27,7 +27,7 @@ import structlog
 
 from adapters.errors import STORE_REFUSED
 from adapters.wire import Cursor, NotPlain
-from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Payload, Range
 from collector.refused import Refused
 from collector.replays import DeadLetterRange, by_topic, refuse
 from collector.store.contract import Store, StoreError, StoreRefusedData
@@ -115,17 +115,21 @@ class Writer:
             while not self._stopping.is_set():
                 self._in_hand = None
                 try:
-                    messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
-                    self._succeeded()
-                    if messages is not None:
-                        self._in_hand = messages.partition
-                        await self._linger(messages)
-                        await self._write(messages)
-                        self._succeeded()
+                    await self._poll_and_write()
                 except Exception as error:  # noqa: BLE001 - the loop outlives whatever it is; what was in hand comes back
                     await self._unless_stopped(self._sleep(self._failed(error)))
         finally:
             await asyncio.to_thread(self._thread.shutdown)
+
+    async def _poll_and_write(self) -> None:
+        """By itself, so that nothing holds a range once it is written: its buffer is that of the next."""
+        messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
+        self._succeeded()
+        if messages is not None:
+            self._in_hand = messages.partition
+            await self._linger(messages)
+            await self._write(messages)
+            self._succeeded()
 
     async def _write(self, messages: Range) -> None:
         await self._consumer.intend(messages)
@@ -171,16 +175,16 @@ class Writer:
     async def _insert(self, piece: "_Piece", in_doubt: bool, refused: list[Refused]) -> None:
         """Every record of it is stored, or among the refused. Raises StoreError: some may be stored."""
         topic = piece.topic
-        payload = b"".join(piece.parts)
         began = self._clock()
         try:
-            if in_doubt and await self._in_thread(self._store.holds, topic, payload):
+            if in_doubt and await self._in_thread(self._store.holds, topic, b"".join(piece.parts)):
                 return
-            await self._in_thread(self._store.insert, topic, payload, piece.token)
+            await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
         except StoreRefusedData as error:
             self._observer.write_failed(topic, "refused")
             halves = piece.halves()
             if not halves:
+                payload = b"".join(piece.parts)
                 refused.append(Refused(piece.partition, piece.offset, piece.record_index, payload, str(error)))
             for half in halves:
                 await self._insert(half, in_doubt, refused)
@@ -188,7 +192,7 @@ class Writer:
             self._observer.write_failed(topic, "unavailable")
             raise
         else:
-            self._observer.written(topic, piece.messages, len(payload), self._clock() - began)
+            self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
 
     def stop(self) -> None:
         """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
@@ -262,7 +266,7 @@ class _Piece:
     topic: str  # which of the store's it is for
     token: str  # that of the range, and which part of it: so it is the same however often the range is repeated
     offset: int  # of the first message
-    parts: Sequence[bytes]
+    parts: Sequence[Payload]
     messages: int  # how many whole ones
     record_index: int = 0  # of the first record in its message, where there are no whole ones
     divides: bool = True  # a message may be stored in part
@@ -273,7 +277,7 @@ class _Piece:
         return cls(range_.partition, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads))
 
     @classmethod
-    def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
+    def replays(cls, range_: Range, topic: str, payloads: Sequence[Payload]) -> Self:
         """For `topic`, of a range of dead letters. Offsets count the payloads."""
         token = f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}"
         return cls(range_.partition, topic, token, 0, payloads, len(payloads), divides=False)
@@ -283,7 +287,7 @@ class _Piece:
         if self.messages == 1:
             if not self.divides:
                 return ()
-            records = replace(self, parts=_records(self.parts[0]), messages=0)
+            records = replace(self, parts=_records(bytes(self.parts[0])), messages=0)
             return records.halves()
         middle = len(self.parts) // 2
         if middle == 0:

@@ -14,6 +14,10 @@ TRACES_TOPIC = "infrasage.traces"
 DEAD_LETTERS_TOPIC = "infrasage.dead_letters"
 
 
+# A message as it was read: its own bytes, or a part of what was received.
+Payload = bytes | memoryview
+
+
 class BrokerError(Exception):
     """Could not be done now; the same call may succeed later."""
 
@@ -55,7 +59,7 @@ class Range(NamedTuple):
     partition: Partition
     start: int
     end: int
-    payloads: Sequence[bytes]
+    payloads: Sequence[Payload]
     in_doubt: bool = False
 
 

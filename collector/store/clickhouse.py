@@ -8,18 +8,19 @@ as StoreUnavailable, and is answered when it is back.
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self, cast
 from uuid import UUID, uuid4
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 from collector.store.contract import TABLES, StoreError, StoreRefusedData, StoreUnavailable
 from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrate, migrations, on_cluster
@@ -28,16 +29,17 @@ from collector.store.statement import reading_statement
 
 
 class _Landing(NamedTuple):
-    """Where a topic's payloads are inserted, and how they are parsed."""
+    """Where a topic's payloads are inserted, how they are parsed, and which of the record's fields its records never have."""
 
     table: str
     format: Path
+    others: tuple[str, ...] = ()
 
 
 _LANDING: Final = {
-    METRICS_TOPIC: _Landing("landing_metrics", LANDING_FORMAT),
-    LOGS_TOPIC: _Landing("landing_logs", LANDING_FORMAT),
-    TRACES_TOPIC: _Landing("landing_traces", LANDING_FORMAT),
+    METRICS_TOPIC: _Landing("landing_metrics", LANDING_FORMAT, ("log_records", "spans")),
+    LOGS_TOPIC: _Landing("landing_logs", LANDING_FORMAT, ("metrics", "spans")),
+    TRACES_TOPIC: _Landing("landing_traces", LANDING_FORMAT, ("metrics", "log_records")),
     DEAD_LETTERS_TOPIC: _Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
 
@@ -98,6 +100,7 @@ _DATA_ERRORS: Final = frozenset(
 )
 
 _IDS_PER_LOOKUP: Final = 1000
+_PIECE_BYTES_MIN: Final = 64 * 1024
 _PING_TIMEOUT_S: Final = 3.0
 
 
@@ -141,7 +144,7 @@ class _Sessions(NamedTuple):
     control: Client  # does what must not wait for the others
     readers: tuple[Client, ...]
     inserting: Mapping[str, str | int]
-    formats: Mapping[Path, Mapping[str, str]]
+    formats: Mapping[str, Mapping[str, str]]
     reading: Mapping[str, str | int | float] | None = None
 
 
@@ -190,8 +193,8 @@ class ClickHouseStore:
             path.mkdir(parents=True, exist_ok=True)
             # By its path: given as text, the engine would write it into whatever directory we run in.
             formats = {
-                path: {"format_schema_source": "file", "format_schema": f"{path}:Record"}
-                for path in (LANDING_FORMAT, DEAD_LETTERS_FORMAT)
+                topic: {"format_schema_source": "file", "format_schema": f"{landing.format}:Record"}
+                for topic, landing in _LANDING.items()
             }
             readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
             sessions = _Sessions(session({}), session({}), readers, _inserting(options), formats)
@@ -243,12 +246,12 @@ class ClickHouseStore:
                     "send_progress_in_http_headers": 0,
                 },
                 {
-                    path: {
+                    topic: {
                         "format_schema_source": "string",
-                        "format_schema": landing_format(path),
+                        "format_schema": landing_format(landing.format, landing.others),
                         "format_schema_message_name": "Record",
                     }
-                    for path in (LANDING_FORMAT, DEAD_LETTERS_FORMAT)
+                    for topic, landing in _LANDING.items()
                 },
                 _reader_settings(options.queries),
             )
@@ -271,18 +274,21 @@ class ClickHouseStore:
         self._has_schema = True
         return applied
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
-        """Store one or more concatenated batches of `topic`. Raises StoreUnavailable, StoreRefusedData."""
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
+        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreRefusedData."""
         sessions = self._with_schema()
-        landing = _LANDING[topic]
-        length = _varint(len(payload))
-        settings = {**sessions.inserting, **sessions.formats[landing.format], "insert_deduplication_token": token}
-        # In two pieces and with the length in the head: so the payload goes to the socket as it is, without a copy.
-        block = (part for part in (length, payload))
-        head = {"Content-Length": str(len(length) + len(payload))}
+        table = _LANDING[topic].table
+        size = sum(map(len, payloads))
+        length = _varint(size)
+        settings = {**sessions.inserting, **sessions.formats[topic], "insert_deduplication_token": token}
+        # In pieces and with the length in the head: so what is large goes to the socket as it is, without a copy.
+        # The embedded engine's driver takes nothing but bytes.
+        pieces = _pieces(payloads) if self._server is not None else map(bytes, _pieces(payloads))
+        block = cast("Generator[bytes]", (piece for piece in chain([length], pieces)))
+        head = {"Content-Length": str(len(length) + size)}
         try:
             done = sessions.writer.raw_insert(
-                landing.table, insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
+                table, insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
             )
         except ClickHouseError as error:
             if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
@@ -290,7 +296,7 @@ class ClickHouseStore:
             with self._errors():
                 raise
         except OSError as error:  # the embedded engine is handed the bytes in a temporary file
-            raise StoreUnavailable(f"cannot hand {len(payload)} bytes to ClickHouse: {error}") from error
+            raise StoreUnavailable(f"cannot hand {size} bytes to ClickHouse: {error}") from error
         if self._server is not None and not done.query_id():
             raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
 
@@ -495,6 +501,25 @@ def _among(ids: Collection[UUID]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
+    """The same bytes: small ones joined, since each piece is a call to the system; large ones as they are."""
+    small: list[Payload] = []
+    size = 0
+    for payload in payloads:
+        if len(payload) < _PIECE_BYTES_MIN:
+            small.append(payload)
+            size += len(payload)
+            if size < _PIECE_BYTES_MIN:
+                continue
+        if small:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(payload) >= _PIECE_BYTES_MIN:
+            yield payload
+    if small:
+        yield b"".join(small)
 
 
 def _varint(n: int) -> bytes:

@@ -1,13 +1,13 @@
 """What the writer and the `query` command ask of a store.
 
-The law: inserting the same payload under the same token twice stores it once.
+The law: inserting the same payloads under the same token twice stores them once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 
 # Where the items of a topic end up: each in one of these tables.
 TABLES: Final = {
@@ -43,9 +43,9 @@ class StoreRefusedData(StoreError):
 class Store(Protocol):
     """Calls block: run them in a thread."""
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
-        """Store one or more concatenated batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch). Raises
-        StoreUnavailable, StoreRefusedData."""
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
+        """Store the batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch), as one. Raises StoreUnavailable,
+        StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes) -> bool:
         """Whether every item and receipt of these payloads is stored already, found by batch id and batch part; every dead

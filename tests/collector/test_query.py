@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from collector import config
-from collector.broker.contract import BrokerDown, Message
+from collector.broker.contract import BrokerDown, Message, Payload
 from collector.query import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
 from collector.reports.dead_letters import DeadLetterReports
 from collector.reports.desk import Desk
@@ -48,7 +48,7 @@ class EchoStore:
             self.running -= 1
         return f"{format_}:{sql}".encode()
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         raise NotImplementedError
 
     def holds(self, topic: str, payload: bytes) -> bool:

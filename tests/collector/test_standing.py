@@ -36,6 +36,7 @@ class Broker:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collector.standing._INTERVAL_S", 0.01)
+    monkeypatch.setattr("collector.standing._AWAY_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.standing._DEAD_LETTERS_INTERVAL_S", 0.01)
 
 

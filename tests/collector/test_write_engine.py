@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.brokers import LIMITS, TOPICS
 from support.processes import command, run, run_and_kill
 from support.write_to_engine import BAD_EVERY, POINTS
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Payload
 from collector.broker.local import LocalLog
 from collector.dead_letters import event_messages, replay_batch_id
 from collector.metrics import Metrics
@@ -68,8 +69,8 @@ class LosesAnswers:
         self.query = store.query
         self.ping = store.ping
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
-        self.store.insert(topic, payload, token)
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
+        self.store.insert(topic, payloads, token)
         self.inserts += 1
         if self.inserts % 2:
             raise StoreUnavailable("the answer is lost")

@@ -87,7 +87,7 @@ def rows(store: Store, number: int, table: str = "otel_metrics_gauge") -> int:
 def test_every_field(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch]) -> None:
     """Every field of every OTLP signal is read back as it was sent, doubles and times to the bit."""
     batch = make(number, tenant)
-    store.insert(topic, batch.SerializeToString(), "every-field")
+    store.insert(topic, [batch.SerializeToString()], "every-field")
     assert stored(store, tenant) == sorted(items(batch))
 
 
@@ -99,7 +99,7 @@ def test_any_batch(store: Store, signal: str, data: st.DataObject) -> None:
     unique = next(_NUMBERS)
     batch = data.draw(any_batches(signal, f"any-{unique}", unique))
     payload = batch.SerializeToString()
-    store.insert(_TOPICS[signal], payload, f"any/{unique}")
+    store.insert(_TOPICS[signal], [payload], f"any/{unique}")
     assert stored(store, f"any-{unique}") == sorted(items(batch))
 
 
@@ -107,7 +107,7 @@ def test_same_token(store: Store, number: int) -> None:
     """The same payload under the same token is stored once."""
     payload = batches.gauge(number, 5).SerializeToString()
     for _ in range(3):
-        store.insert(METRICS_TOPIC, payload, f"same/{number}")
+        store.insert(METRICS_TOPIC, [payload], f"same/{number}")
     assert rows(store, number) == 5
 
 
@@ -126,7 +126,7 @@ def test_same_token_everywhere(
     """A token counts in every table that the payload reaches."""
     payload = make(number, tenant).SerializeToString()
     for _ in range(2):
-        store.insert(topic, payload, f"everywhere/{number}")
+        store.insert(topic, [payload], f"everywhere/{number}")
     assert {table: rows(store, number, table) for table in tables} == tables
 
 
@@ -135,20 +135,26 @@ def test_other_token(store: Store) -> None:
     number = next(_NUMBERS)
     payload = batches.gauge(number, 2).SerializeToString()
     for token in ("first", "second"):
-        store.insert(METRICS_TOPIC, payload, f"{token}/{number}")
+        store.insert(METRICS_TOPIC, [payload], f"{token}/{number}")
     assert rows(store, number) == 4
 
 
 def test_concatenated(store: Store, number: int) -> None:
-    """Concatenated payloads are stored as one."""
-    parts = [batches.gauge(number, 3, part=part).SerializeToString() for part in range(4)]
-    store.insert(METRICS_TOPIC, b"".join(parts), f"concatenated/{number}")
-    assert rows(store, number) == 12
+    """Payloads are stored as one: small and large ones, their own bytes or parts of what was received."""
+    points = [3, 3, 5000, 3, 5000, 5000, 3]
+    parts = [batches.gauge(number, many, part=part).SerializeToString() for part, many in enumerate(points)]
+    assert max(map(len, parts)) > 64 * 1024
+    received = memoryview(b"".join(parts))
+    ends = list(itertools.accumulate(map(len, parts)))
+    views = [received[end - len(part) : end] for part, end in zip(parts, ends, strict=True)]
+    store.insert(METRICS_TOPIC, [parts[0], *views[1:5], *parts[5:]], f"concatenated/{number}")
+    assert rows(store, number) == sum(points)
+    assert store.holds(METRICS_TOPIC, bytes(received))
 
 
 def test_empty(store: Store) -> None:
     """Nothing can be stored too, and is then held."""
-    store.insert(LOGS_TOPIC, b"", f"empty/{next(_NUMBERS)}")
+    store.insert(LOGS_TOPIC, [b""], f"empty/{next(_NUMBERS)}")
     assert store.holds(LOGS_TOPIC, b"")
 
 
@@ -161,14 +167,14 @@ def test_holds(store: Store, number: int, tenant: str, topic: str, make: Callabl
     """A payload is held once it is stored, and not before."""
     payload = make(number, tenant).SerializeToString()
     assert not store.holds(topic, payload)
-    store.insert(topic, payload, f"holds/{number}")
+    store.insert(topic, [payload], f"holds/{number}")
     assert store.holds(topic, payload)
 
 
 def test_holds_part(store: Store, number: int) -> None:
     """Of two messages one is stored: together they are not held."""
     first, second = (batches.gauge(number, 3, part=part).SerializeToString() for part in range(2))
-    store.insert(METRICS_TOPIC, first, f"part/{number}")
+    store.insert(METRICS_TOPIC, [first], f"part/{number}")
     assert store.holds(METRICS_TOPIC, first)
     assert not store.holds(METRICS_TOPIC, second)
     assert not store.holds(METRICS_TOPIC, first + second)
@@ -178,7 +184,7 @@ def test_holds_many(store: Store) -> None:
     """Thousands of small messages are looked up too."""
     payload = b"".join(batches.gauge(next(_NUMBERS), 1).SerializeToString() for _ in range(2_500))
     missing = batches.gauge(next(_NUMBERS), 1).SerializeToString()
-    store.insert(METRICS_TOPIC, payload, f"many/{next(_NUMBERS)}")
+    store.insert(METRICS_TOPIC, [payload], f"many/{next(_NUMBERS)}")
     assert store.holds(METRICS_TOPIC, payload)
     assert not store.holds(METRICS_TOPIC, payload + missing)
 
@@ -188,10 +194,10 @@ def test_refused(store: Store, number: int) -> None:
     good = batches.gauge(number, 2).SerializeToString()
     for end in range(len(good) - 60, len(good), 7):
         with pytest.raises(StoreRefusedData):
-            store.insert(METRICS_TOPIC, good[:end], f"refused/{number}/{end}")
+            store.insert(METRICS_TOPIC, [good[:end]], f"refused/{number}/{end}")
     assert not store.holds(METRICS_TOPIC, good[:-1])
     assert rows(store, number) == 0
-    store.insert(METRICS_TOPIC, good, f"refused/{number}")
+    store.insert(METRICS_TOPIC, [good], f"refused/{number}")
     assert rows(store, number) == 2
 
 
@@ -200,7 +206,7 @@ def test_refused_batch_id(store: Store, number: int) -> None:
     batch = batches.gauge(number, 1)
     batch.records[0].batch_id = b"seventeen bytes.."
     with pytest.raises(StoreRefusedData):
-        store.insert(METRICS_TOPIC, batch.SerializeToString(), f"batch-id/{number}")
+        store.insert(METRICS_TOPIC, [batch.SerializeToString()], f"batch-id/{number}")
 
 
 def test_days(store: Store, number: int) -> None:
@@ -208,7 +214,7 @@ def test_days(store: Store, number: int) -> None:
     batch = batches.gauge(number, 110)
     for day, point in enumerate(batch.records[0].metrics[0].gauge.data_points):
         point.time_unix_nano += day * 24 * 3600 * 10**9
-    store.insert(METRICS_TOPIC, batch.SerializeToString(), f"days/{number}")
+    store.insert(METRICS_TOPIC, [batch.SerializeToString()], f"days/{number}")
     assert rows(store, number) == 110
 
 
@@ -268,9 +274,9 @@ def test_query_reads_only(store: Store, sql: str) -> None:
 
 def test_view(store: Store, number: int, tenant: str) -> None:
     """The view telemetry shows every item once, under the API's own names."""
-    store.insert(METRICS_TOPIC, batches.metrics(number, tenant).SerializeToString(), f"view/{number}/m")
-    store.insert(LOGS_TOPIC, batches.logs(number, tenant).SerializeToString(), f"view/{number}/l")
-    store.insert(TRACES_TOPIC, batches.traces(number, tenant).SerializeToString(), f"view/{number}/t")
+    store.insert(METRICS_TOPIC, [batches.metrics(number, tenant).SerializeToString()], f"view/{number}/m")
+    store.insert(LOGS_TOPIC, [batches.logs(number, tenant).SerializeToString()], f"view/{number}/l")
+    store.insert(TRACES_TOPIC, [batches.traces(number, tenant).SerializeToString()], f"view/{number}/t")
     where = f"FROM telemetry WHERE tenant = '{tenant}'"
     counts = store.query(f"SELECT type, count() {where} GROUP BY type ORDER BY type", "TabSeparated")
     assert counts == b"log\t4\nmetric\t39\ntrace\t7\n"
@@ -297,7 +303,7 @@ def test_view(store: Store, number: int, tenant: str) -> None:
 @pytest.mark.parametrize("topic", _TOPICS.values(), ids=_TOPICS)
 def test_receipt(store: Store, number: int, tenant: str, topic: str) -> None:
     """Every field of a receipt is read back, from whichever topic; a reason that stands once for each type, added up."""
-    store.insert(topic, letters.receipt(number, letters.any_receipt([(1, 1), (7, 2**63)]), tenant), f"receipt/{number}")
+    store.insert(topic, [letters.receipt(number, letters.any_receipt([(1, 1), (7, 2**63)]), tenant)], f"receipt/{number}")
     row = store.query(
         "SELECT BatchId, BatchPart, toUnixTimestamp64Nano(ReceivedAt), Source, Route, Received, Accepted, Rejected,"
         " DeadLetters, Parts, Topic, ProcessId, Sequence, Settled, Failed"
@@ -327,7 +333,7 @@ def test_receipt_beside_items(store: Store, number: int, tenant: str) -> None:
     """The items of its message are stored as without it, and it as without them."""
     payload = batches.logs(number, tenant).SerializeToString() + letters.receipt(number, letters.any_receipt(), tenant)
     for _ in range(2):
-        store.insert(LOGS_TOPIC, payload, f"beside/{number}")
+        store.insert(LOGS_TOPIC, [payload], f"beside/{number}")
     assert rows(store, number, "otel_logs") == 4
     assert rows(store, number, "telemetry_batches") == 1
 
@@ -335,12 +341,12 @@ def test_receipt_beside_items(store: Store, number: int, tenant: str) -> None:
 def test_holds_receipt(store: Store, number: int, tenant: str) -> None:
     """Items without their receipt are not all; nor is another part's receipt that of this one."""
     items, receipt = batches.logs(number, tenant).SerializeToString(), letters.receipt(number, letters.any_receipt(), tenant)
-    store.insert(LOGS_TOPIC, items, f"items/{number}")
+    store.insert(LOGS_TOPIC, [items], f"items/{number}")
     assert store.holds(LOGS_TOPIC, items)
     assert not store.holds(LOGS_TOPIC, items + receipt)
-    store.insert(LOGS_TOPIC, letters.receipt(number, letters.any_receipt(), tenant, part=9), f"other/{number}")
+    store.insert(LOGS_TOPIC, [letters.receipt(number, letters.any_receipt(), tenant, part=9)], f"other/{number}")
     assert not store.holds(LOGS_TOPIC, items + receipt)
-    store.insert(LOGS_TOPIC, receipt, f"receipt/{number}")
+    store.insert(LOGS_TOPIC, [receipt], f"receipt/{number}")
     assert store.holds(LOGS_TOPIC, items + receipt)
 
 
@@ -348,8 +354,8 @@ def test_stored_batches(store: Store, number: int, tenant: str) -> None:
     """Those whose receipt is there, but for what came under the given part."""
     other = next(_NUMBERS)
     first, second, missing = (UUID(bytes=batches.batch_id(each)) for each in (number, other, next(_NUMBERS)))
-    store.insert(LOGS_TOPIC, letters.receipt(number, letters.any_receipt(), tenant, part=5), f"first/{number}")
-    store.insert(METRICS_TOPIC, letters.receipt(other, letters.any_receipt(), tenant), f"second/{number}")
+    store.insert(LOGS_TOPIC, [letters.receipt(number, letters.any_receipt(), tenant, part=5)], f"first/{number}")
+    store.insert(METRICS_TOPIC, [letters.receipt(other, letters.any_receipt(), tenant)], f"second/{number}")
     asked = [first, second, missing]
     assert store.stored_batches(asked, 5) == {second}
     assert store.stored_batches(asked, 6) == {first, second}
@@ -380,7 +386,7 @@ def test_dead_letter(store: Store, number: int, tenant: str) -> None:
         record_index=5,
         payload=bytes(range(256)),
     )
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"letter/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(one)], f"letter/{number}")
     assert states(
         store,
         tenant,
@@ -418,7 +424,7 @@ def test_dead_letter(store: Store, number: int, tenant: str) -> None:
 
 def test_every_payload_form_has_a_name(store: Store, number: int, tenant: str) -> None:
     forms = [letters.letter(number, form, tenant, payload_form=form) for form in PayloadForm.values()]
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(*forms), f"forms/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(*forms)], f"forms/{number}")
     names = [name.removeprefix("PAYLOAD_FORM_").lower().replace("unspecified", "none") for name, _ in PayloadForm.items()]
     assert [row for (row,) in states(store, tenant, "PayloadForm")] == names
 
@@ -426,7 +432,7 @@ def test_every_payload_form_has_a_name(store: Store, number: int, tenant: str) -
 def test_an_unreadable_message_is_an_entry_too(store: Store, number: int) -> None:
     """Without tenant, time or batch."""
     one = DeadLetter(id=letters.letter(number).id, kept_time_unix_nano=time.time_ns(), topic="t", reason=f"unreadable {number}")
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"unreadable/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(one)], f"unreadable/{number}")
     sql = f"SELECT TenantId, toYear(ReceivedAt), State FROM dead_letters WHERE Reason = 'unreadable {number}'"
     assert store.query(sql, "TSV") == b"\t1970\topen\n"
 
@@ -438,7 +444,7 @@ def test_a_dead_letter_kept_twice_is_one(store: Store, number: int, tenant: str)
     discarded = letters.event(one, DEAD_LETTER_ACTION_DISCARDED)
     payloads = [letters.dead_letters(one), letters.dead_letters(again), letters.dead_letters(discarded)]
     for copy, payload in enumerate(payloads * 2):
-        store.insert(DEAD_LETTERS_TOPIC, payload, f"twice/{number}/{copy}")
+        store.insert(DEAD_LETTERS_TOPIC, [payload], f"twice/{number}/{copy}")
     assert states(store, tenant, "State, Attempts") == [["discarded", 1]]
 
 
@@ -448,10 +454,10 @@ def test_holds_dead_letters(store: Store, number: int, tenant: str) -> None:
     payload = letters.dead_letters(one, letters.event(one, DEAD_LETTER_ACTION_DISCARDED))
     assert store.holds(DEAD_LETTERS_TOPIC, b"")
     assert not store.holds(DEAD_LETTERS_TOPIC, payload)
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one), f"entry/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(one)], f"entry/{number}")
     assert store.holds(DEAD_LETTERS_TOPIC, letters.dead_letters(one))
     assert not store.holds(DEAD_LETTERS_TOPIC, payload)
-    store.insert(DEAD_LETTERS_TOPIC, payload, f"both/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [payload], f"both/{number}")
     assert store.holds(DEAD_LETTERS_TOPIC, payload)
     assert not store.holds(DEAD_LETTERS_TOPIC, payload + letters.dead_letters(other))
     assert not store.holds(DEAD_LETTERS_TOPIC, payload[:-1])
@@ -463,7 +469,7 @@ def test_refused_dead_letters(store: Store, number: int, tenant: str, cut: int) 
     good = letters.dead_letters(letters.letter(number, 0, tenant), letters.letter(number, 1, tenant))
     for bad in (good[:-cut], good + letters.dead_letters(letters.letter(number, 2, tenant, id=b"seventeen bytes.."))):
         with pytest.raises(StoreRefusedData):
-            store.insert(DEAD_LETTERS_TOPIC, bad, f"refused/{number}/{len(bad)}")
+            store.insert(DEAD_LETTERS_TOPIC, [bad], f"refused/{number}/{len(bad)}")
     assert states(store, tenant) == []
 
 
@@ -495,7 +501,7 @@ def test_states(store: Store, number: int, tenant: str) -> None:
             what.append(letters.event(one, action, n, at=n))
         what.append(one)
         what.append(letters.event(one, _DISCARDED, 99, tenant_id=f"{tenant}-other"))
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(*what), f"states/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(*what)], f"states/{number}")
     expected = [
         [state, int(state in ("open", "rejected_again")), len(actions), f"note {len(actions) - 1}" if actions else ""]
         for actions, state in _STATES
@@ -508,7 +514,7 @@ def test_the_last_event_is_shown(store: Store, number: int, tenant: str) -> None
     one, replay = letters.letter(number, 0, tenant), batches.batch_id(next(_NUMBERS))
     replayed = letters.event(one, _REPLAYED, 0, at=5, batch_id=replay)
     again = letters.event(one, _AGAIN, 1, at=9, reason="store_refused", message="no", actor="bob")
-    store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(one, again, replayed), f"last/{number}")
+    store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(one, again, replayed)], f"last/{number}")
     (row,) = states(store, tenant, "LastActor, LastReason, LastMessage, ReplayBatchId, LastAt > KeptAt")
     assert row == ["bob", "store_refused", "no", str(UUID(bytes=replay)), 1]
 

@@ -83,7 +83,7 @@ def main(directory: Path, mode: str) -> None:
         topic, payload = numbered_range(number)
         _note(directory, number, "intended")
         if not (in_doubt and mode == "lookup" and store.holds(topic, payload)):
-            store.insert(topic, payload, f"{topic}/0/{number}-{number + 1}")
+            store.insert(topic, [payload], f"{topic}/0/{number}-{number + 1}")
         _note(directory, number, "committed")
         number, in_doubt = number + 1, False
 

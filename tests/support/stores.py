@@ -7,14 +7,14 @@ not doubled, by its repetition.
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC
+from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
 from collector.store.contract import StoreRefusedData, StoreUnavailable
 
 BLOCK_RECORDS = 2
@@ -66,12 +66,12 @@ class FakeStore:
         self._forgets = forgets
         self._turn = threading.Lock()
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         with self._turn:
             self.inserting = True
             time.sleep(self._slow_s)
             try:
-                self._insert(topic, payload, token)
+                self._insert(topic, b"".join(payloads), token)
             finally:
                 self.inserting = False
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 from support.brokers import LIMITS, TOPICS
 
-from collector.broker.contract import Partition, Position, Range
+from collector.broker.contract import Partition, Payload, Position, Range
 from collector.broker.local import LocalLog
 from collector.metrics import Metrics
 from collector.refused import RefusedRecords
@@ -82,10 +82,10 @@ class MortalStore:
         self.store = store
         self.death = death
 
-    def insert(self, topic: str, payload: bytes, token: str) -> None:
+    def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         if self.death.at("during the insert"):
             threading.Timer(ON_ITS_WAY_S, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        self.store.insert(topic, payload, token)
+        self.store.insert(topic, payloads, token)
 
     def holds(self, topic: str, payload: bytes) -> bool:
         return self.store.holds(topic, payload)

@@ -154,7 +154,7 @@ def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -
             metric(each.http, "infrasage_log_lag_messages") for each in writers
         )
 
-    time.sleep(1.5)  # the lag is looked at once a second
+    time.sleep(3.5)  # the lag is looked at every three seconds
     until(nothing_left, timeout_s=40)
     for each in writers:
         until(partial(is_well, each.http))

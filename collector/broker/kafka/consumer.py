@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError, NoError, OffsetOutOfR
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
-from collector.broker.contract import BrokerDown, Partition, Position, Range
+from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
 from collector.broker.kafka.fetching import API_KEY, API_VERSION, WrongChecksum, batches, fetch_answer, fetch_request
 from collector.broker.kafka.frames import Frames
@@ -30,7 +30,7 @@ from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
 from collector.broker.kafka.topics import ready_topics
 
 # One answer to a fetch. The broker sends a whole batch even where it is larger.
-_FETCH_BYTES: Final = 8 * 1024 * 1024
+_FETCH_BYTES: Final = 16 * 1024 * 1024
 # How long the broker may hold a request that waits for something to arrive; the longest that `poll` notices nothing else.
 _ARRIVAL_WAIT_MS: Final = 500
 # Such a request holds up its connection, so it has one of its own. Any value that aiokafka does not use.
@@ -264,7 +264,7 @@ class KafkaConsumer:
         in_doubt = head.intent is not None
         goal = end if head.intent is None else head.intent
         start = offset = head.committed
-        payloads: list[bytes] = []
+        payloads: list[Payload] = []
         size = 0
         largest = 1
         # Not for less than a batch: the broker would send a whole one, for nothing.
@@ -314,7 +314,7 @@ class KafkaConsumer:
             ownership.heads[partition] = Head(earliest, intent if intent is not None and intent > earliest else None)
         raise BrokerDown(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
 
-    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> bytes | None:
+    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> memoryview | None:
         """Batches from there on; None where the offset is out of Kafka's range."""
         frames = await self._frames_to(self._leader(partition))
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)

@@ -1,7 +1,8 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
-A message is one copy of what the broker sent; nothing else of it is touched, but for its checksum. Batches that are compressed,
-or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 10, and "Record batch".
+A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum. Batches that are
+compressed, or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 10, and "Record
+batch".
 """
 
 import struct
@@ -10,6 +11,8 @@ from typing import Final, NamedTuple
 
 import google_crc32c
 from aiokafka.record.memory_records import MemoryRecords
+
+from collector.broker.contract import Payload
 
 API_KEY: Final = 1
 # The first that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
@@ -29,6 +32,8 @@ _BATCH: Final = struct.Struct(">Ihi")
 _FORMAT: Final = 2
 _CHECKED_FROM: Final = 21
 _RECORDS_AT: Final = 61
+# The checksum's library takes no views: so much at a time is copied for it, and stays in the processor's cache meanwhile.
+_CHECKED_BYTES: Final = 64 * 1024
 _COMPRESSION: Final = 0x07
 _CONTROL: Final = 0x20
 
@@ -40,7 +45,7 @@ class WrongChecksum(Exception):
 class Batch(NamedTuple):
     """Messages, each with its offset, and the offset after the last, which may not be there any more."""
 
-    messages: list[tuple[int, bytes]]
+    messages: list[tuple[int, Payload]]
     next_offset: int
     size_bytes: int
 
@@ -54,13 +59,13 @@ def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
     return head + struct.pack(f">h{len(name)}siiiqqii", len(name), name, 1, index, -1, offset, -1, bytes_max, 0)
 
 
-def fetch_answer(answer: memoryview) -> tuple[int, bytes]:
-    """The error's code, and the batches, of an answer to a request about one partition. Raises ValueError."""
+def fetch_answer(answer: memoryview) -> tuple[int, memoryview]:
+    """The error's code, and the batches, a part of it, of an answer to a request about one partition. Raises ValueError."""
     try:
         # Behind the time that the broker has held it back, an error of the session, and that; one topic.
         _, session_code, _, topics = _ANSWER.unpack_from(answer, 0)
         if session_code or topics != 1:
-            return session_code or _UNKNOWN, b""
+            return session_code or _UNKNOWN, answer[:0]
         at = _ANSWER.size
         at += 2 + _STRING_LENGTH.unpack_from(answer, at)[0]
         at += 4  # the number of partitions
@@ -68,12 +73,12 @@ def fetch_answer(answer: memoryview) -> tuple[int, bytes]:
         at += _PARTITION.size
         at += 4 + max(0, _COUNT.unpack_from(answer, at)[0]) * _ABORTED_BYTES
         size: int = _COUNT.unpack_from(answer, at)[0]
-        return code, bytes(answer[at + 4 : at + 4 + max(0, size)])
+        return code, answer[at + 4 : at + 4 + max(0, size)]
     except struct.error as error:
         raise ValueError(f"{len(answer)} bytes are no answer to a fetch") from error
 
 
-def batches(records: bytes) -> Iterator[Batch]:
+def batches(records: memoryview) -> Iterator[Batch]:
     """Those that came whole: the broker cuts the last where it likes. Raises WrongChecksum."""
     at = 0
     while at + _HEAD.size <= len(records):
@@ -85,18 +90,25 @@ def batches(records: bytes) -> Iterator[Batch]:
         if format_ == _FORMAT:
             checksum, attributes, last_delta = _BATCH.unpack_from(records, at + _HEAD.size)
         if format_ != _FORMAT or attributes & _COMPRESSION:
-            yield from _by_aiokafka(records[at:end])
+            yield from _by_aiokafka(bytes(records[at:end]))
         else:
-            if google_crc32c.value(records[at + _CHECKED_FROM : end]) != checksum:
+            if _checksum(records, at + _CHECKED_FROM, end) != checksum:
                 raise WrongChecksum
             messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
             yield Batch(messages, base + last_delta + 1, end - at)
         at = end
 
 
-def _messages(records: bytes, at: int, end: int, base: int) -> list[tuple[int, bytes]]:
+def _checksum(records: memoryview, at: int, end: int) -> int:
+    checksum = 0
+    for start in range(at, end, _CHECKED_BYTES):
+        checksum = google_crc32c.extend(checksum, bytes(records[start : min(end, start + _CHECKED_BYTES)]))
+    return checksum
+
+
+def _messages(records: memoryview, at: int, end: int, base: int) -> list[tuple[int, Payload]]:
     """Each record is its length, a byte of attributes, deltas of time and offset, a key, a value, and headers."""
-    messages: list[tuple[int, bytes]] = []
+    messages: list[tuple[int, Payload]] = []
     while at < end:
         length, at = _varint(records, at)
         after = at + length
@@ -110,7 +122,7 @@ def _messages(records: bytes, at: int, end: int, base: int) -> list[tuple[int, b
     return messages
 
 
-def _varint(buffer: bytes, at: int) -> tuple[int, int]:
+def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
     """A zigzag varint, and where it ends."""
     byte = buffer[at]
     at += 1
@@ -130,5 +142,7 @@ def _by_aiokafka(batch: bytes) -> Iterator[Batch]:
         each = read.next_batch()
         if not each.validate_crc():
             raise WrongChecksum
-        messages = [] if each.is_control_batch else [(record.offset, record.value or b"") for record in each]
+        messages: list[tuple[int, Payload]] = []
+        if not each.is_control_batch:
+            messages = [(record.offset, record.value or b"") for record in each]
         yield Batch(messages, each.next_offset, len(batch))

@@ -65,7 +65,7 @@ class Frames(asyncio.BufferedProtocol):
         return self._lost is None
 
     async def ask(self, api_key: int, api_version: int, body: Sequence[bytes]) -> memoryview:
-        """The answer, without its id. It lies in a buffer that the next one is read into. `body`: in pieces. Raises
+        """The answer, without its id: it, and whatever is cut from it, stay as they are. `body`: in pieces. Raises
         KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
@@ -107,13 +107,24 @@ class Frames(asyncio.BufferedProtocol):
             if self._waiting is None or not _LENGTH.size <= self._size <= _ANSWER_BYTES_MAX:
                 self._fail(KafkaConnectionError(f"what announces {self._size} bytes is no answer of Kafka's"))
                 return
-            if len(self._buffer) < self._size:
-                self._buffer = bytearray(self._size)
+            self._make_room()
         if self._have == self._size:
             answer = memoryview(self._buffer)[: self._size].toreadonly()
             self._size, self._have = -1, 0
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_result(answer)
+
+    def _make_room(self) -> None:
+        """The buffer of the answer before, where nobody holds a part of that; else, or where it is too small, another."""
+        try:
+            self._buffer.append(0)  # which is refused while there are views of it
+        except BufferError:
+            self._buffer = bytearray(self._size)
+            return
+        if len(self._buffer) < self._size:
+            self._buffer = bytearray(self._size)
+        else:
+            self._buffer.pop()
 
     def _fail(self, error: Exception) -> None:
         if self._lost is None:

@@ -79,6 +79,26 @@ async def test_an_answer_comes_whole_however_it_is_cut(size: int, piece: int) ->
             assert await asking == fill * size
 
 
+async def test_what_is_held_of_an_answer_stays_as_it_is() -> None:
+    """And what is not costs no new memory."""
+    async with opened() as (broker, frames):
+        held: list[memoryview] = []
+        addresses = set()
+        for number in range(9):
+            asking = asyncio.create_task(frames.ask(1, 4, [BODY]))
+            id_, _ = await broker.asked()
+            broker.writer.write(broker.answer(id_, bytes([number]) * (1000 - number)))
+            answer = await asking
+            assert bytes(answer) == bytes([number]) * (1000 - number)
+            addresses.add(id(answer.obj))
+            if number % 3 == 1:
+                held.append(answer[10:20])
+            del answer, asking
+        assert [bytes(part) for part in held] == [bytes([number]) * 10 for number in (1, 4, 7)]
+        assert len({id(part.obj) for part in held}) == 3
+        assert len(addresses) == 4
+
+
 async def test_an_answer_to_another_request_ends_the_connection() -> None:
     async with opened() as (broker, frames):
         asking = ask(frames)

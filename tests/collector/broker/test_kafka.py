@@ -72,7 +72,7 @@ async def poll(consumer: Consumer, bytes_max: int = 64 * MIB) -> Range:
 async def take_all(consumer: Consumer) -> list[bytes]:
     taken: list[bytes] = []
     while any((await consumer.lag()).values()):
-        taken += (await take(consumer)).payloads
+        taken += map(bytes, (await take(consumer)).payloads)
     return taken
 
 
@@ -301,7 +301,7 @@ async def test_ordered_messages_are_in_one_partition(shared: str) -> None:
     async with await KafkaConsumer.open(options, topics) as consumer:
         while sum(map(len, by_partition.values())) < 80:
             messages = await take(consumer)
-            by_partition.setdefault(messages.partition.index, []).extend(messages.payloads)
+            by_partition.setdefault(messages.partition.index, []).extend(map(bytes, messages.payloads))
     ordered = {index: [payload for payload in payloads if b"plain" not in payload] for index, payloads in by_partition.items()}
     assert [b"%d" % n for n in range(20)] == ordered.pop(0)
     assert not any(ordered.values())
@@ -359,7 +359,7 @@ async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: K
                     if messages is not None:
                         await consumer.intend(messages)
                         await consumer.commit(messages)
-                        taken.update(messages.payloads)
+                        taken.update(map(bytes, messages.payloads))
                 except BrokerDown:
                     await asyncio.sleep(0.1)
 

@@ -33,7 +33,7 @@ async def take_all(log: LocalLog, bytes_max: int = MIB) -> list[bytes]:
     while messages := await log.poll(bytes_max, 0):
         await log.intend(messages)
         await log.commit(messages)
-        taken += messages.payloads
+        taken += map(bytes, messages.payloads)
     return taken
 
 

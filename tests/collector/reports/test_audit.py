@@ -46,7 +46,7 @@ class Stored:
 
     def insert(self, topic: str, payload: bytes) -> bytes:
         self.inserts += 1
-        self.store.insert(topic, payload, f"{id(self)}/{self.inserts}")
+        self.store.insert(topic, [payload], f"{id(self)}/{self.inserts}")
         return payload
 
     def rows(self, number: int, points: int) -> bytes:

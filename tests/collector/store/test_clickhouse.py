@@ -46,11 +46,11 @@ def engine(store: ClickHouseStore, table: str) -> str:
 def test_reopened(open_store: Open) -> None:
     """What was stored is there after closing and opening; the schema is applied once."""
     payload = batches.gauge(1, 3).SerializeToString()
-    open_store().insert(METRICS_TOPIC, payload, "t")
+    open_store().insert(METRICS_TOPIC, [payload], "t")
     store = open_store()
     assert store.apply_schema() == []
     assert store.holds(METRICS_TOPIC, payload)
-    store.insert(METRICS_TOPIC, payload, "t")
+    store.insert(METRICS_TOPIC, [payload], "t")
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
 
 
@@ -83,7 +83,7 @@ def test_old_rows_go(open_store: Open) -> None:
     batch = batches.logs(1, "t")
     for log in batch.records[0].log_records:
         log.time_unix_nano = 10**18  # 2001
-    store.insert(LOGS_TOPIC, batch.SerializeToString(), "t")
+    store.insert(LOGS_TOPIC, [batch.SerializeToString()], "t")
     deadline = time.monotonic() + 20
     while text(store, "SELECT count() FROM otel_logs") != "0\n":
         assert time.monotonic() < deadline
@@ -112,7 +112,7 @@ def test_inserts_beside_queries(open_store: Open) -> None:
     running.start()
     time.sleep(0.2)
     for number in range(3):
-        store.insert(METRICS_TOPIC, batches.gauge(number, 1).SerializeToString(), f"t{number}")
+        store.insert(METRICS_TOPIC, [batches.gauge(number, 1).SerializeToString()], f"t{number}")
     store.ping()
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
     assert running.is_alive()
@@ -159,7 +159,7 @@ def test_insert_memory(open_store: Open) -> None:
     """An insert that lacks memory is to be tried again: it is not the data's fault."""
     store = open_store(StoreOptions(insert_memory_bytes_max=2**20))
     with pytest.raises(StoreUnavailable, match="MEMORY_LIMIT_EXCEEDED"):
-        store.insert(METRICS_TOPIC, batches.gauge(1, 20_000).SerializeToString(), "t")
+        store.insert(METRICS_TOPIC, [batches.gauge(1, 20_000).SerializeToString()], "t")
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "0\n"
 
 
@@ -188,7 +188,7 @@ def test_any_directory(name: str, tmp_path: Path) -> None:
     store = ClickHouseStore.embedded(tmp_path / name)
     try:
         store.apply_schema()
-        store.insert(METRICS_TOPIC, batches.gauge(1, 1).SerializeToString(), "t")
+        store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")
         assert text(store, "SELECT count() FROM otel_metrics_gauge") == "1\n"
     finally:
         store.close()
@@ -200,7 +200,7 @@ def test_current_directory(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from collector.broker.contract import METRICS_TOPIC\n"
         "from collector.store.clickhouse import ClickHouseStore; from support import batches\n"
         "store = ClickHouseStore.embedded(Path(sys.argv[1])); store.apply_schema()\n"
-        "store.insert(METRICS_TOPIC, batches.gauge(1, 1).SerializeToString(), 't'); store.close()\n"
+        "store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], 't'); store.close()\n"
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -215,7 +215,7 @@ def test_no_schema(tmp_path: Path) -> None:
     store = ClickHouseStore.embedded(tmp_path / "store")
     try:
         with pytest.raises(StoreUnavailable, match="UNKNOWN_TABLE"):
-            store.insert(METRICS_TOPIC, batches.gauge(1, 1).SerializeToString(), "t")
+            store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")
     finally:
         store.close()
 
@@ -223,7 +223,7 @@ def test_no_schema(tmp_path: Path) -> None:
 def test_view_prunes(open_store: Open) -> None:
     """The view telemetry passes conditions down: other services and times are not read."""
     store = open_store()
-    store.insert(METRICS_TOPIC, batches.gauge(1, 30_000).SerializeToString(), "t")
+    store.insert(METRICS_TOPIC, [batches.gauge(1, 30_000).SerializeToString()], "t")
     sql = "EXPLAIN indexes = 1 SELECT count() FROM telemetry WHERE timestamp > now64() + 86400 AND service_id = 'x'"
     plan = text(store, sql)
     assert "PrimaryKey" in plan

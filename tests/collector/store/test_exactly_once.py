@@ -54,7 +54,7 @@ def wrong_counts(directory: Path) -> list[str]:
         store.apply_schema()
         if in_doubt:
             topic, payload = store_writer.numbered_range(following)
-            store.insert(topic, payload, f"{topic}/0/{following}-{following + 1}")
+            store.insert(topic, [payload], f"{topic}/0/{following}-{following + 1}")
             following += 1
         expected: dict[str, set[str]] = {}
         for number in range(following):

@@ -112,12 +112,12 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:version])
             earlier.setattr("collector.store.clickhouse.ClickHouseStore._keep", lambda *_: None)  # of tables yet to be
             assert len(store.apply_schema()) == version
-            store.insert(METRICS_TOPIC, before, "before")
+            store.insert(METRICS_TOPIC, [before], "before")
         assert len(store.apply_schema()) == len(migrations()) - version
         after = batches.gauge(2, 4).SerializeToString() + letters.receipt(2, letters.any_receipt())
-        store.insert(METRICS_TOPIC, before, "before")
-        store.insert(METRICS_TOPIC, after, "after")
-        store.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(letters.letter(2)), "letter")
+        store.insert(METRICS_TOPIC, [before], "before")
+        store.insert(METRICS_TOPIC, [after], "after")
+        store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(letters.letter(2))], "letter")
         assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"7\n"
         assert store.holds(METRICS_TOPIC, after)
         assert store.query("SELECT State FROM dead_letters", "TSV") == b"open\n"

@@ -128,7 +128,7 @@ def test_away() -> None:
     for call in (
         store.apply_schema,
         store.ping,
-        lambda: store.insert(METRICS_TOPIC, b"", "t"),
+        lambda: store.insert(METRICS_TOPIC, [b""], "t"),
         lambda: store.query("SELECT 1", "TSV"),
     ):
         with pytest.raises(
@@ -146,10 +146,10 @@ def test_comes_later(tmp_path: Path) -> None:
     there.url = f"http://127.0.0.1:{there.port}"
     with closing(there.store()) as store:
         with pytest.raises(StoreUnavailable):
-            store.insert(METRICS_TOPIC, data, "t")
+            store.insert(METRICS_TOPIC, [data], "t")
         there.start()
         try:
-            store.insert(METRICS_TOPIC, data, "t")
+            store.insert(METRICS_TOPIC, [data], "t")
             assert store.holds(METRICS_TOPIC, data)
             assert rows(store, count) == 3
         finally:
@@ -172,7 +172,7 @@ def test_database(there: Bridge, name: str) -> None:
     for applied in (len(migrations()), 0):
         with closing(there.store(database=name)) as store:
             assert len(store.apply_schema()) == applied
-            store.insert(METRICS_TOPIC, data, "t")
+            store.insert(METRICS_TOPIC, [data], "t")
             assert rows(store, count) == 3
 
 
@@ -192,7 +192,7 @@ def test_up_to_date_is_only_read(there: Bridge) -> None:
 def test_insert_settings(there: Bridge, store: ClickHouseStore) -> None:
     """An insert says all that decides how often its rows are stored, in a URL that any proxy passes."""
     data, _ = payload()
-    store.insert(METRICS_TOPIC, data, "the token/0-1")
+    store.insert(METRICS_TOPIC, [data], "the token/0-1")
     request = there.seen()["requests"][-1]
     expected = {
         "insert_deduplication_token": "the token/0-1",
@@ -203,7 +203,7 @@ def test_insert_settings(there: Bridge, store: ClickHouseStore) -> None:
         "input_format_allow_errors_num": "0",
         "deduplicate_blocks_in_dependent_materialized_views": "1",
         "format_schema_source": "string",
-        "format_schema": landing_format(LANDING_FORMAT),
+        "format_schema": landing_format(LANDING_FORMAT, ("log_records", "spans")),
         "format_schema_message_name": "Record",
         "wait_end_of_query": "1",
         "database": there.database,
@@ -226,7 +226,7 @@ def test_quorum(there: Bridge) -> None:
     """Asked for, an insert counts only once so many replicas have it; what one of them has is no proof of that."""
     data, _ = payload()
     with closing(there.store(insert_quorum="auto")) as store:
-        store.insert(METRICS_TOPIC, data, "quorum")
+        store.insert(METRICS_TOPIC, [data], "quorum")
         assert not store.holds(METRICS_TOPIC, data)
     assert there.seen()["requests"][-1]["parameters"]["insert_quorum"] == "auto"
 
@@ -238,7 +238,7 @@ def test_connections_are_kept(there: Bridge) -> None:
         before = there.seen()["connections"]
         for number in range(20):
             data, _ = payload()
-            store.insert(METRICS_TOPIC, data, f"kept/{number}")
+            store.insert(METRICS_TOPIC, [data], f"kept/{number}")
             assert store.holds(METRICS_TOPIC, data)
         assert there.seen()["connections"] == before + 1  # the question's own
 
@@ -269,9 +269,9 @@ def test_failures_pass(there: Bridge, store: ClickHouseStore, fault: dict[str, o
     data, count = payload()
     there.faults(fault)
     with pytest.raises(StoreUnavailable, match="ClickHouse at ") as caught:
-        store.insert(METRICS_TOPIC, data, f"passes/{count}")
+        store.insert(METRICS_TOPIC, [data], f"passes/{count}")
     assert not isinstance(caught.value, StoreMisconfigured)
-    store.insert(METRICS_TOPIC, data, f"passes/{count}")
+    store.insert(METRICS_TOPIC, [data], f"passes/{count}")
     assert rows(store, count) == 3
 
 
@@ -280,8 +280,8 @@ def test_a_password_that_changes(there: Bridge, store: ClickHouseStore) -> None:
     data, count = payload()
     there.faults({"do": "error", "code": 516, "text": "Authentication failed. (AUTHENTICATION_FAILED)"})
     with pytest.raises(StoreUnavailable, match="AUTHENTICATION_FAILED"):
-        store.insert(METRICS_TOPIC, data, "t")
-    store.insert(METRICS_TOPIC, data, "t")
+        store.insert(METRICS_TOPIC, [data], "t")
+    store.insert(METRICS_TOPIC, [data], "t")
     assert rows(store, count) == 3
 
 
@@ -291,10 +291,10 @@ def test_overtaken(there: Bridge) -> None:
     there.faults({"do": "wait", "seconds": 1.8})
     with closing(there.store(request_timeout_s=1)) as hasty, closing(there.store()) as patient:
         with pytest.raises(StoreUnavailable, match="timed out"):
-            hasty.insert(METRICS_TOPIC, data, "overtaken")
+            hasty.insert(METRICS_TOPIC, [data], "overtaken")
         assert not patient.holds(METRICS_TOPIC, data)
         time.sleep(0.75)
-        patient.insert(METRICS_TOPIC, data, "overtaken")
+        patient.insert(METRICS_TOPIC, [data], "overtaken")
         time.sleep(1.0)
         assert rows(patient, count) == 20_000
 
@@ -308,10 +308,10 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
             data, count = payload(60_000)
             there.faults({"do": "die", "seconds": seconds})
             with suppress(StoreUnavailable):  # it dies in the insert, or just after
-                store.insert(METRICS_TOPIC, data, count)
+                store.insert(METRICS_TOPIC, [data], count)
             there.wait()
             there.start()
-            store.insert(METRICS_TOPIC, data, count)
+            store.insert(METRICS_TOPIC, [data], count)
             expected[count] = 60_000
         assert expected == {count: rows(store, count) for count in expected}
 
@@ -326,11 +326,11 @@ def test_a_frozen_server(tmp_path: Path) -> None:
             data, count = payload()
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="timed out"):
-                store.insert(METRICS_TOPIC, data, "frozen")
+                store.insert(METRICS_TOPIC, [data], "frozen")
             assert time.monotonic() - began < 5
         finally:
             os.kill(there.process.pid, signal.SIGCONT)
-        store.insert(METRICS_TOPIC, data, "frozen")
+        store.insert(METRICS_TOPIC, [data], "frozen")
         assert rows(store, count) == 3
 
 
@@ -415,7 +415,7 @@ def test_tls(tmp_path: Path, certificates: Path) -> None:
     with bridge(tmp_path, ca_file=certificates / "ca.pem", **secure) as there:
         with closing(there.store()) as store:
             store.apply_schema()
-            store.insert(METRICS_TOPIC, data, "tls")
+            store.insert(METRICS_TOPIC, [data], "tls")
             assert store.holds(METRICS_TOPIC, data)
             assert rows(store, count) == 3
         with closing(there.store(ca_file=None, verify=False)) as store:
@@ -451,3 +451,22 @@ def test_landing_format_is_the_same_format(path: Path, first: str) -> None:
     assert "//" not in text
     assert text.startswith(f'syntax="proto3";message Envelope{{message Record{{{first}')
     assert len(quote_plus(text)) < URI_BYTES_MAX * 2 / 3
+
+
+@pytest.mark.parametrize("items", ["metrics", "log_records", "spans"])
+def test_a_landing_format_without_what_is_never_sent_says_the_same_of_the_rest(items: str) -> None:
+    others = {"metrics", "log_records", "spans"} - {items}
+    whole, text = landing_format(LANDING_FORMAT), landing_format(LANDING_FORMAT, sorted(others))
+    kept = re.findall(r"message (\w+)\{", text)
+    assert [name for name in re.findall(r"message (\w+)\{", whole) if name in kept] == kept
+    for name in kept:
+        (body,) = re.findall(rf"message {name}\{{([^{{}}]*)\}}", text) or [""]
+        (before,) = re.findall(rf"message {name}\{{([^{{}}]*)\}}", whole) or [""]
+        assert body == "".join(
+            field for field in re.findall(r"[^;]*;", before) if not any(f" {one}=" in field for one in others)
+        )
+        assert set(re.findall(r"(?:^|;)(?:repeated |optional )?([A-Z]\w+) ", body)) <= set(kept), "whatever is named is there"
+    unused = {"Metric", "LogRecord", "Span"} & set(kept)
+    assert unused == {{"metrics": "Metric", "log_records": "LogRecord", "spans": "Span"}[items]}
+    assert ("Exemplar" in kept) == (items == "metrics")
+    assert ("Event" in kept) == (items == "spans")
