@@ -9,9 +9,9 @@ SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
 
-# Two files at a time, since most tests wait for processes; make test ARGS="-n0 -k NAME" for one at a time.
+# Some files at a time, the longest first (tests/conftest.py); make test ARGS="-n0 -k NAME" for one at a time.
 test: install $(VENV)/dev.installed
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/clients.md.
 test-clients: install $(VENV)/dev.installed

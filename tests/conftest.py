@@ -1,4 +1,4 @@
-"""What every test has: bounded Hypothesis runs that do not depend on this machine's speed."""
+"""What every test has: bounded Hypothesis runs that do not depend on this machine's speed; and which files begin first."""
 
 import os
 
@@ -11,13 +11,34 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     derandomize=bool(os.environ.get("CI")),
 )
+# For what runs twice in one go, compiled and not.
+settings.register_profile("again", settings.get_profile("default"), max_examples=25)
 settings.load_profile("default")
+
+# One file is one worker's. Those that take longest begin first, so that none is left alone with one at the end.
+_FIRST = (
+    "tests/system/test_gateway_writer.py",
+    "tests/system/",
+    "tests/collector/test_write",
+    "tests/collector/broker/",
+    "tests/fid",
+)
+_WORKERS_MAX = 8  # an engine in each takes some hundred MB
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     fidelity = parser.getgroup("fidelity", "tests/fidelity")
     fidelity.addoption("--fidelity-items", type=int, default=500, help="items of each kind, by each way in")
     fidelity.addoption("--fidelity-seed", type=int, default=0, help="another number is other items")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((at for at, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, since most tests wait for processes."""
+    return min(_WORKERS_MAX, (os.cpu_count() or 1) + 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
