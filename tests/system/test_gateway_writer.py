@@ -22,7 +22,7 @@ from support.senders import COUNTS_SQL, Senders, otlp_logs
 
 # Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
 # is tried.
-WRITING = {"writer__linger_ms": 5, "writer__bytes_max": 20_000, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2}
+WRITING = {"writer__linger_ms": 5, "writer__bytes_max": 60_000, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2}
 
 # In a data directory, whatever else is there.
 KEYS = ("keys.json", "keys.json.lock")
@@ -155,7 +155,7 @@ def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -
         )
 
     time.sleep(3.5)  # the lag is looked at every three seconds
-    until(nothing_left, timeout_s=40)
+    until(nothing_left, timeout_s=60)
     for each in writers:
         until(partial(is_well, each.http))
     senders.check({number: times for number, times in ask_server(clickhouse, COUNTS_SQL)})  # noqa: C416  # rows of two

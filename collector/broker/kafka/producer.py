@@ -2,7 +2,8 @@
 
 Messages wait in the batch of their topic while others are under way. A *lane* has one request at a time under way to a leader,
 with a batch of each topic, and of several partitions of a topic where more than one is full; there are few lanes to each
-leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company.
+leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company. The lanes
+beyond a leader's first are for when that does not suffice: a batch is full, or a request has been under way for long.
 
 aiokafka finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent over a
 connection of our own (frames.py): its producer costs more than all the rest of a small request.
@@ -46,6 +47,8 @@ from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, ready_topics
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
+# How long a request may be under way before others go beside it.
+_LATE_S: Final = 0.003
 # Before a batch is sent again, whose leader has moved or is away.
 _RESEND_S: Final = 0.1
 # Where ordered messages go: the one that every topic has.
@@ -162,6 +165,9 @@ class _Session:
         self._idle: Final = asyncio.Event()  # no append waits
         self._idle.set()
         self._arrived: Final = asyncio.Event()
+        self._helping: Final = asyncio.Event()  # the lanes beyond the first take part
+        self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
+        self._first_lanes = 0
         self._appends = 0
         self._lanes: Final[list[asyncio.Task[None]]] = []
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
@@ -172,7 +178,8 @@ class _Session:
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        lanes = max(len(leaders) for leaders in self._layout.values()) * self._options.requests_in_flight_max
+        self._first_lanes = max(len(leaders) for leaders in self._layout.values())
+        lanes = self._first_lanes * self._options.requests_in_flight_max
         self._lanes.extend(asyncio.create_task(self._run(lane), name=f"kafka-{lane}") for lane in range(lanes))
 
     async def refresh(self) -> None:
@@ -226,6 +233,8 @@ class _Session:
             queue = self._queues[message.topic]
             batch = queue[-1] if queue else None
             if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
+                if batch is not None and batch.full:
+                    self._helping.set()
                 batch = _Batch(self._batch_bytes_max, self._loop.time(), message.ordered)
                 batch.add(message.payload, append)
                 queue.append(batch)
@@ -239,11 +248,16 @@ class _Session:
 
     async def _run(self, lane: int) -> None:
         linger_s = self._options.linger_ms / 1000
+        is_first = lane < self._first_lanes
+        has_helpers = self._options.requests_in_flight_max > 1
         while True:
+            if not is_first:
+                await self._helping.wait()
             sendings = self._take(lane, self._loop.time() - linger_s)
             if not sendings:
                 await self._more(linger_s)
                 continue
+            timer = self._loop.call_later(_LATE_S, self._is_late, lane) if is_first and has_helpers else None
             try:
                 await self._deliver(lane, sendings)
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
@@ -258,6 +272,15 @@ class _Session:
             finally:
                 self._busy.difference_update((sending.topic, sending.partition) for sending in sendings)
                 self._arrived.set()  # what waited for one of these partitions
+                if timer is not None:
+                    timer.cancel()
+                    self._late.discard(lane)
+                    if not self._late:
+                        self._helping.clear()
+
+    def _is_late(self, lane: int) -> None:
+        self._late.add(lane)
+        self._helping.set()
 
     async def _more(self, linger_s: float) -> None:
         """Return when there may be something to take."""

@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from support.brokers import MIB, kafka_options
+from support.holding import HoldingProxy
 from support.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
 from support.processes import command, environment
 from support.stores import FakeStore, batch
@@ -229,6 +230,35 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
             taken = await take_all(consumer)
     assert 1 == taken.count(b"again")
     assert len(taken) <= 1 + 4 * MIB // len(payload)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_a_request_that_takes_long_holds_nobody_up(lanes: int, tmp_path: Path) -> None:
+    """As long as another may be under way beside it. Each is in Kafka once."""
+    (port,) = free_ports(1)
+    kafka = Kafka(tmp_path / "kafka", advertised__listeners=f"PLAINTEXT://127.0.0.1:{port}")
+    proxy = HoldingProxy(port, kafka.ports["PLAINTEXT"])
+    await proxy.start()
+    await asyncio.to_thread(kafka.start)
+    try:
+        options, topics = fresh(f"127.0.0.1:{port}", requests_in_flight_max=lanes, topic_partitions=4, append_timeout_s=10.0)
+        async with await KafkaProducer.open(options, topics) as producer:
+            await producer.append([Message(topics[0], b"first of all")])
+            proxy.hold()
+            slow = asyncio.create_task(producer.append([Message(topics[0], b"slow")]))
+            await proxy.held.wait()
+            others = [asyncio.create_task(producer.append([Message(topics[0], b"%d" % number)])) for number in range(5)]
+            done, _ = await asyncio.wait(others, timeout=0.5 if lanes == 1 else 5.0)
+            assert len(done) == (0 if lanes == 1 else 5)
+            assert not slow.done()
+            proxy.release()
+            await asyncio.gather(slow, *others)
+        async with await KafkaConsumer.open(options, topics) as consumer:
+            taken = await take_all(consumer)
+        assert sorted([b"first of all", b"slow", *(b"%d" % number for number in range(5))]) == sorted(taken)
+    finally:
+        kafka.close()
+        proxy.close()
 
 
 async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
