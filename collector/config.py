@@ -378,7 +378,7 @@ class Kafka(_Section):
         2,
         1,
         16,
-        "Produce requests on the way to each broker at once, of other partitions; more than one only while one takes long.",
+        "Produce requests on the way to each broker at once, of other partitions; more than one while one is slow, or full.",
     )
     linger_ms: Number = _limit(0, 0, 1000, "Milliseconds for which small messages wait for more to share a request.")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(

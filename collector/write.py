@@ -277,7 +277,7 @@ class _Piece:
         return cls(range_.partition, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads))
 
     @classmethod
-    def replays(cls, range_: Range, topic: str, payloads: Sequence[Payload]) -> Self:
+    def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
         """For `topic`, of a range of dead letters. Offsets count the payloads."""
         token = f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}"
         return cls(range_.partition, topic, token, 0, payloads, len(payloads), divides=False)

@@ -21,7 +21,7 @@ _FIRST = (
     "tests/system/",
     "tests/collector/test_write",
     "tests/collector/broker/",
-    "tests/fid",
+    "tests/fidelity/",
 )
 _WORKERS_MAX = 8  # an engine in each takes some hundred MB
 

@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, NamedTuple, Self, cast
@@ -282,9 +281,9 @@ class ClickHouseStore:
         length = _varint(size)
         settings = {**sessions.inserting, **sessions.formats[topic], "insert_deduplication_token": token}
         # In pieces and with the length in the head: so what is large goes to the socket as it is, without a copy.
+        pieces = _pieces([length, *payloads])
         # The embedded engine's driver takes nothing but bytes.
-        pieces = _pieces(payloads) if self._server is not None else map(bytes, _pieces(payloads))
-        block = cast("Generator[bytes]", (piece for piece in chain([length], pieces)))
+        block = cast("Generator[bytes]", pieces if self._server is not None else map(bytes, pieces))
         head = {"Content-Length": str(len(length) + size)}
         try:
             done = sessions.writer.raw_insert(

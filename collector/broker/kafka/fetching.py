@@ -92,17 +92,17 @@ def batches(records: memoryview) -> Iterator[Batch]:
         if format_ != _FORMAT or attributes & _COMPRESSION:
             yield from _by_aiokafka(bytes(records[at:end]))
         else:
-            if _checksum(records, at + _CHECKED_FROM, end) != checksum:
+            if _checksum(records[at + _CHECKED_FROM : end]) != checksum:
                 raise WrongChecksum
             messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
             yield Batch(messages, base + last_delta + 1, end - at)
         at = end
 
 
-def _checksum(records: memoryview, at: int, end: int) -> int:
+def _checksum(checked: memoryview) -> int:
     checksum = 0
-    for start in range(at, end, _CHECKED_BYTES):
-        checksum = google_crc32c.extend(checksum, bytes(records[start : min(end, start + _CHECKED_BYTES)]))
+    for at in range(0, len(checked), _CHECKED_BYTES):
+        checksum = google_crc32c.extend(checksum, bytes(checked[at : at + _CHECKED_BYTES]))
     return checksum
 
 

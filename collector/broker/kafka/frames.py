@@ -116,15 +116,15 @@ class Frames(asyncio.BufferedProtocol):
 
     def _make_room(self) -> None:
         """The buffer of the answer before, where nobody holds a part of that; else, or where it is too small, another."""
-        try:
-            self._buffer.append(0)  # which is refused while there are views of it
-        except BufferError:
-            self._buffer = bytearray(self._size)
-            return
-        if len(self._buffer) < self._size:
-            self._buffer = bytearray(self._size)
-        else:
-            self._buffer.pop()
+        if len(self._buffer) >= self._size:
+            try:
+                self._buffer.append(0)  # which is refused while there are views of it
+            except BufferError:
+                pass
+            else:
+                self._buffer.pop()
+                return
+        self._buffer = bytearray(self._size)
 
     def _fail(self, error: Exception) -> None:
         if self._lost is None:

@@ -167,7 +167,6 @@ class _Session:
         self._arrived: Final = asyncio.Event()
         self._helping: Final = asyncio.Event()  # the lanes beyond the first take part
         self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
-        self._first_lanes = 0
         self._appends = 0
         self._lanes: Final[list[asyncio.Task[None]]] = []
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
@@ -178,9 +177,9 @@ class _Session:
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        self._first_lanes = max(len(leaders) for leaders in self._layout.values())
-        lanes = self._first_lanes * self._options.requests_in_flight_max
-        self._lanes.extend(asyncio.create_task(self._run(lane), name=f"kafka-{lane}") for lane in range(lanes))
+        first = max(len(leaders) for leaders in self._layout.values())
+        lanes = range(first * self._options.requests_in_flight_max)
+        self._lanes.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
 
     async def refresh(self) -> None:
         """Find out which partitions can be written. Raises BrokerDown where a topic has none; KafkaError, OSError."""
@@ -246,18 +245,18 @@ class _Session:
         if self._appends == 0:
             self._idle.set()
 
-    async def _run(self, lane: int) -> None:
+    async def _run(self, lane: int, *, helps: bool) -> None:
+        """`helps`: it is beyond its leader's first."""
         linger_s = self._options.linger_ms / 1000
-        is_first = lane < self._first_lanes
-        has_helpers = self._options.requests_in_flight_max > 1
+        has_helpers = not helps and self._options.requests_in_flight_max > 1
         while True:
-            if not is_first:
+            if helps:
                 await self._helping.wait()
             sendings = self._take(lane, self._loop.time() - linger_s)
             if not sendings:
                 await self._more(linger_s)
                 continue
-            timer = self._loop.call_later(_LATE_S, self._is_late, lane) if is_first and has_helpers else None
+            timer = self._loop.call_later(_LATE_S, self._call_for_help, lane) if has_helpers else None
             try:
                 await self._deliver(lane, sendings)
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
@@ -278,7 +277,7 @@ class _Session:
                     if not self._late:
                         self._helping.clear()
 
-    def _is_late(self, lane: int) -> None:
+    def _call_for_help(self, lane: int) -> None:
         self._late.add(lane)
         self._helping.set()
 

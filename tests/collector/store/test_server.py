@@ -466,7 +466,7 @@ def test_a_landing_format_without_what_is_never_sent_says_the_same_of_the_rest(i
             field for field in re.findall(r"[^;]*;", before) if not any(f" {one}=" in field for one in others)
         )
         assert set(re.findall(r"(?:^|;)(?:repeated |optional )?([A-Z]\w+) ", body)) <= set(kept), "whatever is named is there"
-    unused = {"Metric", "LogRecord", "Span"} & set(kept)
-    assert unused == {{"metrics": "Metric", "log_records": "LogRecord", "spans": "Span"}[items]}
+    kinds = {"Metric", "LogRecord", "Span"} & set(kept)
+    assert kinds == {{"metrics": "Metric", "log_records": "LogRecord", "spans": "Span"}[items]}
     assert ("Exemplar" in kept) == (items == "metrics")
     assert ("Event" in kept) == (items == "spans")
