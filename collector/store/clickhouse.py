@@ -8,39 +8,24 @@ as StoreUnavailable, and is answered when it is back.
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final, Literal, NamedTuple, Self, cast
+from typing import Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid4
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
+from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 from collector.store.contract import TABLES, StoreError, StoreRefusedData, StoreUnavailable
 from collector.store.headers import MessageKey, contents, dead_letter_ids
-from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrate, migrations, on_cluster
-from collector.store.server import Server, describe, landing_format
+from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
+from collector.store.migrations import migrate, migrations, on_cluster
+from collector.store.server import Server, describe
 from collector.store.statement import reading_statement
-
-
-class _Landing(NamedTuple):
-    """Where a topic's payloads are inserted, how they are parsed, and which of the record's fields its records never have."""
-
-    table: str
-    format: Path
-    others: tuple[str, ...] = ()
-
-
-_LANDING: Final = {
-    METRICS_TOPIC: _Landing("landing_metrics", LANDING_FORMAT, ("log_records", "spans")),
-    LOGS_TOPIC: _Landing("landing_logs", LANDING_FORMAT, ("metrics", "spans")),
-    TRACES_TOPIC: _Landing("landing_traces", LANDING_FORMAT, ("metrics", "log_records")),
-    DEAD_LETTERS_TOPIC: _Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
-}
 
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {
@@ -56,35 +41,6 @@ _DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 _EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
 
-# A repeat must be cut into blocks exactly as the first attempt was, or its tokens would not match: so nothing runs in parallel,
-# and whatever decides where a block ends is said here, since the engine's defaults may change between the two attempts.
-_INSERT_SETTINGS: Final[Mapping[str, str | int]] = {
-    "async_insert": 0,
-    "insert_deduplicate": 1,
-    "deduplicate_insert": "enable",
-    "deduplicate_blocks_in_dependent_materialized_views": 1,
-    "max_threads": 1,
-    "max_insert_threads": 1,
-    "input_format_parallel_parsing": 0,
-    "parallel_view_processing": 0,
-    "max_block_size": 65_409,
-    "max_insert_block_size": 1_048_449,
-    "max_insert_block_size_bytes": 0,
-    "use_strict_insert_block_limits": 0,
-    "input_format_max_block_size_bytes": 0,
-    "input_format_max_block_wait_ms": 0,
-    "min_insert_block_size_rows": 1_048_449,
-    "min_insert_block_size_bytes": 268_402_944,
-    "min_insert_block_size_rows_for_materialized_views": 1_048_449,
-    "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
-    # Data of many days at once is slow, but it is no reason to refuse it.
-    "max_partitions_per_insert_block": 0,
-    # Half a payload is not taken for a whole one, nor a bad record passed over in silence.
-    "input_format_connection_handling": 0,
-    "input_format_allow_errors_num": 0,
-    "input_format_allow_errors_ratio": 0,
-}
-
 # What the engine says when the bytes are at fault. Everything else may pass by itself, and is tried again.
 _DATA_ERRORS: Final = frozenset(
     [
@@ -99,7 +55,6 @@ _DATA_ERRORS: Final = frozenset(
 )
 
 _IDS_PER_LOOKUP: Final = 1000
-_PIECE_BYTES_MIN: Final = 64 * 1024
 _PING_TIMEOUT_S: Final = 3.0
 
 
@@ -135,15 +90,13 @@ _DEFAULTS: Final = StoreOptions()
 class _Sessions(NamedTuple):
     """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
 
-    `inserting`: settings of every insert; `formats`: those of one in that format. `reading`: those of every query, where the
-    readers' sessions do not have them.
+    `insert`: by the writer. `reading`: settings of every query, where the readers' sessions do not have them.
     """
 
     writer: Client
     control: Client  # does what must not wait for the others
     readers: tuple[Client, ...]
-    inserting: Mapping[str, str | int]
-    formats: Mapping[str, Mapping[str, str]]
+    insert: Insert
     reading: Mapping[str, str | int | float] | None = None
 
 
@@ -190,13 +143,9 @@ class ClickHouseStore:
 
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # By its path: given as text, the engine would write it into whatever directory we run in.
-            formats = {
-                topic: {"format_schema_source": "file", "format_schema": f"{landing.format}:Record"}
-                for topic, landing in _LANDING.items()
-            }
+            writer = session({})
             readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
-            sessions = _Sessions(session({}), session({}), readers, _inserting(options), formats)
+            sessions = _Sessions(writer, session({}), readers, embedded_inserts(writer, _inserting(options)))
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()
@@ -232,26 +181,14 @@ class ClickHouseStore:
 
         def connect() -> _Sessions:
             client = where.connect()
+            # A server that does not know one of these has no such behaviour to be switched off.
+            known = {name: value for name, value in _inserting(options).items() if name in client.server_settings}
+            quorum: Settings = {"insert_quorum": insert_quorum} if insert_quorum else {}
             return _Sessions(
                 client,
                 client,
                 (client,) * options.queries.concurrent_max,
-                {
-                    # A server that does not know one of these has no such behaviour to be switched off.
-                    **{name: value for name, value in _inserting(options).items() if name in client.server_settings},
-                    **({"insert_quorum": insert_quorum} if insert_quorum else {}),
-                    # The answer begins when the insert is done, and so its status is the insert's.
-                    "wait_end_of_query": 1,
-                    "send_progress_in_http_headers": 0,
-                },
-                {
-                    topic: {
-                        "format_schema_source": "string",
-                        "format_schema": landing_format(landing.format, landing.others),
-                        "format_schema_message_name": "Record",
-                    }
-                    for topic, landing in _LANDING.items()
-                },
+                server_inserts(client, {**known, **quorum}),
                 _reader_settings(options.queries),
             )
 
@@ -276,26 +213,15 @@ class ClickHouseStore:
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreRefusedData."""
         sessions = self._with_schema()
-        table = _LANDING[topic].table
-        size = sum(map(len, payloads))
-        length = _varint(size)
-        settings = {**sessions.inserting, **sessions.formats[topic], "insert_deduplication_token": token}
-        # In pieces and with the length in the head: so what is large goes to the socket as it is, without a copy.
-        pieces = _pieces([length, *payloads])
-        # The embedded engine's driver takes nothing but bytes.
-        block = cast("Generator[bytes]", pieces if self._server is not None else map(bytes, pieces))
-        head = {"Content-Length": str(len(length) + size)}
         try:
-            done = sessions.writer.raw_insert(
-                table, insert_block=block, fmt="ProtobufList", settings=settings, transport_settings=head
-            )
+            done = sessions.insert(topic, payloads, token)
         except ClickHouseError as error:
             if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
                 raise StoreRefusedData(describe(error)) from error
             with self._errors():
                 raise
         except OSError as error:  # the embedded engine is handed the bytes in a temporary file
-            raise StoreUnavailable(f"cannot hand {size} bytes to ClickHouse: {error}") from error
+            raise StoreUnavailable(f"cannot hand {sum(map(len, payloads))} bytes to ClickHouse: {error}") from error
         if self._server is not None and not done.query_id():
             raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
 
@@ -474,7 +400,7 @@ class ClickHouseStore:
 
 
 def _inserting(options: StoreOptions) -> dict[str, str | int]:
-    return {**_INSERT_SETTINGS, "max_memory_usage": options.insert_memory_bytes_max}
+    return {**SETTINGS, "max_memory_usage": options.insert_memory_bytes_max}
 
 
 def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
@@ -500,31 +426,3 @@ def _among(ids: Collection[UUID]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
-    """The same bytes: small ones joined, since each piece is a call to the system; large ones as they are."""
-    small: list[Payload] = []
-    size = 0
-    for payload in payloads:
-        if len(payload) < _PIECE_BYTES_MIN:
-            small.append(payload)
-            size += len(payload)
-            if size < _PIECE_BYTES_MIN:
-                continue
-        if small:
-            yield b"".join(small)
-            small, size = [], 0
-        if len(payload) >= _PIECE_BYTES_MIN:
-            yield payload
-    if small:
-        yield b"".join(small)
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)

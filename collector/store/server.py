@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import ssl
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -165,19 +165,3 @@ def describe(error: BaseException) -> str:
         told = getattr(cause, "reason", None) or cause
     text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", " ".join(str(told).split()))
     return text if len(text) <= _MESSAGE_CHARACTERS_MAX else text[:_MESSAGE_CHARACTERS_MAX] + "…"
-
-
-def landing_format(path: Path, others: Collection[str] = ()) -> str:
-    """A format's file as a server takes it with each insert: without comments and spaces, so that the URL stays under the 8 KiB
-    that proxies allow. Without the record's fields `others` either, and what only they need: to write it into a URL costs the
-    writer as much as a megabyte of messages."""
-    text = re.sub(r"//[^\n]*", "", path.read_text("utf-8"))
-    text = re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
-    for field in others:
-        text = re.sub(rf"repeated \w+ {field}=\d+;", "", text)
-    while unused := [
-        message[0] for message in re.finditer(r"message (\w+)\{[^{}]*\}", text) if not re.search(rf"\b{message[1]} \w+=", text)
-    ]:
-        for message in unused:
-            text = text.replace(message, "")
-    return text

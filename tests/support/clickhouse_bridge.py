@@ -38,7 +38,11 @@ _NOT_SETTINGS = {
     "send_progress_in_http_headers", "http_headers_progress_interval_ms", "enable_http_compression",
     "cancel_http_readonly_queries_on_client_close",
 }  # fmt: skip
-_INSERT = re.compile(rb"\s*INSERT\s+INTO\s+(?P<table>[^\s(]+(?:\s*\([^)]*\))?)\s+FORMAT\s+(?P<format>\w+)[ ;]*(?:\r?\n|\Z)")
+_INSERT = re.compile(
+    rb"\s*INSERT\s+INTO\s+(?P<table>[^\s(]+(?:\s*\([^)]*\))?)\s+"
+    rb"(?P<settings>SETTINGS\s(?:'(?:[^'\\]|\\.)*'|[^'])+?\s)?FORMAT\s+(?P<format>\w+)[ ;]*(?:\r?\n|\Z)"
+)
+_SETTING = re.compile(r"(\w+) = (?:'((?:[^'\\]|\\.)*)'|(\d+))")
 _CODE = re.compile(r"Code: (\d+)")
 # As src/Server/HTTP/exceptionCodeToHTTPStatus.cpp has it, as far as our tests go; every other error is a 500.
 _STATUS = {194: 401, 192: 403, 193: 403, 516: 403, 60: 404, 81: 404, 46: 404, 47: 404, 73: 404, 115: 404, 62: 400, 117: 400,
@@ -111,7 +115,8 @@ class Engine:
                 file.write(memoryview(statement)[insert.end() :])
                 file.flush()
                 into, format_ = insert["table"].decode(), insert["format"].decode()
-                connection.query(f"INSERT INTO {into} FROM INFILE '{file.name}' FORMAT {format_}", "TabSeparated")
+                settings_ = (insert["settings"] or b"").decode()
+                connection.query(f"INSERT INTO {into} FROM INFILE '{file.name}' {settings_}FORMAT {format_}", "TabSeparated")
             return b""
         text = statement.decode()
         if text.lstrip().upper().startswith("KILL QUERY"):
@@ -212,7 +217,8 @@ class Handler(BaseHTTPRequestHandler):
         name = parameters.get("query_id") or str(uuid.uuid4())
         with self.server.lock:
             head = statement[:80].decode(errors="replace")
-            self.server.seen.append({"statement": head, "parameters": parameters, "uri_bytes": len(self.path)})
+            seen = {"statement": head, "settings": _settings(statement), "parameters": parameters, "uri_bytes": len(self.path)}
+            self.server.seen.append(seen)
         try:
             self._authenticate(parameters)
             if not statement.strip():
@@ -277,6 +283,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Said by /bridge/seen."""
+
+
+def _settings(statement: bytes) -> dict[str, str]:
+    """Those that an insert itself says."""
+    found = _INSERT.match(statement)
+    clause = (found["settings"] or b"").decode() if found else ""
+    return {name: re.sub(r"\\(.)", r"\1", text) or number for name, text, number in _SETTING.findall(clause)}
 
 
 def main() -> None:

@@ -97,7 +97,8 @@ class Bridge(Server):
             pass
 
     def seen(self) -> dict[str, Any]:
-        """`requests`, each with `statement` (its beginning), `parameters`, `uri_bytes`; and the number of `connections`."""
+        """`requests`, each with `statement` (its beginning), `settings` (of an insert), `parameters`, `uri_bytes`;
+        and the number of `connections`."""
         with urlopen(f"{self.url}/bridge/seen") as answer:
             told: dict[str, Any] = json.load(answer)
             return told
