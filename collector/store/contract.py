@@ -58,4 +58,4 @@ class Store(Protocol):
         """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
 
     def ping(self) -> None:
-        """Raises StoreUnavailable."""
+        """Raises StoreUnavailable. Nothing is asked where an insert has told as much since the last time."""

@@ -1,7 +1,7 @@
 """Reading from Kafka, range by range.
 
 aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, and messages are read
-over a connection of our own (frames.py, fetching.py). Its consumer would commit under whatever generation it has by the time
+over connections of our own (brokers.py). Its consumer would commit under whatever generation it has by the time
 it sends, which need not be the one in which the range was read, and would fetch ahead of what is asked for. Here a poll asks
 where the partitions end, takes the next in turn, and reads it from its committed offset. Nothing is kept between polls.
 
@@ -18,15 +18,15 @@ from typing import Final, Self
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, NodeNotReadyError, NoError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.offset import OffsetRequest
 
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
+from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
-from collector.broker.kafka.fetching import API_KEY, API_VERSION, WrongChecksum, batches, fetch_answer, fetch_request
-from collector.broker.kafka.frames import Frames
+from collector.broker.kafka.fetching import FETCH_API, WrongChecksum, batches, fetch_answer, fetch_request
 from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
+from collector.broker.kafka.offsets import EARLIEST, LATEST, LIST_API, list_answer, list_request
 from collector.broker.kafka.topics import ready_topics
 
 # One answer to a fetch. The broker sends a whole batch even where it is larger.
@@ -35,14 +35,12 @@ _FETCH_BYTES: Final = 16 * 1024 * 1024
 _ARRIVAL_WAIT_MS: Final = 500
 # Such a request holds up its connection, so it has one of its own. Any value that aiokafka does not use.
 _ARRIVALS: Final = 100
-_EARLIEST: Final = -2
-_LATEST: Final = -1
 
 
 class KafkaConsumer:
     """Consumer (collector.broker.contract) over Kafka. Belongs to the event loop that opened it."""
 
-    def __init__(self, options: KafkaOptions, topics: Collection[str], member: Member) -> None:
+    def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers, member: Member) -> None:
         """Use `open`."""
         self.failure: str | None = None
         """Why Kafka could not be read at the last attempt; None: it could."""
@@ -50,10 +48,10 @@ class KafkaConsumer:
         self._topics: Final = topics
         self._logger: Final = structlog.get_logger(__name__)
         self._loop: Final = asyncio.get_running_loop()
+        self._brokers: Final = brokers
         self._member = member
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
         self._reading: Final = asyncio.Lock()
-        self._frames: Final[dict[tuple[str, int], Frames]] = {}  # by host and port: as many as the cluster has had brokers
         self._closed: Final = asyncio.Event()
         self._settled = self._loop.time()  # when it was last known what is ours
 
@@ -64,8 +62,9 @@ class KafkaConsumer:
         await ready_topics(options, topics)
 
         async def attempt() -> Self:
-            member = Member(options, topics)
-            consumer = cls(options, topics, member)
+            brokers = Brokers(options)
+            member = Member(options, topics, brokers)
+            consumer = cls(options, topics, brokers, member)
             try:
                 await member.start()
                 while (await consumer._owned(math.inf)) is None:
@@ -80,8 +79,7 @@ class KafkaConsumer:
     async def close(self) -> None:
         """Leave the group. A poll under way ends (BrokerDown)."""
         self._closed.set()
-        for frames in self._frames.values():
-            frames.close()
+        self._brokers.close()
         await self._member.close()
 
     async def __aenter__(self) -> Self:
@@ -101,7 +99,7 @@ class KafkaConsumer:
                 if owned is not None:
                     ownership, heads = owned
                     async with asyncio.timeout(self._options.request_timeout_s):
-                        ends = await self._offsets(ownership.partitions, _LATEST, skip_leaderless=True)
+                        ends = await self._offsets(ownership.partitions, LATEST, skip_leaderless=True)
                     messages = await self._next(ownership, heads, ends, bytes_max)
                     if messages is not None:
                         return messages
@@ -134,7 +132,7 @@ class KafkaConsumer:
                 raise BrokerDown("cannot ask Kafka for positions: the consumer group is being rebalanced")
             ownership, heads = owned
             async with asyncio.timeout(self._options.request_timeout_s):
-                ends = await self._offsets(ownership.partitions, _LATEST)
+                ends = await self._offsets(ownership.partitions, LATEST)
             return {partition: Position(head.committed, ends[partition]) for partition, head in heads.items()}
 
     async def lag(self) -> dict[Partition, int]:
@@ -192,13 +190,13 @@ class KafkaConsumer:
     async def _replace(self, member: Member) -> None:
         """A membership that came to an end by itself, by a new one."""
         await member.close()
-        self._member = Member(self._options, self._topics)
+        self._member = Member(self._options, self._topics, self._brokers)
         await self._member.start()
 
     async def _read_heads(self, ownership: Ownership) -> dict[Partition, Head]:
         committed = await self._member.committed(ownership)
         new = [partition for partition in ownership.partitions if partition not in committed]
-        heads = {partition: Head(offset, None) for partition, offset in (await self._offsets(new, _EARLIEST)).items()}
+        heads = {partition: Head(offset, None) for partition, offset in (await self._offsets(new, EARLIEST)).items()}
         for partition, (offset, metadata) in committed.items():
             intent = int(metadata) if metadata.isascii() and metadata.isdigit() else None
             if metadata and intent is None:
@@ -299,7 +297,7 @@ class KafkaConsumer:
 
     async def _skip_deleted(self, partition: Partition, offset: int) -> int:
         async with asyncio.timeout(self._options.request_timeout_s):
-            earliest = (await self._offsets([partition], _EARLIEST))[partition]
+            earliest = (await self._offsets([partition], EARLIEST))[partition]
         if earliest <= offset:
             raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka says it has none such")
         self._logger.error(
@@ -316,9 +314,8 @@ class KafkaConsumer:
 
     async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> memoryview | None:
         """Batches from there on; None where the offset is out of Kafka's range."""
-        frames = await self._frames_to(self._leader(partition))
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
-        answer = await frames.ask(API_KEY, API_VERSION, [request])
+        answer = await self._brokers.ask(self._member.client, self._leader(partition), FETCH_API, [request])
         code, records = fetch_answer(answer)
         error = for_code(code)
         if error is OffsetOutOfRangeError:
@@ -326,18 +323,6 @@ class KafkaConsumer:
         if error is not NoError:
             raise error
         return records
-
-    async def _frames_to(self, node: int) -> Frames:
-        """The connection to that broker, where it is now. Raises KafkaError, OSError."""
-        broker = self._member.client.cluster.broker_metadata(node)
-        if broker is None:
-            self._member.client.force_metadata_update()
-            raise NodeNotReadyError(f"broker {node} is not known")
-        address = (broker.host, broker.port)
-        frames = self._frames.get(address)
-        if frames is None or not frames.is_open:
-            frames = self._frames[address] = await Frames.open(self._options, *address)
-        return frames
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
         """Return when there is more than up to `ends`, when partitions come or go, or when the time is up."""
@@ -357,18 +342,16 @@ class KafkaConsumer:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _offsets(self, partitions: Iterable[Partition], time: int, skip_leaderless: bool = False) -> dict[Partition, int]:
-        """The first offset there is (_EARLIEST), or the next one there will be (_LATEST)."""
+        """By `time`: the first one there is (EARLIEST), or the next one there will be (LATEST)."""
 
         async def ask(node: int, topics: list[tuple[str, list[int]]]) -> dict[Partition, int]:
-            asked = [(topic, [(index, time) for index in indexes]) for topic, indexes in topics]
-            answer = await self._member.client.send(node, OffsetRequest(-1, 0, asked))
-            found: dict[Partition, int] = {}
-            for topic, answered in answer.topics:
-                for index, code, _, offset in answered:
-                    if for_code(code) is not NoError:
-                        raise for_code(code)
-                    found[Partition(topic, index)] = offset
-            return found
+            asked = [Partition(topic, index) for topic, indexes in topics for index in indexes]
+            request = list_request(asked, time)
+            found = list_answer(await self._brokers.ask(self._member.client, node, LIST_API, [request]))
+            for code, _ in found.values():
+                if for_code(code) is not NoError:
+                    raise for_code(code)
+            return {partition: offset for partition, (_, offset) in found.items()}
 
         wanted = list(partitions)
         if skip_leaderless:

@@ -14,9 +14,8 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from collector.broker.contract import Payload
 
-API_KEY: Final = 1
-# The first that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
-API_VERSION: Final = 10
+# Its key, and the first version that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
+FETCH_API: Final = (1, 10)
 
 _ANSWER: Final = struct.Struct(">ihii")
 _UNKNOWN: Final = -1  # Kafka's code for an error that has no other

@@ -32,7 +32,8 @@ class Frames(asyncio.BufferedProtocol):
         encoded = client_id.encode()
         self._client: Final = struct.pack(">h", len(encoded)) + encoded
         self._length: Final = bytearray(_LENGTH.size)
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # of the answer that comes in, or came last
+        self._spare = bytearray()  # of another before
         self._size = -1  # of the answer that comes in; below 0: its length is not known yet
         self._have = 0  # bytes of what comes in
         self._id = 0
@@ -64,14 +65,14 @@ class Frames(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._lost is None
 
-    async def ask(self, api_key: int, api_version: int, body: Sequence[bytes]) -> memoryview:
-        """The answer, without its id: it, and whatever is cut from it, stay as they are. `body`: in pieces. Raises
-        KafkaConnectionError."""
+    async def ask(self, api: tuple[int, int], body: Sequence[bytes]) -> memoryview:
+        """The answer, without its id: it, and whatever is cut from it, stay as they are. `api`: which request, its key and its
+        version. `body`: in pieces. Raises KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"
         self._id = self._id + 1 & 0x7FFFFFFF
-        head = _HEAD.pack(api_key, api_version, self._id) + self._client
+        head = _HEAD.pack(api[0], api[1], self._id) + self._client
         size = len(head) + sum([len(piece) for piece in body])
         self._transport.writelines([_LENGTH.pack(size) + head, *body])
         self._waiting = asyncio.get_running_loop().create_future()
@@ -115,16 +116,18 @@ class Frames(asyncio.BufferedProtocol):
                 self._waiting.set_result(answer)
 
     def _make_room(self) -> None:
-        """The buffer of the answer before, where nobody holds a part of that; else, or where it is too small, another."""
-        if len(self._buffer) >= self._size:
-            try:
-                self._buffer.append(0)  # which is refused while there are views of it
-            except BufferError:
-                pass
-            else:
-                self._buffer.pop()
-                return
-        self._buffer = bytearray(self._size)
+        """The buffer of an answer before, where nobody holds a part of that; else, or where it is too small, another: with some
+        to spare, since a new one is filled with zeros, at half the cost of reading into it. There are two, so that a small
+        answer beside a large one does not take that one's place."""
+        for buffer in (self._buffer, self._spare):
+            if len(buffer) >= self._size and _is_free(buffer):
+                break
+        else:
+            buffer = bytearray(self._size + self._size // 8)
+            if len(self._buffer) < len(self._spare):
+                self._buffer = self._spare
+        if buffer is not self._buffer:
+            self._buffer, self._spare = buffer, self._buffer
 
     def _fail(self, error: Exception) -> None:
         if self._lost is None:
@@ -132,3 +135,13 @@ class Frames(asyncio.BufferedProtocol):
             self._transport.close()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(self._lost)
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether there are no views of it."""
+    try:
+        buffer.append(0)  # which is refused while there are
+    except BufferError:
+        return False
+    buffer.pop()
+    return True

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
@@ -22,10 +22,11 @@ from aiokafka.errors import (
     UnknownMemberIdError,
     for_code,
 )
-from aiokafka.protocol.commit import OffsetCommitRequest
 
 from collector.broker.contract import Partition
+from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, connection
+from collector.broker.kafka.offsets import COMMIT_API, commit_answer, commit_request
 
 
 class Head(NamedTuple):
@@ -53,11 +54,12 @@ class Fenced(Exception):
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """One membership of the group: its client, its coordinator, and what is ours in the generation at hand."""
 
-    def __init__(self, options: KafkaOptions, topics: Collection[str]) -> None:
+    def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers) -> None:
         self.ownership: Ownership | None = None
         self.changed = asyncio.Event()  # set, and replaced, whenever `ownership` is
         self.client: Final = AIOKafkaClient(bootstrap_servers=list(options.bootstrap), **connection(options))
         self._options: Final = options
+        self._brokers: Final = brokers
         self._topics: Final = set(topics)
         self._subscription: Final = SubscriptionState()
         self._coordinator: Any = None
@@ -107,15 +109,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if ownership.generation < 0:
             raise Fenced("no generation")
         await self._coordinator.ensure_coordinator_known()
-        request = OffsetCommitRequest(
-            self._options.group_id,
-            ownership.generation,
-            ownership.member_id,
-            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-            [(partition.topic, [(partition.index, offset, metadata)])],
-        )
-        answer = await self.client.send(self._coordinator.coordinator_id, request, group=ConnectionGroup.COORDINATION)
-        error = for_code(answer.topics[0][1][0][1])
+        request = commit_request(self._options.group_id, ownership.generation, ownership.member_id, partition, offset, metadata)
+        answer = await self._brokers.ask(self.client, self._coordinator.coordinator_id, COMMIT_API, [request])
+        error = for_code(commit_answer(answer, partition))
         if error in (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
             ownership.active = False
             if ownership is self.ownership:

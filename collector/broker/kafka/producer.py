@@ -34,10 +34,9 @@ from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.connection import KafkaOptions, connection, text, until_started
 from collector.broker.kafka.frames import Frames
 from collector.broker.kafka.record_batch import (
-    API_KEY,
-    API_VERSION,
     BATCH_OVERHEAD_BYTES,
     MESSAGE_OVERHEAD_BYTES,
+    PRODUCE_API,
     next_sequence,
     produce_answer,
     produce_request,
@@ -352,7 +351,7 @@ class _Session:
             batches.setdefault(sending.topic, {})[sending.partition] = sending.pieces
         timeout_s = self._options.request_timeout_s
         async with asyncio.timeout(timeout_s):
-            answer = await frames.ask(API_KEY, API_VERSION, produce_request(batches, int(timeout_s * 1000)))
+            answer = await frames.ask(PRODUCE_API, produce_request(batches, int(timeout_s * 1000)))
         codes = produce_answer(answer)
         again: list[_Sending] = []
         for sending in sendings:

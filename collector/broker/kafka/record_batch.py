@@ -12,9 +12,8 @@ import google_crc32c
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from librt.strings import BytesWriter
 
-API_KEY: Final = 0
-# The first that may bring batches in zstd: brokers since Kafka 2.1 (2018) take it.
-API_VERSION: Final = 7
+# Its key, and the first version that may bring batches in zstd: brokers since Kafka 2.1 (2018) take it.
+PRODUCE_API: Final = (0, 7)
 
 # What a batch takes beside its messages, and a message beside its payload, at most.
 BATCH_OVERHEAD_BYTES: Final = 61

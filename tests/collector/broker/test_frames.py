@@ -58,7 +58,7 @@ async def opened() -> AsyncIterator[tuple[Broker, Frames]]:
 
 def ask(frames: Frames) -> "asyncio.Task[bytes]":
     async def asks() -> bytes:
-        return bytes(await frames.ask(1, 4, [BODY[:3], b"", BODY[3:]]))
+        return bytes(await frames.ask((1, 4), [BODY[:3], b"", BODY[3:]]))
 
     return asyncio.create_task(asks())
 
@@ -85,7 +85,7 @@ async def test_what_is_held_of_an_answer_stays_as_it_is() -> None:
         held: list[memoryview] = []
         addresses = set()
         for number in range(9):
-            asking = asyncio.create_task(frames.ask(1, 4, [BODY]))
+            asking = asyncio.create_task(frames.ask((1, 4), [BODY]))
             id_, _ = await broker.asked()
             broker.writer.write(broker.answer(id_, bytes([number]) * (1000 - number)))
             answer = await asking
@@ -97,6 +97,29 @@ async def test_what_is_held_of_an_answer_stays_as_it_is() -> None:
         assert [bytes(part) for part in held] == [bytes([number]) * 10 for number in (1, 4, 7)]
         assert len({id(part.obj) for part in held}) == 3
         assert len(addresses) == 4
+
+
+async def test_a_small_answer_takes_no_large_ones_place() -> None:
+    """A range of messages is a large answer and often a small one, both held; the next large one needs no new memory."""
+    async with opened() as (broker, frames):
+
+        async def answered(size: int) -> memoryview:
+            asking = asyncio.create_task(frames.ask((1, 4), [BODY]))
+            id_, _ = await broker.asked()
+            broker.writer.write(broker.answer(id_, bytes(size)))
+            return await asking
+
+        buffers = set()
+        for large, small in ((80_000, 10), (82_000, 500), (81_000, 20)):
+            first = await answered(large)
+            second = await answered(small)
+            third = await answered(small)
+            assert len({id(one.obj) for one in (first, second, third)}) == 3
+            buffers.add(id(first.obj))
+            keep = first.obj  # else another may have its address
+            del first, second, third
+        assert len(buffers) == 1
+        assert keep is not None
 
 
 async def test_an_answer_to_another_request_ends_the_connection() -> None:

@@ -232,6 +232,18 @@ def test_quorum(there: Bridge) -> None:
     assert there.seen()["requests"][-1]["settings"]["insert_quorum"] == "auto"
 
 
+def test_an_insert_is_as_good_as_a_ping(tmp_path: Path) -> None:
+    """A server that has taken one since the last ping is not asked; that it went away afterwards is found out by the next."""
+    with bridge(tmp_path) as there, closing(there.store()) as store:
+        data, _ = payload()
+        store.insert(METRICS_TOPIC, [data], "as good")
+        there.kill()
+        store.ping()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                store.ping()
+
+
 def test_connections_are_kept(there: Bridge) -> None:
     """Any number of calls, one after another, share one connection."""
     with closing(there.store()) as store:

@@ -1,0 +1,88 @@
+"""The requests are those that aiokafka would send, and the answers say what it reads in them."""
+
+import io
+from typing import Any
+
+import pytest
+from aiokafka.protocol.commit import OffsetCommitRequest_v2, OffsetCommitResponse_v2
+from aiokafka.protocol.offset import OffsetRequest_v1, OffsetResponse_v1
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.broker.contract import Partition
+from collector.broker.kafka.offsets import (
+    COMMIT_API,
+    EARLIEST,
+    LATEST,
+    LIST_API,
+    commit_answer,
+    commit_request,
+    list_answer,
+    list_request,
+)
+
+NAMES = st.text(max_size=20)
+INT_16, INT_32, INT_64 = (st.integers(-(2**bits), 2**bits - 1) for bits in (15, 31, 63))
+PARTITIONS = st.lists(st.builds(Partition, NAMES, INT_32), max_size=20, unique=True)
+
+
+def by_topic(partitions: list[Partition], *more: Any) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """As aiokafka has them: in the order in which the topics come."""
+    topics: dict[str, list[tuple[Any, ...]]] = {}
+    for partition, *rest in zip(partitions, *more, strict=True):
+        topics.setdefault(partition.topic, []).append((partition.index, *rest))
+    return list(topics.items())
+
+
+def test_versions() -> None:
+    assert (OffsetRequest_v1.API_KEY, OffsetRequest_v1.API_VERSION) == LIST_API
+    assert (OffsetCommitRequest_v2.API_KEY, OffsetCommitRequest_v2.API_VERSION) == COMMIT_API
+
+
+@given(PARTITIONS, st.sampled_from([EARLIEST, LATEST]))
+def test_list_request(partitions: list[Partition], time: int) -> None:
+    expected = OffsetRequest_v1(-1, by_topic(partitions, [time] * len(partitions)))
+    assert list_request(partitions, time) == expected.encode()
+
+
+@given(st.data(), PARTITIONS)
+def test_list_answer(data: st.DataObject, partitions: list[Partition]) -> None:
+    def drawn(numbers: st.SearchStrategy[int]) -> list[int]:
+        return data.draw(st.lists(numbers, min_size=len(partitions), max_size=len(partitions)))
+
+    codes, times, offsets = drawn(INT_16), drawn(INT_64), drawn(INT_64)
+    answer = OffsetResponse_v1(by_topic(partitions, codes, times, offsets)).encode()
+    assert OffsetResponse_v1.decode(io.BytesIO(answer)).encode() == answer
+    assert list_answer(memoryview(answer)) == dict(zip(partitions, zip(codes, offsets, strict=True), strict=True))
+
+
+@given(NAMES, INT_32, NAMES, st.builds(Partition, NAMES, INT_32), INT_64, NAMES)
+def test_commit_request(
+    group_id: str, generation: int, member_id: str, partition: Partition, offset: int, metadata: str
+) -> None:
+    topics = [(partition.topic, [(partition.index, offset, metadata)])]
+    expected = OffsetCommitRequest_v2(group_id, generation, member_id, -1, topics)
+    assert commit_request(group_id, generation, member_id, partition, offset, metadata) == expected.encode()
+
+
+@given(st.builds(Partition, NAMES, INT_32), INT_16)
+def test_commit_answer(partition: Partition, code: int) -> None:
+    answer = OffsetCommitResponse_v2(by_topic([partition], [code])).encode()
+    assert commit_answer(memoryview(answer), partition) == code
+
+
+@given(st.builds(Partition, NAMES, INT_32), st.data())
+def test_half_an_answer_is_none(partition: Partition, data: st.DataObject) -> None:
+    """Nothing is taken for what it does not say."""
+    committed = OffsetCommitResponse_v2(by_topic([partition], [0])).encode()
+    listed = OffsetResponse_v1(by_topic([partition], [0], [0], [7])).encode()
+    with pytest.raises(ValueError, match="no answer"):
+        commit_answer(memoryview(committed)[: data.draw(st.integers(0, len(committed) - 1))], partition)
+    with pytest.raises(ValueError, match="no answer"):
+        list_answer(memoryview(listed)[: data.draw(st.integers(0, len(listed) - 1))])
+
+
+def test_an_answer_about_another_partition() -> None:
+    answer = OffsetCommitResponse_v2(by_topic([Partition("t", 1)], [0])).encode()
+    with pytest.raises(ValueError, match="without t/2"):
+        commit_answer(memoryview(answer), Partition("t", 2))
