@@ -32,8 +32,8 @@ class Frames(asyncio.BufferedProtocol):
         encoded = client_id.encode()
         self._client: Final = struct.pack(">h", len(encoded)) + encoded
         self._length: Final = bytearray(_LENGTH.size)
-        self._buffer = bytearray()  # of the answer that comes in, or came last
-        self._spare = bytearray()  # of another before
+        self._buffers = [bytearray(), bytearray()]
+        self._buffer = self._buffers[0]  # of the answer that comes in, or came last
         self._size = -1  # of the answer that comes in; below 0: its length is not known yet
         self._have = 0  # bytes of what comes in
         self._id = 0
@@ -119,15 +119,15 @@ class Frames(asyncio.BufferedProtocol):
         """The buffer of an answer before, where nobody holds a part of that; else, or where it is too small, another: with some
         to spare, since a new one is filled with zeros, at half the cost of reading into it. There are two, so that a small
         answer beside a large one does not take that one's place."""
-        for buffer in (self._buffer, self._spare):
+        for buffer in self._buffers:
             if len(buffer) >= self._size and _is_free(buffer):
-                break
-        else:
-            buffer = bytearray(self._size + self._size // 8)
-            if len(self._buffer) < len(self._spare):
-                self._buffer = self._spare
-        if buffer is not self._buffer:
-            self._buffer, self._spare = buffer, self._buffer
+                self._buffer = buffer
+                return
+        # In the place of one that nobody needs any more, the largest, which was outgrown; else of the smaller one.
+        free = [buffer for buffer in self._buffers if _is_free(buffer)]
+        gone = max(free, key=len) if free else min(self._buffers, key=len)
+        self._buffer = bytearray(self._size + self._size // 8)
+        self._buffers = [self._buffer, *(buffer for buffer in self._buffers if buffer is not gone)]
 
     def _fail(self, error: Exception) -> None:
         if self._lost is None:

@@ -122,6 +122,18 @@ async def test_a_small_answer_takes_no_large_ones_place() -> None:
         assert keep is not None
 
 
+async def test_what_is_outgrown_is_let_go() -> None:
+    """As answers grow, there is one buffer of their size, not two."""
+    async with opened() as (broker, frames):
+        for size in (1000, 2000, 3000, 10):
+            asking = ask(frames)
+            id_, _ = await broker.asked()
+            broker.writer.write(broker.answer(id_, bytes(size)))
+            assert len(await asking) == size
+        assert sorted(len(buffer) > 0 for buffer in frames._buffers) == [False, True]
+        assert 3000 < max(map(len, frames._buffers)) < 4000
+
+
 async def test_an_answer_to_another_request_ends_the_connection() -> None:
     async with opened() as (broker, frames):
         asking = ask(frames)
