@@ -2,12 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from collector.broker.kafka.connection import KafkaOptions
 from collector.broker.kafka.frames import Frames
+
+# A connection that was not used for so long may be gone: what lies between forgets it, and tells neither side.
+_UNUSED_MAX_S: Final = 60.0
+
+
+@dataclass
+class _Link:
+    """To one broker."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    frames: Frames | None = None
+    used_s: float = 0.0  # when, by the loop's clock
 
 
 class Brokers:
@@ -16,31 +29,33 @@ class Brokers:
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options: Final = options
-        # By host and port: as many as the cluster has had brokers.
-        self._frames: Final[dict[tuple[str, int], Frames]] = {}
-        self._turns: Final[dict[tuple[str, int], asyncio.Lock]] = {}
+        self._links: Final[dict[tuple[str, int], _Link]] = {}  # by host and port: as many as the cluster has had brokers
         self._closed = False
 
     async def ask(self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes]) -> memoryview:
-        """The answer of that broker, where `client` (AIOKafkaClient) says that it is. Raises
-        KafkaError, OSError."""
+        """The answer of that broker, where `client` (AIOKafkaClient) says that it is. Raises KafkaError, OSError."""
         broker = client.cluster.broker_metadata(node)
         if broker is None:
             client.force_metadata_update()
             raise NodeNotReadyError(f"broker {node} is not known")
         address = (broker.host, broker.port)
-        async with self._turns.setdefault(address, asyncio.Lock()):
-            frames = self._frames.get(address)
-            if frames is None or not frames.is_open:
-                frames = await Frames.open(self._options, *address)
-                self._frames[address] = frames
+        link = self._links.setdefault(address, _Link())
+        async with link.turn:
             if self._closed:
-                frames.close()
                 raise KafkaConnectionError("closed")
-            return await frames.ask(api, request)
+            now_s = asyncio.get_running_loop().time()
+            if link.frames is not None and now_s - link.used_s > _UNUSED_MAX_S:
+                link.frames.close()
+            link.used_s = now_s
+            if link.frames is None or not link.frames.is_open:
+                link.frames = await Frames.open(self._options, *address)
+                if self._closed:
+                    link.frames.close()
+            return await link.frames.ask(api, request)
 
     def close(self) -> None:
         """Whatever is asked now has no answer (KafkaConnectionError)."""
         self._closed = True
-        for frames in self._frames.values():
-            frames.close()
+        for link in self._links.values():
+            if link.frames is not None:
+                link.frames.close()

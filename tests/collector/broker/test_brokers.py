@@ -1,0 +1,109 @@
+"""Connections to brokers are kept as long as they are used, and asked in turns."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+
+from collector.broker.kafka import brokers as under_test
+from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.connection import KafkaOptions
+
+API = (1, 10)
+
+
+class Connection:
+    """In the place of Frames."""
+
+    opened: list["Connection"]
+
+    def __init__(self, *address: object) -> None:
+        self.address = address
+        self.is_open = True
+        self.asked = 0
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    @classmethod
+    async def open(cls, _options: KafkaOptions, *address: object) -> "Connection":
+        cls.opened.append(cls(*address))
+        return cls.opened[-1]
+
+    async def ask(self, _api: tuple[int, int], _request: list[bytes]) -> memoryview:
+        assert self.is_open
+        self.asked += 1
+        assert self.asked == 1, "one at a time"
+        await self.answer.wait()
+        self.asked -= 1
+        return memoryview(b"answer")
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    Connection.opened = []
+    monkeypatch.setattr(under_test, "Frames", Connection)
+    return Connection.opened
+
+
+def client(*nodes: int) -> Any:
+    known = {node: SimpleNamespace(host="broker", port=node) for node in nodes}
+    told: list[str] = []
+    cluster = SimpleNamespace(broker_metadata=known.get)
+    return SimpleNamespace(cluster=cluster, force_metadata_update=lambda: told.append("update"), told=told)
+
+
+async def test_one_connection_to_each(connections: list[Connection]) -> None:
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    for node in (1, 2, 1, 2):
+        assert bytes(await brokers.ask(client(1, 2), node, API, [b""])) == b"answer"
+    assert [one.address for one in connections] == [("broker", 1), ("broker", 2)]
+
+
+async def test_in_turns(connections: list[Connection]) -> None:
+    """Whoever asks a broker that is being asked waits; another broker answers meanwhile."""
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    await brokers.ask(client(1), 1, API, [b""])
+    connections[0].answer.clear()
+    asking = [asyncio.create_task(brokers.ask(client(1), 1, API, [b""])) for _ in range(3)]
+    await brokers.ask(client(2), 2, API, [b""])
+    assert not any(task.done() for task in asking)
+    connections[0].answer.set()
+    await asyncio.gather(*asking)
+    assert len(connections) == 2
+
+
+async def test_what_was_closed_or_not_used_for_long_is_made_anew(
+    connections: list[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies between may forget a connection without a word."""
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    await brokers.ask(client(1), 1, API, [b""])
+    connections[0].close()
+    await brokers.ask(client(1), 1, API, [b""])
+    assert len(connections) == 2
+    monkeypatch.setattr(under_test, "_UNUSED_MAX_S", 0.0)
+    await brokers.ask(client(1), 1, API, [b""])
+    assert [one.is_open for one in connections] == [False, False, True]
+
+
+async def test_a_broker_that_is_not_known(connections: list[Connection]) -> None:
+    asked = client(1)
+    with pytest.raises(NodeNotReadyError):
+        await Brokers(KafkaOptions(bootstrap=["b:1"])).ask(asked, 2, API, [b""])
+    assert asked.told == ["update"]
+    assert connections == []
+
+
+async def test_closed(connections: list[Connection]) -> None:
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    await brokers.ask(client(1), 1, API, [b""])
+    brokers.close()
+    assert not connections[0].is_open
+    with pytest.raises(KafkaConnectionError):
+        await brokers.ask(client(1), 1, API, [b""])
+    assert not any(one.is_open for one in connections)
