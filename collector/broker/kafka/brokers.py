@@ -30,7 +30,7 @@ class Brokers:
     def __init__(self, options: KafkaOptions) -> None:
         self._options: Final = options
         self._links: Final[dict[tuple[str, int], _Link]] = {}  # by host and port: as many as the cluster has had brokers
-        self._closed = False
+        self._closed: Final = asyncio.Event()
 
     async def ask(self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes]) -> memoryview:
         """The answer of that broker, where `client` (AIOKafkaClient) says that it is. Raises KafkaError, OSError."""
@@ -41,7 +41,7 @@ class Brokers:
         address = (broker.host, broker.port)
         link = self._links.setdefault(address, _Link())
         async with link.turn:
-            if self._closed:
+            if self._closed.is_set():
                 raise KafkaConnectionError("closed")
             now_s = asyncio.get_running_loop().time()
             if link.frames is not None and now_s - link.used_s > _UNUSED_MAX_S:
@@ -49,13 +49,13 @@ class Brokers:
             link.used_s = now_s
             if link.frames is None or not link.frames.is_open:
                 link.frames = await Frames.open(self._options, *address)
-                if self._closed:
+                if self._closed.is_set():
                     link.frames.close()
             return await link.frames.ask(api, request)
 
     def close(self) -> None:
         """Whatever is asked now has no answer (KafkaConnectionError)."""
-        self._closed = True
+        self._closed.set()
         for link in self._links.values():
             if link.frames is not None:
                 link.frames.close()
