@@ -252,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
             if fault.seconds == 0:
                 time.sleep(60)
         elif fault.do == "page":
-            self._send(200, b"<html>It works!</html>")
+            self._send(200, b"<html>It works!</html>", {"Connection": "close"})  # else the next might go to what is closing
             raise Dropped
         else:
             raise Failed(f"Code: {fault.code}. DB::Exception: {fault.text}")
