@@ -13,8 +13,9 @@ from typing import Final, NamedTuple, cast
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.summary import QuerySummary
 
+from adapters.wire import length_of
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
-from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, literal
 
 Settings = Mapping[str, str | int]
 
@@ -77,7 +78,8 @@ def embedded_inserts(client: Client, settings: Settings) -> Insert:
     def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
         table, format_ = LANDING[topic]
         schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
-        pieces = map(bytes, _pieces([_length(payloads), *payloads]))  # nothing else is taken
+        length = length_of(sum(map(len, payloads)))
+        pieces = map(bytes, _pieces([length, *payloads]))  # nothing else is taken
         block = cast("Generator[bytes]", pieces)
         return client.raw_insert(table, insert_block=block, fmt=_FORMAT, settings={**settings, **schema, _TOKEN: token})
 
@@ -92,8 +94,9 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
     in_url = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
 
     def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
-        head = f"{begun[topic]}, {_TOKEN} = {_literal(token)} FORMAT {_FORMAT}\n".encode() + _length(payloads)
-        size = {"Content-Length": str(len(head) + sum(map(len, payloads)))}
+        payload_bytes = sum(map(len, payloads))
+        head = f"{begun[topic]}, {_TOKEN} = {literal(token)} FORMAT {_FORMAT}\n".encode() + length_of(payload_bytes)
+        size = {"Content-Length": str(len(head) + payload_bytes)}
         block = cast("Generator[bytes]", _pieces([head, *payloads]))
         # Without a table the driver adds no statement of its own.
         return client.raw_insert("", insert_block=block, settings=in_url, transport_settings=size)
@@ -105,7 +108,9 @@ def _begun(landing: Landing, settings: Settings) -> str:
     """The statement up to the last of its settings."""
     text = format_text(landing.format)
     schema = {"format_schema_source": "string", "format_schema": text, "format_schema_message_name": "Record"}
-    told = ", ".join(f"{name} = {_literal(value)}" for name, value in {**settings, **schema}.items())
+    told = ", ".join(
+        f"{name} = {literal(value) if isinstance(value, str) else value}" for name, value in {**settings, **schema}.items()
+    )
     return f"INSERT INTO {landing.table} SETTINGS {told}"
 
 
@@ -113,13 +118,6 @@ def format_text(path: Path) -> str:
     """A format's file without comments and spaces."""
     text = re.sub(r"//[^\n]*", "", path.read_text("utf-8"))
     return re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
-
-
-def _literal(value: str | int) -> str:
-    if isinstance(value, int):
-        return str(value)
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
@@ -139,14 +137,3 @@ def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
             yield payload
     if small:
         yield b"".join(small)
-
-
-def _length(payloads: Sequence[Payload]) -> bytes:
-    """A varint."""
-    n = sum(map(len, payloads))
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)

@@ -81,6 +81,12 @@ def schema_sql(cluster: str = "") -> str:
     )
 
 
+def literal(text: str) -> str:
+    """A text as a statement has it, in quotes."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def on_cluster(statement: str, cluster: str) -> str:
     """A statement of ours for every server of a cluster, its table replicated; as it is where there is no cluster.
 
@@ -91,13 +97,12 @@ def on_cluster(statement: str, cluster: str) -> str:
     beginning = _BEGINNING.match(statement)
     if beginning is None:
         raise StoreError(f"cannot be run on a cluster: {statement.splitlines()[0]}")
-    name = cluster.replace("\\", "\\\\").replace("'", "\\'")
     rest = statement[beginning.end() :]
     rest = _ENGINE.sub(lambda found: f"ENGINE = Replicated{found[1]}({', '.join(filter(None, (_REPLICA, found[2])))})", rest)
     rest = _WINDOW.sub(
         rf"replicated_deduplication_window = \1,\n    replicated_deduplication_window_seconds = {REPLICATED_WINDOW_S}", rest
     )
-    return f"{beginning[0]} ON CLUSTER '{name}'{rest}"
+    return f"{beginning[0]} ON CLUSTER {literal(cluster)}{rest}"
 
 
 def migrate(

@@ -1,9 +1,9 @@
 """Reading from Kafka, range by range.
 
-aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, and messages are read
-over connections of our own (brokers.py). Its consumer would commit under whatever generation it has by the time
-it sends, which need not be the one in which the range was read, and would fetch ahead of what is asked for. Here a poll asks
-where the partitions end, takes the next in turn, and reads it from its committed offset. Nothing is kept between polls.
+aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, over connections of our
+own (brokers.py). Its consumer would commit under whatever generation it has by the time it sends, which need not be the one in
+which the range was read, and would fetch ahead of what is asked for. Here a poll asks where the partitions end, takes the next
+in turn, and reads it from its committed offset. Nothing is kept between polls.
 
 An intent is the metadata of the committed offset: the end of the range, in decimal.
 """
@@ -345,8 +345,7 @@ class KafkaConsumer:
         """By `time`: the first one there is (EARLIEST), or the next one there will be (LATEST)."""
 
         async def ask(node: int, topics: list[tuple[str, list[int]]]) -> dict[Partition, int]:
-            asked = [Partition(topic, index) for topic, indexes in topics for index in indexes]
-            request = list_request(asked, time)
+            request = list_request(topics, time)
             found = list_answer(await self._brokers.ask(self._member.client, node, LIST_API, [request]))
             for code, _ in found.values():
                 if for_code(code) is not NoError:

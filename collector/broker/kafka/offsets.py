@@ -6,7 +6,7 @@ Kafka 4 those among them.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from collector.broker.contract import Partition
@@ -26,13 +26,10 @@ _NO_REPLICA: Final = struct.pack(">i", -1)
 _RETENTION: Final = struct.pack(">q", -1)  # as the broker has it
 
 
-def list_request(partitions: Iterable[Partition], time: int) -> bytes:
-    """For the first offset there is (EARLIEST), or the next one there will be (LATEST)."""
-    topics: dict[str, list[int]] = {}
-    for partition in partitions:
-        topics.setdefault(partition.topic, []).append(partition.index)
+def list_request(topics: Sequence[tuple[str, Sequence[int]]], time: int) -> bytes:
+    """For the first offset there is (EARLIEST), or the next one there will be (LATEST), of each topic's partitions."""
     out = [_NO_REPLICA, _COUNT.pack(len(topics))]
-    for topic, indexes in topics.items():
+    for topic, indexes in topics:
         out += [_string(topic), _COUNT.pack(len(indexes))]
         out += [_ASKED.pack(index, time) for index in indexes]
     return b"".join(out)

@@ -42,7 +42,8 @@ def test_versions() -> None:
 @given(PARTITIONS, st.sampled_from([EARLIEST, LATEST]))
 def test_list_request(partitions: list[Partition], time: int) -> None:
     expected = OffsetRequest_v1(-1, by_topic(partitions, [time] * len(partitions)))
-    assert list_request(partitions, time) == expected.encode()
+    topics = [(topic, [index for (index,) in indexes]) for topic, indexes in by_topic(partitions)]
+    assert list_request(topics, time) == expected.encode()
 
 
 @given(st.data(), PARTITIONS)
