@@ -37,16 +37,15 @@ ITEMS: Final = 1000
 # As many different ones; then they begin again.
 REQUESTS: Final = 250
 CONNECTIONS: Final = 8
-STORED_TIMEOUT_S: Final = 300
-MERGED_TIMEOUT_S: Final = 60
+TIMEOUT_S: Final = 300
 TABLES: Final = {"metrics": "otel_metrics_gauge", "logs": "otel_logs", "traces": "otel_traces"}
 
 
-def wait(what: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
+def wait(done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not done():
         if time.monotonic() > deadline:
-            sys.exit(f"not stored within {timeout_s} s")
+            sys.exit(f"not {what} within {TIMEOUT_S} s")
         time.sleep(0.2)
 
 
@@ -78,7 +77,7 @@ class Way:
 
     def measure(self, signal: str, rows: int, rounds: int) -> dict[str, Any]:
         self.fill(signal, ITEMS)  # what is loaded late is there
-        wait(lambda: self._count(signal) == ITEMS, STORED_TIMEOUT_S)
+        wait(lambda: self._count(signal) == ITEMS, "stored")
         assert self._engine.process is not None
         pids = {"writer": self._writer.pid(), "engine": self._engine.process.pid}
         rates: dict[str, list[float]] = {name: [] for name in pids}
@@ -93,10 +92,10 @@ class Way:
                 began = time.perf_counter()
             finally:
                 os.kill(pids["writer"], signals.SIGCONT)
-            wait(lambda: self._count(signal) >= expected, STORED_TIMEOUT_S)  # noqa: B023 - called before the next
+            wait(lambda: self._count(signal) >= expected, "stored")  # noqa: B023 - called before the next
             stored_per_s.append(rows / (time.perf_counter() - began))
             rates["writer"].append(rows / (cpu_seconds(pids["writer"]) - before["writer"]))
-            wait(lambda: ask(self._engine, "SELECT count() FROM system.merges") == 0, MERGED_TIMEOUT_S)
+            wait(lambda: ask(self._engine, "SELECT count() FROM system.merges") == 0, "merged")
             rates["engine"].append(rows / (cpu_seconds(pids["engine"]) - before["engine"]))
             if (found := self._count(signal)) != expected:
                 sys.exit(f"{found} rows of {signal} are stored, not {expected}")

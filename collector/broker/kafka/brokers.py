@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from collector.broker.kafka.connection import KafkaOptions
-from collector.broker.kafka.frames import Frames
+from collector.broker.kafka.frames import Came, Frames
 
 # A connection that was not used for so long may be gone: what lies between forgets it, and tells neither side.
 _UNUSED_MAX_S: Final = 60.0
@@ -32,8 +32,11 @@ class Brokers:
         self._links: Final[dict[tuple[str, int], _Link]] = {}  # by host and port: as many as the cluster has had brokers
         self._closed: Final = asyncio.Event()
 
-    async def ask(self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes]) -> memoryview:
-        """The answer of that broker, where `client` (AIOKafkaClient) says that it is. Raises KafkaError, OSError."""
+    async def ask(
+        self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes], came: Came | None = None
+    ) -> memoryview:
+        """The answer of that broker, where `client` (AIOKafkaClient) says that it is; `came` as Frames has it. Raises
+        KafkaError, OSError."""
         broker = client.cluster.broker_metadata(node)
         if broker is None:
             client.force_metadata_update()
@@ -51,7 +54,7 @@ class Brokers:
                 link.frames = await Frames.open(self._options, *address)
                 if self._closed.is_set():
                     link.frames.close()
-            return await link.frames.ask(api, request)
+            return await link.frames.ask(api, request, came)
 
     def close(self) -> None:
         """Whatever is asked now has no answer (KafkaConnectionError)."""

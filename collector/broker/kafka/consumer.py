@@ -24,7 +24,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
-from collector.broker.kafka.fetching import FETCH_API, WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.fetching import FETCH_API, Arriving, Batch, WrongChecksum, batches, fetch_answer, fetch_request
 from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
 from collector.broker.kafka.offsets import EARLIEST, LATEST, LIST_API, list_answer, list_request
 from collector.broker.kafka.topics import ready_topics
@@ -269,13 +269,13 @@ class KafkaConsumer:
         while offset < goal and (in_doubt or size + largest <= bytes_max):
             room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
             async with asyncio.timeout(self._options.request_timeout_s):
-                records = await self._fetch(partition, offset, room)
-            if records is None:
+                fetched = await self._fetch(partition, offset, room)
+            if fetched is None:
                 start = offset = await self._skip_deleted(partition, offset)
                 continue
             before = offset
             try:
-                for batch in batches(records):
+                for batch in fetched:
                     largest = max(largest, batch.size_bytes)
                     for at, payload in batch.messages:
                         if offset <= at < goal:
@@ -312,17 +312,18 @@ class KafkaConsumer:
             ownership.heads[partition] = Head(earliest, intent if intent is not None and intent > earliest else None)
         raise BrokerDown(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
 
-    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> memoryview | None:
-        """Batches from there on; None where the offset is out of Kafka's range."""
+    async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> Iterator[Batch] | None:
+        """Batches from there on, which raises WrongChecksum; None where the offset is out of Kafka's range."""
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
-        answer = await self._brokers.ask(self._member.client, self._leader(partition), FETCH_API, [request])
+        arriving = Arriving()
+        answer = await self._brokers.ask(self._member.client, self._leader(partition), FETCH_API, [request], arriving.came)
         code, records = fetch_answer(answer)
         error = for_code(code)
         if error is OffsetOutOfRangeError:
             return None
         if error is not NoError:
             raise error
-        return records
+        return batches(records, arriving.checksums)
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
         """Return when there is more than up to `ends`, when partitions come or go, or when the time is up."""

@@ -1,12 +1,12 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
-A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum. Batches that are
-compressed, or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch API" version 10, and "Record
-batch".
+A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum, and that while it comes
+in (`Arriving`). Batches that are compressed, or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch
+API" version 10, and "Record batch".
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -60,11 +60,17 @@ def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
 
 def fetch_answer(answer: memoryview) -> tuple[int, memoryview]:
     """The error's code, and the batches, a part of it, of an answer to a request about one partition. Raises ValueError."""
+    code, start, end = _fetched(answer)
+    return code, answer[start:end]
+
+
+def _fetched(answer: memoryview) -> tuple[int, int, int]:
+    """The error's code, and where the batches begin and end; of these nothing need be there. Raises ValueError."""
     try:
         # Behind the time that the broker has held it back, an error of the session, and that; one topic.
         _, session_code, _, topics = _ANSWER.unpack_from(answer, 0)
         if session_code or topics != 1:
-            return session_code or _UNKNOWN, answer[:0]
+            return session_code or _UNKNOWN, 0, 0
         at = _ANSWER.size
         at += 2 + _STRING_LENGTH.unpack_from(answer, at)[0]
         at += 4  # the number of partitions
@@ -72,13 +78,62 @@ def fetch_answer(answer: memoryview) -> tuple[int, memoryview]:
         at += _PARTITION.size
         at += 4 + max(0, _COUNT.unpack_from(answer, at)[0]) * _ABORTED_BYTES
         size: int = _COUNT.unpack_from(answer, at)[0]
-        return code, answer[at + 4 : at + 4 + max(0, size)]
+        return code, at + 4, at + 4 + max(0, size)
     except struct.error as error:
         raise ValueError(f"{len(answer)} bytes are no answer to a fetch") from error
 
 
-def batches(records: memoryview) -> Iterator[Batch]:
-    """Those that came whole: the broker cuts the last where it likes. Raises WrongChecksum."""
+class Arriving:
+    """Makes the checksums of the batches of an answer while it comes in, since what was just read is in the processor's cache.
+    What it can't make sense of is left to `batches`."""
+
+    def __init__(self) -> None:
+        self.checksums: Final[dict[int, int]] = {}
+        """By where a batch begins, of those that are there whole."""
+        self._start = 0  # of the batches in the answer; 0: not there yet
+        self._limit = 0  # and where they end
+        self._at = 0  # the batch that comes in
+        self._end = 0  # and where it ends; 0: its head is not there yet
+        self._to = 0  # how far its checksum goes
+        self._checksum = 0
+
+    def came(self, answer: memoryview, have: int) -> None:
+        """The first `have` bytes of the answer are there."""
+        if not self._start:
+            try:
+                _, self._start, self._limit = _fetched(answer[:have])
+            except ValueError:
+                return  # too little, as yet
+            self._at = self._start
+        while self._end or self._begun(answer, have):
+            upto = min(have, self._end)
+            self._checksum = _extended(self._checksum, answer, self._to, upto)
+            self._to = upto
+            if upto < self._end:
+                return
+            self.checksums[self._at - self._start] = self._checksum
+            self._at, self._end = self._end, 0
+
+    def _begun(self, answer: memoryview, have: int) -> bool:
+        """With the next batch: its head is there, and it will come whole."""
+        if self._at + _CHECKED_FROM > min(have, self._limit):
+            return False
+        _, length, _, format_ = _HEAD.unpack_from(answer, self._at)
+        self._to = self._at + _CHECKED_FROM
+        end: int = self._at + _LENGTH_END + length
+        if format_ != _FORMAT or not self._to <= end <= self._limit:
+            self._limit = 0  # there is nothing more for us
+            return False
+        self._end = end
+        self._checksum = 0
+        return True
+
+
+_NO_CHECKSUMS: Final[Mapping[int, int]] = {}
+
+
+def batches(records: memoryview, checksums: Mapping[int, int] = _NO_CHECKSUMS) -> Iterator[Batch]:
+    """Those that came whole: the broker cuts the last where it likes. `checksums`: of Arriving. Raises WrongChecksum."""
     at = 0
     while at + _HEAD.size <= len(records):
         base, length, _, format_ = _HEAD.unpack_from(records, at)
@@ -91,17 +146,18 @@ def batches(records: memoryview) -> Iterator[Batch]:
         if format_ != _FORMAT or attributes & _COMPRESSION:
             yield from _by_aiokafka(bytes(records[at:end]))
         else:
-            if _checksum(records[at + _CHECKED_FROM : end]) != checksum:
+            known = checksums.get(at)
+            if checksum != (_extended(0, records, at + _CHECKED_FROM, end) if known is None else known):
                 raise WrongChecksum
             messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
             yield Batch(messages, base + last_delta + 1, end - at)
         at = end
 
 
-def _checksum(checked: memoryview) -> int:
-    checksum = 0
-    for at in range(0, len(checked), _CHECKED_BYTES):
-        checksum = google_crc32c.extend(checksum, bytes(checked[at : at + _CHECKED_BYTES]))
+def _extended(checksum: int, data: memoryview, start: int, end: int) -> int:
+    """By so much of the data."""
+    for at in range(start, end, _CHECKED_BYTES):
+        checksum = google_crc32c.extend(checksum, bytes(data[at : min(at + _CHECKED_BYTES, end)]))
     return checksum
 
 

@@ -9,7 +9,7 @@ The law: one request at a time. Whatever goes wrong, or is not waited for to its
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Self, cast
 
 from aiokafka.conn import create_conn
@@ -21,6 +21,9 @@ from collector.broker.kafka.connection import KafkaOptions, connection
 _ANSWER_BYTES_MAX: Final = 1 << 30
 _LENGTH: Final = struct.Struct(">i")
 _HEAD: Final = struct.Struct(">hhi")  # which request, its version, its id
+
+# Told of an answer, without its id, that so many of its bytes are there.
+Came = Callable[[memoryview, int], None]
 
 
 class Frames(asyncio.BufferedProtocol):
@@ -38,6 +41,7 @@ class Frames(asyncio.BufferedProtocol):
         self._have = 0  # bytes of what comes in
         self._id = 0
         self._waiting: asyncio.Future[memoryview] | None = None
+        self._came: Came | None = None
         self._lost: Exception | None = None
 
     @classmethod
@@ -65,9 +69,9 @@ class Frames(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self._lost is None
 
-    async def ask(self, api: tuple[int, int], body: Sequence[bytes]) -> memoryview:
+    async def ask(self, api: tuple[int, int], body: Sequence[bytes], came: Came | None = None) -> memoryview:
         """The answer, without its id: it, and whatever is cut from it, stay as they are. `api`: which request, its key and its
-        version. `body`: in pieces. Raises KafkaConnectionError."""
+        version. `body`: in pieces. `came` is told whenever some of the answer has come. Raises KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"
@@ -76,13 +80,14 @@ class Frames(asyncio.BufferedProtocol):
         size = len(head) + sum([len(piece) for piece in body])
         self._transport.writelines([_LENGTH.pack(size) + head, *body])
         self._waiting = asyncio.get_running_loop().create_future()
+        self._came = came
         try:
             answer = await self._waiting
         except BaseException:
             self.close()  # the answer may still come, and would be taken for another's
             raise
         finally:
-            self._waiting = None
+            self._waiting = self._came = None
         if _LENGTH.unpack_from(answer)[0] != self._id:
             self.close()
             raise KafkaConnectionError("the broker answers another request than the one that was asked")
@@ -109,8 +114,11 @@ class Frames(asyncio.BufferedProtocol):
                 self._fail(KafkaConnectionError(f"what announces {self._size} bytes is no answer of Kafka's"))
                 return
             self._make_room()
+            return
+        answer = memoryview(self._buffer)[: self._size].toreadonly()
+        if self._came is not None and self._have > _LENGTH.size:
+            self._came(answer[_LENGTH.size :], self._have - _LENGTH.size)
         if self._have == self._size:
-            answer = memoryview(self._buffer)[: self._size].toreadonly()
             self._size, self._have = -1, 0
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_result(answer)

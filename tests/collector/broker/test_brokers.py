@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from collector.broker.kafka import brokers as under_test
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions
+from collector.broker.kafka.frames import Came
 
 API = (1, 10)
 
@@ -31,13 +32,16 @@ class Connection:
         cls.opened.append(cls(*address))
         return cls.opened[-1]
 
-    async def ask(self, _api: tuple[int, int], _request: list[bytes]) -> memoryview:
+    async def ask(self, _api: tuple[int, int], _request: list[bytes], came: Came | None) -> memoryview:
         assert self.is_open
         self.asked += 1
         assert self.asked == 1, "one at a time"
         await self.answer.wait()
         self.asked -= 1
-        return memoryview(b"answer")
+        answer = memoryview(b"answer")
+        if came is not None:
+            came(answer, len(answer))
+        return answer
 
     def close(self) -> None:
         self.is_open = False
@@ -60,7 +64,9 @@ def client(*nodes: int) -> Any:
 async def test_one_connection_to_each(connections: list[Connection]) -> None:
     brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
     for node in (1, 2, 1, 2):
-        assert bytes(await brokers.ask(client(1, 2), node, API, [b""])) == b"answer"
+        told: list[int] = []
+        answer = await brokers.ask(client(1, 2), node, API, [b""], lambda _, have: told.append(have))  # noqa: B023 - called at once
+        assert (bytes(answer), told) == (b"answer", [6])
     assert [one.address for one in connections] == [("broker", 1), ("broker", 2)]
 
 

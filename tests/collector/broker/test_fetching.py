@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import google_crc32c
@@ -13,7 +14,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.broker.kafka.fetching import WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.fetching import Arriving, WrongChecksum, batches, fetch_answer, fetch_request
 
 MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
 COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
@@ -38,8 +39,27 @@ def by_aiokafka(records: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def read(records: bytes) -> list[tuple[int, bytes]]:
-    return [(offset, bytes(payload)) for each in batches(memoryview(records)) for offset, payload in each.messages]
+def read(records: bytes, checksums: Mapping[int, int] | None = None) -> list[tuple[int, bytes]]:
+    read = batches(memoryview(records)) if checksums is None else batches(memoryview(records), checksums)
+    return [(offset, bytes(payload)) for each in read for offset, payload in each.messages]
+
+
+def arrived(answer: bytes, cuts: set[int]) -> Mapping[int, int]:
+    """The checksums made where it comes in parts, up to each of these places; where it has not come yet is something else."""
+    arriving = Arriving()
+    have = 0
+    for cut in sorted({*cuts, len(answer)}):
+        have = min(cut, len(answer))
+        arriving.came(memoryview(answer[:have] + b"\x7f" * (len(answer) - have)), have)
+    return arriving.checksums
+
+
+def in_an_answer(records: bytes) -> bytes:
+    encoded: bytes = FetchResponse_v10(5, 0, 0, [("topic", [(3, 0, 100, 90, 0, [], records)])]).encode()
+    return encoded
+
+
+CUTS = st.sets(st.integers(0, 9000), max_size=20)
 
 
 @given(st.lists(st.tuples(MESSAGES, COMPRESSIONS, st.booleans()), max_size=4), st.integers(0, 2**40))
@@ -60,14 +80,46 @@ def test_a_batch_that_is_cut_is_left_for_the_next_answer(one: Any, two: Any, dat
     assert read(first) == read(first + second[:cut])
 
 
-@given(MESSAGES, COMPRESSIONS, st.data())
-def test_one_wrong_bit_is_noticed(messages: Any, compression: int, data: st.DataObject) -> None:
-    """Of all that the checksum covers, and of the checksum."""
+@given(MESSAGES, COMPRESSIONS, CUTS, st.data())
+def test_one_wrong_bit_is_noticed(messages: Any, compression: int, cuts: set[int], data: st.DataObject) -> None:
+    """Of all that the checksum covers, and of the checksum; whenever that is made."""
     records = bytearray(batch(messages, 0, compression))
     at = data.draw(st.integers(17, len(records) - 1))
     records[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(WrongChecksum):
         read(bytes(records))
+    with pytest.raises(WrongChecksum):
+        read(bytes(records), arrived(in_an_answer(bytes(records)), cuts))
+
+
+@given(st.lists(st.tuples(MESSAGES, COMPRESSIONS), max_size=4), st.integers(0, 80), CUTS)
+def test_checksums_are_made_while_an_answer_comes_in(written: list[tuple[Any, int]], cut: int, cuts: set[int]) -> None:
+    """Of each batch that comes whole, and of what the checksum in it covers."""
+    each = [batch(messages, 0, compression) for messages, compression in written]
+    records = b"".join(each)[: -cut or None]
+    expected = {}
+    at = 0
+    for one in each:
+        if at + len(one) <= len(records):
+            expected[at] = google_crc32c.value(one[21:])
+        at += len(one)
+    checksums = arrived(in_an_answer(records), cuts)
+    assert expected == checksums
+    assert read(records) == read(records, checksums)
+
+
+def test_a_batch_that_is_large_is_checked_in_parts() -> None:
+    records = batch([(None, bytes([at]) * 100_000) for at in range(5)], 0)
+    answer = in_an_answer(records)
+    assert {0: google_crc32c.value(records[21:])} == arrived(answer, set(range(0, len(answer), 130_001)))
+
+
+@given(st.binary(max_size=200), st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 1, 2, 3]), CUTS)
+def test_what_is_no_batch_is_left_alone(after: bytes, length: int, format_: int, cuts: set[int]) -> None:
+    """Whatever it says that its length is, an answer is read to its end."""
+    records = struct.pack(">qiib", 0, length, -1, format_) + after
+    assert set(arrived(in_an_answer(records), cuts)) <= {0, 12 + length}
+    arrived(records, cuts)
 
 
 def test_markers_of_transactions_are_no_messages() -> None:

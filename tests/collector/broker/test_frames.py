@@ -79,6 +79,31 @@ async def test_an_answer_comes_whole_however_it_is_cut(size: int, piece: int) ->
             assert await asking == fill * size
 
 
+async def test_what_has_come_of_an_answer_is_told() -> None:
+    """As it comes, and of the answer that was asked with that only; nothing is told of the id."""
+    async with opened() as (broker, frames):
+        told: list[tuple[int, int, bytes]] = []
+
+        def came(answer: memoryview, have: int) -> None:
+            told.append((len(answer), have, bytes(answer[:have])))
+
+        asking = asyncio.create_task(frames.ask((1, 4), [BODY], came))
+        id_, _ = await broker.asked()
+        answer = broker.answer(id_, b"0123456789" * 1000)
+        for start, end in ((0, 3), (3, 6), (6, 8), (8, 9), (9, 5000), (5000, len(answer))):
+            broker.writer.write(answer[start:end])
+            await asyncio.sleep(0.05)
+        body = bytes(await asking)
+        assert [have for _, have, _ in told] == [1, 4992, 10_000]
+        assert all(size == 10_000 and part == body[:have] for size, have, part in told)
+        told.clear()
+        again = ask(frames)
+        id_, _ = await broker.asked()
+        broker.writer.write(broker.answer(id_, b"other"))
+        assert await again == b"other"
+        assert not told
+
+
 async def test_what_is_held_of_an_answer_stays_as_it_is() -> None:
     """And what is not costs no new memory."""
     async with opened() as (broker, frames):
