@@ -84,10 +84,10 @@ def serve(
             "tenants.keys_file": keys_file,
         },
     )
-    from collector import app as program  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
+    from collector.app import servers  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
 
     with failures():
-        status = program.serve(loaded.settings, _announce)
+        status = servers.serve(loaded.settings, _announce)
     raise typer.Exit(status)
 
 
@@ -134,9 +134,9 @@ def gateway(
 
             status = several.run(settings, _announce)
         else:
-            from collector import app as program  # noqa: PLC0415  # as in serve
+            from collector.app import servers  # noqa: PLC0415  # as in serve
 
-            status = program.gateway(settings, _announce)
+            status = servers.gateway(settings, _announce)
     raise typer.Exit(status)
 
 
@@ -155,10 +155,10 @@ def writer(
         config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
     ).settings
     _require("writer", settings, "kafka.bootstrap", "clickhouse.url")
-    from collector import app as program  # noqa: PLC0415  # as in serve
+    from collector.app import servers  # noqa: PLC0415  # as in serve
 
     with failures():
-        status = program.writer(settings, _announce)
+        status = servers.writer(settings, _announce)
     raise typer.Exit(status)
 
 
@@ -190,28 +190,28 @@ def _answer(settings: Settings, sql: str, format_: str) -> query_socket.Answer:
     if not settings.clickhouse.url:
         with contextlib.suppress(query_socket.NotRunning):
             return query_socket.ask(settings.data_dir, sql, format_)
-    from collector import app as program  # noqa: PLC0415  # as in serve
+    from collector.app import questions  # noqa: PLC0415  # as in serve
 
-    return (program.query_server if settings.clickhouse.url else program.query_offline)(settings, sql, format_)
+    return (questions.query_server if settings.clickhouse.url else questions.query_offline)(settings, sql, format_)
 
 
 @schema_app.command("show")
 def schema_show(config: Config = None) -> None:
     """Print the statements that make the tables, in the order of their versions; for a cluster, if one is set."""
     settings = load_settings(config, {}).settings
-    from collector import app as program  # noqa: PLC0415  # as in serve
+    from collector.app import schema  # noqa: PLC0415  # as in serve
 
-    typer.echo(program.schema_text(settings))
+    typer.echo(schema.text(settings))
 
 
 @schema_app.command("apply")
 def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
     """Make the tables, or bring them up to date. serve and writer do so by themselves at start."""
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
-    from collector import app as program  # noqa: PLC0415  # as in serve
+    from collector.app import schema  # noqa: PLC0415  # as in serve
 
     with failures():
-        typer.echo(program.schema_apply(settings))
+        typer.echo(schema.apply(settings))
 
 
 @config_app.command("check")

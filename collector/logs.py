@@ -33,6 +33,11 @@ def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return escaped
 
 
+def set_up_quietly(settings: Logging) -> None:
+    """As `set_up`, for a command that prints what it was asked for: nothing less than warnings."""
+    set_up(settings.model_copy(update={"level": "warning"}))
+
+
 def set_up(settings: Logging) -> None:
     """From here on structlog and the standard library's logging write to standard error, as `settings` say."""
     json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())

@@ -17,9 +17,9 @@ def main() -> int:
         job = receive_job(connection)
     except EOFError:
         return 1
-    from collector import app  # noqa: PLC0415  # the receivers, a second to load: not before there is something to do
+    from collector.app import servers  # noqa: PLC0415  # a second to load: not before there is something to do
 
-    return app.work(job, connection)
+    return servers.work(job, connection)
 
 
 if __name__ == "__main__":

@@ -193,9 +193,9 @@ def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
                 return ask_dead_letters(settings.data_dir, request)
             except NotRunning:
                 pass
-        from collector import app as program  # noqa: PLC0415  # the engine: a second that others need not wait
+        from collector.app import questions  # noqa: PLC0415  # the engine: a second that others need not wait
 
-        return program.dead_letters(settings, request)
+        return questions.dead_letters(settings, request)
     raise typer.Exit(FAILED)
 
 

@@ -47,5 +47,5 @@ if __name__ == "__main__":
     CrashingLog.step, CrashingLog.calls_left = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
     # One part for another: what the composition root is for.
-    setattr(importlib.import_module("collector.app"), "LocalLog", CrashingLog)  # noqa: B010  # it exports no such name
+    setattr(importlib.import_module("collector.app.storage"), "LocalLog", CrashingLog)  # noqa: B010  # it exports no such name
     main()

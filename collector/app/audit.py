@@ -1,0 +1,132 @@
+"""The command `audit`: of whoever can be asked, everything is asked, and compared."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+from collector import logs
+from collector.app.data_dir import has_data_dir, offline_or_running
+from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
+from collector.app.writing import caught_up_with, written
+from collector.broker.contract import BrokerError
+from collector.broker.kafka import History, KafkaProgress
+from collector.config import Settings
+from collector.errors import CannotRun
+from collector.metrics import Metrics
+from collector.query import NotRunning, ask
+from collector.reports import audit as auditing
+from collector.reports.held import BatchTally, Tally
+from collector.reports.reader import ROWS_FORMAT, rows_of
+from collector.store.contract import StoreError
+
+# What arrived so short a time ago may be under way still, and is looked at again, so often and after such a pause.
+_RECENT_NS: Final = 60 * 10**9
+_ATTEMPTS: Final = 4
+_PAUSE_S: Final = 1.0
+# How far the clocks of gateways and Kafka, and arrival and append, may be apart.
+_SLACK_NS: Final = 120 * 10**9
+
+
+def audit(settings: Settings, window: auditing.Window, faults_max: int) -> auditing.Report:
+    """Whether everything adds up. What is under way just now is given a few seconds. Raises CannotRun."""
+    logs.set_up_quietly(settings.logging)
+    broker = _HeldByKafka(settings) if settings.kafka.bootstrap else None
+    now = time.time_ns()
+
+    def compare(ask_: auditing.Ask, behind: int) -> auditing.Report:
+        report = auditing.audit(ask_, window, broker=broker, judged_from=_judged_from(settings, now), faults_max=faults_max)
+        report.messages_behind = behind
+        return report
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        report, offline = _audit_once(settings, compare)
+        settled = offline or report.adds_up or report.messages_behind or window.end < now - _RECENT_NS
+        if settled or attempt == _ATTEMPTS:
+            return report
+        time.sleep(_PAUSE_S)
+    raise AssertionError
+
+
+def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> tuple[auditing.Report, bool]:
+    """By whoever can be asked; and whether that was nobody, so that nothing is under way. Raises CannotRun."""
+    try:
+        if not has_data_dir(settings):
+            behind = asyncio.run(_behind(settings))
+            with contextlib.closing(open_server(settings)) as store:
+                return compare(partial(_rows, store.query), behind), False
+
+        def running() -> tuple[auditing.Report, bool]:
+            behind = ask(settings.data_dir, "SELECT 1", ROWS_FORMAT).messages_behind
+            answers = partial(_rows, lambda sql, format_: ask(settings.data_dir, sql, format_, now=True).body)
+            return compare(answers, behind), False
+
+        def offline() -> tuple[auditing.Report, bool]:
+            return asyncio.run(_audit_offline(settings, compare)), not settings.kafka.bootstrap
+
+        with contextlib.suppress(NotRunning):
+            return running()
+        return offline_or_running(settings, offline, running)
+    except (StoreError, BrokerError) as error:
+        raise CannotRun(str(error)) from error
+
+
+async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> auditing.Report:
+    if not settings.data_dir.is_dir():
+        raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage:
+        async with written(settings, storage, metrics) as writer:
+            behind = await caught_up_with(storage, writer)(settings.query.wait_s)
+        return await asyncio.to_thread(compare, partial(_rows, storage.store.query), behind)
+
+
+async def _behind(settings: Settings) -> int:
+    progress = KafkaProgress(kafka_options(settings), TOPICS)
+    try:
+        return await progress.caught_up(settings.query.wait_s)
+    finally:
+        await progress.close()
+
+
+def _rows(query: Callable[[str, str], bytes], sql: str) -> list[dict[str, Any]]:
+    return rows_of(query(sql, ROWS_FORMAT))
+
+
+def _judged_from(settings: Settings, now: int) -> int:
+    """What arrived before has items, receipts or dead letters whose days may be over."""
+    day_ns = 86_400 * 10**9
+    bounds = [0]
+    if settings.store.retention_days is not None:
+        bounds.append(now - settings.store.retention_days * day_ns + settings.validation.past_max_s * 10**9)
+    if settings.dead_letters.retention_days is not None:
+        bounds.append(now - settings.dead_letters.retention_days * day_ns)
+    return max(bounds)
+
+
+class _HeldByKafka:
+    """What Kafka holds, for an audit: read anew for each question."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._options: Final = kafka_options(settings)
+
+    def held(self, window: auditing.Window, batches: Mapping[UUID, int]) -> auditing.Held:
+        tally = Tally(window, batches)
+        return tally.held(asyncio.run(self._read(window, tally.add)))
+
+    def batches(self, window: auditing.Window) -> Mapping[UUID, Mapping[str, int]]:
+        tally = BatchTally(window)
+        asyncio.run(self._read(window, tally.add))
+        return tally.batches
+
+    async def _read(self, window: auditing.Window, add: Callable[[str, bytes], None]) -> int:
+        """From when on Kafka holds everything. Raises CannotRun, BrokerDown."""
+        with kafka_errors():
+            async with await History.open(self._options, auditing.TOPICS) as history:
+                begins = await history.begins()
+                async for message in history.read(window.start - _SLACK_NS, window.end + _SLACK_NS):
+                    add(message.topic, message.payload)
+        return begins

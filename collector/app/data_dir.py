@@ -1,0 +1,66 @@
+"""The data directory: whether there is one, and who has it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from collector.config import Settings
+from collector.errors import CannotRun
+from collector.lock import DataDirLock, Locked
+from collector.query import SOCKET, NotRunning
+
+# How long a collector that holds the data directory may take to open its query socket: it is starting.
+STARTING_MAX_S: Final = 10.0
+T = TypeVar("T")
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether the store is the embedded engine."""
+    return not settings.clickhouse.url
+
+
+def has_data_dir(settings: Settings) -> bool:
+    """Whether the log or the store is in it."""
+    return not settings.kafka.bootstrap or is_embedded(settings)
+
+
+def store_dir(data_dir: Path) -> Path:
+    """Where the embedded engine has its data."""
+    return data_dir / "store"
+
+
+@contextmanager
+def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
+    """Made and locked. Raises CannotRun, Locked."""
+    if not wanted:
+        yield
+        return
+    data_dir = settings.data_dir
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotRun(f"cannot make the data directory {data_dir}: {error.strerror}; --data-dir names another") from error
+    try:
+        lock = DataDirLock(data_dir)
+    except OSError as error:
+        raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
+    with lock:
+        yield
+
+
+def offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:
+    """What `offline` gives, which opens the data directory itself; or, where someone else has it, who may just be starting,
+    what `running` does, which asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
+    until = time.monotonic() + STARTING_MAX_S
+    while True:
+        try:
+            return offline()
+        except Locked as locked:
+            try:
+                return running()
+            except NotRunning:
+                if time.monotonic() > until:
+                    raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
+                time.sleep(0.1)

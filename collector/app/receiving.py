@@ -1,0 +1,155 @@
+"""The receivers, over HTTP and gRPC, and the pipeline behind them."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+from collector.app.senders import Tenancy
+from collector.broker.contract import Producer
+from collector.combined import Snapshot
+from collector.config import Settings
+from collector.dead_letters import Caps, DeadLetters
+from collector.errors import CannotRun
+from collector.lifetime import RECEIVERS_SHARE, Stopping
+from collector.metrics import Metrics
+from collector.pipeline import Pipeline
+from collector.produce import InFlight, Produce
+from collector.receipts import Receipts
+from collector.receive.grpc.server import GrpcServer
+from collector.receive.http import HttpApplication
+from collector.receive.native import PAGE_PATHS, pages
+from collector.receive.reading import reading
+from collector.receive.responses import explain
+from collector.receive.routes import GRPC_SERVICES, http_routes
+from collector.receive.servers import HttpServer
+from collector.receive.tls import Certificates
+from collector.reports.batches import BatchReports, RecentBatches
+from collector.reports.dead_letters import DeadLetterReports
+from collector.standing import Standing
+from collector.validate import Limits
+from collector.version import VERSION
+from collector.workers import Link
+
+
+class Listening(NamedTuple):
+    """The ports that are listened on."""
+
+    http_port: int
+    otlp_port: int
+    grpc_port: int
+
+
+@asynccontextmanager
+async def receiving(
+    settings: Settings,
+    producer: Producer,
+    metrics: Metrics,
+    tenancy: Tenancy,
+    standing: Standing,
+    stopping: Stopping,
+    certificates: Certificates | None,
+    reports: DeadLetterReports | None,
+    began_s: float,
+    link: Link | None = None,
+) -> AsyncIterator[Listening]:
+    """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all."""
+    in_flight_bytes_max = settings.broker.in_flight_bytes_max
+    in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
+    metrics.watch_in_flight(lambda: in_flight.bytes_held)
+    message_bytes_max = settings.broker.message_bytes_max
+    caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
+    recent = RecentBatches(settings.query.recent_batches_max)
+    pipeline = Pipeline(
+        Produce(producer, metrics),
+        Limits(**settings.validation.model_dump()),
+        tenancy.limiter,
+        DeadLetters(caps, message_bytes_max),
+        Receipts(os.urandom(16)),
+        metrics,
+        message_bytes_max=message_bytes_max,
+        now_unix_nano=time.time_ns,
+        recent=recent,
+    )
+    batches = BatchReports(None if reports is None else reports.reader, recent)
+    refuse = partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
+
+    async def own() -> Snapshot:
+        return metrics.snapshot()
+
+    began = datetime.fromtimestamp(time.time() - (time.monotonic() - began_s), UTC)
+    application = HttpApplication(
+        pipeline,
+        in_flight,
+        metrics,
+        settings.http,
+        routes=http_routes(settings.http.batch_items_max),
+        pages=pages(
+            version=VERSION,
+            health=standing.health,
+            metrics=metrics,
+            uptime_s=lambda: time.monotonic() - began_s,
+            reading=reading(tenancy.access, own if link is None else link.gather, began, reports, batches),
+            explain=refuse,
+            gather=None if link is None else link.gather_shown,
+        ),
+        page_paths=PAGE_PATHS,
+        access=tenancy.access,
+        explain=refuse,
+    )
+    http = HttpServer(
+        application,
+        settings.host,
+        (settings.http.port, settings.http.otlp_port),
+        settings.http,
+        metrics,
+        certificates=certificates,
+        reuse_port=link is not None,
+    )
+    grpc = GrpcServer(
+        pipeline,
+        in_flight,
+        metrics,
+        settings.grpc,
+        host=settings.host,
+        services=GRPC_SERVICES,
+        access=tenancy.access,
+        explain=refuse,
+        certificates=certificates,
+        reuse_port=link is not None,
+    )
+    try:
+        await listen(settings, http, grpc)
+        http_port, otlp_port = http.ports
+        yield Listening(http_port, otlp_port, grpc.port)
+    finally:
+        grace_s = stopping.left_s(RECEIVERS_SHARE)
+        await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+
+
+@asynccontextmanager
+async def certificates_in_force(settings: Settings, metrics: Metrics) -> AsyncIterator[Certificates | None]:
+    """Those in force, kept up to date; None: no TLS. Raises CannotRun."""
+    if settings.tls.cert_file is None:
+        yield None
+        return
+    certificates = Certificates(settings.tls, metrics)
+    task = asyncio.create_task(certificates.run(), name="certificates")
+    try:
+        yield certificates
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def listen(settings: Settings, *servers: HttpServer | GrpcServer) -> None:
+    """Start them. Raises CannotRun."""
+    try:
+        for server in servers:
+            await server.start()
+    except OSError as error:
+        raise CannotRun(f"cannot listen on {settings.host}: {error.strerror or error}") from error

@@ -1,0 +1,235 @@
+"""The commands that run until they are told to stop, each made of its parts, in the order of their start. They end in reverse.
+
+The law: receivers start last and stop first, so that nothing is accepted that could not be kept; and if a part ends that should
+not, the process ends, with an error, rather than go on without it. All that was acknowledged is in the broker by then: whatever
+happens to the process, the next start takes it from there.
+
+`serve` is made of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import uvloop
+
+from collector import logs
+from collector.app.data_dir import has_data_dir, is_embedded
+from collector.app.receiving import certificates_in_force, listen, receiving
+from collector.app.reporting import dead_letter_reports, open_query_socket, reports_of_servers
+from collector.app.senders import Tenancy, first_key, open_tenancy
+from collector.app.storage import Broker, open_kafka, open_storage
+from collector.app.writing import caught_up_with, running_writer
+from collector.broker.local import LocalLog
+from collector.config import Settings
+from collector.errors import CannotRun
+from collector.lifetime import Stopping
+from collector.listening import announcement, check_port, ports, writer_announcement
+from collector.memory import keep_memory
+from collector.metrics import Metrics
+from collector.receive.health import writer_pages
+from collector.receive.servers import HttpServer
+from collector.standing import Standing
+from collector.version import VERSION, is_compiled
+from collector.workers import Job, Link
+from collector.write import Writer
+
+if TYPE_CHECKING:
+    # Imported where it is used, which most gateways don't: a tenth of their memory.
+    from collector.store.clickhouse import ClickHouseStore
+
+Say = Callable[[str], None]
+log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings, say: Say) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. `say` is given what to print once it is ready. Raises CannotRun."""
+    return _run(settings, lambda: _serve(settings, say))
+
+
+def gateway(settings: Settings, say: Say) -> int:
+    """As `serve`, but nothing is stored here: writers do that."""
+    began_s = time.monotonic()
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    return _run(settings, lambda: _gateway(settings, began_s, say))
+
+
+def work(job: Job, connection: socket.socket) -> int:
+    """`gateway` as one of several processes (collector/workers.py). What keeps it from running is logged, and status 1."""
+    structlog.contextvars.bind_contextvars(worker=job.worker)
+    try:
+        return _run(job.settings, lambda: _work(job, connection))
+    except CannotRun as error:
+        log.critical("cannot run", error=str(error))
+        return 1
+
+
+def writer(settings: Settings, say: Say) -> int:
+    """As `serve`, but nothing is received here: gateways do that."""
+    return _run(settings, lambda: _write(settings, say))
+
+
+def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    logs.set_up(settings.logging)
+    keep_memory()
+    if not is_compiled():
+        log.warning(
+            "the hot path is not compiled: the same, but several times slower; install with a C compiler to change that"
+        )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+async def _serve(settings: Settings, say: Say) -> int:
+    began_s = time.monotonic()
+    stopping = Stopping(settings.shutdown.timeout_s)
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        admin_key = first_key(settings)
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1, anonymous_by_default=True))
+        writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        caught_up = caught_up_with(storage, writing.writer)
+        if has_data_dir(settings):
+            await stack.enter_async_context(open_query_socket(settings, storage, caught_up))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
+        watching = await stack.enter_async_context(_watching(standing))
+        reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
+        listening = await stack.enter_async_context(
+            receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+        )
+        _freeze()
+        say(announcement(settings, *listening, stores=True, admin_key=admin_key))
+        return await _until_the_end(stopping, writing.task, watching, *tenancy.tasks, *storage.opened.tasks)
+
+
+async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
+    stopping = Stopping(settings.shutdown.timeout_s)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1))
+        opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(_watching(standing))
+        reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
+        listening = await stack.enter_async_context(
+            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+        )
+        _freeze()
+        say(announcement(settings, *listening, stores=False))
+        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
+
+
+async def _work(job: Job, connection: socket.socket) -> int:
+    settings = job.settings
+    # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
+    # second time then means nothing.
+    stopping = Stopping(settings.shutdown.timeout_s, [signal.SIGTERM], twice_ends=False)
+    metrics = Metrics()
+    if job.restarted:
+        metrics.restarted()
+    link = await Link.open(connection, metrics.snapshot)
+    async with AsyncExitStack() as stack:
+        linked = asyncio.create_task(link.run(), name="link")
+        linked.add_done_callback(lambda _: stopping.ask())
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=settings.gateway.workers))
+        opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(_watching(standing))
+        reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
+        await stack.enter_async_context(
+            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
+        )
+        _freeze()
+        link.ready()
+        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
+
+
+async def _write(settings: Settings, say: Say) -> int:
+    began_s = time.monotonic()
+    stopping = Stopping(settings.shutdown.timeout_s)
+    check_port("writer.port", settings.host, settings.writer.port)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
+        watching = await stack.enter_async_context(_watching(standing))
+        app = writer_pages(
+            version=VERSION, health=standing.health, metrics=metrics, uptime_s=lambda: time.monotonic() - began_s
+        )
+        server = HttpServer(app, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates)
+        stack.push_async_callback(server.stop, 1.0)
+        await listen(settings, server)
+        _freeze()
+        say(writer_announcement(settings, server.ports[0]))
+        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
+
+
+async def _until_the_end(stopping: Stopping, *parts: asyncio.Task[None]) -> int:
+    """The exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun where that says why."""
+    ended = await stopping.wait_or_end(*parts)
+    if ended is None:
+        return 0
+    if not ended.cancelled() and isinstance(error := ended.exception(), CannotRun):
+        raise error
+    log.critical(
+        "a part of the collector ended by itself, so the collector ends",
+        part=ended.get_name(),
+        exc_info=None if ended.cancelled() else ended.exception(),
+    )
+    return 1
+
+
+def _freeze() -> None:
+    """What there is now stays: no need to look through it again at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    # Requests leave next to no cycles: what there is of them can wait for a larger collection, in place of 50 a second.
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _standing(
+    settings: Settings,
+    broker: Broker,
+    metrics: Metrics,
+    store: "ClickHouseStore | None" = None,
+    writer: Writer | None = None,
+    tenancy: Tenancy | None = None,
+) -> Standing:
+    local = broker if isinstance(broker, LocalLog) else None
+    return Standing(
+        metrics,
+        broker,
+        is_full=(lambda: local.bytes_used >= settings.local_log.bytes_max) if local is not None else None,
+        log_bytes=(lambda: local.bytes_used) if local is not None else None,
+        dead_letters=store.open_dead_letters if store is not None else None,
+        owns=writer.owns if writer is not None else None,
+        # The engine in this process is there as long as the process is.
+        ping_store=store.ping if store is not None and not is_embedded(settings) else None,
+        writer_state=(lambda: writer.state) if writer is not None else None,
+        failures=tenancy.failures if tenancy is not None else None,
+    )
+
+
+@asynccontextmanager
+async def _watching(standing: Standing) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(standing.run(), name="observer")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

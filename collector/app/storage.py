@@ -1,0 +1,224 @@
+"""The broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, as the settings say."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import structlog
+
+from collector.app.data_dir import has_data_dir, is_embedded, locked_data_dir, store_dir
+from collector.broker.contract import (
+    DEAD_LETTERS_TOPIC,
+    LOGS_TOPIC,
+    METRICS_TOPIC,
+    TRACES_TOPIC,
+    BrokerDown,
+    Consumer,
+    Producer,
+)
+from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.late import LateBroker
+from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
+from collector.config import Settings, secret_text
+from collector.errors import CannotRun
+from collector.metrics import Metrics
+from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
+from collector.store.migrations import SchemaTooNew
+
+if TYPE_CHECKING:
+    # Imported where it is used, which most gateways don't: a tenth of their memory.
+    from collector.store.clickhouse import ClickHouseStore, StoreOptions
+
+TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, DEAD_LETTERS_TOPIC)
+# How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
+KAFKA_WAIT_S: Final = 5.0
+log = structlog.get_logger(__name__)
+
+
+class Broker(Producer, Consumer, Protocol):
+    """Both of its sides, and how it stands."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not take messages; None: it does, as far as is known."""
+
+    async def ping(self) -> None:
+        """Raises BrokerError; finds out when one that failed works again."""
+
+
+class Opened(NamedTuple):
+    """A broker, and the task without which it is of no use."""
+
+    broker: Broker
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [self.task] if self.task is not None else []
+
+
+class Storage(NamedTuple):
+    """Where messages are, and where they are stored."""
+
+    opened: Opened
+    store: "ClickHouseStore"
+
+    @property
+    def broker(self) -> Broker:
+        return self.opened.broker
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[Storage]:
+    """Broker and store, its tables up to date, and the data directory's lock if either is in it. Raises CannotRun."""
+    has_kafka = bool(settings.kafka.bootstrap)
+    with locked_data_dir(settings, wanted=has_data_dir(settings)):
+        async with open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
+            store = await _opened_store(settings)
+            try:
+                yield Storage(opened, store)
+            finally:
+                await asyncio.to_thread(store.close)
+
+
+async def _opened_store(settings: Settings) -> "ClickHouseStore":
+    """Its tables up to date; a server that is away is waited for later, by whoever inserts. Raises CannotRun."""
+    try:
+        store = await asyncio.to_thread(open_store, settings)
+        try:
+            await asyncio.to_thread(store.apply_schema)
+        except (SchemaTooNew, StoreMisconfigured):
+            raise
+        except StoreUnavailable as error:
+            if is_embedded(settings):
+                raise
+            log.warning("ClickHouse is not there yet, so it is waited for", error=str(error))
+    except StoreError as error:
+        raise CannotRun(str(error)) from error
+    return store
+
+
+@asynccontextmanager
+async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
+    limits = LocalLogLimits(**settings.local_log.model_dump())
+    try:
+        local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS)
+    except LocalLogUnusable as error:
+        raise CannotRun(str(error)) from error
+    async with local_log:
+        yield Opened(local_log)
+
+
+@asynccontextmanager
+async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> AsyncIterator[Opened]:
+    """Open, or, where Kafka is not there in a while, being opened. Raises CannotRun."""
+    options = kafka_options(settings)
+
+    async def producer() -> KafkaProducer:
+        with kafka_errors():
+            return await KafkaProducer.open(options, TOPICS, metrics)
+
+    async def consumer() -> KafkaConsumer:
+        with kafka_errors():
+            return await KafkaConsumer.open(options, TOPICS)
+
+    broker = LateBroker(producer, consumer if reads else None)
+    opening = asyncio.create_task(broker.run(), name="kafka")
+    try:
+        tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))
+        await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
+        tried.cancel()
+        if opening.done():
+            opening.result()  # why it is no use to wait
+        yield Opened(broker, opening)
+    finally:
+        opening.cancel()
+        await asyncio.wait({opening})
+        await broker.close()
+
+
+def kafka_options(settings: Settings) -> KafkaOptions:
+    kafka = settings.kafka
+    return KafkaOptions(
+        bootstrap=kafka.bootstrap.split(","),
+        security=kafka.security,
+        sasl_mechanism=kafka.sasl_mechanism,
+        username=kafka.username,
+        password=secret_text(kafka.password),
+        ca_file=kafka.ca_file,
+        cert_file=kafka.cert_file,
+        key_file=kafka.key_file,
+        client_id=kafka.client_id,
+        group_id=kafka.group_id,
+        create_topics=kafka.create_topics,
+        topic_partitions=kafka.topic_partitions,
+        topic_replication=kafka.topic_replication,
+        message_bytes_max=settings.broker.message_bytes_max,
+        compression=kafka.compression,
+        requests_in_flight_max=kafka.requests_in_flight_max,
+        linger_ms=kafka.linger_ms,
+        waiting_bytes_max=kafka.waiting_bytes_max,
+        append_timeout_s=kafka.append_timeout_s,
+        request_timeout_s=kafka.request_timeout_s,
+        start_timeout_s=1,  # LateBroker tries again, and meanwhile says why
+        session_timeout_s=kafka.session_timeout_s,
+    )
+
+
+@contextmanager
+def kafka_errors() -> Iterator[None]:
+    try:
+        yield
+    except KafkaAway as error:
+        raise BrokerDown(str(error)) from error
+    except KafkaUnusable as error:
+        raise CannotRun(str(error)) from error
+
+
+def open_store(settings: Settings) -> "ClickHouseStore":
+    """Raises StoreError."""
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+
+    if is_embedded(settings):
+        return ClickHouseStore.embedded(store_dir(settings.data_dir), _store_options(settings))
+    return open_server(settings)
+
+
+def open_server(settings: Settings) -> "ClickHouseStore":
+    """Asks nothing of it yet."""
+    from collector.store.clickhouse import ClickHouseStore  # noqa: PLC0415  # as said above
+
+    clickhouse = settings.clickhouse
+    return ClickHouseStore.server(
+        clickhouse.url,
+        _store_options(settings),
+        user=clickhouse.user,
+        password=secret_text(clickhouse.password),
+        database=clickhouse.database,
+        cluster=clickhouse.cluster,
+        ca_file=clickhouse.ca_file,
+        verify=clickhouse.verify,
+        connect_timeout_s=clickhouse.connect_timeout_s,
+        request_timeout_s=clickhouse.request_timeout_s,
+        insert_quorum=clickhouse.insert_quorum,
+    )
+
+
+def _store_options(settings: Settings) -> "StoreOptions":
+    from collector.store.clickhouse import QueryLimits, StoreOptions  # noqa: PLC0415  # as said above
+
+    limits = settings.store
+    return StoreOptions(
+        retention_days=limits.retention_days,
+        dead_letters_retention_days=settings.dead_letters.retention_days,
+        fsync=limits.fsync,
+        insert_memory_bytes_max=limits.insert_memory_bytes_max,
+        queries=QueryLimits(
+            time_max_s=limits.query_time_max_s,
+            memory_bytes_max=limits.query_memory_bytes_max,
+            result_rows_max=limits.query_rows_max,
+            result_bytes_max=limits.query_result_bytes_max,
+            concurrent_max=settings.query.concurrent_max,
+        ),
+    )
