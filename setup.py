@@ -41,6 +41,6 @@ if not os.environ.get("INFRASAGE_UNCOMPILED"):
     for extension in extensions:
         extension.optional = True  # no compiler: a warning now and at start, not a failed installation
         # Nobody replaces a function of ours by another of its name: so the compiler may inline them, for a fifth of the time.
-        extension.extra_compile_args.append("-fno-semantic-interposition")
+        extension.extra_compile_args = [*extension.extra_compile_args, "-fno-semantic-interposition"]
 
 setup(ext_modules=extensions)
