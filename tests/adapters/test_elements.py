@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from support.examples import examples
 
 from adapters.elements import Elements
 
@@ -31,7 +32,7 @@ def texts_of(array: str) -> list[str]:
         position = end
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(_values, min_size=1, max_size=5), st.booleans(), st.lists(_spaces, min_size=4, max_size=4), st.data())
 @example(["\\", '"', '\\"'], False, ["", "", "", ""], None)
 def test_an_element_is_its_text(values: list[Any], ascii_only: bool, spaces: list[str], data: st.DataObject | None) -> None:

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from infrasage.v1 import telemetry_pb2
+from support.examples import examples
 from support.limits import LOW
 from support.native_reference import nanoseconds, reference
 from support.native_strategies import NOW_TEXT, records
@@ -76,14 +77,14 @@ def check(documents: list[Any], body: bytes) -> None:
     ]
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.lists(records(), max_size=6), st.booleans())
 def test_any_batch_is_adapted_as_the_twin_does(documents: list[Any], ascii_only: bool) -> None:
     """Six types, every field right, wrong or missing: the same records, rejections and bytes."""
     check(documents, json.dumps(documents, ensure_ascii=ascii_only).encode())
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.lists(records(), min_size=1, max_size=4), st.sampled_from([math.nan, math.inf, -math.inf]), st.data())
 def test_a_batch_with_nan_is_adapted_as_the_twin_does(documents: list[Any], odd: float, data: st.DataObject) -> None:
     """Read the second way, everything means what it means the first way; and what is not finite is refused by itself."""
@@ -97,7 +98,7 @@ def test_a_batch_with_nan_is_adapted_as_the_twin_does(documents: list[Any], odd:
     check(documents, json.dumps(documents, ensure_ascii=False).encode())
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(records())
 def test_one_record_is_adapted_as_a_batch_of_one(document: Any) -> None:
     """Both routes take a record alike."""
@@ -275,7 +276,7 @@ def test_what_is_not_json_is_refused_with_its_place(body: bytes, fault: str) -> 
         assert f"{len(body)} bytes" in refused.value.message
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     st.one_of(
         st.binary(max_size=20),
@@ -525,7 +526,7 @@ _zones = st.one_of(
 )
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(st.builds("{}{}{}{}{}".format, _dates, st.sampled_from("TTTTt _"), _clocks, _fractions, _zones))
 @example("2016-12-31T23:59:60Z")
 @example("2017-01-01T05:29:60.5+05:30")
@@ -543,7 +544,7 @@ def test_timestamps_are_read_as_the_twin_does(text: str) -> None:
     assert as_parsed(text) == parse_time(text.encode())
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.one_of(st.text(max_size=30), st.text("0123456789-:TZ.+", min_size=18, max_size=30)))
 def test_any_text_is_a_timestamp_or_not(text: str) -> None:
     """A number, never an exception."""

@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.native_strategies import records
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages, oddly_written
@@ -53,7 +54,7 @@ def batches(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("signal", sorted(OTLP))
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_any_rejected_otlp_item_can_be_replayed(signal: str, data: st.DataObject) -> None:
     """Plainly or oddly written; whatever is wrong with it, its metric, its scope or its resource."""
@@ -68,7 +69,7 @@ def test_any_rejected_otlp_item_can_be_replayed(signal: str, data: st.DataObject
 
 
 @pytest.mark.parametrize("version", sorted(REMOTE_WRITE))
-@settings(max_examples=200)
+@examples(200)
 @given(data=st.data())
 def test_any_rejected_remote_write_item_can_be_replayed(version: str, data: st.DataObject) -> None:
     """Samples, histograms and exemplars, with and without metadata, or that alone, plainly or oddly written."""
@@ -82,7 +83,7 @@ def test_any_rejected_remote_write_item_can_be_replayed(version: str, data: st.D
     check_budget(adapter, body, *data.draw(budgets))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(batches(), st.data())
 def test_any_rejected_record_can_be_replayed(body: bytes, data: st.DataObject) -> None:
     """However the array is written, and whichever way it has to be read."""
@@ -90,7 +91,7 @@ def test_any_rejected_record_can_be_replayed(body: bytes, data: st.DataObject) -
     check_budget(NATIVE, body, *data.draw(budgets))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(records(), st.data())
 def test_a_rejected_single_record_can_be_replayed(record: Any, data: st.DataObject) -> None:
     """What is kept is the body."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch
 from support.brokers import LIMITS, TOPICS
+from support.examples import examples
 from support.stores import Crash, FakeStore, batch
 
 from collector.broker.contract import BrokerDown, Message, Partition, Position, Range
@@ -265,7 +266,7 @@ async def test_a_lost_deduplication_log_is_no_loss(tmp_path: Path, crash_at: str
     assert {"a": 1, "b": 1, "c": 1} == store.rows
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     appends=st.lists(st.tuples(st.sampled_from(TOPICS), st.integers(1, 4), st.booleans()), min_size=1, max_size=12),
     faults=st.lists(

@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,33 @@ def libraries() -> Path:
     return directory
 
 
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Tests may run in several processes."""
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@functools.cache
+def _java() -> Sequence[str]:
+    """With Kafka's classes as they are in memory once they are loaded, kept by a first run: so it takes half the time to start.
+    What a later Java can't use of them it does not."""
+    place = libraries().parent
+    kept = place / "classes.jsa"
+    with _alone(place), tempfile.TemporaryDirectory(prefix="infrasage-kafka-") as directory:
+        if not kept.exists():
+            unfinished = place / "classes.unfinished"
+            first = Kafka(Path(directory) / "kafka", java=(*_JAVA, f"-XX:ArchiveClassesAtExit={unfinished}"))
+            first.start()
+            first.end()
+            unfinished.rename(kept)
+    return (*_JAVA, f"-XX:SharedArchiveFile={kept}")
+
+
 def _fetch(directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
+    with _alone(directory.parent):
         if directory.is_dir():
             return
         unfinished = directory.with_name("libs.unfinished")
@@ -86,11 +110,13 @@ class Kafka:
         directory: Path,
         listeners: Mapping[str, str] | None = None,
         scram: Mapping[str, str] | None = None,
+        java: Sequence[str] | None = None,
         **settings: str,
     ) -> None:
-        """`listeners`: beside PLAINTEXT, from a listener's name to its protocol. `scram`: users and their passwords.
-        `settings`: more of its configuration, `__` for a dot."""
+        """`listeners`: beside PLAINTEXT, from a listener's name to its protocol. `scram`: users and their passwords. `java`:
+        the broker's, with its options. `settings`: more of its configuration, `__` for a dot."""
         self.directory = directory
+        self._java = java
         self.names = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
         ports = free_ports(len(self.names) + 1)
         self.ports = dict(zip(self.names, ports, strict=False))
@@ -120,7 +146,7 @@ class Kafka:
             ]
             self._run("kafka.tools.StorageTool", "format", "--standalone", "-t", _random_id(), "-c", str(properties), *users)
         with (self.directory / "server.log").open("ab") as log:
-            command = [*_JAVA, "-cp", f"{libraries()}/*", "kafka.Kafka", str(properties)]
+            command = [*(self._java or _java()), "-cp", f"{libraries()}/*", "kafka.Kafka", str(properties)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment())
 
     def start(self) -> None:
@@ -141,6 +167,12 @@ class Kafka:
                 if self._process.poll() is not None or time.monotonic() > until:
                     pytest.fail(f"Kafka did not start; it said:\n{self.log()[-4000:]}")
                 time.sleep(0.05)
+
+    def end(self) -> None:
+        """As it ends when it is asked to."""
+        self._signal(signal.SIGTERM)
+        assert self._process is not None
+        assert self._process.wait(START_TIMEOUT_S) == 143, self.log()[-4000:]
 
     def kill(self) -> None:
         """kill -9; its data stays."""
@@ -183,7 +215,7 @@ class Kafka:
         }
 
     def _run(self, *arguments: str) -> None:
-        command = [*_JAVA, "-cp", f"{libraries()}/*", *arguments]
+        command = [*(_JAVA if self._java else _java()), "-cp", f"{libraries()}/*", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self._environment(), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

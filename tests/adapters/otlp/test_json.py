@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.examples import examples
 from support.otlp_json import to_json
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages
@@ -18,7 +19,7 @@ TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to
 
 
 @pytest.mark.parametrize("signal", sorted(TO_WIRE))
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> None:
     """Every field of every message comes through, 64-bit integers and the doubles that JSON lacks included."""

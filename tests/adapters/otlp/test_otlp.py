@@ -1,8 +1,9 @@
 """adapters/otlp against its twin in plain protobuf: whatever comes, the same items are refused and the same records made."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages, oddly_written
 from support.twins import check_otlp
@@ -11,7 +12,7 @@ SIGNALS = sorted(REQUESTS)
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_any_request_is_adapted_as_the_twin_does(signal: str, data: st.DataObject) -> None:
     """A request written by the official encoder gives the twin's records and verdicts."""
@@ -19,7 +20,7 @@ def test_any_request_is_adapted_as_the_twin_does(signal: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_an_oddly_written_request_is_adapted_as_the_twin_does(signal: str, data: st.DataObject) -> None:
     """Fields out of order, repeated, split, unpacked or unknown mean what protobuf says they mean."""
@@ -27,7 +28,7 @@ def test_an_oddly_written_request_is_adapted_as_the_twin_does(signal: str, data:
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-@settings(max_examples=50)
+@examples(50)
 @given(data=st.data())
 def test_damaged_bytes_get_protobufs_own_verdict(signal: str, data: st.DataObject) -> None:
     """A byte changed somewhere is refused, or read, exactly as protobuf's parser does."""
@@ -39,7 +40,7 @@ def test_damaged_bytes_get_protobufs_own_verdict(signal: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-@settings(max_examples=30)
+@examples(30)
 @given(body=st.binary(max_size=200))
 def test_random_bytes_get_protobufs_own_verdict(signal: str, body: bytes) -> None:
     check_otlp(signal, body)

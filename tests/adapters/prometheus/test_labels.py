@@ -2,8 +2,9 @@
 
 import struct
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.prometheus_strategies import NOW_MS
 from support.remote_write import length_delimited, varint
 from support.twins import check_v1 as check
@@ -69,7 +70,7 @@ def is_plain(labels: Labels) -> bool:
     )
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(label_sets())
 @example([[("__name__", "up"), ("job", "a")], [("__name__", "up"), ("cpu", "0")]])
 @example([[("__name__", "up"), ("instance", "a"), ("job", "b")], [("__name__", "up"), ("instance", "a")], [("__name__", "up")]])
@@ -92,13 +93,13 @@ def test_a_series_is_read_as_it_would_be_alone(sets: list[Labels]) -> None:
             assert said(read_series(Cursor(body), start, labels_end)) == said(reader.series)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(label_sets())
 def test_series_that_resemble_each_other_are_adapted_as_the_twin_does(sets: list[Labels]) -> None:
     check(b"".join(length_delimited(1, encoded(labels) + _SAMPLE) for labels in sets))
 
 
-@settings(max_examples=1000)
+@examples(1000)
 @given(st.data())
 def test_bytes_that_were_changed_are_read_as_they_would_be_alone(data: st.DataObject) -> None:
     """Wherever they are: tags, lengths, text that is none, the end of the body. What is left to `read_series` is no matter."""

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.v1 import telemetry_pb2
 from support.adapted import batch_of, bits, reasons
+from support.examples import examples
 from support.limits import LOW
 from support.otlp_strategies import oddly_written, varint
 from support.prometheus_strategies import NOW_MS, STALE, histograms, write_requests
@@ -39,21 +40,21 @@ def _length_delimited(payload: bytes) -> bytes:
     return varint(len(payload)) + payload
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(write_requests())
 def test_any_request_is_adapted_as_the_twin_does(request_: write_pb2.WriteRequest) -> None:
     """The records are the twin's, and no longer than protobuf's own encoder makes them."""
     check(request_.SerializeToString())
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.data())
 def test_an_oddly_written_request_is_adapted_as_the_twin_does(data: st.DataObject) -> None:
     """Fields out of order, repeated, unpacked or unknown mean what protobuf says they mean."""
     check(data.draw(oddly_written(data.draw(write_requests()))))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(histograms())
 def test_any_histogram_is_adapted_as_the_twin_does(histogram: write_pb2.Histogram) -> None:
     """Integer or float, exponential or custom, whole or spoilt."""
@@ -62,7 +63,7 @@ def test_any_histogram_is_adapted_as_the_twin_does(histogram: write_pb2.Histogra
     check(request.SerializeToString())
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_spoilt_bytes_are_adapted_as_the_twin_does(data: st.DataObject) -> None:
     """Some bytes of a request changed: protobuf's verdict on what is left is the adapter's."""
@@ -73,14 +74,14 @@ def test_spoilt_bytes_are_adapted_as_the_twin_does(data: st.DataObject) -> None:
     check(bytes(body))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.binary(max_size=40))
 def test_random_bytes_are_adapted_as_the_twin_does(body: bytes) -> None:
     """Whatever comes, it is refused as malformed or read as protobuf reads it."""
     check(body)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(write_requests())
 def test_a_truncated_request_is_adapted_as_the_twin_does(request_: write_pb2.WriteRequest) -> None:
     """Cut at every byte."""
@@ -115,7 +116,7 @@ def test_one_of_everything_truncated_at_every_byte() -> None:
         check(body[:length])
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.data())
 def test_one_of_everything_oddly_written(data: st.DataObject) -> None:
     """Every field shuffled, repeated, unpacked, beside unknown ones."""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.prometheus.v2 import write_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from support.adapted import batch_of, bits, reasons
+from support.examples import examples
 from support.otlp_strategies import oddly_written, varint
 from support.prometheus_strategies import NOW_MS, STALE, requests_v2
 from support.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW
@@ -76,21 +77,21 @@ def histogram(**fields: Any) -> write_pb2.Histogram:
     return made
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(requests_v2())
 def test_any_request_is_adapted_as_the_twin_does(request_: write_pb2.Request) -> None:
     """The records are the twin's, and no longer than protobuf's own encoder makes them."""
     check(request_.SerializeToString())
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_an_oddly_written_request_is_adapted_as_the_twin_does(data: st.DataObject) -> None:
     """Fields out of order, repeated, unpacked or unknown mean what protobuf says they mean."""
     check(data.draw(oddly_written(data.draw(requests_v2()))))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.data())
 def test_spoilt_bytes_are_adapted_as_the_twin_does(data: st.DataObject) -> None:
     """Some bytes of a request changed: protobuf's verdict on what is left is the adapter's."""
@@ -102,7 +103,7 @@ def test_spoilt_bytes_are_adapted_as_the_twin_does(data: st.DataObject) -> None:
     check(bytes(body))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.binary(max_size=40))
 def test_random_bytes_are_adapted_as_the_twin_does(body: bytes) -> None:
     """Whatever comes, it is refused as malformed or read as protobuf reads it."""
@@ -139,7 +140,7 @@ def test_one_of_everything_truncated_at_every_byte() -> None:
         check(body[:length])
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.data())
 def test_one_of_everything_oddly_written(data: st.DataObject) -> None:
     """Every field shuffled, repeated, unpacked, beside unknown ones."""

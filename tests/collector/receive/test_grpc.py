@@ -18,8 +18,9 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from h2.errors import ErrorCodes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.http2 import frame, http2
 from support.otlp_grpc import EACH_SERVICE, LOGS, METRICS, TRACES, UNCOMPRESSED, Service, export, refused
 from support.receiving import Receivers, grpc_receivers, otlp_logs, receivers
@@ -466,7 +467,7 @@ async def test_stopping_ends_in_time() -> None:
         assert made.in_flight.bytes_held == 0
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(bodies=st.lists(st.binary(max_size=100), min_size=10, max_size=20))
 def test_no_body_makes_a_server_error(bodies: list[bytes]) -> None:
     """Whatever it is: taken, or INVALID_ARGUMENT."""

@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from support.examples import examples
 from support.receiving import (
     NOW,
     Receivers,
@@ -553,7 +554,7 @@ def almost(draw: st.DrawFn) -> bytes:
     return bytes(body[: draw(st.integers(0, len(body)))] if draw(st.booleans()) else body)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     way=st.sampled_from(WAYS),
     body=st.one_of(st.binary(max_size=300), almost(), st.recursive(st.none(), st.lists).map(lambda v: json.dumps(v).encode())),
@@ -575,7 +576,7 @@ def test_no_body_makes_a_5xx(way: Way, body: bytes, coding: str) -> None:
 WITH_PAGES = receivers(with_pages=True)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     method=st.sampled_from(["POST", "GET", "PROPFIND"]),
     path=st.sampled_from([*PATHS, "/healthz", "/metrics", "/x"]),

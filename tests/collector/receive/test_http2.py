@@ -14,9 +14,10 @@ import httpx
 import pytest
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.certificates import Files, client_context
+from support.examples import examples
 from support.http2 import Http2Client, frame, http2
 from support.receiving import Receivers, connection, http_receivers, otlp_logs, otlp_metrics, post, receivers
 
@@ -434,7 +435,7 @@ FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.lists(FRAMES, max_size=8))
 def test_no_frames_stop_a_server(data: list[bytes]) -> None:
     """Whatever comes on one connection, others are answered."""

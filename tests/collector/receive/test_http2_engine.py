@@ -9,8 +9,9 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import SettingCodes, Settings
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.http2 import frame, pieces
 from support.otlp_grpc import LOGS
 from support.receiving import MemoryProducer, otlp_logs, receivers
@@ -160,7 +161,7 @@ async def test_why_a_stream_ends_and_nothing_else(parts: list[bytes], code: Erro
     ),
     cuts=st.lists(st.integers(0, 100_000), max_size=20),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_however_the_bytes_are_cut_the_verdict_is_the_same(frames: list[bytes], cuts: list[int]) -> None:
     whole = BEGIN + b"".join(frames)
     assert goaway(asyncio.run(said([whole]))) == goaway(asyncio.run(said(pieces(whole, cuts))))
@@ -172,7 +173,7 @@ def test_however_the_bytes_are_cut_the_verdict_is_the_same(frames: list[bytes], 
     cuts=st.lists(st.integers(0, 1_000_000), max_size=10),
     padding=st.none() | st.integers(0, 255),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_calls_pass_whole_whatever_the_windows_are(sizes: list[int], window: int, cuts: list[int], padding: int | None) -> None:
     """h2 as the client: every call is answered once, over any window, and each body is what was sent."""
 

@@ -7,8 +7,9 @@ import socket
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.http2 import http2
 from support.receiving import (
     Receivers,
@@ -246,7 +247,7 @@ async def test_hypercorn_survives_what_is_not_http(garbage: bytes, caplog: pytes
 
 
 @EACH_SERVER
-@settings(max_examples=30)
+@examples(30)
 @given(
     data=st.lists(
         st.one_of(st.binary(max_size=50), st.sampled_from([*GARBAGE, logs(), logs_chunked(), logs(*H2C)])), max_size=6
