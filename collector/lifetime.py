@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, Final
 
 import structlog
 
@@ -21,6 +21,17 @@ RECEIVERS_SHARE: Final = 0.6
 WRITER_SHARE: Final = 0.85
 
 log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    """In a task meanwhile, which at the end is cancelled and waited for."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 class Stopping:

@@ -15,7 +15,7 @@ from collector.combined import Snapshot
 from collector.config import Settings
 from collector.dead_letters import Caps, DeadLetters
 from collector.errors import CannotRun
-from collector.lifetime import RECEIVERS_SHARE, Stopping
+from collector.lifetime import RECEIVERS_SHARE, Stopping, running
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
@@ -138,12 +138,8 @@ async def certificates_in_force(settings: Settings, metrics: Metrics) -> AsyncIt
         yield None
         return
     certificates = Certificates(settings.tls, metrics)
-    task = asyncio.create_task(certificates.run(), name="certificates")
-    try:
+    async with running(certificates.run(), "certificates"):
         yield certificates
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def listen(settings: Settings, *servers: HttpServer | GrpcServer) -> None:

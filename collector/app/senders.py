@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from collector.config import Settings, secret_text
+from collector.lifetime import running
 from collector.limit.contract import Limiter
 from collector.limit.local import LocalLimiter
 from collector.tenancy import keys
@@ -31,7 +32,7 @@ class Tenancy(NamedTuple):
     access: Access
     limiter: Limiter
     failures: Mapping[str, Callable[[], str | None]]
-    tasks: list[asyncio.Task[None]]
+    task: asyncio.Task[None]
 
 
 def first_key(settings: Settings) -> str | None:
@@ -51,9 +52,9 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
         anonymous = Caller(tenants.anonymous_tenant, Scope.INGEST, plans[tenants.anonymous_plan], "")
     elif not len(keyring):
         log.warning("nobody can send: there are no keys; `keys create` makes one", keys_file=str(path))
-    tasks = [asyncio.create_task(keyring.run(), name="keys")]
     failures: dict[str, Callable[[], str | None]] = {"keys": lambda: keyring.failure}
     async with AsyncExitStack() as stack:
+        task = await stack.enter_async_context(running(keyring.run(), "keys"))
         limiter: Limiter
         share = settings.limits.gateways * processes
         if settings.limits.redis_url:
@@ -66,12 +67,7 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
                 log.warning(
                     "without limits.redis_url each process holds tenants to its share of their plans", share=f"1/{share}"
                 )
-        try:
-            yield Tenancy(Access(keyring.find, anonymous), limiter, failures, tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        yield Tenancy(Access(keyring.find, anonymous), limiter, failures, task)
 
 
 @asynccontextmanager

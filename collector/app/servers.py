@@ -12,8 +12,8 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -29,7 +29,7 @@ from collector.app.writing import caught_up_with, running_writer
 from collector.broker.local import LocalLog
 from collector.config import Settings
 from collector.errors import CannotRun
-from collector.lifetime import Stopping
+from collector.lifetime import Stopping, running
 from collector.listening import announcement, check_port, ports, writer_announcement
 from collector.memory import keep_memory
 from collector.metrics import Metrics
@@ -103,14 +103,14 @@ async def _serve(settings: Settings, say: Say) -> int:
         if has_data_dir(settings):
             await stack.enter_async_context(open_query_socket(settings, storage, caught_up))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
-        watching = await stack.enter_async_context(_watching(standing))
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
         listening = await stack.enter_async_context(
             receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=True, admin_key=admin_key))
-        return await _until_the_end(stopping, writing.task, watching, *tenancy.tasks, *storage.opened.tasks)
+        return await _until_the_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)
 
 
 async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
@@ -121,14 +121,14 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1))
         opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
-        watching = await stack.enter_async_context(_watching(standing))
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         listening = await stack.enter_async_context(
             receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
         say(announcement(settings, *listening, stores=False))
-        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
+        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
@@ -147,14 +147,14 @@ async def _work(job: Job, connection: socket.socket) -> int:
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=settings.gateway.workers))
         opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
-        watching = await stack.enter_async_context(_watching(standing))
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         await stack.enter_async_context(
             receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
         )
         _freeze()
         link.ready()
-        return await _until_the_end(stopping, watching, *tenancy.tasks, *opened.tasks)
+        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
 async def _write(settings: Settings, say: Say) -> int:
@@ -167,7 +167,7 @@ async def _write(settings: Settings, say: Say) -> int:
         storage = await stack.enter_async_context(open_storage(settings, metrics))
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
-        watching = await stack.enter_async_context(_watching(standing))
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
         app = writer_pages(
             version=VERSION, health=standing.health, metrics=metrics, uptime_s=lambda: time.monotonic() - began_s
         )
@@ -223,13 +223,3 @@ def _standing(
         writer_state=(lambda: writer.state) if writer is not None else None,
         failures=tenancy.failures if tenancy is not None else None,
     )
-
-
-@asynccontextmanager
-async def _watching(standing: Standing) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(standing.run(), name="observer")
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait({task})

@@ -22,6 +22,7 @@ from collector.broker.late import LateBroker
 from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config import Settings, secret_text
 from collector.errors import CannotRun
+from collector.lifetime import running
 from collector.metrics import Metrics
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
@@ -124,17 +125,15 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
             return await KafkaConsumer.open(options, TOPICS)
 
     broker = LateBroker(producer, consumer if reads else None)
-    opening = asyncio.create_task(broker.run(), name="kafka")
     try:
-        tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))
-        await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
-        tried.cancel()
-        if opening.done():
-            opening.result()  # why it is no use to wait
-        yield Opened(broker, opening)
+        async with running(broker.run(), "kafka") as opening:
+            tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))
+            await asyncio.wait({tried, opening}, return_when=asyncio.FIRST_COMPLETED)
+            tried.cancel()
+            if opening.done():
+                opening.result()  # why it is no use to wait
+            yield Opened(broker, opening)
     finally:
-        opening.cancel()
-        await asyncio.wait({opening})
         await broker.close()
 
 
