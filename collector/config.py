@@ -190,14 +190,12 @@ RedisUrl = Annotated[
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), _Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), _Kind("auto, or a whole number from 0 to 100")]
 Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), _Kind("text")]
+Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), _Kind("a whole number")]
 
 
 def secret_text(secret: SecretStr | None) -> str:
     """What it is; empty where there is none."""
     return secret.get_secret_value() if secret is not None else ""
-
-
-Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), _Kind("a whole number")]
 
 
 def _limit(default: float | None, low: float, high: float, description: str) -> Any:  # as pydantic's Field

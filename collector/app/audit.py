@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from collector import logs
-from collector.app.data_dir import has_data_dir, offline_or_running
+from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writing import caught_up_with, written
 from collector.broker.contract import BrokerError
@@ -75,8 +75,7 @@ def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], audit
 
 
 async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> auditing.Report:
-    if not settings.data_dir.is_dir():
-        raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
+    check_there(settings.data_dir, str(settings.data_dir))
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage:
         async with written(settings, storage, metrics) as writer:

@@ -31,6 +31,12 @@ def store_dir(data_dir: Path) -> Path:
     return data_dir / "store"
 
 
+def check_there(directory: Path, what: str) -> None:
+    """For a command that asks: what it would ask is there. Raises CannotRun."""
+    if not directory.is_dir():
+        raise CannotRun(f"there is no {what}: no collector has ever run there; --data-dir names another directory")
+
+
 @contextmanager
 def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
     """Made and locked. Raises CannotRun, Locked."""

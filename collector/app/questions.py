@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collector import logs
-from collector.app.data_dir import is_embedded, offline_or_running, store_dir
+from collector.app.data_dir import check_there, is_embedded, offline_or_running, store_dir
 from collector.app.reporting import dead_letter_reports, desk_of, reports_of_servers
 from collector.app.storage import open_kafka, open_server, open_storage
 from collector.app.writing import caught_up_with, written
@@ -22,8 +22,7 @@ from collector.store.contract import StoreError
 def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
     """Answer from the data directory itself, once what its log holds is in the store. Raises CannotRun, QueryFailed."""
     data_dir = settings.data_dir
-    if not store_dir(data_dir).is_dir():
-        raise CannotRun(f"there is no store in {data_dir}: no collector has ever run there; --data-dir names another directory")
+    check_there(store_dir(data_dir), f"store in {data_dir}")
     logs.set_up_quietly(settings.logging)
     return offline_or_running(
         settings, lambda: asyncio.run(_query_offline(settings, sql, format_)), lambda: ask(data_dir, sql, format_)
@@ -43,8 +42,8 @@ def query_server(settings: Settings, sql: str, format_: str) -> Answer:
 def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     """Desk.answer, of the broker and the store themselves. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
-    if not settings.kafka.bootstrap and not store_dir(settings.data_dir).parent.is_dir():
-        raise CannotRun(f"there is no {settings.data_dir}: no collector has ever run there; --data-dir names another directory")
+    if not settings.kafka.bootstrap:
+        check_there(settings.data_dir, str(settings.data_dir))
     production = settings.kafka.bootstrap and not is_embedded(settings)
     answer = _dead_letters_of_servers if production else _dead_letters_offline
     try:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from collector.app.data_dir import is_embedded
 from collector.app.storage import TOPICS, Storage, kafka_options, open_server
@@ -17,14 +16,11 @@ from collector.reports.dead_letters import DeadLetterReports
 from collector.reports.desk import Desk
 from collector.reports.mending import Mending
 from collector.reports.reader import Reader
+from collector.store.contract import Store
 from collector.validate import Limits
 
-if TYPE_CHECKING:
-    # Imported where it is used, which most gateways don't: a tenth of their memory.
-    from collector.store.clickhouse import ClickHouseStore
 
-
-def dead_letter_reports(settings: Settings, store: "ClickHouseStore", caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
+def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
     """Of that store, once `caught_up` says so, for which `wait_s` is waited at most."""
     return DeadLetterReports(Reader(store.query, caught_up, wait_s), settings.dead_letters.retention_days)
 

@@ -78,12 +78,16 @@ def _java() -> Sequence[str]:
     What a later Java can't use of them it does not."""
     place = libraries().parent
     kept = place / "classes.jsa"
-    with _alone(place), tempfile.TemporaryDirectory(prefix="infrasage-kafka-") as directory:
+    with _alone(place):
         if not kept.exists():
             unfinished = place / "classes.unfinished"
-            first = Kafka(Path(directory) / "kafka", java=(*_JAVA, f"-XX:ArchiveClassesAtExit={unfinished}"))
-            first.start()
-            first.end()
+            with tempfile.TemporaryDirectory(prefix="infrasage-kafka-") as directory:
+                first = Kafka(Path(directory) / "kafka", java=(*_JAVA, f"-XX:ArchiveClassesAtExit={unfinished}"))
+                try:
+                    first.start()
+                    first.end()
+                finally:
+                    first.close()
             unfinished.rename(kept)
     return (*_JAVA, f"-XX:SharedArchiveFile={kept}")
 
@@ -114,7 +118,7 @@ class Kafka:
         **settings: str,
     ) -> None:
         """`listeners`: beside PLAINTEXT, from a listener's name to its protocol. `scram`: users and their passwords. `java`:
-        the broker's, with its options. `settings`: more of its configuration, `__` for a dot."""
+        with its options, instead of the usual one. `settings`: more of its configuration, `__` for a dot."""
         self.directory = directory
         self._java = java
         self.names = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
@@ -146,7 +150,7 @@ class Kafka:
             ]
             self._run("kafka.tools.StorageTool", "format", "--standalone", "-t", _random_id(), "-c", str(properties), *users)
         with (self.directory / "server.log").open("ab") as log:
-            command = [*(self._java or _java()), "-cp", f"{libraries()}/*", "kafka.Kafka", str(properties)]
+            command = self._command("kafka.Kafka", str(properties))
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment())
 
     def start(self) -> None:
@@ -215,9 +219,12 @@ class Kafka:
         }
 
     def _run(self, *arguments: str) -> None:
-        command = [*(_JAVA if self._java else _java()), "-cp", f"{libraries()}/*", *arguments]
+        command = self._command(*arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self._environment(), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [*(self._java or _java()), "-cp", f"{libraries()}/*", *arguments]
 
     def _environment(self) -> dict[str, str]:
         # Its own tools complain about a log4j configuration that is not there; nothing reads it.

@@ -129,11 +129,9 @@ class Arriving:
         return True
 
 
-_NO_CHECKSUMS: Final[Mapping[int, int]] = {}
-
-
-def batches(records: memoryview, checksums: Mapping[int, int] = _NO_CHECKSUMS) -> Iterator[Batch]:
-    """Those that came whole: the broker cuts the last where it likes. `checksums`: of Arriving. Raises WrongChecksum."""
+def batches(records: memoryview, checksums: Mapping[int, int]) -> Iterator[Batch]:
+    """Those that came whole: the broker cuts the last where it likes. `checksums`: those that Arriving has made; what is not
+    among them is made here. Raises WrongChecksum."""
     at = 0
     while at + _HEAD.size <= len(records):
         base, length, _, format_ = _HEAD.unpack_from(records, at)

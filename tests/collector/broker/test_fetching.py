@@ -18,6 +18,7 @@ from collector.broker.kafka.fetching import Arriving, WrongChecksum, batches, fe
 
 MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
 COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
+NONE_MADE: Mapping[int, int] = {}  # checksums, while an answer came in
 
 
 def batch(
@@ -39,15 +40,13 @@ def by_aiokafka(records: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def read(records: bytes, checksums: Mapping[int, int] | None = None) -> list[tuple[int, bytes]]:
-    read = batches(memoryview(records)) if checksums is None else batches(memoryview(records), checksums)
-    return [(offset, bytes(payload)) for each in read for offset, payload in each.messages]
+def read(records: bytes, checksums: Mapping[int, int] = NONE_MADE) -> list[tuple[int, bytes]]:
+    return [(offset, bytes(payload)) for each in batches(memoryview(records), checksums) for offset, payload in each.messages]
 
 
 def arrived(answer: bytes, cuts: set[int]) -> Mapping[int, int]:
     """The checksums made where it comes in parts, up to each of these places; where it has not come yet is something else."""
     arriving = Arriving()
-    have = 0
     for cut in sorted({*cuts, len(answer)}):
         have = min(cut, len(answer))
         arriving.came(memoryview(answer[:have] + b"\x7f" * (len(answer) - have)), have)
@@ -69,7 +68,7 @@ def test_what_aiokafka_reads_is_read(written: list[tuple[Any, int, bool]], base:
         records += batch(messages, base, compression, headers=headers)
         base += len(messages)
     assert by_aiokafka(records) == read(records)
-    nexts = [each.next_offset for each in batches(memoryview(records))]
+    nexts = [each.next_offset for each in batches(memoryview(records), NONE_MADE)]
     assert not nexts or nexts[-1] == base
 
 
@@ -127,7 +126,7 @@ def test_markers_of_transactions_are_no_messages() -> None:
     records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
     records[21:23] = struct.pack(">h", 0x30)
     records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
-    assert [([], 8, len(records))] == [tuple(each) for each in batches(memoryview(records))]
+    assert [([], 8, len(records))] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
 
 
 def test_what_is_older_than_record_batches_is_read() -> None:
