@@ -10,7 +10,6 @@ import fcntl
 import functools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import processes
 
 POM = Path(__file__).parents[1] / "kafka" / "pom.xml"
 START_TIMEOUT_S = 60
@@ -174,22 +174,24 @@ class Kafka:
 
     def end(self) -> None:
         """As it ends when it is asked to."""
-        self._signal(signal.SIGTERM)
         assert self._process is not None
+        self._process.terminate()
         assert self._process.wait(START_TIMEOUT_S) == 143, self.log()[-4000:]
 
     def kill(self) -> None:
         """kill -9; its data stays."""
-        self._signal(signal.SIGKILL)
         assert self._process is not None
+        self._process.kill()
         self._process.wait()
 
     def pause(self) -> None:
         """It takes connections and bytes, as the kernel does, and does not answer."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        processes.pause(self._process.pid)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        assert self._process is not None
+        processes.resume(self._process.pid)
 
     def close(self) -> None:
         """Whatever state it is in, it is gone afterwards."""
@@ -198,10 +200,6 @@ class Kafka:
 
     def log(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
 
     def _properties(self) -> dict[str, str]:
         addresses = {name: f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()}

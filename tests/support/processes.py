@@ -1,6 +1,7 @@
 """Commands of tests/support, run as processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,3 +36,16 @@ def run(arguments: Sequence[str]) -> str:
     ended = subprocess.run(arguments, capture_output=True, text=True, env=environment(), check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def pause(pid: int) -> None:
+    """Stop a child, and return when each of its threads has: the signal alone leaves a JVM's some milliseconds, in which it
+    answers."""
+    os.kill(pid, signal.SIGSTOP)
+    seen = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert seen is not None
+    assert seen.si_code == os.CLD_STOPPED, f"process {pid} had ended: {seen}"
+
+
+def resume(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)

@@ -5,7 +5,6 @@ Without it the tests are skipped, saying so; under CI they fail.
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support import processes
 
 START_TIMEOUT_S = 10
 
@@ -73,14 +73,12 @@ class RedisServer:
 
     def pause(self) -> None:
         """It takes connections and bytes, as the kernel does, and does not answer."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        processes.pause(self._process.pid)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        processes.resume(self._process.pid)
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from support.brokers import MIB, kafka_options
 from support.holding import HoldingProxy
 from support.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
-from support.processes import command, environment
+from support.processes import command, environment, pause, resume
 from support.stores import FakeStore, batch
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
@@ -460,7 +459,7 @@ async def test_a_paused_writer_that_comes_back_can_do_nothing(shared: str) -> No
     try:
         intended = (await paused.stdout.readline()).split()
         assert [b"0", b"3"] == intended
-        paused.send_signal(signal.SIGSTOP)
+        pause(paused.pid)
         async with await KafkaConsumer.open(options, topics) as other:
             repeated = await poll(other)
             assert (0, 3, [b"0", b"1", b"2"], True) == (
@@ -473,7 +472,7 @@ async def test_a_paused_writer_that_comes_back_can_do_nothing(shared: str) -> No
             await other.commit(repeated)
             following = await poll(other, 4)
             await other.intend(following)
-            paused.send_signal(signal.SIGCONT)
+            resume(paused.pid)
             paused.stdin.write(b"go on\n")
             assert b"intend refused, commit refused\n" == await paused.stdout.readline()
             # Its coming back moves the partition, or does not: the range that is intended now is the same for whoever has it.
@@ -522,6 +521,7 @@ async def test_a_commit_without_an_answer_is_settled_by_a_new_generation(own: Ka
         await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])
         messages = await poll(consumer, 3)
         for call in (consumer.intend, consumer.commit):
+            await producer.append([Message(topics[0], b"for who has committed all that there was")])
             own.pause()
             try:
                 with pytest.raises(BrokerDown):

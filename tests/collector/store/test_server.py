@@ -1,8 +1,6 @@
 """A server as the store, beyond the contract: what it is asked for, what is said when it fails, TLS, timeouts, going away."""
 
-import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -15,6 +13,7 @@ import pytest
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches
 from support.clickhouse_server import OPTIONS, PASSWORD, USER, Bridge, Server, bridge, server
+from support.processes import pause, resume
 
 from collector.broker.contract import METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
@@ -334,7 +333,7 @@ def test_a_frozen_server(tmp_path: Path) -> None:
     with bridge(tmp_path) as there, closing(there.store(request_timeout_s=1)) as store:
         store.apply_schema()
         assert there.process is not None
-        os.kill(there.process.pid, signal.SIGSTOP)
+        pause(there.process.pid)
         try:
             data, count = payload()
             began = time.monotonic()
@@ -342,7 +341,7 @@ def test_a_frozen_server(tmp_path: Path) -> None:
                 store.insert(METRICS_TOPIC, [data], "frozen")
             assert time.monotonic() - began < 5
         finally:
-            os.kill(there.process.pid, signal.SIGCONT)
+            resume(there.process.pid)
         store.insert(METRICS_TOPIC, [data], "frozen")
         assert rows(store, count) == 3
 
