@@ -35,8 +35,9 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support.program import Program, metric, started, until
+from support.program import Program, metric, started
 from support.senders import otlp_logs
+from support.waiting import until
 
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope

@@ -16,6 +16,7 @@ from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch
 from support.brokers import LIMITS, TOPICS
 from support.examples import examples
 from support.stores import Crash, FakeStore, batch
+from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message, Partition, Position, Range
 from collector.broker.local import LocalLog
@@ -350,8 +351,7 @@ async def test_one_topic_that_cannot_be_stored_does_not_stop_the_others(tmp_path
                 await w.append(topic, f"{topic}{number}")
         writer = w.writer(bytes_max=1)
         running = asyncio.create_task(writer.run())
-        while len(w.store.rows) < 6:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: len(w.store.rows) == 6)
         states: list[str] = [writer.state]
         for owned in (TOPICS[1], TOPICS[0]):  # gone to another writer, it is that one's trouble
             writer.owns([Partition(owned, 0)])
@@ -463,8 +463,7 @@ async def test_stop_ends_between_ranges(tmp_path: Path) -> None:
             await w.append(TOPIC, f"{number}")
         writer = w.writer(bytes_max=1)
         running = asyncio.create_task(writer.run())
-        while not w.store.inserting:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: w.store.inserting)
         writer.stop()
         await running
         assert {"0": 1} == w.store.rows
@@ -482,8 +481,8 @@ async def test_stop_does_not_wait_for_what_may_never_come(tmp_path: Path, faults
         limits = WriterLimits(bytes_max=1000, linger_ms=0, retry_min_s=600, retry_max_s=600)
         writer = Writer(w.log, w.store, w.keep, limits, w.observed)
         running = asyncio.create_task(writer.run())
-        while faults and writer.state == "ok":
-            await asyncio.sleep(0.001)
+        if faults:
+            await eventually(lambda: writer.state == "degraded")
         await asyncio.sleep(0.01)
         writer.stop()
         await running
@@ -495,8 +494,7 @@ async def test_a_cancelled_writer_leaves_the_store_alone(tmp_path: Path) -> None
     async with world(tmp_path, FakeStore(slow_s=0.05)) as w:
         await w.append(TOPIC, "a")
         running = asyncio.create_task(w.writer().run())
-        while not w.store.inserting:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: w.store.inserting)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert not w.store.inserting

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from support.batches import gauge
 from support.brokers import LIMITS, TOPICS
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.processes import command, environment
+from support.waiting import eventually
 from support.write_to_server import ON_ITS_WAY_S, WRITER_LIMITS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
@@ -211,7 +212,7 @@ async def test_away_and_back(tmp_path: Path) -> None:
             async with w.writing() as writer:
                 for _ in range(2):
                     await w.append()
-                    await waited_for(lambda: writer.state == "degraded")
+                    await eventually(lambda: writer.state == "degraded")
                     assert w.log.depth(METRICS_TOPIC) >= MESSAGES
                     await asyncio.to_thread(there.start)
                     assert await writer.drained(20)
@@ -221,12 +222,6 @@ async def test_away_and_back(tmp_path: Path) -> None:
                 await asyncio.to_thread(there.start)
         finally:
             there.kill()
-
-
-async def waited_for(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 # Refused.

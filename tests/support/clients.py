@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 import httpx
 import pytest
-from support.program import Program, until
+from support.program import Program
+from support.waiting import until
 
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope

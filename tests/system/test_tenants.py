@@ -25,10 +25,11 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from ruamel.yaml import YAML
 from support.kafka import shared_bootstrap
-from support.program import Gateway, Program, metric, require_peer, run, started, until
+from support.program import Gateway, Program, metric, require_peer, run, started
 from support.redis_server import RedisServer
 from support.remote_write import write_request
 from support.senders import Senders, otlp_logs
+from support.waiting import until
 
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope

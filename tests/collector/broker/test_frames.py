@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from support.waiting import eventually
 
 from collector.broker.kafka.frames import Frames
 
@@ -183,8 +184,7 @@ async def test_what_is_no_answer_is_not_waited_for(size: int) -> None:
 async def test_what_was_not_asked_for_ends_the_connection() -> None:
     async with opened() as (broker, frames):
         broker.writer.write(broker.answer(1, b"abc"))
-        while frames.is_open:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not frames.is_open)
         with pytest.raises(KafkaConnectionError):
             await ask(frames)
 

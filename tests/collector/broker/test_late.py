@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from support.waiting import eventually
 
 from collector.broker.contract import METRICS_TOPIC, BrokerDown, Message, Partition, Position, Range
 from collector.broker.late import LateBroker
@@ -76,9 +77,7 @@ async def test_until_it_is_there_every_call_fails_and_then_none_does(monkeypatch
     ):
         with pytest.raises(BrokerDown, match="not there yet: "):
             await call
-    async with asyncio.timeout(5):
-        while broker.failure is not None:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: broker.failure is None)
     await broker.append([MESSAGE])
     assert broken.messages == [MESSAGE]
     assert await broker.poll(1, 1) == messages

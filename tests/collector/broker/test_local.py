@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from support.brokers import LIMITS, MIB, TOPICS, limits
 from support.processes import command, run
+from support.waiting import eventually
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
 from collector.broker.local import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
@@ -50,15 +51,8 @@ async def taken_up(log: LocalLog, payload: bytes) -> "asyncio.Task[None]":
     """An append whose transaction has begun."""
     task = asyncio.create_task(log.append([Message(TOPIC, payload)]))
     await asyncio.sleep(0)
-    while log._waiting:  # nothing public tells: it makes no difference to callers
-        await asyncio.sleep(0.001)
+    await eventually(lambda: not log._waiting)  # nothing public tells: it makes no difference to callers
     return task
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """What the writer thread does after it has answered."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 # The file.

@@ -24,6 +24,7 @@ from support.examples import examples
 from support.http2 import frame, http2
 from support.otlp_grpc import EACH_SERVICE, LOGS, METRICS, TRACES, UNCOMPRESSED, Service, export, refused
 from support.receiving import Receivers, grpc_receivers, otlp_logs, receivers
+from support.waiting import eventually
 from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown, BrokerFull
@@ -196,8 +197,7 @@ async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> Non
             await waiting
         assert made.in_flight.bytes_held > 0
         made.producer.gate.set()
-        while made.in_flight.bytes_held:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not made.in_flight.bytes_held)
         assert made.producer.item_count() == 1
         assert made.counted("infrasage_ingestion_events_total", status="accepted") == 1
 
@@ -341,9 +341,7 @@ async def test_more_calls_than_a_connection_may_have_are_refused_to_be_sent_agai
         body = otlp_logs()
         message = b"\0" + len(body).to_bytes(4, "big") + body
         first, second = (client.request(LOGS.method, "application/grpc", message) for _ in range(2))
-        async with asyncio.timeout(5):
-            while made.producer.appends < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: made.producer.appends == 2)
         client.reset(first)
         third = client.request(LOGS.method, "application/grpc", message)
         assert await client.reset_code(third) == ErrorCodes.REFUSED_STREAM
@@ -360,9 +358,7 @@ async def test_what_is_cancelled_before_it_is_whole_is_nothing() -> None:
         client.reset(stream_id)
         client.h2.ping(bytes(8))
         client.flush()
-        async with asyncio.timeout(5):
-            while made.counted("infrasage_grpc_requests_total", code="CANCELLED") != 1:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: made.counted("infrasage_grpc_requests_total", code="CANCELLED") == 1)
         assert made.in_flight.bytes_held == 0
         assert made.producer.appends == 0
 

@@ -31,6 +31,7 @@ from support.receiving import (
     receivers,
     remote_write,
 )
+from support.waiting import eventually
 from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way, snappy, told
 
 from collector.broker.contract import BrokerDown, BrokerFull
@@ -506,12 +507,9 @@ async def test_a_sender_that_goes_away_leaves_nothing_behind(server: str) -> Non
     async with http_receivers(server) as made:
         async with connection(made.port) as raw:
             await raw.send(post("/v1/logs", PROTOBUF, bytes(5000), length=100_000))
-            while not made.in_flight.bytes_held:
-                await asyncio.sleep(0.01)
-        while made.in_flight.bytes_held:
-            await asyncio.sleep(0.01)
-        while not made.counted("infrasage_http_requests_total", code="499"):
-            await asyncio.sleep(0.01)
+            await eventually(lambda: made.in_flight.bytes_held)
+        await eventually(lambda: not made.in_flight.bytes_held)
+        await eventually(lambda: made.counted("infrasage_http_requests_total", code="499"))
         assert made.producer.appends == 0
 
 

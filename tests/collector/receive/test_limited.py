@@ -26,6 +26,7 @@ from support.receiving import (
     post,
 )
 from support.tenants import on_plans
+from support.waiting import eventually
 from support.ways import PROTOBUF, WAYS, WAYS_BY_NAME, Way, retry_delay_s, told
 
 from collector.limit.local import LocalLimiter
@@ -399,9 +400,7 @@ async def test_who_fills_its_share_of_the_memory_does_not_fill_that_of_others() 
 
 
 async def held(made: Receivers, size_bytes: int) -> None:
-    async with asyncio.timeout(10):
-        while made.in_flight.bytes_held != size_bytes:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: made.in_flight.bytes_held == size_bytes)
 
 
 async def test_bodies_that_do_not_end_fill_their_own_share_only() -> None:

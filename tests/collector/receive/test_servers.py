@@ -20,6 +20,7 @@ from support.receiving import (
     post_chunked,
     receivers,
 )
+from support.waiting import eventually
 
 from collector.receive.servers import SERVERS, HttpServer
 
@@ -359,13 +360,11 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for_for_ever() -> None:
 async def test_answers_that_nobody_reads_are_not_kept_for_ever(server: str) -> None:
     """More of them than the kernel's buffers hold: the connection ends, or a few thousand of those would be all there are."""
     async with http_receivers(server, with_pages=True, body_timeout_s=0.5) as made, connection(made.port) as raw:
-        assert made.server is not None
+        http = made.server
+        assert http is not None
         raw.writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 1500)
-        async with asyncio.timeout(10):
-            while not made.server.connection_count():
-                await asyncio.sleep(0.01)
-            while made.server.connection_count():
-                await asyncio.sleep(0.05)
+        await eventually(http.connection_count)
+        await eventually(lambda: not http.connection_count())
         await still_answers(made)
 
 
@@ -381,19 +380,19 @@ async def test_idle_connections_are_closed(server: str) -> None:
 async def test_connections_over_the_limit_are_refused(server: str) -> None:
     """With 503, counted; and when one has closed, another may come."""
     async with http_receivers(server, connections_max=2) as made:
-        assert made.server is not None
+        http = made.server
+        assert http is not None
         async with connection(made.port) as first, connection(made.port) as second:
             for raw in (first, second):
                 await raw.send(logs())
                 assert (await raw.response()).status == 200
-            assert made.server.connection_count() == made.counted("infrasage_http_connections") == 2
+            assert http.connection_count() == made.counted("infrasage_http_connections") == 2
             async with connection(made.port) as third:
                 answer = await third.response()
                 assert answer.status == 503
                 assert answer.headers["retry-after"] == "1"
                 assert await third.closed()
-        while made.server.connection_count():
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not http.connection_count())
         await still_answers(made)
         assert made.counted("infrasage_http_connections_refused_total") == 1
 

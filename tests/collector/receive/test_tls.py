@@ -30,6 +30,7 @@ from support.receiving import (
     post,
     post_chunked,
 )
+from support.waiting import eventually
 
 from collector.errors import CannotRun
 from collector.metrics import Metrics
@@ -165,9 +166,7 @@ async def test_files_are_looked_at_by_themselves(tmp_path: Path) -> None:
     before = certificates.pem
     running = asyncio.create_task(certificates.run())
     files.write()
-    async with asyncio.timeout(5):
-        while certificates.pem == before:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: certificates.pem != before)
     running.cancel()
 
 
@@ -247,9 +246,7 @@ async def test_clients_need_a_certificate_where_they_are_asked_for_one(server: s
             for stranger in (None, "strangers"):
                 with pytest.raises((OSError, asyncio.IncompleteReadError)):
                     await sent(made, identity_of=stranger)
-            async with asyncio.timeout(5):
-                while made.counted("infrasage_tls_handshakes_failed_total") < 2:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: made.counted("infrasage_tls_handshakes_failed_total") == 2)
             assert (await sent(made, identity_of="clients")).status == 200
             assert made.producer.item_count() == 2
     assert not logged
@@ -276,16 +273,14 @@ async def test_a_handshake_that_comes_to_nothing_is_ended(
 ) -> None:
     """In time, counted, and not logged; until then it is one of the connections."""
     async with http_receivers(server, certificates=Files(tmp_path).load(), handshake_timeout_s=0.3) as made:
-        assert made.server is not None
+        http = made.server
+        assert http is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
-        async with asyncio.timeout(5):
-            while not made.server.connection_count():
-                await asyncio.sleep(0.005)
-            writer.write(words)
-            with contextlib.suppress(ConnectionError):
-                await reader.read()
-            while made.server.connection_count():
-                await asyncio.sleep(0.005)
+        await eventually(http.connection_count)
+        writer.write(words)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 5)
+        await eventually(lambda: not http.connection_count())
         writer.close()
         assert made.counted("infrasage_tls_handshakes_failed_total") == 1
         assert (await sent(made)).status == 200
@@ -296,18 +291,15 @@ async def test_a_handshake_that_comes_to_nothing_is_ended(
 async def test_connections_that_only_shake_hands_are_bounded_too(server: str, tmp_path: Path) -> None:
     async with http_receivers(server, certificates=Files(tmp_path).load(), connections_max=2) as made:
         silent = [socket.create_connection(("127.0.0.1", made.port)) for _ in range(2)]
-        assert made.server is not None
-        async with asyncio.timeout(5):
-            while made.server.connection_count() < 2:
-                await asyncio.sleep(0.005)
+        http = made.server
+        assert http is not None
+        await eventually(lambda: http.connection_count() == 2)
         with pytest.raises(ConnectionError):
             await sent(made)
         assert made.counted("infrasage_http_connections_refused_total") == 1
         for one in silent:
             one.close()
-        async with asyncio.timeout(5):
-            while made.server.connection_count():
-                await asyncio.sleep(0.005)
+        await eventually(lambda: not http.connection_count())
         assert (await sent(made)).status == 200
 
 
