@@ -28,8 +28,6 @@ from collector.dead_letters import event_messages, item_id, messages, replay_bat
 from collector.refused import RefusedRecords
 from collector.write import Writer, WriterLimits
 
-pytestmark = pytest.mark.timeout(60)
-
 MESSAGE_BYTES_MAX = 4096
 REPLAYED = f"{DEAD_LETTER_ACTION_REPLAYED} "
 REJECTED_AGAIN = f"{DEAD_LETTER_ACTION_REJECTED_AGAIN} "
@@ -68,7 +66,7 @@ class World:
             keep = RefusedRecords(self.log, MESSAGE_BYTES_MAX, lambda: 1).keep
             writer = Writer(self.log, self.store, keep, limits, self.observed, sleep=no_sleep)
             running = asyncio.create_task(writer.run())
-            draining = asyncio.create_task(writer.drained(30))
+            draining = asyncio.create_task(writer.drained(60))
             await asyncio.wait({running, draining}, return_when=asyncio.FIRST_COMPLETED)
             writer.stop()
             try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from infrasage.v1.dead_letter_pb2 import DEAD_LETTER_ACTION_REPLAYED, DeadLetter, DeadLetterEvent
 from support import batches, letters
 from support.brokers import LIMITS, TOPICS
@@ -22,8 +21,6 @@ from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore, StoreOptions
 from collector.store.contract import Store, StoreUnavailable
 from collector.write import Writer, WriterLimits
-
-pytestmark = pytest.mark.timeout(110)
 
 
 def test_kill_9_stores_everything_exactly_once(tmp_path: Path) -> None:
@@ -95,7 +92,7 @@ async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
             keep = RefusedRecords(log, 1 << 20, time.time_ns).keep
             writer = Writer(log, LosesAnswers(store), keep, limits, Metrics())
             writing = asyncio.create_task(writer.run())
-            assert await writer.drained(30)
+            assert await writer.drained(60)
             writer.stop()
             await writing
         points = store.query("SELECT Value, count(), uniqExact(BatchId) FROM otel_metrics_gauge GROUP BY Value", "TSV")

@@ -15,7 +15,7 @@ from support.brokers import LIMITS, TOPICS
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.processes import command, environment
 from support.waiting import eventually
-from support.write_to_server import ON_ITS_WAY_S, WRITER_LIMITS
+from support.write_to_server import WRITER_LIMITS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
 from collector.broker.local import LocalLog
@@ -23,11 +23,8 @@ from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
 from collector.write import Writer
 
-pytestmark = pytest.mark.timeout(60)
-
 POINTS = 20
 MESSAGES = 40
-LANDING_S = 5.0
 # Nothing can read it: its first field claims to be longer than the record.
 BAD_RECORD = b"\x0a\x06\x0a\xc8\x01bad"
 COUNTS = (
@@ -81,7 +78,7 @@ class World:
         running = asyncio.create_task(writer.run())
         try:
             yield writer
-            assert await writer.drained(30)
+            assert await writer.drained(60)
         finally:
             writer.stop()
             await running
@@ -141,21 +138,21 @@ async def test_killed_at_any_step(tmp_path: Path, there: Bridge, database: str, 
     if landing:
         when = "after" if landing == "at once" else "before"
         # The third insert, as for the other steps: two pass.
-        there.faults({"do": "wait", "when": when, "times": 2}, {"do": "wait", "when": when, "seconds": LANDING_S})
+        there.faults({"do": "wait", "when": when, "times": 2}, {"do": "hold", "when": when})
     arguments = (tmp_path / "log", there.url, there.user, there.password, database, step, 3)
     killed = await asyncio.create_subprocess_exec(
         *command("support.write_to_server", *arguments), env=environment(), stderr=subprocess.DEVNULL
     )
     assert await asyncio.wait_for(killed.wait(), 30) == -signal.SIGKILL
-    died = time.monotonic()
+    assert there.is_busy() == bool(landing)
     async with world(tmp_path / "log", there, database) as w:
         assert 0 < w.log.depth(METRICS_TOPIC) < MESSAGES
         w.appended = MESSAGES
         await w.append(3)
         await w.drain()
         if landing == "later":
-            assert time.monotonic() < died + LANDING_S - ON_ITS_WAY_S
-            await asyncio.sleep(LANDING_S)
+            there.release()
+            await eventually(lambda: not there.is_busy())
         w.assert_all_once()
 
 
@@ -215,7 +212,7 @@ async def test_away_and_back(tmp_path: Path) -> None:
                     await eventually(lambda: writer.state == "degraded")
                     assert w.log.depth(METRICS_TOPIC) >= MESSAGES
                     await asyncio.to_thread(there.start)
-                    assert await writer.drained(20)
+                    assert await writer.drained(60)
                     assert writer.state == "ok"
                     await asyncio.to_thread(w.assert_all_once)
                     there.kill()

@@ -14,8 +14,6 @@ from support.processes import run_and_kill
 
 from collector.broker.contract import BrokerFull, Consumer, Message, Producer, Range
 
-pytestmark = pytest.mark.timeout(60)
-
 # Long enough that whoever waits for it in vain is found by the test's own timeout.
 FOR_EVER_S = 600.0
 

@@ -7,7 +7,8 @@ engine (Keeper, replicas, clusters, quotas, limits on requests) is not here: CLI
 `python -m support.clickhouse_bridge DIRECTORY [--port N] [--user NAME --password TEXT] [--certificate FILE --key FILE]` prints
 its port once it listens. One engine a process: so it is run as one (tests/support/clickhouse_server.py does).
 
-POST /bridge/faults takes a list of faults for requests to come (see Fault); GET /bridge/seen tells which came.
+POST /bridge/faults takes a list of faults for requests to come (see Fault); POST /bridge/release lets go on what is held;
+GET /bridge/seen tells which came, and which are still under way.
 """
 
 import argparse
@@ -54,8 +55,8 @@ _SERVER = "a test bridge over chDB, not a ClickHouse server"
 class Fault:
     """What happens to the next `times` requests whose statement begins with `on`, `when` they are executed.
 
-    `do`: `error` answers `code` and `text` in the engine's place; `drop` closes the connection; `wait` is for `seconds`; `die`
-    kills the bridge, `seconds` later; `page` answers 200 with a page that is nobody's answer.
+    `do`: `error` answers `code` and `text` in the engine's place; `drop` closes the connection; `wait` is for `seconds`; `hold`
+    until it is released; `die` kills the bridge, `seconds` later; `page` answers 200 with a page that is nobody's answer.
     """
 
     do: str
@@ -154,6 +155,7 @@ class Bridge(ThreadingHTTPServer):
         self.user = user
         self.password = password
         self.faults: list[Fault] = []
+        self.released = threading.Event()
         self.seen: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.connections = 0
@@ -200,6 +202,11 @@ class Handler(BaseHTTPRequestHandler):
             elif url.path == "/bridge/faults":
                 with self.server.lock:
                     self.server.faults = [Fault(**one) for one in json.loads(body)]
+                    self.server.released.set()
+                    self.server.released = threading.Event()
+                self._send(200, b"")
+            elif url.path == "/bridge/release":
+                self.server.released.set()
                 self._send(200, b"")
             elif url.path == "/bridge/seen":
                 with self.server.lock:
@@ -218,7 +225,14 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             head = statement[:80].decode(errors="replace")
             seen = {"statement": head, "settings": _settings(statement), "parameters": parameters, "uri_bytes": len(self.path)}
+            seen["under_way"] = True
             self.server.seen.append(seen)
+        try:
+            self._execute(statement, parameters, name)
+        finally:
+            seen["under_way"] = False
+
+    def _execute(self, statement: bytes, parameters: dict[str, str], name: str) -> None:
         try:
             self._authenticate(parameters)
             if not statement.strip():
@@ -247,6 +261,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Dropped
         if fault.do == "wait":
             time.sleep(fault.seconds)
+        elif fault.do == "hold":
+            self.server.released.wait()
         elif fault.do == "die":
             threading.Timer(fault.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
             if fault.seconds == 0:

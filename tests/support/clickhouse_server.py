@@ -96,8 +96,17 @@ class Bridge(Server):
         with urlopen(Request(f"{self.url}/bridge/faults", json.dumps(faults).encode(), method="POST")):
             pass
 
+    def release(self) -> None:
+        """Those that are held go on."""
+        with urlopen(Request(f"{self.url}/bridge/release", method="POST")):
+            pass
+
+    def is_busy(self) -> bool:
+        """Whether a request is under way, though its client may have gone."""
+        return any(request["under_way"] for request in self.seen()["requests"])
+
     def seen(self) -> dict[str, Any]:
-        """`requests`, each with `statement` (its beginning), `settings` (of an insert), `parameters`, `uri_bytes`;
+        """`requests`, each with `statement` (its beginning), `settings` (of an insert), `parameters`, `uri_bytes`, `under_way`;
         and the number of `connections`."""
         with urlopen(f"{self.url}/bridge/seen") as answer:
             told: dict[str, Any] = json.load(answer)

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 import httpx
 import infrasage
 import pytest
+from support.waiting import TIMEOUT_S
 
 import collector
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 90
 COMMAND_TIMEOUT_S = 60
 
 _ROOTS = (Path(collector.__file__).parents[1], Path(infrasage.__file__).parents[1])
@@ -231,7 +232,7 @@ class Program(Receiver):
         (value,) = row.values()
         return value
 
-    def wait_for(self, sql: str, expected: object, timeout_s: float = 20) -> None:
+    def wait_for(self, sql: str, expected: object, timeout_s: float = TIMEOUT_S) -> None:
         """Ask until the one value is as expected; for what a client sends when it sees fit."""
         until = time.monotonic() + timeout_s
         while (value := self.value(sql)) != expected:

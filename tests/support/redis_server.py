@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 from support import processes
 
-START_TIMEOUT_S = 10
+START_TIMEOUT_S = 60
 
 
 def program() -> str:

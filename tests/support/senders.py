@@ -16,6 +16,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 NATIVE_SERVICE: Final = "numbered-native"
 OTLP_SERVICE: Final = "numbered-otlp"
+# Between a thread's requests: what is tested is what becomes of them, and the more there are, the longer all of it takes.
+_PAUSE_S: Final = 0.02
 # The numbers that are stored, of both services, and how often.
 COUNTS_SQL: Final = (
     "SELECT number, count() AS times FROM"
@@ -82,6 +84,7 @@ class Senders:
                 while not self._stop.is_set():
                     if not self._send(connection, native):
                         break
+                    time.sleep(_PAUSE_S)
             finally:
                 connection.close()
 

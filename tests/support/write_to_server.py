@@ -29,7 +29,7 @@ from collector.write import Writer, WriterLimits
 
 WRITER_LIMITS = WriterLimits(bytes_max=8 * 1024, linger_ms=0, retry_min_s=0.05, retry_max_s=0.2)
 # How long after it began an insert is "on its way": the bridge has taken the whole of it by then, and waits.
-ON_ITS_WAY_S = 0.2
+ON_ITS_WAY_S = 1.0
 
 
 class Death:

@@ -156,7 +156,7 @@ def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -
         )
 
     time.sleep(3.5)  # the lag is looked at every three seconds
-    until(nothing_left, timeout_s=60)
+    until(nothing_left)
     for each in writers:
         until(partial(is_well, each.http))
     senders.check({number: times for number, times in ask_server(clickhouse, COUNTS_SQL)})  # noqa: C416  # rows of two
@@ -332,7 +332,7 @@ def test_workers_do_not_outlive_the_process_above(shared_kafka: Kafka, tmp_path:
     with started(gateway(shared_kafka, tmp_path)) as front:
         workers = front.children()
         front.kill()
-        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), timeout_s=5)
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
         front.start()
         assert send_one(front.http).status_code == 200
 

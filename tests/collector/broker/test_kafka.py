@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -28,8 +27,6 @@ from collector.broker.contract import BrokerDown, Consumer, Message, Partition, 
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
 from collector.refused import Refused
 from collector.write import Writer, WriterLimits
-
-pytestmark = pytest.mark.timeout(90)
 
 PASSWORD = "correct horse battery staple"
 
@@ -215,10 +212,10 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
             for refuse in (producer.ping(), *(producer.append([Message(topics[0], payload)]) for _ in range(100))):
                 with pytest.raises(BrokerDown):
                     await asyncio.wait_for(refuse, 0.5)
-            await eventually(lambda: producer.waiting_bytes == 0, 5)
+            await eventually(lambda: producer.waiting_bytes == 0)
         finally:
             own.resume()
-        await eventually(lambda: producer.failure is None, 15)
+        await eventually(lambda: producer.failure is None)
         await producer.append([Message(topics[0], b"again")])
         async with await KafkaConsumer.open(options, topics) as consumer:
             taken = await take_all(consumer)
@@ -273,6 +270,7 @@ async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
             await asyncio.sleep(1.0)
             session = producer._session
             assert session is not None
+            later_deadline = loop.time() + options.append_timeout_s
             later = asyncio.create_task(append("later", b"c"))
             await asyncio.sleep(0.2)
             # As if Kafka had taken the first part just before it stopped: its last part is put behind the later append.
@@ -281,7 +279,7 @@ async def test_an_append_in_two_parts_has_one_deadline(own: Kafka) -> None:
             await asyncio.gather(two, later)
         finally:
             own.resume()
-        assert ended["two parts"] < ended["later"] - 0.5
+        assert ended["two parts"] < later_deadline
 
 
 async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
@@ -295,7 +293,7 @@ async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
             assert producer.failure is not None
         finally:
             own.resume()
-        await eventually(lambda: producer.failure is None, 15)
+        await eventually(lambda: producer.failure is None)
         await producer.ping()
 
 
@@ -361,7 +359,7 @@ async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: K
     # Short: a reader whose commit had no answer joins anew once Kafka, back again, has given up who it was before.
     options, topics = fresh(own.bootstrap, append_timeout_s=2.0, session_timeout_s=3.0, topic_partitions=2)
     acknowledged: set[bytes] = set()
-    taken: Counter[bytes] = Counter()
+    stored: dict[tuple[Partition, int, int], list[bytes]] = {}  # by what makes an insert's token: said twice, it is there once
     stopping = False
     async with await KafkaProducer.open(options, topics) as producer, await KafkaConsumer.open(options, topics) as consumer:
 
@@ -377,13 +375,13 @@ async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: K
                     await asyncio.sleep(0.1)
 
         async def read() -> None:
-            while not (stopping and acknowledged <= taken.keys()):
+            while not (stopping and acknowledged <= {name for names in stored.values() for name in names}):
                 try:
                     messages = await consumer.poll(10_000, 0.5)
                     if messages is not None:
                         await consumer.intend(messages)
+                        stored[messages.partition, messages.start, messages.end] = list(map(bytes, messages.payloads))
                         await consumer.commit(messages)
-                        taken.update(map(bytes, messages.payloads))
                 except BrokerDown:
                     await asyncio.sleep(0.1)
 
@@ -399,9 +397,11 @@ async def test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged(own: K
         await eventually(lambda: len(acknowledged) > before + 300)
         stopping = True
         await asyncio.gather(*working)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await reading
-    assert acknowledged <= taken.keys()
+    for index in range(2):
+        spans = sorted((start, end) for partition, start, end in stored if partition.index == index)
+        assert [0, *(end for _, end in spans[:-1])] == [start for start, _ in spans], "each offset once, and without a gap"
 
 
 # Reading.
@@ -536,7 +536,7 @@ async def test_a_commit_without_an_answer_is_settled_by_a_new_generation(own: Ka
 
 async def poll_through(consumer: Consumer) -> Range:
     """As a writer does: failures are waited out."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 messages = await consumer.poll(MIB, 1)
@@ -599,12 +599,12 @@ async def test_two_writers_with_partitions_that_move_store_everything_once(share
         await asyncio.sleep(8)
         stopping = True
         await asyncio.gather(*sending)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(*writing)
             async with await KafkaConsumer.open(options, topics) as consumer:
                 writer = Writer(consumer, store, keep, limits, Unobserved())
                 running = asyncio.create_task(writer.run())
-                assert await writer.drained(20)
+                assert await writer.drained(60)
                 writer.stop()
                 await running
     assert len(names) > 1000

@@ -15,8 +15,6 @@ from support.waiting import eventually
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
 from collector.broker.local import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
 
-pytestmark = pytest.mark.timeout(60)
-
 TOPIC = TOPICS[0]
 
 

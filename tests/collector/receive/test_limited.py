@@ -269,7 +269,7 @@ class Hammering:
 
     def __init__(self) -> None:
         self.accepted = 0
-        self.first_sent_s = self.first_answered_s = math.inf
+        self.first_sent_s = self.first_refused_s = math.inf
         self.last_accepted_s = self.last_refused_sent_s = -math.inf
 
     async def run(self, one: Send, seconds: float) -> None:
@@ -278,20 +278,21 @@ class Hammering:
             self.first_sent_s = min(self.first_sent_s, sent)
             was_accepted = await one()
             now = time.perf_counter()
-            self.first_answered_s = min(self.first_answered_s, now)
             if was_accepted:
                 self.accepted += 1
                 self.last_accepted_s = max(self.last_accepted_s, now)
             else:
+                self.first_refused_s = min(self.first_refused_s, now)
                 self.last_refused_sent_s = max(self.last_refused_sent_s, sent)
                 await asyncio.sleep(0.002)  # leave the machine to the others
 
     def check(self, rate: Rate, cost: int) -> None:
-        """All of it is exact: what passed between the first answer and the last refusal at least, and between the first request
-        and the last that passed at most. A bucket that refuses has less than one request's cost left."""
+        """All of it is exact: what passed up to the last refusal at least, and from the first request to the last that passed
+        at most. A bucket that refuses has less than one request's cost left; before its first refusal it may have been full now
+        and then, and what would have refilled it was lost."""
         most = rate.burst + rate.per_s * (self.last_accepted_s - self.first_sent_s)
-        least = rate.burst + rate.per_s * (self.last_refused_sent_s - self.first_answered_s) - cost
-        assert self.last_refused_sent_s > self.first_answered_s
+        least = rate.burst + rate.per_s * (self.last_refused_sent_s - self.first_refused_s) - cost
+        assert self.last_refused_sent_s > self.first_refused_s
         assert least <= self.accepted * cost <= most
 
 

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches
 from support.clickhouse_server import OPTIONS, PASSWORD, USER, Bridge, Server, bridge, server
 from support.processes import pause, resume
+from support.waiting import until
 
 from collector.broker.contract import METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.inserting import SETTINGS, format_text
 from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrations
-
-pytestmark = pytest.mark.timeout(60)
 
 # What proxies allow a request's first line, by default, is 8 KiB or more.
 URI_BYTES_MAX = 1024
@@ -300,14 +300,17 @@ def test_a_password_that_changes(there: Bridge, store: ClickHouseStore) -> None:
 def test_overtaken(there: Bridge) -> None:
     """An insert that was given up is still running when it is repeated: whoever is first, the rows are there once."""
     data, count = payload(20_000)
-    there.faults({"do": "wait", "seconds": 1.8})
+    there.faults({"do": "hold"})
     with closing(there.store(request_timeout_s=1)) as hasty, closing(there.store()) as patient:
         with pytest.raises(StoreUnavailable, match="timed out"):
             hasty.insert(METRICS_TOPIC, [data], "overtaken")
         assert not patient.holds(METRICS_TOPIC, data)
-        time.sleep(0.75)
-        patient.insert(METRICS_TOPIC, [data], "overtaken")
-        time.sleep(1.0)
+        assert there.is_busy()
+        with ThreadPoolExecutor(1) as another:
+            repeated = another.submit(patient.insert, METRICS_TOPIC, [data], "overtaken")
+            there.release()
+            repeated.result()
+        until(lambda: not there.is_busy())
         assert rows(patient, count) == 20_000
 
 
