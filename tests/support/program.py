@@ -117,7 +117,7 @@ class Command:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
         """Its exit status."""
         assert self._process is not None
         status = self._process.wait(timeout_s)
@@ -242,10 +242,13 @@ class Program(Receiver):
 
 @contextmanager
 def started(command: C) -> Iterator[C]:
-    """The command, running; whatever state it is in, it is gone afterwards."""
+    """The command, running; whatever state it is in, it is gone afterwards. Where the test fails, what it said is shown."""
     try:
         command.start()
         yield command
+    except BaseException:
+        print(f"{command.log_path}:\n{command.log()[-10_000:]}")
+        raise
     finally:
         command.close()
 

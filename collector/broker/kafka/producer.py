@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol, Self
 
 import structlog
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import DuplicateSequenceNumber, KafkaError, NodeNotReadyError, NoError, for_code
+from aiokafka.errors import DuplicateSequenceNumber, GroupLoadInProgressError, KafkaError, NodeNotReadyError, NoError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
@@ -50,6 +50,8 @@ _RETRY_MAX_S: Final = 2.0
 _LATE_S: Final = 0.003
 # Before a batch is sent again, whose leader has moved or is away.
 _RESEND_S: Final = 0.1
+# A broker that has started asks its controller for ids of producers when it is first asked for one, and answers that it loads.
+_IDENTITY_S: Final = 0.05
 # Where ordered messages go: the one that every topic has.
 _ORDERED_PARTITION: Final = 0
 
@@ -207,6 +209,8 @@ class _Session:
         """Whichever broker answers. Raises KafkaError."""
         brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(brokers)
+        if not brokers:  # one that is starting, or that its controller has given up for a while, does not name even itself
+            raise NodeNotReadyError("no broker is ready yet")
         for node in brokers[:-1]:
             with suppress(KafkaError):
                 return await self._client.send(node, request)
@@ -217,11 +221,14 @@ class _Session:
 
     async def _identity(self) -> tuple[int, int]:
         """The id and epoch of a new producer. Raises KafkaError."""
-        answer = await self._ask_any(InitProducerIdRequest(None, 0))
-        error = for_code(answer.error_code)
-        if error is not NoError:
-            raise error
-        return answer.producer_id, answer.producer_epoch
+        while True:
+            answer = await self._ask_any(InitProducerIdRequest(None, 0))
+            error = for_code(answer.error_code)
+            if error is NoError:
+                return answer.producer_id, answer.producer_epoch
+            if error is not GroupLoadInProgressError:
+                raise error
+            await asyncio.sleep(_IDENTITY_S)
 
     def put(self, messages: Sequence[Message], append: _Append) -> None:
         """All of them wait from here on, until `leave`."""
@@ -595,6 +602,9 @@ class KafkaProducer:
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
                 self.failure = text(error)
+            except Exception as error:  # whatever it is: who stopped here could not write until he is started anew
+                self.failure = text(error)
+                self._logger.exception("unexpected error while Kafka is away, trying again")
             await asyncio.sleep(delay_s)
             delay_s = min(_RETRY_MAX_S, delay_s * 2)
         if self._closing:

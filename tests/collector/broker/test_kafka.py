@@ -11,11 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from support.brokers import MIB, kafka_options
 from support.holding import HoldingProxy
 from support.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
@@ -295,6 +298,40 @@ async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
             own.resume()
         await eventually(lambda: producer.failure is None)
         await producer.ping()
+
+
+async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that is starting, or has been given up by its controller for a while."""
+    options, topics = fresh(shared)
+    brokers = ClusterMetadata.brokers
+    named = False
+    monkeypatch.setattr(ClusterMetadata, "brokers", lambda cluster: brokers(cluster) if named else set())
+    with pytest.raises(KafkaAway):
+        await KafkaProducer.open(replace(options, start_timeout_s=0), topics)
+    named = True
+    async with await KafkaProducer.open(options, topics) as producer:
+        named = False
+        with pytest.raises(BrokerDown, match="no broker is ready yet"):
+            await producer.ping()
+        await eventually(lambda: "no broker is ready yet" in str(producer.failure))
+        named = True
+        await eventually(lambda: producer.failure is None)
+        await producer.append([Message(topics[0], b"again")])
+
+
+async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors that nobody has thought of are logged, and do not end it."""
+    options, topics = fresh(shared)
+    async with await KafkaProducer.open(options, topics) as producer:
+        with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
+            broken.setattr(AIOKafkaClient, "bootstrap", Mock(side_effect=ZeroDivisionError("a defect")))
+            broken.setattr(AIOKafkaClient, "send", Mock(side_effect=OSError("gone")))
+            with pytest.raises(BrokerDown):
+                await producer.ping()
+            await eventually(lambda: producer.failure == "a defect")
+        await eventually(lambda: producer.failure is None)
+        await producer.append([Message(topics[0], b"again")])
+    assert "unexpected error while Kafka is away, trying again" in [entry["event"] for entry in logs]
 
 
 async def test_a_batch_that_kafka_refuses_does_not_spoil_the_next(shared: str) -> None:
