@@ -17,7 +17,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from collector.limit.buckets import Buckets, Steady, Three, limited, require_possible
 from collector.limit.local import LocalLimiter
@@ -215,7 +215,7 @@ class RedisLimiter:
 
     async def _hang_up(self) -> None:
         """A connection that failed is not used again: the answer to an old question may still come by it."""
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(Exception):  # whatever it is, Redis must be looked for again
             await self._redis.connection_pool.disconnect()
 
     def _say_away(self) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Final, Protocol
 
+import structlog
 from starlette.types import ASGIApp
 
 from collector.config import Http
 from collector.metrics import Metrics
 from collector.receive.exchange import Receiver
+
+log = structlog.get_logger(__name__)
 
 
 class Connection(Protocol):
@@ -45,9 +48,14 @@ class Connections:
         return len(self.open) >= self.connections_max
 
     def tick(self, now: float) -> None:
-        """Close what has been too slow. `now`: the loop's time."""
+        """Close what has been too slow. `now`: the loop's time. Raises nothing: without it nobody had a deadline any more."""
         for connection in list(self.open):
-            connection.close_if_late(now)
+            try:
+                connection.close_if_late(now)
+            except Exception:
+                log.exception("a connection whose deadline could not be looked at is closed")
+                self.open.discard(connection)
+                connection.abort()
 
 
 class Shared(Connections):
