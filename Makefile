@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test test-clients fidelity install check format proto docs bench fuzz lock clean
+.PHONY: serve test test-clients fidelity chaos install check format proto docs bench fuzz lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -21,6 +21,10 @@ test-clients: install $(VENV)/dev.installed
 # Field by field, what is stored against what was sent, in 10,000 items of each kind by each way in: docs/testing.md.
 fidelity: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/fidelity -n 0 -q -rP --timeout=7200 --fidelity-items=10000 $(ARGS)
+
+# Everyone is killed and paused, again and again, under load: each record is stored once all the same.
+chaos: install $(VENV)/dev.installed
+	$(BIN)/pytest tests/system/test_gateway_writer.py -k disturbed -n 0 -q -rP --timeout=7200 --chaos-rounds=20 $(ARGS)
 
 # Everything that CI checks beside the tests: lint, types, import rules, generated files. Of the source: nothing need be compiled.
 check: $(VENV)/dev.installed

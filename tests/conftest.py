@@ -30,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fidelity = parser.getgroup("fidelity", "tests/fidelity")
     fidelity.addoption("--fidelity-items", type=int, default=500, help="items of each kind, by each way in")
     fidelity.addoption("--fidelity-seed", type=int, default=0, help="another number is other items")
+    chaos = parser.getgroup("chaos", "tests/system/test_gateway_writer.py")
+    chaos.addoption("--chaos-rounds", type=int, default=1, help="how often everyone is killed and paused")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

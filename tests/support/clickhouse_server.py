@@ -91,6 +91,10 @@ class Bridge(Server):
         self.process.stdout.close()
         self.process = None
 
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def faults(self, *faults: dict[str, object]) -> None:
         """See Fault in clickhouse_bridge.py. They take the place of those before."""
         with urlopen(Request(f"{self.url}/bridge/faults", json.dumps(faults).encode(), method="POST")):

@@ -184,14 +184,16 @@ class Kafka:
         self._process.kill()
         self._process.wait()
 
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         """It takes connections and bytes, as the kernel does, and does not answer."""
-        assert self._process is not None
-        processes.pause(self._process.pid)
+        processes.pause(self.pid())
 
     def resume(self) -> None:
-        assert self._process is not None
-        processes.resume(self._process.pid)
+        processes.resume(self.pid())
 
     def close(self) -> None:
         """Whatever state it is in, it is gone afterwards."""

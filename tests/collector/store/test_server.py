@@ -335,8 +335,7 @@ def test_a_frozen_server(tmp_path: Path) -> None:
     """A server that takes the request and says nothing is given up after the timeout, by every call."""
     with bridge(tmp_path) as there, closing(there.store(request_timeout_s=1)) as store:
         store.apply_schema()
-        assert there.process is not None
-        pause(there.process.pid)
+        pause(there.pid())
         try:
             data, count = payload()
             began = time.monotonic()
@@ -344,7 +343,7 @@ def test_a_frozen_server(tmp_path: Path) -> None:
                 store.insert(METRICS_TOPIC, [data], "frozen")
             assert time.monotonic() - began < 5
         finally:
-            resume(there.process.pid)
+            resume(there.pid())
         store.insert(METRICS_TOPIC, [data], "frozen")
         assert rows(store, count) == 3
 
