@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
@@ -18,6 +18,7 @@ from aiokafka.errors import (
     IllegalGenerationError,
     KafkaError,
     NoError,
+    NotCoordinatorForGroupError,
     RebalanceInProgressError,
     UnknownMemberIdError,
     for_code,
@@ -26,7 +27,14 @@ from aiokafka.errors import (
 from collector.broker.contract import Partition
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, connection
-from collector.broker.kafka.offsets import COMMIT_API, commit_answer, commit_request
+from collector.broker.kafka.offsets import (
+    COMMIT_API,
+    COMMITTED_API,
+    commit_answer,
+    commit_request,
+    committed_answer,
+    committed_request,
+)
 
 
 class Head(NamedTuple):
@@ -98,10 +106,24 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._coordinator.check_errors()
 
     async def committed(self, ownership: Ownership) -> dict[Partition, tuple[int, str]]:
-        """Offset and metadata of those that have any. Sees every commit of the generations before `ownership`'s."""
-        asked = [TopicPartition(partition.topic, partition.index) for partition in ownership.partitions]
-        answered = await self._coordinator.fetch_committed_offsets(asked)
-        return {Partition(each.topic, each.partition): (value.offset, value.metadata or "") for each, value in answered.items()}
+        """Offset and metadata of those that have any. Sees every commit of the generations before `ownership`'s. Raises
+        KafkaError, OSError: then nothing is known of any. (aiokafka's own way to ask would say then that there are none.)"""
+        if not ownership.partitions:
+            return {}
+        request = committed_request(self._options.group_id, ownership.partitions)
+        await self._coordinator.ensure_coordinator_known()
+        answer = await self._brokers.ask(self.client, self._coordinator.coordinator_id, COMMITTED_API, [request])
+        try:
+            answered = committed_answer(answer, ownership.partitions)
+        except ValueError as error:
+            raise KafkaError(str(error)) from error
+        for code, _, _ in answered.values():
+            refused = for_code(code)
+            if refused is NotCoordinatorForGroupError:
+                self._coordinator.coordinator_dead()
+            if refused is not NoError:
+                raise refused
+        return {partition: (offset, metadata) for partition, (_, offset, metadata) in answered.items() if offset >= 0}
 
     async def commit(self, ownership: Ownership, partition: Partition, offset: int, metadata: str) -> None:
         """In the generation of `ownership`, whatever the present one is. Raises Fenced; KafkaError, OSError, TimeoutError:

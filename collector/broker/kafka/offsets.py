@@ -1,18 +1,24 @@
-"""Requests for where partitions begin and end, and commits, with their answers: bytes in, bytes out.
+"""Requests for where partitions begin and end, commits, and what is committed, with their answers: bytes in, bytes out.
 
-aiokafka's way through its schemas costs ten times as much, and each insert of the writer has three of these. Source:
-kafka.apache.org, "ListOffsets API" version 1 and "OffsetCommit API" version 2: all brokers since Kafka 0.10.1 take them, with
-Kafka 4 those among them.
+aiokafka's way through its schemas costs ten times as much, and each insert of the writer has three of the first two; what is
+committed is read once a generation. Source: kafka.apache.org, "ListOffsets API" version 1, "OffsetCommit API" version 2 and
+"OffsetFetch API" version 1: all brokers since Kafka 0.10.1 take them, with Kafka 4 those among them.
 """
 
+import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
+
+from aiokafka.protocol.commit import OffsetFetchRequest_v1, OffsetFetchResponse_v1
 
 from collector.broker.contract import Partition
 
 LIST_API: Final = (2, 1)
 COMMIT_API: Final = (8, 2)
+# From version 2 on an error of the whole has a place of its own, beside no partitions at all; this one says it of each.
+COMMITTED_API: Final = (9, 1)
 
 EARLIEST: Final = -2
 LATEST: Final = -1
@@ -64,6 +70,29 @@ def commit_answer(answer: memoryview, partition: Partition) -> int:
         raise ValueError(f"an answer to a commit without {partition.topic}/{partition.index}")
     (code,) = answered[partition]
     return code
+
+
+def committed_request(group_id: str, partitions: Iterable[Partition]) -> bytes:
+    """For the offset and the metadata of each that have been committed."""
+    topics: defaultdict[str, list[int]] = defaultdict(list)
+    for partition in partitions:
+        topics[partition.topic].append(partition.index)
+    request: bytes = OffsetFetchRequest_v1(group_id, list(topics.items())).encode()
+    return request
+
+
+def committed_answer(answer: memoryview, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int, str]]:
+    """By partition, the error's code, the offset (below 0: none was committed) and its metadata. Raises ValueError, also where
+    nothing is said of one of `partitions`: to take that for none committed would store anew all that it has."""
+    try:
+        topics = OffsetFetchResponse_v1.decode(io.BytesIO(answer)).topics
+    except (struct.error, ValueError) as error:
+        raise ValueError(f"{len(answer)} bytes are no answer about committed offsets") from error
+    found = {Partition(topic, index): (code, at, text or "") for topic, said in topics for index, at, text, code in said}
+    for partition in partitions:
+        if partition not in found:
+            raise ValueError(f"an answer about committed offsets without {partition.topic}/{partition.index}")
+    return found
 
 
 def _partitions(answer: memoryview, form: struct.Struct) -> Mapping[Partition, Sequence[int]]:

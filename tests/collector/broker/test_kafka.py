@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.protocol.commit import OffsetFetchResponse_v1
 from support.brokers import MIB, kafka_options
 from support.holding import HoldingProxy
 from support.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
@@ -28,6 +29,8 @@ from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.offsets import COMMITTED_API
 from collector.refused import Refused
 from collector.write import Writer, WriterLimits
 
@@ -477,6 +480,33 @@ async def test_a_partition_that_went_to_another_is_neither_intended_nor_committe
                 await first.commit(held[kept])
                 later = await poll(second)
                 assert (held[moved].end, False) == (later.start, later.in_doubt)
+
+
+@pytest.mark.parametrize("code", [14, 15, 16], ids=["loads", "not available", "not here"])
+async def test_a_group_that_is_not_loaded_yet_is_not_a_new_one(shared: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its coordinator starts, or moves, nobody knows what is committed: it is waited for, and nothing is read anew."""
+    options, topics = fresh(shared)
+    ask = Brokers.ask
+    loaded = False
+
+    async def asked(brokers: Brokers, client: Any, node: int, api: tuple[int, int], *more: Any) -> memoryview:
+        if api == COMMITTED_API and not loaded:
+            return memoryview(OffsetFetchResponse_v1([(topics[0], [(0, -1, "", code)])]).encode())
+        return await ask(brokers, client, node, api, *more)
+
+    async with await KafkaProducer.open(options, topics) as producer, await KafkaConsumer.open(options, topics) as consumer:
+        await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])
+        taken = await take(consumer, 5)
+        monkeypatch.setattr(Brokers, "ask", asked)
+        consumer._member.rejoin(consumer._member.ownership)  # type: ignore[arg-type]  # as after a commit without an answer
+        for _ in range(3):
+            with pytest.raises(BrokerDown):
+                await poll(consumer)
+            with pytest.raises(BrokerDown):
+                await consumer.positions()
+        loaded = True
+        following = await poll_through(consumer)
+        assert (following.start, following.in_doubt) == (taken.end, False)
 
 
 async def test_a_paused_writer_that_comes_back_can_do_nothing(shared: str) -> None:

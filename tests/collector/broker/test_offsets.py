@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 import pytest
-from aiokafka.protocol.commit import OffsetCommitRequest_v2, OffsetCommitResponse_v2
+from aiokafka.protocol.commit import OffsetCommitRequest_v2, OffsetCommitResponse_v2, OffsetFetchResponse_v1
 from aiokafka.protocol.offset import OffsetRequest_v1, OffsetResponse_v1
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from collector.broker.contract import Partition
 from collector.broker.kafka.offsets import (
     COMMIT_API,
+    COMMITTED_API,
     EARLIEST,
     LATEST,
     LIST_API,
     commit_answer,
     commit_request,
+    committed_answer,
+    committed_request,
     list_answer,
     list_request,
 )
@@ -37,6 +40,7 @@ def by_topic(partitions: list[Partition], *more: Any) -> list[tuple[str, list[tu
 def test_versions() -> None:
     assert (OffsetRequest_v1.API_KEY, OffsetRequest_v1.API_VERSION) == LIST_API
     assert (OffsetCommitRequest_v2.API_KEY, OffsetCommitRequest_v2.API_VERSION) == COMMIT_API
+    assert (OffsetFetchResponse_v1.API_KEY, OffsetFetchResponse_v1.API_VERSION) == COMMITTED_API
 
 
 @given(PARTITIONS, st.sampled_from([EARLIEST, LATEST]))
@@ -87,3 +91,32 @@ def test_an_answer_about_another_partition() -> None:
     answer = OffsetCommitResponse_v2(by_topic([Partition("t", 1)], [0])).encode()
     with pytest.raises(ValueError, match="without t/2"):
         commit_answer(memoryview(answer), Partition("t", 2))
+
+
+SAID = st.tuples(INT_16, INT_64, st.none() | NAMES)
+
+
+@given(st.dictionaries(st.builds(Partition, NAMES, INT_32), SAID, max_size=20))
+def test_committed_answer(said: dict[Partition, tuple[int, int, str | None]]) -> None:
+    topics = by_topic(list(said), *([each[at] for each in said.values()] for at in (1, 2, 0)))
+    answer = memoryview(OffsetFetchResponse_v1(topics).encode())
+    expected = {partition: (code, offset, text or "") for partition, (code, offset, text) in said.items()}
+    assert committed_answer(answer, said) == expected
+    with pytest.raises(ValueError, match="without not asked for/0"):
+        committed_answer(answer, [*said, Partition("not asked for", 0)])
+
+
+def test_an_answer_about_nothing_says_of_none_that_it_is_not_committed() -> None:
+    """As brokers answer in later versions while they load a group: with no partitions."""
+    with pytest.raises(ValueError, match=r"without infrasage\.logs/1"):
+        committed_answer(memoryview(bytes(4)), [Partition("infrasage.logs", 1)])
+    with pytest.raises(ValueError, match="3 bytes are no answer"):
+        committed_answer(memoryview(bytes(3)), [])
+
+
+def test_committed_request() -> None:
+    """Of each topic once."""
+    request = committed_request("g", [Partition("a", 1), Partition("b", 0), Partition("a", 2)])
+    assert (
+        request.hex(" ") == "00 01 67 00 00 00 02 00 01 61 00 00 00 02 00 00 00 01 00 00 00 02 00 01 62 00 00 00 01 00 00 00 00"
+    )
