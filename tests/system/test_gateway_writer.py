@@ -19,6 +19,7 @@ import httpx
 import pytest
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.kafka import Kafka
+from support.processes import resume
 from support.program import Gateway, Program, WriterCommand, metric, run, started
 from support.senders import COUNTS_SQL, Senders, otlp_logs
 from support.waiting import until
@@ -121,7 +122,7 @@ class Scene:
         pid = self.chance.choice(pids[whom])
         os.kill(pid, signal.SIGSTOP)
         time.sleep(PAUSE_S)
-        os.kill(pid, signal.SIGCONT)
+        resume(pid)
 
 
 def test_whoever_is_disturbed_each_record_is_stored_once(kafka: Kafka, tmp_path: Path, pytestconfig: pytest.Config) -> None:

@@ -111,8 +111,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if not ownership.partitions:
             return {}
         request = committed_request(self._options.group_id, ownership.partitions)
-        await self._coordinator.ensure_coordinator_known()
-        answer = await self._brokers.ask(self.client, self._coordinator.coordinator_id, COMMITTED_API, [request])
+        answer = await self._ask_coordinator(COMMITTED_API, request)
         try:
             answered = committed_answer(answer, ownership.partitions)
         except ValueError as error:
@@ -130,9 +129,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         then whether it was committed is not known."""
         if ownership.generation < 0:
             raise Fenced("no generation")
-        await self._coordinator.ensure_coordinator_known()
         request = commit_request(self._options.group_id, ownership.generation, ownership.member_id, partition, offset, metadata)
-        answer = await self._brokers.ask(self.client, self._coordinator.coordinator_id, COMMIT_API, [request])
+        answer = await self._ask_coordinator(COMMIT_API, request)
         error = for_code(commit_answer(answer, partition))
         if error in (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
             ownership.active = False
@@ -144,6 +142,11 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             raise Fenced(error.__name__)
         if error is not NoError:
             raise error
+
+    async def _ask_coordinator(self, api: tuple[int, int], request: bytes) -> memoryview:
+        """Over the connection that all of these requests share: in the order in which they are asked."""
+        await self._coordinator.ensure_coordinator_known()
+        return await self._brokers.ask(self.client, self._coordinator.coordinator_id, api, [request])
 
     def rejoin(self, ownership: Ownership) -> None:
         """Leave the group and join it anew: in the next generation no request of this one can be executed late."""
