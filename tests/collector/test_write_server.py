@@ -138,7 +138,7 @@ async def test_killed_at_any_step(tmp_path: Path, there: Bridge, database: str, 
     if landing:
         when = "after" if landing == "at once" else "before"
         # The third insert, as for the other steps: two pass.
-        there.faults({"do": "wait", "when": when, "times": 2}, {"do": "hold", "when": when})
+        there.faults({"do": "pass", "when": when, "times": 2}, {"do": "hold", "when": when})
     arguments = (tmp_path / "log", there.url, there.user, there.password, database, step, 3)
     killed = await asyncio.create_subprocess_exec(
         *command("support.write_to_server", *arguments), env=environment(), stderr=subprocess.DEVNULL

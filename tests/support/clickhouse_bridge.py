@@ -55,8 +55,8 @@ _SERVER = "a test bridge over chDB, not a ClickHouse server"
 class Fault:
     """What happens to the next `times` requests whose statement begins with `on`, `when` they are executed.
 
-    `do`: `error` answers `code` and `text` in the engine's place; `drop` closes the connection; `wait` is for `seconds`; `hold`
-    until it is released; `die` kills the bridge, `seconds` later; `page` answers 200 with a page that is nobody's answer.
+    `do`: `error` answers `code` and `text` in the engine's place; `drop` closes the connection; `pass` is none; `hold`
+    waits until it is released; `die` kills the bridge, `seconds` later; `page` answers 200 with a page that is nobody's answer.
     """
 
     do: str
@@ -255,13 +255,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _strike(self, statement: bytes, when: str) -> None:
         fault = self.server.fault(statement, when)
-        if fault is None:
+        if fault is None or fault.do == "pass":
             return
         if fault.do == "drop":
             raise Dropped
-        if fault.do == "wait":
-            time.sleep(fault.seconds)
-        elif fault.do == "hold":
+        if fault.do == "hold":
             self.server.released.wait()
         elif fault.do == "die":
             threading.Timer(fault.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
