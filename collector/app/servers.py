@@ -26,7 +26,7 @@ from collector.app.reporting import dead_letter_reports, open_query_socket, repo
 from collector.app.senders import Tenancy, first_key, open_tenancy
 from collector.app.storage import Broker, open_kafka, open_storage
 from collector.app.writing import caught_up_with, running_writer
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.config import Settings
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running

@@ -19,7 +19,7 @@ from collector.broker.contract import (
 )
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
 from collector.broker.late import LateBroker
-from collector.broker.local import LocalLog, LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config import Settings, secret_text
 from collector.errors import CannotRun
 from collector.lifetime import running

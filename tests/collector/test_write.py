@@ -19,7 +19,7 @@ from support.stores import Crash, FakeStore, batch
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message, Partition, Position, Range
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.refused import Refused, RefusedRecords
 from collector.write import Writer, WriterLimits
 

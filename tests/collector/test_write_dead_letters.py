@@ -23,7 +23,7 @@ from support.brokers import LIMITS, TOPICS
 from support.stores import Crash, FakeStore, batch, replayed
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.dead_letters import event_messages, item_id, messages, replay_batch_id
 from collector.refused import RefusedRecords
 from collector.write import Writer, WriterLimits

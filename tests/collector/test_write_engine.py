@@ -14,7 +14,7 @@ from support.processes import command, run, run_and_kill
 from support.write_to_engine import BAD_EVERY, POINTS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Payload
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.dead_letters import event_messages, replay_batch_id
 from collector.metrics import Metrics
 from collector.refused import RefusedRecords

@@ -18,7 +18,7 @@ from support.waiting import eventually
 from support.write_to_server import WRITER_LIMITS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
 from collector.write import Writer

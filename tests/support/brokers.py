@@ -13,7 +13,7 @@ from support.processes import command
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Consumer, Producer
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
-from collector.broker.local import LocalLog, LocalLogLimits
+from collector.broker.local_log import LocalLog, LocalLogLimits
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from collector.broker.contract import Message, Range
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.cli import main
 
 STEPS = ("durable", "intended", "inserted", "committed")

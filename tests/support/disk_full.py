@@ -11,7 +11,7 @@ from pathlib import Path
 from support.brokers import MIB, limits
 
 from collector.broker.contract import METRICS_TOPIC, BrokerDown, Message
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 
 
 async def main(directory: Path) -> None:

@@ -17,7 +17,7 @@ from support.batches import gauge
 from support.brokers import LIMITS, TOPICS
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.metrics import Metrics
 from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore

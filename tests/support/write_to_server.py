@@ -20,7 +20,7 @@ import structlog
 from support.brokers import LIMITS, TOPICS
 
 from collector.broker.contract import Partition, Payload, Position, Range
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 from collector.metrics import Metrics
 from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support.brokers import TOPICS, limits
 
 from collector.broker.contract import BrokerDown, Message, Range
-from collector.broker.local import LocalLog
+from collector.broker.local_log import LocalLog
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from support.processes import command, run
 from support.waiting import eventually
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
-from collector.broker.local import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
 
 TOPIC = TOPICS[0]
 
@@ -237,7 +237,7 @@ async def test_closing_finishes_what_waits(directory: Path) -> None:
 
 async def test_a_lock_that_lasts_is_a_failure_that_passes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every caller hears of a transaction that failed; `failure` tells until the next one works."""
-    monkeypatch.setattr("collector.broker.local._LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("collector.broker.local_log.schema.LOCK_TIMEOUT_S", 0.05)
     async with await open_log(directory) as log:
         await log.ping()
         with locked(directory):

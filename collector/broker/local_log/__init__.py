@@ -1,0 +1,7 @@
+"""The local durable log: the broker of the embedded form, in one SQLite file."""
+
+from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.log import LocalLog
+from collector.broker.local_log.schema import FILE_NAME
+
+__all__ = ["FILE_NAME", "LocalLog", "LocalLogLimits", "LocalLogUnusable"]

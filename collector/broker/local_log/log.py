@@ -1,0 +1,264 @@
+"""The local durable log: the broker of the embedded form, in one SQLite file.
+
+The law: an append is answered after the fsync of the one transaction that holds all of its messages. One thread with one
+connection writes and checkpoints, and nobody else ever does: SQLite before 3.51.3 can corrupt a WAL database where two
+connections write or checkpoint at the same moment (sqlite.org/wal.html, "the WAL-reset bug").
+
+Group commit: whatever waits when the thread is free shares its next transaction. Messages of one topic that commit together
+share a row, a *chunk*, as record batches do in Kafka: each row read or written costs a trip through Python's interpreter lock.
+docs/adr/0004-local-log.md has the reasons and the measurements.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
+from collector.broker.local_log import schema
+from collector.broker.local_log.database import Database, make_directory
+from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
+from collector.broker.local_log.reader import Reader
+
+
+class Request:
+    """Work that waits for the writer thread. `work` is None once it was withdrawn."""
+
+    __slots__ = ("done", "size", "taken", "work")
+
+    def __init__(self, work: Work, size: int, done: "asyncio.Future[None]") -> None:
+        self.work: Work | None = work
+        self.size: Final = size
+        self.done: Final = done
+        self.taken = False
+
+
+class LocalLog:
+    """Producer and Consumer (collector.broker.contract) over one file. Belongs to the event loop that opened it."""
+
+    def __init__(self, database: Database, reader: Reader, limits: LocalLogLimits, topics: Sequence[str]) -> None:
+        """Use `open`."""
+        self.failure: str | None = None
+        """Why the last transaction failed; None: it did not."""
+        self._file: Final = database.file
+        self._limits: Final = limits
+        self._loop: Final = asyncio.get_running_loop()
+        self._logger: Final = structlog.get_logger(__name__)
+        self._heads = database.heads
+        self._turns: Final = deque(topics)  # round-robin: the next to be read stands first
+        self._appended: Final = asyncio.Event()
+        self._waiting: Final[deque[Request]] = deque()
+        self._waiting_bytes = 0
+        self._closing = False
+        self._changed: Final = threading.Condition()  # guards the three above
+        self._database: Final = database
+        self._reader: Final = reader
+        self._read_thread: Final = ThreadPoolExecutor(1, "local-log-read")
+        self._write_thread: Final = threading.Thread(target=self._run, name="local-log-write", daemon=True)
+        self._write_thread.start()
+
+    @classmethod
+    async def open(cls, directory: Path, limits: LocalLogLimits, topics: Collection[str]) -> Self:
+        """Open or create the file in `directory`. `topics` are those that `poll` reads. Raises LocalLogUnusable."""
+        database, reader = await asyncio.to_thread(_open, directory / schema.FILE_NAME, limits)
+        return cls(database, reader, limits, tuple(topics))
+
+    async def close(self) -> None:
+        """Finish what waits already, refuse what comes (BrokerDown), and close the file."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._appended.set()
+        await asyncio.to_thread(self._write_thread.join)
+        # The reader first: the last connection to close checkpoints, and that must be the one that writes.
+        await asyncio.to_thread(self._read_thread.shutdown)
+        self._reader.close()
+        await asyncio.to_thread(self._database.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        """Return when all of them are durable; they become so together. Raises BrokerFull, BrokerDown.
+
+        BrokerFull, and a timeout before the transaction began: nothing was kept. Once begun, its outcome is awaited, however
+        long the disk takes. After a failed transaction (disk full, I/O error) nothing was kept, unless the process dies
+        before the next one: then what the file system had taken may be found and kept at the next start.
+        A caller that is cancelled leaves either all of its messages or none.
+        Dead letters are not refused for want of room: they are moved here from messages that `bytes_max` counted already.
+        """
+        if messages:
+            await self._submit(Append(messages), sum(len(message.payload) for message in messages))
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        deadline = self._loop.time() + wait_s
+        while True:
+            self._appended.clear()
+            if self._closing:
+                raise BrokerDown(f"cannot read {self._file}: it is closed")
+            for _ in range(len(self._turns)):
+                topic = self._turns[0]
+                self._turns.rotate(-1)
+                head = self._heads.get(topic)
+                if head is not None and head.end > head.committed:
+                    return await self._loop.run_in_executor(self._read_thread, self._reader.read, topic, head, bytes_max)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._appended.wait()
+            except TimeoutError:
+                return None
+
+    async def intend(self, messages: Range) -> None:
+        await self._submit(Intend(messages), 0)
+
+    async def commit(self, messages: Range) -> None:
+        """As the contract has it; the messages are deleted. A range that was committed before is left as it is."""
+        await self._submit(Commit(messages), 0)
+
+    async def positions(self) -> dict[Partition, Position]:
+        heads = {topic: self._heads.get(topic, NO_HEAD) for topic in self._turns}
+        return {Partition(topic, 0): Position(head.committed, head.end) for topic, head in heads.items()}
+
+    async def lag(self) -> dict[Partition, int]:
+        return {Partition(topic, 0): self.depth(topic) for topic in self._turns}
+
+    async def ping(self) -> None:
+        """Raises BrokerDown where the log can't be written: after a failure, by trying. Costs nothing while all is well."""
+        if self._closing:
+            raise BrokerDown(f"cannot write {self._file}: it is closed")
+        if self.failure is not None:
+            await self._submit(Probe(), 0)
+
+    async def _submit(self, work: Work, size: int) -> None:
+        limits = self._limits
+        request = Request(work, size, self._loop.create_future())
+        with self._changed:
+            if self._closing:
+                raise BrokerDown(f"cannot write {self._file}: it is closed")
+            if self._waiting_bytes and self._waiting_bytes + size > limits.waiting_bytes_max:
+                raise BrokerDown(
+                    f"cannot append {size} bytes to {self._file}: {self._waiting_bytes} of {limits.waiting_bytes_max} bytes"
+                    " wait for the disk already"
+                )
+            self._waiting.append(request)
+            self._waiting_bytes += size
+            self._changed.notify()
+        timer = self._loop.call_later(limits.append_timeout_s, self._expire, request)
+        try:
+            await request.done
+        finally:
+            timer.cancel()
+            self._withdraw(request)
+
+    def _expire(self, request: Request) -> None:
+        if self._withdraw(request) and not request.done.done():
+            waited = f"its transaction did not begin within {self._limits.append_timeout_s:g} s"
+            request.done.set_exception(BrokerDown(f"cannot append {request.size} bytes to {self._file}: {waited}"))
+
+    def _withdraw(self, request: Request) -> bool:
+        """Whether it could still be taken back."""
+        with self._changed:
+            if request.taken or request.work is None:
+                return False
+            request.work = None
+            self._waiting_bytes -= request.size
+            return True
+
+    @property
+    def bytes_used(self) -> int:
+        """How much of `bytes_max` is taken, counted shortly after each transaction."""
+        return self._database.used_bytes
+
+    def depth(self, topic: str) -> int:
+        """Messages of any topic, polled or not, that are not yet committed."""
+        head = self._heads.get(topic, NO_HEAD)
+        return head.end - head.committed
+
+    def _settle(
+        self,
+        batch: list[Request],
+        failure: str | None,
+        errors: list[BrokerError | None],
+        heads: dict[str, Head],
+    ) -> None:
+        """In the event loop: make a transaction known."""
+        self._note(failure)
+        self._heads = heads
+        for request, error in zip(batch, errors, strict=True):
+            if request.done.done():  # its caller was cancelled
+                continue
+            if error is None:
+                request.done.set_result(None)
+            else:
+                request.done.set_exception(error)
+        self._appended.set()
+
+    def _note(self, failure: str | None) -> None:
+        """One line when the log fails, one when it works again."""
+        if failure is not None and self.failure is None:
+            self._logger.error("local log cannot be written", file=str(self._file), error=failure)
+        elif failure is None and self.failure is not None:
+            self._logger.info("local log can be written again", file=str(self._file))
+        self.failure = failure
+
+    def _run(self) -> None:
+        """The writer thread."""
+        while batch := self._take():
+            failure, errors = self._transact([request.work for request in batch if request.work is not None])
+            try:
+                self._loop.call_soon_threadsafe(self._settle, batch, failure, errors, self._database.heads)
+            except RuntimeError:  # the loop was closed without closing the log: nobody is left to hear
+                return
+            try:
+                self._database.tidy(lambda: not self._waiting and not self._closing)
+            except sqlite3.Error as error:
+                self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
+
+    def _take(self) -> list[Request]:
+        """The next transaction's requests, at least one; none: closed, and all is done."""
+        batch: list[Request] = []
+        size = 0
+        with self._changed:
+            while not batch:
+                while not self._waiting:
+                    if self._closing:
+                        return batch
+                    self._changed.wait()
+                while self._waiting and (not batch or size + self._waiting[0].size <= self._limits.commit_bytes_max):
+                    request = self._waiting.popleft()
+                    if request.work is not None:
+                        request.taken = True
+                        size += request.size
+                        batch.append(request)
+            self._waiting_bytes -= size
+        return batch
+
+    def _transact(self, works: list[Work]) -> tuple[str | None, list[BrokerError | None]]:
+        try:
+            return None, self._database.transact(works)
+        except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it and none may wait for ever
+            failure = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
+            return failure, [BrokerDown(f"cannot write {self._file}: {failure}") for _ in works]
+
+
+def _open(file: Path, limits: LocalLogLimits) -> tuple[Database, Reader]:
+    reading = threading.Lock()
+    try:
+        make_directory(file.parent)
+        database = Database(file, limits, reading)
+    except (OSError, sqlite3.Error) as error:
+        raise LocalLogUnusable(f"cannot open the local log {file}: {error}") from error
+    return database, Reader(file, reading)

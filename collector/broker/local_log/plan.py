@@ -1,0 +1,118 @@
+"""One transaction before it is executed: what each request changes, without I/O."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, assert_never
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerError, BrokerFull, Message, Range
+from collector.broker.local_log import schema
+from collector.broker.local_log.chunks import chunk_key, chunks, pack_lengths
+
+# What a message takes beside its payload: its part of a row.
+_MESSAGE_OVERHEAD_BYTES: Final = 16
+
+Statement = tuple[str, tuple[object, ...]]
+
+
+class Head(NamedTuple):
+    """Where a partition stands."""
+
+    id: int
+    committed: int  # the first offset that is not stored yet
+    end: int  # the next message's offset
+    intent: int | None  # the end of the range that is about to be written, which starts at `committed`
+
+
+NO_HEAD: Final = Head(0, 0, 0, None)  # of a topic that nothing was appended to
+
+
+class Append(NamedTuple):
+    messages: Sequence[Message]
+
+
+class Intend(NamedTuple):
+    messages: Range
+
+
+class Commit(NamedTuple):
+    messages: Range
+
+
+class Probe(NamedTuple):
+    """Writes nothing new, durably: shows whether the file can be written."""
+
+
+Work = Append | Intend | Commit | Probe
+
+
+class Plan:
+    """One transaction before it is executed: what to execute, and where the partitions stand after it. Does no I/O."""
+
+    def __init__(self, heads: Mapping[str, Head], room_bytes: int) -> None:
+        self.heads: Final = dict(heads)
+        self._room_bytes = room_bytes
+        self._statements: Final[list[Statement]] = []
+        self._arriving: Final[dict[str, list[bytes]]] = {}
+
+    def add(self, work: Work) -> BrokerError | None:
+        """Take it in; or say why it can't be, and leave all as it was."""
+        match work:
+            case Append(messages):
+                return self._append(messages)
+            case Intend(range_):
+                return self._intend(range_)
+            case Commit(range_):
+                return self._commit(range_)
+            case Probe():
+                self._statements.append((f"PRAGMA user_version = {schema.VERSION}", ()))
+                return None
+            case _:
+                assert_never(work)
+
+    def _append(self, messages: Sequence[Message]) -> BrokerError | None:
+        need = sum(len(message.payload) + _MESSAGE_OVERHEAD_BYTES for message in messages)
+        if need > self._room_bytes and any(message.topic != DEAD_LETTERS_TOPIC for message in messages):
+            return BrokerFull(f"cannot append {need} bytes: the log is full but for {max(self._room_bytes, 0)}")
+        self._room_bytes -= need
+        for message in messages:
+            self._arriving.setdefault(message.topic, []).append(message.payload)
+        return None
+
+    def _intend(self, range_: Range) -> BrokerError | None:
+        topic, end = range_.partition.topic, range_.end
+        head = self.heads.get(topic)
+        if head is None or range_.start != head.committed or end > head.end or head.intent not in (None, end):
+            return BrokerDown(f"cannot intend {text(range_)}: the partition stands at {head}")
+        self.heads[topic] = head._replace(intent=end)
+        self._statements.append(("UPDATE partitions SET intent = ? WHERE id = ?", (end, head.id)))
+        return None
+
+    def _commit(self, range_: Range) -> BrokerError | None:
+        topic, end = range_.partition.topic, range_.end
+        head = self.heads.get(topic)
+        if head is not None and end <= head.committed:
+            return None
+        if head is None or range_.start != head.committed or end != head.intent:
+            return BrokerDown(f"cannot commit {text(range_)}: the partition stands at {head}")
+        self.heads[topic] = head._replace(committed=end, intent=None)
+        self._statements.append(("UPDATE partitions SET committed = ?, intent = NULL WHERE id = ?", (end, head.id)))
+        self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
+        return None
+
+    def statements(self) -> list[Statement]:
+        """In the order in which to execute them. Call once, last."""
+        for topic, payloads in self._arriving.items():
+            head = self.heads.get(topic)
+            if head is None:
+                head = Head(1 + max((other.id for other in self.heads.values()), default=0), 0, 0, None)
+                self._statements.append(("INSERT INTO partitions (id, topic, committed) VALUES (?, ?, 0)", (head.id, topic)))
+            end = head.end
+            for chunk in chunks(payloads):
+                payload = chunk[0] if len(chunk) == 1 else b"".join(chunk)
+                self._statements.append((schema.INSERT, (chunk_key(head.id, end), pack_lengths(chunk), payload)))
+                end += len(chunk)
+            self.heads[topic] = head._replace(end=end)
+        return self._statements
+
+
+def text(range_: Range) -> str:
+    return f"{range_.partition.topic}/{range_.partition.index} {range_.start} to {range_.end}"
