@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages
+from setuptools import find_packages  # type: ignore[import-untyped]  # setuptools ships no types
 
 ROOT = Path(__file__).parents[1]
 INCLUDED = ("adapters", "adapters.*", "collector", "collector.*", "infrasage", "infrasage.*")
