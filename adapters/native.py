@@ -289,7 +289,7 @@ class _Adapter:
         for group in self.log_groups:
             builder.open_group(LOGS, group.type, group.service_id, group.resource())
             for log, index in zip(group.logs, group.indices, strict=True):
-                if not builder.add(log, 1):
+                if not builder.add(log, 1, 0):
                     self._reject(index, RECORD_TOO_LARGE, "", group.service_id)
         adapted = builder.finish()
         if len(adapted.rejections) > told:
@@ -304,21 +304,25 @@ class _Adapter:
         prefix = name.getvalue()
         points = BytesWriter()
         # The tags and lengths of the metric and of its gauge take up to 16 bytes.
-        points_max: i64 = min(builder.capacity() - len(prefix) - 16, METRIC_BYTES_MAX)
+        own_bytes: i64 = len(prefix) + 16
+        points_bytes_max: i64 = min(builder.capacity() - own_bytes, METRIC_BYTES_MAX)
+        points_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, points_bytes_max)
         count: i64 = 0
         for point, index in zip(metric.points, metric.indices, strict=True):
             need: i64 = 1 + varint_size(len(point)) + len(point)
-            if count and len(points) + need > points_max:
-                self._add_metric(prefix, points, count)
+            if count and (count == points_max or len(points) + need > points_bytes_max):
+                taken = self._add_metric(prefix, points, count)
+                assert taken
                 count = 0
             put_bytes(points, 0x0A, point)
             count += 1
-            if need > points_max:
+            if need > points_bytes_max:
                 if not self._add_metric(prefix, points, 1):
                     self._reject(index, RECORD_TOO_LARGE, "", service_id)
                 count = 0
         if count:
-            self._add_metric(prefix, points, count)
+            taken = self._add_metric(prefix, points, count)
+            assert taken
 
     def _add_metric(self, prefix: bytes, points: BytesWriter, count: i64) -> bool:
         """Empties `points`. False: too large, which only a point can be that is alone."""
@@ -326,8 +330,9 @@ class _Adapter:
         item.truncate(0)
         item.write(prefix)
         put_bytes(item, 0x2A, points.getvalue())
+        own_bytes: i64 = len(item) - len(points)
         points.truncate(0)
-        return self.builder.add(item.getvalue(), count)
+        return self.builder.add(item.getvalue(), count, own_bytes)
 
     def _take(self, record: dict[str, object]) -> i64:
         """Validate in the order of the API's table, and encode. 0, or why the record is rejected."""

@@ -1,8 +1,12 @@
 """The record under construction: the shared header, the items, and how they become messages.
 
-The law: a message never exceeds its limit, and is cut between two items, never inside one. Every adapter ends in an
-`Adapted`, in which each item that arrived stands once: in a part, or among the rejected. A rejected item is kept as a payload:
-given to the same adapter again, it is that item alone. Payloads never exceed the budget that the request's rules set.
+Invariants:
+1. A message has at most `message_bytes_max` bytes, and its rows at most `Rules.message_row_bytes_max`, unless it holds a single
+   row (tests/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows). It is cut between two items, never
+   inside one.
+2. Each item that arrived is in the adapter's `Adapted` once: in a part, or among the rejected.
+3. A rejected item's payload, given to the same adapter again, is that item alone. The payloads never exceed the budget that
+   the request's rules set.
 """
 
 from typing import Final
@@ -10,6 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
+from adapters.rows import ROW_BYTES
 from adapters.wire import length_of, put_bytes, put_varint, varint_size
 
 # Type, as infrasage.v1.Type has it.
@@ -34,6 +39,9 @@ TRACES: Final = 13
 
 # The rejections told one by one, with their payloads; beyond, they are only counted by reason.
 REJECTIONS_KEPT_MAX: Final = 10_000
+
+# Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/store.md.
+MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
@@ -87,6 +95,8 @@ class Rules:
 
     dead_letter_items_max: i64 = 0
     dead_letter_bytes_max: i64 = 0
+    # A message is cut before the bytes of its rows (adapters/rows.py) exceed this.
+    message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
 
@@ -111,12 +121,13 @@ class Rules:
 
 
 class Part:
-    """One message for one topic: a serialized TelemetryBatch."""
+    """One message for one topic: a serialized TelemetryBatch. `row_bytes` is what adapters.rows.row_bytes returns for it."""
 
-    def __init__(self, signal: int, payload: bytes, item_count: int) -> None:
+    def __init__(self, signal: int, payload: bytes, item_count: int, row_bytes: int) -> None:
         self.signal: Final = signal
         self.payload: Final = payload
         self.item_count: Final = item_count
+        self.row_bytes: Final = row_bytes
 
 
 class Rejection:
@@ -143,6 +154,8 @@ class Adapted:
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
+        # Of all parts' rows.
+        self.row_bytes: int = 0
         # How many were accepted, by type: the index is a TYPE_ constant.
         self.accepted: list[int] = [0, 0, 0, 0, 0, 0, 0]
         # How many were rejected, by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
@@ -164,7 +177,8 @@ class Adapted:
 
 
 class BatchBuilder:
-    """Packs items into records, and records into messages of at most `message_bytes_max` bytes.
+    """Packs items into records, and records into messages: of at most `message_bytes_max` bytes, and of rows of at most
+    `rules.message_row_bytes_max`.
 
     Use: `open_group` whenever tenant, type, service, resource or scope change; then `add` its items; at the end `finish`.
     """
@@ -180,6 +194,11 @@ class BatchBuilder:
         self.batch: list[bytes] = []  # records, each behind its tag and length
         self.batch_bytes: i64 = 0
         self.batch_items: i64 = 0
+        # Of the rows of the message under construction, its open record included.
+        self.row_bytes: i64 = 0
+        self.row_bytes_max: i64 = rules.message_row_bytes_max
+        # Of each row of the open group, beside its item's.
+        self.group_row_bytes: i64 = 0
         self.record = BytesWriter()
         self.record_items: i64 = 0
         self.head_bytes: i64 = 0
@@ -202,20 +221,39 @@ class BatchBuilder:
         put_bytes(record, 0x32, service_id)
         record.write(group)
         self.head_bytes = len(record)
+        self.group_row_bytes = self.head_bytes + ROW_BYTES
 
     def capacity(self) -> i64:
         """The most bytes, tag and length included, that one `add` can take in the open group."""
         return self.message_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
 
-    def begin(self, size_bytes: i64, items: i64) -> bool:
-        """Take `items` accepted items that are one field of the open group's signal, of which the caller now writes so many
-        bytes to `record`. False: more than fits a message; then nothing is to be written."""
+    def points_max(self, group_row_bytes: i64, metric_bytes: i64, points_bytes: i64) -> i64:
+        """Return how many points a metric may have so that its rows fit a message; at least 1.
+
+        `group_row_bytes` is that of its group, `metric_bytes` the metric without its points, `points_bytes` all of those.
+        """
+        points: i64 = (self.row_bytes_max - points_bytes) // (group_row_bytes + metric_bytes)
+        if points < 1:
+            return 1
+        return points
+
+    def begin(self, size_bytes: i64, items: i64, repeated_bytes: i64) -> bool:
+        """Take `items` accepted items that are one field of the open group's signal; the caller then writes the field's
+        `size_bytes` to `record`. Return False, and take nothing, where they do not fit a message.
+
+        `repeated_bytes`: how many of them are in the row of each of the items; 0 where there is one item.
+        """
         need: i64 = 1 + varint_size(size_bytes) + size_bytes
-        if self.batch_bytes + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max:
-            if need > self.capacity():
+        rows: i64 = need + items * self.group_row_bytes + (items - 1) * repeated_bytes
+        if (
+            self.batch_bytes + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max
+            or self.row_bytes + rows > self.row_bytes_max
+        ):
+            if need > self.capacity() or (rows > self.row_bytes_max and items > 1):
                 return False
             self.close_record()
             self.close_message()
+        self.row_bytes += rows
         record = self.record
         put_varint(record, (self.signal << 3) | 2)
         put_varint(record, size_bytes)
@@ -223,9 +261,9 @@ class BatchBuilder:
         self.index += items
         return True
 
-    def add(self, item: bytes, items: i64) -> bool:
+    def add(self, item: bytes, items: i64, repeated_bytes: i64) -> bool:
         """As `begin`, of bytes that are there already."""
-        if not self.begin(len(item), items):
+        if not self.begin(len(item), items, repeated_bytes):
             return False
         self.record.write(item)
         return True
@@ -276,7 +314,10 @@ class BatchBuilder:
     def close_message(self) -> None:
         if self.batch_items == 0:
             return
-        self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items))
+        row_bytes = int(self.row_bytes)
+        self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items, row_bytes))
+        self.out.row_bytes += row_bytes
+        self.row_bytes = 0
         self.batch.clear()
         self.batch_bytes = 0
         self.batch_items = 0

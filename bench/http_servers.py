@@ -53,7 +53,7 @@ PATH: Final = "/v1/metrics"
 def adapt(body: bytes, _header: Header, _rules: Rules, _message_bytes_max: int) -> Adapted:
     """One record, whatever the body."""
     adapted = Adapted()
-    adapted.parts.append(Part(METRICS, body, 1))
+    adapted.parts.append(Part(METRICS, body, 1, len(body)))
     adapted.accepted[TYPE_METRIC] = 1
     return adapted
 
@@ -82,6 +82,7 @@ async def serve(server_name: str, authority: bytes) -> None:
         Receipts(bytes(16)),
         metrics,
         message_bytes_max=1 << 19,
+        message_row_bytes_max=1 << 26,
         now_unix_nano=time.time_ns,
     )
     otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), COMPRESSED)

@@ -304,6 +304,12 @@ class Broker(_Section):
     """The way from the receivers into the broker, whichever it is."""
 
     message_bytes_max: Bytes = _limit(512 * KIB, 16 * KIB, 64 * MIB, "Largest message, in bytes; requests are split to it.")
+    message_row_bytes_max: Bytes = _limit(
+        64 * MIB,
+        1 * MIB,
+        64 * GIB,
+        "Bytes of rows that a message may become in the store; requests are split to it. A row repeats its resource and scope.",
+    )
     in_flight_bytes_max: Bytes = _limit(
         256 * MIB, 64 * KIB, 64 * GIB, "Bytes of requests in memory that are not durable yet. Over it: 503, UNAVAILABLE."
     )
@@ -609,6 +615,12 @@ class Settings(_Section):
             raise ValueError(
                 f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
                 " the first may not be the larger"
+            )
+        if self.broker.message_row_bytes_max < 2 * self.broker.message_bytes_max:
+            raise ValueError(
+                f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
+                f" broker.message_bytes_max, {size_text(self.broker.message_bytes_max)}: the row of the largest item would"
+                " exceed it"
             )
         in_flight = int(self.broker.in_flight_bytes_max * self.tenants.in_flight_share_max)
         for name, size in (

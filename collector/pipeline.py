@@ -14,6 +14,7 @@ from uuid_utils import UUID, uuid7
 
 from adapters.errors import RequestRefused
 from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
+from adapters.rows import row_bytes
 from collector.broker.contract import BrokerError
 from collector.dead_letters import ENTRY_BYTES_MAX, NOTHING_KEPT, DeadLetters, Origin
 from collector.limit.contract import Limited, Limiter
@@ -69,6 +70,7 @@ class Pipeline:
         metrics: Metrics,
         *,
         message_bytes_max: int,
+        message_row_bytes_max: int,
         now_unix_nano: Callable[[], int],
         recent: RecentBatches | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class Pipeline:
         self._recent: Final = recent
         self._metrics: Final = metrics
         self._message_bytes_max: Final = message_bytes_max
+        self._message_row_bytes_max: Final = message_row_bytes_max
         self._now_unix_nano: Final = now_unix_nano
 
     def check(self, caller: Caller, size_bytes: int) -> None:
@@ -107,7 +110,13 @@ class Pipeline:
         try:
             header = Header(caller.tenant, input_.source, now, batch_id.bytes)
             budget = self._dead_letters.budget(caller.tenant, now)
-            rules = LimitRules(self._limits, now, dead_letter_items_max=budget.items, dead_letter_bytes_max=budget.size_bytes)
+            rules = LimitRules(
+                self._limits,
+                now,
+                dead_letter_items_max=budget.items,
+                dead_letter_bytes_max=budget.size_bytes,
+                message_row_bytes_max=self._message_row_bytes_max,
+            )
             # Each record leaves room for what a dead letter of it would have to say.
             adapted = input_.adapt(body, header, rules, self._message_bytes_max - ENTRY_BYTES_MAX)
             letters = NOTHING_KEPT
@@ -144,11 +153,15 @@ class Pipeline:
     def _with_receipt(self, adapted: Adapted, receipt: Receipt) -> list[Part]:
         """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own."""
         parts = adapted.parts
-        if parts and len(parts[-1].payload) + len(receipt.record) <= self._message_bytes_max:
+        receipt_row_bytes = row_bytes(receipt.record)
+        if parts:
             last = parts[-1]
-            return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count)]
+            rows = last.row_bytes + receipt_row_bytes
+            payload_bytes = len(last.payload) + len(receipt.record)
+            if payload_bytes <= self._message_bytes_max and rows <= self._message_row_bytes_max:
+                return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows)]
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
-        return [*parts, Part(signal, receipt.record, 0)]
+        return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
     async def _take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
         """`adapted`: None where the body could not be decoded."""

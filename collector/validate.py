@@ -17,7 +17,7 @@ from adapters.errors import (
     TIMESTAMP_TOO_OLD,
     TOO_MANY_ATTRIBUTES,
 )
-from adapters.record import Rules
+from adapters.record import MESSAGE_ROW_BYTES_MAX, Rules
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -45,15 +45,23 @@ class Limits:
 
 class LimitRules(Rules):
     """The rules for every source, as of one moment: `now_unix_nano` is when the request arrived. And for how many of its
-    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said.
+    rejected items, and how many bytes of them in all, there is room among the dead letters: for none, if nothing is said. And
+    how many bytes of rows a message may become.
 
     No check is a conditional expression: compiled, it would make an object of each answer."""
 
     def __init__(
-        self, limits: Limits, now_unix_nano: int, *, dead_letter_items_max: int = 0, dead_letter_bytes_max: int = 0
+        self,
+        limits: Limits,
+        now_unix_nano: int,
+        *,
+        dead_letter_items_max: int = 0,
+        dead_letter_bytes_max: int = 0,
+        message_row_bytes_max: int = MESSAGE_ROW_BYTES_MAX,
     ) -> None:
         self.dead_letter_items_max = dead_letter_items_max
         self.dead_letter_bytes_max = dead_letter_bytes_max
+        self.message_row_bytes_max = message_row_bytes_max
         self.attribute_bytes_unasked_max = min(limits.attribute_key_bytes_max, limits.attribute_value_bytes_max)
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.

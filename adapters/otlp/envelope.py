@@ -60,13 +60,13 @@ class Envelope:
         scanner = self.scanner
         builder = self.builder
         if state == CLEAN:
-            taken = builder.begin(end - start, 1)
+            taken = builder.begin(end - start, 1, 0)
             if taken:
                 builder.record.write(self.buffer[start:end])
         elif scanner.duplicate_keys:
-            taken = builder.add(scanner.normal(message, start, end), 1)
+            taken = builder.add(scanner.normal(message, start, end), 1, 0)
         else:
-            taken = builder.begin(end - start + scanner.patches.delta, 1)
+            taken = builder.begin(end - start + scanner.patches.delta, 1, 0)
             if taken:
                 scanner.patches.write(builder.record, start, end)
         if not taken:

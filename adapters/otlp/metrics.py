@@ -51,6 +51,7 @@ class MetricsEnvelope(Envelope):
         self.before: bytes = b""
         self.behind: bytes = b""
         self.accepted: i64 = 0
+        self.points_bytes: i64 = 0  # of the accepted points, in normal form, tags and lengths included
         self.refused: Final[list[_Refused]] = []
         # Its data without the points, as sent, where it was asked for.
         self.data_head: bytes | None = None
@@ -153,6 +154,7 @@ class MetricsEnvelope(Envelope):
         position: i64 = self.data_start
         point: i64 = 0
         accepted: i64 = 0
+        other_bytes: i64 = 0
         self.refused.clear()
         data: i64 = patches.open()
         while position < end:
@@ -161,6 +163,7 @@ class MetricsEnvelope(Envelope):
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag != _POINT:
+                other_bytes += position - at
                 continue
             first: i64 = cursor.start
             length_at: i64 = cursor.length_at
@@ -178,6 +181,7 @@ class MetricsEnvelope(Envelope):
                     patches.close(place, delta, length_at, first, position)
                 accepted += 1
             point += 1
+        self.points_bytes = end - self.data_start - other_bytes + patches.delta
         patches.close(data, 0, self.data_length_at, self.data_start, end)
         self.accepted = accepted
 
@@ -185,7 +189,8 @@ class MetricsEnvelope(Envelope):
         """The whole metric, whose own fields are normal as they are. False: more than fits a message."""
         patches = self.scanner.patches
         builder = self.builder
-        if not builder.begin(self.end - self.start + patches.delta, self.accepted):
+        size: i64 = self.end - self.start + patches.delta
+        if not builder.begin(size, self.accepted, size - self.points_bytes):
             return False
         if patches.count == 0:
             builder.record.write(self.buffer[self.start : self.end])
@@ -194,10 +199,11 @@ class MetricsEnvelope(Envelope):
         return True
 
     def _take_put_together(self) -> bool:
-        """Likewise, of what stands before and behind its data, and that."""
+        """Take the whole metric, put together from its own fields in normal form and its data. False: more than fits."""
         data = BytesWriter()
         self.scanner.patches.write(data, self.data_start, self.data_end)
-        return self.builder.add(self._metric(data.getvalue()), self.accepted)
+        metric = self._metric(data.getvalue())
+        return self.builder.add(metric, self.accepted, len(metric) - self.points_bytes)
 
     def _take_in_pieces(self) -> None:
         """The same points, as several metrics that each fit a message."""
@@ -209,7 +215,9 @@ class MetricsEnvelope(Envelope):
             self.before = buffer[self.start : self.data_at]
             self.behind = buffer[end : self.end]
         envelope = self._data_without_points()
-        room: i64 = builder.capacity() - len(self.before) - len(self.behind) - len(envelope) - 2 * _FRAMING_BYTES_MAX
+        own_bytes: i64 = len(self.before) + len(self.behind) + len(envelope) + 2 * _FRAMING_BYTES_MAX
+        room: i64 = builder.capacity() - own_bytes
+        pieces_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, room)
         piece = BytesWriter()
         piece.write(envelope)
         pieces: i64 = 0
@@ -229,22 +237,30 @@ class MetricsEnvelope(Envelope):
                 self.refused.append(_Refused(point, first, position, state))
             else:
                 normal = buffer[first:position] if state == CLEAN else self.scanner.normal(self.point, first, position)
-                if len(piece) - len(envelope) + len(normal) + _FRAMING_BYTES_MAX > room:
-                    if pieces:
-                        builder.add(self._metric(piece.getvalue()), pieces)
-                    piece.truncate(len(envelope))
+                if pieces == pieces_max or len(piece) - len(envelope) + len(normal) + _FRAMING_BYTES_MAX > room:
+                    taken = self._add_piece(piece, len(envelope), pieces)
+                    assert taken
                     pieces = 0
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
                 # One that leaves no room by this estimate stands alone, and the builder says whether it fits.
                 if len(normal) + _FRAMING_BYTES_MAX > room:
-                    if not builder.add(self._metric(piece.getvalue()), 1):
+                    if not self._add_piece(piece, len(envelope), 1):
                         self.refused.append(_Refused(point, first, position, RECORD_TOO_LARGE))
-                    piece.truncate(len(envelope))
                     pieces = 0
             point += 1
-        if pieces:
-            builder.add(self._metric(piece.getvalue()), pieces)
+        taken = self._add_piece(piece, len(envelope), pieces)
+        assert taken
+
+    def _add_piece(self, piece: BytesWriter, head_bytes: i64, points: i64) -> bool:
+        """Add a metric of the points that are in `piece` behind `head_bytes`, and drop them from it. False: more than fits a
+        message, which only a single point can be."""
+        if points == 0:
+            return True
+        metric = self._metric(piece.getvalue())
+        points_bytes: i64 = len(piece) - head_bytes
+        piece.truncate(head_bytes)
+        return self.builder.add(metric, points, len(metric) - points_bytes)
 
     def _data_without_points(self) -> bytes:
         """Temporality and the like."""

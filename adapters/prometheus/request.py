@@ -49,10 +49,12 @@ NO_EXEMPLARS: Final[list[Exemplar]] = []
 class _Group:
     """What goes into one record: the metrics of one job and instance."""
 
-    def __init__(self, service_id: bytes, resource: bytes, capacity: i64, description: Description) -> None:
+    def __init__(self, service_id: bytes, resource: bytes, builder: BatchBuilder, description: Description) -> None:
+        """`builder` has the group open."""
         self.service_id: Final = service_id
         self.resource: Final = resource
-        self.capacity: i64 = capacity
+        self.capacity: i64 = builder.capacity()
+        self.row_bytes: i64 = builder.group_row_bytes
         # Metrics, encoded, each in three pieces: what stands before its points, those, and what stands behind them. And how
         # many items each holds.
         self.heads: Final[list[bytes]] = []
@@ -66,6 +68,7 @@ class _Group:
         self.hint: bytes = b""
         self.prefix_bytes: i64 = 0
         self.points = BytesWriter()
+        self.points_bytes_max: i64 = 0
         self.points_max: i64 = 0
         self.tail: bytes = b""
         self.count: i64 = 0
@@ -383,13 +386,14 @@ class Request:
                 builder = self.builder
                 self.spend(_GROUP_BYTES)
                 builder.open_group(METRICS, TYPE_METRIC, series.service_id, series.resource)
-                group = _Group(series.service_id, series.resource, builder.capacity(), description)
+                group = _Group(series.service_id, series.resource, builder, description)
                 self.groups[series.resource] = group
             self.group = group
         if group.count:
             if (
                 group.kind != kind
-                or len(group.points) + point_bytes > group.points_max
+                or group.count == group.points_max
+                or len(group.points) + point_bytes > group.points_bytes_max
                 or (group.name is not series.name and group.name != series.name)
                 or (group.tail is not tail and group.tail != tail)
                 or (group.hint is not hint and group.hint != hint)
@@ -406,8 +410,10 @@ class Request:
             group.hint = hint
             group.description = description
             # The tags and lengths of the metric and of its gauge or histogram, and the tail, take up to 16 bytes.
-            group.points_max = min(group.capacity - group.prefix_bytes - 16, METRIC_BYTES_MAX)
-            if point_bytes > group.points_max and not _fits_alone(group, point_bytes):
+            own_bytes: i64 = group.prefix_bytes + 16
+            group.points_bytes_max = min(group.capacity - own_bytes, METRIC_BYTES_MAX)
+            group.points_max = self.builder.points_max(group.row_bytes, own_bytes, group.points_bytes_max)
+            if point_bytes > group.points_bytes_max and not _fits_alone(group, point_bytes):
                 return None
         group.count += 1
         self.index += 1
@@ -442,7 +448,8 @@ class Request:
                 head = group.heads[n]
                 body = group.bodies[n]
                 tail = group.tails[n]
-                taken = builder.begin(len(head) + len(body) + len(tail), group.counts[n])
+                own_bytes: i64 = len(head) + len(tail)
+                taken = builder.begin(own_bytes + len(body), group.counts[n], own_bytes)
                 assert taken  # `_metric` has seen to it
                 record = builder.record
                 record.write(head)

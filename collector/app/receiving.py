@@ -72,6 +72,7 @@ async def receiving(
         Receipts(os.urandom(16)),
         metrics,
         message_bytes_max=message_bytes_max,
+        message_row_bytes_max=settings.broker.message_row_bytes_max,
         now_unix_nano=time.time_ns,
         recent=recent,
     )

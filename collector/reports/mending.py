@@ -21,6 +21,7 @@ from uuid_utils import uuid7
 
 from adapters.errors import REASON, RECORD_TOO_LARGE, UNREADABLE_MESSAGE, RequestRefused
 from adapters.record import LOGS, METRICS, TRACES, Adapted, Header, Part
+from adapters.rows import row_bytes
 from collector.broker.contract import Message
 from collector.dead_letters import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text
 from collector.pipeline import Adapt
@@ -191,7 +192,9 @@ def _of_the_store(item: bytes, batch_id: bytes) -> Adapted:
     signal = METRICS if record.metrics else LOGS if record.log_records else TRACES
     adapted = Adapted()
     adapted.accepted[record.type] = record.item_count
-    adapted.parts.append(Part(signal, batch.SerializeToString(), record.item_count))
+    payload = batch.SerializeToString()
+    adapted.row_bytes = row_bytes(payload)
+    adapted.parts.append(Part(signal, payload, record.item_count, adapted.row_bytes))
     return adapted
 
 

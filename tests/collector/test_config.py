@@ -209,6 +209,12 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
             " (tenants.in_flight_share_max: environment variable INFRASAGE_TENANTS__IN_FLIGHT_SHARE_MAX)",
         ),
         (
+            {"INFRASAGE_BROKER__MESSAGE_ROW_BYTES_MAX": "1 MiB", "INFRASAGE_BROKER__MESSAGE_BYTES_MAX": "600 KiB"},
+            "broker.message_row_bytes_max is 1 MiB, less than twice broker.message_bytes_max, 600 KiB: the row of the largest"
+            " item would exceed it (broker.message_bytes_max: environment variable INFRASAGE_BROKER__MESSAGE_BYTES_MAX;"
+            " broker.message_row_bytes_max: environment variable INFRASAGE_BROKER__MESSAGE_ROW_BYTES_MAX)",
+        ),
+        (
             {"INFRASAGE_TENANTS__ANONYMOUS_PLAN": "Gold"},
             "tenants.anonymous_plan is Gold, and there is no such plan; known: Free, Pro, Unlimited"
             " (tenants.anonymous_plan: environment variable INFRASAGE_TENANTS__ANONYMOUS_PLAN)",

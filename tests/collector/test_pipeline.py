@@ -53,7 +53,7 @@ def adapted(accepted: dict[int, int], rejected: dict[tuple[int, int], int]) -> A
     for type_, items in accepted.items():
         out.accepted[type_] = items
         if items:
-            out.parts.append(Part(METRICS if type_ == TYPE_METRIC else LOGS, b"p", items))
+            out.parts.append(Part(METRICS if type_ == TYPE_METRIC else LOGS, b"p", items, 1))
     out.rejected = dict(rejected)
     return out
 
@@ -181,7 +181,7 @@ async def test_a_receipt_that_does_not_fit_has_a_message_of_its_own() -> None:
     """Of the same topic, and no message is larger than it may be."""
     full = Adapted()
     full.accepted[TYPE_METRIC] = 1
-    full.parts.append(Part(METRICS, b"p" * (20_000 - 10), 1))
+    full.parts.append(Part(METRICS, b"p" * (20_000 - 10), 1, 20_000))
     made = receivers(message_bytes_max=20_000)
     await ingest(made, gives(full))
     assert [METRICS_TOPIC, METRICS_TOPIC] == [message.topic for message in made.producer.messages]

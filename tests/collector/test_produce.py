@@ -13,7 +13,8 @@ from collector.produce import InFlight, Overloaded, Produce
 async def test_all_parts_go_in_one_append() -> None:
     """Each to its signal's topic: a request is kept as a whole or not at all."""
     producer = MemoryProducer()
-    await Produce(producer)([Part(METRICS, b"a", 1), Part(METRICS, b"b", 2), Part(LOGS, b"c", 3), Part(TRACES, b"d", 4)])
+    parts = [(METRICS, b"a", 1), (METRICS, b"b", 2), (LOGS, b"c", 3), (TRACES, b"d", 4)]
+    await Produce(producer)([Part(*part, 300) for part in parts])
     assert producer.appends == 1
     assert producer.messages == [
         Message(METRICS_TOPIC, b"a"),
@@ -26,7 +27,7 @@ async def test_all_parts_go_in_one_append() -> None:
 async def test_what_comes_before_is_in_the_same_append() -> None:
     producer = MemoryProducer()
     letter = Message(DEAD_LETTERS_TOPIC, b"d")
-    await Produce(producer)([Part(LOGS, b"c", 1)], [letter])
+    await Produce(producer)([Part(LOGS, b"c", 1, 300)], [letter])
     assert (1, [letter, Message(LOGS_TOPIC, b"c")]) == (producer.appends, producer.messages)
 
 
@@ -41,7 +42,7 @@ async def test_the_brokers_error_is_passed_on() -> None:
     producer = MemoryProducer()
     producer.error = BrokerDown("x")
     with pytest.raises(BrokerDown):
-        await Produce(producer)([Part(LOGS, b"c", 1)])
+        await Produce(producer)([Part(LOGS, b"c", 1, 300)])
 
 
 def test_the_budget_can_be_filled_to_the_byte() -> None:

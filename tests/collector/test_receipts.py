@@ -24,7 +24,7 @@ def adapted(accepted: dict[int, int], rejected: dict[tuple[int, int], int], part
     for type_, items in accepted.items():
         out.accepted[type_] = items
     out.rejected = rejected
-    out.parts = [Part(LOGS, b"", 1)] * parts
+    out.parts = [Part(LOGS, b"", 1, 0)] * parts
     return out
 
 

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 from support.remote_write import write_request, write_request_v2
 
+from adapters.record import MESSAGE_ROW_BYTES_MAX
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message
 from collector.combined import Snapshot
 from collector.config import Grpc, Http, Validation
@@ -139,6 +140,7 @@ def receivers(
     in_flight_bytes_max: int = 1 << 30,
     tenant_bytes_max: int | None = None,
     message_bytes_max: int = 1 << 19,
+    message_row_bytes_max: int = MESSAGE_ROW_BYTES_MAX,
     find: Callable[[bytes], Caller | None] = nobody,
     anonymous: Caller | None = ANONYMOUS,
     limiter: Limiter | None = None,
@@ -166,6 +168,7 @@ def receivers(
         Receipts(PROCESS_ID),
         metrics,
         message_bytes_max=message_bytes_max,
+        message_row_bytes_max=message_row_bytes_max,
         now_unix_nano=lambda: NOW_UNIX_NANO,
     )
     health = [Health("ok", "ok")]

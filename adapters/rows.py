@@ -1,0 +1,93 @@
+"""How many bytes the rows of records have: the measure by which messages are cut, and by which inserts are bounded.
+
+The store makes one row of each log record, span and data point. A record's resource and scope are in every one of its rows, and
+a metric's name, description, unit and metadata in the row of every one of its points. So a few bytes on the wire can become
+many in the store; the bytes of a message say nothing about that.
+
+Invariants:
+1. `row_bytes` is additive: that of concatenated messages is the sum of theirs (test_rows.py, test_row_bytes_are_additive).
+2. What BatchBuilder counts while it packs is what `row_bytes` reads from the message (test_rows.py,
+   test_parts_count_the_bytes_of_their_rows).
+3. `row_bytes` returns a number for any bytes (test_rows.py, test_any_bytes_have_row_bytes).
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.wire import Cursor, NotPlain
+
+# What a row takes beside the bytes of its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
+# arrays and maps. A gauge's row has 258 bytes of them, a span's 290.
+ROW_BYTES: Final = 256
+
+_RECORD: Final = 0x0A  # TelemetryBatch.records
+_METRIC: Final = 0x5A  # of a TelemetryRecord
+_LOG_RECORD: Final = 0x62
+_SPAN: Final = 0x6A
+_BATCH_PART: Final = 0x70
+_ITEM_COUNT: Final = 0x78
+_POINT: Final = 0x0A  # `data_points` of every kind of metric data
+# Of a Metric.
+_GAUGE: Final = 0x2A
+_SUM: Final = 0x3A
+_HISTOGRAM: Final = 0x4A
+_EXPONENTIAL: Final = 0x52
+_SUMMARY: Final = 0x5A
+
+
+def row_bytes(payload: bytes) -> int:
+    """Return how many bytes the rows of a serialized TelemetryBatch have. Bytes that are none count as they are."""
+    cursor = Cursor(payload)
+    end: i64 = len(payload)
+    total: i64 = 0
+    try:
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            after: i64 = cursor.position
+            if tag == _RECORD:
+                total += _record_bytes(cursor, cursor.start, after)
+                cursor.position = after
+    except NotPlain:
+        return int(end)
+    return int(total)
+
+
+def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
+    """Of the TelemetryRecord at start:end. A receipt is a row of its own."""
+    rows: i64 = 0
+    head: i64 = 0  # what is in every row
+    items: i64 = 0  # what is in one row, or counted already once for each
+    position: i64 = start
+    while position < end:
+        at: i64 = position
+        cursor.position = at
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == _LOG_RECORD or tag == _SPAN:
+            rows += 1
+            items += position - at
+        elif tag == _METRIC:
+            first: i64 = cursor.start
+            cursor.position = first
+            points: i64 = 0
+            points_bytes: i64 = 0
+            while cursor.position < position:
+                data: i64 = cursor.field(position)
+                if data == _GAUGE or data == _SUM or data == _HISTOGRAM or data == _EXPONENTIAL or data == _SUMMARY:
+                    data_end: i64 = cursor.position
+                    cursor.position = cursor.start
+                    while cursor.position < data_end:
+                        point_at: i64 = cursor.position
+                        if cursor.field(data_end) == _POINT:
+                            points += 1
+                            points_bytes += cursor.position - point_at
+            rows += points
+            items += position - at
+            if points > 1:
+                items += (points - 1) * (position - first - points_bytes)
+        elif tag != _BATCH_PART and tag != _ITEM_COUNT:
+            head += position - at
+    if rows == 0:
+        rows = 1
+    return rows * (head + ROW_BYTES) + items
