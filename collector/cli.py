@@ -29,7 +29,7 @@ app = typer.Typer(
     name="infrasage-collector",
     help="Takes OTLP, Prometheus remote write and JSON telemetry; stores it exactly once; answers SQL.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -56,6 +56,21 @@ ClickHouse = Annotated[
     str | None,
     typer.Option("--clickhouse", metavar="URL", help="ClickHouse in the embedded engine's place.", show_default="none"),
 ]
+
+
+def _version_option(is_given: bool) -> None:
+    if is_given:
+        _print_version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version_option, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Read the options that stand before any command."""
 
 
 @app.command()
@@ -231,6 +246,10 @@ def config_show(config: Config = None) -> None:
 @app.command()
 def version() -> None:
     """Print the version, and whether the hot path is compiled."""
+    _print_version()
+
+
+def _print_version() -> None:
     from collector.version import VERSION, is_compiled  # noqa: PLC0415  # loads the hot path to see whether it is compiled
 
     typer.echo(f"infrasage-collector {VERSION} ({'compiled' if is_compiled() else 'not compiled'})")
@@ -252,4 +271,4 @@ def _require(command: str, settings: Settings, *keys: str) -> None:
 
 def main() -> None:
     """The entry point."""
-    app()
+    app(prog_name=app.info.name)
