@@ -57,7 +57,7 @@ def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], audit
         if not has_data_dir(settings):
             behind = asyncio.run(_behind(settings))
             with contextlib.closing(open_server(settings)) as store:
-                return compare(partial(_rows, store.query), behind), False
+                return compare(partial(_rows, store.read), behind), False
 
         def running() -> tuple[auditing.Report, bool]:
             behind = ask(settings.data_dir, "SELECT 1", ROWS_FORMAT).messages_behind
@@ -80,7 +80,7 @@ async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, in
     async with open_storage(settings, metrics) as storage:
         async with written(settings, storage, metrics) as writer:
             behind = await caught_up_with(storage, writer)(settings.query.wait_s)
-        return await asyncio.to_thread(compare, partial(_rows, storage.store.query), behind)
+        return await asyncio.to_thread(compare, partial(_rows, storage.store.read), behind)
 
 
 async def _behind(settings: Settings) -> int:

@@ -22,7 +22,7 @@ from collector.validate import Limits
 
 def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
     """Of that store, once `caught_up` says so, for which `wait_s` is waited at most."""
-    return DeadLetterReports(Reader(store.query, caught_up, wait_s), settings.dead_letters.retention_days)
+    return DeadLetterReports(Reader(store.read, caught_up, wait_s), settings.dead_letters.retention_days)
 
 
 @asynccontextmanager

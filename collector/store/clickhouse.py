@@ -25,7 +25,7 @@ from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.server import Server, describe
-from collector.store.statement import reading_statement
+from collector.store.statement import reading_statement, refused_functions
 
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {
@@ -56,6 +56,8 @@ _DATA_ERRORS: Final = frozenset(
 
 _IDS_PER_LOOKUP: Final = 1000
 _PING_TIMEOUT_S: Final = 3.0
+# For parsing a statement, however long query.sql_bytes_max lets it be.
+_CHECK_MEMORY_BYTES_MAX: Final = 1024**3
 
 
 class QueryLimits(NamedTuple):
@@ -90,14 +92,17 @@ _DEFAULTS: Final = StoreOptions()
 class _Sessions(NamedTuple):
     """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
 
-    `insert`: by the writer. `reading`: settings of every query, where the readers' sessions do not have them.
+    `insert`: by the writer. `checker` parses statements of others. `reading`, `checking`: settings of every query of the
+    readers and of the checker, where their sessions do not have them.
     """
 
     writer: Client
     control: Client  # does what must not wait for the others
     readers: tuple[Client, ...]
+    checker: Client
     insert: Insert
     reading: Mapping[str, str | int | float] | None = None
+    checking: Mapping[str, str | int | float] | None = None
 
 
 class ClickHouseStore:
@@ -127,6 +132,7 @@ class ClickHouseStore:
         for number in range(options.queries.concurrent_max):
             self._idle.put(number)
         self._running: Final[set[str]] = set()  # the queries' own names, on a server
+        self._refused_functions: frozenset[str] | None = None  # in statements of others; None: not asked for yet
         self._inserted = False  # since the last ping
 
     @classmethod
@@ -146,7 +152,8 @@ class ClickHouseStore:
             path.mkdir(parents=True, exist_ok=True)
             writer = session({})
             readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
-            sessions = _Sessions(writer, session({}), readers, embedded_inserts(writer, _inserting(options)))
+            checker = session(_checker_settings(options.queries))
+            sessions = _Sessions(writer, session({}), readers, checker, embedded_inserts(writer, _inserting(options)))
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()
@@ -189,8 +196,10 @@ class ClickHouseStore:
                 client,
                 client,
                 (client,) * options.queries.concurrent_max,
+                client,
                 server_inserts(client, {**known, **quorum}),
                 _reader_settings(options.queries),
+                _checker_settings(options.queries),
             )
 
         return cls(connect, options, server=where, cluster=cluster, looks_up=not insert_quorum)
@@ -253,8 +262,24 @@ class ClickHouseStore:
         return {batch_id for batch_id, part in self._receipts(batch_ids) if part != besides_part}
 
     def query(self, sql: str, format_: str) -> bytes:
-        """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
-        statement = reading_statement(sql, format_)
+        """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's
+        message."""
+        sessions = self._sessions()
+
+        def check(statement: str) -> bytes:
+            with _store_errors():
+                return bytes(sessions.checker.raw_query(statement, settings=sessions.checking))
+
+        if self._refused_functions is None:
+            self._refused_functions = refused_functions(check)
+        return self._run(reading_statement(sql, format_, check, self._refused_functions))
+
+    def read(self, sql: str, format_: str) -> bytes:
+        """Answer a statement of our own. Raises StoreError with ClickHouse's message."""
+        return self._run(f"{sql}\nFORMAT {format_}")
+
+    def _run(self, statement: str) -> bytes:
+        """In the place of one of the readers, as soon as one is free. Raises StoreError."""
         limits = self._options.queries
         sessions = self._sessions()
         try:
@@ -266,16 +291,15 @@ class ClickHouseStore:
         self._running.add(name)
         try:
             settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
-            return bytes(sessions.readers[place].raw_query(statement, settings=settings))
-        except ClickHouseError as error:
-            raise StoreError(describe(error)) from error
+            with _store_errors():
+                return bytes(sessions.readers[place].raw_query(statement, settings=settings))
         finally:
             self._running.discard(name)
             self._idle.put(place)
 
     def open_dead_letters(self) -> int:
         """How many wait for someone: neither replayed nor discarded. Raises StoreError."""
-        return int(self.query("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
+        return int(self.read("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
 
     def ping(self) -> None:
         """Raises StoreUnavailable. Where it has taken an insert since the last time, it is not asked."""
@@ -298,7 +322,9 @@ class ClickHouseStore:
                 named = ", ".join(f"'{name}'" for name in running)
                 with suppress(ClickHouseError):
                     self._command(f"KILL QUERY WHERE query_id IN ({named}) ASYNC")
-        for client in {id(client): client for client in (*sessions.readers, sessions.control, sessions.writer)}.values():
+        for client in {
+            id(client): client for client in (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
+        }.values():
             client.close()
             if self._server is not None:
                 client.close_connections()
@@ -417,6 +443,24 @@ def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "result_overflow_mode": "throw",
         "readonly": 1,  # the last, since it forbids SET
     }
+
+
+def _checker_settings(limits: QueryLimits) -> dict[str, str | int | float]:
+    """As those of readers, but for the size of the answer: a syntax tree is not what was asked for."""
+    return {
+        "max_execution_time": limits.time_max_s,
+        "max_memory_usage": _CHECK_MEMORY_BYTES_MAX,
+        "readonly": 1,
+    }
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """ClickHouse's errors as StoreError."""
+    try:
+        yield
+    except ClickHouseError as error:
+        raise StoreError(describe(error)) from error
 
 
 def _lookups(ids: Collection[UUID]) -> Iterator[list[UUID]]:

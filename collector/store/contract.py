@@ -55,7 +55,11 @@ class Store(Protocol):
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""
 
     def query(self, sql: str, format_: str) -> bytes:
-        """The answer of a reading statement, in one of ClickHouse's formats. Raises StoreError with ClickHouse's message."""
+        """Answer a user's statement, in one of ClickHouse's formats. Refuse one that does more than read this store. Raises
+        StoreError with ClickHouse's message."""
+
+    def read(self, sql: str, format_: str) -> bytes:
+        """Answer a statement of our own, without a FORMAT clause, in one of ClickHouse's formats. Raises StoreError."""
 
     def ping(self) -> None:
         """Raises StoreUnavailable. Nothing is asked where an insert has told as much since the last time."""

@@ -1,50 +1,122 @@
-"""Whether a statement of the `query` command only reads.
+"""Whether a statement of the `query` command only reads the store. ClickHouse's own parser decides; nothing is parsed here.
 
-The law: the engine's own readonly mode decides; here is refused only what that mode lets through when the engine runs inside
-a process: writing files (INTO OUTFILE), reading them (the function file), Python objects (the table function Python), and
-whatever acts on other statements (KILL, SYSTEM, SET). It keeps users from mistakes; it is no wall around them.
+The engine's `readonly` mode refuses writes, changes of settings, and table functions that reach files, networks or programs.
+This module refuses what that mode lets through: INTO OUTFILE, functions that read files or call other systems, EXISTS (which
+also looks at files), and statements that act on others (KILL, SYSTEM, SET).
+
+Invariants:
+1. What runs is the text that ClickHouse's formatter writes of the parsed statement, and what is checked is the syntax tree of
+   that text. So no spelling (escapes, comments, quotes, letter case) passes the check as one thing and runs as another.
+   (test_no_spelling_reads_a_file)
+2. A table function is refused unless it is listed here: the engine says which names are table functions, so one that a later
+   version adds is refused. (test_table_functions_that_reach_out_are_refused)
+3. No statement of the check itself contains the user's text outside of a string literal, until INTO OUTFILE is excluded.
+   (test_nothing_is_written)
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from collector.store.contract import StoreError
 
-# Strings, quoted names, comments and heredocs as ClickHouse's lexer has them; a word; a number; any other character.
-_TOKEN: Final = re.compile(
-    r"""
-      (?P<space> \s+ | --[^\n]* | \#[!\ ][^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<text>  '(?:[^'\\]|\\.|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
-    | (?P<name>  `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*" | [^\W\d]\w* )
-    | (?P<other> [\d.]+ | . )
-    """,
-    re.VERBOSE | re.DOTALL,
+# Table functions that make rows of nothing, or read tables and dictionaries of this store. `cluster` reads tables of servers
+# that the operator of ClickHouse has named in its configuration.
+TABLE_FUNCTIONS: Final = frozenset(
+    {
+        "cluster",
+        "clusterallreplicas",
+        "dictionary",
+        "format",
+        "fuzzjson",
+        "fuzzquery",
+        "generate_series",
+        "generaterandom",
+        "generateseries",
+        "loop",
+        "merge",
+        "mergetreeanalyzeindexes",
+        "mergetreecodecblockcounts",
+        "mergetreeindex",
+        "mergetreeprojection",
+        "mergetreetextindex",
+        "null",
+        "numbers",
+        "numbers_mt",
+        "primes",
+        "sqlstandardvalues",
+        "values",
+        "view",
+        "viewexplain",
+        "viewifpermitted",
+        "zeros",
+        "zeros_mt",
+    }
 )
-_READING: Final = frozenset(["SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "(", "VALUES"])
-_REFUSED_FUNCTIONS: Final = frozenset(["FILE", "PYTHON"])
+# Ordinary functions that read files or ask other systems, which readonly mode lets through. Table functions of the same name
+# (file, python) are refused as those.
+_REFUSED_FUNCTIONS: Final = frozenset({"catboostevaluate", "file", "generateserialid", "python", "reversednsquery"})
+# The same, as the engine sorts its functions: those that call a model over the network, and programs of the operator.
+_REFUSED_OF_ENGINE: Final = (
+    "SELECT lower(name) FROM system.table_functions"
+    " UNION ALL SELECT lower(name) FROM system.functions WHERE origin = 'ExecutableUserDefined'{of_category}"
+)
+_AI_CATEGORY: Final = " OR categories = 'AI'"
+_HAS_CATEGORIES: Final = (
+    "SELECT count() FROM system.columns WHERE database = 'system' AND table = 'functions' AND name = 'categories'"
+)
+
+# Kinds of statement, as the first word of a syntax tree has them; beside those that begin with Show.
+_READING: Final = frozenset({"SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "Explain", "DescribeQuery"})
+_FUNCTION: Final = re.compile(r"^ *Function (\S+)", re.MULTILINE)
+# The formatter's text has strings and quoted names in these two forms only, and no comments.
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
+_OUTFILE: Final = re.compile(r"\bINTO\s+OUTFILE\b", re.IGNORECASE)
+_FORMAT_CLAUSE: Final = re.compile(r"\sFORMAT ([A-Za-z]\w*)(?:\s+SETTINGS\s.*)?\Z", re.DOTALL)
 _FORMAT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0"})
+# Where the formatter repeats the whole statement in its error, which somebody has just typed.
+_IN_SCOPE: Final = re.compile(r":? In scope SELECT formatQuerySingleLine\(.*?(?=\(\w+\)$|\Z)", re.DOTALL)
+
+# Runs one statement in a session that only reads, and gives the answer in the format of its FORMAT clause. Raises StoreError.
+Run = Callable[[str], bytes]
 
 
-def reading_statement(sql: str, format_: str) -> str:
-    """The one statement of `sql` with its FORMAT clause: its own if it has one, else `format_`. Raises StoreError."""
-    tokens = [match for match in _TOKEN.finditer(sql) if match["space"] is None]
-    while tokens and tokens[-1][0] == ";":
-        tokens.pop()
-    words = [token[0].strip('`"').upper() if token["name"] else token[0] for token in tokens]
-    if not words:
-        raise StoreError("the query is empty")
-    if words[0] not in _READING:
-        raise StoreError(f"only statements that read can be run here, not {words[0]}")
-    if ";" in words:
-        raise StoreError("one statement at a time: there is text after a semicolon")
-    for word, token, following in zip(words, tokens, [*words[1:], ""], strict=True):
-        if token["name"] and following == "(" and word in _REFUSED_FUNCTIONS:
-            raise StoreError(f"{token[0]}() is not allowed here: queries read the store, nothing else")
-        if word == "INTO" and following == "OUTFILE":
-            raise StoreError("INTO OUTFILE is not allowed here: write the answer to a file by redirecting it")
-    body = sql[tokens[0].start() : tokens[-1].end()]
-    if len(words) > 2 and words[-2] == "FORMAT" and tokens[-1]["name"]:
-        return body
+def refused_functions(run: Run) -> frozenset[str]:
+    """Return the functions that no statement may call, in lower case, as this engine has them. Raises StoreError."""
+    has_categories = run(f"{_HAS_CATEGORIES} FORMAT TSVRaw").strip() == b"1"
+    listed = run(f"{_REFUSED_OF_ENGINE.format(of_category=_AI_CATEGORY if has_categories else '')} FORMAT TSVRaw")
+    return (frozenset(listed.decode().split()) | _REFUSED_FUNCTIONS) - TABLE_FUNCTIONS
+
+
+def reading_statement(sql: str, format_: str, run: Run, refused: frozenset[str]) -> str:
+    """Return the one statement of `sql` as it may run, with a FORMAT clause: its own if it has one, else `format_`.
+
+    `refused`: see refused_functions. Raises StoreError.
+    """
     if not _FORMAT.fullmatch(format_):
         raise StoreError(f"not the name of a format: {format_!r}")
-    return f"{body}\nFORMAT {format_}"
+    text = _formatted(sql, run)
+    unquoted = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
+    if _OUTFILE.search(unquoted):
+        raise StoreError("INTO OUTFILE is not allowed here: redirect the output of the command to a file")
+    own = _FORMAT_CLAUSE.search(unquoted)
+    body = text[: own.start()] if own else text
+    tree = run(f"EXPLAIN AST {body} FORMAT TSVRaw").decode(errors="replace")
+    kind = tree.split(maxsplit=1)[0] if tree.strip() else ""
+    if kind not in _READING and not kind.startswith("Show"):
+        raise StoreError(f"only statements that read can be run here, not {text.split(maxsplit=1)[0].upper()}")
+    for name in _FUNCTION.findall(tree):
+        if name.lower() in refused:
+            raise StoreError(f"{name}() is not allowed here: a query reads this store, no files, networks or programs")
+    return text if own else f"{text}\nFORMAT {format_}"
+
+
+def _formatted(sql: str, run: Run) -> str:
+    """Return the statement as ClickHouse's formatter writes it. Raises StoreError."""
+    try:
+        return run(f"SELECT formatQuerySingleLine('{sql.translate(_ESCAPED)}') FORMAT RawBLOB").decode()
+    except StoreError as error:
+        raise StoreError(_IN_SCOPE.sub(" ", str(error))) from error
+    except UnicodeDecodeError:
+        raise StoreError("the query is not UTF-8 text once its escapes are read") from None

@@ -48,6 +48,9 @@ class EchoStore:
             self.running -= 1
         return f"{format_}:{sql}".encode()
 
+    def read(self, sql: str, format_: str) -> bytes:
+        raise NotImplementedError
+
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         raise NotImplementedError
 

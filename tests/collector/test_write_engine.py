@@ -64,6 +64,7 @@ class LosesAnswers:
         self.holds = store.holds
         self.stored_batches = store.stored_batches
         self.query = store.query
+        self.read = store.read
         self.ping = store.ping
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:

@@ -119,6 +119,9 @@ class FakeStore:
     def query(self, sql: str, format_: str) -> bytes:
         raise StoreUnavailable("this store answers no queries")
 
+    def read(self, sql: str, format_: str) -> bytes:
+        raise StoreUnavailable("this store answers no queries")
+
     def ping(self) -> None:
         """It is there."""
 

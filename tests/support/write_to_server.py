@@ -96,6 +96,9 @@ class MortalStore:
     def query(self, sql: str, format_: str) -> bytes:
         return self.store.query(sql, format_)
 
+    def read(self, sql: str, format_: str) -> bytes:
+        return self.store.read(sql, format_)
+
     def ping(self) -> None:
         self.store.ping()
 

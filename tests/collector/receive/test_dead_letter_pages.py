@@ -27,7 +27,7 @@ class Asked:
         self.sql: list[str] = []
         self.is_away = False
 
-    def query(self, sql: str, _format: str) -> bytes:
+    def read(self, sql: str, _format: str) -> bytes:
         self.sql.append(sql)
         if self.is_away:
             raise StoreUnavailable("ClickHouse is away")
@@ -39,7 +39,7 @@ class Asked:
 
 @asynccontextmanager
 async def asking(store: Asked | None) -> AsyncIterator[httpx.AsyncClient]:
-    reports = None if store is None else DeadLetterReports(Reader(store.query, store.caught_up, 1), 30)
+    reports = None if store is None else DeadLetterReports(Reader(store.read, store.caught_up, 1), 30)
     made = receivers(with_pages=True, find=KEYS.get, dead_letters=reports)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://collector") as client:
         yield client

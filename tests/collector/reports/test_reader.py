@@ -50,7 +50,7 @@ async def test_the_engine_reads_every_text_back(tmp_path: Path) -> None:
         return 0
 
     try:
-        reader = Reader(store.query, caught_up, 1)
+        reader = Reader(store.read, caught_up, 1)
         for text in texts:
             assert [{"x": text}] == await reader.rows("SELECT {x} AS x", {"x": text})
             found = await reader.rows("SELECT count() AS n FROM system.one WHERE {x} IN {all}", {"x": text, "all": texts})
