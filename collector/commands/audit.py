@@ -6,9 +6,7 @@ does not add up, or can't be judged; 2, that it was asked for wrongly.
 
 import dataclasses
 import json
-import re
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
@@ -24,10 +22,10 @@ from collector.commands.common import (
     refuse,
 )
 from collector.reports.audit import Report, Window, moment
+from collector.reports.times import unix_nano_of
 
 _HOUR_NS: Final = 3600 * 10**9
 _FAULTS_MAX: Final = 1000
-_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 
 
 def audit(
@@ -130,11 +128,7 @@ def shown(report: Report) -> str:
 
 def _time(name: str, text: str) -> int:
     """Nanoseconds."""
-    found = _TIME.fullmatch(text)
     try:
-        if found is None:
-            raise ValueError
-        whole = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).astimezone(UTC)
-        return int(whole.timestamp()) * 10**9 + int((found[2] or "0").ljust(9, "0"))
-    except (ValueError, OverflowError):
-        refuse(f"{name}: {text[:100]!r} is not a time as 2026-04-10T12:00:00Z")
+        return unix_nano_of(name, text)
+    except ValueError as error:
+        refuse(str(error))

@@ -15,6 +15,7 @@ from uuid import UUID
 from adapters.errors import INVALID_JSON, REASONS
 from collector.reports.payloads import shown
 from collector.reports.reader import Reader, Value
+from collector.reports.times import unix_nano_of
 
 STATES: Final = ("open", "rejected_again", "replayed", "discarded")
 OPEN_STATES: Final = ("open", "rejected_again")
@@ -239,12 +240,4 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 def _moment(given: Mapping[str, str | None], name: str) -> int | None:
     text = given.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return max(0, int(moment.timestamp()) * 10**9 + moment.microsecond * 1000)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"{name} must be RFC 3339, as 2026-04-10T12:00:00Z, not {text[:100]!r}")
+    return None if text is None else unix_nano_of(name, text)

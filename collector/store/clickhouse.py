@@ -268,7 +268,7 @@ class ClickHouseStore:
 
         def check(statement: str) -> bytes:
             with _store_errors():
-                return bytes(sessions.checker.raw_query(statement, settings=sessions.checking))
+                return bytes(sessions.checker.raw_query(statement, settings=dict(sessions.checking or {})))
 
         if self._refused_functions is None:
             self._refused_functions = refused_functions(check)

@@ -13,9 +13,11 @@ WINDOW = Window(0, 3600 * 10**9)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--from", "yesterday"], "--from: 'yesterday' is not a time as 2026-04-10T12:00:00Z"),
-        (["--to", "2026-04-10T12:00:00"], "--to: '2026-04-10T12:00:00' is not a time"),
-        (["--from", "2026-13-10T12:00:00Z"], "is not a time"),
+        (["--from", "yesterday"], "--from must be RFC 3339, as 2026-04-10T12:00:00Z, not 'yesterday'"),
+        (["--to", "2026-04-10T12:00:00"], "--to must be RFC 3339, as 2026-04-10T12:00:00Z, not '2026-04-10T12:00:00'"),
+        (["--from", "2026-13-10T12:00:00Z"], "--from must be RFC 3339"),
+        (["--to", "9999-12-31T23:59:59Z"], "--to must be from 1900-01-01T00:00:00Z to 2262-04-11T23:47:15Z"),
+        (["--from", "0001-01-01T00:00:00Z"], "--from must be from 1900-01-01T00:00:00Z to 2262-04-11T23:47:15Z"),
         (["--from", "2026-04-10T12:00:00Z", "--to", "2026-04-10T12:00:00Z"], "must be before --to"),
     ],
 )

@@ -100,6 +100,16 @@ async def test_without_any_there_are_none() -> None:
         ({"state": "closed"}, "state must be one of open, rejected_again, replayed, discarded, not 'closed'"),
         ({"since": "yesterday"}, "since must be RFC 3339, as 2026-04-10T12:00:00Z, not 'yesterday'"),
         ({"until": "2026-04-10T12:00:00"}, "until must be RFC 3339, as 2026-04-10T12:00:00Z, not '2026-04-10T12:00:00'"),
+        (
+            {"since": "9999-12-31T23:59:59Z"},
+            "since must be from 1900-01-01T00:00:00Z to 2262-04-11T23:47:15Z, the times that the store can hold, not"
+            " '9999-12-31T23:59:59Z'",
+        ),
+        (
+            {"until": "0001-01-01T00:00:00Z"},
+            "until must be from 1900-01-01T00:00:00Z to 2262-04-11T23:47:15Z, the times that the store can hold, not"
+            " '0001-01-01T00:00:00Z'",
+        ),
         ({"service_id": "x" * 1001}, "service_id must have at most 1000 characters; it has 1001"),
     ],
 )
