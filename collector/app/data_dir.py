@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from collector.app.private_files import make_private, private_files
 from collector.config import Settings
 from collector.errors import CannotRun
 from collector.lock import DataDirLock, Locked
@@ -39,7 +40,7 @@ def check_there(directory: Path, what: str) -> None:
 
 @contextmanager
 def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
-    """Made and locked. Raises CannotRun, Locked."""
+    """Made, locked, and closed to other users. Raises CannotRun, Locked."""
     if not wanted:
         yield
         return
@@ -52,7 +53,11 @@ def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
         lock = DataDirLock(data_dir)
     except OSError as error:
         raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
-    with lock:
+    with lock, private_files():
+        try:
+            make_private(data_dir)
+        except OSError as error:
+            raise CannotRun(f"cannot look through the data directory {data_dir}: {error.strerror}: {error.filename}") from error
         yield
 
 
