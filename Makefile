@@ -30,10 +30,12 @@ chaos: install $(VENV)/dev.installed
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy adapters collector tests bench
+	$(BIN)/mypy adapters collector tests bench checks
 	# Where a type is narrowed by what a call has changed since, compiled code would go by the narrower one.
 	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
+	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
+	$(BIN)/python checks/compiled_await.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 # All of the adapters but decompress.py, which only hands bytes to C libraries; and what else each request passes.
 COMPILED = [
@@ -43,14 +43,19 @@ BUILD_OPTIONS = [
     "--allow-untyped-decorators",
 ]
 
-extensions = []
-if not os.environ.get("INFRASAGE_UNCOMPILED"):
+
+def _extensions() -> list[Extension]:
+    if os.environ.get("INFRASAGE_UNCOMPILED"):
+        return []
     from mypyc.build import mypycify
 
-    extensions = mypycify([*BUILD_OPTIONS, *COMPILED], opt_level="3", debug_level="0", group_name="infrasage")
+    extensions: list[Extension] = mypycify([*BUILD_OPTIONS, *COMPILED], opt_level="3", debug_level="0", group_name="infrasage")
     for extension in extensions:
         extension.optional = True  # no compiler: a warning now and at start, not a failed installation
         # Nobody replaces a function of ours by another of its name: so the compiler may inline them, for a fifth of the time.
         extension.extra_compile_args = [*extension.extra_compile_args, "-fno-semantic-interposition"]
+    return extensions
 
-setup(ext_modules=extensions)
+
+if __name__ == "__main__":  # checks/compiled_await.py only reads COMPILED
+    setup(ext_modules=_extensions())

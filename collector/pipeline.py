@@ -107,6 +107,7 @@ class Pipeline:
         tenant = self._metrics.tenant(caller.tenant)
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
+        refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             header = Header(caller.tenant, input_.source, now, batch_id.bytes)
             budget = self._dead_letters.budget(caller.tenant, now)
@@ -123,26 +124,31 @@ class Pipeline:
             if adapted.rejected:
                 origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
                 letters = self._dead_letters.keep(origin, adapted)
-        except RequestRefused:
+        except RequestRefused as error:
+            refusal = error
+        except Exception as error:
+            raise Defect(batch_id, error) from error
+        if refusal is not None:
             # What can't be read costs its tenant what it cost us: else nothing would limit it.
             await self._take(caller, None, len(body))
             tenant.refused()
-            raise
-        except Exception as error:
-            raise Defect(batch_id, error) from error
+            raise refusal
         await self._take(caller, adapted, len(body))
         if adapted.accepted_count() or adapted.rejected:
             receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
+            failure: BaseException | None = None
             try:
                 await self._produce(self._with_receipt(adapted, receipt), letters.messages)
-            except BaseException as error:  # being cancelled too: nobody was told that it is durable
+            except BaseException as error:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
+                failure = error
+            if failure is not None:
                 self._receipts.failed(receipt)
                 self._metrics.failed(adapted)
                 tenant.failed(adapted)
                 await self._give_back(caller, adapted, len(body))
-                if isinstance(error, BrokerError) or not isinstance(error, Exception):
-                    raise
-                raise Defect(batch_id, error) from error
+                if isinstance(failure, BrokerError) or not isinstance(failure, Exception):
+                    raise failure
+                raise Defect(batch_id, failure)
             self._receipts.kept(receipt)
             if self._recent is not None:
                 self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)

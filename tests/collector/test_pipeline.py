@@ -371,6 +371,33 @@ async def test_what_could_not_be_kept_does_not_count_for_the_plan() -> None:
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=9), small())
 
 
+class Remote(LocalLimiter):
+    """Counts somewhere else, as Redis does: each call suspends."""
+
+    async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
+        await asyncio.sleep(0)
+        await super().take(caller, items, size_bytes)
+
+    async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
+        await asyncio.sleep(0)
+        await super().give_back(caller, items, size_bytes)
+
+
+async def test_requests_that_fail_at_once_each_raise_their_own_error() -> None:
+    """What a remote limiter is asked after a failure suspends, and other requests fail meanwhile (ADR 0021)."""
+    made = receivers(limiter=Remote(lambda: 0))
+    made.producer.error = BrokerDown("away")
+    caller = ACME._replace(plan=Plan("Wide", requests=Rate(1, 1000), items=None, size_bytes=None))
+    adapts = [*(raises(Malformed(INVALID_PROTOBUF, f"m{number}")) for number in range(4)), *[adapters.otlp.logs.adapt] * 4]
+    inputs = [Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS) for adapt in adapts]
+    # Each as a task of its own, with no coroutine around it: one that is not compiled would hide the fault.
+    requests = [made.pipeline.ingest(input_, otlp_logs(), caller) for input_ in inputs]
+    async with asyncio.timeout(10):
+        errors = await asyncio.gather(*requests, return_exceptions=True)
+    assert [*(f"m{number}" for number in range(4)), *["away"] * 4] == [str(error) for error in errors]
+    assert [Malformed] * 4 + [BrokerDown] * 4 == [type(error) for error in errors]
+
+
 async def test_tenants_have_limits_of_their_own() -> None:
     """One at its limit takes nothing of another's."""
     made = receivers(limiter=stopped())

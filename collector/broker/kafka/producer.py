@@ -586,11 +586,15 @@ class KafkaProducer:
     async def _bury(self, session: _Session) -> None:
         held = session.waiting_bytes
         self._retired_bytes += held
+        failure: BaseException | None = None
         try:
             await session.flush()
-        finally:
-            await session.abandon()
-            self._retired_bytes -= held
+        except BaseException as error:  # noqa: BLE001 - raised again below: compiled code must not await in a handler
+            failure = error
+        await session.abandon()
+        self._retired_bytes -= held
+        if failure is not None:
+            raise failure
 
     async def _recover(self) -> None:
         began = self._loop.time()
@@ -615,9 +619,12 @@ class KafkaProducer:
 
 
 async def _started(session: _Session) -> _Session:
+    failure: BaseException | None = None
     try:
         await session.start()
-    except BaseException:
+    except BaseException as error:  # noqa: BLE001 - raised again below: compiled code must not await in a handler
+        failure = error
+    if failure is not None:
         await session.abandon()
-        raise
+        raise failure
     return session

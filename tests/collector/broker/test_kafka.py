@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -335,6 +335,31 @@ async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: st
         await eventually(lambda: producer.failure is None)
         await producer.append([Message(topics[0], b"again")])
     assert "unexpected error while Kafka is away, trying again" in [entry["event"] for entry in logs]
+
+
+async def test_producers_that_fail_at_once_each_recover(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that could not start is closed, which suspends, while others fail too (ADR 0021)."""
+
+    async def close(_client: AIOKafkaClient) -> None:
+        await asyncio.sleep(0)
+
+    async with AsyncExitStack() as stack:
+        pairs = []
+        for _ in range(3):
+            options, topics = fresh(shared)
+            pairs.append((await stack.enter_async_context(await KafkaProducer.open(options, topics)), topics[0]))
+        with monkeypatch.context() as broken:
+            attempts = Mock(side_effect=OSError("cut"))
+            broken.setattr(AIOKafkaClient, "bootstrap", attempts)
+            broken.setattr(AIOKafkaClient, "send", Mock(side_effect=OSError("gone")))
+            broken.setattr(AIOKafkaClient, "close", close)
+            for producer, _ in pairs:
+                with pytest.raises(BrokerDown):
+                    await producer.ping()
+            await eventually(lambda: attempts.call_count >= 6 and all(producer.failure == "cut" for producer, _ in pairs))
+        for producer, topic in pairs:
+            await eventually(lambda producer=producer: producer.failure is None)
+            await producer.append([Message(topic, b"again")])
 
 
 async def test_a_batch_that_kafka_refuses_does_not_spoil_the_next(shared: str) -> None:

@@ -1,0 +1,86 @@
+"""Check that no compiled module suspends while it handles an exception. ADR 0021 has the reason and the minimal example.
+
+A coroutine or generator that mypyc compiles keeps the exception that it handles in the thread's state, not in a state of its
+own. When it suspends there, other tasks see that exception and replace it: a later `raise` raises another task's exception or
+`None`, which corrupts memory. Usage: `python checks/compiled_await.py`, from the project's root. Exit status 1: something was
+found.
+
+Invariants, each held by tests/test_compiled_await.py:
+1. No handler (`except`) and no `finally` awaits, yields or iterates asynchronously.
+   test_a_handler_that_suspends_is_found, test_a_finally_that_suspends_is_found
+2. `async with` enters only context managers whose exit never suspends.
+   test_an_async_context_manager_whose_exit_may_suspend_is_found, test_the_exit_of_a_timeout_never_suspends
+3. Every module of setup.py's `COMPILED` is checked. test_every_compiled_module_is_checked
+"""
+
+import ast
+import runpy
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Context managers whose `__aexit__` returns without a suspension.
+EXITS_AT_ONCE = frozenset({"asyncio.timeout", "asyncio.timeout_at"})
+
+_SUSPENDS = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+_OTHER_FRAMES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+class Finding(NamedTuple):
+    """One place that has to change."""
+
+    line: int
+    reason: str
+
+
+def findings(source: str) -> list[Finding]:
+    """Return what is wrong in one module, by line."""
+    found: set[Finding] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Try | ast.TryStar):
+            for handler in node.handlers:
+                found.update(Finding(line, "suspends in an except block") for line in _suspensions(handler.body))
+            found.update(Finding(line, "suspends in a finally block") for line in _suspensions(node.finalbody))
+        elif isinstance(node, ast.AsyncWith):
+            for item in node.items:
+                name = ast.unparse(item.context_expr.func) if isinstance(item.context_expr, ast.Call) else ""
+                if name not in EXITS_AT_ONCE:
+                    found.add(Finding(node.lineno, f"async with {ast.unparse(item.context_expr)}: its exit may suspend"))
+    return sorted(found)
+
+
+def compiled_modules() -> list[Path]:
+    """Return the source files that setup.py compiles."""
+    names: list[str] = runpy.run_path(str(ROOT / "setup.py"))["COMPILED"]
+    return [ROOT / name for name in names]
+
+
+def _suspensions(statements: Iterable[ast.stmt]) -> Iterator[int]:
+    """Yield the lines that suspend this frame; a function that is only defined here has a frame of its own."""
+    pending: list[ast.AST] = list(statements)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, _OTHER_FRAMES):
+            continue
+        if isinstance(node, _SUSPENDS):
+            yield node.lineno
+        elif isinstance(node, ast.comprehension) and node.is_async:
+            yield node.iter.lineno
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def main() -> int:
+    """Print what was found, one a line; return the exit status."""
+    found = 0
+    for path in compiled_modules():
+        for finding in findings(path.read_text()):
+            found += 1
+            print(f"{path.relative_to(ROOT)}:{finding.line}: {finding.reason}: move it after the block (ADR 0021)")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
