@@ -28,9 +28,11 @@ def item_id(batch_id: bytes, item_index: int) -> bytes:
     return _id(b"item", batch_id, item_index)
 
 
-def record_id(topic: str, partition: int, offset: int, record_index: int) -> bytes:
-    """The id of a writer's dead letter, 16 bytes: the record's place in the broker."""
-    return _id(b"record", topic.encode(), partition, offset, record_index)
+def record_id(log: str, topic: str, partition: int, offset: int, *path: int) -> bytes:
+    """The id of a writer's dead letter, 16 bytes: its place in the broker. `log`: the identity of the log, as Range has it.
+    `path`: the record's number in its message, and then, where the record was divided, the item's in the record."""
+    place = f"{log}/{topic}" if log else topic
+    return _id(b"record", place.encode(), partition, offset, *path)
 
 
 def replay_batch_id(dead_letter_id: bytes) -> bytes:

@@ -21,8 +21,11 @@ class Refused(NamedTuple):
     """One record, or a message that does not divide into records."""
 
     partition: Partition
+    log: str  # the identity of the log, as Range has it
     offset: int  # of the message it was in
-    record_index: int  # within that
+    path: tuple[
+        int, ...
+    ]  # the record's number in the message; of an item that it was divided into, also its number in the record
     payload: bytes  # a TelemetryBatch of this record; the message itself where it is not even that
     error: str  # what the store said
 
@@ -56,12 +59,12 @@ def entry(refused: Refused, now_unix_nano: int) -> DeadLetter:
     """With its header's fields, if it can be read."""
     partition = refused.partition
     letter = DeadLetter(
-        id=record_id(partition.topic, partition.index, refused.offset, refused.record_index),
+        id=record_id(refused.log, partition.topic, partition.index, refused.offset, *refused.path),
         kept_time_unix_nano=now_unix_nano,
         topic=partition.topic,
         partition=partition.index,
         offset=refused.offset,
-        record_index=refused.record_index,
+        record_index=refused.path[0],
         error=text(refused.error),
         payload=refused.payload,
         payload_size_bytes=len(refused.payload),

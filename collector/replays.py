@@ -45,7 +45,7 @@ class DeadLetterRange:
     """One range, read. `replays` in their order, each batch id once."""
 
     def __init__(self, messages: Range, now_unix_nano: int) -> None:
-        self.mark: Final = 1 + messages.start % 0xFFFFFFFF
+        self.mark: Final = _mark(messages)
         self._batches: Final = [_read(messages, index, now_unix_nano) for index in range(len(messages.payloads))]
         self.replays: Final = self._replays()
 
@@ -104,6 +104,13 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
     return Replay([], UUID(bytes=event.batch_id), event.topic, batch.SerializeToString())
 
 
+def _mark(messages: Range) -> int:
+    """From 1 to 2**32 - 1. Ranges of one log have different marks. Ranges of two logs have equal ones by a rare chance, which
+    matters only where they replay the same entry."""
+    digest = blake2b(messages.log.encode(), digest_size=4).digest() if messages.log else b""
+    return 1 + (int.from_bytes(digest, "big") + messages.start) % 0xFFFFFFFF
+
+
 def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
     """A message; where it is not what it should be, an entry that has it as its payload."""
     payload = bytes(messages.payloads[index])
@@ -115,7 +122,7 @@ def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
     except DecodeError:
         letter = None
     if letter is None:
-        refused = Refused(messages.partition, messages.start + index, 0, payload, "neither entries nor events")
+        refused = Refused(messages.partition, messages.log, messages.start + index, (0,), payload, "neither entries nor events")
         letter = entry(refused, now_unix_nano)
     return DeadLetterBatch(records=[DeadLetterRecord(letter=letter)])
 
@@ -127,4 +134,4 @@ def _from_version_0_1(letter: DeadLetter, now_unix_nano: int) -> DeadLetter | No
     # It did not say which of the message's records it was.
     number = int.from_bytes(blake2b(letter.payload, digest_size=4).digest(), "big")
     partition = Partition(letter.topic, letter.partition)
-    return entry(Refused(partition, letter.offset, number, letter.payload, letter.error), now_unix_nano)
+    return entry(Refused(partition, "", letter.offset, (number,), letter.payload, letter.error), now_unix_nano)

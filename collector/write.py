@@ -166,7 +166,7 @@ class Writer:
                 topic=one.partition.topic,
                 partition=one.partition.index,
                 offset=one.offset,
-                record=one.record_index,
+                record=one.path[0],
                 error=one.error,
             )
         if dropped:
@@ -185,7 +185,7 @@ class Writer:
             halves = piece.halves()
             if not halves:
                 payload = b"".join(piece.parts)
-                refused.append(Refused(piece.partition, piece.offset, piece.record_index, payload, str(error)))
+                refused.append(Refused(piece.partition, piece.log, piece.offset, (piece.record_index,), payload, str(error)))
             for half in halves:
                 await self._insert(half, in_doubt, refused)
         except StoreError:
@@ -263,6 +263,7 @@ class _Piece:
     """What one insert takes: some consecutive messages of a range, or some records of one message."""
 
     partition: Partition
+    log: str  # the identity of the log that it was read from
     topic: str  # which of the store's it is for
     token: str  # that of the range, and which part of it: so it is the same however often the range is repeated
     offset: int  # of the first message
@@ -273,14 +274,16 @@ class _Piece:
 
     @classmethod
     def whole(cls, range_: Range) -> Self:
-        token = f"{range_.partition.topic}/{range_.partition.index}/{range_.start}-{range_.end}"
-        return cls(range_.partition, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads))
+        token = _token(range_, f"{range_.partition.topic}/{range_.partition.index}/{range_.start}-{range_.end}")
+        return cls(
+            range_.partition, range_.log, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads)
+        )
 
     @classmethod
     def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
         """For `topic`, of a range of dead letters. Offsets count the payloads."""
-        token = f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}"
-        return cls(range_.partition, topic, token, 0, payloads, len(payloads), divides=False)
+        token = _token(range_, f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}")
+        return cls(range_.partition, range_.log, topic, token, 0, payloads, len(payloads), divides=False)
 
     def halves(self) -> Sequence["_Piece"]:
         """Two; none where it is one record, or can't be cut. Their tokens end in the way to them: /0 and /1."""
@@ -304,6 +307,11 @@ class _Piece:
                 record_index=self.record_index + (0 if self.messages else middle),
             ),
         )
+
+
+def _token(range_: Range, place: str) -> str:
+    """An intent without an identity is of a version whose tokens had none: its repetition has the same."""
+    return f"{range_.log}/{place}" if range_.log else place
 
 
 def _records(batch: bytes) -> list[bytes]:

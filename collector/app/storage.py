@@ -103,11 +103,19 @@ async def _opened_store(settings: Settings) -> "ClickHouseStore":
 @asynccontextmanager
 async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
     limits = LocalLogLimits(**settings.local_log.model_dump())
+    has_store = is_embedded(settings) and store_dir(settings.data_dir).exists()
     try:
         local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS)
     except LocalLogUnusable as error:
         raise CannotRun(str(error)) from error
     async with local_log:
+        if local_log.is_new and has_store:
+            log.warning(
+                "the local log began anew beside a store that has data: what the former log still held is not stored; what is"
+                " accepted from now on is",
+                directory=str(settings.data_dir / "log"),
+                log=local_log.identity,
+            )
         yield Opened(local_log)
 
 

@@ -54,6 +54,10 @@ class Range(NamedTuple):
     """Consecutive messages of one partition, from offset `start` up to but not including `end`.
 
     `in_doubt`: an intent for exactly this range stood already when it was read, so it may have been written before.
+    `log`: the identity of the log that the offsets belong to. Offsets repeat when a log begins anew (its file is removed, its
+    topic is made anew, Kafka is replaced), and then `log` differs. It holds for this range until its commit, whoever reads it.
+    Empty for an intent of a version that did not know it.
+    `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
     """
 
     partition: Partition
@@ -61,6 +65,8 @@ class Range(NamedTuple):
     end: int
     payloads: Sequence[Payload]
     in_doubt: bool = False
+    log: str = ""
+    depth: int = 0
 
 
 class Position(NamedTuple):
@@ -90,8 +96,9 @@ class Consumer(Protocol):
         Partitions take turns."""
 
     async def intend(self, messages: Range) -> None:
-        """Commit that this range is about to be written. Raises BrokerDown where the partition is no longer ours. May be
-        repeated."""
+        """Commit that this range is about to be written, with its `log` and `depth`. Raises BrokerDown where the partition is
+        no longer ours. May be repeated, also with another depth. A range that is not in doubt may be intended in part: up to
+        any `end` between two of its messages."""
 
     async def commit(self, messages: Range) -> None:
         """Commit that this range is stored, and forget its intent. May be repeated."""

@@ -180,7 +180,12 @@ def test_ids_tell_places_apart() -> None:
     batch, other = b"b" * 16, b"c" * 16
     ids = [
         *(item_id(batch_id, index) for batch_id in (batch, other) for index in (0, 1, 2**31)),
-        *(record_id(topic, *place) for topic in ("t", "u") for place in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]),
+        *(
+            record_id(log, topic, *place)
+            for log in ("", "log", "other")
+            for topic in ("t", "u")
+            for place in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0, 0), (0, 0, 0, 1)]
+        ),
         replay_batch_id(batch),
         replay_batch_id(other),
     ]

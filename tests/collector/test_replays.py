@@ -20,6 +20,7 @@ from collector.dead_letters import replay_batch_id
 from collector.replays import DeadLetterRange, by_topic
 
 LETTER = b"d" * 16
+LOG = "a log"
 OTHER = b"o" * 16
 NOW = 1_775_822_400_000_000_000
 
@@ -48,8 +49,9 @@ def batch(*records: DeadLetterEvent | DeadLetter) -> bytes:
     ).SerializeToString()
 
 
-def read(*payloads: bytes, start: int = 0) -> DeadLetterRange:
-    return DeadLetterRange(Range(Partition(DEAD_LETTERS_TOPIC, 0), start, start + len(payloads), payloads), NOW)
+def read(*payloads: bytes, start: int = 0, log: str = LOG) -> DeadLetterRange:
+    messages = Range(Partition(DEAD_LETTERS_TOPIC, 0), start, start + len(payloads), payloads, log=log)
+    return DeadLetterRange(messages, NOW)
 
 
 def records(what: DeadLetterRange) -> list[DeadLetterRecord]:
@@ -65,7 +67,7 @@ def test_entries_pass_as_they_are() -> None:
 
 def test_a_replay_is_taken_out_of_its_event() -> None:
     """The record is stored as telemetry, marked with its range; the event is stored without it."""
-    what = read(batch(replay()), start=41)
+    what = read(batch(replay()), start=41, log="")
     (found,) = what.replays
     assert (found.topic, found.batch_id) == (METRICS_TOPIC, UUID(bytes=replay_batch_id(LETTER)))
     assert [42, 42] == [record.batch_part for record in TelemetryBatch.FromString(found.payload).records]
@@ -86,6 +88,9 @@ def test_marks_tell_ranges_apart() -> None:
     assert len(set(marks)) == len(marks)
     assert all(0 < mark < 2**32 for mark in marks)
     assert read(b"", start=2**40).mark < 2**32
+    # The same offsets of another log are another range; those of no known log are marked as versions without identities did.
+    assert read(b"", start=1).mark != read(b"", start=1, log="another log").mark
+    assert 8 == read(b"", start=7, log="").mark
 
 
 def test_a_dead_letter_is_replayed_once() -> None:

@@ -194,13 +194,15 @@ async def test_everything_appended_is_stored_once(tmp_path: Path) -> None:
 
 
 async def test_the_token_is_the_range(tmp_path: Path) -> None:
-    """topic/partition/start-end: the same for whoever repeats it."""
+    """log/topic/partition/start-end: the same for whoever repeats it."""
     async with world(tmp_path) as w:
         await w.append(TOPIC, "a")
         await w.append(TOPIC, "b")
         writer = w.writer(bytes_max=1)
         await w.drain(writer)
-        assert [f"{TOPIC}/0/0-1", f"{TOPIC}/0/1-2"] == [token for token, _ in w.store.blocks]
+        tokens = [token for token, _ in w.store.blocks]
+        assert [f"{TOPIC}/0/0-1", f"{TOPIC}/0/1-2"] == [token.partition("/")[2] for token in tokens]
+        assert {w.log.identity} == {token.partition(".")[0] for token in tokens}
 
 
 async def test_a_record_is_stored_at_once_and_then_they_gather(tmp_path: Path) -> None:
@@ -303,6 +305,61 @@ def test_any_sequence_of_faults_ends_with_every_record_once(
         asyncio.run(run(directory))
     finally:
         shutil.rmtree(directory)
+
+
+# A log that begins anew.
+
+
+async def test_a_log_that_was_removed_loses_nothing_of_the_next(tmp_path: Path) -> None:
+    """Offsets repeat, and so would tokens without the log's identity: the store would take new records for repetitions."""
+    store = FakeStore()
+    for life in ("first", "second"):
+        async with world(tmp_path, store) as w:
+            for number in range(3):
+                await w.append(TOPIC, f"{life}-{number}")
+            await w.drain(w.writer(bytes_max=1))
+        shutil.rmtree(tmp_path)
+    assert {f"{life}-{number}": 1 for life in ("first", "second") for number in range(3)} == store.rows
+
+
+async def test_a_copy_of_the_log_that_was_put_back_loses_nothing(tmp_path: Path) -> None:
+    """The file is the same as some time before, and so is its identity; what is appended then has offsets that were used."""
+    store = FakeStore()
+    log, copy = tmp_path / "log", tmp_path / "copy"
+    async with world(log, store) as w:
+        await w.append(TOPIC, "before")
+        await w.drain(w.writer())
+    shutil.copytree(log, copy)
+    for life in ("first", "second"):
+        async with world(log, store) as w:
+            await w.append(TOPIC, f"after, {life}")
+            await w.drain(w.writer())
+        shutil.rmtree(log)
+        shutil.copytree(copy, log)
+    assert {"before": 1, "after, first": 1, "after, second": 1} == store.rows
+
+
+@pytest.mark.parametrize("crash_at", ["insert half done", "inserted"])
+async def test_what_a_version_without_identities_had_in_doubt_is_stored_once(tmp_path: Path, crash_at: str) -> None:
+    """It had inserted under a token without the log's identity. The range is repeated under the same token."""
+    store = FakeStore(crash_at=crash_at)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c", "d")
+        writer = w.writer()
+        poll = writer._consumer.poll
+
+        async def without_identity(bytes_max: int, wait_s: float) -> Range | None:
+            messages = await poll(bytes_max, wait_s)
+            return messages and messages._replace(log="")
+
+        writer._consumer.poll = without_identity  # type: ignore[method-assign]
+        with pytest.raises(Crash):
+            await asyncio.wait_for(writer.run(), 30)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "e")
+        await w.drain(w.writer())
+    assert dict.fromkeys("abcde", 1) == store.rows
+    assert {f"{TOPIC}/0/0-1"} == {token for token, _ in store.blocks if token.startswith(TOPIC)}
 
 
 # A store that fails.

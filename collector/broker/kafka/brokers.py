@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, NodeNotReadyError
 
 from collector.broker.kafka.connection import KafkaOptions
 from collector.broker.kafka.frames import Came, Frames
@@ -36,7 +36,7 @@ class Brokers:
         self, client: Any, node: int, api: tuple[int, int], request: Sequence[bytes], came: Came | None = None
     ) -> memoryview:
         """The answer of that broker, where `client` (AIOKafkaClient) says that it is; `came` as Frames has it. Raises
-        KafkaError, OSError."""
+        KafkaError, OSError; IncompatibleBrokerVersion where the broker does not know this version of the request."""
         broker = client.cluster.broker_metadata(node)
         if broker is None:
             client.force_metadata_update()
@@ -54,6 +54,11 @@ class Brokers:
                 link.frames = await Frames.open(self._options, *address)
                 if self._closed.is_set():
                     link.frames.close()
+            first, last = link.frames.versions.get(api[0], (0, -1))
+            if not first <= api[1] <= last:
+                raise IncompatibleBrokerVersion(
+                    f"{broker.host}:{broker.port} knows versions {first} to {last} of request {api[0]}, not {api[1]}"
+                )
             return await link.frames.ask(api, request, came)
 
     def close(self) -> None:

@@ -5,7 +5,13 @@ own (brokers.py). Its consumer would commit under whatever generation it has by 
 which the range was read, and would fetch ahead of what is asked for. Here a poll asks where the partitions end, takes the next
 in turn, and reads it from its committed offset. Nothing is kept between polls.
 
-An intent is the metadata of the committed offset: the end of the range, in decimal.
+The metadata of a committed offset has the identity of the log that the offset belongs to, and the intent (identity.py). A log
+that began anew is read from its first message, whatever the group has committed.
+
+Invariants:
+1. A range is intended only while its leader knows its partition by the identity that it was read under
+   (test_a_topic_made_anew_while_the_writer_runs_loses_nothing).
+2. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
 """
 
 import asyncio
@@ -25,6 +31,7 @@ from collector.broker.contract import BrokerDown, Partition, Payload, Position, 
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
 from collector.broker.kafka.fetching import FETCH_API, Arriving, Batch, WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.identity import Committed, identities, identity_of, log_of
 from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
 from collector.broker.kafka.offsets import EARLIEST, LATEST, LIST_API, list_answer, list_request
 from collector.broker.kafka.topics import ready_topics
@@ -33,6 +40,8 @@ from collector.broker.kafka.topics import ready_topics
 _FETCH_BYTES: Final = 16 * 1024 * 1024
 # How long the broker may hold a request that waits for something to arrive; the longest that `poll` notices nothing else.
 _ARRIVAL_WAIT_MS: Final = 500
+# How often partitions that have nothing to read are looked at, whether their logs began anew.
+_IDENTITIES_INTERVAL_S: Final = 1.0
 # Such a request holds up its connection, so it has one of its own. Any value that aiokafka does not use.
 _ARRIVALS: Final = 100
 
@@ -53,6 +62,8 @@ class KafkaConsumer:
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
         self._reading: Final = asyncio.Lock()
         self._closed: Final = asyncio.Event()
+        self._identities_read = -math.inf  # when, by the loop's clock
+        self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
         self._settled = self._loop.time()  # when it was last known what is ours
 
     @classmethod
@@ -100,6 +111,7 @@ class KafkaConsumer:
                     ownership, heads = owned
                     async with asyncio.timeout(self._options.request_timeout_s):
                         ends = await self._offsets(ownership.partitions, LATEST, skip_leaderless=True)
+                        await self._look_for_new_logs(heads, ends)
                     messages = await self._next(ownership, heads, ends, bytes_max)
                     if messages is not None:
                         return messages
@@ -113,7 +125,14 @@ class KafkaConsumer:
         head = heads[messages.partition]
         if not ownership.active or messages.start != head.committed or head.intent not in (None, messages.end):
             raise BrokerDown(f"cannot intend {_name(messages)}: the partition stands at {head}, or is being taken away")
-        await self._commit(ownership, messages.partition, Head(messages.start, messages.end))
+        with self._guarded(f"intend {_name(messages)}"):
+            async with asyncio.timeout(self._options.request_timeout_s):
+                identity = await self._identity(messages.partition)
+        if messages.log and identity != identity_of(messages.log):
+            self._identities_read = -math.inf
+            raise BrokerDown(f"cannot intend {_name(messages)}: the topic was made anew since it was read")
+        intent = Head(messages.start, messages.end, messages.log, messages.depth)
+        await self._commit(ownership, messages.partition, intent)
 
     async def commit(self, messages: Range) -> None:
         """As the contract has it. Kafka keeps the messages: its retention deletes them."""
@@ -123,7 +142,7 @@ class KafkaConsumer:
             return
         if messages.start != head.committed or messages.end != head.intent:
             raise BrokerDown(f"cannot commit {_name(messages)}: the partition stands at {head}")
-        await self._commit(ownership, messages.partition, Head(messages.end, None))
+        await self._commit(ownership, messages.partition, Head(messages.end, None, messages.log))
 
     async def positions(self) -> dict[Partition, Position]:
         with self._guarded("ask Kafka for positions"):
@@ -198,11 +217,61 @@ class KafkaConsumer:
         new = [partition for partition in ownership.partitions if partition not in committed]
         heads = {partition: Head(offset, None) for partition, offset in (await self._offsets(new, EARLIEST)).items()}
         for partition, (offset, metadata) in committed.items():
-            intent = int(metadata) if metadata.isascii() and metadata.isdigit() else None
-            if metadata and intent is None:
+            said = Committed.read(metadata)
+            if said is None:
                 self._logger.warning("not our commit: its metadata is ignored", **_labels(partition), metadata=metadata[:100])
-            heads[partition] = Head(offset, intent if intent is not None and intent > offset else None)
+                said = Committed("", None, 0)
+            intended = said.intent is not None and said.intent > offset
+            heads[partition] = Head(offset, said.intent, said.log, said.depth) if intended else Head(offset, None, said.log)
         return heads
+
+    async def _look_for_new_logs(self, heads: dict[Partition, Head], ends: Mapping[Partition, int]) -> None:
+        """Partitions with nothing to read, as it seems: where their logs began anew, read them from the first message on."""
+        now_s = self._loop.time()
+        if now_s - self._identities_read < _IDENTITIES_INTERVAL_S:
+            return
+        self._identities_read = now_s
+        client = self._member.client
+        if any(client.cluster.partitions_for_topic(topic) is None for topic in self._topics):
+            client.force_metadata_update()  # a topic was deleted, and may be made anew: else it is noticed minutes later
+        idle = [partition for partition, end in ends.items() if partition in heads and end <= heads[partition].committed]
+        by_leader = self._by_leader(partition for partition in idle if self._leader_or_none(partition) is not None)
+        for node, topics in by_leader.items():
+            try:
+                known = await identities(self._brokers, client, node, [topic for topic, _ in topics])
+            except (KafkaError, OSError):
+                continue  # its partitions are looked at when it answers again
+            for topic, indexes in topics:
+                for index in indexes:
+                    if topic in known:
+                        await self._begin_if_new(heads, Partition(topic, index), known[topic])
+
+    async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
+        """Where the head is of another log than the one that is there now, start at the first message of that one."""
+        head = heads[partition]
+        former = self._seen.get(partition.topic) or identity_of(head.log)
+        if former not in ("", identity):
+            self._logger.warning(
+                "a topic was made anew, or Kafka was replaced: its committed offsets are of another log, so it is read from its"
+                " first message on; what the former log still held is not stored",
+                topic=partition.topic,
+                log=identity,
+                former_log=former,
+            )
+        self._seen[partition.topic] = identity
+        if not head.log and head.intent is None:
+            heads[partition] = head._replace(log=log_of(identity, -1))
+        elif head.log and identity_of(head.log) != identity:
+            earliest = (await self._offsets([partition], EARLIEST))[partition]
+            heads[partition] = Head(earliest, None, log_of(identity, -1))
+
+    async def _identity(self, partition: Partition) -> str:
+        """Of its log, as its leader knows it. Raises KafkaError, OSError, BrokerDown."""
+        known = await identities(self._brokers, self._member.client, self._leader(partition), [partition.topic])
+        if partition.topic not in known:
+            self._member.client.force_metadata_update()
+            raise BrokerDown(f"{partition.topic} is not known to the leader of {partition.topic}/{partition.index}")
+        return known[partition.topic]
 
     def _held(self, messages: Range) -> tuple[Ownership, dict[Partition, Head]]:
         ownership = self._member.ownership
@@ -216,7 +285,7 @@ class KafkaConsumer:
             with self._guarded(f"commit {partition.topic}/{partition.index} at {head}"):
                 async with asyncio.timeout(self._options.request_timeout_s):
                     await self._member.commit(
-                        ownership, partition, head.committed, "" if head.intent is None else str(head.intent)
+                        ownership, partition, head.committed, Committed(head.log, head.intent, head.depth).metadata()
                     )
             settled = True
         except Fenced as error:
@@ -238,6 +307,14 @@ class KafkaConsumer:
             head, end = heads.get(partition), ends.get(partition)
             if head is None or end is None:
                 continue
+            if end == head.committed:
+                continue  # as far as is known: _look_for_new_logs
+            async with asyncio.timeout(self._options.request_timeout_s):
+                identity = await self._identity(partition)
+                await self._begin_if_new(heads, partition, identity)
+            head = heads[partition]
+            if end == head.committed:
+                continue
             if end < head.committed:
                 raise BrokerDown(
                     f"cannot read {partition.topic}/{partition.index}: it ends at {end}, and {head.committed} is committed."
@@ -246,18 +323,16 @@ class KafkaConsumer:
                     f" --group {self._options.group_id} --reset-offsets --to-earliest --execute"
                     f" --topic {partition.topic}:{partition.index}"
                 )
-            if end == head.committed:
-                continue
-            messages = await self._read(partition, head, end, bytes_max)
+            messages = await self._read(partition, head, end, bytes_max, identity)
             if not ownership.active:
                 return None
             if messages.payloads:
                 return messages
             # Only markers of transactions, or what compaction has left: nothing to store.
-            await self._commit(ownership, partition, Head(messages.end, None))
+            await self._commit(ownership, partition, Head(messages.end, None, messages.log))
         return None
 
-    async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int) -> Range:
+    async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int, identity: str) -> Range:
         """From what is committed on; exactly up to the intent where one stands, else up to `end` or as many as fit."""
         in_doubt = head.intent is not None
         goal = end if head.intent is None else head.intent
@@ -265,6 +340,7 @@ class KafkaConsumer:
         payloads: list[Payload] = []
         size = 0
         largest = 1
+        epoch = -1
         # Not for less than a batch: the broker would send a whole one, for nothing.
         while offset < goal and (in_doubt or size + largest <= bytes_max):
             room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
@@ -280,7 +356,8 @@ class KafkaConsumer:
                     for at, payload in batch.messages:
                         if offset <= at < goal:
                             if payloads and not in_doubt and size + len(payload) > bytes_max:
-                                return Range(partition, start, offset, payloads)
+                                return Range(partition, start, offset, payloads, log=log_of(identity, epoch))
+                            epoch = batch.leader_epoch
                             payloads.append(payload)
                             size += len(payload)
                             offset = at + 1
@@ -293,7 +370,9 @@ class KafkaConsumer:
                 ) from None
             if offset == before:
                 raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka sent nothing")
-        return Range(partition, start, max(offset, goal) if in_doubt else offset, payloads, in_doubt)
+        if in_doubt:
+            return Range(partition, start, max(offset, goal), payloads, in_doubt, head.log, head.depth)
+        return Range(partition, start, offset, payloads, log=log_of(identity, epoch))
 
     async def _skip_deleted(self, partition: Partition, offset: int) -> int:
         async with asyncio.timeout(self._options.request_timeout_s):
@@ -309,7 +388,9 @@ class KafkaConsumer:
         ownership = self._member.ownership
         if ownership is not None and ownership.heads is not None and partition in ownership.heads:
             intent = ownership.heads[partition].intent
-            ownership.heads[partition] = Head(earliest, intent if intent is not None and intent > earliest else None)
+            head = ownership.heads[partition]
+            standing = intent is not None and intent > earliest
+            ownership.heads[partition] = head._replace(committed=earliest, intent=intent if standing else None)
         raise BrokerDown(f"Kafka deleted {earliest - offset} messages of {partition.topic}/{partition.index}")
 
     async def _fetch(self, partition: Partition, offset: int, bytes_max: int) -> Iterator[Batch] | None:

@@ -42,11 +42,13 @@ class WrongChecksum(Exception):
 
 
 class Batch(NamedTuple):
-    """Messages, each with its offset, and the offset after the last, which may not be there any more."""
+    """Messages, each with its offset, and the offset after the last, which may not be there any more. `leader_epoch`: of the
+    leader that wrote it; -1 where its format has none."""
 
     messages: list[tuple[int, Payload]]
     next_offset: int
     size_bytes: int
+    leader_epoch: int
 
 
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
@@ -134,7 +136,7 @@ def batches(records: memoryview, checksums: Mapping[int, int]) -> Iterator[Batch
     among them is made here. Raises WrongChecksum."""
     at = 0
     while at + _HEAD.size <= len(records):
-        base, length, _, format_ = _HEAD.unpack_from(records, at)
+        base, length, epoch, format_ = _HEAD.unpack_from(records, at)
         end = at + _LENGTH_END + length
         if end > len(records):
             return
@@ -142,13 +144,13 @@ def batches(records: memoryview, checksums: Mapping[int, int]) -> Iterator[Batch
         if format_ == _FORMAT:
             checksum, attributes, last_delta = _BATCH.unpack_from(records, at + _HEAD.size)
         if format_ != _FORMAT or attributes & _COMPRESSION:
-            yield from _by_aiokafka(bytes(records[at:end]))
+            yield from _by_aiokafka(bytes(records[at:end]), epoch if format_ == _FORMAT else -1)
         else:
             known = checksums.get(at)
             if checksum != (_extended(0, records, at + _CHECKED_FROM, end) if known is None else known):
                 raise WrongChecksum
             messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
-            yield Batch(messages, base + last_delta + 1, end - at)
+            yield Batch(messages, base + last_delta + 1, end - at, epoch)
         at = end
 
 
@@ -189,7 +191,7 @@ def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
     return value >> 1 ^ -(value & 1), at
 
 
-def _by_aiokafka(batch: bytes) -> Iterator[Batch]:
+def _by_aiokafka(batch: bytes, leader_epoch: int) -> Iterator[Batch]:
     read = MemoryRecords(batch)
     while read.has_next():
         each = read.next_batch()
@@ -198,4 +200,4 @@ def _by_aiokafka(batch: bytes) -> Iterator[Batch]:
         messages: list[tuple[int, Payload]] = []
         if not each.is_control_batch:
             messages = [(record.offset, record.value or b"") for record in each]
-        yield Batch(messages, each.next_offset, len(batch))
+        yield Batch(messages, each.next_offset, len(batch), leader_epoch)

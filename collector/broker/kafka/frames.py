@@ -42,6 +42,8 @@ class Frames(asyncio.BufferedProtocol):
         self._id = 0
         self._waiting: asyncio.Future[memoryview] | None = None
         self._came: Came | None = None
+        self.versions: dict[int, tuple[int, int]] = {}
+        """Of each request that the broker knows, the first and the last version."""
         self._lost: Exception | None = None
 
     @classmethod
@@ -50,6 +52,7 @@ class Frames(asyncio.BufferedProtocol):
         made = await create_conn(host, port, **connection(options))
         made._read_task.cancel()
         frames = cls(made._writer, options.client_id)
+        frames.versions = dict(made._versions)
         made._reader = None
         frames.take_over()
         return frames

@@ -42,6 +42,8 @@ class Head(NamedTuple):
 
     committed: int
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
+    log: str = ""  # the identity of the log that the offsets belong to, as Range has it; empty: not known
+    depth: int = 0  # of the range that is about to be written
 
 
 class Ownership:

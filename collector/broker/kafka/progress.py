@@ -4,16 +4,18 @@ The law: it only looks. It is no member of the group, so nothing is rebalanced b
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from collector.broker.contract import Partition
+from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.connection import KafkaOptions, connection, text
+from collector.broker.kafka.identity import Committed, identities, identity_of
 
 # How often it is looked again, while it is waited for.
 _INTERVAL_S: Final = 0.1
@@ -28,6 +30,7 @@ class KafkaProgress:
         self._options: Final = options
         self._topics: Final = sorted(topics)
         self._connecting: Final = asyncio.Lock()
+        self._brokers: Final = Brokers(options)
         self._ends: Any = None
         self._admin: Any = None
 
@@ -56,14 +59,22 @@ class KafkaProgress:
     async def _behind(self, goals: dict[Any, int]) -> int:
         """Messages between what is committed and the goals."""
         committed = await self._admin.list_consumer_group_offsets(self._options.group_id, partitions=list(goals))
-        unknown = [each for each in goals if each not in committed or committed[each].offset < 0]
-        # What has never been committed is read from its beginning.
+        known = await self._identities({each.topic for each in committed}) if committed else {}
+        unknown = [each for each in goals if each not in committed or not _is_of(committed[each], known.get(each.topic))]
+        # What has never been committed, or was committed for another log, is read from its beginning.
         beginnings = await self._ends.beginning_offsets(unknown) if unknown else {}
         behind: dict[Partition, int] = {}
         for each, goal in goals.items():
             offset = beginnings[each] if each in beginnings else committed[each].offset
             behind[Partition(each.topic, each.partition)] = max(0, goal - offset)
         return sum(behind.values())
+
+    async def _identities(self, topics: Collection[str]) -> Mapping[str, str]:
+        """By topic, the identity of its log. Raises KafkaError, OSError."""
+        node = self._admin._client.get_random_node()
+        if node is None:
+            raise NodeNotReadyError("no broker is known")
+        return await identities(self._brokers, self._admin._client, node, sorted(topics))
 
     async def _connect(self) -> None:
         """Raises KafkaError, OSError."""
@@ -85,5 +96,13 @@ class KafkaProgress:
     async def close(self) -> None:
         """Ask no more."""
         if self._ends is not None:
+            self._brokers.close()
             await self._ends.stop()
             await self._admin.close()
+
+
+def _is_of(committed: Any, identity: str | None) -> bool:
+    """Whether the offset is of that log, as far as its metadata says which."""
+    said = Committed.read(committed.metadata or "")
+    is_other = said is not None and said.log and identity is not None and identity_of(said.log) != identity
+    return committed.offset >= 0 and not is_other

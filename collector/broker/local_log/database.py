@@ -14,8 +14,8 @@ from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import Head, Plan, Statement, Work
 
-# A file without messages: its header and schema, one pointer map, the two tables and the index.
-_EMPTY_PAGES: Final = 5
+# A file without messages: its header and schema, one pointer map, the three tables and the index.
+_EMPTY_PAGES: Final = 6
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
 
 
@@ -25,6 +25,8 @@ class Database:
     def __init__(self, file: Path, limits: LocalLogLimits, reading: threading.Lock) -> None:
         self.file: Final = file
         self.heads: dict[str, Head] = {}
+        self.identity = ""
+        self.is_new = False
         self.used_bytes = 0
         self._free_bytes = 0
         self._limits: Final = limits
@@ -41,6 +43,7 @@ class Database:
     def _prepare(self) -> None:
         execute = self._connection.execute
         if self._pragma("page_count") == 0:
+            self.is_new = True
             execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
             execute("PRAGMA auto_vacuum = INCREMENTAL")
         elif self._pragma("application_id") != schema.APPLICATION_ID:
@@ -58,11 +61,19 @@ class Database:
         execute(f"PRAGMA journal_size_limit = {self._limits.wal_bytes_max}")
         if self._pragma("application_id") == 0:
             self._connection.executescript(f"BEGIN; {schema.SCHEMA} COMMIT")
+        self.identity = self._identity()
         # What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk.
         self._truncate_wal()
-        for id_, topic, committed, intent in execute("SELECT id, topic, committed, intent FROM partitions").fetchall():
-            self.heads[topic] = Head(id_, committed, max(committed, self._end(id_)), intent)
+        for id_, topic, committed, intent, log, depth in execute(schema.HEADS).fetchall():
+            self.heads[topic] = Head(id_, committed, max(committed, self._end(id_)), intent, log or "", depth or 0)
         self._measure()
+
+    def _identity(self) -> str:
+        """The file's, made now where it has none."""
+        execute = self._connection.execute
+        if not execute(schema.HAS_IDENTITY).fetchone()[0]:
+            self._connection.executescript(f"BEGIN; {schema.IDENTITY} COMMIT")
+        return str(execute("SELECT id FROM identity").fetchone()[0])
 
     def _end(self, id_: int) -> int:
         last = self._connection.execute(

@@ -48,6 +48,10 @@ class LocalLog:
         """Use `open`."""
         self.failure: str | None = None
         """Why the last transaction failed; None: it did not."""
+        self.is_new: Final = database.is_new
+        """Whether the file was made just now, so that its offsets begin at 0."""
+        self.identity: Final = database.identity
+        """The file's identity."""
         self._file: Final = database.file
         self._limits: Final = limits
         self._loop: Final = asyncio.get_running_loop()
@@ -261,4 +265,4 @@ def _open(file: Path, limits: LocalLogLimits) -> tuple[Database, Reader]:
         database = Database(file, limits, reading)
     except (OSError, sqlite3.Error) as error:
         raise LocalLogUnusable(f"cannot open the local log {file}: {error}") from error
-    return database, Reader(file, reading)
+    return database, Reader(file, database.identity, reading)

@@ -20,6 +20,8 @@ class Head(NamedTuple):
     committed: int  # the first offset that is not stored yet
     end: int  # the next message's offset
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
+    intent_log: str = ""  # its `log` and `depth`, as Range has them
+    intent_depth: int = 0
 
 
 NO_HEAD: Final = Head(0, 0, 0, None)  # of a topic that nothing was appended to
@@ -82,8 +84,8 @@ class Plan:
         head = self.heads.get(topic)
         if head is None or range_.start != head.committed or end > head.end or head.intent not in (None, end):
             return BrokerDown(f"cannot intend {text(range_)}: the partition stands at {head}")
-        self.heads[topic] = head._replace(intent=end)
-        self._statements.append(("UPDATE partitions SET intent = ? WHERE id = ?", (end, head.id)))
+        self.heads[topic] = head._replace(intent=end, intent_log=range_.log, intent_depth=range_.depth)
+        self._statements.append((schema.INTEND, (end, range_.log or None, range_.depth, head.id)))
         return None
 
     def _commit(self, range_: Range) -> BrokerError | None:
@@ -93,8 +95,8 @@ class Plan:
             return None
         if head is None or range_.start != head.committed or end != head.intent:
             return BrokerDown(f"cannot commit {text(range_)}: the partition stands at {head}")
-        self.heads[topic] = head._replace(committed=end, intent=None)
-        self._statements.append(("UPDATE partitions SET committed = ?, intent = NULL WHERE id = ?", (end, head.id)))
+        self.heads[topic] = head._replace(committed=end, intent=None, intent_log="", intent_depth=0)
+        self._statements.append((schema.COMMIT, (end, head.id)))
         self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
         return None
 

@@ -1,5 +1,6 @@
 """The connection that reads, and never writes or checkpoints."""
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -15,7 +16,9 @@ from collector.broker.local_log.plan import Head
 class Reader:
     """The connection that reads, and never writes or checkpoints. One thread at a time."""
 
-    def __init__(self, file: Path, reading: threading.Lock) -> None:
+    def __init__(self, file: Path, identity: str, reading: threading.Lock) -> None:
+        # Not the file's alone: a copy of the file that was put back has messages that differ at the same offsets.
+        self._log: Final = f"{identity}.{os.urandom(4).hex()}"
         self._file: Final = file
         self._reading: Final = reading
         self._connection: Final = sqlite3.connect(file, schema.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -31,7 +34,10 @@ class Reader:
                 payloads = self._payloads(head, end, None if in_doubt else bytes_max)
         except (sqlite3.Error, ValueError) as error:
             raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self._file}: {error}") from error
-        return Range(Partition(topic, 0), head.committed, head.committed + len(payloads), payloads, in_doubt)
+        end = head.committed + len(payloads)
+        if in_doubt:
+            return Range(Partition(topic, 0), head.committed, end, payloads, in_doubt, head.intent_log, head.intent_depth)
+        return Range(Partition(topic, 0), head.committed, end, payloads, log=self._log)
 
     def _payloads(self, head: Head, end: int, bytes_max: int | None) -> list[bytes]:
         payloads: list[bytes] = []

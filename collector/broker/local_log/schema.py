@@ -1,4 +1,11 @@
-"""The file of the local log: its name, its format, and the statements about it."""
+"""The file of the local log: its name, its format, and the statements about it.
+
+Invariants:
+1. A file has one identity, made with it, or when a version that knows identities first opens it
+   (test_a_log_that_was_made_anew_has_another_identity, test_a_file_of_an_older_version_gets_an_identity).
+2. An intent keeps the log identity and the depth that it was made with, until its commit; an intent of a version that knew
+   neither has none (test_an_intent_of_an_older_version_has_no_identity).
+"""
 
 from typing import Final
 
@@ -10,12 +17,23 @@ PAGE_BYTES: Final = 16 * 1024
 # How long to wait for a lock that somebody's sqlite3 shell holds.
 LOCK_TIMEOUT_S: Final = 5.0
 
+# Added to a file that has no identity yet. Versions that know nothing of it can still use the file.
+IDENTITY: Final = """
+CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+ALTER TABLE partitions ADD COLUMN intent_log TEXT;
+ALTER TABLE partitions ADD COLUMN intent_depth INTEGER;
+"""
+HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 SCHEMA: Final = f"""
 CREATE TABLE partitions (id INTEGER PRIMARY KEY, topic TEXT NOT NULL UNIQUE, committed INTEGER NOT NULL, intent INTEGER) STRICT;
 CREATE TABLE chunks (key INTEGER PRIMARY KEY, lengths BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+INTEND: Final = "UPDATE partitions SET intent = ?, intent_log = ?, intent_depth = ? WHERE id = ?"
+COMMIT: Final = "UPDATE partitions SET committed = ?, intent = NULL, intent_log = NULL, intent_depth = NULL WHERE id = ?"
+HEADS: Final = "SELECT id, topic, committed, intent, intent_log, intent_depth FROM partitions"
 INSERT: Final = "INSERT INTO chunks (key, lengths, payload) VALUES (?, ?, ?)"
 # A chunk that the range ends in stays until its last message is committed.
 DELETE: Final = "DELETE FROM chunks WHERE key >= ?1 AND key < ?2 AND key + length(lengths) / 4 <= ?2"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, NodeNotReadyError
 
 from collector.broker.kafka import brokers as under_test
 from collector.broker.kafka.brokers import Brokers
@@ -23,6 +23,7 @@ class Connection:
     def __init__(self, *address: object) -> None:
         self.address = address
         self.is_open = True
+        self.versions = {API[0]: (0, API[1])}
         self.asked = 0
         self.answer = asyncio.Event()
         self.answer.set()
@@ -68,6 +69,16 @@ async def test_one_connection_to_each(connections: list[Connection]) -> None:
         answer = await brokers.ask(client(1, 2), node, API, [b""], lambda _, have: told.append(have))  # noqa: B023 - called at once
         assert (bytes(answer), told) == (b"answer", [6])
     assert [one.address for one in connections] == [("broker", 1), ("broker", 2)]
+
+
+async def test_a_version_that_a_broker_does_not_know_is_not_asked_for(connections: list[Connection]) -> None:
+    """It would close the connection without an answer; and the connection can still be used."""
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    for api in [(1, 11), (2, 0)]:
+        with pytest.raises(IncompatibleBrokerVersion, match=rf"request {api[0]}, not {api[1]}"):
+            await brokers.ask(client(1), 1, api, [b""])
+    assert b"answer" == bytes(await brokers.ask(client(1), 1, API, [b""]))
+    assert 1 == len(connections)
 
 
 async def test_in_turns(connections: list[Connection]) -> None:

@@ -126,7 +126,7 @@ def test_markers_of_transactions_are_no_messages() -> None:
     records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
     records[21:23] = struct.pack(">h", 0x30)
     records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
-    assert [([], 8, len(records))] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
+    assert [([], 8, len(records), -1)] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
 
 
 def test_what_is_older_than_record_batches_is_read() -> None:

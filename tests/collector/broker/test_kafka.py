@@ -764,25 +764,6 @@ async def test_messages_that_retention_deleted_are_missed_aloud(shared: str) -> 
         assert [b"7", b"8", b"9"] == await take_all(consumer)
 
 
-async def test_a_topic_that_was_made_anew_is_not_read_from_the_wrong_place(shared: str) -> None:
-    """Its offsets begin again below what is committed: that is said, with what to do, and nothing is stored or skipped."""
-    options, topics = fresh(shared)
-    async with await KafkaProducer.open(options, topics) as producer, await KafkaConsumer.open(options, topics) as consumer:
-        await producer.append([Message(topics[0], b"old")] * 5)
-        await take_all(consumer)
-    async with admin(shared) as client:
-        await client.delete_topics(topics)
-        await asyncio.sleep(0.5)
-    async with await KafkaProducer.open(options, topics) as producer, await KafkaConsumer.open(options, topics) as consumer:
-        await producer.append([Message(topics[0], b"new")])
-        positions = await consumer.positions()
-        if next(iter(positions.values())).committed == 5:  # Kafka forgets a group's commits with the topic, a little later
-            with pytest.raises(BrokerDown, match="--reset-offsets"):
-                await poll(consumer)
-        else:
-            assert [b"new"] == await take_all(consumer)
-
-
 async def test_more_writers_than_partitions_wait(shared: str) -> None:
     options, topics = fresh(shared)
     async with await KafkaConsumer.open(options, topics) as first, await KafkaConsumer.open(options, topics) as second:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -116,6 +117,91 @@ async def test_small_messages_fill_little_more_than_their_bytes(directory: Path)
         for _ in range(50):
             await asyncio.gather(*(log.append([Message(TOPIC, bytes(500))]) for _ in range(200)))
         assert log.bytes_used < 1.5 * 50 * 200 * 500
+
+
+async def test_a_log_that_was_made_anew_has_another_identity(directory: Path) -> None:
+    """One file has one identity, at each start. Where it was removed, offsets begin again, and the identity is another."""
+    seen: list[tuple[str, str, int, bool]] = []
+    for _ in range(2):
+        for _ in range(2):
+            async with await open_log(directory) as log:
+                await log.append([Message(TOPIC, b"a")])
+                messages = await log.poll(MIB, 0)
+                assert messages is not None
+                seen.append((log.identity, messages.log.partition(".")[0], messages.start, log.is_new))
+        shutil.rmtree(directory)
+    one, other = seen[0][0], seen[2][0]
+    assert one != other
+    assert [(id_, id_, 0, new) for id_ in (one, other) for new in (True, False)] == seen
+
+
+def as_before_identities(directory: Path) -> None:
+    """The file as versions made it that knew no identities."""
+    with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+        connection.executescript("""
+            DROP TABLE identity;
+            ALTER TABLE partitions DROP COLUMN intent_log;
+            ALTER TABLE partitions DROP COLUMN intent_depth;
+        """)
+
+
+async def test_a_file_of_an_older_version_gets_an_identity(directory: Path) -> None:
+    """Once; what the file held is there."""
+    async with await open_log(directory) as log:
+        await log.append([Message(TOPIC, b"a")])
+    as_before_identities(directory)
+    identities = []
+    for _ in range(2):
+        async with await open_log(directory) as log:
+            identities.append(log.identity)
+            assert not log.is_new
+    assert 1 == len(set(identities))
+    async with await open_log(directory) as log:
+        assert [b"a"] == await take_all(log)
+
+
+async def test_an_intent_of_an_older_version_has_no_identity(directory: Path) -> None:
+    """Its range comes back with none, however often it is intended again; the next range has one."""
+    async with await open_log(directory) as log:
+        await log.append([Message(TOPIC, b"a")])
+        messages = await log.poll(MIB, 0)
+        assert messages is not None
+        await log.intend(messages)
+        await log.append([Message(TOPIC, b"b")])
+    as_before_identities(directory)
+    for _ in range(2):
+        async with await open_log(directory) as log:
+            old = await log.poll(MIB, 0)
+            assert old is not None
+            assert ("", True, [b"a"]) == (old.log, old.in_doubt, list(old.payloads))
+            await log.intend(old)
+    async with await open_log(directory) as log:
+        assert old is not None
+        await log.commit(old)
+        following = await log.poll(MIB, 0)
+        assert following is not None
+        assert (log.identity, [b"b"]) == (following.log.partition(".")[0], list(following.payloads))
+
+
+async def test_an_intent_keeps_its_log_and_its_depth(directory: Path) -> None:
+    """Through restarts, and until the commit; an intent that is repeated with another depth has that one."""
+    async with await open_log(directory) as log:
+        await log.append([Message(TOPIC, b"a"), Message(TOPIC, b"b")])
+        messages = await log.poll(MIB, 0)
+        assert messages is not None
+        first = messages._replace(end=1, payloads=[b"a"])
+        await log.intend(first)
+    for depth in (3, 4):
+        async with await open_log(directory) as log:
+            await log.intend(first._replace(depth=depth))
+        async with await open_log(directory) as log:
+            assert first._replace(in_doubt=True, depth=depth) == await log.poll(MIB, 0)
+    async with await open_log(directory) as log:
+        await log.commit(first)
+        rest = await log.poll(MIB, 0)
+        assert rest is not None
+        assert ([b"b"], 0, False) == (list(rest.payloads), rest.depth, rest.in_doubt)
+        assert first.log != rest.log
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""The identity of a partition's log: the cluster's id and the topic's id.
+
+It differs after a topic was deleted and created anew, and after Kafka was replaced under the same address. Offsets then begin
+again, and tell nothing about what was stored before. The committed offset's metadata keeps the identity, so that whoever reads
+the offset knows to which log it belongs. Topic ids are in Metadata version 10 and later (Kafka 2.8). An older broker has cluster
+ids only. Source: kafka.apache.org, "Metadata API" version 10.
+
+Invariants:
+1. Metadata that a version of this program wrote is read as what it wrote (test_metadata_comes_back_as_it_was_written).
+2. Metadata of a version that knew no identity has none, and its intent stays as it was (test_an_old_intent_has_no_identity).
+"""
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote
+from uuid import UUID
+
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.protocol.metadata import MetadataRequest_v5, MetadataResponse_v5
+
+from collector.broker.kafka.brokers import Brokers
+
+METADATA_API: Final = (3, 10)
+_OLD_METADATA_API: Final = (3, 5)
+_INT16: Final = struct.Struct(">h")
+_NO_TAGS: Final = b"\0"
+_NO_TOPIC_ID: Final = bytes(16)
+_METADATA_VERSION: Final = "2"
+
+
+class Committed(NamedTuple):
+    """What the metadata of a committed offset says."""
+
+    log: str  # the identity of the log that the offset belongs to; empty: not known
+    intent: int | None  # the end of the range that is about to be written
+    depth: int  # of that range, as Range has it
+
+    @classmethod
+    def read(cls, metadata: str) -> Self | None:
+        """None: it is not ours."""
+        version, *rest = metadata.split(" ")
+        if not metadata:
+            return cls("", None, 0)
+        if not rest and _is_number(metadata):
+            return cls("", int(metadata), 0)  # as versions without identities wrote it
+        if (
+            version != _METADATA_VERSION
+            or len(rest) not in (1, 3)
+            or not rest[0]
+            or not all(_is_number(each) for each in rest[1:])
+        ):
+            return None
+        log = "" if rest[0] == "-" else rest[0]
+        return cls(log, int(rest[1]), int(rest[2])) if len(rest) > 1 else cls(log, None, 0)
+
+    def metadata(self) -> str:
+        if not self.log and not self.depth:
+            return "" if self.intent is None else str(self.intent)
+        said = [_METADATA_VERSION, self.log or "-"]
+        return " ".join(said if self.intent is None else [*said, str(self.intent), str(self.depth)])
+
+
+def log_of(identity: str, leader_epoch: int) -> str:
+    """The identity of the log as a range has it. Messages of one partition with the same offset and epoch are the same: where
+    Kafka lost the end of a log, what is written there next has another epoch."""
+    return f"{identity}.{leader_epoch}"
+
+
+def identity_of(log: str) -> str:
+    """Without the epoch."""
+    return log.rpartition(".")[0]
+
+
+async def identities(brokers: Brokers, client: Any, node: int, topics: Sequence[str]) -> dict[str, str]:
+    """Of those topics that are there, as that broker knows it. Raises KafkaError, OSError."""
+    try:
+        answer = await brokers.ask(client, node, METADATA_API, [metadata_request(topics)])
+    except IncompatibleBrokerVersion:
+        request: bytes = MetadataRequest_v5(list(topics), False).encode()
+        old = MetadataResponse_v5.decode(io.BytesIO(await brokers.ask(client, node, _OLD_METADATA_API, [request])))
+        return {topic: f"{quote(old.cluster_id or '', safe='')}.-" for _, topic, *_ in old.topics}
+    try:
+        return metadata_answer(answer)
+    except (ValueError, IndexError, struct.error) as error:
+        raise KafkaError(f"{len(answer)} bytes are no answer about topics") from error
+
+
+def metadata_request(topics: Sequence[str]) -> bytes:
+    """About these topics, none of which it creates. It begins with the end of the request's header, which has tags."""
+    out = [_NO_TAGS, _compact(len(topics))]
+    for topic in topics:
+        name = topic.encode()
+        out += [_NO_TOPIC_ID, _compact(len(name)), name, _NO_TAGS]
+    # No creation; neither the cluster's nor the topics' authorized operations.
+    out += [bytes(3), _NO_TAGS]
+    return b"".join(out)
+
+
+def metadata_answer(answer: memoryview) -> dict[str, str]:
+    """By topic, the identity of its log; of topics that are there. Raises ValueError, IndexError, struct.error."""
+    reader = _Reader(bytes(answer))
+    reader.tags()
+    reader.at += 4  # the time that the broker has held it back
+    for _ in range(reader.count()):
+        reader.at += 4
+        reader.text()
+        reader.at += 4
+        reader.text()
+        reader.tags()
+    cluster = quote(reader.text(), safe="")
+    reader.at += 4  # the controller
+    found: dict[str, str] = {}
+    for _ in range(reader.count()):
+        (code,) = _INT16.unpack_from(reader.buffer, reader.at)
+        reader.at += 2
+        topic = reader.text()
+        id_ = reader.buffer[reader.at : reader.at + 16]
+        reader.at += 17  # whether it is internal
+        for _ in range(reader.count()):
+            reader.at += 14  # an error, its number, leader, and the leader's epoch
+            for _ in range(3):
+                reader.at += 4 * reader.count()
+            reader.tags()
+        reader.at += 4
+        reader.tags()
+        if code == 0:
+            found[topic] = f"{cluster}.{UUID(bytes=id_) if id_ != _NO_TOPIC_ID else '-'}"
+    return found
+
+
+class _Reader:
+    """Reads what Kafka calls compact: lengths are varints, of one more than they say, and 0 is nothing."""
+
+    def __init__(self, buffer: bytes) -> None:
+        self.buffer: Final = buffer
+        self.at = 0
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.buffer[self.at]
+            self.at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+
+    def count(self) -> int:
+        return max(0, self.varint() - 1)
+
+    def text(self) -> str:
+        size = self.count()
+        self.at += size
+        return str(self.buffer[self.at - size : self.at], "utf-8")
+
+    def tags(self) -> None:
+        for _ in range(self.varint()):
+            self.varint()
+            self.at += self.varint()
+
+
+def _compact(count: int) -> bytes:
+    value = count + 1
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,292 @@
+"""A topic, or a whole Kafka, that begins anew under the same names, beside a store that stays: offsets repeat, and nothing that
+is acknowledged is lost. Against a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from support.brokers import MIB, kafka_options
+from support.kafka import Kafka, libraries, shared_bootstrap, unique
+from support.stores import FakeStore, batch
+from support.waiting import eventually
+
+from collector.broker.contract import BrokerDown, Message, Range
+from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress
+from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.identity import METADATA_API, Committed, identity_of
+from collector.refused import Refused
+from collector.write import Writer, WriterLimits
+
+LIMITS = WriterLimits(bytes_max=1, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
+
+
+class Unobserved:
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None: ...
+    def write_failed(self, topic: str, kind: str) -> None: ...
+    def dead_lettered(self, topic: str, records: int) -> None: ...
+    def dropped(self, records: int) -> None: ...
+
+
+async def keep(refused: Sequence[Refused]) -> None:
+    raise AssertionError(refused)
+
+
+@asynccontextmanager
+async def admin(bootstrap: str) -> AsyncIterator[Any]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+class World:
+    """One topic of one partition, a group, and a store. Ranges are of one message, so that a repeated offset is a repeated
+    range."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.topic = unique("topic")
+        self.options: KafkaOptions = kafka_options(bootstrap, group_id=unique("group"), topic_partitions=1)
+        self.store = FakeStore()
+        self.names: list[str] = []
+
+    async def append(self, *names: str) -> None:
+        async with await KafkaProducer.open(self.options, [self.topic]) as producer:
+            for name in names:
+                await producer.append([Message(self.topic, batch(name))])
+                self.names.append(name)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[KafkaConsumer]:
+        async with await KafkaConsumer.open(self.options, [self.topic]) as consumer:
+            writer = Writer(consumer, self.store, keep, LIMITS, Unobserved())
+            running = asyncio.create_task(writer.run())
+            try:
+                yield consumer
+            finally:
+                writer.stop()
+                await running
+
+    async def stored(self) -> None:
+        """Wait until all that was appended is; each of it once."""
+        await eventually(lambda: len(self.store.rows) == len(self.names), 30)
+        assert dict.fromkeys(self.names, 1) == self.store.rows
+
+    async def drain(self) -> None:
+        async with self.writing():
+            await self.stored()
+
+    async def make_anew(self) -> None:
+        """Delete the topic and wait until it is gone. The next append creates it."""
+        async with admin(self.options.bootstrap[0]) as client:
+            await client.delete_topics([self.topic])
+
+            async def is_gone() -> bool:
+                return self.topic not in await client.list_topics()
+
+            while not await is_gone():
+                await asyncio.sleep(0.02)
+
+    async def set_offset(self, offset: int, metadata: str) -> None:
+        """As a group's offset that was copied, or of another version."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=list(self.options.bootstrap), group_id=self.options.group_id, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            partition = TopicPartition(self.topic, 0)
+            consumer.assign([partition])
+            await consumer.commit({partition: OffsetAndMetadata(offset, metadata)})
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture
+def world() -> World:
+    return World(shared_bootstrap())
+
+
+@pytest.mark.parametrize("later", [1, 3, 5], ids=["fewer than before", "as many", "more"])
+async def test_a_topic_made_anew_while_the_writer_runs_loses_nothing(world: World, later: int) -> None:
+    """Whether its offsets are below, at or beyond what was committed: all of it is stored, and one warning says so."""
+    await world.append(*(f"old-{n}" for n in range(3)))
+    with structlog.testing.capture_logs() as logs:
+        async with world.writing():
+            await world.stored()
+            await world.make_anew()
+            await world.append(*(f"new-{n}" for n in range(later)))
+            await world.stored()
+    told = [line for line in logs if "made anew" in line["event"] and line["log_level"] == "warning"]
+    assert [world.topic] == [line["topic"] for line in told if "former_log" in line]
+
+
+@pytest.mark.parametrize("later", [1, 3, 5], ids=["fewer than before", "as many", "more"])
+async def test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing(world: World, later: int) -> None:
+    """Also where the group's offsets outlived it, with the identity of the former log."""
+    await world.append(*(f"old-{n}" for n in range(3)))
+    await world.drain()
+    await world.make_anew()
+    await world.append(*(f"new-{n}" for n in range(later)))
+    await world.set_offset(3, Committed("former.00000000-0000-0000-0000-000000000000.0", None, 0).metadata())
+    progress = KafkaProgress(world.options, [world.topic])
+    assert later == await progress.caught_up(0)
+    await world.drain()
+    assert 0 == await progress.caught_up(0)
+    await progress.close()
+
+
+async def test_an_intent_of_another_log_is_not_repeated(world: World) -> None:
+    """A range was in doubt when its topic was deleted: what stands at its offsets now is something else, and in no doubt."""
+    await world.append("new-0", "new-1", "new-2")
+    await world.set_offset(1, Committed("former.00000000-0000-0000-0000-000000000000.0", 3, 0).metadata())
+    async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+        messages = await consumer.poll(MIB, 30)
+    assert messages is not None
+    assert (0, 3, False) == (messages.start, messages.end, messages.in_doubt)
+
+
+async def test_an_offset_without_an_identity_is_used(world: World) -> None:
+    """It was committed by a version that knew none, or set by an operator."""
+    await world.append("a", "b", "c")
+    await world.set_offset(2, "")
+    world.names = ["c"]
+    await world.drain()
+
+
+async def test_an_old_intent_has_no_identity(world: World) -> None:
+    """A version that knew none intended this range: it comes back with none, so that its token is as that version's; however
+    often it is intended again."""
+    await world.append("a", "b", "c")
+    await world.set_offset(0, "2")
+    for _ in range(2):
+        async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+            messages = await consumer.poll(1, 30)
+            assert messages is not None
+            assert ("", 0, 2, True) == (messages.log, messages.start, messages.end, messages.in_doubt)
+            await consumer.intend(messages)
+    await world.drain()
+    tokens = {token for token, _ in world.store.blocks}
+    assert f"{world.topic}/0/0-2" in tokens
+    assert {f"{world.topic}/0/0-2", f"{world.topic}/0/2-3"} == {token[token.index(world.topic) :] for token in tokens}
+
+
+async def test_a_range_of_a_log_that_is_gone_is_not_intended(world: World) -> None:
+    """It was read just before its topic was made anew."""
+    await world.append("old")
+    async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+        held = await consumer.poll(1, 30)
+        assert held is not None
+        await world.make_anew()
+        await world.append("new")
+
+        async def refused() -> bool:
+            try:
+                await consumer.intend(held)
+            except BrokerDown as error:
+                return "made anew" in str(error)
+            raise AssertionError("intended")
+
+        while not await refused():  # as long as its leader knows of none
+            await asyncio.sleep(0.05)
+
+
+async def test_a_kafka_that_was_replaced_loses_nothing(tmp_path: Path) -> None:
+    """Another cluster at the same address, while the writer runs: it has neither the group nor its offsets."""
+    libraries()
+    former, other = Kafka(tmp_path / "former"), Kafka(tmp_path / "other")
+    other.ports = former.ports
+    try:
+        former.start()
+        world = World(former.bootstrap)
+        await world.append("old-0", "old-1", "old-2")
+        async with world.writing():
+            await world.stored()
+            former.kill()
+            other.start()
+            await world.append("new-0", "new-1", "new-2", "new-3")
+            await world.stored()
+    finally:
+        former.close()
+        other.close()
+
+
+async def test_a_range_keeps_its_identity(world: World) -> None:
+    """Through its intent, and whoever reads it: cluster, topic, and the epoch of the leader that wrote its messages."""
+    await world.append("a", "b")
+    seen: list[Range] = []
+    for _ in range(2):
+        async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+            messages = await consumer.poll(1, 30)
+            assert messages is not None
+            seen.append(messages)
+            await consumer.intend(messages._replace(depth=2))
+    assert (seen[0].log, 2, True) == (seen[1].log, seen[1].depth, seen[1].in_doubt)
+    cluster, topic_id, epoch = seen[0].log.split(".")
+    assert (22, 36, "0") == (len(cluster), len(topic_id), epoch)
+
+
+async def test_a_broker_without_topic_ids_is_known_by_its_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions before 2.8 have none: then a topic that is made anew can't be told, and a Kafka that is replaced can."""
+    await world.append("a")
+    async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+        new = await consumer.poll(1, 30)
+    ask = Brokers.ask
+
+    async def old(self: Brokers, client: Any, node: int, api: tuple[int, int], *rest: Any) -> memoryview:
+        return await ask(self, client, node, (3, 99) if api == METADATA_API else api, *rest)
+
+    monkeypatch.setattr(Brokers, "ask", old)
+    async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+        messages = await consumer.poll(1, 30)
+    assert new is not None
+    assert messages is not None
+    assert f"{new.log.split('.')[0]}.-" == identity_of(messages.log)
+
+
+@pytest.mark.parametrize("failing", [KafkaError("x"), OSError("x")])
+async def test_who_can_not_say_its_identity_is_not_read(
+    world: World, failing: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the identity there would be a token without it."""
+    await world.append("a")
+    ask = Brokers.ask
+
+    async def fails(self: Brokers, client: Any, node: int, api: tuple[int, int], *rest: Any) -> memoryview:
+        if api == METADATA_API:
+            raise failing
+        return await ask(self, client, node, api, *rest)
+
+    monkeypatch.setattr(Brokers, "ask", fails)
+    async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
+        with pytest.raises(BrokerDown):
+            await consumer.poll(1, 5)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Committed("cluster.topic.0", None, 0),
+        Committed("cluster.topic.-1", 7, 0),
+        Committed("cluster.-.12", 2**62, 9),
+        Committed("", None, 0),
+        Committed("", 7, 0),
+        Committed("", 7, 3),
+    ],
+)
+def test_metadata_comes_back_as_it_was_written(said: Committed) -> None:
+    assert said == Committed.read(said.metadata())
+
+
+@pytest.mark.parametrize("metadata", ["x", "2 ", "2 log 5", "2 log 5 x", "3 log 5 0", "2 log 5 0 0", "NO_METADATA", "-1"])
+def test_what_others_commit_is_not_ours(metadata: str) -> None:
+    """Its identity and its intent are not taken from there."""
+    assert Committed.read(metadata) is None
