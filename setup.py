@@ -27,6 +27,7 @@ COMPILED = [
     "collector/receive/servers/connections.py",
     "collector/receive/servers/http1.py",
     "collector/receive/servers/http2.py",
+    "collector/receive/servers/http2_connection.py",
     "collector/receive/servers/http2_engine.py",
     "collector/receive/servers/http2_heads.py",
     "collector/tenancy/access.py",

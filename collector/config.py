@@ -235,7 +235,8 @@ class Http(_Section):
         1000,
         100,
         1_000_000,
-        "HTTP/2 frames without use (pings, settings, empty ones; a reset counts 20) before a connection is closed.",
+        "HTTP/2 frames without use before a connection is closed: pings, settings, small frames beyond 16 of a stream. A reset "
+        "counts 20, after as many free ones as concurrent_streams_max.",
     )
     batch_items_max: Whole = _limit(10_000, 1, 1_000_000, "Most records in one native batch. More: 400 batch_too_large.")
     backlog: Whole = _limit(2048, 1, 65535, "Connections that may wait to be accepted, on each HTTP port.")
@@ -260,9 +261,12 @@ class Grpc(_Section):
         1000,
         100,
         1_000_000,
-        "HTTP/2 frames without use (pings, settings, empty ones; a reset counts 20) before a connection is closed.",
+        "HTTP/2 frames without use before a connection is closed: pings, settings, small frames beyond 16 of a stream. A reset "
+        "counts 20, after as many free ones as concurrent_streams_max.",
     )
-    concurrent_requests_max: Whole = _limit(4096, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
+    concurrent_requests_max: Whole = _limit(
+        16_384, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE."
+    )
     header_bytes_max: Bytes = _limit(16 * KIB, 1 * KIB, 1 * MIB, "Largest metadata of a request, in bytes.")
     keep_alive_s: Number = _limit(60, 1, 7200, "Seconds of silence after which the server pings a client.")
     keep_alive_timeout_s: Number = _limit(

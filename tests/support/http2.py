@@ -33,7 +33,7 @@ class Http2Client:
         self._acknowledges = acknowledges
         self._statuses: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytes] = {}
-        self._ended: set[int] = set()
+        self.ended: set[int] = set()
 
     def begin(self) -> None:
         self.h2.initiate_connection()
@@ -68,7 +68,7 @@ class Http2Client:
     async def response(self, stream_id: int, within_s: float = 10) -> Response:
         """That stream's, once it is whole. Raises AssertionError where there will be none."""
         async with asyncio.timeout(within_s):
-            while stream_id not in self._ended:
+            while stream_id not in self.ended:
                 assert stream_id not in self.resets, f"reset with {self.resets[stream_id]}"
                 assert await self.read(), f"closed; {self.goaways}"
         headers = self._statuses[stream_id]
@@ -105,7 +105,7 @@ class Http2Client:
                 if self._acknowledges:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, StreamEnded):
-                self._ended.add(event.stream_id)
+                self.ended.add(event.stream_id)
             elif isinstance(event, StreamReset):
                 self.resets[event.stream_id] = event.error_code
             elif isinstance(event, ConnectionTerminated):

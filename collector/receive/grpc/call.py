@@ -26,7 +26,7 @@ from collector.produce import InFlight, InFlightShare, Overloaded
 from collector.receive.grpc.services import Method
 from collector.receive.grpc.status import CANCELLED, NAMES, ok_trailers, refused
 from collector.receive.responses import Explain, ShuttingDown, log_if_defect
-from collector.receive.servers.http2_engine import Stream
+from collector.receive.servers.http2_connection import Sending
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.callers import Caller
 
@@ -85,25 +85,12 @@ class Calls:
         self.running: int = 0
 
 
-class Sending(Stream):
-    """A stream whose answer may have to wait for its client's window."""
-
-    def __init__(self, stream_id: int, began: float) -> None:
-        """`began`: the loop's time."""
-        super().__init__(stream_id)
-        self.began: Final = began
-        self.rest: bytes = b""  # of messages that are to be sent
-        self.trailers: bytes = b""  # what is to be said after those
-        self.blocked_since: float = 0.0
-
-
 class Call(Sending):
     """Use: `judge`, then `take` whatever comes of the message, then `finish`, each only as long as there is no `answer`; at the
     end `answered`, or `gone` where nobody is left to hear it."""
 
     def __init__(self, calls: Calls, stream_id: int, head: CallHead, began: float) -> None:
         super().__init__(stream_id, began)
-        self.is_running: bool = False
         self.is_accepted: bool = False
         self.has_answer: bool = False
         self.body: bytes = b""  # of the answer; nothing where it was refused

@@ -7,8 +7,9 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from collector.receive.grpc.call import PREFIX_BYTES, Sending
+from collector.receive.grpc.call import PREFIX_BYTES
 from collector.receive.grpc.services import Handler
+from collector.receive.servers.http2_connection import Sending
 
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
 
@@ -80,6 +81,9 @@ class Talk(Sending):
             else:
                 self._messages.append(self._coming[PREFIX_BYTES : PREFIX_BYTES + size])
                 self._coming = self._coming[PREFIX_BYTES + size :]
+        self.happened()
+
+    def drained(self) -> None:
         self.happened()
 
     def happened(self) -> None:

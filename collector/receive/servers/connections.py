@@ -6,6 +6,7 @@ The law: every open connection is known here, so that it is counted, watched, an
 import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
+from time import monotonic
 from typing import Any, Final, Protocol
 
 import structlog
@@ -16,6 +17,8 @@ from collector.metrics import Metrics
 from collector.receive.exchange import Receiver
 
 log = structlog.get_logger(__name__)
+
+_DEFECT_LOG_S: Final = 60.0
 
 
 class Connection(Protocol):
@@ -40,8 +43,16 @@ class Connections:
         self.handshake_timeout_s: Final = handshake_timeout_s
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
+        self._defect_logged: float = -_DEFECT_LOG_S
         self.is_ending: bool = False
         """Whether the server takes no more connections."""
+
+    def defect(self, error: BaseException) -> None:
+        """Log what a connection could not handle, at most once a minute: strangers could repeat it and fill the disk."""
+        now = monotonic()
+        if now - self._defect_logged >= _DEFECT_LOG_S:
+            self._defect_logged = now
+            log.error("a connection is closed by a defect", exc_info=error)
 
     @property
     def is_full(self) -> bool:

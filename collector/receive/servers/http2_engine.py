@@ -1,16 +1,22 @@
 """The server's side of HTTP/2 without any I/O: bytes come in and become calls, calls become bytes to send (RFC 9113).
 
-The law: no stream holds up another; windows, heads, streams and frames are bounded; what a client makes us do is paid for by
-what it sends us to keep. Data and answered requests earn; pings, settings, empty frames and, most of all, resets cost; a
-connection with nothing left, and one that breaks the protocol, is told why and ends. An error of one stream ends that alone.
+Invariants:
+1. Whatever a client sends, `receive` returns or raises Http2Error (test_http2_frames.py).
+2. Windows, heads, streams and frames are bounded, and an error of one stream ends only that stream (test_http2_engine.py,
+   test_why_a_stream_ends_and_nothing_else).
+3. Frames without use are paid from a credit that data and answered requests earn. A connection without credit ends with
+   ENHANCE_YOUR_CALM (test_why_a_connection_ends).
+4. A client that keeps to SETTINGS never runs out of credit: each open stream has some small frames and one reset for free
+   (test_as_many_streams_as_announced_cost_nothing).
+5. A frame on a closed stream is ignored where this side reset the stream, since it may have been on its way. Everywhere else it
+   is a connection error (test_frames_on_closed_streams).
 """
 
 from typing import Final
 
-from hpack import HPACKError, OversizedHeaderListError
 from mypy_extensions import i64
 
-from collector.receive.servers.http2_heads import HeadDecoder, RequestHead
+from collector.receive.servers.http2_heads import HeadDecoder, HeadError, RequestHead
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAM_ID_MAX: Final = 2**31 - 1
@@ -59,9 +65,20 @@ _WINDOW_BYTES_MAX: Final = 2**31 - 1
 
 # Frames this large, or answers of so many bytes, pay for one frame that carries nothing.
 _BYTES_A_FRAME: Final = 256
-# A reset wastes what was begun for its request; an answered request has been worth as much.
+# A smaller DATA frame costs as much as one that carries nothing.
+_SMALL_BYTES: Final = 64
+# How many small frames (DATA, WINDOW_UPDATE, PRIORITY) a stream may have for free: a gRPC message takes up to three DATA
+# frames, and some clients open each stream's window by itself.
+_FREE_FRAMES: Final = 16
+# A reset wastes what was begun for its request; an answered request has been worth as much. So many resets as there may be
+# streams are free, and each answer gives one back: a client may cancel all that it has open, as when its deadlines pass.
 _RESET_COST: Final = 20
 _ANSWER_WORTH: Final = 20
+# A change of all windows costs one for so many streams.
+_WINDOWS_A_FRAME: Final = 64
+# How many streams that this side has reset are remembered, and how many gaps in the streams' numbers.
+_RESETS_KEPT_MAX: Final = 1024
+_GAPS_KEPT_MAX: Final = 64
 
 
 class Http2Error(Exception):
@@ -85,6 +102,7 @@ class Stream:
         self.taken_bytes: i64 = 0  # that were taken since the client was told last
         self.is_announced: bool = False  # its length, by the head
         self.missing_bytes: i64 = 0  # of that
+        self.free_frames: i64 = _FREE_FRAMES  # small ones that cost nothing
 
 
 class Http2Engine:
@@ -103,8 +121,8 @@ class Http2Engine:
     ) -> None:
         """Windows: what of bodies may be on its way or not taken yet, of one stream and of all.
 
-        `header_bytes_max`: what the client is told; `header_bytes_end`: a head larger than that, as sent or decoded, ends the
-        connection. `control_frames_max`: frames without use before that ends it too.
+        `header_bytes_max`: what the client is told, and how much of a head is kept; `header_bytes_end`: a head that is larger
+        as sent ends the connection. `control_frames_max`: frames without use before that ends it too.
         """
         self.out: Final[list[bytes]] = []
         self.streams: Final[dict[int, Stream]] = {}
@@ -114,7 +132,7 @@ class Http2Engine:
         self._streams_max: i64 = streams_max
         self._header_bytes_max: i64 = header_bytes_max
         self._header_bytes_end: i64 = header_bytes_end
-        self._decoder: Final = HeadDecoder(header_bytes_end)
+        self._decoder: Final = HeadDecoder(header_bytes_max)
         self._stream_window_bytes: i64 = stream_window_bytes
         self._connection_window_bytes: i64 = connection_window_bytes
         self._receive_window: i64 = connection_window_bytes
@@ -122,15 +140,21 @@ class Http2Engine:
         self._send_window: i64 = _WINDOW_BYTES
         self._credit_max: i64 = control_frames_max
         self._credit: i64 = control_frames_max
+        self._free_resets: i64 = streams_max
+        # Streams that this side has reset, the oldest first; below that number they may have been forgotten.
+        self._resets: Final[dict[int, None]] = {}
+        self._resets_forgotten: i64 = 0
+        # Numbers that the client has left out, so that they were never streams: the first and the last of each gap.
+        self._gaps: Final[list[tuple[int, int]]] = []
         # What the client allows.
         self._stream_send_window: i64 = _WINDOW_BYTES
         self._frame_bytes_max: i64 = _FRAME_BYTES_MAX
         self._preface_bytes: i64 = 0  # that are here
         self._has_settings: bool = False
         self._rest: bytes = b""  # a frame that is half here
-        # A head that is half here.
-        self._head: list[bytes] = []
+        # The head that is coming.
         self._head_bytes: i64 = 0
+        self._head_is_whole: bool = False  # in one frame
         self._head_stream_id: i64 = 0
         self._head_ends: bool = False
 
@@ -250,6 +274,12 @@ class Http2Engine:
     def refuse(self, stream_id: int, code: int) -> None:
         """As `reset`, of what has not become a stream."""
         self.out.append(frame(_RST_STREAM, 0, stream_id, code.to_bytes(4, "big")))
+        resets = self._resets
+        resets[stream_id] = None
+        if len(resets) > _RESETS_KEPT_MAX:
+            oldest = next(iter(resets))
+            del resets[oldest]
+            self._resets_forgotten = max(self._resets_forgotten, oldest)
 
     def ping(self, data: bytes) -> None:
         """Eight bytes, which come back."""
@@ -263,6 +293,8 @@ class Http2Engine:
     def answered(self) -> None:
         """A request was: the client has earned something."""
         self._earn(_ANSWER_WORTH)
+        if self._free_resets < self._streams_max:
+            self._free_resets += 1
 
     # What the server is told.
 
@@ -286,8 +318,8 @@ class Http2Engine:
         """It was reset: nobody waits for its answer."""
         raise NotImplementedError
 
-    def on_window(self) -> None:
-        """More may be sent, of one stream or all."""
+    def on_window(self, stream: Stream | None) -> None:
+        """More may be sent, of this stream or of all."""
 
     def on_ping(self) -> None:
         """The client has sent one; it has its answer."""
@@ -314,18 +346,13 @@ class Http2Engine:
         if self._head_stream_id and (kind != _CONTINUATION or stream_id != self._head_stream_id):
             raise Http2Error(PROTOCOL_ERROR)
         if kind == _DATA:
-            self._earn(length // _BYTES_A_FRAME - 1)
-        elif kind != _HEADERS:  # how many requests there may be at once is limited elsewhere
-            self._earn(-_RESET_COST if kind == _RST_STREAM else -1)
-        if self._credit < 0:
-            raise Http2Error(ENHANCE_YOUR_CALM)
-        if kind == _DATA:
             self._data(stream_id, flags, data, start, end)
         elif kind == _HEADERS:
             self._headers(stream_id, flags, data, start, end)
         elif kind == _CONTINUATION:
             if not self._head_stream_id:
                 raise Http2Error(PROTOCOL_ERROR)
+            self._spend(1)
             self._fragment(data[start:end], flags)
         elif kind == _WINDOW_UPDATE:
             self._update_window(stream_id, data, start, length)
@@ -334,29 +361,29 @@ class Http2Engine:
         elif kind == _PING:
             _only_of_connection(stream_id)
             _exactly(length, 8)
+            self._spend(1)
             if flags & _ACK:
                 self.on_ping_answered(data[start:end])
             else:
                 self.out.append(frame(_PING, _ACK, 0, data[start:end]))
                 self.on_ping()
         elif kind == _RST_STREAM:
-            self._known(stream_id)
-            _exactly(length, 4)
-            stream = self.streams.get(stream_id)
-            if stream is not None:
-                self._drop(stream)
+            self._reset_by_client(stream_id, length)
         elif kind == _GOAWAY:
             _only_of_connection(stream_id)
             if length < 8:
                 raise Http2Error(FRAME_SIZE_ERROR)
+            self._spend(1)
             self.on_goaway(int.from_bytes(data[start + 4 : start + 8], "big"))
         elif kind == _PRIORITY:
             if stream_id == 0:
                 raise Http2Error(PROTOCOL_ERROR)
             _exactly(length, 5)
+            self._charge(self.streams.get(stream_id))
         elif kind == _PUSH_PROMISE:
             raise Http2Error(PROTOCOL_ERROR)
-        # Others are not known, and to be ignored.
+        else:  # not known, and to be ignored
+            self._spend(1)
 
     def _data(self, stream_id: i64, flags: i64, data: bytes, start: i64, end: i64) -> None:
         self._known(stream_id)
@@ -371,13 +398,19 @@ class Http2Engine:
             start += 1
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_received:
-            # On its way when it was reset; or nonsense.
+            self._spend(1)
+            if stream is None and not self._was_reset_here(stream_id):
+                raise Http2Error(STREAM_CLOSED)
             self.acknowledge(None, size)
             if stream is not None:
                 self.reset(stream, STREAM_CLOSED)
             return
-        stream.receive_window -= size
         content_bytes: i64 = end - start
+        if content_bytes < _SMALL_BYTES:
+            self._charge(stream)
+        else:
+            self._earn(content_bytes // _BYTES_A_FRAME)
+        stream.receive_window -= size
         if stream.is_announced:
             stream.missing_bytes -= content_bytes
         if stream.receive_window < 0 or stream.missing_bytes < 0:
@@ -404,6 +437,7 @@ class Http2Engine:
         self._head_stream_id = stream_id
         self._head_ends = bool(flags & _END_STREAM)
         self._head_bytes = 0
+        self._head_is_whole = flags & _END_HEADERS != 0
         self._fragment(data[start:end], flags)
 
     def _fragment(self, block: bytes, flags: i64) -> None:
@@ -411,20 +445,19 @@ class Http2Engine:
         self._head_bytes += len(block)
         if self._head_bytes > self._header_bytes_end:
             raise Http2Error(ENHANCE_YOUR_CALM)
-        if not flags & _END_HEADERS:
-            self._head.append(block)
-            return
-        if self._head:
-            block = b"".join([*self._head, block])
-            self._head = []
+        try:
+            if self._head_is_whole:
+                head = self._decoder.decode(block)
+            else:
+                self._decoder.feed(block)
+                if not flags & _END_HEADERS:
+                    return
+                head = self._decoder.finish()
+                self._decoder.forget()
+        except HeadError:
+            raise Http2Error(COMPRESSION_ERROR) from None
         stream_id = self._head_stream_id
         self._head_stream_id = 0
-        try:
-            head = self._decoder.decode(block)
-        except OversizedHeaderListError:
-            raise Http2Error(ENHANCE_YOUR_CALM) from None
-        except (HPACKError, IndexError, ValueError):  # which of them, depends on where it breaks off
-            raise Http2Error(COMPRESSION_ERROR) from None
         stream = self.streams.get(stream_id)
         if stream is not None:
             # Trailers, in which nothing stands that we need.
@@ -435,17 +468,24 @@ class Http2Engine:
             else:
                 self._received(stream)
         elif stream_id > self.highest_stream_id:
+            if stream_id > self.highest_stream_id + 2:
+                self._leave_out(int(self.highest_stream_id) + 2, int(stream_id) - 2)
             self.highest_stream_id = stream_id
             self._request(int(stream_id), head)
-        # Else it is of a stream that was reset, and on its way then.
+        else:
+            self._spend(1)
+            if not self._was_reset_here(stream_id):
+                raise Http2Error(PROTOCOL_ERROR if self._was_left_out(stream_id) else STREAM_CLOSED)
 
     def _request(self, stream_id: int, head: RequestHead) -> None:
-        if head.is_malformed or head.is_trailers or (self._head_ends and head.content_length > 0):
+        if not head.is_cut and (head.is_malformed or head.is_trailers or (self._head_ends and head.content_length > 0)):
+            self._spend(1)
             self.refuse(stream_id, PROTOCOL_ERROR)
             return
         ends = self._head_ends
         stream = self.on_head(stream_id, head)
         if stream is None:
+            self._spend(1)
             return
         stream.send_window = self._stream_send_window
         stream.receive_window = self._stream_window_bytes
@@ -461,27 +501,34 @@ class Http2Engine:
         _exactly(length, 4)
         step: i64 = (data[start] & 0x7F) << 24 | data[start + 1] << 16 | data[start + 2] << 8 | data[start + 3]
         if stream_id == 0:
+            self._spend(1)
             self._send_window += step
             if step == 0 or self._send_window > _WINDOW_BYTES_MAX:
                 raise Http2Error(PROTOCOL_ERROR if step == 0 else FLOW_CONTROL_ERROR)
-        else:
-            self._known(stream_id)
-            stream = self.streams.get(stream_id)
-            if stream is None:
-                return
-            stream.send_window += step
-            if step == 0 or stream.send_window > _WINDOW_BYTES_MAX:
-                self.reset(stream, PROTOCOL_ERROR if step == 0 else FLOW_CONTROL_ERROR)
-                return
-        self.on_window()
+            self.on_window(None)
+            return
+        self._known(stream_id)
+        stream = self.streams.get(stream_id)
+        self._charge(stream)
+        if stream is None:
+            return
+        stream.send_window += step
+        if step == 0 or stream.send_window > _WINDOW_BYTES_MAX:
+            self.reset(stream, PROTOCOL_ERROR if step == 0 else FLOW_CONTROL_ERROR)
+            return
+        self.on_window(stream)
 
     def _settings(self, stream_id: i64, flags: i64, data: bytes, start: i64, length: i64) -> None:
+        """Each is checked, and the last value of each is applied once: a frame may have 2,730 of them, each for all streams."""
         _only_of_connection(stream_id)
         if flags & _ACK:
             _exactly(length, 0)
+            self._spend(1)
             return
         if length % 6:
             raise Http2Error(FRAME_SIZE_ERROR)
+        self._spend(max(length // 6, 1))
+        window_bytes: i64 = self._stream_send_window
         at: i64 = start
         while at < start + length:
             name: i64 = data[at] << 8 | data[at + 1]
@@ -490,11 +537,7 @@ class Http2Engine:
             if name == _INITIAL_WINDOW_SIZE:
                 if value > _WINDOW_BYTES_MAX:
                     raise Http2Error(FLOW_CONTROL_ERROR)
-                for stream in self.streams.values():
-                    stream.send_window += value - self._stream_send_window
-                    if stream.send_window > _WINDOW_BYTES_MAX:
-                        raise Http2Error(FLOW_CONTROL_ERROR)
-                self._stream_send_window = value
+                window_bytes = value
             elif name == _MAX_FRAME_SIZE:
                 if not _FRAME_BYTES_MAX <= value < 2**24:
                     raise Http2Error(PROTOCOL_ERROR)
@@ -503,7 +546,30 @@ class Http2Engine:
                 raise Http2Error(PROTOCOL_ERROR)
             # Our heads use nothing of the table, however large it may be; and of the rest a server need know nothing.
         self.out.append(frame(_SETTINGS, _ACK, 0, b""))
-        self.on_window()
+        if window_bytes != self._stream_send_window:
+            self._change_windows(window_bytes)
+
+    def _change_windows(self, window_bytes: i64) -> None:
+        """Of every open stream, and of those to come."""
+        self._spend(len(self.streams) // _WINDOWS_A_FRAME)
+        step: i64 = window_bytes - self._stream_send_window
+        self._stream_send_window = window_bytes
+        for stream in self.streams.values():
+            stream.send_window += step
+            if stream.send_window > _WINDOW_BYTES_MAX:
+                raise Http2Error(FLOW_CONTROL_ERROR)
+        self.on_window(None)
+
+    def _reset_by_client(self, stream_id: i64, length: i64) -> None:
+        self._known(stream_id)
+        _exactly(length, 4)
+        stream = self.streams.get(stream_id)
+        if stream is not None and self._free_resets > 0:
+            self._free_resets -= 1
+        else:
+            self._spend(1 if stream is None else _RESET_COST)
+        if stream is not None:
+            self._drop(stream)
 
     # Streams.
 
@@ -511,6 +577,19 @@ class Http2Engine:
         """Raise Http2Error where that stream has never been."""
         if stream_id & 1 == 0 or stream_id > self.highest_stream_id:
             raise Http2Error(PROTOCOL_ERROR)
+
+    def _was_reset_here(self, stream_id: i64) -> bool:
+        """Whether this side has reset it, or may have."""
+        return stream_id <= self._resets_forgotten or stream_id in self._resets
+
+    def _leave_out(self, first: int, last: int) -> None:
+        """The client has begun none of these streams, and can't any more."""
+        self._gaps.append((first, last))
+        if len(self._gaps) > _GAPS_KEPT_MAX:
+            del self._gaps[0]
+
+    def _was_left_out(self, stream_id: i64) -> bool:
+        return any(first <= stream_id <= last for first, last in self._gaps)
 
     def _received(self, stream: Stream) -> None:
         stream.is_received = True
@@ -534,6 +613,19 @@ class Http2Engine:
 
     def _earn(self, frames: i64) -> None:
         self._credit = min(self._credit_max, self._credit + frames)
+
+    def _spend(self, frames: i64) -> None:
+        """Raises Http2Error."""
+        self._credit -= frames
+        if self._credit < 0:
+            raise Http2Error(ENHANCE_YOUR_CALM)
+
+    def _charge(self, stream: Stream | None) -> None:
+        """A small frame on a stream: the first ones are free. Raises Http2Error."""
+        if stream is not None and stream.free_frames > 0:
+            stream.free_frames -= 1
+        else:
+            self._spend(1)
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:

@@ -1,47 +1,76 @@
 """Heads of HTTP/2: from HPACK to what a request asks for, and back (RFC 7541; RFC 9113, 8.2 and 8.3).
 
-The law: a head that is not well-formed never becomes a request, and one connection's table never gets out of step. The same
-block means the same as long as the table has not changed: clients repeat theirs, so what one means is kept.
+Invariants:
+1. A head that breaks RFC 9113's rules is marked, and never becomes a request (test_what_is_not_well_formed_is_marked).
+2. The table of a connection stays in step with its client's, whatever comes, or decoding fails
+   (test_any_encoder_is_understood_as_hpack_does).
+3. A head that is too large is read to its end, and no more than the limit of it is kept: only its request fails
+   (test_a_head_over_the_limit_leaves_the_table_in_step).
+4. The same block means the same as long as the table has not changed. Clients repeat their heads, so meanings are kept
+   (test_what_is_remembered_of_a_head_is_what_it_means).
 """
 
-from typing import Any, Final
+from typing import Final
 
-from hpack import Decoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
+from mypy_extensions import i64
 
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
+_STATIC_FIELDS: Final[list[tuple[bytes, bytes]]] = [(bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE]
+_STATIC_LAST: Final = len(HeaderTable.STATIC_TABLE)
 # What a header counts beside its name and value, RFC 9113.
 HEADER_BYTES_OVERHEAD: Final = 32
+# The table's size where no SETTINGS say another; ours say none.
+_TABLE_BYTES_MAX: Final = 4096
 # How many blocks' meanings a connection keeps, of what size at most.
 _KEPT_MAX: Final = 32
 _KEPT_BYTES_MAX: Final = 1024
-# How a change of the table's size begins: three bits.
-_TABLE_SIZE: Final = 0x20
+# More than any length that is not skipped or refused anyway.
+_INTEGER_MAX: Final = 2**31
+# An integer's octets after its prefix: enough for 35 bits.
+_INTEGER_SHIFT_MAX: Final = 28
+# Digits that fit into 64 bits, whatever they are.
+_LENGTH_DIGITS_MAX: Final = 18
+# What comes next of a field.
+_FIELD: Final = 0
+_NAME: Final = 1
+_VALUE: Final = 2
 # Headers that speak of a connection, and are not to be said in HTTP/2.
 OF_CONNECTIONS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-_UPPER_CASE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+# RFC 9110's token without capitals: control characters, spaces and separators are not in it.
+_NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class HeadError(Exception):
+    """A block can't be decoded, so the connection's table is lost."""
 
 
 class RequestHead:
     """A request's head. `is_malformed`: it breaks RFC 9113's rules, and the rest is not to be trusted."""
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """As they came, the pseudo-headers with them."""
+    def __init__(self, headers: list[tuple[bytes, bytes]], skipped_bytes: int = 0) -> None:
+        """`headers`: as they came, the pseudo-headers with them. `skipped_bytes`: the size of those that were not kept."""
         self.method: bytes = b""
         self.path: bytes = b""
         self.authority: bytes = b""
         self.content_length: int = -1
-        self.size_bytes: int = 0
+        self.size_bytes: int = skipped_bytes
         self.headers: Final[list[tuple[bytes, bytes]]] = []
         self.is_malformed: bool = False
         self.is_trailers: bool = True  # no pseudo-header is in it
+        self.is_cut: bool = skipped_bytes > 0
         self.meaning: object | None = None  # what its reader makes of it, once
         self._read(headers)
 
     def _read(self, fields: list[tuple[bytes, bytes]]) -> None:
         seen: set[bytes] = set()
-        for name, value in fields:
-            self.size_bytes += len(name) + len(value) + HEADER_BYTES_OVERHEAD
+        for name, sent in fields:
+            self.size_bytes += len(name) + len(sent) + HEADER_BYTES_OVERHEAD
+            if b"\0" in sent or b"\r" in sent or b"\n" in sent:
+                self.is_malformed = True
+            # Spaces around a value are not part of it. RFC 9113 calls them malformed, but gRPC's text has them stripped.
+            value = sent.strip(b" \t")
             if name.startswith(b":"):
                 if name in seen or self.headers:
                     self.is_malformed = True
@@ -56,50 +85,296 @@ class RequestHead:
                 elif name != b":scheme":
                     self.is_malformed = True
                 continue
-            if not name or not _UPPER_CASE.isdisjoint(name) or name in OF_CONNECTIONS:
+            if not name or name.translate(None, _NAME_BYTES) or name in OF_CONNECTIONS:
                 self.is_malformed = True
             elif name == b"te":
                 self.is_malformed |= value.lower() != b"trailers"
             elif name == b"content-length":
-                if not value.isdigit() or self.content_length not in (-1, int(value)):
+                if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX or self.content_length >= 0:
                     self.is_malformed = True
                 else:
                     self.content_length = int(value)
-            if b"\0" in value or b"\r" in value or b"\n" in value:
-                self.is_malformed = True
             self.headers.append((name, value))
-        if not self.is_trailers and self.method != b"CONNECT" and not {b":method", b":path", b":scheme"} <= seen:
+        if self.is_trailers or self.is_cut:
+            return
+        if self.method == b"CONNECT":
+            self.is_malformed |= b":path" in seen or b":scheme" in seen or not self.authority
+        elif not self.path or not {b":method", b":scheme"} <= seen:
             self.is_malformed = True
 
 
 class HeadDecoder:
-    """One for a connection."""
+    """HPACK's decoder, one for a connection. Use: `decode` a whole block, or `feed` its pieces and then `finish`."""
 
     def __init__(self, header_bytes_max: int) -> None:
-        """`header_bytes_max`: of a head decoded; a larger one ends its connection, since the rest of it was not read."""
-        self._decoder: Final = Decoder(max_header_list_size=header_bytes_max)
-        # Told apart as objects, which compiled code's own tuples are not.
-        self._entries: Final[Any] = self._decoder.header_table.dynamic_entries
+        """`header_bytes_max`: so much of a head is kept."""
+        self._header_bytes_max: i64 = header_bytes_max
+        self._huge_bytes: i64 = max(header_bytes_max, _TABLE_BYTES_MAX)
         self._kept: Final[dict[bytes, RequestHead]] = {}
+        # The dynamic table, the newest entry last.
+        self._entries: Final[list[tuple[bytes, bytes]]] = []
+        self._table_bytes: i64 = 0
+        self._table_bytes_max: i64 = _TABLE_BYTES_MAX
+        self._has_changed: bool = False
+        # The head that is being read.
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._size_bytes: i64 = 0
+        self._skipped_bytes: i64 = 0
+        self._has_fields: bool = False
+        # The field that is being read.
+        self._rest: bytes = b""  # what came of its next part
+        self._skip: i64 = 0  # of a string that is too long to be kept
+        self._wants: i64 = _FIELD
+        self._is_indexed: bool = False
+        self._is_huge: bool = False
+        self._name: bytes = b""
 
     def decode(self, block: bytes) -> RequestHead:
-        """Raises hpack's HPACKError."""
+        """A head in one piece. Raises HeadError."""
         head = self._kept.get(block)
         if head is not None:
             return head
-        entries = self._entries
-        count = len(entries)
-        newest: Any = entries[0] if count else None
-        fields = self._decoder.decode(block, raw=True)
-        head = RequestHead([(bytes(field[0]), bytes(field[1])) for field in fields])
-        # What is added stands first. A change of the table's size may drop something at the other end.
-        if len(entries) != count or (count and entries[0] is not newest) or (block and block[0] & 0xE0 == _TABLE_SIZE):
+        self._has_changed = False
+        self.feed(block)
+        head = self.finish()
+        if self._has_changed:
             self._kept.clear()
         elif len(block) <= _KEPT_BYTES_MAX:
             if len(self._kept) >= _KEPT_MAX:
                 self._kept.clear()
             self._kept[block] = head
         return head
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece of a block. Raises HeadError."""
+        if self._rest:
+            piece = self._rest + piece
+            self._rest = b""
+        at: i64 = 0
+        end: i64 = len(piece)
+        while at < end:
+            if self._skip:
+                step: i64 = min(self._skip, end - at)
+                self._skip -= step
+                at += step
+                if not self._skip:
+                    self._string(b"")
+                continue
+            after = self._field(piece, at) if self._wants == _FIELD else self._read_string(piece, at, end)
+            if after < 0:
+                self._rest = piece[at:]
+                return
+            at = after
+
+    def finish(self) -> RequestHead:
+        """The block is whole. Raises HeadError."""
+        if self._rest or self._skip or self._wants != _FIELD:
+            raise HeadError("the block is truncated")
+        fields, skipped_bytes = self._fields, self._skipped_bytes
+        self._fields = []
+        self._size_bytes = 0
+        self._skipped_bytes = 0
+        self._has_fields = False
+        return RequestHead(fields, int(skipped_bytes))
+
+    def held(self) -> bytes:
+        """What is kept of a field until the rest of it comes."""
+        return self._rest
+
+    def forget(self) -> None:
+        """Blocks in pieces may have changed the table."""
+        self._kept.clear()
+
+    def _field(self, data: bytes, at: i64) -> i64:
+        """The first part of one. Where it ends; -1: there is too little of it."""
+        first: i64 = data[at]
+        if first & 0x80:
+            index, at = _integer(data, at, 0x7F)
+            if at >= 0:
+                entry = self._entry(index)
+                self._add(entry[0], entry[1])
+            return at
+        if first & 0xE0 == 0x20:
+            size, at = _integer(data, at, 0x1F)
+            if at >= 0:
+                # RFC 7541, 4.2: only at the beginning of a block.
+                if self._has_fields or size > _TABLE_BYTES_MAX:
+                    raise HeadError(f"a table of {size} bytes; at most {_TABLE_BYTES_MAX} at the beginning of a block")
+                self._table_bytes_max = size
+                self._has_changed = True
+                self._evict()
+            return at
+        is_indexed = first & 0x40 != 0
+        index, at = _integer(data, at, 0x3F if is_indexed else 0x0F)
+        if at < 0:
+            return at
+        self._is_indexed = is_indexed
+        self._is_huge = False
+        if index:
+            self._name = self._entry(index)[0]
+            self._wants = _VALUE
+        else:
+            self._wants = _NAME
+        return at
+
+    def _read_string(self, data: bytes, at: i64, end: i64) -> i64:
+        is_huffman = data[at] & 0x80 != 0
+        size, at = _integer(data, at, 0x7F)
+        if at < 0:
+            return at
+        # Huffman's codes have 5 to 30 bits.
+        if (size * 4 // 15 if is_huffman else size) > self._huge_bytes:
+            # It has no place in the table, nor in the head: nothing is kept of it.
+            self._is_huge = True
+            self._skipped_bytes += size
+            self._skip = size
+            return at
+        if at + size > end:
+            return -1
+        string = data[at : at + size]
+        self._string(_from_huffman(string) if is_huffman else string)
+        return at + size
+
+    def _string(self, string: bytes) -> None:
+        """A name or a value is whole."""
+        if self._wants == _NAME:
+            self._name = string
+            self._wants = _VALUE
+            return
+        self._wants = _FIELD
+        name = self._name
+        if self._is_huge:
+            if self._is_indexed:
+                # RFC 7541, 4.4: what is larger than the table empties it.
+                self._has_changed = True
+                self._entries.clear()
+                self._table_bytes = 0
+            self._has_fields = True
+            return
+        if self._is_indexed:
+            self._has_changed = True
+            self._entries.append((name, string))
+            self._table_bytes += len(name) + len(string) + HEADER_BYTES_OVERHEAD
+            self._evict()
+        self._add(name, string)
+
+    def _add(self, name: bytes, value: bytes) -> None:
+        self._has_fields = True
+        size: i64 = len(name) + len(value) + HEADER_BYTES_OVERHEAD
+        self._size_bytes += size
+        if self._size_bytes > self._header_bytes_max:
+            self._skipped_bytes += size
+        else:
+            self._fields.append((name, value))
+
+    def _entry(self, index: i64) -> tuple[bytes, bytes]:
+        if 0 < index <= _STATIC_LAST:
+            return _STATIC_FIELDS[index - 1]
+        place: i64 = len(self._entries) - (index - _STATIC_LAST)
+        if index == 0 or place < 0:
+            raise HeadError(f"nothing has index {index}")
+        return self._entries[place]
+
+    def _evict(self) -> None:
+        gone: i64 = 0
+        while self._table_bytes > self._table_bytes_max:
+            name, value = self._entries[gone]
+            self._table_bytes -= len(name) + len(value) + HEADER_BYTES_OVERHEAD
+            gone += 1
+        if gone:
+            self._has_changed = True
+            del self._entries[:gone]
+
+
+def _integer(data: bytes, at: i64, mask: i64) -> tuple[i64, i64]:
+    """RFC 7541, 5.1: the number, and where it ends; -1: there is too little of it. Raises HeadError."""
+    end: i64 = len(data)
+    value: i64 = data[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    shift: i64 = 0
+    while at < end:
+        octet: i64 = data[at]
+        at += 1
+        value += (octet & 0x7F) << shift
+        if octet < 0x80:
+            if value > _INTEGER_MAX:
+                break
+            return value, at
+        shift += 7
+        if shift > _INTEGER_SHIFT_MAX:
+            break
+    else:
+        return 0, -1
+    raise HeadError("an integer has more than 31 bits")
+
+
+# Huffman's code as an automaton that reads four bits at a time: a state is an inner node of the code's tree. By state and bits:
+# the next state, and the symbol that has ended on the way, if any. No code has less than 5 bits, so at most one ends.
+_INVALID: Final = 1 << 9
+_NO_SYMBOL: Final = 1 << 8
+
+
+def _automaton() -> tuple[list[int], list[int], list[bool]]:
+    """Next states, symbols, and by state whether a string may end there: on at most 7 bits that are all ones."""
+    nodes: list[list[int]] = [[0, 0]]  # children: 0 is none, positive an inner node, negative the symbol - 1
+    for symbol, (code, bits) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)):
+        node = 0
+        for place in range(bits - 1, 0, -1):
+            bit = code >> place & 1
+            if not nodes[node][bit]:
+                nodes.append([0, 0])
+                nodes[node][bit] = len(nodes) - 1
+            node = nodes[node][bit]
+        nodes[node][code & 1] = -symbol - 1
+    states, symbols = [], []
+    for start in range(len(nodes)):
+        for nibble in range(16):
+            node, found = start, _NO_SYMBOL
+            for place in range(3, -1, -1):
+                child = nodes[node][nibble >> place & 1]
+                if child < 0:
+                    # The end of a string has a code that never stands in one.
+                    found = -child - 1 if -child - 1 < _NO_SYMBOL else _INVALID
+                    child = 0
+                node = child
+            states.append(node)
+            symbols.append(found)
+    may_end = [False] * len(nodes)
+    node = 0
+    for _ in range(8):
+        may_end[node] = True
+        node = nodes[node][1]
+    return states, symbols, may_end
+
+
+_STATES, _SYMBOLS, _MAY_END = _automaton()
+
+
+def _from_huffman(data: bytes) -> bytes:
+    """Raises HeadError."""
+    out = bytearray()
+    states, symbols = _STATES, _SYMBOLS
+    state: i64 = 0
+    for octet in data:
+        at: i64 = state << 4 | octet >> 4
+        symbol: i64 = symbols[at]
+        if symbol < _NO_SYMBOL:
+            out.append(symbol)
+        elif symbol == _INVALID:
+            raise HeadError("a string has Huffman's end in it")
+        state = states[at]
+        at = state << 4 | octet & 15
+        symbol = symbols[at]
+        if symbol < _NO_SYMBOL:
+            out.append(symbol)
+        elif symbol == _INVALID:
+            raise HeadError("a string has Huffman's end in it")
+        state = states[at]
+    if not _MAY_END[state]:
+        raise HeadError("a string's last bits are not all ones")
+    return bytes(out)
 
 
 def encode(name: bytes, value: bytes) -> bytes:

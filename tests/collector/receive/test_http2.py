@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from h2.errors import ErrorCodes
+from h2.events import DataReceived
 from h2.exceptions import ProtocolError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,24 +214,21 @@ async def test_more_requests_than_allowed_are_refused_to_be_sent_again(tmp_path:
         assert await ask(client) == 200
 
 
-@pytest.mark.parametrize(("size", "status"), [(3000, 200), (5000, 431)])
+@pytest.mark.parametrize(("size", "status"), [(3000, 200), (5000, 431), (40_000, 431)])
 async def test_too_large_a_head_is_431(size: int, status: int, tmp_path: Path) -> None:
-    """Compressed to nothing or not."""
+    """Compressed to nothing or not, in one field or many. The connection goes on, its table in step."""
     async with receiving(tmp_path, header_bytes_max=4096) as (_, client):
-        for value in ("a" * size, "aZ9~" * (size // 4)):
-            answer = await client.response(client.request("/v1/logs", PROTOBUF, otlp_logs(), ("x-long", value)))
+        for headers in ([("x-long", "a" * size)], [("x-long", "aZ9~" * (size // 4))], [("x-long", "b" * 500)] * (size // 533)):
+            answer = await client.response(client.request("/v1/logs", PROTOBUF, otlp_logs(), *headers))
             assert answer.status == status
         assert await ask(client) == 200
 
 
 async def test_a_head_without_end_costs_its_connection(tmp_path: Path) -> None:
-    """In frames that never say that they are the last; and one that names a long header again and again."""
+    """In frames that never say that they are the last."""
     async with http_receivers(header_bytes_max=4096) as made:
         async with another(made) as client:
-            client.writer.write(frame(1, bytes(16), stream_id=1) + frame(9, bytes(5000), stream_id=1) * 3)
-            assert await client.closed() == ErrorCodes.ENHANCE_YOUR_CALM
-        async with another(made) as client:
-            client.request("/x", "", b"", *[("x-long", "a" * 1000)] * 30)
+            client.writer.write(frame(1, bytes(16), stream_id=1) + frame(9, bytes(5000), stream_id=1) * 14)
             assert await client.closed() == ErrorCodes.ENHANCE_YOUR_CALM
         await still_answers(made)
 
@@ -276,7 +274,69 @@ async def test_idle_connections_are_closed(tls: bool, tmp_path: Path) -> None:
         assert await closing == ErrorCodes.NO_ERROR
 
 
-async def test_an_answer_that_nobody_reads_is_not_kept_for_ever(tmp_path: Path) -> None:
+async def test_as_many_requests_as_announced_are_served(tmp_path: Path) -> None:
+    """A stream that is answered makes room for the next at once; a page and telemetry are the same in that."""
+    async with receiving(tmp_path, with_pages=True) as (made, client):
+        announced = client.h2.remote_settings.max_concurrent_streams
+        while announced > 1000:  # its settings are on their way
+            assert await client.read()
+            announced = client.h2.remote_settings.max_concurrent_streams
+        assert announced == 128
+        client.h2.config.header_encoding = None  # no need to decode 500 times
+        begun, body = 0, otlp_logs()
+        while begun < 500 or client.h2.open_outbound_streams:
+            while begun < 500 and client.h2.open_outbound_streams < announced:
+                begun += 1
+                if begun % 5:
+                    client.request("/v1/logs", PROTOBUF, body)
+                else:
+                    client.request("/healthz", body=b"", method="GET")
+            assert await client.read()
+        assert not client.resets
+        assert made.producer.item_count() == 400
+
+
+async def test_an_answer_that_is_read_byte_by_byte_ends(tmp_path: Path) -> None:
+    """Each window is in time, but so few bytes are no progress. What the page held is free then."""
+    async with http_receivers(with_pages=True, body_timeout_s=0.5) as made, another(made, acknowledges=False) as client:
+        client.h2.update_settings({4: 0})
+        client.flush()
+        stream_id = client.request("/openapi.json", body=b"", method="GET")
+        resetting = asyncio.create_task(client.reset_code(stream_id))
+        while not resetting.done():
+            with contextlib.suppress(ProtocolError):
+                client.h2.increment_flow_control_window(1, stream_id)
+                client.flush()
+            await asyncio.sleep(0.02)
+        assert await resetting == ErrorCodes.CANCEL
+        assert made.counted("infrasage_http_requests_total", endpoint="/openapi.json", code="200") == 1
+        assert await ask(client) == 200
+
+
+async def test_answers_of_a_connection_take_turns(tmp_path: Path) -> None:
+    """A frame of each, so that none makes no progress because another is not whole; and all are whole in the end."""
+    async with http_receivers(with_pages=True) as made, another(made, acknowledges=False) as client:
+        client.h2.update_settings({4: 2**24})
+        client.flush()
+        streams = [client.request("/openapi.json", body=b"", method="GET") for _ in range(8)]
+
+        def taken() -> list[DataReceived]:
+            return [event for event in client.events if isinstance(event, DataReceived)]
+
+        window = 65_535
+        while len(client.ended) < 8:
+            while sum(event.flow_controlled_length or 0 for event in taken()) < window and len(client.ended) < 8:
+                assert await client.read()
+            client.h2.increment_flow_control_window(16_384)
+            client.flush()
+            window += 16_384
+        before = next(n for n in range(len(taken())) if sum(len(e.data) for e in taken()[: n + 1]) >= 65_535)
+        assert len({event.stream_id for event in taken()[before + 1 : before + 8]}) == 7
+        bodies = {(await client.response(stream_id)).body for stream_id in streams}
+        assert len(bodies) == 1
+
+
+async def test_an_answer_that_nobody_reads_ends(tmp_path: Path) -> None:
     """Its stream is reset; others on the connection are answered."""
     async with http_receivers(with_pages=True, body_timeout_s=0.5) as made, another(made, acknowledges=False) as client:
         stream_id = client.request("/openapi.json", body=b"", method="GET")

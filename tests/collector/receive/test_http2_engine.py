@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from h2.config import H2Configuration
@@ -56,6 +57,15 @@ def goaway(written: bytes) -> int | None:
     return None
 
 
+def reset_at_once(number: int) -> bytes:
+    return head(2 * number + 1) + frame(3, bytes(4), stream_id=2 * number + 1)
+
+
+BAD_NAME: dict[str, Any] = {"x\x01": "1"}
+# Begins one that is never whole.
+MESSAGE = b"\0\0\x7f\xff\xff" + bytes(300)
+
+
 async def said(parts: Sequence[bytes], **limits: int) -> bytes:
     """What is written on a connection to which that comes; nothing is held afterwards."""
     made = receivers()
@@ -76,16 +86,26 @@ async def said(parts: Sequence[bytes], **limits: int) -> bytes:
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ([BEGIN, PING * 99], None),
+        ([BEGIN, PING * 99], None),  # settings have cost one
         ([BEGIN, PING * 101], CALM),
-        ([BEGIN, head(1), data(1, b"x") * 101], CALM),
-        ([BEGIN, *[head(2 * n + 1) + frame(3, bytes(4), stream_id=2 * n + 1) for n in range(4)]], None),
-        ([BEGIN, *[head(2 * n + 1) + frame(3, bytes(4), stream_id=2 * n + 1) for n in range(6)]], CALM),
-        ([BEGIN, head(1), *([data(1)] * 30 + [PING * 50]) * 3], None),  # what is large pays
-        ([BEGIN, *[head(2 * n + 1) for n in range(500)]], None),  # requests are limited by how many are open
-        ([BEGIN, frame(1, bytes(2048), stream_id=1)], None),
-        ([BEGIN, frame(1, bytes(2049), stream_id=1)], CALM),
-        ([BEGIN, frame(1, bytes(1200), stream_id=1), frame(9, bytes(900), stream_id=1)], CALM),
+        ([BEGIN, head(1), data(1, MESSAGE), data(1, b"x") * 116], None),  # the first 16 of a stream are free
+        ([BEGIN, head(1), data(1, MESSAGE), data(1, b"x") * 117], CALM),
+        (
+            [BEGIN, head(1), data(1, MESSAGE), frame(0, b"\xff" + bytes(255), stream_id=1, flags=8) * 117],
+            CALM,
+        ),  # padding is nothing
+        ([BEGIN, head(1), frame(8, bytes([0, 0, 0, 1]), stream_id=1) * 115], None),
+        ([BEGIN, head(1), frame(8, bytes([0, 0, 0, 1]), stream_id=1) * 116], CALM),
+        ([BEGIN, frame(8, bytes([0, 0, 0, 1])) * 100], CALM),
+        ([BEGIN, *[reset_at_once(n) for n in range(1024 + 4)]], None),  # as many as there may be streams are free
+        ([BEGIN, *[reset_at_once(n) for n in range(1024 + 5)]], CALM),
+        ([BEGIN, head(1), data(1, MESSAGE), *([data(1)] * 30 + [PING * 50]) * 3], None),  # what is large pays
+        ([BEGIN, *[head(2 * n + 1) for n in range(1024 + 99)]], None),  # requests are limited by how many are open
+        ([BEGIN, *[head(2 * n + 1) for n in range(1024 + 101)]], CALM),  # beyond, each that is refused costs one
+        ([BEGIN, frame(4, b"\0\4\0\0\xff\xff" * 99)], None),  # settings cost by their entries
+        ([BEGIN, frame(4, b"\0\4\0\0\xff\xff" * 100)], CALM),
+        ([BEGIN, frame(1, bytes(16_384), stream_id=1)], None),
+        ([BEGIN, frame(1, bytes(16_384), stream_id=1), frame(9, b"x", stream_id=1)], CALM),
         ([BEGIN, b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"], SIZE),  # as soon as it is announced
         ([b"PRI * HTTP/3.0"], WRONG),
         ([PREFACE + PING], WRONG),  # settings come first
@@ -121,14 +141,59 @@ async def test_why_a_connection_ends(parts: list[bytes], expected: ErrorCodes | 
     assert goaway(await said(parts)) == expected
 
 
+# Streams: 1 is open, 3 was reset by the client, 5 and 7 were ended by both, 9 and 11 never were, the server has reset 13.
+CLOSED = [
+    head(1),
+    head(3) + frame(3, bytes(4), stream_id=3),
+    head(5, end=True),
+    head(7, end=True),
+    head(13, content_length="1", end=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        (data(5), ErrorCodes.STREAM_CLOSED),
+        (head(5), ErrorCodes.STREAM_CLOSED),
+        (head(7, end=True), ErrorCodes.STREAM_CLOSED),
+        (data(3), ErrorCodes.STREAM_CLOSED),
+        (head(3), ErrorCodes.STREAM_CLOSED),
+        (head(9), WRONG),  # RFC 9113, 5.1.1: an identifier is larger than all before
+        (head(11), WRONG),
+        (data(9), ErrorCodes.STREAM_CLOSED),
+        (data(15), WRONG),  # it is idle
+        (frame(8, b"\0\0\0\1", stream_id=5), None),
+        (frame(3, bytes(4), stream_id=5), None),
+        (frame(2, bytes(5), stream_id=5), None),
+        (head(13) + data(13, b"x"), None),  # may have been on their way
+    ],
+)
+async def test_frames_on_closed_streams(late: bytes, expected: ErrorCodes | None) -> None:
+    assert goaway(await said([BEGIN, *CLOSED, late])) == expected
+
+
+async def test_resets_that_were_forgotten_are_no_errors() -> None:
+    """Frames may be on their way to any stream that the server has reset, however many it has."""
+    refused = [head(2 * n + 1, content_length="1", end=True) for n in range(1200)]
+    late = [data(1, b"x"), head(1), data(2399, b"x"), head(2399)]
+    assert goaway(await said([BEGIN, *refused, *late], control_frames_max=2000)) is None
+
+
 @pytest.mark.parametrize(
     ("parts", "code"),
     [
-        ([head(1, end=True), data(1)], None),  # after an end: it is answered and gone
         ([head(1, content_length="3"), data(1, b"\0\0\0\0\0")], WRONG),
         ([head(1, content_length="9"), data(1, b"\0\0\0\0\0", end=True)], WRONG),
         ([head(1, content_length="9", end=True)], WRONG),
         ([head(1, te="gzip")], WRONG),
+        ([head(1, content_length="9223372036854775808")], WRONG),
+        ([head(1, content_length="1" + "0" * 30)], WRONG),
+        ([head(1, content_length="1" * 300)], WRONG),
+        ([head(1, content_length="-1")], WRONG),
+        ([head(1, content_length="")], WRONG),
+        ([head(1, content_length="5, 5")], WRONG),
+        ([head(1, **BAD_NAME)], WRONG),
         ([head(1), head(1)], WRONG),  # a second head that does not end it
         ([head(1), frame(8, bytes(4), stream_id=1)], WRONG),
         ([head(1), frame(8, b"\x7f\xff\xff\xff", stream_id=1)], ErrorCodes.FLOW_CONTROL_ERROR),
@@ -163,8 +228,10 @@ async def test_why_a_stream_ends_and_nothing_else(parts: list[bytes], code: Erro
 )
 @examples(60)
 def test_however_the_bytes_are_cut_the_verdict_is_the_same(frames: list[bytes], cuts: list[int]) -> None:
+    """But for a frame on a stream that is answered by then: it is an error of the connection, and before that of the stream."""
     whole = BEGIN + b"".join(frames)
-    assert goaway(asyncio.run(said([whole]))) == goaway(asyncio.run(said(pieces(whole, cuts))))
+    verdicts = {goaway(asyncio.run(said([whole]))), goaway(asyncio.run(said(pieces(whole, cuts))))}
+    assert len(verdicts) == 1 or ErrorCodes.STREAM_CLOSED in verdicts
 
 
 @given(
