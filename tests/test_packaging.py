@@ -21,7 +21,9 @@ print(*setup["BUILD_OPTIONS"], *setup["COMPILED"], sep="\\n")
 def test_the_compiler_accepts_the_source_without_the_libraries(tmp_path: Path) -> None:
     """`pip install PATH` and `python -m build` type-check in an environment that has the compiler and none of the libraries."""
     environment = os.environ | {"INFRASAGE_UNCOMPILED": "1"}
-    read = subprocess.run([sys.executable, "-c", READ_SETUP], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    read = subprocess.run(
+        [sys.executable, "-c", READ_SETUP], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     options_and_files = read.stdout.split()
     assert "adapters/wire.py" in options_and_files
     command = [sys.executable, "-m", "mypy", "--no-site-packages", "--cache-dir", str(tmp_path), *options_and_files]

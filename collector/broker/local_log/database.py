@@ -3,20 +3,33 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.broker.contract import BrokerError
 from collector.broker.local_log import schema
-from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count
+from collector.broker.local_log.carve import Carved
+from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import Head, Plan, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the three tables and the index.
 _EMPTY_PAGES: Final = 6
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
+
+
+class Gap(NamedTuple):
+    """Messages that are nowhere: from `start` up to but not including `end`."""
+
+    topic: str
+    start: int
+    end: int
+
+
+class FileDamaged(sqlite3.DatabaseError):
+    """SQLite can open the file, but its content is not what a log's is."""
 
 
 class Database:
@@ -27,6 +40,8 @@ class Database:
         self.heads: dict[str, Head] = {}
         self.identity = ""
         self.is_new = False
+        self.had_witness = True
+        """Whether the file is of a version that keeps a witness beside it (collector/broker/local_log/witness.py)."""
         self.used_bytes = 0
         self._free_bytes = 0
         self._limits: Final = limits
@@ -47,8 +62,8 @@ class Database:
             execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
             execute("PRAGMA auto_vacuum = INCREMENTAL")
         elif self._pragma("application_id") != schema.APPLICATION_ID:
-            raise sqlite3.DatabaseError("it is a database of something else")
-        elif self._pragma("user_version") != schema.VERSION:
+            raise FileDamaged("it is a database of something else")
+        elif self._pragma("user_version") not in (schema.FORMER_VERSION, schema.VERSION):
             raise sqlite3.DatabaseError(
                 f"its version is {self._pragma('user_version')}, and this program reads {schema.VERSION}"
             )
@@ -60,27 +75,94 @@ class Database:
         execute(f"PRAGMA wal_autocheckpoint = {max(1, self._limits.wal_bytes_max // schema.PAGE_BYTES)}")
         execute(f"PRAGMA journal_size_limit = {self._limits.wal_bytes_max}")
         if self._pragma("application_id") == 0:
-            self._connection.executescript(f"BEGIN; {schema.SCHEMA} COMMIT")
-        self.identity = self._identity()
-        # What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk.
-        self._truncate_wal()
-        for id_, topic, committed, intent, log, depth in execute(schema.HEADS).fetchall():
-            self.heads[topic] = Head(id_, committed, max(committed, self._end(id_)), intent, log or "", depth or 0)
+            self._connection.executescript(f"BEGIN; {schema.SCHEMA} {schema.IDENTITY} {schema.CHECKSUMS} COMMIT")
+            self.had_witness = False
+        elif self._pragma("user_version") == schema.FORMER_VERSION:
+            has_identity = bool(execute(schema.HAS_IDENTITY).fetchone()[0])
+            self._connection.executescript(f"BEGIN; {'' if has_identity else schema.IDENTITY} {schema.CHECKSUMS}")
+            for topic, head in heads_in(self._connection, verified=False).items():
+                execute("UPDATE partitions SET checksum = ? WHERE id = ?", (head.checksum(topic), head.id))
+            execute("COMMIT")
+            self.had_witness = False
+        self.identity = str(execute("SELECT id FROM identity").fetchone()[0])
+        self._read_heads()
         self._measure()
 
-    def _identity(self) -> str:
-        """The file's, made now where it has none."""
-        execute = self._connection.execute
-        if not execute(schema.HAS_IDENTITY).fetchone()[0]:
-            self._connection.executescript(f"BEGIN; {schema.IDENTITY} COMMIT")
-        return str(execute("SELECT id FROM identity").fetchone()[0])
+    def _read_heads(self) -> None:
+        for topic, head in heads_in(self._connection).items():
+            below = self._connection.execute(schema.BELOW, (chunk_key(head.id, 0), chunk_key(head.id, head.committed)))
+            if below.fetchone()[0]:
+                raise FileDamaged(f"{topic} has messages before offset {head.committed}, which is committed")
+            self.heads[topic] = head._replace(end=max(head.committed, self._end(topic, head.id), head.floor))
 
-    def _end(self, id_: int) -> int:
-        last = self._connection.execute(
-            "SELECT key, lengths FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1",
-            (chunk_key(id_, 0), chunk_key(id_, OFFSET_MASK)),
-        ).fetchone()
-        return 0 if last is None else (last[0] & OFFSET_MASK) + count(last[1])
+    def settle(self) -> None:
+        """What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk."""
+        self._truncate_wal()
+
+    def check(self) -> None:
+        """Raises FileDamaged where the structure of the file is not sound. Reads all of it."""
+        faults = [row[0] for row in self._connection.execute("PRAGMA quick_check(1)").fetchall()]
+        if faults != ["ok"]:
+            raise FileDamaged(f"quick_check: {faults[0]}")
+
+    def message(self, id_: int, offset: int) -> bytes | None:
+        """Return the message at an offset of a partition, where it is there and whole."""
+        topic = next((topic for topic, head in self.heads.items() if head.id == id_), None)
+        row = self._connection.execute(schema.HOLDS, (chunk_key(id_, 0), chunk_key(id_, max(offset, 0)))).fetchone()
+        if topic is None or row is None:
+            return None
+        index = offset - (row[0] & OFFSET_MASK)
+        messages = split(topic, *row)
+        return messages[index] if 0 <= index < len(messages) else None
+
+    def restore(self, heads: Mapping[str, Head], carved: Iterable[Carved], report: Callable[[Sequence[Gap]], None]) -> None:
+        """Take in the chunks that are not here yet, and go on where `heads` ends. `report` is given what is still missing,
+        before it is committed that the log goes on behind it. Raises sqlite3.Error, OSError."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            ends = {topic: head.end for topic, head in heads.items()}
+            for topic, head in heads.items():
+                head = head._replace(floor=head.end)  # noqa: PLW2901
+                log, depth = head.intent_log or None, head.intent_depth
+                values = (head.id, topic, head.committed, head.intent, log, depth, head.floor, head.checksum(topic))
+                execute(schema.RESTORE_HEAD, values)
+            self.heads = dict(heads)
+            for topic, key, lengths, payload, checksums in carved:
+                end = (key & OFFSET_MASK) + count(lengths)
+                if end > heads[topic].committed:
+                    execute(schema.RESTORE, (key, lengths, payload, checksums))
+                    ends[topic] = max(ends[topic], end)
+            for head in heads.values():
+                execute(schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, head.committed)))
+            report([gap for topic, head in heads.items() for gap in self._gaps(topic, head, ends[topic])])
+            execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                execute("ROLLBACK")
+            raise
+        self._read_heads()
+        self._measure()
+
+    def _gaps(self, topic: str, head: Head, end: int) -> Iterator[Gap]:
+        expected = head.committed
+        places = self._connection.execute(schema.PLACES, (chunk_key(head.id, 0), chunk_key(head.id, OFFSET_MASK)))
+        for key, messages in places:
+            start = key & OFFSET_MASK
+            if start > expected:
+                yield Gap(topic, expected, start)
+            expected = max(expected, start + messages)
+        if expected < end:
+            yield Gap(topic, expected, end)
+
+    def _end(self, topic: str, id_: int) -> int:
+        values = (chunk_key(id_, 0), chunk_key(id_, OFFSET_MASK))
+        last = self._connection.execute(schema.HOLDS, values).fetchone()
+        if last is None:
+            return 0
+        if not any(message is not None for message in split(topic, *last)):
+            raise FileDamaged(f"the last messages of {topic} do not fit their checksums")
+        return int(last[0] & OFFSET_MASK) + count(last[1])
 
     def transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
         """All of it in one durable transaction; why each was refused, or None. Raises sqlite3.Error: nothing was done."""
@@ -135,6 +217,17 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, Head]:
+    """Where the partitions are, but for their ends. Raises sqlite3.Error, FileDamaged."""
+    heads: dict[str, Head] = {}
+    for id_, topic, committed, intent, log, depth, floor, checksum in connection.execute(schema.HEADS).fetchall():
+        head = Head(id_, committed, committed, intent, log or "", depth or 0, floor or 0)
+        if verified and checksum != head.checksum(topic):
+            raise FileDamaged(f"the position of {topic} does not fit its checksum")
+        heads[topic] = head
+    return heads
 
 
 def make_directory(directory: Path) -> None:

@@ -22,11 +22,9 @@ from typing import Final, Self
 import structlog
 
 from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
-from collector.broker.local_log import schema
-from collector.broker.local_log.database import Database, make_directory
-from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
+from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
-from collector.broker.local_log.reader import Reader
 
 
 class Request:
@@ -44,27 +42,26 @@ class Request:
 class LocalLog:
     """Producer and Consumer (collector.broker.contract) over one file. Belongs to the event loop that opened it."""
 
-    def __init__(self, database: Database, reader: Reader, limits: LocalLogLimits, topics: Sequence[str]) -> None:
+    def __init__(self, files: LogFiles, limits: LocalLogLimits, topics: Sequence[str]) -> None:
         """Use `open`."""
         self.failure: str | None = None
         """Why the last transaction failed; None: it did not."""
-        self.is_new: Final = database.is_new
-        """Whether the file was made just now, so that its offsets begin at 0."""
-        self.identity: Final = database.identity
+        self.is_new: Final = files.is_new
+        """Whether the file was made just now, and nothing is known of one before it."""
+        self.identity: Final = files.identity
         """The file's identity."""
-        self._file: Final = database.file
+        self._file: Final = files.file
         self._limits: Final = limits
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
-        self._heads = database.heads
+        self._heads = files.heads
         self._turns: Final = deque(topics)  # round-robin: the next to be read stands first
         self._appended: Final = asyncio.Event()
         self._waiting: Final[deque[Request]] = deque()
         self._waiting_bytes = 0
         self._closing = False
         self._changed: Final = threading.Condition()  # guards the three above
-        self._database: Final = database
-        self._reader: Final = reader
+        self._files: Final = files
         self._read_thread: Final = ThreadPoolExecutor(1, "local-log-read")
         self._write_thread: Final = threading.Thread(target=self._run, name="local-log-write", daemon=True)
         self._write_thread.start()
@@ -72,8 +69,8 @@ class LocalLog:
     @classmethod
     async def open(cls, directory: Path, limits: LocalLogLimits, topics: Collection[str]) -> Self:
         """Open or create the file in `directory`. `topics` are those that `poll` reads. Raises LocalLogUnusable."""
-        database, reader = await asyncio.to_thread(_open, directory / schema.FILE_NAME, limits)
-        return cls(database, reader, limits, tuple(topics))
+        files = await asyncio.to_thread(LogFiles.open, directory, limits)
+        return cls(files, limits, tuple(topics))
 
     async def close(self) -> None:
         """Finish what waits already, refuse what comes (BrokerDown), and close the file."""
@@ -82,10 +79,8 @@ class LocalLog:
             self._changed.notify()
         self._appended.set()
         await asyncio.to_thread(self._write_thread.join)
-        # The reader first: the last connection to close checkpoints, and that must be the one that writes.
         await asyncio.to_thread(self._read_thread.shutdown)
-        self._reader.close()
-        await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self._files.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +113,13 @@ class LocalLog:
                 self._turns.rotate(-1)
                 head = self._heads.get(topic)
                 if head is not None and head.end > head.committed:
-                    return await self._loop.run_in_executor(self._read_thread, self._reader.read, topic, head, bytes_max)
+                    read = await self._loop.run_in_executor(self._read_thread, self._files.read, topic, head, bytes_max)
+                    if isinstance(read, Range):
+                        return read
+                    if read is not None:
+                        await self._submit(read, 0)
+                    self._appended.set()  # there may be more behind it
+                    break
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._appended.wait()
@@ -184,7 +185,12 @@ class LocalLog:
     @property
     def bytes_used(self) -> int:
         """How much of `bytes_max` is taken, counted shortly after each transaction."""
-        return self._database.used_bytes
+        return self._files.used_bytes
+
+    def lost_messages(self) -> int | None:
+        """How many acknowledged messages were lost or damaged, and are not confirmed by an operator; None: nothing was damaged.
+        Reads files."""
+        return self._files.lost_messages()
 
     def depth(self, topic: str) -> int:
         """Messages of any topic, polled or not, that are not yet committed."""
@@ -223,12 +229,12 @@ class LocalLog:
         while batch := self._take():
             failure, errors = self._transact([request.work for request in batch if request.work is not None])
             try:
-                self._loop.call_soon_threadsafe(self._settle, batch, failure, errors, self._database.heads)
+                self._loop.call_soon_threadsafe(self._settle, batch, failure, errors, self._files.heads)
             except RuntimeError:  # the loop was closed without closing the log: nobody is left to hear
                 return
             try:
-                self._database.tidy(lambda: not self._waiting and not self._closing)
-            except sqlite3.Error as error:
+                self._files.tidy(lambda: not self._waiting and not self._closing)
+            except (OSError, sqlite3.Error) as error:
                 self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
 
     def _take(self) -> list[Request]:
@@ -240,7 +246,7 @@ class LocalLog:
                 while not self._waiting:
                     if self._closing:
                         return batch
-                    self._changed.wait()
+                    self._wait()
                 while self._waiting and (not batch or size + self._waiting[0].size <= self._limits.commit_bytes_max):
                     request = self._waiting.popleft()
                     if request.work is not None:
@@ -250,19 +256,19 @@ class LocalLog:
             self._waiting_bytes -= size
         return batch
 
+    def _wait(self) -> None:
+        """Until something changes; and meanwhile sync what says how far the log has come."""
+        if self._changed.wait(None if self._files.is_witness_synced else WITNESS_SYNC_S):
+            return
+        self._changed.release()
+        try:
+            self._files.sync_witness()
+        finally:
+            self._changed.acquire()
+
     def _transact(self, works: list[Work]) -> tuple[str | None, list[BrokerError | None]]:
         try:
-            return None, self._database.transact(works)
+            return None, self._files.transact(works)
         except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it and none may wait for ever
             failure = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
             return failure, [BrokerDown(f"cannot write {self._file}: {failure}") for _ in works]
-
-
-def _open(file: Path, limits: LocalLogLimits) -> tuple[Database, Reader]:
-    reading = threading.Lock()
-    try:
-        make_directory(file.parent)
-        database = Database(file, limits, reading)
-    except (OSError, sqlite3.Error) as error:
-        raise LocalLogUnusable(f"cannot open the local log {file}: {error}") from error
-    return database, Reader(file, database.identity, reading)

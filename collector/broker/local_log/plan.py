@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, assert_never
 
+import google_crc32c
+
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerError, BrokerFull, Message, Range
 from collector.broker.local_log import schema
-from collector.broker.local_log.chunks import chunk_key, chunks, pack_lengths
+from collector.broker.local_log.chunks import chunk_key, chunks, pack_checksums, pack_lengths
 
 # What a message takes beside its payload: its part of a row.
-_MESSAGE_OVERHEAD_BYTES: Final = 16
+_MESSAGE_OVERHEAD_BYTES: Final = 20
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -22,6 +24,12 @@ class Head(NamedTuple):
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
     intent_log: str = ""  # its `log` and `depth`, as Range has them
     intent_depth: int = 0
+    floor: int = 0  # the end, where it is known otherwise than by the messages
+
+    def checksum(self, topic: str) -> int:
+        """Of what the file keeps of it."""
+        kept = (self.id, topic, self.committed, self.intent, self.intent_log, self.intent_depth, self.floor)
+        return int(google_crc32c.value(repr(kept).encode()))
 
 
 NO_HEAD: Final = Head(0, 0, 0, None)  # of a topic that nothing was appended to
@@ -39,11 +47,19 @@ class Commit(NamedTuple):
     messages: Range
 
 
+class Skip(NamedTuple):
+    """Go on behind messages that can't be read; they are reported and kept elsewhere."""
+
+    topic: str
+    start: int
+    end: int
+
+
 class Probe(NamedTuple):
     """Writes nothing new, durably: shows whether the file can be written."""
 
 
-Work = Append | Intend | Commit | Probe
+Work = Append | Intend | Commit | Skip | Probe
 
 
 class Plan:
@@ -64,6 +80,8 @@ class Plan:
                 return self._intend(range_)
             case Commit(range_):
                 return self._commit(range_)
+            case Skip():
+                return self._skip(work)
             case Probe():
                 self._statements.append((f"PRAGMA user_version = {schema.VERSION}", ()))
                 return None
@@ -84,8 +102,9 @@ class Plan:
         head = self.heads.get(topic)
         if head is None or range_.start != head.committed or end > head.end or head.intent not in (None, end):
             return BrokerDown(f"cannot intend {text(range_)}: the partition stands at {head}")
-        self.heads[topic] = head._replace(intent=end, intent_log=range_.log, intent_depth=range_.depth)
-        self._statements.append((schema.INTEND, (end, range_.log or None, range_.depth, head.id)))
+        self.heads[topic] = head = head._replace(intent=end, intent_log=range_.log, intent_depth=range_.depth)
+        values = (end, range_.log or None, range_.depth, head.checksum(topic), head.id)
+        self._statements.append((schema.INTEND, values))
         return None
 
     def _commit(self, range_: Range) -> BrokerError | None:
@@ -95,10 +114,21 @@ class Plan:
             return None
         if head is None or range_.start != head.committed or end != head.intent:
             return BrokerDown(f"cannot commit {text(range_)}: the partition stands at {head}")
-        self.heads[topic] = head._replace(committed=end, intent=None, intent_log="", intent_depth=0)
-        self._statements.append((schema.COMMIT, (end, head.id)))
-        self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
+        self._take_out(topic, head, end)
         return None
+
+    def _skip(self, skip: Skip) -> BrokerError | None:
+        topic, start, end = skip
+        head = self.heads.get(topic)
+        if head is None or start != head.committed or end > head.end or head.intent not in (None, end):
+            return BrokerDown(f"cannot skip {topic} {start} to {end}: the partition stands at {head}")
+        self._take_out(topic, head, end)
+        return None
+
+    def _take_out(self, topic: str, head: Head, end: int) -> None:
+        self.heads[topic] = head = head._replace(committed=end, intent=None, intent_log="", intent_depth=0)
+        self._statements.append((schema.COMMIT, (end, head.checksum(topic), head.id)))
+        self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
 
     def statements(self) -> list[Statement]:
         """In the order in which to execute them. Call once, last."""
@@ -106,11 +136,12 @@ class Plan:
             head = self.heads.get(topic)
             if head is None:
                 head = Head(1 + max((other.id for other in self.heads.values()), default=0), 0, 0, None)
-                self._statements.append(("INSERT INTO partitions (id, topic, committed) VALUES (?, ?, 0)", (head.id, topic)))
+                self._statements.append((schema.ADD_HEAD, (head.id, topic, head.checksum(topic))))
             end = head.end
             for chunk in chunks(payloads):
                 payload = chunk[0] if len(chunk) == 1 else b"".join(chunk)
-                self._statements.append((schema.INSERT, (chunk_key(head.id, end), pack_lengths(chunk), payload)))
+                key = chunk_key(head.id, end)
+                self._statements.append((schema.INSERT, (key, pack_lengths(chunk), payload, pack_checksums(topic, key, chunk))))
                 end += len(chunk)
             self.heads[topic] = head._replace(end=end)
         return self._statements

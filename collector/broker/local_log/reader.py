@@ -5,60 +5,98 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from collector.broker.contract import BrokerDown, Partition, Range
+from collector.broker.contract import Partition, Range
 from collector.broker.local_log import schema
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, split
 from collector.broker.local_log.plan import Head
 
+Row = tuple[int, bytes, bytes, bytes | None]
+
+
+class Found(NamedTuple):
+    """Messages that can't be read: from `start` up to but not including `end`."""
+
+    start: int
+    end: int
+    reason: str
+    row: Row | None  # the damaged one; None: there is none
+
 
 class Reader:
-    """The connection that reads, and never writes or checkpoints. One thread at a time."""
+    """One thread at a time."""
 
     def __init__(self, file: Path, identity: str, reading: threading.Lock) -> None:
         # Not the file's alone: a copy of the file that was put back has messages that differ at the same offsets.
         self._log: Final = f"{identity}.{os.urandom(4).hex()}"
-        self._file: Final = file
         self._reading: Final = reading
         self._connection: Final = sqlite3.connect(file, schema.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
 
-    def read(self, topic: str, head: Head, bytes_max: int) -> Range:
-        """From what is committed on, exactly up to the intent where one stands. Raises BrokerDown."""
+    def read(self, topic: str, head: Head, bytes_max: int) -> tuple[Range | None, list[Found]]:
+        """Return the range from what is committed on. It ends before messages that can't be read.
+
+        Where these come first there is no range, and they are returned. Of a range in doubt, which is exactly that of its
+        intent, they are returned with it, and are empty in it: it may be stored already, so it must keep its ends. No range
+        either where all of it can't be read. Raises sqlite3.Error.
+        """
         in_doubt = head.intent is not None
         end = head.end if head.intent is None else head.intent
-        try:
-            with self._reading:
-                payloads = self._payloads(head, end, None if in_doubt else bytes_max)
-        except (sqlite3.Error, ValueError) as error:
-            raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self._file}: {error}") from error
-        end = head.committed + len(payloads)
+        with self._reading:
+            payloads, found = self._payloads(topic, head, end, None if in_doubt else bytes_max)
+        if not any(payload is not None for payload in payloads):
+            return None, found
+        whole = [b"" if payload is None else payload for payload in payloads]
+        start, end = head.committed, head.committed + len(whole)
         if in_doubt:
-            return Range(Partition(topic, 0), head.committed, end, payloads, in_doubt, head.intent_log, head.intent_depth)
-        return Range(Partition(topic, 0), head.committed, end, payloads, log=self._log)
+            return Range(Partition(topic, 0), start, end, whole, in_doubt, head.intent_log, head.intent_depth), found
+        return Range(Partition(topic, 0), start, end, whole, log=self._log), []
 
-    def _payloads(self, head: Head, end: int, bytes_max: int | None) -> list[bytes]:
-        payloads: list[bytes] = []
-        size = 0
+    def _payloads(self, topic: str, head: Head, end: int, bytes_max: int | None) -> tuple[list[bytes | None], list[Found]]:
+        """`bytes_max`: None for a range in doubt."""
+        payloads: list[bytes | None] = []
+        found: list[Found] = []
+        start, size = head.committed, 0
+        keys = (chunk_key(head.id, 0), chunk_key(head.id, start), chunk_key(head.id, end))
         # `closing`: an open cursor would keep its snapshot, and the write-ahead log from starting anew.
-        keys = (chunk_key(head.id, 0), chunk_key(head.id, head.committed), chunk_key(head.id, end))
         with closing(self._connection.execute(schema.SELECT, keys)) as rows:
-            for key, lengths, chunk in rows:
-                offset = key & OFFSET_MASK
-                for payload in split(lengths, chunk):
-                    if head.committed <= offset < end:
-                        if payloads and bytes_max is not None and size + len(payload) > bytes_max:
-                            return payloads
-                        if offset != head.committed + len(payloads):
-                            raise ValueError(f"offset {head.committed + len(payloads)} is missing, {offset} is next")
+            for row in rows:
+                offset = row[0] & OFFSET_MASK
+                next_ = start + len(payloads)
+                if offset > next_:
+                    found.append(Found(next_, offset, "missing", None))
+                    if bytes_max is not None:
+                        return payloads, found
+                    payloads += [None] * (offset - next_)
+                for payload in split(topic, *row):
+                    next_ = start + len(payloads)
+                    if offset == next_ < end:
+                        if payload is None:
+                            if bytes_max is not None and payloads and payloads[-1] is not None:
+                                return payloads, found
+                            _add_damaged(found, offset, row)
+                        else:
+                            if bytes_max is not None and payloads:
+                                if payloads[-1] is None or size + len(payload) > bytes_max:
+                                    return payloads, found
+                            size += len(payload)
                         payloads.append(payload)
-                        size += len(payload)
                     offset += 1
-        if head.committed + len(payloads) != end:
-            raise ValueError(f"the messages end at {head.committed + len(payloads)}, not at {end}")
-        return payloads
+        if (next_ := start + len(payloads)) < end:
+            found.append(Found(next_, end, "missing", None))
+            if bytes_max is None:
+                payloads += [None] * (end - next_)
+        return payloads, found
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _add_damaged(found: list[Found], offset: int, row: Row) -> None:
+    """One stretch for messages of a row that follow one another."""
+    if found and found[-1].end == offset and found[-1].row is not None and found[-1].row[0] == row[0]:
+        found[-1] = found[-1]._replace(end=offset + 1)
+    else:
+        found.append(Found(offset, offset + 1, "checksum", row))

@@ -5,19 +5,29 @@ Invariants:
    (test_a_log_that_was_made_anew_has_another_identity, test_a_file_of_an_older_version_gets_an_identity).
 2. An intent keeps the log identity and the depth that it was made with, until its commit; an intent of a version that knew
    neither has none (test_an_intent_of_an_older_version_has_no_identity).
+3. A message, and the position of a partition, is used only where it fits its checksum
+   (test_whatever_is_damaged_is_read_or_reported).
 """
 
 from typing import Final
 
 FILE_NAME: Final = "messages.sqlite"
 APPLICATION_ID: Final = 0x49534C47  # "ISLG": tells our file from anyone else's database
-VERSION: Final = 1
+VERSION: Final = 2
+# Without checksums; brought up to date when it is opened.
+FORMER_VERSION: Final = 1
 # Measured: with 4 KiB a large message is a chain of 128 pages, with 64 KiB a small commit writes 128 KiB.
 PAGE_BYTES: Final = 16 * 1024
 # How long to wait for a lock that somebody's sqlite3 shell holds.
 LOCK_TIMEOUT_S: Final = 5.0
 
-# Added to a file that has no identity yet. Versions that know nothing of it can still use the file.
+SCHEMA: Final = f"""
+CREATE TABLE partitions (id INTEGER PRIMARY KEY, topic TEXT NOT NULL UNIQUE, committed INTEGER NOT NULL, intent INTEGER) STRICT;
+CREATE TABLE chunks (key INTEGER PRIMARY KEY, lengths BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMER_VERSION};
+"""
+# Added to a file that has no identity yet.
 IDENTITY: Final = """
 CREATE TABLE identity (id TEXT NOT NULL) STRICT;
 INSERT INTO identity VALUES (lower(hex(randomblob(16))));
@@ -25,21 +35,37 @@ ALTER TABLE partitions ADD COLUMN intent_log TEXT;
 ALTER TABLE partitions ADD COLUMN intent_depth INTEGER;
 """
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
-SCHEMA: Final = f"""
-CREATE TABLE partitions (id INTEGER PRIMARY KEY, topic TEXT NOT NULL UNIQUE, committed INTEGER NOT NULL, intent INTEGER) STRICT;
-CREATE TABLE chunks (key INTEGER PRIMARY KEY, lengths BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
+# What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
+CHECKSUMS: Final = f"""
+ALTER TABLE chunks ADD COLUMN checksums BLOB;
+ALTER TABLE partitions ADD COLUMN floor INTEGER;
+ALTER TABLE partitions ADD COLUMN checksum INTEGER;
 PRAGMA user_version = {VERSION};
 """
-INTEND: Final = "UPDATE partitions SET intent = ?, intent_log = ?, intent_depth = ? WHERE id = ?"
-COMMIT: Final = "UPDATE partitions SET committed = ?, intent = NULL, intent_log = NULL, intent_depth = NULL WHERE id = ?"
-HEADS: Final = "SELECT id, topic, committed, intent, intent_log, intent_depth FROM partitions"
-INSERT: Final = "INSERT INTO chunks (key, lengths, payload) VALUES (?, ?, ?)"
+HEADS: Final = "SELECT id, topic, committed, intent, intent_log, intent_depth, floor, checksum FROM partitions"
+ADD_HEAD: Final = "INSERT INTO partitions (id, topic, committed, checksum) VALUES (?, ?, 0, ?)"
+INTEND: Final = "UPDATE partitions SET intent = ?, intent_log = ?, intent_depth = ?, checksum = ? WHERE id = ?"
+COMMIT: Final = """
+UPDATE partitions SET committed = ?, intent = NULL, intent_log = NULL, intent_depth = NULL, checksum = ? WHERE id = ?
+"""
+INSERT: Final = "INSERT INTO chunks (key, lengths, payload, checksums) VALUES (?, ?, ?, ?)"
+RESTORE: Final = "INSERT OR IGNORE INTO chunks (key, lengths, payload, checksums) VALUES (?, ?, ?, ?)"
+RESTORE_HEAD: Final = """
+INSERT INTO partitions (id, topic, committed, intent, intent_log, intent_depth, floor, checksum)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+ON CONFLICT (topic) DO UPDATE SET committed = ?3, intent = ?4, intent_log = ?5, intent_depth = ?6, floor = ?7, checksum = ?8
+"""
+PLACES: Final = "SELECT key, length(lengths) / 4 FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key"
+BELOW: Final = """
+SELECT count(*) FROM (SELECT 1 FROM chunks WHERE key >= ?1 AND key < ?2 AND key + length(lengths) / 4 <= ?2 LIMIT 1)
+"""
+# The chunk that holds an offset, if there is one: the last that begins at or before it.
+HOLDS: Final = "SELECT key, lengths, payload, checksums FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
 # A chunk that the range ends in stays until its last message is committed.
 DELETE: Final = "DELETE FROM chunks WHERE key >= ?1 AND key < ?2 AND key + length(lengths) / 4 <= ?2"
 # From the chunk that holds the first offset, which need not be its first.
 SELECT: Final = """
-SELECT key, lengths, payload FROM chunks
+SELECT key, lengths, payload, checksums FROM chunks
 WHERE key >= coalesce((SELECT max(key) FROM chunks WHERE key BETWEEN ?1 AND ?2), ?2) AND key < ?3
 ORDER BY key
 """

@@ -1,0 +1,413 @@
+"""The files of the log together: the database, the connection that reads, the witness, and what to do when they are damaged.
+
+The witness says how far the log had come. Where the database is behind it at the start, acknowledged messages are gone; where
+SQLite can't use the database, or rows of it are missing, it is made anew from what its pages still hold. What is not found is
+reported, and the log goes on behind it, with offsets that were never used.
+
+Invariants:
+1. Offsets never repeat while the witness or the database is there (test_offsets_go_on_after_a_loss).
+2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
+3. A damaged file is moved aside, never deleted (test_what_was_damaged_is_kept).
+"""
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import quote
+
+import structlog
+
+from collector.broker.contract import BrokerDown, BrokerError, Payload, Range
+from collector.broker.local_log import schema
+from collector.broker.local_log.carve import carve
+from collector.broker.local_log.chunks import OFFSET_MASK, slices
+from collector.broker.local_log.database import Database, FileDamaged, Gap, heads_in, make_directory
+from collector.broker.local_log.incidents import Damage, Incidents
+from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.plan import Head, Skip, Work
+from collector.broker.local_log.reader import Found, Reader
+from collector.broker.local_log.receipts import receipt_of
+from collector.broker.local_log.witness import Witness, read_witness, sync_directory
+
+# At the start the structure of a file up to this size is checked: half a second. A larger one is checked when it is read.
+_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
+# How long a structure that was found to be sound is trusted while more messages are missing.
+_SOUND_S: Final = 60.0
+WITNESS_SYNC_S: Final = 1.0
+_REQUESTS_SHOWN_MAX: Final = 20
+
+
+class LogFiles:
+    """One thread at a time writes: the methods take a lock. `read` is called by one other thread."""
+
+    def __init__(self, directory: Path, limits: LocalLogLimits) -> None:
+        """Use `open`."""
+        self.file: Final = directory / schema.FILE_NAME
+        self.incidents: Final = Incidents(directory.parent)
+        self._limits: Final = limits
+        self._logger: Final = structlog.get_logger(__name__)
+        self._wal: Final = self.file.with_name(f"{self.file.name}-wal")
+        # The write-ahead log as it was at the start: SQLite removes it when it closes, and cuts off what it could not read.
+        self._wal_before: Final = self.file.with_name(f"{self.file.name}-wal-before")
+        self._witness_file: Final = directory.with_name(f"{directory.name}.acknowledged")
+        self._busy: Final = threading.RLock()
+        self._reading: Final = threading.Lock()
+        self._new: Final = self.file.with_name(f"{self.file.name}-new")
+        self._damage: str | None = None
+        """Why the file must be made anew before it can be used; None: it can be used."""
+        self._known: Mapping[str, Head] = {}
+        self._sound_until = 0.0
+        self._last_read: dict[str, tuple[int, Payload]] = {}  # by topic: the last message that was read, and where it ends
+        self._witness_synced_at = time.monotonic()
+        self._witness_failed = False
+
+    @classmethod
+    def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
+        """Raises LocalLogUnusable."""
+        files = cls(directory, limits)
+        try:
+            make_directory(directory)
+            files._open()
+        except (OSError, sqlite3.Error) as error:
+            raise LocalLogUnusable(f"cannot open the local log {files.file}: {error}") from error
+        return files
+
+    def _open(self) -> None:
+        heads = read_witness(self._witness_file)
+        if not self.file.exists() and self._new.exists():  # made anew, and died before it had its name
+            self._new.rename(self.file)
+        had_witness, had_file = self._witness_file.exists(), _size(self.file) > 0
+        if _size(self._wal) and not self._wal_before.exists():
+            _link(self._wal, self._wal_before)
+        if heads is None:
+            self._database = self._opened()
+            self._report_no_witness(had_witness)
+        elif not had_file and any(head.end for head in heads.values()):
+            self._rebuild("its file is missing", heads)
+        else:
+            try:
+                self._database = self._opened()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._rebuild(str(error), heads)
+            else:
+                if _is_behind(self._database.heads, heads):
+                    self._recover(heads)
+        self._database.settle()
+        self._wal_before.unlink(missing_ok=True)
+        self._reader = Reader(self.file, self._database.identity, self._reading)
+        self._witness = Witness.open(self._witness_file)
+        self._write_witness()
+        self._witness.sync()
+
+    def _opened(self) -> Database:
+        database = Database(self.file, self._limits, self._reading)
+        try:
+            if _size(self.file) <= _CHECK_BYTES_MAX:
+                database.check()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _report_no_witness(self, had_witness: bool) -> None:
+        if had_witness:
+            self.incidents.take(self._witness_file)
+        if had_witness or self._database.had_witness:
+            self._logger.warning(
+                "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
+                " can't be noticed by it",
+                file=str(self._witness_file),
+            )
+
+    # What is asked while all is well.
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self._database.heads
+
+    @property
+    def used_bytes(self) -> int:
+        return self._database.used_bytes
+
+    @property
+    def identity(self) -> str:
+        """The file's identity."""
+        return self._database.identity
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the file was made just now, and nothing is known of one before it."""
+        return self._database.is_new
+
+    def transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
+        """As Database.transact; a damaged file is made anew first. Raises sqlite3.Error, OSError: nothing was done."""
+        with self._busy:
+            if self._damage is not None:
+                self._reopen(self._damage)
+            try:
+                refusals = self._database.transact(works)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._reopen(str(error))
+                refusals = self._database.transact(works)
+            self._write_witness()
+            return refusals
+
+    def tidy(self, idle: Callable[[], bool]) -> None:
+        """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
+        with self._busy:
+            self.sync_witness()
+            if self._damage is None:
+                self._database.tidy(idle)
+
+    @property
+    def is_witness_synced(self) -> bool:
+        return self._witness.is_synced
+
+    def sync_witness(self) -> None:
+        """Not more often than once a second. Where it fails, it is tried again with what is written next."""
+        with self._busy:
+            if not self._witness.is_synced and time.monotonic() - self._witness_synced_at >= WITNESS_SYNC_S:
+                self._witness_synced_at = time.monotonic()
+                try:
+                    self._witness.sync()
+                except OSError as error:
+                    self._witness_fails(error)
+
+    def _witness_fails(self, error: OSError) -> None:
+        """Appends go on: the witness trails, and nothing is lost by that."""
+        if not self._witness_failed:
+            file = str(self._witness_file)
+            self._logger.warning("cannot write how far the local log has come", file=file, error=str(error))
+        self._witness_failed = True
+
+    def _write_witness(self) -> None:
+        try:
+            self._witness.write(self._database.heads)
+        except OSError as error:
+            self._witness_fails(error)
+        else:
+            self._witness_failed = False
+
+    def close(self) -> None:
+        with self._busy:
+            # The reader first: the last connection to close checkpoints, and that must be the one that writes.
+            self._reader.close()
+            self._database.close()
+            with suppress(OSError):
+                self._witness.sync()
+            self._witness.close()
+
+    def lost_messages(self) -> int | None:
+        incidents = self.incidents.unconfirmed()
+        return sum(incident.messages for incident in incidents) if incidents else None
+
+    # What is found while reading.
+
+    def read(self, topic: str, head: Head, bytes_max: int) -> Range | Skip | None:
+        """Return the range from `head` on; or, where messages in its place can't be read, what to skip: it is reported.
+        None: the file was made anew, so ask again. Raises BrokerDown."""
+        try:
+            range_, found = self._reader.read(topic, head, bytes_max)
+            if any(it.row is None for it in found) and self._is_made_anew():
+                return None
+            self._report([self._keep(topic, head.id, it) for it in found])
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                try:
+                    self._reopen(str(error))
+                except (OSError, sqlite3.Error) as another:
+                    error = sqlite3.DatabaseError(f"{error}; it can't be made anew: {another}")
+                else:
+                    return None
+            raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self.file}: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self.file}: {error}") from error
+        if range_ is not None:
+            self._last_read[topic] = range_.end, range_.payloads[-1]
+            return range_
+        return Skip(topic, found[0].start, found[-1].end)
+
+    def _is_made_anew(self) -> bool:
+        """Rows are missing: of a file with a sound structure they are lost, another may still have them in its pages."""
+        with self._busy:
+            if time.monotonic() < self._sound_until:
+                return False
+            try:
+                self._database.check()
+            except FileDamaged as error:
+                self._reopen(str(error))
+                return True
+            self._sound_until = time.monotonic() + _SOUND_S
+            return False
+
+    def _keep(self, topic: str, id_: int, found: Found) -> Damage:
+        with self._busy:
+            requests = _neighbours(self._database, id_, Gap(topic, found.start, found.end), self._last_read.get(topic))
+        if found.row is not None:
+            key, lengths, payload, checksums = found.row
+            first = found.start - (key & OFFSET_MASK)
+            damaged = slices(lengths, payload)[first : first + min(found.end - found.start, _REQUESTS_SHOWN_MAX)]
+            name = f"{topic}-{key & OFFSET_MASK}"
+            for suffix, content in (("lengths", lengths), ("payload", payload), ("checksums", checksums or b"")):
+                self.incidents.keep(f"{name}.{suffix}", content)
+            requests += [{"where": "damaged", **receipt} for it in damaged if (receipt := receipt_of(it)) is not None]
+        return Damage(topic=topic, start=found.start, end=found.end, reason=found.reason, requests=requests)
+
+    # What is made anew.
+
+    def _reopen(self, reason: str) -> None:
+        with self._busy:
+            if self._damage is None:
+                self._known = self._database.heads
+                with self._reading:
+                    self._reader.close()
+                self._database.close()
+            self._damage = reason
+            self._rebuild(reason, self._known)
+            self._database.settle()
+            self._reader = Reader(self.file, self._database.identity, self._reading)
+            self._damage = None
+            self._write_witness()
+
+    def _rebuild(self, reason: str, heads: Mapping[str, Head]) -> None:
+        """Make another file from what is found in these, and set these aside."""
+        old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
+        kept = str(self.incidents.folder()) if old else "nothing was left"
+        self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
+        known = _merged(_heads_of(self.file), heads)
+        for suffix in ("", "-wal", "-shm"):
+            self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
+        with closing(Database(self._new, self._limits, self._reading)) as database:
+            self._restore(database, self.file, [self._wal_before, self._wal], known, f"the file was damaged: {reason}")
+            database.settle()
+        for file in old:
+            self.incidents.take(file)
+        self.file.with_name(f"{self.file.name}-shm").unlink(missing_ok=True)
+        self._new.rename(self.file)
+        sync_directory(self.file.parent)
+        self._database = Database(self.file, self._limits, self._reading)
+
+    def _recover(self, heads: Mapping[str, Head]) -> None:
+        """The file is sound, but lacks what was acknowledged: its write-ahead log was cut, damaged or removed, or it is a copy
+        of former times."""
+        reason = "the file was behind what had been acknowledged"
+        self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
+        self._restore(self._database, None, [self._wal_before], _merged(self._database.heads, heads), reason)
+        if self._wal_before.exists():
+            self.incidents.take(self._wal_before)
+
+    def _restore(
+        self, database: Database, file: Path | None, wals: Sequence[Path], heads: Mapping[str, Head], reason: str
+    ) -> None:
+        topics = {head.id: topic for topic, head in heads.items()}
+
+        def report(gaps: Sequence[Gap]) -> None:
+            self._report(
+                [
+                    Damage(
+                        topic=gap.topic,
+                        start=gap.start,
+                        end=gap.end,
+                        reason=reason,
+                        requests=_neighbours(database, heads[gap.topic].id, gap),
+                    )
+                    for gap in gaps
+                ]
+            )
+
+        database.restore(heads, carve(file, wals, topics), report)
+
+    def _report(self, damages: Sequence[Damage]) -> None:
+        """Raises OSError: then it must be done again."""
+        if not damages:
+            return
+        for damage in self.incidents.report(damages):
+            self._logger.error(
+                "acknowledged messages of the local log are lost: see docs/operating.md, and confirm with `log confirm`",
+                topic=damage.topic,
+                first_offset=damage.start,
+                messages=damage.messages,
+                reason=damage.reason,
+                requests=list(damage.requests),
+                kept=str(self.incidents.folder()),
+            )
+
+
+def _neighbours(database: Database, id_: int, gap: Gap, last: tuple[int, Payload] | None = None) -> list[Mapping[str, object]]:
+    """The receipts before and after what is lost: the requests between them, by process and sequence, are the lost ones.
+    `last`: a message that was read, and where it ends; the database may have it no more."""
+    before = bytes(last[1]) if last is not None and last[0] == gap.start else database.message(id_, gap.start - 1)
+    named = (("before", before), ("after", database.message(id_, gap.end)))
+    return [
+        {"where": where, **receipt}
+        for where, payload in named
+        if payload is not None and (receipt := receipt_of(payload)) is not None
+    ]
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    if isinstance(error, FileDamaged):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_behind(heads: Mapping[str, Head], witness: Mapping[str, Head]) -> bool:
+    """Whether the witness has seen more than there is."""
+    for topic, seen in witness.items():
+        head = heads.get(topic)
+        if head is None:
+            if seen.end:
+                return True
+        elif seen.end > head.end or seen.committed > head.committed:
+            return True
+    return False
+
+
+def _merged(heads: Mapping[str, Head], others: Mapping[str, Head]) -> dict[str, Head]:
+    """For each topic the positions that are farthest."""
+    merged = dict(heads)
+    for topic, other in others.items():
+        head = merged.get(topic)
+        if head is None:
+            taken = {it.id for it in merged.values()}
+            merged[topic] = other if other.id not in taken else other._replace(id=max(taken) + 1)
+        else:
+            farthest = other if other.committed > head.committed else head
+            if farthest.intent is None and other.committed == head.committed:
+                farthest = other if other.intent is not None else farthest
+            merged[topic] = farthest._replace(id=head.id, end=max(head.end, other.end))
+    return merged
+
+
+def _heads_of(file: Path) -> dict[str, Head]:
+    """What a damaged file still says of its partitions; nothing where it can't be asked."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as connection:
+            return heads_in(connection)
+    except sqlite3.Error:
+        return {}
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _link(file: Path, link: Path) -> None:
+    try:
+        os.link(file, link)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, link)

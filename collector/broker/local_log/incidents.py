@@ -1,0 +1,143 @@
+"""What was damaged or lost, in folders `damaged-TIME` beside the log's directory, until an operator confirms it and after.
+
+A folder has `report.jsonl`, one line for each stretch of messages, and what was damaged itself: files as they were found, rows
+that could not be read. Nothing is ever deleted from it. `confirmed.json` says that an operator has seen it; it is a file, so
+that it can be written whether the collector runs or not.
+
+Invariants:
+1. A loss is in a synced report before the log goes on after it (test_a_loss_is_reported_before_the_log_goes_on).
+2. The same stretch is reported once, however often it is found (test_damage_in_doubt_is_reported_once).
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from collector.broker.local_log.witness import sync_directory
+
+_PREFIX: Final = "damaged-"
+_REPORT: Final = "report.jsonl"
+_CONFIRMED: Final = "confirmed.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """Acknowledged messages of a topic that can't be read: offsets from `start` up to but not including `end`."""
+
+    topic: str
+    start: int
+    end: int
+    reason: str
+    requests: Sequence[Mapping[str, Any]] = ()
+    """Receipts: of the damaged messages, where they are readable, and of their neighbours."""
+
+    @property
+    def messages(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """One folder."""
+
+    folder: Path
+    damages: Sequence[Damage]
+    is_confirmed: bool
+
+    @property
+    def messages(self) -> int:
+        return sum(damage.messages for damage in self.damages)
+
+
+@dataclass
+class Incidents:
+    """Those of one data directory. A folder is made with the first damage after a start or a confirmation."""
+
+    directory: Path
+    now: Callable[[], float] = time.time
+    _folder: Path | None = field(default=None, init=False)
+
+    def folder(self) -> Path:
+        """Return where to keep what is damaged. Raises OSError."""
+        if self._folder is None or (self._folder / _CONFIRMED).exists():
+            name = _PREFIX + datetime.fromtimestamp(self.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+            names = (name if number == 1 else f"{name}-{number}" for number in range(1, 1_000_000))
+            folder = next(path for path in (self.directory / name for name in names) if not path.exists())
+            folder.mkdir(mode=0o700)
+            sync_directory(self.directory)
+            self._folder = folder
+        return self._folder
+
+    def report(self, damages: Sequence[Damage]) -> list[Damage]:
+        """Write those that no unconfirmed folder has yet, durably, and return them. Raises OSError."""
+        known = {(it.topic, it.start, it.end) for incident in self.unconfirmed() for it in incident.damages}
+        new = [damage for damage in damages if (damage.topic, damage.start, damage.end) not in known]
+        if new:
+            lines = "".join(json.dumps({"found_at": self.now(), **asdict(damage)}) + "\n" for damage in new)
+            _write(self.folder() / _REPORT, lines.encode(), os.O_APPEND)
+        return new
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a part that was damaged. Raises OSError."""
+        _write(self.folder() / name, content, os.O_TRUNC)
+
+    def take(self, file: Path) -> None:
+        """Move a damaged file here. Raises OSError."""
+        folder = self.folder()
+        shutil.move(file, _free_name(folder, file.name))
+        sync_directory(folder)
+        sync_directory(file.parent)
+
+    def unconfirmed(self) -> list[Incident]:
+        return [incident for incident in read_incidents(self.directory) if not incident.is_confirmed]
+
+
+def read_incidents(directory: Path) -> list[Incident]:
+    """Every folder, in the order of their names."""
+    return [
+        Incident(folder=folder, damages=_read(folder / _REPORT), is_confirmed=(folder / _CONFIRMED).exists())
+        for folder in sorted(directory.glob(f"{_PREFIX}*"))
+        if folder.is_dir()
+    ]
+
+
+def confirm(incidents: Sequence[Incident]) -> None:
+    """An operator has seen them. Raises OSError."""
+    for incident in incidents:
+        _write(incident.folder / _CONFIRMED, json.dumps({"confirmed_at": time.time()}).encode() + b"\n", os.O_TRUNC)
+
+
+def _read(report: Path) -> list[Damage]:
+    damages: list[Damage] = []
+    if report.exists():
+        for line in report.read_text(errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                del entry["found_at"]
+                damages.append(Damage(**entry))
+            except (ValueError, TypeError, KeyError):
+                continue  # cut by a power cut while it was written: then the log had not gone on, and finds it again
+    return damages
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    names = (name if number == 1 else f"{name}.{number}" for number in range(1, 1_000_000))
+    return next(path for path in (folder / name for name in names) if not path.exists())
+
+
+def _write(file: Path, content: bytes, how: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | how, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(file.parent)

@@ -1,0 +1,117 @@
+"""How far the log has come, in a small file beside the log's directory: what shows that the log has lost something.
+
+The log writes it after each transaction and before the acknowledgement, and syncs it about once a second. So what it says was
+durable in the log when it was written: it may be older than the log, never newer. After the death of the process it is exact;
+after a power cut it may lack the last seconds, and then the loss of these can't be noticed by it.
+
+It has two places that are written in turns, each with a checksum: a torn write leaves the other.
+
+Invariants:
+1. The file never says more than what is durable in the log (test_the_witness_never_runs_ahead).
+2. A damaged or missing file loses nothing and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
+"""
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import google_crc32c
+
+from collector.broker.local_log.plan import Head
+
+_MAGIC: Final = b"ISLGACK1"
+_PLACE_BYTES: Final = 4096
+_START: Final = struct.Struct("<8sQH")
+_HEAD: Final = struct.Struct("<IQQQIHH")
+_CHECKSUM_BYTES: Final = 4
+
+
+class Witness:
+    """The open file. One thread at a time. Every method raises OSError."""
+
+    def __init__(self, file: Path, sequence: int) -> None:
+        """Use `open`."""
+        self.is_synced = True
+        self._sequence = sequence
+        self._descriptor: Final = os.open(file, os.O_RDWR)
+
+    @classmethod
+    def open(cls, file: Path) -> Self:
+        """Make the file where there is none."""
+        if not file.exists() or file.stat().st_size != 2 * _PLACE_BYTES:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, bytes(2 * _PLACE_BYTES))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_directory(file.parent)
+        newest = _newest(file.read_bytes())
+        return cls(file, newest[0] if newest is not None else 0)
+
+    def write(self, heads: Mapping[str, Head]) -> None:
+        self._sequence += 1
+        os.pwrite(self._descriptor, _encode(self._sequence, heads), self._sequence % 2 * _PLACE_BYTES)
+        self.is_synced = False
+
+    def sync(self) -> None:
+        self.is_synced = True  # also where it fails: the next `write` is another reason to try
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def read_witness(file: Path) -> dict[str, Head] | None:
+    """Return what it says; None where there is no file, or neither of its places is whole."""
+    try:
+        newest = _newest(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    return newest[1] if newest is not None else None
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _newest(raw: bytes) -> tuple[int, dict[str, Head]] | None:
+    places = [_decode(raw[at : at + _PLACE_BYTES]) for at in (0, _PLACE_BYTES)]
+    return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
+
+
+def _encode(sequence: int, heads: Mapping[str, Head]) -> bytes:
+    parts = [_START.pack(_MAGIC, sequence, len(heads))]
+    for topic, head in heads.items():
+        name, log = topic.encode(), head.intent_log.encode()
+        # An intent ends after the first message, so 0 is none.
+        parts.append(
+            _HEAD.pack(head.id, head.committed, head.end, head.intent or 0, head.intent_depth, len(name), len(log)) + name + log
+        )
+    text = b"".join(parts)
+    return text + int(google_crc32c.value(text)).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _decode(place: bytes) -> tuple[int, dict[str, Head]] | None:
+    try:
+        magic, sequence, topics = _START.unpack_from(place)
+        at = _START.size
+        heads: dict[str, Head] = {}
+        for _ in range(topics if magic == _MAGIC else 0):
+            id_, committed, end, intent, depth, name_bytes, log_bytes = _HEAD.unpack_from(place, at)
+            at += _HEAD.size
+            name, log = place[at : at + name_bytes], place[at + name_bytes : at + name_bytes + log_bytes]
+            at += name_bytes + log_bytes
+            heads[name.decode()] = Head(id_, committed, end, intent or None, log.decode(), depth)
+    except (struct.error, UnicodeDecodeError):
+        return None
+    checksum = int(google_crc32c.value(place[:at])).to_bytes(_CHECKSUM_BYTES, "little")
+    if magic != _MAGIC or place[at : at + _CHECKSUM_BYTES] != checksum:
+        return None
+    return sequence, heads
