@@ -1,7 +1,10 @@
 """audit: whether everything adds up.
 
-The law: exit status 0 means that every difference is zero over all of the time that is named in the answer; 1, that something
-does not add up, or can't be judged; 2, that it was asked for wrongly.
+Invariants:
+1. Exit status 0: every difference is zero over all of the time that the answer names. Messages that wait are in the answer, and are
+   no difference. test_messages_that_only_wait_are_no_difference
+2. Exit status 1: there is a difference, or nothing could be judged. test_faults_are_named_and_counted
+3. Exit status 2: the options are wrong. test_asked_wrongly
 """
 
 import dataclasses
@@ -115,15 +118,22 @@ def shown(report: Report) -> str:
     if report.unreadable:
         lines.append(f"messages that nobody can read: {report.unreadable:,}, in the dead letters")
     lines += [f"note: {note}" for note in report.notes]
-    if report.messages_behind:
-        lines.append(f"{report.messages_behind:,} messages are not stored yet: ask again when they are")
     for fault in report.faults:
         who = f"batch {fault.batch_id}{f' of {fault.tenant}' if fault.tenant else ''}: " if fault.batch_id else ""
         lines.append(f"at fault, {fault.received_at}: {who}{fault.what}")
     if report.faults_total > len(report.faults):
         lines.append(f"and {report.faults_total - len(report.faults):,} more")
-    lines.append("everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}")
+    lines.append(_verdict(report))
     return "\n".join(lines)
+
+
+def _verdict(report: Report) -> str:
+    """Return the last line: the difference, and how many messages wait to be stored."""
+    verdict = "everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}"
+    if not report.messages_behind:
+        return verdict
+    waiting = "1 message waits" if report.messages_behind == 1 else f"{report.messages_behind:,} messages wait"
+    return f"{verdict}; {waiting} to be stored: ask again later to judge {'it' if report.messages_behind == 1 else 'them'} too"
 
 
 def _time(name: str, text: str) -> int:

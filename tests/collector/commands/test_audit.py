@@ -29,11 +29,32 @@ def test_asked_wrongly(arguments: list[str], said: str) -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    """Messages that are not stored, and times that were not judged; then it does not pass as adding up."""
-    report = Report(WINDOW, WINDOW, messages_behind=7, notes=["before x: not judged"])
-    assert "7 messages are not stored yet" in shown(report)
-    assert "note: before x: not judged" in shown(report)
-    assert (report.adds_up, document(report)["adds_up"]) == (False, False)
+    """Times that were not judged are in the answer."""
+    assert "note: before x: not judged" in shown(Report(WINDOW, WINDOW, notes=["before x: not judged"]))
+
+
+@pytest.mark.parametrize(
+    ("waiting", "difference", "verdict"),
+    [
+        (0, 0, "everything adds up"),
+        (1, 0, "everything adds up; 1 message waits to be stored: ask again later to judge it too"),
+        (7000, 0, "everything adds up; 7,000 messages wait to be stored: ask again later to judge them too"),
+        (7, 3, "IT DOES NOT ADD UP: difference 3; 7 messages wait to be stored: ask again later to judge them too"),
+        (0, 3, "IT DOES NOT ADD UP: difference 3"),
+    ],
+)
+def test_messages_that_only_wait_are_no_difference(
+    waiting: int, difference: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict, the document and the exit status follow the difference alone; how many wait is always in the answer."""
+    report = Report(WINDOW, WINDOW, messages_behind=waiting, receipts_at_fault=difference)
+    assert verdict == shown(report).splitlines()[-1]
+    told = document(report)
+    assert (difference == 0, difference, waiting) == (told["adds_up"], told["difference"], told["messages_behind"])
+    monkeypatch.setattr("collector.app.audit.audit", lambda *_: report)
+    done = CliRunner().invoke(app, ["audit"])
+    assert int(difference > 0) == done.exit_code
+    assert verdict == done.stdout.splitlines()[-1]
 
 
 def test_faults_are_named_and_counted() -> None:
