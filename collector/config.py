@@ -463,6 +463,12 @@ class Store(_Section):
         default=True, description="Whether inserted parts are on disk, not only with the operating system, when an insert ends."
     )
     insert_memory_bytes_max: Bytes = _limit(2 * GIB, 64 * MIB, 1024 * GIB, "Memory that an insert may use, in bytes.")
+    engine_idle_threads_max: Whole = _limit(
+        8,
+        1,
+        1000,
+        "Threads that each pool of the embedded engine keeps or uses for its own work; each holds three file descriptors.",
+    )
     query_time_max_s: Number = _limit(60, 0.1, 86_400, "Seconds that a query may take.")
     query_memory_bytes_max: Bytes = _limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
     query_rows_max: Whole = _limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")

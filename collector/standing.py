@@ -6,6 +6,7 @@ The law: /healthz never waits for either, and one that hangs does not keep the o
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
@@ -14,6 +15,7 @@ import structlog
 from collector.broker.contract import BrokerError, Partition
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
+from collector.reminders import Reminder
 from collector.store.contract import StoreError
 
 _INTERVAL_S: Final = 3.0
@@ -53,6 +55,7 @@ class Standing:
         ping_store: Callable[[], None] | None = None,
         writer_state: Callable[[], str] | None = None,
         failures: Mapping[str, Callable[[], str | None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
         StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
@@ -67,6 +70,7 @@ class Standing:
         self._ping_store: Final = ping_store
         self._writer_state: Final = writer_state
         self._failures: Final = failures or {}
+        self._clock: Final = clock
         self._store_failure: str | None = None
 
     def health(self) -> Health:
@@ -118,15 +122,16 @@ class Standing:
         owns(lag)
 
     async def _watch_store(self, ping: Callable[[], None]) -> None:
+        reminder = Reminder(self._clock)
         while True:
             try:
                 await asyncio.to_thread(ping)
             except StoreError as error:
-                if self._store_failure is None:
+                if reminder.due():
                     log.warning("the store does not answer", error=str(error))
                 self._store_failure = str(error)
             else:
-                if self._store_failure is not None:
+                if reminder.over():
                     log.info("the store answers again")
                 self._store_failure = None
             await asyncio.sleep(_INTERVAL_S if self._store_failure is None else _AWAY_INTERVAL_S)

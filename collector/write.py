@@ -17,7 +17,7 @@ import asyncio
 import math
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,6 +29,7 @@ from adapters.errors import STORE_REFUSED
 from adapters.wire import Cursor, NotPlain
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Payload, Range
 from collector.refused import Refused
+from collector.reminders import Reminder
 from collector.replays import DeadLetterRange, by_topic, refuse
 from collector.store.contract import Store, StoreError, StoreRefusedData
 
@@ -98,6 +99,7 @@ class Writer:
         self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
         self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
         self._in_a_row = 0  # failures, whatever was in hand
+        self._reminders: Final[defaultdict[Partition | None, Reminder]] = defaultdict(lambda: Reminder(clock))
 
     @property
     def state(self) -> Literal["ok", "degraded"]:
@@ -108,6 +110,7 @@ class Writer:
         """These are ours now: whatever else failed here is somebody else's to try again."""
         for partition in [partition for partition in self._failures if partition is not None and partition not in partitions]:
             del self._failures[partition]
+            self._reminders.pop(partition, None)
 
     async def run(self) -> None:
         """Until `stop`. When it returns, or was cancelled, no call to the store is under way any more."""
@@ -223,6 +226,7 @@ class Writer:
     def _succeeded(self) -> None:
         if self._in_hand is not None:  # that a poll succeeds says nothing of the store
             self._in_a_row = 0
+        self._reminders.pop(self._in_hand, None)
         if failures := self._failures.pop(self._in_hand, 0):
             self._logger.info("writing again", topic=self._topic(), failures=failures)
 
@@ -230,7 +234,7 @@ class Writer:
         """Note it; the seconds until the next attempt, which double up to retry_max_s, and of which half is drawn by lot."""
         self._failures[self._in_hand] += 1
         failures = self._failures[self._in_hand]
-        if failures.bit_count() == 1:  # the first, the second, the fourth, …: no storm, however long it lasts
+        if self._reminders[self._in_hand].due():
             expected = isinstance(error, BrokerError | StoreError)
             self._logger.warning(
                 "cannot write", topic=self._topic(), failures=failures, error=str(error), exc_info=not expected

@@ -221,6 +221,7 @@ def _store_options(settings: Settings) -> "StoreOptions":
         dead_letters_retention_days=settings.dead_letters.retention_days,
         fsync=limits.fsync,
         insert_memory_bytes_max=limits.insert_memory_bytes_max,
+        engine_idle_threads_max=limits.engine_idle_threads_max,
         queries=QueryLimits(
             time_max_s=limits.query_time_max_s,
             memory_bytes_max=limits.query_memory_bytes_max,

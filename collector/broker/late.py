@@ -12,6 +12,7 @@ from typing import Final, Generic, NoReturn, Protocol, TypeVar
 import structlog
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Position, Producer, Range
+from collector.reminders import Reminder
 
 _RETRY_S: Final = 1.0
 
@@ -54,11 +55,12 @@ class _Late(Generic[S]):
 
     async def open(self) -> None:
         """Raises what is not BrokerDown."""
+        reminder = Reminder()
         while self.side is None:
             try:
                 self.side = await self._open()
             except BrokerDown as error:
-                if self.failure != str(error):
+                if reminder.due(str(error)):
                     log.warning("the broker is not there yet, so it is waited for", error=str(error))
                 self.failure = str(error)
                 self.tried.set()

@@ -1,8 +1,8 @@
 """audit: whether everything adds up.
 
 Invariants:
-1. Exit status 0: every difference is zero over all of the time that the answer names. Messages that wait are in the answer, and are
-   no difference. test_messages_that_only_wait_are_no_difference
+1. Exit status 0: every difference is zero over all of the time that the answer names. Messages that wait are in the answer, and
+   are no difference. test_messages_that_only_wait_are_no_difference
 2. Exit status 1: there is a difference, or nothing could be judged. test_faults_are_named_and_counted
 3. Exit status 2: the options are wrong. test_asked_wrongly
 """

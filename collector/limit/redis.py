@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError
 from collector.limit.buckets import Buckets, Steady, Three, limited, require_possible
 from collector.limit.local import LocalLimiter
 from collector.limit.script import SCRIPT, answer, give_back_arguments, key, take_arguments
+from collector.reminders import Reminder
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED
 from collector.tenancy.scopes import Scope
@@ -85,6 +86,7 @@ class RedisLimiter:
         self._wake: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failure: str | None = "it was not reached yet"
+        self._reminder: Final = Reminder()
 
     @property
     def failure(self) -> str | None:
@@ -93,8 +95,7 @@ class RedisLimiter:
 
     async def open(self) -> None:
         """Look whether Redis is there, for about a second at most, and then go on with it or without it. Raises nothing."""
-        if not await self._probe():
-            self._say_away()
+        await self._probe()
         self._task = asyncio.create_task(self._run(), name="limits in Redis")
 
     async def close(self) -> None:
@@ -168,7 +169,8 @@ class RedisLimiter:
             answers = await self._run_script([(question.key, question.arguments) for question in questions])
         except Exception as error:  # noqa: BLE001  # whatever is the matter with Redis, requests go on without it
             self._failure = _said(error, self._timeout_s)
-            self._say_away()
+            if self._reminder.due():
+                self._say_away()
             self._go_on_alone()
         finally:
             for question, said in zip(questions, answers, strict=True):
@@ -187,9 +189,12 @@ class RedisLimiter:
             await self._run_script([(key(_PROBE), take_arguments(_PROBE.plan, (1, 0, 0)))])
         except Exception as error:  # noqa: BLE001  # as above
             self._failure = _said(error, timeout_s)
+            if self._reminder.due():
+                self._say_away()
             await self._hang_up()
             return False
         self._failure = None
+        self._reminder.over()
         return True
 
     async def _run_script(self, calls: Sequence[tuple[str, bytes]]) -> list[bytes]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, NamedTuple, Self
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import clickhouse_connect
@@ -77,16 +78,34 @@ class StoreOptions(NamedTuple):
     `dead_letters_retention_days`: the same, for dead letters.
     `fsync`: an insert returns only once its rows would survive a power cut.
     `insert_memory_bytes_max`: an insert that needs more fails as StoreUnavailable.
+    `engine_idle_threads_max`: threads that a pool of the embedded engine keeps, or uses to load and remove parts.
     """
 
     retention_days: int | None = None
     dead_letters_retention_days: int | None = 30
     fsync: bool = True
     insert_memory_bytes_max: int = 2 * 1024**3
+    engine_idle_threads_max: int = 8
     queries: QueryLimits = QueryLimits()
 
 
 _DEFAULTS: Final = StoreOptions()
+
+# The engine's server settings that bound its threads. A thread keeps three files of /proc open for as long as it lives, and the
+# engine would keep 1,000 idle threads, and remove parts with 128 at once.
+_POOLS: Final = (
+    "max_thread_pool_free_size",
+    "max_parts_cleaning_thread_pool_size",
+    "max_active_parts_loading_thread_pool_size",
+    "max_outdated_parts_loading_thread_pool_size",
+    "max_unexpected_parts_loading_thread_pool_size",
+    "max_io_thread_pool_size",
+    "max_prefixes_deserialization_thread_pool_size",
+    "threadpool_local_fs_reader_pool_size",
+    "threadpool_writer_pool_size",
+    "prefetch_threadpool_pool_size",
+    "load_marks_threadpool_pool_size",
+)
 
 
 class _Sessions(NamedTuple):
@@ -142,9 +161,11 @@ class ClickHouseStore:
         Raises StoreUnavailable where it can't be opened.
         """
         opened: list[Client] = []
+        # The engine reads its server settings from here. It takes the same text for each of its connections.
+        place = f"{path}?{urlencode(dict.fromkeys(_POOLS, options.engine_idle_threads_max))}"
 
         def session(settings: Mapping[str, str | int | float]) -> Client:
-            client = clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings))
+            client = clickhouse_connect.get_client(interface="chdb", path=place, settings=dict(settings))
             opened.append(client)
             return client
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 
+from collector.reminders import Reminder
 from collector.tenancy import keys
 from collector.tenancy.callers import Caller
 from collector.tenancy.key_text import LENGTH
@@ -67,6 +68,7 @@ class Keyring:
         self._now_unix_s: Final = now_unix_s
         self._ring = ring
         self._stamp = stamp  # of the file whose keys are in force
+        self._reminder: Final = Reminder()
         self._broken: Stamp | None = None  # of a file that was read and found broken
         # Stands in for the key that an unknown one is compared with. Nothing has this hash.
         self._nobody: Final = _Held(secrets.token_bytes(32), math.inf, None)
@@ -118,6 +120,7 @@ class Keyring:
             log.info("the keys file was read", path=str(self._path), keys=len(loaded.ring))
         if self.failure is not None:
             self.failure = None
+            self._reminder.over()
             self._broken = None
             log.info("the keys file can be used again", path=str(self._path))
 
@@ -137,7 +140,7 @@ class Keyring:
             return _Loaded(document.stamp, None, str(error))
 
     def _fail(self, problem: str) -> None:
-        if problem != self.failure:
+        if self._reminder.due(problem):
             log.error("the keys file can't be used; the keys that were read last stay in force", error=problem)
         self.failure = problem
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 from support.receiving import counted
 from support.waiting import eventually
 
@@ -102,6 +103,30 @@ async def test_a_store_is_asked_and_its_writer_too() -> None:
         state[0] = "ok"
         await eventually(lambda: standing.health() == Health("ok", "ok"))
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 1)
+
+
+async def test_a_store_that_stays_away_is_logged_again() -> None:
+    """Once when it goes away, again after half a minute, and once when it is back."""
+    metrics, now_s, asked = Metrics(), [0.0], []
+    away = threading.Event()
+    away.set()
+
+    def ping() -> None:
+        asked.append(now_s[0])
+        if away.is_set():
+            raise StoreUnavailable("connection refused")
+
+    with capture_logs() as logs:
+        standing = Standing(metrics, Broker(), ping_store=ping, writer_state=lambda: "ok", clock=lambda: now_s[0])
+        async with running(standing):
+            await eventually(lambda: len(asked) >= 2)
+            assert 1 == len(logs)
+            now_s[0] = 30.0
+            await eventually(lambda: len(logs) == 2)
+            away.clear()
+            await eventually(lambda: len(logs) == 3)
+    events = [entry["event"] for entry in logs]
+    assert ["the store does not answer"] * 2 + ["the store answers again"] == events
 
 
 async def test_a_store_that_hangs_hides_nothing_else() -> None:

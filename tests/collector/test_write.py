@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 from support.brokers import LIMITS, TOPICS
 from support.examples import examples
 from support.stores import Crash, FakeStore, batch
@@ -396,6 +399,25 @@ async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
         assert [0.1, 0.2, 0.4, 0.8] == pytest.approx(waits[:4])
         assert {30} == set(waits[9:])
         assert dict.fromkeys(TOPICS, 1) == w.store.rows
+
+
+async def test_a_long_outage_is_logged_at_least_once_a_minute(tmp_path: Path) -> None:
+    """An hour and a half of it: each line is at most a minute after the one before, and none is without need."""
+    async with world(tmp_path, FakeStore(faults=["down"] * 200)) as w:
+
+        def at(_logger: object, _method: str, event: EventDict) -> EventDict:
+            return {**event, "at_s": w.time.now}
+
+        await w.append(TOPICS[0], "a")
+        with capture_logs(processors=[at]) as logs:
+            await w.drain(w.writer())
+        said = [entry["at_s"] for entry in logs if entry["event"] == "cannot write"]
+        gaps = [later - earlier for earlier, later in pairwise(said)]
+        assert w.time.now > 5000
+        assert max(gaps) <= 60
+        assert min(gaps) >= 30
+        assert w.time.now - said[-1] <= 60
+        assert ["writing again"] == [entry["event"] for entry in logs if entry["event"] != "cannot write"]
 
 
 async def test_one_topic_that_cannot_be_stored_does_not_stop_the_others(tmp_path: Path) -> None:

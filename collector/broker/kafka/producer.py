@@ -43,6 +43,7 @@ from collector.broker.kafka.record_batch import (
     record_batch,
 )
 from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, ready_topics
+from collector.reminders import Reminder
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
@@ -599,6 +600,8 @@ class KafkaProducer:
     async def _recover(self) -> None:
         began = self._loop.time()
         delay_s = _RETRY_MIN_S
+        reminder = Reminder()
+        reminder.due("away")  # which _retire has logged
         while True:
             try:
                 async with asyncio.timeout(self._options.request_timeout_s):
@@ -606,9 +609,12 @@ class KafkaProducer:
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
                 self.failure = text(error)
+                if reminder.due("away"):
+                    self._logger.warning("cannot write to Kafka, trying again", reason=self.failure)
             except Exception as error:  # whatever it is: who stopped here could not write until he is started anew
                 self.failure = text(error)
-                self._logger.exception("unexpected error while Kafka is away, trying again")
+                if reminder.due("unexpected"):
+                    self._logger.exception("unexpected error while Kafka is away, trying again")
             await asyncio.sleep(delay_s)
             delay_s = min(_RETRY_MAX_S, delay_s * 2)
         if self._closing:
