@@ -95,14 +95,14 @@ _PLAIN_DIGITS_MAX: Final = 18
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """One JSON object. Raises Malformed where the body is not JSON."""
     adapter = _Adapter(body, header, rules, message_bytes_max)
-    adapter.add(_document(body))
+    adapter.add(_document(body, rules.request_elements_max))
     return adapter.finish()
 
 
 def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
     is not an array or too long a one."""
-    document = _document(body)
+    document = _document(body, rules.request_elements_max)
     if not isinstance(document, list):
         raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}")
     if len(document) > batch_items_max:
@@ -149,9 +149,9 @@ _ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 
 
-def _document(body: bytes) -> object:
+def _document(body: bytes, elements_max: i64) -> object:
     """The body's JSON, numbers that are not finite as `_NotFinite`. Raises Malformed."""
-    check_json_parts(body)
+    check_json_parts(body, elements_max)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -9,12 +9,14 @@ from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 
-from adapters.errors import INVALID_PROTOBUF, Malformed
+from adapters.errors import INVALID_PROTOBUF, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
+from adapters.price import may_hold_more_elements, shape_of
 from adapters.record import Adapted
 from adapters.wire import NotPlain
 
-# Protobuf's own parser takes up to fifty times a body's size in memory; and no client that we know writes oddly.
+# Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
 ODD_BODY_BYTES_MAX: Final = 16 << 20
+ODD_ELEMENTS_MAX: Final = 1 << 19
 
 
 def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message]) -> Adapted:
@@ -37,6 +39,12 @@ def _plain(body: bytes, message_class: type[Message], position: int) -> bytes:
             INVALID_PROTOBUF,
             f"cannot decode {name}: {len(body)} bytes, not plainly written at byte {position};"
             f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
+        )
+    if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX):
+        raise RequestRefused(
+            PAYLOAD_TOO_LARGE,
+            f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than {ODD_ELEMENTS_MAX}"
+            " elements, of which such a body may have as many: send smaller batches",
         )
     message = message_class()
     try:

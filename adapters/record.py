@@ -14,6 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
+from adapters.price import too_many_row_bytes
 from adapters.rows import ROW_BYTES
 from adapters.wire import length_of, put_bytes, put_varint, varint_size
 
@@ -42,6 +43,9 @@ REJECTIONS_KEPT_MAX: Final = 10_000
 
 # Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/store.md.
 MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
+# What one request may cost, unless the rules say otherwise. See docs/configuration.md.
+REQUEST_ELEMENTS_MAX: Final = 5_000_000
+REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
@@ -97,6 +101,11 @@ class Rules:
     dead_letter_bytes_max: i64 = 0
     # A message is cut before the bytes of its rows (adapters/rows.py) exceed this.
     message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
+    # A request that holds more elements, or whose rows have more bytes, is refused as a whole (adapters/price.py).
+    request_elements_max: i64 = REQUEST_ELEMENTS_MAX
+    request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
+    # Most attributes in one list. Of more, none is looked at in detail: the item is refused.
+    attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
 
@@ -293,6 +302,12 @@ class BatchBuilder:
                 out.dead_letter_bytes += len(payload)
         self.index += 1
 
+    def reject_more(self, reason: i64, items: i64) -> None:
+        """Refuse the next items for one reason: they are only counted, which is all where so many have been refused before."""
+        key = (int(self.type), int(reason))
+        self.out.rejected[key] = self.out.rejected.get(key, 0) + items
+        self.index += items
+
     def close_record(self) -> None:
         if self.record_items == 0:
             return
@@ -317,6 +332,8 @@ class BatchBuilder:
         row_bytes = int(self.row_bytes)
         self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items, row_bytes))
         self.out.row_bytes += row_bytes
+        if self.out.row_bytes > self.rules.request_row_bytes_max:
+            raise too_many_row_bytes(self.rules.request_row_bytes_max)
         self.row_bytes = 0
         self.batch.clear()
         self.batch_bytes = 0

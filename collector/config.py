@@ -294,7 +294,7 @@ class Tls(_Section):
 
 
 class Validation(_Section):
-    """What an item may be. Each is a rule for every source."""
+    """What an item may be, and what one request may cost. Each is a rule for every source."""
 
     past_max_s: Whole = _limit(86_400, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival.")
     future_max_s: Whole = _limit(600, 0, 3_155_760_000, "Latest time of an item, in seconds after its arrival.")
@@ -302,6 +302,19 @@ class Validation(_Section):
     attribute_key_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest key of an attribute, in bytes.")
     attribute_value_bytes_max: Bytes = _limit(256 * KIB, 1, 64 * MIB, "Longest value of an attribute, in bytes as sent.")
     name_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest name of a service, metric, span, event or scope, in bytes.")
+    request_elements_max: Whole = _limit(
+        5_000_000,
+        1000,
+        1_000_000_000,
+        "Most elements of one request: messages, attributes, labels, values, entries of lists. More: 413, RESOURCE_EXHAUSTED.",
+    )
+    request_row_bytes_max: Bytes = _limit(
+        512 * MIB,
+        1 * MIB,
+        64 * GIB,
+        "Most bytes of the rows that one request becomes: each repeats its resource, scope and labels. Copies of a resource for"
+        " its scopes may take an eighth. More: 413, RESOURCE_EXHAUSTED.",
+    )
 
 
 class Broker(_Section):

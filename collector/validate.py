@@ -17,7 +17,7 @@ from adapters.errors import (
     TIMESTAMP_TOO_OLD,
     TOO_MANY_ATTRIBUTES,
 )
-from adapters.record import MESSAGE_ROW_BYTES_MAX, Rules
+from adapters.record import MESSAGE_ROW_BYTES_MAX, REQUEST_ELEMENTS_MAX, REQUEST_ROW_BYTES_MAX, Rules
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -34,6 +34,8 @@ class Limits:
         attribute_key_bytes_max: int,
         attribute_value_bytes_max: int,
         name_bytes_max: int,
+        request_elements_max: int = REQUEST_ELEMENTS_MAX,
+        request_row_bytes_max: int = REQUEST_ROW_BYTES_MAX,
     ) -> None:
         self.past_max_s: Final = past_max_s
         self.future_max_s: Final = future_max_s
@@ -41,6 +43,8 @@ class Limits:
         self.attribute_key_bytes_max: Final = attribute_key_bytes_max
         self.attribute_value_bytes_max: Final = attribute_value_bytes_max
         self.name_bytes_max: Final = name_bytes_max
+        self.request_elements_max: Final = request_elements_max
+        self.request_row_bytes_max: Final = request_row_bytes_max
 
 
 class LimitRules(Rules):
@@ -63,11 +67,13 @@ class LimitRules(Rules):
         self.dead_letter_bytes_max = dead_letter_bytes_max
         self.message_row_bytes_max = message_row_bytes_max
         self.attribute_bytes_unasked_max = min(limits.attribute_key_bytes_max, limits.attribute_value_bytes_max)
+        self.request_elements_max = limits.request_elements_max
+        self.request_row_bytes_max = limits.request_row_bytes_max
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
         self.time_min: i64 = max(1, now_unix_nano - limits.past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
-        self.attributes_max: i64 = limits.attributes_max
+        self.attributes_max = limits.attributes_max
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
         self.value_bytes_max: i64 = limits.attribute_value_bytes_max
         self.name_bytes_max: i64 = limits.name_bytes_max

@@ -121,6 +121,20 @@ class Attribute:
         self.normal = cached
         return reason or REWRITE
 
+    def check_form(self, start: i64, end: i64) -> None:
+        """Only whether this KeyValue is malformed. Raises NotPlain."""
+        if start == end:
+            return
+        state: i64 = self.locate(start, end)
+        if not is_utf8(self.buffer, self.key_start, self.key_end):
+            raise NotPlain(self.key_start)
+        if state == CLEAN:
+            text_start: i64 = self.value_end - _string_length(self.cursor, self.value_start, self.value_end)
+            if not is_utf8(self.buffer, text_start, self.value_end):
+                raise NotPlain(text_start)
+        else:
+            self.check_value(self.value_start, self.value_end, 0)
+
     def _check_new(self, start: i64, end: i64, reason: i64) -> i64:
         """One that is to be rewritten, and was not met before. `reason`: why it can't be taken, as far as is known."""
         key_start: i64 = self.key_start

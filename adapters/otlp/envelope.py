@@ -12,15 +12,24 @@ from typing import Final
 
 from librt.strings import BytesWriter
 from mypy_extensions import i64
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.alone import Alone
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
 from adapters.otlp.messages import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
 from adapters.otlp.scan import Scanner
-from adapters.record import UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
+from adapters.price import check_elements, check_rows, shape_of
+from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
 from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
 
+_SHAPES: Final = {
+    METRICS: shape_of(ExportMetricsServiceRequest),
+    LOGS: shape_of(ExportLogsServiceRequest),
+    TRACES: shape_of(ExportTraceServiceRequest),
+}
 _SERVICE_NAME: Final = b"service.name"
 _RESOURCE_TAG: Final = 0x3A
 _RESOURCE_SCHEMA_URL_TAG: Final = 0x42
@@ -36,6 +45,8 @@ class Envelope:
         self.cursor: Final = Cursor(body)
         self.rules: Final = rules
         self.scanner: Final = Scanner(self.cursor, rules)
+        # On the wire a value takes at most four times what its JSON does.
+        self.scanner.body_bytes_max = 4 * message_bytes_max
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.signal: i64 = signal
         self.type: i64 = type_
@@ -91,9 +102,12 @@ class Envelope:
         return alone
 
     def run(self) -> Adapted:
-        """Raises NotPlain."""
+        """Raises NotPlain; RequestRefused, where it would cost too much."""
+        buffer = self.buffer
+        check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max)
+        check_rows(buffer, self.rules.request_row_bytes_max, has_points=self.signal == METRICS)
         cursor = self.cursor
-        end: i64 = len(self.buffer)
+        end: i64 = len(buffer)
         position: i64 = 0
         while position < end:
             cursor.position = position

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.errors import INVALID_JSON, Malformed
+from adapters.record import REQUEST_ELEMENTS_MAX
 from adapters.text import check_json_parts
 from adapters.wire import put_bytes, put_signed_varint, put_varint
 
@@ -210,9 +211,9 @@ def _integer_of(field: _Field, value: object) -> int:
     return number
 
 
-def _to_wire(body: bytes, descriptor: Descriptor) -> bytes:
+def _to_wire(body: bytes, descriptor: Descriptor, elements_max: int) -> bytes:
     name = descriptor.name
-    check_json_parts(body)
+    check_json_parts(body, elements_max)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -229,16 +230,16 @@ def _to_wire(body: bytes, descriptor: Descriptor) -> bytes:
     return writer.getvalue()
 
 
-def metrics_to_wire(body: bytes) -> bytes:
-    """The serialized ExportMetricsServiceRequest that `body`, JSON, stands for. Raises Malformed."""
-    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR)
+def metrics_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+    """The serialized ExportMetricsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, elements_max)
 
 
-def logs_to_wire(body: bytes) -> bytes:
-    """The serialized ExportLogsServiceRequest that `body`, JSON, stands for. Raises Malformed."""
-    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR)
+def logs_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+    """The serialized ExportLogsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, elements_max)
 
 
-def traces_to_wire(body: bytes) -> bytes:
-    """The serialized ExportTraceServiceRequest that `body`, JSON, stands for. Raises Malformed."""
-    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR)
+def traces_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+    """The serialized ExportTraceServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, elements_max)

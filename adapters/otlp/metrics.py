@@ -14,7 +14,7 @@ from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.envelope import Envelope
 from adapters.otlp.messages import METRIC, Message
 from adapters.plain import adapt_plainly
-from adapters.record import METRICS, TYPE_METRIC, Adapted, Header, Rules
+from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, length_of, put_bytes, put_varint
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
@@ -52,7 +52,9 @@ class MetricsEnvelope(Envelope):
         self.behind: bytes = b""
         self.accepted: i64 = 0
         self.points_bytes: i64 = 0  # of the accepted points, in normal form, tags and lengths included
+        # The first of them, and of the others how many for each reason.
         self.refused: Final[list[_Refused]] = []
+        self.refused_more: Final[dict[int, int]] = {}
         # Its data without the points, as sent, where it was asked for.
         self.data_head: bytes | None = None
 
@@ -93,7 +95,19 @@ class MetricsEnvelope(Envelope):
             for refused in self.refused:
                 builder.index = first + refused.point
                 builder.reject(refused.reason, "", self.service_id, self._payload(refused))
+            for reason, points in self.refused_more.items():
+                builder.reject_more(reason, points)
         builder.index = first + count
+
+    def _refuse(self, point: i64, start: i64, end: i64, reason: i64) -> None:
+        if len(self.refused) < REJECTIONS_KEPT_MAX:
+            self.refused.append(_Refused(point, start, end, reason))
+        else:
+            self.refused_more[reason] = self.refused_more.get(reason, 0) + 1
+
+    def _forget_refused(self) -> None:
+        self.refused.clear()
+        self.refused_more.clear()
 
     def _payload(self, refused: _Refused) -> bytes:
         """The request of this point alone, if there is room for it."""
@@ -155,7 +169,7 @@ class MetricsEnvelope(Envelope):
         point: i64 = 0
         accepted: i64 = 0
         other_bytes: i64 = 0
-        self.refused.clear()
+        self._forget_refused()
         data: i64 = patches.open()
         while position < end:
             at: i64 = position
@@ -172,7 +186,7 @@ class MetricsEnvelope(Envelope):
             state: i64 = self._point_state(first, position)
             if state > REWRITE:
                 patches.cut(place, delta, at, position, b"")
-                self.refused.append(_Refused(point, first, position, state))
+                self._refuse(point, first, position, state)
             else:
                 if scanner.duplicate_keys:
                     normal = scanner.normal(self.point, first, position)
@@ -222,7 +236,7 @@ class MetricsEnvelope(Envelope):
         piece.write(envelope)
         pieces: i64 = 0
         point: i64 = 0
-        self.refused.clear()
+        self._forget_refused()
         position: i64 = self.data_start
         while position < end:
             cursor.position = position
@@ -234,7 +248,7 @@ class MetricsEnvelope(Envelope):
             self.scanner.patches.clear()
             state: i64 = self._point_state(first, position)
             if state > REWRITE:
-                self.refused.append(_Refused(point, first, position, state))
+                self._refuse(point, first, position, state)
             else:
                 normal = buffer[first:position] if state == CLEAN else self.scanner.normal(self.point, first, position)
                 if pieces == pieces_max or len(piece) - len(envelope) + len(normal) + _FRAMING_BYTES_MAX > room:
@@ -246,7 +260,7 @@ class MetricsEnvelope(Envelope):
                 # One that leaves no room by this estimate stands alone, and the builder says whether it fits.
                 if len(normal) + _FRAMING_BYTES_MAX > room:
                     if not self._add_piece(piece, len(envelope), 1):
-                        self.refused.append(_Refused(point, first, position, RECORD_TOO_LARGE))
+                        self._refuse(point, first, position, RECORD_TOO_LARGE)
                     pieces = 0
             point += 1
         taken = self._add_piece(piece, len(envelope), pieces)

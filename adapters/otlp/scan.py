@@ -9,6 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.messages import (
     ATTRIBUTE,
@@ -43,6 +44,8 @@ from adapters.wire import BYTES, FIXED64, Cursor, NotPlain, is_utf8, length_of, 
 _WALKS_MAX: Final = 4
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
+_ATTRIBUTES_BEYOND: Final = 1024
+_BODY_BYTES_MAX: Final = 1 << 28
 
 
 class Scanner:
@@ -52,6 +55,10 @@ class Scanner:
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.rules: Final = rules
+        # Of more attributes in one list, only the form is checked: the item is refused for their number.
+        self.attributes_read_max: Final[i64] = rules.attributes_max + _ATTRIBUTES_BEYOND
+        # Of a longer body of a log record that is no text, none is made: the record would exceed every message.
+        self.body_bytes_max: i64 = _BODY_BYTES_MAX
         self.attribute: Final = Attribute(cursor, rules)
         self.patches: Final = Patches(cursor.buffer)
         # Set where some list of attributes has a key twice; then `rewrite` looks for it.
@@ -102,6 +109,7 @@ class Scanner:
         walks: i64 = 0
         names: set[bytes] | None = None
         attributes: i64 = 0
+        attributes_max: i64 = self.attributes_read_max
         state: i64 = CLEAN
         position: i64 = start
         while position < end:
@@ -135,12 +143,15 @@ class Scanner:
                     raise NotPlain(at)
                 seen |= mask
             if action == ATTRIBUTE:
+                attributes += 1
+                if attributes > attributes_max:
+                    self.attribute.check_form(first, after)
+                    continue
                 found: i64 = self.attribute.check(first, after)
                 if found == REWRITE:
                     self.patches.replace(length_at, after, self.attribute.normal)
                 if found > state and state <= REWRITE:
                     state = found
-                attributes += 1
                 hashed: i64 = self._key_hash()
                 key_bit: i64 = read_i64_le(BIT_MASKS, (hashed & 63) << 3)
                 met: i64 = 0
@@ -325,6 +336,8 @@ class Scanner:
             cursor.field(end)
             if cursor.position == end:
                 return CLEAN
+        if end - start > self.body_bytes_max:
+            return RECORD_TOO_LARGE
         value = string_value(text_of(cursor, start, end))
         self.patches.replace(length_at, end, length_of(len(value)) + value)
         return REWRITE

@@ -28,9 +28,9 @@ from adapters.wire import Cursor, NotPlain, field_size, put_bytes, put_varint
 
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
-# Of all points, and of texts and objects on the way to them. Usual bodies become as many bytes as they have, or a few times as
-# many.
-MADE_BYTES_MAX: Final = 256 << 20
+# Half of the limit of row bytes is the limit of all points, and of texts and objects on the way to them. Usual bodies become as
+# many bytes as they have, or a few times as many.
+_MADE_SHIFT: Final = 1
 DESCRIPTION_BYTES: Final = 1_000
 _GROUP_BYTES: Final = 1_000
 _METRIC_BYTES: Final = 200
@@ -99,6 +99,7 @@ class Request:
         self.histograms_tag: i64 = histograms_tag
         self.sample_field_max: i64 = 3 if has_start else 2
         self.made_bytes: i64 = 0
+        self.made_bytes_max: i64 = rules.request_row_bytes_max >> _MADE_SHIFT
         self.no_description: Final = Description(0, b"", b"", 0, 0)
         self.groups: Final[dict[bytes, _Group]] = {}
         self.group: _Group | None = None
@@ -138,11 +139,11 @@ class Request:
     def spend(self, size_bytes: i64) -> None:
         """Before so many bytes are made of the body. Raises RequestRefused where that were too many."""
         self.made_bytes += size_bytes
-        if self.made_bytes > MADE_BYTES_MAX:
+        if self.made_bytes > self.made_bytes_max:
             raise RequestRefused(
                 PAYLOAD_TOO_LARGE,
-                f"the request of {len(self.buffer)} bytes becomes more than {MADE_BYTES_MAX}, with its labels repeated in every"
-                " point: send smaller batches",
+                f"the request of {len(self.buffer)} bytes becomes more than {self.made_bytes_max}, with its labels repeated in"
+                " every point: send smaller batches, or raise validation.request_row_bytes_max, of which this is half",
             )
 
     def take_items(self, series: Series, reason: i64, start: i64, end: i64) -> None:

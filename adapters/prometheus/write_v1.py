@@ -17,14 +17,17 @@ from mypy_extensions import i64
 
 from adapters.errors import MISSING_METRIC_NAME
 from adapters.plain import adapt_plainly
+from adapters.price import check_elements, shape_of
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
+from adapters.prometheus.price import check_rows_v1
 from adapters.prometheus.request import DESCRIPTION_BYTES, NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import Series, read_series
 from adapters.record import Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
 
+_SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A
 _METADATA: Final = 0x1A
 # Of a TimeSeries.
@@ -56,6 +59,8 @@ class _WriteRequest(Request):
         self.labels_end: i64 = 0
 
     def run(self) -> Adapted:
+        check_elements(self.buffer, _SHAPE, self.rules.request_elements_max)
+        check_rows_v1(self.buffer, self.rules.request_row_bytes_max)
         cursor = self.cursor
         end: i64 = len(self.buffer)
         # Metadata stands behind the series that it describes.

@@ -21,12 +21,14 @@ from infrasage.prometheus.v2 import write_pb2
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
+from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, TOO_MANY_ATTRIBUTES, Malformed, RequestRefused
 from adapters.plain import adapt_plainly
+from adapters.price import check_elements, shape_of
 from adapters.prometheus.alone import Alone
 from adapters.prometheus.exemplars import Exemplar, make_exemplar, set_label
 from adapters.prometheus.histogram import CUMULATIVE
 from adapters.prometheus.metadata import COUNTER, HISTOGRAM, SUMMARY, Description
+from adapters.prometheus.price import check_rows_v2
 from adapters.prometheus.request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import (
     CACHE_BYTES_MAX,
@@ -47,6 +49,7 @@ SYMBOLS_MAX: Final = 1 << 20
 DESCRIPTIONS_KEPT_MAX: Final = 10_000
 
 _SYMBOLS: Final = 0x22
+_SHAPE: Final = shape_of(write_pb2.Request)
 _TIMESERIES: Final = 0x2A
 # Of a TimeSeries, in the order in which encoders write them.
 _LABELS_REFS: Final = 0x0A
@@ -57,6 +60,7 @@ _CREATED: Final = 0x30
 
 _SUM: Final = 0x3A
 _MONOTONIC: Final = CUMULATIVE + b"\x18\x01"
+_REFS_BEYOND: Final = 2048
 _LOW_32_BITS: Final = 0xFFFFFFFF
 
 _series: Final = SeriesCache(CACHE_ENTRIES_MAX, CACHE_BYTES_MAX)
@@ -81,6 +85,8 @@ class _Request(Request):
         # After `_read_refs`: how many there were, and the first that leads out of the table, or -1.
         self.refs: i64 = 0
         self.stray: i64 = -1
+        # Of more references, none is followed: the series has too many attributes.
+        self.refs_max: Final[i64] = 2 * rules.attributes_max + _REFS_BEYOND
         self.described: dict[bytes, Description] = {}
         # The metadata of the series before: where it lies, and what it says.
         self.metadata_start: i64 = 0
@@ -94,6 +100,8 @@ class _Request(Request):
         self.alone: Alone | None = None
 
     def run(self) -> Adapted:
+        check_elements(self.buffer, _SHAPE, self.rules.request_elements_max)
+        check_rows_v2(self.buffer, self.rules.request_row_bytes_max)
         cursor = self.cursor
         end: i64 = len(self.buffer)
         tag: i64 = self._read_symbols(end)
@@ -223,6 +231,7 @@ class _Request(Request):
         count: i64 = len(self.symbols)
         key.truncate(0)
         refs: i64 = 0
+        refs_max: i64 = self.refs_max
         self.stray = -1
         position: i64 = start
         while position < end:
@@ -238,6 +247,8 @@ class _Request(Request):
                     ref = cursor.varint(end) & _LOW_32_BITS
                     position = cursor.position
             refs += 1
+            if refs > refs_max:
+                continue
             if ref < count:
                 write_i64_le(key, read_i64_le(numbers, ref * 8))
             elif self.stray < 0:
@@ -256,6 +267,8 @@ class _Request(Request):
         fault = self._refs_fault()
         if fault:
             return refused_series(INVALID_SERIES, fault)
+        if self.refs > self.refs_max:
+            return refused_series(TOO_MANY_ATTRIBUTES, "")
         key = self.key.getvalue()
         series = _series.get(key)
         if series is None:
@@ -375,6 +388,8 @@ class _Request(Request):
         attributes: dict[bytes, bytes] = {}
         self._read_refs(labels_start, labels_end)
         fault = self._refs_fault()
+        if not fault and self.refs > self.refs_max:
+            fault = f"{int(self.refs)} label references"
         if not fault:
             texts = self._texts_of(labels_start, labels_end)
             for n in range(0, len(texts), 2):

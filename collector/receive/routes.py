@@ -50,15 +50,18 @@ from collector.receive.responses import (
 
 
 def _metrics_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    return adapters.otlp.metrics.adapt(adapters.otlp.json.metrics_to_wire(body), header, rules, message_bytes_max)
+    wire = adapters.otlp.json.metrics_to_wire(body, rules.request_elements_max)
+    return adapters.otlp.metrics.adapt(wire, header, rules, message_bytes_max)
 
 
 def _logs_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    return adapters.otlp.logs.adapt(adapters.otlp.json.logs_to_wire(body), header, rules, message_bytes_max)
+    wire = adapters.otlp.json.logs_to_wire(body, rules.request_elements_max)
+    return adapters.otlp.logs.adapt(wire, header, rules, message_bytes_max)
 
 
 def _traces_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    return adapters.otlp.traces.adapt(adapters.otlp.json.traces_to_wire(body), header, rules, message_bytes_max)
+    wire = adapters.otlp.json.traces_to_wire(body, rules.request_elements_max)
+    return adapters.otlp.traces.adapt(wire, header, rules, message_bytes_max)
 
 
 _OTLP_FORMS: Final = {METRICS: PAYLOAD_FORM_OTLP_METRICS, LOGS: PAYLOAD_FORM_OTLP_LOGS, TRACES: PAYLOAD_FORM_OTLP_TRACES}

@@ -1,0 +1,426 @@
+"""What a request costs beyond the bytes of its body, known before it is paid.
+
+A sender pays by the byte. Two costs have another measure, and each has a limit of its own:
+
+- Elements. An element is a field on the wire that is not of fixed size: a message, an attribute, a label, a text, a number, or
+  an entry of a packed list. Each costs a step of a scanner. An empty message takes two bytes and costs as much as a full one.
+- Row bytes (adapters/rows.py). The store repeats a resource, a scope, and a metric's own fields in each row.
+
+The checks here read a body before its adapter does, and keep nothing of it. They stop at the limit. `check_elements` takes 3 to
+12 ns an element, `check_rows` about 5 ns an item.
+
+Invariants:
+1. An element takes at least two bytes of the body. So a body of at most twice the limit is not read at all
+   (tests/adapters/test_price.py, test_small_bodies_are_not_counted).
+2. What `check_elements` counts is at least the number of steps that a scanner takes (test_price.py,
+   test_each_kind_of_element_counts).
+3. What `check_rows` counts is what BatchBuilder counts where each item is accepted as it is (test_price.py,
+   test_rows_are_counted_as_the_builder_counts_them).
+4. Neither refuses a body for being malformed: the adapter that reads the body next says so (test_price.py,
+   test_malformed_bodies_are_left_to_the_adapter).
+"""
+
+from typing import Final, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from librt.strings import read_i64_le
+from mypy_extensions import i64
+
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.rows import ROW_BYTES
+from adapters.wire import BYTES, FIXED32, FIXED64, Cursor, NotPlain
+
+# The fewest bytes that an element takes: its tag, and its length or value.
+ELEMENT_BYTES_MIN: Final = 2
+# A message of at most so many bytes is not read: it counts as many elements as it could hold.
+_TINY_BYTES_MAX: Final = 8
+# A list nested deeper is refused by the adapter, which reads no further than that.
+_DEPTH_MAX: Final = 200
+_WORD_BYTES: Final = 8
+# How many are counted before the limit is looked at.
+_COUNTED_AT_ONCE: Final = 10_000
+
+# An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
+COPIES_SHIFT: Final = 3
+# Of an OTLP export request, by whatever signal.
+_RESOURCE: Final = 0x0A
+_MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
+_POINT: Final = 0x0A  # `data_points` of every kind of metric data
+_GAUGE: Final = 0x2A
+_SUM: Final = 0x3A
+_HISTOGRAM: Final = 0x4A
+_EXPONENTIAL: Final = 0x52
+_SUMMARY: Final = 0x5A
+# Of a KeyValue, an AnyValue.
+_KEY: Final = 0x0A
+_VALUE: Final = 0x12
+_STRING: Final = 0x0A
+_ARRAY: Final = 0x2A
+_KVLIST: Final = 0x32
+
+
+# What a field of bytes holds.
+_TEXT: Final = 0  # nothing that is read here
+_MESSAGE: Final = 1
+_ATTRIBUTE: Final = 2  # a KeyValue
+_ANY_VALUE: Final = 3
+_PACKED_FIXED64: Final = 4
+_PACKED_VARINT: Final = 5
+
+_TAGS: Final = 256  # every known tag is below
+_FIXED64_TYPES: Final = (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE)
+_VALUES: Final = {"KeyValue": _ATTRIBUTE, "AnyValue": _ANY_VALUE}
+
+
+class Shape:
+    """What the fields of one message type hold, by tag; and the shapes of its submessages."""
+
+    def __init__(self) -> None:
+        self.kinds: bytes = bytes(_TAGS)
+        self.children: Final[dict[int, Shape]] = {}
+
+
+_shapes: Final[dict[str, Shape]] = {}
+
+
+def shape_of(message_class: type[Message]) -> Shape:
+    """Return the shape of a message type."""
+    return _shape_of(cast("Descriptor", message_class.DESCRIPTOR))
+
+
+def _shape_of(descriptor: Descriptor) -> Shape:
+    shape = _shapes.get(descriptor.full_name)
+    if shape is not None:
+        return shape
+    shape = _shapes[descriptor.full_name] = Shape()
+    kinds = bytearray(_TAGS)
+    for field in descriptor.fields:
+        tag = field.number << 3 | BYTES
+        if field.message_type is not None:
+            kind = _VALUES.get(field.message_type.name, _MESSAGE)
+            if kind == _MESSAGE:
+                shape.children[tag] = _shape_of(field.message_type)
+        elif not field.is_repeated or field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            kind = _TEXT
+        else:
+            kind = _PACKED_FIXED64 if field.type in _FIXED64_TYPES else _PACKED_VARINT
+        kinds[tag] = kind
+    shape.kinds = bytes(kinds)
+    return shape
+
+
+def check_elements(body: bytes, shape: Shape, elements_max: i64) -> None:
+    """Refuse a serialized message of that shape that holds more elements than that. Raises RequestRefused."""
+    if len(body) <= elements_max * ELEMENT_BYTES_MIN:
+        return
+    count = _Count(body, elements_max)
+    try:
+        count.message(shape, 0, len(body), 0)
+    except NotPlain:
+        return
+    except _TooMany:
+        raise too_many_elements(len(body), elements_max) from None
+
+
+def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64) -> bool:
+    """Whether a serialized message of that shape may hold more elements than that. From where it is odd, each two bytes may be one."""
+    if len(body) <= elements_max * ELEMENT_BYTES_MIN:
+        return False
+    count = _Count(body, elements_max)
+    try:
+        count.message(shape, 0, len(body), 0)
+    except NotPlain as odd:
+        unread: i64 = len(body) - odd.position
+        return count.elements + (unread >> 1) > elements_max
+    except _TooMany:
+        return True
+    return False
+
+
+def too_many_elements(size_bytes: int, elements_max: int) -> RequestRefused:
+    """Return the refusal of a body that holds more elements than that."""
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"the request of {size_bytes} bytes holds more than {elements_max} elements (messages, attributes, labels, values):"
+        " send smaller batches, or raise validation.request_elements_max",
+    )
+
+
+def too_many_row_bytes(row_bytes_max: int) -> RequestRefused:
+    """Return the refusal of a request whose rows have more bytes than that."""
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"the request becomes rows of more than {row_bytes_max} bytes, since each row repeats its resource, scope and labels:"
+        " send smaller batches, or raise validation.request_row_bytes_max",
+    )
+
+
+def check_rows(body: bytes, row_bytes_max: i64, *, has_points: bool) -> None:
+    """Refuse an OTLP export request whose rows have more bytes than that. Raises RequestRefused.
+
+    `has_points`: its items are the points of metrics.
+    """
+    # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
+    size: i64 = len(body)
+    if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
+        return
+    rows = _Rows(body, row_bytes_max, has_points)
+    try:
+        rows.request()
+    except NotPlain:
+        return
+    except _TooMany:
+        if rows.row_bytes > row_bytes_max:
+            raise too_many_row_bytes(row_bytes_max) from None
+        copied_bytes_max: i64 = row_bytes_max >> COPIES_SHIFT
+        raise RequestRefused(
+            PAYLOAD_TOO_LARGE,
+            f"the request becomes records with more than {copied_bytes_max} bytes of copies, since each scope's repeats its"
+            " resource: send smaller resources or fewer scopes, or raise validation.request_row_bytes_max, of which this is an"
+            " eighth",
+        ) from None
+
+
+class _TooMany(Exception):
+    """The limit is exceeded: the rest need not be read."""
+
+
+class _Count:
+    """Counts the elements of one body."""
+
+    def __init__(self, buffer: bytes, elements_max: i64) -> None:
+        self.buffer: Final = buffer
+        self.cursor: Final = Cursor(buffer)
+        self.elements_max: i64 = elements_max
+        self.elements: i64 = 0
+
+    def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> None:
+        """Count those of the message at start:end. Raises NotPlain, _TooMany."""
+        buffer = self.buffer
+        cursor = self.cursor
+        kinds = shape.kinds
+        words_end: i64 = min(end, len(buffer) - _WORD_BYTES)
+        child = shape
+        child_tag: i64 = 0
+        elements: i64 = 0
+        position: i64 = start
+        while position < end:
+            first: i64 = position + 2
+            after: i64 = 0
+            tag: i64 = 0
+            if position < words_end:
+                word: i64 = read_i64_le(buffer, position)
+                tag = word & 0xFF
+                length: i64 = word >> 8 & 0xFF
+                if tag & 7 == BYTES and tag < 128 and length < 128:
+                    after = first + length
+                elif tag & 7 == FIXED64 and tag < 128:
+                    position += 9
+                    continue
+                elif tag & 7 == 0 and tag < 128 and length < 128:
+                    elements += 1
+                    position += 2
+                    continue
+            if after == 0:
+                cursor.position = position
+                tag = cursor.field(end)
+                first = cursor.start
+                after = cursor.position
+                if tag & 7 != BYTES:
+                    position = after
+                    if tag & 7 != FIXED64 and tag & 7 != FIXED32:
+                        elements += 1
+                    continue
+            if after > end:
+                raise NotPlain(position)
+            position = after
+            size: i64 = after - first
+            elements += 1
+            if elements > _COUNTED_AT_ONCE:
+                self._add(elements)
+                elements = 0
+            if size == 0 or tag > 255:
+                continue
+            kind: i64 = kinds[tag]
+            if kind == _TEXT:
+                continue
+            if kind == _ATTRIBUTE:
+                if not self._is_plain_text(first, after):
+                    self.elements += elements
+                    elements = 0
+                    self._value(first, after, _VALUE, depth + 1)
+            elif kind == _MESSAGE:
+                if size <= _TINY_BYTES_MAX:
+                    elements += size >> 1
+                else:
+                    if tag != child_tag:
+                        child = shape.children[tag]
+                        child_tag = tag
+                    self.elements += elements
+                    elements = 0
+                    self.message(child, first, after, depth + 1)
+            elif kind == _PACKED_FIXED64:
+                elements += size >> 3
+            elif kind == _PACKED_VARINT:
+                elements += size >> 1
+            elif kind == _ANY_VALUE:
+                self.elements += elements
+                elements = 0
+                self._value(first, after, 0, depth + 1)
+        self._add(elements)
+
+    def _add(self, elements: i64) -> None:
+        self.elements += elements
+        if self.elements > self.elements_max:
+            raise _TooMany
+
+    def _is_plain_text(self, start: i64, end: i64) -> bool:
+        """Whether the KeyValue at start:end is a key and a text, both short, and nothing else."""
+        buffer = self.buffer
+        if end - start < 4 or buffer[start] != _KEY:
+            return False
+        value: i64 = buffer[start + 1]
+        value += start + 2
+        if value + 4 > end or buffer[value] != _VALUE or buffer[value + 2] != _STRING:
+            return False
+        length: i64 = buffer[value + 1]
+        text_length: i64 = buffer[value + 3]
+        return length < 128 and value + 2 + length == end and text_length == length - 2
+
+    def _value(self, start: i64, end: i64, kind: i64, depth: i64) -> None:
+        """Count the fields of an AnyValue (`kind` 0), a KeyValue (0x12), an ArrayValue (0x2A) or a KeyValueList (0x32)."""
+        if depth > _DEPTH_MAX:
+            return
+        cursor = self.cursor
+        elements: i64 = 0
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            elements += 1
+            if elements > _COUNTED_AT_ONCE:
+                self._add(elements)
+                elements = 0
+            size: i64 = position - cursor.start
+            if size <= 1 or tag & 7 != BYTES:
+                continue
+            inner: i64 = -1
+            if kind == 0:
+                if tag == _ARRAY or tag == _KVLIST:
+                    inner = tag
+            elif kind == _VALUE:
+                if tag == _VALUE:
+                    inner = 0
+            elif tag == 0x0A:
+                inner = 0
+                if kind == _KVLIST:
+                    inner = _VALUE
+            if inner < 0:
+                continue
+            if size <= _TINY_BYTES_MAX:
+                elements += size >> 1
+            else:
+                self._add(elements)
+                elements = 0
+                self._value(cursor.start, position, inner, depth + 1)
+        self._add(elements)
+
+
+class _Rows:
+    """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
+
+    def __init__(self, buffer: bytes, row_bytes_max: i64, has_points: bool) -> None:
+        self.buffer: Final = buffer
+        self.cursor: Final = Cursor(buffer)
+        self.row_bytes_max: i64 = row_bytes_max
+        self.has_points: Final = has_points
+        self.row_bytes: i64 = 0
+        self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
+
+    def request(self) -> None:
+        """Raises NotPlain, _TooMany."""
+        cursor = self.cursor
+        end: i64 = len(self.buffer)
+        position: i64 = 0
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _RESOURCE:
+                self._resource(cursor.start, position)
+
+    def _resource(self, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        own_bytes: i64 = self._own_bytes(start, end)
+        scopes: i64 = 0
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _MEMBER:
+                scopes += 1
+                if scopes > 1:
+                    self.copied_bytes += own_bytes
+                    if self.copied_bytes > self.row_bytes_max >> COPIES_SHIFT:
+                        raise _TooMany
+                self._scope(own_bytes, cursor.start, position)
+
+    def _own_bytes(self, start: i64, end: i64) -> i64:
+        """Of an entry at start:end, without its members."""
+        cursor = self.cursor
+        cursor.position = start
+        members: i64 = 0
+        while cursor.position < end:
+            at: i64 = cursor.position
+            cursor.skip_fields(_MEMBER, end)
+            if cursor.position == at and cursor.field(end) != _MEMBER:
+                continue
+            members += cursor.position - at
+        return end - start - members
+
+    def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        group_bytes: i64 = resource_bytes + self._own_bytes(start, end) + ROW_BYTES
+        items: i64 = 0
+        items_bytes: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            at: i64 = cursor.position
+            if cursor.field(end) != _MEMBER:
+                continue
+            after: i64 = cursor.position
+            if self.has_points:
+                self._metric(group_bytes, cursor.start, after)
+                cursor.position = after
+                continue
+            items += 1
+            items_bytes += after - at
+            if items == _COUNTED_AT_ONCE:
+                self._add(items * group_bytes + items_bytes)
+                items = items_bytes = 0
+        self._add(items * group_bytes + items_bytes)
+
+    def _metric(self, group_bytes: i64, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        points: i64 = 0
+        points_bytes: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _GAUGE or tag == _SUM or tag == _HISTOGRAM or tag == _EXPONENTIAL or tag == _SUMMARY:
+                after: i64 = cursor.position
+                cursor.position = cursor.start
+                while cursor.position < after:
+                    at: i64 = cursor.position
+                    if cursor.field(after) == _POINT:
+                        points += 1
+                        points_bytes += cursor.position - at
+        self._add(points * (group_bytes + end - start - points_bytes) + points_bytes)
+
+    def _add(self, row_bytes: i64) -> None:
+        self.row_bytes += row_bytes
+        if self.row_bytes > self.row_bytes_max:
+            raise _TooMany
