@@ -124,7 +124,7 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64) -> None:
 
 
 def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64) -> bool:
-    """Whether a serialized message of that shape may hold more elements than that. From where it is odd, each two bytes may be one."""
+    """Whether a message of that shape may hold more elements than that. From where it is odd, any two bytes may be one."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return False
     count = _Count(body, elements_max)

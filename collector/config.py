@@ -328,7 +328,10 @@ class Broker(_Section):
         "Bytes of rows that a message may become in the store; requests are split to it. A row repeats its resource and scope.",
     )
     in_flight_bytes_max: Bytes = _limit(
-        256 * MIB, 64 * KIB, 64 * GIB, "Bytes of requests in memory that are not durable yet. Over it: 503, UNAVAILABLE."
+        256 * MIB,
+        64 * KIB,
+        64 * GIB,
+        "Bytes of bodies, or of rows where those are more, of requests not durable yet. Over it: 503, UNAVAILABLE.",
     )
     retry_after_s: Number = _limit(
         1, 0.001, 3600, "Seconds after which a refused sender is asked to try again (Retry-After, RetryInfo)."
@@ -548,7 +551,9 @@ class PlanLimits(_Section):
     items_burst: OptionalWhole = _limit(
         None, 1, RATE_MAX, "Items at once, and so in one request. none: as many as in a second."
     )
-    bytes_per_s: OptionalBytes = _limit(None, 1, RATE_MAX, "Bytes of bodies a second, decompressed. none: any number.")
+    bytes_per_s: OptionalBytes = _limit(
+        None, 1, RATE_MAX, "Bytes of rows a second, or of decompressed bodies where those are more. none: any number."
+    )
     bytes_burst: OptionalBytes = _limit(
         None, 1, RATE_MAX, "Bytes at once, and so in one request. none: as many as in a second."
     )

@@ -98,10 +98,12 @@ class Pipeline:
                 _count(self._metrics.tenant(caller.tenant), error)
                 raise
 
-    async def ingest(self, input_: Input, body: bytes, caller: Caller) -> Outcome:
+    async def ingest(self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None]) -> Outcome:
         """Return when every accepted item of `body` is durable.
 
-        Raises RequestRefused (permanent), Limited or BrokerError (retryable: nothing was kept) or Defect.
+        `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
+
+        Raises RequestRefused (permanent), Limited, Overloaded or BrokerError (retryable: nothing was kept) or Defect.
         """
         self.check(caller, len(body))
         tenant = self._metrics.tenant(caller.tenant)
@@ -133,7 +135,10 @@ class Pipeline:
             await self._take(caller, None, len(body))
             tenant.refused()
             raise refusal
-        await self._take(caller, adapted, len(body))
+        cost = max(len(body), adapted.row_bytes)
+        if cost > len(body):
+            hold(cost - len(body))
+        await self._take(caller, adapted, cost)
         if adapted.accepted_count() or adapted.rejected:
             receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
             failure: BaseException | None = None
@@ -145,7 +150,7 @@ class Pipeline:
                 self._receipts.failed(receipt)
                 self._metrics.failed(adapted)
                 tenant.failed(adapted)
-                await self._give_back(caller, adapted, len(body))
+                await self._give_back(caller, adapted, cost)
                 if isinstance(failure, BrokerError) or not isinstance(failure, Exception):
                     raise failure
                 raise Defect(batch_id, failure)

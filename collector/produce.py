@@ -21,8 +21,8 @@ class Overloaded(Exception):
 class InFlight:
     """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
 
-    A request holds its bytes as they arrive, and what they decompress to, until it is answered: of its tenant's share, so that
-    one tenant alone can't use up what is there for all.
+    A request holds its bytes as they arrive, what they decompress to, and what its rows have beyond that, until it is answered:
+    of its tenant's share, so that one tenant alone can't use up what is there for all.
     """
 
     def __init__(self, bytes_max: int, tenant_bytes_max: int) -> None:
@@ -64,6 +64,13 @@ class InFlightShare:
         self.check(size_bytes)
         self.bytes_held += size_bytes
         self._whole.bytes_held += size_bytes
+
+    def reserve_all_that_fits(self, held_bytes: int, size_bytes: int) -> int:
+        """Hold that many more for a request that holds `held_bytes`, and return how many; but no more than make up the tenant's
+        share, so that the largest request can pass alone. Raises Overloaded, and then holds none of them."""
+        size_bytes = max(0, min(size_bytes, self._whole.tenant_bytes_max - held_bytes))
+        self.reserve(size_bytes)
+        return size_bytes
 
     def release(self, size_bytes: int) -> None:
         self.bytes_held -= size_bytes

@@ -33,7 +33,7 @@ class Limiter(Protocol):
         """
 
     async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
-        """Count one request of `items` (all that arrived) and `size_bytes` (its body, decompressed).
+        """Count one request of `items` (all that arrived) and `size_bytes` (its rows, or its body where that is larger).
 
         Raises Limited, or RequestRefused (EXCEEDS_PLAN) for a request that is more than the plan's burst and so can never pass;
         either way it is counted in no dimension.

@@ -258,7 +258,7 @@ class Exchange:
             if self._encoding != _IDENTITY:
                 body = decompress(body, self._encoding, self._receiver.settings.decompressed_bytes_max)
                 self._hold(len(body))
-            outcome = await self._receiver.pipeline.ingest(self._input, body, self._caller)
+            outcome = await self._receiver.pipeline.ingest(self._input, body, self._caller, self._hold_rows)
             self.answer = self._dialect.accepted(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
             self.refuse(error)
@@ -295,6 +295,11 @@ class Exchange:
         assert self._share is not None
         self._share.reserve(size_bytes)
         self._held_bytes += size_bytes
+
+    def _hold_rows(self, size_bytes: int) -> None:
+        """Raises Overloaded."""
+        assert self._share is not None
+        self._held_bytes += self._share.reserve_all_that_fits(self._held_bytes, size_bytes)
 
     def _release(self) -> None:
         if self._held_bytes and self._share is not None:

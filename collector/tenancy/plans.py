@@ -5,9 +5,9 @@ stands for "any number".
 
 The built-in ones, and why they have these numbers. Ordinary batches must pass one by one, and two right after each other:
 native batches are of at most 10,000 records, Prometheus is configured for 10,000 samples a request, the OpenTelemetry
-Collector's default is 8,192 items; decompressed they are 2 to 8 MB. So Free has bursts of 20,000 items and 16 MiB. Its rates
-are those of 10 requests a second of 1,000 items, of about 400 bytes each; Pro's are those of 1,000 such requests, at the 250
-bytes an item that large batches come to.
+Collector's default is 8,192 items. What is counted in bytes is their rows (adapters/rows.py), of 0.5 to 3 KB each. So Free has
+bursts of 20,000 items and 64 MiB. Its rates are those of 10 requests a second of 1,000 items, of about 1.6 KB each; Pro's are
+those of 1,000 such requests, at the 1 KB an item that large batches come to.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
         return self.requests, self.items, self.size_bytes
 
     def summary(self, dimension: Dimension) -> str:
-        """As an answer has it: "Free (10 RPS)", "Free (10,000 items/s)", "Free (4 MiB/s)"; and "Unlimited" where it is."""
+        """As an answer has it: "Free (10 RPS)", "Free (10,000 items/s)", "Free (16 MiB/s)"; and "Unlimited" where it is."""
         rate = self.rates[DIMENSIONS.index(dimension)]
         if rate is None:
             return self.name
@@ -68,8 +68,8 @@ def amount(dimension: Dimension, number: int) -> str:
     return f"{number:,} {dimension[:-1] if number == 1 else dimension}"
 
 
-FREE: Final = Plan("Free", Rate(10, 10), Rate(10_000, 20_000), Rate(4 * MIB, 16 * MIB))
-PRO: Final = Plan("Pro", Rate(1_000, 2_000), Rate(1_000_000, 2_000_000), Rate(256 * MIB, 512 * MIB))
+FREE: Final = Plan("Free", Rate(10, 10), Rate(10_000, 20_000), Rate(16 * MIB, 64 * MIB))
+PRO: Final = Plan("Pro", Rate(1_000, 2_000), Rate(1_000_000, 2_000_000), Rate(GIB, 2 * GIB))
 UNLIMITED: Final = Plan("Unlimited", None, None, None)
 BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, PRO, UNLIMITED)}
 

@@ -1,6 +1,8 @@
 """`ingest`: what it returns is durable, and every item has one outcome."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -26,12 +28,13 @@ from collector.dead_letters import Caps
 from collector.limit.contract import Limited
 from collector.limit.local import LocalLimiter
 from collector.pipeline import Adapt, Defect, Input, Outcome
+from collector.produce import Overloaded
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
 
 ACME = Caller("acme", Scope.INGEST, UNLIMITED, "k1")
-SMALL = Plan("Small", requests=Rate(1, 3), items=Rate(1, 10), size_bytes=Rate(1, 2_000))
+SMALL = Plan("Small", requests=Rate(1, 3), items=Rate(1, 10), size_bytes=Rate(1, 20_000))
 
 
 def gives(adapted: Adapted) -> Adapt:
@@ -58,8 +61,45 @@ def adapted(accepted: dict[int, int], rejected: dict[tuple[int, int], int]) -> A
     return out
 
 
-async def ingest(made: Receivers, adapt: Adapt, body: bytes = b"", caller: Caller = ACME) -> Outcome:
-    return await made.pipeline.ingest(Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS), body, caller)
+def hold_nothing(_size_bytes: int) -> None:
+    """Of a budget without a limit."""
+
+
+async def ingest(
+    made: Receivers,
+    adapt: Adapt,
+    body: bytes = b"",
+    caller: Caller = ACME,
+    hold: Callable[[int], None] = hold_nothing,
+) -> Outcome:
+    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    return await made.pipeline.ingest(input_, body, caller, hold)
+
+
+async def test_a_request_costs_the_bytes_of_its_rows() -> None:
+    """Where they are more than its body's: what it holds in memory, and what its plan counts."""
+    body = otlp_logs(good=100)
+    held: list[int] = []
+    rows = (await ingest(receivers(), adapters.otlp.logs.adapt, body, hold=held.append)).adapted.row_bytes
+    assert rows > len(body)
+    assert [rows - len(body)] == held
+    for burst, passes in ((rows, True), (rows - 1, False)):
+        plan = Plan("Small", None, None, Rate(1, burst))
+        caller = Caller("acme", Scope.INGEST, plan, "")
+        with contextlib.nullcontext() if passes else pytest.raises(RequestRefused):
+            await ingest(receivers(), adapters.otlp.logs.adapt, body, caller)
+
+
+async def test_a_request_that_can_not_be_held_is_not_kept() -> None:
+    """It may be sent again, and its tenant's plan is not charged for it."""
+
+    def refuse(_size_bytes: int) -> None:
+        raise Overloaded("full")
+
+    made = receivers()
+    with pytest.raises(Overloaded):
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=100), hold=refuse)
+    assert [] == made.producer.messages
 
 
 async def test_what_is_accepted_is_in_the_broker_under_its_header() -> None:
@@ -332,7 +372,7 @@ async def test_what_is_over_in_requests_or_bytes_is_not_decoded() -> None:
     assert requests.value.dimension == "requests"
 
     made = receivers(limiter=stopped())
-    await ingest(made, gives(adapted({}, {})), b"x" * 1500, small())
+    await ingest(made, gives(adapted({}, {})), b"x" * 19_500, small())
     with pytest.raises(Limited) as size:
         await ingest(made, raises(AssertionError("decoded")), b"x" * 501, small())
     assert (size.value.dimension, size.value.retry_after_s) == ("bytes", 1)

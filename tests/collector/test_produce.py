@@ -70,6 +70,20 @@ def test_one_tenant_leaves_room_for_others() -> None:
     assert in_flight.share("acme") is acme
 
 
+def test_the_largest_request_can_pass_alone() -> None:
+    """What a request costs beyond its body is held up to its tenant's share; beside others it is refused."""
+    in_flight = InFlight(100, 60)
+    share = in_flight.share("acme")
+    share.reserve(20)
+    assert 40 == share.reserve_all_that_fits(20, 1_000)
+    assert 60 == in_flight.bytes_held
+    share.release(60)
+    share.reserve(30)
+    with pytest.raises(Overloaded):
+        share.reserve_all_that_fits(20, 1_000)
+    assert 5 == share.reserve_all_that_fits(20, 5)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 100))))
 def test_the_budget_is_never_exceeded(sizes: list[tuple[str, int]]) -> None:
     """And when all is released, nothing is held: what was refused was not."""

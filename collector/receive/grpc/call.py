@@ -222,7 +222,7 @@ class Call(Sending):
                 self._held_bytes += len(body)
                 self._body_bytes = len(body)
             method = self._head.method
-            outcome = await calls.pipeline.ingest(method.input, body, self._caller)
+            outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows)
             answer = method.dialect.body(outcome)
             self.body = b"\0" + len(answer).to_bytes(4, "big") + answer
             self.said = ok_trailers(str(outcome.batch_id).encode())
@@ -260,6 +260,11 @@ class Call(Sending):
 
     def _count(self, code: str) -> None:
         self._head.method.endpoint.answered(code, self._calls.clock() - self._clock_began, int(self._body_bytes))
+
+    def _hold_rows(self, size_bytes: int) -> None:
+        """Raises Overloaded."""
+        assert self._share is not None
+        self._held_bytes += self._share.reserve_all_that_fits(int(self._held_bytes), size_bytes)
 
     def _release(self) -> None:
         if self._held_bytes and self._share is not None:

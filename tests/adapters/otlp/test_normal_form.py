@@ -13,6 +13,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from support.hostile import nested_logs
 from support.limits import DEFAULT
 from support.otlp_reference import REQUESTS, flat, reference
+from support.remote_write import length_delimited
 
 from adapters import errors
 from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
@@ -245,7 +246,7 @@ def test_truncated_at_every_byte_gets_protobufs_verdict(signal: str) -> None:
 
 def test_a_large_body_that_is_oddly_written_is_refused() -> None:
     """Protobuf's parser would take a gigabyte for it; the message says where it is odd and how large it may be."""
-    odd = b"\x0a\x00" * 8_400_000 + b"\x0b"
+    odd = length_delimited(15, bytes(16_799_995)) + b"\x0b"
     with pytest.raises(Malformed) as caught:
         adapt("logs", odd)
     assert caught.value.message == (

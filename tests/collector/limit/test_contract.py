@@ -124,8 +124,8 @@ async def test_after_the_time_to_wait_it_passes(limiter: Limiter, tenant: str) -
         ),
         (
             1,
-            16 * MIB + 1,
-            "the request is of 16,777,217 bytes, and the plan Free (4 MiB/s) never allows more than 16 MiB at once:"
+            64 * MIB + 1,
+            "the request is of 67,108,865 bytes, and the plan Free (16 MiB/s) never allows more than 64 MiB at once:"
             " send it in parts, or with a larger plan",
         ),
     ],

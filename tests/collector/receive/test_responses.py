@@ -112,7 +112,7 @@ def test_every_reason_can_be_told(dialect: Dialect, reason: object) -> None:
     [
         ("requests", 0.1, "Free (10 RPS)", b"1"),
         ("items", 2.000001, "Free (10,000 items/s)", b"3"),
-        ("bytes", 3.0, "Free (4 MiB/s)", b"3"),
+        ("bytes", 3.0, "Free (16 MiB/s)", b"3"),
     ],
 )
 def test_a_tenant_over_its_plan_hears_which_and_when(

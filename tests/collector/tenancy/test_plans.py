@@ -25,7 +25,7 @@ def test_built_in_plans_let_ordinary_batches_pass() -> None:
     [
         (FREE, "requests", "Free (10 RPS)"),
         (FREE, "items", "Free (10,000 items/s)"),
-        (FREE, "bytes", "Free (4 MiB/s)"),
+        (FREE, "bytes", "Free (16 MiB/s)"),
         (PRO, "requests", "Pro (1,000 RPS)"),
         (UNLIMITED, "requests", "Unlimited"),
         (Plan("A", Rate(1, 1), Rate(1, 1), Rate(1, 1)), "items", "A (1 item/s)"),
@@ -77,9 +77,9 @@ def test_what_can_be_no_plan(name: str, given: dict[str, int | None], says: str)
 
 def test_too_large_for_a_plan() -> None:
     """The refusal says how large the request is, what the plan allows at once, and what to do."""
-    refused = exceeds_plan(FREE, "bytes", 32 * MIB, 16 * MIB)
+    refused = exceeds_plan(FREE, "bytes", 96 * MIB, 64 * MIB)
     assert refused.reason == EXCEEDS_PLAN
     assert refused.message == (
-        "the request is of 32 MiB, and the plan Free (4 MiB/s) never allows more than 16 MiB at once:"
+        "the request is of 96 MiB, and the plan Free (16 MiB/s) never allows more than 64 MiB at once:"
         " send it in parts, or with a larger plan"
     )

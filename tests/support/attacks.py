@@ -1,0 +1,210 @@
+"""Requests of few bytes that cost much. bench/hostile.py sends them too."""
+
+import gzip
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+import cramjam
+from support.remote_write import length_delimited
+
+LOGS: Final = "/v1/logs"
+METRICS: Final = "/v1/metrics"
+TRACES: Final = "/v1/traces"
+REMOTE_WRITE: Final = "/api/v1/prometheus/write"
+NATIVE: Final = "/api/v1/telemetry"
+NATIVE_BATCH: Final = "/api/v1/telemetry/batch"
+
+PROTOBUF: Final = {"content-type": "application/x-protobuf"}
+JSON: Final = {"content-type": "application/json"}
+WRITE_V2: Final = {"content-type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"}
+
+
+class Attack(NamedTuple):
+    """One request. `body` makes it as it is once decompressed."""
+
+    name: str
+    path: str
+    headers: dict[str, str]
+    body: Callable[[], bytes]
+
+    def sent(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body as they are sent: as small as a sender can make them."""
+        body = self.body()
+        if self.path == REMOTE_WRITE:
+            return self.headers | {"content-encoding": "snappy"}, bytes(cramjam.snappy.compress_raw(body))
+        return self.headers | {"content-encoding": "gzip"}, gzip.compress(body, 9)
+
+
+def text_attribute(field: int, key: bytes, value: bytes) -> bytes:
+    """A KeyValue whose value is a string."""
+    return length_delimited(field, length_delimited(1, key) + length_delimited(2, length_delimited(1, value)))
+
+
+def _resource(size_bytes: int) -> bytes:
+    return length_delimited(1, text_attribute(1, b"process.command_args", b"x" * size_bytes))
+
+
+def _in_resource(*fields: bytes) -> bytes:
+    return length_delimited(1, b"".join(fields))
+
+
+def _log() -> bytes:
+    return length_delimited(2, b"\x09" + time.time_ns().to_bytes(8, "little"))
+
+
+def _scopes(scopes: int, resource_bytes: int) -> bytes:
+    """So many scopes of a log record each, under one resource."""
+    return _in_resource(
+        _resource(resource_bytes),
+        *[length_delimited(2, length_delimited(1, length_delimited(1, b"logger%d" % n)) + _log()) for n in range(scopes)],
+    )
+
+
+def _items(items: int, resource_bytes: int) -> bytes:
+    return _in_resource(_resource(resource_bytes), length_delimited(2, _log() * items))
+
+
+def _write_v1(series: bytes) -> bytes:
+    return length_delimited(1, series)
+
+
+def _labels_v1(*labels: tuple[bytes, bytes]) -> bytes:
+    return b"".join(length_delimited(1, length_delimited(1, name) + length_delimited(2, value)) for name, value in labels)
+
+
+def _write_v2_of_long_symbol(samples: int) -> bytes:
+    """A series whose label is a text of 60,000 bytes, with so many empty samples."""
+    symbols = b"".join(length_delimited(4, symbol) for symbol in (b"", b"__name__", b"m", b"long", b"x" * 60_000))
+    return symbols + length_delimited(5, length_delimited(1, b"\1\2\3\4") + b"\x12\0" * samples)
+
+
+def _write_v2_of_references(references: int) -> bytes:
+    symbols = b"".join(length_delimited(4, symbol) for symbol in (b"", b"__name__", b"m"))
+    return symbols + length_delimited(5, length_delimited(1, b"\1\2" * (references // 2)))
+
+
+# Each costs more than any honest request does, and is refused before that is paid.
+REFUSED: Final = (
+    Attack(
+        "30 million empty resource attributes",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(1, b"\x0a\0" * 30_000_000)),
+    ),
+    Attack(
+        "10 million empty gauge points",
+        METRICS,
+        PROTOBUF,
+        lambda: _in_resource(
+            length_delimited(2, length_delimited(2, length_delimited(1, b"m") + length_delimited(5, b"\x0a\0" * 10_000_000)))
+        ),
+    ),
+    Attack("15 million empty spans", TRACES, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 15_000_000))),
+    Attack("32 million empty ResourceSpans", TRACES, PROTOBUF, lambda: b"\x0a\0" * 32_000_000),
+    Attack("30 million empty labels, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: _write_v1(b"\x0a\0" * 30_000_000)),
+    Attack("20,000 scopes under a resource of 50 KB", LOGS, PROTOBUF, partial(_scopes, 20_000, 50_000)),
+    Attack("300 scopes under a resource of 250 KB", LOGS, PROTOBUF, partial(_scopes, 300, 250_000)),
+    Attack("8,000 log records under a resource of 250 KB", LOGS, PROTOBUF, partial(_items, 8_000, 250_000)),
+    Attack(
+        "30 million empty values in one attribute",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(
+            length_delimited(1, length_delimited(1, length_delimited(2, length_delimited(5, b"\x0a\0" * 30_000_000))))
+        ),
+    ),
+    Attack(
+        "6 million attributes of a span, each with an empty key and value",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(2, length_delimited(2, b"\x4a\x04\x0a\0\x12\0" * 6_000_000))),
+    ),
+    Attack(
+        "20 million log records in JSON, empty",
+        LOGS,
+        JSON,
+        lambda: b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + b"{}," * 20_000_000 + b"{}]}]}]}",
+    ),
+    Attack(
+        "20 million gauge points in JSON, empty",
+        METRICS,
+        JSON,
+        lambda: (
+            b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"gauge":{"dataPoints":[' + b"{}," * 20_000_000 + b"{}]}}]}]}]}"
+        ),
+    ),
+    Attack(
+        "20 million resource attributes in JSON, empty",
+        TRACES,
+        JSON,
+        lambda: b'{"resourceSpans":[{"resource":{"attributes":[' + b"{}," * 20_000_000 + b"{}]}}]}",
+    ),
+    Attack(
+        "10 million attributes of a record in native JSON",
+        NATIVE,
+        JSON,
+        lambda: b'{"attributes":{' + b'"":0,' * 10_000_000 + b'"":0}}',
+    ),
+    Attack("20 million records in native JSON, empty", NATIVE_BATCH, JSON, lambda: b"[" + b"{}," * 20_000_000 + b"{}]"),
+    Attack(
+        "30,000 empty samples of a label of 60 KB, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_labels_v1((b"__name__", b"m"), (b"long", b"x" * 60_000)) + b"\x12\0" * 30_000),
+    ),
+    Attack(
+        "30,000 empty samples of a label of 60 KB, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        partial(_write_v2_of_long_symbol, 30_000),
+    ),
+    Attack(
+        "12 million references of a series, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        partial(_write_v2_of_references, 12_000_000),
+    ),
+    Attack(
+        "8 million symbols, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: b"\x22\0" * 8_000_000,
+    ),
+)
+
+
+def collector_batch() -> bytes:
+    """The OpenTelemetry Collector's largest batch by default: 8,192 log records of 30 attributes under a resource of 8 KB."""
+    attributes = b"".join(text_attribute(6, b"attribute.number.%d" % n, b"value-%d" % n) for n in range(30))
+    record = (
+        b"\x09"
+        + time.time_ns().to_bytes(8, "little")
+        + length_delimited(5, length_delimited(1, b"a line of a log"))
+        + attributes
+    )
+    resource = b"".join(text_attribute(1, b"resource.attribute.%d" % n, b"v" * 250) for n in range(30))
+    return _in_resource(length_delimited(1, resource), length_delimited(2, length_delimited(2, record) * 8_192))
+
+
+def honest_logs(size_bytes: int) -> bytes:
+    """About so many bytes of log records with 10 attributes each, in requests of 10,000 as one sender's."""
+    attributes = b"".join(text_attribute(6, b"attribute.number.%d" % n, b"value-%d" % n) for n in range(10))
+    resource = b"".join(text_attribute(1, b"resource.attribute.%d" % n, b"value-%d" % n) for n in range(8))
+    now = time.time_ns()
+    entries: list[bytes] = []
+    size = 0
+    number = 0
+    while size < size_bytes:
+        records = []
+        for _ in range(10_000):
+            number += 1
+            body = length_delimited(5, length_delimited(1, b"a line of a log, of some length, number %d" % number))
+            records.append(length_delimited(2, b"\x09" + (now + number).to_bytes(8, "little") + body + attributes))
+        entry = _in_resource(length_delimited(1, resource), length_delimited(2, b"".join(records)))
+        if size + len(entry) > size_bytes and entries:
+            break
+        entries.append(entry)
+        size += len(entry)
+    return b"".join(entries)
