@@ -137,7 +137,12 @@ class Pipeline:
             raise refusal
         cost = max(len(body), adapted.row_bytes)
         if cost > len(body):
-            hold(cost - len(body))
+            try:
+                hold(cost - len(body))
+            except Exception:
+                self._metrics.failed(adapted)
+                tenant.failed(adapted)
+                raise
         await self._take(caller, adapted, cost)
         if adapted.accepted_count() or adapted.rejected:
             receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)

@@ -431,7 +431,7 @@ async def test_requests_that_fail_at_once_each_raise_their_own_error() -> None:
     adapts = [*(raises(Malformed(INVALID_PROTOBUF, f"m{number}")) for number in range(4)), *[adapters.otlp.logs.adapt] * 4]
     inputs = [Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS) for adapt in adapts]
     # Each as a task of its own, with no coroutine around it: one that is not compiled would hide the fault.
-    requests = [made.pipeline.ingest(input_, otlp_logs(), caller) for input_ in inputs]
+    requests = [made.pipeline.ingest(input_, otlp_logs(), caller, hold_nothing) for input_ in inputs]
     async with asyncio.timeout(10):
         errors = await asyncio.gather(*requests, return_exceptions=True)
     assert [*(f"m{number}" for number in range(4)), *["away"] * 4] == [str(error) for error in errors]
