@@ -35,7 +35,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
-	$(BIN)/python checks/compiled_await.py
+	$(BIN)/python checks/compiled_handlers.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 

@@ -58,5 +58,5 @@ def _extensions() -> list[Extension]:
     return extensions
 
 
-if __name__ == "__main__":  # checks/compiled_await.py only reads COMPILED
+if __name__ == "__main__":  # checks/compiled_handlers.py only reads COMPILED
     setup(ext_modules=_extensions())

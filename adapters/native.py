@@ -159,8 +159,8 @@ def _document(body: bytes, elements_max: i64) -> object:
         position = error.pos
     try:
         text = body.decode()
-    except UnicodeDecodeError as error:
-        raise _malformed(body, f"not UTF-8 at byte {error.start}") from None
+    except UnicodeDecodeError as unreadable:
+        raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
     if (
         text.startswith("NaN", position) or text.startswith("Infinity", position) or fault.startswith("number is infinity")
     ) and len(body) <= NAMED_NUMBERS_BYTES_MAX:

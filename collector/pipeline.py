@@ -126,10 +126,10 @@ class Pipeline:
             if adapted.rejected:
                 origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
                 letters = self._dead_letters.keep(origin, adapted)
-        except RequestRefused as error:
-            refusal = error
-        except Exception as error:
-            raise Defect(batch_id, error) from error
+        except RequestRefused as refused:
+            refusal = refused
+        except Exception as defect:
+            raise Defect(batch_id, defect) from defect
         if refusal is not None:
             # What can't be read costs its tenant what it cost us: else nothing would limit it.
             await self._take(caller, None, len(body))
@@ -149,8 +149,8 @@ class Pipeline:
             failure: BaseException | None = None
             try:
                 await self._produce(self._with_receipt(adapted, receipt), letters.messages)
-            except BaseException as error:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
-                failure = error
+            except BaseException as failed:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
+                failure = failed
             if failure is not None:
                 self._receipts.failed(receipt)
                 self._metrics.failed(adapted)

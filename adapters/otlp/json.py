@@ -223,8 +223,8 @@ def _to_wire(body: bytes, descriptor: Descriptor, elements_max: int) -> bytes:
     writer = BytesWriter()
     try:
         _put_message(writer, _fields_of(descriptor), value)
-    except _Unfit as error:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: {error}") from None
+    except _Unfit as unfit:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit}") from None
     except RecursionError:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
     return writer.getvalue()

@@ -611,8 +611,8 @@ class KafkaProducer:
                 self.failure = text(error)
                 if reminder.due("away"):
                     self._logger.warning("cannot write to Kafka, trying again", reason=self.failure)
-            except Exception as error:  # whatever it is: who stopped here could not write until he is started anew
-                self.failure = text(error)
+            except Exception as defect:  # whatever it is: a producer that stopped here could not write until a restart
+                self.failure = text(defect)
                 if reminder.due("unexpected"):
                     self._logger.exception("unexpected error while Kafka is away, trying again")
             await asyncio.sleep(delay_s)

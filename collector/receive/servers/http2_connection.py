@@ -155,8 +155,8 @@ class ServerConnection(Http2Engine):
         except Http2Error as error:
             self.goodbye(error.code)
             return
-        except Exception as error:  # noqa: BLE001  # a defect of ours: it costs its connection, and is logged
-            self.connections.defect(error)
+        except Exception as defect:  # noqa: BLE001  # ours: it costs its connection, and is logged
+            self.connections.defect(defect)
             self.goodbye(INTERNAL_ERROR)
             return
         if self.due:

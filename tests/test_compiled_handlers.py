@@ -1,4 +1,4 @@
-"""checks/compiled_await.py, which keeps out of compiled modules what corrupts memory there (ADR 0021)."""
+"""checks/compiled_handlers.py, which keeps out of compiled modules what corrupts memory there (ADR 0021)."""
 
 import asyncio
 import runpy
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECK = runpy.run_path(str(ROOT / "checks/compiled_await.py"))
+CHECK = runpy.run_path(str(ROOT / "checks/compiled_handlers.py"))
 findings: Callable[[str], list[Any]] = CHECK["findings"]
 
 SUSPENDING = {
@@ -84,6 +84,29 @@ def test_a_function_that_a_handler_defines_has_a_frame_of_its_own() -> None:
                     await work()
                     try: pass
                     finally: await work()
+        """)
+
+
+def test_one_name_for_exceptions_of_different_types_is_found() -> None:
+    """In one try statement or in two; the same type under one name is fine."""
+    assert [7, 11] == lines("""
+        def run():
+            try:
+                work()
+            except Refused as error:
+                tell(error)
+            except Exception as error:
+                tell(error)
+            try:
+                work()
+            except (KeyError, Refused) as error:
+                tell(error)
+            except Refused as refused:
+                tell(refused)
+            try:
+                work()
+            except Refused as refused:
+                tell(refused)
         """)
 
 

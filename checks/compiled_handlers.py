@@ -1,16 +1,19 @@
-"""Check that no compiled module suspends while it handles an exception. ADR 0021 has the reason and the minimal example.
+"""Check the handlers of exceptions in compiled modules. ADR 0021 has the reasons and the minimal example.
 
 A coroutine or generator that mypyc compiles keeps the exception that it handles in the thread's state, not in a state of its
 own. When it suspends there, other tasks see that exception and replace it: a later `raise` raises another task's exception or
-`None`, which corrupts memory. Usage: `python checks/compiled_await.py`, from the project's root. Exit status 1: something was
+`None`, which corrupts memory. And a name that handlers of one function share has the type of the first: binding an exception of
+another type raises TypeError in its place. Usage: `python checks/compiled_handlers.py`, from the project's root. Exit status 1: something was
 found.
 
-Invariants, each held by tests/test_compiled_await.py:
+Invariants, each held by tests/test_compiled_handlers.py:
 1. No handler (`except`) and no `finally` awaits, yields or iterates asynchronously.
    test_a_handler_that_suspends_is_found, test_a_finally_that_suspends_is_found
 2. `async with` enters only context managers whose exit never suspends.
    test_an_async_context_manager_whose_exit_may_suspend_is_found, test_the_exit_of_a_timeout_never_suspends
-3. Every module of setup.py's `COMPILED` is checked. test_every_compiled_module_is_checked
+3. Handlers of one function that bind exceptions of different types use different names.
+   test_one_name_for_exceptions_of_different_types_is_found
+4. Every module of setup.py's `COMPILED` is checked. test_every_compiled_module_is_checked
 """
 
 import ast
@@ -49,6 +52,8 @@ def findings(source: str) -> list[Finding]:
                 name = ast.unparse(item.context_expr.func) if isinstance(item.context_expr, ast.Call) else ""
                 if name not in EXITS_AT_ONCE:
                     found.add(Finding(node.lineno, f"async with {ast.unparse(item.context_expr)}: its exit may suspend"))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.update(_shared_names(node))
     return sorted(found)
 
 
@@ -56,6 +61,18 @@ def compiled_modules() -> list[Path]:
     """Return the source files that setup.py compiles."""
     names: list[str] = runpy.run_path(str(ROOT / "setup.py"))["COMPILED"]
     return [ROOT / name for name in names]
+
+
+def _shared_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
+    """Yield the handlers that bind another type than an earlier one of their name."""
+    types: dict[str, str] = {}
+    handlers = [node for node in ast.walk(function) if isinstance(node, ast.ExceptHandler) and node.name and node.type]
+    for handler in sorted(handlers, key=lambda each: each.lineno):
+        assert handler.name is not None
+        assert handler.type is not None
+        type_ = ast.unparse(handler.type)
+        if types.setdefault(handler.name, type_) != type_:
+            yield Finding(handler.lineno, f"binds {type_} to {handler.name}, which has type {types[handler.name]}")
 
 
 def _suspensions(statements: Iterable[ast.stmt]) -> Iterator[int]:
@@ -78,7 +95,7 @@ def main() -> int:
     for path in compiled_modules():
         for finding in findings(path.read_text()):
             found += 1
-            print(f"{path.relative_to(ROOT)}:{finding.line}: {finding.reason}: move it after the block (ADR 0021)")
+            print(f"{path.relative_to(ROOT)}:{finding.line}: {finding.reason} (ADR 0021)")
     return 1 if found else 0
 
 
