@@ -364,7 +364,7 @@ class LocalLog(_Section):
 class Kafka(_Section):
     """Kafka as the broker, in the local log's place. Without `bootstrap` there is none, and the rest is not used."""
 
-    bootstrap: Servers = Field(default="", description="Where Kafka is: any of its brokers will do. Empty: the local log.")
+    bootstrap: Servers = Field(default="", description="Where Kafka is: best all of its brokers. Empty: the local log.")
     security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="Kafka's security.protocol. SSL: TLS; SASL: user name and password."
     )
@@ -397,11 +397,23 @@ class Kafka(_Section):
     )
     topic_partitions: Whole = _limit(6, 1, 10_000, "Partitions of each topic that is created: as many writers can share it.")
     topic_replication: Whole = _limit(
-        0, 0, 32, "Replicas of each topic that is created. 0: as many as there are brokers, at most 3."
+        0,
+        0,
+        32,
+        "Replicas of each topic that is created. 0: as many as there are brokers, or as bootstrap names, at most 3.",
+    )
+    topic_brokers_wait_s: Number = _limit(
+        120, 0, 86_400, "Seconds that topics are not created while fewer brokers are there than topic_replication asks for."
     )
     waiting_bytes_max: Bytes = _limit(64 * MIB, 1, 64 * GIB, "Bytes of messages that may wait for Kafka. More: 503.")
     append_timeout_s: Number = _limit(2, 0.1, 600, "Seconds that an append may wait until Kafka has it. Later: 503.")
     request_timeout_s: Number = _limit(10, 0.1, 600, "Seconds to wait for any other answer of Kafka.")
+    answer_timeout_s: Number = _limit(
+        3, 0.1, 600, "Seconds to wait for what a broker answers at once. Later, it is away, and others are asked."
+    )
+    metadata_refresh_s: Number = _limit(
+        5, 0.1, 300, "Seconds until Kafka is asked again for its brokers, leaders and partitions: new ones are read then."
+    )
     session_timeout_s: Number = _limit(
         10, 1, 1800, "Seconds of silence after which a writer's partitions are given to the others."
     )

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 # How long one poll waits. Nothing depends on it: appends and `stop` both end it.
 _POLL_WAIT_S: Final = 10.0
+# A broker that fails is asked again so soon, since a new leader ends it. A store in trouble is left alone for longer.
+_BROKER_RETRY_MAX_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +233,7 @@ class Writer:
             self._logger.info("writing again", topic=self._topic(), failures=failures)
 
     def _failed(self, error: Exception) -> float:
-        """Note it; the seconds until the next attempt, which double up to retry_max_s, and of which half is drawn by lot."""
+        """Note it; the seconds until the next attempt, which double up to a maximum, and of which half is drawn by lot."""
         self._failures[self._in_hand] += 1
         failures = self._failures[self._in_hand]
         if self._reminders[self._in_hand].due():
@@ -239,7 +241,10 @@ class Writer:
             self._logger.warning(
                 "cannot write", topic=self._topic(), failures=failures, error=str(error), exc_info=not expected
             )
-        delay_s = min(self._limits.retry_max_s, self._limits.retry_min_s * 2.0 ** min(self._in_a_row, 64))
+        retry_max_s = self._limits.retry_max_s
+        if isinstance(error, BrokerError):
+            retry_max_s = min(retry_max_s, _BROKER_RETRY_MAX_S)
+        delay_s = min(retry_max_s, self._limits.retry_min_s * 2.0 ** min(self._in_a_row, 64))
         self._in_a_row += 1
         return delay_s * (0.5 + self._jitter() / 2)
 

@@ -161,6 +161,7 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         create_topics=kafka.create_topics,
         topic_partitions=kafka.topic_partitions,
         topic_replication=kafka.topic_replication,
+        topic_brokers_wait_s=kafka.topic_brokers_wait_s,
         message_bytes_max=settings.broker.message_bytes_max,
         compression=kafka.compression,
         requests_in_flight_max=kafka.requests_in_flight_max,
@@ -168,6 +169,8 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         waiting_bytes_max=kafka.waiting_bytes_max,
         append_timeout_s=kafka.append_timeout_s,
         request_timeout_s=kafka.request_timeout_s,
+        answer_timeout_s=kafka.answer_timeout_s,
+        metadata_refresh_s=kafka.metadata_refresh_s,
         start_timeout_s=1,  # LateBroker tries again, and meanwhile says why
         session_timeout_s=kafka.session_timeout_s,
     )

@@ -73,7 +73,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 @functools.cache
-def _java() -> Sequence[str]:
+def usual_java() -> Sequence[str]:
     """With Kafka's classes as they are in memory once they are loaded, kept by a first run: so it takes half the time to start.
     What a later Java can't use of them it does not."""
     place = libraries().parent
@@ -115,16 +115,19 @@ class Kafka:
         listeners: Mapping[str, str] | None = None,
         scram: Mapping[str, str] | None = None,
         java: Sequence[str] | None = None,
+        cluster_id: str | None = None,
         **settings: str,
     ) -> None:
         """`listeners`: beside PLAINTEXT, from a listener's name to its protocol. `scram`: users and their passwords. `java`:
-        with its options, instead of the usual one. `settings`: more of its configuration, `__` for a dot."""
+        with its options, instead of the usual one. `cluster_id`: it is one of several (support.kafka_cluster). `settings`: more
+        of its configuration, `__` for a dot."""
         self.directory = directory
         self._java = java
+        self._cluster_id = cluster_id
         self.names = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
         ports = free_ports(len(self.names) + 1)
         self.ports = dict(zip(self.names, ports, strict=False))
-        self._controller_port = ports[-1]
+        self.controller_port = ports[-1]
         self._scram = scram or {}
         self._settings = {name.replace("__", "."): value for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
@@ -135,6 +138,14 @@ class Kafka:
 
     def address(self, listener: str) -> str:
         return f"127.0.0.1:{self.ports[listener]}"
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """More of its configuration, before its first start."""
+        self._settings |= settings
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
         """Start it, and return at once."""
@@ -148,7 +159,9 @@ class Kafka:
                 for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
                 for argument in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
             ]
-            self._run("kafka.tools.StorageTool", "format", "--standalone", "-t", _random_id(), "-c", str(properties), *users)
+            alone = ("--standalone",) if self._cluster_id is None else ()
+            id_ = self._cluster_id or random_id()
+            self._run("kafka.tools.StorageTool", "format", *alone, "-t", id_, "-c", str(properties), *users)
         with (self.directory / "server.log").open("ab") as log:
             command = self._command("kafka.Kafka", str(properties))
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment())
@@ -205,11 +218,12 @@ class Kafka:
 
     def _properties(self) -> dict[str, str]:
         addresses = {name: f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()}
-        controller = f"CONTROLLER://127.0.0.1:{self._controller_port}"
+        controller = f"CONTROLLER://127.0.0.1:{self.controller_port}"
         protocols = {"CONTROLLER": "PLAINTEXT", **self.names}
+        quorum = {} if self._cluster_id else {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}"}
         return {
             **_CONFIGURATION,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
+            **quorum,
             "listeners": ",".join([*addresses.values(), controller]),
             "advertised.listeners": ",".join([*addresses.values(), controller]),
             "inter.broker.listener.name": "PLAINTEXT",
@@ -224,14 +238,14 @@ class Kafka:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def _command(self, *arguments: str) -> list[str]:
-        return [*(self._java or _java()), "-cp", f"{libraries()}/*", *arguments]
+        return [*(self._java or usual_java()), "-cp", f"{libraries()}/*", *arguments]
 
     def _environment(self) -> dict[str, str]:
         # Its own tools complain about a log4j configuration that is not there; nothing reads it.
         return {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
 
 
-def _random_id() -> str:
+def random_id() -> str:
     """As Kafka writes a UUID; no leading dash, which its tool would take for an option."""
     import base64
 

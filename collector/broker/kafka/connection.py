@@ -55,6 +55,9 @@ class KafkaOptions:
     waiting_bytes_max: int = 64 * 1024 * 1024  # not yet acknowledged; past it: BrokerDown
     append_timeout_s: float = 2.0
     request_timeout_s: float = 10.0
+    answer_timeout_s: float = 3.0  # for what a broker answers at once; later, it is away, and others are asked
+    metadata_refresh_s: float = 5.0  # how old may be what is known of brokers, leaders and partitions
+    topic_brokers_wait_s: float = 120.0  # how long topics are not created while brokers are missing
     start_timeout_s: float = 30.0  # how long `open` tries to reach Kafka
     session_timeout_s: float = 10.0  # a writer that was not heard of for so long loses its partitions
 
@@ -86,17 +89,22 @@ def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
 
 async def _reason(options: KafkaOptions) -> str:
     """Why none of the brokers can be reached, each asked once more."""
-    reasons: list[str] = []
-    for server in options.bootstrap:
+
+    async def ask(server: str) -> str | None:
         host, _, port = server.rpartition(":")
         try:
-            made = await create_conn(host.strip("[]"), int(port), **connection(options))
+            async with asyncio.timeout(options.answer_timeout_s):
+                made = await create_conn(host.strip("[]"), int(port), **connection(options))
         except (KafkaError, OSError, TimeoutError, ValueError) as error:
-            reasons.append(f"{server}: {text(error)}")
-        else:
-            made.close()
+            return text(error)
+        made.close()
+        return None
+
+    reasons = dict(zip(options.bootstrap, await asyncio.gather(*map(ask, options.bootstrap)), strict=True))
+    for server, reason in reasons.items():
+        if reason is None:
             return f"{server} answers, but the cluster is not ready"
-    return "; ".join(reasons)
+    return "; ".join(f"{server}: {reason}" for server, reason in reasons.items())
 
 
 def text(error: BaseException) -> str:

@@ -2,25 +2,31 @@
 
 aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, over connections of our
 own (brokers.py). Its consumer would commit under whatever generation it has by the time it sends, which need not be the one in
-which the range was read, and would fetch ahead of what is asked for. Here a poll asks where the partitions end, takes the next
-in turn, and reads it from its committed offset. Nothing is kept between polls.
+which the range was read, and would fetch ahead of what is asked for. Here a poll asks each leader where its partitions end,
+takes the next partition in turn, and reads it from its committed offset.
 
 The metadata of a committed offset has the identity of the log that the offset belongs to, and the intent (identity.py). A log
 that began anew is read from its first message, whatever the group has committed.
 
 Invariants:
-1. A range is intended only while its leader knows its partition by the identity that it was read under
+1. A broker that does not answer delays the partitions of the others by at most _GRACE_S, once: its request stays under way,
+   and until it ends a poll asks nothing else of it. (test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions)
+2. A poll fails only where none of the partitions can be read. (the same)
+3. A partition that was never committed is read from its beginning, whenever it was added.
+   (test_partitions_that_are_added_are_read_from_their_beginning)
+4. A range is intended only while its leader knows its partition by the identity that it was read under
    (test_a_topic_made_anew_while_the_writer_runs_loses_nothing).
-2. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
+5. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
 """
 
 import asyncio
 import math
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import structlog
 from aiokafka import TopicPartition
@@ -28,7 +34,7 @@ from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
-from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.brokers import Brokers, NotAsked
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
 from collector.broker.kafka.fetching import FETCH_API, Arriving, Batch, WrongChecksum, batches, fetch_answer, fetch_request
 from collector.broker.kafka.identity import Committed, identities, identity_of, log_of
@@ -44,6 +50,39 @@ _ARRIVAL_WAIT_MS: Final = 500
 _IDENTITIES_INTERVAL_S: Final = 1.0
 # Such a request holds up its connection, so it has one of its own. Any value that aiokafka does not use.
 _ARRIVALS: Final = 100
+# How long a poll waits for one broker before it goes on with the others.
+_GRACE_S: Final = 0.25
+# How often metadata is read while a partition can't be.
+_REFRESH_S: Final = 0.5
+# A partition that can't be read for so long is logged: not each change of its leader. And how often, at most.
+_LOGGED_AFTER_S: Final = 2.0
+_LOGGED_EVERY_S: Final = 30.0
+
+
+class _Ends(NamedTuple):
+    """Where partitions end, and where those begin that were asked about that, too."""
+
+    ends: dict[Partition, int]
+    begins: dict[Partition, int]
+    errors: dict[Partition, Exception]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a broker is being asked."""
+
+    ownership: Ownership
+    partitions: Collection[Partition]
+    task: "asyncio.Task[_Ends] | asyncio.Task[Range | None]"
+    is_of_reading: bool
+
+
+class _Trouble(NamedTuple):
+    """Why a partition can't be read, and since when, by the loop's clock."""
+
+    error: str
+    since_s: float
+    is_of_reading: bool  # its leader says where it ends
 
 
 class KafkaConsumer:
@@ -51,8 +90,7 @@ class KafkaConsumer:
 
     def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers, member: Member) -> None:
         """Use `open`."""
-        self.failure: str | None = None
-        """Why Kafka could not be read at the last attempt; None: it could."""
+        self._failure: str | None = None  # of the last attempt at anything
         self._options: Final = options
         self._topics: Final = topics
         self._logger: Final = structlog.get_logger(__name__)
@@ -62,9 +100,13 @@ class KafkaConsumer:
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
         self._reading: Final = asyncio.Lock()
         self._closed: Final = asyncio.Event()
-        self._identities_read = -math.inf  # when, by the loop's clock
+        self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
         self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
         self._settled = self._loop.time()  # when it was last known what is ours
+        self._questions: Final[dict[int, _Question]] = {}  # by broker
+        self._troubles: Final[dict[Partition, _Trouble]] = {}
+        self._ends: Final[dict[Partition, int]] = {}  # where partitions ended when that was last known
+        self._refreshed = self._logged = -math.inf  # when, by the loop's clock
 
     @classmethod
     async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
@@ -87,10 +129,22 @@ class KafkaConsumer:
 
         return await until_started(options, attempt)
 
+    @property
+    def failure(self) -> str | None:
+        """Why Kafka, or some partition that is ours, could not be read at the last attempt; None: all could."""
+        if self._failure is not None or not self._troubles:
+            return self._failure
+        partition, trouble = next(iter(self._troubles.items()))
+        return f"cannot read {partition.topic}/{partition.index}: {trouble.error}"
+
     async def close(self) -> None:
         """Leave the group. A poll under way ends (BrokerDown)."""
         self._closed.set()
         self._brokers.close()
+        tasks = [question.task for question in self._questions.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._member.close()
 
     async def __aenter__(self) -> Self:
@@ -104,21 +158,21 @@ class KafkaConsumer:
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
         deadline = self._loop.time() + wait_s
         while True:
-            ends: dict[Partition, int] = {}
+            arriving: dict[Partition, int] = {}
             with self._guarded("read from Kafka"):
                 owned = await self._owned(deadline)
                 if owned is not None:
                     ownership, heads = owned
-                    async with asyncio.timeout(self._options.request_timeout_s):
-                        ends = await self._offsets(ownership.partitions, LATEST, skip_leaderless=True)
-                        await self._look_for_new_logs(heads, ends)
-                    messages = await self._next(ownership, heads, ends, bytes_max)
+                    arriving, messages = await self._ask_ends(ownership, heads)
+                    if messages is None:
+                        messages = await self._next(ownership, heads, arriving, bytes_max)
                     if messages is not None:
                         return messages
+                    self._check(ownership)
                 left_s = deadline - self._loop.time()
                 if left_s <= 0:
                     return None
-                await self._arrival(ends, min(left_s, _ARRIVAL_WAIT_MS / 1000))
+                await self._arrival(arriving, min(left_s, _ARRIVAL_WAIT_MS / 1000))
 
     async def intend(self, messages: Range) -> None:
         ownership, heads = self._held(messages)
@@ -129,7 +183,7 @@ class KafkaConsumer:
             async with asyncio.timeout(self._options.request_timeout_s):
                 identity = await self._identity(messages.partition)
         if messages.log and identity != identity_of(messages.log):
-            self._identities_read = -math.inf
+            self._identities_read.clear()
             raise BrokerDown(f"cannot intend {_name(messages)}: the topic was made anew since it was read")
         intent = Head(messages.start, messages.end, messages.log, messages.depth)
         await self._commit(ownership, messages.partition, intent)
@@ -146,17 +200,21 @@ class KafkaConsumer:
 
     async def positions(self) -> dict[Partition, Position]:
         with self._guarded("ask Kafka for positions"):
-            owned = await self._owned(self._loop.time() + self._options.request_timeout_s)
-            if owned is None:
-                raise BrokerDown("cannot ask Kafka for positions: the consumer group is being rebalanced")
-            ownership, heads = owned
-            async with asyncio.timeout(self._options.request_timeout_s):
-                ends = await self._offsets(ownership.partitions, LATEST)
-            return {partition: Position(head.committed, ends[partition]) for partition, head in heads.items()}
+            _, heads, failures = await self._ask_all_ends()
+            for failure in failures.values():
+                raise failure
+            return {partition: Position(head.committed, self._ends[partition]) for partition, head in heads.items()}
 
     async def lag(self) -> dict[Partition, int]:
-        """As the contract has it; Kafka's own markers among the messages count too."""
-        return {partition: position.end - position.committed for partition, position in (await self.positions()).items()}
+        """As the contract has it; Kafka's own markers among the messages count too. Of a partition whose leader does not
+        answer: as many as there were when it last did."""
+        with self._guarded("ask Kafka for positions"):
+            ownership, heads, failures = await self._ask_all_ends()
+            if failures.keys() >= set(ownership.partitions):
+                for failure in failures.values():
+                    raise failure
+            known = {partition: head for partition, head in heads.items() if partition in self._ends}
+            return {partition: max(0, self._ends[partition] - head.committed) for partition, head in known.items()}
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -165,14 +223,13 @@ class KafkaConsumer:
         try:
             yield
         except BrokerDown as error:
-            self.failure = str(error)
+            self._failure = str(error)
             raise
-        except (KafkaError, OSError, TimeoutError) as error:
-            self.failure = text(error)
-            if getattr(error, "invalid_metadata", False):
-                self._member.client.force_metadata_update()
-            raise BrokerDown(f"cannot {what}: {self.failure}") from error
-        self.failure = None
+        except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+            self._failure = text(error)
+            self._member.client.force_metadata_update()
+            raise BrokerDown(f"cannot {what}: {self._failure}") from error
+        self._failure = None
 
     async def _owned(self, deadline: float) -> tuple[Ownership, dict[Partition, Head]] | None:
         """What is ours, and where it stands; None: not settled in time. Raises KafkaError, OSError, BrokerDown."""
@@ -193,6 +250,8 @@ class KafkaConsumer:
                                 ownership.heads = await self._read_heads(ownership)
                             self._turns.clear()
                             self._turns.extend(ownership.partitions)
+                            self._troubles.clear()
+                            self._ends.clear()
                 if ownership is member.ownership and ownership.active:
                     self._settled = self._loop.time()
                     return ownership, ownership.heads
@@ -213,9 +272,9 @@ class KafkaConsumer:
         await self._member.start()
 
     async def _read_heads(self, ownership: Ownership) -> dict[Partition, Head]:
+        """Of those that were committed. Where the others begin is asked with where they end."""
+        heads: dict[Partition, Head] = {}
         committed = await self._member.committed(ownership)
-        new = [partition for partition in ownership.partitions if partition not in committed]
-        heads = {partition: Head(offset, None) for partition, offset in (await self._offsets(new, EARLIEST)).items()}
         for partition, (offset, metadata) in committed.items():
             said = Committed.read(metadata)
             if said is None:
@@ -225,26 +284,23 @@ class KafkaConsumer:
             heads[partition] = Head(offset, said.intent, said.log, said.depth) if intended else Head(offset, None, said.log)
         return heads
 
-    async def _look_for_new_logs(self, heads: dict[Partition, Head], ends: Mapping[Partition, int]) -> None:
+    async def _look_for_new_logs(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
         """Partitions with nothing to read, as it seems: where their logs began anew, read them from the first message on."""
         now_s = self._loop.time()
-        if now_s - self._identities_read < _IDENTITIES_INTERVAL_S:
+        heads = ownership.heads
+        if heads is None or now_s - self._identities_read.get(node, -math.inf) < _IDENTITIES_INTERVAL_S:
             return
-        self._identities_read = now_s
-        client = self._member.client
-        if any(client.cluster.partitions_for_topic(topic) is None for topic in self._topics):
-            client.force_metadata_update()  # a topic was deleted, and may be made anew: else it is noticed minutes later
+        self._identities_read[node] = now_s
         idle = [partition for partition, end in ends.items() if partition in heads and end <= heads[partition].committed]
-        by_leader = self._by_leader(partition for partition in idle if self._leader_or_none(partition) is not None)
-        for node, topics in by_leader.items():
-            try:
-                known = await identities(self._brokers, client, node, [topic for topic, _ in topics])
-            except (KafkaError, OSError):
-                continue  # its partitions are looked at when it answers again
-            for topic, indexes in topics:
-                for index in indexes:
-                    if topic in known:
-                        await self._begin_if_new(heads, Partition(topic, index), known[topic])
+        if not idle:
+            return
+        try:
+            known = await identities(self._brokers, self._member.client, node, sorted({partition.topic for partition in idle}))
+        except (KafkaError, OSError):
+            return  # its partitions are looked at when it answers again
+        for partition in idle:
+            if partition.topic in known:
+                await self._begin_if_new(heads, partition, known[partition.topic])
 
     async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
         """Where the head is of another log than the one that is there now, start at the first message of that one."""
@@ -262,7 +318,7 @@ class KafkaConsumer:
         if not head.log and head.intent is None:
             heads[partition] = head._replace(log=log_of(identity, -1))
         elif head.log and identity_of(head.log) != identity:
-            earliest = (await self._offsets([partition], EARLIEST))[partition]
+            earliest = await self._earliest(partition)
             heads[partition] = Head(earliest, None, log_of(identity, -1))
 
     async def _identity(self, partition: Partition) -> str:
@@ -283,10 +339,12 @@ class KafkaConsumer:
         settled = False
         try:
             with self._guarded(f"commit {partition.topic}/{partition.index} at {head}"):
-                async with asyncio.timeout(self._options.request_timeout_s):
-                    await self._member.commit(
-                        ownership, partition, head.committed, Committed(head.log, head.intent, head.depth).metadata()
-                    )
+                try:
+                    metadata = Committed(head.log, head.intent, head.depth).metadata()
+                    await self._member.commit(ownership, partition, head.committed, metadata)
+                except NotAsked:
+                    settled = True
+                    raise
             settled = True
         except Fenced as error:
             settled = True
@@ -298,6 +356,191 @@ class KafkaConsumer:
         assert ownership.heads is not None
         ownership.heads[partition] = head
 
+    # Questions to brokers.
+
+    async def _ask_ends(self, ownership: Ownership, heads: dict[Partition, Head]) -> tuple[dict[Partition, int], Range | None]:
+        """Where the partitions end whose leaders answer soon; or a range, where one has come since the last poll."""
+        new: list[_Question] = []
+        for node, partitions in self._by_leader(ownership).items():
+            if node not in self._questions:
+                begins = [partition for partition in partitions if partition not in heads]
+                task = asyncio.create_task(self._ends_and_logs(ownership, node, partitions, begins))
+                new.append(_Question(ownership, partitions, task, is_of_reading=False))
+                self._questions[node] = new[-1]
+        if new:
+            await asyncio.wait([question.task for question in new], timeout=_GRACE_S)
+        ends: dict[Partition, int] = {}
+        for node, question in list(self._questions.items()):
+            if not question.task.done():
+                continue
+            del self._questions[node]
+            answer = self._answer(question, is_late=question not in new)
+            if isinstance(answer, Range):
+                return {}, answer
+            if answer is not None:
+                ends |= answer
+        return ends, None
+
+    def _answer(self, question: _Question, *, is_late: bool) -> Mapping[Partition, int] | Range | None:
+        """None: there is none, or it is of no use any more."""
+        error = None if question.task.cancelled() else question.task.exception()
+        ownership = question.ownership
+        if question.task.cancelled() or ownership is not self._member.ownership or not ownership.active:
+            return None
+        if isinstance(error, KafkaError | OSError | BrokerDown | ValueError):
+            self._troubled(question.partitions, error, is_of_reading=question.is_of_reading)
+            return None
+        answer = question.task.result()  # raises what nobody has thought of
+        if isinstance(answer, _Ends):
+            self._learn(ownership, answer)
+            if is_late:  # a broker that was away, and does not know yet that it leads no more, knows less than we do
+                return {
+                    partition: end for partition, end in answer.ends.items() if not self._is_behind(ownership, partition, end)
+                }
+            return answer.ends
+        if answer is None:
+            return None
+        head = (ownership.heads or {}).get(answer.partition)
+        if head is None or head.committed != answer.start or (head.intent is not None) != answer.in_doubt:
+            return None
+        self._troubles.pop(answer.partition, None)
+        return answer if answer.payloads else None
+
+    @staticmethod
+    def _is_behind(ownership: Ownership, partition: Partition, end: int) -> bool:
+        return ownership.heads is not None and partition in ownership.heads and end < ownership.heads[partition].committed
+
+    def _learn(self, ownership: Ownership, answer: _Ends) -> None:
+        """Raises nothing: what went wrong is a trouble of its partition."""
+        assert ownership.heads is not None
+        for partition, begin in answer.begins.items():
+            ownership.heads.setdefault(partition, Head(begin, None))
+        for partition, end in answer.ends.items():
+            self._ends[partition] = end
+            trouble = self._troubles.get(partition)
+            if trouble is not None and not trouble.is_of_reading:
+                del self._troubles[partition]
+        for partition, error in answer.errors.items():
+            self._troubled([partition], error)
+
+    def _troubled(self, partitions: Iterable[Partition], error: BaseException, *, is_of_reading: bool = False) -> None:
+        """They can't be read now."""
+        now_s = self._loop.time()
+        for partition in partitions:
+            before = self._troubles.get(partition)
+            self._troubles[partition] = _Trouble(text(error), now_s if before is None else before.since_s, is_of_reading)
+        if now_s - self._refreshed > _REFRESH_S:
+            self._refreshed = now_s
+            self._member.client.force_metadata_update()
+
+    def _check(self, ownership: Ownership) -> None:
+        """Raises BrokerDown where none of the partitions can be read; logs where some can't for a while."""
+        troubles = self._troubles
+        if not troubles:
+            return
+        partition, trouble = next(iter(troubles.items()))
+        now_s = self._loop.time()
+        if troubles.keys() >= set(ownership.partitions):
+            raise BrokerDown(f"cannot read {partition.topic}/{partition.index}: {trouble.error}")
+        if now_s - trouble.since_s > _LOGGED_AFTER_S and now_s - self._logged > _LOGGED_EVERY_S:
+            self._logged = now_s
+            self._logger.warning(
+                "some partitions cannot be read, the others go on",
+                **_labels(partition),
+                partitions=len(troubles),
+                seconds=round(now_s - trouble.since_s, 1),
+                error=trouble.error,
+            )
+
+    async def _ask_all_ends(self) -> tuple[Ownership, dict[Partition, Head], dict[Partition, Exception]]:
+        """Ask every leader where its partitions end, and wait for all; of those that can't be known, the reason. Raises
+        KafkaError, OSError, BrokerDown."""
+        owned = await self._owned(self._loop.time() + self._options.request_timeout_s)
+        if owned is None:
+            raise BrokerDown("the consumer group is being rebalanced")
+        ownership, heads = owned
+        failures: dict[Partition, Exception] = {}
+
+        async def ask(node: int, partitions: Sequence[Partition]) -> None:
+            try:
+                answer = await self._ends_of(node, partitions, [each for each in partitions if each not in heads])
+            except (KafkaError, OSError, ValueError) as error:
+                failures.update(dict.fromkeys(partitions, error))
+            else:
+                failures.update(answer.errors)
+                if ownership is self._member.ownership:
+                    self._learn(ownership, answer)
+
+        by_leader = self._by_leader(ownership)
+        await asyncio.gather(*(ask(node, partitions) for node, partitions in by_leader.items()))
+        led = {partition for partitions in by_leader.values() for partition in partitions}
+        leaderless = [partition for partition in ownership.partitions if partition not in led]
+        failures |= {each: BrokerDown(f"{each.topic}/{each.index} has no leader now") for each in leaderless}
+        return ownership, heads, failures
+
+    async def _ends_and_logs(
+        self, ownership: Ownership, node: int, partitions: Collection[Partition], begins: Collection[Partition]
+    ) -> _Ends:
+        """As `_ends_of`; and of those with nothing to read, whether their logs began anew."""
+        answer = await self._ends_of(node, partitions, begins)
+        await self._look_for_new_logs(ownership, node, answer.ends)
+        return answer
+
+    async def _ends_of(self, node: int, partitions: Collection[Partition], begins: Collection[Partition]) -> _Ends:
+        """Of partitions that this broker leads; of some, where they begin, too. Raises KafkaError, OSError, ValueError."""
+        first: dict[Partition, int] = {}
+        errors: dict[Partition, Exception] = {}
+        if begins:
+            first, errors = await self._offsets(node, begins, EARLIEST)
+        last, more_errors = await self._offsets(node, partitions, LATEST)
+        return _Ends(last, first, errors | more_errors)
+
+    async def _offsets(
+        self, node: int, partitions: Collection[Partition], time: int
+    ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
+        """By `time`: the first one there is (EARLIEST), or the next one there will be (LATEST); and where that is not known,
+        why. Raises KafkaError, OSError, ValueError."""
+        indexes: defaultdict[str, list[int]] = defaultdict(list)
+        for partition in partitions:
+            indexes[partition.topic].append(partition.index)
+        request = list_request(list(indexes.items()), time)
+        found = list_answer(await self._brokers.ask(self._member.client, node, LIST_API, [request]))
+        errors: dict[Partition, Exception] = {
+            partition: for_code(code)() for partition, (code, _) in found.items() if for_code(code) is not NoError
+        }
+        return {partition: offset for partition, (_, offset) in found.items() if partition not in errors}, errors
+
+    async def _earliest(self, partition: Partition) -> int:
+        """Where it begins. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        found, errors = await self._offsets(self._leader(partition), [partition], EARLIEST)
+        for error in errors.values():
+            raise error
+        return found[partition]
+
+    def _by_leader(self, ownership: Ownership) -> dict[int, list[Partition]]:
+        """Those that have a leader; the others are a trouble."""
+        by_leader: defaultdict[int, list[Partition]] = defaultdict(list)
+        for partition in ownership.partitions:
+            leader = self._leader_or_none(partition)
+            if leader is None:
+                self._troubled([partition], BrokerDown("it has no leader now"))
+            else:
+                by_leader[leader].append(partition)
+        return dict(by_leader)
+
+    def _leader(self, partition: Partition) -> int:
+        leader = self._leader_or_none(partition)
+        if leader is None:
+            self._member.client.force_metadata_update()
+            raise BrokerDown(f"{partition.topic}/{partition.index} has no leader now")
+        return leader
+
+    def _leader_or_none(self, partition: Partition) -> int | None:
+        leader: int | None = self._member.client.cluster.leader_for_partition(TopicPartition(partition.topic, partition.index))
+        return None if leader is None or leader < 0 else leader
+
+    # Messages.
+
     async def _next(
         self, ownership: Ownership, heads: dict[Partition, Head], ends: Mapping[Partition, int], bytes_max: int
     ) -> Range | None:
@@ -307,30 +550,59 @@ class KafkaConsumer:
             head, end = heads.get(partition), ends.get(partition)
             if head is None or end is None:
                 continue
-            if end == head.committed:
-                continue  # as far as is known: _look_for_new_logs
-            async with asyncio.timeout(self._options.request_timeout_s):
-                identity = await self._identity(partition)
-                await self._begin_if_new(heads, partition, identity)
-            head = heads[partition]
-            if end == head.committed:
+            if end == head.committed:  # as far as is known: _look_for_new_logs
+                self._troubles.pop(partition, None)
                 continue
-            if end < head.committed:
-                raise BrokerDown(
-                    f"cannot read {partition.topic}/{partition.index}: it ends at {end}, and {head.committed} is committed."
-                    " It was made anew, or Kafka has lost messages. Stop every writer, and then run:\n"
-                    f"  kafka-consumer-groups.sh --bootstrap-server {self._options.bootstrap[0]}"
-                    f" --group {self._options.group_id} --reset-offsets --to-earliest --execute"
-                    f" --topic {partition.topic}:{partition.index}"
-                )
-            messages = await self._read(partition, head, end, bytes_max, identity)
+            messages = await self._asked(ownership, heads, partition, end, bytes_max)
             if not ownership.active:
                 return None
+            if messages is None:
+                continue
             if messages.payloads:
                 return messages
             # Only markers of transactions, or what compaction has left: nothing to store.
             await self._commit(ownership, partition, Head(messages.end, None, messages.log))
         return None
+
+    async def _asked(
+        self, ownership: Ownership, heads: dict[Partition, Head], partition: Partition, end: int, bytes_max: int
+    ) -> Range | None:
+        """None: it can't be read now, or its broker takes long; then a later poll has it."""
+        node = self._leader_or_none(partition)
+        if node is None or node in self._questions:
+            return None
+        task = asyncio.create_task(self._read_log(heads, partition, end, bytes_max))
+        self._questions[node] = _Question(ownership, [partition], task, is_of_reading=True)
+        await asyncio.wait([task], timeout=_GRACE_S)
+        if not task.done():
+            return None
+        del self._questions[node]
+        try:
+            messages = task.result()
+        except (KafkaError, OSError, ValueError, BrokerDown) as error:
+            self._troubled([partition], error, is_of_reading=True)
+            return None
+        self._troubles.pop(partition, None)
+        return messages
+
+    def _anew(self, partition: Partition, head: Head, end: int) -> str:
+        return (
+            f"it ends at {end}, and {head.committed} is committed."
+            " It was made anew, or Kafka has lost messages. Stop every writer, and then run:\n"
+            f"  kafka-consumer-groups.sh --bootstrap-server {self._options.bootstrap[0]}"
+            f" --group {self._options.group_id} --reset-offsets --to-earliest --execute"
+            f" --topic {partition.topic}:{partition.index}"
+        )
+
+    async def _read_log(self, heads: dict[Partition, Head], partition: Partition, end: int, bytes_max: int) -> Range | None:
+        """From the log that is there now, which may have begun anew. None: there is nothing in it. Raises KafkaError, OSError,
+        ValueError, BrokerDown."""
+        identity = await self._identity(partition)
+        await self._begin_if_new(heads, partition, identity)
+        head = heads[partition]
+        if end < head.committed:
+            raise BrokerDown(self._anew(partition, head, end))
+        return None if end == head.committed else await self._read(partition, head, end, bytes_max, identity)
 
     async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int, identity: str) -> Range:
         """From what is committed on; exactly up to the intent where one stands, else up to `end` or as many as fit."""
@@ -344,8 +616,7 @@ class KafkaConsumer:
         # Not for less than a batch: the broker would send a whole one, for nothing.
         while offset < goal and (in_doubt or size + largest <= bytes_max):
             room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
-            async with asyncio.timeout(self._options.request_timeout_s):
-                fetched = await self._fetch(partition, offset, room)
+            fetched = await self._fetch(partition, offset, room)
             if fetched is None:
                 start = offset = await self._skip_deleted(partition, offset)
                 continue
@@ -375,8 +646,7 @@ class KafkaConsumer:
         return Range(partition, start, offset, payloads, log=log_of(identity, epoch))
 
     async def _skip_deleted(self, partition: Partition, offset: int) -> int:
-        async with asyncio.timeout(self._options.request_timeout_s):
-            earliest = (await self._offsets([partition], EARLIEST))[partition]
+        earliest = await self._earliest(partition)
         if earliest <= offset:
             raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka says it has none such")
         self._logger.error(
@@ -407,58 +677,35 @@ class KafkaConsumer:
         return batches(records, arriving.checksums)
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:
-        """Return when there is more than up to `ends`, when partitions come or go, or when the time is up."""
+        """Return when there is more than up to `ends`, when partitions come or go, when a broker has answered that took long,
+        or when the time is up."""
         member = self._member
-        waiting = [asyncio.ensure_future(member.changed.wait()), asyncio.ensure_future(self._closed.wait())]
-        for node, topics in self._by_leader(ends).items():
-            asked = [(topic, [(index, ends[Partition(topic, index)], 1) for index in indexes]) for topic, indexes in topics]
-            request = FetchRequest(int(wait_s * 1000), 1, 1, 0, asked)
-            waiting.append(asyncio.ensure_future(member.client.send(node, request, group=_ARRIVALS)))
+        until = self._loop.time() + wait_s + 0.1
+        others: set[asyncio.Future[Any]] = {
+            asyncio.ensure_future(member.changed.wait()),
+            asyncio.ensure_future(self._closed.wait()),
+        }
+        late = {question.task for question in self._questions.values()}
+        asking: set[asyncio.Future[Any]] = set()
+        by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for partition, end in ends.items():
+            leader = self._leader_or_none(partition)
+            if leader is not None and leader not in self._questions:
+                by_leader[leader][partition.topic].append((partition.index, end, 1))
+        for node, topics in by_leader.items():
+            request = FetchRequest(int(wait_s * 1000), 1, 1, 0, list(topics.items()))
+            asking.add(asyncio.ensure_future(member.client.send(node, request, group=_ARRIVALS)))
         try:
-            done, _ = await asyncio.wait(waiting, timeout=wait_s + 0.1, return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
+            left = {*others, *late, *asking}
+            while (left_s := until - self._loop.time()) > 0:
+                done, left = await asyncio.wait(left, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                # A broker that is gone answers at once, with an error: the others are waited for all the same.
+                if any(each not in asking or each.exception() is None for each in done):
+                    return
         finally:
-            for each in waiting:
+            for each in (*others, *asking):
                 each.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _offsets(self, partitions: Iterable[Partition], time: int, skip_leaderless: bool = False) -> dict[Partition, int]:
-        """By `time`: the first one there is (EARLIEST), or the next one there will be (LATEST)."""
-
-        async def ask(node: int, topics: list[tuple[str, list[int]]]) -> dict[Partition, int]:
-            request = list_request(topics, time)
-            found = list_answer(await self._brokers.ask(self._member.client, node, LIST_API, [request]))
-            for code, _ in found.values():
-                if for_code(code) is not NoError:
-                    raise for_code(code)
-            return {partition: offset for partition, (_, offset) in found.items()}
-
-        wanted = list(partitions)
-        if skip_leaderless:
-            led = [partition for partition in wanted if self._leader_or_none(partition) is not None]
-            wanted = led or wanted
-        found: dict[Partition, int] = {}
-        for each in await asyncio.gather(*(ask(node, topics) for node, topics in self._by_leader(wanted).items())):
-            found |= each
-        return found
-
-    def _by_leader(self, partitions: Iterable[Partition]) -> dict[int, list[tuple[str, list[int]]]]:
-        by_leader: defaultdict[int, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for partition in partitions:
-            by_leader[self._leader(partition)][partition.topic].append(partition.index)
-        return {node: list(topics.items()) for node, topics in by_leader.items()}
-
-    def _leader(self, partition: Partition) -> int:
-        leader = self._leader_or_none(partition)
-        if leader is None:
-            self._member.client.force_metadata_update()
-            raise BrokerDown(f"{partition.topic}/{partition.index} has no leader now")
-        return leader
-
-    def _leader_or_none(self, partition: Partition) -> int | None:
-        leader: int | None = self._member.client.cluster.leader_for_partition(TopicPartition(partition.topic, partition.index))
-        return None if leader is None or leader < 0 else leader
+            await asyncio.gather(*others, *asking, return_exceptions=True)
 
 
 def _name(messages: Range) -> str:

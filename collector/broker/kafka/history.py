@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from collector.broker.contract import BrokerDown
+from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection import KafkaOptions, connection, text
 
 _FETCH_BYTES: Final = 8 * 1024 * 1024
@@ -45,6 +46,8 @@ class History:
             max_partition_fetch_bytes=_FETCH_BYTES,
             **connection(options),
         )
+        consumer._client = Client(options)  # which finds its way around a broker that is away
+        consumer._client.set_topics(topics)
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:

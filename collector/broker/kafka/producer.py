@@ -5,8 +5,11 @@ with a batch of each topic, and of several partitions of a topic where more than
 leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company. The lanes
 beyond a leader's first are for when that does not suffice: a batch is full, or a request has been under way for long.
 
-aiokafka finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent over a
-connection of our own (frames.py): its producer costs more than all the rest of a small request.
+aiokafka (client.py) finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent
+over a connection of our own (frames.py): aiokafka's producer costs more than all the rest of a small request.
+
+A leader that does not answer takes no batches while a topic has partitions elsewhere. What it was sent before is not sent to
+another: whether it has it is not known.
 
 The law: all batches of one *session* (an idempotent producer, with its id and sequence numbers) go on together or not at all.
 A batch whose leader has moved, or can't be reached, is sent again as it is, so Kafka knows it if it has it already. One that
@@ -16,7 +19,6 @@ append is refused at once.
 """
 
 import asyncio
-import random
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -25,13 +27,12 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import structlog
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import DuplicateSequenceNumber, GroupLoadInProgressError, KafkaError, NodeNotReadyError, NoError, for_code
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from collector.broker.contract import BrokerDown, Message
-from collector.broker.kafka.connection import KafkaOptions, connection, text, until_started
+from collector.broker.kafka.client import Client
+from collector.broker.kafka.connection import KafkaOptions, text, until_started
 from collector.broker.kafka.frames import Frames
 from collector.broker.kafka.record_batch import (
     BATCH_OVERHEAD_BYTES,
@@ -53,6 +54,8 @@ _LATE_S: Final = 0.003
 _RESEND_S: Final = 0.1
 # A broker that has started asks its controller for ids of producers when it is first asked for one, and answers that it loads.
 _IDENTITY_S: Final = 0.05
+# How long a new session waits until its leaders answer. Those that do not take no batches.
+_REACHED_S: Final = 0.5
 # Where ordered messages go: the one that every topic has.
 _ORDERED_PARTITION: Final = 0
 
@@ -170,60 +173,78 @@ class _Session:
         self._helping: Final = asyncio.Event()  # the lanes beyond the first take part
         self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
         self._appends = 0
-        self._lanes: Final[list[asyncio.Task[None]]] = []
+        self._tasks: Final[list[asyncio.Task[None]]] = []  # the lanes, and what keeps up with the cluster
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
-        self._client: Final = AIOKafkaClient(bootstrap_servers=list(options.bootstrap), **connection(options))
+        self._leaders_max = 0  # how many brokers may lead partitions of a topic
+        self._client: Final = Client(options)
 
     async def start(self) -> None:
         """Raises KafkaError, OSError, BrokerDown."""
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        first = max(len(leaders) for leaders in self._layout.values())
+        await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(set(self._leaders.values())))))
+        first = self._leaders_max
         lanes = range(first * self._options.requests_in_flight_max)
-        self._lanes.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
+        self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
+        self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
+
+    async def _keep_up(self) -> None:
+        """With partitions that are added, leaders that move, and brokers that come back."""
+        while True:
+            await asyncio.sleep(self._options.metadata_refresh_s)
+            with suppress(KafkaError, OSError, BrokerDown):
+                await self.refresh()
+
+    async def _reach(self, lane: int, leader: int) -> None:
+        """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
+        try:
+            async with asyncio.timeout(_REACHED_S):
+                await self._frames_to(lane, leader)
+        except (KafkaError, OSError):  # TimeoutError is an OSError
+            self._avoid(leader)
 
     async def refresh(self) -> None:
         """Find out which partitions can be written. Raises BrokerDown where a topic has none; KafkaError, OSError."""
-        answer = await self._metadata()
+        answer = await self._client.metadata(self._topics)
         layout: dict[str, list[list[int]]] = {}
         leaders: dict[tuple[str, int], int] = {}
+        leaders_max = 0
         for described in answer.to_object()["topics"]:
             name = described["topic"]
             by_leader: defaultdict[int, list[int]] = defaultdict(list)
+            replicas: set[int] = set()
             for partition in described["partitions"]:
+                replicas.update(partition["replicas"])
                 if partition["leader"] >= 0:
                     leaders[name, partition["partition"]] = partition["leader"]
                     if len(partition["isr"]) >= self._topics[name].in_sync_min:
                         by_leader[partition["leader"]].append(partition["partition"])
             if not by_leader:
                 raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
-            layout[name] = [sorted(partitions) for _, partitions in sorted(by_leader.items())]
+            present = {leader: led for leader, led in by_leader.items() if not self._client.is_away(leader)}
+            layout[name] = [sorted(partitions) for _, partitions in sorted((present or by_leader).items())]
+            leaders_max = max(leaders_max, min(len(replicas), len(described["partitions"])))
         self._layout = layout
         self._leaders = leaders
+        self._leaders_max = leaders_max
+
+    def _avoid(self, leader: int) -> None:
+        """It was lost: batches to come go to other leaders, where a topic has any, until `refresh` finds that it answers."""
+        self._client.lost(leader)
+        for name, groups in self._layout.items():
+            others = [group for group in groups if self._leaders.get((name, group[0])) != leader]
+            if others:
+                self._layout[name] = others
 
     def takes_ordered(self, name: str) -> bool:
         """Whether the partition of a topic's ordered messages can be written."""
         return any(_ORDERED_PARTITION in partitions for partitions in self._layout[name])
 
-    async def _ask_any(self, request: Any) -> Any:
-        """Whichever broker answers. Raises KafkaError."""
-        brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
-        random.shuffle(brokers)
-        if not brokers:  # one that is starting, or that its controller has given up for a while, does not name even itself
-            raise NodeNotReadyError("no broker is ready yet")
-        for node in brokers[:-1]:
-            with suppress(KafkaError):
-                return await self._client.send(node, request)
-        return await self._client.send(brokers[-1], request)
-
-    async def _metadata(self) -> Any:
-        return await self._ask_any(MetadataRequest(list(self._topics)))
-
     async def _identity(self) -> tuple[int, int]:
         """The id and epoch of a new producer. Raises KafkaError."""
         while True:
-            answer = await self._ask_any(InitProducerIdRequest(None, 0))
+            answer = await self._client.ask_any(InitProducerIdRequest(None, 0))
             error = for_code(answer.error_code)
             if error is NoError:
                 return answer.producer_id, answer.producer_epoch
@@ -346,6 +367,7 @@ class _Session:
                     left += await self._send(lane, leader, together)
                 except (KafkaError, OSError, TimeoutError, ValueError):
                     left += together  # whether it has them is not known; if it has, it will say so
+                    self._avoid(leader)
             if left:
                 await asyncio.sleep(_RESEND_S)
                 with suppress(KafkaError, OSError, BrokerDown):
@@ -382,12 +404,12 @@ class _Session:
         """The lane's own connection to that broker, where it is now. Raises KafkaError, OSError."""
         broker = self._client.cluster.broker_metadata(leader)
         if broker is None:
-            await self._client.force_metadata_update()
             raise NodeNotReadyError(f"broker {leader} is not known")
         where = (lane, broker.host, broker.port)
         frames = self._frames.get(where)
         if frames is None or not frames.is_open:
-            frames = self._frames[where] = await Frames.open(self._options, broker.host, broker.port)
+            async with asyncio.timeout(self._options.answer_timeout_s):
+                frames = self._frames[where] = await Frames.open(self._options, broker.host, broker.port)
         return frames
 
     def refuse(self, reason: str) -> None:
@@ -406,9 +428,9 @@ class _Session:
         """Close the connections, and forget what Kafka has not taken."""
         if self.timer is not None:
             self.timer.cancel()
-        for lane in self._lanes:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for frames in self._frames.values():
             frames.close()
         with suppress(KafkaError, OSError, TimeoutError):

@@ -1,6 +1,8 @@
 """How far the writers are: the consumer group's committed offsets, against where the partitions end.
 
-The law: it only looks. It is no member of the group, so nothing is rebalanced by it, and nothing is committed.
+Invariants:
+1. It only looks. It is no member of the group, so nothing is rebalanced by it, and nothing is committed.
+2. While a broker is away it asks again, until its time is up. (test_what_is_asked_of_the_group_from_outside_goes_on)
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from aiokafka.errors import KafkaError, NodeNotReadyError
 
 from collector.broker.contract import Partition
 from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection import KafkaOptions, connection, text
 from collector.broker.kafka.identity import Committed, identities, identity_of
 
@@ -39,18 +42,22 @@ class KafkaProgress:
         where Kafka can't tell."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
-        try:
-            async with asyncio.timeout(wait_s + self._options.request_timeout_s):
-                await self._connect()
-                goals = await self._ends.end_offsets(await self._partitions())
-                while True:
+        goals: dict[Any, int] | None = None
+        while True:
+            behind, failure = 1, ""
+            try:
+                async with asyncio.timeout_at(max(until, loop.time()) + self._options.request_timeout_s):
+                    await self._connect()
+                    if goals is None:
+                        goals = await self._ends.end_offsets(await self._partitions())
                     behind = await self._behind(goals)
-                    if not behind or loop.time() >= until:
-                        return behind
-                    await asyncio.sleep(min(_INTERVAL_S, until - loop.time()))
-        except (KafkaError, OSError, TimeoutError) as error:
-            log.warning("Kafka does not say how far the writers are", error=text(error))
-            return 1
+            except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+                failure = text(error)
+            if not behind or loop.time() >= until:
+                if failure:
+                    log.warning("Kafka does not say how far the writers are", error=failure)
+                return behind
+            await asyncio.sleep(min(_INTERVAL_S, until - loop.time()))
 
     async def _partitions(self) -> list[Any]:
         described = await self._admin.describe_topics(self._topics)
@@ -84,6 +91,8 @@ class KafkaProgress:
                 made = {"bootstrap_servers": list(self._options.bootstrap), **connection(self._options)}
                 admin = AIOKafkaAdminClient(**made)
                 ends = AIOKafkaConsumer(group_id=None, enable_auto_commit=False, **made)
+                # Which find their way around a broker that is away.
+                admin._client, ends._client = Client(self._options), Client(self._options)
                 try:
                     await admin.start()
                     await ends.start()

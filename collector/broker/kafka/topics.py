@@ -1,6 +1,13 @@
-"""The topics: created where that is allowed, else checked, with the command that would put right what is wrong."""
+"""The topics: created where that is allowed, else checked, with the command that would put right what is wrong.
+
+Invariants:
+1. No topic is created with fewer replicas than it is to have while brokers are missing, for `topic_brokers_wait_s`.
+   (test_topics_wait_for_the_brokers_that_the_bootstrap_list_names)
+2. A topic with fewer replicas than it is to have is reported at each start, with the commands that raise it. (the same)
+"""
 
 import asyncio
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -9,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
+from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection import KafkaOptions, KafkaUnusable, connection, until_started
 
 # What Kafka's format adds to a message that is alone in its batch, rounded up.
@@ -16,6 +24,8 @@ _BATCH_OVERHEAD_BYTES: Final = 128
 # Kafka's own default of max.message.bytes. Larger batches gain nothing.
 BATCH_BYTES_MAX: Final = 1024 * 1024 + 12
 _REPLICAS_MAX: Final = 3
+# How often it is looked whether a broker that is missing has come.
+_BROKERS_RETRY_S: Final = 0.5
 
 
 class Topic(NamedTuple):
@@ -23,36 +33,66 @@ class Topic(NamedTuple):
 
     partitions: int
     replicas: int
+    assignment: Mapping[int, Sequence[int]]  # of each partition, the brokers that have it
     message_bytes_max: int
     in_sync_min: int
     compacted: bool
 
 
-async def _topics(options: KafkaOptions, names: Sequence[str]) -> dict[str, Topic]:
-    """Of all of them, created where they are not there. Raises KafkaUnusable, KafkaError, OSError."""
+class Cluster(NamedTuple):
+    """What there is: the topics, and the brokers that are alive."""
+
+    topics: dict[str, Topic]
+    brokers: Sequence[int]
+
+
+class BrokersMissing(Exception):
+    """Topics that are missing are not created yet. `brokers`: how many are alive; `wanted`: how many there should be."""
+
+    def __init__(self, brokers: int, wanted: int) -> None:
+        super().__init__(f"{brokers} of {wanted} brokers are there")
+        self.brokers: Final = brokers
+        self.wanted: Final = wanted
+
+
+def _replicas(options: KafkaOptions, brokers: int) -> int:
+    """How many a topic is to have where so many brokers are alive. The bootstrap list may name more."""
+    return options.topic_replication or min(_REPLICAS_MAX, max(brokers, len(set(options.bootstrap))))
+
+
+async def _cluster(options: KafkaOptions, names: Sequence[str], *, waits: bool) -> Cluster:
+    """With all of the topics, created where they are not there. `waits`: not while brokers are missing. Raises BrokersMissing,
+    KafkaUnusable, KafkaError, OSError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=list(options.bootstrap), **connection(options))
+    admin._client = Client(options)  # which finds its way around a broker that is away
     try:
         await admin.start()
+        brokers = sorted(broker["node_id"] for broker in (await admin.describe_cluster())["brokers"])
         partitions = await _partitions(admin, names)
         missing = [name for name in names if name not in partitions]
         if missing:
-            await _create(admin, options, missing)
+            wanted = _replicas(options, len(brokers))
+            if waits and options.create_topics and len(brokers) < wanted:
+                raise BrokersMissing(len(brokers), wanted)
+            await _create(admin, options, missing, min(wanted, len(brokers)) if options.create_topics else wanted)
             while not partitions.keys() >= set(names):  # it takes a moment until every broker knows
                 await asyncio.sleep(0.05)
                 partitions = await _partitions(admin, names)
         configured = await _configured(admin, names)
     finally:
         await admin.close()
-    return {
+    topics = {
         name: Topic(
             len(partitions[name]),
             min(len(partition["replicas"]) for partition in partitions[name]),
+            {partition["partition"]: partition["replicas"] for partition in partitions[name]},
             int(configured[name].get("max.message.bytes", BATCH_BYTES_MAX)),
             int(configured[name].get("min.insync.replicas", 1)),
             "compact" in configured[name].get("cleanup.policy", ""),
         )
         for name in names
     }
+    return Cluster(topics, brokers)
 
 
 async def _partitions(admin: Any, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -61,8 +101,7 @@ async def _partitions(admin: Any, names: Sequence[str]) -> dict[str, list[dict[s
     return {each["topic"]: each["partitions"] for each in described if each["topic"] in names and each["partitions"]}
 
 
-async def _create(admin: Any, options: KafkaOptions, missing: Sequence[str]) -> None:
-    replicas = options.topic_replication or min(_REPLICAS_MAX, len((await admin.describe_cluster())["brokers"]))
+async def _create(admin: Any, options: KafkaOptions, missing: Sequence[str], replicas: int) -> None:
     configs = {"max.message.bytes": str(max(BATCH_BYTES_MAX, options.message_bytes_max + _BATCH_OVERHEAD_BYTES))}
     if replicas >= _REPLICAS_MAX:
         configs["min.insync.replicas"] = "2"  # acks=all then survives the loss of any one broker
@@ -96,6 +135,53 @@ async def _configured(admin: Any, names: Sequence[str]) -> dict[str, dict[str, s
     return configured
 
 
+def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequence[int], wanted: int) -> str:
+    """The commands that give these topics so many replicas. A broker that is not there yet has no number: NEW stands there."""
+    known = [str(broker) for broker in brokers]
+    known += ["NEW"] * (wanted - len(known))
+    partitions = [
+        {
+            "topic": name,
+            "partition": index,
+            # Those that it has, the present leader first, and the next brokers in a ring, so that all get their part.
+            "replicas": [*had, *[each for each in (known * 2)[index % len(known) :] if each not in had]][:wanted],
+        }
+        for name, topic in topics.items()
+        for index, replicas in topic.assignment.items()
+        for had in ([str(replica) for replica in replicas],)
+    ]
+    plan = json.dumps({"version": 1, "partitions": partitions}, separators=(",", ":")).replace('"NEW"', "NEW")
+    for number in brokers:
+        plan = plan.replace(f'"{number}"', str(number))
+    server = options.bootstrap[0]
+    commands = [
+        f"echo '{plan}' > replicas.json",
+        f"kafka-reassign-partitions.sh --bootstrap-server {server} --reassignment-json-file replicas.json --execute",
+    ]
+    if wanted >= _REPLICAS_MAX:
+        commands += [
+            f"kafka-configs.sh --bootstrap-server {server} --alter --entity-type topics --entity-name {name}"
+            " --add-config min.insync.replicas=2"
+            for name, topic in topics.items()
+            if topic.in_sync_min < 2
+        ]
+    return "\n".join(f"  {command}" for command in commands)
+
+
+def _warn_of_few_replicas(options: KafkaOptions, cluster: Cluster) -> None:
+    wanted = _replicas(options, len(cluster.brokers))
+    few = {name: topic for name, topic in cluster.topics.items() if topic.replicas < wanted}
+    if few:
+        structlog.get_logger(__name__).warning(
+            "topics have fewer replicas than kafka.topic_replication, or the brokers in kafka.bootstrap, ask for; once all"
+            " brokers are there (write the number of a broker that was missing for NEW), run:\n"
+            + _raising(options, few, cluster.brokers, wanted),
+            topics=sorted(few),
+            replicas=min(topic.replicas for topic in few.values()),
+            wanted=wanted,
+        )
+
+
 def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
     """Raises KafkaUnusable; warns of what loses messages when a broker is lost."""
     log = structlog.get_logger(__name__)
@@ -127,6 +213,26 @@ def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
 
 
 async def ready_topics(options: KafkaOptions, names: Collection[str]) -> dict[str, Topic]:
-    topics = await until_started(options, lambda: _topics(options, tuple(names)))
-    _check(options, topics)
-    return topics
+    """Of all of them, created where they are not there: as soon as all brokers are, or `topic_brokers_wait_s` are over. Raises
+    KafkaUnusable."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + options.topic_brokers_wait_s
+    told = 0
+    while True:
+        try:
+            cluster = await until_started(options, lambda: _cluster(options, tuple(names), waits=loop.time() < until))
+            break
+        except BrokersMissing as missing:
+            if told != missing.brokers:
+                told = missing.brokers
+                structlog.get_logger(__name__).warning(
+                    "topics are not created before all brokers are there: kafka.topic_replication, or the number of servers in"
+                    " kafka.bootstrap, says how many; kafka.topic_brokers_wait_s says for how long",
+                    brokers=missing.brokers,
+                    wanted=missing.wanted,
+                    seconds=round(max(0.0, until - loop.time())),
+                )
+            await asyncio.sleep(_BROKERS_RETRY_S)
+    _check(options, cluster.topics)
+    _warn_of_few_replicas(options, cluster)
+    return cluster.topics

@@ -1,18 +1,19 @@
-"""Connections to brokers are kept as long as they are used, and asked in turns."""
+"""Connections to brokers are kept as long as they are used, and each is asked in turns."""
 
 import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
 
 from collector.broker.kafka import brokers as under_test
-from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.brokers import Brokers, NotAsked
 from collector.broker.kafka.connection import KafkaOptions
 from collector.broker.kafka.frames import Came
 
-API = (1, 10)
+API = (1, 10)  # fetches messages
+COMMIT_API = (8, 2)
 
 
 class Connection:
@@ -59,7 +60,12 @@ def client(*nodes: int) -> Any:
     known = {node: SimpleNamespace(host="broker", port=node) for node in nodes}
     told: list[str] = []
     cluster = SimpleNamespace(broker_metadata=known.get)
-    return SimpleNamespace(cluster=cluster, force_metadata_update=lambda: told.append("update"), told=told)
+    return SimpleNamespace(
+        cluster=cluster,
+        force_metadata_update=lambda: told.append("update"),
+        lost=lambda node: told.append(f"lost {node}"),
+        told=told,
+    )
 
 
 async def test_one_connection_to_each(connections: list[Connection]) -> None:
@@ -110,10 +116,46 @@ async def test_what_was_closed_or_not_used_for_long_is_made_anew(
 
 async def test_a_broker_that_is_not_known(connections: list[Connection]) -> None:
     asked = client(1)
-    with pytest.raises(NodeNotReadyError):
+    with pytest.raises(NotAsked):
         await Brokers(KafkaOptions(bootstrap=["b:1"])).ask(asked, 2, API, [b""])
     assert asked.told == ["update"]
     assert connections == []
+
+
+async def test_a_broker_that_was_not_asked(connections: list[Connection], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no connection, the broker can't have had the request; where there was one, it can."""
+    asked = client(1)
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"], answer_timeout_s=0.05))
+
+    async def refused(*_: object) -> Connection:
+        raise ConnectionRefusedError
+
+    async def silent(*_: object) -> Connection:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for open_ in (refused, silent):
+        with monkeypatch.context() as broken:
+            broken.setattr(Connection, "open", open_)
+            with pytest.raises(NotAsked):
+                await brokers.ask(asked, 1, COMMIT_API, [b""])
+    await brokers.ask(asked, 1, COMMIT_API, [b""])
+    connections[0].answer.clear()
+    with pytest.raises(TimeoutError):
+        await brokers.ask(asked, 1, COMMIT_API, [b""])
+    assert ["lost 1"] * 3 == asked.told
+
+
+async def test_what_is_small_does_not_wait_for_messages(connections: list[Connection]) -> None:
+    """A slow answer full of messages holds up no commit to the same broker."""
+    brokers = Brokers(KafkaOptions(bootstrap=["b:1"]))
+    await brokers.ask(client(1), 1, API, [b""])
+    connections[0].answer.clear()
+    fetching = asyncio.create_task(brokers.ask(client(1), 1, API, [b""]))
+    await brokers.ask(client(1), 1, COMMIT_API, [b""])
+    assert not fetching.done()
+    connections[0].answer.set()
+    await fetching
 
 
 async def test_closed(connections: list[Connection]) -> None:

@@ -17,9 +17,9 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.client import AIOKafkaClient
-from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.commit import OffsetFetchResponse_v1
+from aiokafka.protocol.metadata import MetadataRequest
 from support.brokers import MIB, kafka_options
 from support.holding import HoldingProxy
 from support.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
@@ -30,6 +30,7 @@ from support.waiting import eventually
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
 from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.client import Client
 from collector.broker.kafka.offsets import COMMITTED_API
 from collector.refused import Refused
 from collector.write import Writer, WriterLimits
@@ -306,9 +307,16 @@ async def test_a_ping_finds_out_that_kafka_is_away(own: Kafka) -> None:
 async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one does that is starting, or has been given up by its controller for a while."""
     options, topics = fresh(shared)
-    brokers = ClusterMetadata.brokers
+    asked = AIOKafkaConnection.send
     named = False
-    monkeypatch.setattr(ClusterMetadata, "brokers", lambda cluster: brokers(cluster) if named else set())
+
+    async def send(connection: AIOKafkaConnection, request: Any, **options: Any) -> Any:
+        answer = await asked(connection, request, **options)
+        if isinstance(request, MetadataRequest) and not named:
+            answer.brokers = []
+        return answer
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", send)
     with pytest.raises(KafkaAway):
         await KafkaProducer.open(replace(options, start_timeout_s=0), topics)
     named = True
@@ -327,8 +335,8 @@ async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: st
     options, topics = fresh(shared)
     async with await KafkaProducer.open(options, topics) as producer:
         with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
-            broken.setattr(AIOKafkaClient, "bootstrap", Mock(side_effect=ZeroDivisionError("a defect")))
-            broken.setattr(AIOKafkaClient, "send", Mock(side_effect=OSError("gone")))
+            broken.setattr(Client, "bootstrap", Mock(side_effect=ZeroDivisionError("a defect")))
+            broken.setattr(Client, "ask_any", Mock(side_effect=OSError("gone")))
             with pytest.raises(BrokerDown):
                 await producer.ping()
             await eventually(lambda: producer.failure == "a defect")
@@ -340,7 +348,7 @@ async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: st
 async def test_producers_that_fail_at_once_each_recover(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that could not start is closed, which suspends, while others fail too (ADR 0021)."""
 
-    async def close(_client: AIOKafkaClient) -> None:
+    async def close(_client: Client) -> None:
         await asyncio.sleep(0)
 
     async with AsyncExitStack() as stack:
@@ -350,9 +358,9 @@ async def test_producers_that_fail_at_once_each_recover(shared: str, monkeypatch
             pairs.append((await stack.enter_async_context(await KafkaProducer.open(options, topics)), topics[0]))
         with monkeypatch.context() as broken:
             attempts = Mock(side_effect=OSError("cut"))
-            broken.setattr(AIOKafkaClient, "bootstrap", attempts)
-            broken.setattr(AIOKafkaClient, "send", Mock(side_effect=OSError("gone")))
-            broken.setattr(AIOKafkaClient, "close", close)
+            broken.setattr(Client, "bootstrap", attempts)
+            broken.setattr(Client, "ask_any", Mock(side_effect=OSError("gone")))
+            broken.setattr(Client, "close", close)
             for producer, _ in pairs:
                 with pytest.raises(BrokerDown):
                     await producer.ping()

@@ -1,0 +1,226 @@
+"""aiokafka's client, for a cluster in which some brokers may be away.
+
+aiokafka asks one broker after another, waits for each as long as its slowest request may take, and makes one connection at a
+time. So one broker that is paused, or behind a network that drops its packets, holds up what the others could answer. This
+client asks the next broker after a short while, and takes the first answer.
+
+Invariants:
+1. A question that any broker can answer waits at most HEDGE_S for each broker that does not answer.
+   (test_a_question_goes_to_the_next_broker_after_a_while)
+2. To connect to one broker never waits for the connection to another. (test_connections_do_not_wait_for_each_other)
+3. A broker that was lost is away until a new connection to it has been answered.
+   (test_a_lost_broker_is_away_until_it_answers)
+4. Metadata is read every `metadata_refresh_s`, from the bootstrap servers where no known broker answers.
+   (test_a_cluster_whose_brokers_have_all_moved_is_found_again)
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Any, Final
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import CloseReason, collect_hosts, create_conn
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    RequestTimedOutError,
+    for_code,
+)
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
+
+from collector.broker.kafka.connection import KafkaOptions, connection, text
+
+# How long one broker is waited for before another is asked the same.
+HEDGE_S: Final = 0.2
+# Between two attempts to connect to a broker that is away.
+_PROBE_S: Final = 0.3
+# What a broker answers at once. It may hold back the others: until members have joined, until messages come.
+_ANSWERED_AT_ONCE: Final = (FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, LeaveGroupRequest, MetadataRequest)
+
+
+class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
+    """Use `bootstrap` before anything else, and `close` in the end."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        """Raises KafkaUnusable."""
+        self._connection: Final = connection(options)
+        self._answer_timeout_s: Final = min(options.answer_timeout_s, options.request_timeout_s)
+        self._connecting: Final[dict[tuple[Any, int], asyncio.Lock]] = {}
+        self._probes: Final[dict[int, asyncio.Task[None]]] = {}  # of the brokers that are away
+        self._late: Final[set[asyncio.Task[Any]]] = set()  # questions that another broker has answered meanwhile
+        self._closing = False
+        super().__init__(
+            bootstrap_servers=list(options.bootstrap),
+            metadata_max_age_ms=int(options.metadata_refresh_s * 1000),
+            **self._connection,
+        )
+
+    async def bootstrap(self) -> None:
+        """Learn which brokers there are. Raises KafkaError."""
+        self.cluster.update_metadata(await self._first(self._servers(MetadataRequest([]))))
+        if self._sync_task is None:
+            self._sync_task: asyncio.Task[None] | None = asyncio.create_task(self._md_synchronizer())
+
+    async def close(self) -> None:
+        self._closing = True
+        tasks = [*self._probes.values(), *self._late]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().close()
+
+    async def ask_any(self, request: Any) -> Any:
+        """The answer of the first broker that has one, to what any of them can answer. Raises KafkaError."""
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        random.shuffle(nodes)
+        nodes.sort(key=self.is_away)
+        return await self._first([*(partial(self.send, node, request) for node in nodes), *self._servers(request)])
+
+    async def metadata(self, topics: Collection[str]) -> Any:
+        """What the cluster says of these topics, which is known to `cluster` then, too. Raises KafkaError."""
+        answer = await self.ask_any(MetadataRequest(list(topics)))
+        self.cluster.update_metadata(answer)
+        return answer
+
+    def lost(self, node: int) -> None:
+        """A request to that broker has failed, or was not answered in time."""
+        self.force_metadata_update()
+        if node not in self._probes and not self._closing:
+            self._probes[node] = asyncio.create_task(self._probe(node), name=f"kafka-probe-{node}")
+
+    def is_away(self, node: int) -> bool:
+        """Whether it was lost, and has not answered since."""
+        return node in self._probes
+
+    async def send(self, node_id: int, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
+        """As aiokafka's; but what is answered at once is not waited for longer than `answer_timeout_s`."""
+        try:
+            if not isinstance(request, _ANSWERED_AT_ONCE):
+                return await super().send(node_id, request, group=group)
+            async with asyncio.timeout(self._answer_timeout_s):
+                return await super().send(node_id, request, group=group)
+        except TimeoutError:
+            made = self._conns.get((node_id, group))
+            if made is not None:
+                made.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            self.lost(node_id)
+            raise RequestTimedOutError(f"broker {node_id} does not answer") from None
+        except OSError as error:
+            self.lost(node_id)
+            raise KafkaConnectionError(f"broker {node_id}: {text(error)}") from error
+        except KafkaError:
+            self.lost(node_id)
+            raise
+
+    async def coordinator_lookup(self, coordinator_type: int, coordinator_key: str) -> int:
+        """Which broker coordinates the group. Raises GroupCoordinatorNotAvailableError where that broker is away: until Kafka
+        has elected another, it names the one that it has lost."""
+        answer = await self.ask_any(FindCoordinatorRequest(coordinator_key, coordinator_type))
+        error = for_code(answer.error_code)
+        if error is not NoError:
+            raise error()
+        node: int = answer.coordinator_id
+        if self.is_away(node):
+            raise GroupCoordinatorNotAvailableError(f"broker {node} is away")
+        return node
+
+    # What aiokafka calls.
+
+    def get_random_node(self) -> int | None:
+        """One that is not away, if there is one."""
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        present = [node for node in nodes if not self.is_away(node)]
+        return random.choice(present or nodes) if nodes else None
+
+    @property
+    def _get_conn_lock(self) -> AbstractAsyncContextManager[None]:
+        """aiokafka's lock is one for all connections; ours, below, is one for each."""
+        return nullcontext()
+
+    async def _get_conn(self, node_id: int, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:
+        try:
+            async with asyncio.timeout(self._answer_timeout_s), self._connecting.setdefault((node_id, group), asyncio.Lock()):
+                return await super()._get_conn(node_id, group=group, no_hint=no_hint)
+        except TimeoutError:
+            self.lost(node_id)
+            return None
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: Collection[str]) -> bool:
+        try:
+            answer = await self.ask_any(MetadataRequest(list(topics) if topics else None))
+        except Exception:  # noqa: BLE001 - an answer that nobody can read must not end the task that asks again
+            cluster_metadata.failed_update(None)
+            return False
+        cluster_metadata.update_metadata(answer)
+        return True
+
+    # Our own.
+
+    def _servers(self, request: Any) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+        return [partial(self._ask_server, host, port, request) for host, port, _ in collect_hosts(self._bootstrap_servers)]
+
+    async def _ask_server(self, host: str, port: int, request: Any) -> Any:
+        """Over a connection of its own: which of the brokers that is, nobody knows. Raises KafkaError."""
+        try:
+            async with asyncio.timeout(self._answer_timeout_s):
+                made = await create_conn(host, port, **self._connection)
+                try:
+                    return await made.send(request)
+                finally:
+                    made.close()
+        except OSError as error:  # TimeoutError is one
+            raise KafkaConnectionError(f"{host}:{port}: {text(error)}") from error
+
+    async def _first(self, questions: Sequence[Callable[[], Coroutine[Any, Any, Any]]]) -> Any:
+        """The first answer. Each question is asked HEDGE_S after the one before, or as soon as that one has failed. Those that
+        are late are waited for in the background: so a connection that is dead is noticed."""
+        asked: set[asyncio.Task[Any]] = set()
+        left = list(reversed(questions))
+        failure: BaseException = NodeNotReadyError("no broker is ready yet")
+        try:
+            while left or asked:
+                if left:
+                    asked.add(asyncio.create_task(left.pop()()))
+                done, asked = await asyncio.wait(asked, timeout=HEDGE_S if left else None, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is not None:
+                        failure = error
+                    elif getattr(task.result(), "brokers", True):
+                        return task.result()
+                    else:  # a broker that is starting, or that its controller has lost, does not name even itself
+                        failure = NodeNotReadyError("no broker is ready yet")
+            raise failure
+        finally:
+            for task in asked:
+                self._late.add(task)
+                task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # which nobody else looks at
+
+    async def _probe(self, node: int) -> None:
+        """Return when the broker answers, or is none of the cluster's any more."""
+        try:
+            while (broker := self.cluster.broker_metadata(node)) is not None:
+                try:
+                    async with asyncio.timeout(self._answer_timeout_s):
+                        made = await create_conn(broker.host, broker.port, **self._connection)
+                except (KafkaError, OSError):  # TimeoutError is an OSError
+                    await asyncio.sleep(_PROBE_S)
+                else:
+                    made.close()
+                    return
+        finally:
+            del self._probes[node]
