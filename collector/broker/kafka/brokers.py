@@ -56,7 +56,7 @@ class Brokers:
         if broker is None:
             client.force_metadata_update()
             raise NotAsked(f"broker {node} is not known")
-        is_large = api == FETCH_API
+        is_large = api[0] == FETCH_API[0]
         link = self._links.setdefault((broker.host, broker.port, is_large), _Link())
         timeout_s = self._options.request_timeout_s
         if not is_large:
