@@ -60,12 +60,12 @@ class Cursor:
                 self.position = p
                 return result
             shift += 7
-        # The tenth byte holds the sign bit alone. Written so, since uncompiled integers have no 64th bit to shift into.
-        if p >= end or buffer[p] > 1:
+        # The tenth byte holds the sign bit alone. Without it the number is padded, which protobuf allows, and ClickHouse does
+        # not. Subtracted in two steps, since uncompiled integers have no 64th bit to shift into.
+        if p >= end or buffer[p] != 1:
             raise NotPlain(p)
-        if buffer[p] == 1:
-            result -= 0x7FFFFFFFFFFFFFFF
-            result -= 1
+        result -= 0x7FFFFFFFFFFFFFFF
+        result -= 1
         self.position = p + 1
         return result
 

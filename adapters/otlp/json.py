@@ -107,6 +107,8 @@ def _put_message(writer: BytesWriter, fields: dict[str, _Field], value: dict[str
             _put_field(writer, field, entry)
         elif not isinstance(entry, list):
             raise _unfit(field, "an array", entry)
+        elif not entry:
+            continue  # a packed list without elements is none
         elif field.packed:
             inner = BytesWriter()
             for element in entry:

@@ -25,7 +25,7 @@ RAW: Final = 7  # bytes
 MESSAGE: Final = 8
 ATTRIBUTE: Final = 9  # a KeyValue
 BODY: Final = 10  # an AnyValue
-PACKED_FIXED64: Final = 11
+PACKED_FIXED64: Final = 11  # without elements it is left out: ClickHouse refuses it
 PACKED_VARINT: Final = 12
 NAME: Final = 13  # UTF-8, with a rule about its length
 # Actions that also note something of an item or its envelope.
@@ -91,7 +91,7 @@ class Message:
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.name: Final[str] = descriptor.name
-        self.has_attributes: bool = False
+        self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
         actions = bytearray(_TABLE_SIZE)
         bits = [0] * _TABLE_SIZE
@@ -107,15 +107,15 @@ class Message:
                 bits[tag] = 32 + field.containing_oneof.index
             elif not field.is_repeated:
                 bits[tag] = field.number
-            if action == ATTRIBUTE or action == BODY:
-                self.has_attributes = True
+            if action in (ATTRIBUTE, BODY, PACKED_FIXED64, PACKED_VARINT):
+                self.is_rewritten = True
             elif action == TEMPORALITY:
                 self.has_temporality = True
             elif action == MESSAGE or action == ITEM or action == DATA:
                 assert field.message_type is not None
                 child = message_of(field.message_type)
                 self.children[tag] = child
-                self.has_attributes = self.has_attributes or child.has_attributes
+                self.is_rewritten = self.is_rewritten or child.is_rewritten
         self.actions: Final[bytes] = bytes(actions)
         self.masks: Final[bytes] = b"".join([BIT_MASKS[bit * 8 : bit * 8 + 8] if bit else bytes(8) for bit in bits])
 

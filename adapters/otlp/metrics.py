@@ -231,7 +231,7 @@ class MetricsEnvelope(Envelope):
         envelope = self._data_without_points()
         own_bytes: i64 = len(self.before) + len(self.behind) + len(envelope) + 2 * _FRAMING_BYTES_MAX
         room: i64 = builder.capacity() - own_bytes
-        pieces_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, room)
+        pieces_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, min(room, self.points_bytes))
         piece = BytesWriter()
         piece.write(envelope)
         pieces: i64 = 0

@@ -201,10 +201,18 @@ class Scanner:
             elif action == PACKED_FIXED64:
                 if (after - first) & 7:
                     raise NotPlain(first)
+                if first == after:
+                    self.patches.replace(at, after, b"")
+                    if state == CLEAN:
+                        state = REWRITE
             elif action == PACKED_VARINT:
                 cursor.position = first
                 while cursor.position < after:
                     cursor.varint(after)
+                if first == after:
+                    self.patches.replace(at, after, b"")
+                    if state == CLEAN:
+                        state = REWRITE
             elif action == MESSAGE:
                 patches = self.patches
                 delta: i64 = patches.delta
@@ -376,12 +384,15 @@ class Scanner:
                     keep = position
             elif action == MESSAGE:
                 child = message.children[tag]
-                if child.has_attributes:
+                if child.is_rewritten:
                     content = BytesWriter()
                     self._write_last(content, child, first, position)
                     writer.write(buffer[keep:at])
                     put_bytes(writer, tag, content.getvalue())
                     keep = position
+            elif (action == PACKED_FIXED64 or action == PACKED_VARINT) and first == position:
+                writer.write(buffer[keep:at])
+                keep = position
             elif action == BODY:
                 writer.write(buffer[keep:at])
                 put_bytes(writer, tag, string_value(text_of(cursor, first, position)))

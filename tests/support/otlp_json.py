@@ -21,9 +21,9 @@ def usual() -> bool:
 def to_json(message: Message, choose: Choose = usual) -> dict[str, Any]:
     """A document for `json.dumps`. A NaN loses its payload, which JSON has no place for."""
     return {
-        field.json_name: [_value(field, entry, choose) for entry in value]
+        field.json_name: [value_of(field, entry, choose) for entry in value]
         if field.is_repeated
-        else _value(field, value, choose)
+        else value_of(field, value, choose)
         for field, value in message.ListFields()
     }
 
@@ -40,7 +40,8 @@ def forget_nan_payloads(message: Message) -> None:
             setattr(message, field.name, math.nan)
 
 
-def _value(field: FieldDescriptor, value: Any, choose: Choose) -> Any:
+def value_of(field: FieldDescriptor, value: Any, choose: Choose) -> Any:
+    """One value of a field, as `to_json` writes it."""
     if field.message_type is not None:
         return to_json(value, choose)
     if field.name in _IDS:

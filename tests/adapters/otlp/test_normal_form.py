@@ -1,5 +1,6 @@
 """adapters/otlp: the normal form by example, cutting to size, depth, and damage at every byte."""
 
+import random
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from support.hostile import nested_logs
 from support.limits import DEFAULT
 from support.otlp_reference import REQUESTS, flat, reference
 from support.remote_write import length_delimited
+from support.wire_forms import Forms
 
 from adapters import errors
 from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
@@ -157,6 +159,35 @@ def whole_request(signal: str, items: int) -> bytes:
         resource.attributes.add(key="host.cpus").value.int_value = 8
     body: bytes = request.SerializeToString()
     return body
+
+
+@pytest.mark.parametrize("keys", [[], ["a", "b"], ["a", "a"]])
+@pytest.mark.parametrize("message_bytes_max", [400, 1 << 20])
+def test_a_list_without_elements_is_left_out(keys: list[str], message_bytes_max: int) -> None:
+    """ClickHouse refuses it. To the byte as if it had not been sent: beside attributes that are normal, rewritten, sent twice;
+    in metrics that are copied whole and in those that are cut."""
+    request = ExportMetricsServiceRequest()
+    scope = request.resource_metrics.add().scope_metrics.add()
+    cumulative = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    bounded = scope.metrics.add(name="bounded").histogram
+    exponential = scope.metrics.add(name="exponential").exponential_histogram
+    for points in (bounded, exponential):
+        points.aggregation_temporality = cumulative
+        for _ in range(10):
+            point = points.data_points.add(time_unix_nano=NOW, count=1)
+            for key in keys:
+                point.attributes.add(key=key).value.int_value = 1
+    for number, exponential_point in enumerate(exponential.data_points):
+        exponential_point.positive.offset = number
+        exponential_point.negative.SetInParent()
+    odd = Forms(random.Random(0), ["list_empty"], 1.0).form(request)
+    assert odd.count(b"\x32\x00\x3a\x00") == 10
+    assert odd.count(b"\x12\x00") >= 20
+    expected = adapt("metrics", request.SerializeToString(), message_bytes_max)
+    assert expected.accepted_count() == 20
+    actual = adapt("metrics", odd, message_bytes_max)
+    assert records(actual) == records(expected)
+    assert sum(len(part.payload) for part in actual.parts) == sum(len(part.payload) for part in expected.parts)
 
 
 @pytest.mark.parametrize("signal", sorted(ADAPT))
