@@ -152,21 +152,21 @@ def test_a_receipt_is_a_row() -> None:
 
 
 def poison() -> bytes:
-    """8,000 small log records under a resource of 250,000 bytes: 378 KB that become 2 GB of rows."""
+    """1,500 small log records under a resource of 250,000 bytes: 275 KB that become 375 MB of rows."""
     request = ExportLogsServiceRequest()
     entry = request.resource_logs.add()
     entry.resource.attributes.add(key="big").value.string_value = "x" * 250_000
     scope = entry.scope_logs.add()
-    for n in range(8_000):
+    for n in range(1_500):
         scope.log_records.add(time_unix_nano=NOW - n).body.string_value = "r"
     return request.SerializeToString()
 
 
 def described_otlp() -> bytes:
-    """A metric whose description is in each row of its 8,000 points."""
+    """A metric whose description is in each row of its 1,500 points."""
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m", description="d" * 250_000)
-    for n in range(8_000):
+    for n in range(1_500):
         metric.gauge.data_points.add(time_unix_nano=NOW - n, as_double=n)
     return request.SerializeToString()
 
@@ -177,7 +177,7 @@ def described_v1() -> bytes:
     request.metadata.add(type=2, metric_family_name="m", help="d" * 250_000)
     series = request.timeseries.add()
     series.labels.add(name="__name__", value="m")
-    for n in range(8_000):
+    for n in range(1_500):
         series.samples.add(value=n, timestamp=NOW // 1_000_000 - n)
     return request.SerializeToString()
 
@@ -191,16 +191,16 @@ def named_native() -> bytes:
 @pytest.mark.parametrize(
     ("adapter", "make", "items"),
     [
-        (logs.adapt, poison, 8_000),
-        (metrics.adapt, described_otlp, 8_000),
-        (write_v1.adapt, described_v1, 8_000),
+        (logs.adapt, poison, 1_500),
+        (metrics.adapt, described_otlp, 1_500),
+        (write_v1.adapt, described_v1, 1_500),
         (native_batch, named_native, 41),
     ],
 )
 def test_messages_are_cut_by_the_bytes_of_their_rows(adapter: Adapt, make: Callable[[], bytes], items: int) -> None:
-    """However few bytes a request has: no message exceeds the limit, none is smaller than half of it but the last, no item is
+    """However few bytes a request has, no message exceeds the limit, none is smaller than half of it but the last, no item is
     lost."""
-    limit = MESSAGE_ROW_BYTES_MAX if items == 8_000 else 1 << 20
+    limit = MESSAGE_ROW_BYTES_MAX if items == 1_500 else 1 << 20
     adapted = adapt(adapter, make(), row_bytes_max=limit)
     assert adapted.accepted_count() == items
     assert sum(part.item_count for part in adapted.parts) == items
