@@ -13,6 +13,7 @@ from mypy_extensions import i64
 from adapters.decompress import decompress
 from adapters.errors import (
     INVALID_COMPRESSION,
+    INVALID_PARAMETER,
     INVALID_PROTOBUF,
     PAYLOAD_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -34,6 +35,8 @@ _IDENTITY: Final = "identity"
 # By their names in the header, PROTOCOL-HTTP2.md; zstd's is what Go's clients send.
 _ENCODINGS: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", b"deflate": "deflate", b"zstd": "zstd"}
 _SHOWN_BYTES_MAX: Final = 100
+_TIMEOUT_BYTES_MAX: Final = 9
+_TIMEOUT_UNITS: Final = b"HMSmun"
 # Of what stands before a message: whether it is compressed, and its length.
 PREFIX_BYTES: Final = 5
 
@@ -45,7 +48,11 @@ class CallHead:
         self.method: Final = method
         self.encoding: str | None = _IDENTITY
         self.encoding_shown: bytes = b""
+        self.has_odd_timeout: bool = False
+        self.timeout_shown: bytes = b""
         self.key: bytes | None = None
+        encoding: bytes | None = None
+        timeout: bytes | None = None
         api_key: bytes | None = None
         authorization: bytes | None = None
         for name, value in headers:
@@ -54,9 +61,22 @@ class CallHead:
             elif name == b"authorization":
                 authorization = value if authorization is None else authorization + b", " + value
             elif name == b"grpc-encoding":
-                self.encoding = _ENCODINGS.get(value)
-                self.encoding_shown = value[:_SHOWN_BYTES_MAX]
+                encoding = value if encoding is None else encoding + b", " + value
+            elif name == b"grpc-timeout":
+                timeout = value if timeout is None else timeout + b", " + value
+        if encoding is not None:
+            # One that comes several times is one that nobody knows.
+            self.encoding = _ENCODINGS.get(encoding)
+            self.encoding_shown = encoding[:_SHOWN_BYTES_MAX]
+        if timeout is not None and not _is_timeout(timeout):
+            self.has_odd_timeout = True
+            self.timeout_shown = timeout[:_SHOWN_BYTES_MAX]
         self.key = key_of(api_key, authorization)
+
+
+def _is_timeout(value: bytes) -> bool:
+    """PROTOCOL-HTTP2.md: up to 8 digits and a unit."""
+    return 1 < len(value) <= _TIMEOUT_BYTES_MAX and value[:-1].isdigit() and value[-1:] in _TIMEOUT_UNITS
 
 
 class Calls:
@@ -117,6 +137,11 @@ class Call(Sending):
                 shown = head.encoding_shown.decode("latin-1")
                 raise RequestRefused(
                     UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of identity, deflate, gzip, zstd"
+                )
+            if head.has_odd_timeout:
+                shown = head.timeout_shown.decode("latin-1")
+                raise RequestRefused(
+                    INVALID_PARAMETER, f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
                 )
             caller = calls.access.sender(head.key)
             calls.pipeline.check(caller, 0)

@@ -1,7 +1,7 @@
-"""gRPC's server reflection: tools as grpcurl list and call the services without having their files.
+"""gRPC's server reflection: tools such as grpcurl and ghz list and call the services without having their files.
 
 Source: grpc/doc/server-reflection.md. The answers are grpcio-reflection's, which is loaded at the first question: it needs more
-memory than the rest of the server.
+memory than the rest of the server. Its protocol is v1alpha; v1 has the same messages under another name.
 """
 
 import asyncio
@@ -14,11 +14,31 @@ from collector.receive.grpc.services import Handler
 from collector.receive.grpc.talk import CallFailed, Talk
 
 SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+_SERVICE_V1: Final = "grpc.reflection.v1.ServerReflection"
 _INVALID_ARGUMENT: Final = 3
 
 
+class _Pool:
+    """A pool of descriptors that finds methods by their names too. Python's own does not, C++'s does."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool: Final = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802  # protobuf's name
+        """Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            name, _, method = symbol.rpartition(".")
+            service = self._pool.FindServiceByName(name)
+            return service.methods_by_name[method].containing_service.file
+
+
 class Reflection:
-    """Of the services with these names."""
+    """The handler for the services with these names."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services: Final = services
@@ -26,7 +46,7 @@ class Reflection:
 
     def handlers(self) -> dict[str, Handler]:
         """By path."""
-        return {f"/{SERVICE}/ServerReflectionInfo": self._info}
+        return {f"/{service}/ServerReflectionInfo": self._info for service in (SERVICE, _SERVICE_V1)}
 
     async def _info(self, talk: Talk) -> None:
         if self._loaded is None:
@@ -49,5 +69,5 @@ class Reflection:
         from google.protobuf import descriptor_pool  # noqa: PLC0415
         from grpc_reflection.v1alpha import reflection, reflection_pb2  # noqa: PLC0415
 
-        servicer = reflection.ReflectionServicer(self._services, descriptor_pool.Default())
+        servicer = reflection.ReflectionServicer(self._services, _Pool(descriptor_pool.Default()))
         return reflection_pb2.ServerReflectionRequest, servicer

@@ -19,6 +19,8 @@ from collector.receive.exchange import Receiver
 log = structlog.get_logger(__name__)
 
 _DEFECT_LOG_S: Final = 60.0
+# So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
+PROGRESS_BYTES: Final = 16_384
 
 
 class Connection(Protocol):
@@ -98,18 +100,27 @@ class Shared(Connections):
 
 
 class Stall:
-    """Tells when a client has read nothing of what waits for it for too long."""
+    """Tells when a client has read too little of what waits for it for too long."""
 
     def __init__(self, timeout_s: float) -> None:
+        self.written_bytes: int = 0
+        """To be counted by the owner. Where it is not, any change of what waits is progress."""
         self._timeout_s: Final = timeout_s
-        self._waiting_bytes = 0
-        self._since = 0.0
+        self._waiting_bytes: int = 0
+        self._taken_bytes: int = 0
+        self._since: float = 0.0
 
     def is_over(self, transport: asyncio.WriteTransport, now: float) -> bool:
         """Asked now and then. `now`: the loop's time."""
         waiting_bytes = transport.get_write_buffer_size()
-        if not waiting_bytes or waiting_bytes != self._waiting_bytes:
+        taken_bytes = self.written_bytes - waiting_bytes
+        if self.written_bytes:
+            moves = taken_bytes - self._taken_bytes >= PROGRESS_BYTES
+        else:
+            moves = waiting_bytes != self._waiting_bytes
+        if not waiting_bytes or moves:
             self._waiting_bytes = waiting_bytes
+            self._taken_bytes = taken_bytes
             self._since = now
             return False
         return now - self._since > self._timeout_s

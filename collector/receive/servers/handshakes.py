@@ -20,6 +20,15 @@ _TLS_END_S: Final = 2.0
 _AFTER_ERROR_S: Final = 0.5
 
 
+# What a client that speaks plain HTTP here is told.
+_PIECE_BYTES: Final = 65_536
+_TEXT: Final = b"This port speaks TLS: send the request to https:// (over gRPC: with transport security).\n"
+_PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+)
+
+
 class TlsListener:
     """On one host and port. Use: `start`, then `port`, then `close`."""
 
@@ -106,17 +115,60 @@ class Handshake:
 
     async def _run(self, connection: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._protocol(self),
-                connection,
-                ssl=self._certificates.context,
-                ssl_handshake_timeout=self._shared.handshake_timeout_s,
-                ssl_shutdown_timeout=_TLS_END_S,
-            )
-        except OSError:  # TLS's errors are of that kind
+            if await self._begins_with_tls(connection):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: self._protocol(self),
+                    connection,
+                    ssl=self._certificates.context,
+                    ssl_handshake_timeout=self._shared.handshake_timeout_s,
+                    ssl_shutdown_timeout=_TLS_END_S,
+                )
+            else:
+                self._shared.metrics.handshake_failed()
+        except OSError:  # TLS's errors are of that kind, and TimeoutError
             self._shared.metrics.handshake_failed()
         finally:
             self.done()
+
+    async def _begins_with_tls(self, connection: socket.socket) -> bool:
+        """Wait for the first bytes. Where they are plain HTTP, answer that, and close. Raises OSError."""
+        owned = False
+        try:
+            async with asyncio.timeout(self._shared.handshake_timeout_s):
+                await _readable(connection)
+            # A method or HTTP/2's preface begins with a capital letter; TLS with the byte 22.
+            owned = not connection.recv(1, socket.MSG_PEEK).isupper()
+            if not owned:
+                await _tell(connection)
+            return owned
+        finally:
+            if not owned:
+                connection.close()
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection, _set, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _tell(connection: socket.socket) -> None:
+    """Answer plain HTTP, and let the client read it: a socket that is closed with something unread resets what it has sent."""
+    connection.send(_PLAIN)
+    connection.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TLS_END_S):
+            while connection.recv(_PIECE_BYTES):
+                await _readable(connection)
 
 
 def _close(listener: socket.socket, _task: asyncio.Task[None]) -> None:

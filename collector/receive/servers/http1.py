@@ -6,6 +6,7 @@ once, and never logged: strangers could fill the disk.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,17 +20,35 @@ from collector.receive.exchange import Exchange, Head
 from collector.receive.servers.connections import Shared, Stall
 from collector.receive.servers.http1_page import Page, status_line
 
+# Around a header's value, and no part of it.
+_SPACES: Final = b" \t"
 # A header's colon, space and line end.
 _HEADER_BYTES_OVERHEAD: Final = 4
 
 
-def last_words(status: str) -> bytes:
-    """A whole response without a body, for what never becomes a request."""
-    return f"HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+def last_words(status: str, text: str = "") -> bytes:
+    """A whole response, for what never becomes a request; after it the connection is closed. `text`: why, for people."""
+    content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
+    body = f"{text}\n" if text else ""
+    return f"HTTP/1.1 {status}\r\n{content_type}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
 
 
 _BAD_REQUEST: Final = last_words("400 Bad Request")
 _HEAD_TOO_LARGE: Final = last_words("431 Request Header Fields Too Large")
+_NO_HOST: Final = last_words("400 Bad Request", "the Host header is missing, and HTTP/1.1 demands one")
+_HOSTS: Final = last_words("400 Bad Request", "there is more than one Host header")
+_ODD_HOST: Final = last_words("400 Bad Request", "the Host header is not a host with or without a port")
+_ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is something else than chunked")
+_CODING_IN_1_0: Final = last_words("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
+_NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here; HTTP/1.1 and HTTP/2 are")
+_ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
+# How httptools says it.
+_INVALID_VERSION: Final = "Invalid HTTP version"
+# RFC 9110, 7.2, and RFC 3986: a name or an address, and a port. It may be empty.
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
+    re.ASCII,
+)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
@@ -83,6 +102,8 @@ class Http1Connection:
         self._unclaimed_bytes: int = 0
         self._in_head: bool = True
         self._asks_upgrade: bool = False
+        self._refusal: bytes = b""  # why the head can't be taken
+        self._host: bytes = b""  # the last one that was well-formed
         self._began: float = 0.0  # the loop's time; 0: nothing is coming in
         self._body_began: float = 0.0
 
@@ -146,8 +167,10 @@ class Http1Connection:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 self._feed_without_upgrade(memoryview(data), upgrade.args[0])
-        except httptools.HttpParserError:
-            self._fail(_HEAD_TOO_LARGE if self._head_bytes > self._header_bytes_max else _BAD_REQUEST)
+        except httptools.HttpParserError as error:
+            if not self._refusal and error.args and error.args[0] == _INVALID_VERSION:
+                self._refusal = _ODD_VERSION
+            self._fail(self._refusal or _BAD_REQUEST)
         else:
             if self._unclaimed_bytes > self._header_bytes_max:
                 self._fail(_HEAD_TOO_LARGE)
@@ -206,7 +229,7 @@ class Http1Connection:
         """Also of trailers, which are headers that come late."""
         self._count_head(len(name) + len(value))
         if self._in_head:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.strip(_SPACES)))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -217,8 +240,30 @@ class Http1Connection:
         self._unclaimed_bytes = 0
         self._body_began = self._loop.time()
         head = Head(parser.get_method().decode())
+        version: str = parser.get_http_version()
+        hosts, codings = 0, 0
         for name, value in self._headers:
+            if name == b"host":
+                hosts += 1
+                if value != self._host:
+                    if not _HOST.fullmatch(value):
+                        self._refuse(_ODD_HOST)
+                    self._host = value
+                continue
+            if name == b"transfer-encoding":
+                codings += 1
+                if value.lower() != b"chunked" or codings > 1:
+                    self._refuse(_ODD_CODING)
             head.add(name, value)
+        if version != "1.1":
+            if version != "1.0":
+                self._refuse(_NO_VERSION if version == "0.9" else _ODD_VERSION)
+            if codings:
+                self._refuse(_CODING_IN_1_0)
+        elif not hosts:
+            self._refuse(_NO_HOST)
+        if hosts > 1:
+            self._refuse(_HOSTS)
         turn = _Turn(head, parser.should_keep_alive())
         self._lead(turn)
         self._incoming = turn
@@ -248,7 +293,12 @@ class Http1Connection:
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
         if self._head_bytes > self._header_bytes_max:
-            raise ValueError("head too large")
+            self._refuse(_HEAD_TOO_LARGE)
+
+    def _refuse(self, response: bytes) -> None:
+        """The parser stops. Raises ValueError."""
+        self._refusal = response
+        raise ValueError("refused")
 
     def _lead(self, turn: _Turn) -> None:
         """To its exchange or its page."""
@@ -293,12 +343,12 @@ class Http1Connection:
             if broken.exchange is not None and not broken.is_answered:
                 broken.exchange.gone()
         if self._turn is None:
-            self._transport.write(response)
+            self._write(response)
             self._close()
         elif self._turn is broken:
             # It is the request at hand that is broken.
             if broken.exchange is not None and broken.exchange.answer is None:
-                self._transport.write(response)
+                self._write(response)
                 broken.exchange.gone()
                 broken.is_answered = True
             self._close()
@@ -330,7 +380,7 @@ class Http1Connection:
                         self._run(turn, self._finish(turn, exchange))
                     elif turn.head.expects_continue:
                         turn.head.expects_continue = False
-                        self._transport.write(_CONTINUE)
+                        self._write(_CONTINUE)
                     return
                 self._say(turn, exchange)
             if not turn.is_received and not self._is_closed:
@@ -377,7 +427,7 @@ class Http1Connection:
                 pieces.append(answer.body)
         else:
             pieces.append(b"\r\n")
-        self._transport.write(b"".join(pieces))
+        self._write(b"".join(pieces))
         turn.is_answered = True
         exchange.answered()
         if not turn.is_received:
@@ -397,10 +447,14 @@ class Http1Connection:
 
     # A page's side.
 
+    def _write(self, data: bytes) -> None:
+        self._stall.written_bytes += len(data)
+        self._transport.write(data)
+
     async def write(self, data: bytes) -> None:
         """Return when there is room for more."""
         if not self._is_closed:
-            self._transport.write(data)
+            self._write(data)
             if self._writable is not None:
                 await self._writable.wait()
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from mypy_extensions import i64
 
-from collector.receive.servers.connections import Connections, Stall
+from collector.receive.servers.connections import PROGRESS_BYTES, Connections, Stall
 from collector.receive.servers.http2_engine import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -33,8 +33,6 @@ HEARD: Final = b"the end."
 _HEARD_MAX_S: Final = 1.0
 # A head as sent may be this many times too large, and still only its request is refused. Nothing of it is kept.
 _HEAD_BYTES_FACTOR: Final = 16
-# So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of the usual size.
-PROGRESS_BYTES: Final = 16_384
 
 
 class Sending(Stream):
@@ -370,5 +368,7 @@ class ServerConnection(Http2Engine):
         out = self.out
         if out:
             if not self.transport.is_closing():
-                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self._stall.written_bytes += len(data)
+                self.transport.write(data)
             out.clear()

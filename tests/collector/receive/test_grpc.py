@@ -14,6 +14,7 @@ import grpc
 import h2.connection
 import h2.events
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -392,6 +393,39 @@ async def test_other_codings_of_messages_are_unimplemented(content_type: str) ->
         assert answer.headers["grpc-message"].startswith(f"content-type {content_type} is not taken")
 
 
+@pytest.mark.parametrize("timeout", ["", "S", "10", "1s", "-1S", "1.5S", "123456789S", " ", "10 S", "1S, 1S"])
+async def test_a_malformed_timeout_is_invalid(timeout: str) -> None:
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        answer = await client.response(
+            client.request(LOGS.method, "application/grpc", b"", ("te", "trailers"), ("grpc-timeout", timeout))
+        )
+        assert answer.headers["grpc-status"] == "3"
+        assert answer.headers["grpc-message"].startswith(f"grpc-timeout {timeout.strip()!r} is not")
+        assert made.producer.appends == 0
+
+
+@pytest.mark.parametrize("timeout", ["1H", "99999999n", "0m", "10S", "5M", "100u"])
+async def test_timeouts_in_every_unit_are_taken(timeout: str) -> None:
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        body = otlp_logs()
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        await client.response(client.request(LOGS.method, "application/grpc", message, ("grpc-timeout", timeout)))
+        assert made.producer.appends == 1
+
+
+async def test_repeated_headers_that_decide_are_refused() -> None:
+    """Nobody guesses which of them is meant."""
+    async with receiving() as (made, server, _), http2(server.port) as client:
+        twice = (("grpc-encoding", "gzip"), ("grpc-encoding", "identity"))
+        answer = await client.response(client.request(LOGS.method, "application/grpc", b"", *twice))
+        assert answer.headers["grpc-status"] == "12"
+        assert answer.headers["grpc-message"].startswith("grpc-encoding 'gzip, identity' is not one of")
+        twice = (("grpc-timeout", "1S"), ("grpc-timeout", "2S"))
+        answer = await client.response(client.request(LOGS.method, "application/grpc", b"", *twice))
+        assert answer.headers["grpc-status"] == "3"
+        assert made.producer.appends == 0
+
+
 async def test_more_calls_than_a_connection_may_have_are_refused_to_be_sent_again() -> None:
     """Also while those that were cancelled still work."""
     async with receiving(concurrent_streams_max=2) as (made, server, _), http2(server.port) as client:
@@ -458,6 +492,32 @@ async def test_health_is_serving_for_all_and_each() -> None:
         for name in ("", METRICS.name, LOGS.name, TRACES.name):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        (LOGS.name, "opentelemetry/proto/collector/logs/v1/logs_service.proto"),
+        (f"{LOGS.name}.Export", "opentelemetry/proto/collector/logs/v1/logs_service.proto"),
+        ("grpc.health.v1.Health.Watch", "grpc_health/v1/health.proto"),
+        ("opentelemetry.proto.logs.v1.SeverityNumber", "opentelemetry/proto/logs/v1/logs.proto"),
+        (f"{LOGS.name}.Import", None),
+        ("nothing.Here", None),
+        ("Nothing", None),
+    ],
+)
+@pytest.mark.parametrize("version", ["v1alpha", "v1"])
+async def test_reflection_finds_services_methods_and_types_by_name(symbol: str, file: str | None, version: str) -> None:
+    """ghz asks for the method that it is to call."""
+    async with receiving() as (_, _, channel):
+        request: Any = reflection_pb2.ServerReflectionRequest
+        call: Any = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        asked = request(file_containing_symbol=symbol).SerializeToString()
+        answers = [reflection_pb2.ServerReflectionResponse.FromString(answer) async for answer in call(iter([asked]))]
+        described = [
+            FileDescriptorProto.FromString(file_).name for file_ in answers[0].file_descriptor_response.file_descriptor_proto
+        ]
+        assert (file in described) if file else answers[0].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 async def test_reflection_describes_the_services() -> None:

@@ -23,6 +23,9 @@ from support.receiving import (
 from support.waiting import eventually
 
 from collector.receive.servers import SERVERS, HttpServer
+from collector.tenancy.callers import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -220,6 +223,69 @@ async def still_answers(made: Receivers) -> None:
     async with connection(made.port) as raw:
         await raw.send(logs())
         assert (await raw.response()).status == 200
+
+
+@EACH_SERVER
+async def test_spaces_around_a_headers_value_are_not_part_of_it(server: str) -> None:
+    """RFC 9110, 5.5: a key that was copied with a space behind it works."""
+    keys = {b"KEY": Caller("acme", Scope.INGEST, UNLIMITED, "")}
+    async with http_receivers(server, find=keys.get, anonymous=None) as made, connection(made.port) as raw:
+        for header in ("X-API-Key:KEY", "X-API-Key:  KEY ", "X-API-Key:\tKEY\t ", "Authorization: Bearer KEY \t"):
+            await raw.send(logs(header))
+            assert (await raw.response()).status == 200
+
+
+ODD_HEADS = {
+    b"GET /x HTTP/1.1\r\n\r\n": (400, "the Host header is missing"),
+    b"GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n": (400, "more than one Host header"),
+    b"GET /x HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n": (400, "more than one Host header"),
+    b"GET /x HTTP/1.1\r\nHost: a b\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: a:b\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: a/b\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: a, b\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: user@a\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: [::1\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: \xc3\xa4\r\n\r\n": (400, "not a host with or without a port"),
+    b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n": (501, "Transfer-Encoding"),
+    b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n": (501, "Transfer-Encoding"),
+    b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n": (501, "Transfer-Encoding"),
+    b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked;q=1\r\nHost: a\r\n\r\n0\r\n\r\n": (501, "Transfer-Encoding"),
+    b"POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": (400, "HTTP/1.0 has no Transfer-Encoding"),
+    b"GET /x\r\n\r\n": (400, "HTTP/0.9"),
+    b"GET /x HTTP/0.9\r\n\r\n": (400, "HTTP/0.9"),
+    b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n": (505, "HTTP/1.0 and HTTP/1.1 are"),
+    b"GET /x HTTP/3.0\r\nHost: a\r\n\r\n": (505, "HTTP/1.0 and HTTP/1.1 are"),
+}
+
+
+@pytest.mark.parametrize("head", ODD_HEADS, ids=str)
+async def test_odd_heads_are_refused_with_the_reason(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """And the connection is closed, so that nobody takes what follows for a request; after one that was answered, too."""
+    status, says = ODD_HEADS[head]
+    async with http_receivers() as made:
+        for before in (b"", logs()):
+            async with connection(made.port) as raw:
+                if before:
+                    await raw.send(before)
+                    assert (await raw.response()).status == 200
+                await raw.send(head + logs())
+                answer = await raw.response()
+                assert (answer.status, answer.headers["connection"]) == (status, "close")
+                assert says in answer.body.decode()
+                assert await raw.closed()
+        assert made.producer.appends == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a", "a:80", "a:", "127.0.0.1:8080", "[::1]:4318", "[fe80::1]", "a_b.c-d~e", "%41", "xn--nxa"]
+)
+async def test_hosts_of_every_form_are_taken(host: str) -> None:
+    async with http_receivers() as made, connection(made.port) as raw:
+        await raw.send(f"GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (await raw.response()).status == 404
+        await raw.send(b"GET /x HTTP/1.0\r\n\r\n")
+        assert (await raw.response()).status == 404
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

@@ -19,6 +19,7 @@ import pytest
 import structlog.testing
 from grpc import aio
 from support.certificates import Files, authority, client_context, encrypted
+from support.http2 import frame
 from support.receiving import (
     RawConnection,
     Receivers,
@@ -35,6 +36,7 @@ from support.waiting import eventually
 from collector.errors import CannotRun
 from collector.metrics import Metrics
 from collector.receive.servers import SERVERS
+from collector.receive.servers.http2_engine import PREFACE
 from collector.receive.tls import Certificates
 
 PROTOBUF = "application/x-protobuf"
@@ -285,6 +287,34 @@ async def test_a_handshake_that_comes_to_nothing_is_ended(
         assert made.counted("infrasage_tls_handshakes_failed_total") == 1
         assert (await sent(made)).status == 200
     assert not caplog.records
+
+
+PLAIN = {
+    "HTTP/1.1": post("/v1/logs", PROTOBUF, otlp_logs()),
+    "HTTP/2": PREFACE + frame(4),
+    "in pieces": post("/v1/logs", PROTOBUF, bytes(1_000_000)),
+}
+
+
+@pytest.mark.parametrize("plain", PLAIN)
+async def test_plain_http_on_a_port_with_tls_is_told_so(plain: str, tmp_path: Path) -> None:
+    """On every port, with HTTP/2 too, where a client shows it as an answer that is none; counted, and not logged."""
+    certificates = Files(tmp_path).load()
+    async with (
+        http_receivers(certificates=certificates) as made,
+        grpc_receivers(made, certificates=certificates) as (_, server),
+    ):
+        for port in (made.port, server.port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for piece in [PLAIN[plain][:1], PLAIN[plain][1:]] if plain == "in pieces" else [PLAIN[plain]]:
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            answer = await asyncio.wait_for(reader.read(), 5)
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"This port speaks TLS" in answer
+            writer.close()
+        await eventually(lambda: made.counted("infrasage_tls_handshakes_failed_total") == 2)
+        assert (await sent(made)).status == 200
 
 
 @EACH_SERVER
