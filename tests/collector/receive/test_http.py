@@ -17,6 +17,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from support.costs import cost_of
 from support.examples import examples
 from support.receiving import (
     NOW,
@@ -348,14 +349,14 @@ async def test_over_the_budget_is_503_and_nothing_is_kept(way: Way) -> None:
 
 
 async def test_the_budget_is_held_until_the_answer() -> None:
-    """Also for what a body decompresses to."""
+    """Also for what a body decompresses to, and for what its rows have beyond that."""
     async with http_receivers() as made:
         made.producer.gate.clear()
         body = otlp_logs(padding=10_000)
         packed = gzip.compress(body)
         sending = asyncio.create_task(send(made, WAYS[4], packed, **{"content-encoding": "gzip"}))
         await made.producer.waiting.wait()
-        assert made.in_flight.bytes_held == len(packed) + len(body)
+        assert made.in_flight.bytes_held == len(packed) + cost_of(WAYS[4].path, WAYS[4].content_type, body, "anonymous")
         made.producer.gate.set()
         assert (await sending).status_code == 200
         assert made.in_flight.bytes_held == 0

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc import aio
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from support.costs import cost_of
 from support.otlp_grpc import EACH_SERVICE, LOGS, UNCOMPRESSED, Service, export, refused
 from support.receiving import (
     RawConnection,
@@ -33,6 +34,12 @@ from collector.limit.local import LocalLimiter
 from collector.receive.grpc.server import GrpcServer
 from collector.tenancy.plans import DIMENSIONS, UNLIMITED, Dimension, Plan, Rate
 
+# The way over HTTP that takes the same bodies, at the same cost.
+GRPC_WAYS: Final = {
+    "data points": next(way for way in WAYS if (way.path, way.content_type) == ("/v1/metrics", PROTOBUF)),
+    "log records": next(way for way in WAYS if (way.path, way.content_type) == ("/v1/logs", PROTOBUF)),
+    "spans": next(way for way in WAYS if (way.path, way.content_type) == ("/v1/traces", PROTOBUF)),
+}
 EACH_DIMENSION = pytest.mark.parametrize("dimension", DIMENSIONS)
 
 
@@ -58,21 +65,24 @@ def plan(dimension: Dimension, per_s: int, burst: int) -> Plan:
 
 
 class Quota(NamedTuple):
-    """A plan by which one request of `body` passes, and the next one `wait_s` later."""
+    """A plan by which one request of `body` passes, and the next one `wait_s` later. `told_s` is what its sender is told: what
+    its rows have is not known before it is read, and so the wait is for its body."""
 
     plan: Plan
     body: bytes
     wait_s: float
+    told_s: float
     summary: str
 
 
-def quota(dimension: Dimension, body: Callable[..., bytes], items: int = 9) -> Quota:
-    whole = body(good=items)
+def quota(dimension: Dimension, way: Way, items: int = 9) -> Quota:
+    body = way.body(good=items)
     if dimension == "requests":
-        return Quota(plan("requests", 1, 1), whole, 1, "Small (1 RPS)")
+        return Quota(plan("requests", 1, 1), body, 1, 1, "Small (1 RPS)")
     if dimension == "items":
-        return Quota(plan("items", 2, items), whole, items / 2, "Small (2 items/s)")
-    return Quota(plan("bytes", 64, len(whole)), whole, len(whole) / 64, "Small (64 bytes/s)")
+        return Quota(plan("items", 2, items), body, items / 2, items / 2, "Small (2 items/s)")
+    cost = cost_of(way.path, way.content_type, body)
+    return Quota(plan("bytes", 64, cost), body, cost / 64, len(body) / 64, "Small (64 bytes/s)")
 
 
 def items_of(way: Way) -> int:
@@ -87,12 +97,12 @@ async def send(raw: RawConnection, way: Way, body: bytes, tenant: str) -> Respon
 def check_limited(way: Way, answer: Response, expected: Quota) -> None:
     """To the letter; and never to come again before it can pass."""
     assert answer.status == 429, answer
-    assert answer.headers["retry-after"] == str(math.ceil(expected.wait_s))
+    assert answer.headers["retry-after"] == str(math.ceil(expected.told_s))
     error = told(way, answer.headers["content-type"], answer.body)
     assert error.message == f"Tenant quota exceeded. Current plan: {expected.summary}. Upgrade at /billing/plans."
     if way.is_otlp:
         assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-        assert error.retry_after_s == expected.wait_s
+        assert error.retry_after_s == expected.told_s
     else:
         assert error.error == "rate_limit_exceeded"
 
@@ -101,7 +111,7 @@ def check_limited(way: Way, answer: Response, expected: Quota) -> None:
 @EACH_DIMENSION
 async def test_over_the_plan_is_429_until_it_is_refilled(way: Way, dimension: Dimension) -> None:
     """By each limit, in each protocol: what is refused is not kept, and what is told is when it passes, to the nanosecond."""
-    small = quota(dimension, way.body, items_of(way))
+    small = quota(dimension, way, items_of(way))
     clock = Clock()
     async with (
         http_receivers(find=on_plans({"acme": small.plan}), limiter=LocalLimiter(clock)) as made,
@@ -172,7 +182,9 @@ async def test_bytes_are_those_of_the_body_itself() -> None:
     way = WAYS[4]
     body = way.body(padding=5_000)
     packed = gzip.compress(body)
-    async with http_receivers(find=on_plans({"acme": plan("bytes", 1, len(body))}), limiter=LocalLimiter(Clock())) as made:
+    async with http_receivers(
+        find=on_plans({"acme": plan("bytes", 1, cost_of(way.path, way.content_type, body))}), limiter=LocalLimiter(Clock())
+    ) as made:
         for status in (200, 429):
             async with connection(made.port) as raw:
                 await raw.send(post(way.path, way.content_type, packed, "X-API-Key: acme", "Content-Encoding: gzip"))
@@ -192,7 +204,7 @@ async def over_grpc(made: Receivers) -> AsyncIterator[tuple[GrpcServer, aio.Chan
 @EACH_DIMENSION
 async def test_over_the_plan_is_resource_exhausted_with_a_delay(service: Service, dimension: Dimension) -> None:
     """RetryInfo is what makes it retryable, and has the time until it passes, to the nanosecond."""
-    small = quota(dimension, service.body)
+    small = quota(dimension, GRPC_WAYS[service.noun])
     clock = Clock()
     async with (
         http_receivers(find=on_plans({"acme": small.plan}), limiter=LocalLimiter(clock)) as made,
@@ -203,7 +215,7 @@ async def test_over_the_plan_is_resource_exhausted_with_a_delay(service: Service
         error, status = await refused(channel, service, small.body, metadata=metadata)
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert status.message == f"Tenant quota exceeded. Current plan: {small.summary}. Upgrade at /billing/plans."
-        assert retry_delay_s(status) == small.wait_s
+        assert retry_delay_s(status) == small.told_s
         assert made.producer.item_count() == 9
         clock.nano = round(small.wait_s * 1e9)
         assert await export(channel, service, small.body, metadata=metadata) == b""
@@ -305,7 +317,7 @@ async def test_a_tenant_gets_what_its_plan_allows() -> None:
     """Burst and rate, by requests, by items and by bytes, over HTTP and over gRPC: six tenants that all send as much as they
     can by three connections each, all at once."""
     body = otlp_logs(good=ITEMS)
-    costs: dict[Dimension, int] = {"requests": 1, "items": ITEMS, "bytes": len(body)}
+    costs: dict[Dimension, int] = {"requests": 1, "items": ITEMS, "bytes": cost_of("/v1/logs", PROTOBUF, body, "bytes grpc")}
     tenants = {f"{dimension} {way}": dimension for dimension in DIMENSIONS for way in ("http", "grpc")}
     plans = {tenant: plan(dimension, RATE * costs[dimension], RATE * costs[dimension]) for tenant, dimension in tenants.items()}
     hammerings = {tenant: Hammering() for tenant in tenants}
@@ -364,6 +376,7 @@ SHARE: Final = 50_000
 async def test_who_fills_its_share_of_the_memory_does_not_fill_that_of_others() -> None:
     """While the broker waits, one tenant's requests pile up to its share, and then hear 503; another's are taken as ever."""
     body = otlp_logs(padding=9_000)
+    cost = cost_of("/v1/logs", PROTOBUF, body, "noisy")
     plans = dict.fromkeys(("noisy", "quiet"), UNLIMITED)
     async with (
         http_receivers(find=on_plans(plans), in_flight_bytes_max=2 * SHARE, tenant_bytes_max=SHARE) as made,
@@ -380,9 +393,9 @@ async def test_who_fills_its_share_of_the_memory_does_not_fill_that_of_others() 
             return await export(channel, LOGS, body, metadata=(("x-api-key", tenant),))
 
         taken: list[asyncio.Task[Response]] = []
-        for _ in range(SHARE // len(body)):
+        for _ in range(SHARE // cost):
             taken.append(await begin("noisy"))
-            await held(made, len(taken) * len(body))
+            await held(made, len(taken) * cost)
         # Neither way is there more for it: not by what is announced, not by what comes in pieces, not over gRPC.
         answer = await (await begin("noisy"))
         assert (answer.status, answer.headers["retry-after"]) == (503, "3")
@@ -392,7 +405,7 @@ async def test_who_fills_its_share_of_the_memory_does_not_fill_that_of_others() 
         before = len(taken)
         taken += [await begin("quiet"), await begin("quiet")]
         third = asyncio.create_task(exported("quiet"))
-        await held(made, (before + 3) * len(body))
+        await held(made, (before + 3) * cost)
         made.producer.gate.set()
         assert {(await each).status for each in taken} == {200}
         assert await third == b""
