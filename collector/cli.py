@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, audit, dlq, schema, keys, config, version.
+"""The commands: serve, gateway, writer, query, audit, dlq, log, schema, keys, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from collector import query as query_socket
-from collector.commands import dlq, keys
+from collector.commands import dlq, keys, log
 from collector.commands.audit import audit
 from collector.commands.common import (
     USAGE,
@@ -39,6 +39,7 @@ app.add_typer(schema_app, name="schema")
 app.command()(audit)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
+app.add_typer(log.app, name="log")
 app.add_typer(config_app, name="config")
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]

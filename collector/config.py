@@ -358,6 +358,18 @@ class LocalLog(_Section):
         "Bytes of the write-ahead log before it is folded into the file; it may grow to four times that.",
     )
     spare_bytes_max: Bytes = _limit(64 * MIB, 0, 1024 * GIB, "Bytes of freed space that the file keeps for what comes next.")
+    reserve_percent: Number = _limit(
+        10,
+        0,
+        90,
+        "Percent of the file system of data_dir that is kept free for the store. Less free: 503, nothing is dropped.",
+    )
+    reserve_bytes_min: Bytes = _limit(
+        512 * MIB,
+        0,
+        1024 * GIB,
+        "Bytes that are kept free at least, whatever reserve_percent is; of a small file system no more than half.",
+    )
     append_timeout_s: Number = _limit(8, 0.1, 600, "Seconds that an append may wait for its commit to begin. Later: 503.")
 
 

@@ -179,6 +179,21 @@ class Metrics:
             "partition",
         )
         self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.")
+        self._log_lost: Final = self._gauge(
+            "log_lost_messages",
+            "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
+        )
+        self._log_damages: Final = self._gauge(
+            "log_damages", "Times that the local log's files were found damaged, and that no operator has confirmed yet."
+        )
+        self._disk_free: Final = self._gauge(
+            "disk_free_bytes", "Bytes that are free on the file system of a directory. directory: data_dir.", "directory"
+        )
+        self._disk_reserve: Final = self._gauge(
+            "disk_reserve_bytes",
+            "Bytes of that file system that are kept for the store: with less free, no telemetry is taken.",
+            "directory",
+        )
         self._up: Final = self._gauge(
             "up",
             "1: it works; 0: it does not. part: broker (the local log or Kafka), store, keys (the keys file), redis.",
@@ -320,6 +335,16 @@ class Metrics:
 
     def log_bytes(self, size_bytes: int) -> None:
         self._log_bytes.set(size_bytes)
+
+    def log_damaged(self, damages: int, lost_messages: int) -> None:
+        """What no operator has confirmed yet."""
+        self._log_damages.set(damages)
+        self._log_lost.set(lost_messages)
+
+    def disk(self, free_bytes: int, reserve_bytes: int) -> None:
+        """Of the data directory."""
+        self._disk_free.labels("data_dir").set(free_bytes)
+        self._disk_reserve.labels("data_dir").set(reserve_bytes)
 
     def up(self, part: str, up: bool) -> None:
         """`part`: broker, store, keys or redis."""

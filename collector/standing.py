@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from collector.broker.contract import BrokerError, Partition
+from collector.disk import Disk
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
 from collector.reminders import Reminder
@@ -40,6 +41,22 @@ class WatchedBroker(Protocol):
         """Messages not yet committed, of the partitions that are ours. Raises BrokerError."""
 
 
+class WatchedLog(Protocol):
+    """What is watched of the local log."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as much as it may."""
+
+    @property
+    def bytes_used(self) -> int:
+        """What its messages take."""
+
+    def damages(self) -> tuple[int, int]:
+        """How often damage was found, and how many messages were lost, as far as no operator has confirmed it. Blocks; raises
+        OSError."""
+
+
 class Standing:
     """`run` in a task; `health` at any time."""
 
@@ -48,8 +65,8 @@ class Standing:
         metrics: Metrics,
         broker: WatchedBroker,
         *,
-        is_full: Callable[[], bool] | None = None,
-        log_bytes: Callable[[], int] | None = None,
+        local_log: WatchedLog | None = None,
+        disk: Disk | None = None,
         dead_letters: Callable[[], int] | None = None,
         owns: Callable[[Collection[Partition]], None] | None = None,
         ping_store: Callable[[], None] | None = None,
@@ -63,8 +80,9 @@ class Standing:
         else is shown as a part in infrasage_up, by name, and why it fails."""
         self._metrics: Final = metrics
         self._broker: Final = broker
-        self._is_full: Final = is_full
-        self._log_bytes: Final = log_bytes
+        self._local_log: Final = local_log
+        self._damages: tuple[int, int] = 0, 0
+        self._disk: Final = disk
         self._dead_letters: Final = dead_letters
         self._owns: Final = owns
         self._ping_store: Final = ping_store
@@ -74,12 +92,21 @@ class Standing:
         self._store_failure: str | None = None
 
     def health(self) -> Health:
-        return Health(clickhouse=self._store(), kafka=self._kafka())
+        return Health(clickhouse=self._store(), kafka=self._kafka(), log=self._log())
 
     def _kafka(self) -> str:
         if self._broker.failure is not None:
             return "unavailable"
-        return "full" if self._is_full is not None and self._is_full() else "ok"
+        if self._local_log is None:
+            return "ok"
+        if self._disk is not None and self._disk.is_low:
+            return "disk full"
+        return "full" if self._local_log.is_full else "ok"
+
+    def _log(self) -> str:
+        if self._local_log is None:
+            return NOT_USED
+        return "damaged" if self._damages[0] else "ok"
 
     def _store(self) -> str:
         if self._writer_state is None:
@@ -103,14 +130,24 @@ class Standing:
                 await self._broker.ping()
             if self._owns is not None:
                 await self._watch_lag(self._owns)
-            if self._log_bytes is not None:
-                self._metrics.log_bytes(self._log_bytes())
+            await self._watch_files()
             self._metrics.up("broker", self._kafka() == "ok")
             if self._writer_state is not None:
                 self._metrics.up("store", self._store() == "ok")
             for part, failure in self._failures.items():
                 self._metrics.up(part, failure() is None)
             await asyncio.sleep(_INTERVAL_S if self._broker.failure is None else _AWAY_INTERVAL_S)
+
+    async def _watch_files(self) -> None:
+        if self._disk is not None:
+            self._disk.look()
+            if self._disk.free_bytes is not None:
+                self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes)
+        if self._local_log is not None:
+            self._metrics.log_bytes(self._local_log.bytes_used)
+            with contextlib.suppress(OSError):  # the last that is known stands
+                self._damages = await asyncio.to_thread(self._local_log.damages)
+            self._metrics.log_damaged(*self._damages)
 
     async def _watch_lag(self, owns: Callable[[Collection[Partition]], None]) -> None:
         try:

@@ -28,6 +28,7 @@ from collector.app.storage import Broker, open_kafka, open_storage
 from collector.app.writing import caught_up_with, running_writer
 from collector.broker.local_log import LocalLog
 from collector.config import Settings
+from collector.disk import Disk
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running
 from collector.listening import announcement, check_port, ports, writer_announcement
@@ -202,6 +203,13 @@ def _freeze() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
+    """That of the data directory, where this process has its store in it."""
+    if store is None or not has_data_dir(settings):
+        return None
+    return Disk(settings.data_dir, settings.local_log.reserve_percent, settings.local_log.reserve_bytes_min)
+
+
 def _standing(
     settings: Settings,
     broker: Broker,
@@ -214,8 +222,8 @@ def _standing(
     return Standing(
         metrics,
         broker,
-        is_full=(lambda: local.bytes_used >= settings.local_log.bytes_max) if local is not None else None,
-        log_bytes=(lambda: local.bytes_used) if local is not None else None,
+        local_log=local,
+        disk=local.disk if local is not None else _disk(settings, store),
         dead_letters=store.open_dead_letters if store is not None else None,
         owns=writer.owns if writer is not None else None,
         # The engine in this process is there as long as the process is.

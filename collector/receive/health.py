@@ -24,6 +24,8 @@ class Health(NamedTuple):
 
     clickhouse: str
     kafka: str
+    log: str = NOT_USED
+    """The files of the local log; NOT_USED where there is none."""
 
 
 class HealthAnswer(BaseModel):
@@ -36,6 +38,11 @@ class HealthAnswer(BaseModel):
         description="ok, or what is the matter with the store; a gateway has none: not used", examples=["ok"]
     )
     kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
+    log: str = Field(
+        description="ok; damaged: the local log's files were found damaged, until an operator confirms it with `log confirm`;"
+        " with Kafka: not used",
+        examples=["ok"],
+    )
 
 
 def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
@@ -43,10 +50,15 @@ def health_answer(health: Health, *, receives: bool, version: str, uptime_s: flo
     status: Literal["ok", "degraded", "unavailable"] = "ok"
     if health.kafka != "ok":
         status = "unavailable" if receives else "degraded"
-    elif health.clickhouse not in ("ok", NOT_USED):
+    elif health.clickhouse not in ("ok", NOT_USED) or health.log not in ("ok", NOT_USED):
         status = "degraded"
     answer = HealthAnswer(
-        status=status, version=version, uptime_seconds=int(uptime_s), clickhouse=health.clickhouse, kafka=health.kafka
+        status=status,
+        version=version,
+        uptime_seconds=int(uptime_s),
+        clickhouse=health.clickhouse,
+        kafka=health.kafka,
+        log=health.log,
     )
     return JSONResponse(answer.model_dump(), 503 if status == "unavailable" else 200)
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +12,7 @@ from support.receiving import counted
 from support.waiting import eventually
 
 from collector.broker.contract import LOGS_TOPIC, BrokerDown, Partition
+from collector.disk import Disk, Space
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
 from collector.standing import Standing
@@ -162,12 +164,49 @@ async def test_open_dead_letters_are_counted_while_the_store_answers() -> None:
         await eventually(lambda: counted(metrics, "infrasage_dlq_depth") == 8)
 
 
+class LocalLog:
+    """As it is set."""
+
+    is_full = False
+    bytes_used = 77
+    found = (0, 0)
+
+    def damages(self) -> tuple[int, int]:
+        return self.found
+
+
 async def test_a_full_log_is_told() -> None:
-    metrics, broker = Metrics(), Broker()
-    full = [False]
-    standing = Standing(metrics, broker, is_full=lambda: full[0], log_bytes=lambda: 77, writer_state=lambda: "ok")
+    metrics, local_log = Metrics(), LocalLog()
+    standing = Standing(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
     async with running(standing):
-        assert standing.health() == Health("ok", "ok")
-        full[0] = True
-        assert standing.health() == Health("ok", "full")
+        assert standing.health() == Health("ok", "ok", "ok")
+        local_log.is_full = True
+        assert standing.health() == Health("ok", "full", "ok")
         await eventually(lambda: counted(metrics, "infrasage_log_bytes") == 77)
+
+
+async def test_damage_is_shown_until_it_is_confirmed() -> None:
+    """Also where no message was lost by it."""
+    metrics, local_log = Metrics(), LocalLog()
+    standing = Standing(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
+    async with running(standing):
+        for found, shown in (((2, 40), "damaged"), ((1, 0), "damaged"), ((0, 0), "ok")):
+            local_log.found = found
+            await eventually(lambda shown=shown: standing.health() == Health("ok", "ok", shown))
+            await eventually(lambda found=found: counted(metrics, "infrasage_log_damages") == found[0])
+            assert counted(metrics, "infrasage_log_lost_messages") == found[1]
+
+
+async def test_a_low_disk_is_shown() -> None:
+    """As a reason of its own, and with what is free, which is looked at while nothing is appended."""
+    metrics, local_log = Metrics(), LocalLog()
+    space = [Space(100, 1000)]
+    disk = Disk(Path("/data"), 50, 0, measured=lambda _: space[0])
+    standing = Standing(metrics, Broker(), local_log=local_log, disk=disk, writer_state=lambda: "ok")
+    async with running(standing):
+        await eventually(lambda: standing.health() == Health("ok", "disk full", "ok"))
+        await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 0)
+        assert counted(metrics, "infrasage_disk_free_bytes", directory="data_dir") == 100
+        assert counted(metrics, "infrasage_disk_reserve_bytes", directory="data_dir") == 500
+        space[0] = Space(600, 1000)
+        await eventually(lambda: standing.health() == Health("ok", "ok", "ok"))

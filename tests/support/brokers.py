@@ -56,6 +56,8 @@ LIMITS = LocalLogLimits(
     commit_bytes_max=8 * MIB,
     wal_bytes_max=4 * MIB,
     spare_bytes_max=8 * MIB,
+    reserve_percent=0,
+    reserve_bytes_min=0,
     append_timeout_s=30,
 )
 TOPICS = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)

@@ -56,7 +56,8 @@ class Command:
     def __init__(self, place: Path, **settings: object) -> None:
         """`place`: beside it are its log and its working directory. `settings` by variable, without the prefix."""
         self.command = [sys.executable, "-m", "collector"]
-        self.settings = settings
+        # However full the disk is on which the tests run.
+        self.settings = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0} | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"
         self.working_dir = place.parent / "elsewhere"

@@ -17,6 +17,8 @@ from collector.broker.local_log.plan import Head, Plan, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the three tables and the index.
 _EMPTY_PAGES: Final = 6
+# What the write-ahead log may take where the disk is low.
+_WAL_LOW_BYTES: Final = 1024 * 1024
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
 
 
@@ -164,9 +166,10 @@ class Database:
             raise FileDamaged(f"the last messages of {topic} do not fit their checksums")
         return int(last[0] & OFFSET_MASK) + count(last[1])
 
-    def transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
-        """All of it in one durable transaction; why each was refused, or None. Raises sqlite3.Error: nothing was done."""
-        plan = Plan(self.heads, self._limits.bytes_max - self.used_bytes)
+    def transact(self, works: Sequence[Work], shortage: str | None = None) -> list[BrokerError | None]:
+        """All of it in one durable transaction; why each was refused, or None. `shortage`: why nothing new is
+        taken. Raises sqlite3.Error: nothing was done."""
+        plan = Plan(self.heads, self._limits.bytes_max - self.used_bytes, shortage)
         refusals = [plan.add(work) for work in works]
         self._execute(plan.statements())
         self.heads = plan.heads
@@ -187,19 +190,21 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def tidy(self, idle: Callable[[], bool]) -> None:
-        """Give space back, a step at a time unless idle, and bound the write-ahead log. Raises sqlite3.Error: later, then."""
+    def tidy(self, idle: Callable[[], bool], *, is_disk_low: bool = False) -> None:
+        """Give space back, a step at a time unless idle, all of it where the disk is low; and bound the
+        write-ahead log. Raises sqlite3.Error: later, then."""
         limits = self._limits
         self._measure()
-        while self._free_bytes > max(limits.spare_bytes_max, self.used_bytes):
+        spare = 0 if is_disk_low else max(limits.spare_bytes_max, self.used_bytes)
+        while self._free_bytes > spare:
             # Not `execute`: it would step once, and so free one page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_STEP_PAGES})")
             self._measure()
-            if self._free_bytes <= max(limits.spare_bytes_max, self.used_bytes):
+            if self._free_bytes <= spare:
                 self._truncate_wal()  # only a checkpoint makes the file itself shorter
             if not idle():
                 break
-        if self._wal.stat().st_size > 4 * limits.wal_bytes_max:
+        if self._wal.stat().st_size > (_WAL_LOW_BYTES if is_disk_low else 4 * limits.wal_bytes_max):
             self._truncate_wal()
 
     def _truncate_wal(self) -> None:

@@ -34,6 +34,7 @@ from collector.broker.local_log.plan import Head, Skip, Work
 from collector.broker.local_log.reader import Found, Reader
 from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witness, read_witness, sync_directory
+from collector.disk import Disk
 
 # At the start the structure of a file up to this size is checked: half a second. A larger one is checked when it is read.
 _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -49,6 +50,7 @@ class LogFiles:
     def __init__(self, directory: Path, limits: LocalLogLimits) -> None:
         """Use `open`."""
         self.file: Final = directory / schema.FILE_NAME
+        self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min)
         self.incidents: Final = Incidents(directory.parent)
         self._limits: Final = limits
         self._logger: Final = structlog.get_logger(__name__)
@@ -152,13 +154,14 @@ class LogFiles:
         with self._busy:
             if self._damage is not None:
                 self._reopen(self._damage)
+            self.disk.look()
             try:
-                refusals = self._database.transact(works)
+                refusals = self._database.transact(works, self.disk.shortage)
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
                 self._reopen(str(error))
-                refusals = self._database.transact(works)
+                refusals = self._database.transact(works, self.disk.shortage)
             self._write_witness()
             return refusals
 
@@ -167,7 +170,7 @@ class LogFiles:
         with self._busy:
             self.sync_witness()
             if self._damage is None:
-                self._database.tidy(idle)
+                self._database.tidy(idle, is_disk_low=self.disk.is_low)
 
     @property
     def is_witness_synced(self) -> bool:
@@ -206,10 +209,6 @@ class LogFiles:
             with suppress(OSError):
                 self._witness.sync()
             self._witness.close()
-
-    def lost_messages(self) -> int | None:
-        incidents = self.incidents.unconfirmed()
-        return sum(incident.messages for incident in incidents) if incidents else None
 
     # What is found while reading.
 

@@ -16,4 +16,6 @@ class LocalLogLimits:
     commit_bytes_max: int  # messages that share a transaction
     wal_bytes_max: int  # the write-ahead log before it is checkpointed; four times that is never passed for long
     spare_bytes_max: int  # freed space that the file keeps for reuse, if that is more than its messages take
+    reserve_percent: float  # of the file system, that must stay free; less: BrokerFull
+    reserve_bytes_min: int  # and at least so much
     append_timeout_s: float  # how long an append may wait for its transaction to begin

@@ -25,6 +25,7 @@ from collector.broker.contract import BrokerDown, BrokerError, Message, Partitio
 from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
+from collector.disk import Disk
 
 
 class Request:
@@ -187,10 +188,20 @@ class LocalLog:
         """How much of `bytes_max` is taken, counted shortly after each transaction."""
         return self._files.used_bytes
 
-    def lost_messages(self) -> int | None:
-        """How many acknowledged messages were lost or damaged, and are not confirmed by an operator; None: nothing was damaged.
-        Reads files."""
-        return self._files.lost_messages()
+    @property
+    def is_full(self) -> bool:
+        return self.bytes_used >= self._limits.bytes_max
+
+    @property
+    def disk(self) -> Disk:
+        """The file system that the log is in."""
+        return self._files.disk
+
+    def damages(self) -> tuple[int, int]:
+        """How often damage was found, and how many acknowledged messages were lost by it, as far as no operator has confirmed
+        it. Reads files; raises OSError."""
+        incidents = self._files.incidents.unconfirmed()
+        return len(incidents), sum(incident.messages for incident in incidents)
 
     def depth(self, topic: str) -> int:
         """Messages of any topic, polled or not, that are not yet committed."""

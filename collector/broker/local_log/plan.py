@@ -65,7 +65,9 @@ Work = Append | Intend | Commit | Skip | Probe
 class Plan:
     """One transaction before it is executed: what to execute, and where the partitions stand after it. Does no I/O."""
 
-    def __init__(self, heads: Mapping[str, Head], room_bytes: int) -> None:
+    def __init__(self, heads: Mapping[str, Head], room_bytes: int, shortage: str | None = None) -> None:
+        """`shortage`: why nothing is taken but dead letters."""
+        self._shortage: Final = shortage
         self.heads: Final = dict(heads)
         self._room_bytes = room_bytes
         self._statements: Final[list[Statement]] = []
@@ -90,7 +92,10 @@ class Plan:
 
     def _append(self, messages: Sequence[Message]) -> BrokerError | None:
         need = sum(len(message.payload) + _MESSAGE_OVERHEAD_BYTES for message in messages)
-        if need > self._room_bytes and any(message.topic != DEAD_LETTERS_TOPIC for message in messages):
+        is_new = any(message.topic != DEAD_LETTERS_TOPIC for message in messages)
+        if is_new and self._shortage is not None:
+            return BrokerFull(f"cannot append {need} bytes: {self._shortage}")
+        if is_new and need > self._room_bytes:
             return BrokerFull(f"cannot append {need} bytes: the log is full but for {max(self._room_bytes, 0)}")
         self._room_bytes -= need
         for message in messages:

@@ -375,11 +375,11 @@ async def test_an_operator_confirms(tmp_path: Path) -> None:
     left = await leave(tmp_path)
     left.wal.unlink()
     async with await open_log(left.data) as log:
-        assert 40 == log.lost_messages()
+        assert (1, 40) == log.damages()
     async with await open_log(left.data) as log:
-        assert 40 == log.lost_messages()
+        assert (1, 40) == log.damages()
         confirm(read_incidents(left.data))
-        assert log.lost_messages() is None
+        assert (0, 0) == log.damages()
     (incident,) = read_incidents(left.data)
     assert incident.is_confirmed
     assert 40 == incident.messages

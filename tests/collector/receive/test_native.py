@@ -28,6 +28,9 @@ async def asking() -> AsyncIterator[tuple[Receivers, httpx.AsyncClient]]:
         (Health("down", "ok"), 200, "degraded"),
         (Health("ok", "full"), 503, "unavailable"),
         (Health("down", "down"), 503, "unavailable"),
+        (Health("ok", "disk full", "ok"), 503, "unavailable"),
+        (Health("ok", "ok", "damaged"), 200, "degraded"),
+        (Health("ok", "ok", "ok"), 200, "ok"),
     ],
 )
 async def test_health_is_whether_telemetry_is_accepted(state: Health, code: int, status: str) -> None:
@@ -42,6 +45,7 @@ async def test_health_is_whether_telemetry_is_accepted(state: Health, code: int,
             "uptime_seconds": 3601,
             "clickhouse": state.clickhouse,
             "kafka": state.kafka,
+            "log": state.log,
         }
 
 

@@ -1,0 +1,85 @@
+"""How much room the file system of a directory has, and whether so little that what is left is kept for the store.
+
+The store needs room to take out of the log what waits in it. A log that takes the last byte is a trap: nothing can be stored,
+nothing drains, nothing is freed.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+
+_WARNING_INTERVAL_S: Final = 60.0
+
+
+class Space(NamedTuple):
+    """Of a file system, in bytes. `free`: what this process may use."""
+
+    free: int
+    total: int
+
+
+def measure(directory: Path) -> Space:
+    """Raises OSError."""
+    found = os.statvfs(directory)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+class Disk:
+    """Of one directory. `look` may be called by any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        reserve_percent: float,
+        reserve_bytes_min: int,
+        *,
+        measured: Callable[[Path], Space] = measure,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """The reserve is `reserve_percent` of the file system, and at least `reserve_bytes_min`, but of a small file system no
+        more than half."""
+        self.free_bytes: int | None = None
+        """At the last look; None: it could not be measured."""
+        self.reserve_bytes = 0
+        self.is_low = False
+        self._directory: Final = directory
+        self._percent: Final = reserve_percent
+        self._bytes_min: Final = reserve_bytes_min
+        self._measured: Final = measured
+        self._clock: Final = clock
+        self._warned_at: float | None = None
+        self._logger: Final = structlog.get_logger(__name__)
+
+    @property
+    def shortage(self) -> str | None:
+        """Why nothing more is taken; None: there is room."""
+        if not self.is_low:
+            return None
+        return (
+            f"the disk of {self._directory} has {self.free_bytes} bytes free, of which {self.reserve_bytes} are kept for the"
+            " store: free space, or lower local_log.reserve_percent and local_log.reserve_bytes_min"
+        )
+
+    def look(self) -> None:
+        """Where it can't be measured, all is as it was. Low once the reserve is touched, until a twentieth more is free: so it
+        does not change with each request."""
+        try:
+            free, total = self._measured(self._directory)
+        except OSError:
+            self.free_bytes = None
+            return
+        reserve = int(max(total * self._percent / 100, min(self._bytes_min, total // 2)))
+        self.free_bytes, self.reserve_bytes = free, reserve
+        self.is_low = free < reserve + (reserve // 20 if self.is_low else 0)
+        if self.is_low and (self._warned_at is None or self._clock() - self._warned_at >= _WARNING_INTERVAL_S):
+            self._warned_at = self._clock()
+            self._logger.warning(
+                "the disk is low: no more telemetry is taken until there is room",
+                directory=str(self._directory),
+                free_bytes=free,
+                reserve_bytes=reserve,
+            )

@@ -1,0 +1,59 @@
+"""A disk that runs full: the log stops in time, so that all that was acknowledged is stored, and goes on when there is room."""
+
+import base64
+import os
+import time
+from pathlib import Path
+
+import httpx
+from support.program import MakeProgram, metric, started
+from support.small_disk import small_disk
+from support.waiting import until
+
+MIB = 1024 * 1024
+
+
+def test_a_full_disk_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> None:
+    """48 MiB, with the default reserve of half of so small a disk: past it 503 with the reason, at every request and without
+    flapping, while what was acknowledged drains into the store."""
+    reserve = {"local_log__reserve_percent": 10, "local_log__reserve_bytes_min": "512 MiB"}
+    with small_disk(tmp_path / "data", 48) as disk, started(make_program(**reserve, writer__linger_ms=1000)) as program:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(14 * MIB))
+        acknowledged = 0
+        with httpx.Client(base_url=program.http, timeout=20) as client:
+
+            def send() -> httpx.Response:
+                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                body = base64.b64encode(os.urandom(60_000)).decode()
+                return client.post(
+                    "/api/v1/telemetry", json={"service_id": "full", "type": "log", "body": body, "timestamp": now}
+                )
+
+            for _ in range(30):
+                while (answer := send()).status_code == 200:
+                    acknowledged += 1
+                assert (503, "storage_full") == (answer.status_code, answer.json()["error"]), acknowledged
+                assert "are kept for the store: free space, or lower local_log.reserve_percent" in answer.json()["message"]
+                # What waits is stored, and the log gives its room back: until the store itself has taken all that it may.
+                until(lambda: metric(program.http, "infrasage_log_lag_messages") == 0)
+                if all(send().status_code == 503 for _ in range(5)):
+                    break
+            assert acknowledged > 10
+            # All that waited is stored; the disk is as full as before, and each answer is the same.
+            for _ in range(10):
+                health = client.get("/healthz")
+                assert (503, "disk full", "ok") == (health.status_code, health.json()["kafka"], health.json()["clickhouse"])
+                assert 503 == send().status_code
+            reserved = metric(program.http, "infrasage_disk_reserve_bytes")
+            assert 24 * MIB == reserved
+            until(lambda: 0 < metric(program.http, "infrasage_disk_free_bytes") < reserved)
+            assert acknowledged == int(program.value("SELECT count() FROM otel_logs"))
+
+            filler.unlink()
+            until(lambda: client.get("/healthz").status_code == 200)
+            assert 200 == send().status_code
+            acknowledged += 1
+        assert 0 == program.stop()
+        assert acknowledged == int(program.value("SELECT count() FROM otel_logs"))
+        assert 1 <= program.log().count("the disk is low") <= 30
