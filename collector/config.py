@@ -238,6 +238,19 @@ class Http(_Section):
         "HTTP/2 frames without use before a connection is closed: pings, settings, small frames beyond 16 of a stream. A reset "
         "counts 20, after as many free ones as concurrent_streams_max.",
     )
+    pages_max: Whole = _limit(
+        256,
+        1,
+        100_000,
+        "Most pages (metrics, documentation, the reading API) answered at once, half of them to one address. More: 503.",
+    )
+    connection_pages_max: Whole = _limit(16, 1, 100_000, "Most pages answered at once on one connection. More: 503.")
+    page_bytes_max: Bytes = _limit(
+        64 * MIB, 64 * KIB, 64 * GIB, "Bytes of pages in memory that are not sent yet. Over it: 503."
+    )
+    metrics_interval_s: Number = _limit(
+        1, 0, 60, "Seconds for which /metrics is kept as it was rendered, for all who ask. 0: rendered for each."
+    )
     batch_items_max: Whole = _limit(10_000, 1, 1_000_000, "Most records in one native batch. More: 400 batch_too_large.")
     backlog: Whole = _limit(2048, 1, 65535, "Connections that may wait to be accepted, on each HTTP port.")
 
@@ -562,6 +575,10 @@ class Tenants(_Section):
     )
     in_flight_share_max: Number = _limit(
         0.5, 0.01, 1, "Part of broker.in_flight_bytes_max that one tenant's requests may hold. Over it: 503."
+    )
+    metrics_names: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="Whether /metrics names tenants to who has no key of scope admin. auto: where host is a loopback address.",
     )
     shown_max: Whole = _limit(50, 0, 10_000, "Tenants that /metrics shows by name, the largest; the rest are shown as one.")
 

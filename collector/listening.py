@@ -4,15 +4,20 @@ The law: a port that can't be had is told at once, by the setting's name, before
 """
 
 import errno
+import ipaddress
 import shlex
 import socket
 import sys
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from collector.config import FLAGS, Settings
 from collector.errors import CannotRun
 from collector.version import VERSION
+
+log = structlog.get_logger(__name__)
 
 RECORD: Final = (
     '{"service_id": "demo", "metric_name": "cpu_usage_percent", "value": 87.3, "timestamp": "\'$(date -u +%FT%TZ)\'"}'
@@ -22,6 +27,32 @@ RECORD: Final = (
 def ports(settings: Settings) -> dict[str, int]:
     """Those of the receivers, by the names of their settings."""
     return {"http.port": settings.http.port, "http.otlp_port": settings.http.otlp_port, "grpc.port": settings.grpc.port}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address; of a name, whether that is so of all it stands for."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:  # which is said where it is listened on
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
+    """Whether records may come without a key. `by_default`: the command lets them where nobody has said otherwise."""
+    return settings.tenants.anonymous == "yes" or (settings.tenants.anonymous == "auto" and by_default)
+
+
+def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None:
+    """Say in the log where other machines may send without a key, and how to change that."""
+    if takes_anonymous(settings, by_default=anonymous_by_default) and not is_loopback(settings.host):
+        log.warning(
+            "anyone who can reach this address can send without an API key; to require keys set tenants.anonymous to no"
+            " (INFRASAGE_TENANTS__ANONYMOUS=no) and make one for each sender with `keys create`",
+            host=settings.host,
+            anonymous_tenant=settings.tenants.anonymous_tenant,
+            anonymous_plan=settings.tenants.anonymous_plan,
+        )
 
 
 def check_port(key: str, host: str, port: int) -> None:

@@ -4,10 +4,10 @@ The law: labels come from closed sets (types, reasons, routes, codes, topics), n
 accepted + rejected + rate_limited + failed, summed, is every item that was received and decoded.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Gauge, Metric, exposition
+from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -16,7 +16,8 @@ from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
 from collector.broker.contract import Partition
 from collector.combined import Family, Snapshot
-from collector.counting import Count, Counter, Distribution, Histogram
+from collector.counting import Count, Counter, Distribution, Gauge, Histogram
+from collector.exposition import Writer, content_type_of
 from collector.tenancy.plans import DIMENSIONS, Dimension
 from collector.tenancy.ranking import Ranking
 
@@ -110,12 +111,15 @@ class Metrics:
 
     def __init__(self, tenants_shown_max: int = 50) -> None:
         """`tenants_shown_max`: how many tenants are shown by name."""
-        self.registry: Final = CollectorRegistry()
-        # Every metric of ours, for the documentation.
+        # The process's own, from the library.
+        self._process: Final = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+        # Every metric of ours; and the same for the documentation.
+        self._families: Final[list[Counter | Gauge | Histogram]] = []
         self.described: Final[list[Described]] = []
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self._writer: Final = Writer()
 
         events = self._counter("ingestion_events", "Items received, by type and by what became of them.", "type", "status")
         self._events: Final = {status: [events.labels(type_name, status) for type_name in TYPE_NAMES] for status in STATUSES}
@@ -140,13 +144,15 @@ class Metrics:
         ).labels()
         self._certificate_expires: Final = self._gauge(
             "tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970. 0: no TLS."
-        )
+        ).labels()
         self._grpc_requests: Final = self._counter("grpc_requests", "gRPC requests answered.", "method", "code")
         self._grpc_seconds: Final = self._seconds("grpc_request_duration_seconds", "From request to answer.", "method")
         self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
-        self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.")
-        self._connections: Final = self._gauge("http_connections", "Open HTTP connections.")
-        self._dlq_depth: Final = self._gauge("dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0.")
+        self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.").labels()
+        self._connections: Final = self._gauge("http_connections", "Open HTTP connections.").labels()
+        self._dlq_depth: Final = self._gauge(
+            "dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0."
+        ).labels()
         self._dlq_depth.set(0)
 
         self._tenant_requests: Final = self._counter(
@@ -178,14 +184,14 @@ class Metrics:
             "topic",
             "partition",
         )
-        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.")
+        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.").labels()
         self._log_lost: Final = self._gauge(
             "log_lost_messages",
             "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
-        )
+        ).labels()
         self._log_damages: Final = self._gauge(
             "log_damages", "Times that the local log's files were found damaged, and that no operator has confirmed yet."
-        )
+        ).labels()
         self._disk_free: Final = self._gauge(
             "disk_free_bytes", "Bytes that are free on the file system of a directory. directory: data_dir.", "directory"
         )
@@ -199,7 +205,7 @@ class Metrics:
             "1: it works; 0: it does not. part: broker (the local log or Kafka), store, keys (the keys file), redis.",
             "part",
         )
-        self._gauge("processes", "Processes that this page tells of.").set(1)
+        self._gauge("processes", "Processes that this page tells of.").labels().set(1)
         self._restarts: Final = self._counter(
             "process_restarts", "Processes of the gateway that died and were replaced."
         ).labels()
@@ -376,6 +382,25 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """All metrics, as `collector.combined` adds them up."""
+        return [*self._of_the_process(), *[family.family() for family in self._families]]
+
+    def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
+        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text.
+
+        `snapshot`: what is shown in place of this process's own.
+        """
+        content_type = content_type_of(accept)
+        return self.text(self.shown() if snapshot is None else snapshot, content_type), content_type
+
+    def text(self, snapshot: Snapshot, content_type: str) -> bytes:
+        """A snapshot in one of the formats of `collector.exposition`."""
+        return self._writer.written(snapshot, content_type)
+
+    def shown(self) -> Snapshot:
+        """All metrics, with only the largest tenants by name."""
+        return self._ranking.shown(self.snapshot())
+
+    def _of_the_process(self) -> Snapshot:
         return [
             Family(
                 metric.name,
@@ -383,35 +408,24 @@ class Metrics:
                 metric.type,
                 {(sample.name, tuple(sample.labels.items())): sample.value for sample in metric.samples},
             )
-            for metric in self.registry.collect()
+            for metric in self._process.collect()
         ]
-
-    def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
-        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text.
-
-        `snapshot`: what is shown in place of this process's own.
-        """
-        if snapshot is None:
-            snapshot = self._ranking.shown(self.snapshot())
-        try:
-            encode, content_type = exposition.choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
-            encode, content_type = exposition.choose_encoder("")
-        return encode(_registry(snapshot)), content_type
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         name = self._describe(f"infrasage_{name}_total", "counter", labels, help_)
         counter = Counter(name.removesuffix("_total"), help_, labels)
-        self.registry.register(counter)
+        self._families.append(counter)
         return counter
 
     def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
-        return Gauge(self._describe(f"infrasage_{name}", "gauge", labels, help_), help_, labels, registry=self.registry)
+        gauge = Gauge(self._describe(f"infrasage_{name}", "gauge", labels, help_), help_, labels)
+        self._families.append(gauge)
+        return gauge
 
     def _histogram(self, name: str, help_: str, bounds: Sequence[float], *labels: str) -> Histogram:
         name = self._describe(f"infrasage_{name}", "histogram", labels, help_)
         histogram = Histogram(name, help_, labels, bounds)
-        self.registry.register(histogram)
+        self._families.append(histogram)
         return histogram
 
     def _seconds(self, name: str, help_: str, *labels: str) -> Histogram:
@@ -420,23 +434,3 @@ class Metrics:
     def _describe(self, name: str, type_: str, labels: tuple[str, ...], meaning: str) -> str:
         self.described.append(Described(name, type_, labels, meaning))
         return name
-
-
-class _Shown:
-    """A snapshot, as the library's registries take it."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot: Final = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._snapshot:
-            metric = Metric(family.name, family.help, family.type)
-            for (name, labels), value in family.samples.items():
-                metric.add_sample(name, dict(labels), value)
-            yield metric
-
-
-def _registry(snapshot: Snapshot) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(_Shown(snapshot))
-    return registry

@@ -10,6 +10,7 @@ is to do (its settings, secrets included) comes over the socket, so neither argu
 
 import asyncio
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -25,7 +26,7 @@ import structlog
 from collector import logs
 from collector.combined import Snapshot, combine, counted
 from collector.config import Settings
-from collector.listening import SharedPorts, announcement, ports
+from collector.listening import SharedPorts, announcement, ports, warn_of_anonymous
 from collector.tenancy.ranking import Ranking
 
 # A worker that does not tell its metrics in time is shown as it was last.
@@ -74,6 +75,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     """The gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; the exit status. Raises CannotRun."""
     began_s = time.monotonic()
     logs.set_up(settings.logging)
+    warn_of_anonymous(settings, anonymous_by_default=False)
     with contextlib.closing(SharedPorts(settings)) as shared:
         held = shared.settings(settings)
         http_port, otlp_port, grpc_port = ports(held).values()
@@ -96,6 +98,8 @@ class Supervisor:
         self._workers: Final[dict[int, _Worker]] = {}
         self._counted_by_the_dead: Snapshot = []
         self._gathering: Final = asyncio.Lock()
+        self._gathered: Snapshot = []
+        self._gathered_s = -math.inf  # when that was, by the machine's monotonic clock
         # Here, since every scrape may be another worker's: each would choose others to show.
         self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
@@ -181,19 +185,24 @@ class Supervisor:
             if self._stopping.is_set():
                 return 0
 
-    async def _gather(self) -> Snapshot:
-        """The metrics of all, the dead's counts included. Who does not answer in time is shown as it was last."""
+    async def _gather(self, interval_s: float = 0.0) -> Snapshot:
+        """Return the metrics of all, the dead's counts included, at most so many seconds old. Who does not answer in time is
+        shown as it was last."""
         async with self._gathering:
+            if time.monotonic() < self._gathered_s + interval_s:
+                return self._gathered
             answers = [worker.ask() for worker in self._workers.values()]
             if answers:
                 _, late = await asyncio.wait(answers, timeout=_SNAPSHOT_TIMEOUT_S)
                 for answer in late:
                     answer.cancel()
-            return combine([self._counted_by_the_dead, *(worker.snapshot for worker in self._workers.values())])
+            self._gathered = combine([self._counted_by_the_dead, *(worker.snapshot for worker in self._workers.values())])
+            self._gathered_s = time.monotonic()
+            return self._gathered
 
     async def _answer(self, kind: str) -> Snapshot:
         """What a worker asked for: the metrics of all as they are, or as they are shown."""
-        snapshot = await self._gather()
+        snapshot = await self._gather(self._settings.http.metrics_interval_s)
         return self._ranking.shown(snapshot) if kind == _SHOWN else snapshot
 
     async def _ask_now_and_then(self) -> None:

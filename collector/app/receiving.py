@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -16,21 +16,24 @@ from collector.config import Settings
 from collector.dead_letters import Caps, DeadLetters
 from collector.errors import CannotRun
 from collector.lifetime import RECEIVERS_SHARE, Stopping, running
+from collector.listening import is_loopback
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, Produce
 from collector.receipts import Receipts
 from collector.receive.grpc.server import GrpcServer
 from collector.receive.http import HttpApplication
+from collector.receive.metrics_page import MetricsPage
 from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
-from collector.receive.responses import explain
+from collector.receive.responses import Explain, explain
 from collector.receive.routes import GRPC_SERVICES, http_routes
 from collector.receive.servers import HttpServer
 from collector.receive.tls import Certificates
 from collector.reports.batches import BatchReports, RecentBatches
 from collector.reports.dead_letters import DeadLetterReports
 from collector.standing import Standing
+from collector.tenancy.access import Access
 from collector.validate import Limits
 from collector.version import VERSION
 from collector.workers import Link
@@ -77,7 +80,7 @@ async def receiving(
         recent=recent,
     )
     batches = BatchReports(None if reports is None else reports.reader, recent)
-    refuse = partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
+    refuse = refusals(settings)
 
     async def own() -> Snapshot:
         return metrics.snapshot()
@@ -93,10 +96,10 @@ async def receiving(
             version=VERSION,
             health=standing.health,
             metrics=metrics,
+            metrics_page=metrics_page(settings, metrics, tenancy.access, None if link is None else link.gather_shown),
             uptime_s=lambda: time.monotonic() - began_s,
             reading=reading(tenancy.access, own if link is None else link.gather, began, reports, batches),
             explain=refuse,
-            gather=None if link is None else link.gather_shown,
         ),
         page_paths=PAGE_PATHS,
         access=tenancy.access,
@@ -130,6 +133,26 @@ async def receiving(
     finally:
         grace_s = stopping.left_s(RECEIVERS_SHARE)
         await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+
+
+def refusals(settings: Settings) -> Explain:
+    """What errors are told as."""
+    return partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
+
+
+def metrics_page(
+    settings: Settings, metrics: Metrics, access: Access | None, gather: Callable[[], Awaitable[Snapshot]] | None = None
+) -> MetricsPage:
+    """GET /metrics. `gather`: of all processes, where there are several."""
+    names = settings.tenants.metrics_names
+    return MetricsPage(
+        metrics,
+        access,
+        interval_s=settings.http.metrics_interval_s,
+        names_for_all=names == "yes" or (names == "auto" and is_loopback(settings.host)),
+        clock=time.monotonic,
+        gather=gather,
+    )
 
 
 @asynccontextmanager

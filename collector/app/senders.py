@@ -13,6 +13,7 @@ from collector.config import Settings, secret_text
 from collector.lifetime import running
 from collector.limit.contract import Limiter
 from collector.limit.local import LocalLimiter
+from collector.listening import takes_anonymous
 from collector.tenancy import keys
 from collector.tenancy.access import Access
 from collector.tenancy.callers import Caller
@@ -48,7 +49,7 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
     path = keys.path_of(settings.data_dir, tenants.keys_file)
     keyring = Keyring.open(path, plans, reload_s=tenants.keys_reload_s, now_unix_s=time.time)
     anonymous = None
-    if tenants.anonymous == "yes" or (tenants.anonymous == "auto" and anonymous_by_default):
+    if takes_anonymous(settings, by_default=anonymous_by_default):
         anonymous = Caller(tenants.anonymous_tenant, Scope.INGEST, plans[tenants.anonymous_plan], "")
     elif not len(keyring):
         log.warning("nobody can send: there are no keys; `keys create` makes one", keys_file=str(path))

@@ -21,7 +21,7 @@ import uvloop
 
 from collector import logs
 from collector.app.data_dir import has_data_dir, is_embedded
-from collector.app.receiving import certificates_in_force, listen, receiving
+from collector.app.receiving import certificates_in_force, listen, metrics_page, receiving, refusals
 from collector.app.reporting import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.senders import Tenancy, first_key, open_tenancy
 from collector.app.storage import Broker, open_kafka, open_storage
@@ -31,10 +31,11 @@ from collector.config import Settings
 from collector.disk import Disk
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running
-from collector.listening import announcement, check_port, ports, writer_announcement
+from collector.listening import announcement, check_port, ports, warn_of_anonymous, writer_announcement
 from collector.memory import keep_memory
 from collector.metrics import Metrics
 from collector.receive.health import writer_pages
+from collector.receive.page_gate import PageGate
 from collector.receive.servers import HttpServer
 from collector.standing import Standing
 from collector.version import VERSION, is_compiled
@@ -93,6 +94,7 @@ async def _serve(settings: Settings, say: Say) -> int:
     stopping = Stopping(settings.shutdown.timeout_s)
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
+    warn_of_anonymous(settings, anonymous_by_default=True)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
@@ -116,6 +118,7 @@ async def _serve(settings: Settings, say: Say) -> int:
 
 async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
     stopping = Stopping(settings.shutdown.timeout_s)
+    warn_of_anonymous(settings, anonymous_by_default=False)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
@@ -170,9 +173,13 @@ async def _write(settings: Settings, say: Say) -> int:
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         app = writer_pages(
-            version=VERSION, health=standing.health, metrics=metrics, uptime_s=lambda: time.monotonic() - began_s
+            version=VERSION,
+            health=standing.health,
+            metrics_page=metrics_page(settings, metrics, None),
+            uptime_s=lambda: time.monotonic() - began_s,
         )
-        server = HttpServer(app, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates)
+        gate = PageGate(app, settings.http, metrics, refusals(settings))
+        server = HttpServer(gate, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates)
         stack.push_async_callback(server.stop, 1.0)
         await listen(settings, server)
         _freeze()

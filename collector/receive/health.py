@@ -6,11 +6,13 @@ The law: a page answers at once, from what is known.
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from collector.metrics import Metrics
+from collector.receive.documents import Page
 
 # Said of a store that this process has nothing to do with.
 NOT_USED: Final = "not used"
@@ -63,7 +65,7 @@ def health_answer(health: Health, *, receives: bool, version: str, uptime_s: flo
     return JSONResponse(answer.model_dump(), 503 if status == "unavailable" else 200)
 
 
-def writer_pages(*, version: str, health: Callable[[], Health], metrics: Metrics, uptime_s: Callable[[], float]) -> FastAPI:
+def writer_pages(*, version: str, health: Callable[[], Health], metrics_page: Page, uptime_s: Callable[[], float]) -> ASGIApp:
     """The application of the writer command: /healthz and /metrics, nothing else."""
     app = FastAPI(title="InfraSage writer", version=version, openapi_url=None, redirect_slashes=False)
 
@@ -71,9 +73,5 @@ def writer_pages(*, version: str, health: Callable[[], Health], metrics: Metrics
     async def healthz() -> JSONResponse:
         return health_answer(health(), receives=False, version=version, uptime_s=uptime_s())
 
-    @app.get("/metrics")
-    async def show_metrics(request: Request) -> Response:
-        text, content_type = metrics.expose(request.headers.get("accept", ""))
-        return Response(text, headers={"content-type": content_type})
-
+    app.router.routes.append(Route("/metrics", metrics_page, methods=["GET"]))
     return app

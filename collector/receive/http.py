@@ -17,6 +17,7 @@ from collector.metrics import Endpoint, Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight
 from collector.receive.exchange import Exchange, Head, Receiver, Route
+from collector.receive.page_gate import PageGate
 from collector.receive.responses import Answer, Explain
 from collector.tenancy.access import Access
 
@@ -51,7 +52,7 @@ class HttpApplication:
         )
         self._settings: Final = settings
         self._clock: Final = clock
-        self._pages: Final = pages
+        self._pages: Final = PageGate(pages, settings, metrics, explain)
         self._page_trees: Final = tuple(path for path in page_paths if path.endswith("/"))
         self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
 

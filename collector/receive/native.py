@@ -4,9 +4,14 @@ The law: /openapi.json says of the native API all that a sender can meet, every 
 elsewhere (collector/receive/http.py) and never come here. Nothing is loaded from another site.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Literal
 
+import fastapi_offline
+import orjson
+import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
@@ -14,6 +19,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.errors import (
     INVALID_HISTOGRAM,
@@ -30,11 +36,14 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.record import TYPE_NAMES
-from collector.combined import Snapshot
 from collector.metrics import Metrics
+from collector.receive.documents import Document, FileDocuments, Page
 from collector.receive.health import Health, HealthAnswer, health_answer
 from collector.receive.reading import READING_PATHS
 from collector.receive.responses import NATIVE, Explain, codes_of
+
+STATIC_TREE: Final = "/static-offline-docs/"
+_STATIC_FILES: Final = Path(fastapi_offline.__file__).parent / "static"
 
 PAGE_PATHS: Final = frozenset(
     {
@@ -45,10 +54,12 @@ PAGE_PATHS: Final = frozenset(
         "/docs",
         "/docs/oauth2-redirect",
         "/redoc",
-        "/static-offline-docs/",
+        STATIC_TREE,
         *READING_PATHS,
     }
 )
+
+log = structlog.get_logger(__name__)
 
 # Reasons that no record of the native API can have.
 _OF_OTHER_PROTOCOLS: Final = {INVALID_PROTOBUF, INVALID_SPAN_ID, INVALID_LABELS, INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY}
@@ -130,14 +141,14 @@ def pages(
     version: str,
     health: Callable[[], Health],
     metrics: Metrics,
+    metrics_page: Page,
     uptime_s: Callable[[], float],
     reading: APIRouter,
     explain: Explain,
-    gather: Callable[[], Awaitable[Snapshot]] | None = None,
-) -> FastAPI:
+) -> ASGIApp:
     """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait.
 
-    `reading`: the pages that need a key. `gather`: where several processes share the ports, the metrics of all of them.
+    `reading`: the pages that need a key.
     """
     # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
     app = FastAPIOffline(
@@ -161,18 +172,6 @@ def pages(
     async def healthz() -> JSONResponse:
         return health_answer(health(), receives=True, version=version, uptime_s=uptime_s())
 
-    @app.get(
-        "/metrics",
-        tags=["operation"],
-        summary="Prometheus text, or OpenMetrics where Accept asks for it",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
-    )
-    async def show_metrics(request: Request) -> Response:
-        snapshot = None if gather is None else await gather()
-        text, content_type = metrics.expose(request.headers.get("accept", ""), snapshot)
-        return Response(text, headers={"content-type": content_type})
-
     app.include_router(reading)
 
     def refusal(error: RequestRefused, **headers: str) -> Response:
@@ -192,15 +191,74 @@ def pages(
             return refusal(method, allow="GET, HEAD")
         return refusal(RequestRefused(NOT_FOUND, "there is no such page; see /docs"))
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _with_telemetry(
-                get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
-            )
-        return app.openapi_schema
+    def description() -> bytes:
+        paths = get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
+        return orjson.dumps(_with_metrics(_with_telemetry(paths)))
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of extending the description
-    return app
+    return _Pages(app, metrics_page, description, refusal)
+
+
+class _Pages:
+    """What is sent from memory, at no more than its own cost; all else is FastAPI's."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        metrics_page: Page,
+        description: Callable[[], bytes],
+        refusal: Callable[..., Response],
+    ) -> None:
+        """`description`: the document of /openapi.json, which takes a while to make."""
+        self._app: Final = app
+        self._pages: Final[dict[str, Page]] = {"/metrics": metrics_page, "/openapi.json": self._describe}
+        self._files: Final = FileDocuments(_STATIC_FILES)
+        self._description: Final = description
+        self._describing: asyncio.Task[Document] | None = None
+        self._refusal: Final = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        page = self._pages.get(path)
+        if page is None and path.startswith(STATIC_TREE):
+            page = self._file(path.removeprefix(STATIC_TREE))
+        if page is None:
+            await self._app(scope, receive, send)
+        elif scope["method"] != "GET":
+            refused = RequestRefused(METHOD_NOT_ALLOWED, f"{scope['method']} is not for {path}; GET is")
+            await self._refusal(refused, allow="GET, HEAD")(scope, receive, send)
+        else:
+            await page(scope, receive, send)
+
+    def _file(self, name: str) -> Page | None:
+        try:
+            return self._files.find(name)
+        except OSError as error:
+            log.error("a file of the documentation can't be read", name=name, error=str(error))
+            return None
+
+    async def _describe(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._describing is None:
+            self._describing = asyncio.create_task(asyncio.to_thread(self._described))
+        await (await asyncio.shield(self._describing))(scope, receive, send)
+
+    def _described(self) -> Document:
+        return Document(self._description(), "application/json", has_etag=True)
+
+
+def _with_metrics(document: dict[str, Any]) -> dict[str, Any]:
+    """Add /metrics, which FastAPI does not answer."""
+    content: dict[str, Any] = {"text/plain": {}, "application/openmetrics-text": {}}
+    document["paths"]["/metrics"] = {
+        "get": {
+            "tags": ["operation"],
+            "operationId": "metrics",
+            "summary": "Prometheus text, or OpenMetrics where Accept asks for it",
+            "description": "A second old at most (http.metrics_interval_s). Tenants have their names for a key of scope admin,"
+            " or where tenants.metrics_names says so; else they are one series with an empty label.",
+            "responses": {"200": {"description": "All metrics.", "content": content}},
+        }
+    }
+    return document
 
 
 def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -17,6 +18,9 @@ Value = str | int | UUID | datetime | Sequence["Value"]
 
 # One of ClickHouse's, for answers that are read here.
 ROWS_FORMAT: Final = "JSONEachRow"
+
+# Questions that wait for the store at once; it answers query.concurrent_max of them.
+_THREADS_MAX: Final = 4
 
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 _ESCAPED: Final = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -38,6 +42,8 @@ class Reader:
         self._query: Final = query
         self._caught_up: Final = caught_up
         self._wait_s: Final = wait_s
+        # Of its own: slow questions must not keep the threads in which keys and certificates are read.
+        self._threads: Final = ThreadPoolExecutor(_THREADS_MAX, "reader")
 
     async def messages_behind(self) -> int:
         """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
@@ -55,7 +61,8 @@ class Reader:
 
     async def rows_now(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
         """As `rows`, without waiting: for who has waited already. Raises StoreError."""
-        return await asyncio.to_thread(self._rows, statement(sql, parameters))
+        asked = statement(sql, parameters)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rows, asked)
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
         return rows_of(self._query(sql, ROWS_FORMAT))

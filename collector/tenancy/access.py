@@ -53,6 +53,10 @@ class Access:
             raise _not_allowed(caller, "reading", _READING)
         return caller
 
+    def find(self, key: bytes) -> Caller | None:
+        """Whose key that is, whatever it may do; None: nobody's."""
+        return self._find(key)
+
     def _caller(self, key: bytes | None) -> Caller:
         if key is None:
             raise RequestRefused(MISSING_API_KEY, f"{REASON[MISSING_API_KEY].meaning}: {REASON[MISSING_API_KEY].remedy}")

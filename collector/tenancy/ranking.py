@@ -10,9 +10,36 @@ from typing import Final
 from collector.combined import Family, Key, Snapshot
 
 THE_REST: Final = ""
+# In the help of what has no names.
+_NO_NAMES: Final = (
+    'Here tenant="" is all of them: names are shown to a key of scope admin, and to all with tenants.metrics_names = "yes".'
+)
 
 # A tenant takes another's place when it is so many times as large: two of a size do not take turns.
 _LARGER: Final = 2
+
+
+class _Rest:
+    """One series of those that are not shown by name."""
+
+    __slots__ = ("is_shown", "key", "value")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.value = 0.0
+        self.is_shown = False
+
+
+class _Series:
+    """What was counted when it was shown last; and how much of it is under the tenant's own name."""
+
+    __slots__ = ("credited", "rest", "seen", "tenant")
+
+    def __init__(self, tenant: str, rest: _Rest) -> None:
+        self.tenant = tenant
+        self.rest = rest
+        self.seen = 0.0
+        self.credited = 0.0
 
 
 class Ranking:
@@ -21,9 +48,8 @@ class Ranking:
     def __init__(self, shown_max: int) -> None:
         self._shown_max: Final = shown_max
         self._named: Final[set[str]] = set()
-        self._seen: Final[dict[Key, float]] = {}  # what was counted when it was shown last
-        self._credited: Final[dict[Key, float]] = {}  # how much of it is under the tenant's own name
-        self._of_the_rest: Final[dict[Key, float]] = {}
+        self._series: Final[dict[Key, _Series]] = {}
+        self._rests: Final[dict[Key, _Rest]] = {}
 
     def shown(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot, with the tenants that are not among the largest as one, whose name is THE_REST."""
@@ -39,7 +65,7 @@ class Ranking:
         for family in families:
             if family.name == _SIZE:
                 for key, value in family.samples.items():
-                    sizes[tenant_of(key)] += int(value)
+                    sizes[self._series_of(key).tenant] += int(value)
         named = self._named
         for tenant, size in sizes.most_common():
             if tenant in named:
@@ -55,17 +81,42 @@ class Ranking:
 
     def _collapsed(self, family: Family) -> Family:
         samples: dict[Key, float] = {}
+        named = self._named
         for key, value in family.samples.items():
-            more = value - self._seen.get(key, 0.0)
-            self._seen[key] = value
-            rest = _of_the_rest(key)
-            if tenant_of(key) in self._named:
-                samples[key] = self._credited[key] = self._credited.get(key, 0.0) + more
+            series = self._series_of(key)
+            more = value - series.seen
+            series.seen = value
+            rest = series.rest
+            if series.tenant in named:
+                series.credited += more
+                samples[key] = series.credited
             else:
-                self._of_the_rest[rest] = self._of_the_rest.get(rest, 0.0) + more
-            if rest in self._of_the_rest:
-                samples[rest] = self._of_the_rest[rest]
+                rest.value += more
+                rest.is_shown = True
+            if rest.is_shown:
+                samples[rest.key] = rest.value
         return family._replace(samples=samples)
+
+    def _series_of(self, key: Key) -> _Series:
+        series = self._series.get(key)
+        if series is None:
+            rest_key = _of_the_rest(key)
+            rest = self._rests.setdefault(rest_key, _Rest(rest_key))
+            series = self._series[key] = _Series(tenant_of(key), rest)
+        return series
+
+
+def without_names(snapshot: Snapshot) -> Snapshot:
+    """The snapshot, with all tenants as one, whose name is THE_REST."""
+    return [_added_up(family) if _counts_tenants(family) else family for family in snapshot]
+
+
+def _added_up(family: Family) -> Family:
+    samples: dict[Key, float] = {}
+    for key, value in family.samples.items():
+        rest = _of_the_rest(key)
+        samples[rest] = samples.get(rest, 0.0) + value
+    return family._replace(samples=samples, help=f"{family.help} {_NO_NAMES}")
 
 
 # The family by which tenants are ranked.

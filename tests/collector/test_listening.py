@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from collector import listening
-from collector.config import ClickHouse, Grpc, Http, Kafka, Settings, Tls
+from collector.config import ClickHouse, Grpc, Http, Kafka, Settings, Tenants, Tls
 from collector.errors import CannotRun
 
 
@@ -99,3 +100,47 @@ def test_the_announcement_names_what_is_used(settings: Settings, stores: bool, e
     assert {line.split()[0] for line in text.splitlines()[4:-2]} == expected
     assert ("ask for it with" in text) == stores
     assert ("--clickhouse http://c:8123" in text) == bool(settings.clickhouse.url)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("fe80::1%lo", False),
+        ("no such name", False),
+    ],
+)
+def test_which_addresses_are_this_machines_alone(host: str, is_loopback: bool) -> None:
+    """Every other may be reached by others, one that is not known too."""
+    assert is_loopback == listening.is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "anonymous", "by_default", "warns"),
+    [
+        ("0.0.0.0", "auto", True, True),
+        ("0.0.0.0", "yes", False, True),
+        ("::", "yes", True, True),
+        ("0.0.0.0", "auto", False, False),
+        ("0.0.0.0", "no", True, False),
+        ("127.0.0.1", "yes", True, False),
+        ("localhost", "auto", True, False),
+    ],
+)
+def test_anonymous_senders_from_elsewhere_are_a_warning(host: str, anonymous: str, by_default: bool, warns: bool) -> None:
+    """It says how to require keys."""
+    settings = Settings(host=host, tenants=Tenants.model_validate({"anonymous": anonymous}))
+    with capture_logs() as logged:
+        listening.warn_of_anonymous(settings, anonymous_by_default=by_default)
+    assert warns == bool(logged)
+    for entry in logged:
+        assert ("warning", host) == (entry["log_level"], entry["host"])
+        assert "tenants.anonymous to no" in entry["event"]
+        assert "keys create" in entry["event"]

@@ -56,8 +56,9 @@ class Command:
     def __init__(self, place: Path, **settings: object) -> None:
         """`place`: beside it are its log and its working directory. `settings` by variable, without the prefix."""
         self.command = [sys.executable, "-m", "collector"]
-        # However full the disk is on which the tests run.
-        self.settings = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0} | settings
+        # However full the disk is on which the tests run; and they look at what has just been counted.
+        common = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0, "http__metrics_interval_s": 0}
+        self.settings: dict[str, object] = common | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"
         self.working_dir = place.parent / "elsewhere"

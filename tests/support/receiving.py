@@ -34,6 +34,7 @@ from collector.receive.grpc.server import GrpcServer
 from collector.receive.grpc.services import Service
 from collector.receive.health import Health
 from collector.receive.http import HttpApplication
+from collector.receive.metrics_page import MetricsPage
 from collector.receive.native import PAGE_PATHS, pages
 from collector.receive.reading import reading
 from collector.receive.responses import explain
@@ -149,6 +150,7 @@ def receivers(
     routes: Callable[[int], Mapping[str, Route]] = http_routes,
     with_pages: bool = False,
     dead_letters: DeadLetterReports | None = None,
+    names_for_all: bool = True,
     **http: Any,
 ) -> Receivers:
     """All but servers; `http` are settings of that section. The pages, which take a while to make, only if asked for.
@@ -186,6 +188,9 @@ def receivers(
             version="1.2.0",
             health=lambda: health[0],
             metrics=metrics,
+            metrics_page=MetricsPage(
+                metrics, access, interval_s=settings.metrics_interval_s, names_for_all=names_for_all, clock=time.monotonic
+            ),
             uptime_s=lambda: 3601.9,
             reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC), dead_letters),
             explain=EXPLAIN,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.combined import Family, Key, Snapshot
-from collector.tenancy.ranking import THE_REST, Ranking, tenant_of
+from collector.tenancy.ranking import THE_REST, Ranking, tenant_of, without_names
 
 REQUESTS = "infrasage_tenant_requests"
 
@@ -62,3 +62,11 @@ def test_nothing_goes_back_and_nothing_is_lost(shown_max: int, growth: list[dict
         assert all(value >= last.get(tenant, 0) for tenant, value in now.items())
         last |= now
         assert sum(last.values()) == totals.total(), "a hidden series stands where it stood"
+
+
+def test_without_names_all_are_one() -> None:
+    """Those that are shown and the rest, added up; what counts no tenants is as it was."""
+    named = Ranking(2).shown(snapshot({"a": 1, "b": 50, "c": 20, "d": 3}))
+    other, family = without_names(named)
+    assert {("infrasage_other", ()): 1.0} == other.samples
+    assert {(f"{REQUESTS}_total", (("tenant", THE_REST), ("status", "accepted"))): 74.0} == family.samples

@@ -1,0 +1,96 @@
+"""Pages whose bytes are known: held in memory once, compressed at most once, sent as they are.
+
+Invariants:
+1. A document is compressed only when somebody asks for gzip, outside the event loop, and once however many ask.
+   (test_it_is_compressed_once)
+2. A file is read once and then sent from memory: no answer holds a file descriptor. (test_a_file_is_opened_once)
+"""
+
+import asyncio
+import gzip
+import mimetypes
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+# Smaller ones gain nothing by it.
+_COMPRESSED_BYTES_MIN: Final = 1024
+_GZIP_LEVEL: Final = 6
+_ETAG_HEX_DIGITS: Final = 16
+
+# Answers one GET; what HEAD has too much, the server leaves out.
+Page = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Document:
+    """A Page. Any number of requests may be answered with it at once."""
+
+    def __init__(self, body: bytes, content_type: str, *, has_etag: bool = False) -> None:
+        """`has_etag`: clients may keep it, and ask whether it has changed."""
+        self.body: Final = body
+        self._content_type: Final = content_type.encode()
+        self._etag: Final = f'"{sha256(body).hexdigest()[:_ETAG_HEX_DIGITS]}"'.encode() if has_etag else None
+        self._compressing: asyncio.Task[bytes] | None = None
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"vary", b"accept-encoding")]
+        if self._etag is not None:
+            headers += [(b"etag", self._etag), (b"cache-control", b"no-cache")]
+            if _header(scope, b"if-none-match") == self._etag:
+                await send({"type": "http.response.start", "status": 304, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
+        body = self.body
+        if len(body) >= _COMPRESSED_BYTES_MIN and accepts_gzip(_header(scope, b"accept-encoding")):
+            body = await self._compressed()
+            headers.append((b"content-encoding", b"gzip"))
+        headers += [(b"content-type", self._content_type), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _compressed(self) -> bytes:
+        if self._compressing is None:
+            # A time of 0 makes the same bytes of the same document.
+            compressing = asyncio.to_thread(gzip.compress, self.body, _GZIP_LEVEL, mtime=0)
+            self._compressing = asyncio.create_task(compressing)
+        # One request's end is not that of the others, which wait for the same.
+        return await asyncio.shield(self._compressing)
+
+
+class FileDocuments:
+    """The files of one directory as documents. Those that have been asked for stay in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._paths: Final = {path.name: path for path in sorted(directory.iterdir()) if path.is_file()}
+        self._documents: Final[dict[str, Document]] = {}
+
+    def find(self, name: str) -> Document | None:
+        """None: there is no such file. Raises OSError."""
+        document = self._documents.get(name)
+        path = self._paths.get(name)
+        if document is None and path is not None:
+            content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            document = self._documents[name] = Document(path.read_bytes(), content_type, has_etag=True)
+        return document
+
+
+def accepts_gzip(accept_encoding: bytes) -> bool:
+    """Whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): named, or by *, and not with q=0."""
+    by_coding: dict[bytes, bool] = {}
+    for part in accept_encoding.lower().split(b","):
+        coding, *parameters = (piece.strip() for piece in part.split(b";"))
+        by_coding[coding] = not any(_is_zero(parameter) for parameter in parameters)
+    return by_coding.get(b"gzip", by_coding.get(b"x-gzip", by_coding.get(b"*", False)))
+
+
+def _is_zero(parameter: bytes) -> bool:
+    name, _, value = parameter.partition(b"=")
+    return name.strip() == b"q" and not value.strip().strip(b"0.")
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """Several of one name are one, with commas between (RFC 9110, 5.3)."""
+    return b", ".join(value for header, value in scope["headers"] if header == name)

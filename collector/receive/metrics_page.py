@@ -1,0 +1,105 @@
+"""GET /metrics: rendered at most once every http.metrics_interval_s, and shared by all who ask.
+
+Invariants:
+1. Whoever asks within the interval gets what was rendered first, in the format that is asked for. (test_it_is_rendered_once)
+2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
+   whose label is empty. (test_who_sees_names_of_tenants)
+3. Nobody is refused: without a key, or with one that is not in force, the page is the one without names, so that scraping
+   goes on when a key is revoked. (test_who_sees_names_of_tenants)
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from collector.combined import Snapshot
+from collector.exposition import content_type_of
+from collector.metrics import Metrics
+from collector.receive.documents import Document
+from collector.tenancy.access import Access, key_of
+from collector.tenancy.ranking import without_names
+
+
+class _Rendered:
+    """What one look at the metrics has given, in the forms that were asked for since."""
+
+    def __init__(self, snapshot: Snapshot, at: float) -> None:
+        self.snapshot: Final = snapshot
+        self.at: Final = at
+        self.documents: Final[dict[tuple[str, bool], Document]] = {}
+
+
+class MetricsPage:
+    """A Page (collector/receive/documents.py)."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        access: Access | None,
+        *,
+        interval_s: float,
+        names_for_all: bool,
+        clock: Callable[[], float],
+        gather: Callable[[], Awaitable[Snapshot]] | None = None,
+    ) -> None:
+        """`access`: None where nothing counts tenants. `clock`: in seconds. `gather`: the metrics of all processes as they are
+        shown, where there are several."""
+        self._metrics: Final = metrics
+        self._access: Final = access
+        self._interval_s: Final = interval_s
+        self._names_for_all: Final = names_for_all
+        self._clock: Final = clock
+        self._gather: Final = gather
+        self._last: _Rendered | None = None
+        self._gathering: asyncio.Task[Snapshot] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_names = self._shows_names(scope)
+        content_type = content_type_of(b",".join(v for n, v in scope["headers"] if n == b"accept").decode("latin-1"))
+        rendered = await self._rendered()
+        document = rendered.documents.get((content_type, has_names))
+        if document is None:
+            snapshot = rendered.snapshot if has_names else without_names(rendered.snapshot)
+            document = Document(self._metrics.text(snapshot, content_type), content_type)
+            rendered.documents[(content_type, has_names)] = document
+        await document(scope, receive, send)
+
+    def _shows_names(self, scope: Scope) -> bool:
+        if self._access is None:
+            return True
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in (b"x-api-key", b"authorization"):
+                headers[name] = headers[name] + b", " + value if name in headers else value
+        key = key_of(headers.get(b"x-api-key"), headers.get(b"authorization"))
+        caller = None if key is None else self._access.find(key)
+        return self._names_for_all or (caller is not None and caller.scope.is_admin)
+
+    async def _rendered(self) -> _Rendered:
+        last = self._last
+        if last is not None and self._clock() < last.at + self._interval_s:
+            return last
+        if self._gather is None:
+            snapshot, at = self._metrics.shown(), self._clock()
+        else:
+            at = self._clock()
+            snapshot = await self._gathered(self._gather)
+            if self._last is not last and self._last is not None:
+                return self._last  # another request has waited for the same
+        self._last = _Rendered(snapshot, at)
+        return self._last
+
+    async def _gathered(self, gather: Callable[[], Awaitable[Snapshot]]) -> Snapshot:
+        """One question for all who wait."""
+        if self._gathering is None:
+
+            async def ask() -> Snapshot:
+                try:
+                    return await gather()
+                finally:
+                    self._gathering = None
+
+            self._gathering = asyncio.create_task(ask())
+        return await asyncio.shield(self._gathering)
