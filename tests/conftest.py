@@ -17,6 +17,7 @@ settings.load_profile("default")
 
 # One file is one worker's. Those that take longest begin first, so that none is left alone with one at the end.
 _FIRST = (
+    "tests/system/test_chaos.py",
     "tests/system/test_gateway_writer.py",
     "tests/system/",
     "tests/collector/test_write",
@@ -30,8 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fidelity = parser.getgroup("fidelity", "tests/fidelity")
     fidelity.addoption("--fidelity-items", type=int, default=500, help="items of each kind, by each way in")
     fidelity.addoption("--fidelity-seed", type=int, default=0, help="another number is other items")
-    chaos = parser.getgroup("chaos", "tests/system/test_gateway_writer.py")
-    chaos.addoption("--chaos-rounds", type=int, default=1, help="how often everyone is killed and paused")
+    chaos = parser.getgroup("chaos", "tests/system/test_chaos.py")
+    chaos.addoption("--chaos-seconds", type=int, default=0, help="every fault, then others for so long; 0: a short run")
+    chaos.addoption("--chaos-seed", type=int, default=None, help="the same faults in the same order")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,6 +42,7 @@ class Senders:
         """`key`: their API key. `refused_may_be_stored`: where Kafka dies, a 503 means that nobody knows. `tls`: what is sent
         over, if it is."""
         self.acknowledged: set[int] = set()
+        self.acknowledgements: list[tuple[float, list[int]]] = []  # when, by the monotonic clock, and what
         self.in_doubt: set[int] = set()
         self.refused: dict[int, int] = {}  # requests, by status
         self._port = port
@@ -105,6 +106,7 @@ class Senders:
         with self._lock:
             if status == http.HTTPStatus.OK:
                 self.acknowledged.update(numbers)
+                self.acknowledgements.append((time.monotonic(), numbers))
             else:
                 self.refused[status] = self.refused.get(status, 0) + 1
                 if self._refused_may_be_stored:

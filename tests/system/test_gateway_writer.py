@@ -1,13 +1,10 @@
 """Gateways, a real Kafka, writers and ClickHouse: what dies, and what is stored all the same."""
 
-import itertools
 import json
 import os
-import random
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,10 @@ import httpx
 import pytest
 from support.clickhouse_server import Bridge, Server, bridge, server
 from support.kafka import Kafka
-from support.processes import resume
-from support.program import Gateway, Program, WriterCommand, metric, run, started
+from support.production import WRITING, ask_server, clickhouse_settings, gateway, is_well, lag_lines, writer
+from support.program import Program, WriterCommand, metric, run, started
 from support.senders import COUNTS_SQL, Senders, otlp_logs
 from support.waiting import until
-
-# Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
-# is tried.
-WRITING = {"writer__linger_ms": 5, "writer__bytes_max": 60_000, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2}
 
 # In a data directory, whatever else is there.
 KEYS = ("keys.json", "keys.json.lock")
@@ -50,114 +43,9 @@ def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     made.close()
 
 
-def gateway(kafka: Kafka, place: Path, workers: int = 2, **settings: object) -> Gateway:
-    fixed = {"kafka__bootstrap": kafka.bootstrap, "gateway__workers": workers, "tenants__anonymous": "yes"}
-    return Gateway(place / "gateway", **(fixed | settings))
-
-
-def writer(kafka: Kafka, clickhouse: Server, place: Path, **settings: object) -> WriterCommand:
-    return WriterCommand(place, kafka__bootstrap=kafka.bootstrap, **clickhouse_settings(clickhouse), **(WRITING | settings))
-
-
-def clickhouse_settings(clickhouse: Server) -> dict[str, object]:
-    return {
-        "clickhouse__url": clickhouse.url,
-        "clickhouse__user": clickhouse.user,
-        "clickhouse__password": clickhouse.password,
-        "clickhouse__database": clickhouse.database,
-        "store__fsync": "false",
-    }
-
-
 def send_one(http: str, body: str = "x") -> httpx.Response:
     headers = {"Content-Type": "application/x-protobuf"}
     return httpx.post(f"{http}/v1/logs", content=otlp_logs([body]), headers=headers, timeout=20)
-
-
-def ask_server(clickhouse: Server, sql: str) -> list[tuple[int, ...]]:
-    done = run("query", "--format", "TSV", sql, **clickhouse_settings(clickhouse))
-    assert done.returncode == 0, done.stderr
-    return [tuple(int(cell) for cell in line.split("\t")) for line in done.stdout.splitlines()]
-
-
-# Longer than who is paused is waited for: Kafka's controller gives a broker up after 1 s, the group a writer after 2.
-PAUSE_S = 2.5
-# After these Kafka has not taken in time what was under way.
-LATE = {("kill", "kafka"), ("pause", "kafka"), ("pause", "worker")}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Who may be disturbed."""
-
-    kafka: Kafka
-    clickhouse: Bridge
-    front: Gateway
-    writers: tuple[WriterCommand, WriterCommand]
-    chance: random.Random
-
-    def kill(self, whom: str) -> None:
-        """And start it again; a worker of the gateway is replaced by itself."""
-        if whom == "worker":
-            os.kill(self.chance.choice(self.front.children()), signal.SIGKILL)
-        elif whom == "writer":
-            one = self.chance.choice(self.writers)
-            one.kill()
-            one.start()
-        elif whom == "clickhouse":
-            self.clickhouse.kill()
-            self.clickhouse.start()
-        else:
-            self.kafka.kill()
-            self.kafka.start()
-
-    def pause(self, whom: str) -> None:
-        """For long enough to be given up."""
-        pids = {
-            "worker": self.front.children(),
-            "writer": [each.pid() for each in self.writers],
-            "clickhouse": [self.clickhouse.pid()],
-            "kafka": [self.kafka.pid()],
-        }
-        pid = self.chance.choice(pids[whom])
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(PAUSE_S)
-        resume(pid)
-
-
-def test_whoever_is_disturbed_each_record_is_stored_once(kafka: Kafka, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Workers of the gateway, writers, ClickHouse and Kafka, killed and paused under load: stored is what was acknowledged, the
-    gateway takes more each time, and refuses nothing but what Kafka does not take in time."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    kinds = list(itertools.product(("kill", "pause"), ("worker", "writer", "clickhouse", "kafka")))
-    with bridge(tmp_path / "clickhouse") as clickhouse, started(gateway(kafka, tmp_path)) as front:
-        first, second = (writer(kafka, clickhouse, tmp_path / name) for name in ("first", "second"))
-        scene = Scene(kafka, clickhouse, front, (first, second), chance)
-        with started(first), started(second), Senders(front.http_port, refused_may_be_stored=True) as senders:
-            for round_ in range(pytestconfig.getoption("--chaos-rounds")):
-                chance.shuffle(kinds)
-                if round_ == 0:
-                    kinds.sort(key=LATE.__contains__)
-                for how, whom in kinds:
-                    time.sleep(chance.uniform(0.2, 0.8))
-                    print(how, whom)
-                    getattr(scene, how)(whom)
-                    until(partial(has_more, senders, len(senders.acknowledged)))
-                    if round_ == 0 and (how, whom) not in LATE:
-                        assert senders.refused == {}, "Kafka had taken all of it in time"
-            senders.stop()
-            assert front.stop() == 0, front.log()
-            stored_once(senders, clickhouse, first, second)
-            assert first.stop() == 0, first.log()
-            assert second.stop() == 0, second.log()
-    assert senders.refused.keys() <= {503}
-    assert "a worker ended by itself, and is replaced" in front.log()
-
-
-def has_more(senders: Senders, acknowledged: int) -> bool:
-    return len(senders.acknowledged) > acknowledged + 100
 
 
 def test_the_sum_adds_up_though_a_worker_and_a_writer_are_killed(kafka: Kafka, tmp_path: Path) -> None:
@@ -214,14 +102,6 @@ def stored_once(senders: Senders, clickhouse: Server, *writers: WriterCommand) -
     for each in writers:
         until(partial(is_well, each.http))
     senders.check({number: times for number, times in ask_server(clickhouse, COUNTS_SQL)})  # noqa: C416  # rows of two
-
-
-def is_well(http: str) -> bool:
-    return bool(httpx.get(f"{http}/healthz").json()["status"] == "ok")
-
-
-def lag_lines(http: str) -> int:
-    return sum(line.startswith("infrasage_log_lag_messages{") for line in httpx.get(f"{http}/metrics").text.splitlines())
 
 
 def test_a_real_kafka_with_the_embedded_engine(kafka: Kafka, tmp_path: Path) -> None:
