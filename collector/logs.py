@@ -73,9 +73,10 @@ def set_up(settings: Logging) -> None:
         library.handlers.clear()
         library.propagate = True
         library.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
-    # It tells every attempt that failed, with the whole URL; whoever asked tells it once.
-    # Not its parent, which clickhouse_connect has ideas of its own about.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # They log every attempt that failed, with the whole URL, and an answer that was cut, with a traceback; the caller logs it
+    # once. Not their parent, whose level clickhouse_connect sets.
+    for name in ("urllib3.connectionpool", "urllib3.connection"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
