@@ -20,7 +20,7 @@ from collector.receive.responses import codes_of
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.append(str(Path(__file__).parent.parent))
 
-from conformance.items import GROUPS, Item
+from conformance.items import GROUPS, H2SPEC_FAILS, H2SPEC_FAILS_OVER_HTTP, Item
 
 from bench import tables
 
@@ -121,6 +121,13 @@ runs with `make test` (`make test ARGS="-n0 -k otlp_04"` for one item). Sources 
 [testing.md](testing.md) has the comparison field by field, and [clients.md](clients.md) the real clients.
 """
 
+H2SPEC_HEAD = """
+## HTTP/2, by h2spec
+
+The 145 cases of [h2spec](https://github.com/summerwind/h2spec) run with `make test` against a port of HTTP and the port of
+gRPC. It was written for RFC 7540, which RFC 9113 has replaced. These cases fail, and no others may:
+"""
+
 # By the decorators of tests/support/conformance.py and the tests' own.
 OVER = {
     "EACH_WAY": "gRPC, HTTP protobuf, HTTP JSON; plain, gzip",
@@ -156,6 +163,10 @@ def conformance() -> str:
             out.append(conformance_row(number, item, claims))
     if tests:
         sys.exit(f"tests/conformance/items.py has no item for {sorted(tests)}")
+    out.append(H2SPEC_HEAD)
+    out.append("| section | case that fails | ports | why |\n|---|---|---|---|")
+    for ports, fails in (("all", H2SPEC_FAILS), ("HTTP", H2SPEC_FAILS_OVER_HTTP)):
+        out += [row(section, case, ports, reason) for (section, case), reason in fails.items()]
     return "\n".join(out) + "\n"
 
 

@@ -157,6 +157,21 @@ CLIENTS: Final = (
     Item("What was acknowledged is there: counted, item by item.", "SDKs exit 0 with everything lost"),
 )
 
+# The cases of h2spec that fail, by its sections and names, with the reason; test_outside_judges.py holds that no others do.
+_PRIORITIES: Final = (
+    "RFC 9113 (5.3) has dropped the priorities of RFC 7540: such frames are checked for their size, and ignored"
+)
+H2SPEC_FAILS: Final = {
+    ("http2/5.3.1", "Sends HEADERS frame that depend on itself"): _PRIORITIES,
+    ("http2/5.3.1", "Sends PRIORITY frame that depend on itself"): _PRIORITIES,
+}
+# And those that fail on the ports of HTTP alone.
+H2SPEC_FAILS_OVER_HTTP: Final = {
+    ("http2/3.5", "Sends invalid connection preface"): (
+        "what does not begin as HTTP/2 is HTTP/1.1 on these ports: it is answered 400 in that, and the connection is closed"
+    ),
+}
+
 GROUPS: Final = {
     "otlp": ("OTLP", OTLP),
     "remote_write": ("Prometheus remote write", REMOTE_WRITE),

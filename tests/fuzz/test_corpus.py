@@ -10,7 +10,7 @@ from support.fuzzing import TARGETS
 CORPUS = Path(__file__).parent / "corpus"
 MUTATIONS = 2_000
 # A conversation makes a receiver each time.
-MUTATIONS_OF = dict.fromkeys(("http1", "http2", "grpc"), 300)
+MUTATIONS_OF = dict.fromkeys(("http1", "http2", "grpc", "http2_frames", "grpc_frames"), 300)
 
 
 def corpus(target: str) -> list[bytes]:

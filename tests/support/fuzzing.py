@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from support.http2 import frame
+from support.http2_frames import encoded, frames_of, ops_of
 from support.limits import LOW
 from support.native_reference import nanoseconds
 from support.receiving import Receivers, receivers
@@ -26,13 +27,14 @@ from adapters.rfc3339 import INVALID, parse_time
 from collector.receive.grpc.connection import GrpcConnection
 from collector.receive.servers.http1 import Http1Connection
 from collector.receive.servers.http2 import Http2Connection
-from collector.receive.servers.http2_engine import PREFACE
+from collector.receive.servers.http2_engine import INTERNAL_ERROR, PREFACE, STREAM_ID_MAX
 from collector.reports.payloads import mended, shown
 from collector.store.headers import contents, dead_letter_ids
 from collector.validate import LimitRules
 
 Target = Callable[[bytes], None]
 DECOMPRESSED_BYTES_MAX: Final = 100_000
+GOAWAY: Final = 7
 # With which every connection of HTTP/2 begins.
 SETTINGS: Final = frame(4)
 # The last whole one that a number of nanoseconds in 64 bits can hold.
@@ -118,6 +120,13 @@ def _time(body: bytes) -> None:
         assert parse_time(body) == expected
 
 
+def _check_frames(written: bytes) -> None:
+    """What a connection says is whole frames, and no end of it is a defect of ours."""
+    for kind, _, payload in frames_of(written):
+        if kind == GOAWAY and int.from_bytes(payload[:4], "big") != STREAM_ID_MAX:
+            assert int.from_bytes(payload[4:8], "big") != INTERNAL_ERROR
+
+
 async def _conversation(connection: Any, wire: Wire, body: bytes, tasks: set[asyncio.Task[Any]]) -> None:
     """All of it said, in two pieces, and all that came of it done."""
     connection.connection_made(wire)
@@ -153,9 +162,19 @@ def _http2(body: bytes) -> None:
         made = receivers(body_bytes_max=10_000, header_bytes_max=2_048)
         shared, wire = http_shared(made), Wire()
         await _conversation(Http2Connection(shared), wire, PREFACE + SETTINGS + body, shared.tasks)
+        _check_frames(bytes(wire.written))
         return made
 
     assert asyncio.run(converse()).in_flight.bytes_held == 0
+
+
+def _http2_frames(script: bytes) -> None:
+    """As that, in frames that are well made, with real heads."""
+    _http2(encoded(ops_of(script)))
+
+
+def _grpc_frames(script: bytes) -> None:
+    _grpc(encoded(ops_of(script)))
 
 
 def _grpc(body: bytes) -> None:
@@ -166,6 +185,7 @@ def _grpc(body: bytes) -> None:
         shared, wire = grpc_shared(made, message_bytes_max=10_000, header_bytes_max=2_048), Wire()
         await _conversation(GrpcConnection(shared), wire, PREFACE + SETTINGS + body, shared.tasks)
         assert b"grpc-status\x0213" not in wire.written
+        _check_frames(bytes(wire.written))
         return made
 
     assert asyncio.run(converse()).in_flight.bytes_held == 0
@@ -190,4 +210,6 @@ TARGETS: Final[dict[str, Target]] = {
     "http1": _http1,
     "http2": _http2,
     "grpc": _grpc,
+    "http2_frames": _http2_frames,
+    "grpc_frames": _grpc_frames,
 }

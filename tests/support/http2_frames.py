@@ -121,6 +121,17 @@ def _block(op: Op, encoder: Encoder) -> bytes:
     )
 
 
+def frames_of(written: bytes) -> list[tuple[int, int, bytes]]:
+    """Kind, stream and payload of each frame; raises AssertionError where some of it is no whole frame."""
+    found, at = [], 0
+    while at < len(written):
+        size = int.from_bytes(written[at : at + 3], "big")
+        assert at + 9 + size <= len(written)
+        found.append((written[at + 3], int.from_bytes(written[at + 5 : at + 9], "big"), written[at + 9 : at + 9 + size]))
+        at += 9 + size
+    return found
+
+
 def ops_of(script: bytes) -> list[Op]:
     """A fuzzer's bytes as frames: eight for each."""
     rows = [script[at : at + 8] for at in range(0, len(script) - 7, 8)]

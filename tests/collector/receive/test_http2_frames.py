@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.http2 import frame, pieces
-from support.http2_frames import OPS, Op, encoded
+from support.http2_frames import OPS, Op, encoded, frames_of
 from support.receiving import Receivers, receivers
 from support.wire import Wire, grpc_shared, http_shared
 
@@ -35,17 +35,6 @@ def http() -> tuple[Any, Any]:
 def grpc() -> tuple[Any, Any]:
     shared = grpc_shared(made(), header_bytes_max=2048, concurrent_streams_max=4)
     return GrpcConnection(shared), shared
-
-
-def frames(written: bytes) -> list[tuple[int, int, bytes]]:
-    """Kind, stream and payload of each; all of it has to be frames."""
-    found, at = [], 0
-    while at < len(written):
-        size = int.from_bytes(written[at : at + 3], "big")
-        assert at + 9 + size <= len(written)
-        found.append((written[at + 3], int.from_bytes(written[at + 5 : at + 9], "big"), written[at + 9 : at + 9 + size]))
-        at += 9 + size
-    return found
 
 
 async def converse(connection: Any, shared: Any, parts: list[bytes], waits: list[int]) -> bytes:
@@ -85,7 +74,7 @@ def test_nothing_that_a_client_sends_raises_or_is_held(
         written = asyncio.run(run())
     assert [] == logs
     assert [] == problems
-    for kind, _, payload in frames(written):
+    for kind, _, payload in frames_of(written):
         if kind == GOAWAY and int.from_bytes(payload[:4], "big") != STREAM_ID_MAX:
             assert int.from_bytes(payload[4:8], "big") != INTERNAL_ERROR
     assert made().in_flight.bytes_held == 0
