@@ -79,7 +79,7 @@ class Way:
         self.fill(signal, ITEMS)  # what is loaded late is there
         wait(lambda: self._count(signal) == ITEMS, "stored")
         assert self._engine.process is not None
-        pids = {"writer": self._writer.pid(), "engine": self._engine.process.pid}
+        pids = {"writer": self._writer.worker(), "engine": self._engine.process.pid}
         rates: dict[str, list[float]] = {name: [] for name in pids}
         stored_per_s: list[float] = []
         inserts = self._inserts(signal)

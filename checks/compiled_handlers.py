@@ -3,8 +3,9 @@
 A coroutine or generator that mypyc compiles keeps the exception that it handles in the thread's state, not in a state of its
 own. When it suspends there, other tasks see that exception and replace it: a later `raise` raises another task's exception or
 `None`, which corrupts memory. And a name that handlers of one function share has the type of the first: binding an exception of
-another type raises TypeError in its place. Usage: `python checks/compiled_handlers.py`, from the project's root. Exit status 1: something was
-found.
+another type raises TypeError in its place.
+
+Usage: `python checks/compiled_handlers.py`, from the project's root. Exit status 1: something was found.
 
 Invariants, each held by tests/test_compiled_handlers.py:
 1. No handler (`except`) and no `finally` awaits, yields or iterates asynchronously.

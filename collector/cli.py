@@ -148,7 +148,7 @@ def gateway(
         if settings.gateway.workers > 1:
             from collector import workers as several  # noqa: PLC0415  # not the receivers: this process only watches
 
-            status = several.run(settings, _announce)
+            status = several.run_gateway(settings, _announce)
         else:
             from collector.app import servers  # noqa: PLC0415  # as in serve
 
@@ -171,10 +171,10 @@ def writer(
         config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
     ).settings
     _require("writer", settings, "kafka.bootstrap", "clickhouse.url")
-    from collector.app import servers  # noqa: PLC0415  # as in serve
+    from collector import workers  # noqa: PLC0415  # not the store: this process only watches
 
     with failures():
-        status = servers.writer(settings, _announce)
+        status = workers.run_writer(settings, _announce)
     raise typer.Exit(status)
 
 

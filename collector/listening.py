@@ -8,6 +8,7 @@ import ipaddress
 import shlex
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -55,21 +56,27 @@ def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None
         )
 
 
+def writer_ports(settings: Settings) -> dict[str, int]:
+    """The writer's one, by the name of its setting."""
+    return {"writer.port": settings.writer.port}
+
+
 def check_port(key: str, host: str, port: int) -> None:
     """Try to listen there, so that what is wrong is known at once, and by its name. Raises CannotRun."""
     _bound(key, host, port, share=False).close()
 
 
 class SharedPorts:
-    """The receivers' ports for several processes: held, though not listened on, from construction until `close`.
+    """Ports of other processes: held, though not listened on, from construction until `close`.
 
-    So port 0 is the same free port for all of them, and nobody else's in between. Raises CannotRun.
+    So port 0 is the same free port for all of them, also for one that replaces another. `wanted`: by the names of their
+    settings. Raises CannotRun.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, wanted: Mapping[str, int]) -> None:
         self._sockets: Final[list[socket.socket]] = []
         self._ports: Final[dict[str, int]] = {}
-        for key, port in ports(settings).items():
+        for key, port in wanted.items():
             # First without sharing: another collector's processes would let us have it, and take half of what comes.
             check_port(key, settings.host, port)
             bound = _bound(key, settings.host, port, share=True)
@@ -77,14 +84,11 @@ class SharedPorts:
             self._ports[key] = bound.getsockname()[1]
 
     def settings(self, settings: Settings) -> Settings:
-        """With the ports that are held."""
-        http = {"port": self._ports["http.port"], "otlp_port": self._ports["http.otlp_port"]}
-        return settings.model_copy(
-            update={
-                "http": settings.http.model_copy(update=http),
-                "grpc": settings.grpc.model_copy(update={"port": self._ports["grpc.port"]}),
-            }
-        )
+        """Return `settings` with the ports that are held."""
+        for key, port in self._ports.items():
+            section, _, name = key.partition(".")
+            settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update={name: port})})
+        return settings
 
     def close(self) -> None:
         for bound in self._sockets:

@@ -207,7 +207,7 @@ class Metrics:
         )
         self._gauge("processes", "Processes that this page tells of.").labels().set(1)
         self._restarts: Final = self._counter(
-            "process_restarts", "Processes of the gateway that died and were replaced."
+            "process_restarts", "Processes of the gateway or the writer that died and were replaced."
         ).labels()
         self._writer_messages: Final = self._counter("writer_messages", "Messages stored.", "topic")
         self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")

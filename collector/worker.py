@@ -1,4 +1,4 @@
-"""One of the gateway's processes: `python -m collector.worker FD`, as the process above starts it (collector/workers.py)."""
+"""A process of the gateway, or the writer's: `python -m collector.worker FD`, started by collector/workers.py."""
 
 import signal
 import socket

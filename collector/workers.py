@@ -1,11 +1,17 @@
-"""Several processes of the gateway on the same ports, and the one above them, which starts, watches and ends them.
+"""The processes of a gateway, or the one of a writer, and the process above them, which starts, watches and ends them.
 
-The law: no worker dies silently. One that ends unasked is told in the log and replaced, with a growing delay; one that can't
-even start the first time ends all, with its status. Signals are passed on; and if the process above is gone, its workers end.
+Invariants (tests in tests/system/test_gateway_writer.py and tests/system/test_supervised_writer.py):
+1. A worker that ends unasked is logged and replaced, after a delay that doubles. test_a_writer_that_dies_is_replaced
+2. What keeps a first worker from running (CannotRun, or an end before it is ready) ends the command with that error.
+   test_a_writer_that_cannot_run_ends_the_command
+3. Signals are passed on. test_a_signal_under_load_is_passed_on, test_a_writer_stops_with_status_0
+4. Workers do not outlive the process above. test_workers_do_not_outlive_the_process_above,
+   test_a_writer_does_not_outlive_the_process_above
 
-It handles no telemetry. Each worker has a socket to it: when it has started it says so there; asked for metrics, it asks there
-for those of all, which the process above gathers (collector/combined.py). A worker is `python -m collector.worker FD`; what it
-is to do (its settings, secrets included) comes over the socket, so neither arguments nor environment hold it.
+The process above handles no telemetry. Each worker has a socket to it: it reports there that it has started, or why it cannot
+run; for metrics it asks there for those of all, which the process above gathers (collector/combined.py). A worker is
+`python -m collector.worker FD`; its job (its settings, secrets included) comes over the socket, so neither arguments nor
+environment hold it.
 """
 
 import asyncio
@@ -19,15 +25,18 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
 from collector import logs
 from collector.combined import Snapshot, combine, counted
 from collector.config import Settings
-from collector.listening import SharedPorts, announcement, ports, warn_of_anonymous
+from collector.errors import CannotRun
+from collector.listening import SharedPorts, announcement, ports, warn_of_anonymous, writer_announcement, writer_ports
 from collector.tenancy.ranking import Ranking
+
+Command = Literal["gateway", "writer"]
 
 # A worker that does not tell its metrics in time is shown as it was last.
 _SNAPSHOT_TIMEOUT_S: Final = 1.0
@@ -40,6 +49,9 @@ _RESTART_MAX_S: Final = 30.0
 _STABLE_S: Final = 60.0
 # Workers keep the time to stop by themselves; one that can't is killed so much later.
 _KILL_AFTER_S: Final = 2.0
+# What a worker sent before it ended is there already.
+_LAST_WORDS_S: Final = 1.0
+_WHO: Final = {"gateway": "a worker", "writer": "the writer"}
 
 _READY: Final = "ready"
 _SNAPSHOT: Final = "snapshot"
@@ -51,12 +63,13 @@ log = structlog.get_logger(__name__)
 
 
 class Job(NamedTuple):
-    """What a worker is told."""
+    """What a worker is to do."""
 
+    command: Command
     settings: Settings
     worker: int
     restarted: bool  # another one had its place before
-    began_s: float  # when the gateway did, by the machine's monotonic clock
+    began_s: float  # when the command did, by the machine's monotonic clock
 
 
 class _Metrics(NamedTuple):
@@ -67,23 +80,41 @@ class _Metrics(NamedTuple):
     snapshot: Snapshot
 
 
+class _CannotRun(NamedTuple):
+    """Why a worker cannot run, in the words for its user."""
+
+    reason: str
+
+
 class GatherFailed(Exception):
     """The process above does not answer."""
 
 
-def run(settings: Settings, say: Callable[[str], None]) -> int:
-    """The gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; the exit status. Raises CannotRun."""
+def run_gateway(settings: Settings, say: Callable[[str], None]) -> int:
+    """Run the gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
+
+    def announce(held: Settings) -> str:
+        http_port, otlp_port, grpc_port = ports(held).values()
+        return announcement(held, http_port, otlp_port, grpc_port, stores=False)
+
+    return _run("gateway", settings, ports(settings), settings.gateway.workers, lambda held: say(announce(held)))
+
+
+def run_writer(settings: Settings, say: Callable[[str], None]) -> int:
+    """Run the writer, as one process under this one, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
+    return _run("writer", settings, writer_ports(settings), 1, lambda held: say(writer_announcement(held, held.writer.port)))
+
+
+def _run(command: Command, settings: Settings, wanted: dict[str, int], count: int, ready: Callable[[Settings], None]) -> int:
     began_s = time.monotonic()
     logs.set_up(settings.logging)
-    warn_of_anonymous(settings, anonymous_by_default=False)
-    with contextlib.closing(SharedPorts(settings)) as shared:
+    if command == "gateway":
+        warn_of_anonymous(settings, anonymous_by_default=False)
+    with contextlib.closing(SharedPorts(settings, wanted)) as shared:
         held = shared.settings(settings)
-        http_port, otlp_port, grpc_port = ports(held).values()
 
         async def main() -> int:
-            return await Supervisor(held, began_s).run(
-                lambda: say(announcement(held, http_port, otlp_port, grpc_port, stores=False))
-            )
+            return await Supervisor(command, held, count, began_s).run(lambda: ready(held))
 
         return asyncio.run(main())
 
@@ -91,8 +122,11 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
 class Supervisor:
     """The process above."""
 
-    def __init__(self, settings: Settings, began_s: float) -> None:
+    def __init__(self, command: Command, settings: Settings, count: int, began_s: float) -> None:
+        """`count`: of workers."""
+        self._command: Final[Command] = command
         self._settings: Final = settings
+        self._count: Final = count
         self._began_s: Final = began_s
         self._stopping: Final = asyncio.Event()
         self._workers: Final[dict[int, _Worker]] = {}
@@ -103,12 +137,13 @@ class Supervisor:
         # Here, since every scrape may be another worker's: each would choose others to show.
         self._ranking: Final = Ranking(settings.tenants.shown_max)
         self._failed: int | None = None
+        self._cannot_run: str | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
 
     async def run(self, ready: Callable[[], None]) -> int:
-        """Until a signal; the exit status. `ready` is called once all of them are."""
-        count = self._settings.gateway.workers
+        """Until a signal; the exit status. `ready` is called once all of them are. Raises CannotRun."""
+        count = self._count
         # The first alone: what keeps it from starting would keep all of them, and is told once.
         keeping = [asyncio.create_task(self._keep(0))]
         if await self._started(keeping, 0):
@@ -123,12 +158,18 @@ class Supervisor:
             worker.signal(signal.SIGTERM)
         _, late = await asyncio.wait(keeping, timeout=self._settings.shutdown.timeout_s + _KILL_AFTER_S)
         for worker in self._workers.values():
-            log.error("a worker did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
+            log.error(f"{self._who} did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
             worker.signal(signal.SIGKILL)
         if late:
             await asyncio.wait(late)
         statuses = [task.result() for task in keeping]
+        if self._cannot_run is not None:
+            raise CannotRun(self._cannot_run)
         return self._failed or max(statuses, key=bool)
+
+    @property
+    def _who(self) -> str:
+        return _WHO[self._command]
 
     def _signalled(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
@@ -157,7 +198,7 @@ class Supervisor:
         failures = 0
         restarted = False
         while True:
-            worker = await _Worker.start(Job(self._settings, index, restarted, self._began_s), self._answer)
+            worker = await _Worker.start(Job(self._command, self._settings, index, restarted, self._began_s), self._answer)
             self._workers[index] = worker
             if self._stopping.is_set():  # while it was being started
                 worker.signal(signal.SIGTERM)
@@ -165,16 +206,24 @@ class Supervisor:
             # In one step, or a scrape in between would miss what it has counted, or count it twice.
             del self._workers[index]
             self._counted_by_the_dead = combine([self._counted_by_the_dead, counted(worker.snapshot)])
-            if self._stopping.is_set() or not (worker.ready.is_set() or restarted):
-                return status
+            if worker.cannot_run is not None and not restarted:
+                # Waiting changes nothing, and it was never otherwise: the user has to know, in the command's own words.
+                self._cannot_run = worker.cannot_run
+                self._stopping.set()
+            if self._stopping.is_set():
+                return _exit_status(status)
+            if not (worker.ready.is_set() or restarted):
+                log.critical(f"{self._who} ended before it was ready", worker=index, ended=_ending(status))
+                return _exit_status(status)
             lived_s = time.monotonic() - worker.began_s
             failures = 0 if lived_s > _STABLE_S else failures + 1
             delay_s = min(_RESTART_MAX_S, _RESTART_MIN_S * 2.0 ** min(failures - 1, 32)) if failures else 0.0
             log.error(
-                "a worker ended by itself, and is replaced",
+                f"{self._who} ended by itself, and is replaced",
                 worker=index,
                 pid=worker.process.pid,
                 ended=_ending(status),
+                **({"reason": worker.cannot_run} if worker.cannot_run is not None else {}),
                 lived_s=round(lived_s, 1),
                 after_s=delay_s,
             )
@@ -226,6 +275,7 @@ class _Worker:
         self.began_s: Final = time.monotonic()
         self.ready: Final = asyncio.Event()
         self.snapshot: Snapshot = []
+        self.cannot_run: str | None = None
         self._frames: Final = frames
         self._answer: Final = answer
         self._answered: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
@@ -254,6 +304,7 @@ class _Worker:
     async def ended(self) -> int:
         """Its exit status, negative where a signal ended it."""
         status = await self.process.wait()
+        await asyncio.wait({self._listening}, timeout=_LAST_WORDS_S)
         self._listening.cancel()
         self._answered.set()
         self._frames.close()
@@ -270,6 +321,8 @@ class _Worker:
         async for message in self._frames:
             if message == _READY:
                 self.ready.set()
+            elif isinstance(message, _CannotRun):
+                self.cannot_run = message.reason
             elif message.kind == _SNAPSHOT:
                 self.snapshot = message.snapshot
                 self._answered.set()
@@ -307,6 +360,11 @@ class Link:
 
     def ready(self) -> None:
         self._frames.send(_READY)
+
+    async def cannot_run(self, reason: str) -> None:
+        """Report why this worker ends, and close the connection."""
+        self._frames.send(_CannotRun(reason))
+        await self._frames.close_sent()
 
     async def gather(self) -> Snapshot:
         """The metrics of all workers, every tenant's too. Raises GatherFailed."""
@@ -346,6 +404,12 @@ class _Frames:
     def close(self) -> None:
         self._writer.close()
 
+    async def close_sent(self) -> None:
+        """Close once everything is sent."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
     def __aiter__(self) -> "_Frames":
         return self
 
@@ -366,6 +430,11 @@ def _environment() -> dict[str, str]:
     """In which a worker finds the very code that this process runs, and nothing that lies about in the working directory."""
     paths = os.pathsep.join(path or str(os.getcwd()) for path in sys.path)  # noqa: PTH109  # a path's text
     return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+
+
+def _exit_status(status: int) -> int:
+    """As shells have it: 128 and the signal's number where a signal ended the process."""
+    return status if status >= 0 else 128 - status
 
 
 def _ending(status: int) -> str:

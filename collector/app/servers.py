@@ -31,7 +31,7 @@ from collector.config import Settings
 from collector.disk import Disk
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running
-from collector.listening import announcement, check_port, ports, warn_of_anonymous, writer_announcement
+from collector.listening import announcement, check_port, ports, warn_of_anonymous
 from collector.memory import keep_memory
 from collector.metrics import Metrics
 from collector.receive.health import writer_pages
@@ -64,18 +64,11 @@ def gateway(settings: Settings, say: Say) -> int:
 
 
 def work(job: Job, connection: socket.socket) -> int:
-    """`gateway` as one of several processes (collector/workers.py). What keeps it from running is logged, and status 1."""
-    structlog.contextvars.bind_contextvars(worker=job.worker)
-    try:
-        return _run(job.settings, lambda: _work(job, connection))
-    except CannotRun as error:
-        log.critical("cannot run", error=str(error))
-        return 1
-
-
-def writer(settings: Settings, say: Say) -> int:
-    """As `serve`, but nothing is received here: gateways do that."""
-    return _run(settings, lambda: _write(settings, say))
+    """Run `gateway` as one of several processes, or `writer` (collector/workers.py). What keeps it from running is reported to
+    the process above, and the status is 1."""
+    if job.command == "gateway":
+        structlog.contextvars.bind_contextvars(worker=job.worker)
+    return _run(job.settings, lambda: _work(job, connection))
 
 
 def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -136,17 +129,25 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
-    settings = job.settings
     # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
     # second time then means nothing.
-    stopping = Stopping(settings.shutdown.timeout_s, [signal.SIGTERM], twice_ends=False)
+    stopping = Stopping(job.settings.shutdown.timeout_s, [signal.SIGTERM], twice_ends=False)
     metrics = Metrics()
     if job.restarted:
         metrics.restarted()
     link = await Link.open(connection, metrics.snapshot)
+    linked = asyncio.create_task(link.run(), name="link")
+    linked.add_done_callback(lambda _: stopping.ask())
+    try:
+        return await (_receive if job.command == "gateway" else _write)(job, metrics, link, stopping)
+    except CannotRun as error:
+        await link.cannot_run(str(error))
+        return 1
+
+
+async def _receive(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> int:
+    settings = job.settings
     async with AsyncExitStack() as stack:
-        linked = asyncio.create_task(link.run(), name="link")
-        linked.add_done_callback(lambda _: stopping.ask())
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=settings.gateway.workers))
         opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
@@ -161,12 +162,9 @@ async def _work(job: Job, connection: socket.socket) -> int:
         return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
-async def _write(settings: Settings, say: Say) -> int:
-    began_s = time.monotonic()
-    stopping = Stopping(settings.shutdown.timeout_s)
-    check_port("writer.port", settings.host, settings.writer.port)
+async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> int:
+    settings = job.settings
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
         storage = await stack.enter_async_context(open_storage(settings, metrics))
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
@@ -175,15 +173,17 @@ async def _write(settings: Settings, say: Say) -> int:
         app = writer_pages(
             version=VERSION,
             health=standing.health,
-            metrics_page=metrics_page(settings, metrics, None),
-            uptime_s=lambda: time.monotonic() - began_s,
+            metrics_page=metrics_page(settings, metrics, None, link.gather_shown),
+            uptime_s=lambda: time.monotonic() - job.began_s,
         )
         gate = PageGate(app, settings.http, metrics, refusals(settings))
-        server = HttpServer(gate, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates)
+        server = HttpServer(
+            gate, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates, reuse_port=True
+        )
         stack.push_async_callback(server.stop, 1.0)
         await listen(settings, server)
         _freeze()
-        say(writer_announcement(settings, server.ports[0]))
+        link.ready()
         return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
 
 

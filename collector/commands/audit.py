@@ -129,11 +129,13 @@ def shown(report: Report) -> str:
 
 def _verdict(report: Report) -> str:
     """Return the last line: the difference, and how many messages wait to be stored."""
-    verdict = "everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}"
     if not report.messages_behind:
-        return verdict
-    waiting = "1 message waits" if report.messages_behind == 1 else f"{report.messages_behind:,} messages wait"
-    return f"{verdict}; {waiting} to be stored: ask again later to judge {'it' if report.messages_behind == 1 else 'them'} too"
+        return "everything adds up" if report.adds_up else f"IT DOES NOT ADD UP: difference {report.difference:,}"
+    one = report.messages_behind == 1
+    waiting = "1 message waits" if one else f"{report.messages_behind:,} messages wait"
+    if report.adds_up:
+        return f"everything adds up; {waiting} to be stored: ask again later to judge {'it' if one else 'them'} too"
+    return f"NOT JUDGED: difference {report.difference:,}, but {waiting} to be stored, which may be all of it: ask again later"
 
 
 def _time(name: str, text: str) -> int:

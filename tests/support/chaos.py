@@ -85,7 +85,7 @@ def _kill_writer(scene: Scene) -> End:
 
 
 def _pause_writer(scene: Scene) -> End:
-    pid = scene.chance.choice(scene.writers).pid()
+    pid = scene.chance.choice(scene.writers).worker()
     pause(pid)
     return partial(resume, pid)
 

@@ -210,6 +210,11 @@ class WriterCommand(Command):
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def worker(self) -> int:
+        """The process that writes, by its id; the command's own only watches it."""
+        (worker,) = self.children()
+        return worker
+
 
 class Program(Receiver):
     """`serve` on one data directory."""
