@@ -496,6 +496,18 @@ class Writer(_Section):
     port: Port = Field(default=8081, description="Port of the writer command's own /healthz and /metrics. 0: any free port.")
 
     bytes_max: Bytes = _limit(16 * MIB, 1, 1 * GIB, "Bytes in one insert. The embedded engine's memory grows with it.")
+    row_bytes_max: Bytes = _limit(
+        128 * MIB,
+        1 * MIB,
+        64 * GIB,
+        "Bytes of the rows of one insert, each with its resource and scope. ClickHouse needs a few times as much memory.",
+    )
+    refusals_max: Whole = _limit(
+        1000,
+        1,
+        1_000_000,
+        "Refused inserts in the search for data that ClickHouse can't read. After that, whole records become dead letters.",
+    )
     linger_ms: Number = _limit(
         500,
         0,

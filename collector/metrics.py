@@ -214,6 +214,9 @@ class Metrics:
         self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
         self._writer_errors: Final = self._counter("writer_errors", "Inserts that failed.", "topic", "kind")
         self._writer_dead_letters: Final = self._counter("writer_dead_letters", "Records that the store refused.", "topic")
+        self._store_refused: Final = self._counter(
+            "store_refused", "Items that the store refused, by their adapter: always a defect of the collector.", "source"
+        )
         self._writer_dropped: Final = self._counter(
             "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
         ).labels()
@@ -373,6 +376,10 @@ class Metrics:
     def dead_lettered(self, topic: str, records: int) -> None:
         """Records that the store refused, kept as dead letters."""
         self._writer_dead_letters.labels(topic).inc(records)
+
+    def store_refused(self, source: str, items: int) -> None:
+        """Items of an adapter that the store refused, kept as dead letters."""
+        self._store_refused.labels(source).inc(items)
 
     def dropped(self, records: int) -> None:
         """Dead letters that the store refused themselves."""

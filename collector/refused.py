@@ -1,24 +1,30 @@
 """What the writer can't store becomes dead letters: records that the store refused, and messages that can't be read.
 
-The law: a dead letter is durable before its original is committed. It is kept at least once, and its id, which is made of its
-place in the broker, tells that it is the same.
+Invariants:
+1. A dead letter is durable before its original is committed (test_write.py,
+   test_dead_letters_that_cannot_be_kept_are_not_committed).
+2. It is kept at least once, and its id, which is made of its place in the broker, tells that it is the same (test_refused.py,
+   test_kept_twice_they_are_the_same).
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import structlog
 from google.protobuf.message import DecodeError
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_TELEMETRY_BATCH, PAYLOAD_FORM_UNREADABLE, DeadLetter, DeadLetterRecord
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch, TelemetryRecord
 
 from adapters.errors import REASON, STORE_REFUSED, UNREADABLE_MESSAGE
 from collector.broker.contract import Partition, Producer
 from collector.dead_letters import messages, record_id, text
+from collector.irregular import irregular_field
 
 
 class Refused(NamedTuple):
-    """One record, or a message that does not divide into records."""
+    """One item, a record that does not divide into items, or a message that does not divide into records."""
 
     partition: Partition
     log: str  # the identity of the log, as Range has it
@@ -26,7 +32,7 @@ class Refused(NamedTuple):
     path: tuple[
         int, ...
     ]  # the record's number in the message; of an item that it was divided into, also its number in the record
-    payload: bytes  # a TelemetryBatch of this record; the message itself where it is not even that
+    payload: bytes  # a TelemetryBatch of it; the message itself where it is not even that
     error: str  # what the store said
 
 
@@ -39,20 +45,38 @@ class RefusedRecords:
         self._now_unix_nano: Final = now_unix_nano
         self._logger: Final = structlog.get_logger(__name__)
 
-    async def keep(self, refused: Sequence[Refused]) -> None:
-        """Return when all of them are durable. Raises BrokerError."""
+    async def keep(self, refused: Sequence[Refused]) -> Mapping[str, int]:
+        """Return when all of them are durable: how many items of each source. Raises BrokerError."""
         now = self._now_unix_nano()
-        records = (DeadLetterRecord(letter=entry(one, now)) for one in refused)
+        letters = [entry(one, now) for one in refused]
+        fields = [irregular_field(one.payload) for one in refused]
+        records = (DeadLetterRecord(letter=letter) for letter in letters)
         await self._producer.append(messages(records, self._message_bytes_max))
-        first = refused[0]
-        self._logger.error(
-            "the store refused records, kept as dead letters",
-            records=len(refused),
-            topic=first.partition.topic,
-            partition=first.partition.index,
-            first_offset=first.offset,
-            first_error=first.error,
-        )
+        samples: dict[str, int] = {}
+        items: Counter[str] = Counter()
+        for index, letter in enumerate(letters):
+            source = _source(letter)
+            samples.setdefault(source, index)
+            items[source] += max(1, letter.item_count)
+        for source, index in samples.items():
+            letter = letters[index]
+            self._logger.error(
+                "the store refused items, kept as dead letters: a defect of the collector, please report it",
+                source=source,
+                items=items[source],
+                dead_letter=str(UUID(bytes=letter.id)),
+                field=fields[index] or "not known",
+                topic=letter.topic,
+                partition=letter.partition,
+                offset=letter.offset,
+                error=letter.error,
+            )
+        return items
+
+
+def _source(letter: DeadLetter) -> str:
+    """The adapter that made it, as metrics name it."""
+    return Source.Name(letter.source).removeprefix("SOURCE_").lower()
 
 
 def entry(refused: Refused, now_unix_nano: int) -> DeadLetter:

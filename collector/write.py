@@ -1,13 +1,19 @@
 """The writer: from the broker into the store, exactly once.
 
-The law: a range is intended before it is inserted, inserted under a token that its offsets alone determine, and committed
-after. Whatever fails, at whatever step, the range is given up, polled again in doubt, and then looked up before it is
-repeated. docs/exactly-once.md has the argument.
+Invariants:
+1. A range is intended before it is inserted, inserted under tokens that its log and its offsets determine, and committed after
+   (test_write.py, test_a_crash_anywhere_loses_and_repeats_nothing).
+2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated
+   (test_write.py, test_any_sequence_of_faults_ends_with_every_record_once).
+3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
+   nothing of the piece that failed is stored (test_write_memory.py).
+docs/exactly-once.md has the argument.
 
 So there is one way of failing, for broker and store, passing error and crash alike, and one place that waits: the loop. It
 tries for ever, with a growing, jittered delay (three lines here, which a retry library would only hide: what is retried is
-the loop itself, and the delay must end at `stop`). Only data that the store refuses is not tried again: it is halved, down to
-the record that is at fault, which becomes a dead letter, while the rest is stored.
+the loop itself, and the delay must end at `stop`). Only data that the store refuses is not tried again: it is halved
+(collector/piece.py), down to the item that is at fault, which becomes a dead letter, while the rest is stored. So is a range
+for which the store has too little memory, after an intent that says so.
 
 Of a range of infrasage.dead_letters the records of replays are stored first (collector/replays.py), then its entries and
 events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it is logged.
@@ -18,20 +24,23 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol, Self, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import structlog
 
 from adapters.errors import STORE_REFUSED
-from adapters.wire import Cursor, NotPlain
-from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Payload, Range
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from collector.memory_shortage import MemoryShortages
+from collector.piece import Piece, bounded
 from collector.refused import Refused
 from collector.reminders import Reminder
 from collector.replays import DeadLetterRange, by_topic, refuse
-from collector.store.contract import Store, StoreError, StoreRefusedData
+from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
+from collector.store.headers import MessageKey, contents
 
 T = TypeVar("T")
 
@@ -46,6 +55,8 @@ class WriterLimits:
     """As the settings [writer] have them."""
 
     bytes_max: int  # of one insert, unless one message alone is larger
+    row_bytes_max: int  # of its rows, unless one item alone has more
+    refusals_max: int  # inserts of one range that are refused, after which records that are refused are not divided any more
     linger_ms: float  # an insert that is not full begins no sooner than this after the one before
     retry_min_s: float
     retry_max_s: float
@@ -63,6 +74,9 @@ class WriterObserver(Protocol):
     def dead_lettered(self, topic: str, records: int) -> None:
         """So many records of a range were refused, and are durable in the dead letters."""
 
+    def store_refused(self, source: str, items: int) -> None:
+        """So many items of an adapter were refused, and are durable in the dead letters."""
+
     def dropped(self, records: int) -> None:
         """So many entries or events of dead letters were refused themselves."""
 
@@ -74,7 +88,7 @@ class Writer:
         self,
         consumer: Consumer,
         store: Store,
-        keep: Callable[[Sequence[Refused]], Awaitable[None]],
+        keep: Callable[[Sequence[Refused]], Awaitable[Mapping[str, int]]],
         limits: WriterLimits,
         observer: WriterObserver,
         *,
@@ -83,7 +97,8 @@ class Writer:
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`keep` makes dead letters durable (RefusedRecords.keep). `clock` is in seconds; `jitter` draws from 0 to 1."""
+        """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
+        seconds; `jitter` draws from 0 to 1."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
@@ -102,6 +117,7 @@ class Writer:
         self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
         self._in_a_row = 0  # failures, whatever was in hand
         self._reminders: Final[defaultdict[Partition | None, Reminder]] = defaultdict(lambda: Reminder(clock))
+        self._memory: Final = MemoryShortages(limits.row_bytes_max, store, clock)
 
     @property
     def state(self) -> Literal["ok", "degraded"]:
@@ -132,21 +148,30 @@ class Writer:
         self._succeeded()
         if messages is not None:
             self._in_hand = messages.partition
-            await self._linger(messages)
-            await self._write(messages)
+            taken = messages
+            if not messages.in_doubt:
+                taken = await self._in_thread(bounded, messages, self._memory.row_bytes_max)
+            if taken is messages:
+                await self._linger(messages)
+            await self._write(taken)
             self._succeeded()
 
     async def _write(self, messages: Range) -> None:
+        if messages.in_doubt:
+            self._memory.found_in_doubt(messages)
         await self._consumer.intend(messages)
-        refused: list[Refused] = []
+        self._memory.intended(messages)
         if messages.partition.topic == DEAD_LETTERS_TOPIC:
             await self._write_dead_letters(messages)
         else:
-            await self._insert(_Piece.whole(messages), messages.in_doubt, refused)
-        if refused:
-            await self._keep(refused)
-            self._observer.dead_lettered(messages.partition.topic, len(refused))
+            refused = await self._insert_all(messages, Piece.whole(messages))
+            if refused:
+                sources = await self._keep(refused)
+                self._observer.dead_lettered(messages.partition.topic, len(refused))
+                for source, items in sources.items():
+                    self._observer.store_refused(source, items)
         await self._consumer.commit(messages)
+        self._memory.committed(messages)
         self._progress.set()
         self._progress = asyncio.Event()
 
@@ -156,15 +181,12 @@ class Writer:
             batch_ids = [replay.batch_id for replay in read.replays]
             stored = await self._in_thread(self._store.stored_batches, batch_ids, read.mark)
             for topic, replays in by_topic(read.replays, stored).items():
-                refused: list[Refused] = []
-                piece = _Piece.replays(messages, topic, [replay.payload for replay in replays])
-                await self._insert(piece, messages.in_doubt, refused)
-                for one in refused:
+                piece = Piece.replays(messages, topic, [replay.payload for replay in replays])
+                for one in await self._insert_all(messages, piece):
                     for event in replays[one.offset].events:
                         refuse(event, STORE_REFUSED, one.error)
-        dropped: list[Refused] = []
         payloads = await self._in_thread(read.payloads)
-        await self._insert(_Piece.whole(messages._replace(payloads=payloads)), messages.in_doubt, dropped)
+        dropped = await self._insert_all(messages, Piece.whole(messages._replace(payloads=payloads)))
         for one in dropped:
             self._logger.critical(
                 "the store refused a dead letter, which is lost but for what the broker still has",
@@ -177,27 +199,76 @@ class Writer:
         if dropped:
             self._observer.dropped(len(dropped))
 
-    async def _insert(self, piece: "_Piece", in_doubt: bool, refused: list[Refused]) -> None:
-        """Every record of it is stored, or among the refused. Raises StoreError: some may be stored."""
+    async def _insert_all(self, messages: Range, piece: Piece) -> list[Refused]:
+        """Every item of it is stored, or among those returned. Raises StoreError: some may be stored."""
+        attempt = _Attempt(messages.in_doubt, messages.depth)
+        try:
+            await self._insert(piece, attempt)
+        except StoreOutOfMemory as error:
+            if attempt.failed is not None:
+                await self._halve(messages, attempt.failed, attempt.stored, error)
+            raise
+        return attempt.refused
+
+    async def _insert(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Pieces in their order: what is stored of a message is always its first items, but for those that were refused."""
+        if piece.level < attempt.depth and (halves := await self._in_thread(piece.halves)):
+            for half in halves:
+                await self._insert(half, attempt)
+            return
         topic = piece.topic
         began = self._clock()
         try:
-            if in_doubt and await self._in_thread(self._store.holds, topic, b"".join(piece.parts)):
-                return
-            await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
+            if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
+                if self._memory.gives_up(piece):
+                    attempt.refused.append(_refused(piece, self._memory.last_error))
+                    return
+                await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
+                self._memory.stored(piece)
+                self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
+            attempt.note(piece)
         except StoreRefusedData as error:
             self._observer.write_failed(topic, "refused")
-            halves = piece.halves()
+            attempt.refusals += 1
+            if attempt.refusals > self._limits.refusals_max:
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
+            halves = await self._in_thread(piece.halves)
             if not halves:
-                payload = b"".join(piece.parts)
-                refused.append(Refused(piece.partition, piece.log, piece.offset, (piece.record_index,), payload, str(error)))
+                attempt.refused.append(_refused(piece, str(error)))
             for half in halves:
-                await self._insert(half, in_doubt, refused)
-        except StoreError:
+                await self._insert(half, attempt)
+        except StoreError as error:
             self._observer.write_failed(topic, "unavailable")
+            if isinstance(error, StoreOutOfMemory):
+                attempt.failed = attempt.failed or piece
+            else:
+                self._memory.unanswered(piece.partition)
             raise
-        else:
-            self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
+
+    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreOutOfMemory) -> None:
+        """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
+        BrokerError."""
+        is_one = not await self._in_thread(piece.halves)
+        if not self._memory.failed(piece, error, is_one=is_one):
+            return
+        if not await self._in_thread(self._store.untouched, piece.topic, piece.payload, stored):
+            return
+        if is_one:
+            self._memory.give_up(piece, error)
+            return
+        await self._consumer.intend(messages._replace(depth=piece.level + 1))
+        self._memory.halved()
+        self._in_a_row = 0
+        self._logger.warning(
+            "the store has too little memory for an insert, which is cut in smaller pieces",
+            topic=piece.topic,
+            partition=piece.partition.index,
+            offset=piece.offset,
+            row_bytes=piece.row_bytes(),
+            pieces=2 ** (piece.level + 1),
+            error=str(error),
+        )
 
     def stop(self) -> None:
         """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
@@ -267,70 +338,23 @@ class Writer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """What one insert takes: some consecutive messages of a range, or some records of one message."""
+@dataclass
+class _Attempt:
+    """One attempt at a range."""
 
-    partition: Partition
-    log: str  # the identity of the log that it was read from
-    topic: str  # which of the store's it is for
-    token: str  # that of the range, and which part of it: so it is the same however often the range is repeated
-    offset: int  # of the first message
-    parts: Sequence[Payload]
-    messages: int  # how many whole ones
-    record_index: int = 0  # of the first record in its message, where there are no whole ones
-    divides: bool = True  # a message may be stored in part
+    in_doubt: bool
+    depth: int
+    refused: list[Refused] = field(default_factory=list)
+    refusals: int = 0
+    stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
+    failed: Piece | None = None  # for which the store had too little memory
 
-    @classmethod
-    def whole(cls, range_: Range) -> Self:
-        token = _token(range_, f"{range_.partition.topic}/{range_.partition.index}/{range_.start}-{range_.end}")
-        return cls(
-            range_.partition, range_.log, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads)
-        )
-
-    @classmethod
-    def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
-        """For `topic`, of a range of dead letters. Offsets count the payloads."""
-        token = _token(range_, f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}")
-        return cls(range_.partition, range_.log, topic, token, 0, payloads, len(payloads), divides=False)
-
-    def halves(self) -> Sequence["_Piece"]:
-        """Two; none where it is one record, or can't be cut. Their tokens end in the way to them: /0 and /1."""
-        if self.messages == 1:
-            if not self.divides:
-                return ()
-            records = replace(self, parts=_records(bytes(self.parts[0])), messages=0)
-            return records.halves()
-        middle = len(self.parts) // 2
-        if middle == 0:
-            return ()
-        whole_messages = middle if self.messages else 0
-        return (
-            replace(self, token=f"{self.token}/0", parts=self.parts[:middle], messages=whole_messages),
-            replace(
-                self,
-                token=f"{self.token}/1",
-                offset=self.offset + whole_messages,
-                parts=self.parts[middle:],
-                messages=self.messages - whole_messages,
-                record_index=self.record_index + (0 if self.messages else middle),
-            ),
-        )
+    def note(self, piece: Piece) -> None:
+        """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""
+        if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
+            with suppress(ValueError):
+                self.stored.update(contents(piece.payload).items)
 
 
-def _token(range_: Range, place: str) -> str:
-    """An intent without an identity is of a version whose tokens had none: its repetition has the same."""
-    return f"{range_.log}/{place}" if range_.log else place
-
-
-def _records(batch: bytes) -> list[bytes]:
-    """A TelemetryBatch of each record, undecoded; the whole where it does not even divide into fields."""
-    cursor = Cursor(batch)
-    records: list[bytes] = []
-    try:
-        while (start := cursor.position) < len(batch):
-            cursor.field(len(batch))
-            records.append(batch[start : cursor.position])
-    except NotPlain:
-        return [batch]
-    return records
+def _refused(piece: Piece, error: str) -> Refused:
+    return Refused(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)

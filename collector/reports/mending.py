@@ -178,13 +178,15 @@ class Mending:
 
 
 def _of_the_store(item: bytes, batch_id: bytes) -> Adapted:
-    """A record that the store refused, as it is: it was valid once. Raises _Rejected."""
+    """A record that the store refused: it was valid once. It is written anew, as protobuf's own encoder writes it: a record of
+    an older version may have an empty list, say, which ClickHouse can't read. Raises _Rejected."""
     try:
         batch = TelemetryBatch.FromString(item)
     except DecodeError as error:
         raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
     if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6:  # the last Type
         raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
+    batch.DiscardUnknownFields()
     (record,) = batch.records
     record.batch_id = batch_id
     record.batch_part = 0

@@ -21,7 +21,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
-from collector.store.contract import TABLES, StoreError, StoreRefusedData, StoreUnavailable
+from collector.store.contract import NOTHING, TABLES, StoreError, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
 from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
@@ -54,6 +54,11 @@ _DATA_ERRORS: Final = frozenset(
         "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
     ]
 )
+
+# An insert that had too little memory. 240 is the same in a call to the system that makes a buffer larger.
+_MEMORY_ERRORS: Final = frozenset(["MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEMORY", "CANNOT_MREMAP"])
+# The limit of one query, `max_memory_usage`, as newer and older versions name it. Others are the user's and the server's.
+_OF_ONE_QUERY: Final = re.compile(r"query memory limit exceeded|memory limit \(for query\) exceeded", re.IGNORECASE)
 
 _IDS_PER_LOOKUP: Final = 1000
 _PING_TIMEOUT_S: Final = 3.0
@@ -242,13 +247,16 @@ class ClickHouseStore:
         return applied
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
-        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreRefusedData."""
+        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreOutOfMemory, StoreRefusedData."""
         sessions = self._with_schema()
         try:
             done = sessions.insert(topic, payloads, token)
         except ClickHouseError as error:
             if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
                 raise StoreRefusedData(describe(error)) from error
+            if isinstance(error, DatabaseError) and error.name in _MEMORY_ERRORS:
+                of_one_query = _OF_ONE_QUERY.search(str(error)) is not None
+                raise StoreOutOfMemory(describe(error), of_this_insert=of_one_query) from error
             with self._errors():
                 raise
         except OSError as error:  # the embedded engine is handed the bytes in a temporary file
@@ -257,8 +265,13 @@ class ClickHouseStore:
             raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
         self._inserted = True
 
-    def holds(self, topic: str, payload: bytes) -> bool:
-        """Whether every item and receipt of these payloads is stored already; every dead letter and event."""
+    @property
+    def insert_outlives_s(self) -> float:
+        """An embedded insert has ended when its call has; a server goes on with a request whose connection broke."""
+        return 0.0 if self._server is None else self._server.request_timeout_s
+
+    def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
+        """Whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and event."""
         if not self._looks_up:
             return False
         try:
@@ -274,9 +287,27 @@ class ClickHouseStore:
             for start in range(0, len(messages), _IDS_PER_LOOKUP):
                 some = messages[start : start + _IDS_PER_LOOKUP]
                 stored = self._stored(topic, {batch_id for batch_id, _ in some})
-                if any(stored.get(message, 0) < expected[message] for message in some):
+                if any(stored.get(message, 0) < expected[message] + besides.get(message, 0) for message in some):
                     return False
         return not receipts or receipts <= self._receipts({batch_id for batch_id, _ in receipts})
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
+        """Whether no item and no receipt of these payloads is stored: no more items of their messages than `besides`."""
+        if topic == DEAD_LETTERS_TOPIC:
+            return True  # the tables keep one of those that have the same id
+        try:
+            expected, receipts = contents(payload)
+        except ValueError:
+            return False
+        if not self._looks_up:
+            return False
+        self._with_schema()
+        with self._errors():
+            for some in _lookups({batch_id for batch_id, _ in expected}):
+                for found in self._counts(topic, set(some)):
+                    if any(found.get(message, 0) > besides.get(message, 0) for message in expected):
+                        return False
+        return not receipts & self._receipts({batch_id for batch_id, _ in receipts})
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this."""
@@ -416,6 +447,12 @@ class ClickHouseStore:
 
     def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
         """How many items of these batches are stored, by message."""
+        counts = self._counts(topic, batch_ids)
+        # A span counts once its trace's row is there too: the two are written one after the other.
+        return {message: min(found.get(message, 0) for found in counts) for message in counts[0]}
+
+    def _counts(self, topic: str, batch_ids: set[UUID]) -> list[dict[MessageKey, int]]:
+        """How many items of these batches are in the tables, by message; of spans, also how many their traces' rows count."""
         among = _among(batch_ids)
 
         def count(table: str, what: str) -> dict[MessageKey, int]:
@@ -430,10 +467,8 @@ class ClickHouseStore:
         for table in TABLES[topic]:
             stored.update(count(table, "count()"))
         if topic == TRACES_TOPIC:
-            # A span counts once its trace's row is there too: the two are written one after the other.
-            indexed = count("otel_traces_trace_id_ts", "sum(SpanCount)")
-            return {message: min(spans, indexed.get(message, 0)) for message, spans in stored.items()}
-        return stored
+            return [stored, count("otel_traces_trace_id_ts", "sum(SpanCount)")]
+        return [stored]
 
     def _keep(self, table: str, column: str, days: int | None) -> None:
         """Give a table this retention, and the durability that the options ask for, where it has others."""

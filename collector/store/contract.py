@@ -3,7 +3,8 @@
 The law: inserting the same payloads under the same token twice stores them once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -23,12 +24,25 @@ TABLES: Final = {
 }
 
 
+NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
+
+
 class StoreError(Exception):
     """The store could not do it."""
 
 
 class StoreUnavailable(StoreError):
     """Away, overloaded or out of space: the same call may succeed later."""
+
+
+class StoreOutOfMemory(StoreUnavailable):
+    """An insert needed more memory than it could have. Some of it may be stored. The insert has ended."""
+
+    def __init__(self, message: str, *, of_this_insert: bool) -> None:
+        """`of_this_insert`: the limit is that of one insert, so the same insert would fail again. Else it is the server's, and
+        others use it too."""
+        super().__init__(message)
+        self.of_this_insert: Final = of_this_insert
 
 
 class StoreMisconfigured(StoreUnavailable):
@@ -43,13 +57,22 @@ class StoreRefusedData(StoreError):
 class Store(Protocol):
     """Calls block: run them in a thread."""
 
+    @property
+    def insert_outlives_s(self) -> float:
+        """How long an insert may go on that was begun, and of which no answer came."""
+
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch), as one. Raises StoreUnavailable,
-        StoreRefusedData."""
+        StoreOutOfMemory, StoreRefusedData."""
 
-    def holds(self, topic: str, payload: bytes) -> bool:
+    def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         """Whether every item and receipt of these payloads is stored already, found by batch id and batch part; every dead
-        letter and event, by its id. False where that is not certain: inserting again under the same token is always right."""
+        letter and event, by its id. False where that is not certain: inserting again under the same token is always right.
+        `besides`: so many items of these messages, by batch id and batch part, are stored and are not in `payload`."""
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        """Whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces. False where
+        that is not certain. Dead letters and events may always be."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""

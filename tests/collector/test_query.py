@@ -6,7 +6,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -20,7 +20,7 @@ from collector.reports.dead_letters import DeadLetterReports
 from collector.reports.desk import Desk
 from collector.reports.mending import Mending
 from collector.reports.reader import Reader
-from collector.store.contract import StoreError, StoreUnavailable
+from collector.store.contract import NOTHING, StoreError, StoreUnavailable
 from collector.validate import Limits
 
 
@@ -54,7 +54,12 @@ class EchoStore:
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         raise NotImplementedError
 
-    def holds(self, topic: str, payload: bytes) -> bool:
+    insert_outlives_s = 0.0
+
+    def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        raise NotImplementedError
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         raise NotImplementedError
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:

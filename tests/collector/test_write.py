@@ -3,183 +3,25 @@
 import asyncio
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from support.brokers import LIMITS, TOPICS
+from support.brokers import TOPICS
 from support.examples import examples
 from support.stores import Crash, FakeStore, batch
 from support.waiting import eventually
+from support.writing import CRASHES, TOPIC, world
 
-from collector.broker.contract import BrokerDown, Message, Partition, Position, Range
-from collector.broker.local_log import LocalLog
-from collector.refused import Refused, RefusedRecords
+from collector.broker.contract import BrokerDown, Message, Partition, Range
+from collector.refused import Refused
 from collector.write import Writer, WriterLimits
-
-TOPIC = TOPICS[0]
-
-
-@dataclass
-class Observed:
-    """A WriterObserver that remembers."""
-
-    stored: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    dead_letters: Counter[str] = field(default_factory=Counter)
-    lost: int = 0
-
-    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        assert size_bytes > 0 <= seconds
-        self.stored[topic] += messages
-
-    def write_failed(self, topic: str, kind: str) -> None:
-        self.failed[kind] += 1
-
-    def dead_lettered(self, topic: str, records: int) -> None:
-        self.dead_letters[topic] += records
-
-    def dropped(self, records: int) -> None:
-        self.lost += records
-
-
-class CrashingConsumer:
-    """The log, but the process dies before or after a given call, once."""
-
-    def __init__(self, log: LocalLog, crash_at: str | None = None) -> None:
-        self.log = log
-        self.crash_at = crash_at
-        self.polls = 0
-
-    def _at(self, step: str) -> None:
-        if step == self.crash_at:
-            self.crash_at = None
-            raise Crash(step)
-
-    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
-        self.polls += 1
-        return await self.log.poll(bytes_max, wait_s)
-
-    async def intend(self, messages: Range) -> None:
-        self._at("before the intent")
-        await self.log.intend(messages)
-        self._at("after the intent")
-
-    async def commit(self, messages: Range) -> None:
-        self._at("before the commit")
-        await self.log.commit(messages)
-        self._at("after the commit")
-
-    async def positions(self) -> dict[Partition, Position]:
-        return await self.log.positions()
-
-    async def lag(self) -> dict[Partition, int]:
-        return await self.log.lag()
-
-
-class Virtual:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept.append(seconds)
-        await asyncio.sleep(0)
-
-
-class Appending:
-    """A Producer of one function."""
-
-    def __init__(self, append: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
-        self._append = append
-
-    async def append(self, messages: Sequence[Message]) -> None:
-        await self._append(messages)
-
-
-class World:
-    """A log, a store, and writers that come and go."""
-
-    def __init__(self, log: LocalLog, store: FakeStore) -> None:
-        self.log = log
-        self.store = store
-        self.time = Virtual()
-        self.observed = Observed()
-        self.letters: list[Refused] = []
-        self.entries: list[DeadLetter] = []  # as they are in the log
-
-    def writer(self, crash_at: str | None = None, bytes_max: int = 1_000_000, linger_ms: float = 0) -> Writer:
-        limits = WriterLimits(bytes_max=bytes_max, linger_ms=linger_ms, retry_min_s=0.1, retry_max_s=30)
-        consumer = CrashingConsumer(self.log, crash_at)
-        return Writer(
-            consumer,
-            self.store,
-            self.keep,
-            limits,
-            self.observed,
-            clock=self.time.clock,
-            sleep=self.time.sleep,
-            jitter=lambda: 1.0,
-        )
-
-    async def keep(self, letters: Sequence[Refused]) -> None:
-        await RefusedRecords(Appending(self.append_messages), 1 << 20, lambda: 1).keep(letters)
-        self.letters += letters
-
-    async def append_messages(self, messages: Sequence[Message]) -> None:
-        await self.log.append(messages)
-        for message in messages:
-            self.entries += [record.letter for record in DeadLetterBatch.FromString(message.payload).records]
-
-    async def append(self, topic: str, *names: str) -> None:
-        """One message, of a record for each name."""
-        await self.log.append([Message(topic, batch(*names))])
-
-    async def drain(self, writer: Writer) -> None:
-        running = asyncio.create_task(writer.run())
-        assert await writer.drained(60)
-        writer.stop()
-        await running
-
-    async def drain_through_crashes(self, make: Callable[[], Writer]) -> int:
-        """New writers over the same log, until all is stored. How many crashed."""
-        for crashes in range(1000):
-            writer = make()
-            running = asyncio.create_task(writer.run())
-            drained = asyncio.create_task(writer.drained(60))
-            await asyncio.wait({running, drained}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                drained.cancel()
-                assert isinstance(running.exception(), Crash)
-                continue
-            assert await drained
-            writer.stop()
-            # It may still die on the way out, after what mattered.
-            await asyncio.gather(running, return_exceptions=True)
-            return crashes
-        raise AssertionError("never drained")
-
-
-@asynccontextmanager
-async def world(directory: Path, store: FakeStore | None = None) -> AsyncIterator[World]:
-    async with await LocalLog.open(directory, LIMITS, TOPICS) as log:
-        yield World(log, store or FakeStore())
-
 
 # All goes well.
 
@@ -227,17 +69,6 @@ async def test_a_record_is_stored_at_once_and_then_they_gather(tmp_path: Path) -
 
 
 # Crashes.
-
-
-CRASHES = [
-    "before the intent",
-    "after the intent",
-    "insert begun",
-    "insert half done",
-    "inserted",
-    "before the commit",
-    "after the commit",
-]
 
 
 @pytest.mark.parametrize("crash_at", CRASHES)
@@ -468,6 +299,19 @@ async def test_a_refused_record_takes_no_other_down(tmp_path: Path, bytes_max: i
         assert 0 == w.log.depth(TOPIC)
 
 
+async def test_the_search_for_what_is_refused_ends(tmp_path: Path) -> None:
+    """A message of which everything is refused takes no more inserts than it may: what is left is kept, record by record."""
+    async with world(tmp_path) as w:
+        await w.append(TOPIC, *(f"bad-{n}" for n in range(64)))
+        await w.append(TOPIC, "a")
+        await w.drain(w.writer(refusals_max=20, bytes_max=1))
+        assert {"a": 1} == w.store.rows
+        assert w.observed.failed["refused"] <= 20 + 7
+        kept = [record.service_id for letter in w.letters for record in TelemetryBatch.FromString(letter.payload).records]
+        assert [f"bad-{n}" for n in range(64)] == kept
+        assert len(w.letters) == 64 == len({entry.id for entry in w.entries})
+
+
 async def test_a_message_that_is_no_batch_is_a_dead_letter(tmp_path: Path) -> None:
     """It can't be divided into records, and is kept as it is."""
     async with world(tmp_path) as w:
@@ -499,13 +343,13 @@ async def test_dead_letters_that_cannot_be_kept_are_not_committed(tmp_path: Path
         await w.append(TOPIC, "a", "bad")
         keep, failures = w.keep, 3
 
-        async def failing(letters: Sequence[Refused]) -> None:
+        async def failing(letters: Sequence[Refused]) -> Mapping[str, int]:
             nonlocal failures
             assert 1 == w.log.depth(TOPIC)
             failures -= 1
             if failures >= 0:
                 raise BrokerDown("not now")
-            await keep(letters)
+            return await keep(letters)
 
         w.keep = failing  # type: ignore[method-assign]
         await w.drain(w.writer())
@@ -555,7 +399,9 @@ async def test_stop_does_not_wait_for_what_may_never_come(tmp_path: Path, faults
     async with world(tmp_path, FakeStore(faults=faults)) as w:
         if faults:
             await w.append(TOPIC, "a")
-        limits = WriterLimits(bytes_max=1000, linger_ms=0, retry_min_s=600, retry_max_s=600)
+        limits = WriterLimits(
+            bytes_max=1000, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=600, retry_max_s=600
+        )
         writer = Writer(w.log, w.store, w.keep, limits, w.observed)
         running = asyncio.create_task(writer.run())
         if faults:

@@ -43,6 +43,8 @@ class Observed:
     def write_failed(self, topic: str, kind: str) -> None: ...
     def dead_lettered(self, topic: str, records: int) -> None: ...
 
+    def store_refused(self, source: str, items: int) -> None: ...
+
     def dropped(self, records: int) -> None:
         self.lost += records
 
@@ -62,7 +64,9 @@ class World:
     async def drain(self, bytes_max: int = 1_000_000) -> None:
         """Until all is stored; each crash is followed by another writer."""
         while True:
-            limits = WriterLimits(bytes_max=bytes_max, linger_ms=0, retry_min_s=0, retry_max_s=0)
+            limits = WriterLimits(
+                bytes_max=bytes_max, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0, retry_max_s=0
+            )
             keep = RefusedRecords(self.log, MESSAGE_BYTES_MAX, lambda: 1).keep
             writer = Writer(self.log, self.store, keep, limits, self.observed, sleep=no_sleep)
             running = asyncio.create_task(writer.run())

@@ -61,7 +61,9 @@ class LosesAnswers:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.inserts = 0
+        self.insert_outlives_s = store.insert_outlives_s
         self.holds = store.holds
+        self.untouched = store.untouched
         self.stored_batches = store.stored_batches
         self.query = store.query
         self.read = store.read
@@ -89,7 +91,9 @@ async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
             await log.append([Message(DEAD_LETTERS_TOPIC, letters.dead_letters(*entries))])
             for messages in rounds:
                 await log.append(messages)
-            limits = WriterLimits(bytes_max=8000, linger_ms=0, retry_min_s=0.001, retry_max_s=0.01)
+            limits = WriterLimits(
+                bytes_max=8000, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.001, retry_max_s=0.01
+            )
             keep = RefusedRecords(log, 1 << 20, time.time_ns).keep
             writer = Writer(log, LosesAnswers(store), keep, limits, Metrics())
             writing = asyncio.create_task(writer.run())

@@ -50,6 +50,8 @@ class Observed:
     def dead_lettered(self, topic: str, records: int) -> None:
         """That is counted in the log."""
 
+    def store_refused(self, source: str, items: int) -> None: ...
+
     def dropped(self, records: int) -> None:
         """Nothing is, here."""
 

@@ -30,7 +30,8 @@ from support.stored import items, stored
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.contract import Store, StoreError, StoreRefusedData
+from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
+from collector.store.headers import contents
 
 _TOPICS = {"metrics": METRICS_TOPIC, "log_records": LOGS_TOPIC, "spans": TRACES_TOPIC}
 _NUMBERS = itertools.count(1)
@@ -178,6 +179,51 @@ def test_holds_part(store: Store, number: int) -> None:
     assert store.holds(METRICS_TOPIC, first)
     assert not store.holds(METRICS_TOPIC, second)
     assert not store.holds(METRICS_TOPIC, first + second)
+
+
+@pytest.mark.parametrize(
+    ("topic", "make"),
+    [(METRICS_TOPIC, batches.metrics), (LOGS_TOPIC, batches.logs), (TRACES_TOPIC, batches.traces)],
+    ids=["metrics", "logs", "traces"],
+)
+def test_untouched(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch]) -> None:
+    """A payload is untouched until something of it is stored: any item, or its receipt."""
+    batch = make(number, tenant)
+    receipt = batch.records.add(batch_id=batch.records[0].batch_id, receipt=letters.any_receipt())
+    payload = batch.SerializeToString()
+    assert store.untouched(topic, payload)
+    parts = TelemetryBatch(records=[receipt]).SerializeToString(), make(number, tenant).SerializeToString()
+    for part in parts:
+        assert store.untouched(topic, part)
+        store.insert(topic, [part], f"untouched/{next(_NUMBERS)}")
+        assert not store.untouched(topic, part)
+        assert not store.untouched(topic, payload)
+    assert store.untouched(topic, make(next(_NUMBERS), tenant).SerializeToString())
+
+
+def test_parts_of_one_message(store: Store, number: int) -> None:
+    """They have the same batch id and part: what is stored of one is not taken for another."""
+    first, second = batches.gauge(number, 3).SerializeToString(), batches.gauge(number, 2).SerializeToString()
+    (key,) = contents(first).items
+    store.insert(METRICS_TOPIC, [first], f"parts/{number}")
+    assert store.holds(METRICS_TOPIC, first)
+    assert not store.holds(METRICS_TOPIC, second, {key: 3})
+    assert store.untouched(METRICS_TOPIC, second, {key: 3})
+    store.insert(METRICS_TOPIC, [second], f"parts/{number}/1")
+    assert store.holds(METRICS_TOPIC, second, {key: 3})
+    assert not store.untouched(METRICS_TOPIC, second, {key: 3})
+
+
+def test_out_of_memory(store: Store, number: int) -> None:
+    """An insert that may not have so much memory says so, and whose limit it was. Nothing is refused."""
+    batch = batches.logs(number, "acme")
+    one = batch.records[0]
+    batches.attributes(one.resource.attributes, big="x" * 250_000)
+    for n in range(12_000):
+        one.log_records.add(time_unix_nano=batches.NOW + n)
+    with pytest.raises(StoreOutOfMemory, match="MEMORY_LIMIT_EXCEEDED") as caught:
+        store.insert(LOGS_TOPIC, [batch.SerializeToString()], f"memory/{number}")
+    assert caught.value.of_this_insert
 
 
 def test_holds_many(store: Store) -> None:

@@ -7,7 +7,7 @@ not doubled, by its repetition.
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
@@ -15,7 +15,7 @@ from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
-from collector.store.contract import StoreRefusedData, StoreUnavailable
+from collector.store.contract import NOTHING, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
 
 BLOCK_RECORDS = 2
 
@@ -52,9 +52,12 @@ class FakeStore:
         down_for: str | None = None,
         slow_s: float = 0.0,
         forgets: bool = False,
+        memory_records: int | None = None,
+        outlives_s: float = 0.0,
     ) -> None:
         """`faults`: what happens at the first insert that is not refused, the second, and so on. `crash_at`: one more, once.
-        `forgets`: it has no deduplication."""
+        `forgets`: it has no deduplication. `memory_records`: an insert of more records exceeds the limit of one insert.
+        `outlives_s`: how long an insert without an answer may go on."""
         self.rows: Counter[str] = Counter()
         self.batches: dict[UUID, set[int]] = {}
         self.blocks: dict[tuple[str, int], list[str]] = {}
@@ -64,6 +67,9 @@ class FakeStore:
         self._down_for = down_for
         self._slow_s = slow_s
         self._forgets = forgets
+        self._memory_records = memory_records
+        self._outlives_s = outlives_s
+        self.asked: list[str] = []  # for which tokens inserts were tried
         self._turn = threading.Lock()
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
@@ -78,6 +84,7 @@ class FakeStore:
     def _insert(self, topic: str, payload: bytes, token: str) -> None:
         names = _names(topic, payload)
         self.inserts += 1
+        self.asked.append(token)
         fault = next(self._faults, "")
         if fault == "insert begun":
             raise Crash(fault)
@@ -85,8 +92,12 @@ class FakeStore:
             raise RuntimeError(fault)
         if fault == "down" or topic == self._down_for:
             raise StoreUnavailable("away")
+        if fault == "no memory":
+            raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
         for bad in (name for name in names if name.startswith("bad")):
             raise StoreRefusedData(f"cannot read {bad}")
+        if self._memory_records is not None and len(names) > self._memory_records:
+            raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
         for start in range(0, len(names), BLOCK_RECORDS):
             block = names[start : start + BLOCK_RECORDS]
             if self._forgets or self.blocks.setdefault((token, start), block) is block:
@@ -94,6 +105,8 @@ class FakeStore:
                 self._note_receipts(topic, payload, block)
             if fault == "insert half done":
                 raise Crash(fault)
+            if fault == "half done, then no memory":
+                raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
             if fault == "half done, then down":
                 raise StoreUnavailable("gone half way")
         if fault == "inserted":
@@ -101,11 +114,18 @@ class FakeStore:
         if fault == "answer lost":
             raise StoreUnavailable("no answer")
 
-    def holds(self, topic: str, payload: bytes) -> bool:
+    @property
+    def insert_outlives_s(self) -> float:
+        return self._outlives_s
+
+    def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         try:
             return all(self.rows[name] for name in _names(topic, payload))
         except StoreRefusedData:
             return False
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        return not any(self.rows[name] for name in _names(topic, payload))
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return {batch_id for batch_id in batch_ids if self.batches.get(batch_id, set()) - {besides_part}}

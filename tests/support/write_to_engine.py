@@ -27,7 +27,9 @@ POINTS = 200
 BAD_EVERY = 60
 # A record whose first field claims to be longer than the record.
 BAD_RECORD = b"\x0a\x06\x0a\xc8\x01bad"
-LIMITS_ = WriterLimits(bytes_max=64 * 1024, linger_ms=5, retry_min_s=0.1, retry_max_s=1)
+LIMITS_ = WriterLimits(
+    bytes_max=64 * 1024, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=5, retry_min_s=0.1, retry_max_s=1
+)
 # A batch id ends in the message's number.
 COUNTS = """
 SELECT reinterpretAsUInt64(reverse(unhex(substring(toString(BatchId), 25)))) AS number, count(), uniqExact(BatchPart, TimeUnix)

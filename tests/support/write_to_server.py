@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
@@ -24,10 +24,12 @@ from collector.broker.local_log import LocalLog
 from collector.metrics import Metrics
 from collector.refused import RefusedRecords
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.contract import Store
+from collector.store.contract import NOTHING, Store
 from collector.write import Writer, WriterLimits
 
-WRITER_LIMITS = WriterLimits(bytes_max=8 * 1024, linger_ms=0, retry_min_s=0.05, retry_max_s=0.2)
+WRITER_LIMITS = WriterLimits(
+    bytes_max=8 * 1024, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.05, retry_max_s=0.2
+)
 # How long after it began an insert is "on its way": the bridge has taken the whole of it by then, and waits.
 ON_ITS_WAY_S = 1.0
 
@@ -87,8 +89,15 @@ class MortalStore:
             threading.Timer(ON_ITS_WAY_S, os.kill, (os.getpid(), signal.SIGKILL)).start()
         self.store.insert(topic, payloads, token)
 
-    def holds(self, topic: str, payload: bytes) -> bool:
-        return self.store.holds(topic, payload)
+    @property
+    def insert_outlives_s(self) -> float:
+        return self.store.insert_outlives_s
+
+    def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        return self.store.holds(topic, payload, besides)
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        return self.store.untouched(topic, payload, besides)
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return self.store.stored_batches(batch_ids, besides_part)

@@ -666,12 +666,16 @@ async def test_two_writers_with_partitions_that_move_store_everything_once(share
         def write_failed(self, topic: str, kind: str) -> None: ...
         def dead_lettered(self, topic: str, records: int) -> None: ...
 
+        def store_refused(self, source: str, items: int) -> None: ...
         def dropped(self, records: int) -> None: ...
 
-    async def keep(refused: Sequence[Refused]) -> None:
+    async def keep(refused: Sequence[Refused]) -> dict[str, int]:
         letters.extend(letter.payload for letter in refused)
+        return {}
 
-    limits = WriterLimits(bytes_max=2000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
+    limits = WriterLimits(
+        bytes_max=2000, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2
+    )
     async with await KafkaProducer.open(options, topics) as producer:
 
         async def send(sender: int) -> None:

@@ -25,17 +25,18 @@ from collector.broker.kafka.identity import METADATA_API, Committed, identity_of
 from collector.refused import Refused
 from collector.write import Writer, WriterLimits
 
-LIMITS = WriterLimits(bytes_max=1, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
+LIMITS = WriterLimits(bytes_max=1, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
 
 
 class Unobserved:
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None: ...
     def write_failed(self, topic: str, kind: str) -> None: ...
     def dead_lettered(self, topic: str, records: int) -> None: ...
+    def store_refused(self, source: str, items: int) -> None: ...
     def dropped(self, records: int) -> None: ...
 
 
-async def keep(refused: Sequence[Refused]) -> None:
+async def keep(refused: Sequence[Refused]) -> dict[str, int]:
     raise AssertionError(refused)
 
 
