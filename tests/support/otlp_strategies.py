@@ -1,6 +1,7 @@
 """Hypothesis strategies for OTLP: whole requests, made from the official descriptors, and odd ways to write them."""
 
 import math
+import random
 import struct
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
+from support.wire_forms import ODDITIES, Forms
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
 
@@ -188,15 +190,25 @@ def fields_of(body: bytes) -> list[bytes]:
 _UNKNOWN = [b"\xf8\x7f\x07", b"\xfa\x7f\x02hi", b"\x19" + bytes(8), b"\xfd\x7f\x00\x00\x00\x00", b"\xf0\x07\x00"]
 
 
+_oddities = st.sets(st.sampled_from(ODDITIES), min_size=1, max_size=3).map(sorted)
+
+
 @st.composite
 def oddly_written(draw: st.DrawFn, message: Message) -> bytes:
-    """Bytes of `message`, or of something close to it: fields shuffled, repeated, split or unknown, packed ones unpacked."""
+    """One of the forms of `message` that protobuf allows; or bytes of something close to it."""
+    if draw(st.integers(0, 2)) == 0:
+        return Forms(random.Random(draw(st.integers(0, 2**32))), draw(_oddities), 0.3).form(message)
+    return _altered(draw, message)
+
+
+def _altered(draw: st.DrawFn, message: Message) -> bytes:
+    """Fields shuffled, repeated, split or unknown, packed ones unpacked."""
     out: list[bytes] = []
     for field, value in message.ListFields():
         values = value if field.is_repeated else [value]
         for entry in values:
             if field.message_type is not None:
-                inner = draw(oddly_written(entry))
+                inner = _altered(draw, entry)
                 halves = fields_of(inner) if not field.is_repeated and draw(st.integers(0, 9)) == 0 else None
                 parts = [inner] if halves is None else [b"".join(halves[::2]), b"".join(halves[1::2])]
                 out += [varint(field.number << 3 | 2) + varint(len(part)) + part for part in parts]

@@ -1,4 +1,5 @@
-"""An adapter beside its slow twin in plain protobuf: of any bytes, both refuse them, or they agree on every item and record.
+"""An adapter beside its slow twin in plain protobuf: of any bytes, both refuse them, or they agree on every item and record,
+in a form that the engine reads.
 
 Plain assertions, without pytest: the fuzzer, which has none, calls the same.
 """
@@ -13,6 +14,7 @@ from support.adapted import batch_of, reasons
 from support.limits import LOW
 from support.otlp_reference import reference as otlp_reference
 from support.prometheus_reference import reference, reference_v2
+from support.readable import refused_form
 
 from adapters.errors import INVALID_PROTOBUF, Malformed
 from adapters.otlp import logs, metrics, traces
@@ -57,6 +59,7 @@ def check_otlp(signal: str, body: bytes) -> None:
     assert list(map(_text, expected.records)) == list(map(_text, actual.records))
     assert adapted.accepted_count() + adapted.rejected_count() == len(verdicts)
     assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
+    assert [""] * len(adapted.parts) == [refused_form(part.payload) for part in adapted.parts]
 
 
 def check_v1(body: bytes) -> None:
@@ -92,6 +95,7 @@ def _agree(expected: Any, adapted: Adapted) -> None:
     assert expected.written == (adapted.samples, adapted.histograms, adapted.exemplars)
     assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
     assert adapted.rejected_count() == len(expected.rejections)
+    assert [""] * len(adapted.parts) == [refused_form(part.payload) for part in adapted.parts]
 
 
 def _refusal(adapt: Any) -> Malformed | None:
