@@ -166,7 +166,7 @@ class Mending:
         """Raises _Rejected."""
         name = f"PAYLOAD_FORM_{form.upper()}"
         if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
-            return _of_the_store(item, batch_id)
+            return refused_record(item, batch_id)
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
         rules = LimitRules(self._limits, received)
@@ -177,9 +177,12 @@ class Mending:
             raise _Rejected(REASON[error.reason].name, error.message) from error
 
 
-def _of_the_store(item: bytes, batch_id: bytes) -> Adapted:
-    """A record that the store refused: it was valid once. It is written anew, as protobuf's own encoder writes it: a record of
-    an older version may have an empty list, say, which ClickHouse can't read. Raises _Rejected."""
+def refused_record(item: bytes, batch_id: bytes) -> Adapted:
+    """Return a record that the store refused, as a request of its own.
+
+    It is written anew, as protobuf's own encoder writes it and without unknown fields: an earlier version may have let a form
+    through that ClickHouse does not read, such as an empty list. Raises _Rejected.
+    """
     try:
         batch = TelemetryBatch.FromString(item)
     except DecodeError as error:

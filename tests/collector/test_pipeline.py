@@ -230,6 +230,18 @@ async def test_a_receipt_that_does_not_fit_has_a_message_of_its_own() -> None:
     assert made.producer.appends == 1
 
 
+async def test_a_receipt_never_makes_the_rows_of_a_message_too_many() -> None:
+    """It is a row too: where it would exceed the limit it has a message of its own."""
+    made = receivers(message_row_bytes_max=20_000)
+    for row_bytes_left in (10, 10_000):
+        full = Adapted()
+        full.accepted[TYPE_METRIC] = 1
+        full.parts.append(Part(METRICS, b"", 1, 20_000 - row_bytes_left))
+        await ingest(made, gives(full))
+    assert [False, True, True] == [bool(message.payload) for message in made.producer.messages]
+    assert made.producer.appends == 2
+
+
 @pytest.mark.parametrize(("type_", "topic"), [(TYPE_METRIC, METRICS_TOPIC), (TYPE_LOG, LOGS_TOPIC), (TYPE_TRACE, TRACES_TOPIC)])
 async def test_where_nothing_is_accepted_a_receipt_says_so(type_: int, topic: str) -> None:
     made = receivers()
