@@ -656,6 +656,12 @@ class Settings(_Section):
         max_length=255,
         description="Address to listen on. 0.0.0.0 or ::: every one of the machine's.",
     )
+    open_files_reserve: Whole = _limit(
+        1024,
+        16,
+        1_000_000,
+        "File descriptors that connections leave to the log, the store and Kafka; at most half of what the process may open.",
+    )
     http: Http = Field(default_factory=Http)
     grpc: Grpc = Field(default_factory=Grpc)
     tls: Tls = Field(default_factory=Tls)

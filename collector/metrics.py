@@ -139,6 +139,10 @@ class Metrics:
         self._http_seconds: Final = self._seconds("http_request_duration_seconds", "From head to answer.", "endpoint")
         self._http_bytes: Final = self._counter("http_request_body_bytes", "Bytes of bodies, as sent.", "endpoint")
         self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.").labels()
+        self._descriptors_refused: Final = self._counter(
+            "descriptors_refused",
+            "Connections refused because the file descriptors that are left are for the log and the store.",
+        ).labels()
         self._handshakes_failed: Final = self._counter(
             "tls_handshakes_failed", "TLS handshakes of HTTP that failed: no TLS, no protocol or certificate that is taken."
         ).labels()
@@ -299,6 +303,10 @@ class Metrics:
 
     def connection_refused(self) -> None:
         self._connections_refused.inc()
+
+    def connection_refused_for_descriptors(self) -> None:
+        """Beside `connection_refused`."""
+        self._descriptors_refused.inc()
 
     def watch_connections(self, read: Callable[[], int]) -> None:
         """`read` tells, at each scrape, how many HTTP connections are open."""

@@ -14,6 +14,7 @@ from collector.broker.contract import Producer
 from collector.combined import Snapshot
 from collector.config import Settings
 from collector.dead_letters import Caps, DeadLetters
+from collector.descriptors import prepare
 from collector.errors import CannotRun
 from collector.lifetime import RECEIVERS_SHARE, Stopping, running
 from collector.listening import is_loopback
@@ -105,6 +106,11 @@ async def receiving(
         access=tenancy.access,
         explain=refuse,
     )
+    descriptors = prepare(
+        settings.http.connections_max + settings.grpc.connections_max,
+        settings.open_files_reserve,
+        metrics.connection_refused_for_descriptors,
+    )
     http = HttpServer(
         application,
         settings.host,
@@ -113,6 +119,7 @@ async def receiving(
         metrics,
         certificates=certificates,
         reuse_port=link is not None,
+        descriptors=descriptors,
     )
     grpc = GrpcServer(
         pipeline,
@@ -125,6 +132,7 @@ async def receiving(
         explain=refuse,
         certificates=certificates,
         reuse_port=link is not None,
+        descriptors=descriptors,
     )
     try:
         await listen(settings, http, grpc)

@@ -28,6 +28,7 @@ from collector.app.storage import Broker, open_kafka, open_storage
 from collector.app.writing import caught_up_with, running_writer
 from collector.broker.local_log import LocalLog
 from collector.config import Settings
+from collector.descriptors import prepare
 from collector.disk import Disk
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running
@@ -177,8 +178,18 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
             uptime_s=lambda: time.monotonic() - job.began_s,
         )
         gate = PageGate(app, settings.http, metrics, refusals(settings))
+        descriptors = prepare(
+            settings.http.connections_max, settings.open_files_reserve, metrics.connection_refused_for_descriptors
+        )
         server = HttpServer(
-            gate, settings.host, [settings.writer.port], settings.http, metrics, certificates=certificates, reuse_port=True
+            gate,
+            settings.host,
+            [settings.writer.port],
+            settings.http,
+            metrics,
+            certificates=certificates,
+            reuse_port=True,
+            descriptors=descriptors,
         )
         stack.push_async_callback(server.stop, 1.0)
         await listen(settings, server)

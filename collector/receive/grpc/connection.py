@@ -115,7 +115,7 @@ class GrpcConnection(ServerConnection):
 
     def connection_made(self, transport: Any) -> None:
         shared = self._shared
-        if shared.is_full or shared.is_ending:
+        if shared.is_full or shared.is_ending or not shared.has_descriptor_for(transport):
             if not shared.is_ending:
                 shared.metrics.connection_refused()
             self.is_closed = True

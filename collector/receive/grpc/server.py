@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Final, cast
 
 from collector.config import Grpc
+from collector.descriptors import Descriptors
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight
@@ -47,6 +48,7 @@ class GrpcServer:
         explain: Explain,
         certificates: Certificates | None = None,
         reuse_port: bool = False,
+        descriptors: Descriptors | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         """`certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share the connections."""
@@ -59,6 +61,7 @@ class GrpcServer:
         others = self._health.handlers() | Reflection([*names, health.SERVICE, reflection.SERVICE]).handlers()
         calls = Calls(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
         self._shared: Final = GrpcShared(calls, Methods(services, metrics, others), settings)
+        self._shared.descriptors = descriptors
         self._listener: asyncio.Server | TlsListener | None = None
         self._ticking: asyncio.Task[None] | None = None
         self.port = 0  # the one that is listened on

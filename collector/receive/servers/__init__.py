@@ -12,6 +12,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from collector.config import Http
+from collector.descriptors import Descriptors
 from collector.metrics import Metrics
 from collector.receive.http import HttpApplication
 from collector.receive.servers.connections import Shared
@@ -52,6 +53,7 @@ class HttpServer:
         *,
         certificates: Certificates | None = None,
         reuse_port: bool = False,
+        descriptors: Descriptors | None = None,
     ) -> None:
         """Port 0 is any free one. `certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share."""
         self._host: Final = host
@@ -65,6 +67,7 @@ class HttpServer:
             if isinstance(app, HttpApplication)
             else Shared(app, settings, metrics)
         )
+        self._shared.descriptors = descriptors
         self._http1: Final = SERVERS[settings.server](self._shared)
         self._listeners: Final[list[asyncio.Server | TlsListener]] = []
         self._ticking: asyncio.Task[None] | None = None

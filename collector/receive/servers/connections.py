@@ -13,6 +13,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from collector.config import Http
+from collector.descriptors import Descriptors
 from collector.metrics import Metrics
 from collector.receive.exchange import Receiver
 
@@ -46,6 +47,8 @@ class Connections:
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self._defect_logged: float = -_DEFECT_LOG_S
+        self.descriptors: Descriptors | None = None
+        """Where connections leave some to others."""
         self.is_ending: bool = False
         """Whether the server takes no more connections."""
 
@@ -59,6 +62,10 @@ class Connections:
     @property
     def is_full(self) -> bool:
         return len(self.open) >= self.connections_max
+
+    def has_descriptor_for(self, transport: Any) -> bool:
+        """Whether a connection that was accepted may keep its file descriptor; else it is counted."""
+        return self.descriptors is None or self.descriptors.has_room(transport.get_extra_info("socket").fileno())
 
     def tick(self, now: float) -> None:
         """Close what has been too slow. `now`: the loop's time. Raises nothing: without it nobody had a deadline any more."""

@@ -38,7 +38,7 @@ class FirstBytes(asyncio.Protocol):
             if protocol is not None:
                 self._hand_over(_http2(shared) if protocol == "h2" else self._http1())
                 return
-        elif shared.is_full:
+        elif shared.is_full or not shared.has_descriptor_for(transport):
             shared.metrics.connection_refused()
             transport.write(_TOO_MANY)
             transport.close()

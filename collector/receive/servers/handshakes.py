@@ -70,14 +70,16 @@ class TlsListener:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        shared = self._shared
+        shared, descriptors = self._shared, self._shared.descriptors
         while True:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError:
+                if descriptors is not None:
+                    descriptors.ran_out()
                 await asyncio.sleep(_AFTER_ERROR_S)
                 continue
-            if shared.is_full:
+            if shared.is_full or not (descriptors is None or descriptors.has_room(connection.fileno())):
                 shared.metrics.connection_refused()
                 connection.close()
             else:

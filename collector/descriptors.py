@@ -1,0 +1,88 @@
+"""File descriptors: how many there may be, and those that connections leave to the log, the store and Kafka.
+
+Invariants:
+1. At start the soft limit is raised to what all connections and the reserve need, as far as the hard limit lets it; else a
+   warning has the numbers and what to change. (test_the_limit_is_raised, test_a_limit_that_is_too_low_is_a_warning)
+2. A connection whose own descriptor is within the reserve, the highest numbers, is refused. The kernel hands out the lowest one
+   that is free: so all below were open then, and no connection that is kept takes one of the reserve.
+   (test_connections_leave_the_reserve)
+3. However many connections are refused, it is one line a minute, and a metric. (test_a_shortage_is_one_line_a_minute)
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+_LOG_S: Final = 60.0
+# Where the limit is lower than what the reserve asks for, connections have the other half.
+_RESERVE_SHARE_MAX: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Descriptors:
+    """Those of this process. Ask `has_room` before a connection is kept."""
+
+    def __init__(
+        self, limit: int, reserve: int, refused: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`refused` counts a connection that found no room. `clock`: in seconds."""
+        self.limit: Final = limit
+        self.reserve: Final = min(reserve, int(limit * _RESERVE_SHARE_MAX))
+        self._refused: Final = refused
+        self._clock: Final = clock
+        self._logged_s = -_LOG_S
+
+    def has_room(self, descriptor: int) -> bool:
+        """Return whether a connection may be kept that was accepted with this descriptor; else it is counted and logged."""
+        if descriptor < self.limit - self.reserve:
+            return True
+        self.ran_out()
+        return False
+
+    def ran_out(self) -> None:
+        """Count and log that a connection could not be kept, or not even accepted."""
+        self._refused()
+        now = self._clock()
+        if now - self._logged_s >= _LOG_S:
+            self._logged_s = now
+            log.error(
+                "connections are refused: the file descriptors that are left are for the log and the store; raise the limit"
+                " (ulimit -n, LimitNOFILE=) or lower http.connections_max and grpc.connections_max",
+                open_files_max=self.limit,
+                open_files_reserve=self.reserve,
+            )
+
+
+def prepare(connections_max: int, reserve: int, refused: Callable[[], None]) -> Descriptors:
+    """Raise the soft limit of this process to what so many connections and the reserve need, or say that it is too low."""
+    needed = connections_max + reserve
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = _raised(needed if hard == resource.RLIM_INFINITY else min(needed, hard), soft, hard)
+    limit = needed if soft == resource.RLIM_INFINITY else soft
+    if limit < needed:
+        log.warning(
+            "this process may open fewer files than its settings may need: connections will be refused before connections_max;"
+            " raise the limit (ulimit -n, LimitNOFILE=) or lower http.connections_max and grpc.connections_max",
+            open_files_max=limit,
+            needed=needed,
+            connections_max=connections_max,
+            open_files_reserve=reserve,
+        )
+    return Descriptors(limit, reserve, refused)
+
+
+def _raised(wanted: int, soft: int, hard: int) -> int:
+    """The soft limit that is in force then."""
+    if wanted <= soft:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:  # a system-wide bound
+        log.warning("cannot raise the limit of open files", wanted=wanted, open_files_max=soft, error=str(error))
+        return soft
+    return wanted
