@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, NamedTuple, Self
-from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import clickhouse_connect
@@ -22,6 +21,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 from collector.store.contract import NOTHING, TABLES, StoreError, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
+from collector.store.engine import load_engine
 from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
@@ -96,22 +96,6 @@ class StoreOptions(NamedTuple):
 
 _DEFAULTS: Final = StoreOptions()
 
-# The engine's server settings that bound its threads. A thread keeps three files of /proc open for as long as it lives, and the
-# engine would keep 1,000 idle threads, and remove parts with 128 at once.
-_POOLS: Final = (
-    "max_thread_pool_free_size",
-    "max_parts_cleaning_thread_pool_size",
-    "max_active_parts_loading_thread_pool_size",
-    "max_outdated_parts_loading_thread_pool_size",
-    "max_unexpected_parts_loading_thread_pool_size",
-    "max_io_thread_pool_size",
-    "max_prefixes_deserialization_thread_pool_size",
-    "threadpool_local_fs_reader_pool_size",
-    "threadpool_writer_pool_size",
-    "prefetch_threadpool_pool_size",
-    "load_marks_threadpool_pool_size",
-)
-
 
 class _Sessions(NamedTuple):
     """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
@@ -166,11 +150,10 @@ class ClickHouseStore:
         Raises StoreUnavailable where it can't be opened.
         """
         opened: list[Client] = []
-        # The engine reads its server settings from here. It takes the same text for each of its connections.
-        place = f"{path}?{urlencode(dict.fromkeys(_POOLS, options.engine_idle_threads_max))}"
+        load_engine(options.engine_idle_threads_max)
 
         def session(settings: Mapping[str, str | int | float]) -> Client:
-            client = clickhouse_connect.get_client(interface="chdb", path=place, settings=dict(settings))
+            client = clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings))
             opened.append(client)
             return client
 
