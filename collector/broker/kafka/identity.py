@@ -121,7 +121,8 @@ def metadata_answer(answer: memoryview) -> dict[str, str]:
         for _ in range(reader.count()):
             reader.at += 14  # an error, its number, leader, and the leader's epoch
             for _ in range(3):
-                reader.at += 4 * reader.count()
+                nodes = reader.count()  # by itself: it moves `at`, which `+=` would have read before
+                reader.at += 4 * nodes
             reader.tags()
         reader.at += 4
         reader.tags()
@@ -158,7 +159,8 @@ class _Reader:
     def tags(self) -> None:
         for _ in range(self.varint()):
             self.varint()
-            self.at += self.varint()
+            size = self.varint()
+            self.at += size
 
 
 def _compact(count: int) -> bytes:
