@@ -1,18 +1,21 @@
 """How the broker and the store stand: asked of them now and then, shown in /healthz and /metrics; more often while something is
 the matter. And how many dead letters are open, which costs the store more, and so is asked less often.
 
-The law: /healthz never waits for either, and one that hangs does not keep the other from being seen.
+Invariants:
+1. /healthz never waits for either, and one that hangs does not hide the other. test_a_store_that_hangs_hides_nothing_else
+2. A scrape has every dead letter that was acknowledged before it and is stored within 2 s, and waits 4 s at most.
+   test_a_scrape_has_the_dead_letters_that_came_before_it, test_a_store_that_hangs_does_not_hold_up_a_scrape
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, Protocol
 
 import structlog
 
-from collector.broker.contract import BrokerError, Partition
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Partition, Position
 from collector.disk import Disk
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
@@ -23,6 +26,8 @@ _INTERVAL_S: Final = 3.0
 # Where it did not answer. That it does not, whoever writes or reads notices first.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
+# How long a scrape waits for dead letters that are on their way to the store. Prometheus waits 10 s for a scrape.
+_STORED_WAIT_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +44,9 @@ class WatchedBroker(Protocol):
 
     async def lag(self) -> Mapping[Partition, int]:
         """Messages not yet committed, of the partitions that are ours. Raises BrokerError."""
+
+    async def positions(self) -> Mapping[Partition, Position]:
+        """Where the partitions that are ours stand. Raises BrokerError."""
 
 
 class WatchedLog(Protocol):
@@ -73,11 +81,13 @@ class Standing:
         writer_state: Callable[[], str] | None = None,
         failures: Mapping[str, Callable[[], str | None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        caught_up: Callable[[float], Awaitable[bool]] | None = None,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
         StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
         `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the store here. `failures`: what
-        else is shown as a part in infrasage_up, by name, and why it fails."""
+        else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in seconds. `caught_up` waits so many
+        seconds until what was appended is stored, and returns whether it is; None: nothing is written to the store here."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -89,6 +99,9 @@ class Standing:
         self._writer_state: Final = writer_state
         self._failures: Final = failures or {}
         self._clock: Final = clock
+        self._caught_up: Final = caught_up
+        self._counting: asyncio.Task[None] | None = None
+        self._counted: dict[Partition, int] | None = None  # how far dead letters were stored when they were last counted
         self._store_failure: str | None = None
 
     def health(self) -> Health:
@@ -173,8 +186,32 @@ class Standing:
                 self._store_failure = None
             await asyncio.sleep(_INTERVAL_S if self._store_failure is None else _AWAY_INTERVAL_S)
 
+    async def count_new_dead_letters(self) -> None:
+        """Count the open dead letters if some came since they were last counted: so the next scrape has those of an answer that
+        reports failed items. Waits _STORED_WAIT_S at most until they are stored, and as long until they are counted."""
+        if self._dead_letters is None or self._caught_up is None or self._store_failure is not None:
+            return
+        with contextlib.suppress(BrokerError):
+            positions = await self._dead_letter_positions()
+            if any(position.committed < position.end for position in positions.values()):
+                await self._caught_up(_STORED_WAIT_S)
+                positions = await self._dead_letter_positions()
+            stored = {partition: position.committed for partition, position in positions.items()}
+            if stored != self._counted:
+                if self._counting is None or self._counting.done():
+                    self._counting = asyncio.create_task(self._count_dead_letters(self._dead_letters))
+                    self._counted = stored
+                await asyncio.wait({self._counting}, timeout=_STORED_WAIT_S)
+
+    async def _dead_letter_positions(self) -> dict[Partition, Position]:
+        positions = await self._broker.positions()
+        return {partition: position for partition, position in positions.items() if partition.topic == DEAD_LETTERS_TOPIC}
+
+    async def _count_dead_letters(self, count: Callable[[], int]) -> None:
+        with contextlib.suppress(StoreError):  # the last number known stands; that the store is away is logged elsewhere
+            self._metrics.dead_letters(await asyncio.to_thread(count))
+
     async def _watch_dead_letters(self, count: Callable[[], int]) -> None:
         while True:
-            with contextlib.suppress(StoreError):  # the last number known stands; that the store is away is told elsewhere
-                self._metrics.dead_letters(await asyncio.to_thread(count))
+            await self._count_dead_letters(count)
             await asyncio.sleep(_DEAD_LETTERS_INTERVAL_S)

@@ -86,6 +86,10 @@ async def receiving(
     async def own() -> Snapshot:
         return metrics.snapshot()
 
+    async def shown() -> Snapshot:
+        await standing.count_new_dead_letters()
+        return metrics.shown() if link is None else await link.gather_shown()
+
     began = datetime.fromtimestamp(time.time() - (time.monotonic() - began_s), UTC)
     application = HttpApplication(
         pipeline,
@@ -97,7 +101,7 @@ async def receiving(
             version=VERSION,
             health=standing.health,
             metrics=metrics,
-            metrics_page=metrics_page(settings, metrics, tenancy.access, None if link is None else link.gather_shown),
+            metrics_page=metrics_page(settings, metrics, tenancy.access, shown),
             uptime_s=lambda: time.monotonic() - began_s,
             reading=reading(tenancy.access, own if link is None else link.gather, began, reports, batches),
             explain=refuse,

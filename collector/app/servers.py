@@ -27,6 +27,7 @@ from collector.app.senders import Tenancy, first_key, open_tenancy
 from collector.app.storage import Broker, open_kafka, open_storage
 from collector.app.writing import caught_up_with, running_writer
 from collector.broker.local_log import LocalLog
+from collector.combined import Snapshot
 from collector.config import Settings
 from collector.descriptors import prepare
 from collector.disk import Disk
@@ -171,10 +172,15 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
+
+        async def shown() -> Snapshot:
+            await standing.count_new_dead_letters()
+            return await link.gather_shown()
+
         app = writer_pages(
             version=VERSION,
             health=standing.health,
-            metrics_page=metrics_page(settings, metrics, None, link.gather_shown),
+            metrics_page=metrics_page(settings, metrics, None, shown),
             uptime_s=lambda: time.monotonic() - job.began_s,
         )
         gate = PageGate(app, settings.http, metrics, refusals(settings))
@@ -248,4 +254,5 @@ def _standing(
         ping_store=store.ping if store is not None and not is_embedded(settings) else None,
         writer_state=(lambda: writer.state) if writer is not None else None,
         failures=tenancy.failures if tenancy is not None else None,
+        caught_up=writer.drained if writer is not None else None,
     )

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support.receiving import counted
 from support.waiting import eventually
 
-from collector.broker.contract import LOGS_TOPIC, BrokerDown, Partition
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, BrokerDown, Partition, Position
 from collector.disk import Disk, Space
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
@@ -27,6 +27,7 @@ class Broker:
     def __init__(self) -> None:
         self.failure: str | None = None
         self.lags: dict[Partition, int] = {FIRST: 3, SECOND: 4}
+        self.letters = Position(0, 0)
 
     async def ping(self) -> None:
         if self.failure is not None:
@@ -35,6 +36,10 @@ class Broker:
     async def lag(self) -> dict[Partition, int]:
         await self.ping()
         return self.lags
+
+    async def positions(self) -> dict[Partition, Position]:
+        await self.ping()
+        return {FIRST: Position(0, 9), Partition(DEAD_LETTERS_TOPIC, 0): self.letters}
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +167,59 @@ async def test_open_dead_letters_are_counted_while_the_store_answers() -> None:
         assert counted(metrics, "infrasage_dlq_depth") == 7
         depth[0] = 8
         await eventually(lambda: counted(metrics, "infrasage_dlq_depth") == 8)
+
+
+async def test_a_scrape_has_the_dead_letters_that_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are on their way to the store are waited for; without new ones the store is not asked."""
+    monkeypatch.setattr("collector.standing._DEAD_LETTERS_INTERVAL_S", 1000)
+    metrics, broker = Metrics(), Broker()
+    stored, asked = [0], [0]
+
+    def count() -> int:
+        asked[0] += 1
+        return stored[0]
+
+    async def caught_up(_timeout_s: float) -> bool:
+        stored[0] = broker.letters.end
+        broker.letters = Position(broker.letters.end, broker.letters.end)
+        return True
+
+    standing = Standing(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    async with running(standing):
+        await eventually(lambda: asked[0] == 1)
+        for number in (3, 5):
+            broker.letters = Position(broker.letters.committed, number)
+            await standing.count_new_dead_letters()
+            assert number == counted(metrics, "infrasage_dlq_depth")
+            before = asked[0]
+            await standing.count_new_dead_letters()
+            assert before == asked[0]
+        broker.failure = "away"
+        await standing.count_new_dead_letters()
+
+
+async def test_a_store_that_hangs_does_not_hold_up_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for a while, and asked once, however many scrapes come."""
+    monkeypatch.setattr("collector.standing._STORED_WAIT_S", 0.01)
+    broker, hangs, asked = Broker(), threading.Event(), [0]
+
+    def count() -> int:
+        asked[0] += 1
+        hangs.wait(10)
+        return 1
+
+    async def caught_up(_timeout_s: float) -> bool:
+        return False
+
+    standing = Standing(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    broker.letters = Position(0, 5)
+    try:
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await standing.count_new_dead_letters()
+        assert 1 == asked[0]
+    finally:
+        hangs.set()
 
 
 class LocalLog:

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.clickhouse_server import bridge
 from support.kafka import Kafka
-from support.program import Gateway, Program, Receiver, WriterCommand, run, started
+from support.program import Gateway, MakeProgram, Program, Receiver, WriterCommand, metric, run, started
 from support.remote_write import write_request, write_request_v2
 from support.waiting import until
 
@@ -271,3 +271,13 @@ def test_gateways_tell_of_all(tmp_path: Path) -> None:
                 assert counted.stdout == "1\n"
     finally:
         kafka.close()
+
+
+def test_the_next_scrape_has_what_an_answer_reported(make_program: MakeProgram) -> None:
+    """Not seconds later: the depth is right in the first scrape after each answer that rejects an item."""
+    program = make_program(http__metrics_interval_s=0)
+    program.start()
+    for number in (1, 2, 3):
+        answer = httpx.post(f"{program.http}/api/v1/telemetry", json={"service_id": "x", "type": "log"})
+        assert 400 == answer.status_code
+        assert number == metric(program.http, "infrasage_dlq_depth")
