@@ -26,7 +26,7 @@ from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.server import Server, describe
-from collector.store.statement import reading_statement, refused_functions
+from collector.store.statement import Refused, reading_statement, refused_functions
 
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {
@@ -140,7 +140,7 @@ class ClickHouseStore:
         for number in range(options.queries.concurrent_max):
             self._idle.put(number)
         self._running: Final[set[str]] = set()  # the queries' own names, on a server
-        self._refused_functions: frozenset[str] | None = None  # in statements of others; None: not asked for yet
+        self._refused_functions: Refused | None = None  # in statements of others; None: not asked for yet
         self._inserted = False  # since the last ping
 
     @classmethod

@@ -5,18 +5,20 @@ This module refuses what that mode lets through: INTO OUTFILE, functions that re
 also looks at files), and statements that act on others (KILL, SYSTEM, SET).
 
 Invariants:
-1. What runs is the text that ClickHouse's formatter writes of the parsed statement, and what is checked is the syntax tree of
-   that text. So no spelling (escapes, comments, quotes, letter case) passes the check as one thing and runs as another.
-   (test_no_spelling_reads_a_file)
+1. What runs is the text that ClickHouse's formatter writes of the parsed statement, and that text is what is checked, all of
+   it: the syntax tree as EXPLAIN AST shows it lacks parts (APPLY, SHOW … WHERE). So no spelling (escapes, comments, quotes,
+   letter case) passes the check as one thing and runs as another. (test_no_spelling_reads_a_file)
 2. A table function is refused unless it is listed here: the engine says which names are table functions, so one that a later
    version adds is refused. (test_table_functions_that_reach_out_are_refused)
-3. No statement of the check itself contains the user's text outside of a string literal, until INTO OUTFILE is excluded.
+3. An ordinary function that is refused is also refused where it is named without being called, since `arrayMap` and APPLY take
+   names of functions. (test_no_spelling_reads_a_file)
+4. No statement of the check itself contains the user's text outside of a string literal, until INTO OUTFILE is excluded.
    (test_nothing_is_written)
 """
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.store.contract import StoreError
 
@@ -53,24 +55,26 @@ TABLE_FUNCTIONS: Final = frozenset(
         "zeros_mt",
     }
 )
-# Ordinary functions that read files or ask other systems, which readonly mode lets through. Table functions of the same name
-# (file, python) are refused as those.
-_REFUSED_FUNCTIONS: Final = frozenset({"catboostevaluate", "file", "generateserialid", "python", "reversednsquery"})
-# The same, as the engine sorts its functions: those that call a model over the network, and programs of the operator.
-_REFUSED_OF_ENGINE: Final = (
-    "SELECT lower(name) FROM system.table_functions"
-    " UNION ALL SELECT lower(name) FROM system.functions WHERE origin = 'ExecutableUserDefined'{of_category}"
-)
+# Ordinary functions that read files or ask other systems, which readonly mode lets through.
+_REFUSED_FUNCTIONS: Final = frozenset({"catboostevaluate", "file", "generateserialid", "reversednsquery"})
+# One of the embedded engine's, for which the engine has no name.
+_REFUSED_TABLE_FUNCTIONS: Final = frozenset({"python"})
+_TABLE_FUNCTIONS: Final = "SELECT lower(name) FROM system.table_functions FORMAT TSVRaw"
+# As the engine sorts its functions: programs of the operator; and, where it has categories, those that call a model elsewhere.
+_FUNCTIONS: Final = "SELECT lower(name) FROM system.functions WHERE origin = 'ExecutableUserDefined'{or_category} FORMAT TSVRaw"
 _AI_CATEGORY: Final = " OR categories = 'AI'"
 _HAS_CATEGORIES: Final = (
-    "SELECT count() FROM system.columns WHERE database = 'system' AND table = 'functions' AND name = 'categories'"
+    "SELECT count() FROM system.columns WHERE database = 'system' AND table = 'functions' AND name = 'categories' FORMAT TSVRaw"
 )
 
 # Kinds of statement, as the first word of a syntax tree has them; beside those that begin with Show.
 _READING: Final = frozenset({"SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "Explain", "DescribeQuery"})
-_FUNCTION: Final = re.compile(r"^ *Function (\S+)", re.MULTILINE)
-# The formatter's text has strings and quoted names in these two forms only, and no comments.
-_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL)
+# The formatter's text: strings and quoted names in these forms only, no comments; words; anything else, by characters.
+_TOKEN: Final = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<name>`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*"|[^\W\d]\w*)|(?P<other>\d[\w.]*|\S)""",
+    re.DOTALL,
+)
+_QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*\"""", re.DOTALL)
 _OUTFILE: Final = re.compile(r"\bINTO\s+OUTFILE\b", re.IGNORECASE)
 _FORMAT_CLAUSE: Final = re.compile(r"\sFORMAT ([A-Za-z]\w*)(?:\s+SETTINGS\s.*)?\Z", re.DOTALL)
 _FORMAT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -82,14 +86,24 @@ _IN_SCOPE: Final = re.compile(r":? In scope SELECT formatQuerySingleLine\(.*?(?=
 Run = Callable[[str], bytes]
 
 
-def refused_functions(run: Run) -> frozenset[str]:
-    """Return the functions that no statement may call, in lower case, as this engine has them. Raises StoreError."""
-    has_categories = run(f"{_HAS_CATEGORIES} FORMAT TSVRaw").strip() == b"1"
-    listed = run(f"{_REFUSED_OF_ENGINE.format(of_category=_AI_CATEGORY if has_categories else '')} FORMAT TSVRaw")
-    return (frozenset(listed.decode().split()) | _REFUSED_FUNCTIONS) - TABLE_FUNCTIONS
+class Refused(NamedTuple):
+    """What no statement may call; and what of it no statement may name, since it could be handed to another function. Names in
+    lower case."""
+
+    calls: frozenset[str]
+    names: frozenset[str]
 
 
-def reading_statement(sql: str, format_: str, run: Run, refused: frozenset[str]) -> str:
+def refused_functions(run: Run) -> Refused:
+    """Return those of this engine. Raises StoreError."""
+    has_categories = run(_HAS_CATEGORIES).strip() == b"1"
+    functions = run(_FUNCTIONS.format(or_category=_AI_CATEGORY if has_categories else ""))
+    names = _REFUSED_FUNCTIONS | frozenset(functions.decode().split())
+    tables = (_REFUSED_TABLE_FUNCTIONS | frozenset(run(_TABLE_FUNCTIONS).decode().split())) - TABLE_FUNCTIONS
+    return Refused(names | tables, names)
+
+
+def reading_statement(sql: str, format_: str, run: Run, refused: Refused) -> str:
     """Return the one statement of `sql` as it may run, with a FORMAT clause: its own if it has one, else `format_`.
 
     `refused`: see refused_functions. Raises StoreError.
@@ -100,16 +114,35 @@ def reading_statement(sql: str, format_: str, run: Run, refused: frozenset[str])
     unquoted = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
     if _OUTFILE.search(unquoted):
         raise StoreError("INTO OUTFILE is not allowed here: redirect the output of the command to a file")
+    if (name := _refused_in(text, refused)) is not None:
+        raise StoreError(f"{name}() is not allowed here: a query reads this store, no files, networks or programs")
     own = _FORMAT_CLAUSE.search(unquoted)
     body = text[: own.start()] if own else text
     tree = run(f"EXPLAIN AST {body} FORMAT TSVRaw").decode(errors="replace")
     kind = tree.split(maxsplit=1)[0] if tree.strip() else ""
     if kind not in _READING and not kind.startswith("Show"):
         raise StoreError(f"only statements that read can be run here, not {text.split(maxsplit=1)[0].upper()}")
-    for name in _FUNCTION.findall(tree):
-        if name.lower() in refused:
-            raise StoreError(f"{name}() is not allowed here: a query reads this store, no files, networks or programs")
     return text if own else f"{text}\nFORMAT {format_}"
+
+
+def _refused_in(text: str, refused: Refused) -> str | None:
+    """Return the first function in the formatter's text that is refused; None: there is none."""
+    tokens = list(_TOKEN.finditer(text))
+    words = ["", *(token[0] for token in tokens), "", ""]
+    for index, token in enumerate(tokens, start=1):
+        if token["name"] is None:
+            continue
+        name = re.sub(r"\\(.)", r"\1", token[0].strip('`"'))
+        before, after, next_ = words[index - 1], words[index + 1], words[index + 2]
+        if after == "(":
+            if name.lower() in refused.calls:
+                return name
+        elif name.lower() in refused.names:
+            # A name that is given (an alias, a subquery of WITH), a table's, and a part of a longer one are no functions.
+            is_given = before == "AS" or (after == "AS" and next_ == "(")
+            if not (is_given or before in ("FROM", "JOIN", ".") or after == "."):
+                return name
+    return None
 
 
 def _formatted(sql: str, run: Run) -> str:

@@ -155,8 +155,17 @@ async def test_pages_are_to_be_read_only(path: str) -> None:
 
 async def test_a_file_that_is_not_there_is_404_in_the_native_shape() -> None:
     async with asking() as (made, client):
-        for path in ("/static-offline-docs/x", "/static-offline-docs/..%2f..%2fcore.py"):
+        # Other spellings of a file that is there are none, or they would be read from disk.
+        paths = (
+            "x",
+            "..%2f..%2fcore.py",
+            "%2e/swagger-ui.css",
+            "/swagger-ui.css",
+            "x%2f..%2fswagger-ui.css",
+            "swagger-ui.css/",
+        )
+        for path in (f"/static-offline-docs/{name}" for name in paths):
             answer = await client.get(path)
             assert answer.status_code == 404
             assert answer.json()["error"] == "not_found"
-        assert made.counted("infrasage_http_requests_total", endpoint="/static-offline-docs/") == 2
+        assert made.counted("infrasage_http_requests_total", endpoint="/static-offline-docs/") == len(paths)
