@@ -163,8 +163,8 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(
         STORAGE_FULL,
         "storage_full",
-        "the log is full",
-        "send again after Retry-After; raise local_log.bytes_max or mend the store",
+        "the log, or its disk, is full",
+        "send again after Retry-After; the message names the limit",
     ),
     Reason(STORAGE_UNAVAILABLE, "storage_unavailable", "the log cannot be written", "send again after Retry-After"),
     Reason(SHUTTING_DOWN, "shutting_down", "the collector is stopping", "send again after Retry-After"),

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import structlog
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Partition, Position
+from collector.clock import ClockWatch
 from collector.disk import Disk
 from collector.metrics import Metrics
 from collector.receive.health import NOT_USED, Health
@@ -92,6 +93,7 @@ class Standing:
         self._broker: Final = broker
         self._local_log: Final = local_log
         self._damages: tuple[int, int] = 0, 0
+        self._clock_watch: Final = ClockWatch()
         self._disk: Final = disk
         self._dead_letters: Final = dead_letters
         self._owns: Final = owns
@@ -143,7 +145,7 @@ class Standing:
                 await self._broker.ping()
             if self._owns is not None:
                 await self._watch_lag(self._owns)
-            await self._watch_files()
+            await self._watch_machine()
             self._metrics.up("broker", self._kafka() == "ok")
             if self._writer_state is not None:
                 self._metrics.up("store", self._store() == "ok")
@@ -151,7 +153,8 @@ class Standing:
                 self._metrics.up(part, failure() is None)
             await asyncio.sleep(_INTERVAL_S if self._broker.failure is None else _AWAY_INTERVAL_S)
 
-    async def _watch_files(self) -> None:
+    async def _watch_machine(self) -> None:
+        self._clock_watch.look()
         if self._disk is not None:
             self._disk.look()
             if self._disk.free_bytes is not None:
