@@ -6,6 +6,7 @@ Invariants:
    (test_a_damaged_message_does_not_stop_those_behind_it).
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final
@@ -39,7 +40,7 @@ def chunks(payloads: list[bytes]) -> Iterator[list[bytes]]:
 
 def pack_lengths(payloads: list[bytes]) -> bytes:
     """Four bytes each, little-endian."""
-    return b"".join(len(payload).to_bytes(4, "little") for payload in payloads)
+    return struct.pack(f"<{len(payloads)}I", *map(len, payloads))
 
 
 def count(lengths: bytes) -> int:
@@ -53,9 +54,8 @@ def pack_checksums(topic: str, key: int, payloads: Sequence[bytes]) -> bytes:
     """
     begin = _begin(topic, key)
     extend = google_crc32c.extend
-    return b"".join(
-        extend(begin + index & _UINT32_MASK, payload).to_bytes(4, "little") for index, payload in enumerate(payloads)
-    )
+    numbers = [extend(begin + index & _UINT32_MASK, payload) for index, payload in enumerate(payloads)]
+    return struct.pack(f"<{len(numbers)}I", *numbers)
 
 
 def _begin(topic: str, key: int) -> int:
@@ -69,25 +69,25 @@ def split(topic: str, key: int, lengths: bytes, payload: bytes, checksums: bytes
     """
     messages = slices(lengths, payload)
     if checksums is None:
-        is_whole = sum(_sizes(lengths)) == len(payload)
+        is_whole = sum(_numbers(lengths)) == len(payload)
         return [message if is_whole else None for message in messages]
+    numbers = _numbers(checksums)
     begin = _begin(topic, key)
     extend = google_crc32c.extend
-    return [
-        message
-        if extend(begin + index & _UINT32_MASK, message).to_bytes(4, "little") == checksums[4 * index : 4 * index + 4]
-        else None
-        for index, message in enumerate(messages)
+    whole = [
+        message if extend(begin + index & _UINT32_MASK, message) == number else None
+        for index, (message, number) in enumerate(zip(messages, numbers, strict=False))
     ]
+    return whole + [None] * (len(messages) - len(whole))  # where the checksums themselves are cut
 
 
 def slices(lengths: bytes, payload: bytes) -> list[bytes]:
     """Cut a payload as the lengths say; what they say past its end is cut off."""
-    sizes = _sizes(lengths)
+    sizes = _numbers(lengths)
     return (
         [payload] if sizes == [len(payload)] else [payload[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
     )
 
 
-def _sizes(lengths: bytes) -> list[int]:
-    return [int.from_bytes(lengths[at : at + 4], "little") for at in range(0, len(lengths) - 3, 4)]
+def _numbers(packed: bytes) -> Sequence[int]:
+    return struct.unpack_from(f"<{len(packed) // 4}I", packed)

@@ -30,7 +30,7 @@ from collector.broker.local_log.chunks import OFFSET_MASK, slices
 from collector.broker.local_log.database import Database, FileDamaged, Gap, heads_in, make_directory
 from collector.broker.local_log.incidents import Damage, Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
-from collector.broker.local_log.plan import Head, Skip, Work
+from collector.broker.local_log.plan import Append, Head, Skip, Work
 from collector.broker.local_log.reader import Found, Reader
 from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witness, read_witness, sync_directory
@@ -41,6 +41,9 @@ _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 # How long a structure that was found to be sound is trusted while more messages are missing.
 _SOUND_S: Final = 60.0
 WITNESS_SYNC_S: Final = 1.0
+# How long, and for how many bytes of messages, what the disk had free is taken for what it has.
+_DISK_SEEN_S: Final = 0.2
+_UNSEEN_BYTES_MAX: Final = 4 * 1024 * 1024
 _REQUESTS_SHOWN_MAX: Final = 20
 
 
@@ -68,6 +71,8 @@ class LogFiles:
         self._last_read: dict[str, tuple[int, Payload]] = {}  # by topic: the last message that was read, and where it ends
         self._witness_synced_at = time.monotonic()
         self._witness_failed = False
+        self._disk_seen_until = 0.0
+        self._unseen_bytes = 0
 
     @classmethod
     def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
@@ -154,7 +159,7 @@ class LogFiles:
         with self._busy:
             if self._damage is not None:
                 self._reopen(self._damage)
-            self.disk.look()
+            self._look_at_disk(works)
             try:
                 refusals = self._database.transact(works, self.disk.shortage)
             except sqlite3.DatabaseError as error:
@@ -164,6 +169,16 @@ class LogFiles:
                 refusals = self._database.transact(works, self.disk.shortage)
             self._write_witness()
             return refusals
+
+    def _look_at_disk(self, works: Sequence[Work]) -> None:
+        """Now and then, and after so many bytes: it costs a trip through the interpreter lock."""
+        self._unseen_bytes += sum(
+            len(message.payload) for work in works if isinstance(work, Append) for message in work.messages
+        )
+        now = time.monotonic()
+        if now >= self._disk_seen_until or self._unseen_bytes >= _UNSEEN_BYTES_MAX:
+            self.disk.look()
+            self._disk_seen_until, self._unseen_bytes = now + _DISK_SEEN_S, 0
 
     def tidy(self, idle: Callable[[], bool]) -> None:
         """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
@@ -332,7 +347,7 @@ class LogFiles:
             return
         for damage in self.incidents.report(damages):
             self._logger.error(
-                "acknowledged messages of the local log are lost: see docs/operating.md, and confirm with `log confirm`",
+                "acknowledged messages of the local log are lost or damaged; see docs/operating.md, confirm with `log confirm`",
                 topic=damage.topic,
                 first_offset=damage.start,
                 messages=damage.messages,

@@ -161,7 +161,7 @@ async def test_a_wal_that_was_removed_is_noticed(tmp_path: Path, capsys: pytest.
     check(left, found)
     assert left.messages.keys() == found.lost
     said = capsys.readouterr().out.splitlines()
-    (line,) = [line for line in said if "acknowledged messages of the local log are lost" in line]
+    (line,) = [line for line in said if "acknowledged messages of the local log are lost or damaged" in line]
     assert "error" in line
     assert "messages=40" in line
 
