@@ -172,9 +172,8 @@ class LogFiles:
 
     def _look_at_disk(self, works: Sequence[Work]) -> None:
         """Now and then, and after so many bytes: it costs a trip through the interpreter lock."""
-        self._unseen_bytes += sum(
-            len(message.payload) for work in works if isinstance(work, Append) for message in work.messages
-        )
+        appends = (work for work in works if isinstance(work, Append))
+        self._unseen_bytes += sum(len(message.payload) for append in appends for message in append.messages)
         now = time.monotonic()
         if now >= self._disk_seen_until or self._unseen_bytes >= _UNSEEN_BYTES_MAX:
             self.disk.look()
