@@ -1,12 +1,15 @@
 """The collector's own log: structured, one event a line, on standard error.
 
-The law: whatever a sender puts into a value, it can neither begin a line nor steer a terminal. Logs of the standard library's
-loggers (hypercorn, grpc, asyncio) go the same way.
+Invariants:
+1. Whatever a sender puts into a value, it can neither begin a line nor control a terminal. test_the_console_has_no_forged_lines
+2. Libraries' loggers (clickhouse_connect, aiokafka, asyncio, …) write the same way. test_json_is_one_object_a_line
+3. A library's event about a failed connection is one line, without a traceback. test_network_faults_of_libraries_are_one_line
 """
 
 import logging
 import logging.config
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import structlog
@@ -20,6 +23,10 @@ _CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *rang
 _CONTROLS_IN_TRACEBACK: Final = {**_CONTROLS, ord("\n"): "\n    "}
 
 
+# Whose exceptions, all of them, are about connections and what came over them.
+_NETWORK_LIBRARIES: Final = {"urllib3", "http", "aiokafka", "redis", "h11", "httpcore", "httpx"}
+
+
 def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: text, and text within other values, without control characters."""
     escaped: dict[str, Any] = {}
@@ -31,6 +38,37 @@ def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> E
         else:
             escaped[key.translate(_CONTROLS)] = str(value).translate(_CONTROLS)
     return escaped
+
+
+def shorten_network_faults(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor for libraries' events: a connection that failed has no traceback, only its error.
+
+    The library's caller logs what failed and why. Any other exception of a library may be a defect, and keeps its traceback.
+    """
+    exc_info = event.get("exc_info")
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(error, BaseException) and any(map(_is_network_fault, _chain(error))):
+        del event["exc_info"]
+        event["error"] = " ".join(f"{type(error).__name__}: {error}".split())
+    return event
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and those that it was raised from."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__
+
+
+def _is_network_fault(error: BaseException) -> bool:
+    # By name: most processes load few of these libraries.
+    libraries = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    return isinstance(error, OSError | EOFError | TimeoutError) or not libraries.isdisjoint(_NETWORK_LIBRARIES)
 
 
 def set_up_quietly(settings: Logging) -> None:
@@ -59,7 +97,7 @@ def set_up(settings: Logging) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[shorten_network_faults, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )

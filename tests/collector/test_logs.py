@@ -1,11 +1,17 @@
 """The collector's own log: one event a line, whatever is in it."""
 
+import asyncio
+import http.client
 import json
 import logging
+import ssl
 from collections.abc import Iterator
 
 import pytest
 import structlog
+import urllib3
+from aiokafka.errors import KafkaConnectionError
+from clickhouse_connect.driver.exceptions import OperationalError
 
 from collector import logs
 from collector.config import Logging
@@ -49,6 +55,56 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert events[0]["event"] == events[0]["value"] == EVIL
     assert events[0]["number"] == 3
     assert "ValueError" in events[2]["exception"]
+
+
+def fail(error: Exception, cause: Exception | None = None) -> None:
+    raise error from cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), None),
+        (TimeoutError("timed out"), None),
+        (ssl.SSLError(1, "bad record"), None),
+        (asyncio.IncompleteReadError(b"x", 9), None),
+        (http.client.IncompleteRead(b"x", 9), None),
+        (urllib3.exceptions.ProtocolError("Connection broken", OSError("cut")), None),
+        (urllib3.exceptions.DecodeError("not gzip:\n cut"), None),
+        (KafkaConnectionError("closed"), None),
+        (OperationalError("no answer"), urllib3.exceptions.ProtocolError("Connection aborted")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("name", ["clickhouse_connect.driver.httputil", "aiokafka.conn", "asyncio", "urllib3.response"])
+def test_network_faults_of_libraries_are_one_line(
+    name: str, error: Exception, cause: Exception | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever library says it, and in both formats; the error itself is in the line."""
+    for format_ in ("json", "console"):
+        logs.set_up(Logging(format=format_))
+        try:
+            fail(error, cause)
+        except Exception:
+            logging.getLogger(name).error("unexpected failure to read next chunk", exc_info=True)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "unexpected failure" in line
+        assert type(error).__name__ in line
+        assert "Traceback" not in line
+
+
+def test_defects_keep_their_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Libraries' too, and ours also where a connection failed."""
+    logs.set_up(Logging(format="json"))
+    for logger, error in (
+        (logging.getLogger("asyncio"), ZeroDivisionError("x")),
+        (structlog.get_logger("collector.x"), ConnectionResetError("x")),
+    ):
+        try:
+            fail(error)
+        except Exception:
+            logger.exception("failed")
+        assert "Traceback" in json.loads(capsys.readouterr().err)["exception"]
 
 
 def test_the_console_has_no_forged_lines(capsys: pytest.CaptureFixture[str]) -> None:
