@@ -33,11 +33,13 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
     print(f"--chaos-seed={seed}")
     # Kafka's own time, and ours, where somebody wants to know how long it takes; else as short as can be.
     session = {"kafka__session_timeout_s": 10 if is_long else 3}
+    # Where other tests take the processors, Kafka takes longer than its clients usually wait.
+    waiting = {} if is_long else {"kafka__append_timeout_s": 5}
     with (
         started_cluster(tmp_path / "kafka", session_s=9 if is_long else 3) as cluster,
         bridge(tmp_path / "clickhouse") as clickhouse,
         FaultyNetwork(clickhouse.port) as store_network,
-        started(gateway(cluster, tmp_path)) as front,
+        started(gateway(cluster, tmp_path, **waiting)) as front,
     ):
         store = replace(clickhouse, url=f"http://{store_network.address}")
         first, second = (writer(cluster, store, tmp_path / name, **STORE, **session) for name in ("first", "second"))

@@ -132,7 +132,13 @@ def test_a_local_log_with_a_server(tmp_path: Path) -> None:
         with started(program):
             assert send_one(program.http, "7").status_code == 200
             until(lambda: ask_server(clickhouse, "SELECT count() FROM otel_logs") == [(1,)])
-            assert {path.name for path in program.data_dir.iterdir()} == {"lock", "log", "query.sock", *KEYS}
+            assert {path.name for path in program.data_dir.iterdir()} == {
+                "lock",
+                "log",
+                "log.acknowledged",
+                "query.sock",
+                *KEYS,
+            }
             assert httpx.get(f"{program.http}/healthz").json()["status"] == "ok"
             assert program.stop() == 0, program.log()
         done = run("schema", "apply", **clickhouse_settings(clickhouse))
