@@ -7,6 +7,7 @@ Formats: RFC 1952, RFC 1950, RFC 8878, google/snappy's format_description.txt.
 
 import sys
 import zlib
+from collections.abc import Generator
 from io import BytesIO
 from typing import Final
 
@@ -36,10 +37,39 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
 
     Raises RequestRefused: PAYLOAD_TOO_LARGE, INVALID_COMPRESSION.
     """
+    work = Decompression(body, encoding, bytes_max)
+    while not work.step():
+        pass
+    return work.content
+
+
+# Yields how many bytes there are so far; returns all of them.
+_Steps = Generator[int, None, bytes]
+
+
+class Decompression:
+    """As `decompress`, step by step: call `step` until it returns True; then `content` is all of it."""
+
+    def __init__(self, body: bytes, encoding: str, bytes_max: int) -> None:
+        self.content = b""
+        # So many bytes are in memory, or will be after the next step.
+        self.size_bytes = 0
+        self._steps: Final = _steps(body, encoding, bytes_max)
+
+    def step(self) -> bool:
+        """Go on for about a megabyte, in any thread; of snappy first look only. Raises RequestRefused."""
+        try:
+            self.size_bytes = next(self._steps)
+        except StopIteration as done:
+            self.content = done.value
+            self.size_bytes = len(self.content)
+            return True
+        return False
+
+
+def _steps(body: bytes, encoding: str, bytes_max: int) -> _Steps:
     if encoding == "identity":
-        if len(body) > bytes_max:
-            raise _too_large(len(body), encoding, bytes_max)
-        return body
+        return _identity(body, bytes_max)
     if encoding == "gzip":
         return _inflate(body, encoding, _GZIP_WINDOW_BITS, bytes_max)
     if encoding == "deflate":
@@ -51,7 +81,14 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
     raise ValueError(f"unknown encoding {encoding!r}")
 
 
-def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> bytes:
+def _identity(body: bytes, bytes_max: int) -> _Steps:
+    if len(body) > bytes_max:
+        raise _too_large(len(body), "identity", bytes_max)
+    yield len(body)
+    return body
+
+
+def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> _Steps:
     """One or more members, one behind the other, as RFC 1952 has it. `window_bits`: zlib's word for the format."""
     source = _Source(body, encoding)
     out = _Output(encoding, bytes_max)
@@ -65,6 +102,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> by
                 if not data and not chunk:
                     raise source.invalid("truncated")
                 out.take(chunk)
+                yield out.size_bytes
         except zlib.error as error:
             raise source.invalid(str(error)) from error
         if source.at_end():
@@ -72,7 +110,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> by
     raise source.invalid(f"more than {_STREAMS_MAX} members")
 
 
-def _unzstd(body: bytes, bytes_max: int) -> bytes:
+def _unzstd(body: bytes, bytes_max: int) -> _Steps:
     """One or more frames, one behind the other, skippable ones too."""
     source = _Source(body, "zstd")
     out = _Output("zstd", bytes_max)
@@ -85,6 +123,7 @@ def _unzstd(body: bytes, bytes_max: int) -> bytes:
                 if not data and not chunk and frame.needs_input and not frame.eof:
                     raise source.invalid("truncated")
                 out.take(chunk)
+                yield out.size_bytes
         except zstd.ZstdError as error:
             raise source.invalid(str(error)) from error
         source.put_back(frame.unused_data)
@@ -93,7 +132,7 @@ def _unzstd(body: bytes, bytes_max: int) -> bytes:
     raise source.invalid(f"more than {_STREAMS_MAX} frames")
 
 
-def _unsnappy(body: bytes, bytes_max: int) -> bytes:
+def _unsnappy(body: bytes, bytes_max: int) -> _Steps:
     if body.startswith(_SNAPPY_FRAMED):
         raise _invalid(body, "snappy", "the framed format; the block format is what remote write has")
     # Snappy announces its size: check it first, or 1 KB can become 4 GB.
@@ -102,6 +141,7 @@ def _unsnappy(body: bytes, bytes_max: int) -> bytes:
         raise _too_large(announced, "snappy", bytes_max)
     if announced > len(body) * _SNAPPY_RATIO_MAX:
         raise _invalid(body, "snappy", f"{announced} bytes announced, more than it can hold")
+    yield announced
     try:
         return bytes(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
@@ -157,6 +197,11 @@ class _Output:
         self._bytes_max: Final = bytes_max
         # Hands its buffer over without a copy: joining chunks would take the memory twice.
         self._content: Final = BytesIO()
+
+    @property
+    def size_bytes(self) -> int:
+        """So many there are."""
+        return self._content.tell()
 
     def next_bytes(self) -> int:
         """How many to ask for: a chunk, and where the limit is near, one byte beyond it."""

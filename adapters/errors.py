@@ -219,3 +219,21 @@ class RequestRefused(Exception):
 
 class Malformed(RequestRefused):
     """The body can't be decoded: `cannot decode WriteRequest: 812 bytes, truncated at 640`."""
+
+
+def too_many_elements(size_bytes: int, elements_max: int) -> RequestRefused:
+    """Return the refusal of a body that holds more elements than that."""
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"the request of {size_bytes} bytes holds more than {elements_max} elements (messages, attributes, labels, values):"
+        " send smaller batches, or raise validation.request_elements_max",
+    )
+
+
+def too_many_row_bytes(row_bytes_max: int) -> RequestRefused:
+    """Return the refusal of a request whose rows have more bytes than that."""
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"the request becomes rows of more than {row_bytes_max} bytes, since each row repeats its resource, scope and labels:"
+        " send smaller batches, or raise validation.request_row_bytes_max",
+    )

@@ -46,6 +46,7 @@ from adapters.errors import (
     Malformed,
     RequestRefused,
 )
+from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
 from adapters.record import (
     LOGS,
     METRICS,
@@ -64,12 +65,17 @@ from adapters.rfc3339 import BEYOND, INVALID, parse_time
 from adapters.text import check_json_parts, hex_id, quoted, shortened
 from adapters.wire import put_bytes, put_varint, varint_size
 
+_OPENING_BRACKET: Final = 0x5B
+_CLOSING_BRACKET: Final = 0x5D
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
 NESTING_MAX: Final = 64
 # Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
 NAMED_NUMBERS_BYTES_MAX: Final = 16 << 20
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
+
+# What a record counts as read: about what its text takes.
+_RECORD_BYTES: Final = 256
 
 _TYPES: Final[dict[str, int]] = {name: number for number, name in enumerate(TYPE_NAMES) if number}
 _TYPES_SHOWN: Final = ", ".join(TYPE_NAMES[1:])
@@ -95,13 +101,19 @@ _PLAIN_DIGITS_MAX: Final = 18
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """One JSON object. Raises Malformed where the body is not JSON."""
     adapter = _Adapter(body, header, rules, message_bytes_max)
-    adapter.add(_document(body, rules.request_elements_max))
+    if len(body) > adapter.record_bytes_max:
+        check_json_parts(body, rules.request_elements_max)
+        adapter.reject_large()
+    else:
+        adapter.add(_document(body, rules.request_elements_max))
     return adapter.finish()
 
 
 def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
     is not an array or too long a one."""
+    if len(body) > SLICE_BYTES:
+        return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
     document = _document(body, rules.request_elements_max)
     if not isinstance(document, list):
         raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}")
@@ -112,6 +124,51 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
     for record in document:
         adapter.add(record)
     return adapter.finish()
+
+
+def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
+    """A batch that is too large to be parsed at once."""
+    check_json_parts(body, rules.request_elements_max)
+    adapter = _Adapter(body, header, rules, message_bytes_max)
+    adapter.is_batch = True
+    slices = JsonSlices(body, rules)
+    try:
+        if slices.peek() != _OPENING_BRACKET:
+            raise _malformed(body, f"no array of records at character {int(slices.position)}")
+        slices.position += 1
+        is_more = slices.peek() != _CLOSING_BRACKET
+        if not is_more:
+            slices.position += 1
+        while is_more:
+            is_more = _add_slice(adapter, slices)
+            if adapter.index > batch_items_max:
+                raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got more")
+        slices.end()
+    except NotJson as found:
+        raise _malformed(body, f"not JSON at character {found.position}") from None
+    return adapter.finish()
+
+
+def _add_slice(adapter: "_Adapter", slices: JsonSlices) -> bool:
+    """Take the next records of the array in which the cursor is. Whether there are more. Raises NotJson, Malformed."""
+    start: i64 = slices.position
+    piece = slices.next_elements()
+    if not piece:
+        if slices.skip_value(adapter.record_bytes_max):
+            adapter.add(_parsed(slices.text[start : slices.position]))
+        else:
+            slices.skip_value(slices.size)
+            adapter.reject_large()
+        return slices.goes_on(_CLOSING_BRACKET)
+    records = _parsed(piece)
+    assert isinstance(records, list)
+    for record in records:
+        adapter.add(record)
+    slices.rules.rest()
+    if slices.peek() == _CLOSING_BRACKET:
+        slices.position += 1
+        return False
+    return True
 
 
 class _NotFinite:
@@ -152,6 +209,11 @@ _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 def _document(body: bytes, elements_max: i64) -> object:
     """The body's JSON, numbers that are not finite as `_NotFinite`. Raises Malformed."""
     check_json_parts(body, elements_max)
+    return _parsed(body)
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON of a body, or of a slice of one. Raises Malformed."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -221,6 +283,8 @@ class _Adapter:
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         self.body: Final = body
         self.is_batch: bool = False
+        # A record whose text is longer exceeds every message: a byte takes at most six in JSON.
+        self.record_bytes_max: i64 = max(SLICE_BYTES, 8 * message_bytes_max)
         self.elements: Elements | None = None  # of a batch, as soon as one is asked for
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
@@ -241,6 +305,7 @@ class _Adapter:
         """Take or reject the next record."""
         self.message = ""
         self.type = 0
+        self.rules.read(_RECORD_BYTES)
         reason: i64
         if isinstance(record, dict):
             reason = self._take(record)
@@ -250,6 +315,12 @@ class _Adapter:
         if reason:
             self.builder.type = self.type
             self._reject(self.index, reason, self.message, self._service_of(record))
+        self.index += 1
+
+    def reject_large(self) -> None:
+        """Reject the next record, which is too large to be read."""
+        self.builder.type = 0
+        self._reject(self.index, RECORD_TOO_LARGE, "", b"")
         self.index += 1
 
     def _reject(self, index: i64, reason: i64, message: str, service_id: bytes) -> None:
@@ -267,6 +338,9 @@ class _Adapter:
         elements = self.elements
         if elements is None:
             elements = self.elements = Elements(self.body)
+        for n in range(len(elements.bounds) // 2, index):
+            elements.find(n)
+            self.rules.read(elements.end - elements.start)
         elements.find(index)
         return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
 

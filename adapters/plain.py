@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from adapters.errors import INVALID_PROTOBUF, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
 from adapters.price import may_hold_more_elements, shape_of
-from adapters.record import Adapted
+from adapters.record import Adapted, Rules
 from adapters.wire import NotPlain
 
 # Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
@@ -19,19 +19,19 @@ ODD_BODY_BYTES_MAX: Final = 16 << 20
 ODD_ELEMENTS_MAX: Final = 1 << 19
 
 
-def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message]) -> Adapted:
+def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
     """What `adapt`, which raises NotPlain, makes of a body; of its plain form, where it is odd. Raises Malformed."""
     try:
         return adapt(body)
     except NotPlain as odd:
-        body = _plain(body, message_class, odd.position)
+        body = _plain(body, message_class, odd.position, rules)
     try:
         return adapt(body)
     except NotPlain as odd:
         raise _cannot_decode(message_class.DESCRIPTOR.name, body, odd.position) from None
 
 
-def _plain(body: bytes, message_class: type[Message], position: int) -> bytes:
+def _plain(body: bytes, message_class: type[Message], position: int, rules: Rules) -> bytes:
     """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled."""
     name = message_class.DESCRIPTOR.name
     if len(body) > ODD_BODY_BYTES_MAX:
@@ -46,12 +46,15 @@ def _plain(body: bytes, message_class: type[Message], position: int) -> bytes:
             f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than {ODD_ELEMENTS_MAX}"
             " elements, of which such a body may have as many: send smaller batches",
         )
+    rules.rest()
     message = message_class()
     try:
         message.ParseFromString(body)
     except DecodeError:
         raise _cannot_decode(name, body, position) from None
+    rules.rest()
     message.DiscardUnknownFields()
+    rules.rest()
     return message.SerializeToString()
 
 

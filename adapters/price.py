@@ -27,7 +27,8 @@ from google.protobuf.message import Message
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements, too_many_row_bytes
+from adapters.record import Rules
 from adapters.rows import ROW_BYTES
 from adapters.wire import BYTES, FIXED32, FIXED64, Cursor, NotPlain
 
@@ -138,34 +139,17 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64) -> bool
     return False
 
 
-def too_many_elements(size_bytes: int, elements_max: int) -> RequestRefused:
-    """Return the refusal of a body that holds more elements than that."""
-    return RequestRefused(
-        PAYLOAD_TOO_LARGE,
-        f"the request of {size_bytes} bytes holds more than {elements_max} elements (messages, attributes, labels, values):"
-        " send smaller batches, or raise validation.request_elements_max",
-    )
-
-
-def too_many_row_bytes(row_bytes_max: int) -> RequestRefused:
-    """Return the refusal of a request whose rows have more bytes than that."""
-    return RequestRefused(
-        PAYLOAD_TOO_LARGE,
-        f"the request becomes rows of more than {row_bytes_max} bytes, since each row repeats its resource, scope and labels:"
-        " send smaller batches, or raise validation.request_row_bytes_max",
-    )
-
-
-def check_rows(body: bytes, row_bytes_max: i64, *, has_points: bool) -> None:
+def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
     """Refuse an OTLP export request whose rows have more bytes than that. Raises RequestRefused.
 
     `has_points`: its items are the points of metrics.
     """
+    row_bytes_max: i64 = rules.request_row_bytes_max
     # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
     size: i64 = len(body)
     if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
         return
-    rows = _Rows(body, row_bytes_max, has_points)
+    rows = _Rows(body, rules, has_points)
     try:
         rows.request()
     except NotPlain:
@@ -331,10 +315,11 @@ class _Count:
 class _Rows:
     """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
 
-    def __init__(self, buffer: bytes, row_bytes_max: i64, has_points: bool) -> None:
+    def __init__(self, buffer: bytes, rules: Rules, has_points: bool) -> None:
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
-        self.row_bytes_max: i64 = row_bytes_max
+        self.rules: Final = rules
+        self.row_bytes_max: i64 = rules.request_row_bytes_max
         self.has_points: Final = has_points
         self.row_bytes: i64 = 0
         self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
@@ -350,6 +335,7 @@ class _Rows:
             position = cursor.position
             if tag == _RESOURCE:
                 self._resource(cursor.start, position)
+                self.rules.read(0)
 
     def _resource(self, start: i64, end: i64) -> None:
         cursor = self.cursor
@@ -362,6 +348,7 @@ class _Rows:
             position = cursor.position
             if tag == _MEMBER:
                 scopes += 1
+                self.rules.read(0)
                 if scopes > 1:
                     self.copied_bytes += own_bytes
                     if self.copied_bytes > self.row_bytes_max >> COPIES_SHIFT:
@@ -379,6 +366,7 @@ class _Rows:
             if cursor.position == at and cursor.field(end) != _MEMBER:
                 continue
             members += cursor.position - at
+            self.rules.read(0)
         return end - start - members
 
     def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.price import too_many_row_bytes
+from adapters.errors import too_many_row_bytes
 from adapters.rows import ROW_BYTES
 from adapters.wire import length_of, put_bytes, put_varint, varint_size
 
@@ -48,6 +48,10 @@ REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
+
+# A rest for so many bytes of a body, which take about a millisecond; a step takes at least as long as 16 bytes.
+_REST_BYTES: Final = 256 << 10
+_STEP_BYTES: Final = 16
 
 _RECORD_TAG_BYTE: Final = b"\x0a"  # TelemetryBatch.records
 _TRAILER_BYTES_MAX: Final = 18  # batch_part and item_count, and the record's own tag and length
@@ -101,6 +105,8 @@ class Rules:
     dead_letter_bytes_max: i64 = 0
     # A message is cut before the bytes of its rows (adapters/rows.py) exceed this.
     message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
+    # How much of a body has been read since the last rest, in bytes and a few for each step.
+    unrested: i64 = 0
     # A request that holds more elements, or whose rows have more bytes, is refused as a whole (adapters/price.py).
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
@@ -108,6 +114,16 @@ class Rules:
     attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
+
+    def read(self, size_bytes: i64) -> None:
+        """Note that so many bytes of the body have been read, and rest from time to time."""
+        self.unrested += size_bytes + _STEP_BYTES
+        if self.unrested > _REST_BYTES:
+            self.unrested = 0
+            self.rest()
+
+    def rest(self) -> None:
+        """Between two stretches of a body. Where it is read beside something else, this lets that go on."""
 
     def check_time(self, time_unix_nano: i64) -> i64:
         """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""

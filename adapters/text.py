@@ -48,7 +48,7 @@ def count_json_parts(text: bytes, parts_max: i64) -> i64:
         byte: i64 = text[position]
         position += 1
         if byte == _QUOTE:
-            position = _end_of_string(text, position, end)
+            position = end_of_string(text, position, end)
         elif byte == _COMMA or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
             parts += 1
             if parts > parts_max:
@@ -56,8 +56,8 @@ def count_json_parts(text: bytes, parts_max: i64) -> i64:
     return parts
 
 
-def _end_of_string(text: bytes, start: i64, end: i64) -> i64:
-    """Behind the quote that closes the string whose content begins at `start`."""
+def end_of_string(text: bytes, start: i64, end: i64) -> i64:
+    """Behind the quote that closes the string whose content begins at `start`; the end of the text, where none does."""
     position: i64 = start
     low_bits: i64 = read_i64_le(_LOW_BITS, 0)
     quotes: i64 = read_i64_le(_QUOTES, 0)

@@ -145,12 +145,16 @@ class DeadLetters:
             return Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
         return Budget(caps.items_per_minute_max - used.items, caps.bytes_per_minute_max - used.size_bytes)
 
-    def keep(self, origin: Origin, adapted: Adapted) -> Kept:
-        """What is to be appended of the rejected items: those that have a payload. Taken from the tenant's caps."""
+    def count(self, tenant: str, adapted: Adapted) -> None:
+        """Take the rejected items that have a payload from the tenant's caps."""
+        if adapted.dead_letter_items:
+            used = self._used.get(tenant, Budget(0, 0))
+            self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
+
+    def make(self, origin: Origin, adapted: Adapted) -> Kept:
+        """Return what is to be appended of the rejected items: those that have a payload. Any thread may call this."""
         if not adapted.dead_letter_items:
             return NOTHING_KEPT
-        used = self._used.get(origin.tenant, Budget(0, 0))
-        self._used[origin.tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
         by_reason: Counter[int] = Counter(rejection.reason for rejection in adapted.rejections if rejection.payload)
         return Kept(messages(_entries(origin, adapted), self._message_bytes_max), adapted.dead_letter_items, by_reason)
 

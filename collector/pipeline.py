@@ -16,7 +16,8 @@ from adapters.errors import RequestRefused
 from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
 from adapters.rows import row_bytes
 from collector.broker.contract import BrokerError
-from collector.dead_letters import ENTRY_BYTES_MAX, NOTHING_KEPT, DeadLetters, Origin
+from collector.dead_letters import ENTRY_BYTES_MAX, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
+from collector.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.limit.contract import Limited, Limiter
 from collector.metrics import Metrics, Tenant
 from collector.produce import Produce
@@ -57,6 +58,44 @@ class Defect(Exception):
         self.__cause__ = cause  # compiled code forgets what `raise … from` says
 
 
+class Reading:
+    """What is done of one request without the event loop: a body becomes messages."""
+
+    def __init__(self, pipeline: "Pipeline", input_: Input, body: bytes, header: Header, origin: Origin) -> None:
+        self._pipeline: Final = pipeline
+        self._input: Final = input_
+        self._body: Final = body
+        self._header: Final = header
+        self._origin: Final = origin
+        self._budget: Budget = Budget(0, 0)
+
+    def begin(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
+        """Look what is left of the tenant's caps now, and return what reads the body."""
+        self._budget = self._pipeline.dead_letters.budget(self._origin.tenant, self._origin.received_time_unix_nano)
+        return self._read
+
+    def _read(self, pause: Callable[[], None] | None) -> tuple[Adapted, Kept]:
+        """Adapt and validate the items, and make dead letters of rejected ones. Raises RequestRefused.
+
+        `pause` is called from time to time.
+        """
+        pipeline = self._pipeline
+        rules = LimitRules(
+            pipeline.limits,
+            self._origin.received_time_unix_nano,
+            dead_letter_items_max=self._budget.items,
+            dead_letter_bytes_max=self._budget.size_bytes,
+            message_row_bytes_max=pipeline.message_row_bytes_max,
+            pause=pause,
+        )
+        # Each record leaves room for what a dead letter of it would have to say.
+        adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
+        letters = NOTHING_KEPT
+        if adapted.rejected:
+            letters = pipeline.dead_letters.make(self._origin, adapted)
+        return adapted, letters
+
+
 class Pipeline:
     """`ingest` for every receiver. `now_unix_nano` is the clock: nanoseconds since the Unix epoch."""
 
@@ -72,18 +111,20 @@ class Pipeline:
         message_bytes_max: int,
         message_row_bytes_max: int,
         now_unix_nano: Callable[[], int],
+        large_bodies: LargeBodies,
         recent: RecentBatches | None = None,
     ) -> None:
         """`recent` remembers what was answered."""
         self._produce: Final = produce
-        self._limits: Final = limits
+        self.limits: Final = limits
         self._limiter: Final = limiter
-        self._dead_letters: Final = dead_letters
+        self.dead_letters: Final = dead_letters
         self._receipts: Final = receipts
         self._recent: Final = recent
         self._metrics: Final = metrics
-        self._message_bytes_max: Final = message_bytes_max
-        self._message_row_bytes_max: Final = message_row_bytes_max
+        self._large_bodies: Final = large_bodies
+        self.message_bytes_max: Final = message_bytes_max
+        self.message_row_bytes_max: Final = message_row_bytes_max
         self._now_unix_nano: Final = now_unix_nano
 
     def check(self, caller: Caller, size_bytes: int) -> None:
@@ -112,20 +153,13 @@ class Pipeline:
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             header = Header(caller.tenant, input_.source, now, batch_id.bytes)
-            budget = self._dead_letters.budget(caller.tenant, now)
-            rules = LimitRules(
-                self._limits,
-                now,
-                dead_letter_items_max=budget.items,
-                dead_letter_bytes_max=budget.size_bytes,
-                message_row_bytes_max=self._message_row_bytes_max,
-            )
-            # Each record leaves room for what a dead letter of it would have to say.
-            adapted = input_.adapt(body, header, rules, self._message_bytes_max - ENTRY_BYTES_MAX)
-            letters = NOTHING_KEPT
-            if adapted.rejected:
-                origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
-                letters = self._dead_letters.keep(origin, adapted)
+            origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
+            reading = Reading(self, input_, body, header, origin)
+            if len(body) <= DIRECT_BYTES_MAX:
+                adapted, letters = reading.begin()(None)
+            else:
+                adapted, letters = await self._large_bodies.run(caller.tenant, reading.begin)
+            self.dead_letters.count(caller.tenant, adapted)
         except RequestRefused as refused:
             refusal = refused
         except Exception as defect:
@@ -174,7 +208,7 @@ class Pipeline:
             last = parts[-1]
             rows = last.row_bytes + receipt_row_bytes
             payload_bytes = len(last.payload) + len(receipt.record)
-            if payload_bytes <= self._message_bytes_max and rows <= self._message_row_bytes_max:
+            if payload_bytes <= self.message_bytes_max and rows <= self.message_row_bytes_max:
                 return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows)]
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]

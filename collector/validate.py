@@ -3,6 +3,7 @@
 The law: every rule is here, whatever the input, and each is about one item; so a bad one never takes a good one down.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import i64
@@ -62,7 +63,10 @@ class LimitRules(Rules):
         dead_letter_items_max: int = 0,
         dead_letter_bytes_max: int = 0,
         message_row_bytes_max: int = MESSAGE_ROW_BYTES_MAX,
+        pause: Callable[[], None] | None = None,
     ) -> None:
+        """`pause` is called from time to time while a body is read."""
+        self.pause: Final = pause
         self.dead_letter_items_max = dead_letter_items_max
         self.dead_letter_bytes_max = dead_letter_bytes_max
         self.message_row_bytes_max = message_row_bytes_max
@@ -77,6 +81,10 @@ class LimitRules(Rules):
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
         self.value_bytes_max: i64 = limits.attribute_value_bytes_max
         self.name_bytes_max: i64 = limits.name_bytes_max
+
+    def rest(self) -> None:
+        if self.pause is not None:
+            self.pause()
 
     def check_time(self, time_unix_nano: i64) -> i64:
         if time_unix_nano >= self.time_min:

@@ -200,6 +200,7 @@ class Attribute:
             tag: i64 = cursor.field(end)
             after: i64 = cursor.position
             if tag == 0x0A:
+                self.rules.read(0)
                 reason: i64 = 0
                 if kind == _ARRAY:
                     reason = self.check_value(cursor.start, after, depth)

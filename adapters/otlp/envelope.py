@@ -105,7 +105,8 @@ class Envelope:
         """Raises NotPlain; RequestRefused, where it would cost too much."""
         buffer = self.buffer
         check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max)
-        check_rows(buffer, self.rules.request_row_bytes_max, has_points=self.signal == METRICS)
+        self.rules.rest()
+        check_rows(buffer, self.rules, has_points=self.signal == METRICS)
         cursor = self.cursor
         end: i64 = len(buffer)
         position: i64 = 0
@@ -115,6 +116,7 @@ class Envelope:
             position = cursor.position
             if tag == 0x0A:
                 self._resource(cursor.start, position)
+                self.rules.read(0)
             elif tag >> 3 == 1:
                 raise NotPlain(cursor.start)
         return self.builder.finish()
@@ -149,15 +151,19 @@ class Envelope:
         group.write(resource)
         found: i64 = self._head(group, SCOPE_ENVELOPE, SCOPE, _SCOPE_TAG, start, end)
         self.group_reason = reason or found
+        rules = self.rules
+        rules.read(len(group))
         self.builder.open_group(self.signal, self.type, self.service_id, group.getvalue())
         cursor = self.cursor
         position: i64 = start
         while position < end:
+            at: i64 = position
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == 0x12:
                 self.take(cursor.start, position)
+                rules.read(position - at)
 
     def _head(self, group: BytesWriter, envelope: Message, message: Message, tag_out: i64, start: i64, end: i64) -> i64:
         """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not."""
@@ -182,6 +188,7 @@ class Envelope:
                 put_bytes(group, tag_out + 8, self.buffer[first:position])
             elif tag != 0x12 and tag < 256 and envelope.actions[tag] == 0:
                 raise NotPlain(first)
+            self.rules.read(0)
         return reason
 
     def _normal(self, group: BytesWriter, message: Message, tag_out: i64, start: i64, end: i64) -> i64:

@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.errors import INVALID_JSON, Malformed
-from adapters.record import REQUEST_ELEMENTS_MAX
+from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
+from adapters.record import Rules
 from adapters.text import check_json_parts
 from adapters.wire import put_bytes, put_signed_varint, put_varint
 
@@ -61,6 +62,13 @@ _RANGES: Final = {
 }
 _INT32_RANGE: Final = (-(2**31), 2**31 - 1)
 _INTEGER_DIGITS_MAX: Final = 20
+_OPENING_BRACE: Final = 0x7B
+_CLOSING_BRACE: Final = 0x7D
+_OPENING_BRACKET: Final = 0x5B
+_CLOSING_BRACKET: Final = 0x5D
+# Of objects that are larger than a slice, in each other.
+_DEPTH_MAX: Final = 100
+_NO_RULES: Final = Rules()
 _SHOWN_CHARACTERS_MAX: Final = 40
 
 
@@ -101,22 +109,26 @@ def _unfit(field: _Field, wanted: str, value: object) -> _Unfit:
 def _put_message(writer: BytesWriter, fields: dict[str, _Field], value: dict[str, object]) -> None:
     for key, entry in value.items():
         field = fields.get(key)
-        if field is None or entry is None:
-            continue
-        if not field.repeated:
-            _put_field(writer, field, entry)
-        elif not isinstance(entry, list):
-            raise _unfit(field, "an array", entry)
-        elif not entry:
-            continue  # a packed list without elements is none
-        elif field.packed:
-            inner = BytesWriter()
-            for element in entry:
-                _put_scalar(inner, field, element)
-            put_bytes(writer, field.tag, inner.getvalue())
-        else:
-            for element in entry:
-                _put_field(writer, field, element)
+        if field is not None and entry is not None:
+            _put_member(writer, field, entry)
+
+
+def _put_member(writer: BytesWriter, field: _Field, entry: object) -> None:
+    """A field with all of its values."""
+    if not field.repeated:
+        _put_field(writer, field, entry)
+    elif not isinstance(entry, list):
+        raise _unfit(field, "an array", entry)
+    elif not entry:
+        return  # a packed list without elements is none
+    elif field.packed:
+        inner = BytesWriter()
+        for element in entry:
+            _put_scalar(inner, field, element)
+        put_bytes(writer, field.tag, inner.getvalue())
+    else:
+        for element in entry:
+            _put_field(writer, field, element)
 
 
 def _put_field(writer: BytesWriter, field: _Field, value: object) -> None:
@@ -213,9 +225,125 @@ def _integer_of(field: _Field, value: object) -> int:
     return number
 
 
-def _to_wire(body: bytes, descriptor: Descriptor, elements_max: int) -> bytes:
+class _LargeRequest:
+    """A request that is too large to be parsed at once. What is larger than a slice is read member by member."""
+
+    def __init__(self, body: bytes, name: str, rules: Rules) -> None:
+        self.name: Final = name
+        self.size_bytes: Final = len(body)
+        self.slices: Final = JsonSlices(body, rules)
+        self.text: Final = body
+        self.rules: Final = rules
+
+    def to_wire(self, descriptor: Descriptor) -> bytes:
+        """Raises NotJson, _Unfit, Malformed."""
+        slices = self.slices
+        if slices.peek() != _OPENING_BRACE:
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: it must be a JSON object")
+        writer = BytesWriter()
+        self._put_message(writer, descriptor, 0)
+        slices.end()
+        return writer.getvalue()
+
+    def _put_message(self, writer: BytesWriter, descriptor: Descriptor, depth: int) -> None:
+        """The object that begins at the cursor. Moves behind it."""
+        if depth > _DEPTH_MAX:
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: nested too deep")
+        slices = self.slices
+        fields = _fields_of(descriptor)
+        slices.expect(_OPENING_BRACE)
+        if slices.peek() == _CLOSING_BRACE:
+            slices.position += 1
+            return
+        seen: set[str] = set()
+        while True:
+            key = self._loaded(slices.name())
+            assert isinstance(key, str)
+            field = fields.get(key)
+            if field is not None:
+                if key in seen:
+                    raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} stands twice in one object")
+                seen.add(key)
+            self._put_value(writer, field, depth)
+            if not slices.goes_on(_CLOSING_BRACE):
+                return
+
+    def _put_value(self, writer: BytesWriter, field: _Field | None, depth: int) -> None:
+        """The value at the cursor, of a member. `field`: None where it is unknown, and so left out."""
+        slices = self.slices
+        first: i64 = slices.peek()
+        start: i64 = slices.position
+        if slices.skip_value(SLICE_BYTES):
+            value = self._loaded(self.text[start : slices.position])
+            if field is not None and value is not None:
+                _put_member(writer, field, value)
+            self.rules.read(slices.position - start)
+        elif field is None or field.message is None:
+            # A list of numbers or a text, or what is not looked at.
+            slices.skip_value(slices.size)
+            value = self._loaded(self.text[start : slices.position])
+            if field is not None:
+                _put_member(writer, field, value)
+        elif first == _OPENING_BRACE and not field.repeated:
+            inner = BytesWriter()
+            self._put_message(inner, field.message, depth + 1)
+            put_bytes(writer, field.tag, inner.getvalue())
+        elif first == _OPENING_BRACKET and field.repeated:
+            self._put_elements(writer, field, depth)
+        else:
+            raise _Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}")
+
+    def _put_elements(self, writer: BytesWriter, field: _Field, depth: int) -> None:
+        """The array of messages that begins at the cursor. Moves behind it."""
+        slices = self.slices
+        slices.expect(_OPENING_BRACKET)
+        assert field.message is not None
+        if slices.peek() == _CLOSING_BRACKET:
+            slices.position += 1
+            return
+        while True:
+            piece = slices.next_elements()
+            if piece:
+                elements = self._loaded(piece)
+                assert isinstance(elements, list)
+                for element in elements:
+                    _put_field(writer, field, element)
+                self.rules.rest()
+                if slices.peek() == _CLOSING_BRACKET:
+                    slices.position += 1
+                    return
+                continue
+            if slices.peek() != _OPENING_BRACE:
+                raise _Unfit(f"{field.name} must hold objects")
+            inner = BytesWriter()
+            self._put_message(inner, field.message, depth + 1)
+            put_bytes(writer, field.tag, inner.getvalue())
+            if not slices.goes_on(_CLOSING_BRACKET):
+                return
+
+    def _loaded(self, piece: bytes) -> object:
+        try:
+            return orjson.loads(piece)
+        except orjson.JSONDecodeError as error:
+            where = f"{error.msg} before byte {self.slices.position}"
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {self.size_bytes} bytes, {where}") from None
+
+
+def _to_wire_in_slices(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
     name = descriptor.name
-    check_json_parts(body, elements_max)
+    try:
+        return _LargeRequest(body, name, rules).to_wire(descriptor)
+    except NotJson as found:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, not JSON at byte {found.position}") from None
+    except _Unfit as unfit:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit}") from None
+
+
+def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
+    name = descriptor.name
+    check_json_parts(body, rules.request_elements_max)
+    if len(body) > SLICE_BYTES:
+        return _to_wire_in_slices(body, descriptor, rules)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -232,16 +360,16 @@ def _to_wire(body: bytes, descriptor: Descriptor, elements_max: int) -> bytes:
     return writer.getvalue()
 
 
-def metrics_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+def metrics_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
     """The serialized ExportMetricsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, elements_max)
+    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, rules)
 
 
-def logs_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+def logs_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
     """The serialized ExportLogsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, elements_max)
+    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, rules)
 
 
-def traces_to_wire(body: bytes, elements_max: int = REQUEST_ELEMENTS_MAX) -> bytes:
+def traces_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
     """The serialized ExportTraceServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, elements_max)
+    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, rules)

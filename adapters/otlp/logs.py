@@ -35,4 +35,5 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
         lambda plain: LogsEnvelope(plain, header, rules, message_bytes_max, LOGS, TYPE_LOG).run(),
         body,
         ExportLogsServiceRequest,
+        rules,
     )

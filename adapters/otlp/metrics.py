@@ -161,6 +161,7 @@ class MetricsEnvelope(Envelope):
     def _edit_points(self) -> None:
         """Patch the metric's data, so that it is without the points that may not pass, and has the others in normal form."""
         cursor = self.cursor
+        rules = self.rules
         scanner = self.scanner
         patches = scanner.patches
         patches.clear()
@@ -184,6 +185,7 @@ class MetricsEnvelope(Envelope):
             delta: i64 = patches.delta
             place: i64 = patches.open()
             state: i64 = self._point_state(first, position)
+            rules.read(position - at)
             if state > REWRITE:
                 patches.cut(place, delta, at, position, b"")
                 self._refuse(point, first, position, state)
@@ -247,6 +249,7 @@ class MetricsEnvelope(Envelope):
             first: i64 = cursor.start
             self.scanner.patches.clear()
             state: i64 = self._point_state(first, position)
+            self.rules.read(position - first)
             if state > REWRITE:
                 self._refuse(point, first, position, state)
             else:
@@ -294,5 +297,5 @@ class MetricsEnvelope(Envelope):
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
     return adapt_plainly(
-        lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(), body, ExportMetricsServiceRequest
+        lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(), body, ExportMetricsServiceRequest, rules
     )

@@ -28,11 +28,13 @@ class Patches:
     def __init__(self, buffer: bytes) -> None:
         self.buffer: Final = buffer
         self.count: i64 = 0
+        self.last_cut: i64 = -1  # which of them only takes away, if the last one does
         self.delta: i64 = 0  # how much longer all of it becomes
         self._made: Final[list[_Patch]] = []
 
     def clear(self) -> None:
         self.count = 0
+        self.last_cut = -1
         self.delta = 0
 
     def replace(self, start: i64, end: i64, replacement: bytes) -> None:
@@ -68,7 +70,15 @@ class Patches:
         """Instead of `close`: all of start:end goes, and this stands there. `delta`: as above."""
         self.count = place
         self.delta = delta
+        if not replacement and self.last_cut == place - 1 and place > 0 and self._made[place - 1].end == start:
+            # One patch for all that goes in a row: of millions, each would be an object.
+            self._made[place - 1].end = end
+            self.delta -= end - start
+            return
         self.replace(start, end, replacement)
+        self.last_cut = place
+        if replacement:
+            self.last_cut = -1
 
     def write(self, writer: BytesWriter, start: i64, end: i64) -> None:
         """The stretch as it is with all patches. It begins and ends outside of them."""

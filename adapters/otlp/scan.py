@@ -145,6 +145,7 @@ class Scanner:
             if action == ATTRIBUTE:
                 attributes += 1
                 if attributes > attributes_max:
+                    self.rules.read(after - first)
                     self.attribute.check_form(first, after)
                     continue
                 found: i64 = self.attribute.check(first, after)
@@ -219,6 +220,7 @@ class Scanner:
                 place: i64 = patches.open()
                 found = self.scan(message.children[tag], first, after)
                 patches.close(place, delta, length_at, first, after)
+                self.rules.read(after - first)
                 if found > state and state <= REWRITE:
                     state = found
             elif action == NAME:
@@ -259,6 +261,7 @@ class Scanner:
                 self._drop_id(at, after)
         elif action == ITEM:
             self.items += 1
+            self.rules.read(0)
         elif action == TEMPORALITY:
             value: i64 = self.cursor.value
             if value < -0x80000000 or value > 0x7FFFFFFF:

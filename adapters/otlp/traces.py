@@ -46,4 +46,5 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
         lambda plain: TracesEnvelope(plain, header, rules, message_bytes_max, TRACES, TYPE_TRACE).run(),
         body,
         ExportTraceServiceRequest,
+        rules,
     )

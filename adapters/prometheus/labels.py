@@ -30,6 +30,8 @@ _INSTANCE: Final = 3
 _METRIC_NAME_KEY: Final = b"__name__"
 _INSTANCE_KEY: Final = b"instance"
 _WORD_BYTES: Final = 8
+# No setting allows as many attributes.
+_LABELS_MAX: Final = 66_000
 
 
 class _Label:
@@ -90,6 +92,8 @@ class LabelReader:
         position: i64 = start
         while position < last and buffer[position] == _LABELS:
             if n == len(labels):
+                if n == _LABELS_MAX:
+                    return -1
                 labels.append(_Label())
             label = labels[n]
             next_: i64 = position + label.size

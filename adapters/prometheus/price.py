@@ -12,7 +12,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.price import too_many_row_bytes
+from adapters.errors import too_many_row_bytes
 from adapters.rows import ROW_BYTES
 from adapters.wire import Cursor, NotPlain
 

@@ -174,6 +174,7 @@ class Request:
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == self.exemplars_tag:
+                self.rules.read(position - cursor.start)
                 exemplars.append(self.read_exemplar(cursor.start, position))
             elif tag == SAMPLES:
                 self._read_sample(cursor.start, position)
@@ -244,6 +245,7 @@ class Request:
 
     def take_sample(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
         self._read_sample(start, end)
+        self.rules.read(end - start)
         if reason == 0:
             reason = self._check_time()
         if reason == 0:
@@ -259,6 +261,7 @@ class Request:
     def _take_histogram(self, series: Series, reason: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
         histogram = self.histogram
         histogram.read(start, end)
+        self.rules.read(end - start)
         self.time_ms = histogram.time_ms
         self.start_ms = histogram.start_ms
         if reason == 0:
@@ -456,6 +459,7 @@ class Request:
                 record.write(head)
                 record.write(body)
                 record.write(tail)
+                self.rules.read(len(body))
         adapted = builder.finish()
         adapted.samples = self.samples
         adapted.histograms = self.histograms

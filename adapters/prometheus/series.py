@@ -26,9 +26,6 @@ _ENTRY_BYTES: Final = 400
 # OpenMetrics: bucket, count and sum of a histogram or summary are counters.
 _PARTS: Final = (b"_bucket", b"_count", b"_sum")
 
-# Of more labels, only the form is read: no setting allows as many attributes.
-_LABELS_READ_MAX: Final = 66_000
-
 _NAME: Final = 0x0A
 _VALUE: Final = 0x12
 
@@ -115,9 +112,6 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         value_bytes: i64 = len(value)
         series.key_bytes_max = max(series.key_bytes_max, key_bytes)
         series.value_bytes_max = max(series.value_bytes_max, value_bytes)
-        if len(seen) > _LABELS_READ_MAX:
-            series.attribute_count += 1
-            continue
         if name in seen:
             if series.reason == 0:
                 _refuse(series, f"label {quoted(name.decode())} stands twice")

@@ -5,6 +5,7 @@ The law: a number stands for one text for ever: it is never given again, also wh
 that forgetting does is to have a series read anew. The memory is bounded, in entries and in bytes.
 """
 
+from itertools import count
 from typing import Final
 
 from mypy_extensions import i64
@@ -26,7 +27,8 @@ class SymbolNumbers:
         self.young: dict[bytes, int] = {}
         self.old: dict[bytes, int] = {}
         self.young_bytes: i64 = 0
-        self.last: i64 = 0
+        # Counted so, since two threads may read requests at a time, and what is not compiled changes between them anywhere.
+        self._numbers: Final = count(1)
 
     def get(self, text: bytes) -> i64:
         """0 where it has none."""
@@ -39,9 +41,9 @@ class SymbolNumbers:
 
     def add(self, text: bytes) -> i64:
         """A new number for a text that has none."""
-        self.last += 1
-        self._put(text, self.last)
-        return self.last
+        number = next(self._numbers)
+        self._put(text, number)
+        return number
 
     def _put(self, text: bytes, number: int) -> None:
         size: i64 = _ENTRY_BYTES + len(text)

@@ -15,7 +15,7 @@ from infrasage.prometheus.v1 import write_pb2
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.errors import MISSING_METRIC_NAME
+from adapters.errors import MISSING_METRIC_NAME, TOO_MANY_ATTRIBUTES
 from adapters.plain import adapt_plainly
 from adapters.price import check_elements, shape_of
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
@@ -23,7 +23,7 @@ from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import check_rows_v1
 from adapters.prometheus.request import DESCRIPTION_BYTES, NO_EXEMPLARS, SAMPLES, Request
-from adapters.prometheus.series import Series, read_series
+from adapters.prometheus.series import Series, read_series, refused_series
 from adapters.record import Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
 
@@ -34,6 +34,7 @@ _METADATA: Final = 0x1A
 _LABELS: Final = 0x0A
 _EXEMPLARS: Final = 0x1A
 _HISTOGRAMS: Final = 0x22
+_LABELS_BEYOND: Final = 1024
 # What may follow a family's name in the names of its series.
 _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info")
 
@@ -41,7 +42,7 @@ _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_i
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """A WriteRequest. Raises Malformed where protobuf can't parse it, RequestRefused where far too much would become of it."""
     return adapt_plainly(
-        lambda plain: _WriteRequest(plain, header, rules, message_bytes_max).run(), body, write_pb2.WriteRequest
+        lambda plain: _WriteRequest(plain, header, rules, message_bytes_max).run(), body, write_pb2.WriteRequest, rules
     )
 
 
@@ -55,6 +56,8 @@ class _WriteRequest(Request):
         self.descriptions: Final[list[tuple[bytes, Description]]] = []
         self.reader: Final = LabelReader(body)
         # Where the labels of the series at hand are.
+        self.labels: i64 = 0  # how many, where they were counted; of more than this none is read
+        self.labels_max: i64 = rules.attributes_max + _LABELS_BEYOND
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
 
@@ -77,11 +80,13 @@ class _WriteRequest(Request):
                 raise NotPlain(cursor.start)
         position: i64 = 0
         while position < end:
+            at: i64 = position
             cursor.position = position
             tag = cursor.field(end)
             position = cursor.position
             if tag == _TIMESERIES:
                 self._take_series(cursor.start, position)
+                self.rules.read(position - at)
         for family, description in self.descriptions:
             if not description.has_item:
                 self._take_family(family, description)
@@ -112,6 +117,7 @@ class _WriteRequest(Request):
             elif tag >> 3 <= 5 and tag >> 3 != 3:
                 raise NotPlain(cursor.start)
         self.spend(DESCRIPTION_BYTES)
+        self.rules.read(end - start)
         described = Description(type_, description, unit, start, end)
         self.families[family] = described
         self.descriptions.append((family, described))
@@ -145,7 +151,10 @@ class _WriteRequest(Request):
         labels_end: i64 = self.reader.read(start, end)
         if labels_end < 0:
             labels_end = self._end_of_labels(start, end)
-            series = read_series(cursor, start, labels_end)
+            if self.labels > self.labels_max:
+                series = refused_series(TOO_MANY_ATTRIBUTES, "")
+            else:
+                series = read_series(cursor, start, labels_end)
         self.labels_start = start
         self.labels_end = labels_end
         if self.families:
@@ -183,10 +192,13 @@ class _WriteRequest(Request):
         cursor = self.cursor
         buffer = self.buffer
         position: i64 = start
+        labels: i64 = 0
         cursor.position = start
         while position < end and buffer[position] == _LABELS:
             cursor.field(end)
             position = cursor.position
+            labels += 1
+        self.labels = labels
         return position
 
     def read_exemplar(self, start: i64, end: i64) -> Exemplar:

@@ -69,7 +69,7 @@ _numbers: Final = SymbolNumbers(NUMBERS_ENTRIES_MAX, NUMBERS_BYTES_MAX)
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """A Request. Raises Malformed where protobuf can't parse it, RequestRefused where far too much would become of it."""
-    return adapt_plainly(lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request)
+    return adapt_plainly(lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules)
 
 
 class _Request(Request):
@@ -108,7 +108,9 @@ class _Request(Request):
         while tag:
             after: i64 = cursor.position
             if tag == _TIMESERIES:
-                self._take_timeseries(cursor.start, after)
+                series: i64 = cursor.start
+                self._take_timeseries(series, after)
+                self.rules.read(after - series)
             elif tag >> 3 == 4 or tag >> 3 == 5:
                 raise NotPlain(cursor.start)
             cursor.position = after
@@ -133,6 +135,7 @@ class _Request(Request):
                     raise NotPlain(cursor.start)
                 number = _numbers.add(symbol)
             symbols.append(symbol)
+            self.rules.read(0)
             write_i64_le(numbers, number)
             if len(symbols) > SYMBOLS_MAX:
                 raise RequestRefused(

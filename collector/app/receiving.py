@@ -16,6 +16,7 @@ from collector.config import Settings
 from collector.dead_letters import Caps, DeadLetters
 from collector.descriptors import prepare
 from collector.errors import CannotRun
+from collector.large_bodies import LargeBodies
 from collector.lifetime import RECEIVERS_SHARE, Stopping, running
 from collector.listening import is_loopback
 from collector.metrics import Metrics
@@ -68,6 +69,7 @@ async def receiving(
     message_bytes_max = settings.broker.message_bytes_max
     caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     recent = RecentBatches(settings.query.recent_batches_max)
+    large_bodies = LargeBodies()
     pipeline = Pipeline(
         Produce(producer, metrics),
         Limits(**settings.validation.model_dump()),
@@ -78,6 +80,7 @@ async def receiving(
         message_bytes_max=message_bytes_max,
         message_row_bytes_max=settings.broker.message_row_bytes_max,
         now_unix_nano=time.time_ns,
+        large_bodies=large_bodies,
         recent=recent,
     )
     batches = BatchReports(None if reports is None else reports.reader, recent)
@@ -145,6 +148,7 @@ async def receiving(
     finally:
         grace_s = stopping.left_s(RECEIVERS_SHARE)
         await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+        large_bodies.close()
 
 
 def refusals(settings: Settings) -> Explain:

@@ -11,7 +11,6 @@ from io import BytesIO
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from adapters.decompress import decompress
 from adapters.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
@@ -25,6 +24,7 @@ from collector.config import Http
 from collector.metrics import Endpoint, Metrics
 from collector.pipeline import Input, Pipeline
 from collector.produce import InFlight, InFlightShare
+from collector.receive.bodies import decompressed
 from collector.receive.responses import NATIVE, Answer, Dialect, Explain, ShuttingDown, log_if_defect
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.callers import Caller
@@ -256,8 +256,8 @@ class Exchange:
             assert self._caller is not None
             body = self._first if self._rest is None else self._rest.getvalue()
             if self._encoding != _IDENTITY:
-                body = decompress(body, self._encoding, self._receiver.settings.decompressed_bytes_max)
-                self._hold(len(body))
+                bytes_max = self._receiver.settings.decompressed_bytes_max
+                body = await decompressed(body, self._encoding, bytes_max, self._hold)
             outcome = await self._receiver.pipeline.ingest(self._input, body, self._caller, self._hold_rows)
             self.answer = self._dialect.accepted(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above

@@ -50,17 +50,17 @@ from collector.receive.responses import (
 
 
 def _metrics_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.metrics_to_wire(body, rules.request_elements_max)
+    wire = adapters.otlp.json.metrics_to_wire(body, rules)
     return adapters.otlp.metrics.adapt(wire, header, rules, message_bytes_max)
 
 
 def _logs_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.logs_to_wire(body, rules.request_elements_max)
+    wire = adapters.otlp.json.logs_to_wire(body, rules)
     return adapters.otlp.logs.adapt(wire, header, rules, message_bytes_max)
 
 
 def _traces_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.traces_to_wire(body, rules.request_elements_max)
+    wire = adapters.otlp.json.traces_to_wire(body, rules)
     return adapters.otlp.traces.adapt(wire, header, rules, message_bytes_max)
 
 

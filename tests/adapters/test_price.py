@@ -21,7 +21,7 @@ from adapters.otlp import logs, metrics, traces
 from adapters.price import Shape, check_elements, check_rows, shape_of
 from adapters.prometheus import write_v1, write_v2
 from adapters.prometheus.price import check_rows_v1, check_rows_v2
-from adapters.record import Adapted, Header
+from adapters.record import Adapted, Header, Rules
 from adapters.rows import ROW_BYTES
 from adapters.text import check_json_parts, count_json_parts
 from collector.receive.exchange import Format
@@ -39,6 +39,12 @@ METRICS = shape_of(ExportMetricsServiceRequest)
 TRACES = shape_of(ExportTraceServiceRequest)
 WRITE_V1 = shape_of(v1.WriteRequest)
 WRITE_V2 = shape_of(v2.Request)
+
+
+def limited_to(row_bytes_max: int) -> Rules:
+    rules = Rules()
+    rules.request_row_bytes_max = row_bytes_max
+    return rules
 
 
 def nest(payload: bytes, *fields: int) -> bytes:
@@ -136,7 +142,7 @@ def test_malformed_bodies_are_left_to_the_adapter(cut: int) -> None:
         check_elements(body, shape, 10_000)
         check_elements(body + b"\x0b" * 30_000, shape, 10_000)
         if shape is LOGS:
-            check_rows(body, 1 << 20, has_points=False)
+            check_rows(body, limited_to(1 << 20), has_points=False)
         elif shape is WRITE_V1:
             check_rows_v1(body, 1 << 20)
         else:
@@ -200,9 +206,9 @@ def test_rows_are_counted_as_the_builder_counts_them(signal: str) -> None:
     adapted = _adapted(adapt, body)
     rows = adapted.accepted_count()
     assert rows >= 1_000
-    check_rows(body, adapted.row_bytes, has_points=signal == "metrics")
+    check_rows(body, limited_to(adapted.row_bytes), has_points=signal == "metrics")
     with pytest.raises(RequestRefused) as caught:
-        check_rows(body, adapted.row_bytes - 150 * rows, has_points=signal == "metrics")
+        check_rows(body, limited_to(adapted.row_bytes - 150 * rows), has_points=signal == "metrics")
     assert PAYLOAD_TOO_LARGE == caught.value.reason
     assert f"rows of more than {adapted.row_bytes - 150 * rows} bytes" in caught.value.message
     assert "validation.request_row_bytes_max" in caught.value.message

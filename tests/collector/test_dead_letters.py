@@ -26,6 +26,7 @@ from collector.dead_letters import (
     Budget,
     Caps,
     DeadLetters,
+    Kept,
     Origin,
     event_messages,
     item_id,
@@ -38,6 +39,13 @@ from collector.dead_letters import (
 NOW = 1_775_822_400_000_000_000
 MINUTE_NS = 60 * 10**9
 ORIGIN = Origin("acme", SOURCE_NATIVE, "/api/v1/telemetry/batch", NOW, b"b" * 16, PAYLOAD_FORM_NATIVE_JSON)
+
+
+def keep(letters: DeadLetters, origin: Origin, what: Adapted) -> Kept:
+    """As the pipeline does: made, and counted for its tenant."""
+    kept = letters.make(origin, what)
+    letters.count(origin.tenant, what)
+    return kept
 
 
 def adapted(*rejections: Rejection) -> Adapted:
@@ -63,7 +71,7 @@ def entries(appended: list[Message]) -> list[DeadLetter]:
 
 
 def test_an_entry_says_what_was_rejected_and_why() -> None:
-    kept = DeadLetters(Caps(10, 1000), 10_000).keep(ORIGIN, adapted(rejection(7, b'{"value": "x"}')))
+    kept = DeadLetters(Caps(10, 1000), 10_000).make(ORIGIN, adapted(rejection(7, b'{"value": "x"}')))
     assert entries(kept.messages) == [
         DeadLetter(
             id=item_id(b"b" * 16, 7),
@@ -89,13 +97,13 @@ def test_an_entry_says_what_was_rejected_and_why() -> None:
 def test_what_has_no_payload_is_only_counted() -> None:
     """The adapter left it out, for the budget was spent."""
     what = adapted(rejection(0), rejection(1, b""), rejection(2, b"", MISSING_BODY), rejection(3, b"x", MISSING_BODY))
-    kept = DeadLetters(Caps(10, 1000), 10_000).keep(ORIGIN, what)
+    kept = DeadLetters(Caps(10, 1000), 10_000).make(ORIGIN, what)
     assert [0, 3] == [entry.item_index for entry in entries(kept.messages)]
     assert (2, {INVALID_VALUE: 1, MISSING_BODY: 1}) == (kept.items, kept.by_reason)
 
 
 def test_nothing_rejected_is_no_message() -> None:
-    kept = DeadLetters(Caps(10, 1000), 10_000).keep(ORIGIN, adapted())
+    kept = DeadLetters(Caps(10, 1000), 10_000).make(ORIGIN, adapted())
     assert ([], 0, {}) == kept
 
 
@@ -103,7 +111,7 @@ def test_caps_are_a_tenants_and_a_minutes() -> None:
     """What one tenant has used, another has not, and is there again in the next minute."""
     letters = DeadLetters(Caps(3, 10), 10_000)
     assert Budget(3, 10) == letters.budget("acme", NOW)
-    letters.keep(ORIGIN, adapted(rejection(0, b"xxxx"), rejection(1, b"y")))
+    keep(letters, ORIGIN, adapted(rejection(0, b"xxxx"), rejection(1, b"y")))
     assert Budget(1, 5) == letters.budget("acme", NOW + MINUTE_NS - 1)
     assert Budget(3, 10) == letters.budget("other", NOW)
     assert Budget(3, 10) == letters.budget("acme", NOW + MINUTE_NS)
@@ -112,7 +120,7 @@ def test_caps_are_a_tenants_and_a_minutes() -> None:
 def test_a_clock_that_is_set_back_begins_a_minute_too() -> None:
     letters = DeadLetters(Caps(3, 10), 10_000)
     letters.budget("acme", NOW)
-    letters.keep(ORIGIN, adapted(rejection()))
+    keep(letters, ORIGIN, adapted(rejection()))
     assert Budget(3, 10) == letters.budget("acme", NOW - 5 * MINUTE_NS)
 
 
@@ -137,7 +145,7 @@ def test_caps_hold(requests: list[tuple[str, int, list[int]]]) -> None:
             used = sum(len(each.payload) for each in rejections)
             if len(rejections) < budget.items and used + payload_bytes <= budget.size_bytes:
                 rejections.append(rejection(index, b"x" * payload_bytes))
-        kept = letters.keep(ORIGIN._replace(tenant=tenant), adapted(*rejections))
+        kept = keep(letters, ORIGIN._replace(tenant=tenant), adapted(*rejections))
         minute = (tenant, now // MINUTE_NS)
         items[minute] += kept.items
         size[minute] += sum(entry.payload_size_bytes for entry in entries(kept.messages))
@@ -149,7 +157,7 @@ def test_caps_hold(requests: list[tuple[str, int, list[int]]]) -> None:
 def test_messages_are_no_larger_than_they_may_be(sizes: list[int], message_bytes_max: int) -> None:
     """Entries are packed in their order; one whose payload alone is too long is kept without it."""
     what = adapted(*(rejection(index, b"x" * size) for index, size in enumerate(sizes)))
-    appended = DeadLetters(Caps(1000, 10**9), message_bytes_max).keep(ORIGIN, what).messages
+    appended = DeadLetters(Caps(1000, 10**9), message_bytes_max).make(ORIGIN, what).messages
     assert all(len(message.payload) <= message_bytes_max for message in appended)
     found = entries(appended)
     assert list(range(len(sizes))) == [entry.item_index for entry in found]

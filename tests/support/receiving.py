@@ -23,6 +23,7 @@ from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, M
 from collector.combined import Snapshot
 from collector.config import Grpc, Http, Validation
 from collector.dead_letters import Caps, DeadLetters
+from collector.large_bodies import LargeBodies
 from collector.limit.contract import Limiter
 from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
@@ -172,6 +173,7 @@ def receivers(
         message_bytes_max=message_bytes_max,
         message_row_bytes_max=message_row_bytes_max,
         now_unix_nano=lambda: NOW_UNIX_NANO,
+        large_bodies=LargeBodies(),
     )
     health = [Health("ok", "ok")]
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from adapters.decompress import decompress
 from adapters.errors import (
     INVALID_COMPRESSION,
     INVALID_PARAMETER,
@@ -24,6 +23,7 @@ from collector.config import Grpc
 from collector.metrics import Metrics
 from collector.pipeline import Pipeline
 from collector.produce import InFlight, InFlightShare, Overloaded
+from collector.receive.bodies import decompressed
 from collector.receive.grpc.services import Method
 from collector.receive.grpc.status import CANCELLED, NAMES, ok_trailers, refused
 from collector.receive.responses import Explain, ShuttingDown, log_if_defect
@@ -241,10 +241,7 @@ class Call(Sending):
             self._pieces = []
             if self._is_compressed:
                 assert self._head.encoding is not None
-                body = decompress(body, self._head.encoding, int(calls.message_bytes_max))
-                assert self._share is not None
-                self._share.reserve(len(body))
-                self._held_bytes += len(body)
+                body = await decompressed(body, self._head.encoding, int(calls.message_bytes_max), self._hold)
                 self._body_bytes = len(body)
             method = self._head.method
             outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows)
@@ -285,6 +282,12 @@ class Call(Sending):
 
     def _count(self, code: str) -> None:
         self._head.method.endpoint.answered(code, self._calls.clock() - self._clock_began, int(self._body_bytes))
+
+    def _hold(self, size_bytes: int) -> None:
+        """Raises Overloaded."""
+        assert self._share is not None
+        self._share.reserve(size_bytes)
+        self._held_bytes += size_bytes
 
     def _hold_rows(self, size_bytes: int) -> None:
         """Raises Overloaded."""

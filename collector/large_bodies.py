@@ -1,0 +1,64 @@
+"""Large bodies are adapted beside the event loop, so that no request stops it.
+
+One thread reads them, one body after another. Compiled code holds the interpreter's lock until it gives it back, so the thread
+alone would change nothing. Adapters call `Rules.rest` after each stretch of a body, and here that gives the lock back for a
+moment (ADR 0025).
+
+Invariants:
+1. At most one body is read at a time, and of one tenant at most one waits with the others for its turn
+   (tests/collector/test_large_bodies.py, test_a_tenant_waits_behind_its_own).
+2. A caller that is cancelled does not wait, and its body is left at the next rest (test_large_bodies.py,
+   test_a_cancelled_body_is_left).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+# Smaller ones cost less than 50 ms in the worst case, and the way to the thread and back would cost more than it saves.
+DIRECT_BYTES_MAX: Final = 256 << 10
+# Long enough for a thread that waits for the lock to get it.
+_REST_S: Final = 50e-6
+
+Pause = Callable[[], None]
+Result = TypeVar("Result")
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the body any more."""
+
+
+class LargeBodies:
+    """The thread, and who waits for it. One event loop's: no locks but asyncio's."""
+
+    def __init__(self) -> None:
+        self._thread: Final = ThreadPoolExecutor(1, "large-bodies")
+        self._turn: Final = asyncio.Lock()
+        self._turns: Final[dict[str, asyncio.Lock]] = {}  # by tenant: as many as have keys
+
+    async def run(self, tenant: str, begin: Callable[[], Callable[[Pause], Result]]) -> Result:
+        """Call `begin` when it is this tenant's turn, and what that returns in the thread; return its result.
+
+        What runs in the thread calls its argument every few milliseconds.
+        """
+        own = self._turns.get(tenant)
+        if own is None:
+            own = self._turns[tenant] = asyncio.Lock()
+        async with own, self._turn:
+            is_abandoned = False
+
+            def pause() -> None:
+                if is_abandoned:
+                    raise _Abandoned
+                time.sleep(_REST_S)
+
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, begin(), pause)
+            finally:
+                is_abandoned = True
+
+    def close(self) -> None:
+        """Start no more. One that is being read is left at its next rest, once its caller is cancelled."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,193 @@
+"""adapters/json_slices.py: large JSON read piece by piece is what it is when it is read at once."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from support.limits import DEFAULT
+from support.receiving import NOW, NOW_UNIX_NANO
+
+from adapters import native
+from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
+from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
+from adapters.native import adapt_batch
+from adapters.otlp.json import logs_to_wire, metrics_to_wire
+from adapters.record import Adapted, Header, Rules
+from collector.validate import LimitRules
+
+MESSAGE_BYTES_MAX = 512 << 10
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def pieces(text: bytes) -> Iterator[Any]:
+    """The elements of an array, by pieces."""
+    slices = JsonSlices(text, Rules())
+    slices.expect(0x5B)
+    while True:
+        piece = slices.next_elements()
+        found = orjson.loads(piece)
+        assert len(found) == slices.elements
+        yield from found
+        if slices.peek() == 0x5D:
+            slices.position += 1
+            slices.end()
+            return
+
+
+@given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([None, 1, "\n\t "]))
+@settings(max_examples=100)
+def test_pieces_are_the_elements_of_the_array(values: list[Any], indent: Any) -> None:
+    """Whatever they are, and however they are laid out."""
+    text = json.dumps(values, indent=indent).encode()
+    assert values == list(pieces(text))
+
+
+def padded_logs(records: int, padding: int = 300) -> bytes:
+    """More than a slice of OTLP, its members in an unusual order, with unknown ones and white space between."""
+    texts = [
+        f'{{"timeUnixNano":"{NOW_UNIX_NANO}","body":{{"stringValue":"line {n} {"x" * padding} \\"}}]"}},'
+        f'"attributes":[{{"key":"n","value":{{"intValue":{n}}}}}], "unknown": {{"a":[1,2]}}}}'
+        for n in range(records)
+    ]
+    return (
+        '{ "unknown" : [1, {"a": "]}"}], "resourceLogs" : [ { "scopeLogs":[{"scope":{"name":"s"},"logRecords": [\n'
+        + " ,\n".join(texts)
+        + ' ] }, {"logRecords":[]}], "resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]}}, {} ]}'
+    ).encode()
+
+
+def test_large_otlp_is_what_it_is_at_once() -> None:
+    """The same message, whatever the order of its members."""
+    text = padded_logs(5_000)
+    assert len(text) > 2 * SLICE_BYTES
+    found = ExportLogsServiceRequest.FromString(logs_to_wire(text))
+    compact = json.loads(text)
+    expected = ExportLogsServiceRequest()
+    for part in range(0, 5_000, 1_000):
+        scope = {"logRecords": compact["resourceLogs"][0]["scopeLogs"][0]["logRecords"][part : part + 1_000]}
+        one = json.dumps({"resourceLogs": [{"scopeLogs": [scope]}]}).encode()
+        assert len(one) <= SLICE_BYTES
+        made = ExportLogsServiceRequest.FromString(logs_to_wire(one))
+        expected.MergeFrom(made)
+    records = [record for entry in expected.resource_logs for scope in entry.scope_logs for record in scope.log_records]
+    assert records == list(found.resource_logs[0].scope_logs[0].log_records)
+    assert 2 == len(found.resource_logs)
+    assert 2 == len(found.resource_logs[0].scope_logs)
+    assert "a" == found.resource_logs[0].resource.attributes[0].value.string_value
+
+
+def test_a_metric_that_is_larger_than_a_slice_is_read_by_its_points() -> None:
+    """All of them, and what stands beside them."""
+    points = ",".join(f'{{"timeUnixNano":"{NOW_UNIX_NANO}","asInt":"{n}"}}' for n in range(40_000))
+    text = (
+        f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"dataPoints":[{points}],'
+        '"aggregationTemporality":2,"isMonotonic":true}}]}]}]}'
+    ).encode()
+    assert len(text) > SLICE_BYTES
+    request = ExportMetricsServiceRequest.FromString(metrics_to_wire(text))
+    metric = request.resource_metrics[0].scope_metrics[0].metrics[0]
+    assert list(range(40_000)) == [point.as_int for point in metric.sum.data_points]
+    assert ("m", 2, True) == (metric.name, metric.sum.aggregation_temporality, metric.sum.is_monotonic)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_texts_are_refused(seed: int) -> None:
+    """A byte that is left out or changed: what a parser refuses is refused, and what it takes becomes the same."""
+    chance = random.Random(seed)
+    text = bytearray(padded_logs(3_000))
+    at = chance.randrange(len(text))
+    if chance.random() < 0.5:
+        del text[at]
+    else:
+        text[at] = chance.choice(b'{}[],:"\\0a ')
+    damaged = bytes(text)
+    try:
+        orjson.loads(damaged)
+    except orjson.JSONDecodeError:
+        with pytest.raises(Malformed):
+            logs_to_wire(damaged)
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b"}", b",", b"{}", b"\x00"])
+def test_what_follows_is_refused(end: bytes) -> None:
+    """But white space."""
+    text = padded_logs(3_000)
+    logs_to_wire(text + b" \n")
+    if end:
+        with pytest.raises(Malformed):
+            logs_to_wire(text + end)
+    with pytest.raises(Malformed):
+        logs_to_wire(text[:-1])
+
+
+def record(padding: int, **members: Any) -> bytes:
+    values = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": NOW, "attributes": {"k": "x" * padding}}
+    return json.dumps(values | members).encode()
+
+
+def adapted(body: bytes, items_max: int = 10_000) -> Adapted:
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, dead_letter_items_max=100, dead_letter_bytes_max=1 << 20)
+    return adapt_batch(body, header, rules, MESSAGE_BYTES_MAX, items_max)
+
+
+def test_a_large_batch_is_read_by_pieces() -> None:
+    """Each record keeps its index, also a bad one's, and what is kept of that is its own text."""
+    records = [record(1_000) for _ in range(3_000)]
+    records[2_500] = record(10, value="none")
+    assert len(b",".join(records)) > SLICE_BYTES
+    out = adapted(b"[" + b" , ".join(records) + b"]\n")
+    assert 2_999 == out.accepted_count()
+    assert [(2_500, records[2_500])] == [(one.index, one.payload) for one in out.rejections]
+
+
+def test_a_record_that_is_too_large_to_read_is_rejected_alone() -> None:
+    """Its neighbours are kept."""
+    large = record(0, attributes={f"k{n}": n for n in range(400_000)})
+    assert len(large) > 8 * MESSAGE_BYTES_MAX
+    out = adapted(b"[" + record(1) + b"," + large + b"," + record(1) + b"]")
+    assert 2 == out.accepted_count()
+    assert [(1, RECORD_TOO_LARGE)] == [(one.index, one.reason) for one in out.rejections]
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    alone = native.adapt(large, header, LimitRules(DEFAULT, NOW_UNIX_NANO), MESSAGE_BYTES_MAX)
+    assert [RECORD_TOO_LARGE] == [one.reason for one in alone.rejections]
+
+
+def test_a_batch_of_too_many_is_refused_as_soon_as_it_is() -> None:
+    """With its limit."""
+    with pytest.raises(RequestRefused) as caught:
+        adapted(b"[" + b",".join([record(1_000)] * 3_000) + b"]", items_max=2_999)
+    assert BATCH_TOO_LARGE == caught.value.reason
+    assert 3_000 == adapted(b"[" + b",".join([record(1_000)] * 3_000) + b"]", items_max=3_000).accepted_count()
+
+
+def test_it_rests() -> None:
+    """While it looks where values end, too."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    text = b"[" + b",".join([b'"' + b"x" * 1_000 + b'"'] * 10_000) + b"]"
+    slices = JsonSlices(text, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
+    assert slices.skip_value(len(text))
+    assert rests >= len(text) // (300 << 10)
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b"]", b"[1,]", b"[,1]", b"[1 2]", b"[1", b'["a]', b"[1}"])
+def test_arrays_that_are_none(text: bytes) -> None:
+    """Each is found out, by the pieces or by the parser of a piece."""
+    with pytest.raises((NotJson, orjson.JSONDecodeError)):
+        list(pieces(text))
