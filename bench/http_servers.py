@@ -31,6 +31,7 @@ from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, 
 from collector.broker.contract import Message
 from collector.config import Http, Tls, Validation
 from collector.dead_letters import Caps, DeadLetters
+from collector.large_bodies import LargeBodies
 from collector.limit.local import LocalLimiter
 from collector.metrics import Metrics
 from collector.pipeline import Input, Pipeline
@@ -84,6 +85,7 @@ async def serve(server_name: str, authority: bytes) -> None:
         message_bytes_max=1 << 19,
         message_row_bytes_max=1 << 26,
         now_unix_nano=time.time_ns,
+        large_bodies=LargeBodies(),
     )
     otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), COMPRESSED)
     app = HttpApplication(
