@@ -1,6 +1,7 @@
 """adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.examples import examples
+from support.full_messages import FullMessages
 from support.otlp_json import to_json
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages
@@ -29,6 +31,50 @@ def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> N
     actual = REQUESTS[signal].FromString(TO_WIRE[signal](text.encode()))
     # Equal but for NaN's payload, which JSON can't carry; what is left over is compared as text.
     assert str(request) == str(actual)
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Of each member of a document, and of all objects in it, the way to it; of those in lists, those of the first."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield (*path, key)
+            yield from places(member, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*path, 0))
+
+
+def changed(document: Any, path: Sequence[str | int], value: Any) -> bytes:
+    """A document with another value there; ...: without the member."""
+    copy = json.loads(json.dumps(document))
+    parent = copy
+    for step in path[:-1]:
+        parent = parent[step]
+    if value is ...:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return json.dumps(copy).encode()
+
+
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_null_is_absent_and_an_empty_list_is_none(signal: str) -> None:
+    """At every field of a request that has them all: to the byte as if it had not been sent. Null is no element of a list."""
+    descriptor: Any = REQUESTS[signal].DESCRIPTOR
+    document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
+    to_wire = TO_WIRE[signal]
+    lists = 0
+    for path in places(document):
+        without = to_wire(changed(document, path, ...))
+        assert (path, to_wire(changed(document, path, None))) == (path, without)
+        value: Any = document
+        for step in path:
+            value = value[step]
+        if isinstance(value, list):
+            lists += 1
+            assert (path, to_wire(changed(document, path, []))) == (path, without)
+            with pytest.raises(Malformed, match=rf"\.{path[-1]} must be .*; got null"):
+                to_wire(changed(document, path, [None]))
+    assert lists > 5
 
 
 def span(text: str) -> str:
