@@ -413,7 +413,11 @@ class Metrics:
 
     def shown(self) -> Snapshot:
         """All metrics, with only the largest tenants by name."""
-        return self._ranking.shown(self.snapshot())
+        return self.ranked(self.snapshot())
+
+    def ranked(self, snapshot: Snapshot) -> Snapshot:
+        """The same of a snapshot; by one thread at a time."""
+        return self._ranking.shown(snapshot)
 
     def _of_the_process(self) -> Snapshot:
         return [

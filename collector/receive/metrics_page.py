@@ -2,6 +2,7 @@
 
 Invariants:
 1. Whoever asks within the interval gets what was rendered first, in the format that is asked for. (test_it_is_rendered_once)
+   The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
 2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
    whose label is empty. (test_who_sees_names_of_tenants)
 3. Nobody is refused: without a key, or with one that is not in force, the page is the one without names, so that scraping
@@ -10,7 +11,8 @@ Invariants:
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +22,8 @@ from collector.metrics import Metrics
 from collector.receive.documents import Document
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.ranking import without_names
+
+T = TypeVar("T")
 
 
 class _Rendered:
@@ -53,17 +57,18 @@ class MetricsPage:
         self._clock: Final = clock
         self._gather: Final = gather
         self._last: _Rendered | None = None
-        self._gathering: asyncio.Task[Snapshot] | None = None
+        self._making: Final[dict[object, asyncio.Task[Any]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_names = self._shows_names(scope)
         content_type = content_type_of(b",".join(v for n, v in scope["headers"] if n == b"accept").decode("latin-1"))
-        rendered = await self._rendered()
+        rendered = self._last
+        if rendered is None or self._clock() >= rendered.at + self._interval_s:
+            rendered = await self._once("look", self._look)
         document = rendered.documents.get((content_type, has_names))
         if document is None:
-            snapshot = rendered.snapshot if has_names else without_names(rendered.snapshot)
-            document = Document(self._metrics.text(snapshot, content_type), content_type)
-            rendered.documents[(content_type, has_names)] = document
+            writing = partial(self._write, rendered, content_type, has_names)
+            document = await self._once((rendered, content_type, has_names), writing)
         await document(scope, receive, send)
 
     def _shows_names(self, scope: Scope) -> bool:
@@ -77,29 +82,34 @@ class MetricsPage:
         caller = None if key is None else self._access.find(key)
         return self._names_for_all or (caller is not None and caller.scope.is_admin)
 
-    async def _rendered(self) -> _Rendered:
-        last = self._last
-        if last is not None and self._clock() < last.at + self._interval_s:
-            return last
+    async def _look(self) -> _Rendered:
+        at = self._clock()
         if self._gather is None:
-            snapshot, at = self._metrics.shown(), self._clock()
+            # Thousands of tenants take long to rank and to write: the event loop only reads their counters.
+            snapshot = await asyncio.to_thread(self._metrics.ranked, self._metrics.snapshot())
         else:
-            at = self._clock()
-            snapshot = await self._gathered(self._gather)
-            if self._last is not last and self._last is not None:
-                return self._last  # another request has waited for the same
+            snapshot = await self._gather()
         self._last = _Rendered(snapshot, at)
         return self._last
 
-    async def _gathered(self, gather: Callable[[], Awaitable[Snapshot]]) -> Snapshot:
-        """One question for all who wait."""
-        if self._gathering is None:
+    async def _write(self, rendered: _Rendered, content_type: str, has_names: bool) -> Document:
+        def text() -> bytes:
+            snapshot = rendered.snapshot if has_names else without_names(rendered.snapshot)
+            return self._metrics.text(snapshot, content_type)
 
-            async def ask() -> Snapshot:
+        document = rendered.documents[(content_type, has_names)] = Document(await asyncio.to_thread(text), content_type)
+        return document
+
+    async def _once(self, key: object, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` makes, once for all who ask while it is being made; one who goes away leaves it to the others."""
+        making: asyncio.Task[T] | None = self._making.get(key)
+        if making is None:
+
+            async def work() -> T:
                 try:
-                    return await gather()
+                    return await make()
                 finally:
-                    self._gathering = None
+                    del self._making[key]
 
-            self._gathering = asyncio.create_task(ask())
-        return await asyncio.shield(self._gathering)
+            making = self._making[key] = asyncio.create_task(work())
+        return await asyncio.shield(making)
