@@ -1,20 +1,14 @@
 """Apache Kafka: the broker of the production form.
 
-The law: an append is answered when every replica in sync has all of its messages; and a range is intended and committed only
-under the very generation of the consumer group in which its partition was read, so that Kafka itself refuses whoever lost it.
+Invariants:
+1. An append is answered when every replica in sync has all of its messages.
+   (test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged)
+2. A range is intended and committed only under the generation of the consumer group in which its partition was read: so Kafka
+   refuses a writer that has lost it. (test_a_stale_range_is_refused_though_its_partition_came_back)
+3. A broker that is away holds up its own partitions only. (tests/collector/broker/test_kafka_cluster.py)
 
-Appending. Messages wait in the batch of their topic while another is under way; one batch a topic and leader is under way at a
-time, since aiokafka sends one request at a time to a broker. So batches grow with the load and nothing ever waits in vain. All
-batches of one *session* (an idempotent producer, with its id and sequence numbers) fail or go on together: one that failed, or
-was not acknowledged in time, ends the session, and what Kafka had not taken by then is forgotten, not sent later. A new session
-begins by itself as soon as Kafka can be written again; until then every append is refused at once.
-
-Reading. aiokafka's group coordinator keeps the membership, and the rest is done here, request by request, for two reasons: its
-consumer commits under whatever generation it has by the time it sends, which need not be the one in which the range was read;
-and it fetches ahead of what is asked for. Here a poll asks where the partitions end, takes the next in turn, and reads it from
-its committed offset. Nothing is kept between polls.
-
-docs/exactly-once.md has the argument, and what it assumes of Kafka.
+producer.py appends, consumer.py reads, membership.py keeps the group. client.py finds the brokers; brokers.py and frames.py
+are connections to them. docs/exactly-once.md has the argument, and what it assumes of Kafka.
 """
 
 from collector.broker.kafka.connection import KafkaAway, KafkaOptions, KafkaUnusable
