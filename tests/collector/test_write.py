@@ -232,6 +232,28 @@ async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
         assert dict.fromkeys(TOPICS, 1) == w.store.rows
 
 
+async def test_a_broker_that_is_away_is_asked_again_within_a_second(tmp_path: Path) -> None:
+    """However long it is away: writing goes on as soon as Kafka has a new leader."""
+    async with world(tmp_path, FakeStore()) as w:
+        await w.append(TOPIC, "a")
+        writer = w.writer()
+        poll = writer._consumer.poll
+        failures = 20
+
+        async def away(bytes_max: int, wait_s: float) -> Range | None:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise BrokerDown("away")
+            return await poll(bytes_max, wait_s)
+
+        writer._consumer.poll = away  # type: ignore[method-assign]
+        await w.drain(writer)
+        assert [0.1, 0.2, 0.4, 0.8] == pytest.approx(w.time.slept[:4])
+        assert [1.0] * 16 == w.time.slept[4:]
+        assert {"a": 1} == w.store.rows
+
+
 async def test_a_long_outage_is_logged_at_least_once_a_minute(tmp_path: Path) -> None:
     """An hour and a half of it: each line is at most a minute after the one before, and none is without need."""
     async with world(tmp_path, FakeStore(faults=["down"] * 200)) as w:
