@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from collector import logs
+from collector.app.damages import unconfirmed_messages
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writing import caught_up_with, written
@@ -40,6 +41,8 @@ def audit(settings: Settings, window: auditing.Window, faults_max: int) -> audit
     def compare(ask_: auditing.Ask, behind: int) -> auditing.Report:
         report = auditing.audit(ask_, window, broker=broker, judged_from=_judged_from(settings, now), faults_max=faults_max)
         report.messages_behind = behind
+        if not settings.kafka.bootstrap:
+            report.log_lost_messages = unconfirmed_messages(settings)
         return report
 
     for attempt in range(1, _ATTEMPTS + 1):

@@ -7,7 +7,7 @@ from collector.broker.local_log import Incident, confirm, read_incidents
 from collector.config import Settings
 from collector.errors import CannotRun
 
-__all__ = ["Incident", "confirm_all", "incidents"]
+__all__ = ["Incident", "confirm_all", "incidents", "unconfirmed_messages"]
 
 
 def incidents(settings: Settings) -> list[Incident]:
@@ -17,6 +17,11 @@ def incidents(settings: Settings) -> list[Incident]:
         return read_incidents(settings.data_dir)
     except OSError as error:
         raise CannotRun(f"cannot read what was damaged in {settings.data_dir}: {error}") from error
+
+
+def unconfirmed_messages(settings: Settings) -> int:
+    """Acknowledged messages that the log reports as lost, and that nobody has confirmed. Raises CannotRun."""
+    return sum(incident.messages for incident in incidents(settings) if not incident.is_confirmed)
 
 
 def confirm_all(settings: Settings) -> Sequence[Incident]:

@@ -82,6 +82,7 @@ def document(report: Report) -> dict[str, Any]:
         },
         "receipts": {"difference": report.receipts_at_fault, "broker_difference": report.receipts_in_broker_difference},
         "lost_requests": report.lost_requests,
+        "log_lost_messages": report.log_lost_messages,
         "unacknowledged_batches": report.unacknowledged,
         "unreadable_messages": report.unreadable,
         "notes": report.notes,
@@ -113,6 +114,9 @@ def shown(report: Report) -> str:
         f"receipts: difference {report.receipts_at_fault + report.receipts_in_broker_difference:,};"
         f" lost requests: {'not judged' if report.lost_requests is None else format(report.lost_requests, ',')}",
     ]
+    if report.log_lost_messages:
+        lost = report.log_lost_messages
+        lines.append(f"acknowledged messages that the local log reports as lost: {lost:,}; `log show` lists them")
     if report.unacknowledged:
         lines.append(f"kept in part, and never acknowledged: {report.unacknowledged:,} batches")
     if report.unreadable:

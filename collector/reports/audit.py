@@ -108,6 +108,7 @@ class Report:
     receipts_at_fault: int = 0  # missing, more than one, or not adding up in themselves
     receipts_in_broker_difference: int = 0
     lost_requests: int | None = None  # None: not judged
+    log_lost_messages: int = 0  # that the local log reports as lost, and no operator has confirmed
     unacknowledged: int = 0  # batches without a receipt whose sender was never told that they are kept
     unreadable: int = 0  # dead letters that are messages which nobody can read
     notes: list[str] = field(default_factory=list)
@@ -123,6 +124,7 @@ class Report:
             + self.receipts_at_fault
             + self.receipts_in_broker_difference
             + (self.lost_requests or 0)
+            + self.log_lost_messages
         )
 
     @property

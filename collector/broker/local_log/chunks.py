@@ -3,7 +3,7 @@
 Invariants:
 1. A checksum covers the message, its topic and its offset (test_a_checksum_holds_a_message_in_its_place).
 2. Damage of one message leaves the other messages of its chunk readable
-   (test_a_damaged_message_does_not_stop_those_behind_it).
+   (test_a_flipped_byte_of_a_message_is_not_stored).
 """
 
 import struct

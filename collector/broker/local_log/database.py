@@ -66,9 +66,9 @@ class Database:
         elif self._pragma("application_id") != schema.APPLICATION_ID:
             raise FileDamaged("it is a database of something else")
         elif self._pragma("user_version") not in (schema.FORMER_VERSION, schema.VERSION):
-            raise sqlite3.DatabaseError(
-                f"its version is {self._pragma('user_version')}, and this program reads {schema.VERSION}"
-            )
+            version = self._pragma("user_version")
+            kind = sqlite3.DatabaseError if 0 < version <= schema.PLAUSIBLE_VERSION_MAX else FileDamaged
+            raise kind(f"its version is {version}, and this program reads {schema.VERSION}")
         if (mode := execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
             raise sqlite3.DatabaseError(f"the file system allows no write-ahead log, only journal mode {mode}")
         execute("PRAGMA synchronous = FULL")

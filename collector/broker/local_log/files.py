@@ -7,7 +7,8 @@ reported, and the log goes on behind it, with offsets that were never used.
 Invariants:
 1. Offsets never repeat while the witness or the database is there (test_offsets_go_on_after_a_loss).
 2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
-3. A damaged file is moved aside, never deleted (test_what_was_damaged_is_kept).
+3. A damaged file is moved aside, never deleted (test_a_damaged_header_costs_nothing,
+   test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
 """
 
 import os

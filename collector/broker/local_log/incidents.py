@@ -6,15 +6,16 @@ that it can be written whether the collector runs or not.
 
 Invariants:
 1. A loss is in a synced report before the log goes on after it (test_a_loss_is_reported_before_the_log_goes_on).
-2. The same stretch is reported once, however often it is found (test_damage_in_doubt_is_reported_once).
+2. The same messages are reported once, however often and in whichever stretches they are found
+   (test_damage_in_doubt_is_reported_once, test_what_is_reported_is_not_reported_again_in_parts).
 """
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,7 @@ class Incidents:
     directory: Path
     now: Callable[[], float] = time.time
     _folder: Path | None = field(default=None, init=False)
+    _reported: list[Damage] = field(default_factory=list, init=False)
 
     def folder(self) -> Path:
         """Return where to keep what is damaged. Raises OSError."""
@@ -75,12 +77,13 @@ class Incidents:
         return self._folder
 
     def report(self, damages: Sequence[Damage]) -> list[Damage]:
-        """Write those that no unconfirmed folder has yet, durably, and return them. Raises OSError."""
-        known = {(it.topic, it.start, it.end) for incident in self.unconfirmed() for it in incident.damages}
-        new = [damage for damage in damages if (damage.topic, damage.start, damage.end) not in known]
+        """Write, durably, what of them is in no unconfirmed folder yet, and return it. Raises OSError."""
+        known = [damage for incident in self.unconfirmed() for damage in incident.damages] + self._reported
+        new = [replace(damage, start=start, end=end) for damage in damages for start, end in _uncovered(damage, known)]
         if new:
             lines = "".join(json.dumps({"found_at": self.now(), **asdict(damage)}) + "\n" for damage in new)
             _write(self.folder() / _REPORT, lines.encode(), os.O_APPEND)
+            self._reported += new
         return new
 
     def keep(self, name: str, content: bytes) -> None:
@@ -111,6 +114,19 @@ def confirm(incidents: Sequence[Incident]) -> None:
     """An operator has seen them. Raises OSError."""
     for incident in incidents:
         _write(incident.folder / _CONFIRMED, json.dumps({"confirmed_at": time.time()}).encode() + b"\n", os.O_TRUNC)
+
+
+def _uncovered(damage: Damage, known: Sequence[Damage]) -> Iterator[tuple[int, int]]:
+    """What of it is in none of the others."""
+    start = damage.start
+    for other in sorted((it for it in known if it.topic == damage.topic), key=lambda it: it.start):
+        if other.start >= damage.end:
+            break
+        if other.start > start:
+            yield start, other.start
+        start = max(start, other.end)
+    if start < damage.end:
+        yield start, damage.end
 
 
 def _read(report: Path) -> list[Damage]:

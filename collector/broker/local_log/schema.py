@@ -14,6 +14,8 @@ from typing import Final
 FILE_NAME: Final = "messages.sqlite"
 APPLICATION_ID: Final = 0x49534C47  # "ISLG": tells our file from anyone else's database
 VERSION: Final = 2
+# A larger number is damage, not a newer program's file.
+PLAUSIBLE_VERSION_MAX: Final = 16
 # Without checksums; brought up to date when it is opened.
 FORMER_VERSION: Final = 1
 # Measured: with 4 KiB a large message is a chain of 128 pages, with 64 KiB a small commit writes 128 KiB.

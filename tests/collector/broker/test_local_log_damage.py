@@ -23,7 +23,7 @@ from collector.broker.contract import Message
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogUnusable
 from collector.broker.local_log.carve import carve
 from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
-from collector.broker.local_log.incidents import confirm, read_incidents
+from collector.broker.local_log.incidents import Damage, Incidents, confirm, read_incidents
 from collector.broker.local_log.plan import Head
 from collector.broker.local_log.witness import Witness, read_witness
 
@@ -179,7 +179,7 @@ async def test_the_end_of_a_transaction_that_was_not_acknowledged_is_no_damage(t
 # The file.
 
 
-@pytest.mark.parametrize("at", [0, 18, 30, 70, 100, 105])
+@pytest.mark.parametrize("at", [0, 18, 30, 55, 70, 100, 105])
 async def test_a_damaged_header_costs_nothing(tmp_path: Path, at: int) -> None:
     left = await leave(tmp_path, checkpointed=True)
     for offset in range(at, at + 10):
@@ -443,6 +443,23 @@ async def test_a_loss_is_reported_before_the_log_goes_on(tmp_path: Path, monkeyp
     check(left, found)
 
 
+def test_what_is_reported_is_not_reported_again_in_parts(tmp_path: Path) -> None:
+    """What the start found missing is met again while reading, range by range."""
+    incidents = Incidents(tmp_path)
+
+    def report(start: int, end: int, topic: str = TOPIC) -> list[tuple[int, int]]:
+        new = incidents.report([Damage(topic=topic, start=start, end=end, reason="missing")])
+        return [(damage.start, damage.end) for damage in new]
+
+    assert [(3, 6)] == report(3, 6)
+    assert [] == report(3, 4) + report(4, 6)
+    assert [(0, 3), (6, 9)] == report(0, 9)
+    assert [(3, 6)] == report(3, 6, TOPICS[1])
+    confirm(read_incidents(tmp_path))
+    assert [] == report(0, 9), "confirmed before it is met again"
+    assert [(9, 10)] == report(8, 10)
+
+
 # The format.
 
 
@@ -516,7 +533,7 @@ def lefts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Left]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(how=st.sampled_from(sorted(DAMAGES)), in_file=st.booleans(), part=st.floats(0, 1, exclude_max=True))
 def test_whatever_is_damaged_is_read_or_reported(
     lefts: dict[bool, Left], tmp_path_factory: pytest.TempPathFactory, how: str, in_file: bool, part: float

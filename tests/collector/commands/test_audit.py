@@ -67,3 +67,11 @@ def test_faults_are_named_and_counted() -> None:
         "IT DOES NOT ADD UP: difference 3",
     ]
     assert document(report)["faults"] == [{"batch_id": "b", "tenant": "acme", "received_at": "t", "what": "no receipt"}]
+
+
+def test_what_the_local_log_lost_does_not_add_up() -> None:
+    """Until an operator has confirmed it."""
+    report = Report(WINDOW, WINDOW, log_lost_messages=29)
+    assert "acknowledged messages that the local log reports as lost: 29; `log show` lists them" in shown(report).splitlines()
+    assert "IT DOES NOT ADD UP: difference 29" == shown(report).splitlines()[-1]
+    assert (29, False) == (document(report)["log_lost_messages"], document(report)["adds_up"])
