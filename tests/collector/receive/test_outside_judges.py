@@ -48,7 +48,7 @@ async def test_h2spec_fails_in_what_is_listed_and_nothing_else(kind: str, tmp_pa
     """docs/conformance.md has the list, with the reasons; what does not fail any more has to leave it."""
     h2spec, report = require_peer("h2spec"), tmp_path / "report.xml"
     async with listening(kind) as (_, port):
-        await output(h2spec, "-p", port, "-P", "/healthz", "--timeout", 2, "-j", report, within_s=120)
+        await output(h2spec, "-p", port, "-P", "/healthz", "--timeout", 4, "-j", report, within_s=120)
     cases = [(suite.attrib["package"], case) for suite in ET.parse(report).iter("testsuite") for case in suite.iter("testcase")]
     assert len(cases) == H2SPEC_CASES
     failed = {
