@@ -95,6 +95,20 @@ class Piece:
             self._half(1, (cut.second,), item_index=first + cut.first_items),
         )
 
+    def bare(self) -> "Piece | None":
+        """Its record without the items, where it is one whole record: nothing is stored of it. None: it is something else."""
+        parts = _records(bytes(self.parts[0])) if self.messages == 1 and self.divides else self.parts
+        if len(parts) != 1 or self.item_index is not None:
+            return None
+        try:
+            ((tag, _, record),) = _fields(bytes(parts[0]))
+            fields = list(_fields(record))
+        except (NotPlain, ValueError):
+            return None
+        if tag != _RECORD or not any(field.tag in _ITEMS for field in fields):
+            return None
+        return replace(self, token=f"{self.token}/bare", parts=(_record(fields, (), 0),), messages=0)
+
     def records(self) -> Iterator["Piece"]:
         """Its records, each alone; or what can't be divided into records."""
         if len(self.parts) > 1:

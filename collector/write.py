@@ -234,8 +234,9 @@ class Writer:
                 attempt.refused += [_refused(one, str(error)) for one in piece.records()]
                 return
             halves = await self._in_thread(piece.halves)
-            if not halves:
-                attempt.refused.append(_refused(piece, str(error)))
+            if not halves or await self._is_refused_bare(piece):
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
             for half in halves:
                 await self._insert(half, attempt)
         except StoreError as error:
@@ -245,6 +246,18 @@ class Writer:
             else:
                 self._memory.unanswered(piece.partition)
             raise
+
+    async def _is_refused_bare(self, piece: Piece) -> bool:
+        """Whether it is a record that is refused without its items too, so that none of them is at fault alone, and to search
+        among them is of no use. Raises StoreError."""
+        bare = await self._in_thread(piece.bare)
+        if bare is None:
+            return False
+        try:
+            await self._in_thread(self._store.insert, bare.topic, bare.parts, bare.token)
+        except StoreRefusedData:
+            return True
+        return False
 
     async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreOutOfMemory) -> None:
         """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,

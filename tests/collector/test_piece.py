@@ -138,6 +138,26 @@ def rows(payload: Payload) -> int:
     return row_bytes(bytes(payload))
 
 
+def test_a_record_can_be_had_without_its_items() -> None:
+    """Where a piece is one whole record; it has the same header, and no items."""
+    batch = gauge(1, 4)
+    (one,) = batch.records
+    whole = Piece.whole(range_of(batch.SerializeToString()))
+    bare = whole.bare()
+    assert bare is not None
+    (left,) = TelemetryBatch.FromString(bare.payload).records
+    assert (one.resource, one.scope, one.batch_id, 0, 0) == (
+        left.resource,
+        left.scope,
+        left.batch_id,
+        left.item_count,
+        len(left.metrics),
+    )
+    assert whole.token != bare.token
+    none = [*whole.halves(), Piece.whole(range_of(batch.SerializeToString() * 2)), Piece.whole(range_of(b"\xff")), bare]
+    assert [None] * 5 == [piece.bare() for piece in none]
+
+
 def large(records: int, size: int) -> bytes:
     """One message of so many logs under one resource attribute of that size."""
     batch = TelemetryBatch()

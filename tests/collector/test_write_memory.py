@@ -310,6 +310,26 @@ async def test_what_was_stored_of_a_message_in_parts_is_not_taken_for_the_rest(t
         assert b"1\n" == store.query("SELECT count() FROM telemetry_batches", "TSV")
 
 
+async def test_a_record_that_is_refused_without_its_items_is_one_dead_letter(tmp_path: Path) -> None:
+    """No item is at fault: to look for it would take two inserts for each."""
+    made = TelemetryBatch()
+    for number in range(2):
+        one = record(made, TYPE_METRIC, number)
+        data = one.metrics.add(name="g").gauge
+        for n in range(100):
+            data.data_points.add(time_unix_nano=NOW + n, as_double=n)
+        one.item_count = 100
+    made.records[1].batch_id = b"more than sixteen bytes"
+    async with engine(tmp_path) as (log, store):
+        await log.append([Message(METRICS_TOPIC, made.SerializeToString())])
+        observed = await drain(log, store, 64 * MIB)
+        await drain(log, store, 64 * MIB)  # the dead letter
+        assert 2 == observed.failed["refused"]
+        assert b"100\t1\n" == store.query("SELECT count(), uniqExact(BatchId) FROM otel_metrics_gauge", "TSV")
+        assert b"1\t100\n" == store.query("SELECT RecordIndex, ItemCount FROM dead_letters", "TSV")
+        assert b"0\n" == store.query("SELECT count() FROM telemetry_batches", "TSV")
+
+
 def histograms(points: int, bad: set[int]) -> bytes:
     """One metric of so many points, of which some have an empty packed field, as versions wrote it that did not remove them."""
     made = TelemetryBatch()

@@ -79,7 +79,7 @@ class World:
 
     async def stored(self) -> None:
         """Wait until all that was appended is; each of it once."""
-        await eventually(lambda: len(self.store.rows) == len(self.names), 30)
+        await eventually(lambda: len(self.store.rows) == len(self.names), 60)
         assert dict.fromkeys(self.names, 1) == self.store.rows
 
     async def drain(self) -> None:
