@@ -1,6 +1,6 @@
 """All suites, one after the other, and the report of them: `make bench`.
 
-    python bench/run.py [gateway remote_write latency writer embedded growth] [--quick]
+    python bench/run.py [gateway remote_write latency writer embedded growth hostile] [--quick]
 
 Without names, all of them: some 40 minutes. --quick: a few minutes, to see that they work; its numbers are not worth much. Each
 suite keeps its results in bench/results, in the place of what was measured before of the same; then bench/report.py makes
@@ -26,6 +26,7 @@ QUICK: Final = {
     "writer": ["--rounds", "2", "--rows", "200000"],
     "embedded": ["--rounds", "2", "--rows", "200000"],
     "growth": ["--rounds", "2", "--seconds", "0.5"],
+    "hostile": ["--seconds", "0.5"],
 }
 
 

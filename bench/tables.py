@@ -26,6 +26,7 @@ _SUITES: Final = {
     "writer": "the writer",
     "embedded": "the embedded form",
     "growth": "growth",
+    "hostile": "attacks",
 }
 _GROWTH: Final = {
     "items": "items a request",
@@ -51,6 +52,10 @@ HEADS: Final = {
     "writer": _head(
         *("signal", "rows", "rows an insert", "writer, rows/CPU-s", "engine, rows/CPU-s", "rows/s"),
         "memory, MiB: writer / engine",
+    ),
+    "hostile": _head(
+        *("one request", "sent, bytes", "decompressed, bytes", "status", "loop, ms of CPU", "all, ms of CPU"),
+        *("memory, MiB", "p99 of others, ms: alone", "beside it", "ratio"),
     ),
     "embedded": _head(
         *("signal", "rows", "stored, rows/s", "acknowledged, rows/s", "rows/CPU-s", "memory, MiB"),
@@ -119,6 +124,19 @@ def writer_row(result: Result) -> str:
 def embedded_row(result: Result) -> str:
     rates = [_three(result[key]) for key in ("stored_per_s", "acknowledged_per_s", "rate")]
     return _row(result["signal"], f"{result['rows']:,}", *rates, f"{result['memory_mib']:,}")
+
+
+def hostile_row(result: Result) -> str:
+    return _row(
+        *(result["name"], f"{result['sent_bytes']:,}", f"{result['body_bytes']:,}", str(result["status"])),
+        *(f"{result[key]:,}" for key in ("loop_ms", "cpu_ms", "memory_mib", "p99_alone_ms", "p99_ms")),
+        f"**{result['p99_ms'] / result['p99_alone_ms']:.1f}**",
+    )
+
+
+def hostile() -> str:
+    found = load("hostile")
+    return "\n".join([HEADS["hostile"], *map(hostile_row, found)]) if found else NOT_YET
 
 
 def growth_head(dimension: str) -> str:
@@ -231,6 +249,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "writer": lambda: _rows("writer", writer_row),
     "embedded": lambda: _rows("embedded", embedded_row),
     "growth": growth,
+    "hostile": hostile,
     "machine": machine,
 }
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import cramjam
+from support.receiving import NOW, NOW_UNIX_NANO
 from support.remote_write import length_delimited
 
 LOGS: Final = "/v1/logs"
@@ -175,6 +176,66 @@ REFUSED: Final = (
 )
 
 
+def _json_logs(records: int) -> bytes:
+    attributes = ",".join(f'{{"key":"attribute.number.{n}","value":{{"stringValue":"value-{n}"}}}}' for n in range(10))
+    record = f'{{"timeUnixNano":"{NOW_UNIX_NANO}","body":{{"stringValue":"a line of a log"}},"attributes":[{attributes}]}}'
+    return f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{",".join([record] * records)}]}}]}}]}}'.encode()
+
+
+def _honest_logs(size_bytes: int) -> bytes:
+    return honest_logs(size_bytes, NOW_UNIX_NANO)
+
+
+def _native_batch(records: int, padding: int) -> bytes:
+    record = f'{{"service_id":"s","metric_name":"m","value":1,"timestamp":"{NOW}","attributes":{{"long":"{"x" * padding}"}}}}'
+    return f"[{','.join([record] * records)}]".encode()
+
+
+# Each is as large as is taken, or holds as much as is allowed: none may stop the loop.
+HEAVY: Final = (
+    Attack("60 MiB of log records", LOGS, PROTOBUF, partial(_honest_logs, 60 << 20)),
+    Attack("40,000 log records in JSON", LOGS, JSON, partial(_json_logs, 40_000)),
+    Attack("9,000 records of 6 KB in native JSON", NATIVE_BATCH, JSON, partial(_native_batch, 9_000, 6_000)),
+    Attack("1.5 million empty spans", TRACES, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 1_500_000))),
+    Attack(
+        "1.5 million empty points",
+        METRICS,
+        PROTOBUF,
+        lambda: _in_resource(
+            length_delimited(2, length_delimited(2, length_delimited(1, b"m") + length_delimited(5, b"\x0a\0" * 1_500_000)))
+        ),
+    ),
+    Attack(
+        "4.9 million empty resource attributes",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(1, b"\x0a\0" * 4_900_000), length_delimited(2, length_delimited(2, b""))),
+    ),
+    Attack("4.9 million empty scopes", TRACES, PROTOBUF, lambda: _in_resource(b"\x12\0" * 4_900_000)),
+    Attack("4.9 million empty metrics", METRICS, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 4_900_000))),
+    Attack(
+        "4.9 million empty events of a span",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(2, length_delimited(2, b"\x5a\0" * 4_900_000))),
+    ),
+    Attack(
+        "500,000 empty spans, oddly written",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(2, b"\x12\0" * 500_000)) + b"\x0b\x0c",
+    ),
+    Attack("2 million empty series, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: b"\x0a\0" * 2_000_000),
+    Attack("4.9 million empty labels, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: _write_v1(b"\x0a\0" * 4_900_000)),
+    Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
+)
+
+
+def small_logs() -> bytes:
+    """One log record, as an honest client sends it."""
+    return _in_resource(_resource(100), length_delimited(2, _log()))
+
+
 def collector_batch() -> bytes:
     """The OpenTelemetry Collector's largest batch by default: 8,192 log records of 30 attributes under a resource of 8 KB."""
     attributes = b"".join(text_attribute(6, b"attribute.number.%d" % n, b"value-%d" % n) for n in range(30))
@@ -188,11 +249,11 @@ def collector_batch() -> bytes:
     return _in_resource(length_delimited(1, resource), length_delimited(2, length_delimited(2, record) * 8_192))
 
 
-def honest_logs(size_bytes: int) -> bytes:
+def honest_logs(size_bytes: int, now: int | None = None) -> bytes:
     """About so many bytes of log records with 10 attributes each, in requests of 10,000 as one sender's."""
     attributes = b"".join(text_attribute(6, b"attribute.number.%d" % n, b"value-%d" % n) for n in range(10))
     resource = b"".join(text_attribute(1, b"resource.attribute.%d" % n, b"value-%d" % n) for n in range(8))
-    now = time.time_ns()
+    now = time.time_ns() if now is None else now
     entries: list[bytes] = []
     size = 0
     number = 0

@@ -243,6 +243,7 @@ class Call(Sending):
                 assert self._head.encoding is not None
                 body = await decompressed(body, self._head.encoding, int(calls.message_bytes_max), self._hold)
                 self._body_bytes = len(body)
+                self._body_bytes = len(body)
             method = self._head.method
             outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows)
             answer = method.dialect.body(outcome)

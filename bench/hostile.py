@@ -1,0 +1,147 @@
+"""Attacks, and an honest client beside them: what each costs its sender, what it costs us, and how long the others wait.
+
+    python bench/hostile.py [--only TEXT] [--seconds 2] [--keep]
+
+Needs nothing but the package. `serve` runs with its defaults. An honest client sends a log record every 5 ms over a connection
+of its own, first alone and then beside the attack. Each attack is one request, sent again as soon as it is answered, for so
+many seconds and at least once. CPU is of the first thread, which has the event loop, and of all threads, for each request.
+Memory is the most that the process had beyond what it had before. The last column is the honest client's 99th percentile beside
+the attack, alone being 1.0.
+"""
+
+import argparse
+import http.client
+import multiprocessing as mp
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.attacks import LOGS, PROTOBUF, REFUSED, Attack, collector_batch, honest_logs, small_logs
+from support.program import Program, started
+
+from bench import measuring, tables
+from bench.measuring import cpu_seconds, memory_mib, percentile_ms
+
+SUITE: Final = "hostile"
+ALONE_S: Final = 2.0
+PAUSE_S: Final = 0.005
+ANSWER_TIMEOUT_S: Final = 120
+LARGEST: Final = 64 << 20
+
+# Not attacks: the largest requests that are honest.
+HONEST: Final = (
+    Attack("honest: 8,192 log records of 30 attributes under 8 KB", LOGS, PROTOBUF, collector_batch),
+    Attack("honest: 64 MiB of log records", LOGS, PROTOBUF, partial(honest_logs, LARGEST)),
+)
+
+
+def honest(port: int, stop: Event, out: "mp.Queue[list[float]]") -> None:
+    """Send small requests until told to stop; how long each took, in seconds."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
+    taken_s: list[float] = []
+    while not stop.is_set():
+        began = time.perf_counter()
+        connection.request("POST", LOGS, small_logs(), PROTOBUF)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            sys.exit(f"the honest client was answered {answer.status}")
+        taken_s.append(time.perf_counter() - began)
+        time.sleep(PAUSE_S)
+    out.put(taken_s)
+
+
+def beside(port: int, work: "Iterator[None]") -> list[float]:
+    """How long the honest client's requests took while `work` went on."""
+    stop: Event = mp.Event()
+    out: mp.Queue[list[float]] = mp.Queue()
+    client = mp.Process(target=honest, args=(port, stop, out))
+    client.start()
+    for _ in work:
+        pass
+    stop.set()
+    taken_s = out.get(timeout=ANSWER_TIMEOUT_S)
+    client.join()
+    return taken_s
+
+
+def nothing() -> Iterator[None]:
+    time.sleep(ALONE_S)
+    yield
+
+
+def loop_cpu_seconds(pid: int) -> float:
+    """What the first thread has used, which has the event loop."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+
+
+class Sending:
+    """Sends one attack again and again."""
+
+    def __init__(self, port: int, attack: Attack, seconds: float) -> None:
+        self.headers, self.body = attack.sent()
+        self.path = attack.path
+        self.port = port
+        self.seconds = seconds
+        self.statuses: list[int] = []
+
+    def run(self) -> Iterator[None]:
+        end = time.monotonic() + self.seconds
+        while not self.statuses or time.monotonic() < end:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S)
+            connection.request("POST", self.path, self.body, self.headers)
+            answer = connection.getresponse()
+            answer.read()
+            self.statuses.append(answer.status)
+            connection.close()
+            yield
+
+
+def measure(here: Path, attack: Attack, seconds: float) -> dict[str, Any]:
+    program = Program(here / "data", logging__level="warning")
+    with started(program):
+        pid, port = program.pid(), program.http_port
+        alone_ms = percentile_ms(beside(port, nothing()), 99)
+        sending = Sending(port, attack, seconds)
+        memory, cpu_s, loop_s = memory_mib(pid), cpu_seconds(pid), loop_cpu_seconds(pid)
+        taken_s = beside(port, sending.run())
+        requests = len(sending.statuses)
+        return {
+            "name": attack.name,
+            "body_bytes": len(attack.body()),
+            "sent_bytes": len(sending.body),
+            "status": max(sending.statuses),
+            "loop_ms": round((loop_cpu_seconds(pid) - loop_s) / requests * 1000),
+            "cpu_ms": round((cpu_seconds(pid) - cpu_s) / requests * 1000),
+            "memory_mib": memory_mib(pid) - memory,
+            "p99_ms": round(percentile_ms(taken_s, 99), 1),
+            "p99_alone_ms": round(alone_ms, 1),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="of the attacks whose name has this in it")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    print(tables.HEADS[SUITE])
+    for attack in (*REFUSED, *HONEST):
+        if options.only in attack.name:
+            with tempfile.TemporaryDirectory() as directory:
+                result = measure(Path(directory), attack, options.seconds)
+            print(tables.hostile_row(result), flush=True)
+            if options.keep:
+                measuring.keep(SUITE, result, ("name",))
+
+
+if __name__ == "__main__":
+    main()

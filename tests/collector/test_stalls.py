@@ -1,0 +1,54 @@
+"""No request stops the loop: whatever is sent, the loop turns again before the process has used 100 ms of CPU."""
+
+import asyncio
+import time
+
+import pytest
+from support.attacks import HEAVY, REFUSED, Attack
+from support.receiving import receivers
+
+from collector.receive.exchange import Head
+from collector.version import is_compiled
+
+STALL_S_MAX = 0.1
+
+
+class Stalls:
+    """The most CPU, of all threads, that the process used between two turns of the loop."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def watch(self) -> None:
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.process_time()
+            self.worst_s = max(self.worst_s, now - last)
+            last = now
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
+@pytest.mark.parametrize("attack", [*REFUSED, *HEAVY], ids=lambda attack: attack.name.replace(" ", "-"))
+async def test_no_request_stops_the_loop(attack: Attack) -> None:
+    """Neither what is refused nor what is taken, from its first byte to its answer."""
+    headers, body = attack.sent()
+    made = receivers()
+    head = Head("POST")
+    for name, value in headers.items():
+        head.add(name.encode(), value.encode())
+    head.add(b"content-length", str(len(body)).encode())
+    exchange = made.app.receiver.exchange(attack.path, head)
+    stalls = Stalls()
+    watching = asyncio.create_task(stalls.watch())
+    await asyncio.sleep(0.01)
+    exchange.judge()
+    assert exchange.answer is None
+    assert exchange.take(body)
+    answer = await exchange.finish()
+    await asyncio.sleep(0.01)
+    watching.cancel()
+    assert answer.status in (200, 204, 400, 413)
+    assert (answer.status == 413) == (attack in REFUSED)
+    assert STALL_S_MAX >= stalls.worst_s, f"{stalls.worst_s * 1000:.0f} ms"
+    assert 0 == made.in_flight.bytes_held
