@@ -1,4 +1,4 @@
-"""The package builds in isolation, where only the build's own requirements are installed, and nothing of the source is left out."""
+"""The package builds where only the build's own requirements are installed, and no source is left out."""
 
 import os
 import subprocess

@@ -139,7 +139,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         """One that is not away, if there is one."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         present = [node for node in nodes if not self.is_away(node)]
-        return random.choice(present or nodes) if nodes else None
+        return random.choice(present or nodes) if nodes else None  # noqa: S311  # spreads questions; no secret
 
     @property
     def _get_conn_lock(self) -> AbstractAsyncContextManager[None]:

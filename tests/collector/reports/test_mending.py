@@ -13,7 +13,7 @@ from collector.reports.mending import refused_record
 
 @pytest.mark.parametrize("oddity", ["list_empty", "padded_varint", "unknown_field", "unknown_group", "list_unpacked"])
 def test_a_refused_record_is_written_anew(oddity: str) -> None:
-    """An earlier version let a form through that ClickHouse does not read. The record is then the same in a form that it reads."""
+    """A form that an earlier version let through becomes the same record in a form that ClickHouse reads."""
     lot = random.Random(1)
     for record in batches.metrics(1, "tenant-a").records:
         if not record.metrics:
