@@ -77,10 +77,24 @@ async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[St
     with locked_data_dir(settings, wanted=has_data_dir(settings)):
         async with open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
             store = await _opened_store(settings)
+            if is_embedded(settings):
+                await asyncio.to_thread(_report_new_log, opened.broker, store)
             try:
                 yield Storage(opened, store)
             finally:
                 await asyncio.to_thread(store.close)
+
+
+def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
+    """Warn where the local log was made just now and the store beside it has data: a former log was removed."""
+    if not isinstance(broker, LocalLog) or not broker.is_new:
+        return
+    if store.read("SELECT 1 FROM telemetry_batches LIMIT 1", "TSV"):
+        log.warning(
+            "the local log began anew beside a store that has data: what the former log still held is not stored; what is"
+            " accepted from now on is",
+            log=broker.identity,
+        )
 
 
 async def _opened_store(settings: Settings) -> "ClickHouseStore":
@@ -103,19 +117,11 @@ async def _opened_store(settings: Settings) -> "ClickHouseStore":
 @asynccontextmanager
 async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
     limits = LocalLogLimits(**settings.local_log.model_dump())
-    has_store = is_embedded(settings) and store_dir(settings.data_dir).exists()
     try:
         local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS)
     except LocalLogUnusable as error:
         raise CannotRun(str(error)) from error
     async with local_log:
-        if local_log.is_new and has_store:
-            log.warning(
-                "the local log began anew beside a store that has data: what the former log still held is not stored; what is"
-                " accepted from now on is",
-                directory=str(settings.data_dir / "log"),
-                log=local_log.identity,
-            )
         yield Opened(local_log)
 
 

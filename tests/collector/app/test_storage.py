@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog
@@ -11,6 +12,7 @@ from collector.app import storage
 from collector.config import Settings
 from collector.errors import CannotRun
 from collector.metrics import Metrics
+from collector.store.clickhouse import ClickHouseStore
 
 
 def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
@@ -28,18 +30,23 @@ def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
 
 
 def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
-    """At each start where the log's file was made just now and the store was not; not at the first start, nor at the next."""
-    settings = Settings(data_dir=tmp_path)
+    """At each start where the log was made just now and the store has data; not beside empty tables, nor at the next start."""
 
-    async def open_it() -> list[str]:
+    def start(answer: bytes) -> list[str]:
+        class Store:
+            def read(self, sql: str, format_: str) -> bytes:
+                return answer
+
+        async def opened() -> None:
+            async with storage._open_local(Settings(data_dir=tmp_path)) as opened:
+                storage._report_new_log(opened.broker, cast("ClickHouseStore", Store()))
+
         with structlog.testing.capture_logs() as logs:
-            async with storage._open_local(settings):
-                pass
+            asyncio.run(opened())
         return [line["log_level"] for line in logs if "began anew" in line["event"]]
 
-    said = [asyncio.run(open_it())]
-    (tmp_path / "store").mkdir()
-    said.append(asyncio.run(open_it()))
+    said = [start(b""), start(b"1\n")]
     shutil.rmtree(tmp_path / "log")
-    said += [asyncio.run(open_it()), asyncio.run(open_it())]
+    (tmp_path / "log.acknowledged").unlink()
+    said += [start(b"1\n"), start(b"1\n")]
     assert [[], [], ["warning"], []] == said
