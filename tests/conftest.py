@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fidelity.addoption("--fidelity-seed", type=int, default=0, help="another number is other items")
     chaos = parser.getgroup("chaos", "tests/system/test_chaos.py")
     chaos.addoption("--chaos-seconds", type=int, default=0, help="every fault, then others for so long; 0: a short run")
+    chaos.addoption("--chaos-only", default="", help="of the faults, those whose names have this in them")
     chaos.addoption("--chaos-seed", type=int, default=None, help="the same faults in the same order")
 
 

@@ -73,9 +73,19 @@ def _kill_worker(scene: Scene) -> End:
 
 
 def _pause_worker(scene: Scene) -> End:
-    pid = scene.chance.choice(scene.front.children())
+    return _paused(scene.chance.choice(scene.front.children()))
+
+
+def _paused(pid: int) -> End:
+    """A process that is no child of ours."""
     os.kill(pid, signal.SIGSTOP)
     return partial(os.kill, pid, signal.SIGCONT)
+
+
+def _kill_writing(scene: Scene) -> End:
+    """The process that writes; the one above replaces it."""
+    os.kill(scene.chance.choice(scene.writers).worker(), signal.SIGKILL)
+    return _nothing
 
 
 def _kill_writer(scene: Scene) -> End:
@@ -85,9 +95,7 @@ def _kill_writer(scene: Scene) -> End:
 
 
 def _pause_writer(scene: Scene) -> End:
-    pid = scene.chance.choice(scene.writers).worker()
-    pause(pid)
-    return partial(resume, pid)
+    return _paused(scene.chance.choice(scene.writers).worker())
 
 
 def _kill_clickhouse(scene: Scene) -> End:
@@ -168,7 +176,7 @@ def _named(fault: faulty_network.Fault) -> str:
 # For every test run: each kind, for as long as it takes until somebody is given up.
 SHORT: Final = (
     Fault("a gateway worker is killed", 1, _kill_worker, is_refused=False),
-    Fault("a writer is killed", 1, _kill_writer, is_refused=False),
+    Fault("a writer is killed", 1, _kill_writing, is_refused=False),
     Fault("a writer is paused", 4, _pause_writer, is_refused=False),
     Fault("ClickHouse is killed", 1, _kill_clickhouse, is_refused=False),
     Fault("ClickHouse is paused", 3, _pause_clickhouse, is_refused=False),
@@ -183,7 +191,8 @@ SHORT: Final = (
 LONG: Final = (
     Fault("a gateway worker is killed", 1, _kill_worker, is_refused=False),
     Fault("a gateway worker is paused", 6, _pause_worker),
-    Fault("a writer is killed, and started", 2, _kill_writer, is_refused=False),
+    Fault("a writer is killed, and replaced by itself", 1, _kill_writing, is_refused=False),
+    Fault("a writer and what watches it are killed, and started", 2, _kill_writer, is_refused=False),
     Fault("a writer is paused, longer than its session", 12, _pause_writer, is_refused=False),
     Fault("ClickHouse is killed, and started", 5, _kill_clickhouse, is_refused=False),
     Fault("ClickHouse is paused", 12, _pause_clickhouse, is_refused=False),
