@@ -11,7 +11,7 @@ Invariants:
    stored between its attempts (test_write_memory.py, test_a_server_out_of_memory_makes_no_dead_letters).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,6 +51,13 @@ class MemoryShortages:
         self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
         self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be going on any more, by the clock
         self._troubles: Final[dict[Partition, _Trouble]] = {}
+
+    def owns(self, partitions: Collection[Partition]) -> None:
+        """These are ours now. What is known of others does not hold any more when they come back."""
+        self._ours.difference_update([each for each in self._ours if each[0] not in partitions])
+        for known in (self._quiet, self._troubles):
+            for partition in [partition for partition in known if partition not in partitions]:
+                del known[partition]
 
     def found_in_doubt(self, messages: Range) -> None:
         """Whoever intended it may have begun an insert that still goes on."""

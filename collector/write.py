@@ -129,6 +129,7 @@ class Writer:
         for partition in [partition for partition in self._failures if partition is not None and partition not in partitions]:
             del self._failures[partition]
             self._reminders.pop(partition, None)
+        self._memory.owns(partitions)
 
     async def run(self) -> None:
         """Until `stop`. When it returns, or was cancelled, no call to the store is under way any more."""

@@ -22,14 +22,17 @@ from support.stores import Crash, FakeStore, batch
 from support.writing import CRASHES, TOPIC, Observed, world
 
 from adapters.wire import BYTES, Cursor, length_of
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Range
 from collector.broker.local_log import LocalLog
 from collector.config import Validation
+from collector.memory_shortage import MemoryShortages
+from collector.piece import Piece
 from collector.refused import RefusedRecords
 from collector.reports.dead_letters import DeadLetterReports
 from collector.reports.mending import Mending
 from collector.reports.reader import Reader
 from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.contract import StoreOutOfMemory
 from collector.validate import Limits
 from collector.write import Writer, WriterLimits
 
@@ -201,6 +204,22 @@ async def test_an_insert_without_an_answer_is_waited_for_before_it_is_cut(tmp_pa
             await w.drain(w.writer())
             assert w.time.now - before >= 300
             assert {"a": 1, "b": 1} == store.rows
+
+
+async def test_a_range_that_came_back_is_not_known_any_more(tmp_path: Path) -> None:
+    """Its partition was another writer's meanwhile, which may have begun an insert that still goes on."""
+    for came_back in (False, True):
+        now = 0.0
+        shortages = MemoryShortages(MIB, FakeStore(outlives_s=300), lambda: now)  # noqa: B023 - called at once
+        messages = Range(Partition(TOPIC, 0), 0, 1, [batch("a", "b")], log="log")
+        shortages.intended(messages)
+        if came_back:
+            shortages.owns([])
+        shortages.found_in_doubt(messages)
+        error = StoreOutOfMemory("x", of_this_insert=True)
+        assert shortages.failed(Piece.whole(messages), error, is_one=False) is not came_back
+        now = 301.0
+        assert shortages.failed(Piece.whole(messages), error, is_one=False)
 
 
 # The bytes of rows.
