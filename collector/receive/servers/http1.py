@@ -229,7 +229,10 @@ class Http1Connection:
         """Also of trailers, which are headers that come late."""
         self._count_head(len(name) + len(value))
         if self._in_head:
-            self._headers.append((name.lower(), value.strip(_SPACES)))
+            # The parser has removed the spaces before the value.
+            if value and value[-1] in _SPACES:
+                value = value.rstrip(_SPACES)
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -240,8 +243,8 @@ class Http1Connection:
         self._unclaimed_bytes = 0
         self._body_began = self._loop.time()
         head = Head(parser.get_method().decode())
-        version: str = parser.get_http_version()
-        hosts, codings = 0, 0
+        keep_alive: bool = parser.should_keep_alive()
+        hosts, codings, connections = 0, 0, 0
         for name, value in self._headers:
             if name == b"host":
                 hosts += 1
@@ -254,21 +257,29 @@ class Http1Connection:
                 codings += 1
                 if value.lower() != b"chunked" or codings > 1:
                     self._refuse(_ODD_CODING)
+            elif name == b"connection":
+                connections += 1
             head.add(name, value)
-        if version != "1.1":
-            if version != "1.0":
-                self._refuse(_NO_VERSION if version == "0.9" else _ODD_VERSION)
-            if codings:
-                self._refuse(_CODING_IN_1_0)
-        elif not hosts:
-            self._refuse(_NO_HOST)
         if hosts > 1:
             self._refuse(_HOSTS)
-        turn = _Turn(head, parser.should_keep_alive())
+        # The parser makes a text of the version. Without a Connection header only 1.1 keeps alive.
+        if not keep_alive or connections or codings or not hosts:
+            self._check_version(parser.get_http_version(), hosts, codings)
+        turn = _Turn(head, keep_alive)
         self._lead(turn)
         self._incoming = turn
         self._waiting.append(turn)
         self._go_on()
+
+    def _check_version(self, version: str, hosts: int, codings: int) -> None:
+        """Raises ValueError."""
+        if version == "1.1":
+            if not hosts:
+                self._refuse(_NO_HOST)
+        elif version != "1.0":
+            self._refuse(_NO_VERSION if version == "0.9" else _ODD_VERSION)
+        elif codings:
+            self._refuse(_CODING_IN_1_0)
 
     def on_body(self, piece: bytes) -> None:
         self._unclaimed_bytes = 0

@@ -219,20 +219,28 @@ class ServerConnection(Http2Engine):
         """`data` as its windows allow, after what still waits; then the trailers, if there are any. `end`: nothing follows."""
         if stream.is_gone or self.is_closed:
             return
-        if stream.rest:
-            stream.rest = stream.rest[stream.rest_at :] + data
-        else:
+        size: i64 = len(data)
+        if not stream.rest:
+            if 0 < size <= self.sendable_bytes(stream) and self.is_writable:  # nearly always
+                self.send_data(stream, data, end=end and not trailers)
+                if trailers:
+                    self.send_head(stream, trailers, end=True)
+                stream.drained()
+                return
             stream.rest = data
             stream.waits_since = self.loop.time()
             stream.taken_since = 0
+        else:
+            stream.rest = stream.rest[stream.rest_at :] + data
         stream.rest_at = 0
         stream.trailers = trailers
         stream.ends = end
         if not data and not stream.rest:
             self._last(stream, end_is_due=end)
             return
-        self._blocked[stream.stream_id] = stream
         self._pump(stream)
+        if stream.rest:
+            self._blocked[stream.stream_id] = stream
 
     def _pump(self, stream: Sending) -> None:
         """All that may be sent of it."""
