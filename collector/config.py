@@ -383,6 +383,12 @@ class LocalLog(_Section):
         1024 * GIB,
         "Bytes that are kept free at least, whatever reserve_percent is; of a small file system no more than half.",
     )
+    reserve_bytes_max: Bytes = _limit(
+        16 * GIB,
+        0,
+        1024 * GIB,
+        "Bytes that reserve_percent may come to at most: twice local_log.bytes_max are enough to store all that waits.",
+    )
     append_timeout_s: Number = _limit(8, 0.1, 600, "Seconds that an append may wait for its commit to begin. Later: 503.")
 
 

@@ -36,12 +36,13 @@ class Disk:
         directory: Path,
         reserve_percent: float,
         reserve_bytes_min: int,
+        reserve_bytes_max: int,
         *,
         measured: Callable[[Path], Space] = measure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The reserve is `reserve_percent` of the file system, and at least `reserve_bytes_min`, but of a small file system no
-        more than half."""
+        """The reserve is `reserve_percent` of the file system, but at most `reserve_bytes_max`, and at least
+        `reserve_bytes_min` or half of a smaller file system."""
         self.free_bytes: int | None = None
         """At the last look; None: it could not be measured."""
         self.reserve_bytes = 0
@@ -49,6 +50,7 @@ class Disk:
         self._directory: Final = directory
         self._percent: Final = reserve_percent
         self._bytes_min: Final = reserve_bytes_min
+        self._bytes_max: Final = reserve_bytes_max
         self._measured: Final = measured
         self._clock: Final = clock
         self._warned_at: float | None = None
@@ -61,7 +63,7 @@ class Disk:
             return None
         return (
             f"the disk of {self._directory} has {self.free_bytes} bytes free, of which {self.reserve_bytes} are kept for the"
-            " store: free space, or lower local_log.reserve_percent and local_log.reserve_bytes_min"
+            " store: free space, or lower local_log.reserve_percent or local_log.reserve_bytes_max"
         )
 
     def look(self) -> None:
@@ -72,7 +74,8 @@ class Disk:
         except OSError:
             self.free_bytes = None
             return
-        reserve = int(max(total * self._percent / 100, min(self._bytes_min, total // 2)))
+        share = min(total * self._percent / 100, self._bytes_max)
+        reserve = int(max(share, min(self._bytes_min, total // 2)))
         self.free_bytes, self.reserve_bytes = free, reserve
         self.is_low = free < reserve + (reserve // 20 if self.is_low else 0)
         if self.is_low and (self._warned_at is None or self._clock() - self._warned_at >= _WARNING_INTERVAL_S):

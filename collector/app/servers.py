@@ -231,7 +231,8 @@ def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
     """That of the data directory, where this process has its store in it."""
     if store is None or not has_data_dir(settings):
         return None
-    return Disk(settings.data_dir, settings.local_log.reserve_percent, settings.local_log.reserve_bytes_min)
+    limits = settings.local_log
+    return Disk(settings.data_dir, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
 
 
 def _standing(

@@ -25,11 +25,12 @@ class Stub:
         return self.space
 
     def disk(self) -> Disk:
-        return Disk(Path("/data"), 10, 512 * MIB, measured=self.measured, clock=lambda: self.now)
+        return Disk(Path("/data"), 10, 512 * MIB, 16 * GIB, measured=self.measured, clock=lambda: self.now)
 
 
 @pytest.mark.parametrize(
-    ("total", "reserve"), [(48 * MIB, 24 * MIB), (GIB, 512 * MIB), (4 * GIB, 512 * MIB), (100 * GIB, 10 * GIB)]
+    ("total", "reserve"),
+    [(48 * MIB, 24 * MIB), (GIB, 512 * MIB), (4 * GIB, 512 * MIB), (100 * GIB, 10 * GIB), (1000 * GIB, 16 * GIB)],
 )
 def test_the_reserve_is_a_part_of_the_disk(total: int, reserve: int) -> None:
     """10 percent and 512 MiB at least, but of a small disk no more than half."""

@@ -259,7 +259,7 @@ async def test_a_low_disk_is_shown() -> None:
     """As a reason of its own, and with what is free, which is looked at while nothing is appended."""
     metrics, local_log = Metrics(), LocalLog()
     space = [Space(100, 1000)]
-    disk = Disk(Path("/data"), 50, 0, measured=lambda _: space[0])
+    disk = Disk(Path("/data"), 50, 0, 1 << 40, measured=lambda _: space[0])
     standing = Standing(metrics, Broker(), local_log=local_log, disk=disk, writer_state=lambda: "ok")
     async with running(standing):
         await eventually(lambda: standing.health() == Health("ok", "disk full", "ok"))

@@ -58,6 +58,7 @@ LIMITS = LocalLogLimits(
     spare_bytes_max=8 * MIB,
     reserve_percent=0,
     reserve_bytes_min=0,
+    reserve_bytes_max=0,
     append_timeout_s=30,
 )
 TOPICS = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)

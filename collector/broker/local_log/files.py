@@ -54,7 +54,7 @@ class LogFiles:
     def __init__(self, directory: Path, limits: LocalLogLimits) -> None:
         """Use `open`."""
         self.file: Final = directory / schema.FILE_NAME
-        self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min)
+        self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
         self.incidents: Final = Incidents(directory.parent)
         self._limits: Final = limits
         self._logger: Final = structlog.get_logger(__name__)

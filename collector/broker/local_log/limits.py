@@ -18,4 +18,5 @@ class LocalLogLimits:
     spare_bytes_max: int  # freed space that the file keeps for reuse, if that is more than its messages take
     reserve_percent: float  # of the file system, that must stay free; less: BrokerFull
     reserve_bytes_min: int  # and at least so much
+    reserve_bytes_max: int  # and at most so much
     append_timeout_s: float  # how long an append may wait for its transaction to begin
