@@ -146,7 +146,10 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(INVALID_COMPRESSION, "invalid_compression", "the body does not decompress", "check Content-Encoding and the sender"),
     Reason(BATCH_TOO_LARGE, "batch_too_large", "too many records in one batch", "send smaller batches"),
     Reason(
-        PAYLOAD_TOO_LARGE, "payload_too_large", "the body is too large", "send smaller batches, or raise http.body_bytes_max"
+        PAYLOAD_TOO_LARGE,
+        "payload_too_large",
+        "the body is too large, holds too many elements, or becomes too many bytes of rows",
+        "send smaller batches, or raise the setting that the message names",
     ),
     Reason(UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the Content-Type is not one of this route", "send one that is"),
     Reason(

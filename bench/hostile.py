@@ -2,11 +2,11 @@
 
     python bench/hostile.py [--only TEXT] [--seconds 2] [--keep]
 
-Needs nothing but the package. `serve` runs with its defaults. An honest client sends a log record every 5 ms over a connection
-of its own, first alone and then beside the attack. Each attack is one request, sent again as soon as it is answered, for so
-many seconds and at least once. CPU is of the first thread, which has the event loop, and of all threads, for each request.
-Memory is the most that the process had beyond what it had before. The last column is the honest client's 99th percentile beside
-the attack, alone being 1.0.
+Needs nothing but the package. `serve` runs with its defaults, but for the bytes in flight. An honest client sends a log record
+every 5 ms over a connection of its own, first alone and then beside the attack. Each attack is one request, sent again as soon
+as it is answered, for so many seconds and at least once. CPU is of the first thread, which has the event loop, and of all
+threads, for each request. Memory is the most that the process had beyond what it had before. The last column is the honest
+client's 99th percentile beside the attack, alone being 1.0.
 """
 
 import argparse
@@ -35,6 +35,8 @@ ALONE_S: Final = 2.0
 PAUSE_S: Final = 0.005
 ANSWER_TIMEOUT_S: Final = 120
 LARGEST: Final = 64 << 20
+# Here both are one tenant, and the largest request alone takes the default's share of one.
+IN_FLIGHT_BYTES_MAX: Final = 1 << 30
 
 # Not attacks: the largest requests that are honest.
 HONEST: Final = (
@@ -106,7 +108,7 @@ class Sending:
 
 
 def measure(here: Path, attack: Attack, seconds: float) -> dict[str, Any]:
-    program = Program(here / "data", logging__level="warning")
+    program = Program(here / "data", logging__level="warning", broker__in_flight_bytes_max=IN_FLIGHT_BYTES_MAX)
     with started(program):
         pid, port = program.pid(), program.http_port
         alone_ms = percentile_ms(beside(port, nothing()), 99)

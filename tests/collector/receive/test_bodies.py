@@ -6,10 +6,13 @@ import sys
 
 import cramjam
 import pytest
+from support.receiving import otlp_logs, receivers
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from collector.large_bodies import DIRECT_BYTES_MAX
 from collector.produce import Overloaded
 from collector.receive.bodies import decompressed
+from collector.receive.exchange import Head
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -72,3 +75,25 @@ async def test_too_large_a_body_is_refused() -> None:
     with pytest.raises(RequestRefused) as caught:
         await decompressed(PACKED["gzip"], "gzip", 3 * MIB, lambda _: None)
     assert PAYLOAD_TOO_LARGE == caught.value.reason
+
+
+async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() -> None:
+    """Also where a stop cancels it: its sender hears that it may send again, and nothing of it is kept."""
+    made = receivers()
+    body = otlp_logs(good=20, padding=20_000)
+    assert len(body) > DIRECT_BYTES_MAX
+    for is_cancelled, status in ((True, 503), (False, 200)):
+        head = Head("POST")
+        head.add(b"content-type", b"application/x-protobuf")
+        head.add(b"content-length", str(len(body)).encode())
+        exchange = made.app.receiver.exchange("/v1/logs", head)
+        exchange.judge()
+        assert exchange.take(body)
+        finishing = asyncio.create_task(exchange.finish())
+        await asyncio.sleep(0)
+        assert len(body) == made.in_flight.bytes_held
+        if is_cancelled:
+            finishing.cancel()
+        assert status == (await finishing).status
+        assert 0 == made.in_flight.bytes_held
+    assert 20 == made.producer.item_count()
