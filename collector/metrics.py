@@ -144,7 +144,8 @@ class Metrics:
             "Connections refused because the file descriptors that are left are for the log and the store.",
         ).labels()
         self._handshakes_failed: Final = self._counter(
-            "tls_handshakes_failed", "TLS handshakes of HTTP that failed: no TLS, no protocol or certificate that is taken."
+            "tls_handshakes_failed",
+            "TLS handshakes that failed: no TLS, or no version, cipher or certificate that is accepted.",
         ).labels()
         self._certificate_expires: Final = self._gauge(
             "tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970. 0: no TLS."

@@ -17,6 +17,7 @@ import structlog
 from collector.config import Tls
 from collector.errors import CannotRun
 from collector.metrics import Metrics
+from collector.receive.tls_alerts import AlertingContext
 
 # What HTTP/2 allows of TLS 1.2 (RFC 9113, appendix A); TLS 1.3 has its own.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -134,7 +135,7 @@ def _named(settings: Tls, name: str) -> str:
 
 def _context(settings: Tls, pem: Pem) -> ssl.SSLContext:
     """Raises _Unusable."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_CIPHERS)

@@ -1,7 +1,13 @@
 """A listener whose connections begin with TLS, each with the certificates that are in force by then.
 
-The law: a connection counts from the moment it is accepted: one over the limit is closed before it costs anything, and one
-whose handshake fails or takes too long is closed and counted, but not logged. asyncio's own listener knows of none before that.
+asyncio's own listener does not show a connection before its handshake is done.
+
+Invariants:
+1. A connection counts from the moment it is accepted, and one over the limit is closed before it costs anything
+   (test_connections_that_only_shake_hands_are_bounded_too).
+2. A handshake that fails or takes too long is closed and counted, but not logged
+   (test_a_handshake_that_comes_to_nothing_is_ended).
+3. A client whose handshake fails gets the alert that says why (test_a_handshake_that_fails_sends_its_alert).
 """
 
 import asyncio
@@ -13,13 +19,12 @@ from typing import Final
 
 from collector.receive.servers.connections import Connections
 from collector.receive.tls import Certificates
+from collector.receive.tls_alerts import ON_FAILURE
 
 # How long a client may take to say that it has understood the end of TLS.
 _TLS_END_S: Final = 2.0
 # Too many open files, most likely: some of them may be closed by then.
 _AFTER_ERROR_S: Final = 0.5
-
-
 # What a client that speaks plain HTTP here is told.
 _PIECE_BYTES: Final = 65_536
 _TEXT: Final = b"This port speaks TLS: send the request to https:// (over gRPC: with transport security).\n"
@@ -99,6 +104,10 @@ class Handshake:
         self._shared: Final = shared
         self._certificates: Final = certificates
         self._protocol: Final = protocol
+        self._alert = b""
+        self._alerted: socket.socket | None = (
+            None  # the connection of a handshake that failed, once more: the loop closes its own
+        )
         shared.open.add(self)
         self._task: Final = asyncio.get_running_loop().create_task(self._run(connection))
 
@@ -118,6 +127,7 @@ class Handshake:
     async def _run(self, connection: socket.socket) -> None:
         try:
             if await self._begins_with_tls(connection):
+                ON_FAILURE.set(partial(self._failed, connection))
                 await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: self._protocol(self),
                     connection,
@@ -129,8 +139,19 @@ class Handshake:
                 self._shared.metrics.handshake_failed()
         except OSError:  # TLS's errors are of that kind, and TimeoutError
             self._shared.metrics.handshake_failed()
+            if self._alerted is not None:
+                with contextlib.suppress(OSError):
+                    await _tell(self._alerted, self._alert)
         finally:
+            if self._alerted is not None:
+                self._alerted.close()
             self.done()
+
+    def _failed(self, connection: socket.socket, alert: bytes) -> None:
+        """Keep the connection open until its client has read the alert."""
+        self._alert = alert
+        with contextlib.suppress(OSError):  # no file descriptor is left: then it is closed without
+            self._alerted = connection.dup()
 
     async def _begins_with_tls(self, connection: socket.socket) -> bool:
         """Wait for the first bytes. Where they are plain HTTP, answer that, and close. Raises OSError."""
@@ -141,7 +162,7 @@ class Handshake:
             # A method or HTTP/2's preface begins with a capital letter; TLS with the byte 22.
             owned = not connection.recv(1, socket.MSG_PEEK).isupper()
             if not owned:
-                await _tell(connection)
+                await _tell(connection, _PLAIN)
             return owned
         finally:
             if not owned:
@@ -163,14 +184,23 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _tell(connection: socket.socket) -> None:
-    """Answer plain HTTP, and let the client read it: a socket that is closed with something unread resets what it has sent."""
-    connection.send(_PLAIN)
+async def _tell(connection: socket.socket, answer: bytes) -> None:
+    """Send the last that is said, and let the client read it: a socket that is closed with something unread resets what it has
+    sent. Raises OSError."""
+    connection.send(answer)
     connection.shutdown(socket.SHUT_WR)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_TLS_END_S):
-            while connection.recv(_PIECE_BYTES):
+            while _has_more(connection):
                 await _readable(connection)
+
+
+def _has_more(connection: socket.socket) -> bool:
+    """Whether its client has not ended it; what it has sent is thrown away. Raises OSError."""
+    try:
+        return bool(connection.recv(_PIECE_BYTES))
+    except BlockingIOError:
+        return True
 
 
 def _close(listener: socket.socket, _task: asyncio.Task[None]) -> None:

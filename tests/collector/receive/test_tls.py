@@ -10,6 +10,8 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,16 +256,80 @@ async def test_clients_need_a_certificate_where_they_are_asked_for_one(server: s
     assert not logged
 
 
-async def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:
-    context = client_context()
+# Mistakes of clients, and the alert that says so: from RFC 8446, 6.2, and RFC 5246, 7.2.2, in OpenSSL's words.
+MISTAKES = {
+    "TLS 1.1": ("TLSv1_1", "ALL:@SECLEVEL=0", None, "TLSV1_ALERT_PROTOCOL_VERSION"),
+    "no cipher in common": ("TLSv1_2", "AES128-SHA", "clients", "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+    "no certificate, 1.2": ("TLSv1_2", None, None, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+    "no certificate, 1.3": ("TLSv1_3", None, None, "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+    "a stranger's certificate, 1.2": ("TLSv1_2", None, "strangers", "TLSV1_ALERT_UNKNOWN_CA"),
+    "a stranger's certificate, 1.3": ("TLSv1_3", None, "strangers", "TLSV1_ALERT_UNKNOWN_CA"),
+    "an expired certificate, 1.2": ("TLSv1_2", None, "expired", "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+    "an expired certificate, 1.3": ("TLSv1_3", None, "expired", "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+}
+
+
+def alert_to(mistake: str, port: int) -> str | None:
+    """What a client that makes it hears, while it sends its request already. Blocks."""
+    version, ciphers, identity_of, _ = MISTAKES[mistake]
+    context = client_context(identity_of=None if identity_of == "expired" else identity_of)
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    async with http_receivers(certificates=Files(tmp_path).load()) as made:
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.open_connection("127.0.0.1", made.port, ssl=context, server_hostname="localhost")
-        assert (await sent(made)).status == 200
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    if ciphers is not None:
+        context.set_ciphers(ciphers)
+    if identity_of == "expired":
+        past = datetime.now(UTC) - timedelta(days=1)
+        authority("clients").issue_cert("sender@example.com", not_after=past).configure_cert(context)
+    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                # In TLS 1.3 the client is done before the server has seen its certificate.
+                for _ in range(20):
+                    connection.sendall(logs())
+                connection.recv(1)
+        except ssl.SSLError as error:
+            return error.reason
+    return None
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_a_handshake_that_fails_sends_its_alert(mistake: str, tmp_path: Path) -> None:
+    """On every port, in every version, though the client has sent more; it is counted, and nothing of it is left open."""
+    expected = MISTAKES[mistake][-1]
+    certificates = Files(tmp_path, clients_of="clients").load()
+    with structlog.testing.capture_logs() as logged:
+        async with http_receivers(ports=2, certificates=certificates) as made:
+            http = made.server
+            assert http is not None
+
+            def is_counted(times: int) -> bool:
+                return made.counted("infrasage_tls_handshakes_failed_total") == times
+
+            async with grpc_receivers(made, certificates=certificates) as (_, grpc_server):
+                descriptors = 0
+                for count, port in enumerate((http.ports[0], *http.ports, grpc_server.port), 1):
+                    assert await asyncio.to_thread(alert_to, mistake, port) == expected
+                    await eventually(partial(is_counted, count))
+                    # The first attempt opens what stays open.
+                    descriptors = descriptors or open_descriptors()
+                await eventually(lambda: not http.connection_count())
+                await eventually(lambda: open_descriptors() <= descriptors)
+    assert not logged
+
+
+def test_asyncios_own_loop_sends_alerts_too(tmp_path: Path) -> None:
+    """It closes a failed connection at another moment than uvloop does."""
+
+    async def alert() -> str | None:
+        async with http_receivers(certificates=Files(tmp_path, clients_of="clients").load()) as made:
+            return await asyncio.to_thread(alert_to, "no certificate, 1.3", made.port)
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        assert runner.run(alert()) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 @EACH_SERVER
