@@ -18,7 +18,7 @@ from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1 import telemetry_pb2
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from support import native_reference, otlp_reference, prometheus_reference
-from support.limits import ALL, DEFAULT, LOW
+from support.limits import ALL, DEFAULT, LOW, LOW_BUT_ROWS
 from support.replaying import BATCH_ID, BYTES_MAX, NOW, Adapter, check_again, check_replays, items_of, run
 
 from adapters import errors, native
@@ -681,7 +681,7 @@ def test_payloads_of_long_series_cost_no_more_than_they_hold() -> None:
     series = request.timeseries.add(labels_refs=[1, 2] * 20_000 + [STRAY])
     for _ in range(20_000):
         series.samples.add(value=1, timestamp=NOW_MS)
-    adapted = run(WRITE_V2, write_v2.adapt, request.SerializeToString(), LOW, FITS, bytes_max=5_000_000)
+    adapted = run(WRITE_V2, write_v2.adapt, request.SerializeToString(), LOW_BUT_ROWS, FITS, bytes_max=5_000_000)
     assert (20_000, 2) == (adapted.rejected_count(), adapted.dead_letter_items)
 
 

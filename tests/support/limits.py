@@ -29,3 +29,13 @@ ALL = Limits(
     attribute_value_bytes_max=1 << 26,
     name_bytes_max=1 << 26,
 )
+# As LOW, but whatever the rows of a request may become: for tests of what happens behind that check.
+LOW_BUT_ROWS = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=3,
+    attribute_key_bytes_max=100,
+    attribute_value_bytes_max=120,
+    name_bytes_max=100,
+    request_row_bytes_max=1 << 50,
+)
