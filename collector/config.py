@@ -569,7 +569,16 @@ class Logging(_Section):
 class Shutdown(_Section):
     """How the collector ends at SIGTERM or SIGINT."""
 
-    timeout_s: Number = _limit(15, 0.1, 3600, "Seconds within which requests in flight are finished and everything is closed.")
+    lame_duck_s: Number = _limit(
+        3,
+        0,
+        600,
+        "Seconds after SIGTERM for which requests are still accepted, while /healthz and gRPC's health service report the end"
+        " and answers ask clients to go elsewhere. 0: none. Not waited for after SIGINT, or if nobody was connected for 10 s.",
+    )
+    timeout_s: Number = _limit(
+        15, 0.1, 3600, "Seconds after lame_duck_s within which requests in flight are finished and everything is closed."
+    )
 
 
 class Tenants(_Section):

@@ -1,7 +1,12 @@
 """How a process of the collector ends: signals, and how much time they leave.
 
-The law: the first signal asks to stop, the second ends the process where it stands; and whatever hangs, it is over when the
-time to stop is. All that was acknowledged is in the broker by then, so the next start goes on from there.
+All that was acknowledged is in the broker by then, so the next start goes on from there.
+
+Invariants:
+1. The first signal asks to stop, the second ends the process at once (test_a_second_signal_ends_it_at_once).
+2. Whatever hangs, the process ends when its time is over (test_what_never_ends_does_not_hold_it_up).
+3. SIGTERM leaves balancers `lame_duck_s` to send elsewhere; that time is not taken from the time to stop
+   (test_the_time_to_stop_begins_after_the_lame_duck).
 """
 
 import asyncio
@@ -40,12 +45,17 @@ class Stopping:
     def __init__(
         self,
         timeout_s: float,
+        lame_duck_s: float,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         *,
         twice_ends: bool = True,
     ) -> None:
-        """`twice_ends`: whether a second signal ends the process."""
+        """`lame_duck_s`: how long to go on after SIGTERM, before the `timeout_s`. `twice_ends`: whether a second signal ends
+        the process."""
         self._timeout_s: Final = timeout_s
+        self._lame_duck_s: Final = lame_duck_s
+        self._leaves = False
+        self._watchdog: threading.Timer | None = None
         self._twice_ends: Final = twice_ends
         self._asked: Final = asyncio.Event()
         self._deadline: float | None = None
@@ -59,12 +69,22 @@ class Stopping:
             log.warning("ended by a second signal", signal=number.name)
             end_process(128 + number)
         log.info("stopping", signal=number.name, timeout_s=self._timeout_s)
+        self._leaves = number == signal.SIGTERM
         self.ask()
 
     def ask(self) -> None:
-        """As the first signal does."""
+        """As the first signal does, but SIGTERM."""
         self._asked.set()
-        self.left_s(1)
+        self._end_in(self.lame_duck_s + self._timeout_s)
+
+    @property
+    def lame_duck_s(self) -> float:
+        """How long requests are still to be accepted: not after SIGINT, for which a person waits, or where a part failed."""
+        return self._lame_duck_s if self._leaves else 0.0
+
+    def end_lame_duck(self) -> None:
+        """From here on the time to stop runs."""
+        self._end_in(self._timeout_s)
 
     async def wait_or_end(self, *parts: asyncio.Task[None]) -> asyncio.Task[None] | None:
         """Return when asked to stop: None; or when one of the parts has ended: that one."""
@@ -74,15 +94,21 @@ class Stopping:
         return next((part for part in parts if part in done), None) if not self._asked.is_set() else None
 
     def left_s(self, share: float) -> float:
-        """Seconds until that share of the time to stop is used up. It runs from the first signal, or the first call, on."""
-        now = time.monotonic()
+        """Seconds until that share of the time to stop is used up. It runs from the end of the lame duck, or from the first
+        signal or the first call on where there is none."""
         if self._deadline is None:
-            self._deadline = now + self._timeout_s
-            # A thread, since what is late may be the event loop itself.
-            watchdog = threading.Timer(self._timeout_s, self._too_late)
-            watchdog.daemon = True
-            watchdog.start()
-        return max(0.0, self._deadline - self._timeout_s * (1 - share) - now)
+            self._end_in(self._timeout_s)
+        assert self._deadline is not None
+        return max(0.0, self._deadline - self._timeout_s * (1 - share) - time.monotonic())
+
+    def _end_in(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        # A thread, since what is late may be the event loop itself.
+        self._watchdog = threading.Timer(seconds, self._too_late)
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
     def _too_late(self) -> None:
         log.error("could not stop in time, so it ends as it is; the next start goes on from the log", timeout_s=self._timeout_s)

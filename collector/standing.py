@@ -105,9 +105,14 @@ class Standing:
         self._counting: asyncio.Task[None] | None = None
         self._counted: dict[Partition, int] | None = None  # how far dead letters were stored when they were last counted
         self._store_failure: str | None = None
+        self._is_stopping = False
+
+    def stopping(self) -> None:
+        """The process leaves: /healthz reports that from now on."""
+        self._is_stopping = True
 
     def health(self) -> Health:
-        return Health(clickhouse=self._store(), kafka=self._kafka(), log=self._log())
+        return Health(clickhouse=self._store(), kafka=self._kafka(), log=self._log(), is_stopping=self._is_stopping)
 
     def _kafka(self) -> str:
         if self._broker.failure is not None:

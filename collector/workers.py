@@ -49,6 +49,8 @@ _RESTART_MAX_S: Final = 30.0
 _STABLE_S: Final = 60.0
 # Workers keep the time to stop by themselves; one that can't is killed so much later.
 _KILL_AFTER_S: Final = 2.0
+# Asks a worker to stop without a lame duck. Ctrl-C itself goes to every process of the terminal, so workers ignore SIGINT.
+AT_ONCE: Final = signal.SIGUSR1
 # What a worker sent before it ended is there already.
 _LAST_WORDS_S: Final = 1.0
 _WHO: Final = {"gateway": "a worker", "writer": "the writer"}
@@ -129,6 +131,7 @@ class Supervisor:
         self._count: Final = count
         self._began_s: Final = began_s
         self._stopping: Final = asyncio.Event()
+        self._passed_on = AT_ONCE  # unless SIGTERM is what stops all
         self._workers: Final[dict[int, _Worker]] = {}
         self._counted_by_the_dead: Snapshot = []
         self._gathering: Final = asyncio.Lock()
@@ -155,8 +158,9 @@ class Supervisor:
         await self._stopping.wait()
         asking.cancel()
         for worker in self._workers.values():
-            worker.signal(signal.SIGTERM)
-        _, late = await asyncio.wait(keeping, timeout=self._settings.shutdown.timeout_s + _KILL_AFTER_S)
+            worker.signal(self._passed_on)
+        shutdown = self._settings.shutdown
+        _, late = await asyncio.wait(keeping, timeout=shutdown.lame_duck_s + shutdown.timeout_s + _KILL_AFTER_S)
         for worker in self._workers.values():
             log.error(f"{self._who} did not stop in time, and is killed", worker=worker.index, pid=worker.process.pid)
             worker.signal(signal.SIGKILL)
@@ -178,6 +182,8 @@ class Supervisor:
                 worker.signal(signal.SIGKILL)
             os._exit(128 + number)
         log.info("stopping", signal=number.name, timeout_s=self._settings.shutdown.timeout_s)
+        if number == signal.SIGTERM:
+            self._passed_on = number
         self._stopping.set()
 
     async def _started(self, keeping: list[asyncio.Task[int]], index: int) -> bool:
@@ -201,7 +207,7 @@ class Supervisor:
             worker = await _Worker.start(Job(self._command, self._settings, index, restarted, self._began_s), self._answer)
             self._workers[index] = worker
             if self._stopping.is_set():  # while it was being started
-                worker.signal(signal.SIGTERM)
+                worker.signal(self._passed_on)
             status = await worker.ended()
             # In one step, or a scrape in between would miss what it has counted, or count it twice.
             del self._workers[index]

@@ -117,7 +117,7 @@ def test_services_speak_of_the_same_ports(compose: dict[str, Any]) -> None:
     assert bootstrap == {services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")}
     for name in ("gateway", "writer"):
         grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
-        assert grace_s > float(SETTINGS["shutdown.timeout_s"].default) + 2
+        assert grace_s > float(SETTINGS["shutdown.lame_duck_s"].default) + float(SETTINGS["shutdown.timeout_s"].default) + 2
 
 
 def test_the_health_check_s_own_code_works(compose: dict[str, Any]) -> None:

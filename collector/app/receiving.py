@@ -146,9 +146,21 @@ async def receiving(
         http_port, otlp_port = http.ports
         yield Listening(http_port, otlp_port, grpc.port)
     finally:
+        await lame_duck(stopping, standing, http, grpc)
         grace_s = stopping.left_s(RECEIVERS_SHARE)
         await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
         large_bodies.close()
+
+
+async def lame_duck(stopping: Stopping, standing: Standing, *servers: HttpServer | GrpcServer) -> None:
+    """Announce the end to balancers and clients, and give those that use the servers the time to go elsewhere. Requests are
+    answered meanwhile."""
+    standing.stopping()
+    for server in servers:
+        server.leave()
+    if stopping.lame_duck_s and any(server.is_used for server in servers):
+        await asyncio.sleep(stopping.lame_duck_s)
+    stopping.end_lame_duck()
 
 
 def refusals(settings: Settings) -> Explain:

@@ -21,7 +21,7 @@ import uvloop
 
 from collector import logs
 from collector.app.data_dir import has_data_dir, is_embedded
-from collector.app.receiving import certificates_in_force, listen, metrics_page, receiving, refusals
+from collector.app.receiving import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.reporting import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.senders import Tenancy, first_key, open_tenancy
 from collector.app.storage import Broker, open_kafka, open_storage
@@ -41,7 +41,7 @@ from collector.receive.page_gate import PageGate
 from collector.receive.servers import HttpServer
 from collector.standing import Standing
 from collector.version import VERSION, is_compiled
-from collector.workers import Job, Link
+from collector.workers import AT_ONCE, Job, Link
 from collector.write import Writer
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> in
 
 async def _serve(settings: Settings, say: Say) -> int:
     began_s = time.monotonic()
-    stopping = Stopping(settings.shutdown.timeout_s)
+    stopping = Stopping(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
     warn_of_anonymous(settings, anonymous_by_default=True)
@@ -112,7 +112,7 @@ async def _serve(settings: Settings, say: Say) -> int:
 
 
 async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
-    stopping = Stopping(settings.shutdown.timeout_s)
+    stopping = Stopping(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
     warn_of_anonymous(settings, anonymous_by_default=False)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
@@ -133,7 +133,8 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
 async def _work(job: Job, connection: socket.socket) -> int:
     # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
     # second time then means nothing.
-    stopping = Stopping(job.settings.shutdown.timeout_s, [signal.SIGTERM], twice_ends=False)
+    shutdown = job.settings.shutdown
+    stopping = Stopping(shutdown.timeout_s, shutdown.lame_duck_s, [signal.SIGTERM, AT_ONCE], twice_ends=False)
     metrics = Metrics()
     if job.restarted:
         metrics.restarted()
@@ -198,6 +199,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
             descriptors=descriptors,
         )
         stack.push_async_callback(server.stop, 1.0)
+        stack.push_async_callback(lame_duck, stopping, standing, server)
         await listen(settings, server)
         _freeze()
         link.ready()

@@ -1,6 +1,7 @@
-"""What /healthz says, wherever it is asked; and the writer's two pages.
+"""The answer of /healthz, wherever it is asked; and the writer's two pages.
 
-The law: a page answers at once, from what is known.
+Invariants:
+1. A page answers at once, from what is known (test_a_store_that_hangs_hides_nothing_else).
 """
 
 from collections.abc import Callable
@@ -28,12 +29,17 @@ class Health(NamedTuple):
     kafka: str
     log: str = NOT_USED
     """The files of the local log; NOT_USED where there is none."""
+    is_stopping: bool = False
+    """Whether the process leaves: it still answers, but nothing new should come to it."""
 
 
 class HealthAnswer(BaseModel):
-    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can."""
+    """200 when ready to accept telemetry, else 503: without its broker the gateway can't accept, without its store it can.
 
-    status: Literal["ok", "degraded", "unavailable"]
+    A collector that stops is 503 and still accepts, so that balancers have the time to send elsewhere.
+    """
+
+    status: Literal["ok", "degraded", "unavailable", "stopping"]
     version: str = Field(examples=["1.2.0"])
     uptime_seconds: int = Field(examples=[3601])
     clickhouse: str = Field(
@@ -49,8 +55,10 @@ class HealthAnswer(BaseModel):
 
 def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
     """`receives`: telemetry comes in here, and can't without the broker. Who only writes waits for both, and needs no help."""
-    status: Literal["ok", "degraded", "unavailable"] = "ok"
-    if health.kafka != "ok":
+    status: Literal["ok", "degraded", "unavailable", "stopping"] = "ok"
+    if health.is_stopping:
+        status = "stopping"
+    elif health.kafka != "ok":
         status = "unavailable" if receives else "degraded"
     elif health.clickhouse not in ("ok", NOT_USED) or health.log not in ("ok", NOT_USED):
         status = "degraded"
@@ -62,7 +70,7 @@ def health_answer(health: Health, *, receives: bool, version: str, uptime_s: flo
         kafka=health.kafka,
         log=health.log,
     )
-    return JSONResponse(answer.model_dump(), 503 if status == "unavailable" else 200)
+    return JSONResponse(answer.model_dump(), 503 if status in ("unavailable", "stopping") else 200)
 
 
 def writer_pages(*, version: str, health: Callable[[], Health], metrics_page: Page, uptime_s: Callable[[], float]) -> ASGIApp:

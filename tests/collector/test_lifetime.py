@@ -50,7 +50,7 @@ async def test_it_ends_whatever_ends_the_block() -> None:
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
     """And the time to do so begins to run; a second one means nothing where it is said so."""
-    stopping = Stopping(LONG_S, [signal.SIGUSR1, signal.SIGUSR2], twice_ends=False)
+    stopping = Stopping(LONG_S, 0, [signal.SIGUSR1, signal.SIGUSR2], twice_ends=False)
     async with running(asyncio.sleep(3600), "part") as part:
         waiting = asyncio.create_task(stopping.wait_or_end(part))
         await asyncio.sleep(0.01)
@@ -64,9 +64,28 @@ async def test_a_signal_asks_to_stop(number: signal.Signals) -> None:
     assert stopping.left_s(0) == 0
 
 
+async def test_the_time_to_stop_begins_after_the_lame_duck() -> None:
+    """Where SIGTERM asked for the end; a person at a terminal, and a part that failed, have none."""
+    stopping = Stopping(1_000, LONG_S, [signal.SIGTERM, signal.SIGUSR1], twice_ends=False)
+    assert stopping.lame_duck_s == 0
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with running(asyncio.sleep(3600), "part") as part:
+        assert await stopping.wait_or_end(part) is None
+    assert stopping.lame_duck_s == LONG_S
+    assert stopping.left_s(1) > LONG_S
+    stopping.end_lame_duck()
+    assert 500 < stopping.left_s(1) <= 1_000
+    stopping = Stopping(1_000, LONG_S, [signal.SIGTERM, signal.SIGUSR1], twice_ends=False)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    async with running(asyncio.sleep(3600), "part") as part:
+        assert await stopping.wait_or_end(part) is None
+    assert stopping.lame_duck_s == 0
+    assert 500 < stopping.left_s(1) <= 1_000
+
+
 async def test_a_part_that_ends_is_told() -> None:
     """Unless it was asked to stop before: then parts may end."""
-    stopping = Stopping(LONG_S, [])
+    stopping = Stopping(LONG_S, 0, [])
 
     async def ends() -> None:
         return

@@ -58,6 +58,8 @@ class Command:
         self.command = [sys.executable, "-m", "collector"]
         # However full the disk is on which the tests run; and they look at what has just been counted.
         common = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0, "http__metrics_interval_s": 0}
+        # Nor does each stop of theirs wait for balancers.
+        common["shutdown__lame_duck_s"] = 0
         self.settings: dict[str, object] = common | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"
@@ -84,6 +86,10 @@ class Command:
     def start(self) -> None:
         """Start it, and return when it has said that it is ready."""
         self.launch()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """After `launch`: return when it has said that it is ready."""
         assert self._process is not None
         # Reading blocks, so whoever is never ready is killed: then reading ends.
         watchdog = threading.Timer(START_TIMEOUT_S, self._process.kill)

@@ -6,9 +6,17 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing
+from functools import partial
+from typing import Any
 
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.program import MakeProgram, Program, environment
-from support.senders import COUNTS_SQL, Senders
+from support.senders import COUNTS_SQL, Senders, otlp_logs
+from support.waiting import until
+
+PROTOBUF = "application/x-protobuf"
 
 
 def test_a_signal_under_load_loses_nothing(make_program: MakeProgram) -> None:
@@ -70,3 +78,41 @@ def test_a_second_signal_ends_it_at_once(make_program: MakeProgram) -> None:
         program.signal(signal.SIGINT)
         assert program.wait() == 128 + signal.SIGINT
         assert time.monotonic() - began < 10
+
+
+def failing_page(url: str) -> httpx.Response | None:
+    """What it says, unless it is 200."""
+    said = httpx.get(url)
+    return None if said.is_success else said
+
+
+def test_a_lame_duck_reports_its_end_and_answers(make_program: MakeProgram) -> None:
+    """/healthz is 503 and gRPC's health NOT_SERVING at once, and requests are accepted until `lame_duck_s` is over."""
+    program = make_program(shutdown__lame_duck_s=4)
+    program.start()
+    with Senders(program.http_port, threads=2), grpc.insecure_channel(program.grpc) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+        began = time.monotonic()
+        program.signal(signal.SIGTERM)
+        for port in (program.http, program.otlp_http):
+            page = until(partial(failing_page, f"{port}/healthz"))
+            assert (page.status_code, page.json()["status"], page.headers["connection"]) == (503, "stopping", "close")
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        answer = httpx.post(f"{program.http}/v1/logs", content=otlp_logs(["late"]), headers={"Content-Type": PROTOBUF})
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert time.monotonic() - began < 4, "all of that before it ended"
+        assert program.wait() == 0, program.log()
+        assert time.monotonic() - began >= 4
+    assert program.value("SELECT count() FROM otel_logs WHERE Body = 'late'") == 1
+
+
+def test_who_waits_at_the_terminal_waits_for_no_lame_duck(make_program: MakeProgram) -> None:
+    """Nor does a collector that nobody was connected to."""
+    program = make_program(shutdown__lame_duck_s=600)
+    program.start()
+    assert program.stop() == 0, program.log()
+    program.start()
+    assert httpx.get(f"{program.http}/healthz").is_success
+    program.signal(signal.SIGINT)
+    assert program.wait() == 0, program.log()

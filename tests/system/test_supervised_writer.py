@@ -88,14 +88,19 @@ def test_a_writer_that_dies_is_replaced(kafka: Kafka, clickhouse: Bridge, tmp_pa
 
 @pytest.mark.parametrize("whom", ["the command", "all", "Ctrl-C"])
 def test_a_writer_stops_with_status_0(kafka: Kafka, clickhouse: Bridge, tmp_path: Path, whom: str) -> None:
-    """Whoever is signalled: the command alone, each of its processes (systemd), or the terminal's group."""
-    with started(writer(kafka, clickhouse, tmp_path)) as back:
+    """Signalled may be the command alone, each of its processes (systemd), or the terminal's group. SIGTERM leaves its page the
+    time to report that; Ctrl-C does not."""
+    lame_duck_s = 600 if whom == "Ctrl-C" else 3
+    with started(writer(kafka, clickhouse, tmp_path, shutdown__lame_duck_s=lame_duck_s)) as back:
         worker = back.worker()
+        assert httpx.get(f"{back.http}/healthz").is_success
         if whom == "all":
             os.kill(worker, signal.SIGTERM)
         if whom == "Ctrl-C":
             os.kill(worker, signal.SIGINT)
         back.signal(signal.SIGINT if whom == "Ctrl-C" else signal.SIGTERM)
+        if whom != "Ctrl-C":
+            assert until(lambda: httpx.get(f"{back.http}/healthz").json()["status"] == "stopping")
         assert 0 == back.wait()
         assert is_gone(worker)
         assert "ended by itself" not in back.log()

@@ -115,9 +115,9 @@ class GrpcConnection(ServerConnection):
 
     def connection_made(self, transport: Any) -> None:
         shared = self._shared
-        if shared.is_full or shared.is_ending or not shared.has_descriptor_for(transport):
-            if not shared.is_ending:
-                shared.metrics.connection_refused()
+        shared.accepted(self.loop.time())
+        if shared.is_full or not shared.has_descriptor_for(transport):
+            shared.metrics.connection_refused()
             self.is_closed = True
             transport.close()
             return
@@ -318,6 +318,11 @@ class GrpcConnection(ServerConnection):
                 self.say(stream)
         elif stream.is_sent and now - stream.began > self._shared.settings.body_timeout_s:
             self.reset(stream, NO_ERROR)
+
+    def leave(self) -> None:
+        """As HTTP/2 has it, once the connection has begun: SETTINGS come first."""
+        if self._has_begun:
+            super().leave()
 
     def on_idle(self, now: float) -> None:
         settings = self._shared.settings

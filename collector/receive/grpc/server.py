@@ -1,7 +1,9 @@
-"""The gRPC server: OTLP's three services, health checking and reflection, on one port, over TLS or not.
+"""The gRPC server: OTLP's three services, health checking and reflection, on one port, over TLS or not. It logs no calls.
 
-The law: it logs no calls; connections, calls and what they hold are bounded; and it stops within the time given, finishing what
-it has begun.
+Invariants:
+1. Connections, calls and what they hold are bounded (test_connections_over_the_limit_are_closed,
+   test_too_many_requests_at_once_are_unavailable_with_a_delay, test_over_the_budget_is_unavailable_with_a_delay).
+2. It stops within the time given, and answers what was on its way (test_what_crosses_the_end_is_answered).
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from collector.receive.grpc.reflection import Reflection
 from collector.receive.grpc.services import Methods, Service
 from collector.receive.responses import Explain
 from collector.receive.servers.handshakes import Handshake, TlsListener
+from collector.receive.servers.pending import last_pending
 from collector.receive.tls import Certificates
 from collector.tenancy.access import Access
 
@@ -33,7 +36,7 @@ _BACKLOG: Final = 2048
 
 
 class GrpcServer:
-    """Use: `start`, then `port`, then `stop`."""
+    """Use: `start`, then `port`, then `leave` if there is time for it, then `stop`."""
 
     def __init__(
         self,
@@ -75,16 +78,30 @@ class GrpcServer:
             raise OSError(f"cannot listen on {host}:{self._settings.port} for gRPC: {error.strerror or error}") from error
         self._ticking = asyncio.create_task(self._tick())
 
+    def leave(self) -> None:
+        """Report NOT_SERVING to health checks, ask clients with GOAWAY to go elsewhere, and go on accepting and answering."""
+        self._health.end()
+        self._shared.leave()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a client is connected, or was a moment ago."""
+        return self._shared.is_used(asyncio.get_running_loop().time())
+
     async def stop(self, grace_s: float) -> None:
-        """Say so to health checks, take no more calls, let those at hand finish for `grace_s` seconds, then cancel them."""
+        """Report NOT_SERVING, accept no more calls, let those that have begun finish for `grace_s` seconds, then
+        cancel them."""
         if self._listener is None:
             return
         self._health.end()
+        # Closing the listener would reset them.
+        accepted = [] if isinstance(self._listener, TlsListener) else last_pending(self._listener.sockets)
         self._listener.close()
-        shared = self._shared
-        shared.is_ending = True
-        for connection in list(shared.open):
-            connection.shutdown()
+        self._shared.end()
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._protocol, connection)
         try:
             async with asyncio.timeout(grace_s):
                 await self._all_over()

@@ -1,11 +1,17 @@
 """The HTTP server: one application on one host and several ports, over TLS or not, in HTTP/1.1 and HTTP/2 on each of them.
 
-The law: it takes no signals, starts no loop and logs no requests; connections, heads and idle times are bounded; and it stops
-within the time given, finishing what it has begun. docs/adr says why HTTP/1.1 and HTTP/2 are our own.
+It takes no signals, starts no loop and logs no requests. docs/adr says why HTTP/1.1 and HTTP/2 are our own.
+
+Invariants:
+1. Connections, heads and idle times are bounded (test_connections_over_the_limit_are_refused, test_too_large_a_head_is_431,
+   test_idle_connections_are_closed).
+2. It stops within the time given, and answers what was on its way (test_stopping_ends_in_time,
+   test_stopping_finishes_what_is_in_flight, test_a_request_that_crosses_the_end_is_answered).
 """
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -19,6 +25,7 @@ from collector.receive.servers.connections import Shared
 from collector.receive.servers.first_bytes import FirstBytes
 from collector.receive.servers.handshakes import TlsListener
 from collector.receive.servers.http1 import builtin_http1
+from collector.receive.servers.pending import last_pending
 from collector.receive.tls import Certificates
 
 # How often dates are written anew and slow connections looked for.
@@ -41,7 +48,7 @@ SERVERS: Final[Mapping[str, Http1]] = {"builtin": builtin_http1, "hypercorn": _h
 
 
 class HttpServer:
-    """Use: `start`, then `ports`, then `stop`."""
+    """Use: `start`, then `ports`, then `leave` if there is time for it, then `stop`."""
 
     def __init__(
         self,
@@ -84,9 +91,23 @@ class HttpServer:
         self._ticking = asyncio.create_task(self._tick())
         self._metrics.watch_connections(self.connection_count)
 
+    def leave(self) -> None:
+        """Go on accepting and answering, and tell clients to go elsewhere: in HTTP/1.1 with each answer."""
+        self._shared.leave()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a client is connected, or was a moment ago."""
+        return self._shared.is_used(asyncio.get_running_loop().time())
+
     async def stop(self, grace_s: float) -> None:
         """Stop accepting, let requests finish for `grace_s` seconds, then cancel those that have not."""
+        accepted = self._pending()
         self._close_listeners()
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(lambda: FirstBytes(self._shared, self._http1), connection)
         try:
             async with asyncio.timeout(grace_s):
                 await self._drain()
@@ -116,6 +137,11 @@ class HttpServer:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
+    def _pending(self) -> list[socket.socket]:
+        """What has connected so far without TLS, whose listeners do this themselves."""
+        servers = [listener for listener in self._listeners if not isinstance(listener, TlsListener)]
+        return last_pending(listening for server in servers for listening in server.sockets)
+
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()
@@ -128,9 +154,7 @@ class HttpServer:
 
     async def _drain(self) -> None:
         """Return when every request is answered and every connection closed; take no more requests."""
-        self._shared.is_ending = True
-        for connection in list(self._shared.open):
-            connection.shutdown()
+        self._shared.end()
         while self._shared.open or self._shared.tasks:  # noqa: ASYNC110  # sets tell nobody
             await asyncio.sleep(0.01)
 

@@ -1,6 +1,10 @@
 """What the connections of one server have in common, whatever they speak.
 
-The law: every open connection is known here, so that it is counted, watched, and ended with the server.
+Invariants:
+1. Every open connection is in `open`, so that it is counted, watched, and ended with the server
+   (test_connections_over_the_limit_are_refused, test_stopping_ends_in_time).
+2. A server that leaves answers every request until it ends, and each answer says that its connection ends
+   (test_a_server_that_leaves_answers_and_says_so).
 """
 
 import asyncio
@@ -22,6 +26,10 @@ log = structlog.get_logger(__name__)
 _DEFECT_LOG_S: Final = 60.0
 # So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
 PROGRESS_BYTES: Final = 16_384
+FRESH_S: Final = 1.0
+"""How old a connection must be for the end of its server to close it before its first request: that may be on its way."""
+# Balancers look at health at least so often: Kubernetes every 10 s, nginx, HAProxy and Envoy more often.
+_UNUSED_S: Final = 10.0
 
 
 class Connection(Protocol):
@@ -30,8 +38,11 @@ class Connection(Protocol):
     def close_if_late(self, now: float) -> None:
         """Close it if its sender, or its reader, should have done something by now. `now`: the loop's time."""
 
+    def leave(self) -> None:
+        """Tell the client to go elsewhere, and go on answering."""
+
     def shutdown(self) -> None:
-        """Take no more requests, and close once those at hand are answered."""
+        """Take no more requests, and close once those that have begun are answered."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -49,8 +60,11 @@ class Connections:
         self._defect_logged: float = -_DEFECT_LOG_S
         self.descriptors: Descriptors | None = None
         """Where connections leave some to others."""
+        self.is_leaving: bool = False
+        """Whether each answer is to be the last of its connection."""
         self.is_ending: bool = False
         """Whether the server takes no more connections."""
+        self._used_at: float = -_UNUSED_S  # the loop's time
 
     def defect(self, error: BaseException) -> None:
         """Log what a connection could not handle, at most once a minute: strangers could repeat it and fill the disk."""
@@ -67,8 +81,31 @@ class Connections:
         """Whether a connection that was accepted may keep its file descriptor; else it is counted."""
         return self.descriptors is None or self.descriptors.has_room(transport.get_extra_info("socket").fileno())
 
+    def accepted(self, now: float) -> None:
+        """Note that a client has connected. `now`: the loop's time."""
+        self._used_at = now
+
+    def is_used(self, now: float) -> bool:
+        """Whether a client is connected, or was within the last 10 s. `now`: the loop's time."""
+        return bool(self.open) or now - self._used_at < _UNUSED_S
+
+    def leave(self) -> None:
+        """Tell all clients to go elsewhere, and go on answering."""
+        self.is_leaving = True
+        for connection in list(self.open):
+            connection.leave()
+
+    def end(self) -> None:
+        """Take no more connections, and end those that are open when their requests are answered."""
+        self.is_leaving = True
+        self.is_ending = True
+        for connection in list(self.open):
+            connection.shutdown()
+
     def tick(self, now: float) -> None:
         """Close what has been too slow. `now`: the loop's time. Raises nothing: without it nobody had a deadline any more."""
+        if self.open:
+            self._used_at = now
         for connection in list(self.open):
             try:
                 connection.close_if_late(now)

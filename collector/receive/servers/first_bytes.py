@@ -1,14 +1,17 @@
-"""A connection that has not said yet what it speaks: HTTP/2 or HTTP/1.1.
+"""A connection whose protocol, HTTP/2 or HTTP/1.1, is not known yet.
 
-The law: ALPN says it under TLS; else the first bytes do, and they are handed on as they came. From then on nothing stands
-between a connection and its protocol.
+Invariants:
+1. ALPN says it under TLS, else the first bytes do; those are handed on as they came
+   (test_http_2_by_prior_knowledge_is_beside_both, test_bytes_may_come_one_by_one).
+2. The end of the server does not close a connection before its first request could come
+   (test_a_request_that_crosses_the_end_is_answered).
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from collector.receive.servers.connections import Shared
+from collector.receive.servers.connections import FRESH_S, Shared
 from collector.receive.servers.handshakes import Handshake
 from collector.receive.servers.http1 import last_words
 from collector.receive.servers.http2 import Http2Connection
@@ -27,11 +30,14 @@ class FirstBytes(asyncio.Protocol):
         self._handshake: Final = handshake
         self._transport: asyncio.Transport
         self._data = b""
+        self._is_handed_over = False
         self._since = 0.0  # the loop's time when it began, or when its first byte came
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
         self._transport = transport
         shared = self._shared
+        now = asyncio.get_running_loop().time()
+        shared.accepted(now)
         if self._handshake is not None:
             self._handshake.done()
             protocol = transport.get_extra_info("ssl_object").selected_alpn_protocol()
@@ -43,12 +49,11 @@ class FirstBytes(asyncio.Protocol):
             transport.write(_TOO_MANY)
             transport.close()
             return
-        if shared.is_ending:
-            # Accepted just as the listener closed: nothing was asked yet.
-            transport.close()
-            return
         shared.open.add(self)
-        self._since = asyncio.get_running_loop().time()
+        self._since = now
+        if shared.is_ending:
+            # Accepted just as the listener closed.
+            self.shutdown()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._shared.open.discard(self)
@@ -67,15 +72,24 @@ class FirstBytes(asyncio.Protocol):
         if now - self._since > (settings.body_timeout_s if self._data else settings.keep_alive_s):
             self._transport.close()
 
+    def leave(self) -> None:
+        """Its first answer will tell the client."""
+
     def shutdown(self) -> None:
-        """Nothing was asked yet."""
-        self._transport.close()
+        """Close, unless the connection is so fresh that its first request may be on its way."""
+        loop = asyncio.get_running_loop()
+        loop.call_at(self._since + FRESH_S, self._end)
+
+    def _end(self) -> None:
+        if not self._is_handed_over:
+            self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()
 
     def _hand_over(self, protocol: asyncio.Protocol) -> None:
         self._shared.open.discard(self)
+        self._is_handed_over = True
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         if self._data:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from collector.receive.servers.connections import Connections
+from collector.receive.servers.connections import FRESH_S, Connections
+from collector.receive.servers.pending import accept_pending
 from collector.receive.tls import Certificates
 from collector.receive.tls_alerts import ON_FAILURE
 
@@ -45,7 +46,6 @@ class TlsListener:
         self._certificates: Final = certificates
         self._protocol: Final = protocol
         self._sockets: Final[list[socket.socket]] = []
-        self._accepting: Final[list[asyncio.Task[None]]] = []
         self.port = 0
 
     async def start(self, host: str, port: int, *, backlog: int, reuse_port: bool) -> None:
@@ -61,34 +61,40 @@ class TlsListener:
             raise
         self.port = self._sockets[0].getsockname()[1]
         for listener in self._sockets:
-            task = loop.create_task(self._accept(listener))
-            # Not earlier: the loop still waits for that socket.
-            task.add_done_callback(partial(_close, listener))
-            self._accepting.append(task)
+            loop.add_reader(listener, self._accept, listener)
 
     def close(self) -> None:
-        for task in self._accepting:
-            task.cancel()
-        if not self._accepting:
-            for listener in self._sockets:
-                listener.close()
-
-    async def _accept(self, listener: socket.socket) -> None:
+        """Take what has connected so far, and listen no more."""
         loop = asyncio.get_running_loop()
+        for listener in self._sockets:
+            if loop.remove_reader(listener):
+                self._accept(listener)
+            listener.close()
+        self._sockets.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take all that have connected."""
+        try:
+            for connection in accept_pending(listener):
+                self._begin(connection)
+        except OSError:
+            loop = asyncio.get_running_loop()
+            if self._shared.descriptors is not None:
+                self._shared.descriptors.ran_out()
+            loop.remove_reader(listener)
+            loop.call_later(_AFTER_ERROR_S, self._accept_again, listener)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _begin(self, connection: socket.socket) -> None:
         shared, descriptors = self._shared, self._shared.descriptors
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError:
-                if descriptors is not None:
-                    descriptors.ran_out()
-                await asyncio.sleep(_AFTER_ERROR_S)
-                continue
-            if shared.is_full or not (descriptors is None or descriptors.has_room(connection.fileno())):
-                shared.metrics.connection_refused()
-                connection.close()
-            else:
-                Handshake(shared, self._certificates, self._protocol, connection)
+        if shared.is_full or not (descriptors is None or descriptors.has_room(connection.fileno())):
+            shared.metrics.connection_refused()
+            connection.close()
+        else:
+            Handshake(shared, self._certificates, self._protocol, connection)
 
 
 class Handshake:
@@ -109,6 +115,8 @@ class Handshake:
             None  # the connection of a handshake that failed, once more: the loop closes its own
         )
         shared.open.add(self)
+        self._began: Final = asyncio.get_running_loop().time()
+        shared.accepted(self._began)
         self._task: Final = asyncio.get_running_loop().create_task(self._run(connection))
 
     def done(self) -> None:
@@ -117,9 +125,12 @@ class Handshake:
     def close_if_late(self, now: float) -> None:
         """It has a deadline of its own."""
 
+    def leave(self) -> None:
+        """The first answer will tell the client."""
+
     def shutdown(self) -> None:
-        """Nothing was asked yet."""
-        self.abort()
+        """End it, unless it is so fresh that its first request may be on its way."""
+        asyncio.get_running_loop().call_at(self._began + FRESH_S, self.abort)
 
     def abort(self) -> None:
         self._task.cancel()
@@ -201,10 +212,6 @@ def _has_more(connection: socket.socket) -> bool:
         return bool(connection.recv(_PIECE_BYTES))
     except BlockingIOError:
         return True
-
-
-def _close(listener: socket.socket, _task: asyncio.Task[None]) -> None:
-    listener.close()
 
 
 def _listen(family: int, address: object, *, backlog: int, reuse_port: bool) -> socket.socket:

@@ -124,6 +124,8 @@ class Http1Connection:
         if transport.get_extra_info("ssl_object") is not None:
             self._scheme = "https"
         self._idle_since = self._loop.time()
+        # Accepted just as the server ended: one request is answered.
+        self._is_ending = self._shared.is_ending
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._is_closed = True
@@ -420,7 +422,7 @@ class Http1Connection:
     def _say(self, turn: _Turn, exchange: Exchange) -> None:
         answer = exchange.answer
         assert answer is not None
-        if (self._is_ending and not self._waiting) or (
+        if ((self._is_ending or self._shared.is_leaving) and not self._waiting) or (
             # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
             not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
         ):
@@ -449,7 +451,7 @@ class Http1Connection:
     async def _show(self, turn: _Turn) -> None:
         page = turn.page
         assert page is not None
-        await page.show(self._shared.app, self, keep_alive=turn.keep_alive and not self._is_ending)
+        await page.show(self._shared.app, self, keep_alive=turn.keep_alive and not (self._is_ending or self._shared.is_leaving))
         turn.is_running = False
         turn.is_answered = True
         turn.answered_at = self._loop.time()
@@ -499,9 +501,13 @@ class Http1Connection:
             turn.exchange.late()
             self._go_on()
 
+    def leave(self) -> None:
+        """The next answer tells the client."""
+
     def shutdown(self) -> None:
         self._is_ending = True
-        if self._turn is None:
+        # A request that has begun to come is answered; where it does not get on, it is too slow.
+        if self._turn is None and not self._began:
             self._close()
 
     def abort(self) -> None:

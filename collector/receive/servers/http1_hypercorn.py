@@ -20,7 +20,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
-from collector.receive.servers.connections import Shared, Stall
+from collector.receive.servers.connections import FRESH_S, Shared, Stall
 
 
 def hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
@@ -54,11 +54,20 @@ class _Protocol(asyncio.StreamReaderProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
         self._transport = transport
         self._shared.open.add(self)
+        if self._shared.is_leaving:
+            self.leave()
+        if self._shared.is_ending:
+            # Accepted just as the server ended: its first request may be on its way.
+            asyncio.get_running_loop().call_later(FRESH_S, self.shutdown)
         super().connection_made(transport)
 
     def close_if_late(self, now: float) -> None:
         if self._stall.is_over(self._transport, now):
             self._transport.abort()
+
+    def leave(self) -> None:
+        """Let each further answer say that it is the last. The setting is that of all connections."""
+        self._config.keep_alive_max_requests = 0
 
     def shutdown(self) -> None:
         self._ending = asyncio.create_task(self._context.terminated.set())

@@ -7,7 +7,8 @@ Invariants:
 3. What a client cancelled counts against its streams as long as it works here
    (test_more_requests_than_allowed_are_refused_to_be_sent_again).
 4. A stream counts until its answer's last frame is written, and no longer (test_as_many_requests_as_announced_are_served).
-5. At the end the client is told first, so that no request is lost on its way (test_what_crosses_the_end_is_answered).
+5. The end is announced before requests are refused, so that none is lost on its way
+   (test_what_crosses_the_end_is_answered, test_a_server_that_leaves_answers_and_says_so).
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from mypy_extensions import i64
 
-from collector.receive.servers.connections import PROGRESS_BYTES, Connections, Stall
+from collector.receive.servers.connections import FRESH_S, PROGRESS_BYTES, Connections, Stall
 from collector.receive.servers.http2_engine import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -81,7 +82,8 @@ class ServerConnection(Http2Engine):
         self.transport: Any = None
         self.is_tls: bool = False
         self.is_closed: bool = False
-        self.is_ending: bool = False  # the client was told to begin nothing more
+        self.is_leaving: bool = False  # the client was asked to begin nothing more here
+        self.is_ending: bool = False  # when it has heard, what it begins is refused
         self.is_refusing: bool = False  # nothing more is begun
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
@@ -119,6 +121,9 @@ class ServerConnection(Http2Engine):
         self.is_tls = transport.get_extra_info("ssl_object") is not None
         self.last_received = self.loop.time()
         self.connections.open.add(self)
+        if self.connections.is_ending:
+            # Accepted just as the server ended: its first request may be on its way.
+            self.loop.call_later(FRESH_S, self.shutdown)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.is_closed = True
@@ -325,12 +330,28 @@ class ServerConnection(Http2Engine):
         elif now - stream.waits_since > self._late_s:
             self.reset(stream, CANCEL)
 
+    def answered(self) -> None:
+        super().answered()
+        if self.connections.is_leaving and not self.is_leaving:
+            self._announce_end()
+
+    def leave(self) -> None:
+        """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
+        if not (self.is_closed or self.is_leaving):
+            self._announce_end()
+            self.flush()
+
+    def _announce_end(self) -> None:
+        self.is_leaving = True
+        self.goaway(STREAM_ID_MAX, NO_ERROR)
+
     def shutdown(self) -> None:
         """Begin nothing more; close when all is answered."""
         if self.is_closed or self.is_ending:
             return
         self.is_ending = True
-        self.goaway(STREAM_ID_MAX, NO_ERROR)
+        if not self.is_leaving:
+            self._announce_end()
         self.ping(HEARD)
         self.flush()
         self.loop.call_later(_HEARD_MAX_S, self._refuse_more)

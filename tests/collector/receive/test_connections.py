@@ -23,6 +23,8 @@ class Watched:
         if self.is_broken:
             raise ZeroDivisionError("a defect")
 
+    def leave(self) -> None: ...
+
     def shutdown(self) -> None: ...
 
     def abort(self) -> None:

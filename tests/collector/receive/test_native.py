@@ -31,6 +31,8 @@ async def asking() -> AsyncIterator[tuple[Receivers, httpx.AsyncClient]]:
         (Health("ok", "disk full", "ok"), 503, "unavailable"),
         (Health("ok", "ok", "damaged"), 200, "degraded"),
         (Health("ok", "ok", "ok"), 200, "ok"),
+        (Health("ok", "ok", is_stopping=True), 503, "stopping"),
+        (Health("ok", "down", is_stopping=True), 503, "stopping"),
     ],
 )
 async def test_health_is_whether_telemetry_is_accepted(state: Health, code: int, status: str) -> None:
