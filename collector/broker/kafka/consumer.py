@@ -17,13 +17,17 @@ Invariants:
 4. A range is intended only while its leader knows its partition by the identity that it was read under
    (test_a_topic_made_anew_while_the_writer_runs_loses_nothing).
 5. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
+6. Before anything is read under a leader, what is committed is compared with what this leader has. Where Kafka has lost the end
+   of the log, reading goes back to where it ended (test_an_end_lost_while_the_writer_is_stopped).
+7. Where a partition that was never committed begins is asked after its log's identity
+   (test_a_beginning_of_another_log_is_not_used).
 """
 
 import asyncio
 import math
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -37,9 +41,18 @@ from collector.broker.contract import BrokerDown, Partition, Payload, Position, 
 from collector.broker.kafka.brokers import Brokers, NotAsked
 from collector.broker.kafka.connection import KafkaOptions, text, until_started
 from collector.broker.kafka.fetching import FETCH_API, Arriving, Batch, WrongChecksum, batches, fetch_answer, fetch_request
-from collector.broker.kafka.identity import Committed, identities, identity_of, log_of
+from collector.broker.kafka.identity import Committed, TopicLog, epoch_of, identity_of, log_of, topic_logs
 from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
-from collector.broker.kafka.offsets import EARLIEST, LATEST, LIST_API, list_answer, list_request
+from collector.broker.kafka.offsets import (
+    EARLIEST,
+    EPOCH_END_API,
+    LATEST,
+    LIST_API,
+    epoch_end_answer,
+    epoch_end_request,
+    list_answer,
+    list_request,
+)
 from collector.broker.kafka.topics import ready_topics
 
 # One answer to a fetch. The broker sends a whole batch even where it is larger.
@@ -102,6 +115,9 @@ class KafkaConsumer:
         self._closed: Final = asyncio.Event()
         self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
         self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
+        self._never_committed: Final[set[Partition]] = set()  # of those whose heads have no identity yet
+        self._compared: Final[dict[Partition, int]] = {}  # the epoch of the leader that has all that is committed
+        self._read_under: Final[dict[Partition, int | None]] = {}  # the epoch of the leader when the range in hand was read
         self._settled = self._loop.time()  # when it was last known what is ours
         self._questions: Final[dict[int, _Question]] = {}  # by broker
         self._troubles: Final[dict[Partition, _Trouble]] = {}
@@ -181,10 +197,12 @@ class KafkaConsumer:
             raise BrokerDown(f"cannot intend {_name(messages)}: the partition stands at {head}, or is being taken away")
         with self._guarded(f"intend {_name(messages)}"):
             async with asyncio.timeout(self._options.request_timeout_s):
-                identity = await self._identity(messages.partition)
-        if messages.log and identity != identity_of(messages.log):
+                log = await self._log(messages.partition)
+        if messages.log and log.identity != identity_of(messages.log):
             self._identities_read.clear()
             raise BrokerDown(f"cannot intend {_name(messages)}: the topic was made anew since it was read")
+        if log.leader_epochs.get(messages.partition.index) != self._read_under.get(messages.partition):
+            raise BrokerDown(f"cannot intend {_name(messages)}: its leader has changed since it was read")
         intent = Head(messages.start, messages.end, messages.log, messages.depth)
         await self._commit(ownership, messages.partition, intent)
 
@@ -252,6 +270,8 @@ class KafkaConsumer:
                             self._turns.extend(ownership.partitions)
                             self._troubles.clear()
                             self._ends.clear()
+                            self._never_committed.clear()
+                            self._compared.clear()
                 if ownership is member.ownership and ownership.active:
                     self._settled = self._loop.time()
                     return ownership, ownership.heads
@@ -295,12 +315,51 @@ class KafkaConsumer:
         if not idle:
             return
         try:
-            known = await identities(self._brokers, self._member.client, node, sorted({partition.topic for partition in idle}))
+            known = await topic_logs(self._brokers, self._member.client, node, sorted({partition.topic for partition in idle}))
         except (KafkaError, OSError):
             return  # its partitions are looked at when it answers again
         for partition in idle:
             if partition.topic in known:
-                await self._begin_if_new(heads, partition, known[partition.topic])
+                with suppress(KafkaError, OSError, ValueError, BrokerDown):  # it is looked at again
+                    await self._fit(heads, partition, known[partition.topic])
+
+    async def _fit(self, heads: dict[Partition, Head], partition: Partition, log: TopicLog) -> None:
+        """Make the head one of the log that is there now. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        await self._begin_if_new(heads, partition, log.identity)
+        leader_epoch = log.leader_epochs.get(partition.index)
+        if leader_epoch is not None and leader_epoch != self._compared.get(partition):
+            await self._go_back_if_lost(heads, partition, log.identity, leader_epoch)
+            self._compared[partition] = leader_epoch
+
+    async def _go_back_if_lost(
+        self, heads: dict[Partition, Head], partition: Partition, identity: str, leader_epoch: int
+    ) -> None:
+        """Where the leader does not have all that is committed, start at the end of what it has of it."""
+        head = heads[partition]
+        epoch = epoch_of(head.log)
+        if epoch < 0 or epoch == leader_epoch:
+            return
+        if epoch > leader_epoch:
+            raise BrokerDown(f"the leader of {partition.topic}/{partition.index} is of epoch {leader_epoch}, not yet {epoch}")
+        request = epoch_end_request(partition, leader_epoch, epoch)
+        answer = await self._brokers.ask(self._member.client, self._leader(partition), EPOCH_END_API, [request])
+        code, last_epoch, end = epoch_end_answer(answer)
+        error = for_code(code)
+        if error is not NoError:
+            raise error
+        goal = head.committed if head.intent is None else head.intent
+        if not 0 <= end < goal:  # below 0: the leader does not know
+            return
+        self._logger.error(
+            "Kafka lost the end of a partition: what it had not given to the writer is lost. What is there now is read from"
+            " there on; check unclean.leader.election.enable, the replicas and the disks",
+            **_labels(partition),
+            end=end,
+            read_to=goal,
+            leader_epoch=leader_epoch,
+        )
+        intent = end if head.intent is not None and end > head.committed else None
+        heads[partition] = Head(min(end, head.committed), intent, log_of(identity, last_epoch), head.depth)
 
     async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
         """Where the head is of another log than the one that is there now, start at the first message of that one."""
@@ -315,15 +374,16 @@ class KafkaConsumer:
                 former_log=former,
             )
         self._seen[partition.topic] = identity
-        if not head.log and head.intent is None:
-            heads[partition] = head._replace(log=log_of(identity, -1))
-        elif head.log and identity_of(head.log) != identity:
+        if partition in self._never_committed or (head.log and identity_of(head.log) != identity):
             earliest = await self._earliest(partition)
+            self._never_committed.discard(partition)
             heads[partition] = Head(earliest, None, log_of(identity, -1))
+        elif not head.log and head.intent is None:
+            heads[partition] = head._replace(log=log_of(identity, -1))
 
-    async def _identity(self, partition: Partition) -> str:
-        """Of its log, as its leader knows it. Raises KafkaError, OSError, BrokerDown."""
-        known = await identities(self._brokers, self._member.client, self._leader(partition), [partition.topic])
+    async def _log(self, partition: Partition) -> TopicLog:
+        """As its leader knows it. Raises KafkaError, OSError, BrokerDown."""
+        known = await topic_logs(self._brokers, self._member.client, self._leader(partition), [partition.topic])
         if partition.topic not in known:
             self._member.client.force_metadata_update()
             raise BrokerDown(f"{partition.topic} is not known to the leader of {partition.topic}/{partition.index}")
@@ -355,6 +415,8 @@ class KafkaConsumer:
                 self._member.rejoin(ownership)
         assert ownership.heads is not None
         ownership.heads[partition] = head
+        if self._compared.get(partition) != self._read_under.get(partition):  # a later leader, with the head before
+            self._compared.pop(partition, None)
 
     # Questions to brokers.
 
@@ -414,7 +476,9 @@ class KafkaConsumer:
         """Raises nothing: what went wrong is a trouble of its partition."""
         assert ownership.heads is not None
         for partition, begin in answer.begins.items():
-            ownership.heads.setdefault(partition, Head(begin, None))
+            if partition not in ownership.heads:
+                ownership.heads[partition] = Head(begin, None)
+                self._never_committed.add(partition)
         for partition, end in answer.ends.items():
             self._ends[partition] = end
             trouble = self._troubles.get(partition)
@@ -597,12 +661,13 @@ class KafkaConsumer:
     async def _read_log(self, heads: dict[Partition, Head], partition: Partition, end: int, bytes_max: int) -> Range | None:
         """From the log that is there now, which may have begun anew. None: there is nothing in it. Raises KafkaError, OSError,
         ValueError, BrokerDown."""
-        identity = await self._identity(partition)
-        await self._begin_if_new(heads, partition, identity)
+        log = await self._log(partition)
+        await self._fit(heads, partition, log)
+        self._read_under[partition] = log.leader_epochs.get(partition.index)
         head = heads[partition]
         if end < head.committed:
             raise BrokerDown(self._anew(partition, head, end))
-        return None if end == head.committed else await self._read(partition, head, end, bytes_max, identity)
+        return None if end == head.committed else await self._read(partition, head, end, bytes_max, log.identity)
 
     async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int, identity: str) -> Range:
         """From what is committed on; exactly up to the intent where one stands, else up to `end` or as many as fit."""

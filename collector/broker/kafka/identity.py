@@ -12,7 +12,7 @@ Invariants:
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote
 from uuid import UUID
@@ -25,6 +25,7 @@ from collector.broker.kafka.brokers import Brokers
 METADATA_API: Final = (3, 10)
 _OLD_METADATA_API: Final = (3, 5)
 _INT16: Final = struct.Struct(">h")
+_METADATA_PARTITION: Final = struct.Struct(">hiii")  # an error, its number, leader, and the leader's epoch
 _NO_TAGS: Final = b"\0"
 _NO_TOPIC_ID: Final = bytes(16)
 _METADATA_VERSION: Final = "2"
@@ -62,10 +63,24 @@ class Committed(NamedTuple):
         return " ".join(said if self.intent is None else [*said, str(self.intent), str(self.depth)])
 
 
+class TopicLog(NamedTuple):
+    """A topic as a broker knows it."""
+
+    identity: str
+    leader_epochs: Mapping[int, int]
+    """By partition, how often it has had another leader. Empty where the broker does not say."""
+
+
 def log_of(identity: str, leader_epoch: int) -> str:
     """The identity of the log as a range has it. Messages of one partition with the same offset and epoch are the same: where
     Kafka lost the end of a log, what is written there next has another epoch."""
     return f"{identity}.{leader_epoch}"
+
+
+def epoch_of(log: str) -> int:
+    """The epoch of the leader that wrote a range's last message; below 0: not known."""
+    epoch = log.rpartition(".")[2]
+    return int(epoch) if _is_number(epoch) else -1
 
 
 def identity_of(log: str) -> str:
@@ -73,14 +88,14 @@ def identity_of(log: str) -> str:
     return log.rpartition(".")[0]
 
 
-async def identities(brokers: Brokers, client: Any, node: int, topics: Sequence[str]) -> dict[str, str]:
-    """Of those topics that are there, as that broker knows it. Raises KafkaError, OSError."""
+async def topic_logs(brokers: Brokers, client: Any, node: int, topics: Sequence[str]) -> dict[str, TopicLog]:
+    """Return those topics that are there, as that broker knows them. Raises KafkaError, OSError."""
     try:
         answer = await brokers.ask(client, node, METADATA_API, [metadata_request(topics)])
     except IncompatibleBrokerVersion:
         request: bytes = MetadataRequest_v5(list(topics), False).encode()
         old = MetadataResponse_v5.decode(io.BytesIO(await brokers.ask(client, node, _OLD_METADATA_API, [request])))
-        return {topic: f"{quote(old.cluster_id or '', safe='')}.-" for _, topic, *_ in old.topics}
+        return {topic: TopicLog(f"{quote(old.cluster_id or '', safe='')}.-", {}) for _, topic, *_ in old.topics}
     try:
         return metadata_answer(answer)
     except (ValueError, IndexError, struct.error) as error:
@@ -98,8 +113,8 @@ def metadata_request(topics: Sequence[str]) -> bytes:
     return b"".join(out)
 
 
-def metadata_answer(answer: memoryview) -> dict[str, str]:
-    """By topic, the identity of its log; of topics that are there. Raises ValueError, IndexError, struct.error."""
+def metadata_answer(answer: memoryview) -> dict[str, TopicLog]:
+    """Return the topics that are there, by name. Raises ValueError, IndexError, struct.error."""
     reader = _Reader(bytes(answer))
     reader.tags()
     reader.at += 4  # the time that the broker has held it back
@@ -111,15 +126,17 @@ def metadata_answer(answer: memoryview) -> dict[str, str]:
         reader.tags()
     cluster = quote(reader.text(), safe="")
     reader.at += 4  # the controller
-    found: dict[str, str] = {}
+    found: dict[str, TopicLog] = {}
     for _ in range(reader.count()):
         (code,) = _INT16.unpack_from(reader.buffer, reader.at)
         reader.at += 2
         topic = reader.text()
         id_ = reader.buffer[reader.at : reader.at + 16]
         reader.at += 17  # whether it is internal
+        leader_epochs: dict[int, int] = {}
         for _ in range(reader.count()):
-            reader.at += 14  # an error, its number, leader, and the leader's epoch
+            _, index, _, leader_epochs[index] = _METADATA_PARTITION.unpack_from(reader.buffer, reader.at)
+            reader.at += _METADATA_PARTITION.size
             for _ in range(3):
                 nodes = reader.count()  # by itself: it moves `at`, which `+=` would have read before
                 reader.at += 4 * nodes
@@ -127,7 +144,8 @@ def metadata_answer(answer: memoryview) -> dict[str, str]:
         reader.at += 4
         reader.tags()
         if code == 0:
-            found[topic] = f"{cluster}.{UUID(bytes=id_) if id_ != _NO_TOPIC_ID else '-'}"
+            identity = f"{cluster}.{UUID(bytes=id_) if id_ != _NO_TOPIC_ID else '-'}"
+            found[topic] = TopicLog(identity, leader_epochs)
     return found
 
 

@@ -2,7 +2,8 @@
 
 aiokafka's way through its schemas costs ten times as much, and each insert of the writer has three of the first two; what is
 committed is read once a generation. Source: kafka.apache.org, "ListOffsets API" version 1, "OffsetCommit API" version 2 and
-"OffsetFetch API" version 1: all brokers since Kafka 0.10.1 take them, with Kafka 4 those among them.
+"OffsetFetch API" version 1: all brokers since Kafka 0.10.1 take them, with Kafka 4 those among them. "OffsetForLeaderEpoch API"
+version 3: brokers since Kafka 2.3.
 """
 
 import io
@@ -19,6 +20,7 @@ LIST_API: Final = (2, 1)
 COMMIT_API: Final = (8, 2)
 # From version 2 on an error of the whole has a place of its own, beside no partitions at all; this one says it of each.
 COMMITTED_API: Final = (9, 1)
+EPOCH_END_API: Final = (23, 3)
 
 EARLIEST: Final = -2
 LATEST: Final = -1
@@ -28,6 +30,7 @@ _LENGTH: Final = struct.Struct(">h")
 _ASKED: Final = struct.Struct(">iq")  # a partition, and a time
 _FOUND: Final = struct.Struct(">ihqq")  # a partition, an error, a time, the offset
 _COMMITTED: Final = struct.Struct(">ih")  # a partition, an error
+_EPOCH_END: Final = struct.Struct(">hiiq")  # an error, a partition, an epoch, and the offset at which it ends
 _NO_REPLICA: Final = struct.pack(">i", -1)
 _RETENTION: Final = struct.pack(">q", -1)  # as the broker has it
 
@@ -44,6 +47,23 @@ def list_request(topics: Sequence[tuple[str, Sequence[int]]], time: int) -> byte
 def list_answer(answer: memoryview) -> dict[Partition, tuple[int, int]]:
     """By partition, the error's code and the offset. Raises ValueError."""
     return {partition: (code, offset) for partition, (code, _, offset) in _partitions(answer, _FOUND).items()}
+
+
+def epoch_end_request(partition: Partition, leader_epoch: int, epoch: int) -> bytes:
+    """For the offset after the last message of `epoch` or an epoch before, of the leader that leads in `leader_epoch`."""
+    asked = struct.pack(">iiii", 1, partition.index, leader_epoch, epoch)
+    return b"".join([_NO_REPLICA, _COUNT.pack(1), _string(partition.topic), asked])
+
+
+def epoch_end_answer(answer: memoryview) -> tuple[int, int, int]:
+    """The error's code, the last epoch that is not after the one asked for, and where it ends (below 0: not known). Raises
+    ValueError."""
+    try:
+        (length,) = _LENGTH.unpack_from(answer, 8)  # after the time that the broker has held it back, and the number of topics
+        code, _, epoch, end = _EPOCH_END.unpack_from(answer, 8 + _LENGTH.size + length + _COUNT.size)
+    except struct.error as error:
+        raise ValueError(f"{len(answer)} bytes are no answer about the end of an epoch") from error
+    return code, epoch, end
 
 
 def commit_request(group_id: str, generation: int, member_id: str, partition: Partition, offset: int, metadata: str) -> bytes:

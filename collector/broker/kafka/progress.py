@@ -18,7 +18,7 @@ from collector.broker.contract import Partition
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection import KafkaOptions, connection, text
-from collector.broker.kafka.identity import Committed, identities, identity_of
+from collector.broker.kafka.identity import Committed, identity_of, topic_logs
 
 # How often it is looked again, while it is waited for.
 _INTERVAL_S: Final = 0.1
@@ -81,7 +81,8 @@ class KafkaProgress:
         node = self._admin._client.get_random_node()
         if node is None:
             raise NodeNotReadyError("no broker is known")
-        return await identities(self._brokers, self._admin._client, node, sorted(topics))
+        known = await topic_logs(self._brokers, self._admin._client, node, sorted(topics))
+        return {topic: log.identity for topic, log in known.items()}
 
     async def _connect(self) -> None:
         """Raises KafkaError, OSError."""

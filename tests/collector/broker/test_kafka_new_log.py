@@ -2,113 +2,20 @@
 is acknowledged is lost. Against a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
-from support.brokers import MIB, kafka_options
-from support.kafka import Kafka, libraries, shared_bootstrap, unique
-from support.stores import FakeStore, batch
-from support.waiting import eventually
+from support.brokers import MIB
+from support.kafka import Kafka, libraries, shared_bootstrap
+from support.rewritten_logs import World
 
-from collector.broker.contract import BrokerDown, Message, Range
-from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress
+from collector.broker.contract import BrokerDown, Range
+from collector.broker.kafka import KafkaConsumer, KafkaProgress
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.identity import METADATA_API, Committed, identity_of
-from collector.refused import Refused
-from collector.write import Writer, WriterLimits
-
-LIMITS = WriterLimits(bytes_max=1, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
-
-
-class Unobserved:
-    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None: ...
-    def write_failed(self, topic: str, kind: str) -> None: ...
-    def dead_lettered(self, topic: str, records: int) -> None: ...
-    def store_refused(self, source: str, items: int) -> None: ...
-    def dropped(self, records: int) -> None: ...
-
-
-async def keep(refused: Sequence[Refused]) -> dict[str, int]:
-    raise AssertionError(refused)
-
-
-@asynccontextmanager
-async def admin(bootstrap: str) -> AsyncIterator[Any]:
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await client.start()
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-class World:
-    """One topic of one partition, a group, and a store. Ranges are of one message, so that a repeated offset is a repeated
-    range."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self.topic = unique("topic")
-        self.options: KafkaOptions = kafka_options(bootstrap, group_id=unique("group"), topic_partitions=1)
-        self.store = FakeStore()
-        self.names: list[str] = []
-
-    async def append(self, *names: str) -> None:
-        async with await KafkaProducer.open(self.options, [self.topic]) as producer:
-            for name in names:
-                await producer.append([Message(self.topic, batch(name))])
-                self.names.append(name)
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[KafkaConsumer]:
-        async with await KafkaConsumer.open(self.options, [self.topic]) as consumer:
-            writer = Writer(consumer, self.store, keep, LIMITS, Unobserved())
-            running = asyncio.create_task(writer.run())
-            try:
-                yield consumer
-            finally:
-                writer.stop()
-                await running
-
-    async def stored(self) -> None:
-        """Wait until all that was appended is; each of it once."""
-        await eventually(lambda: len(self.store.rows) == len(self.names), 60)
-        assert dict.fromkeys(self.names, 1) == self.store.rows
-
-    async def drain(self) -> None:
-        async with self.writing():
-            await self.stored()
-
-    async def make_anew(self) -> None:
-        """Delete the topic and wait until it is gone. The next append creates it."""
-        async with admin(self.options.bootstrap[0]) as client:
-            await client.delete_topics([self.topic])
-
-            async def is_gone() -> bool:
-                return self.topic not in await client.list_topics()
-
-            while not await is_gone():
-                await asyncio.sleep(0.02)
-
-    async def set_offset(self, offset: int, metadata: str) -> None:
-        """As a group's offset that was copied, or of another version."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=list(self.options.bootstrap), group_id=self.options.group_id, enable_auto_commit=False
-        )
-        await consumer.start()
-        try:
-            partition = TopicPartition(self.topic, 0)
-            consumer.assign([partition])
-            await consumer.commit({partition: OffsetAndMetadata(offset, metadata)})
-        finally:
-            await consumer.stop()
 
 
 @pytest.fixture

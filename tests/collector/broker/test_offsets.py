@@ -1,6 +1,7 @@
 """The requests are those that aiokafka would send, and the answers say what it reads in them."""
 
 import io
+import struct
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from collector.broker.kafka.offsets import (
     commit_request,
     committed_answer,
     committed_request,
+    epoch_end_answer,
+    epoch_end_request,
     list_answer,
     list_request,
 )
@@ -120,3 +123,14 @@ def test_committed_request() -> None:
     assert (
         request.hex(" ") == "00 01 67 00 00 00 02 00 01 61 00 00 00 02 00 00 00 01 00 00 00 02 00 01 62 00 00 00 01 00 00 00 00"
     )
+
+
+def test_the_question_for_the_end_of_an_epoch_is_as_kafka_has_it() -> None:
+    """Version 3 of the request, and of its answer."""
+    request = epoch_end_request(Partition("ab", 7), 9, 4)
+    assert struct.pack(">iih2siiii", -1, 1, 2, b"ab", 1, 7, 9, 4) == request
+    answer = struct.pack(">iih2sihiiq", 0, 1, 2, b"ab", 1, 0, 7, 3, 21)
+    assert (0, 3, 21) == epoch_end_answer(memoryview(answer))
+    for size in range(len(answer)):
+        with pytest.raises(ValueError, match="no answer about the end of an epoch"):
+            epoch_end_answer(memoryview(answer)[:size])
