@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writing import caught_up_with, written
 from collector.broker.contract import BrokerError
-from collector.broker.kafka import History, KafkaProgress
+from collector.broker.kafka import Beginnings, History, KafkaProgress
 from collector.config import Settings
 from collector.errors import CannotRun
 from collector.metrics import Metrics
@@ -115,20 +115,20 @@ class _HeldByKafka:
     def __init__(self, settings: Settings) -> None:
         self._options: Final = kafka_options(settings)
 
-    def held(self, window: auditing.Window, batches: Mapping[UUID, int]) -> auditing.Held:
+    def held(self, window: auditing.Window, batches: Collection[UUID]) -> auditing.Held:
         tally = Tally(window, batches)
-        return tally.held(asyncio.run(self._read(window, tally.add)))
+        return tally.held(*asyncio.run(self._read(window, tally.add)))
 
     def batches(self, window: auditing.Window) -> Mapping[UUID, Mapping[str, int]]:
         tally = BatchTally(window)
         asyncio.run(self._read(window, tally.add))
         return tally.batches
 
-    async def _read(self, window: auditing.Window, add: Callable[[str, bytes], None]) -> int:
-        """From when on Kafka holds everything. Raises CannotRun, BrokerDown."""
+    async def _read(self, window: auditing.Window, add: Callable[[str, bytes], None]) -> Beginnings:
+        """Return from when on Kafka holds what. Raises CannotRun, BrokerDown."""
         with kafka_errors():
             async with await History.open(self._options, auditing.TOPICS) as history:
-                begins = await history.begins()
+                beginnings = await history.beginnings()
                 async for message in history.read(window.start - _SLACK_NS, window.end + _SLACK_NS):
                     add(message.topic, message.payload)
-        return begins
+        return beginnings

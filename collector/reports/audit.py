@@ -52,20 +52,22 @@ class Held(NamedTuple):
     """What the broker holds of the window, of what gateways have sent.
 
     `items`: by minute and topic; `receipts`: by minute. `without_receipt`: those of the batches asked about whose receipt it
-    never had, as far as it still holds everything. `begins`: from when on it still holds everything, nanoseconds; 0: all of it.
+    does not have. `begins`: from when on it still holds everything, nanoseconds; 0: all of it. `first`: when the first message
+    that it holds of each topic was appended; nothing of a topic that is empty.
     """
 
     items: Mapping[tuple[int, str], int]
     receipts: Mapping[int, int]
     without_receipt: Collection[UUID]
     begins: int
+    first: Mapping[str, int]
 
 
 class Broker(Protocol):
     """One whose messages stay after they were stored (Kafka)."""
 
-    def held(self, window: Window, batches: Mapping[UUID, int]) -> Held:
-        """Reads all of the window. `batches`: when they arrived, nanoseconds. Raises CannotRun."""
+    def held(self, window: Window, batches: Collection[UUID]) -> Held:
+        """Reads all of the window. `batches`: those whose receipts are looked for. Raises CannotRun."""
 
     def batches(self, window: Window) -> Mapping[UUID, Mapping[str, int]]:
         """The items of each batch in the window, by topic. Raises CannotRun."""
@@ -176,8 +178,12 @@ def _judge_batches(ask: Ask, report: Report, broker: Broker | None, faults_max: 
                 items[minute, topic] += _number(row[f"stored_{short}"]) + _number(row[f"refused_{short}"])
     unacknowledged: Collection[UUID] = ()
     if broker is not None:
-        held = broker.held(report.window, {UUID(row["BatchId"]): _number(row["At"]) for row in orphans})
-        unacknowledged = held.without_receipt
+        arrived = {UUID(row["BatchId"]): _number(row["At"]) for row in orphans}
+        held = broker.held(report.window, arrived)
+        anew = _began_anew(held, items)
+        if anew > held.begins:
+            held = held._replace(begins=anew)
+        unacknowledged = {batch_id for batch_id in held.without_receipt if arrived[batch_id] >= held.begins}
         _judge_broker(ask, report, broker, held, items, receipts, faults_max)
     for row in orphans:
         if UUID(row["BatchId"]) in unacknowledged:
@@ -246,6 +252,18 @@ def _fault(row: Mapping[str, Any]) -> Fault:
 # The broker.
 
 
+def _began_anew(held: Held, items: Mapping[tuple[int, str], int]) -> int:
+    """Return when the last log began that is not the one that the store was filled from, nanoseconds; 0: none. What the store
+    has more of than the broker, from no later than a topic's first message, came from a log that is gone: its topic was made
+    anew, Kafka was replaced, or retention has left nothing of it."""
+    latest = 0
+    for (minute, topic), stored in items.items():
+        first = held.first.get(topic)
+        if stored > held.items.get((minute, topic), 0) and (first is None or minute <= first // MINUTE_NS):
+            latest = max(latest, (minute + 1) * MINUTE_NS if first is None else first)
+    return latest
+
+
 def _judge_broker(
     ask: Ask,
     report: Report,
@@ -258,7 +276,9 @@ def _judge_broker(
     """Minute by minute."""
     first = -(-held.begins // MINUTE_NS)
     if held.begins > report.window.start:
-        report.notes.append(f"before {moment(first * MINUTE_NS)} the broker may have deleted messages: not compared with it")
+        report.notes.append(
+            f"before {moment(first * MINUTE_NS)} the broker has lost or deleted messages, or begun anew: not compared with it"
+        )
     wrong: set[int] = set()
     for topic, total in report.topics.items():
         total.broker = 0

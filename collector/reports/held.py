@@ -4,7 +4,7 @@ The law: messages are decoded one at a time, and of each stays what it adds to a
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -20,8 +20,8 @@ _UUID7: Final = 7
 class Tally:
     """Of the messages of telemetry topics: `add` each, then `held`."""
 
-    def __init__(self, window: Window, batches: Mapping[UUID, int]) -> None:
-        """`batches`: those that are asked about, and when they arrived."""
+    def __init__(self, window: Window, batches: Collection[UUID]) -> None:
+        """`batches`: those that are asked about."""
         self._window: Final = window
         self._asked: Final = batches
         self._items: Final[Counter[tuple[int, str]]] = Counter()
@@ -39,14 +39,10 @@ class Tally:
                 if self._asked and (batch_id := UUID(bytes=id_)) in self._asked:
                     self._with_receipt.add(batch_id)
 
-    def held(self, begins: int) -> Held:
-        """`begins`: as Held has it."""
-        without = {
-            batch_id
-            for batch_id, at in self._asked.items()
-            if at >= begins and batch_id not in self._with_receipt and batch_id.version == _UUID7
-        }
-        return Held(self._items, self._receipts, without, begins)
+    def held(self, begins: int, first: Mapping[str, int]) -> Held:
+        """`begins` and `first`: as Held has them."""
+        without = {batch_id for batch_id in self._asked if batch_id not in self._with_receipt and batch_id.version == _UUID7}
+        return Held(self._items, self._receipts, without, begins, first)
 
 
 class BatchTally:

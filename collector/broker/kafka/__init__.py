@@ -13,11 +13,12 @@ are connections to them. docs/exactly-once.md has the argument, and what it assu
 
 from collector.broker.kafka.connection import KafkaAway, KafkaOptions, KafkaUnusable
 from collector.broker.kafka.consumer import KafkaConsumer
-from collector.broker.kafka.history import History
+from collector.broker.kafka.history import Beginnings, History
 from collector.broker.kafka.producer import KafkaProducer, ProduceObserver
 from collector.broker.kafka.progress import KafkaProgress
 
 __all__ = [
+    "Beginnings",
     "History",
     "KafkaAway",
     "KafkaConsumer",

@@ -3,7 +3,7 @@
 The law: it ends. What is read ends where the partitions ended when it began.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -24,6 +24,16 @@ class HistoricMessage(NamedTuple):
     topic: str
     appended: int
     payload: bytes
+
+
+class Beginnings(NamedTuple):
+    """`begins`: when the last partition begins of those that messages were deleted from, nanoseconds; 0: none was.
+
+    `first`: when the first message of each topic was appended that is still there; nothing of a topic that is empty.
+    """
+
+    begins: int
+    first: Mapping[str, int]
 
 
 class History:
@@ -68,21 +78,21 @@ class History:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
 
-    async def begins(self) -> int:
-        """When the last partition begins of those that messages were deleted from, nanoseconds; 0: none was.
-
-        Raises BrokerDown.
-        """
-        latest = 0
+    async def beginnings(self) -> Beginnings:
+        """Raises BrokerDown."""
+        begins = 0
+        first: dict[str, int] = {}
         try:
-            for partition, offset in (await self._consumer.beginning_offsets(self._partitions)).items():
-                end = (await self._consumer.end_offsets([partition]))[partition]
-                if offset and end > offset:
-                    found = (await self._consumer.offsets_for_times({partition: 0}))[partition]
-                    latest = max(latest, found.timestamp * _MS_NS if found is not None else 0)
+            offsets = await self._consumer.beginning_offsets(self._partitions)
+            for partition, found in (await self._consumer.offsets_for_times(dict.fromkeys(self._partitions, 0))).items():
+                if found is not None:
+                    at = found.timestamp * _MS_NS
+                    first[partition.topic] = min(at, first.get(partition.topic, at))
+                    if offsets[partition]:
+                        begins = max(begins, at)
         except (KafkaError, OSError) as error:
             raise BrokerDown(f"cannot ask Kafka where its topics begin: {text(error)}") from error
-        return latest
+        return Beginnings(begins, first)
 
     async def read(self, start: int, end: int) -> AsyncIterator[HistoricMessage]:
         """Messages that were appended from `start` until before `end`, nanoseconds; partition by partition.

@@ -121,15 +121,17 @@ def test_a_number_without_a_receipt_is_a_lost_request(stored: Stored) -> None:
 class Held:
     """A broker of these messages."""
 
-    def __init__(self, *messages: bytes, begins: int = 0) -> None:
+    def __init__(self, *messages: bytes, begins: int = 0, first: int | None = NOW - MINUTE_NS) -> None:
+        """`first`: when its first message was appended; None: its topics are empty."""
         self.messages = messages
         self.begins = begins
+        self.first = {} if first is None else {METRICS_TOPIC: first}
 
-    def held(self, window: Window, batches: Mapping[UUID, int]) -> auditing.Held:
+    def held(self, window: Window, batches: Collection[UUID]) -> auditing.Held:
         tally = Tally(window, batches)
         for message in self.messages:
             tally.add(METRICS_TOPIC, message)
-        return tally.held(self.begins)
+        return tally.held(self.begins, self.first)
 
     def batches(self, window: Window) -> Mapping[UUID, Mapping[str, int]]:
         tally = BatchTally(window)
@@ -157,6 +159,22 @@ def test_a_broker_that_keeps_messages_tells_what_was_never_acknowledged(stored: 
     }
     later = stored.audit(broker=Held(begins=NOW + MINUTE_NS))
     assert (later.topics[METRICS_TOPIC].broker_difference, later.receipts_at_fault) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "first", [NOW + MINUTE_NS, (NOW // MINUTE_NS + 1) * MINUTE_NS - 1, None], ids=["later", "in the same minute", "nothing yet"]
+)
+def test_what_a_log_that_is_gone_had_is_not_compared(stored: Stored, first: int | None) -> None:
+    """The topic was made anew, or Kafka was replaced: what was stored before its first message is no difference. Nor is a batch
+    that lost its receipt forgiven, because Kafka does not have it any more."""
+    stored.rows(1, 3)
+    stored.receipt(1, 3)
+    found = stored.audit(broker=Held(first=first))
+    assert (0, 0, True) == (found.difference, found.topics[METRICS_TOPIC].broker_difference, found.adds_up)
+    assert "begun anew" in " ".join(found.notes)
+    stored.rows(2, 2)
+    found = stored.audit(broker=Held(first=first))
+    assert (0, 1) == (found.unacknowledged, found.receipts_at_fault)
 
 
 def test_slices_change_nothing(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
