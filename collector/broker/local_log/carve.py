@@ -7,6 +7,8 @@ sqlite.org/fileformat2.html: table leaf pages, overflow pages, frames.
 Invariants:
 1. A chunk is returned only where a message in it fits its checksum, or where it was written without checksums and its lengths
    add up (test_only_what_its_checksum_proves_is_carved).
+2. A damaged copy of a chunk is returned only after the whole ones (test_a_whole_copy_of_a_row_is_preferred).
+3. A partition's position is returned only where it fits its checksum (test_positions_are_carved_where_the_witness_is_gone).
 """
 
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from collector.broker.local_log.chunks import OFFSET_BITS, split
+from collector.broker.local_log.plan import Head
 from collector.broker.local_log.schema import PAGE_BYTES
 
 _FILE_HEADER_BYTES: Final = 100
@@ -23,6 +26,8 @@ _FRAME_HEADER_BYTES: Final = 24
 _FRAME_BYTES: Final = _FRAME_HEADER_BYTES + PAGE_BYTES
 _TABLE_LEAF: Final = 0x0D
 _PAYLOAD_BYTES_MAX: Final = 1 << 31
+# Bytes of an integer by its type in a row.
+_INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 # What of a row stays in its leaf page (fileformat2.html, 1.6).
 _LOCAL_MAX: Final = PAGE_BYTES - 35
 _LOCAL_MIN: Final = (PAGE_BYTES - 12) * 32 // 255 - 23
@@ -39,10 +44,42 @@ class Carved(NamedTuple):
 
 
 def carve(database: Path | None, wals: Sequence[Path], topics: Mapping[int, str]) -> Iterator[Carved]:
-    """Yield what is found, the newest first; a chunk may come more than once. `topics`: by partition id. Raises OSError."""
+    """Yield what is found, the newest first, but whole chunks before those with damaged messages; a chunk may come more than
+    once. `topics`: by partition id. Raises OSError."""
+    with _Files(database, wals) as files:
+        damaged: list[tuple[int, int]] = []  # the leaf's number and the row's place: chunks themselves may be many
+        for number, (page, moment) in enumerate(files.leaves()):
+            for at in _cells(page):
+                chunk = _chunk(files, page, at, moment, topics)
+                if chunk is not None and all(message is not None for message in split(*chunk)):
+                    yield chunk
+                elif chunk is not None:
+                    damaged.append((number, at))
+        for number, at in damaged:
+            page, moment = files.leaf(number)
+            chunk = _chunk(files, page, at, moment, topics)
+            if chunk is not None:
+                yield chunk
+
+
+def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, Head]:
+    """Return for each topic the farthest position that is found, without its end. Raises OSError."""
+    heads: dict[str, Head] = {}
     with _Files(database, wals) as files:
         for page, moment in files.leaves():
-            yield from _chunks(files, page, moment, topics)
+            for at in _cells(page):
+                found = _head(files, page, at, moment)
+                if found is not None:
+                    topic, head = found
+                    known = heads.get(topic)
+                    if known is None or _progress(head) > _progress(known):
+                        heads[topic] = head
+    return heads
+
+
+def _progress(head: Head) -> tuple[int, bool, int, int]:
+    """What only grows: an intent follows its commit, and a deeper intent another."""
+    return head.committed, head.intent is not None, head.intent_depth, head.floor
 
 
 class _Files:
@@ -74,12 +111,20 @@ class _Files:
                 open_from = number + 1
 
     def leaves(self) -> Iterator[tuple[bytes, int]]:
-        for number in range(len(self._frames) - 1, -1, -1):
-            wal, at = self._frames[number]
-            yield os.pread(wal, PAGE_BYTES, at), self._commits[number]
-        if self._database is not None:
-            for at in range(0, os.fstat(self._database).st_size, PAGE_BYTES):
-                yield os.pread(self._database, PAGE_BYTES, at), -1
+        """Every page and its moment, the newest first."""
+        pages = 0 if self._database is None else -(-os.fstat(self._database).st_size // PAGE_BYTES)
+        for number in range(len(self._frames) + pages):
+            yield self.leaf(number)
+
+    def leaf(self, number: int) -> tuple[bytes, int]:
+        """The page of that number in the order of `leaves`."""
+        frame = len(self._frames) - 1 - number
+        if frame >= 0:
+            wal, at = self._frames[frame]
+            return os.pread(wal, PAGE_BYTES, at), self._commits[frame]
+        if self._database is None:
+            return b"", -1
+        return os.pread(self._database, PAGE_BYTES, (-1 - frame) * PAGE_BYTES), -1
 
     def page(self, page_number: int, moment: int) -> bytes:
         for number in reversed(self._versions.get(page_number, ())):
@@ -99,36 +144,46 @@ class _Files:
                 os.close(descriptor)
 
 
-def _chunks(files: _Files, page: bytes, moment: int, topics: Mapping[int, str]) -> Iterator[Carved]:
+def _cells(page: bytes) -> Iterator[int]:
+    """Where the rows of a leaf page begin."""
     if len(page) < PAGE_BYTES or page[0] != _TABLE_LEAF:
         return
-    cells = int.from_bytes(page[3:5])
-    for number in range(min(cells, PAGE_BYTES // 4)):
-        at = int.from_bytes(page[8 + 2 * number : 10 + 2 * number])
-        try:
-            chunk = _chunk(files, page, at, moment, topics)
-        except IndexError:  # past the end of the page, or of what a cell has
-            continue
-        if chunk is not None:
-            yield chunk
+    for number in range(min(int.from_bytes(page[3:5]), PAGE_BYTES // 4)):
+        yield int.from_bytes(page[8 + 2 * number : 10 + 2 * number])
 
 
 def _chunk(files: _Files, page: bytes, at: int, moment: int, topics: Mapping[int, str]) -> Carved | None:
-    size, at = _varint(page, at)
-    key, at = _varint(page, at)
-    topic = topics.get(key >> OFFSET_BITS)
-    if topic is None or size > _PAYLOAD_BYTES_MAX:
+    try:
+        size, at = _varint(page, at)
+        key, at = _varint(page, at)
+        topic = topics.get(key >> OFFSET_BITS)
+        if topic is None or size > _PAYLOAD_BYTES_MAX:
+            return None
+        record = _record(files, page, at, size, moment)
+        columns = None if record is None else _columns(record)
+    except IndexError:  # past the end of the page, or of what a cell has
         return None
-    record = _record(files, page, at, size, moment)
-    if record is None:
-        return None
-    columns = _columns(record)
     if columns is None:
         return None
-    lengths, payload, checksums = columns
-    if not any(message is not None for message in split(topic, key, lengths, payload, checksums)):
+    chunk = Carved(topic, key, *columns)
+    return chunk if any(message is not None for message in split(*chunk)) else None
+
+
+def _head(files: _Files, page: bytes, at: int, moment: int) -> tuple[str, Head] | None:
+    try:
+        size, at = _varint(page, at)
+        id_, at = _varint(page, at)
+        record = None if size > PAGE_BYTES else _record(files, page, at, size, moment)
+        values = [] if record is None else _values(record)
+    except IndexError:
         return None
-    return Carved(topic, key, lengths, payload, checksums)
+    match values:
+        case [None, str(topic), int(committed), int() | None as intent, str() | None as log, depth, floor, int(checksum)]:
+            if isinstance(depth, int | None) and isinstance(floor, int | None):
+                head = Head(id_, committed, max(committed, floor or 0), intent, log or "", depth or 0, floor or 0)
+                if head.checksum(topic) == checksum:
+                    return topic, head
+    return None
 
 
 def _record(files: _Files, page: bytes, at: int, size: int, moment: int) -> bytes | None:
@@ -167,6 +222,24 @@ def _columns(record: bytes) -> tuple[bytes, bytes, bytes | None] | None:
         ends.append(ends[-1] + (type_ - 12) // 2 if type_ >= 12 else ends[-1])
     lengths, payload = record[ends[0] : ends[1]], record[ends[1] : ends[2]]
     return lengths, payload, record[ends[2] : ends[3]] if len(types) == 4 and types[3] >= 12 else None
+
+
+def _values(record: bytes) -> list[int | str | bytes | None]:
+    """Return the columns of a row of small ones (fileformat2.html, 2.1). Raises IndexError."""
+    header_bytes, at = _varint(record, 0)
+    values: list[int | str | bytes | None] = []
+    end = header_bytes
+    while at < header_bytes:
+        type_, at = _varint(record, at)
+        start, end = end, end + (_INTEGER_BYTES.get(type_, 0) if type_ < 12 else (type_ - 12) // 2)
+        content = record[start:end]
+        if type_ in (8, 9):
+            values.append(type_ - 8)
+        elif type_ >= 12:
+            values.append(content.decode(errors="replace") if type_ % 2 else content)
+        else:
+            values.append(int.from_bytes(content, signed=True) if type_ in _INTEGER_BYTES else None)
+    return values
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ import structlog
 
 from collector.broker.contract import BrokerDown, BrokerError, Payload, Range
 from collector.broker.local_log import schema
-from collector.broker.local_log.carve import carve
+from collector.broker.local_log.carve import carve, carve_heads
 from collector.broker.local_log.chunks import OFFSET_MASK, slices
 from collector.broker.local_log.database import Database, FileDamaged, Gap, heads_in, make_directory
 from collector.broker.local_log.incidents import Damage, Incidents
@@ -94,7 +94,7 @@ class LogFiles:
         if _size(self._wal) and not self._wal_before.exists():
             _link(self._wal, self._wal_before)
         if heads is None:
-            self._database = self._opened()
+            self._open_without_witness(had_file)
             self._report_no_witness(had_witness)
         elif not had_file and any(head.end for head in heads.values()):
             self._rebuild("its file is missing", heads)
@@ -124,6 +124,29 @@ class LogFiles:
             database.close()
             raise
         return database
+
+    def _open_without_witness(self, had_file: bool) -> None:
+        """What the partitions' own rows say, wherever they are found, has to do in its place."""
+        if had_file:
+            try:
+                self._database = self._opened()
+                return
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                reason = str(error)
+        else:
+            reason = "its file is missing"
+        heads = carve_heads(self.file, [self._wal_before, self._wal])
+        if heads:
+            self._rebuild(reason, heads)
+        elif had_file:
+            raise LocalLogUnusable(
+                f"cannot open the local log {self.file}: {reason}; nothing says what it held: move {self.file.parent} away to"
+                " begin a new log, and keep it"
+            )
+        else:
+            self._database = self._opened()
 
     def _report_no_witness(self, had_witness: bool) -> None:
         if had_witness:
@@ -312,10 +335,15 @@ class LogFiles:
         self._database = Database(self.file, self._limits, self._reading)
 
     def _recover(self, heads: Mapping[str, Head]) -> None:
-        """The file is sound, but lacks what was acknowledged: its write-ahead log was cut, damaged or removed, or it is a copy
-        of former times."""
+        """Restore what the file lacks of what was acknowledged: its write-ahead log was cut, damaged or removed, or the file is a
+        copy of former times.
+
+        SQLite writes the restored chunks over the frames that it could not read, so these are copied first.
+        """
         reason = "the file was behind what had been acknowledged"
         self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
+        if self._wal_before.exists():
+            _copy_in_place(self._wal_before)
         self._restore(self._database, None, [self._wal_before], _merged(self._database.heads, heads), reason)
         if self._wal_before.exists():
             self.incidents.take(self._wal_before)
@@ -418,6 +446,19 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _copy_in_place(link: Path) -> None:
+    """Make a link a file of its own, durably: what is written to the other name does not change it any more."""
+    copy = link.with_name(f"{link.name}-copy")
+    shutil.copyfile(link, copy)
+    descriptor = os.open(copy, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    copy.rename(link)
+    sync_directory(link.parent)
 
 
 def _link(file: Path, link: Path) -> None:

@@ -69,10 +69,12 @@ def payload(number: int, size: int = 900) -> bytes:
     return random.Random(number).randbytes(60_000 if number % 13 == 7 else size)
 
 
-async def leave(tmp_path: Path, *, checkpointed: bool = False, committed: int = 0, count: int = 40) -> Left:
+async def leave(
+    tmp_path: Path, *, checkpointed: bool = False, committed: int = 0, count: int = 40, size: int = 900
+) -> Left:
     """`checkpointed`: all is in the file, nothing in its write-ahead log."""
     data, copy = tmp_path / f"{uuid4()}", tmp_path / f"{uuid4()}"
-    messages = {number: payload(number) for number in range(count)}
+    messages = {number: payload(number, size) for number in range(count)}
     log = await open_log(data)
     for number, content in messages.items():
         await log.append([Message(TOPIC, content)])
@@ -164,6 +166,19 @@ async def test_a_wal_that_was_removed_is_noticed(tmp_path: Path, capsys: pytest.
     (line,) = [line for line in said if "acknowledged messages of the local log are lost or damaged" in line]
     assert "error" in line
     assert "messages=40" in line
+
+
+async def test_a_large_wal_is_restored_beside_what_is_written(tmp_path: Path) -> None:
+    """SQLite writes restored messages over the frames that it could not read: those are read from a copy, which is kept as it was."""
+    left = await leave(tmp_path, count=400, size=20_000)
+    flip(left.wal, left.wal.stat().st_size // 20)
+    damaged = left.wal.read_bytes()
+    assert len(damaged) > 8 * MIB
+    found = await read(left)
+    check(left, found)
+    assert len(found.lost) <= 1
+    (kept,) = left.data.glob("damaged-*/messages.sqlite-wal-before")
+    assert damaged == kept.read_bytes()
 
 
 async def test_the_end_of_a_transaction_that_was_not_acknowledged_is_no_damage(tmp_path: Path) -> None:
@@ -329,6 +344,34 @@ async def test_a_lost_witness_is_reported_and_loses_nothing(
     assert read_witness(left.witness) is not None, "the check goes on from here"
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("part", ["header", "first page", "file"])
+async def test_positions_are_carved_where_the_witness_is_gone(tmp_path: Path, part: str, checkpointed: bool) -> None:
+    """A file that SQLite can't use is made anew without the witness too, from the positions that fit their checksums."""
+    left = await leave(tmp_path, checkpointed=checkpointed, committed=3)
+    left.witness.unlink()
+    if part == "file" and not checkpointed:
+        left.file.unlink()
+    else:
+        raw = left.file.read_bytes()
+        damaged = 100 if part == "header" else 16 * 1024
+        left.file.write_bytes(bytes(damaged) + raw[damaged:])
+    found = await read(left)
+    check(left, found)
+    assert set() == found.lost
+
+
+async def test_a_file_that_says_nothing_is_left_as_it_is(tmp_path: Path) -> None:
+    """Where neither the witness nor a position is left, the start is refused, with what to do."""
+    left = await leave(tmp_path, checkpointed=True)
+    left.witness.unlink()
+    noise = random.Random(1).randbytes(left.file.stat().st_size)
+    left.file.write_bytes(noise)
+    with pytest.raises(LocalLogUnusable, match=f"nothing says what it held: move {left.log} away"):
+        await open_log(left.data)
+    assert noise == left.file.read_bytes()
+
+
 async def test_a_torn_witness_still_tells(tmp_path: Path) -> None:
     """One of its two places is enough: it is at most one transaction behind."""
     left = await leave(tmp_path)
@@ -483,6 +526,20 @@ async def test_only_what_its_checksum_proves_is_carved(tmp_path: Path) -> None:
     assert left.messages == {key & 0xFFFF: content for key, content in whole.items()}
     assert [] == list(carve(left.file, [], {1: TOPICS[1]}))
     assert [] == list(carve(left.file, [], {2: TOPIC}))
+
+
+async def test_a_whole_copy_of_a_row_is_preferred(tmp_path: Path) -> None:
+    """A page is in the write-ahead log once for each transaction that changed it; where the newest copy of a row lacks a message,
+    an older one has it."""
+    pair, wal = [payload(1), payload(2)], tmp_path / "wal"
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, content) for content in pair])
+        await log.append([Message(TOPIC, payload(3))])
+        shutil.copyfile(tmp_path / "log" / f"{FILE_NAME}-wal", wal)
+    flip(wal, wal.read_bytes().rfind(pair[0]))
+    found = [chunk.payload for chunk in carve(None, [wal], {1: TOPIC}) if chunk.key == chunk_key(1, 0)]
+    assert len(found) == 2
+    assert b"".join(pair) == found[0]
 
 
 async def test_a_file_without_checksums_is_used_on(tmp_path: Path) -> None:
