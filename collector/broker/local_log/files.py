@@ -335,8 +335,9 @@ class LogFiles:
         self._database = Database(self.file, self._limits, self._reading)
 
     def _recover(self, heads: Mapping[str, Head]) -> None:
-        """Restore what the file lacks of what was acknowledged: its write-ahead log was cut, damaged or removed, or the file is a
-        copy of former times.
+        """Restore what the file lacks of what was acknowledged.
+
+        Its write-ahead log was cut, damaged or removed, or the file is a copy of former times.
 
         SQLite writes the restored chunks over the frames that it could not read, so these are copied first.
         """

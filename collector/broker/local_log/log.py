@@ -26,6 +26,7 @@ from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
 from collector.disk import Disk
+from collector.reminders import Reminder
 
 
 class Request:
@@ -60,6 +61,7 @@ class LocalLog:
         self._appended: Final = asyncio.Event()
         self._waiting: Final[deque[Request]] = deque()
         self._waiting_bytes = 0
+        self._untidy: Final = Reminder()
         self._closing = False
         self._changed: Final = threading.Condition()  # guards the three above
         self._files: Final = files
@@ -245,8 +247,10 @@ class LocalLog:
                 return
             try:
                 self._files.tidy(lambda: not self._waiting and not self._closing)
+                self._untidy.over()
             except (OSError, sqlite3.Error) as error:
-                self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
+                if self._untidy.due():
+                    self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
 
     def _take(self) -> list[Request]:
         """The next transaction's requests, at least one; none: closed, and all is done."""

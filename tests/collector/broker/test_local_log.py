@@ -15,6 +15,7 @@ from support.waiting import eventually
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.files import LogFiles
 
 TOPIC = TOPICS[0]
 
@@ -76,6 +77,21 @@ async def test_space_is_given_back(directory: Path) -> None:
 async def appended_and_taken(log: LocalLog, payload: bytes) -> list[bytes]:
     await log.append([Message(TOPIC, payload)])
     return await take_all(log)
+
+
+async def test_space_that_is_not_given_back_is_logged_now_and_then(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk every transaction fails to give space back: that is one line at first, not one for each."""
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with await LocalLog.open(directory, limits(), TOPICS) as log:
+        monkeypatch.setattr(LogFiles, "tidy", full)
+        for _ in range(5):
+            await log.append([Message(TOPICS[0], b"content")])
+    assert 1 == "".join(capsys.readouterr()).count("local log cannot give back space now")
 
 
 async def test_space_is_given_back_while_appends_go_on(directory: Path) -> None:

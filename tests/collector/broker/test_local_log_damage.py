@@ -69,9 +69,7 @@ def payload(number: int, size: int = 900) -> bytes:
     return random.Random(number).randbytes(60_000 if number % 13 == 7 else size)
 
 
-async def leave(
-    tmp_path: Path, *, checkpointed: bool = False, committed: int = 0, count: int = 40, size: int = 900
-) -> Left:
+async def leave(tmp_path: Path, *, checkpointed: bool = False, committed: int = 0, count: int = 40, size: int = 900) -> Left:
     """`checkpointed`: all is in the file, nothing in its write-ahead log."""
     data, copy = tmp_path / f"{uuid4()}", tmp_path / f"{uuid4()}"
     messages = {number: payload(number, size) for number in range(count)}
@@ -169,7 +167,7 @@ async def test_a_wal_that_was_removed_is_noticed(tmp_path: Path, capsys: pytest.
 
 
 async def test_a_large_wal_is_restored_beside_what_is_written(tmp_path: Path) -> None:
-    """SQLite writes restored messages over the frames that it could not read: those are read from a copy, which is kept as it was."""
+    """SQLite writes what is restored over the frames that it could not read. These are read from a copy, kept as it was."""
     left = await leave(tmp_path, count=400, size=20_000)
     flip(left.wal, left.wal.stat().st_size // 20)
     damaged = left.wal.read_bytes()
@@ -529,8 +527,8 @@ async def test_only_what_its_checksum_proves_is_carved(tmp_path: Path) -> None:
 
 
 async def test_a_whole_copy_of_a_row_is_preferred(tmp_path: Path) -> None:
-    """A page is in the write-ahead log once for each transaction that changed it; where the newest copy of a row lacks a message,
-    an older one has it."""
+    """A page is in the write-ahead log once for each transaction that changed it: a row of which the newest copy is damaged may
+    have an older one."""
     pair, wal = [payload(1), payload(2)], tmp_path / "wal"
     async with await open_log(tmp_path) as log:
         await log.append([Message(TOPIC, content) for content in pair])
