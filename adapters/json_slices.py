@@ -33,7 +33,7 @@ _END: Final = -1
 
 
 class NotJson(Exception):
-    """What stands at this byte can't stand there."""
+    """The text is not JSON from this byte on."""
 
     def __init__(self, position: int) -> None:
         super().__init__(position)

@@ -43,8 +43,8 @@ def _plain(body: bytes, message_class: type[Message], position: int, rules: Rule
     if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX):
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
-            f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than {ODD_ELEMENTS_MAX}"
-            " elements, of which such a body may have as many: send smaller batches",
+            f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than the"
+            f" {ODD_ELEMENTS_MAX} elements that such a body may have: send smaller batches",
         )
     rules.rest()
     message = message_class()

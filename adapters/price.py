@@ -160,9 +160,8 @@ def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
         copied_bytes_max: i64 = row_bytes_max >> COPIES_SHIFT
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
-            f"the request becomes records with more than {copied_bytes_max} bytes of copies, since each scope's repeats its"
-            " resource: send smaller resources or fewer scopes, or raise validation.request_row_bytes_max, of which this is an"
-            " eighth",
+            f"the request's resources, repeated for each scope, take more than {copied_bytes_max} bytes: send smaller resources"
+            " or fewer scopes, or raise validation.request_row_bytes_max, which is eight times this limit",
         ) from None
 
 

@@ -62,8 +62,8 @@ class Disk:
         if not self.is_low:
             return None
         return (
-            f"the disk of {self._directory} has {self.free_bytes} bytes free, of which {self.reserve_bytes} are kept for the"
-            " store: free space, or lower local_log.reserve_percent or local_log.reserve_bytes_max"
+            f"the disk of {self._directory} has {self.free_bytes} bytes free, and {self.reserve_bytes} are reserved for"
+            " the store: free space, or lower local_log.reserve_percent or local_log.reserve_bytes_max"
         )
 
     def look(self) -> None:

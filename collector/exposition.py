@@ -28,7 +28,7 @@ def content_type_of(accept: str) -> str:
 
 
 class Writer:
-    """One for whoever shows metrics; it remembers how the lines begin."""
+    """One for each page of metrics; it keeps the beginnings of the lines."""
 
     def __init__(self) -> None:
         self._begun: Final[dict[Key, str]] = {}

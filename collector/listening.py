@@ -31,7 +31,7 @@ def ports(settings: Settings) -> dict[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address; of a name, whether that is so of all it stands for."""
+    """Return whether only this machine reaches that address; for a name, whether that holds for all its addresses."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:  # which is said where it is listened on

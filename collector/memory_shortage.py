@@ -60,7 +60,7 @@ class MemoryShortages:
                 del known[partition]
 
     def found_in_doubt(self, messages: Range) -> None:
-        """Whoever intended it may have begun an insert that still goes on."""
+        """Note that an earlier attempt at this range may have left an insert that is still running."""
         if (messages.partition, messages.start) not in self._ours:
             self.unanswered(messages.partition)
 
@@ -87,7 +87,7 @@ class MemoryShortages:
         self.row_bytes_max = max(_ROW_BYTES_MIN, self.row_bytes_max // 2)
 
     def failed(self, piece: Piece, error: StoreOutOfMemory, *, is_one: bool) -> bool:
-        """Note it. Whether it is to be cut; or, of a single item, whether it is to be given up."""
+        """Count the failure. Return whether to cut the piece, or, for a single item, whether to make it a dead letter."""
         trouble = self._troubles.setdefault(piece.partition, _Trouble())
         if trouble.token != piece.token:
             trouble.token, trouble.failures, trouble.stored = piece.token, 0, self._stored

@@ -318,7 +318,7 @@ class Writer:
             self._logger.info("writing again", topic=self._topic(), failures=failures)
 
     def _failed(self, error: Exception) -> float:
-        """Note it; the seconds until the next attempt, which double up to a maximum, and of which half is drawn by lot."""
+        """Count the failure. Return the seconds until the next attempt: they double up to a maximum, and half is random."""
         self._failures[self._in_hand] += 1
         failures = self._failures[self._in_hand]
         if self._reminders[self._in_hand].due():

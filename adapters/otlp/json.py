@@ -262,7 +262,7 @@ class _LargeRequest:
             field = fields.get(key)
             if field is not None:
                 if key in seen:
-                    raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} stands twice in one object")
+                    raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} occurs twice in one object")
                 seen.add(key)
             self._put_value(writer, field, depth)
             if not slices.goes_on(_CLOSING_BRACE):
@@ -361,15 +361,15 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
 
 
 def metrics_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
-    """The serialized ExportMetricsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    """Return the serialized ExportMetricsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, rules)
 
 
 def logs_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
-    """The serialized ExportLogsServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    """Return the serialized ExportLogsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, rules)
 
 
 def traces_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
-    """The serialized ExportTraceServiceRequest that `body`, JSON, stands for. Raises Malformed, RequestRefused."""
+    """Return the serialized ExportTraceServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, rules)

@@ -143,7 +143,7 @@ class Request:
             raise RequestRefused(
                 PAYLOAD_TOO_LARGE,
                 f"the request of {len(self.buffer)} bytes becomes more than {self.made_bytes_max}, with its labels repeated in"
-                " every point: send smaller batches, or raise validation.request_row_bytes_max, of which this is half",
+                " every point: send smaller batches, or raise validation.request_row_bytes_max, which is twice this limit",
             )
 
     def take_items(self, series: Series, reason: i64, start: i64, end: i64) -> None:

@@ -114,7 +114,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         series.value_bytes_max = max(series.value_bytes_max, value_bytes)
         if name in seen:
             if series.reason == 0:
-                _refuse(series, f"label {quoted(name.decode())} stands twice")
+                _refuse(series, f"label {quoted(name.decode())} occurs twice")
         elif not name:
             _refuse(series, "a label has no name")
         elif name == b"__name__":

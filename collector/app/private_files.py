@@ -1,4 +1,4 @@
-"""The rights of what is in the data directory: files 0600, directories 0700, whoever makes them and whatever was there before.
+"""The rights of what is in the data directory: files 0600, directories 0700, also where they had other rights before.
 
 Invariants:
 1. While the data directory is in use, every file that this process makes, the engine's and SQLite's too, is its user's alone.

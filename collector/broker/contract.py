@@ -55,7 +55,7 @@ class Range(NamedTuple):
 
     `in_doubt`: an intent for exactly this range stood already when it was read, so it may have been written before.
     `log`: the identity of the log that the offsets belong to. Offsets repeat when a log begins anew (its file is removed, its
-    topic is made anew, Kafka is replaced), and then `log` differs. It holds for this range until its commit, whoever reads it.
+    topic is made anew, Kafka is replaced), and then `log` differs. Each reader of this range sees the same until its commit.
     Empty for an intent of a version that did not know it.
     `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
     """

@@ -1,7 +1,7 @@
 """GET /metrics: rendered at most once every http.metrics_interval_s, and shared by all who ask.
 
 Invariants:
-1. Whoever asks within the interval gets what was rendered first, in the format that is asked for. (test_it_is_rendered_once)
+1. All requests within one interval get what was rendered first, in the format that each asks for. (test_it_is_rendered_once)
    The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
 2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
    whose label is empty. (test_who_sees_names_of_tenants)

@@ -1,4 +1,4 @@
-"""TLS contexts that hand over the alert of a handshake that failed.
+"""TLS contexts that hand over the alert of a failed handshake.
 
 OpenSSL writes the alert for the client into the connection's outgoing buffer. asyncio and uvloop do not send that buffer after
 an error: they close the connection, and the client never learns its mistake. So a listener sets `ON_FAILURE` before the

@@ -59,7 +59,7 @@ class Store(Protocol):
 
     @property
     def insert_outlives_s(self) -> float:
-        """How long an insert may go on that was begun, and of which no answer came."""
+        """Return how long an insert without an answer may still be running, in seconds."""
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch), as one. Raises StoreUnavailable,

@@ -70,7 +70,7 @@ def adapted(adapt: Adapt, body: bytes, tenant: str, number: int) -> Adapted:
 
 
 def refused(store: ClickHouseStore, requests: Sequence[tuple[Form, Adapted]], token: str) -> list[str]:
-    """Insert the messages of these requests; what is said of each that the engine refuses."""
+    """Insert the messages of these requests; return the engine's error for each that it refuses."""
     by_topic: dict[str, list[bytes]] = {}
     for _, request in requests:
         for part in request.parts:

@@ -88,7 +88,7 @@ def test_large_otlp_is_what_it_is_at_once() -> None:
 
 
 def test_a_metric_that_is_larger_than_a_slice_is_read_by_its_points() -> None:
-    """All of them, and what stands beside them."""
+    """All of them, and the fields beside them."""
     points = ",".join(f'{{"timeUnixNano":"{NOW_UNIX_NANO}","asInt":"{n}"}}' for n in range(40_000))
     text = (
         f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"dataPoints":[{points}],'

@@ -671,7 +671,7 @@ def test_a_text_that_stands_twice_in_the_table_is_as_good() -> None:
     request.timeseries.add(labels_refs=[1, 2, 3, 5, 4, 5]).samples.add(value=1, timestamp=NOW_MS)
     request.timeseries.add(labels_refs=[1, 2, 3, 6]).samples.add(value=1, timestamp=NOW_MS)
     twice, empty = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
-    assert ('label "x" stands twice', 'label "x" has no value') == (twice.message, empty.message)
+    assert ('label "x" occurs twice', 'label "x" has no value') == (twice.message, empty.message)
 
 
 def test_payloads_of_long_series_cost_no_more_than_they_hold() -> None:

@@ -139,7 +139,7 @@ def test_row_bytes_are_additive(bodies: list[bytes], logs_body: bytes) -> None:
 
 @given(payload=st.binary(max_size=60))
 def test_any_bytes_have_row_bytes(payload: bytes) -> None:
-    """Whoever reads a log may meet what is no message of ours."""
+    """A log may hold bytes that are no message of ours."""
     assert row_bytes(payload) >= 0
 
 

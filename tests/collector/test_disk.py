@@ -1,4 +1,4 @@
-"""The reserve of a disk: how large it is, when it is touched, and what is said of it."""
+"""The reserve of a disk: its size, when it is reached, and the warning."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_the_reserve_is_a_part_of_the_disk(total: int, reserve: int) -> None:
     disk = stub.disk()
     disk.look()
     assert (reserve, True) == (disk.reserve_bytes, disk.is_low)
-    assert f"{reserve - 1} bytes free, of which {reserve} are kept for the store" in str(disk.shortage)
+    assert f"{reserve - 1} bytes free, and {reserve} are reserved for the store" in str(disk.shortage)
 
 
 def test_a_disk_is_low_until_it_has_some_more() -> None:

@@ -1,4 +1,4 @@
-"""collector/large_bodies.py: the loop goes on while a large body is read, whoever waits for it."""
+"""collector/large_bodies.py: the loop goes on while a large body is read."""
 
 import asyncio
 import time

@@ -46,7 +46,7 @@ def items_of(batch: TelemetryBatch) -> list[bytes]:
 
 @pytest.mark.parametrize("topic", MADE)
 def test_halves_have_the_items_of_the_whole(topic: str) -> None:
-    """Each once and in their order, at every level; what is said of a message's items adds up."""
+    """Each once and in their order, at every level; the counts of a message's items add up."""
     payloads = [MADE[topic](number, "acme").SerializeToString() for number in range(3)]
     whole = Piece.whole(range_of(*payloads, topic=topic))
     for piece in all_of(whole):

@@ -39,7 +39,7 @@ async def test_everything_appended_is_stored_once(tmp_path: Path) -> None:
 
 
 async def test_the_token_is_the_range(tmp_path: Path) -> None:
-    """log/topic/partition/start-end: the same for whoever repeats it."""
+    """log/topic/partition/start-end: the same at each repetition."""
     async with world(tmp_path) as w:
         await w.append(TOPIC, "a")
         await w.append(TOPIC, "b")
@@ -322,7 +322,7 @@ async def test_a_refused_record_takes_no_other_down(tmp_path: Path, bytes_max: i
 
 
 async def test_the_search_for_what_is_refused_ends(tmp_path: Path) -> None:
-    """A message of which everything is refused takes no more inserts than it may: what is left is kept, record by record."""
+    """A message that is refused entirely takes a bounded number of inserts: the rest is kept, record by record."""
     async with world(tmp_path) as w:
         await w.append(TOPIC, *(f"bad-{n}" for n in range(64)))
         await w.append(TOPIC, "a")

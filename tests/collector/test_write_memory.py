@@ -68,7 +68,7 @@ async def test_an_item_that_is_too_large_alone_is_a_dead_letter(tmp_path: Path) 
 
 @pytest.mark.parametrize("crash_at", CRASHES)
 async def test_a_crash_amid_the_pieces_repeats_nothing(tmp_path: Path, crash_at: str) -> None:
-    """The depth is in the intent, so whoever goes on asks for the same pieces."""
+    """The depth is in the intent, so a successor inserts the same pieces."""
     for at in range(1, 9):
         directory = tmp_path / str(at)
         store = FakeStore(faults=[""] * at + ([crash_at] if "insert" in crash_at else []), memory_records=2)

@@ -173,7 +173,7 @@ def _named(fault: faulty_network.Fault) -> str:
     }[fault]
 
 
-# For every test run: each kind, for as long as it takes until somebody is given up.
+# For every test run: each kind, until Kafka or the group evicts somebody.
 SHORT: Final = (
     Fault("a gateway worker is killed", 1, _kill_worker, is_refused=False),
     Fault("a writer is killed", 1, _kill_writing, is_refused=False),

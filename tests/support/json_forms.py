@@ -44,7 +44,7 @@ class JsonForms:
         return self.text(self._object(message)).encode()
 
     def text(self, value: Any) -> str:
-        """JSON of a value, dictionaries of which keep their order, unless that is odd too."""
+        """JSON of a value. Dictionaries keep their order, unless that is odd too."""
         if isinstance(value, dict):
             members = list(value.items())
             if self.is_("any_order"):

@@ -42,7 +42,7 @@ class KafkaCluster:
     """Use `started_cluster`. `brokers` and `networks` are by a broker's number, from 1."""
 
     def __init__(self, directory: Path, *, session_s: float = SESSION_S) -> None:
-        """`session_s`: after which a broker that is silent is given up; Kafka's default is 9."""
+        """`session_s`: after this time Kafka evicts a silent broker; its default is 9."""
         id_ = random_id()
         java = [_HEAP if option.startswith("-Xmx") else option for option in usual_java()]
         numbers = range(1, BROKERS + 1)

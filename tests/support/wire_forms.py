@@ -32,7 +32,7 @@ _FIXED: Final = {
     FieldDescriptor.TYPE_SFIXED32: "<i",
 }
 _ZIGZAG: Final = (FieldDescriptor.TYPE_SINT32, FieldDescriptor.TYPE_SINT64)
-# Of a varint, of which a parser takes the low 32 bits only.
+# A parser takes the low 32 bits of such a varint only.
 _NARROW: Final = (
     FieldDescriptor.TYPE_INT32,
     FieldDescriptor.TYPE_UINT32,
@@ -126,7 +126,7 @@ class Forms:
         return pieces
 
     def _list(self, field: FieldDescriptor, values: Iterable[Any]) -> list[bytes]:
-        """Packed, not packed, in several pieces, some of which are empty."""
+        """Packed, not packed, in several pieces, some of them empty."""
         left = list(values)
         pieces = []
         while left:

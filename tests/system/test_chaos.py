@@ -20,7 +20,7 @@ from support.waiting import until
 
 # Of all topics but the logs'.
 OTHER_PARTITIONS = 18
-# Faults of the store's network are given up in time.
+# Requests end in time when the store's network fails.
 STORE = {"clickhouse__request_timeout_s": 5, "clickhouse__connect_timeout_s": 3}
 
 

@@ -35,7 +35,7 @@ def test_a_full_disk_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> No
             while (answer := send()).status_code == 200:
                 acknowledged += 1
             assert (503, "storage_full") == (answer.status_code, answer.json()["error"]), acknowledged
-            assert "are kept for the store: free space, or lower local_log.reserve_percent" in answer.json()["message"]
+            assert "are reserved for the store: free space, or lower local_log.reserve_percent" in answer.json()["message"]
             assert acknowledged > 10
             # Somebody else takes most of what is left: then the room that the log gives back is not enough to go on with.
             second_filler.write_bytes(bytes(measure(disk).free - 8 * MIB))

@@ -103,7 +103,7 @@ async def topic_logs(brokers: Brokers, client: Any, node: int, topics: Sequence[
 
 
 def metadata_request(topics: Sequence[str]) -> bytes:
-    """About these topics, none of which it creates. It begins with the end of the request's header, which has tags."""
+    """Ask about these topics, and create none. The bytes begin with the end of the request's header, which has tags."""
     out = [_NO_TAGS, _compact(len(topics))]
     for topic in topics:
         name = topic.encode()

@@ -44,7 +44,7 @@ from collector.broker.kafka.offsets import (
     committed_request,
 )
 
-# Heartbeats in a session, of which Kafka's answers tell that partitions move.
+# Heartbeats in a session. Kafka's answers to them report that partitions move.
 _HEARTBEATS: Final = 10
 _NOT_COORDINATOR: Final = (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError)
 _LEAVE_RETRY_S: Final = 0.1

@@ -136,7 +136,7 @@ async def _configured(admin: Any, names: Sequence[str]) -> dict[str, dict[str, s
 
 
 def _raising(options: KafkaOptions, topics: Mapping[str, Topic], brokers: Sequence[int], wanted: int) -> str:
-    """The commands that give these topics so many replicas. A broker that is not there yet has no number: NEW stands there."""
+    """The commands that give these topics so many replicas. NEW is written in place of a broker that is not there yet."""
     known = [str(broker) for broker in brokers]
     known += ["NEW"] * (wanted - len(known))
     partitions = [

@@ -158,7 +158,7 @@ class LogFiles:
                 file=str(self._witness_file),
             )
 
-    # What is asked while all is well.
+    # Called while there is no damage.
 
     @property
     def heads(self) -> dict[str, Head]:

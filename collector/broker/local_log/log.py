@@ -1,7 +1,7 @@
 """The local durable log: the broker of the embedded form, in one SQLite file.
 
-The law: an append is answered after the fsync of the one transaction that holds all of its messages. One thread with one
-connection writes and checkpoints, and nobody else ever does: SQLite before 3.51.3 can corrupt a WAL database where two
+An append is answered after the fsync of the one transaction that holds all of its messages. One thread with one
+connection writes and checkpoints, and nothing else does: SQLite before 3.51.3 can corrupt a WAL database where two
 connections write or checkpoint at the same moment (sqlite.org/wal.html, "the WAL-reset bug").
 
 Group commit: whatever waits when the thread is free shares its next transaction. Messages of one topic that commit together

@@ -106,7 +106,7 @@ class Plan:
         topic, end = range_.partition.topic, range_.end
         head = self.heads.get(topic)
         if head is None or range_.start != head.committed or end > head.end or head.intent not in (None, end):
-            return BrokerDown(f"cannot intend {text(range_)}: the partition stands at {head}")
+            return BrokerDown(f"cannot intend {text(range_)}: the partition is at {head}")
         self.heads[topic] = head = head._replace(intent=end, intent_log=range_.log, intent_depth=range_.depth)
         values = (end, range_.log or None, range_.depth, head.checksum(topic), head.id)
         self._statements.append((schema.INTEND, values))
@@ -118,7 +118,7 @@ class Plan:
         if head is not None and end <= head.committed:
             return None
         if head is None or range_.start != head.committed or end != head.intent:
-            return BrokerDown(f"cannot commit {text(range_)}: the partition stands at {head}")
+            return BrokerDown(f"cannot commit {text(range_)}: the partition is at {head}")
         self._take_out(topic, head, end)
         return None
 
@@ -126,7 +126,7 @@ class Plan:
         topic, start, end = skip
         head = self.heads.get(topic)
         if head is None or start != head.committed or end > head.end or head.intent not in (None, end):
-            return BrokerDown(f"cannot skip {topic} {start} to {end}: the partition stands at {head}")
+            return BrokerDown(f"cannot skip {topic} {start} to {end}: the partition is at {head}")
         self._take_out(topic, head, end)
         return None
 

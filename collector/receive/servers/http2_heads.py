@@ -335,7 +335,7 @@ def _automaton() -> tuple[list[int], list[int], list[bool]]:
             for place in range(3, -1, -1):
                 child = nodes[node][nibble >> place & 1]
                 if child < 0:
-                    # The end of a string has a code that never stands in one.
+                    # The end-of-string symbol must not occur in a string (RFC 7541, 5.2).
                     found = -child - 1 if -child - 1 < _NO_SYMBOL else _INVALID
                     child = 0
                 node = child

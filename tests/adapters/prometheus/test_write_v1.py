@@ -180,8 +180,8 @@ def test_labels_become_name_service_instance_and_attributes() -> None:
     [
         ([("job", "a")], errors.MISSING_METRIC_NAME, "label __name__ is missing or empty"),
         ([("__name__", "")], errors.MISSING_METRIC_NAME, "label __name__ is missing or empty"),
-        ([("__name__", "a"), ("__name__", "b")], errors.INVALID_LABELS, 'label "__name__" stands twice'),
-        ([("__name__", "a"), ("x\n", "1"), ("x\n", "1")], errors.INVALID_LABELS, 'label "x\\n" stands twice'),
+        ([("__name__", "a"), ("__name__", "b")], errors.INVALID_LABELS, 'label "__name__" occurs twice'),
+        ([("__name__", "a"), ("x\n", "1"), ("x\n", "1")], errors.INVALID_LABELS, 'label "x\\n" occurs twice'),
         ([("__name__", "a"), ("", "1")], errors.INVALID_LABELS, "a label has no name"),
         ([("__name__", "a"), ("x", "")], errors.INVALID_LABELS, 'label "x" has no value'),
         ([("__name__", "a"), ("job", "")], errors.INVALID_LABELS, 'label "job" has no value'),

@@ -403,7 +403,7 @@ REJECTIONS: list[tuple[Callable[[write_pb2.Request], None], int, str]] = [
     (nothing_but_a_start, errors.INVALID_SERIES, "a series without samples, histograms, exemplars and metadata"),
     (no_name, errors.MISSING_METRIC_NAME, "label __name__ is missing or empty"),
     (empty_name, errors.MISSING_METRIC_NAME, "label __name__ is missing or empty"),
-    (repeated_label, errors.INVALID_LABELS, 'label "__name__" stands twice'),
+    (repeated_label, errors.INVALID_LABELS, 'label "__name__" occurs twice'),
     (empty_label_name, errors.INVALID_LABELS, "a label has no name"),
     (empty_label_value, errors.INVALID_LABELS, 'label "zone" has no value'),
     (long_name, errors.NAME_TOO_LONG, "a name is longer than 100 bytes"),

@@ -52,7 +52,7 @@ def test_files_of_the_log_and_the_store_are_private(tmp_path: Path) -> None:
 
 
 def test_what_was_open_is_closed_and_named(tmp_path: Path) -> None:
-    """Once, with the rights that it had; and nothing is said of a directory that is private already."""
+    """Once, with the rights that it had. A directory that is private already causes no warning."""
     data_dir = tmp_path / "data"
     (data_dir / "store" / "deep" / "deeper").mkdir(parents=True)
     (data_dir / "store" / "deep" / "deeper" / "part.bin").write_bytes(b"x")

@@ -53,7 +53,7 @@ async def test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing(world
 
 
 async def test_an_intent_of_another_log_is_not_repeated(world: World) -> None:
-    """A range was in doubt when its topic was deleted: what stands at its offsets now is something else, and in no doubt."""
+    """A range was in doubt when its topic was deleted: the messages at its offsets are others now, and are in no doubt."""
     await world.append("new-0", "new-1", "new-2")
     await world.set_offset(1, Committed("former.00000000-0000-0000-0000-000000000000.0", 3, 0).metadata())
     async with await KafkaConsumer.open(world.options, [world.topic]) as consumer:
@@ -128,7 +128,7 @@ async def test_a_kafka_that_was_replaced_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_range_keeps_its_identity(world: World) -> None:
-    """Through its intent, and whoever reads it: cluster, topic, and the epoch of the leader that wrote its messages."""
+    """Through its intent, for every reader: cluster, topic, and the epoch of the leader that wrote its messages."""
     await world.append("a", "b")
     seen: list[Range] = []
     for _ in range(2):

@@ -45,7 +45,7 @@ def test_one_that_cannot_be_looked_at_is_closed_and_the_others_keep_their_deadli
 
 
 class Buffer:
-    """A transport of which `waiting` bytes are not read yet."""
+    """A transport with `waiting` bytes that are not read yet."""
 
     def __init__(self) -> None:
         self.waiting = 0

@@ -219,7 +219,7 @@ async def test_settings_for_many_streams_cost_little() -> None:
         began = time.thread_time()
         written = await said([BEGIN, heads, settings], control_frames_max=limit)
         assert goaway(written) == expected
-        assert time.thread_time() - began < 2  # of which the heads, uncompiled, are most
+        assert time.thread_time() - began < 2  # most of it for heads, uncompiled
     one_by_one = b"".join(frame(4, b"\0\4\0\0\xff" + bytes([n % 256])) for n in range(1000))
     assert goaway(await said([BEGIN, heads, one_by_one], control_frames_max=1000)) == CALM  # each is a change of all
 

@@ -88,7 +88,7 @@ async def asking(**settings: Any) -> AsyncIterator[tuple[Metrics, httpx.AsyncCli
 async def test_who_sees_names_of_tenants(headers: dict[str, str], names_for_all: bool, has_names: bool) -> None:
     """Who may read all; for others all tenants are one series, of the same sum, and the page says why."""
     async with asking(names_for_all=names_for_all) as (_, client):
-        # Whoever asked before, with whatever key, changes nothing.
+        # Earlier requests, with any key, change nothing.
         for other in ({}, {"x-api-key": "acme-admin"}):
             await client.get("/metrics", headers=other)
         answer = await client.get("/metrics", headers=headers)
@@ -124,7 +124,7 @@ async def show(page: MetricsPage, *headers: tuple[bytes, bytes]) -> bytes:
 
 
 async def test_it_is_rendered_once() -> None:
-    """Whoever asks within the interval gets the same, in whichever format; after it, what is so by then."""
+    """All requests within an interval get the same, in any format; the next interval has new values."""
     metrics, clock = Metrics(), Clock()
     page = MetricsPage(metrics, None, interval_s=1, names_for_all=True, clock=clock)
     endpoint = metrics.http_endpoint("/v1/logs")
