@@ -19,7 +19,7 @@ from collector.receive.grpc.services import Handler, Methods
 from collector.receive.grpc.status import CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
 from collector.receive.grpc.talk import CallFailed, Talk
 from collector.receive.responses import printable
-from collector.receive.servers.connections import Connections
+from collector.receive.servers.connections import FRESH_S, Connections
 from collector.receive.servers.http2_connection import Sending, ServerConnection
 from collector.receive.servers.http2_engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.receive.servers.http2_heads import RequestHead, encode
@@ -323,6 +323,19 @@ class GrpcConnection(ServerConnection):
         """As HTTP/2 has it, once the connection has begun: SETTINGS come first."""
         if self._has_begun:
             super().leave()
+
+    def shutdown(self) -> None:
+        """As HTTP/2 has it; a connection that has not begun is given a moment, since its first call may be on its way."""
+        if self._has_begun:
+            super().shutdown()
+        else:
+            self.loop.call_later(FRESH_S, self._end)
+
+    def _end(self) -> None:
+        if self._has_begun:
+            super().shutdown()
+        else:
+            self.close()
 
     def on_idle(self, now: float) -> None:
         settings = self._shared.settings

@@ -135,13 +135,17 @@ async def test_what_crosses_the_end_is_answered(way: Way) -> None:
         known = await stack.enter_async_context(http2(port))
         assert (await known.response(begin(known))).status == 200
         silent = await stack.enter_async_context(http2(port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        unbegun = Http2Client(reader, writer)
         stopping = asyncio.create_task(server.stop(5))
         await asyncio.sleep(0)
-        crossing = [begin(known), begin(known), begin(silent)]
-        for client, stream_id in zip((known, known, silent), crossing, strict=True):
+        unbegun.begin()
+        crossing = [begin(known), begin(known), begin(silent), begin(unbegun)]
+        for client, stream_id in zip((known, known, silent, unbegun), crossing, strict=True):
             assert (await client.response(stream_id)).status == 200
+        writer.close()
         await asyncio.wait_for(stopping, 5)
-        assert made.producer.item_count() == 4
+        assert made.producer.item_count() == 5
 
 
 @EACH_SERVER
