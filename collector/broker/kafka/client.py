@@ -191,8 +191,8 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
                 if left:
                     asked.add(asyncio.create_task(left.pop()()))
                 done, asked = await asyncio.wait(asked, timeout=HEDGE_S if left else None, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    error = task.exception()
+                errors = [task.exception() for task in done]  # of all of them: asyncio logs one that nobody has looked at
+                for task, error in zip(done, errors, strict=True):
                     if error is not None:
                         failure = error
                     elif getattr(task.result(), "brokers", True):

@@ -152,6 +152,8 @@ class _Session:
         self.waiting_bytes = 0  # not acknowledged
         self.failed: Callable[[str], None] | None = None
         """Called, with the reason, when a batch has failed."""
+        self.succeeded: Callable[[], None] | None = None
+        """Called when a batch is durable."""
         self.overdue: Final[deque[_Append]] = deque()  # appends whose deadline comes, the first first
         self.timer: asyncio.TimerHandle | None = None
         self._options: Final = options
@@ -399,6 +401,8 @@ class _Session:
         self.waiting_bytes -= batch.size
         self._observer.produced(sending.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
         batch.succeed()
+        if self.succeeded is not None:
+            self.succeeded()
 
     async def _frames_to(self, lane: int, leader: int) -> Frames:
         """The lane's own connection to that broker, where it is now. Raises KafkaError, OSError."""
@@ -453,6 +457,8 @@ class KafkaProducer:
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
         self._session: _Session | None = None
+        self._away: Final = Reminder(self._loop.time)
+        self._away_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
         self._retired_bytes = 0
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._in_turn: Final[set[asyncio.Task[None]]] = set()  # appends that have a message to send after the others
@@ -597,9 +603,25 @@ class KafkaProducer:
             self._session = None
             self.failure = reason
             session.refuse(reason)
-            self._logger.warning("cannot write to Kafka, trying again", reason=reason)
+            if self._away_since_s < 0:
+                self._away_since_s = self._loop.time()
+            self._remind(reason)
             self._spawn(self._bury(session))
             self._spawn(self._recover())
+
+    def _remind(self, reason: str) -> None:
+        if self._away.due():
+            self._logger.warning("cannot write to Kafka, trying again", reason=reason)
+
+    def _is_back(self) -> None:
+        """Kafka has acknowledged a batch. That it answers says nothing: below min.insync.replicas it takes none."""
+        if self._session is None:  # it was for one that was retired
+            return
+        self._session.succeeded = None
+        seconds = round(self._loop.time() - self._away_since_s, 1)
+        self._away_since_s = -1.0
+        self._away.over()
+        self._logger.info("Kafka can be written again", seconds=seconds)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -620,10 +642,8 @@ class KafkaProducer:
             raise failure
 
     async def _recover(self) -> None:
-        began = self._loop.time()
         delay_s = _RETRY_MIN_S
-        reminder = Reminder()
-        reminder.due("away")  # which _retire has logged
+        defects = Reminder(self._loop.time)
         while True:
             try:
                 async with asyncio.timeout(self._options.request_timeout_s):
@@ -631,19 +651,18 @@ class KafkaProducer:
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
                 self.failure = text(error)
-                if reminder.due("away"):
-                    self._logger.warning("cannot write to Kafka, trying again", reason=self.failure)
+                self._remind(self.failure)
             except Exception as defect:  # whatever it is: a producer that stopped here could not write until a restart
                 self.failure = text(defect)
-                if reminder.due("unexpected"):
+                if defects.due():
                     self._logger.exception("unexpected error while Kafka is away, trying again")
             await asyncio.sleep(delay_s)
             delay_s = min(_RETRY_MAX_S, delay_s * 2)
         if self._closing:
             await session.abandon()
             return
+        session.succeeded = self._is_back
         self._begin(session)
-        self._logger.info("Kafka can be written again", seconds=round(self._loop.time() - began, 1))
 
 
 async def _started(session: _Session) -> _Session:

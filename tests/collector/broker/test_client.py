@@ -1,6 +1,7 @@
 """aiokafka's client as we change it: brokers that are away hold up no question that another can answer."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,28 @@ async def test_a_question_goes_to_the_next_broker_after_a_while(monkeypatch: pyt
             began = time.monotonic()
             await client.ask_any(MetadataRequest([]))
             assert time.monotonic() - began < HEDGE_S
+
+
+async def test_answers_that_come_together_are_all_looked_at() -> None:
+    """asyncio would log the error of the one that is not taken, with its traceback."""
+    logged: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
+    both = asyncio.Barrier(2)
+
+    async def answers() -> str:
+        await both.wait()
+        return "an answer"
+
+    async def fails() -> str:
+        await both.wait()
+        raise KafkaError("gone")
+
+    with FaultyNetwork(port()) as network:
+        async with opened(network) as client:
+            for _ in range(5):  # in either order: `done` is a set
+                assert "an answer" == await client._first([answers, fails])
+            gc.collect()
+    assert [] == logged
 
 
 async def test_connections_do_not_wait_for_each_other() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,6 +18,7 @@ import pytest
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.commit import OffsetFetchResponse_v1
 from aiokafka.protocol.metadata import MetadataRequest
@@ -328,6 +330,44 @@ async def test_a_cluster_that_names_no_broker_is_asked_again(shared: str, monkey
         named = True
         await eventually(lambda: producer.failure is None)
         await producer.append([Message(topics[0], b"again")])
+
+
+async def test_a_kafka_that_answers_and_takes_nothing_is_logged_once(shared: str) -> None:
+    """As with too few replicas in sync: each attempt begins well, and ends with the first batch. That it can be written again
+    is logged when it has acknowledged one."""
+    options, topics = fresh(shared)
+    message = Message(topics[0], b"x")
+    admin = AIOKafkaAdminClient(bootstrap_servers=shared)
+    await admin.start()
+    await admin._client.force_metadata_update()
+
+    async def takes(bytes_max: int) -> None:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], {"max.message.bytes": bytes_max})])
+
+    try:
+        async with await KafkaProducer.open(options, topics) as producer:
+            with structlog.testing.capture_logs() as logs:
+                await takes(1)
+                await eventually(partial(is_refused, producer, message))
+                for _ in range(2):
+                    await eventually(lambda: producer.failure is None)
+                    assert await is_refused(producer, message)
+                assert ["cannot write to Kafka, trying again"] == [entry["event"] for entry in logs]
+                await takes(MIB)
+                await eventually(lambda: producer.failure is None)
+                while await is_refused(producer, message):
+                    await asyncio.sleep(0.05)
+            assert ["Kafka can be written again"] == [entry["event"] for entry in logs[1:]]
+    finally:
+        await admin.close()
+
+
+async def is_refused(producer: KafkaProducer, message: Message) -> bool:
+    try:
+        await producer.append([message])
+    except BrokerDown:
+        return True
+    return False
 
 
 async def test_whatever_happens_while_kafka_is_away_it_is_tried_again(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
