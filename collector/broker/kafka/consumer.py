@@ -34,7 +34,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, NoError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, NoError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
@@ -342,7 +342,10 @@ class KafkaConsumer:
         if epoch > leader_epoch:
             raise BrokerDown(f"the leader of {partition.topic}/{partition.index} is of epoch {leader_epoch}, not yet {epoch}")
         request = epoch_end_request(partition, leader_epoch, epoch)
-        answer = await self._brokers.ask(self._member.client, self._leader(partition), EPOCH_END_API, [request])
+        try:
+            answer = await self._brokers.ask(self._member.client, self._leader(partition), EPOCH_END_API, [request])
+        except IncompatibleBrokerVersion:
+            return
         code, last_epoch, end = epoch_end_answer(answer)
         error = for_code(code)
         if error is not NoError:

@@ -4,6 +4,7 @@ was not in sync. Its offsets repeat within one log. Against a real broker."""
 import asyncio
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -12,6 +13,8 @@ from support.rewritten_logs import World
 
 from collector.broker.contract import Message, Partition
 from collector.broker.kafka import KafkaConsumer, KafkaProducer, KafkaProgress
+from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.offsets import EPOCH_END_API
 
 BATCH_HEAD = struct.Struct(">qi")  # its first offset, and the length of what follows
 
@@ -113,6 +116,23 @@ async def test_a_leader_that_has_everything_is_read_on(kafka: Kafka) -> None:
             await world.stored()
     await world.drain()
     assert [] == [line for line in logs if line["log_level"] == "error"]
+
+
+async def test_a_broker_that_is_not_asked_where_an_epoch_ends_is_read_on(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that speak Kafka's protocol may not know this question."""
+    ask = Brokers.ask
+
+    async def knows_less(self: Brokers, client: Any, node: int, api: tuple[int, int], *rest: Any) -> memoryview:
+        return await ask(self, client, node, (api[0], 99) if api == EPOCH_END_API else api, *rest)
+
+    monkeypatch.setattr(Brokers, "ask", knows_less)
+    world = World(kafka.bootstrap)
+    await world.append("a")
+    await world.drain()
+    kafka.kill()
+    kafka.start()
+    await world.append("b")
+    await world.drain()
 
 
 async def test_a_beginning_of_another_log_is_not_used(kafka: Kafka) -> None:
