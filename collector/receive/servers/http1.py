@@ -19,6 +19,7 @@ from starlette.types import Scope
 from collector.receive.exchange import Exchange, Head
 from collector.receive.servers.connections import Shared, Stall
 from collector.receive.servers.http1_page import Page, status_line
+from collector.receive.servers.pending import has_unread
 
 # Around a header's value, and no part of it.
 _SPACES: Final = b" \t"
@@ -507,7 +508,7 @@ class Http1Connection:
     def shutdown(self) -> None:
         self._is_ending = True
         # A request that has begun to come is answered; where it does not get on, it is too slow.
-        if self._turn is None and not self._began:
+        if self._turn is None and not self._began and not has_unread(self._transport):
             self._close()
 
     def abort(self) -> None:

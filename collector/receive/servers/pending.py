@@ -1,9 +1,17 @@
-"""Connections that the kernel has accepted and the event loop has not."""
+"""What the kernel has and the event loop has not seen yet: connections, and bytes of a connection.
 
+Invariants:
+1. The end of a server loses neither (test_a_request_that_crosses_the_end_is_answered,
+   test_a_request_that_is_not_read_yet_is_answered).
+"""
+
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class _Listening(Protocol):
@@ -33,3 +41,9 @@ def last_pending(listeners: Iterable[_Listening]) -> list[socket.socket]:
             except OSError:
                 break
     return found
+
+
+def has_unread(transport: Any) -> bool:
+    """Whether bytes have come for this transport that it has not read."""
+    count = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder) > 0

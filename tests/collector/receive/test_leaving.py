@@ -1,6 +1,7 @@
 """Servers that leave: what they say, what they answer all the same, and what is on its way when they end."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -173,6 +174,20 @@ async def test_a_request_that_crosses_the_end_is_answered(server: str, is_tls: b
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", made.port)
         assert made.producer.item_count() == 2
+
+
+async def test_a_request_that_is_not_read_yet_is_answered() -> None:
+    """On a kept connection: it is in the kernel's buffer when the server closes idle connections."""
+    async with http_receivers() as made, connection(made.port) as raw:
+        assert made.server is not None
+        await raw.send(logs())
+        assert (await raw.response()).status == 200
+        # One right after the other: the loop does not look at the socket between.
+        asyncio.get_running_loop().call_soon(os.write, raw.writer.get_extra_info("socket").fileno(), logs())
+        stopping = asyncio.create_task(made.server.stop(5))
+        answer = await raw.response()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(stopping, 2)
 
 
 async def test_a_head_that_crosses_the_end_is_waited_for() -> None:
