@@ -21,6 +21,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 from collector.store.contract import NOTHING, TABLES, StoreError, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
+from collector.store.damaged_parts import DamagedParts
 from collector.store.engine import load_engine
 from collector.store.headers import MessageKey, contents, dead_letter_ids
 from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
@@ -142,6 +143,8 @@ class ClickHouseStore:
         self._running: Final[set[str]] = set()  # the queries' own names, on a server
         self._refused_functions: Refused | None = None  # in statements of others; None: not asked for yet
         self._inserted = False  # since the last ping
+        # A server's parts are its operator's.
+        self._damaged_parts: Final = DamagedParts(self._command, self._ask) if server is None else None
 
     @classmethod
     def embedded(cls, path: Path, options: StoreOptions = _DEFAULTS) -> Self:
@@ -226,6 +229,8 @@ class ClickHouseStore:
             days = self._options.dead_letters_retention_days
             self._keep(*_DEAD_LETTERS, days)
             self._keep(*_EVENTS, None if days is None else days + _EVENTS_STAY_DAYS)
+            if self._damaged_parts is not None:
+                self._damaged_parts.report()
         self._has_schema = True
         return applied
 
@@ -392,6 +397,14 @@ class ClickHouseStore:
         self._sessions().control.command(sql)
 
     def _text(self, sql: str) -> str:
+        try:
+            return self._ask(sql)
+        except DatabaseError as error:
+            if self._damaged_parts is None or not self._damaged_parts.put_aside(error.name, describe(error)):
+                raise
+            return self._ask(sql)
+
+    def _ask(self, sql: str) -> str:
         return bytes(self._sessions().control.raw_query(sql, fmt="TabSeparated")).decode()
 
     def _make_database(self, name: str) -> None:
