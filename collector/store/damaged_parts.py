@@ -1,13 +1,15 @@
 """Damaged parts of the embedded engine's tables: put aside, so that they hold up nothing, and reported.
 
-A disk that runs full while ClickHouse merges parts can leave a merged part with an empty file, which ClickHouse takes for
-whole. Whatever reads it then fails, each time. Loading the table again puts the part aside and takes back the parts that it was
-merged from, as long as ClickHouse has not deleted them: about 8 minutes (`old_parts_lifetime`).
+A disk that runs full while ClickHouse inserts or merges can leave a part with an empty file, which ClickHouse takes for whole.
+Whatever reads it then fails, each time. A part of one insert is detached, which forgets its token too: so the range in doubt,
+which is what meets it, can be inserted again. For a merged part the table is loaded again, which puts the part aside and takes
+back those that it was merged from, as long as ClickHouse has not deleted them: about 8 minutes (`old_parts_lifetime`).
 
 Invariants:
 1. A look-up that meets a damaged part is answered from the others
    (test_a_damaged_part_is_put_aside_while_its_sources_are_there).
-2. A part that was put aside is logged at error, also after a start, until someone removes it
+2. A range whose insert left a damaged part is stored by its repetition (test_an_insert_that_left_a_damaged_part_is_repeated).
+3. A part that was put aside is logged at error, also after a start, until someone removes it
    (test_a_part_that_was_put_aside_is_reported).
 """
 
@@ -28,13 +30,15 @@ _DAMAGE: Final = frozenset(
 )
 # In paths of parts, and where the engine names a table.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# The last number of a part's name says how often it was merged.
+_PART: Final = re.compile(r"/([0-9A-Za-z]+(?:_\d+){2}_(\d+))/")
 # Its column `uuid` is zero in the embedded engine.
 _TABLES: Final = """
 SELECT name, arrayStringConcat(data_paths, ' ') FROM system.tables
 WHERE database = currentDatabase() AND engine LIKE '%MergeTree'
 """
 _PUT_ASIDE: Final = """
-SELECT table, path FROM system.detached_parts WHERE database = currentDatabase() AND startsWith(reason, 'broken') ORDER BY path
+SELECT table, path FROM system.detached_parts WHERE database = currentDatabase() ORDER BY path
 """
 
 
@@ -51,12 +55,20 @@ class DamagedParts:
 
     def put_aside(self, name: str | None, message: str) -> bool:
         """Return whether the error, of that name, was of a damaged part, which is aside now: then another attempt is of use."""
+        detached = False
         if name in _DAMAGE:
+            parts = dict(_PART.findall(message))
             for line in self._text(_TABLES).splitlines():
                 table, paths = line.split("\t")
-                if any(id_ in paths for id_ in _UUID.findall(message)):
+                if not any(id_ in paths for id_ in _UUID.findall(message)):
+                    continue
+                inserted = [part for part, merges in parts.items() if merges == "0"]
+                for part in inserted:
+                    self._command(f"ALTER TABLE `{table}` DETACH PART '{part}'")
+                    detached = True
+                if not inserted:
                     self._unloaded.add(table)
-        if not self._unloaded:
+        if not self._unloaded and not detached:
             return False
         # An earlier attempt may have failed between the two.
         for table in sorted(self._unloaded):

@@ -253,6 +253,22 @@ def test_a_damaged_part_is_put_aside_while_its_sources_are_there(open_store: Ope
     assert 1 == "".join(capsys.readouterr()).count("a part of a table is damaged and was put aside")
 
 
+def test_an_insert_that_left_a_damaged_part_is_repeated(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk that was full at one of the tables: the look-up puts the part aside, and the same token is no repetition then."""
+    store = open_store()
+    payload = batches.gauge(1, 2).SerializeToString()
+    store.insert(METRICS_TOPIC, [payload], "t")
+    part = Path(text(store, "SELECT path FROM system.parts WHERE active AND table = 'otel_metrics_gauge'").strip())
+    next(part.glob("*mrk*")).write_bytes(b"")
+    store._command("SYSTEM DROP MARK CACHE")
+    assert not store.holds(METRICS_TOPIC, payload)
+    store.insert(METRICS_TOPIC, [payload], "t")
+    store.insert(METRICS_TOPIC, [payload], "t")
+    assert store.holds(METRICS_TOPIC, payload)
+    assert "2\n" == text(store, "SELECT count() FROM otel_metrics_gauge")
+    assert 1 == "".join(capsys.readouterr()).count("a part of a table is damaged and was put aside")
+
+
 def test_a_part_that_was_put_aside_is_reported(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:
     """At each start, as long as it is there: the engine itself puts it aside without a word, and its rows may be missing."""
     part = merged_part(open_store())
