@@ -27,12 +27,20 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import structlog
-from aiokafka.errors import DuplicateSequenceNumber, GroupLoadInProgressError, KafkaError, NodeNotReadyError, NoError, for_code
+from aiokafka.errors import (
+    DuplicateSequenceNumber,
+    GroupLoadInProgressError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.client import Client
-from collector.broker.kafka.connection import KafkaOptions, text, until_started
+from collector.broker.kafka.connection import KafkaOptions, KafkaUnusable, text, until_started
 from collector.broker.kafka.frames import Frames
 from collector.broker.kafka.record_batch import (
     BATCH_OVERHEAD_BYTES,
@@ -43,7 +51,7 @@ from collector.broker.kafka.record_batch import (
     produce_request,
     record_batch,
 )
-from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, ready_topics
+from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, TopicsMissing, ready_topics
 from collector.reminders import Reminder
 
 _RETRY_MIN_S: Final = 0.1
@@ -207,12 +215,17 @@ class _Session:
             self._avoid(leader)
 
     async def refresh(self) -> None:
-        """Find out which partitions can be written. Raises BrokerDown where a topic has none; KafkaError, OSError."""
+        """Find out which partitions can be written. Raises BrokerDown where a topic has none, or is missing; KafkaError,
+        OSError."""
         answer = await self._client.metadata(self._topics)
         layout: dict[str, list[list[int]]] = {}
         leaders: dict[tuple[str, int], int] = {}
         leaders_max = 0
-        for described in answer.to_object()["topics"]:
+        topics = answer.to_object()["topics"]
+        missing = [each["topic"] for each in topics if each["error_code"] == UnknownTopicOrPartitionError.errno]
+        if missing:
+            raise TopicsMissing(missing)
+        for described in topics:
             name = described["topic"]
             by_leader: defaultdict[int, list[int]] = defaultdict(list)
             replicas: set[int] = set()
@@ -452,7 +465,7 @@ class KafkaProducer:
         self.failure: str | None = None
         """Why Kafka can't be written now; None: it can."""
         self._options: Final = options
-        self._topics: Final = topics
+        self._topics = topics
         self._observer: Final = observer
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
@@ -645,17 +658,21 @@ class KafkaProducer:
         delay_s = _RETRY_MIN_S
         defects = Reminder(self._loop.time)
         while True:
+            is_empty = False
             try:
                 async with asyncio.timeout(self._options.request_timeout_s):
                     session = await _started(_Session(self._options, self._topics, self._observer))
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
+                is_empty = isinstance(error, TopicsMissing) and len(error.names) == len(self._topics)
                 self.failure = text(error)
                 self._remind(self.failure)
             except Exception as defect:  # whatever it is: a producer that stopped here could not write until a restart
                 self.failure = text(defect)
                 if defects.due():
                     self._logger.exception("unexpected error while Kafka is away, trying again")
+            if is_empty:
+                await self._create_topics()
             await asyncio.sleep(delay_s)
             delay_s = min(_RETRY_MAX_S, delay_s * 2)
         if self._closing:
@@ -663,6 +680,15 @@ class KafkaProducer:
             return
         session.succeeded = self._is_back
         self._begin(session)
+
+    async def _create_topics(self) -> None:
+        """As a start does: another Kafka has taken the place of the one before. (Of a single topic that is missing somebody has
+        deleted it, and may be about to create it otherwise.)"""
+        try:
+            self._topics = await ready_topics(self._options, list(self._topics))
+        except KafkaUnusable as error:
+            self.failure = str(error)
+            self._remind(self.failure)
 
 
 async def _started(session: _Session) -> _Session:

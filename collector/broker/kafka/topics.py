@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
+from collector.broker.contract import BrokerDown
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection import KafkaOptions, KafkaUnusable, connection, until_started
 
@@ -44,6 +45,14 @@ class Cluster(NamedTuple):
 
     topics: dict[str, Topic]
     brokers: Sequence[int]
+
+
+class TopicsMissing(BrokerDown):
+    """Kafka does not have these topics, which were there before."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"Kafka has no topic {', '.join(sorted(names))} any more: create what is missing, or start this anew")
+        self.names: Final = names
 
 
 class BrokersMissing(Exception):

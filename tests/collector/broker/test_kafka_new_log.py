@@ -2,6 +2,7 @@
 is acknowledged is lost. Against a real broker."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from aiokafka.errors import KafkaError
 from support.brokers import MIB
 from support.kafka import Kafka, libraries, shared_bootstrap
 from support.rewritten_logs import World
+from support.stores import batch
+from support.waiting import eventually
 
-from collector.broker.contract import BrokerDown, Range
-from collector.broker.kafka import KafkaConsumer, KafkaProgress
+from collector.broker.contract import BrokerDown, Message, Range
+from collector.broker.kafka import KafkaConsumer, KafkaProducer, KafkaProgress
 from collector.broker.kafka.brokers import Brokers
 from collector.broker.kafka.identity import METADATA_API, Committed, identity_of
 
@@ -108,7 +111,8 @@ async def test_a_range_of_a_log_that_is_gone_is_not_intended(world: World) -> No
 
 
 async def test_a_kafka_that_was_replaced_loses_nothing(tmp_path: Path) -> None:
-    """Another cluster at the same address, while the writer runs: it has neither the group nor its offsets."""
+    """Another cluster at the same address, while gateway and writer run: it has neither the topics, nor the group and its
+    offsets."""
     libraries()
     former, other = Kafka(tmp_path / "former"), Kafka(tmp_path / "other")
     other.ports = former.ports
@@ -116,15 +120,25 @@ async def test_a_kafka_that_was_replaced_loses_nothing(tmp_path: Path) -> None:
         former.start()
         world = World(former.bootstrap)
         await world.append("old-0", "old-1", "old-2")
-        async with world.writing():
+        async with world.writing(), await KafkaProducer.open(world.options, [world.topic]) as producer:
             await world.stored()
             former.kill()
             other.start()
-            await world.append("new-0", "new-1", "new-2", "new-3")
+            for name in ("new-0", "new-1", "new-2", "new-3"):
+                await eventually(partial(is_appended, producer, Message(world.topic, batch(name))), 60)
+                world.names.append(name)
             await world.stored()
     finally:
         former.close()
         other.close()
+
+
+async def is_appended(producer: KafkaProducer, message: Message) -> bool:
+    try:
+        await producer.append([message])
+    except BrokerDown:
+        return False
+    return True
 
 
 async def test_a_range_keeps_its_identity(world: World) -> None:
