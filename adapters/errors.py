@@ -233,6 +233,15 @@ def too_many_elements(size_bytes: int, elements_max: int) -> RequestRefused:
     )
 
 
+def too_many_row_bytes_for_plan(row_bytes_max: int) -> RequestRefused:
+    """Return the refusal of a request whose rows have more bytes than its tenant's plan ever allows."""
+    return RequestRefused(
+        EXCEEDS_PLAN,
+        f"the request becomes rows of more than {row_bytes_max} bytes, since each row repeats its resource, scope and labels,"
+        " and the plan of its tenant never allows more at once: send it in parts, or with a larger plan",
+    )
+
+
 def too_many_row_bytes(row_bytes_max: int) -> RequestRefused:
     """Return the refusal of a request whose rows have more bytes than that."""
     return RequestRefused(

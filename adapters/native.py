@@ -70,7 +70,7 @@ _CLOSING_BRACKET: Final = 0x5D
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
 NESTING_MAX: Final = 64
 # Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
-NAMED_NUMBERS_BYTES_MAX: Final = 16 << 20
+NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
 
@@ -102,10 +102,10 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     """One JSON object. Raises Malformed where the body is not JSON."""
     adapter = _Adapter(body, header, rules, message_bytes_max)
     if len(body) > adapter.record_bytes_max:
-        check_json_parts(body, rules.request_elements_max)
+        check_json_parts(body, rules.request_elements_max, rules)
         adapter.reject_large()
     else:
-        adapter.add(_document(body, rules.request_elements_max))
+        adapter.add(_document(body, rules))
     return adapter.finish()
 
 
@@ -114,7 +114,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
     is not an array or too long a one."""
     if len(body) > SLICE_BYTES:
         return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
-    document = _document(body, rules.request_elements_max)
+    document = _document(body, rules)
     if not isinstance(document, list):
         raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}")
     if len(document) > batch_items_max:
@@ -128,7 +128,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
 
 def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     """A batch that is too large to be parsed at once."""
-    check_json_parts(body, rules.request_elements_max)
+    check_json_parts(body, rules.request_elements_max, rules)
     adapter = _Adapter(body, header, rules, message_bytes_max)
     adapter.is_batch = True
     slices = JsonSlices(body, rules)
@@ -206,10 +206,13 @@ _ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 
 
-def _document(body: bytes, elements_max: i64) -> object:
+def _document(body: bytes, rules: Rules) -> object:
     """The body's JSON, numbers that are not finite as `_NotFinite`. Raises Malformed."""
-    check_json_parts(body, elements_max)
-    return _parsed(body)
+    check_json_parts(body, rules.request_elements_max, rules)
+    rules.rest()
+    document = _parsed(body)
+    rules.rest()
+    return document
 
 
 def _parsed(body: bytes) -> object:
@@ -630,7 +633,9 @@ class _Adapter:
                 reason = self._check_nested(key, value, 0)
                 if reason:
                     return reason
+                rules.rest()
                 text = _ENCODER.encode(value).encode()
+                rules.rest()
             key_bytes = key.encode()
             reason = rules.check_attribute(len(key_bytes), len(text))
             if reason:
@@ -650,6 +655,7 @@ class _Adapter:
             if depth >= NESTING_MAX:
                 return NESTED_TOO_DEEP
             for member in value:
+                self.rules.read(0)
                 if not isinstance(member, str):
                     reason: i64 = self._check_nested(key, member, depth + 1)
                     if reason:
@@ -658,6 +664,7 @@ class _Adapter:
             if depth >= NESTING_MAX:
                 return NESTED_TOO_DEEP
             for member in value.values():
+                self.rules.read(0)
                 if not isinstance(member, str):
                     reason = self._check_nested(key, member, depth + 1)
                     if reason:

@@ -40,7 +40,7 @@ def _plain(body: bytes, message_class: type[Message], position: int, rules: Rule
             f"cannot decode {name}: {len(body)} bytes, not plainly written at byte {position};"
             f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
         )
-    if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX):
+    if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX, rules):
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
             f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than the"

@@ -16,7 +16,8 @@ Invariants:
    test_each_kind_of_element_counts).
 3. What `check_rows` counts is what BatchBuilder counts where each item is accepted as it is (test_price.py,
    test_rows_are_counted_as_the_builder_counts_them).
-4. Neither refuses a body for being malformed: the adapter that reads the body next says so (test_price.py,
+4. `check_elements` rests at least once for each 256 KiB, but for a value of one attribute (test_price.py, test_counting_rests).
+5. Neither refuses a body for being malformed: the adapter that reads the body next says so (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -27,8 +28,14 @@ from google.protobuf.message import Message
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements, too_many_row_bytes
-from adapters.record import Rules
+from adapters.errors import (
+    PAYLOAD_TOO_LARGE,
+    RequestRefused,
+    too_many_elements,
+    too_many_row_bytes,
+    too_many_row_bytes_for_plan,
+)
+from adapters.record import NO_RULES, Rules
 from adapters.rows import ROW_BYTES
 from adapters.wire import BYTES, FIXED32, FIXED64, Cursor, NotPlain
 
@@ -41,6 +48,8 @@ _DEPTH_MAX: Final = 200
 _WORD_BYTES: Final = 8
 # How many are counted before the limit is looked at.
 _COUNTED_AT_ONCE: Final = 10_000
+# From one rest to the next: 10 ns a byte at most.
+_REST_BYTES: Final = 256 << 10
 
 # An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
 COPIES_SHIFT: Final = 3
@@ -111,11 +120,11 @@ def _shape_of(descriptor: Descriptor) -> Shape:
     return shape
 
 
-def check_elements(body: bytes, shape: Shape, elements_max: i64) -> None:
-    """Refuse a serialized message of that shape that holds more elements than that. Raises RequestRefused."""
+def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> None:
+    """Refuse a serialized message of that shape that holds more elements than that. Rests by `rules`. Raises RequestRefused."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return
-    count = _Count(body, elements_max)
+    count = _Count(body, elements_max, rules)
     try:
         count.message(shape, 0, len(body), 0)
     except NotPlain:
@@ -124,11 +133,11 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64) -> None:
         raise too_many_elements(len(body), elements_max) from None
 
 
-def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64) -> bool:
+def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> bool:
     """Whether a message of that shape may hold more elements than that. From where it is odd, any two bytes may be one."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return False
-    count = _Count(body, elements_max)
+    count = _Count(body, elements_max, rules)
     try:
         count.message(shape, 0, len(body), 0)
     except NotPlain as odd:
@@ -144,7 +153,7 @@ def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
 
     `has_points`: its items are the points of metrics.
     """
-    row_bytes_max: i64 = rules.request_row_bytes_max
+    row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
     # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
     size: i64 = len(body)
     if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
@@ -155,9 +164,11 @@ def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
     except NotPlain:
         return
     except _TooMany:
+        if rows.row_bytes > rules.request_row_bytes_max:
+            raise too_many_row_bytes(rules.request_row_bytes_max) from None
         if rows.row_bytes > row_bytes_max:
-            raise too_many_row_bytes(row_bytes_max) from None
-        copied_bytes_max: i64 = row_bytes_max >> COPIES_SHIFT
+            raise too_many_row_bytes_for_plan(row_bytes_max) from None
+        copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
             f"the request's resources, repeated for each scope, take more than {copied_bytes_max} bytes: send smaller resources"
@@ -172,9 +183,11 @@ class _TooMany(Exception):
 class _Count:
     """Counts the elements of one body."""
 
-    def __init__(self, buffer: bytes, elements_max: i64) -> None:
+    def __init__(self, buffer: bytes, elements_max: i64, rules: Rules) -> None:
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
+        self.rules: Final = rules
+        self.rest_at: i64 = _REST_BYTES
         self.elements_max: i64 = elements_max
         self.elements: i64 = 0
 
@@ -189,68 +202,73 @@ class _Count:
         elements: i64 = 0
         position: i64 = start
         while position < end:
-            first: i64 = position + 2
-            after: i64 = 0
-            tag: i64 = 0
-            if position < words_end:
-                word: i64 = read_i64_le(buffer, position)
-                tag = word & 0xFF
-                length: i64 = word >> 8 & 0xFF
-                if tag & 7 == BYTES and tag < 128 and length < 128:
-                    after = first + length
-                elif tag & 7 == FIXED64 and tag < 128:
-                    position += 9
-                    continue
-                elif tag & 7 == 0 and tag < 128 and length < 128:
-                    elements += 1
-                    position += 2
-                    continue
-            if after == 0:
-                cursor.position = position
-                tag = cursor.field(end)
-                first = cursor.start
-                after = cursor.position
-                if tag & 7 != BYTES:
-                    position = after
-                    if tag & 7 != FIXED64 and tag & 7 != FIXED32:
+            stop: i64 = min(end, self.rest_at)
+            while position < stop:
+                first: i64 = position + 2
+                after: i64 = 0
+                tag: i64 = 0
+                if position < words_end:
+                    word: i64 = read_i64_le(buffer, position)
+                    tag = word & 0xFF
+                    length: i64 = word >> 8 & 0xFF
+                    if tag & 7 == BYTES and tag < 128 and length < 128:
+                        after = first + length
+                    elif tag & 7 == FIXED64 and tag < 128:
+                        position += 9
+                        continue
+                    elif tag & 7 == 0 and tag < 128 and length < 128:
                         elements += 1
+                        position += 2
+                        continue
+                if after == 0:
+                    cursor.position = position
+                    tag = cursor.field(end)
+                    first = cursor.start
+                    after = cursor.position
+                    if tag & 7 != BYTES:
+                        position = after
+                        if tag & 7 != FIXED64 and tag & 7 != FIXED32:
+                            elements += 1
+                        continue
+                if after > end:
+                    raise NotPlain(position)
+                position = after
+                size: i64 = after - first
+                elements += 1
+                if elements > _COUNTED_AT_ONCE:
+                    self._add(elements)
+                    elements = 0
+                if size == 0 or tag > 255:
                     continue
-            if after > end:
-                raise NotPlain(position)
-            position = after
-            size: i64 = after - first
-            elements += 1
-            if elements > _COUNTED_AT_ONCE:
-                self._add(elements)
-                elements = 0
-            if size == 0 or tag > 255:
-                continue
-            kind: i64 = kinds[tag]
-            if kind == _TEXT:
-                continue
-            if kind == _ATTRIBUTE:
-                if not self._is_plain_text(first, after):
-                    self.elements += elements
-                    elements = 0
-                    self._value(first, after, _VALUE, depth + 1)
-            elif kind == _MESSAGE:
-                if size <= _TINY_BYTES_MAX:
+                kind: i64 = kinds[tag]
+                if kind == _TEXT:
+                    continue
+                if kind == _ATTRIBUTE:
+                    if not self._is_plain_text(first, after):
+                        self.elements += elements
+                        elements = 0
+                        self._value(first, after, _VALUE, depth + 1)
+                elif kind == _MESSAGE:
+                    if size <= _TINY_BYTES_MAX:
+                        elements += size >> 1
+                    else:
+                        if tag != child_tag:
+                            child = shape.children[tag]
+                            child_tag = tag
+                        self.elements += elements
+                        elements = 0
+                        self.message(child, first, after, depth + 1)
+                elif kind == _PACKED_FIXED64:
+                    elements += size >> 3
+                elif kind == _PACKED_VARINT:
                     elements += size >> 1
-                else:
-                    if tag != child_tag:
-                        child = shape.children[tag]
-                        child_tag = tag
+                elif kind == _ANY_VALUE:
                     self.elements += elements
                     elements = 0
-                    self.message(child, first, after, depth + 1)
-            elif kind == _PACKED_FIXED64:
-                elements += size >> 3
-            elif kind == _PACKED_VARINT:
-                elements += size >> 1
-            elif kind == _ANY_VALUE:
-                self.elements += elements
-                elements = 0
-                self._value(first, after, 0, depth + 1)
+                    self._value(first, after, 0, depth + 1)
+            if position >= self.rest_at:
+                self.rest_at = position + _REST_BYTES
+                self.rules.rest()
         self._add(elements)
 
     def _add(self, elements: i64) -> None:
@@ -318,7 +336,8 @@ class _Rows:
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
         self.rules: Final = rules
-        self.row_bytes_max: i64 = rules.request_row_bytes_max
+        self.row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        self.copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
         self.has_points: Final = has_points
         self.row_bytes: i64 = 0
         self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
@@ -334,7 +353,7 @@ class _Rows:
             position = cursor.position
             if tag == _RESOURCE:
                 self._resource(cursor.start, position)
-                self.rules.read(0)
+            self.rules.read(0)
 
     def _resource(self, start: i64, end: i64) -> None:
         cursor = self.cursor
@@ -350,7 +369,7 @@ class _Rows:
                 self.rules.read(0)
                 if scopes > 1:
                     self.copied_bytes += own_bytes
-                    if self.copied_bytes > self.row_bytes_max >> COPIES_SHIFT:
+                    if self.copied_bytes > self.copied_bytes_max:
                         raise _TooMany
                 self._scope(own_bytes, cursor.start, position)
 

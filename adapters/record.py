@@ -46,6 +46,8 @@ MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
 # What one request may cost, unless the rules say otherwise. See docs/configuration.md.
 REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
+# No plan allows more.
+PLAN_ROW_BYTES_MAX: Final = 68_719_476_736
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
@@ -110,6 +112,8 @@ class Rules:
     # A request that holds more elements, or whose rows have more bytes, is refused as a whole (adapters/price.py).
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
+    # So are the rows that are more than the tenant's plan ever allows.
+    plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX
     # Most attributes in one list. Of more, none is looked at in detail: the item is refused.
     attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
@@ -143,6 +147,10 @@ class Rules:
     def message(self, reason: int) -> str:
         """What to tell the sender, with the limit's number in it."""
         raise NotImplementedError
+
+
+# Asks nothing and never rests.
+NO_RULES: Final = Rules()
 
 
 class Part:

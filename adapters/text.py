@@ -11,8 +11,11 @@ from librt.strings import read_i64_le
 from mypy_extensions import i64
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.record import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
+# From one rest to the next, where text is only looked through.
+REST_BYTES: Final = 256 << 10
 
 _QUOTE: Final = 0x22
 _COMMA: Final = 0x2C
@@ -26,12 +29,12 @@ _QUOTES: Final = b'"' * 8
 _BACKSLASHES: Final = b"\\" * 8
 
 
-def check_json_parts(body: bytes, parts_max: i64) -> None:
+def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> None:
     """Refuse JSON that has more objects, arrays and commas than that, outside of its strings: an empty object takes two bytes,
     and once parsed 64. Raises RequestRefused."""
     if len(body) <= parts_max:
         return
-    if count_json_parts(body, parts_max) > parts_max:
+    if count_json_parts(body, parts_max, rules) > parts_max:
         raise RequestRefused(
             PAYLOAD_TOO_LARGE,
             f"the JSON of {len(body)} bytes holds more than {parts_max} elements (objects, arrays and commas):"
@@ -39,25 +42,30 @@ def check_json_parts(body: bytes, parts_max: i64) -> None:
         )
 
 
-def count_json_parts(text: bytes, parts_max: i64) -> i64:
-    """Count objects, arrays and commas outside of strings, until there are more than that."""
+def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES) -> i64:
+    """Count objects, arrays and commas outside of strings, until there are more than that. Rests by `rules`."""
     end: i64 = len(text)
     parts: i64 = 0
     position: i64 = 0
-    while position < end:
-        byte: i64 = text[position]
-        position += 1
-        if byte == _QUOTE:
-            position = end_of_string(text, position, end)
-        elif byte == _COMMA or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
-            parts += 1
-            if parts > parts_max:
-                break
+    while position < end and parts <= parts_max:
+        stop: i64 = min(end, position + REST_BYTES)
+        while position < stop:
+            byte: i64 = text[position]
+            position += 1
+            if byte == _QUOTE:
+                position = end_of_string(text, position, end, rules)
+            elif byte == _COMMA or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+                parts += 1
+                if parts > parts_max:
+                    break
+        rules.rest()
     return parts
 
 
-def end_of_string(text: bytes, start: i64, end: i64) -> i64:
-    """Behind the quote that closes the string whose content begins at `start`; the end of the text, where none does."""
+def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> i64:
+    """Behind the quote that closes the string whose content begins at `start`; the end of the text, where none does. Rests by
+    `rules`."""
+    rest_at: i64 = start + REST_BYTES
     position: i64 = start
     low_bits: i64 = read_i64_le(_LOW_BITS, 0)
     quotes: i64 = read_i64_le(_QUOTES, 0)
@@ -65,7 +73,8 @@ def end_of_string(text: bytes, start: i64, end: i64) -> i64:
     while position < end:
         # Eight bytes at a time, as long as there is neither a quote nor a backslash among them: of such a byte, exclusive-or
         # leaves zero, and only of zero this leaves no high bit set.
-        while position + _WORD_BYTES <= end:
+        words_end: i64 = min(end, rest_at)
+        while position + _WORD_BYTES <= words_end:
             word: i64 = read_i64_le(text, position)
             quote: i64 = word ^ quotes
             backslash: i64 = word ^ backslashes
@@ -81,6 +90,9 @@ def end_of_string(text: bytes, start: i64, end: i64) -> i64:
                 return position
             if byte == _BACKSLASH:
                 position += 1
+        if position + _WORD_BYTES > rest_at:
+            rules.rest()
+            rest_at = position + REST_BYTES
     return end
 
 

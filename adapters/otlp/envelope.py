@@ -20,6 +20,7 @@ from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.alone import Alone
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
 from adapters.otlp.messages import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
+from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.scan import Scanner
 from adapters.price import check_elements, check_rows, shape_of
 from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
@@ -47,6 +48,7 @@ class Envelope:
         self.scanner: Final = Scanner(self.cursor, rules)
         # On the wire a value takes at most four times what its JSON does.
         self.scanner.body_bytes_max = 4 * message_bytes_max
+        self.scanner.patches.patches_max = max(PATCHES_MAX, message_bytes_max >> 1)
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.signal: i64 = signal
         self.type: i64 = type_
@@ -70,7 +72,9 @@ class Envelope:
             return
         scanner = self.scanner
         builder = self.builder
-        if state == CLEAN:
+        if scanner.patches.is_full:
+            taken = False
+        elif state == CLEAN:
             taken = builder.begin(end - start, 1, 0)
             if taken:
                 builder.record.write(self.buffer[start:end])
@@ -104,7 +108,7 @@ class Envelope:
     def run(self) -> Adapted:
         """Raises NotPlain; RequestRefused, where it would cost too much."""
         buffer = self.buffer
-        check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max)
+        check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         self.rules.rest()
         check_rows(buffer, self.rules, has_points=self.signal == METRICS)
         cursor = self.cursor
@@ -116,9 +120,9 @@ class Envelope:
             position = cursor.position
             if tag == 0x0A:
                 self._resource(cursor.start, position)
-                self.rules.read(0)
             elif tag >> 3 == 1:
                 raise NotPlain(cursor.start)
+            self.rules.read(0)
         return self.builder.finish()
 
     def _resource(self, start: i64, end: i64) -> None:
@@ -196,6 +200,8 @@ class Envelope:
         scanner = self.scanner
         scanner.begin()
         state: i64 = scanner.scan(message, start, end)
+        if state <= REWRITE and scanner.patches.is_full:
+            state = RECORD_TOO_LARGE
         if state > REWRITE:
             if tag_out == _RESOURCE_TAG:
                 self.service_id = self._service_of_refused(start, end)

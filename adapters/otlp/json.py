@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from adapters.errors import INVALID_JSON, Malformed
 from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
-from adapters.record import Rules
+from adapters.record import NO_RULES, Rules
 from adapters.text import check_json_parts
 from adapters.wire import put_bytes, put_signed_varint, put_varint
 
@@ -62,13 +62,13 @@ _RANGES: Final = {
 }
 _INT32_RANGE: Final = (-(2**31), 2**31 - 1)
 _INTEGER_DIGITS_MAX: Final = 20
+_QUOTE: Final = 0x22
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACE: Final = 0x7D
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
 # Of objects that are larger than a slice, in each other.
 _DEPTH_MAX: Final = 100
-_NO_RULES: Final = Rules()
 _SHOWN_CHARACTERS_MAX: Final = 40
 
 
@@ -257,7 +257,7 @@ class _LargeRequest:
             return
         seen: set[str] = set()
         while True:
-            key = self._loaded(slices.name())
+            key = self._loaded(self._name())
             assert isinstance(key, str)
             field = fields.get(key)
             if field is not None:
@@ -278,16 +278,14 @@ class _LargeRequest:
             if field is not None and value is not None:
                 _put_member(writer, field, value)
             self.rules.read(slices.position - start)
-        elif field is None or field.message is None:
-            # A list of numbers or a text, or what is not looked at.
-            slices.skip_value(slices.size)
-            value = self._loaded(self.text[start : slices.position])
-            if field is not None:
-                _put_member(writer, field, value)
+        elif field is None:
+            self._skip(depth)
+        elif field.message is None:
+            self._put_large(writer, field, first)
         elif first == _OPENING_BRACE and not field.repeated:
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
-            put_bytes(writer, field.tag, inner.getvalue())
+            self._put_bytes(writer, field, inner.getvalue())
         elif first == _OPENING_BRACKET and field.repeated:
             self._put_elements(writer, field, depth)
         else:
@@ -317,9 +315,151 @@ class _LargeRequest:
                 raise _Unfit(f"{field.name} must hold objects")
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
-            put_bytes(writer, field.tag, inner.getvalue())
+            self._put_bytes(writer, field, inner.getvalue())
             if not slices.goes_on(_CLOSING_BRACKET):
                 return
+
+    def _put_large(self, writer: BytesWriter, field: _Field, first: i64) -> None:
+        """The value at the cursor, which is larger than a slice, of a field that holds no messages."""
+        if field.repeated:
+            if first != _OPENING_BRACKET:
+                raise _Unfit(f"{field.name} must be an array")
+            inner = BytesWriter()
+            self._put_scalars(inner if field.packed else writer, field)
+            if len(inner):
+                self._put_bytes(writer, field, inner.getvalue())
+        elif field.kind == _TEXT and first == _QUOTE:
+            self._put_bytes(writer, field, self._text())
+        elif field.kind == _BYTES and first == _QUOTE:
+            self._put_bytes(writer, field, self._base64(field))
+        else:
+            raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes")
+
+    def _put_bytes(self, writer: BytesWriter, field: _Field, content: bytes) -> None:
+        """Put what may be as large as the body, between two rests: each of the messages that it is in is a copy."""
+        self.rules.rest()
+        put_bytes(writer, field.tag, content)
+        self.rules.rest()
+
+    def _put_scalars(self, writer: BytesWriter, field: _Field) -> None:
+        """The array at the cursor, of texts or numbers. Moves behind it."""
+        slices = self.slices
+        slices.expect(_OPENING_BRACKET)
+        if slices.peek() == _CLOSING_BRACKET:
+            slices.position += 1
+            return
+        while True:
+            piece = slices.next_elements()
+            if piece:
+                elements = self._loaded(piece)
+                assert isinstance(elements, list)
+                for element in elements:
+                    if field.packed:
+                        _put_scalar(writer, field, element)
+                    else:
+                        _put_field(writer, field, element)
+                    self.rules.read(0)
+                if slices.peek() == _CLOSING_BRACKET:
+                    slices.position += 1
+                    return
+                continue
+            if field.kind != _TEXT or slices.peek() != _QUOTE:
+                raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes")
+            put_bytes(writer, field.tag, self._text())
+            if not slices.goes_on(_CLOSING_BRACKET):
+                return
+
+    def _text(self) -> bytes:
+        """The string at the cursor. Moves behind it."""
+        text = BytesWriter()
+        self.slices.open_string()
+        while self.slices.is_in_string:
+            text.write(self._next_text().encode())
+        return text.getvalue()
+
+    def _next_text(self) -> str:
+        text = self._loaded(self.slices.next_text())
+        assert isinstance(text, str)
+        return text
+
+    def _base64(self, field: _Field) -> bytes:
+        """What the string at the cursor is in base64. Moves behind it."""
+        content = BytesWriter()
+        unread = ""
+        self.slices.open_string()
+        while self.slices.is_in_string:
+            unread += self._next_text()
+            digits = unread.rstrip("=")
+            if "=" in digits:
+                raise _Unfit(f"{field.name} must be base64")
+            whole = len(digits) // 4 * 4
+            content.write(_bytes_of(field, unread[:whole]))
+            unread = unread[whole:]
+        content.write(_bytes_of(field, unread))
+        return content.getvalue()
+
+    def _skip(self, depth: int) -> None:
+        """Check that the value at the cursor, which is larger than a slice, is JSON. Moves behind it."""
+        if depth > _DEPTH_MAX:
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: nested too deep")
+        slices = self.slices
+        first: i64 = slices.peek()
+        if first == _QUOTE:
+            slices.open_string()
+            while slices.is_in_string:
+                self._next_text()
+        elif first == _OPENING_BRACKET:
+            slices.position += 1
+            self._skip_elements(depth)
+        elif first == _OPENING_BRACE:
+            slices.position += 1
+            if slices.peek() == _CLOSING_BRACE:
+                slices.position += 1
+                return
+            while True:
+                self._loaded(self._name())
+                self._skip_value(depth)
+                if not slices.goes_on(_CLOSING_BRACE):
+                    return
+        else:
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: a number of more than {SLICE_BYTES} bytes")
+
+    def _skip_elements(self, depth: int) -> None:
+        """Of the array that has been opened. Moves behind it."""
+        slices = self.slices
+        if slices.peek() == _CLOSING_BRACKET:
+            slices.position += 1
+            return
+        while True:
+            piece = slices.next_elements()
+            if not piece:
+                self._skip(depth + 1)
+                if not slices.goes_on(_CLOSING_BRACKET):
+                    return
+                continue
+            self._loaded(piece)
+            self.rules.rest()
+            if slices.peek() == _CLOSING_BRACKET:
+                slices.position += 1
+                return
+
+    def _skip_value(self, depth: int) -> None:
+        """The value of a member that is unknown. Moves behind it."""
+        slices = self.slices
+        slices.peek()
+        start: i64 = slices.position
+        if slices.skip_value(SLICE_BYTES):
+            self._loaded(self.text[start : slices.position])
+            self.rules.read(slices.position - start)
+        else:
+            self._skip(depth + 1)
+
+    def _name(self) -> bytes:
+        """The name of the next member, in quotes. Moves behind its colon."""
+        name = self.slices.name()
+        if len(name) > SLICE_BYTES:
+            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: a member's name has more than {SLICE_BYTES} bytes")
+        return name
 
     def _loaded(self, piece: bytes) -> object:
         try:
@@ -341,7 +481,7 @@ def _to_wire_in_slices(body: bytes, descriptor: Descriptor, rules: Rules) -> byt
 
 def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
     name = descriptor.name
-    check_json_parts(body, rules.request_elements_max)
+    check_json_parts(body, rules.request_elements_max, rules)
     if len(body) > SLICE_BYTES:
         return _to_wire_in_slices(body, descriptor, rules)
     try:
@@ -360,16 +500,16 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
     return writer.getvalue()
 
 
-def metrics_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
+def metrics_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportMetricsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, rules)
 
 
-def logs_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
+def logs_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportLogsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, rules)
 
 
-def traces_to_wire(body: bytes, rules: Rules = _NO_RULES) -> bytes:
+def traces_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportTraceServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
     return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, rules)

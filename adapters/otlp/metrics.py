@@ -62,6 +62,8 @@ class MetricsEnvelope(Envelope):
         scanner = self.scanner
         scanner.begin()
         state: i64 = scanner.scan(METRIC, start, end)
+        if state <= REWRITE and scanner.patches.is_full:
+            state = RECORD_TOO_LARGE
         if scanner.data_tag == 0:
             return  # a name, but nothing measured
         self.start = start
@@ -205,6 +207,8 @@ class MetricsEnvelope(Envelope):
         """The whole metric, whose own fields are normal as they are. False: more than fits a message."""
         patches = self.scanner.patches
         builder = self.builder
+        if patches.is_full:
+            return False
         size: i64 = self.end - self.start + patches.delta
         if not builder.begin(size, self.accepted, size - self.points_bytes):
             return False
@@ -216,6 +220,8 @@ class MetricsEnvelope(Envelope):
 
     def _take_put_together(self) -> bool:
         """Take the whole metric, put together from its own fields in normal form and its data. False: more than fits."""
+        if self.scanner.patches.is_full:
+            return False
         data = BytesWriter()
         self.scanner.patches.write(data, self.data_start, self.data_end)
         metric = self._metric(data.getvalue())
@@ -250,6 +256,8 @@ class MetricsEnvelope(Envelope):
             self.scanner.patches.clear()
             state: i64 = self._point_state(first, position)
             self.rules.read(position - first)
+            if state <= REWRITE and self.scanner.patches.is_full:
+                state = RECORD_TOO_LARGE
             if state > REWRITE:
                 self._refuse(point, first, position, state)
             else:

@@ -2,6 +2,8 @@
 
 The law: the scan that finds what is not normal notes what stands there in the normal form, once; so nothing is walked twice. A
 message whose content changes its size has a patch of its length, in its place before those of the content.
+
+There are at most `patches_max`. Of a stretch that needs more, `is_full` says so, and no patch is of use.
 """
 
 from typing import Final
@@ -10,6 +12,9 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.wire import length_of
+
+# An item has at most so many where it fits the largest message that is usual: each stands for two bytes of it at least.
+PATCHES_MAX: Final = 1 << 18
 
 
 class _Patch:
@@ -25,17 +30,21 @@ class Patches:
     """Those of one stretch of `buffer`. The objects are used again and again: a request makes no more of them than it needs at
     once."""
 
-    def __init__(self, buffer: bytes) -> None:
+    def __init__(self, buffer: bytes, patches_max: int = PATCHES_MAX) -> None:
         self.buffer: Final = buffer
         self.count: i64 = 0
         self.last_cut: i64 = -1  # which of them only takes away, if the last one does
         self.delta: i64 = 0  # how much longer all of it becomes
+        self.patches_max: i64 = patches_max
+        self.is_full: bool = False
+        self._spare: Final = _Patch()
         self._made: Final[list[_Patch]] = []
 
     def clear(self) -> None:
         self.count = 0
         self.last_cut = -1
         self.delta = 0
+        self.is_full = False
 
     def replace(self, start: i64, end: i64, replacement: bytes) -> None:
         """Behind all that there are."""
@@ -53,6 +62,8 @@ class Patches:
 
     def close(self, place: i64, delta: i64, length_at: i64, start: i64, end: i64) -> None:
         """The message at start:end was scanned, its length stands before it, from `length_at`. `delta`: what it was before."""
+        if self.is_full:
+            return
         if self.count == place + 1:
             self.count = place  # nothing in it is replaced
             return
@@ -68,6 +79,8 @@ class Patches:
 
     def cut(self, place: i64, delta: i64, start: i64, end: i64, replacement: bytes) -> None:
         """Instead of `close`: all of start:end goes, and this stands there. `delta`: as above."""
+        if self.is_full:
+            return
         self.count = place
         self.delta = delta
         if not replacement and self.last_cut == place - 1 and place > 0 and self._made[place - 1].end == start:
@@ -98,6 +111,9 @@ class Patches:
 
     def _next(self) -> _Patch:
         place: i64 = self.count
+        if place >= self.patches_max:
+            self.is_full = True
+            return self._spare
         self.count = place + 1
         if place == len(self._made):
             patch = _Patch()

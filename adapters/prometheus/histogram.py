@@ -196,8 +196,10 @@ class NativeHistogram:
                     raise NotPlain(cursor.start)
             elif tag >> 3 <= 2:
                 raise NotPlain(cursor.start)
-        side.offsets.append(int(offset))
-        side.lengths.append(int(length))
+        # Of more spans than there may be buckets, the histogram is refused by those that were read.
+        if len(side.offsets) <= BUCKETS_MAX:
+            side.offsets.append(int(offset))
+            side.lengths.append(int(length))
 
     def _read_deltas(self, side: Buckets, start: i64, end: i64) -> None:
         if side.deltas_end:

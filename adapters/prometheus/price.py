@@ -3,7 +3,9 @@
 Invariants:
 1. What is counted is at least what BatchBuilder counts, for labels, where each item is accepted
    (tests/adapters/test_price.py, test_rows_of_remote_write_are_counted).
-2. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+2. Texts of exemplars and descriptions are counted before any is made (test_price.py,
+   test_what_a_remote_write_becomes_is_known_before).
+3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -12,7 +14,8 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import too_many_row_bytes
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
+from adapters.record import PLAN_ROW_BYTES_MAX
 from adapters.rows import ROW_BYTES
 from adapters.wire import Cursor, NotPlain
 
@@ -23,41 +26,58 @@ _HISTOGRAMS_V1: Final = 0x22
 _SYMBOLS: Final = 0x22
 _TIMESERIES_V2: Final = 0x2A
 _HISTOGRAMS_V2: Final = 0x1A
+_METADATA_V1: Final = 0x1A
+_EXEMPLARS_V2: Final = 0x22
+# What is made in memory while a request is read may be so much of what its rows may be: labels, descriptions and exemplars.
+MADE_SHIFT: Final = 1
+# What each description takes, beside its text.
+DESCRIPTION_BYTES: Final = 1_000
 # A series of more bytes is always counted.
 _LONG_SERIES_BYTES: Final = 1 << 16
 
 
-def check_rows_v1(body: bytes, row_bytes_max: i64) -> None:
-    """Refuse a WriteRequest of 1.0 whose rows have more bytes than that. Raises RequestRefused."""
-    rows = _Rows(body, row_bytes_max, _TIMESERIES_V1, _HISTOGRAMS_V1)
+def check_rows_v1(body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX) -> None:
+    """Refuse a WriteRequest of 1.0 whose rows have more bytes than that, or than the plan allows. Raises RequestRefused."""
+    rows = _Rows(body, min(row_bytes_max, plan_row_bytes_max), row_bytes_max >> MADE_SHIFT, _TIMESERIES_V1, _HISTOGRAMS_V1)
     try:
         # Each byte of a label is in as many rows as there are samples, which take two bytes at least.
         if rows.may_exceed(1):
             rows.count()
+        rows.count_metadata()
     except NotPlain:
         return
-    if rows.row_bytes > row_bytes_max:
-        raise too_many_row_bytes(row_bytes_max)
+    rows.check(row_bytes_max)
 
 
-def check_rows_v2(body: bytes, row_bytes_max: i64) -> None:
-    """Refuse a Request of 2.0 whose rows have more bytes than that. Raises RequestRefused."""
-    rows = _Rows(body, row_bytes_max, _TIMESERIES_V2, _HISTOGRAMS_V2)
+def check_rows_v2(body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX) -> None:
+    """Refuse a Request of 2.0 whose rows have more bytes than that, or than the plan allows. Raises RequestRefused."""
+    rows = _Rows(body, min(row_bytes_max, plan_row_bytes_max), row_bytes_max >> MADE_SHIFT, _TIMESERIES_V2, _HISTOGRAMS_V2)
     try:
         longest: i64 = rows.read_symbols()
         if rows.may_exceed(longest):
             rows.count()
     except NotPlain:
         return
-    if rows.row_bytes > row_bytes_max:
-        raise too_many_row_bytes(row_bytes_max)
+    rows.check(row_bytes_max)
+
+
+def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
+    """Return the refusal of a request of which more bytes would be made in memory than that."""
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"the request of {size_bytes} bytes becomes more than {made_bytes_max}, with its labels repeated in"
+        " every point: send smaller batches, or raise validation.request_row_bytes_max, which is twice this limit",
+    )
 
 
 class _Rows:
     """Counts the bytes of the rows of one request."""
 
-    def __init__(self, buffer: bytes, row_bytes_max: i64, series_tag: i64, histograms_tag: i64) -> None:
+    def __init__(self, buffer: bytes, row_bytes_max: i64, made_bytes_max: i64, series_tag: i64, histograms_tag: i64) -> None:
+        """`made_bytes_max`: see too_many_made_bytes."""
         self.buffer: Final = buffer
+        self.made_bytes_max: i64 = made_bytes_max
+        self.made_bytes: i64 = 0
         self.cursor: Final = Cursor(buffer)
         self.row_bytes_max: i64 = row_bytes_max
         self.series_tag: i64 = series_tag
@@ -108,11 +128,31 @@ class _Rows:
         cursor.position = first
         return most > self.row_bytes_max
 
-    def count(self) -> None:
-        """Into `row_bytes`, until it is over the limit. Raises NotPlain."""
+    def check(self, row_bytes_max: i64) -> None:
+        """Raise RequestRefused where what was counted is too much."""
+        if self.row_bytes > row_bytes_max:
+            raise too_many_row_bytes(row_bytes_max)
+        if self.row_bytes > self.row_bytes_max:
+            raise too_many_row_bytes_for_plan(self.row_bytes_max)
+        if self.made_bytes > self.made_bytes_max:
+            raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
+
+    def count_metadata(self) -> None:
+        """1.0's, of which each is an object while the request is read. Moves the cursor. Raises NotPlain."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
-        while cursor.position < end and self.row_bytes <= self.row_bytes_max:
+        if (end >> 1) * DESCRIPTION_BYTES <= self.made_bytes_max:
+            return
+        cursor.position = 0
+        while cursor.position < end and self.made_bytes <= self.made_bytes_max:
+            if cursor.field(end) == _METADATA_V1:
+                self.made_bytes += DESCRIPTION_BYTES
+
+    def count(self) -> None:
+        """Into `row_bytes` and `made_bytes`, until one is over its limit. Raises NotPlain."""
+        cursor = self.cursor
+        end: i64 = len(self.buffer)
+        while cursor.position < end and self.row_bytes <= self.row_bytes_max and self.made_bytes <= self.made_bytes_max:
             tag: i64 = cursor.field(end)
             if tag == self.series_tag:
                 after: i64 = cursor.position
@@ -136,9 +176,23 @@ class _Rows:
                     cursor.position = after
             elif tag == _SAMPLES or tag == self.histograms_tag:
                 items += 1
+            elif tag == _EXEMPLARS_V2 and self.series_tag == _TIMESERIES_V2:
+                after = cursor.position
+                self._exemplar(cursor.start, after)
+                cursor.position = after
         # Bounded, so that the product is no more than 63 bits hold.
         labels_bytes = min(labels_bytes, self.row_bytes_max)
         self.row_bytes += items * (labels_bytes + ROW_BYTES) + end - start
+
+    def _exemplar(self, start: i64, end: i64) -> None:
+        """The texts of 2.0's Exemplar at start:end, into `made_bytes`."""
+        cursor = self.cursor
+        cursor.position = start
+        while cursor.position < end:
+            if cursor.field(end) == _LABELS:
+                after: i64 = cursor.position
+                self.made_bytes += self._texts_bytes(cursor.start, after)
+                cursor.position = after
 
     def _texts_bytes(self, start: i64, end: i64) -> i64:
         """Of the symbols that are referred to at start:end."""

@@ -18,10 +18,11 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD, RequestRefused
+from adapters.errors import RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, share_out
 from adapters.prometheus.histogram import FLAG_NO_RECORDED_VALUE, STALE_BITS, NativeHistogram
 from adapters.prometheus.metadata import Description
+from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
 from adapters.prometheus.series import Series
 from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header, Rules
 from adapters.wire import Cursor, NotPlain, field_size, put_bytes, put_varint
@@ -30,8 +31,6 @@ from adapters.wire import Cursor, NotPlain, field_size, put_bytes, put_varint
 METRIC_BYTES_MAX: Final = 64 << 10
 # Half of the limit of row bytes is the limit of all points, and of texts and objects on the way to them. Usual bodies become as
 # many bytes as they have, or a few times as many.
-_MADE_SHIFT: Final = 1
-DESCRIPTION_BYTES: Final = 1_000
 _GROUP_BYTES: Final = 1_000
 _METRIC_BYTES: Final = 200
 _EXEMPLAR_BYTES: Final = 500
@@ -99,7 +98,7 @@ class Request:
         self.histograms_tag: i64 = histograms_tag
         self.sample_field_max: i64 = 3 if has_start else 2
         self.made_bytes: i64 = 0
-        self.made_bytes_max: i64 = rules.request_row_bytes_max >> _MADE_SHIFT
+        self.made_bytes_max: i64 = rules.request_row_bytes_max >> MADE_SHIFT
         self.no_description: Final = Description(0, b"", b"", 0, 0)
         self.groups: Final[dict[bytes, _Group]] = {}
         self.group: _Group | None = None
@@ -140,11 +139,7 @@ class Request:
         """Before so many bytes are made of the body. Raises RequestRefused where that were too many."""
         self.made_bytes += size_bytes
         if self.made_bytes > self.made_bytes_max:
-            raise RequestRefused(
-                PAYLOAD_TOO_LARGE,
-                f"the request of {len(self.buffer)} bytes becomes more than {self.made_bytes_max}, with its labels repeated in"
-                " every point: send smaller batches, or raise validation.request_row_bytes_max, which is twice this limit",
-            )
+            raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
 
     def take_items(self, series: Series, reason: i64, start: i64, end: i64) -> None:
         """The samples and histograms of a series without exemplars, at start:end. `reason`: why none can be taken, or 0."""

@@ -21,8 +21,8 @@ from adapters.price import check_elements, shape_of
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
-from adapters.prometheus.price import check_rows_v1
-from adapters.prometheus.request import DESCRIPTION_BYTES, NO_EXEMPLARS, SAMPLES, Request
+from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
+from adapters.prometheus.request import NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import Series, read_series, refused_series
 from adapters.record import Adapted, Header, Rules
 from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
@@ -62,8 +62,11 @@ class _WriteRequest(Request):
         self.labels_end: i64 = 0
 
     def run(self) -> Adapted:
-        check_elements(self.buffer, _SHAPE, self.rules.request_elements_max)
-        check_rows_v1(self.buffer, self.rules.request_row_bytes_max)
+        rules = self.rules
+        check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
+        rules.rest()
+        check_rows_v1(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        rules.rest()
         cursor = self.cursor
         end: i64 = len(self.buffer)
         # Metadata stands behind the series that it describes.

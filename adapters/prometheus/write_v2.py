@@ -100,8 +100,11 @@ class _Request(Request):
         self.alone: Alone | None = None
 
     def run(self) -> Adapted:
-        check_elements(self.buffer, _SHAPE, self.rules.request_elements_max)
-        check_rows_v2(self.buffer, self.rules.request_row_bytes_max)
+        rules = self.rules
+        check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
+        rules.rest()
+        check_rows_v2(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        rules.rest()
         cursor = self.cursor
         end: i64 = len(self.buffer)
         tag: i64 = self._read_symbols(end)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -20,6 +21,7 @@ from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
 from adapters.native import adapt_batch
 from adapters.otlp.json import logs_to_wire, metrics_to_wire
 from adapters.record import Adapted, Header, Rules
+from adapters.text import REST_BYTES
 from collector.validate import LimitRules
 
 MESSAGE_BYTES_MAX = 512 << 10
@@ -191,3 +193,114 @@ def test_arrays_that_are_none(text: bytes) -> None:
     """Each is found out, by the pieces or by the parser of a piece."""
     with pytest.raises((NotJson, orjson.JSONDecodeError)):
         list(pieces(text))
+
+
+def string_pieces(slices: JsonSlices) -> list[bytes]:
+    """Of the string that is next; each has been parsed."""
+    found: list[bytes] = []
+    slices.open_string()
+    while slices.is_in_string:
+        found.append(slices.next_text())
+        orjson.loads(found[-1])
+    return found
+
+
+# Each is one character, however JSON writes it.
+CHARACTERS = ["a", "\\\\", '\\"', "\\n", "\\u00e9", "\\\\u00e9", "\\ud83d\\ude00", "\\uD83D\\uDE00", "é", "😀", "\\\\ud83d"]
+
+
+@given(st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=12), st.integers(0, 12))
+@settings(max_examples=10, deadline=None)
+def test_pieces_are_the_string(characters: list[str], padding: int) -> None:
+    """Wherever it is cut, no character, escape or pair of surrogates is."""
+    run = "".join(characters).encode()
+    text = b'"' + b"x" * padding + run * (2 * REST_BYTES // len(run) + 1) + b'"'
+    slices = JsonSlices(text + b" ,", Rules())
+    found = string_pieces(slices)
+    assert len(found) >= 2
+    assert max(map(len, found)) < REST_BYTES + 20
+    assert orjson.loads(text) == "".join(map(orjson.loads, found))
+    assert len(text) == slices.position
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b"\\u", b"\\u12", b"\\ud83d\\u", b"\xc3"])
+def test_a_string_without_an_end_is_none(end: bytes) -> None:
+    """Wherever the text ends in it."""
+    slices = JsonSlices(b'"' + b"x" * REST_BYTES + end, Rules())
+    with pytest.raises((NotJson, orjson.JSONDecodeError)):
+        string_pieces(slices)
+
+
+def one_log(members: str) -> bytes:
+    return f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{{members}}}]}}]}}]}}'.encode()
+
+
+LONG = 3 * SLICE_BYTES // 10
+NUMBERS = ",".join(f'"{n}"' for n in range(LONG))
+# Values larger than a slice, of members that hold no messages.
+LARGE_VALUES = {
+    "a text": ("logs", one_log('"body":{"stringValue":"' + "line \\u00e9\\ud83d\\ude00\\n" * LONG + '"}')),
+    "base64": ("logs", one_log('"body":{"bytesValue":"' + "QUJD" * LONG + 'QQ=="}')),
+    "base64 of the other alphabet": ("logs", one_log('"body":{"bytesValue":"' + "-_-_" * LONG + 'QQ"}')),
+    "counts": (
+        "metrics",
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":['
+        + NUMBERS.encode()
+        + b"]}]}}]}]}]}",
+    ),
+    "texts": ("logs", b'{"resourceLogs":[{"resource":{"entityRefs":[{"idKeys":[' + NUMBERS.encode() + b"]}]}}]}"),
+    "an unknown text": ("logs", b'{"x":"' + "é\\t".encode() * LONG + b'","resourceLogs":[{}]}'),
+    "an unknown array": ("logs", b'{"x":[' + b'{"a":[1,"]"]},' * LONG + b'{}],"resourceLogs":[{}]}'),
+    "an unknown object": (
+        "logs",
+        b'{"x":{' + b"".join(b'"%d":[],' % n for n in range(LONG)) + b'"b":{"c":[]}},"resourceLogs":[{}]}',
+    ),
+    "an unknown array of white space": ("logs", b'{"x":[' + b" " * (2 * SLICE_BYTES) + b'],"resourceLogs":[{}]}'),
+    "an unknown object of white space": ("logs", b'{"x":{' + b" " * (2 * SLICE_BYTES) + b'},"resourceLogs":[{}]}'),
+    "counts of white space": (
+        "metrics",
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":['
+        + b" " * (2 * SLICE_BYTES)
+        + b"]}]}}]}]}]}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_VALUES)
+def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
+    """A text, a list of numbers or texts, and what is unknown, with a rest for each few hundred kilobytes."""
+    signal, text = LARGE_VALUES[name]
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause)
+    message = ExportLogsServiceRequest if signal == "logs" else ExportMetricsServiceRequest
+    found = (logs_to_wire if signal == "logs" else metrics_to_wire)(text, rules)
+    assert json_format.Parse(text, message(), ignore_unknown_fields=True) == message.FromString(found)
+    assert rests >= len(text) // REST_BYTES
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"body":{"bytesValue":"' + "QUJD" * LONG + "Q===" + "QUJD" * LONG + '"}',
+        '"body":{"bytesValue":"' + "QUJD" * LONG + '!"}',
+        '"body":{"stringValue":"' + "line" * LONG + '\\ud83d"}',
+        '"body":{"stringValue":"' + "line" * LONG + '\x00"}',
+        '"body":{"stringValue":[' + "0," * (4 * LONG) + "0]}",
+        '"timeUnixNano":' + "1" * (2 * SLICE_BYTES),
+        '"timeUnixNano":"' + "1" * (2 * SLICE_BYTES) + '"',
+        '"traceId":"' + "ab" * (2 * SLICE_BYTES) + '"',
+        '"x":' + "1" * (2 * SLICE_BYTES),
+        '"' + "x" * (2 * SLICE_BYTES) + '":1',
+        '"x":' + "[" * 200 + '"' + "x" * (2 * SLICE_BYTES) + '"' + "]" * 200,
+        '"x":["' + "x" * (2 * SLICE_BYTES) + '\\x"]',
+    ],
+)
+def test_large_values_that_are_refused(members: str) -> None:
+    """Neither what is not JSON nor what its field can't hold is taken."""
+    with pytest.raises(Malformed):
+        logs_to_wire(one_log(members))

@@ -15,9 +15,10 @@ from support.limits import DEFAULT
 from support.receiving import NOW, NOW_UNIX_NANO
 from support.remote_write import length_delimited, write_request, write_request_v2
 
-from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
 from adapters.native import adapt_batch
 from adapters.otlp import logs, metrics, traces
+from adapters.otlp.patches import PATCHES_MAX
 from adapters.price import Shape, check_elements, check_rows, shape_of
 from adapters.prometheus import write_v1, write_v2
 from adapters.prometheus.price import check_rows_v1, check_rows_v2
@@ -228,6 +229,82 @@ def test_rows_of_remote_write_are_counted() -> None:
         with pytest.raises(RequestRefused) as caught:
             check(body, 5_000 * (500 + ROW_BYTES))
         assert "validation.request_row_bytes_max" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("check", "body"),
+    [
+        (check_rows_v1, length_delimited(3, length_delimited(2, b"m")) * 2_000),
+        (
+            check_rows_v2,
+            b"".join(length_delimited(4, symbol) for symbol in (b"", b"long", b"x" * 10_000))
+            + length_delimited(5, length_delimited(4, length_delimited(1, b"\1\2")) * 100),
+        ),
+    ],
+)
+def test_what_a_remote_write_becomes_is_known_before(check: Callable[[bytes, int], None], body: bytes) -> None:
+    """Descriptions, and the texts of exemplars: of a limit of rows they may take half."""
+    check(body, 4_100_000)
+    with pytest.raises(RequestRefused) as caught:
+        check(body, 1_900_000)
+    assert "becomes more than 950000" in caught.value.message
+
+
+@pytest.mark.parametrize("adapt", [logs.adapt, write_v1.adapt, write_v2.adapt])
+def test_rows_beyond_the_plan_are_refused_before_they_are_made(adapt: Callable[..., Adapted]) -> None:
+    """With another reason: the limit is the tenant's, and not the collector's."""
+    body = {
+        logs.adapt: nest(b"\x12\0" * 5_000, 1, 2),
+        write_v1.adapt: length_delimited(1, b"\x12\0" * 5_000),
+        write_v2.adapt: b"\x22\0" + length_delimited(5, b"\x12\0" * 5_000),
+    }[adapt]
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    rules.plan_row_bytes_max = 5_000 * ROW_BYTES
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    with pytest.raises(RequestRefused) as caught:
+        adapt(body, header, rules, MESSAGE_BYTES_MAX)
+    assert EXCEEDS_PLAN == caught.value.reason
+    assert f"more than {5_000 * ROW_BYTES} bytes" in caught.value.message
+
+
+@pytest.mark.parametrize("field", [b"\x7d\0\0\0\0", b"\x79" + bytes(8), b"\x78\x80\0", b"\x7a\1\0"])
+def test_counting_rests(field: bytes) -> None:
+    """For each 256 KiB, whatever they hold: fields of fixed size count for nothing, and take time."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    body = field * ((1 << 20) // len(field))
+    check_elements(body, LOGS, 400_000, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
+    assert 4 >= rests >= 3
+
+
+def test_an_item_of_very_many_changes_is_too_large() -> None:
+    """Each is at least two bytes of it, so it would fit no message: no more changes are noted than fit one."""
+    events = b"\x5a\2\x1a\0" * (PATCHES_MAX // 2 + 1)
+    span = (
+        length_delimited(1, b"\1" * 16)
+        + length_delimited(2, b"\1" * 8)
+        + b"\x39"
+        + NOW_UNIX_NANO.to_bytes(8, "little")
+        + b"\x41"
+        + NOW_UNIX_NANO.to_bytes(8, "little")
+    )
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    adapted = traces.adapt(nest(span + events, 1, 2, 2) + nest(span, 1, 2, 2), header, rules, MESSAGE_BYTES_MAX)
+    assert 1 == adapted.accepted_count()
+    assert [RECORD_TOO_LARGE] == [rejection.reason for rejection in adapted.rejections]
+    point = b"\x19" + NOW_UNIX_NANO.to_bytes(8, "little")
+    exemplars = b"\x2a\2\x3a\0" * (PATCHES_MAX // 2 + 1)
+    points = length_delimited(1, point + exemplars) + length_delimited(1, point)
+    adapted = metrics.adapt(
+        nest(length_delimited(1, b"m") + length_delimited(5, points), 1, 2, 2), header, rules, MESSAGE_BYTES_MAX
+    )
+    assert 1 == adapted.accepted_count()
+    assert [RECORD_TOO_LARGE] == [rejection.reason for rejection in adapted.rejections]
 
 
 def test_the_builder_refuses_what_only_becomes_large() -> None:

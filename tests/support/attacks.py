@@ -86,6 +86,17 @@ def _write_v2_of_references(references: int) -> bytes:
     return symbols + length_delimited(5, length_delimited(1, b"\1\2" * (references // 2)))
 
 
+def _write_v2_of_exemplars(exemplars: int) -> bytes:
+    """A series with a sample and so many exemplars, whose label is a text of 60,000 bytes."""
+    symbols = b"".join(length_delimited(4, symbol) for symbol in (b"", b"__name__", b"m", b"long", b"x" * 60_000))
+    exemplar = length_delimited(4, length_delimited(1, b"\3\4"))
+    return symbols + length_delimited(5, length_delimited(1, b"\1\2") + b"\x12\0" + exemplar * exemplars)
+
+
+def _metadata_v1(families: int) -> bytes:
+    return b"".join(length_delimited(3, b"\x08\1" + length_delimited(2, b"m%d" % n)) for n in range(families))
+
+
 # Each costs more than any honest request does, and is refused before that is paid.
 REFUSED: Final = (
     Attack(
@@ -173,6 +184,13 @@ REFUSED: Final = (
         WRITE_V2,
         lambda: b"\x22\0" * 8_000_000,
     ),
+    Attack(
+        "30,000 exemplars of a label of 60 KB, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        partial(_write_v2_of_exemplars, 30_000),
+    ),
+    Attack("500,000 families of metadata, remote write 1.0", REMOTE_WRITE, PROTOBUF, partial(_metadata_v1, 500_000)),
 )
 
 
@@ -189,6 +207,15 @@ def _honest_logs(size_bytes: int) -> bytes:
 def _native_batch(records: int, padding: int) -> bytes:
     record = f'{{"service_id":"s","metric_name":"m","value":1,"timestamp":"{NOW}","attributes":{{"long":"{"x" * padding}"}}}}'
     return f"[{','.join([record] * records)}]".encode()
+
+
+def _json_log(members: bytes) -> bytes:
+    return b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{' + members + b"}]}]}]}"
+
+
+def _json_histogram(members: bytes) -> bytes:
+    points = b'"histogram":{"dataPoints":[{' + members + b"}]}"
+    return b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m",' + points + b"}]}]}]}"
 
 
 # Each is as large as is taken, or holds as much as is allowed: none may stop the loop.
@@ -227,6 +254,43 @@ HEAVY: Final = (
     ),
     Attack("2 million empty series, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: b"\x0a\0" * 2_000_000),
     Attack("4.9 million empty labels, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: _write_v1(b"\x0a\0" * 4_900_000)),
+    Attack(
+        "2.4 million events of a span, each with an empty attribute",
+        TRACES,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(2, length_delimited(2, b"\x5a\2\x1a\0" * 2_400_000))),
+    ),
+    Attack(
+        "2.4 million exemplars of a point, each with an empty attribute",
+        METRICS,
+        PROTOBUF,
+        lambda: _in_resource(
+            length_delimited(2, length_delimited(2, length_delimited(5, length_delimited(1, b"\x2a\2\x3a\0" * 2_400_000))))
+        ),
+    ),
+    Attack("13 million unknown fields of four bytes", LOGS, PROTOBUF, lambda: b"\x7d\0\0\0\0" * 13_000_000),
+    Attack(
+        "60 MB of escapes in one text of JSON",
+        LOGS,
+        JSON,
+        lambda: _json_log(b'"body":{"stringValue":"' + b"\\u00e9" * 10_000_000 + b'"}'),
+    ),
+    Attack(
+        "60 MB of base64 in one value of JSON",
+        LOGS,
+        JSON,
+        lambda: _json_log(b'"body":{"bytesValue":"' + b"QUFB" * 15_000_000 + b'"}'),
+    ),
+    Attack("60 MB of digits in JSON", LOGS, JSON, lambda: _json_log(b'"timeUnixNano":' + b"1" * 60_000_000)),
+    Attack("60 MB of white space in JSON", LOGS, JSON, lambda: _json_log(b" " * 60_000_000)),
+    Attack("60 MB of unknown text in JSON", LOGS, JSON, lambda: b'{"x":"' + b"a" * 60_000_000 + b'"}'),
+    Attack("4.9 million unknown texts in JSON", LOGS, JSON, lambda: b'{"x":[' + b'"abcdefgh",' * 4_900_000 + b"0]}"),
+    Attack(
+        "4.9 million bucket counts of a point in JSON",
+        METRICS,
+        JSON,
+        lambda: _json_histogram(b'"bucketCounts":[' + b'"1",' * 4_900_000 + b"1]"),
+    ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
 )
 
