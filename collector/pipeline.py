@@ -6,7 +6,8 @@ its plan, and *failed* where the broker fails, those that would have been reject
 again, and hears of the bad ones then.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from infrasage.v1.dead_letter_pb2 import PayloadForm
@@ -24,6 +25,7 @@ from collector.produce import Produce
 from collector.receipts import Receipt, Receipts
 from collector.reports.batches import RecentBatches
 from collector.tenancy.callers import Caller
+from collector.tenancy.plans import RATE_MAX
 from collector.validate import LimitRules, Limits
 
 # (body, header, rules, message_bytes_max). Raises RequestRefused.
@@ -61,7 +63,11 @@ class Defect(Exception):
 class Reading:
     """What is done of one request without the event loop: a body becomes messages."""
 
-    def __init__(self, pipeline: "Pipeline", input_: Input, body: bytes, header: Header, origin: Origin) -> None:
+    def __init__(
+        self, pipeline: "Pipeline", input_: Input, body: bytes, header: Header, origin: Origin, plan_row_bytes_max: int
+    ) -> None:
+        """`plan_row_bytes_max`: the most bytes of rows that its tenant's plan ever allows at once."""
+        self._plan_row_bytes_max: Final = plan_row_bytes_max
         self._pipeline: Final = pipeline
         self._input: Final = input_
         self._body: Final = body
@@ -88,6 +94,7 @@ class Reading:
             message_row_bytes_max=pipeline.message_row_bytes_max,
             pause=pause,
         )
+        rules.plan_row_bytes_max = self._plan_row_bytes_max
         # Each record leaves room for what a dead letter of it would have to say.
         adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
         letters = NOTHING_KEPT
@@ -139,6 +146,18 @@ class Pipeline:
                 _count(self._metrics.tenant(caller.tenant), error)
                 raise
 
+    async def charging_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int]) -> bytes:
+        """Await what is done of a body before `ingest`. Where that refuses the body, count it for the plan, with the bytes that
+        `cost` returns. Raises what `work` does."""
+        refusal: RequestRefused | None = None
+        try:
+            return await work
+        except RequestRefused as refused:
+            refusal = refused
+        await self._charge(caller, cost())
+        self._metrics.tenant(caller.tenant).refused()
+        raise refusal
+
     async def ingest(self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None]) -> Outcome:
         """Return when every accepted item of `body` is durable.
 
@@ -154,7 +173,7 @@ class Pipeline:
         try:
             header = Header(caller.tenant, input_.source, now, batch_id.bytes)
             origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
-            reading = Reading(self, input_, body, header, origin)
+            reading = Reading(self, input_, body, header, origin, _plan_bytes_max(caller))
             if len(body) <= DIRECT_BYTES_MAX:
                 adapted, letters = reading.begin()(None)
             else:
@@ -177,7 +196,13 @@ class Pipeline:
                 self._metrics.failed(adapted)
                 tenant.failed(adapted)
                 raise
-        await self._take(caller, adapted, cost)
+        try:
+            await self._take(caller, adapted, cost)
+        except RequestRefused as refused:
+            refusal = refused
+        if refusal is not None:
+            await self._charge(caller, len(body))
+            raise refusal
         if adapted.accepted_count() or adapted.rejected:
             receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
             failure: BaseException | None = None
@@ -213,6 +238,16 @@ class Pipeline:
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
+    async def _charge(self, caller: Caller, size_bytes: int) -> None:
+        """Count a request that is refused for good: else no plan would limit such requests. Raises nothing."""
+        if not caller.plan.is_limited:
+            return
+        for counted_bytes in (size_bytes, 0):
+            # Where not even a request can be counted, the next is refused before it is read.
+            with contextlib.suppress(Limited, RequestRefused):
+                await self._limiter.take(caller, 0, counted_bytes)
+                return
+
     async def _take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
         """`adapted`: None where the body could not be decoded."""
         if not caller.plan.is_limited:
@@ -230,6 +265,12 @@ class Pipeline:
     async def _give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
         if caller.plan.is_limited:
             await self._limiter.give_back(caller, _items(adapted), size_bytes)
+
+
+def _plan_bytes_max(caller: Caller) -> int:
+    """Return the most bytes of rows that the caller's plan ever allows at once."""
+    rate = caller.plan.size_bytes
+    return RATE_MAX if rate is None else rate.burst
 
 
 def _count(tenant: Tenant, error: Limited | RequestRefused) -> None:

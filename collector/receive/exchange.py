@@ -257,7 +257,8 @@ class Exchange:
             body = self._first if self._rest is None else self._rest.getvalue()
             if self._encoding != _IDENTITY:
                 bytes_max = self._receiver.settings.decompressed_bytes_max
-                body = await decompressed(body, self._encoding, bytes_max, self._hold)
+                work = decompressed(body, self._encoding, bytes_max, self._hold)
+                body = await self._receiver.pipeline.charging_refusals(self._caller, work, self._cost)
             outcome = await self._receiver.pipeline.ingest(self._input, body, self._caller, self._hold_rows)
             self.answer = self._dialect.accepted(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
@@ -295,6 +296,10 @@ class Exchange:
         assert self._share is not None
         self._share.reserve(size_bytes)
         self._held_bytes += size_bytes
+
+    def _cost(self) -> int:
+        """What has come, and what has been decompressed of it."""
+        return self._held_bytes
 
     def _hold_rows(self, size_bytes: int) -> None:
         """Raises Overloaded."""

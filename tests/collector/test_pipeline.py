@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,15 @@ from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch
 from support.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
-from adapters.errors import EXCEEDS_PLAN, INVALID_PROTOBUF, MISSING_TIMESTAMP, TIMESTAMP_TOO_OLD, Malformed, RequestRefused
+from adapters.errors import (
+    EXCEEDS_PLAN,
+    INVALID_PROTOBUF,
+    MISSING_TIMESTAMP,
+    PAYLOAD_TOO_LARGE,
+    TIMESTAMP_TOO_OLD,
+    Malformed,
+    RequestRefused,
+)
 from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, Adapted, Header, Part, Rules
 from collector.broker.contract import (
     DEAD_LETTERS_TOPIC,
@@ -410,6 +419,34 @@ async def test_what_the_plan_never_allows_is_refused_for_good() -> None:
     assert info.value.reason == EXCEEDS_PLAN
     assert not made.producer.messages
     assert made.counted("infrasage_ingestion_events_total", status="rate_limited") == 11
+
+
+async def test_what_the_plan_never_allows_counts_for_it() -> None:
+    """As a request and the bytes of its body: it has been decoded."""
+    made = receivers(limiter=stopped())
+    body = otlp_logs(good=11)
+    for _ in range(3):
+        with pytest.raises(RequestRefused):
+            await ingest(made, adapters.otlp.logs.adapt, body, small())
+    with pytest.raises(Limited) as info:
+        await ingest(made, raises(AssertionError("decoded")), body, small())
+    assert "requests" == info.value.dimension
+
+
+async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
+    """With what was decompressed of it, as far as the plan has so much; else as a request."""
+
+    async def refused() -> bytes:
+        raise RequestRefused(PAYLOAD_TOO_LARGE, "m")
+
+    made = receivers(limiter=stopped())
+    for cost in (20_000, 20_001, 1):
+        with pytest.raises(RequestRefused):
+            await made.pipeline.charging_refusals(small(), refused(), partial(int, cost))
+    with pytest.raises(Limited) as info:
+        made.pipeline.check(small(), 0)
+    assert "requests" == info.value.dimension
+    assert 3 == made.counted("infrasage_tenant_requests_total", tenant="acme", status="refused")
 
 
 async def test_what_could_not_be_kept_does_not_count_for_the_plan() -> None:

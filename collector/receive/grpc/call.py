@@ -241,8 +241,8 @@ class Call(Sending):
             self._pieces = []
             if self._is_compressed:
                 assert self._head.encoding is not None
-                body = await decompressed(body, self._head.encoding, int(calls.message_bytes_max), self._hold)
-                self._body_bytes = len(body)
+                work = decompressed(body, self._head.encoding, int(calls.message_bytes_max), self._hold)
+                body = await calls.pipeline.charging_refusals(self._caller, work, self._cost)
                 self._body_bytes = len(body)
             method = self._head.method
             outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows)
@@ -289,6 +289,10 @@ class Call(Sending):
         assert self._share is not None
         self._share.reserve(size_bytes)
         self._held_bytes += size_bytes
+
+    def _cost(self) -> int:
+        """What has come, and what has been decompressed of it."""
+        return int(self._held_bytes)
 
     def _hold_rows(self, size_bytes: int) -> None:
         """Raises Overloaded."""

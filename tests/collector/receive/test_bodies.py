@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import sys
+import time
 
 import cramjam
 import pytest
@@ -20,6 +21,12 @@ else:
     from backports import zstd
 
 MIB = 1 << 20
+# RFC 1951, 3.2.7: eight blocks of dynamic codes, each of which holds its tables and the end of the block, and no content.
+EMPTY_BLOCKS = bytes.fromhex(
+    "04c081000000000090ff6b100007020000000040feaf41001c0800000000"
+    "00f9bf060170200000000000e4ff1a04c081000000000090ff6b10000702"
+    "0000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
+)
 CONTENT = bytes(range(256)) * (5 * MIB // 256)
 PACKED = {
     "gzip": gzip.compress(CONTENT),
@@ -68,6 +75,16 @@ async def test_the_loop_goes_on_while_a_body_is_decompressed() -> None:
     await decompressed(PACKED["gzip"], "gzip", len(CONTENT), lambda _: None)
     turning.cancel()
     assert turns >= 4
+
+
+async def test_a_body_that_becomes_nothing_does_not_stop_the_loop() -> None:
+    """Blocks of gzip with tables of codes and no content: its thread works, and the loop's does not."""
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\3"
+    body = head + EMPTY_BLOCKS * (2 * MIB // len(EMPTY_BLOCKS)) + b"\3\0" + bytes(8)
+    began, began_loop = time.process_time(), time.thread_time()
+    assert b"" == await decompressed(body, "gzip", MIB, lambda _: None)
+    used_s, loop_s = time.process_time() - began, time.thread_time() - began_loop
+    assert loop_s < used_s / 2
 
 
 async def test_too_large_a_body_is_refused() -> None:
