@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 # How long one poll waits. Nothing depends on it: appends and `stop` both end it.
 _POLL_WAIT_S: Final = 10.0
+# After so many failures of a partition an insert that succeeded is believed without a look-up.
+_LOOK_UPS_MAX: Final = 8
 # A broker that fails is asked again so soon, since a new leader ends it. A store in trouble is left alone for longer.
 _BROKER_RETRY_MAX_S: Final = 1.0
 
@@ -96,9 +98,10 @@ class Writer:
         now_unix_nano: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        is_disk_low: Callable[[], bool] = lambda: False,
     ) -> None:
         """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
-        seconds; `jitter` draws from 0 to 1."""
+        seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
@@ -108,6 +111,7 @@ class Writer:
         self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
         self._jitter: Final = jitter
+        self._is_disk_low: Final = is_disk_low
         self._logger: Final = structlog.get_logger(__name__)
         self._thread: Final = ThreadPoolExecutor(1, "writer")
         self._stopping: Final = asyncio.Event()
@@ -225,6 +229,7 @@ class Writer:
                     attempt.refused.append(_refused(piece, self._memory.last_error))
                     return
                 await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
+                await self._check_stored(piece, attempt)
                 self._memory.stored(piece)
                 self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
             attempt.note(piece)
@@ -247,6 +252,14 @@ class Writer:
             else:
                 self._memory.unanswered(piece.partition)
             raise
+
+    async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
+        read. Raises StoreError. Ends after some attempts, in case the look-up is what fails."""
+        if not self._is_disk_low() or self._failures[piece.partition] >= _LOOK_UPS_MAX:
+            return
+        if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
+            raise StoreError("an insert succeeded on a full disk, and its rows are not found: it is repeated")
 
     async def _is_refused_bare(self, piece: Piece) -> bool:
         """Whether it is a record that is refused without its items too, so that none of them is at fault alone, and to search

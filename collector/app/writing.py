@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import structlog
 
+from collector.app.data_dir import is_embedded
 from collector.app.storage import Storage
 from collector.broker.contract import BrokerError
+from collector.broker.local_log import LocalLog
 from collector.config import Settings
 from collector.lifetime import WRITER_SHARE, Stopping
 from collector.metrics import Metrics
@@ -30,7 +32,11 @@ class Writing(NamedTuple):
 def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
     keep = RefusedRecords(storage.broker, settings.broker.message_bytes_max, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
-    return Writer(storage.broker, storage.store, keep, limits, metrics)
+    broker = storage.broker
+    if isinstance(broker, LocalLog) and is_embedded(settings):
+        # The disk of the log is the store's too.
+        return Writer(broker, storage.store, keep, limits, metrics, is_disk_low=lambda: broker.disk.is_low)
+    return Writer(broker, storage.store, keep, limits, metrics)
 
 
 @asynccontextmanager

@@ -208,6 +208,25 @@ async def test_an_insert_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -
         assert {"unavailable": 1} == w.observed.failed
 
 
+async def test_an_insert_on_a_low_disk_is_looked_up(tmp_path: Path) -> None:
+    """An insert that succeeded while the disk was full left rows that can't be read: the range is repeated."""
+    async with world(tmp_path, FakeStore(faults=["part damaged"], forgets=True)) as w:
+        w.is_disk_low = True
+        await w.append(TOPIC, "a", "b")
+        await w.drain(w.writer())
+        assert {"a": 1, "b": 1} == w.store.rows
+        assert {"unavailable": 1} == w.observed.failed
+
+
+async def test_a_look_up_that_never_finds_does_not_hold_up_the_topic(tmp_path: Path) -> None:
+    """Rows that retention removes at once are not found however often they are inserted: the writer goes on in the end."""
+    async with world(tmp_path, FakeStore(faults=["part damaged"] * 100, forgets=True)) as w:
+        w.is_disk_low = True
+        await w.append(TOPIC, "a")
+        await w.drain(w.writer())
+        assert {"unavailable": 8} == w.observed.failed
+
+
 async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """It tries for ever, less and less often, says that it is degraded, takes turns, and then stores everything once."""
     async with world(tmp_path, FakeStore(faults=["down"] * 200)) as w:

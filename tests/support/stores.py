@@ -55,7 +55,8 @@ class FakeStore:
         memory_records: int | None = None,
         outlives_s: float = 0.0,
     ) -> None:
-        """`faults`: what happens at the first insert that is not refused, the second, and so on. `crash_at`: one more, once.
+        """`faults`: what happens at the first insert that is not refused, the second, and so on; "part damaged": it succeeds,
+        and no row is found. `crash_at`: one more, once.
         `forgets`: it has no deduplication. `memory_records`: an insert of more records exceeds the limit of one insert.
         `outlives_s`: how long an insert without an answer may go on."""
         self.rows: Counter[str] = Counter()
@@ -98,6 +99,8 @@ class FakeStore:
             raise StoreRefusedData(f"cannot read {bad}")
         if self._memory_records is not None and len(names) > self._memory_records:
             raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
+        if fault == "part damaged":
+            return
         for start in range(0, len(names), BLOCK_RECORDS):
             block = names[start : start + BLOCK_RECORDS]
             if self._forgets or self.blocks.setdefault((token, start), block) is block:

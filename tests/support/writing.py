@@ -126,6 +126,7 @@ class World:
         self.observed = Observed()
         self.letters: list[Refused] = []
         self.entries: list[DeadLetter] = []  # as they are in the log
+        self.is_disk_low = False
 
     def writer(
         self,
@@ -153,6 +154,7 @@ class World:
             clock=self.time.clock,
             sleep=self.time.sleep,
             jitter=lambda: 1.0,
+            is_disk_low=lambda: self.is_disk_low,
         )
 
     async def keep(self, letters: Sequence[Refused]) -> Mapping[str, int]:
