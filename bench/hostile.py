@@ -5,8 +5,9 @@
 Needs nothing but the package. `serve` runs with its defaults, but for the bytes in flight. An honest client sends a log record
 every 5 ms over a connection of its own, first alone and then beside the attack. Each attack is one request, sent again as soon
 as it is answered, for so many seconds and at least once. CPU is of the first thread, which has the event loop, and of all
-threads, for each request. Memory is the most that the process had beyond what it had before. The last column is the honest
-client's 99th percentile beside the attack, alone being 1.0.
+threads, for each request. Memory is the most that the process had beyond what it had before. Of an attack on a connection
+(bench/hostile_connections.py), each connection counts as a request. The last column is the honest client's 99th percentile
+beside the attack, alone being 1.0.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from support.attacks import LOGS, PROTOBUF, REFUSED, Attack, collector_batch, ho
 from support.program import Program, started
 
 from bench import measuring, tables
+from bench.hostile_connections import ATTACKS, Connecting, ConnectionAttack
 from bench.measuring import cpu_seconds, memory_mib, percentile_ms
 
 SUITE: Final = "hostile"
@@ -107,18 +109,24 @@ class Sending:
             yield
 
 
-def measure(here: Path, attack: Attack, seconds: float) -> dict[str, Any]:
-    program = Program(here / "data", logging__level="warning", broker__in_flight_bytes_max=IN_FLIGHT_BYTES_MAX)
+def measure(here: Path, attack: Attack | ConnectionAttack, seconds: float) -> dict[str, Any]:
+    program = Program(
+        here / "data", logging__level="warning", broker__in_flight_bytes_max=IN_FLIGHT_BYTES_MAX, http__metrics_interval_s=1
+    )
     with started(program):
         pid, port = program.pid(), program.http_port
         alone_ms = percentile_ms(beside(port, nothing()), 99)
-        sending = Sending(port, attack, seconds)
+        sending: Sending | Connecting
+        if isinstance(attack, Attack):
+            sending = Sending(port, attack, seconds)
+        else:
+            sending = Connecting(port, attack, seconds)
         memory, cpu_s, loop_s = memory_mib(pid), cpu_seconds(pid), loop_cpu_seconds(pid)
         taken_s = beside(port, sending.run())
         requests = len(sending.statuses)
         return {
             "name": attack.name,
-            "body_bytes": len(attack.body()),
+            "body_bytes": len(attack.body()) if isinstance(attack, Attack) else len(sending.body),
             "sent_bytes": len(sending.body),
             "status": max(sending.statuses),
             "loop_ms": round((loop_cpu_seconds(pid) - loop_s) / requests * 1000),
@@ -136,7 +144,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     print(tables.HEADS[SUITE])
-    for attack in (*REFUSED, *HONEST):
+    for attack in (*REFUSED, *HONEST, *ATTACKS):
         if options.only in attack.name:
             with tempfile.TemporaryDirectory() as directory:
                 result = measure(Path(directory), attack, options.seconds)

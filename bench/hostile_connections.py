@@ -1,0 +1,120 @@
+"""Attacks on a connection and not by a request: heads, windows, settings and pages. bench/hostile.py runs them."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from hpack import Encoder
+from support.http2 import frame
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS: Final = 1
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+GOAWAY: Final = 7
+END_STREAM: Final = 1
+END_HEADERS: Final = 4
+INITIAL_WINDOW_SIZE: Final = 4
+
+STREAMS: Final = 128  # http.concurrent_streams_max
+READ_TIMEOUT_S: Final = 0.5
+READ_BYTES: Final = 1 << 16
+
+
+class ConnectionAttack(NamedTuple):
+    """`sent` makes what one connection sends. `is_read`: what is answered is read, until nothing comes."""
+
+    name: str
+    sent: Callable[[], bytes]
+    is_read: bool = True
+
+
+def _setting(name: int, value: int) -> bytes:
+    return name.to_bytes(2, "big") + value.to_bytes(4, "big")
+
+
+def _requests(method: str, path: str, count: int, flags: int, *fields: tuple[str, str]) -> bytes:
+    encoder = Encoder()
+    head = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a"), *fields]
+    return b"".join(frame(HEADERS, encoder.encode(head), stream_id=2 * n + 1, flags=flags) for n in range(count))
+
+
+def _begun(settings: bytes, requests: bytes) -> bytes:
+    return PREFACE + frame(SETTINGS, settings) + requests
+
+
+def _many_settings() -> bytes:
+    head = _requests("POST", "/v1/logs", STREAMS, END_HEADERS, ("content-type", "application/x-protobuf"))
+    changes = b"".join(_setting(INITIAL_WINDOW_SIZE, 1 + n % 2) for n in range(2_730))
+    return _begun(b"", head) + frame(SETTINGS, changes) * 50
+
+
+def _lengths() -> bytes:
+    fields = ("content-type", "application/x-protobuf"), ("content-length", str(2**63))
+    return _begun(b"", _requests("POST", "/v1/logs", 120, END_HEADERS, *fields))
+
+
+def _pages(path: str) -> bytes:
+    return _begun(_setting(INITIAL_WINDOW_SIZE, 0), _requests("GET", path, STREAMS, END_HEADERS | END_STREAM))
+
+
+def _metrics() -> bytes:
+    return b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 100
+
+
+ATTACKS: Final = (
+    ConnectionAttack("one connection: 100 GET /metrics", _metrics),
+    ConnectionAttack("one connection: HTTP/2, 128 pages with a window of zero", lambda: _pages("/docs"), is_read=False),
+    ConnectionAttack("one connection: HTTP/2, 128 /metrics with a window of zero", lambda: _pages("/metrics"), is_read=False),
+    ConnectionAttack("one connection: HTTP/2, 50 SETTINGS of 2,730 windows, 128 streams", _many_settings),
+    ConnectionAttack("one connection: HTTP/2, 120 requests with a content-length of 2^63", _lengths),
+)
+
+
+class Connecting:
+    """Makes such connections, one after another; those that are not read stay open to the end."""
+
+    def __init__(self, port: int, attack: ConnectionAttack, seconds: float) -> None:
+        self.body = attack.sent()
+        self.port = port
+        self.seconds = seconds
+        self.is_read = attack.is_read
+        self.statuses: list[str] = []
+
+    def run(self) -> Iterator[None]:
+        end = time.monotonic() + self.seconds
+        open_: list[socket.socket] = []
+        while not self.statuses or time.monotonic() < end:
+            connection = socket.create_connection(("127.0.0.1", self.port))
+            connection.settimeout(READ_TIMEOUT_S)
+            answer = b""
+            try:
+                connection.sendall(self.body)
+                if self.is_read:
+                    while piece := connection.recv(READ_BYTES):
+                        answer += piece
+            except TimeoutError:
+                pass
+            except OSError:
+                answer += frame(GOAWAY, bytes(8))
+            self.statuses.append(_status(answer) if self.is_read else "not read")
+            if self.is_read:
+                connection.close()
+            else:
+                open_.append(connection)
+                time.sleep(READ_TIMEOUT_S / 10)
+            yield
+        for connection in open_:
+            connection.close()
+
+
+def _status(answer: bytes) -> str:
+    """What ended it: the lowest status of HTTP/1.1, or what HTTP/2 has for it."""
+    if answer.startswith(b"HTTP/1.1 "):
+        return min(line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")).decode()
+    kinds: set[int] = set()
+    while len(answer) >= 9:
+        kinds.add(answer[3])
+        answer = answer[9 + int.from_bytes(answer[:3], "big") :]
+    return "GOAWAY" if GOAWAY in kinds else "RST_STREAM" if RST_STREAM in kinds else "answered"
