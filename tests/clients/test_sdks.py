@@ -1,7 +1,7 @@
 """OpenTelemetry's SDKs for JavaScript, Java and Go, with all their exporters. Python's is in tests/system/test_serve.py."""
 
 import pytest
-from support.clients import LANGUAGES, expected, new_key, send, stored
+from support.clients import AMOUNT, LANGUAGES, expected, new_key, send, stored
 from support.program import Program
 
 pytestmark = pytest.mark.clients
@@ -45,6 +45,21 @@ def test_with_a_key_and_gzip(program: Program, language: str, protocol: str) -> 
     }
     send(language, protocol, endpoint(program, protocol), service, **variables, **options(language))
     assert expected(protocol) == stored(program, service, tenant)
+
+
+@pytest.mark.parametrize("protocol", LANGUAGES["javascript"].protocols)
+def test_histograms_with_empty_lists(program: Program, protocol: str) -> None:
+    """A histogram without bounds, and an exponential one without negative buckets: over http/json both have empty lists."""
+    service = f"javascript-{protocol}-lists"
+    send("javascript", protocol, endpoint(program, protocol), service)
+    assert expected(protocol) == stored(program, service)
+    whole = {"count": AMOUNT, "sum": AMOUNT * (AMOUNT - 1) // 2}
+    columns = "MetricName AS name, toUInt32(Count) AS count, toUInt32(Sum) AS sum"
+    tables = ("otel_metrics_histogram", "otel_metrics_exponential_histogram")
+    rows = " UNION ALL ".join(f"SELECT {columns} FROM {table} WHERE ServiceName = '{service}'" for table in tables)
+    assert [{"name": "numbered.boundless"} | whole, {"name": "numbered.exponential"} | whole] == program.query(
+        f"SELECT * FROM ({rows}) WHERE name != 'numbered.histogram' ORDER BY name"
+    )
 
 
 @pytest.mark.parametrize(("sender", "protocol"), [("jdk", "http/protobuf"), ("netty", "grpc")])
