@@ -423,7 +423,7 @@ remote_write:
 def test_its_data_is_all_in_one_place(program: Program) -> None:
     """Nothing is left in the directory that it was started from, and nothing but what is documented in the data directory."""
     assert list(program.working_dir.iterdir()) == []
-    in_use = {"lock", "log", "store", "query.sock", "keys.json", "keys.json.lock"}
+    in_use = {"lock", "log", "log.acknowledged", "store", "query.sock", "keys.json", "keys.json.lock"}
     assert {path.name for path in program.data_dir.iterdir()} == in_use
 
 
