@@ -68,7 +68,7 @@ def amount(dimension: Dimension, number: int) -> str:
     return f"{number:,} {dimension[:-1] if number == 1 else dimension}"
 
 
-FREE: Final = Plan("Free", Rate(10, 10), Rate(10_000, 20_000), Rate(16 * MIB, 64 * MIB))
+FREE: Final = Plan("Free", Rate(10, 10), Rate(10_000, 20_000), Rate(16 * MIB, 128 * MIB))
 PRO: Final = Plan("Pro", Rate(1_000, 2_000), Rate(1_000_000, 2_000_000), Rate(GIB, 2 * GIB))
 UNLIMITED: Final = Plan("Unlimited", None, None, None)
 BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, PRO, UNLIMITED)}

@@ -124,8 +124,8 @@ async def test_after_the_time_to_wait_it_passes(limiter: Limiter, tenant: str) -
         ),
         (
             1,
-            64 * MIB + 1,
-            "the request is of 67,108,865 bytes, and the plan Free (16 MiB/s) never allows more than 64 MiB at once:"
+            128 * MIB + 1,
+            "the request is of 134,217,729 bytes, and the plan Free (16 MiB/s) never allows more than 128 MiB at once:"
             " send it in parts, or with a larger plan",
         ),
     ],

@@ -77,9 +77,9 @@ def test_what_can_be_no_plan(name: str, given: dict[str, int | None], says: str)
 
 def test_too_large_for_a_plan() -> None:
     """The refusal says how large the request is, what the plan allows at once, and what to do."""
-    refused = exceeds_plan(FREE, "bytes", 96 * MIB, 64 * MIB)
+    refused = exceeds_plan(FREE, "bytes", 160 * MIB, 128 * MIB)
     assert refused.reason == EXCEEDS_PLAN
     assert refused.message == (
-        "the request is of 96 MiB, and the plan Free (16 MiB/s) never allows more than 64 MiB at once:"
+        "the request is of 160 MiB, and the plan Free (16 MiB/s) never allows more than 128 MiB at once:"
         " send it in parts, or with a larger plan"
     )
