@@ -244,7 +244,8 @@ class ClickHouseStore:
                 raise StoreRefusedData(describe(error)) from error
             if isinstance(error, DatabaseError) and error.name in _MEMORY_ERRORS:
                 of_one_query = _OF_ONE_QUERY.search(str(error)) is not None
-                raise StoreOutOfMemory(describe(error), of_this_insert=of_one_query) from error
+                message = describe(error) if self._server is None else f"{self._server}: {describe(error)}"
+                raise StoreOutOfMemory(message, of_this_insert=of_one_query) from error
             with self._errors():
                 raise
         except OSError as error:  # the embedded engine is handed the bytes in a temporary file

@@ -76,7 +76,7 @@ def fail(error: Exception, cause: Exception | None = None) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("name", ["clickhouse_connect.driver.httputil", "aiokafka.conn", "asyncio", "urllib3.response"])
+@pytest.mark.parametrize("name", ["clickhouse_connect.driver.httputil", "asyncio", "urllib3.response"])
 def test_network_faults_of_libraries_are_one_line(
     name: str, error: Exception, cause: Exception | None, capsys: pytest.CaptureFixture[str]
 ) -> None:

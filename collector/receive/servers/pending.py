@@ -44,6 +44,9 @@ def last_pending(listeners: Iterable[_Listening]) -> list[socket.socket]:
 
 
 def has_unread(transport: Any) -> bool:
-    """Whether bytes have come for this transport that it has not read."""
-    count = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    """Return whether bytes have come for this transport that it has not read. A transport that is closed has none."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return False
+    count = fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4))
     return int.from_bytes(count, sys.byteorder) > 0

@@ -20,6 +20,7 @@ from support.waiting import eventually
 
 from collector.receive.grpc.server import GrpcServer
 from collector.receive.servers import SERVERS
+from collector.receive.servers.pending import has_unread
 
 PROTOBUF = "application/x-protobuf"
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -254,3 +255,15 @@ async def test_who_was_connected_a_moment_ago_counts() -> None:
         assert isinstance(grpc_server, GrpcServer)
         await used_a_moment_ago(made.server, made.port)
         await used_a_moment_ago(grpc_server, grpc_server.port)
+
+
+class Closed:
+    """A transport over TLS that is closed: uvloop's has no socket then."""
+
+    def get_extra_info(self, name: str) -> None:
+        assert name == "socket"
+
+
+def test_a_closed_connection_has_nothing_unread() -> None:
+    """A connection that closes while the server stops does not end the stop with an error."""
+    assert not has_unread(Closed())

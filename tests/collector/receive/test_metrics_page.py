@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.receiving import http_receivers, receivers
 from support.waiting import eventually
 
+from adapters.record import TYPE_METRIC, Adapted
 from collector.combined import Snapshot
 from collector.metrics import Metrics
 from collector.receive.metrics_page import MetricsPage
@@ -25,21 +26,11 @@ KEYS: Final = {f"acme-{scope}".encode(): Caller("acme", scope, UNLIMITED, "k") f
 TENANTS: Final = 50
 
 
-class Asked:
-    """Adapted items, as a tenant's counters take them."""
-
-    rejected: Final = {(1, 1): 1}
-
-    def accepted_count(self) -> int:
-        return 5
-
-    def rejected_count(self) -> int:
-        return 1
-
-
 def with_tenants(metrics: Metrics, count: int = TENANTS) -> None:
     """So many of them, with every status."""
-    adapted: Any = Asked()
+    adapted = Adapted()
+    adapted.accepted[TYPE_METRIC] = 5
+    adapted.rejected[TYPE_METRIC, 1] = 1
     for number in range(count):
         tenant = metrics.tenant(f"tenant-{number}")
         tenant.ingested(adapted, 100)
