@@ -98,6 +98,9 @@ class Budget(NamedTuple):
     size_bytes: int
 
 
+NO_BUDGET: Final = Budget(0, 0)
+
+
 class Origin(NamedTuple):
     """Which request the items came in."""
 
@@ -128,7 +131,7 @@ class DeadLetters:
     """
 
     def __init__(self, caps: Caps, message_bytes_max: int) -> None:
-        self._caps: Final = caps
+        self._whole: Final = Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
         self._message_bytes_max: Final = message_bytes_max
         self._minute = 0
         self._used: Final[dict[str, Budget]] = {}
@@ -140,16 +143,15 @@ class DeadLetters:
             self._minute = minute
             self._used.clear()
         used = self._used.get(tenant)
-        caps = self._caps
+        whole = self._whole
         if used is None:
-            return Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
-        return Budget(caps.items_per_minute_max - used.items, caps.bytes_per_minute_max - used.size_bytes)
+            return whole
+        return Budget(whole.items - used.items, whole.size_bytes - used.size_bytes)
 
     def count(self, tenant: str, adapted: Adapted) -> None:
-        """Take the rejected items that have a payload from the tenant's caps."""
-        if adapted.dead_letter_items:
-            used = self._used.get(tenant, Budget(0, 0))
-            self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
+        """Take the rejected items that have a payload from the tenant's caps. Call it only where there is such an item."""
+        used = self._used.get(tenant, NO_BUDGET)
+        self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
 
     def make(self, origin: Origin, adapted: Adapted) -> Kept:
         """Return what is to be appended of the rejected items: those that have a payload. Any thread may call this."""

@@ -17,7 +17,7 @@ from adapters.errors import RequestRefused
 from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
 from adapters.rows import row_bytes
 from collector.broker.contract import BrokerError
-from collector.dead_letters import ENTRY_BYTES_MAX, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
+from collector.dead_letters import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
 from collector.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.limit.contract import Limited, Limiter
 from collector.metrics import Metrics, Tenant
@@ -64,20 +64,20 @@ class Reading:
     """What is done of one request without the event loop: a body becomes messages."""
 
     def __init__(
-        self, pipeline: "Pipeline", input_: Input, body: bytes, header: Header, origin: Origin, plan_row_bytes_max: int
+        self, pipeline: "Pipeline", input_: Input, body: bytes, caller: Caller, header: Header, batch_id: bytes
     ) -> None:
-        """`plan_row_bytes_max`: the most bytes of rows that its tenant's plan ever allows at once."""
-        self._plan_row_bytes_max: Final = plan_row_bytes_max
         self._pipeline: Final = pipeline
         self._input: Final = input_
         self._body: Final = body
+        self._tenant: Final = caller.tenant
+        self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
         self._header: Final = header
-        self._origin: Final = origin
-        self._budget: Budget = Budget(0, 0)
+        self._batch_id: Final = batch_id
+        self._budget: Budget = NO_BUDGET
 
     def begin(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
         """Look what is left of the tenant's caps now, and return what reads the body."""
-        self._budget = self._pipeline.dead_letters.budget(self._origin.tenant, self._origin.received_time_unix_nano)
+        self._budget = self._pipeline.dead_letters.budget(self._tenant, self._header.received_time_unix_nano)
         return self._read
 
     def _read(self, pause: Callable[[], None] | None) -> tuple[Adapted, Kept]:
@@ -88,7 +88,7 @@ class Reading:
         pipeline = self._pipeline
         rules = LimitRules(
             pipeline.limits,
-            self._origin.received_time_unix_nano,
+            self._header.received_time_unix_nano,
             dead_letter_items_max=self._budget.items,
             dead_letter_bytes_max=self._budget.size_bytes,
             message_row_bytes_max=pipeline.message_row_bytes_max,
@@ -99,8 +99,20 @@ class Reading:
         adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
         letters = NOTHING_KEPT
         if adapted.rejected:
-            letters = pipeline.dead_letters.make(self._origin, adapted)
+            letters = pipeline.dead_letters.make(self._origin(), adapted)
         return adapted, letters
+
+    def _origin(self) -> Origin:
+        """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
+        input_ = self._input
+        return Origin(
+            self._tenant,
+            input_.source,
+            input_.route,
+            self._header.received_time_unix_nano,
+            self._batch_id,
+            input_.payload_form,
+        )
 
 
 class Pipeline:
@@ -172,13 +184,13 @@ class Pipeline:
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             header = Header(caller.tenant, input_.source, now, batch_id.bytes)
-            origin = Origin(caller.tenant, input_.source, input_.route, now, batch_id.bytes, input_.payload_form)
-            reading = Reading(self, input_, body, header, origin, _plan_bytes_max(caller))
+            reading = Reading(self, input_, body, caller, header, batch_id.bytes)
             if len(body) <= DIRECT_BYTES_MAX:
                 adapted, letters = reading.begin()(None)
             else:
                 adapted, letters = await self._large_bodies.run(caller.tenant, reading.begin)
-            self.dead_letters.count(caller.tenant, adapted)
+            if adapted.dead_letter_items:
+                self.dead_letters.count(caller.tenant, adapted)
         except RequestRefused as refused:
             refusal = refused
         except Exception as defect:

@@ -26,7 +26,7 @@ from collector.receive.servers.http2_engine import PREFACE
 from collector.version import is_compiled
 
 # Of one request over HTTP, from its bytes to its answer, without what the broker does. A failure names them.
-CALLS_MAX = 9
+CALLS_MAX = 8
 PROTOBUF = "application/x-protobuf"
 BODIES = {"metrics": otlp_metrics, "logs": otlp_logs, "traces": otlp_traces}
 
