@@ -55,15 +55,24 @@ REQUESTS: dict[str, tuple[Adapt, st.SearchStrategy[bytes]]] = {
 }
 
 
+def varint_at(data: bytes, position: int) -> tuple[int, int]:
+    """The number, and where it ends: a tag or a length may be written in more bytes than it needs."""
+    number = shift = 0
+    while True:
+        number |= (data[position] & 127) << shift
+        position, shift = position + 1, shift + 7
+        if data[position - 1] < 128:
+            return number, position
+
+
 def numbered(message: bytes) -> list[tuple[int, bytes, bytes]]:
-    """Of each field its number (all here are below 32), its bytes, and those behind its tag and length."""
+    """Of each field its number, all its bytes, and the bytes after its tag and its length."""
     fields = []
     for field in fields_of(message):
-        tag = field[0] & 127 | (field[1] << 7 if field[0] > 127 else 0)
-        body = field[2 if field[0] > 127 else 1 :]
-        while body and body[0] > 127:
-            body = body[1:]
-        fields.append((tag >> 3, field, body[1:]))
+        tag, start = varint_at(field, 0)
+        if tag & 7 == 2:
+            _, start = varint_at(field, start)
+        fields.append((tag >> 3, field, field[start:]))
     return fields
 
 

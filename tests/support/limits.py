@@ -39,3 +39,12 @@ LOW_BUT_ROWS = Limits(
     name_bytes_max=100,
     request_row_bytes_max=1 << 50,
 )
+# As LOW, but for the size of a value: for requests whose values are longer as sent than as protobuf's encoder writes them.
+LOW_BUT_VALUES = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=3,
+    attribute_key_bytes_max=100,
+    attribute_value_bytes_max=1 << 26,
+    name_bytes_max=100,
+)

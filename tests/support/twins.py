@@ -11,7 +11,8 @@ from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1.telemetry_pb2 import TelemetryRecord
 from support.adapted import batch_of, reasons
-from support.limits import LOW
+from support.limits import LOW, LOW_BUT_VALUES
+from support.otlp_reference import REQUESTS
 from support.otlp_reference import reference as otlp_reference
 from support.prometheus_reference import reference, reference_v2
 from support.readable import refused_form
@@ -20,7 +21,7 @@ from adapters.errors import INVALID_PROTOBUF, Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header
-from collector.validate import LimitRules
+from collector.validate import LimitRules, Limits
 
 NOW: Final = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
 BATCH_ID: Final = b"0123456789abcdef"
@@ -29,8 +30,8 @@ MESSAGE_BYTES_MAX: Final = 1 << 20
 _OTLP: Final = {"metrics": metrics.adapt, "logs": logs.adapt, "traces": traces.adapt}
 
 
-def adapt_otlp(signal: str, body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted:
-    return _OTLP[signal](body, Header("acme", SOURCE_OTLP, NOW, BATCH_ID), LimitRules(LOW, NOW), message_bytes_max)
+def adapt_otlp(signal: str, body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX, *, limits: Limits = LOW) -> Adapted:
+    return _OTLP[signal](body, Header("acme", SOURCE_OTLP, NOW, BATCH_ID), LimitRules(limits, NOW), message_bytes_max)
 
 
 def adapt_v1(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted:
@@ -45,11 +46,12 @@ def adapt_v2(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted
 
 def check_otlp(signal: str, body: bytes) -> None:
     try:
-        verdicts, expected = otlp_reference(signal, body, LOW, NOW, HEADER | {"source": SOURCE_OTLP})
+        limits = _limits_of(signal, body)
+        verdicts, expected = otlp_reference(signal, body, limits, NOW, HEADER | {"source": SOURCE_OTLP})
     except DecodeError:
         assert _refusal(lambda: adapt_otlp(signal, body)) is not None
         return
-    adapted = adapt_otlp(signal, body)
+    adapted = adapt_otlp(signal, body, limits=limits)
     actual = batch_of(adapted)
     refused = {rejection.index: rejection.reason for rejection in adapted.rejections}
     assert {index for index, reasons_ in enumerate(verdicts) if reasons_} == set(refused)
@@ -60,6 +62,17 @@ def check_otlp(signal: str, body: bytes) -> None:
     assert adapted.accepted_count() + adapted.rejected_count() == len(verdicts)
     assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
     assert [""] * len(adapted.parts) == [refused_form(part.payload) for part in adapted.parts]
+
+
+def _limits_of(signal: str, body: bytes) -> Limits:
+    """Return the limits that both must agree on. Raises DecodeError.
+
+    The size of a value counts as it is sent, with padding and unknown fields. A parsed message does not have it, so the twin
+    can only judge it in a body that is as short as protobuf's encoder makes it.
+    """
+    request = REQUESTS[signal].FromString(body)
+    request.DiscardUnknownFields()
+    return LOW if request.ByteSize() == len(body) else LOW_BUT_VALUES
 
 
 def check_v1(body: bytes) -> None:

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages, oddly_written
-from support.twins import check_otlp
+from support.twins import adapt_otlp, check_otlp
+
+from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG
 
 SIGNALS = sorted(REQUESTS)
 
@@ -44,3 +46,15 @@ def test_damaged_bytes_get_protobufs_own_verdict(signal: str, data: st.DataObjec
 @given(body=st.binary(max_size=200))
 def test_random_bytes_get_protobufs_own_verdict(signal: str, body: bytes) -> None:
     check_otlp(signal, body)
+
+
+@pytest.mark.parametrize(("unknown_bytes", "refused"), [(115, []), (116, [ATTRIBUTE_VALUE_TOO_LONG])])
+def test_the_size_of_a_value_counts_as_it_is_sent(unknown_bytes: int, refused: list[int]) -> None:
+    """At most 120 bytes here: two of a bool, three of an unknown field's tag and length, and the content of that field."""
+    request = REQUESTS["logs"]()
+    log = request.resource_logs.add().scope_logs.add().log_records.add()
+    log.attributes.add(key="odd").value.MergeFromString(
+        b"\x10\x01" + b"\xe2\x01" + bytes([unknown_bytes]) + bytes(unknown_bytes)
+    )
+    adapted = adapt_otlp("logs", request.SerializeToString())
+    assert refused == [rejection.reason for rejection in adapted.rejections]
