@@ -63,7 +63,9 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, make_program: MakeProg
             clock.set_to(year_s)
             program.start()
             send_all()
+        dead_letters_sql = "SELECT count() FROM dead_letters WHERE Reason LIKE 'timestamp%'"
         program.wait_for("SELECT uniqExact(Body) FROM otel_logs", len(accepted))
+        program.wait_for(dead_letters_sql, len(rejected))
         clock.set(0)
         # It looks at the clock every few seconds: jumps that come faster are seen as one, or as none where they cancel out.
         until(lambda: "the machine's clock was set" in program.log())
@@ -72,6 +74,6 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, make_program: MakeProg
         assert set(accepted) == {int(row["number"]) for row in stored}
         # The clock of a sender that does not jump is in the future, or too long ago, for a machine that did.
         assert rejected
-        assert len(rejected) == int(program.value("SELECT count() FROM dead_letters WHERE Reason LIKE 'timestamp%'"))
+        assert len(rejected) == int(program.value(dead_letters_sql))
     finally:
         clock.set(0)
