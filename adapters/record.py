@@ -47,7 +47,7 @@ MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
 REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 # No plan allows more.
-PLAN_ROW_BYTES_MAX: Final = 68_719_476_736
+PLAN_ROW_BYTES_MAX: Final = 1 << 60
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 

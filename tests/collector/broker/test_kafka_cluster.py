@@ -168,15 +168,15 @@ async def test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions(cl
         cluster.networks[away].fault(fault)
         try:
             began = time.monotonic()
-            await asyncio.sleep(options.append_timeout_s + 4.0)
+            await asyncio.sleep(options.append_timeout_s + 6.0)
             now = time.monotonic()
             # What was on its way to it fails when its time is up, and a new session begins without it.
-            assert flow.longest_gap(began, now) < PROMISED_S + BUSY_S
-            assert flow.longest_gap(began + options.append_timeout_s + BUSY_S, now) < 1.0
-            assert all(flow.partitions[partition] > now - 1.0 for partition in reached)
+            assert flow.longest_gap(began, now) < options.append_timeout_s + PROMISED_S + BUSY_S
+            assert flow.longest_gap(began + options.append_timeout_s + BUSY_S, now) < PROMISED_S
+            assert all(flow.partitions[partition] > now - PROMISED_S for partition in reached)
             lag = await consumer.lag()
             assert set(lag) == {Partition(topics[0], index) for index in leaders}
-            assert consumer.failure is not None
+            await eventually(lambda: consumer.failure is not None)
         finally:
             cluster.networks[away].heal()
         healed = time.monotonic()
