@@ -15,7 +15,7 @@ from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
 
 USAGE: Final = "/api/v1/usage"
-SMALL: Final = Plan("Small", requests=Rate(1, 4), items=Rate(1, 100), size_bytes=None)
+SMALL: Final = Plan("Small", requests=Rate(1, 5), items=Rate(1, 100), size_bytes=None)
 # Each key is its tenant's and its scope's: acme-write.
 KEYS: Final = {
     f"{tenant}-{scope}".encode(): Caller(tenant, scope, plan, "k")
@@ -63,7 +63,7 @@ async def test_what_was_used_is_told_to_the_letter() -> None:
             "tenant": "acme",
             "plan": {
                 "name": "Small",
-                "requests": {"per_s": 1, "burst": 4},
+                "requests": {"per_s": 1, "burst": 5},
                 "items": {"per_s": 1, "burst": 100},
                 "bytes": None,
             },
