@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find adapters collector proto -name '*.py' -o -name '*.sql' -o -name '*.proto')
 
-.PHONY: serve test test-clients fidelity chaos install check format proto docs bench fuzz lock clean
+.PHONY: serve test test-clients fidelity chaos install dist wheels check format proto docs bench fuzz lock clean
 
 serve: install
 	$(BIN)/infrasage-collector serve $(ARGS)
@@ -87,10 +87,19 @@ $(VENV)/package.installed: $(VENV)/requirements.installed $(SOURCES)
 	@$(BIN)/infrasage-collector version
 	touch $@
 
+# The source distribution, and the wheel that is built from it with this Python, compiled where there is a C compiler.
+dist: $(VENV)/dev.installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+# Wheels for CPython 3.11 to 3.14 on x86-64 and aarch64, in manylinux containers: see [tool.cibuildwheel]. Needs Docker and uv.
+wheels:
+	uvx cibuildwheel@4.3.5 --platform linux --output-dir dist
+
 # New versions of everything, pinned with their hashes. Needs uv.
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group build pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
