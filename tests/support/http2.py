@@ -65,6 +65,10 @@ class Http2Client:
         self.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
         self.flush()
 
+    def status(self, stream_id: int) -> int:
+        """Of that stream's answer."""
+        return int(self._statuses[stream_id][":status"])
+
     async def response(self, stream_id: int, within_s: float = 10) -> Response:
         """That stream's, once it is whole. Raises AssertionError where there will be none."""
         async with asyncio.timeout(within_s):

@@ -6,7 +6,6 @@ once, and never logged: strangers could fill the disk.
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -20,6 +19,7 @@ from collector.receive.exchange import Exchange, Head
 from collector.receive.servers.connections import Shared, Stall
 from collector.receive.servers.http1_page import Page, status_line
 from collector.receive.servers.pending import has_unread
+from collector.receive.servers.targets import HOST
 
 # Around a header's value, and no part of it.
 _SPACES: Final = b" \t"
@@ -41,15 +41,12 @@ _HOSTS: Final = last_words("400 Bad Request", "there is more than one Host heade
 _ODD_HOST: Final = last_words("400 Bad Request", "the Host header is not a host with or without a port")
 _ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is something else than chunked")
 _CODING_IN_1_0: Final = last_words("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
+_FRAGMENT: Final = last_words("400 Bad Request", "the target has a fragment, which is not part of a request")
+_CONNECTION_TRAILER: Final = last_words("400 Bad Request", "Connection is not allowed as a trailer")
 _NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here; HTTP/1.1 and HTTP/2 are")
 _ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
 # How httptools says it.
 _INVALID_VERSION: Final = "Invalid HTTP version"
-# RFC 9110, 7.2, and RFC 3986: a name or an address, and a port. It may be empty.
-_HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
-    re.ASCII,
-)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
@@ -104,6 +101,7 @@ class Http1Connection:
         self._in_head: bool = True
         self._asks_upgrade: bool = False
         self._refusal: bytes = b""  # why the head can't be taken
+        self._last_words: bytes = b""  # the refusal that follows the answers to what came before it
         self._host: bytes = b""  # the last one that was well-formed
         self._began: float = 0.0  # the loop's time; 0: nothing is coming in
         self._body_began: float = 0.0
@@ -186,7 +184,10 @@ class Http1Connection:
         while True:
             if self._parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("CONNECT")
-            self._parser.feed_data(self._head_without_upgrade())
+            head = self._head_without_upgrade()
+            # A parser that has read the end of the last message of a connection reads no other.
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.feed_data(head)
             rest = rest[end:]
             try:
                 self._parser.feed_data(rest)
@@ -236,6 +237,9 @@ class Http1Connection:
             if value and value[-1] in _SPACES:
                 value = value.rstrip(_SPACES)
             self._headers.append((name.lower(), value))
+        elif name.lower() == b"connection":
+            # RFC 9110, 6.5.1: no trailer may speak of the connection. The parser would obey it.
+            self._refuse(_CONNECTION_TRAILER)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -252,7 +256,7 @@ class Http1Connection:
             if name == b"host":
                 hosts += 1
                 if value != self._host:
-                    if not _HOST.fullmatch(value):
+                    if not HOST.fullmatch(value):
                         self._refuse(_ODD_HOST)
                     self._host = value
                 continue
@@ -268,6 +272,8 @@ class Http1Connection:
         # The parser makes a text of the version. Without a Connection header only 1.1 keeps alive.
         if not keep_alive or connections or codings or not hosts:
             self._check_version(parser.get_http_version(), hosts, codings)
+            if head.expects_continue and parser.get_http_version() == "1.0":
+                head.expects_continue = False  # RFC 9110, 10.1.1
         turn = _Turn(head, keep_alive)
         self._lead(turn)
         self._incoming = turn
@@ -320,6 +326,8 @@ class Http1Connection:
         url = self._url.decode("ascii")
         if receiver is None or not receiver.takes(url):
             parsed: Any = httptools.parse_url(self._url)  # whose parts may be None, whatever its stubs say
+            if b"#" in self._url:
+                self._refuse(_FRAGMENT)
             raw_path: bytes = parsed.path or b"/"
             path = unquote(raw_path.decode("ascii"))
             if receiver is None or self._shared.is_page(path):
@@ -366,6 +374,8 @@ class Http1Connection:
                 broken.exchange.gone()
                 broken.is_answered = True
             self._close()
+        else:
+            self._last_words = response
 
     # Answering.
 
@@ -377,6 +387,8 @@ class Http1Connection:
                 if not self._waiting:
                     self._idle_since = self._loop.time()
                     if self._is_ending:
+                        if self._last_words:
+                            self._write(self._last_words)
                         self._close()
                     elif not self._reads:
                         self._mind_reading()
@@ -392,7 +404,7 @@ class Http1Connection:
                 if exchange.answer is None:
                     if turn.is_received:
                         self._run(turn, self._finish(turn, exchange))
-                    elif turn.head.expects_continue:
+                    elif turn.head.expects_continue and turn.head.has_body:
                         turn.head.expects_continue = False
                         self._write(_CONTINUE)
                     return
@@ -423,7 +435,7 @@ class Http1Connection:
     def _say(self, turn: _Turn, exchange: Exchange) -> None:
         answer = exchange.answer
         assert answer is not None
-        if ((self._is_ending or self._shared.is_leaving) and not self._waiting) or (
+        if ((self._is_ending or self._shared.is_leaving) and not self._waiting and not self._last_words) or (
             # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
             not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
         ):
@@ -452,7 +464,11 @@ class Http1Connection:
     async def _show(self, turn: _Turn) -> None:
         page = turn.page
         assert page is not None
-        await page.show(self._shared.app, self, keep_alive=turn.keep_alive and not (self._is_ending or self._shared.is_leaving))
+        await page.show(
+            self._shared.app,
+            self,
+            keep_alive=turn.keep_alive and (bool(self._last_words) or not (self._is_ending or self._shared.is_leaving)),
+        )
         turn.is_running = False
         turn.is_answered = True
         turn.answered_at = self._loop.time()

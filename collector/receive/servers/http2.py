@@ -23,6 +23,7 @@ from collector.receive.servers.http2_connection import Sending, ServerConnection
 from collector.receive.servers.http2_engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Stream
 from collector.receive.servers.http2_heads import RequestHead, encode, encode_all
 from collector.receive.servers.http2_page import Page
+from collector.receive.servers.targets import HOST, METHOD, TARGET
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
@@ -139,7 +140,7 @@ class Http2Connection(ServerConnection):
         if head.size_bytes > self._head_bytes_max:
             return _Meaning(head, "", None, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         method, target = head.method, head.path
-        if method == b"CONNECT" or not (target.startswith(b"/") and target.isascii() and method.isascii()):
+        if method == b"CONNECT" or not (METHOD.fullmatch(method) and TARGET.fullmatch(target) and _has_one_host(head)):
             return _Meaning(head, "", None, HTTPStatus.BAD_REQUEST)
         receiver = self._shared.receiver
         path = target.decode()
@@ -293,6 +294,14 @@ class _Request(Sending):
         while self.rest and not self.is_gone:
             self._drained = asyncio.Event()
             await self._drained.wait()
+
+
+def _has_one_host(head: RequestHead) -> bool:
+    """Whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
+    hosts = [value for name, value in head.headers if name == b"host"]
+    if head.authority:
+        hosts.append(head.authority)
+    return len({host.lower() for host in hosts}) <= 1 and all(HOST.fullmatch(host) for host in hosts)
 
 
 def _address(transport: Any, name: str) -> tuple[str, int] | None:
