@@ -13,9 +13,16 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 _COUNTING: Final = frozenset({"counter", "histogram", "summary"})
 # What of several is not their sum: sizes and states that all share.
 _SMALLEST: Final = frozenset(
-    {"process_start_time_seconds", "process_max_fds", "infrasage_up", "infrasage_tls_certificate_expires_seconds"}
+    {
+        "process_start_time_seconds",
+        "process_max_fds",
+        "infrasage_descriptors_reserve",
+        "infrasage_up",
+        "infrasage_tls_certificate_expires_seconds",
+    }
 )
-_LARGEST: Final = frozenset({"python_info", "infrasage_dlq_depth"})
+# Of descriptors the process that has most, since the limit is each process's.
+_LARGEST: Final = frozenset({"python_info", "process_open_fds", "infrasage_dlq_depth"})
 
 
 class Family(NamedTuple):

@@ -659,6 +659,18 @@ class DeadLetters(_Section):
     retention_days: OptionalWhole = _limit(30, 1, 36_525, "Days for which dead letters are kept. none: for ever.")
 
 
+class Audit(_Section):
+    """The audit that runs by itself, where the store is written: what the command `audit` finds, as metrics."""
+
+    interval_s: Number = _limit(3600, 0, 604_800, "Seconds from one audit to the next; each judges what came since. 0: never.")
+    delay_s: Number = _limit(
+        300,
+        1,
+        86_400,
+        "Seconds after which a request is judged: its records should be stored by then. Lag is not a difference.",
+    )
+
+
 class Settings(_Section):
     """All settings. `Settings()` is the defaults; `load` reads a file, the environment and flags."""
 
@@ -699,6 +711,7 @@ class Settings(_Section):
         _Kind("tables [plans.NAME], or in the environment JSON"),
     ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see below.")
     dead_letters: DeadLetters = Field(default_factory=DeadLetters)
+    audit: Audit = Field(default_factory=Audit)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

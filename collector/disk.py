@@ -46,6 +46,7 @@ class Disk:
         self.free_bytes: int | None = None
         """At the last look; None: it could not be measured."""
         self.reserve_bytes = 0
+        self.size_bytes = 0
         self.is_low = False
         self._directory: Final = directory
         self._percent: Final = reserve_percent
@@ -76,7 +77,7 @@ class Disk:
             return
         share = min(total * self._percent / 100, self._bytes_max)
         reserve = int(max(share, min(self._bytes_min, total // 2)))
-        self.free_bytes, self.reserve_bytes = free, reserve
+        self.free_bytes, self.reserve_bytes, self.size_bytes = free, reserve, total
         self.is_low = free < reserve + (reserve // 20 if self.is_low else 0)
         if self.is_low and (self._warned_at is None or self._clock() - self._warned_at >= _WARNING_INTERVAL_S):
             self._warned_at = self._clock()

@@ -119,11 +119,18 @@ def _bound(key: str, host: str, port: int, *, share: bool) -> socket.socket:
 
 
 def announcement(
-    settings: Settings, http_port: int, otlp_port: int, grpc_port: int, *, stores: bool = True, admin_key: str | None = None
+    settings: Settings,
+    http_port: int,
+    otlp_port: int,
+    grpc_port: int,
+    *,
+    stores: bool = True,
+    admin_key: str | None = None,
+    waits_for: str | None = None,
 ) -> str:
     """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store.
 
-    `admin_key`: one that was made just now; nobody can show it again.
+    `admin_key`: one that was made just now; nobody can show it again. `waits_for`: why Kafka can't be reached, if it can't.
     """
     listening = url_host(settings.host)
     # Where it listens on every address, this machine's own is one of them.
@@ -131,7 +138,7 @@ def announcement(
     scheme = _scheme(settings)
     identity = " --cert FILE --key FILE" if settings.tls.client_ca_file is not None else ""
     lines = [
-        f"InfraSage collector {VERSION} is ready.",
+        _heading("collector", waits_for, "Requests are answered with 503 until then."),
         f"  HTTP API        {scheme}://{listening}:{http_port}",
         f"  OTLP over HTTP  {scheme}://{listening}:{otlp_port}",
         f"  OTLP over gRPC  {scheme + '://' if scheme == 'https' else ''}{listening}:{grpc_port}",
@@ -143,15 +150,27 @@ def announcement(
     return "\n".join(lines)
 
 
-def writer_announcement(settings: Settings, port: int) -> str:
-    """What writer prints."""
+def writer_announcement(settings: Settings, port: int, waits_for: str | None = None) -> str:
+    """What writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
     lines = [
-        f"InfraSage writer {VERSION} is ready.",
+        _heading("writer", waits_for, "Nothing is stored until then."),
         f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}/healthz",
         f"  metrics         {_scheme(settings)}://{url_host(settings.host)}:{port}/metrics",
         *_places(settings, stores=True),
     ]
     return "\n".join(lines)
+
+
+def reached_announcement(name: str) -> str:
+    """What `collector` or `writer` prints when Kafka, which it had to wait for, is reached."""
+    return f"InfraSage {name} {VERSION} is ready: Kafka is reached."
+
+
+def _heading(name: str, waits_for: str | None, meanwhile: str) -> str:
+    """The first line. Without Kafka it is not ready, and does not say so."""
+    if waits_for is None:
+        return f"InfraSage {name} {VERSION} is ready."
+    return f"InfraSage {name} {VERSION} waits for Kafka: {waits_for}. {meanwhile}"
 
 
 def _scheme(settings: Settings) -> str:

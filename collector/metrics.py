@@ -5,7 +5,7 @@ accepted + rejected + rate_limited + failed, summed, is every item that was rece
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
@@ -24,6 +24,8 @@ from collector.tenancy.ranking import Ranking
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
 TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
+AuditResult = Literal["adds_up", "difference", "not_judged", "failed"]
+AUDIT_RESULTS: Final[tuple[AuditResult, ...]] = ("adds_up", "difference", "not_judged", "failed")
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -106,6 +108,17 @@ class Tenant:
         counter.inc(items)
 
 
+class _Age:
+    """How long ago something was. `now`: by the clock of `unix_s`."""
+
+    def __init__(self, unix_s: float, now: Callable[[], float]) -> None:
+        self._unix_s: Final = unix_s
+        self._now: Final = now
+
+    def seconds(self) -> float:
+        return self._now() - self._unix_s
+
+
 class Metrics:
     """One registry with all of it. Cheap enough for the hot path: labels are resolved beforehand."""
 
@@ -154,7 +167,21 @@ class Metrics:
         self._grpc_seconds: Final = self._seconds("grpc_request_duration_seconds", "From request to answer.", "method")
         self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
         self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.").labels()
+        self._in_flight_limit: Final = self._gauge(
+            "in_flight_limit_bytes", "Bytes that requests may hold at once (broker.in_flight_bytes_max), of all processes."
+        ).labels()
         self._connections: Final = self._gauge("http_connections", "Open HTTP connections.").labels()
+        self._connections_limit: Final = self._gauge(
+            "http_connections_limit", "HTTP connections that may be open (http.connections_max), of all processes."
+        ).labels()
+        self._grpc_connections: Final = self._gauge("grpc_connections", "Open gRPC connections.").labels()
+        self._grpc_connections_limit: Final = self._gauge(
+            "grpc_connections_limit", "gRPC connections that may be open (grpc.connections_max), of all processes."
+        ).labels()
+        self._descriptors_reserve: Final = self._gauge(
+            "descriptors_reserve",
+            "File descriptors of process_max_fds that connections leave to the log and the store (open_files_reserve).",
+        ).labels()
         self._dlq_depth: Final = self._gauge(
             "dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0."
         ).labels()
@@ -189,7 +216,16 @@ class Metrics:
             "topic",
             "partition",
         )
+        self._log_lag_seconds: Final = self._gauge(
+            "log_lag_seconds",
+            "Seconds for which the oldest message that is not stored yet has waited, as long as this process has watched.",
+            "topic",
+            "partition",
+        )
         self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.").labels()
+        self._log_limit: Final = self._gauge(
+            "log_limit_bytes", "Bytes that the local log may take (local_log.bytes_max). 0: there is none."
+        ).labels()
         self._log_lost: Final = self._gauge(
             "log_lost_messages",
             "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
@@ -199,6 +235,9 @@ class Metrics:
         ).labels()
         self._disk_free: Final = self._gauge(
             "disk_free_bytes", "Bytes that are free on the file system of a directory. directory: data_dir.", "directory"
+        )
+        self._disk_size: Final = self._gauge(
+            "disk_size_bytes", "Bytes that the file system of a directory has in all. directory: data_dir.", "directory"
         )
         self._disk_reserve: Final = self._gauge(
             "disk_reserve_bytes",
@@ -225,6 +264,31 @@ class Metrics:
         self._writer_dropped: Final = self._counter(
             "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
         ).labels()
+        self._newest_age: Final = self._gauge(
+            "store_newest_item_age_seconds",
+            "Seconds since the time of the newest item in the store; below 0 where its sender's clock is ahead. signal:"
+            " metrics, logs, traces; absent while the store has none. Known where the store is written.",
+            "signal",
+        )
+        self._audits: Final = self._counter(
+            "audits",
+            "Scheduled audits, by result: adds_up, difference, not_judged (messages wait to be stored), failed.",
+            "result",
+        )
+        self._audit_difference: Final = self._gauge(
+            "audit_difference",
+            "What did not add up in the last scheduled audit that judged: items, receipts and requests. 0: everything adds up.",
+        )
+        self._audit_time: Final = self._gauge(
+            "audit_timestamp_seconds",
+            "Up to when the last scheduled audit that judged has judged requests, in seconds since 1970.",
+        )
+        self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
+        # Before the first audit there is nothing to show: a difference of 0 would be a claim.
+        for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
+            gauge.clear()
+        for result in AUDIT_RESULTS:
+            self._audits.labels(result)
 
     # What became of items.
 
@@ -309,9 +373,19 @@ class Metrics:
         """Beside `connection_refused`."""
         self._descriptors_refused.inc()
 
-    def watch_connections(self, read: Callable[[], int]) -> None:
-        """`read` tells, at each scrape, how many HTTP connections are open."""
+    def watch_connections(self, read: Callable[[], int], connections_max: int) -> None:
+        """`read` returns, at each scrape, how many HTTP connections are open."""
         self._connections.set_function(read)
+        self._connections_limit.set(connections_max)
+
+    def watch_grpc_connections(self, read: Callable[[], int], connections_max: int) -> None:
+        """`read` returns, at each scrape, how many gRPC connections are open."""
+        self._grpc_connections.set_function(read)
+        self._grpc_connections_limit.set(connections_max)
+
+    def descriptors_reserve(self, descriptors: int) -> None:
+        """So many are left to the log and the store."""
+        self._descriptors_reserve.set(descriptors)
 
     def handshake_failed(self) -> None:
         self._handshakes_failed.inc()
@@ -320,9 +394,10 @@ class Metrics:
         """`read` tells, at each scrape, when the certificate in use expires, in seconds since 1970."""
         self._certificate_expires.set_function(read)
 
-    def watch_in_flight(self, read: Callable[[], int]) -> None:
-        """`read` tells, at each scrape, the bytes in flight."""
+    def watch_in_flight(self, read: Callable[[], int], bytes_max: int) -> None:
+        """`read` returns, at each scrape, the bytes in flight."""
         self._in_flight.set_function(read)
+        self._in_flight_limit.set(bytes_max)
 
     # The log and the writer.
 
@@ -351,16 +426,25 @@ class Metrics:
         for partition, messages in lag.items():
             self._log_lag.labels(partition.topic, str(partition.index)).set(messages)
 
-    def log_bytes(self, size_bytes: int) -> None:
+    def log_lag_seconds(self, seconds: Mapping[Partition, float]) -> None:
+        """The same of the time for which the oldest message has waited."""
+        self._log_lag_seconds.clear()
+        for partition, waited in seconds.items():
+            self._log_lag_seconds.labels(partition.topic, str(partition.index)).set(waited)
+
+    def log_bytes(self, size_bytes: int, bytes_max: int) -> None:
+        """Of the local log."""
         self._log_bytes.set(size_bytes)
+        self._log_limit.set(bytes_max)
 
     def log_damaged(self, damages: int, lost_messages: int) -> None:
         """What no operator has confirmed yet."""
         self._log_damages.set(damages)
         self._log_lost.set(lost_messages)
 
-    def disk(self, free_bytes: int, reserve_bytes: int) -> None:
+    def disk(self, free_bytes: int, reserve_bytes: int, size_bytes: int) -> None:
         """Of the data directory."""
+        self._disk_size.labels("data_dir").set(size_bytes)
         self._disk_free.labels("data_dir").set(free_bytes)
         self._disk_reserve.labels("data_dir").set(reserve_bytes)
 
@@ -393,6 +477,21 @@ class Metrics:
     def dropped(self, records: int) -> None:
         """Dead letters that the store refused themselves."""
         self._writer_dropped.inc(records)
+
+    def newest_items(self, unix_s: Mapping[str, float], now: Callable[[], float]) -> None:
+        """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""
+        for signal, newest in unix_s.items():
+            self._newest_age.labels(signal).set_function(_Age(newest, now).seconds)
+
+    def audited(self, result: AuditResult, seconds: float) -> None:
+        """A scheduled audit has ended, after so many seconds."""
+        self._audits.labels(result).inc()
+        self._audit_seconds.labels().set(seconds)
+
+    def audit_judged(self, difference: int, until_unix_s: float) -> None:
+        """It has judged all requests up to then."""
+        self._audit_difference.labels().set(difference)
+        self._audit_time.labels().set(until_unix_s)
 
     # Exposition.
 

@@ -18,8 +18,9 @@ import structlog
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Partition, Position
 from collector.clock import ClockWatch
 from collector.disk import Disk
+from collector.lag import LagClock
 from collector.metrics import Metrics
-from collector.receive.health import NOT_USED, Health
+from collector.receive.health import CLICKHOUSE, EMBEDDED_ENGINE, EMBEDDED_LOG, KAFKA, NOT_USED, Health
 from collector.reminders import Reminder
 from collector.store.contract import StoreError
 
@@ -27,6 +28,7 @@ _INTERVAL_S: Final = 3.0
 # Where it did not answer. That it does not, whoever writes or reads notices first.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
+_NEWEST_INTERVAL_S: Final = 10.0
 # How long a scrape waits for dead letters that are on their way to the store. Prometheus waits 10 s for a scrape.
 _STORED_WAIT_S: Final = 2.0
 
@@ -43,8 +45,8 @@ class WatchedBroker(Protocol):
     async def ping(self) -> None:
         """Raises BrokerError; finds out when one that failed works again."""
 
-    async def lag(self) -> Mapping[Partition, int]:
-        """Messages not yet committed, of the partitions that are ours. Raises BrokerError."""
+    async def progress(self) -> Mapping[Partition, Position]:
+        """As `positions`; a partition whose broker does not answer keeps the end that it last had. Raises BrokerError."""
 
     async def positions(self) -> Mapping[Partition, Position]:
         """Where the partitions that are ours stand. Raises BrokerError."""
@@ -60,6 +62,10 @@ class WatchedLog(Protocol):
     @property
     def bytes_used(self) -> int:
         """What its messages take."""
+
+    @property
+    def bytes_max(self) -> int:
+        """What they may take."""
 
     def damages(self) -> tuple[int, int]:
         """How often damage was found, and how many messages were lost, as far as no operator has confirmed it. Blocks; raises
@@ -83,12 +89,15 @@ class Standing:
         failures: Mapping[str, Callable[[], str | None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         caught_up: Callable[[float], Awaitable[bool]] | None = None,
+        newest_items: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
         StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
         `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the store here. `failures`: what
         else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in seconds. `caught_up` waits so many
-        seconds until what was appended is stored, and returns whether it is; None: nothing is written to the store here."""
+        seconds until what was appended is stored, and returns whether it is; None: nothing is written to the store here.
+        `newest_items` blocks, raises StoreError, and returns when the newest stored item of each signal was, in seconds since
+        1970; None: there is no store here."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -102,6 +111,8 @@ class Standing:
         self._failures: Final = failures or {}
         self._clock: Final = clock
         self._caught_up: Final = caught_up
+        self._lag_clock: Final = LagClock(clock)
+        self._newest_items: Final = newest_items
         self._counting: asyncio.Task[None] | None = None
         self._counted: dict[Partition, int] | None = None  # how far dead letters were stored when they were last counted
         self._store_failure: str | None = None
@@ -112,7 +123,14 @@ class Standing:
         self._is_stopping = True
 
     def health(self) -> Health:
-        return Health(clickhouse=self._store(), kafka=self._kafka(), log=self._log(), is_stopping=self._is_stopping)
+        return Health(
+            clickhouse=self._store(),
+            kafka=self._kafka(),
+            log=self._log(),
+            is_stopping=self._is_stopping,
+            broker=EMBEDDED_LOG if self._local_log is not None else KAFKA,
+            store=NOT_USED if self._writer_state is None else CLICKHOUSE if self._ping_store is not None else EMBEDDED_ENGINE,
+        )
 
     def _kafka(self) -> str:
         if self._broker.failure is not None:
@@ -143,6 +161,8 @@ class Standing:
                 group.create_task(self._watch_store(self._ping_store))
             if self._dead_letters is not None:
                 group.create_task(self._watch_dead_letters(self._dead_letters))
+            if self._newest_items is not None:
+                group.create_task(self._watch_newest_items(self._newest_items))
 
     async def _watch_broker(self) -> None:
         while True:
@@ -163,21 +183,24 @@ class Standing:
         if self._disk is not None:
             self._disk.look()
             if self._disk.free_bytes is not None:
-                self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes)
+                self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes, self._disk.size_bytes)
         if self._local_log is not None:
-            self._metrics.log_bytes(self._local_log.bytes_used)
+            self._metrics.log_bytes(self._local_log.bytes_used, self._local_log.bytes_max)
             with contextlib.suppress(OSError):  # the last that is known stands
                 self._damages = await asyncio.to_thread(self._local_log.damages)
             self._metrics.log_damaged(*self._damages)
 
     async def _watch_lag(self, owns: Callable[[Collection[Partition]], None]) -> None:
         try:
-            lag = await self._broker.lag()
+            progress = await self._broker.progress()
         except BrokerError:
-            self._metrics.log_lag({})  # nobody knows: the last one known may be long past
+            # Nobody knows: the last one known may be long past.
+            self._metrics.log_lag({})
+            self._metrics.log_lag_seconds({})
             return
-        self._metrics.log_lag(lag)
-        owns(lag)
+        self._metrics.log_lag({partition: max(0, at.end - at.committed) for partition, at in progress.items()})
+        self._metrics.log_lag_seconds(self._lag_clock.look(progress))
+        owns(progress)
 
     async def _watch_store(self, ping: Callable[[], None]) -> None:
         reminder = Reminder(self._clock)
@@ -218,6 +241,13 @@ class Standing:
     async def _count_dead_letters(self, count: Callable[[], int]) -> None:
         with contextlib.suppress(StoreError):  # the last number known stands; that the store is away is logged elsewhere
             self._metrics.dead_letters(await asyncio.to_thread(count))
+
+    async def _watch_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
+        while True:
+            # While the store is away the last one known goes on to grow older: nothing newer is stored.
+            with contextlib.suppress(StoreError):
+                self._metrics.newest_items(await asyncio.to_thread(look), time.time)
+            await asyncio.sleep(_NEWEST_INTERVAL_S)
 
     async def _watch_dead_letters(self, count: Callable[[], int]) -> None:
         while True:

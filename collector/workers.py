@@ -25,6 +25,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import structlog
@@ -33,7 +34,15 @@ from collector import logs
 from collector.combined import Snapshot, combine, counted
 from collector.config import Settings
 from collector.errors import CannotRun
-from collector.listening import SharedPorts, announcement, ports, warn_of_anonymous, writer_announcement, writer_ports
+from collector.listening import (
+    SharedPorts,
+    announcement,
+    ports,
+    reached_announcement,
+    warn_of_anonymous,
+    writer_announcement,
+    writer_ports,
+)
 from collector.tenancy.ranking import Ranking
 
 Command = Literal["gateway", "writer"]
@@ -53,9 +62,10 @@ _KILL_AFTER_S: Final = 2.0
 AT_ONCE: Final = signal.SIGUSR1
 # What a worker sent before it ended is there already.
 _LAST_WORDS_S: Final = 1.0
+# From one look at whether all workers have what they wait for to the next.
+_LOOK_S: Final = 0.2
 _WHO: Final = {"gateway": "a worker", "writer": "the writer"}
 
-_READY: Final = "ready"
 _SNAPSHOT: Final = "snapshot"
 _COMBINED: Final = "combined"
 _SHOWN: Final = "shown"
@@ -82,6 +92,12 @@ class _Metrics(NamedTuple):
     snapshot: Snapshot
 
 
+class _Started(NamedTuple):
+    """A worker listens. `waits_for`: why it can't do its work yet; None: it can."""
+
+    waits_for: str | None
+
+
 class _CannotRun(NamedTuple):
     """Why a worker cannot run, in the words for its user."""
 
@@ -95,19 +111,33 @@ class GatherFailed(Exception):
 def run_gateway(settings: Settings, say: Callable[[str], None]) -> int:
     """Run the gateway as settings.gateway.workers processes, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
 
-    def announce(held: Settings) -> str:
+    def announce(held: Settings, waits_for: str | None) -> None:
         http_port, otlp_port, grpc_port = ports(held).values()
-        return announcement(held, http_port, otlp_port, grpc_port, stores=False)
+        say(announcement(held, http_port, otlp_port, grpc_port, stores=False, waits_for=waits_for))
 
-    return _run("gateway", settings, ports(settings), settings.gateway.workers, lambda held: say(announce(held)))
+    def reached() -> None:
+        say(reached_announcement("collector"))
+
+    return _run("gateway", settings, ports(settings), settings.gateway.workers, announce, reached)
 
 
 def run_writer(settings: Settings, say: Callable[[str], None]) -> int:
     """Run the writer, as one process under this one, until SIGTERM or SIGINT; return the status. Raises CannotRun."""
-    return _run("writer", settings, writer_ports(settings), 1, lambda held: say(writer_announcement(held, held.writer.port)))
+
+    def announce(held: Settings, waits_for: str | None) -> None:
+        say(writer_announcement(held, held.writer.port, waits_for))
+
+    return _run("writer", settings, writer_ports(settings), 1, announce, lambda: say(reached_announcement("writer")))
 
 
-def _run(command: Command, settings: Settings, wanted: dict[str, int], count: int, ready: Callable[[Settings], None]) -> int:
+def _run(
+    command: Command,
+    settings: Settings,
+    wanted: dict[str, int],
+    count: int,
+    started: Callable[[Settings, str | None], None],
+    reached: Callable[[], None],
+) -> int:
     began_s = time.monotonic()
     logs.set_up(settings.logging)
     if command == "gateway":
@@ -116,7 +146,7 @@ def _run(command: Command, settings: Settings, wanted: dict[str, int], count: in
         held = shared.settings(settings)
 
         async def main() -> int:
-            return await Supervisor(command, held, count, began_s).run(lambda: ready(held))
+            return await Supervisor(command, held, count, began_s).run(partial(started, held), reached)
 
         return asyncio.run(main())
 
@@ -144,19 +174,25 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
 
-    async def run(self, ready: Callable[[], None]) -> int:
-        """Until a signal; the exit status. `ready` is called once all of them are. Raises CannotRun."""
+    async def run(self, started: Callable[[str | None], None], reached: Callable[[], None]) -> int:
+        """Until a signal; the exit status. `started` is called once all of them are, with what one waits for, if any does;
+        then `reached` when none waits any more. Raises CannotRun."""
         count = self._count
+        watching: list[asyncio.Task[None]] = []
         # The first alone: what keeps it from starting would keep all of them, and is told once.
         keeping = [asyncio.create_task(self._keep(0))]
         if await self._started(keeping, 0):
             keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]
             starts = await asyncio.gather(*(self._started(keeping, index) for index in range(1, count)))
             if all(starts) and not self._stopping.is_set():
-                ready()
-        asking = asyncio.create_task(self._ask_now_and_then())
+                waits_for = self._waits_for()
+                started(waits_for)
+                if waits_for is not None:
+                    watching.append(asyncio.create_task(self._report_reached(reached)))
+        watching.append(asyncio.create_task(self._ask_now_and_then()))
         await self._stopping.wait()
-        asking.cancel()
+        for task in watching:
+            task.cancel()
         for worker in self._workers.values():
             worker.signal(self._passed_on)
         shutdown = self._settings.shutdown
@@ -186,11 +222,20 @@ class Supervisor:
             self._passed_on = number
         self._stopping.set()
 
+    def _waits_for(self) -> str | None:
+        """Why a worker can't do its work yet; None: all can."""
+        return next((worker.waits_for for worker in self._workers.values() if worker.waits_for is not None), None)
+
+    async def _report_reached(self, reached: Callable[[], None]) -> None:
+        while self._waits_for() is not None or len(self._workers) < self._count:  # noqa: ASYNC110  # workers come and go
+            await asyncio.sleep(_LOOK_S)
+        reached()
+
     async def _started(self, keeping: list[asyncio.Task[int]], index: int) -> bool:
-        """Whether that worker became ready; if it did not, all stop."""
+        """Whether that worker has started; if it could not, all stop."""
         while not self._stopping.is_set():
             worker = self._workers.get(index)
-            if worker is not None and worker.ready.is_set():
+            if worker is not None and worker.started.is_set():
                 return True
             if keeping[index].done():
                 self._failed = keeping[index].result() or 1
@@ -218,7 +263,7 @@ class Supervisor:
                 self._stopping.set()
             if self._stopping.is_set():
                 return _exit_status(status)
-            if not (worker.ready.is_set() or restarted):
+            if not (worker.started.is_set() or restarted):
                 log.critical(f"{self._who} ended before it was ready", worker=index, ended=_ending(status))
                 return _exit_status(status)
             lived_s = time.monotonic() - worker.began_s
@@ -279,7 +324,9 @@ class _Worker:
         self.index: Final = index
         self.process: Final = process
         self.began_s: Final = time.monotonic()
-        self.ready: Final = asyncio.Event()
+        self.started: Final = asyncio.Event()
+        self.waits_for: str | None = None
+        """Why it can't do its work yet: Kafka is away."""
         self.snapshot: Snapshot = []
         self.cannot_run: str | None = None
         self._frames: Final = frames
@@ -325,8 +372,9 @@ class _Worker:
 
     async def _listen(self) -> None:
         async for message in self._frames:
-            if message == _READY:
-                self.ready.set()
+            if isinstance(message, _Started):
+                self.waits_for = message.waits_for
+                self.started.set()
             elif isinstance(message, _CannotRun):
                 self.cannot_run = message.reason
             elif message.kind == _SNAPSHOT:
@@ -342,7 +390,7 @@ class _Worker:
 
 
 class Link:
-    """A worker's connection to the process above. Use: `run` in a task, `ready`, `gather`."""
+    """A worker's connection to the process above. Use: `run` in a task, `started`, `gather`."""
 
     def __init__(self, frames: "_Frames", snapshot: Callable[[], Snapshot]) -> None:
         """Use `open`."""
@@ -364,8 +412,9 @@ class Link:
             elif (answer := self._answers.get(message.number)) is not None and not answer.done():
                 answer.set_result(message.snapshot)
 
-    def ready(self) -> None:
-        self._frames.send(_READY)
+    def started(self, waits_for: str | None = None) -> None:
+        """Report that this worker listens. `waits_for`: why it can't do its work yet; reported again without, when it can."""
+        self._frames.send(_Started(waits_for))
 
     async def cannot_run(self, reason: str) -> None:
         """Report why this worker ends, and close the connection."""

@@ -35,11 +35,11 @@ _SLACK_NS: Final = 120 * 10**9
 def audit(settings: Settings, window: auditing.Window, faults_max: int) -> auditing.Report:
     """Whether everything adds up. What is under way just now is given a few seconds. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
-    broker = _HeldByKafka(settings) if settings.kafka.bootstrap else None
+    broker = HeldByKafka(settings) if settings.kafka.bootstrap else None
     now = time.time_ns()
 
     def compare(ask_: auditing.Ask, behind: int) -> auditing.Report:
-        report = auditing.audit(ask_, window, broker=broker, judged_from=_judged_from(settings, now), faults_max=faults_max)
+        report = auditing.audit(ask_, window, broker=broker, judged_from=judged_from(settings, now), faults_max=faults_max)
         report.messages_behind = behind
         if not settings.kafka.bootstrap:
             report.log_lost_messages = unconfirmed_messages(settings)
@@ -98,7 +98,7 @@ def _rows(query: Callable[[str, str], bytes], sql: str) -> list[dict[str, Any]]:
     return rows_of(query(sql, ROWS_FORMAT))
 
 
-def _judged_from(settings: Settings, now: int) -> int:
+def judged_from(settings: Settings, now: int) -> int:
     """What arrived before has items, receipts or dead letters whose days may be over."""
     day_ns = 86_400 * 10**9
     bounds = [0]
@@ -109,11 +109,13 @@ def _judged_from(settings: Settings, now: int) -> int:
     return max(bounds)
 
 
-class _HeldByKafka:
+class HeldByKafka:
     """What Kafka holds, for an audit: read anew for each question."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, is_ending: Callable[[], bool] = lambda: False) -> None:
+        """`is_ending`: whether nobody waits for the answer any more."""
         self._options: Final = kafka_options(settings)
+        self._is_ending: Final = is_ending
 
     def held(self, window: auditing.Window, batches: Collection[UUID]) -> auditing.Held:
         tally = Tally(window, batches)
@@ -130,5 +132,7 @@ class _HeldByKafka:
             async with await History.open(self._options, auditing.TOPICS) as history:
                 beginnings = await history.beginnings()
                 async for message in history.read(window.start - _SLACK_NS, window.end + _SLACK_NS):
+                    if self._is_ending():
+                        raise CannotRun("the collector ends")
                     add(message.topic, message.payload)
         return beginnings

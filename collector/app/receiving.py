@@ -65,7 +65,7 @@ async def receiving(
     """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all."""
     in_flight_bytes_max = settings.broker.in_flight_bytes_max
     in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
-    metrics.watch_in_flight(lambda: in_flight.bytes_held)
+    metrics.watch_in_flight(lambda: in_flight.bytes_held, in_flight_bytes_max)
     message_bytes_max = settings.broker.message_bytes_max
     caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     recent = RecentBatches(settings.query.recent_batches_max)
@@ -118,6 +118,7 @@ async def receiving(
         settings.open_files_reserve,
         metrics.connection_refused_for_descriptors,
     )
+    metrics.descriptors_reserve(descriptors.reserve)
     http = HttpServer(
         application,
         settings.host,

@@ -12,9 +12,9 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import uvloop
@@ -23,6 +23,7 @@ from collector import logs
 from collector.app.data_dir import has_data_dir, is_embedded
 from collector.app.receiving import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.reporting import dead_letter_reports, open_query_socket, reports_of_servers
+from collector.app.scheduled_audit import auditing_on_schedule
 from collector.app.senders import Tenancy, first_key, open_tenancy
 from collector.app.storage import Broker, open_kafka, open_storage
 from collector.app.writing import caught_up_with, running_writer
@@ -33,7 +34,7 @@ from collector.descriptors import prepare
 from collector.disk import Disk
 from collector.errors import CannotRun
 from collector.lifetime import Stopping, running
-from collector.listening import announcement, check_port, ports, warn_of_anonymous
+from collector.listening import announcement, check_port, ports, reached_announcement, warn_of_anonymous
 from collector.memory import keep_memory
 from collector.metrics import Metrics
 from collector.receive.health import writer_pages
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from collector.store.clickhouse import ClickHouseStore
 
 Say = Callable[[str], None]
+# From one look at a broker that is away to the next.
+_LOOK_S: Final = 0.2
 log = structlog.get_logger(__name__)
 
 
@@ -102,12 +105,17 @@ async def _serve(settings: Settings, say: Say) -> int:
             await stack.enter_async_context(open_query_socket(settings, storage, caught_up))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
         reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
         listening = await stack.enter_async_context(
             receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
-        say(announcement(settings, *listening, stores=True, admin_key=admin_key))
+
+        def started(waits_for: str | None) -> None:
+            say(announcement(settings, *listening, stores=True, admin_key=admin_key, waits_for=waits_for))
+
+        await stack.enter_async_context(_announced(storage.broker, started, lambda: say(reached_announcement("collector"))))
         return await _until_the_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)
 
 
@@ -126,7 +134,11 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
             receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
         _freeze()
-        say(announcement(settings, *listening, stores=False))
+
+        def started(waits_for: str | None) -> None:
+            say(announcement(settings, *listening, stores=False, waits_for=waits_for))
+
+        await stack.enter_async_context(_announced(opened.broker, started, lambda: say(reached_announcement("collector"))))
         return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
@@ -161,7 +173,7 @@ async def _receive(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -
             receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
         )
         _freeze()
-        link.ready()
+        await stack.enter_async_context(_announced(opened.broker, link.started, link.started))
         return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
 
@@ -173,6 +185,8 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        caught_up = caught_up_with(storage, writing.writer)
+        await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
 
         async def shown() -> Snapshot:
             await standing.count_new_dead_letters()
@@ -188,6 +202,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
         descriptors = prepare(
             settings.http.connections_max, settings.open_files_reserve, metrics.connection_refused_for_descriptors
         )
+        metrics.descriptors_reserve(descriptors.reserve)
         server = HttpServer(
             gate,
             settings.host,
@@ -202,7 +217,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: Stopping) -> 
         stack.push_async_callback(lame_duck, stopping, standing, server)
         await listen(settings, server)
         _freeze()
-        link.ready()
+        await stack.enter_async_context(_announced(storage.broker, link.started, link.started))
         return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
 
 
@@ -219,6 +234,24 @@ async def _until_the_end(stopping: Stopping, *parts: asyncio.Task[None]) -> int:
         exc_info=None if ended.cancelled() else ended.exception(),
     )
     return 1
+
+
+@asynccontextmanager
+async def _announced(broker: Broker, started: Callable[[str | None], None], reached: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `started` with why the broker can't be used, or with None; and where it could not, `reached` as soon as it can."""
+    failure = broker.failure
+    started(failure)
+    if failure is None:
+        yield
+        return
+
+    async def watch() -> None:
+        while broker.failure is not None:  # noqa: ASYNC110  # brokers have no event for it
+            await asyncio.sleep(_LOOK_S)
+        reached()
+
+    async with running(watch(), "announcer"):
+        yield
 
 
 def _freeze() -> None:
@@ -258,4 +291,5 @@ def _standing(
         writer_state=(lambda: writer.state) if writer is not None else None,
         failures=tenancy.failures if tenancy is not None else None,
         caught_up=writer.drained if writer is not None else None,
+        newest_items=store.newest_items if store is not None else None,
     )

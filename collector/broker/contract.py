@@ -106,5 +106,8 @@ class Consumer(Protocol):
     async def positions(self) -> dict[Partition, Position]:
         """Of every partition that is ours. Whatever was appended before the call is before `end`."""
 
+    async def progress(self) -> dict[Partition, Position]:
+        """As `positions`, but a partition whose broker does not answer keeps the end that it last had."""
+
     async def lag(self) -> dict[Partition, int]:
-        """Messages not yet committed, by partition."""
+        """Messages not yet committed, by partition: what `progress` comes to."""

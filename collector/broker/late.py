@@ -152,5 +152,8 @@ class LateBroker:
     async def positions(self) -> dict[Partition, Position]:
         return await self._reader().positions()
 
+    async def progress(self) -> dict[Partition, Position]:
+        return await self._reader().progress()
+
     async def lag(self) -> dict[Partition, int]:
         return await self._reader().lag()

@@ -17,6 +17,11 @@ from collector.receive.documents import Page
 
 # Said of a store that this process has nothing to do with.
 NOT_USED: Final = "not used"
+# What `kafka` and `clickhouse` are about: the names are the API's, whatever there is in their place.
+KAFKA: Final = "kafka"
+EMBEDDED_LOG: Final = "embedded log"
+CLICKHOUSE: Final = "clickhouse"
+EMBEDDED_ENGINE: Final = "embedded engine"
 
 
 class Health(NamedTuple):
@@ -31,6 +36,10 @@ class Health(NamedTuple):
     """The files of the local log; NOT_USED where there is none."""
     is_stopping: bool = False
     """Whether the process leaves: it still answers, but nothing new should come to it."""
+    broker: str = KAFKA
+    """KAFKA or EMBEDDED_LOG."""
+    store: str = NOT_USED
+    """CLICKHOUSE, EMBEDDED_ENGINE or NOT_USED."""
 
 
 class HealthAnswer(BaseModel):
@@ -51,6 +60,14 @@ class HealthAnswer(BaseModel):
         " with Kafka: not used",
         examples=["ok"],
     )
+    broker: str = Field(
+        description='What `kafka` is about: "kafka"; or "embedded log", where there is no Kafka', examples=["kafka"]
+    )
+    store: str = Field(
+        description='What `clickhouse` is about: "clickhouse"; "embedded engine", where there is no ClickHouse server; or'
+        ' "not used"',
+        examples=["clickhouse"],
+    )
 
 
 def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
@@ -69,6 +86,8 @@ def health_answer(health: Health, *, receives: bool, version: str, uptime_s: flo
         clickhouse=health.clickhouse,
         kafka=health.kafka,
         log=health.log,
+        broker=health.broker,
+        store=health.store,
     )
     return JSONResponse(answer.model_dump(), 503 if status in ("unavailable", "stopping") else 200)
 

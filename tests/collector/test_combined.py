@@ -22,6 +22,8 @@ def family(name: str, type_: str, *samples: tuple[Key, float]) -> Family:
         ("infrasage_up", "gauge", [1, 0, 1], 0),
         ("infrasage_dlq_depth", "gauge", [3, 5, 4], 5),
         ("python_info", "gauge", [1, 1, 1], 1),
+        ("process_open_fds", "gauge", [90, 200, 80], 200),
+        ("process_max_fds", "gauge", [1024, 1024, 4096], 1024),
     ],
 )
 def test_several_become_one(name: str, type_: str, values: list[float], expected: float) -> None:

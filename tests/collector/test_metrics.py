@@ -42,7 +42,7 @@ def test_the_log_and_the_writer_are_counted() -> None:
     metrics = Metrics()
     metrics.log_lag({Partition("infrasage.logs", 0): 5, Partition("infrasage.logs", 1): 6, Partition("infrasage.traces", 0): 7})
     metrics.log_lag({Partition("infrasage.logs", 0): 5, Partition("infrasage.logs", 1): 3})
-    metrics.log_bytes(1000)
+    metrics.log_bytes(1000, 8000)
     metrics.written("infrasage.logs", 3, 300, 0.25)
     metrics.write_failed("infrasage.logs", "unavailable")
     metrics.dead_letters(4)
@@ -95,7 +95,7 @@ def test_several_processes_are_added_up() -> None:
     first, second = Metrics(), Metrics()
     for metrics, up in ((first, True), (second, False)):
         metrics.http_endpoint("/v1/logs").answered(200, 0.2, 100)
-        metrics.watch_in_flight(lambda: 10)
+        metrics.watch_in_flight(lambda: 10, 100)
         metrics.up("broker", up)
         metrics.dead_letters(4)
     second.http_endpoint("/v1/traces").answered(503, 0.2, 100)
@@ -123,8 +123,8 @@ def test_several_processes_are_added_up() -> None:
 def test_gauges_are_read_at_each_scrape() -> None:
     metrics = Metrics()
     values = [1]
-    metrics.watch_in_flight(lambda: values[0])
-    metrics.watch_connections(lambda: values[0] + 1)
+    metrics.watch_in_flight(lambda: values[0], 100)
+    metrics.watch_connections(lambda: values[0] + 1, 4096)
     for values[0] in (1, 7):
         assert counted(metrics, "infrasage_in_flight_bytes") == values[0]
         assert counted(metrics, "infrasage_http_connections") == values[0] + 1

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,7 +15,7 @@ from support.waiting import eventually
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, BrokerDown, Partition, Position
 from collector.disk import Disk, Space
 from collector.metrics import Metrics
-from collector.receive.health import NOT_USED, Health
+from collector.receive.health import CLICKHOUSE, EMBEDDED_ENGINE, EMBEDDED_LOG, KAFKA, NOT_USED
 from collector.standing import Standing
 from collector.store.contract import StoreUnavailable
 
@@ -26,20 +27,26 @@ class Broker:
 
     def __init__(self) -> None:
         self.failure: str | None = None
-        self.lags: dict[Partition, int] = {FIRST: 3, SECOND: 4}
+        self.at: dict[Partition, Position] = {FIRST: Position(2, 5), SECOND: Position(0, 4)}
         self.letters = Position(0, 0)
 
     async def ping(self) -> None:
         if self.failure is not None:
             raise BrokerDown(self.failure)
 
-    async def lag(self) -> dict[Partition, int]:
+    async def progress(self) -> dict[Partition, Position]:
         await self.ping()
-        return self.lags
+        return self.at
 
     async def positions(self) -> dict[Partition, Position]:
         await self.ping()
         return {FIRST: Position(0, 9), Partition(DEAD_LETTERS_TOPIC, 0): self.letters}
+
+
+def states(standing: Standing) -> tuple[str, str, str]:
+    """Of the store, the broker and the local log."""
+    health = standing.health()
+    return health.clickhouse, health.kafka, health.log
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +54,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collector.standing._INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.standing._AWAY_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.standing._DEAD_LETTERS_INTERVAL_S", 0.01)
+    monkeypatch.setattr("collector.standing._NEWEST_INTERVAL_S", 0.01)
 
 
 @asynccontextmanager
@@ -61,7 +69,7 @@ async def running(standing: Standing) -> AsyncIterator[None]:
 async def test_a_gateway_says_nothing_of_the_store() -> None:
     metrics, broker = Metrics(), Broker()
     standing = Standing(metrics, broker)
-    assert standing.health() == Health(clickhouse=NOT_USED, kafka="ok")
+    assert states(standing) == (NOT_USED, "ok", NOT_USED)
     async with running(standing):
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 1)
         assert 'infrasage_up{part="store"}' not in metrics.expose("")[0].decode()
@@ -75,7 +83,7 @@ async def test_the_lag_is_shown_of_what_is_ours_and_only_while_it_is_known() -> 
     told: list[Collection[Partition]] = []
     async with running(Standing(metrics, broker, owns=told.append, writer_state=lambda: "ok")):
         await eventually(lambda: counted(metrics, "infrasage_log_lag_messages", topic=LOGS_TOPIC, partition="1") == 4)
-        broker.lags = {FIRST: 0}
+        broker.at = {FIRST: Position(5, 5)}
         await eventually(lambda: 'partition="1"' not in metrics.expose("")[0].decode())
         await eventually(lambda: set(told[-1]) == {FIRST})
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 1)
@@ -96,19 +104,19 @@ async def test_a_store_is_asked_and_its_writer_too() -> None:
 
     standing = Standing(metrics, broker, ping_store=ping, writer_state=lambda: state[0])
     async with running(standing):
-        assert standing.health() == Health("ok", "ok")
+        assert states(standing) == ("ok", "ok", NOT_USED)
         state[0] = "degraded"
-        assert standing.health() == Health("degraded", "ok")
+        assert states(standing) == ("degraded", "ok", NOT_USED)
         broker.failure = "away"
-        assert standing.health() == Health("ok", "unavailable"), "a writer that can't read says nothing of the store"
+        assert states(standing) == ("ok", "unavailable", NOT_USED), "a writer that can't read says nothing of the store"
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 1)
         away.set()
-        await eventually(lambda: standing.health() == Health("unavailable", "unavailable"))
+        await eventually(lambda: states(standing) == ("unavailable", "unavailable", NOT_USED))
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 0)
         away.clear()
         broker.failure = None
         state[0] = "ok"
-        await eventually(lambda: standing.health() == Health("ok", "ok"))
+        await eventually(lambda: states(standing) == ("ok", "ok", NOT_USED))
         await eventually(lambda: counted(metrics, "infrasage_up", part="store") == 1)
 
 
@@ -227,6 +235,7 @@ class LocalLog:
 
     is_full = False
     bytes_used = 77
+    bytes_max = 100
     found = (0, 0)
 
     def damages(self) -> tuple[int, int]:
@@ -237,10 +246,11 @@ async def test_a_full_log_is_told() -> None:
     metrics, local_log = Metrics(), LocalLog()
     standing = Standing(metrics, Broker(), local_log=local_log, writer_state=lambda: "ok")
     async with running(standing):
-        assert standing.health() == Health("ok", "ok", "ok")
+        assert states(standing) == ("ok", "ok", "ok")
         local_log.is_full = True
-        assert standing.health() == Health("ok", "full", "ok")
+        assert states(standing) == ("ok", "full", "ok")
         await eventually(lambda: counted(metrics, "infrasage_log_bytes") == 77)
+        assert 100 == counted(metrics, "infrasage_log_limit_bytes")
 
 
 async def test_damage_is_shown_until_it_is_confirmed() -> None:
@@ -250,7 +260,7 @@ async def test_damage_is_shown_until_it_is_confirmed() -> None:
     async with running(standing):
         for found, shown in (((2, 40), "damaged"), ((1, 0), "damaged"), ((0, 0), "ok")):
             local_log.found = found
-            await eventually(lambda shown=shown: standing.health() == Health("ok", "ok", shown))
+            await eventually(lambda shown=shown: states(standing) == ("ok", "ok", shown))
             await eventually(lambda found=found: counted(metrics, "infrasage_log_damages") == found[0])
             assert counted(metrics, "infrasage_log_lost_messages") == found[1]
 
@@ -262,9 +272,57 @@ async def test_a_low_disk_is_shown() -> None:
     disk = Disk(Path("/data"), 50, 0, 1 << 40, measured=lambda _: space[0])
     standing = Standing(metrics, Broker(), local_log=local_log, disk=disk, writer_state=lambda: "ok")
     async with running(standing):
-        await eventually(lambda: standing.health() == Health("ok", "disk full", "ok"))
+        await eventually(lambda: states(standing) == ("ok", "disk full", "ok"))
         await eventually(lambda: counted(metrics, "infrasage_up", part="broker") == 0)
         assert counted(metrics, "infrasage_disk_free_bytes", directory="data_dir") == 100
         assert counted(metrics, "infrasage_disk_reserve_bytes", directory="data_dir") == 500
         space[0] = Space(600, 1000)
-        await eventually(lambda: standing.health() == Health("ok", "ok", "ok"))
+        await eventually(lambda: states(standing) == ("ok", "ok", "ok"))
+
+
+def test_health_says_what_there_is_in_place_of_kafka_and_clickhouse() -> None:
+    """The names of the API's fields stay; what they are about is in fields of their own."""
+
+    def parts(**given: Any) -> tuple[str, str]:
+        health = Standing(Metrics(), Broker(), **given).health()
+        return health.broker, health.store
+
+    assert (KAFKA, NOT_USED) == parts()
+    assert (EMBEDDED_LOG, EMBEDDED_ENGINE) == parts(local_log=LocalLog(), writer_state=lambda: "ok")
+    assert (KAFKA, CLICKHOUSE) == parts(ping_store=lambda: None, writer_state=lambda: "ok")
+
+
+async def test_the_newest_items_grow_older_while_the_store_is_away() -> None:
+    """Each signal has its age at each scrape; a store that does not answer leaves the last time known, not the last age."""
+    metrics = Metrics()
+    answers: list[dict[str, float] | StoreUnavailable] = [{"logs": 100.0, "traces": 50.0}, StoreUnavailable("away")]
+
+    def newest() -> dict[str, float]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        return answer
+
+    def age(signal: str) -> float:
+        return counted(metrics, "infrasage_store_newest_item_age_seconds", signal=signal)
+
+    async with running(Standing(metrics, Broker(), newest_items=newest)):
+        await eventually(lambda: len(answers) == 1 and age("logs") > 0)
+        assert age("traces") == pytest.approx(age("logs") + 50, abs=1)
+        assert 'signal="metrics"' not in metrics.expose("")[0].decode(), "of a signal without items there is nothing to show"
+        before = age("logs")
+        await eventually(lambda: age("logs") > before)
+
+
+async def test_the_lag_is_shown_in_seconds_too() -> None:
+    """From the first look on, of the partitions that are ours, and only while it is known."""
+    metrics, broker, now = Metrics(), Broker(), [100.0]
+    name = "infrasage_log_lag_seconds"
+    async with running(Standing(metrics, broker, owns=lambda _: None, writer_state=lambda: "ok", clock=lambda: now[0])):
+        await eventually(lambda: f'{name}{{partition="0"' in metrics.expose("")[0].decode())
+        now[0] = 107.0
+        await eventually(lambda: counted(metrics, name, topic=LOGS_TOPIC, partition="0") == 7)
+        broker.at = {FIRST: Position(5, 5)}
+        await eventually(lambda: counted(metrics, name) == 0)
+        broker.failure = "away"
+        await eventually(lambda: f"{name}{{" not in metrics.expose("")[0].decode())

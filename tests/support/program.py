@@ -105,6 +105,12 @@ class Command:
         watchdog.cancel()
         self.take_addresses()
 
+    def next_line(self) -> str:
+        """Return what it prints next after it was ready; wait for it."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
     def take_addresses(self) -> None:
         """Where it listens, from what it printed."""
 

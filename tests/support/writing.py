@@ -86,6 +86,9 @@ class CrashingConsumer:
     async def positions(self) -> dict[Partition, Position]:
         return await self.log.positions()
 
+    async def progress(self) -> dict[Partition, Position]:
+        return await self.log.progress()
+
     async def lag(self) -> dict[Partition, int]:
         return await self.log.lag()
 

@@ -11,6 +11,7 @@ import pytest
 from support.by_hand import change
 from support.program import MakeProgram, Program, run
 from support.senders import Senders, otlp_logs
+from support.waiting import until
 
 # Each takes something away, or adds it; what the audit then says of it.
 TAMPERINGS: dict[str, tuple[str, str]] = {
@@ -117,6 +118,35 @@ def test_whatever_was_done_by_hand_is_noticed(make_program: MakeProgram) -> None
     assert done.returncode == 1
     assert "IT DOES NOT ADD UP" in done.stdout
     assert f"and {said['faults_total'] - 1} more" in done.stdout
+    # The one that runs by itself finds the same.
+    program.settings["audit__delay_s"] = 1
+    program.start()
+    assert said["difference"] == until(lambda: gauge(program, "infrasage_audit_difference"))
+    assert "the audit found that something does not add up" in program.log()
+    assert program.stop() == 0, program.log()
+
+
+def test_the_scheduled_audit_and_the_age_of_what_is_stored_are_shown(make_program: MakeProgram) -> None:
+    """Where everything adds up the difference is 0, and it says up to when; each signal that has items has an age."""
+    program = make_program(audit__delay_s=1)
+    program.start()
+    began = time.time()
+    send(program, "one")
+    time_judged = until(lambda: gauge(program, "infrasage_audit_timestamp_seconds"))
+    assert began - 1 <= time_judged <= time.time() - 1
+    assert 0 == gauge(program, "infrasage_audit_difference")
+    age = until(lambda: gauge(program, 'infrasage_store_newest_item_age_seconds{signal="logs"}'))
+    assert 0 <= age <= time.time() - began + 1
+    assert gauge(program, 'infrasage_store_newest_item_age_seconds{signal="traces"}') is None
+    assert program.stop() == 0, program.log()
+
+
+def gauge(program: Program, series: str) -> float | None:
+    """Its value at the moment; None: it is not there."""
+    for line in httpx.get(f"{program.http}/metrics").text.splitlines():
+        if line.startswith(f"{series} "):
+            return float(line.rpartition(" ")[2])
+    return None
 
 
 def test_a_batch_is_found_right_after_its_answer(program: Program) -> None:

@@ -224,15 +224,17 @@ class KafkaConsumer:
             return {partition: Position(head.committed, self._ends[partition]) for partition, head in heads.items()}
 
     async def lag(self) -> dict[Partition, int]:
-        """As the contract has it; Kafka's own markers among the messages count too. Of a partition whose leader does not
-        answer: as many as there were when it last did."""
+        """As the contract has it; Kafka's own markers among the messages count too."""
+        return {partition: max(0, at.end - at.committed) for partition, at in (await self.progress()).items()}
+
+    async def progress(self) -> dict[Partition, Position]:
         with self._guarded("ask Kafka for positions"):
             ownership, heads, failures = await self._ask_all_ends()
             if failures.keys() >= set(ownership.partitions):
                 for failure in failures.values():
                     raise failure
             known = {partition: head for partition, head in heads.items() if partition in self._ends}
-            return {partition: max(0, self._ends[partition] - head.committed) for partition, head in known.items()}
+            return {partition: Position(head.committed, self._ends[partition]) for partition, head in known.items()}
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

@@ -140,6 +140,9 @@ class LocalLog:
         heads = {topic: self._heads.get(topic, NO_HEAD) for topic in self._turns}
         return {Partition(topic, 0): Position(head.committed, head.end) for topic, head in heads.items()}
 
+    async def progress(self) -> dict[Partition, Position]:
+        return await self.positions()
+
     async def lag(self) -> dict[Partition, int]:
         return {Partition(topic, 0): self.depth(topic) for topic in self._turns}
 
@@ -189,6 +192,11 @@ class LocalLog:
     def bytes_used(self) -> int:
         """How much of `bytes_max` is taken, counted shortly after each transaction."""
         return self._files.used_bytes
+
+    @property
+    def bytes_max(self) -> int:
+        """How much it may take (local_log.bytes_max)."""
+        return self._limits.bytes_max
 
     @property
     def is_full(self) -> bool:

@@ -77,6 +77,7 @@ class GrpcServer:
         except OSError as error:
             raise OSError(f"cannot listen on {host}:{self._settings.port} for gRPC: {error.strerror or error}") from error
         self._ticking = asyncio.create_task(self._tick())
+        self._shared.metrics.watch_grpc_connections(lambda: len(self._shared.open), self._settings.connections_max)
 
     def leave(self) -> None:
         """Report NOT_SERVING to health checks, ask clients with GOAWAY to go elsewhere, and go on accepting and answering."""

@@ -89,7 +89,7 @@ class HttpServer:
             self._close_listeners()
             raise
         self._ticking = asyncio.create_task(self._tick())
-        self._metrics.watch_connections(self.connection_count)
+        self._metrics.watch_connections(self.connection_count, self._settings.connections_max)
 
     def leave(self) -> None:
         """Go on accepting and answering, and tell clients to go elsewhere: in HTTP/1.1 with each answer."""

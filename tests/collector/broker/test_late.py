@@ -49,6 +49,9 @@ class Both:
     async def positions(self) -> dict[Partition, Position]:
         return {PARTITION: Position(0, 1)}
 
+    async def progress(self) -> dict[Partition, Position]:
+        return await self.positions()
+
     async def lag(self) -> dict[Partition, int]:
         return {PARTITION: 1}
 
@@ -73,6 +76,7 @@ async def test_until_it_is_there_every_call_fails_and_then_none_does(monkeypatch
         broker.intend(messages),
         broker.commit(messages),
         broker.positions(),
+        broker.progress(),
         broker.lag(),
     ):
         with pytest.raises(BrokerDown, match="not there yet: "):
@@ -82,6 +86,7 @@ async def test_until_it_is_there_every_call_fails_and_then_none_does(monkeypatch
     assert broken.messages == [MESSAGE]
     assert await broker.poll(1, 1) == messages
     assert await broker.lag() == {PARTITION: 1}
+    assert await broker.progress() == {PARTITION: Position(0, 1)}
     await broker.intend(messages)
     await broker.commit(messages)
     await broker.ping()

@@ -48,6 +48,8 @@ async def test_health_is_whether_telemetry_is_accepted(state: Health, code: int,
             "clickhouse": state.clickhouse,
             "kafka": state.kafka,
             "log": state.log,
+            "broker": state.broker,
+            "store": state.store,
         }
 
 

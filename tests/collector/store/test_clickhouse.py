@@ -12,7 +12,7 @@ import pytest
 from support import batches
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC
-from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
+from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreUnavailable
 
 Open = Callable[..., ClickHouseStore]
@@ -218,6 +218,19 @@ def test_no_schema(tmp_path: Path) -> None:
             store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")
     finally:
         store.close()
+
+
+def test_newest_items_are_known_without_reading_rows(open_store: Open) -> None:
+    """By signal, over all of its tables; nothing of a signal without items. The engine has it of each part."""
+    store = open_store()
+    assert {} == store.newest_items()
+    gauges = batches.gauge(1, 3)
+    store.insert(METRICS_TOPIC, [gauges.SerializeToString()], "t")
+    newest = float(text(store, "SELECT toUnixTimestamp64Nano(max(TimeUnix)) / 1e9 FROM otel_metrics_gauge WHERE TimeUnix > 0"))
+    assert {"metrics": newest} == store.newest_items()
+    plan = text(store, f"EXPLAIN {_NEWEST_ITEMS}")
+    assert "otel_" not in plan
+    assert "_minmax_count_projection" in plan
 
 
 def test_view_prunes(open_store: Open) -> None:
