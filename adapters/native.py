@@ -63,6 +63,7 @@ from adapters.record import (
 )
 from adapters.rfc3339 import BEYOND, INVALID, parse_time
 from adapters.text import check_json_parts, hex_id, quoted, shortened
+from adapters.text_repair import repaired_json
 from adapters.wire import put_bytes, put_varint, varint_size
 
 _OPENING_BRACKET: Final = 0x5B
@@ -100,6 +101,16 @@ _PLAIN_DIGITS_MAX: Final = 18
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """One JSON object. Raises Malformed where the body is not JSON."""
+    try:
+        return _adapt_one(body, header, rules, message_bytes_max)
+    except Malformed:
+        repaired = repaired_json(body, rules)
+        if repaired is body:
+            raise
+    return _adapt_one(repaired, header, rules, message_bytes_max)
+
+
+def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     adapter = _Adapter(body, header, rules, message_bytes_max)
     if len(body) > adapter.record_bytes_max:
         check_json_parts(body, rules.request_elements_max, rules)
@@ -112,6 +123,16 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
 def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
     is not an array or too long a one."""
+    try:
+        return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
+    except Malformed:
+        repaired = repaired_json(body, rules)
+        if repaired is body:
+            raise
+    return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
+
+
+def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     if len(body) > SLICE_BYTES:
         return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
     document = _document(body, rules)

@@ -118,6 +118,15 @@ class Rules:
     attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
+    # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
+    repaired: dict[int, int] | None = None
+
+    def repair(self, kind: int, count: int = 1) -> None:
+        """Note that something was repaired."""
+        repaired = self.repaired
+        if repaired is None:
+            repaired = self.repaired = {}
+        repaired[kind] = repaired.get(kind, 0) + count
 
     def read(self, size_bytes: i64) -> None:
         """Note that so many bytes of the body have been read, and rest from time to time."""
@@ -194,6 +203,8 @@ class Adapted:
         # How many were rejected, by (type, reason); and the first REJECTIONS_KEPT_MAX of them.
         self.rejected: dict[tuple[int, int], int] = {}
         self.rejections: list[Rejection] = []
+        # What was repaired, and how often, by kind (adapters/repairs.py).
+        self.repaired: dict[int, int] | None = None
         # How many of the rejections have a payload, and how many bytes those hold together.
         self.dead_letter_items: int = 0
         self.dead_letter_bytes: int = 0
@@ -366,4 +377,5 @@ class BatchBuilder:
     def finish(self) -> Adapted:
         self.close_record()
         self.close_message()
+        self.out.repaired = self.rules.repaired
         return self.out

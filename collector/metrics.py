@@ -14,6 +14,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
+from adapters.repairs import REPAIR
 from collector.broker.contract import Partition
 from collector.combined import Family, Snapshot
 from collector.counting import Count, Counter, Distribution, Gauge, Histogram
@@ -62,8 +63,16 @@ class Endpoint:
 class Tenant:
     """What is counted of one tenant."""
 
-    def __init__(self, requests: Callable[[str], Count], items: Callable[[str], Count], body_bytes: Count) -> None:
-        """`requests` and `items` give the counter of a status. What never happens has no series: tenants may be many."""
+    def __init__(
+        self,
+        requests: Callable[[str], Count],
+        items: Callable[[str], Count],
+        body_bytes: Count,
+        repaired: Callable[[str], Count],
+    ) -> None:
+        """`requests` and `items` give the counter of a status, `repaired` that of a repair. What never happens has no series:
+        tenants may be many."""
+        self._repaired: Final = repaired
         self._new_requests: Final = requests
         self._new_items: Final = items
         self._body_bytes: Final = body_bytes
@@ -76,6 +85,9 @@ class Tenant:
         self._count_items("accepted", adapted.accepted_count())
         if adapted.rejected:
             self._count_items("rejected", adapted.rejected_count())
+        if adapted.repaired:
+            for kind, count in adapted.repaired.items():
+                self._repaired(REPAIR[kind].name).inc(count)
         self._body_bytes.inc(body_bytes)
 
     def refused(self) -> None:
@@ -196,6 +208,9 @@ class Metrics:
         self._tenant_items: Final = self._counter("tenant_items", "Items of a tenant, likewise.", "tenant", "status")
         self._tenant_bytes: Final = self._counter(
             "tenant_bytes", "Bytes of a tenant's accepted requests, decompressed, likewise.", "tenant"
+        )
+        self._repaired: Final = self._counter(
+            "repaired", "What was repaired of a tenant's requests, by kind; tenants are named as above.", "tenant", "reason"
         )
         self._tenants: Final[dict[str, Tenant]] = {}
         self._ranking: Final = Ranking(tenants_shown_max)
@@ -338,6 +353,7 @@ class Metrics:
                 lambda status: self._tenant_requests.labels(tenant, status),
                 lambda status: self._tenant_items.labels(tenant, status),
                 self._tenant_bytes.labels(tenant),
+                lambda reason: self._repaired.labels(tenant, reason),
             )
         return counted
 

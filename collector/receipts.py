@@ -16,12 +16,14 @@ from librt.strings import BytesWriter
 
 from adapters.errors import REASONS
 from adapters.record import Adapted, Header
+from adapters.repairs import REPAIRS
 from adapters.wire import put_bytes, put_varint
 
 # Ranges of failed requests that one receipt tells; the others have to wait for the next.
 FAILED_TOLD_MAX: Final = 100
 
 _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
+_REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
 _RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
 _RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
 
@@ -112,7 +114,7 @@ def replay_record(header: Header, route: bytes, adapted: Adapted) -> bytes:
 
 
 def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_letters: int) -> None:
-    """Fields 1 to 6."""
+    """Fields 1 to 6, and 11."""
     put_bytes(writer, 0x0A, route)
     writer.append(0x10)
     put_varint(writer, adapted.accepted_count() + adapted.rejected_count())
@@ -138,6 +140,13 @@ def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_lette
     if adapted.parts:
         writer.append(0x30)
         put_varint(writer, len(adapted.parts))
+    if adapted.repaired:
+        for kind, count in adapted.repaired.items():
+            repaired = BytesWriter()
+            put_bytes(repaired, 0x0A, _REPAIRS[kind])
+            repaired.append(0x10)
+            put_varint(repaired, count)
+            put_bytes(writer, 0x5A, repaired.getvalue())
 
 
 def _record(header: Header, receipt: bytes) -> bytes:

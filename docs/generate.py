@@ -1,8 +1,8 @@
 """Writes what of the documentation is derived from the source, or checks that it is up to date.
 
 `python docs/generate.py [--check]`, with the project installed; or `make docs`. configuration.md is generated as a whole from
-collector/config.py; the tables between markers in api.md (reasons) and operating.md (metrics) from adapters/errors.py and
-collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the tests named by them;
+collector/config.py; the tables between markers in api.md (reasons, repairs) and operating.md (metrics) from adapters/errors.py,
+adapters/repairs.py and collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the tests named by them;
 the tables in performance.md from bench/results. Its chart needs matplotlib, so it is only checked: bench/report.py draws it.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import INVALID_JSON, REASONS, Reason
+from adapters.repairs import REPAIRS
 from collector.config import FLAGS, PlanLimits, Setting, sections
 from collector.metrics import Metrics
 from collector.receive.responses import codes_of
@@ -95,6 +96,11 @@ def reasons() -> str:
             *(request_row(reason) for reason in requests),
         ]
     )
+
+
+def repairs() -> str:
+    rows = [row(f"`{repair.name}`", repair.meaning) for repair in REPAIRS]
+    return "\n".join(["| repair | what was wrong, and what was done |\n|---|---|", *rows])
 
 
 def request_row(reason: Reason) -> str:
@@ -187,7 +193,7 @@ def main() -> int:
     pages: dict[str, Callable[[str], str]] = {
         "configuration.md": lambda _: configuration(),
         "conformance.md": lambda _: conformance(),
-        "api.md": lambda page: with_table(page, "reasons", reasons()),
+        "api.md": lambda page: with_table(with_table(page, "reasons", reasons()), "repairs", repairs()),
         "operating.md": lambda page: with_table(page, "metrics", metrics()),
         "performance.md": tables.fill,
     }

@@ -95,7 +95,7 @@ class Envelope:
             alone = self.standing()
             if builder.keeps(alone.size(end - start)):
                 payload = alone.request(self.buffer[start:end])
-        builder.reject(reason, "", self.service_id, payload)
+        builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
 
     def standing(self) -> Alone:
         """What makes a request of an item of the scope at hand."""

@@ -17,10 +17,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.errors import INVALID_JSON, Malformed
+from adapters.errors import INVALID_JSON, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, Malformed
+from adapters.json_numbers import quote_long_integers
 from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
+from adapters.otlp.messages import UNFIT
 from adapters.record import NO_RULES, Rules
+from adapters.repairs import INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
 from adapters.text import check_json_parts
+from adapters.text_repair import repaired_json
 from adapters.wire import put_bytes, put_signed_varint, put_varint
 
 _TEXT: Final = 0
@@ -62,6 +66,8 @@ _RANGES: Final = {
 }
 _INT32_RANGE: Final = (-(2**31), 2**31 - 1)
 _INTEGER_DIGITS_MAX: Final = 20
+# A parser makes doubles of integers from here on.
+_EXACT_BELOW: Final = 2.0**63
 _QUOTE: Final = 0x22
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACE: Final = 0x7D
@@ -70,6 +76,15 @@ _CLOSING_BRACKET: Final = 0x5D
 # Of objects that are larger than a slice, in each other.
 _DEPTH_MAX: Final = 100
 _SHOWN_CHARACTERS_MAX: Final = 40
+_STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
+_ITEMS: Final = (
+    "LogRecord",
+    "Span",
+    "NumberDataPoint",
+    "HistogramDataPoint",
+    "ExponentialHistogramDataPoint",
+    "SummaryDataPoint",
+)
 
 
 class _Field:
@@ -83,55 +98,113 @@ class _Field:
         self.packed: Final[bool] = packed
         self.tag: Final[int] = descriptor.number << 3 | (2 if packed else _WIRE_TYPES.get(self.kind, 2))
         self.message: Final[Descriptor | None] = descriptor.message_type
+        # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.
+        self.is_attribute_integer: Final[bool] = self.name == "AnyValue.intValue"
+        is_number = self.kind not in (_TEXT, _BYTES, _HEX, _MESSAGE)
+        is_time = descriptor.name.endswith("time_unix_nano")
+        self.reason: Final[int] = INVALID_TIMESTAMP if is_time else INVALID_VALUE if is_number else INVALID_RECORD
 
 
-_messages: Final[dict[str, dict[str, _Field]]] = {}
+class _Fields:
+    """The fields of a message type, by name."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self.by_name: Final[dict[str, _Field]] = {field.json_name: _Field(field) for field in descriptor.fields}
+        # What does not fit such a message is noted in it: the item is rejected, and its neighbours are kept.
+        self.is_item: Final[bool] = descriptor.name in _ITEMS
 
 
-def _fields_of(descriptor: Descriptor) -> dict[str, _Field]:
+_messages: Final[dict[str, _Fields]] = {}
+
+
+def _fields_of(descriptor: Descriptor) -> _Fields:
     fields = _messages.get(descriptor.full_name)
     if fields is None:
-        fields = _messages[descriptor.full_name] = {field.json_name: _Field(field) for field in descriptor.fields}
+        fields = _messages[descriptor.full_name] = _Fields(descriptor)
     return fields
+
+
+class _Notes:
+    """What is repaired of one body while it is read."""
+
+    def __init__(self, *, is_exact: bool) -> None:
+        """`is_exact`: long integers are in quotes, so that none has lost digits."""
+        self.is_exact: Final = is_exact
+        self.nulls: int = 0
+        self.integers: int = 0
 
 
 class _Unfit(Exception):
     """A value that its field can't hold."""
+
+    def __init__(self, message: str, reason: int = INVALID_RECORD, *, is_read: bool = True) -> None:
+        """`is_read`: the cursor, if there is one, is behind the value."""
+        super().__init__(message)
+        self.message: str = message
+        self.reason: int = reason
+        self.is_read: bool = is_read
+
+
+class _Inexact(Exception):
+    """An integer beyond 64 bits was met, and its digits are to be read."""
 
 
 def _unfit(field: _Field, wanted: str, value: object) -> _Unfit:
     shown = orjson.dumps(value).decode()
     if len(shown) > _SHOWN_CHARACTERS_MAX:
         shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
-    return _Unfit(f"{field.name} must be {wanted}; got {shown}")
+    return _Unfit(f"{field.name} must be {wanted}; got {shown}", field.reason)
 
 
-def _put_message(writer: BytesWriter, fields: dict[str, _Field], value: dict[str, object]) -> None:
+def _put_message(writer: BytesWriter, fields: _Fields, value: dict[str, object], notes: _Notes) -> None:
+    if fields.is_item:
+        _put_item(writer, fields, value, notes)
+        return
+    by_name = fields.by_name
     for key, entry in value.items():
-        field = fields.get(key)
+        field = by_name.get(key)
         if field is not None and entry is not None:
-            _put_member(writer, field, entry)
+            _put_member(writer, field, entry, notes)
 
 
-def _put_member(writer: BytesWriter, field: _Field, entry: object) -> None:
+def _put_item(writer: BytesWriter, fields: _Fields, value: dict[str, object], notes: _Notes) -> None:
+    """A log record, a span or a point."""
+    by_name = fields.by_name
+    for key, entry in value.items():
+        field = by_name.get(key)
+        if field is not None and entry is not None:
+            start: i64 = len(writer)
+            try:
+                _put_member(writer, field, entry, notes)
+            except _Unfit as unfit:
+                writer.truncate(start)
+                put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+
+
+def _put_member(writer: BytesWriter, field: _Field, entry: object, notes: _Notes) -> None:
     """A field with all of its values."""
     if not field.repeated:
-        _put_field(writer, field, entry)
+        _put_field(writer, field, entry, notes)
     elif not isinstance(entry, list):
         raise _unfit(field, "an array", entry)
-    elif not entry:
-        return  # a packed list without elements is none
     elif field.packed:
         inner = BytesWriter()
         for element in entry:
-            _put_scalar(inner, field, element)
-        put_bytes(writer, field.tag, inner.getvalue())
+            if element is None:
+                notes.nulls += 1
+            else:
+                _put_scalar(inner, field, element)
+        if len(inner):  # a packed list without elements is none
+            put_bytes(writer, field.tag, inner.getvalue())
     else:
         for element in entry:
-            _put_field(writer, field, element)
+            if element is None:
+                notes.nulls += 1
+            else:
+                _put_field(writer, field, element, notes)
 
 
-def _put_field(writer: BytesWriter, field: _Field, value: object) -> None:
+def _put_field(writer: BytesWriter, field: _Field, value: object, notes: _Notes) -> None:
     """A field that is not packed, tag and all."""
     kind = field.kind
     if kind == _MESSAGE:
@@ -139,7 +212,7 @@ def _put_field(writer: BytesWriter, field: _Field, value: object) -> None:
             raise _unfit(field, "an object", value)
         assert field.message is not None
         inner = BytesWriter()
-        _put_message(inner, _fields_of(field.message), value)
+        _put_message(inner, _fields_of(field.message), value, notes)
         put_bytes(writer, field.tag, inner.getvalue())
     elif kind == _TEXT:
         if not isinstance(value, str):
@@ -147,9 +220,42 @@ def _put_field(writer: BytesWriter, field: _Field, value: object) -> None:
         put_bytes(writer, field.tag, value.encode())
     elif kind == _HEX or kind == _BYTES:
         put_bytes(writer, field.tag, _bytes_of(field, value))
+    elif field.is_attribute_integer:
+        _put_attribute_integer(writer, field, value, notes)
     else:
+        start: i64 = len(writer)
         put_varint(writer, field.tag)
-        _put_scalar(writer, field, value)
+        try:
+            _put_scalar(writer, field, value)
+        except _Unfit:
+            writer.truncate(start)
+            raise
+
+
+def _put_attribute_integer(writer: BytesWriter, field: _Field, value: object, notes: _Notes) -> None:
+    """An AnyValue's integer; beyond 64 bits, its decimal text."""
+    number = _whole_number(value)
+    if isinstance(value, float) and not notes.is_exact and not -_EXACT_BELOW < value < _EXACT_BELOW:
+        raise _Inexact
+    if number is not None and field.low <= number <= field.high:
+        put_varint(writer, field.tag)
+        signed: i64 = number
+        put_signed_varint(writer, signed)
+        return
+    if isinstance(value, str):
+        text = value if _is_decimal(value) else ""
+    else:
+        text = "" if number is None else str(number)
+    if not text:
+        raise _unfit(field, f"an integer from {field.low} to {field.high}", value)
+    notes.integers += 1
+    put_bytes(writer, _STRING_VALUE_TAG, text.encode())
+
+
+def _is_decimal(text: str) -> bool:
+    """Whether a text is a whole number as JSON writes it."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 
 
 def _bytes_of(field: _Field, value: object) -> bytes:
@@ -213,13 +319,23 @@ def _number_in(text: str) -> int | float | None:
     return number if isinstance(number, (int, float)) and not isinstance(number, bool) else None
 
 
-def _integer_of(field: _Field, value: object) -> int:
+def _whole_number(value: object) -> int | None:
+    """The integer that a value is: a number, or the text of one."""
     number = value
     if isinstance(value, str) and len(value) <= _INTEGER_DIGITS_MAX:
+        if _is_decimal(value):
+            return int(value)
         number = _number_in(value)
     if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if not isinstance(number, int) or isinstance(number, bool) or not field.low <= number <= field.high:
+        return int(number)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _integer_of(field: _Field, value: object) -> int:
+    number = _whole_number(value)
+    if isinstance(value, float) and value == -_EXACT_BELOW:
+        number = None  # of more digits than a double has, or less than an int64 may be
+    if number is None or not field.low <= number <= field.high:
         kind = "an enum's integer" if field.kind == _VARINT and field.high == 2**31 - 1 else "an integer"
         raise _unfit(field, f"{kind} from {field.low} to {field.high}", value)
     return number
@@ -228,8 +344,9 @@ def _integer_of(field: _Field, value: object) -> int:
 class _LargeRequest:
     """A request that is too large to be parsed at once. What is larger than a slice is read member by member."""
 
-    def __init__(self, body: bytes, name: str, rules: Rules) -> None:
+    def __init__(self, body: bytes, name: str, rules: Rules, notes: _Notes) -> None:
         self.name: Final = name
+        self.notes: Final = notes
         self.size_bytes: Final = len(body)
         self.slices: Final = JsonSlices(body, rules)
         self.text: Final = body
@@ -259,12 +376,19 @@ class _LargeRequest:
         while True:
             key = self._loaded(self._name())
             assert isinstance(key, str)
-            field = fields.get(key)
+            field = fields.by_name.get(key)
             if field is not None:
                 if key in seen:
                     raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} occurs twice in one object")
                 seen.add(key)
-            self._put_value(writer, field, depth)
+            written: i64 = len(writer)
+            try:
+                self._put_value(writer, field, depth)
+            except _Unfit as unfit:
+                if not fields.is_item or not unfit.is_read:
+                    raise
+                writer.truncate(written)
+                put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
             if not slices.goes_on(_CLOSING_BRACE):
                 return
 
@@ -276,7 +400,7 @@ class _LargeRequest:
         if slices.skip_value(SLICE_BYTES):
             value = self._loaded(self.text[start : slices.position])
             if field is not None and value is not None:
-                _put_member(writer, field, value)
+                _put_member(writer, field, value, self.notes)
             self.rules.read(slices.position - start)
         elif field is None:
             self._skip(depth)
@@ -289,7 +413,7 @@ class _LargeRequest:
         elif first == _OPENING_BRACKET and field.repeated:
             self._put_elements(writer, field, depth)
         else:
-            raise _Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}")
+            raise _Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", is_read=False)
 
     def _put_elements(self, writer: BytesWriter, field: _Field, depth: int) -> None:
         """The array of messages that begins at the cursor. Moves behind it."""
@@ -305,14 +429,17 @@ class _LargeRequest:
                 elements = self._loaded(piece)
                 assert isinstance(elements, list)
                 for element in elements:
-                    _put_field(writer, field, element)
+                    if element is None:
+                        self.notes.nulls += 1
+                    else:
+                        _put_field(writer, field, element, self.notes)
                 self.rules.rest()
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
                     return
                 continue
             if slices.peek() != _OPENING_BRACE:
-                raise _Unfit(f"{field.name} must hold objects")
+                raise _Unfit(f"{field.name} must hold objects", is_read=False)
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
             self._put_bytes(writer, field, inner.getvalue())
@@ -323,7 +450,7 @@ class _LargeRequest:
         """The value at the cursor, which is larger than a slice, of a field that holds no messages."""
         if field.repeated:
             if first != _OPENING_BRACKET:
-                raise _Unfit(f"{field.name} must be an array")
+                raise _Unfit(f"{field.name} must be an array", is_read=False)
             inner = BytesWriter()
             self._put_scalars(inner if field.packed else writer, field)
             if len(inner):
@@ -333,7 +460,7 @@ class _LargeRequest:
         elif field.kind == _BYTES and first == _QUOTE:
             self._put_bytes(writer, field, self._base64(field))
         else:
-            raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes")
+            raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", is_read=False)
 
     def _put_bytes(self, writer: BytesWriter, field: _Field, content: bytes) -> None:
         """Put what may be as large as the body, between two rests: each of the messages that it is in is a copy."""
@@ -354,17 +481,19 @@ class _LargeRequest:
                 elements = self._loaded(piece)
                 assert isinstance(elements, list)
                 for element in elements:
-                    if field.packed:
+                    if element is None:
+                        self.notes.nulls += 1
+                    elif field.packed:
                         _put_scalar(writer, field, element)
                     else:
-                        _put_field(writer, field, element)
+                        _put_field(writer, field, element, self.notes)
                     self.rules.read(0)
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
                     return
                 continue
             if field.kind != _TEXT or slices.peek() != _QUOTE:
-                raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes")
+                raise _Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", is_read=False)
             put_bytes(writer, field.tag, self._text())
             if not slices.goes_on(_CLOSING_BRACKET):
                 return
@@ -391,7 +520,7 @@ class _LargeRequest:
             unread += self._next_text()
             digits = unread.rstrip("=")
             if "=" in digits:
-                raise _Unfit(f"{field.name} must be base64")
+                raise _Unfit(f"{field.name} must be base64", is_read=False)
             whole = len(digits) // 4 * 4
             content.write(_bytes_of(field, unread[:whole]))
             unread = unread[whole:]
@@ -469,35 +598,46 @@ class _LargeRequest:
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {self.size_bytes} bytes, {where}") from None
 
 
-def _to_wire_in_slices(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
+def _converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: _Notes) -> bytes:
+    """Raises Malformed, _Inexact."""
     name = descriptor.name
     try:
-        return _LargeRequest(body, name, rules).to_wire(descriptor)
+        if len(body) > SLICE_BYTES:
+            return _LargeRequest(body, name, rules, notes).to_wire(descriptor)
+        value = orjson.loads(body)
+        if not isinstance(value, dict):
+            raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
+        writer = BytesWriter()
+        _put_message(writer, _fields_of(descriptor), value, notes)
+        return writer.getvalue()
+    except orjson.JSONDecodeError as error:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
     except NotJson as found:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, not JSON at byte {found.position}") from None
     except _Unfit as unfit:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit}") from None
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit.message}") from None
+    except RecursionError:
+        raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
 
 
 def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
-    name = descriptor.name
     check_json_parts(body, rules.request_elements_max, rules)
-    if len(body) > SLICE_BYTES:
-        return _to_wire_in_slices(body, descriptor, rules)
+    notes = _Notes(is_exact=False)
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
-    if not isinstance(value, dict):
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
-    writer = BytesWriter()
-    try:
-        _put_message(writer, _fields_of(descriptor), value)
-    except _Unfit as unfit:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit}") from None
-    except RecursionError:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
-    return writer.getvalue()
+        wire = _converted(body, descriptor, rules, notes)
+    except _Inexact:
+        notes = _Notes(is_exact=True)
+        wire = _converted(quote_long_integers(body, rules), descriptor, rules, notes)
+    except Malformed:
+        repaired = repaired_json(body, rules)
+        if repaired is body:
+            raise
+        return _to_wire(repaired, descriptor, rules)
+    if notes.nulls:
+        rules.repair(NULL_LIST_ENTRY, notes.nulls)
+    if notes.integers:
+        rules.repair(INTEGER_BEYOND_64_BITS, notes.integers)
+    return wire
 
 
 def metrics_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:

@@ -37,6 +37,10 @@ DATA: Final = 18  # a metric's gauge, sum, histogram, …
 ITEM: Final = 19  # a metric's data point
 TEMPORALITY: Final = 20
 
+# A field that the JSON adapter puts into an item in the place of what does not fit: the reason's number, then the message. No
+# .proto file may have a field of this number: protobuf reserves 19000 to 19999.
+UNFIT: Final = 19999 << 3 | 2
+
 # 1 << n, as 8 bytes each, for n from 0 to 63. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
 BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(64)])
 

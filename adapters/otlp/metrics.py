@@ -26,7 +26,8 @@ _FRAMING_BYTES_MAX: Final = 12  # tag and length of a metric's data and of a poi
 class _Refused:
     """A point that may not pass: which one of its metric's, where it is, and why."""
 
-    def __init__(self, point: i64, start: i64, end: i64, reason: i64) -> None:
+    def __init__(self, point: i64, start: i64, end: i64, reason: i64, fault: str) -> None:
+        self.fault: Final = fault
         self.point: i64 = point
         self.start: i64 = start
         self.end: i64 = end
@@ -96,14 +97,14 @@ class MetricsEnvelope(Envelope):
             self.data_head = None
             for refused in self.refused:
                 builder.index = first + refused.point
-                builder.reject(refused.reason, "", self.service_id, self._payload(refused))
+                builder.reject(refused.reason, refused.fault, self.service_id, self._payload(refused))
             for reason, points in self.refused_more.items():
                 builder.reject_more(reason, points)
         builder.index = first + count
 
     def _refuse(self, point: i64, start: i64, end: i64, reason: i64) -> None:
         if len(self.refused) < REJECTIONS_KEPT_MAX:
-            self.refused.append(_Refused(point, start, end, reason))
+            self.refused.append(_Refused(point, start, end, reason, self.scanner.fault_of(reason)))
         else:
             self.refused_more[reason] = self.refused_more.get(reason, 0) + 1
 

@@ -9,7 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import RECORD_TOO_LARGE
+from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.messages import (
     ATTRIBUTE,
@@ -34,6 +34,7 @@ from adapters.otlp.messages import (
     TIME,
     TRACE_ID,
     UINT32,
+    UNFIT,
     Message,
 )
 from adapters.otlp.patches import Patches
@@ -46,6 +47,7 @@ TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 _ATTRIBUTES_BEYOND: Final = 1024
 _BODY_BYTES_MAX: Final = 1 << 28
+_FAULT_BYTES_MAX: Final = 500
 
 
 class Scanner:
@@ -76,6 +78,8 @@ class Scanner:
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
+        # What is wrong, in words, where its sender is to hear more than the reason says.
+        self.fault: str = ""
 
     def begin(self) -> None:
         """Forget the notes and patches, before an item or envelope is scanned."""
@@ -93,6 +97,7 @@ class Scanner:
         self.data_tag = 0
         self.items = 0
         self.temporality = 0
+        self.fault = ""
 
     def scan(self, message: Message, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NotPlain."""
@@ -135,6 +140,8 @@ class Scanner:
                 after = cursor.position
             position = after
             if tag > 255:
+                if tag == UNFIT and state <= REWRITE:
+                    state = self._unfit(first, after) or state
                 continue
             action: i64 = actions[tag]
             mask: i64 = read_i64_le(masks, tag << 3)
@@ -242,6 +249,22 @@ class Scanner:
             if found > state and state <= REWRITE:
                 state = found
         return state
+
+    def _unfit(self, start: i64, end: i64) -> i64:
+        """The reason that stands at start:end for what could not be written; 0: none is read there."""
+        if start == end:
+            return 0
+        reason: i64 = self.buffer[start]
+        if reason != INVALID_RECORD and reason != INVALID_VALUE and reason != INVALID_TIMESTAMP:
+            return 0
+        self.fault = self.buffer[start + 1 : min(end, start + _FAULT_BYTES_MAX)].decode("utf-8", "replace")
+        return reason
+
+    def fault_of(self, reason: i64) -> str:
+        """What is to be said of the item scanned last, which is rejected for that reason; empty: what the rules say."""
+        if reason == INVALID_RECORD or reason == INVALID_VALUE or reason == INVALID_TIMESTAMP:
+            return self.fault
+        return ""
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
         """Take down what is asked about an item or its envelope, of the field at at:after: its length, if it has one, stands

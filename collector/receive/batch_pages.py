@@ -43,6 +43,7 @@ class BatchAnswer(BaseModel):
     received: int = Field(description="Items: accepted and rejected.", examples=[1002])
     accepted: int = Field(examples=[1000])
     rejected: dict[str, int] = Field(description="By reason.", examples=[{"timestamp_too_old": 2}])
+    repaired: dict[str, int] = Field(description="What was repaired, by kind.", examples=[{"invalid_text": 1}])
     limited: int = Field(description="0: a request over the plan is not taken at all, and has no batch id.", examples=[0])
     parts: int = Field(description="Messages that hold its accepted items.", examples=[1])
     state: Literal["in_log", "stored", "stored_in_part"] = Field(

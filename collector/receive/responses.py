@@ -42,6 +42,7 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.record import LOGS, METRICS, TRACES
+from adapters.repairs import REPAIR
 from collector.broker.contract import BrokerError, BrokerFull
 from collector.limit.contract import Limited
 from collector.pipeline import Defect, Outcome
@@ -190,6 +191,21 @@ def summarize(outcome: Outcome, noun: str) -> str:
     return f"{rejected} of {adapted.accepted_count() + rejected} {noun} rejected: {reasons}"
 
 
+def repairs(outcome: Outcome) -> str:
+    """Counts by kind: `repaired: 2 invalid_text (a text is not UTF-8, …)`; nothing where nothing was repaired."""
+    repaired = outcome.adapted.repaired
+    if not repaired:
+        return ""
+    kinds = ", ".join(f"{count} {REPAIR[kind].name} ({REPAIR[kind].meaning})" for kind, count in repaired.items())
+    return f"repaired: {kinds}"
+
+
+def warning(outcome: Outcome, noun: str) -> str:
+    """What a partial success says: what was rejected, and what was repaired."""
+    rejected = summarize(outcome, noun) if outcome.adapted.rejected else ""
+    return "; ".join(filter(None, (rejected, repairs(outcome))))
+
+
 # HTTP
 
 
@@ -230,7 +246,13 @@ def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _receipt(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"x-infrasage-batch-id", str(outcome.batch_id).encode()),)
+    batch_id = (b"x-infrasage-batch-id", str(outcome.batch_id).encode())
+    repaired = outcome.adapted.repaired
+    if not repaired:
+        return (batch_id,)
+    # Some protocols have no place for a warning.
+    counts = ", ".join(f"{REPAIR[kind].name}={count}" for kind, count in repaired.items())
+    return (batch_id, (b"x-infrasage-repaired", counts.encode()))
 
 
 _JSON: Final = b"application/json"
@@ -310,12 +332,12 @@ class OtlpProtobufDialect(Dialect):
     def body(self, outcome: Outcome) -> bytes:
         """An Export…ServiceResponse."""
         adapted = outcome.adapted
-        if not adapted.rejected:
+        if not adapted.rejected and not adapted.repaired:
             return b""
         # The three signals' responses have the same fields under the same numbers: one class writes all of them.
         response = ExportMetricsServiceResponse()
         response.partial_success.rejected_data_points = adapted.rejected_count()
-        response.partial_success.error_message = summarize(outcome, self._noun)
+        response.partial_success.error_message = warning(outcome, self._noun)
         return response.SerializeToString()
 
     def refused(self, refusal: Refusal) -> Answer:
@@ -331,11 +353,11 @@ class OtlpJsonDialect(Dialect):
 
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted
-        if not adapted.rejected:
+        if not adapted.rejected and not adapted.repaired:
             return Answer(200, _JSON, b"{}", _receipt(outcome))
         partial_success = {
             self._rejected_field: str(adapted.rejected_count()),
-            "errorMessage": summarize(outcome, self._noun),
+            "errorMessage": warning(outcome, self._noun),
         }
         return Answer(200, _JSON, orjson.dumps({"partialSuccess": partial_success}), _receipt(outcome))
 

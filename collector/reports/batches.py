@@ -12,6 +12,7 @@ from uuid import UUID
 
 from adapters.errors import REASON
 from adapters.record import Adapted
+from adapters.repairs import REPAIR
 from collector.reports.reader import Reader
 from collector.store.contract import TABLES
 
@@ -29,6 +30,7 @@ class Recent(NamedTuple):
     received_time_unix_nano: int
     accepted: int
     rejected: Mapping[tuple[int, int], int]  # by (type, reason)
+    repaired: Mapping[int, int]  # by kind
     dead_letters: int
     parts: int
 
@@ -46,7 +48,9 @@ class RecentBatches:
         """It is durable. `received`: when, nanoseconds since the Unix epoch."""
         accepted, parts = adapted.accepted_count(), len(adapted.parts)
         by_id = self._by_id
-        by_id[batch_id] = Recent(tenant, source, route, received, accepted, adapted.rejected, dead_letters, parts)
+        by_id[batch_id] = Recent(
+            tenant, source, route, received, accepted, adapted.rejected, adapted.repaired or {}, dead_letters, parts
+        )
         if len(by_id) > self._batches_max:
             by_id.popitem(last=False)
 
@@ -109,6 +113,7 @@ class BatchReports:
             "received": int(receipt["Received"]),
             "accepted": accepted,
             "rejected": rejected,
+            "repaired": {reason: int(count) for reason, count in receipt["Repaired"].items()},
             "limited": 0,
             "parts": int(receipt["Parts"]),
             "state": "stored" if rows + refused >= accepted and not refused else "stored_in_part",
@@ -139,6 +144,7 @@ def _told_by_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
         "received": recent.accepted + total,
         "accepted": recent.accepted,
         "rejected": rejected,
+        "repaired": {REPAIR[kind].name: count for kind, count in recent.repaired.items()},
         "limited": 0,
         "parts": recent.parts,
         "state": "in_log",

@@ -121,10 +121,11 @@ def _added_up(family: Family) -> Family:
 
 # The family by which tenants are ranked.
 _SIZE: Final = "infrasage_tenant_requests"
+_REPAIRED: Final = "infrasage_repaired"
 
 
 def _counts_tenants(family: Family) -> bool:
-    return family.name.startswith("infrasage_tenant_")
+    return family.name.startswith("infrasage_tenant_") or family.name == _REPAIRED
 
 
 def tenant_of(key: Key) -> str:

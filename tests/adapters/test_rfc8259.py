@@ -169,8 +169,6 @@ REFUSED = [
     '"\\\u00e9"',
     "\\u0061",
     '"a"b',
-    '"\\ud800"',
-    '"\\udc00\\ud800"',
     "[",
     "]",
     "[1",
@@ -247,14 +245,19 @@ REFUSED = [
 ]
 BYTES_REFUSED = [
     b"\xff",
+    b"\xfe\xff\0[\0]",
+    b"[\0\0\0]\0\0\0",
+    b"[1]\x00",
+]
+# JSON but for their texts, which are repaired (adapters/text_repair.py).
+REPAIRED = [
     b'"\xff"',
     b'"\xed\xa0\x80"',
     b'"\xc0\x80"',
     b'"\xe2\x82"',
     b'"\xf4\x90\x80\x80"',
-    b"\xfe\xff\0[\0]",
-    b"[\0\0\0]\0\0\0",
-    b"[1]\x00",
+    b'"\\ud800"',
+    b'"\\udc00\\ud800"',
 ]
 NAMED = ["NaN", "Infinity", "-Infinity"]
 
@@ -296,6 +299,14 @@ def test_what_is_not_json_is_refused(text: str) -> None:
 @pytest.mark.parametrize("data", BYTES_REFUSED, ids=repr)
 def test_what_is_not_utf_8_is_refused(data: bytes) -> None:
     assert not is_read(data)
+
+
+@pytest.mark.parametrize("data", REPAIRED, ids=repr)
+def test_what_is_json_but_for_its_texts_is_read(data: bytes) -> None:
+    """By the native API, and by OTLP's where an object holds it."""
+    assert is_read(data)
+    for to_wire in (metrics_to_wire, logs_to_wire, traces_to_wire):
+        assert to_wire(b'{"unknown":' + data + b"}") == b""
 
 
 @pytest.mark.parametrize("token", NAMED)

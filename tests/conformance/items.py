@@ -24,11 +24,15 @@ OTLP: Final = (
     Item("Requests without items, and empty envelopes, succeed.", "OTLP/HTTP Request"),
     Item(
         "Where some items are rejected: success, with their exact number and an English text; also where all are. In JSON the"
-        " number is a string. Without rejections there is no message.",
+        " number is a string.",
         "Partial Success",
-        "the text has counts by reason; there are no warnings",
+        "the text has counts by reason; a warning (0 rejected, and a text) says what was repaired",
     ),
-    Item("A body that can't be decoded is 400, INVALID_ARGUMENT.", "Bad Data, Failures"),
+    Item(
+        "A body that can't be decoded is 400, INVALID_ARGUMENT.",
+        "Bad Data, Failures",
+        "text that is not UTF-8 is repaired; in JSON, a value that does not fit its field rejects its item alone",
+    ),
     Item(
         "Every 4xx and 5xx has a `google.rpc.Status` in the request's encoding; a wrong method is 405 with `Allow: POST`.",
         "Failures",

@@ -11,6 +11,7 @@ from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1.telemetry_pb2 import TelemetryRecord
 from support.adapted import batch_of, reasons
+from support.lenient_protobuf import repaired
 from support.limits import LOW, LOW_BUT_VALUES
 from support.otlp_reference import REQUESTS
 from support.otlp_reference import reference as otlp_reference
@@ -46,8 +47,9 @@ def adapt_v2(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted
 
 def check_otlp(signal: str, body: bytes) -> None:
     try:
+        text = repaired(REQUESTS[signal], body)
         limits = _limits_of(signal, body)
-        verdicts, expected = otlp_reference(signal, body, limits, NOW, HEADER | {"source": SOURCE_OTLP})
+        verdicts, expected = otlp_reference(signal, text, limits, NOW, HEADER | {"source": SOURCE_OTLP})
     except DecodeError:
         assert _refusal(lambda: adapt_otlp(signal, body)) is not None
         return
@@ -70,14 +72,14 @@ def _limits_of(signal: str, body: bytes) -> Limits:
     The size of a value counts as it is sent, with padding and unknown fields. A parsed message does not have it, so the twin
     can only judge it in a body that is as short as protobuf's encoder makes it.
     """
-    request = REQUESTS[signal].FromString(body)
+    request = REQUESTS[signal].FromString(repaired(REQUESTS[signal], body))
     request.DiscardUnknownFields()
     return LOW if request.ByteSize() == len(body) else LOW_BUT_VALUES
 
 
 def check_v1(body: bytes) -> None:
     try:
-        request = write_pb2.WriteRequest.FromString(body)
+        request = write_pb2.WriteRequest.FromString(repaired(write_pb2.WriteRequest, body))
     except DecodeError:
         refused = _refusal(lambda: adapt_v1(body))
         assert refused is not None
@@ -89,7 +91,7 @@ def check_v1(body: bytes) -> None:
 
 def check_v2(body: bytes) -> None:
     try:
-        request = write_v2_pb2.Request.FromString(body)
+        request = write_v2_pb2.Request.FromString(repaired(write_v2_pb2.Request, body))
     except DecodeError:
         request = None
     if request is None or (request.symbols and request.symbols[0]):

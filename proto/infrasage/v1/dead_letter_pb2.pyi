@@ -19,6 +19,7 @@ class PayloadForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PAYLOAD_FORM_PROMETHEUS_WRITE_V2: _ClassVar[PayloadForm]
     PAYLOAD_FORM_TELEMETRY_BATCH: _ClassVar[PayloadForm]
     PAYLOAD_FORM_UNREADABLE: _ClassVar[PayloadForm]
+    PAYLOAD_FORM_REQUEST: _ClassVar[PayloadForm]
 
 class DeadLetterAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -35,6 +36,7 @@ PAYLOAD_FORM_PROMETHEUS_WRITE_V1: PayloadForm
 PAYLOAD_FORM_PROMETHEUS_WRITE_V2: PayloadForm
 PAYLOAD_FORM_TELEMETRY_BATCH: PayloadForm
 PAYLOAD_FORM_UNREADABLE: PayloadForm
+PAYLOAD_FORM_REQUEST: PayloadForm
 DEAD_LETTER_ACTION_UNSPECIFIED: DeadLetterAction
 DEAD_LETTER_ACTION_REPLAYED: DeadLetterAction
 DEAD_LETTER_ACTION_REJECTED_AGAIN: DeadLetterAction

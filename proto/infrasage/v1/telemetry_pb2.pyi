@@ -85,7 +85,7 @@ class TelemetryRecord(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("route", "received", "accepted", "rejected", "dead_letters", "parts", "process_id", "sequence", "settled", "failed")
+    __slots__ = ("route", "received", "accepted", "rejected", "dead_letters", "parts", "process_id", "sequence", "settled", "failed", "repaired")
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class Receipt(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
     route: str
     received: int
     accepted: _containers.RepeatedCompositeFieldContainer[AcceptedItems]
@@ -106,7 +107,16 @@ class Receipt(_message.Message):
     sequence: int
     settled: int
     failed: _containers.RepeatedCompositeFieldContainer[SequenceRange]
-    def __init__(self, route: _Optional[str] = ..., received: _Optional[int] = ..., accepted: _Optional[_Iterable[_Union[AcceptedItems, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[RejectedItems, _Mapping]]] = ..., dead_letters: _Optional[int] = ..., parts: _Optional[int] = ..., process_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., settled: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[SequenceRange, _Mapping]]] = ...) -> None: ...
+    repaired: _containers.RepeatedCompositeFieldContainer[Repaired]
+    def __init__(self, route: _Optional[str] = ..., received: _Optional[int] = ..., accepted: _Optional[_Iterable[_Union[AcceptedItems, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[RejectedItems, _Mapping]]] = ..., dead_letters: _Optional[int] = ..., parts: _Optional[int] = ..., process_id: _Optional[bytes] = ..., sequence: _Optional[int] = ..., settled: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[SequenceRange, _Mapping]]] = ..., repaired: _Optional[_Iterable[_Union[Repaired, _Mapping]]] = ...) -> None: ...
+
+class Repaired(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    count: int
+    def __init__(self, reason: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class AcceptedItems(_message.Message):
     __slots__ = ("type", "items")

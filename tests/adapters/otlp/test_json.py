@@ -13,8 +13,17 @@ from support.full_messages import FullMessages
 from support.otlp_json import to_json
 from support.otlp_reference import REQUESTS
 from support.otlp_strategies import messages
+from support.twins import NOW, adapt_otlp
 
-from adapters.errors import INVALID_JSON, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
+from adapters.errors import (
+    INVALID_JSON,
+    INVALID_RECORD,
+    INVALID_TIMESTAMP,
+    INVALID_VALUE,
+    PAYLOAD_TOO_LARGE,
+    Malformed,
+    RequestRefused,
+)
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 
 TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
@@ -58,7 +67,7 @@ def changed(document: Any, path: Sequence[str | int], value: Any) -> bytes:
 
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_null_is_absent_and_an_empty_list_is_none(signal: str) -> None:
-    """At every field of a request that has them all: to the byte as if it had not been sent. Null is no element of a list."""
+    """At every field of a request that has them all: to the byte as if it had not been sent. A null in a list is left out."""
     descriptor: Any = REQUESTS[signal].DESCRIPTOR
     document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
     to_wire = TO_WIRE[signal]
@@ -72,8 +81,11 @@ def test_null_is_absent_and_an_empty_list_is_none(signal: str) -> None:
         if isinstance(value, list):
             lists += 1
             assert (path, to_wire(changed(document, path, []))) == (path, without)
-            with pytest.raises(Malformed, match=rf"\.{path[-1]} must be .*; got null"):
-                to_wire(changed(document, path, [None]))
+            assert (path, to_wire(changed(document, path, [None]))) == (path, without)
+            assert (path, to_wire(changed(document, path, [None, *value, None]))) == (
+                path,
+                to_wire(json.dumps(document).encode()),
+            )
     assert lists > 5
 
 
@@ -117,20 +129,27 @@ def test_what_the_specification_allows(text: str, expected: dict[str, Any]) -> N
         ('{"startTimeUnixNano":" 1 "}', "Span.startTimeUnixNano must be"),
         ('{"startTimeUnixNano":"%s"}' % ("9" * 1_000_000), "Span.startTimeUnixNano must be"),
         ('{"attributes":{}}', "Span.attributes must be an array; got {}"),
-        ('{"attributes":[null]}', "Span.attributes must be an object; got null"),
         ('{"status":[]}', "Span.status must be an object; got []"),
         ('{"attributes":[{"key":"a","value":{"boolValue":1}}]}', "AnyValue.boolValue must be true or false; got 1"),
         ('{"attributes":[{"key":"a","value":{"doubleValue":"inf"}}]}', 'AnyValue.doubleValue must be a number; got "inf"'),
         ('{"attributes":[{"key":"a","value":{"bytesValue":"*"}}]}', 'AnyValue.bytesValue must be base64; got "*"'),
-        ('{"name":NaN}', "cannot decode ExportTraceServiceRequest"),
-        ("[" * 100_000, "cannot decode ExportTraceServiceRequest"),
     ],
 )
-def test_what_it_does_not_allow_is_malformed(text: str, complaint: str) -> None:
-    """The message names the field, what it takes and what it got."""
-    with pytest.raises(Malformed) as caught:
+def test_what_does_not_fit_rejects_its_item_alone(text: str, complaint: str) -> None:
+    """The message names the field, what it takes and what it got; the span beside it is kept."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good","startTimeUnixNano":"{NOW}"}}'
+    adapted = adapt_otlp("traces", traces_to_wire(span(f"{text},{good}").encode()))
+    [rejection] = adapted.rejections
+    assert (0, 1) == (rejection.index, adapted.accepted_count())
+    assert rejection.reason in (INVALID_RECORD, INVALID_VALUE, INVALID_TIMESTAMP)
+    assert complaint in rejection.message
+    assert len(rejection.message) < 300
+
+
+@pytest.mark.parametrize("text", ['{"name":NaN}', "[" * 100_000])
+def test_what_is_not_json_is_malformed(text: str) -> None:
+    with pytest.raises(Malformed, match="cannot decode ExportTraceServiceRequest") as caught:
         traces_to_wire(span(text).encode())
-    assert complaint in caught.value.message
     assert caught.value.reason == INVALID_JSON
     assert len(caught.value.message) < 300
 

@@ -93,7 +93,8 @@ def test_files() -> None:
     assert [migration.version for migration in known] == list(range(1, len(known) + 1))
     statements = [statement for migration in known for statement in migration.statements()]
     assert statements
-    assert [statement for statement in statements if "IF NOT EXISTS" not in statement.splitlines()[0]] == []
+    heads = [statement.splitlines()[0] for statement in statements]
+    assert [head for head in heads if "IF NOT EXISTS" not in head and not head.endswith(" MODIFY QUERY")] == []
 
 
 def test_show() -> None:
@@ -102,7 +103,7 @@ def test_show() -> None:
     assert all(statement.splitlines()[0] in shown for migration in migrations() for statement in migration.statements())
 
 
-@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("version", [4, 5, 6])
 def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """A store as 0.1 left it, or one that stopped half way from there, with data in it: what it had is there after, and what is
     new works beside it."""

@@ -1,0 +1,37 @@
+"""What is repaired in a request instead of refused, in one list. An item that was repaired is accepted.
+
+Invariants:
+1. A repair is found by its name everywhere: answers, metrics, receipts, documentation (tests/adapters/test_repairs.py,
+   test_each_repair_is_documented).
+"""
+
+from typing import Final, NamedTuple
+
+INVALID_TEXT: Final = 1
+NULL_LIST_ENTRY: Final = 2
+INTEGER_BEYOND_64_BITS: Final = 3
+
+
+class Repair(NamedTuple):
+    """One way in which something was repaired."""
+
+    code: int
+    name: str
+    meaning: str
+
+
+REPAIRS: Final[tuple[Repair, ...]] = (
+    Repair(
+        INVALID_TEXT,
+        "invalid_text",
+        "a text is not UTF-8, or has half of a surrogate pair: U+FFFD took the place of each invalid sequence",
+    ),
+    Repair(NULL_LIST_ENTRY, "null_list_entry", "a list in JSON has a null: it was left out"),
+    Repair(
+        INTEGER_BEYOND_64_BITS,
+        "integer_beyond_64_bits",
+        "an attribute's integer does not fit 64 bits: its decimal text was stored",
+    ),
+)
+
+REPAIR: Final[dict[int, Repair]] = {repair.code: repair for repair in REPAIRS}
