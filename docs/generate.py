@@ -2,8 +2,9 @@
 
 `python docs/generate.py [--check]`, with the project installed; or `make docs`. configuration.md is generated as a whole from
 collector/config.py; the tables between markers in api.md (reasons, repairs) and operating.md (metrics) from adapters/errors.py,
-adapters/repairs.py and collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the tests named by them;
-the tables in performance.md from bench/results. Its chart needs matplotlib, so it is only checked: bench/report.py draws it.
+adapters/repairs.py and collector/metrics.py; conformance.md from the numbered demands in tests/conformance/items.py, and the
+tests named by them; the tables in performance.md from bench/results. Its chart needs matplotlib, so it is only checked:
+bench/report.py draws it.
 """
 
 import ast
