@@ -656,6 +656,12 @@ class DeadLetters(_Section):
         1000, 0, 10_000_000, "Rejected items that are kept in a minute. More: they are counted, and not kept."
     )
     bytes_per_minute_max: Bytes = _limit(16 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute.")
+    payload_bytes_max: Bytes = _limit(
+        64 * KIB,
+        1 * KIB,
+        4 * MIB,
+        "Bytes that are kept of the body of a request that was refused as a whole: its beginning.",
+    )
     retention_days: OptionalWhole = _limit(30, 1, 36_525, "Days for which dead letters are kept. none: for ever.")
 
 

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from infrasage.v1.dead_letter_pb2 import DeadLetter, DeadLetterBatch, DeadLetterEvent, DeadLetterRecord, PayloadForm
+from infrasage.v1.dead_letter_pb2 import (
+    PAYLOAD_FORM_REQUEST,
+    DeadLetter,
+    DeadLetterBatch,
+    DeadLetterEvent,
+    DeadLetterRecord,
+    PayloadForm,
+)
 
 from adapters.errors import REASON
 from adapters.record import Adapted
@@ -17,6 +24,8 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
 
 # What a message needs beside the record of a dead letter, at most. Records leave as much room, so that each can become one.
 ENTRY_BYTES_MAX: Final = 4096
+# Of a request that is refused as a whole, unless the settings say otherwise.
+PAYLOAD_BYTES_MAX: Final = 64 << 10
 # Of each text that others have written.
 TEXT_BYTES_MAX: Final = 1000
 
@@ -26,6 +35,11 @@ _MINUTE_NS: Final = 60 * 10**9
 def item_id(batch_id: bytes, item_index: int) -> bytes:
     """The id of a gateway's dead letter, 16 bytes: the item's place in its request."""
     return _id(b"item", batch_id, item_index)
+
+
+def request_id(batch_id: bytes) -> bytes:
+    """The id of the dead letter of a request that was refused as a whole, 16 bytes."""
+    return _id(b"request", batch_id)
 
 
 def record_id(log: str, topic: str, partition: int, offset: int, *path: int) -> bytes:
@@ -130,8 +144,10 @@ class DeadLetters:
     had items rejected in this minute. What a request took of its caps stays taken if it could not be kept.
     """
 
-    def __init__(self, caps: Caps, message_bytes_max: int) -> None:
+    def __init__(self, caps: Caps, message_bytes_max: int, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        """`payload_bytes_max`: of the body of a request that is refused as a whole."""
         self._whole: Final = Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
+        self._payload_bytes_max: Final = min(payload_bytes_max, message_bytes_max - ENTRY_BYTES_MAX)
         self._message_bytes_max: Final = message_bytes_max
         self._minute = 0
         self._used: Final[dict[str, Budget]] = {}
@@ -152,6 +168,32 @@ class DeadLetters:
         """Take the rejected items that have a payload from the tenant's caps. Call it only where there is such an item."""
         used = self._used.get(tenant, NO_BUDGET)
         self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
+
+    def of_request(self, origin: Origin, reason: int, message: str, body: bytes) -> list[Message]:
+        """Return what is to be appended of a request that was refused as a whole, and take it from the tenant's caps; nothing
+        where these have no room for it."""
+        tenant = origin.tenant
+        budget = self.budget(tenant, origin.received_time_unix_nano)
+        size_bytes = min(len(body), self._payload_bytes_max)
+        if budget.items < 1 or budget.size_bytes < size_bytes or not body:
+            return []
+        used = self._used.get(tenant, NO_BUDGET)
+        self._used[tenant] = Budget(used.items + 1, used.size_bytes + size_bytes)
+        letter = DeadLetter(
+            id=request_id(origin.batch_id),
+            tenant_id=tenant,
+            received_time_unix_nano=origin.received_time_unix_nano,
+            kept_time_unix_nano=origin.received_time_unix_nano,
+            source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
+            route=origin.route,
+            reason=REASON[reason].name,
+            message=text(message),
+            batch_id=origin.batch_id,
+            payload=body[:size_bytes],
+            payload_form=PAYLOAD_FORM_REQUEST,
+            payload_size_bytes=len(body),
+        )
+        return messages([DeadLetterRecord(letter=letter)], self._message_bytes_max)
 
     def make(self, origin: Origin, adapted: Adapted) -> Kept:
         """Return what is to be appended of the rejected items: those that have a payload. Any thread may call this."""

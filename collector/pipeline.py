@@ -99,10 +99,10 @@ class Reading:
         adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
         letters = NOTHING_KEPT
         if adapted.rejected:
-            letters = pipeline.dead_letters.make(self._origin(), adapted)
+            letters = pipeline.dead_letters.make(self.origin(), adapted)
         return adapted, letters
 
-    def _origin(self) -> Origin:
+    def origin(self) -> Origin:
         """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
         input_ = self._input
         return Origin(
@@ -182,9 +182,9 @@ class Pipeline:
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
+        header = Header(caller.tenant, input_.source, now, batch_id.bytes)
+        reading = Reading(self, input_, body, caller, header, batch_id.bytes)
         try:
-            header = Header(caller.tenant, input_.source, now, batch_id.bytes)
-            reading = Reading(self, input_, body, caller, header, batch_id.bytes)
             if len(body) <= DIRECT_BYTES_MAX:
                 adapted, letters = reading.begin()(None)
             else:
@@ -199,6 +199,7 @@ class Pipeline:
             # What can't be read costs its tenant what it cost us: else nothing would limit it.
             await self._take(caller, None, len(body))
             tenant.refused()
+            await self._keep_refused(reading.origin(), refusal, body)
             raise refusal
         cost = max(len(body), adapted.row_bytes)
         if cost > len(body):
@@ -249,6 +250,14 @@ class Pipeline:
                 return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows)]
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
+
+    async def _keep_refused(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
+        """Keep the beginning of a body that was refused as a dead letter, where it can be kept: its sender is told the same
+        either way."""
+        letters = self.dead_letters.of_request(origin, refusal.reason, refusal.message, body)
+        if letters:
+            with contextlib.suppress(BrokerError):
+                await self._produce([], letters)
 
     async def _charge(self, caller: Caller, size_bytes: int) -> None:
         """Count a request that is refused for good: else no plan would limit such requests. Raises nothing."""

@@ -368,11 +368,13 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def _source(table: str, columns: Mapping[str, str], *, grouped: bool = True) -> str:
-    """Of one table, the columns that it can speak of."""
+def _source(table: str, columns: Mapping[str, str], *, grouped: bool = True, condition: str = "") -> str:
+    """Of one table, the columns that it can speak of. `condition`: of the rows, beside the window."""
     head = "any(TenantId) AS Tenant, any(ReceivedAt) AS At" if grouped else "TenantId AS Tenant, ReceivedAt AS At"
     told = ", ".join(f"toUInt64({columns.get(name, '0')}) AS {name}" for name in _COLUMNS)
-    return f"SELECT BatchId, {head}, {told} FROM {table} WHERE {_WINDOW}" + (" GROUP BY BatchId" if grouped else "")  # noqa: S608
+    return f"SELECT BatchId, {head}, {told} FROM {table} WHERE {_WINDOW}{condition}" + (  # noqa: S608
+        " GROUP BY BatchId" if grouped else ""
+    )
 
 
 def _all_sources() -> str:
@@ -397,6 +399,8 @@ def _all_sources() -> str:
                 "letters": "countIf(Topic = '')",
                 **{f"refused_{short}": f"sumIf(ItemCount, Topic = '{topic}')" for topic, short in _SHORT.items()},
             },
+            # A request that was refused as a whole has no receipt, for it has no items.
+            condition=" AND PayloadForm != 'request'",
         ),
     ]
     return " UNION ALL ".join(sources)

@@ -22,6 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 
 NATIVE_JSON: Final = "native_json"
+# The body of a request, or its beginning.
+REQUEST: Final = "request"
 
 # As the column PayloadForm has them.
 _MESSAGES: Final[Mapping[str, type[Message]]] = {
@@ -51,7 +53,7 @@ class Shown(NamedTuple):
 
 def shown(form: str, payload: bytes) -> Shown:
     """Any payload, of any form."""
-    if form == NATIVE_JSON:
+    if form in (NATIVE_JSON, REQUEST):
         try:
             return Shown("json", _strict(payload), None)
         except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import (
     DEAD_LETTER_ACTION_DISCARDED,
     PAYLOAD_FORM_NATIVE_JSON,
+    PAYLOAD_FORM_REQUEST,
     PAYLOAD_FORM_UNSPECIFIED,
     DeadLetter,
     DeadLetterBatch,
@@ -18,7 +19,7 @@ from infrasage.v1.dead_letter_pb2 import (
 from infrasage.v1.telemetry_pb2 import SOURCE_NATIVE as SOURCE
 from infrasage.v1.telemetry_pb2 import TYPE_LOG as LOG
 
-from adapters.errors import INVALID_VALUE, MISSING_BODY
+from adapters.errors import INVALID_JSON, INVALID_VALUE, MISSING_BODY
 from adapters.record import SOURCE_NATIVE, TYPE_LOG, Adapted, Rejection
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
 from collector.dead_letters import (
@@ -210,3 +211,18 @@ def test_events_are_in_sequence() -> None:
     assert [event, event] == [record.event for record in DeadLetterBatch.FromString(message.payload).records]
     (plain,) = messages([DeadLetterRecord(letter=DeadLetter(id=b"d" * 16))], 1000)
     assert not plain.ordered
+
+
+def test_a_refused_request_is_one_entry_with_the_beginning_of_its_body() -> None:
+    """It takes of the tenant's caps what is kept of it, and nothing is kept where there is no room."""
+    letters = DeadLetters(Caps(2, 150), 1 << 20, payload_bytes_max=100)
+    [message] = letters.of_request(ORIGIN, INVALID_JSON, "cannot decode JSON", b"{" * 1000)
+    [record] = DeadLetterBatch.FromString(message.payload).records
+    letter = record.letter
+    assert (b"{" * 100, 1000, PAYLOAD_FORM_REQUEST) == (letter.payload, letter.payload_size_bytes, letter.payload_form)
+    assert ("invalid_json", "cannot decode JSON", 0) == (letter.reason, letter.message, letter.item_count)
+    assert Budget(1, 50) == letters.budget("acme", NOW)
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 51)
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"")
+    assert 1 == len(letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 50))
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{")

@@ -496,3 +496,19 @@ async def test_tenants_have_limits_of_their_own() -> None:
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10), small()._replace(tenant="other"))
     (first, second) = (TelemetryBatch.FromString(message.payload).records[0] for message in made.producer.messages)
     assert (first.tenant_id, second.tenant_id) == ("acme", "other")
+
+
+async def test_a_refused_request_leaves_a_dead_letter() -> None:
+    """Of its body; a broker that is down changes nothing of the answer."""
+    made = receivers(caps=Caps(100, 100_000))
+    made.producer.error = BrokerDown("x")
+    with pytest.raises(Malformed):
+        await ingest(made, adapters.otlp.logs.adapt, b"\xff not protobuf")
+    made.producer.error = None
+    with pytest.raises(Malformed):
+        await ingest(made, adapters.otlp.logs.adapt, b"\xff not protobuf")
+    [message] = made.producer.messages
+    [record] = DeadLetterBatch.FromString(message.payload).records
+    assert (DEAD_LETTERS_TOPIC, b"\xff not protobuf") == (message.topic, record.letter.payload)
+    assert ("acme", "/v1/logs", "invalid_protobuf") == (record.letter.tenant_id, record.letter.route, record.letter.reason)
+    assert "cannot decode" in record.letter.message

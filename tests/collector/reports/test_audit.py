@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_REQUEST
 from infrasage.v1.telemetry_pb2 import TYPE_METRIC, Receipt
 from support import letters
 from support.batches import NOW, batch_id, gauge
@@ -84,6 +85,15 @@ def test_what_is_whole_adds_up(stored: Stored) -> None:
     total = found.topics[METRICS_TOPIC]
     assert (total.accepted, total.stored, total.dead_letters) == (7, 3, 4)
     assert (found.rejected, found.rejected_kept, found.dead_letters) == (5, 2, 2)
+
+
+def test_a_refused_request_needs_no_receipt(stored: Stored) -> None:
+    """Its dead letter is of form `request`, and no difference; that of any other form is one."""
+    stored.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(letters.letter(1, 0, payload_form=PAYLOAD_FORM_REQUEST)))
+    forms = stored.store.query("SELECT PayloadForm FROM telemetry_dead_letters", "TSV")
+    assert (b"request\n", True) == (forms, stored.audit().adds_up)
+    stored.insert(DEAD_LETTERS_TOPIC, letters.dead_letters(letters.letter(2, 0)))
+    assert not stored.audit().adds_up
 
 
 def test_too_many_here_does_not_make_up_for_too_few_there(stored: Stored) -> None:
