@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-clients fidelity chaos install dist wheels check format proto docs bench fuzz lock clean
+.PHONY: serve test test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
 # Uncompiled at first, which takes seconds; compiled from the next start on: distribution/install.py.
 serve: $(VENV)/requirements.installed
@@ -88,6 +88,15 @@ $(VENV)/bench.installed: bench/requirements.lock $(VENV)/dev.installed
 dist: $(VENV)/dev.installed
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+
+# Everything for a machine without the network: wheels of the collector and of what it needs, a unit for systemd, install.sh.
+tarball: dist
+	rm -rf build/infrasage-collector
+	mkdir -p build/infrasage-collector/wheels
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock -d build/infrasage-collector/wheels
+	cp dist/*.whl build/infrasage-collector/wheels/
+	cp deploy/systemd/* LICENSE CHANGELOG.md build/infrasage-collector/
+	tar --create --gzip --file dist/infrasage-collector-$$(uname -s -m | tr 'A-Z ' 'a-z-').tar.gz --directory build infrasage-collector
 
 # Wheels for CPython 3.11 to 3.14 on x86-64 and aarch64, in manylinux containers: see [tool.cibuildwheel]. Needs Docker and uv.
 wheels:
