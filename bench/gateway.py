@@ -1,7 +1,7 @@
 """Records per CPU-second of the gateway, side by side with the OpenTelemetry Collector: OTLP in, Kafka out, acks=all.
 
-    python bench/gateway.py [--transport http,grpc,native] [--signal metrics,logs,traces] [--items 1,100,1000,10000]
-                            [--rounds 3] [--seconds 3] [--keep]
+    python bench/gateway.py [--transport http,https,h2c,h2,grpc,grpcs,native] [--signal metrics,logs,traces]
+                            [--items 1,100,1000,10000] [--rounds 3] [--seconds 3] [--keep]
 
 Needs Kafka's jars and the Collector (`otelcol`, with its otlp receiver and kafka exporter) in $PEERS, by default
 ~/.cache/infrasage-peers. Each server runs on one core, the client and Kafka on another; rounds are interleaved, so that what
@@ -11,6 +11,9 @@ Both processes begin anew for each row, so that the most memory that they took i
 `native` is our JSON API, of metrics, with 1 and 100 records a request; the Collector, which has none, is sent as many in OTLP
 over HTTP.
 
+`https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without it, `h2` with it, `grpcs` gRPC over TLS, each with 1 and 100 metrics a
+request. Both have the same certificate. HTTP/2 is one connection with 32 requests at once, as gRPC is.
+
 With --keep the results go into bench/results/gateway.json, each in the place of what was measured before of the same, and from
 there into docs/performance.md (bench/report.py).
 """
@@ -18,6 +21,7 @@ there into docs/performance.md (bench/report.py).
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,7 +29,9 @@ from typing import Any, Final, Self
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import bodies, measuring, tables
+from bench.http2_client import http2_senders
 from bench.measuring import (
+    Certificate,
     Senders,
     Side,
     closed_loop,
@@ -42,13 +48,17 @@ SUITE: Final = "gateway"
 SAME: Final = ("transport", "signal", "items")
 NAMES: Final = ("ours", "collector")
 NATIVE_ITEMS: Final = (1, 100)
+TLS: Final = ("https", "h2", "grpcs")
+# What differs from HTTP/1.1 and gRPC by what a request costs, not a record.
+BY_REQUEST: Final = ("https", "h2c", "h2", "grpcs")
+BY_REQUEST_ITEMS: Final = (1, 100)
 WARM_S: Final = 0.3
 COLLECTOR: Final = """
 receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: "127.0.0.1:{grpc}", max_recv_msg_size_mib: 64}}
-      http: {{endpoint: "127.0.0.1:{http}"}}
+      grpc: {{endpoint: "127.0.0.1:{grpc}", max_recv_msg_size_mib: 64{tls}}}
+      http: {{endpoint: "127.0.0.1:{http}"{tls}}}
 exporters:
   kafka:
     brokers: ["{kafka}"]
@@ -69,13 +79,16 @@ service:
 class Pair:
     """Ours and the Collector, both new: the processes' ids in `pids`, while it is entered."""
 
-    def __init__(self, here: Path, kafka: str) -> None:
-        ours = measuring.Gateway(here, kafka)
+    def __init__(self, here: Path, kafka: str, certificate: Certificate | None = None) -> None:
+        """With a `certificate` both speak TLS."""
+        ours = measuring.Gateway(here, kafka, tls=certificate)
         self._ports = {"ours": (ours.otlp_port, ours.grpc_port), "collector": (free_port(), free_port())}
         self._native_port = ours.http_port
         http, grpc = self._ports["collector"]
         config = here / "otelcol.yaml"
-        config.write_text(COLLECTOR.format(http=http, grpc=grpc, kafka=kafka), encoding="utf-8")
+        tls = f", tls: {{cert_file: {certificate.cert}, key_file: {certificate.key}}}" if certificate else ""
+        config.write_text(COLLECTOR.format(http=http, grpc=grpc, kafka=kafka, tls=tls), encoding="utf-8")
+        self._certificate = certificate
         self._commands = {"ours": ours.command, "collector": [measuring.peer("otelcol"), "--config", str(config)]}
         self._here = here
         self._stack = ExitStack()
@@ -94,13 +107,18 @@ class Pair:
 
     def senders(self, name: str, transport: str, signal: str, items: int) -> Senders:
         http, grpc = self._ports[name]
-        if transport == "grpc":
-            return grpc_senders(grpc, bodies.METHODS[signal], bodies.otlp(signal, items))
+        certificate = self._certificate
+        if transport in ("grpc", "grpcs"):
+            return grpc_senders(grpc, bodies.METHODS[signal], bodies.otlp(signal, items), tls=certificate)
+        if transport in ("h2c", "h2"):
+            context = certificate.client("h2") if certificate else None
+            return http2_senders(http, f"/v1/{signal}", bodies.otlp(signal, items), context)
         if transport == "native" and name == "ours":
             path = bodies.NATIVE_RECORD if items == 1 else bodies.NATIVE_BATCH
             messages = [http_message(path, body, "application/json") for body in bodies.native(items)]
             return http_senders(self._native_port, messages)
-        return http_senders(http, [http_message(f"/v1/{signal}", one) for one in bodies.otlp(signal, items)])
+        context = certificate.client("http/1.1") if certificate else None
+        return http_senders(http, [http_message(f"/v1/{signal}", one) for one in bodies.otlp(signal, items)], tls=context)
 
 
 def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -117,9 +135,22 @@ def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, se
     return {"transport": transport, "signal": signal, "items": items, **found}
 
 
+def rows(transports: str, signals: str, items: str) -> Iterator[tuple[str, str, int]]:
+    """Of what is asked for, what is measured: transport, signal, items."""
+    for transport in transports.split(","):
+        if transport == "native":
+            yield from (("native", "metrics", number) for number in NATIVE_ITEMS)
+            continue
+        numbers = measuring.numbers(items)
+        if transport in BY_REQUEST:
+            numbers = [number for number in numbers if number in BY_REQUEST_ITEMS]
+        for signal in ["metrics"] if transport in BY_REQUEST else signals.split(","):
+            yield from ((transport, signal, number) for number in numbers)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transport", default="http,grpc,native")
+    parser.add_argument("--transport", default="http,https,h2c,h2,grpc,grpcs,native")
     parser.add_argument("--signal", default="metrics,logs,traces")
     parser.add_argument("--items", default="1,100,1000,10000")
     parser.add_argument("--rounds", type=int, default=3)
@@ -129,14 +160,13 @@ def main() -> None:
     measuring.leave_the_first_core()
     with tempfile.TemporaryDirectory() as directory, measuring.kafka(Path(directory)) as kafka:
         print(tables.HEADS[SUITE])
-        for transport in options.transport.split(","):
-            for signal in ["metrics"] if transport == "native" else options.signal.split(","):
-                for items in NATIVE_ITEMS if transport == "native" else measuring.numbers(options.items):
-                    pair = Pair(Path(directory), kafka)
-                    result = measure(pair, transport, signal, items, options.rounds, options.seconds)
-                    print(tables.gateway_row(result), flush=True)
-                    if options.keep:
-                        measuring.keep(SUITE, result, SAME)
+        certificate = measuring.certificate(Path(directory))
+        for transport, signal, items in rows(options.transport, options.signal, options.items):
+            pair = Pair(Path(directory), kafka, certificate if transport in TLS else None)
+            result = measure(pair, transport, signal, items, options.rounds, options.seconds)
+            print(tables.gateway_row(result), flush=True)
+            if options.keep:
+                measuring.keep(SUITE, result, SAME)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
+import trustme
 import uvloop
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -119,15 +121,46 @@ def kafka(here: Path) -> Iterator[str]:
         broker.close()
 
 
-class Gateway:
-    """Our gateway: where it will listen, and the command that starts it. Takes what comes without a key."""
+class Certificate(NamedTuple):
+    """Files of a server's certificate and its key, and of the authority that signed it."""
 
-    def __init__(self, here: Path, kafka_address: str, settings: str = "", name: str = "ours") -> None:
+    cert: Path
+    key: Path
+    authority: Path
+
+    def client(self, *protocols: str) -> ssl.SSLContext:
+        """A context that trusts it, and names these by ALPN."""
+        context = ssl.create_default_context(cafile=self.authority)
+        context.set_alpn_protocols([*protocols])
+        return context
+
+
+def certificate(here: Path) -> Certificate:
+    """A new one for localhost."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    made = Certificate(*(here / f"{name}.pem" for name in Certificate._fields))
+    authority.cert_pem.write_to_path(made.authority)
+    issued.private_key_pem.write_to_path(made.key)
+    for pem in issued.cert_chain_pems:
+        pem.write_to_path(made.cert, append=True)
+    return made
+
+
+class Gateway:
+    """Our gateway: where it will listen, and the command that starts it. Takes what comes without a key, and stops at once."""
+
+    def __init__(
+        self, here: Path, kafka_address: str, settings: str = "", name: str = "ours", tls: Certificate | None = None
+    ) -> None:
         """`settings`: more TOML."""
         self.http_port, self.otlp_port, self.grpc_port = free_port(), free_port(), free_port()
         self.log = here / f"{name}.log"
         config = here / f"{name}.toml"
-        config.write_text(f'tenants.anonymous = "yes"\nlogging.level = "warning"\n{settings}', encoding="utf-8")
+        ours = 'tenants.anonymous = "yes"\nlogging.level = "warning"\nshutdown.lame_duck_s = 0\n'
+        if tls is not None:
+            ours += f'tls.cert_file = "{tls.cert}"\ntls.key_file = "{tls.key}"\n'
+        config.write_text(ours + settings, encoding="utf-8")
         self.command = [
             *(COLLECTOR, "gateway", "--kafka", kafka_address, "--config", str(config)),
             *("--http-port", str(self.http_port), "--otlp-http-port", str(self.otlp_port), "--grpc-port", str(self.grpc_port)),
@@ -149,13 +182,14 @@ def http_message(
 
 @asynccontextmanager
 async def http_senders(
-    port: int, messages: Iterable[tuple[bytes, bytes]], connections: int = CONNECTIONS
+    port: int, messages: Iterable[tuple[bytes, bytes]], connections: int = CONNECTIONS, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Sequence[Send]]:
     """A connection each, and of the messages the next, round and round."""
     following = itertools.cycle(messages)
 
     async def connect(stack: AsyncExitStack) -> Send:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        name = "localhost" if tls is not None else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
         stack.callback(writer.close)
 
         async def send() -> None:
@@ -174,17 +208,23 @@ async def http_senders(
 
 @asynccontextmanager
 async def grpc_senders(
-    port: int, method: str, bodies: Iterable[bytes], requests: int = CONNECTIONS
+    port: int, method: str, bodies: Iterable[bytes], requests: int = CONNECTIONS, tls: Certificate | None = None
 ) -> AsyncIterator[Sequence[Send]]:
     """So many requests at once, on one connection, as clients do."""
     following = itertools.cycle(bodies)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with _channel(f"localhost:{port}", tls) as channel:
         call: Any = channel.unary_unary(method)
 
         async def send() -> None:
             await call(next(following), timeout=ANSWER_TIMEOUT_S)
 
         yield [send] * requests
+
+
+def _channel(address: str, tls: Certificate | None) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(tls.authority.read_bytes()))
 
 
 def closed_loop(senders: Senders, seconds: float) -> list[float]:

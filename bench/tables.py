@@ -18,7 +18,15 @@ Result = dict[str, Any]
 
 _PEERS: Final = {"collector": "Collector", "prometheus": "Prometheus", "victoria_metrics": "VictoriaMetrics"}
 _SIGNALS: Final = ("metrics", "logs", "traces")
-_TRANSPORTS: Final = {"http": "HTTP", "grpc": "gRPC", "native": "native JSON"}
+_TRANSPORTS: Final = {
+    "http": "HTTP",
+    "https": "HTTP, TLS",
+    "h2c": "HTTP/2",
+    "h2": "HTTP/2, TLS",
+    "grpc": "gRPC",
+    "grpcs": "gRPC, TLS",
+    "native": "native JSON",
+}
 _SUITES: Final = {
     "gateway": "the gateway",
     "latency": "latency",

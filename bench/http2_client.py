@@ -1,0 +1,155 @@
+"""A client of HTTP/2 that costs little: one connection, many requests at once, and heads from HPACK's tables.
+
+It is no model of a client: what it does not need for the suites, it does not check.
+"""
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from hpack import Decoder, Encoder
+
+from bench.measuring import CONNECTIONS, Send
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+_END_STREAM: Final = 1
+_ACK: Final = 1
+_END_HEADERS: Final = 4
+_FRAME_BYTES: Final = 16_384
+_INITIAL_WINDOW: Final = 4
+# Answers are told to be read when so much of them came.
+_READ_BYTES: Final = 32_768
+
+
+def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big") + payload
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, path: str, content_type: str, scheme: str) -> None:
+        self._head: Final = [
+            *((":method", "POST"), (":scheme", scheme), (":authority", "bench"), (":path", path)),
+            ("content-type", content_type),
+        ]
+        self._encoder: Final = Encoder()
+        self._decoder: Final = Decoder()
+        self._transport: asyncio.Transport
+        self._data = b""
+        self._ids: Final = itertools.count(1, 2)
+        self._answers: Final[dict[int, asyncio.Future[str]]] = {}
+        self._statuses: Final[dict[int, str]] = {}
+        self._window = 65_535
+        self._stream_window = 65_535
+        self._stream_windows: Final[dict[int, int]] = {}
+        self._widened = asyncio.Event()
+        self._read_bytes = 0
+        self.ready: Final = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a socket's is of that type
+        self._transport = transport
+        transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(exc or ConnectionResetError("the server has closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        data = self._data + data
+        at, end = 0, len(data)
+        while end - at >= 9:
+            after = at + 9 + int.from_bytes(data[at : at + 3], "big")
+            if after > end:
+                break
+            stream_id = int.from_bytes(data[at + 5 : at + 9], "big")
+            self._frame_received(data[at + 3], data[at + 4], stream_id, data[at + 9 : after])
+            at = after
+        self._data = data[at:]
+
+    def _frame_received(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind == _HEADERS:
+            fields = {str(field[0]): str(field[1]) for field in self._decoder.decode(payload)}
+            self._statuses.setdefault(stream_id, fields.get(":status", ""))
+        elif kind == _DATA:
+            self._read_bytes += len(payload)
+            if self._read_bytes >= _READ_BYTES:
+                self._transport.write(_frame(_WINDOW_UPDATE, 0, 0, self._read_bytes.to_bytes(4, "big")))
+                self._read_bytes = 0
+        elif kind == _WINDOW_UPDATE:
+            step = int.from_bytes(payload, "big")
+            if not stream_id:
+                self._window += step
+            elif stream_id in self._stream_windows:
+                self._stream_windows[stream_id] += step
+            self._widened.set()
+        elif kind == _SETTINGS and not flags & _ACK:
+            for place in range(0, len(payload), 6):
+                if int.from_bytes(payload[place : place + 2], "big") == _INITIAL_WINDOW:
+                    self._stream_window = int.from_bytes(payload[place + 2 : place + 6], "big")
+            self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
+            self.ready.set()
+        elif kind == _PING and not flags & _ACK:
+            self._transport.write(_frame(_PING, _ACK, 0, payload))
+        elif kind == _GOAWAY:
+            self.connection_lost(ConnectionResetError(f"GOAWAY {payload!r}"))
+        if kind in (_DATA, _HEADERS) and flags & _END_STREAM:
+            self._answers.pop(stream_id).set_result(self._statuses.pop(stream_id))
+
+    async def send(self, body: bytes) -> None:
+        """One request, and its answer. Raises RuntimeError where that is not a success."""
+        stream_id = next(self._ids)
+        answer = self._answers[stream_id] = asyncio.get_running_loop().create_future()
+        head = self._encoder.encode([*self._head, ("content-length", str(len(body)))])
+        out = [_frame(_HEADERS, _END_HEADERS, stream_id, head)]
+        self._stream_windows[stream_id] = self._stream_window
+        at = 0
+        while at < len(body):
+            size = min(len(body) - at, _FRAME_BYTES, self._window, self._stream_windows[stream_id])
+            if size <= 0:
+                self._transport.write(b"".join(out))
+                out.clear()
+                self._widened.clear()
+                await self._widened.wait()
+                continue
+            self._window -= size
+            self._stream_windows[stream_id] -= size
+            out.append(_frame(_DATA, _END_STREAM if at + size == len(body) else 0, stream_id, body[at : at + size]))
+            at += size
+        self._transport.write(b"".join(out))
+        status = await answer
+        del self._stream_windows[stream_id]
+        if status != "200":
+            raise RuntimeError(f"an answer of {status}")
+
+
+@asynccontextmanager
+async def http2_senders(
+    port: int,
+    path: str,
+    bodies: Iterable[bytes],
+    tls: ssl.SSLContext | None = None,
+    content_type: str = "application/x-protobuf",
+    requests: int = CONNECTIONS,
+) -> AsyncIterator[Sequence[Send]]:
+    """So many requests at once, on one connection."""
+    following = itertools.cycle(bodies)
+    transport, connection = await asyncio.get_running_loop().create_connection(
+        lambda: _Connection(path, content_type, "https" if tls else "http"),
+        "127.0.0.1",
+        port,
+        ssl=tls,
+        server_hostname="localhost" if tls else None,
+    )
+    try:
+        await connection.ready.wait()
+
+        async def send() -> None:
+            await connection.send(next(following))
+
+        yield [send] * requests
+    finally:
+        transport.close()
