@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import grpc
 import httpx
@@ -30,12 +30,24 @@ _HOSTS = ("10.0.0.1", "10.0.0.2")
 _AGAIN_S = 0.05
 
 
+class Collector(Protocol):
+    """Where a collector listens."""
+
+    @property
+    def otlp_http_port(self) -> int: ...
+
+    @property
+    def grpc_port(self) -> int: ...
+
+
 class Front(NamedTuple):
     """The ports of one, which are the page's 4318, 4319 and 4317."""
 
     http: int
     h2c: int
     grpc: int
+    downgrade: int
+    """Takes HTTP/2, and hands it on as HTTP/1.1."""
     admin: Path | None = None
     """HAProxy's own socket."""
 
@@ -56,26 +68,31 @@ def configuration(language: str) -> str:
     return str(block)
 
 
-def _filled_in(text: str, collectors: Sequence[Program], front: Front) -> str:
+def _filled_in(text: str, collectors: Sequence[Collector], front: Front) -> str:
     """The same on this machine's ports. The page's second collector is left out where there is one."""
     for host, collector in zip(_HOSTS, collectors, strict=False):
         text = text.replace(f"{host}:4317", f"127.0.0.1:{collector.grpc_port}")
         text = text.replace(f"{host}:4318", f"127.0.0.1:{collector.otlp_http_port}")
         text = re.sub(rf"(127.0.0.1:{collector.grpc_port} .* port) 4318", rf"\1 {collector.otlp_http_port}", text)
     text = "".join(line for line in text.splitlines(keepends=True) if not any(host in line for host in _HOSTS))
-    for port, ours in zip((4318, 4319, 4317), front[:3], strict=True):
+    for port, ours in zip((4318, 4319, 4317, 4320), front[:4], strict=True):
         text = re.sub(rf"(listen |bind ):?{port}\b", rf"\g<1>127.0.0.1:{ours}", text)
     return text
 
 
+def _with_downgrade(text: str) -> str:
+    """nginx's configuration with its server for HTTP/1.1 once more, for HTTP/2."""
+    (block,) = re.findall(r"^  server \{\n    listen 4318;\n.*?^  \}\n", text, re.DOTALL | re.MULTILINE)
+    return text.replace(block, block + str(block).replace("listen 4318", "listen 4320 http2"))
+
+
 @contextlib.contextmanager
-def nginx(place: Path, *collectors: Program) -> Iterator[Front]:
+def nginx(place: Path, *collectors: Collector) -> Iterator[Front]:
     """Its port for h2c is not listened on: it speaks HTTP/2 to gRPC's servers only."""
     command = require_peer("nginx")
-    http_port, h2c_port, grpc_port = free_ports(3)
-    front = Front(http_port, h2c_port, grpc_port)
+    front = Front(*free_ports(4))
     place.mkdir()
-    settings = _filled_in(configuration("nginx"), collectors, front)
+    settings = _filled_in(_with_downgrade(configuration("nginx")), collectors, front)
     kept = "".join(f"{of}_temp_path {place}/{of};" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     settings = settings.replace("http {", f"http {{ access_log off; {kept}", 1).replace(
         "worker_processes auto", "worker_processes 1"
@@ -88,12 +105,12 @@ def nginx(place: Path, *collectors: Program) -> Iterator[Front]:
 
 
 @contextlib.contextmanager
-def haproxy(place: Path, *collectors: Program) -> Iterator[Front]:
+def haproxy(place: Path, *collectors: Collector) -> Iterator[Front]:
     command = require_peer("haproxy")
-    http_port, h2c_port, grpc_port = free_ports(3)
-    front = Front(http_port, h2c_port, grpc_port, place / "admin")
+    front = Front(*free_ports(4), admin=place / "admin")
     place.mkdir()
-    settings = _filled_in(configuration("haproxy"), collectors, front)
+    downgrade = "\nfrontend downgrade\n  bind :4320 proto h2\n  default_backend otlp_http\n"
+    settings = _filled_in(configuration("haproxy") + downgrade, collectors, front)
     (place / "haproxy.cfg").write_text(f"global\n  stats socket {front.admin}\n{settings}")
     with _running([command, "-db", "-f", place / "haproxy.cfg"], place, front.grpc):
         yield front

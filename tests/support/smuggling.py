@@ -4,6 +4,8 @@ An honest request follows each case. A reader that is misled answers a request t
 body. So a case has the statuses of all answers in their order, including the honest one's.
 """
 
+import asyncio
+import re
 from typing import Final, NamedTuple
 
 from support.receiving import otlp_logs
@@ -14,7 +16,26 @@ HEX: Final = b"%x" % len(BODY)
 _LINE: Final = b"POST /v1/logs HTTP/1.1\r\n"
 _FIELDS: Final = b"Host: a\r\nContent-Type: application/x-protobuf\r\n"
 # A second request that hides in the first, as an attacker would send it.
-HIDDEN: Final = b"POST /v1/logs HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n"
+HIDDEN: Final = (
+    b"POST /v1/logs HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\nContent-Length: " + SIZE + b"\r\n\r\n" + BODY
+)
+
+
+class Heard(asyncio.Protocol):
+    """All that a server says on a connection until it closes it, also where it resets it after."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.closed.set()
+
+    def statuses(self) -> tuple[int, ...]:
+        return tuple(int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", self.data))
 
 
 class Case(NamedTuple):

@@ -1,33 +1,15 @@
 """Requests that two readers may frame differently are refused, and end their connection; all others are answered, each once."""
 
 import asyncio
-import re
 
 import pytest
 from hpack import Encoder
 from support.http2 import Http2Client, frame, http2
 from support.receiving import Receivers, http_receivers, post
-from support.smuggling import BODY, HTTP1, HTTP2, Case, Field, Head
+from support.smuggling import BODY, HTTP1, HTTP2, Case, Field, Head, Heard
 
 # So many bytes are sent one by one; what is longer comes in pieces.
 _SINGLE_BYTES_MAX = 1_000
-
-
-class Heard(asyncio.Protocol):
-    """All that a server says on a connection until it closes it, also where it resets it after."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.closed = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.closed.set()
-
-    def statuses(self) -> tuple[int, ...]:
-        return tuple(int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", self.data))
 
 
 async def statuses(port: int, case: Case, *, singly: bool) -> tuple[int, ...]:
