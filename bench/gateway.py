@@ -11,8 +11,9 @@ Both processes begin anew for each row, so that the most memory that they took i
 `native` is our JSON API, of metrics, with 1 and 100 records a request; the Collector, which has none, is sent as many in OTLP
 over HTTP.
 
-`https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without it, `h2` with it, `grpcs` gRPC over TLS, each with 1 and 100 metrics a
-request. Both have the same certificate. HTTP/2 is one connection with 32 requests at once, as gRPC is.
+`https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without it, `h2` with it, `grpcs` gRPC over TLS: 1 and 100 metrics a request. Both
+servers have the same certificate. HTTP/2 is one connection with 32 requests at once, as gRPC is. The Collector does not speak
+h2c: it is sent as many over HTTP/1.1.
 
 With --keep the results go into bench/results/gateway.json, each in the place of what was measured before of the same, and from
 there into docs/performance.md (bench/report.py).
@@ -110,7 +111,7 @@ class Pair:
         certificate = self._certificate
         if transport in ("grpc", "grpcs"):
             return grpc_senders(grpc, bodies.METHODS[signal], bodies.otlp(signal, items), tls=certificate)
-        if transport in ("h2c", "h2"):
+        if transport == "h2" or (transport == "h2c" and name == "ours"):
             context = certificate.client("h2") if certificate else None
             return http2_senders(http, f"/v1/{signal}", bodies.otlp(signal, items), context)
         if transport == "native" and name == "ours":

@@ -8,14 +8,14 @@ import itertools
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from hpack import Decoder, Encoder
 
 from bench.measuring import CONNECTIONS, Send
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM: Final = 1
 _ACK: Final = 1
 _END_HEADERS: Final = 4
@@ -47,14 +47,15 @@ class _Connection(asyncio.Protocol):
         self._stream_windows: Final[dict[int, int]] = {}
         self._widened = asyncio.Event()
         self._read_bytes = 0
-        self.ready: Final = asyncio.Event()
+        self.ready: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a socket's is of that type
         self._transport = transport
         transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for answer in self._answers.values():
+        waiting: list[asyncio.Future[Any]] = [self.ready, *self._answers.values()]
+        for answer in waiting:
             if not answer.done():
                 answer.set_exception(exc or ConnectionResetError("the server has closed the connection"))
 
@@ -91,9 +92,12 @@ class _Connection(asyncio.Protocol):
                 if int.from_bytes(payload[place : place + 2], "big") == _INITIAL_WINDOW:
                     self._stream_window = int.from_bytes(payload[place + 2 : place + 6], "big")
             self._transport.write(_frame(_SETTINGS, _ACK, 0, b""))
-            self.ready.set()
+            if not self.ready.done():
+                self.ready.set_result(None)
         elif kind == _PING and not flags & _ACK:
             self._transport.write(_frame(_PING, _ACK, 0, payload))
+        elif kind == _RST_STREAM:
+            self._answers.pop(stream_id).set_exception(RuntimeError(f"the stream is reset: {payload!r}"))
         elif kind == _GOAWAY:
             self.connection_lost(ConnectionResetError(f"GOAWAY {payload!r}"))
         if kind in (_DATA, _HEADERS) and flags & _END_STREAM:
@@ -145,7 +149,7 @@ async def http2_senders(
         server_hostname="localhost" if tls else None,
     )
     try:
-        await connection.ready.wait()
+        await connection.ready
 
         async def send() -> None:
             await connection.send(next(following))

@@ -90,7 +90,7 @@ def _with_downgrade(text: str) -> str:
 def nginx(place: Path, *collectors: Collector) -> Iterator[Front]:
     """Its port for h2c is not listened on: it speaks HTTP/2 to gRPC's servers only."""
     command = require_peer("nginx")
-    front = Front(*free_ports(4))
+    front = Front._make([*free_ports(4), None])
     place.mkdir()
     settings = _filled_in(_with_downgrade(configuration("nginx")), collectors, front)
     kept = "".join(f"{of}_temp_path {place}/{of};" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -107,7 +107,7 @@ def nginx(place: Path, *collectors: Collector) -> Iterator[Front]:
 @contextlib.contextmanager
 def haproxy(place: Path, *collectors: Collector) -> Iterator[Front]:
     command = require_peer("haproxy")
-    front = Front(*free_ports(4), admin=place / "admin")
+    front = Front._make([*free_ports(4), place / "admin"])
     place.mkdir()
     downgrade = "\nfrontend downgrade\n  bind :4320 proto h2\n  default_backend otlp_http\n"
     settings = _filled_in(configuration("haproxy") + downgrade, collectors, front)

@@ -60,7 +60,7 @@ async def answered_from_http_2(port: int, case: Head) -> int:
             start = await reader.readexactly(9)
             payload = await reader.readexactly(int.from_bytes(start[:3], "big"))
             if start[3] == HEADERS:
-                statuses.extend(str(value) for name, value in decoder.decode(payload) if name == ":status")
+                statuses.extend(str(field[1]) for field in decoder.decode(payload) if str(field[0]) == ":status")
             if start[3] in (RST_STREAM, GOAWAY) or (start[3] in (0, HEADERS) and start[4] & END_STREAM):
                 return
 
@@ -106,7 +106,8 @@ async def test_nobody_is_answered_what_another_asked(
                         answered(ports.http, case) if isinstance(case, Case) else answered_from_http_2(ports.downgrade, case)
                     )
 
-            accepted = await asyncio.gather(*(one(case) for case in [*sum(HTTP1.values(), ()), *HTTP2]))
+            http1 = [one(case) for cases in HTTP1.values() for case in cases]
+            accepted = await asyncio.gather(*http1, *(one(head) for head in HTTP2))
             stop.set()
             asked = sum(await asyncio.gather(*asking))
         finally:
