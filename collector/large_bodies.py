@@ -1,17 +1,20 @@
-"""Large bodies are adapted beside the event loop, so that no request stops it.
+"""Large bodies are adapted and decompressed beside the event loop, so that no request stops it.
 
-One thread reads them, one body after another. Compiled code holds the interpreter's lock until it gives it back, so the thread
+One thread adapts them, one body after another. Compiled code holds the interpreter's lock until it gives it back, so the thread
 alone would change nothing. Adapters call `Rules.rest` after each stretch of a body, and here that gives the lock back for a
-moment (ADR 0025).
+moment (ADR 0025). Libraries that decompress give the lock back while they work, so a few threads do that.
 
 Invariants:
 1. At most one body is read at a time, and of one tenant at most one waits with the others for its turn
    (tests/collector/test_large_bodies.py, test_a_tenant_waits_behind_its_own).
 2. A caller that is cancelled does not wait, and its body is left at the next rest (test_large_bodies.py,
    test_a_cancelled_body_is_left).
+3. Of one tenant at most one body is decompressed at a time, so it uses at most one of the threads for that, whatever it sends
+   (test_large_bodies.py, test_a_tenant_decompresses_one_body_at_a_time).
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,8 @@ DIRECT_BYTES_MAX: Final = 256 << 10
 _STRETCH_S: Final = 0.005
 # Long enough for a thread that waits for the lock to get it.
 _REST_S: Final = 50e-6
+# A thread decompresses more than the thread that adapts reads.
+_DECOMPRESSING_MAX: Final = 4
 
 Pause = Callable[[], None]
 Result = TypeVar("Result")
@@ -32,23 +37,57 @@ class _Abandoned(Exception):
     """Nobody waits for the body any more."""
 
 
-class LargeBodies:
-    """The thread, and who waits for it. One event loop's: no locks but asyncio's."""
+class Turns:
+    """A lock for each tenant."""
 
     def __init__(self) -> None:
+        self._locks: Final[dict[str, asyncio.Lock]] = {}  # as many as tenants have keys
+
+    def of(self, tenant: str) -> asyncio.Lock:
+        """Return the lock of that tenant."""
+        lock = self._locks.get(tenant)
+        if lock is None:
+            lock = self._locks[tenant] = asyncio.Lock()
+        return lock
+
+
+class Decompressing:
+    """The threads that decompress. A caller holds the turn of its tenant from the first step of a body to the last.
+
+    So the steps that wait for a thread are of different tenants, and are taken in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._threads: Final = ThreadPoolExecutor(min(_DECOMPRESSING_MAX, os.cpu_count() or 1), "decompressing")
+        self._turns: Final = Turns()
+
+    def turn(self, tenant: str) -> asyncio.Lock:
+        """Return what to hold while a body of that tenant is decompressed."""
+        return self._turns.of(tenant)
+
+    async def run(self, step: Callable[[], Result]) -> Result:
+        """Call `step` in one of the threads, and return its result."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, step)
+
+    def close(self) -> None:
+        """Start no more steps."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class LargeBodies:
+    """The thread that adapts, and who waits for it. One event loop's: no locks but asyncio's."""
+
+    def __init__(self) -> None:
+        self.decompressing: Final = Decompressing()
         self._thread: Final = ThreadPoolExecutor(1, "large-bodies")
         self._turn: Final = asyncio.Lock()
-        self._turns: Final[dict[str, asyncio.Lock]] = {}  # by tenant: as many as have keys
+        self._turns: Final = Turns()
 
     async def run(self, tenant: str, begin: Callable[[], Callable[[Pause], Result]]) -> Result:
         """Call `begin` when it is this tenant's turn, and what that returns in the thread; return its result.
 
         What runs in the thread calls its argument every few milliseconds.
         """
-        own = self._turns.get(tenant)
-        if own is None:
-            own = self._turns[tenant] = asyncio.Lock()
-        async with own, self._turn:
+        async with self._turns.of(tenant), self._turn:
             is_abandoned = False
 
             rest_at_s = 0.0
@@ -69,3 +108,4 @@ class LargeBodies:
     def close(self) -> None:
         """Start no more. One that is being read is left at its next rest, once its caller is cancelled."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self.decompressing.close()

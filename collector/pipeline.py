@@ -21,7 +21,7 @@ from collector.dead_letters import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Bud
 from collector.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.limit.contract import Limited, Limiter
 from collector.metrics import Metrics, Tenant
-from collector.produce import Produce
+from collector.produce import Produce, ShareExceeded
 from collector.receipts import Receipt, Receipts
 from collector.reports.batches import RecentBatches
 from collector.tenancy.callers import Caller
@@ -69,6 +69,7 @@ class Reading:
         self._pipeline: Final = pipeline
         self._input: Final = input_
         self._body: Final = body
+        self._caller: Final = caller
         self._tenant: Final = caller.tenant
         self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
         self._header: Final = header
@@ -79,6 +80,11 @@ class Reading:
         """Look what is left of the tenant's caps now, and return what reads the body."""
         self._budget = self._pipeline.dead_letters.budget(self._tenant, self._header.received_time_unix_nano)
         return self._read
+
+    def begin_after_waiting(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
+        """As `begin`, unless the tenant's other requests have used up its plan meanwhile. Raises Limited."""
+        self._pipeline.check(self._caller, len(self._body))
+        return self.begin()
 
     def _read(self, pause: Callable[[], None] | None) -> tuple[Adapted, Kept]:
         """Adapt and validate the items, and make dead letters of rejected ones. Raises RequestRefused.
@@ -141,7 +147,7 @@ class Pipeline:
         self._receipts: Final = receipts
         self._recent: Final = recent
         self._metrics: Final = metrics
-        self._large_bodies: Final = large_bodies
+        self.large_bodies: Final = large_bodies
         self.message_bytes_max: Final = message_bytes_max
         self.message_row_bytes_max: Final = message_row_bytes_max
         self._now_unix_nano: Final = now_unix_nano
@@ -159,13 +165,16 @@ class Pipeline:
                 raise
 
     async def charging_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int]) -> bytes:
-        """Await what is done of a body before `ingest`. Where that refuses the body, count it for the plan, with the bytes that
-        `cost` returns. Raises what `work` does."""
+        """Await what is done of a body before `ingest`. Where that refuses it, or it does not fit its tenant's share of the
+        bytes in flight, count it for the plan, with the bytes that `cost` returns. Raises what `work` does."""
         refusal: RequestRefused | None = None
         try:
             return await work
         except RequestRefused as refused:
             refusal = refused
+        except ShareExceeded:
+            self._limiter.refused(caller, cost())
+            raise
         await self._charge(caller, cost())
         self._metrics.tenant(caller.tenant).refused()
         raise refusal
@@ -188,11 +197,13 @@ class Pipeline:
             if len(body) <= DIRECT_BYTES_MAX:
                 adapted, letters = reading.begin()(None)
             else:
-                adapted, letters = await self._large_bodies.run(caller.tenant, reading.begin)
+                adapted, letters = await self.large_bodies.run(caller.tenant, reading.begin_after_waiting)
             if adapted.dead_letter_items:
                 self.dead_letters.count(caller.tenant, adapted)
         except RequestRefused as refused:
             refusal = refused
+        except Limited:
+            raise
         except Exception as defect:
             raise Defect(batch_id, defect) from defect
         if refusal is not None:
@@ -205,14 +216,19 @@ class Pipeline:
         if cost > len(body):
             try:
                 hold(cost - len(body))
-            except Exception:
+            except Exception as overloaded:
                 self._metrics.failed(adapted)
                 tenant.failed(adapted)
+                if isinstance(overloaded, ShareExceeded):
+                    self._limiter.refused(caller, len(body))
                 raise
         try:
             await self._take(caller, adapted, cost)
         except RequestRefused as refused:
             refusal = refused
+        except Limited as over:
+            over.retry_after_s = max(over.retry_after_s, self._limiter.refused(caller, len(body)))
+            raise
         if refusal is not None:
             await self._charge(caller, len(body))
             raise refusal

@@ -18,6 +18,10 @@ class Overloaded(Exception):
     """Too many bytes are in flight; nothing was kept, and the same request may be sent again later."""
 
 
+class ShareExceeded(Overloaded):
+    """They are this tenant's own, so what the request cost counts for its plan."""
+
+
 class InFlight:
     """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
 
@@ -51,13 +55,13 @@ class InFlightShare:
     def check(self, size_bytes: int) -> None:
         """Raise Overloaded if that many more would not fit now."""
         whole = self._whole
-        if whole.bytes_held + size_bytes > whole.bytes_max:
-            raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
         if self.bytes_held + size_bytes > whole.tenant_bytes_max:
-            raise Overloaded(
+            raise ShareExceeded(
                 f"{self.bytes_held} bytes of tenant {self._tenant} are in flight, {size_bytes} more would exceed its share,"
                 f" {whole.tenant_bytes_max}"
             )
+        if whole.bytes_held + size_bytes > whole.bytes_max:
+            raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
 
     def reserve(self, size_bytes: int) -> None:
         """Hold that many more, until as many are released. Raises Overloaded, and then holds none of them."""

@@ -106,6 +106,19 @@ class Buckets:
         bucket.at = now
         bucket.plan = caller.plan
 
+    def charge(self, caller: Caller, size_bytes: int, now: int) -> float:
+        """Count one request of so many bytes, whether it fits or not; but nothing owes more than its burst by that. Return the
+        seconds until another one fits."""
+        plan = caller.plan
+        bucket = self._buckets.get((caller.tenant, plan.name))
+        used = (0, 0, 0) if bucket is None else _after(plan, bucket.used, now - bucket.at)
+        requests, items, bytes_used = (
+            0 if rate is None else max(before, min(before + cost * self._unit, rate.burst * NANO))
+            for rate, before, cost in zip(plan.rates, used, (1, 0, size_bytes), strict=True)
+        )
+        self.learn(caller, (requests, items, bytes_used), now)
+        return limited(plan, (requests, items, bytes_used), (1, 0, size_bytes), self._unit).retry_after_s
+
     def learn(self, caller: Caller, used: Three, now: int) -> None:
         """What is used at `now`, in billionths, as somebody else has counted it."""
         bucket = self._buckets.get((caller.tenant, caller.plan.name))

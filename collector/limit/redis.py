@@ -82,6 +82,7 @@ class RedisLimiter:
         # What Redis last said of each, and so the least that is used now: others only take more. What another process gives
         # back is seen when Redis is next asked.
         self._known: Final = Buckets()
+        self._refused: Final = Buckets()
         self._waiting: Final[list[_Question]] = []
         self._wake: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -109,10 +110,12 @@ class RedisLimiter:
         await self._redis.aclose()
 
     def check(self, caller: Caller, size_bytes: int) -> None:
+        now = self._now()
         if self._failure is None:
-            self._known.check(caller, size_bytes, self._now())
+            self._known.check(caller, size_bytes, now)
         else:
             self._alone.check(caller, size_bytes)
+        self._refused.check(caller, size_bytes, now)
 
     async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
         plan = caller.plan
@@ -127,6 +130,9 @@ class RedisLimiter:
         fits, used = said
         if not fits:
             raise limited(plan, used, costs)
+
+    def refused(self, caller: Caller, size_bytes: int) -> float:
+        return self._refused.charge(caller, size_bytes, self._now()) if caller.plan.is_limited else 0.0
 
     async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
         plan = caller.plan

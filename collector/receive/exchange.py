@@ -7,6 +7,7 @@ told what to say.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -254,12 +255,21 @@ class Exchange:
         try:
             assert self._input is not None
             assert self._caller is not None
+            pipeline = self._receiver.pipeline
             body = self._first if self._rest is None else self._rest.getvalue()
             if self._encoding != _IDENTITY:
                 bytes_max = self._receiver.settings.decompressed_bytes_max
-                work = decompressed(body, self._encoding, bytes_max, self._hold)
-                body = await self._receiver.pipeline.charging_refusals(self._caller, work, self._cost)
-            outcome = await self._receiver.pipeline.ingest(self._input, body, self._caller, self._hold_rows)
+                work = decompressed(
+                    body,
+                    self._encoding,
+                    bytes_max,
+                    hold=self._hold,
+                    admit=partial(pipeline.check, self._caller),
+                    tenant=self._caller.tenant,
+                    threads=pipeline.large_bodies.decompressing,
+                )
+                body = await pipeline.charging_refusals(self._caller, work, self._cost)
+            outcome = await pipeline.ingest(self._input, body, self._caller, self._hold_rows)
             self.answer = self._dialect.accepted(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
             self.refuse(error)

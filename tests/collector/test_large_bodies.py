@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.large_bodies import LargeBodies, Pause
+from collector.large_bodies import Decompressing, LargeBodies, Pause
 
 
 def spinning(seconds: float, done: Callable[[], None] | None = None) -> Callable[[], Callable[[Pause], str]]:
@@ -78,3 +78,32 @@ async def test_what_a_body_raises_is_raised() -> None:
         await bodies.run("acme", lambda: broken)
     assert "read" == await bodies.run("acme", spinning(0.001))
     bodies.close()
+
+
+async def test_a_tenant_decompresses_one_body_at_a_time() -> None:
+    """However many it sends: another's first step waits for one of its steps at most."""
+    threads = Decompressing()
+    running = 0
+    most = 0
+    order: list[str] = []
+
+    def step() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.002)
+        running -= 1
+
+    async def decompress(tenant: str, steps: int, call: Callable[[], None]) -> None:
+        async with threads.turn(tenant):
+            for _ in range(steps):
+                await threads.run(call)
+            order.append(tenant)
+
+    noisy = [asyncio.create_task(decompress("noisy", 10, step)) for _ in range(10)]
+    await asyncio.sleep(0)
+    await decompress("quiet", 1, lambda: None)
+    assert ["quiet"] == order
+    await asyncio.gather(*noisy)
+    assert 1 == most
+    threads.close()

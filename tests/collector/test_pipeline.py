@@ -34,10 +34,11 @@ from collector.broker.contract import (
     BrokerFull,
 )
 from collector.dead_letters import Caps
+from collector.large_bodies import DIRECT_BYTES_MAX
 from collector.limit.contract import Limited
 from collector.limit.local import LocalLimiter
 from collector.pipeline import Adapt, Defect, Input, Outcome
-from collector.produce import Overloaded
+from collector.produce import Overloaded, ShareExceeded
 from collector.tenancy.callers import Caller
 from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
@@ -433,20 +434,80 @@ async def test_what_the_plan_never_allows_counts_for_it() -> None:
     assert "requests" == info.value.dimension
 
 
+async def test_what_is_decoded_and_does_not_fit_the_plan_is_bounded() -> None:
+    """Three requests are, which is the plan's burst; the fourth is not decoded."""
+    made = receivers(limiter=stopped())
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=6), small())
+    for _ in range(3):
+        with pytest.raises(Limited) as info:
+            await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=6), small())
+        assert "items" == info.value.dimension
+    with pytest.raises(Limited) as info:
+        await ingest(made, raises(AssertionError("decoded")), otlp_logs(good=1), small())
+    assert "requests" == info.value.dimension
+
+
+async def test_what_is_decoded_and_does_not_fit_the_share_of_the_bytes_in_flight_is_bounded() -> None:
+    """Its tenant holds the share, and sends it again. Where others hold the budget, it does not count."""
+
+    def full(error: Exception) -> Callable[[int], None]:
+        def hold(_: int) -> None:
+            raise error
+
+        return hold
+
+    input_ = Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    made = receivers(limiter=stopped())
+    for error in (*[Overloaded("others")] * 9, *[ShareExceeded("own")] * 3):
+        with pytest.raises(type(error)):
+            await made.pipeline.ingest(input_, otlp_logs(good=1), small(), full(error))
+    with pytest.raises(Limited) as info:
+        made.pipeline.check(small(), 0)
+    assert "requests" == info.value.dimension
+
+
+async def test_a_large_body_is_admitted_again_at_its_turn() -> None:
+    """Of many that wait, those that the plan has no room for any more are not read."""
+    made = receivers(limiter=stopped())
+    read: list[bytes] = []
+
+    def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+        read.append(body)
+        raise Malformed(INVALID_PROTOBUF, "m")
+
+    caller = ACME._replace(plan=Plan("Three", requests=Rate(1, 3), items=None, size_bytes=None))
+    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    body = bytes(DIRECT_BYTES_MAX + 1)
+    requests = [made.pipeline.ingest(input_, body, caller, hold_nothing) for _ in range(20)]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    # One more may begin before the one that uses up the plan is counted.
+    assert 3 <= len(read) <= 4
+    assert len(read) == sum(isinstance(outcome, Malformed) for outcome in outcomes)
+    assert 20 - len(read) == sum(isinstance(outcome, Limited) for outcome in outcomes)
+
+
 async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
     """With what was decompressed of it, as far as the plan has so much; else as a request."""
 
-    async def refused() -> bytes:
-        raise RequestRefused(PAYLOAD_TOO_LARGE, "m")
+    async def refused(error: Exception) -> bytes:
+        raise error
 
+    refusal = RequestRefused(PAYLOAD_TOO_LARGE, "m")
     made = receivers(limiter=stopped())
     for cost in (20_000, 20_001, 1):
         with pytest.raises(RequestRefused):
-            await made.pipeline.charging_refusals(small(), refused(), partial(int, cost))
+            await made.pipeline.charging_refusals(small(), refused(refusal), partial(int, cost))
     with pytest.raises(Limited) as info:
         made.pipeline.check(small(), 0)
     assert "requests" == info.value.dimension
     assert 3 == made.counted("infrasage_tenant_requests_total", tenant="acme", status="refused")
+
+    made = receivers(limiter=stopped())
+    with pytest.raises(ShareExceeded):
+        await made.pipeline.charging_refusals(small(), refused(ShareExceeded("own")), partial(int, 19_000))
+    with pytest.raises(Limited) as info:
+        made.pipeline.check(small(), 1_001)
+    assert "bytes" == info.value.dimension
 
 
 async def test_what_could_not_be_kept_does_not_count_for_the_plan() -> None:

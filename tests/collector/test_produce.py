@@ -46,7 +46,7 @@ async def test_the_brokers_error_is_passed_on() -> None:
 
 
 def test_the_budget_can_be_filled_to_the_byte() -> None:
-    in_flight = InFlight(10, 10)
+    in_flight = InFlight(10, 11)
     share = in_flight.share("acme")
     share.reserve(4)
     share.reserve(6)

@@ -6,6 +6,7 @@ happens, there is one answer. It knows nothing of frames: its connection tells i
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mypy_extensions import i64
@@ -241,7 +242,15 @@ class Call(Sending):
             self._pieces = []
             if self._is_compressed:
                 assert self._head.encoding is not None
-                work = decompressed(body, self._head.encoding, int(calls.message_bytes_max), self._hold)
+                work = decompressed(
+                    body,
+                    self._head.encoding,
+                    int(calls.message_bytes_max),
+                    hold=self._hold,
+                    admit=partial(calls.pipeline.check, self._caller),
+                    tenant=self._caller.tenant,
+                    threads=calls.pipeline.large_bodies.decompressing,
+                )
                 body = await calls.pipeline.charging_refusals(self._caller, work, self._cost)
                 self._body_bytes = len(body)
             method = self._head.method

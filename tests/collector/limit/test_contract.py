@@ -209,3 +209,25 @@ async def test_the_unlimited_are_never_refused(limiter: Limiter, tenant: str) ->
     await limiter.take(some, 2**62, 2**62)
     await limiter.take(some, 2**62, 2**62)
     assert (await refused(limiter, some)).dimension == "requests"
+
+
+async def test_decoded_and_refused_requests_are_bounded(limiter: Limiter, tenant: str) -> None:
+    """As many as the burst has, and as many bytes, whatever was taken; then `check` refuses. The plan itself has all it had."""
+    who = caller(SLOW, tenant)
+    for _ in range(3):
+        limiter.check(who, 400)
+        wait_s = limiter.refused(who, 250)
+    assert 0.9 < wait_s <= 1
+    with pytest.raises(Limited) as over:
+        limiter.check(who, 0)
+    assert "requests" == over.value.dimension
+    assert 0 < over.value.retry_after_s <= 1
+    await limiter.take(who, 100, 1000)
+
+    other = caller(SLOW, f"{tenant}2")
+    assert 999 < limiter.refused(other, 5000) <= 1000
+    limiter.check(other, 0)
+    with pytest.raises(Limited) as over:
+        limiter.check(other, 1000)
+    assert "bytes" == over.value.dimension
+    assert 990 < over.value.retry_after_s <= 1000

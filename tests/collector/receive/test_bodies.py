@@ -4,16 +4,19 @@ import asyncio
 import gzip
 import sys
 import time
+from collections.abc import Callable
 
 import cramjam
 import pytest
 from support.receiving import otlp_logs, receivers
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
-from collector.large_bodies import DIRECT_BYTES_MAX
+from collector.large_bodies import DIRECT_BYTES_MAX, Decompressing
+from collector.limit.contract import Limited
 from collector.produce import Overloaded
-from collector.receive.bodies import decompressed
+from collector.receive import bodies
 from collector.receive.exchange import Head
+from collector.tenancy.plans import FREE
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,6 +37,22 @@ PACKED = {
     "snappy": bytes(cramjam.snappy.compress_raw(CONTENT)),
     "identity": CONTENT,
 }
+
+
+async def decompressed(
+    body: bytes,
+    encoding: str,
+    bytes_max: int,
+    hold: Callable[[int], None],
+    admit: Callable[[int], None] = lambda _: None,
+    threads: Decompressing | None = None,
+) -> bytes:
+    own = threads or Decompressing()
+    try:
+        return await bodies.decompressed(body, encoding, bytes_max, hold=hold, admit=admit, tenant="acme", threads=own)
+    finally:
+        if threads is None:
+            own.close()
 
 
 @pytest.mark.parametrize("encoding", PACKED)
@@ -85,6 +104,26 @@ async def test_a_body_that_becomes_nothing_does_not_stop_the_loop() -> None:
     assert b"" == await decompressed(body, "gzip", MIB, lambda _: None)
     used_s, loop_s = time.process_time() - began, time.thread_time() - began_loop
     assert loop_s < used_s / 2
+
+
+async def test_a_body_is_admitted_at_its_turn() -> None:
+    """Of many that wait for the threads, those that the plan has no room for any more are not decompressed."""
+    threads = Decompressing()
+    admitted: list[int] = []
+    held: list[int] = []
+
+    def admit(size_bytes: int) -> None:
+        admitted.append(size_bytes)
+        if len(admitted) > 2:
+            raise Limited(FREE, "requests", 1)
+
+    works = [decompressed(PACKED["gzip"], "gzip", len(CONTENT), held.append, admit, threads) for _ in range(10)]
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    assert 2 == outcomes.count(CONTENT)
+    assert 8 == sum(isinstance(outcome, Limited) for outcome in outcomes)
+    # Small bodies have their first megabyte on the loop, before they wait.
+    assert sum(held) <= 2 * len(CONTENT) + 8 * (MIB + 1)
+    threads.close()
 
 
 async def test_too_large_a_body_is_refused() -> None:
