@@ -31,7 +31,7 @@ chaos: install $(VENV)/dev.installed
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy adapters collector tests bench checks distribution
+	$(BIN)/mypy adapters collector tests bench checks distribution deploy
 	# Where a type is narrowed by what a call has changed since, compiled code would go by the narrower one.
 	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
@@ -39,6 +39,7 @@ check: $(VENV)/dev.installed
 	$(BIN)/python checks/compiled_handlers.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
+	$(BIN)/python deploy/grafana/generate.py --check
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .
@@ -49,6 +50,7 @@ proto: $(VENV)/dev.installed
 
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/grafana/generate.py
 
 # Every decoder under a fuzzer, as long as one likes: see tests/fuzz/run.py. Uncompiled, so that it sees what is covered.
 fuzz: install $(VENV)/dev.installed $(VENV)/fuzz.installed
