@@ -14,16 +14,16 @@ serve: $(VENV)/requirements.installed
 test: install $(VENV)/dev.installed
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/clients.md.
+# Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/use/clients.md.
 test-clients: install $(VENV)/dev.installed
 	tests/clients/peers
 	$(BIN)/pytest tests/clients -m clients --timeout=1200 -rs $(ARGS)
 
-# Field by field, what is stored against what was sent, in 10,000 items of each kind by each way in: docs/testing.md.
+# Field by field, what is stored against what was sent, in 10,000 items of each kind by each way in: docs/contribute/testing.md.
 fidelity: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/fidelity -n 0 -q -rP --timeout=7200 --fidelity-items=10000 $(ARGS)
 
-# Every fault by itself, then faults at random, against three brokers under load; the table goes into docs/exactly-once.md.
+# Every fault by itself, then faults at random, against three brokers under load; the table goes into docs/internals/exactly-once.md.
 chaos: install $(VENV)/dev.installed
 	$(BIN)/pytest tests/system/test_chaos.py -n 0 -q -s --timeout=0 --chaos-seconds=300 $(ARGS)
 
@@ -56,7 +56,7 @@ docs: install
 fuzz: install $(VENV)/dev.installed $(VENV)/fuzz.installed
 	PYTHONPATH=.:proto:tests $(BIN)/python tests/fuzz/run.py $(ARGS)
 
-# What a record costs, beside others who have to be there, and docs/performance.md of it: see there, and bench/run.py.
+# What a record costs, beside others who have to be there, and docs/internals/performance.md of it: see there, and bench/run.py.
 bench: install $(VENV)/dev.installed $(VENV)/bench.installed
 	$(BIN)/python bench/run.py $(ARGS)
 

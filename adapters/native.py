@@ -1,4 +1,4 @@
-"""The native JSON API: one record, or an array of them, as docs/api.md has it.
+"""The native JSON API: one record, or an array of them, as docs/use/api.md has it.
 
 The law: whatever the body, the answer is an `Adapted` or a `RequestRefused`; a bad record never takes its neighbours down.
 
@@ -21,7 +21,12 @@ import orjson
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.elements import Elements
+from adapters.codec.json_array import Elements
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
+from adapters.codec.text import check_json_parts, hex_id, quoted, shortened
+from adapters.codec.text_repair import repaired_json
+from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.errors import (
     BATCH_TOO_LARGE,
     INVALID_ATTRIBUTES,
@@ -46,7 +51,6 @@ from adapters.errors import (
     Malformed,
     RequestRefused,
 )
-from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
 from adapters.record import (
     LOGS,
     METRICS,
@@ -61,10 +65,6 @@ from adapters.record import (
     Rules,
     put_attribute,
 )
-from adapters.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.text import check_json_parts, hex_id, quoted, shortened
-from adapters.text_repair import repaired_json
-from adapters.wire import put_bytes, put_varint, varint_size
 
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D

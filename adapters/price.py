@@ -11,7 +11,7 @@ The checks here read a body before its adapter does, and keep nothing of it. The
 
 Invariants:
 1. An element takes at least two bytes of the body. So a body of at most twice the limit is not read at all
-   (tests/adapters/test_price.py, test_small_bodies_are_not_counted).
+   (tests/unit/adapters/test_price.py, test_small_bodies_are_not_counted).
 2. What `check_elements` counts is at least the number of steps that a scanner takes (test_price.py,
    test_each_kind_of_element_counts).
 3. What `check_rows` counts is what BatchBuilder counts where each item is accepted as it is (test_price.py,
@@ -28,6 +28,7 @@ from google.protobuf.message import Message
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import BYTES, FIXED32, FIXED64, Cursor, NonCanonical
 from adapters.errors import (
     PAYLOAD_TOO_LARGE,
     RequestRefused,
@@ -37,7 +38,6 @@ from adapters.errors import (
 )
 from adapters.record import NO_RULES, Rules
 from adapters.rows import ROW_BYTES
-from adapters.wire import BYTES, FIXED32, FIXED64, Cursor, NotPlain
 
 # The fewest bytes that an element takes: its tag, and its length or value.
 ELEMENT_BYTES_MIN: Final = 2
@@ -127,7 +127,7 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = 
     count = _Count(body, elements_max, rules)
     try:
         count.message(shape, 0, len(body), 0)
-    except NotPlain:
+    except NonCanonical:
         return
     except _TooMany:
         raise too_many_elements(len(body), elements_max) from None
@@ -140,7 +140,7 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: 
     count = _Count(body, elements_max, rules)
     try:
         count.message(shape, 0, len(body), 0)
-    except NotPlain as odd:
+    except NonCanonical as odd:
         unread: i64 = len(body) - odd.position
         return count.elements + (unread >> 1) > elements_max
     except _TooMany:
@@ -161,7 +161,7 @@ def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
     rows = _Rows(body, rules, has_points)
     try:
         rows.request()
-    except NotPlain:
+    except NonCanonical:
         return
     except _TooMany:
         if rows.row_bytes > rules.request_row_bytes_max:
@@ -192,7 +192,7 @@ class _Count:
         self.elements: i64 = 0
 
     def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> None:
-        """Count those of the message at start:end. Raises NotPlain, _TooMany."""
+        """Count those of the message at start:end. Raises NonCanonical, _TooMany."""
         buffer = self.buffer
         cursor = self.cursor
         kinds = shape.kinds
@@ -231,7 +231,7 @@ class _Count:
                             elements += 1
                         continue
                 if after > end:
-                    raise NotPlain(position)
+                    raise NonCanonical(position)
                 position = after
                 size: i64 = after - first
                 elements += 1
@@ -343,7 +343,7 @@ class _Rows:
         self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
 
     def request(self) -> None:
-        """Raises NotPlain, _TooMany."""
+        """Raises NonCanonical, _TooMany."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         position: i64 = 0

@@ -2,7 +2,7 @@
 
 Invariants:
 1. A message has at most `message_bytes_max` bytes, and its rows at most `Rules.message_row_bytes_max`, unless it holds a single
-   row (tests/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows). It is cut between two items, never
+   row (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows). It is cut between two items, never
    inside one.
 2. Each item that arrived is in the adapter's `Adapted` once: in a part, or among the rejected.
 3. A rejected item's payload, given to the same adapter again, is that item alone. The payloads never exceed the budget that
@@ -14,9 +14,9 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import length_of, put_bytes, put_varint, varint_size
 from adapters.errors import too_many_row_bytes
 from adapters.rows import ROW_BYTES
-from adapters.wire import length_of, put_bytes, put_varint, varint_size
 
 # Type, as infrasage.v1.Type has it.
 TYPE_METRIC: Final = 1
@@ -41,9 +41,9 @@ TRACES: Final = 13
 # The rejections told one by one, with their payloads; beyond, they are only counted by reason.
 REJECTIONS_KEPT_MAX: Final = 10_000
 
-# Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/store.md.
+# Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/use/store.md.
 MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
-# What one request may cost, unless the rules say otherwise. See docs/configuration.md.
+# What one request may cost, unless the rules say otherwise. See docs/operate/configuration.md.
 REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 # No plan allows more.
@@ -97,7 +97,7 @@ class Header:
 
 
 class Rules:
-    """What an adapter asks about what arrived; `collector.validate` answers. Every answer is 0 or an item reason.
+    """What an adapter asks about what arrived; `collector.ingest.validate` answers. Every answer is 0 or an item reason.
 
     `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: of how many rejected items, and of how many
     bytes in all, payloads are kept. Without one, none are.

@@ -1,7 +1,7 @@
 """What is repaired in a request instead of refused, in one list. An item that was repaired is accepted.
 
 Invariants:
-1. A repair is found by its name everywhere: answers, metrics, receipts, documentation (tests/adapters/test_repairs.py,
+1. A repair is found by its name everywhere: answers, metrics, receipts, documentation (tests/unit/adapters/test_repairs.py,
    test_each_repair_is_documented).
 """
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from adapters.wire import Cursor, NotPlain
+from adapters.codec.wire import Cursor, NonCanonical
 
 # What a row takes beside the bytes of its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
 # arrays and maps. A gauge's row has 258 bytes of them, a span's 290.
@@ -48,7 +48,7 @@ def row_bytes(payload: bytes) -> int:
             if tag == _RECORD:
                 total += _record_bytes(cursor, cursor.start, after)
                 cursor.position = after
-    except NotPlain:
+    except NonCanonical:
         return int(end)
     return int(total)
 

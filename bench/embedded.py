@@ -24,9 +24,9 @@ from bench.measuring import cpu_seconds, http_message, http_senders, memory_mib,
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from support.program import Program, started
+from support.processes.program import Program, started
 
-from collector.query import ask
+from collector.api.query_socket import ask
 
 SUITE: Final = "embedded"
 ITEMS: Final = 1000

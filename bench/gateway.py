@@ -16,7 +16,7 @@ servers have the same certificate. HTTP/2 is one connection with 32 requests at 
 h2c: it is sent as many over HTTP/1.1.
 
 With --keep the results go into bench/results/gateway.json, each in the place of what was measured before of the same, and from
-there into docs/performance.md (bench/report.py).
+there into docs/internals/performance.md (bench/report.py).
 """
 
 import argparse

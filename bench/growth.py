@@ -23,8 +23,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import bodies, measuring, tables
 from bench.measuring import CONNECTIONS, Senders, Side, closed_loop, cpu_seconds, http_message, http_senders, memory_mib
-from collector.tenancy import key_text, keys
-from collector.tenancy.key_entries import Key, write_entries
+from collector.tenancy import key_format, keys
+from collector.tenancy.keys_file import Key, write_entries
 from collector.tenancy.scopes import Scope
 
 SUITE: Final = "growth"
@@ -49,12 +49,12 @@ bytes_per_s = "4 GiB"
 
 def tenants_keys(path: Path, number: int) -> list[str]:
     """Their texts. Written at once: `keys create` writes the file anew for each."""
-    texts = [key_text.new() for _ in range(number)]
+    texts = [key_format.new() for _ in range(number)]
     now = datetime.now(UTC)
     path.write_bytes(
         write_entries(
             [
-                Key(key_text.id_of(text), f"tenant-{at}", Scope.INGEST, "Bench", key_text.sha256_of(text), now, None, "")
+                Key(key_format.id_of(text), f"tenant-{at}", Scope.INGEST, "Bench", key_format.sha256_of(text), now, None, "")
                 for at, text in enumerate(texts)
             ]
         )

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.attacks import LOGS, PROTOBUF, REFUSED, Attack, collector_batch, honest_logs, small_logs
-from support.program import Program, started
+from support.processes.program import Program, started
 
 from bench import measuring, tables
 from bench.hostile_connections import ATTACKS, Connecting, ConnectionAttack

@@ -29,24 +29,24 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part, Rules
 from collector.broker.contract import Message
-from collector.config import Http, Tls, Validation
-from collector.dead_letters import Caps, DeadLetters
-from collector.large_bodies import LargeBodies
-from collector.limit.local import LocalLimiter
-from collector.metrics import Metrics
-from collector.pipeline import Input, Pipeline
-from collector.produce import InFlight, Produce
-from collector.receipts import Receipts
-from collector.receive.exchange import COMPRESSED, Format, Route
-from collector.receive.http import HttpApplication
-from collector.receive.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
-from collector.receive.servers import HttpServer
-from collector.receive.tls import Certificates
+from collector.config.settings import Http, Tls, Validation
+from collector.ingest.large_bodies import LargeBodies
+from collector.ingest.pipeline import Input, Pipeline
+from collector.ingest.produce import InFlight, Produce
+from collector.ingest.receipts import Receipts
+from collector.ingest.validate import Limits
+from collector.rate_limit.local import LocalLimiter
+from collector.receivers.http.asgi import HttpApplication
+from collector.receivers.http.server import HttpServer
+from collector.receivers.http.telemetry_request import COMPRESSED, Format, Route
+from collector.receivers.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
+from collector.receivers.transport.certificates import Certificates
+from collector.records.dead_letter import Caps, DeadLetters
+from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
-from collector.tenancy.callers import Caller
+from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED
 from collector.tenancy.scopes import Scope
-from collector.validate import Limits
 
 PATH: Final = "/v1/metrics"
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from adapters.errors import RequestRefused
-from collector.tenancy import key_text, keys
+from collector.tenancy import key_format, keys
 from collector.tenancy.access import Access
-from collector.tenancy.callers import Caller
-from collector.tenancy.key_entries import Key, write_entries
+from collector.tenancy.identity import Caller
 from collector.tenancy.keyring import Keyring
+from collector.tenancy.keys_file import Key, write_entries
 from collector.tenancy.plans import BUILT_IN_PLANS, UNLIMITED
 from collector.tenancy.scopes import Scope
 
@@ -34,9 +34,9 @@ def key_ring(directory: Path, keys_number: int) -> tuple[Keyring, str, str]:
     """So many keys, one that is in force, one that was revoked."""
     now = datetime.now(UTC)
     path = directory / keys.FILE_NAME
-    texts = {key_text.id_of(text): text for text in (key_text.new() for _ in range(keys_number))}
+    texts = {key_format.id_of(text): text for text in (key_format.new() for _ in range(keys_number))}
     listed = [
-        Key(key_id, f"tenant {key_id}", Scope.INGEST, "Pro", key_text.sha256_of(text), now, None, "")
+        Key(key_id, f"tenant {key_id}", Scope.INGEST, "Pro", key_format.sha256_of(text), now, None, "")
         for key_id, text in texts.items()
     ]
     listed[-1] = listed[-1]._replace(ends=now - timedelta(hours=1))
@@ -91,8 +91,8 @@ def main() -> None:
         ring, good, revoked = key_ring(Path(directory), options.keys)
     kinds: dict[str, bytes | None] = {
         "good": good.encode(),
-        "unknown": key_text.new().encode(),
-        "one off, at the start": off_by_one(good, len(key_text.PREFIX)),
+        "unknown": key_format.new().encode(),
+        "one off, at the start": off_by_one(good, len(key_format.PREFIX)),
         "one off, in the middle": off_by_one(good, len(good) // 2),
         "one off, at the end": off_by_one(good, len(good) - 1),
         "revoked": revoked.encode(),

@@ -31,7 +31,7 @@ import uvloop
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from support.kafka import Kafka
+from support.processes.kafka import Kafka
 
 T = TypeVar("T")
 

@@ -36,8 +36,8 @@ import cramjam
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support.kafka import Kafka
-from support.remote_write import length_delimited, varint
+from support.processes.kafka import Kafka
+from support.references.remote_write import length_delimited, varint
 
 from bench.measuring import free_port, memory_mib, peer, server
 

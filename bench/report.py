@@ -1,4 +1,5 @@
-"""Makes the report of what was measured: the tables of docs/performance.md and its chart, docs/performance.svg.
+"""Makes the report of what was measured: the tables of docs/internals/performance.md and its chart,
+docs/internals/performance.svg.
 
     python bench/report.py
 
@@ -20,8 +21,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from bench import tables
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGE: Final = ROOT / "docs/performance.md"
-CHART: Final = ROOT / "docs/performance.svg"
+PAGE: Final = ROOT / "docs/internals/performance.md"
+CHART: Final = ROOT / "docs/internals/performance.svg"
 SIGNALS: Final = ("metrics", "logs", "traces")
 # Told apart by whoever sees colours otherwise, too.
 COLOURS: Final = {"ours": "#0072b2", "collector": "#e69f00", "prometheus": "#009e73", "victoria_metrics": "#999999"}

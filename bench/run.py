@@ -4,8 +4,8 @@
 
 Without names, all of them: some 40 minutes. --quick: a few minutes, to see that they work; its numbers are not worth much. Each
 suite keeps its results in bench/results, in the place of what was measured before of the same; then bench/report.py makes
-docs/performance.md and its chart of all there is. Each can be run alone, with more options: its --help says which, and what
-it needs. A suite that fails is told at the end, by exit status 1; the others run all the same.
+docs/internals/performance.md and its chart of all there is. Each can be run alone, with more options: its --help says which,
+and what it needs. A suite that fails is told at the end, by exit status 1; the others run all the same.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""The tables of docs/performance.md, from bench/results. Needs nothing but Python: docs/generate.py checks them with it.
+"""The tables of docs/internals/performance.md, from bench/results. Needs nothing but Python: docs/generate.py checks them with
+it.
 
 A rate is three numbers, over the rounds: minimum, median, maximum; a ratio is one of medians.
 """
@@ -268,7 +269,7 @@ def fill(page: str) -> str:
         table = make()
         pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
         if len(pattern.findall(page)) != 1:
-            sys.exit(f"docs/performance.md needs one marker for {name}")
+            sys.exit(f"docs/internals/performance.md needs one marker for {name}")
         page = pattern.sub(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", page)  # type: ignore[misc]
     return page
 

@@ -35,7 +35,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support.program import Program, metric, started
+from support.processes.program import Program, metric, started
 from support.senders import otlp_logs
 from support.waiting import until
 

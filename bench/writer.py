@@ -3,8 +3,8 @@
     python bench/writer.py [--signal metrics,logs,traces] [--rows 2000000] [--rounds 3] [--keep]
 
 Needs Kafka's jars in $PEERS. The engine is the embedded one (chDB) behind a small HTTP bridge of the tests
-(tests/support/clickhouse_bridge.py), in a process of its own: its CPU time is the engine's and the bridge's, with the merges
-that follow. Inserted parts are synced, as by default.
+(tests/support/processes/clickhouse_bridge.py), in a process of its own: its CPU time is the engine's and the bridge's, with the
+merges that follow. Inserted parts are synced, as by default.
 
 While the writer is stopped (SIGSTOP) the topic is filled, through the gateway, with requests of 1,000 items; then it goes on,
 and both processes' CPU time counts until all is stored: the number of rows is asked for. The writer has a core to itself; the
@@ -29,8 +29,8 @@ from bench.measuring import cpu_seconds, http_message, http_senders, memory_mib,
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from support.clickhouse_server import Bridge, bridge
-from support.program import WriterCommand, metric, started
+from support.processes.clickhouse_server import Bridge, bridge
+from support.processes.program import WriterCommand, metric, started
 
 SUITE: Final = "writer"
 ITEMS: Final = 1000

@@ -7,7 +7,7 @@ another type raises TypeError in its place.
 
 Usage: `python checks/compiled_handlers.py`, from the project's root. Exit status 1: something was found.
 
-Invariants, each held by tests/test_compiled_handlers.py:
+Invariants, each held by tests/unit/checks/test_compiled_handlers.py:
 1. No handler (`except`) and no `finally` awaits, yields or iterates asynchronously.
    test_a_handler_that_suspends_is_found, test_a_finally_that_suspends_is_found
 2. `async with` enters only context managers whose exit never suspends.

@@ -3,7 +3,7 @@
 The hot path takes minutes to compile. So `make serve` installs the package uncompiled, which takes seconds, and compiles in the
 background, at the lowest priority. The next `make serve` installs that wheel. `make install` waits for a compiled wheel.
 
-Invariants (tests in tests/test_installing.py):
+Invariants (tests in tests/packaging/test_installing.py):
 1. A compile that was killed or that failed changes nothing that is installed. test_a_killed_compile_changes_nothing
 2. A wheel is of the sources as they were at one moment, and is used only for these. test_a_changed_source_needs_another_wheel
 3. One compile runs at a time: a second one waits and uses its wheel. test_the_second_compile_uses_the_wheel_of_the_first

@@ -28,8 +28,8 @@ _FIRST = (
     "tests/system/test_chaos.py",
     "tests/system/test_gateway_writer.py",
     "tests/system/",
-    "tests/collector/test_write",
-    "tests/collector/broker/",
+    "tests/unit/collector/writer/test_writer",
+    "tests/integration/",
     "tests/fidelity/",
 )
 _WORKERS_MAX = 8  # an engine in each takes some hundred MB

@@ -11,9 +11,9 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import NESTED_TOO_DEEP
 from adapters.record import Rules
-from adapters.wire import Cursor, NotPlain, field_size, is_utf8, put_bytes, put_varint
 
 CLEAN: Final = 0
 REWRITE: Final = 1
@@ -76,13 +76,13 @@ class Attribute:
             tag: i64 = cursor.field(end)
             if tag == _KEY:
                 if seen & 1:
-                    raise NotPlain(cursor.position)
+                    raise NonCanonical(cursor.position)
                 seen |= 1
                 self.key_start = cursor.start
                 self.key_end = cursor.position
             elif tag == _VALUE:
                 if seen & 2:
-                    raise NotPlain(cursor.position)
+                    raise NonCanonical(cursor.position)
                 seen |= 2
                 self.value_start = cursor.start
                 self.value_end = cursor.position
@@ -93,20 +93,20 @@ class Attribute:
         return CLEAN if in_order and _is_one_string(cursor, self.value_start, self.value_end) else REWRITE
 
     def check(self, start: i64, end: i64) -> i64:
-        """CLEAN, REWRITE, or the reason why this KeyValue can't be taken. Raises NotPlain."""
+        """CLEAN, REWRITE, or the reason why this KeyValue can't be taken. Raises NonCanonical."""
         state: i64 = self.locate(start, end)
         buffer = self.buffer
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
         if not is_utf8(buffer, key_start, key_end):
-            raise NotPlain(key_start)
+            raise NonCanonical(key_start)
         reason: i64 = 0
         if state == CLEAN:
             value_end: i64 = self.value_end
             # Tag and length stand before the string; they are text too (ASCII) or nothing that could spoil the check.
             text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
             if not is_utf8(buffer, text_start, value_end):
-                raise NotPlain(text_start)
+                raise NonCanonical(text_start)
             if end - start > self.unasked_bytes_max:
                 reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
             return reason or CLEAN
@@ -122,16 +122,16 @@ class Attribute:
         return reason or REWRITE
 
     def check_form(self, start: i64, end: i64) -> None:
-        """Only whether this KeyValue is malformed. Raises NotPlain."""
+        """Only whether this KeyValue is malformed. Raises NonCanonical."""
         if start == end:
             return
         state: i64 = self.locate(start, end)
         if not is_utf8(self.buffer, self.key_start, self.key_end):
-            raise NotPlain(self.key_start)
+            raise NonCanonical(self.key_start)
         if state == CLEAN:
             text_start: i64 = self.value_end - _string_length(self.cursor, self.value_start, self.value_end)
             if not is_utf8(self.buffer, text_start, self.value_end):
-                raise NotPlain(text_start)
+                raise NonCanonical(text_start)
         else:
             self.check_value(self.value_start, self.value_end, 0)
 
@@ -161,7 +161,7 @@ class Attribute:
         return REWRITE
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
-        """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NotPlain."""
+        """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
@@ -170,7 +170,7 @@ class Attribute:
             after: i64 = cursor.position
             if tag == _STRING:
                 if not is_utf8(self.buffer, cursor.start, after):
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
             elif tag == _ARRAY or tag == _KVLIST:
                 if depth >= NESTING_MAX:
                     return NESTED_TOO_DEEP
@@ -180,16 +180,16 @@ class Attribute:
                 cursor.position = after
             elif tag == _BOOL:
                 if cursor.value != 0 and cursor.value != 1:
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
             elif tag == _STRINDEX:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
             elif tag >> 3 <= 8 and tag != _INT and tag != _DOUBLE and tag != _BYTES:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
             if tag >> 3 <= 8:
                 members += 1
         if members > 1:
-            raise NotPlain(start)  # members of a oneof replace or merge with one another
+            raise NonCanonical(start)  # members of a oneof replace or merge with one another
         return 0
 
     def _check_values(self, kind: i64, start: i64, end: i64, depth: i64) -> i64:
@@ -207,13 +207,13 @@ class Attribute:
                 else:
                     self.locate(cursor.start, after)
                     if not is_utf8(self.buffer, self.key_start, self.key_end):
-                        raise NotPlain(self.key_start)
+                        raise NonCanonical(self.key_start)
                     reason = self.check_value(self.value_start, self.value_end, depth)
                 if reason:
                     return reason
                 cursor.position = after
             elif tag >> 3 == 1:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         return 0
 
     def key_of(self, start: i64, end: i64) -> bytes:

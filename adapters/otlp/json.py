@@ -17,15 +17,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from adapters.codec.json_numbers import quote_long_integers
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.text import check_json_parts
+from adapters.codec.text_repair import repaired_json
+from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_JSON, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, Malformed
-from adapters.json_numbers import quote_long_integers
-from adapters.json_slices import SLICE_BYTES, JsonSlices, NotJson
-from adapters.otlp.messages import UNFIT
+from adapters.otlp.field_tables import UNFIT
 from adapters.record import NO_RULES, Rules
 from adapters.repairs import INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
-from adapters.text import check_json_parts
-from adapters.text_repair import repaired_json
-from adapters.wire import put_bytes, put_signed_varint, put_varint
 
 _TEXT: Final = 0
 _BYTES: Final = 1

@@ -6,10 +6,10 @@ The law: a record whose ids are not ids is kept without them; only its own time,
 from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from adapters.codec.canonical import adapt_plainly
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope
-from adapters.otlp.messages import LOG_RECORD
-from adapters.plain import adapt_plainly
+from adapters.otlp.export_request import Envelope
+from adapters.otlp.field_tables import LOG_RECORD
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header, Rules
 
 

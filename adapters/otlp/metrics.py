@@ -9,13 +9,13 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from adapters.codec.canonical import adapt_plainly
+from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.envelope import Envelope
-from adapters.otlp.messages import METRIC, Message
-from adapters.plain import adapt_plainly
+from adapters.otlp.export_request import Envelope
+from adapters.otlp.field_tables import METRIC, Message
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header, Rules
-from adapters.wire import NotPlain, field_size, length_of, put_bytes, put_varint
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1
@@ -141,7 +141,7 @@ class MetricsEnvelope(Envelope):
         if state != REWRITE:
             return self.buffer[start:end]
         if scanner.duplicate_keys and end == scanner.data_at and scanner.has_attribute(METRIC, start, end):
-            raise NotPlain(start)  # metadata on both sides of the data, maybe: the plain form has all of it behind
+            raise NonCanonical(start)  # metadata on both sides of the data, maybe: the plain form has all of it behind
         return scanner.normal(METRIC, start, end)
 
     def _metric(self, data: bytes) -> bytes:

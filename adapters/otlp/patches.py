@@ -11,7 +11,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.wire import length_of
+from adapters.codec.wire import length_of
 
 # An item has at most so many where it fits the largest message that is usual: each stands for two bytes of it at least.
 PATCHES_MAX: Final = 1 << 18

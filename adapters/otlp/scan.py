@@ -1,7 +1,7 @@
 """Checks a message against its table, and notes what of it has to be replaced for the normal form.
 
 The law: `scan` passes only what protobuf's parser would read to the same message, and says whether a copy of the bytes is
-already normal; where it is not, the patches make it so. What is odd raises `NotPlain`.
+already normal; where it is not, the patches make it so. What is odd raises `NonCanonical`.
 """
 
 from typing import Final
@@ -9,9 +9,10 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes
 from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
-from adapters.otlp.messages import (
+from adapters.otlp.field_tables import (
     ATTRIBUTE,
     BIT_MASKS,
     BODY,
@@ -39,7 +40,6 @@ from adapters.otlp.messages import (
 )
 from adapters.otlp.patches import Patches
 from adapters.record import Rules
-from adapters.wire import BYTES, FIXED64, Cursor, NotPlain, is_utf8, length_of, put_bytes
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
 _WALKS_MAX: Final = 4
@@ -100,7 +100,7 @@ class Scanner:
         self.fault = ""
 
     def scan(self, message: Message, start: i64, end: i64) -> i64:
-        """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NotPlain."""
+        """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         actions = message.actions
@@ -128,7 +128,7 @@ class Scanner:
             if kind == BYTES and tag < 128 and first <= end and tag > 7 and buffer[length_at] < 128:
                 after = first + buffer[length_at]
                 if after > end:
-                    raise NotPlain(length_at)
+                    raise NonCanonical(length_at)
             elif kind == FIXED64 and tag < 128 and at + 9 <= end and tag > 7:
                 first = at + 1
                 after = at + 9
@@ -147,7 +147,7 @@ class Scanner:
             mask: i64 = read_i64_le(masks, tag << 3)
             if mask:
                 if seen & mask:
-                    raise NotPlain(at)
+                    raise NonCanonical(at)
                 seen |= mask
             if action == ATTRIBUTE:
                 attributes += 1
@@ -196,19 +196,19 @@ class Scanner:
                 continue
             elif action == TEXT:
                 if not is_utf8(buffer, first, after):
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
             elif action == INT32:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
             elif action == UINT32:
                 if cursor.value < 0 or cursor.value > 0xFFFFFFFF:
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
             elif action == BOOL:
                 if cursor.value < 0 or cursor.value > 1:
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
             elif action == PACKED_FIXED64:
                 if (after - first) & 7:
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
@@ -232,7 +232,7 @@ class Scanner:
                     state = found
             elif action == NAME:
                 if not is_utf8(buffer, first, after):
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
                 found = self.rules.check_name(after - first)
                 if found > state and state <= REWRITE:
                     state = found
@@ -241,7 +241,7 @@ class Scanner:
                 if found > state and state <= REWRITE:
                     state = found
             elif action == ODD:
-                raise NotPlain(at)
+                raise NonCanonical(at)
             else:
                 self._note(action, tag, at, length_at, first, after)
         if attributes:
@@ -288,7 +288,7 @@ class Scanner:
         elif action == TEMPORALITY:
             value: i64 = self.cursor.value
             if value < -0x80000000 or value > 0x7FFFFFFF:
-                raise NotPlain(first)
+                raise NonCanonical(first)
             self.temporality = value
         elif action == DATA:
             self.data_tag = tag

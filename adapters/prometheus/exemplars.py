@@ -12,10 +12,10 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.text import hex_id
+from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
 from adapters.record import Rules, put_attribute
-from adapters.text import hex_id
-from adapters.wire import Cursor, NotPlain, put_bytes
 
 MILLISECONDS_MAX: Final = 9_223_372_036_854
 NANOSECONDS_A_MILLISECOND: Final = 1_000_000
@@ -35,7 +35,7 @@ class Exemplar:
 
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
-    """1.0's Exemplar at start:end. Moves the cursor. Raises NotPlain."""
+    """1.0's Exemplar at start:end. Moves the cursor. Raises NonCanonical."""
     label = Label()
     attributes: dict[bytes, bytes] = {}
     value_bits: i64 = 0
@@ -53,7 +53,7 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         elif tag == 0x18:
             time_ms = cursor.value
         elif tag >> 3 <= 3:
-            raise NotPlain(cursor.start)
+            raise NonCanonical(cursor.start)
     return make_exemplar(start, end, attributes, value_bits, time_ms, rules)
 
 

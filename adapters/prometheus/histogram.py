@@ -16,10 +16,10 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import Cursor, NonCanonical, put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_HISTOGRAM
 from adapters.prometheus.metadata import METADATA_TAG
 from adapters.record import put_attribute
-from adapters.wire import Cursor, NotPlain, put_bytes, put_signed_varint, put_varint
 
 SCHEMA_MIN: Final = -4
 SCHEMA_MAX: Final = 8
@@ -120,7 +120,7 @@ class NativeHistogram:
         self.float_total: float = 0.0
 
     def read(self, start: i64, end: i64) -> None:
-        """The Histogram at start:end. Moves the cursor. Raises NotPlain."""
+        """The Histogram at start:end. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         positive = self.positive
@@ -167,18 +167,18 @@ class NativeHistogram:
                 self.time_ms = cursor.value
             elif tag == 0x82:
                 if self.bounds_end or (position - first) % 8:
-                    raise NotPlain(first)
+                    raise NonCanonical(first)
                 self.bounds_start = first
                 self.bounds_end = position
             elif tag == 0x88 and self.field_max == 17:
                 self.start_ms = cursor.value
             elif tag >> 3 <= self.field_max:
-                raise NotPlain(first)
+                raise NonCanonical(first)
         self.has_other_zero_count = zero_count_is_float != self.is_float and self.zero_count_bits != 0
 
     def _sint32(self, value: i64) -> i64:
         if value < 0 or value > _LOW_32_BITS:
-            raise NotPlain(self.cursor.start)
+            raise NonCanonical(self.cursor.start)
         return unzigzag(value)
 
     def _read_span(self, side: Buckets, start: i64, end: i64) -> None:
@@ -193,9 +193,9 @@ class NativeHistogram:
             elif tag == 0x10:
                 length = cursor.value
                 if length < 0 or length > _LOW_32_BITS:
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
             elif tag >> 3 <= 2:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         # Of more spans than there may be buckets, the histogram is refused by those that were read.
         if len(side.offsets) <= BUCKETS_MAX:
             side.offsets.append(int(offset))
@@ -203,7 +203,7 @@ class NativeHistogram:
 
     def _read_deltas(self, side: Buckets, start: i64, end: i64) -> None:
         if side.deltas_end:
-            raise NotPlain(start)
+            raise NonCanonical(start)
         side.deltas_start = start
         side.deltas_end = end
         cursor = self.cursor
@@ -214,7 +214,7 @@ class NativeHistogram:
 
     def _read_counts(self, side: Buckets, start: i64, end: i64) -> None:
         if side.counts_end or (end - start) % 8:
-            raise NotPlain(start)
+            raise NonCanonical(start)
         side.counts_start = start
         side.counts_end = end
 

@@ -11,9 +11,9 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import is_utf8, put_varint, varint_size
 from adapters.prometheus.series import Series, resource_of
 from adapters.record import UNKNOWN_SERVICE
-from adapters.wire import is_utf8, put_varint, varint_size
 
 _LABELS: Final = 0x0A  # of a TimeSeries
 _NAME: Final = 0x0A

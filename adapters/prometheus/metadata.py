@@ -9,8 +9,8 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.wire import put_bytes
 from adapters.record import put_attribute
-from adapters.wire import put_bytes
 
 COUNTER: Final = 1
 HISTOGRAM: Final = 3

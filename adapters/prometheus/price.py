@@ -2,7 +2,7 @@
 
 Invariants:
 1. What is counted is at least what BatchBuilder counts, for labels, where each item is accepted
-   (tests/adapters/test_price.py, test_rows_of_remote_write_are_counted).
+   (tests/unit/adapters/test_price.py, test_rows_of_remote_write_are_counted).
 2. Texts of exemplars and descriptions are counted before any is made (test_price.py,
    test_what_a_remote_write_becomes_is_known_before).
 3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
@@ -14,10 +14,10 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.wire import Cursor, NonCanonical
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
 from adapters.record import PLAN_ROW_BYTES_MAX
 from adapters.rows import ROW_BYTES
-from adapters.wire import Cursor, NotPlain
 
 _LABELS: Final = 0x0A  # of a TimeSeries: 1.0's labels, 2.0's references
 _SAMPLES: Final = 0x12
@@ -44,7 +44,7 @@ def check_rows_v1(body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLA
         if rows.may_exceed(1):
             rows.count()
         rows.count_metadata()
-    except NotPlain:
+    except NonCanonical:
         return
     rows.check(row_bytes_max)
 
@@ -56,7 +56,7 @@ def check_rows_v2(body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLA
         longest: i64 = rows.read_symbols()
         if rows.may_exceed(longest):
             rows.count()
-    except NotPlain:
+    except NonCanonical:
         return
     rows.check(row_bytes_max)
 
@@ -88,7 +88,7 @@ class _Rows:
         self.lengths: bytes = b""
 
     def read_symbols(self) -> i64:
-        """The length of the longest. Raises NotPlain."""
+        """The length of the longest. Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         longest: i64 = 1
@@ -106,7 +106,7 @@ class _Rows:
     def may_exceed(self, label_bytes: i64) -> bool:
         """Whether the rows may, by the lengths of the series alone. `label_bytes`: what a byte of labels becomes at most.
 
-        Moves no cursor. Raises NotPlain.
+        Moves no cursor. Raises NonCanonical.
         """
         size: i64 = len(self.buffer)
         if size < _LONG_SERIES_BYTES and (size >> 1) * (size * label_bytes + ROW_BYTES) <= self.row_bytes_max:
@@ -138,7 +138,7 @@ class _Rows:
             raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
 
     def count_metadata(self) -> None:
-        """1.0's, of which each is an object while the request is read. Moves the cursor. Raises NotPlain."""
+        """1.0's, of which each is an object while the request is read. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         if (end >> 1) * DESCRIPTION_BYTES <= self.made_bytes_max:
@@ -149,7 +149,7 @@ class _Rows:
                 self.made_bytes += DESCRIPTION_BYTES
 
     def count(self) -> None:
-        """Into `row_bytes` and `made_bytes`, until one is over its limit. Raises NotPlain."""
+        """Into `row_bytes` and `made_bytes`, until one is over its limit. Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         while cursor.position < end and self.row_bytes <= self.row_bytes_max and self.made_bytes <= self.made_bytes_max:

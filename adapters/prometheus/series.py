@@ -11,10 +11,10 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.text import quoted
+from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import INVALID_LABELS, MISSING_METRIC_NAME
 from adapters.record import UNKNOWN_SERVICE, Rules, put_attribute
-from adapters.text import quoted
-from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes
 
 # Two generations, each of half of this; a series used since the last change of generation is never forgotten.
 CACHE_ENTRIES_MAX: Final = 131_072
@@ -38,7 +38,7 @@ class Label:
         self.value: bytes = b""
 
     def read(self, cursor: Cursor, start: i64, end: i64) -> None:
-        """The Label at start:end. Moves the cursor. Raises NotPlain, also where protobuf would want UTF-8."""
+        """The Label at start:end. Moves the cursor. Raises NonCanonical, also where protobuf would want UTF-8."""
         buffer = cursor.buffer
         self.name = b""
         self.value = b""
@@ -47,13 +47,13 @@ class Label:
             tag: i64 = cursor.field(end)
             if tag == _NAME or tag == _VALUE:
                 if not is_utf8(buffer, cursor.start, cursor.position):
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
                 if tag == _NAME:
                     self.name = buffer[cursor.start : cursor.position]
                 else:
                     self.value = buffer[cursor.start : cursor.position]
             elif tag >> 3 <= 2:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
 
 
 class Series:
@@ -93,7 +93,7 @@ class Series:
 
 
 def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
-    """The labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NotPlain."""
+    """The labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NonCanonical."""
     series = Series()
     label = Label()
     seen: set[bytes] = set()

@@ -1,8 +1,8 @@
 """Prometheus remote write 1.0: WriteRequest, as it is after decompression.
 
-The law: as adapters/prometheus/request.py has it; samples are gauge points with their values' bits, a stale marker's flagged as
-having no recorded value besides. Metadata of the same request describes its family's metrics, before or behind them; and if no
-item of the request is of that family (as Prometheus sends it), it is an item of its own.
+The law: as adapters/prometheus/write_request.py has it; samples are gauge points with their values' bits, a stale marker's
+flagged as having no recorded value besides. Metadata of the same request describes its family's metrics, before or behind them;
+and if no item of the request is of that family (as Prometheus sends it), it is an item of its own.
 
 A rejected item's payload is a serialized WriteRequest of one series: the labels, the sample or histogram and its exemplars, as
 they were sent (in their plain form, where the body was odd); and its family's metadata, if the request had it. That of metadata
@@ -15,17 +15,17 @@ from infrasage.prometheus.v1 import write_pb2
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
+from adapters.codec.canonical import adapt_plainly
+from adapters.codec.wire import NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import MISSING_METRIC_NAME, TOO_MANY_ATTRIBUTES
-from adapters.plain import adapt_plainly
 from adapters.price import check_elements, shape_of
 from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
-from adapters.prometheus.request import NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import Series, read_series, refused_series
+from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, Request
 from adapters.record import Adapted, Header, Rules
-from adapters.wire import NotPlain, field_size, is_utf8, put_bytes, put_varint
 
 _SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A
@@ -80,7 +80,7 @@ class _WriteRequest(Request):
                 self._read_metadata(cursor.start, after)
                 cursor.position = after
             elif tag != _TIMESERIES and (tag >> 3 == 1 or tag >> 3 == 3):
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         position: i64 = 0
         while position < end:
             at: i64 = position
@@ -107,7 +107,7 @@ class _WriteRequest(Request):
             tag: i64 = cursor.field(end)
             if tag == 0x12 or tag == 0x22 or tag == 0x2A:
                 if not is_utf8(buffer, cursor.start, cursor.position):
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
                 text = buffer[cursor.start : cursor.position]
                 if tag == 0x12:
                     family = text
@@ -118,7 +118,7 @@ class _WriteRequest(Request):
             elif tag == 0x08:
                 type_ = cursor.value & 0xFFFFFFFF
             elif tag >> 3 <= 5 and tag >> 3 != 3:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         self.spend(DESCRIPTION_BYTES)
         self.rules.read(end - start)
         described = Description(type_, description, unit, start, end)
@@ -180,7 +180,7 @@ class _WriteRequest(Request):
             if tag >> 3 > 4:
                 continue
             if tag < before or (tag != SAMPLES and tag != _EXEMPLARS and tag != _HISTOGRAMS):
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
             before = tag
             if tag == _EXEMPLARS:
                 exemplars += 1

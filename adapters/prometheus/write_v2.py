@@ -1,8 +1,8 @@
 """Prometheus remote write 2.0: io.prometheus.write.v2.Request, as it is after decompression.
 
-The law: as adapters/prometheus/request.py has it, and the texts of a request stand in its table of symbols. A series whose
-references are odd in number or lead out of the table, that has samples and histograms, or nothing at all, is rejected, and its
-neighbours are kept. A table that does not begin with the empty text is none: the request is refused.
+The law: as adapters/prometheus/write_request.py has it, and the texts of a request stand in its table of symbols. A series
+whose references are odd in number or lead out of the table, that has samples and histograms, or nothing at all, is rejected,
+and its neighbours are kept. A table that does not begin with the empty text is none: the request is refused.
 
 A series is what its metadata says. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic histogram
 or summary, each under its own name; any other's samples are a gauge's. A point counts since the start timestamp of its sample,
@@ -21,15 +21,15 @@ from infrasage.prometheus.v2 import write_pb2
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.canonical import adapt_plainly
+from adapters.codec.text import quoted
+from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes, put_varint, varint_size
 from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, TOO_MANY_ATTRIBUTES, Malformed, RequestRefused
-from adapters.plain import adapt_plainly
 from adapters.price import check_elements, shape_of
-from adapters.prometheus.alone import Alone
 from adapters.prometheus.exemplars import Exemplar, make_exemplar, set_label
 from adapters.prometheus.histogram import CUMULATIVE
 from adapters.prometheus.metadata import COUNTER, HISTOGRAM, SUMMARY, Description
 from adapters.prometheus.price import check_rows_v2
-from adapters.prometheus.request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
 from adapters.prometheus.series import (
     CACHE_BYTES_MAX,
     CACHE_ENTRIES_MAX,
@@ -38,10 +38,10 @@ from adapters.prometheus.series import (
     read_series,
     refused_series,
 )
-from adapters.prometheus.symbols import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
+from adapters.prometheus.single_item import SingleItemRequest
+from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
+from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
 from adapters.record import Adapted, Header, Rules
-from adapters.text import quoted
-from adapters.wire import Cursor, NotPlain, is_utf8, put_bytes, put_varint, varint_size
 
 # A request has as many symbols as it has different texts: of 10,000 series, some thousands.
 SYMBOLS_MAX: Final = 1 << 20
@@ -97,7 +97,7 @@ class _Request(Request):
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
         # What makes requests of rejected items, as soon as one is to be kept.
-        self.alone: Alone | None = None
+        self.alone: SingleItemRequest | None = None
 
     def run(self) -> Adapted:
         rules = self.rules
@@ -115,7 +115,7 @@ class _Request(Request):
                 self._take_timeseries(series, after)
                 self.rules.read(after - series)
             elif tag >> 3 == 4 or tag >> 3 == 5:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
             cursor.position = after
             tag = cursor.field(end) if after < end else 0
         return self.pack()
@@ -135,7 +135,7 @@ class _Request(Request):
             number: i64 = _numbers.get(symbol)
             if number == 0:
                 if not is_utf8(buffer, cursor.start, cursor.position):
-                    raise NotPlain(cursor.start)
+                    raise NonCanonical(cursor.start)
                 number = _numbers.add(symbol)
             symbols.append(symbol)
             self.rules.read(0)
@@ -181,7 +181,7 @@ class _Request(Request):
             elif tag == _EXEMPLARS and tag >= before:
                 exemplars += 1
             elif tag <= before:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
             elif tag == _LABELS_REFS:
                 labels_start = cursor.start
                 labels_end = cursor.position
@@ -191,7 +191,7 @@ class _Request(Request):
             elif tag == _CREATED:
                 self.created_ms = cursor.value
             else:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
             before = tag
 
         series = self._series_of(labels_start, labels_end)
@@ -229,7 +229,7 @@ class _Request(Request):
             self.take_description(series, reason)
 
     def _read_refs(self, start: i64, end: i64) -> None:
-        """The references at start:end, packed: their numbers into `key`. Moves the cursor. Raises NotPlain."""
+        """The references at start:end, packed: their numbers into `key`. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
         numbers = self.numbers
@@ -358,7 +358,7 @@ class _Request(Request):
             elif tag == 0x20:
                 unit = cursor.value & _LOW_32_BITS
             elif tag >> 3 == 1 or tag >> 3 == 3 or tag >> 3 == 4:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         stray = "help" if help_ and help_ >= count else "unit" if unit and unit >= count else ""
         if stray:
             description = Description(type_, b"", b"", start, end)
@@ -390,7 +390,7 @@ class _Request(Request):
             elif tag == 0x18:
                 time_ms = cursor.value
             elif tag >> 3 <= 3:
-                raise NotPlain(cursor.start)
+                raise NonCanonical(cursor.start)
         attributes: dict[bytes, bytes] = {}
         self._read_refs(labels_start, labels_end)
         fault = self._refs_fault()
@@ -412,7 +412,7 @@ class _Request(Request):
             return b""
         alone = self.alone
         if alone is None:
-            alone = self.alone = Alone(self.buffer, self.symbols)
+            alone = self.alone = SingleItemRequest(self.buffer, self.symbols)
         description = self.description
         alone.stand(self.series_start, self.labels_start, self.labels_end, description.start, description.end, self.created_ms)
         for exemplar in exemplars:

@@ -8,21 +8,21 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from collector import logs
-from collector.app.damages import unconfirmed_messages
+from collector.api.query_socket import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
+from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
-from collector.app.writing import caught_up_with, written
+from collector.app.writer import caught_up_with, written
+from collector.audit import reconcile as auditing
+from collector.audit.broker_tally import BatchTally, Tally
 from collector.broker.contract import BrokerError
 from collector.broker.kafka import Beginnings, History, KafkaProgress
-from collector.config import Settings
-from collector.errors import CannotRun
-from collector.metrics import Metrics
-from collector.query import NotRunning, ask
-from collector.reports import audit as auditing
-from collector.reports.held import BatchTally, Tally
-from collector.reports.reader import ROWS_FORMAT, rows_of
+from collector.config.settings import Settings
+from collector.query.reader import ROWS_FORMAT, rows_of
+from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError
+from collector.telemetry import logs
+from collector.telemetry.metrics import Metrics
 
 # What arrived so short a time ago may be under way still, and is looked at again, so often and after such a pause.
 _RECENT_NS: Final = 60 * 10**9

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from collector.api.query_socket import SOCKET, NotRunning
 from collector.app.private_files import make_private, private_files
-from collector.config import Settings
-from collector.errors import CannotRun
-from collector.lock import DataDirLock, Locked
-from collector.query import SOCKET, NotRunning
+from collector.config.settings import Settings
+from collector.runtime.errors import CannotRun
+from collector.runtime.lockfile import DataDirLock, Locked
 
 # How long a collector that holds the data directory may take to open its query socket: it is starting.
 STARTING_MAX_S: Final = 10.0

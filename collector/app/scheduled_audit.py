@@ -20,20 +20,20 @@ from typing import Any, Final
 
 import structlog
 
-from collector import config
+from collector.api.query_socket import CaughtUp
 from collector.app.audit import HeldByKafka, judged_from
-from collector.app.damages import unconfirmed_messages
+from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import TOPICS, Storage, kafka_options
+from collector.audit import reconcile as auditing
 from collector.broker.contract import METRICS_TOPIC, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
-from collector.config import Settings
-from collector.errors import CannotRun
-from collector.lifetime import running
-from collector.metrics import Metrics
-from collector.query import CaughtUp
-from collector.reports import audit as auditing
-from collector.reports.reader import ROWS_FORMAT, rows_of
+from collector.config import settings as config
+from collector.config.settings import Settings
+from collector.query.reader import ROWS_FORMAT, rows_of
+from collector.runtime.errors import CannotRun
+from collector.runtime.shutdown import running
 from collector.store.contract import StoreError
+from collector.telemetry.metrics import Metrics
 
 _INTERVALS_MAX: Final = 24
 _FAULTS_LOGGED_MAX: Final = 5

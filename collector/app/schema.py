@@ -2,14 +2,14 @@
 
 import contextlib
 
-from collector import logs
 from collector.app.data_dir import is_embedded, locked_data_dir
 from collector.app.storage import open_store
-from collector.config import Settings
-from collector.errors import CannotRun
-from collector.lock import Locked
+from collector.config.settings import Settings
+from collector.runtime.errors import CannotRun
+from collector.runtime.lockfile import Locked
 from collector.store.contract import StoreError
 from collector.store.migrations import schema_sql
+from collector.telemetry import logs
 
 
 def text(settings: Settings) -> str:

@@ -18,14 +18,14 @@ from collector.broker.contract import (
     Producer,
 )
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
-from collector.broker.late import LateBroker
+from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
-from collector.config import Settings, secret_text
-from collector.errors import CannotRun
-from collector.lifetime import running
-from collector.metrics import Metrics
+from collector.config.settings import Settings, secret_text
+from collector.runtime.errors import CannotRun
+from collector.runtime.shutdown import running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
+from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
@@ -138,7 +138,7 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
         with kafka_errors():
             return await KafkaConsumer.open(options, TOPICS)
 
-    broker = LateBroker(producer, consumer if reads else None)
+    broker = LazyBroker(producer, consumer if reads else None)
     try:
         async with running(broker.run(), "kafka") as opening:
             tried = asyncio.create_task(broker.tried(KAFKA_WAIT_S))

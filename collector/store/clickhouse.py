@@ -23,11 +23,11 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TO
 from collector.store.contract import NOTHING, TABLES, StoreError, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
 from collector.store.damaged_parts import DamagedParts
 from collector.store.engine import load_engine
-from collector.store.headers import MessageKey, contents, dead_letter_ids
-from collector.store.inserting import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
+from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
+from collector.store.payload_index import MessageKey, contents, dead_letter_ids
+from collector.store.read_only_sql import Refused, reading_statement, refused_functions
 from collector.store.server import Server, describe
-from collector.store.statement import Refused, reading_statement, refused_functions
 
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {

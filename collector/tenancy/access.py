@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from adapters.errors import INSUFFICIENT_SCOPE, INVALID_API_KEY, MISSING_API_KEY, REASON, RequestRefused
-from collector.tenancy.callers import Caller
+from collector.tenancy.identity import Caller
 from collector.tenancy.scopes import Scope
 
 _BEARER: Final = b"bearer"

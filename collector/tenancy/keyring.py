@@ -17,10 +17,10 @@ from typing import Final, NamedTuple, Self
 
 import structlog
 
-from collector.reminders import Reminder
+from collector.runtime.reminders import Reminder
 from collector.tenancy import keys
-from collector.tenancy.callers import Caller
-from collector.tenancy.key_text import LENGTH
+from collector.tenancy.identity import Caller
+from collector.tenancy.key_format import LENGTH
 from collector.tenancy.keys import KeysUnusable, Stamp
 from collector.tenancy.plans import Plan
 

@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from collector.errors import CannotRun
-from collector.tenancy import key_text
-from collector.tenancy.key_entries import EntriesWrong, Key, read_entries, shown, write_entries
-from collector.tenancy.key_text import NotAKey
+from collector.runtime.errors import CannotRun
+from collector.tenancy import key_format
+from collector.tenancy.key_format import NotAKey
+from collector.tenancy.keys_file import EntriesWrong, Key, read_entries, shown, write_entries
 from collector.tenancy.plans import UNLIMITED
 from collector.tenancy.scopes import Scope
 
@@ -266,21 +266,21 @@ def _give_to_owner_of_directory(file: int, target: Path) -> None:
 
 
 def _new(ids: set[str], tenant: str, scope: Scope, plan: str, note: str, now: datetime) -> Created:
-    text = key_text.new()
-    while (key_id := key_text.id_of(text)) in ids:
-        text = key_text.new()
+    text = key_format.new()
+    while (key_id := key_format.id_of(text)) in ids:
+        text = key_format.new()
     return Created(
-        text, Key(key_id, tenant, scope, plan, key_text.sha256_of(text), now.replace(microsecond=0), ends=None, note=note)
+        text, Key(key_id, tenant, scope, plan, key_format.sha256_of(text), now.replace(microsecond=0), ends=None, note=note)
     )
 
 
 def _find(path: Path, keys: Sequence[Key], wanted: str) -> Key:
-    if wanted.startswith(key_text.PREFIX):
+    if wanted.startswith(key_format.PREFIX):
         try:
-            key_id = key_text.id_of(wanted)
+            key_id = key_format.id_of(wanted)
         except NotAKey as error:
             raise KeyNotFound(f"this is not a key as it was made, perhaps mistyped or cut: {error}") from None
-        sha256 = key_text.sha256_of(wanted)
+        sha256 = key_format.sha256_of(wanted)
         found = next((key for key in keys if key.sha256 == sha256), None)
     else:
         key_id = wanted

@@ -176,7 +176,7 @@ def flow() -> Any:
     made.with_panel(
         _graph(
             "Rejected items by reason",
-            "docs/api.md explains each reason.",
+            "docs/use/api.md explains each reason.",
             "short",
             Line(f"{_rate('infrasage_validation_failures_total', 'reason')} > 0", "{{reason}}"),
             stacked=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from support.program import Program, started
+from support.processes.program import Program, started
 
 
 @pytest.fixture(scope="module")

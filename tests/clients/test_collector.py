@@ -14,8 +14,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
-from support.clients import AMOUNT, expected, new_key, stored
-from support.program import Program, require_peer
+from support.processes.clients import AMOUNT, expected, new_key, stored
+from support.processes.program import Program, require_peer
 from support.waiting import until
 
 pytestmark = pytest.mark.clients

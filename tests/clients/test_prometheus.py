@@ -6,10 +6,10 @@ That each kind of series arrives whole is in tests/system/test_serve.py; here it
 from pathlib import Path
 
 import pytest
-from support.clients import new_key
-from support.exporter import Exporter
-from support.program import Program, require_peer
-from support.prometheus import FEATURES, prometheus
+from support.processes.clients import new_key
+from support.processes.exporter import Exporter
+from support.processes.program import Program, require_peer
+from support.processes.prometheus import FEATURES, prometheus
 
 pytestmark = pytest.mark.clients
 

@@ -1,8 +1,8 @@
 """OpenTelemetry's SDKs for JavaScript, Java and Go, with all their exporters. Python's is in tests/system/test_serve.py."""
 
 import pytest
-from support.clients import AMOUNT, LANGUAGES, expected, new_key, send, stored
-from support.program import Program
+from support.processes.clients import AMOUNT, LANGUAGES, expected, new_key, send, stored
+from support.processes.program import Program
 
 pytestmark = pytest.mark.clients
 

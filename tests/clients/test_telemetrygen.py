@@ -3,8 +3,8 @@
 import subprocess
 
 import pytest
-from support.clients import new_key
-from support.program import Program, require_peer
+from support.processes.clients import new_key
+from support.processes.program import Program, require_peer
 
 pytestmark = pytest.mark.clients
 

@@ -161,7 +161,7 @@ CLIENTS: Final = (
     Item("What was acknowledged is there: counted, item by item.", "SDKs exit 0 with everything lost"),
 )
 
-# The cases of h2spec that fail, by its sections and names, with the reason; test_outside_judges.py holds that no others do.
+# The cases of h2spec that fail, by its sections and names, with the reason; test_external_tools.py holds that no others do.
 _PRIORITIES: Final = (
     "RFC 9113 (5.3) has dropped the priorities of RFC 7540: such frames are checked for their size, and ignored"
 )

@@ -23,16 +23,16 @@ from support.conformance import (
     Way,
     collector,
 )
+from support.fakes.receiving import NOW_UNIX_NANO, connection, grpc_receivers, otlp_logs, post, post_chunked, remote_write
 from support.http2 import http2
 from support.otlp_grpc import LOGS as LOGS_SERVICE
-from support.receiving import NOW_UNIX_NANO, connection, grpc_receivers, otlp_logs, post, post_chunked, remote_write
-from support.remote_write import write_request, write_request_v2
+from support.references.remote_write import write_request, write_request_v2
 from support.tenants import on_plans
 from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown
-from collector.config import Kafka
-from collector.limit.local import LocalLimiter
+from collector.config.settings import Kafka
+from collector.rate_limit.local import LocalLimiter
 from collector.tenancy.plans import Plan, Rate
 
 V1 = "application/x-protobuf"

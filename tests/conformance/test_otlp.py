@@ -27,14 +27,14 @@ from support.conformance import (
     Way,
     collector,
 )
+from support.fakes.receiving import NOW_UNIX_NANO
 from support.hostile import nested_logs, nested_logs_json
-from support.receiving import NOW_UNIX_NANO
-from support.remote_write import length_delimited, varint
+from support.references.remote_write import length_delimited, varint
 from support.tenants import keyring, on_plans
 from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown, BrokerFull
-from collector.limit.local import LocalLimiter
+from collector.rate_limit.local import LocalLimiter
 from collector.tenancy.plans import Plan, Rate
 
 OK = grpc.StatusCode

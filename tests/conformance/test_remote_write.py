@@ -11,12 +11,12 @@ from infrasage.prometheus.v2 import write_pb2 as v2
 from infrasage.v1.telemetry_pb2 import SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from support.conformance import Client, collector
-from support.receiving import NOW_UNIX_NANO, remote_write, remote_write_v2
-from support.remote_write import length_delimited, varint, write_request, write_request_v2
+from support.fakes.receiving import NOW_UNIX_NANO, remote_write, remote_write_v2
+from support.references.remote_write import length_delimited, varint, write_request, write_request_v2
 from support.tenants import on_plans
 
 from collector.broker.contract import BrokerDown
-from collector.limit.local import LocalLimiter
+from collector.rate_limit.local import LocalLimiter
 from collector.tenancy.plans import Plan, Rate
 
 V1 = "application/x-protobuf"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.conformance import Client, collector
+from support.fakes.receiving import NOW, connection, post
 from support.hostile import bombs, nested_logs, nested_logs_json
-from support.receiving import NOW, connection, post
 from support.tenants import keyring
 from support.ways import PATHS, WAYS_BY_NAME, Way
 

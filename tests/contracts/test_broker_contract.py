@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.appender import payload as appended_payload
-from support.brokers import BROKERS, MIB, BrokerUnderTest
-from support.processes import run_and_kill
+from support.fakes.brokers import BROKERS, MIB, BrokerUnderTest
+from support.processes.appender import payload as appended_payload
+from support.processes.commands import run_and_kill
 
 from collector.broker.contract import BrokerFull, Consumer, Message, Producer, Range
 

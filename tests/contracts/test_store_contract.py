@@ -23,15 +23,15 @@ from infrasage.v1.dead_letter_pb2 import (
 )
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches, letters
-from support.batch_strategies import batches as any_batches
-from support.clickhouse_server import OPTIONS
-from support.clickhouse_server import server as any_server
-from support.stored import items, stored
+from support.processes.clickhouse_server import OPTIONS
+from support.processes.clickhouse_server import server as any_server
+from support.references.stored import items, stored
+from support.strategies.batches import batches as any_batches
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
-from collector.store.headers import contents
+from collector.store.payload_index import contents
 
 _TOPICS = {"metrics": METRICS_TOPIC, "log_records": LOGS_TOPIC, "spans": TRACES_TOPIC}
 _NUMBERS = itertools.count(1)

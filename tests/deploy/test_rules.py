@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ruamel.yaml import YAML
-from support.program import require_peer
+from support.processes.program import require_peer
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from infrasage.v1.telemetry_pb2 import TelemetryRecord
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from support.differences import NOTHING, differences, paths, spoilt
 from support.fidelity import KINDS, SETTINGS, WAYS, Clients, Delivered, Way, clients, deliver, generated, header_of
-from support.program import Program, started
+from support.processes.program import Program, started
+from support.references.differences import NOTHING, differences, paths, spoilt
 
 Requests = Callable[[str], list[Any]]
 Deliver = Callable[[Way], list[Delivered]]

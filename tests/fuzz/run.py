@@ -29,7 +29,7 @@ def child(target: str, arguments: list[str]) -> None:
     import atheris  # type: ignore[import-untyped]  # only `make fuzz` installs it; it has no types
 
     with atheris.instrument_imports(include=["adapters", "collector"]):
-        from support.fuzzing import TARGETS
+        from support.strategies.fuzzing import TARGETS
     atheris.Setup([sys.argv[0], *arguments], TARGETS[target])
     atheris.Fuzz()
 

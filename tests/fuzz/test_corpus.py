@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.fuzzing import TARGETS
+from support.strategies.fuzzing import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 MUTATIONS = 2_000

@@ -28,7 +28,7 @@ from adapters.record import (
     Header,
     Rules,
 )
-from collector.validate import LimitRules
+from collector.ingest.validate import LimitRules
 
 HERE = Path(__file__).parent
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z

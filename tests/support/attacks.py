@@ -7,8 +7,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import cramjam
-from support.receiving import NOW, NOW_UNIX_NANO
-from support.remote_write import length_delimited
+from support.fakes.receiving import NOW, NOW_UNIX_NANO
+from support.references.remote_write import length_delimited
 
 LOGS: Final = "/v1/logs"
 METRICS: Final = "/v1/metrics"

@@ -9,9 +9,9 @@ from typing import Any
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from collector.config import Tls
-from collector.metrics import Metrics
-from collector.receive.tls import Certificates
+from collector.config.settings import Tls
+from collector.receivers.transport.certificates import Certificates
+from collector.telemetry.metrics import Metrics
 
 
 @cache

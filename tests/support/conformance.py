@@ -1,6 +1,6 @@
 """OTLP over every transport and encoding at once: what is sent, and what its sender is told, whichever it is.
 
-The tests of `tests/conformance` are named by the numbers of its items.py; docs/conformance.md is made from both.
+The tests of `tests/conformance` are named by the numbers of its items.py; docs/internals/conformance.md is made from both.
 """
 
 import gzip
@@ -20,9 +20,9 @@ from grpc import aio
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from support.fakes.receiving import Receivers, grpc_receivers, http_receivers, otlp_logs, otlp_metrics, otlp_traces
 from support.otlp_grpc import UNCOMPRESSED
-from support.otlp_json import to_json
-from support.receiving import Receivers, grpc_receivers, http_receivers, otlp_logs, otlp_metrics, otlp_traces
+from support.references.otlp_json import to_json
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -103,7 +103,7 @@ def _each(*ways: Way) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", ways, ids=lambda way: way.name)
 
 
-# docs/conformance.md tells by these names over what a test is run: see docs/generate.py.
+# docs/internals/conformance.md tells by these names over what a test is run: see docs/generate.py.
 EACH_WAY = _each(*GRPC, *HTTP_PROTOBUF, *HTTP_JSON)
 EACH_HTTP_WAY = _each(*HTTP_PROTOBUF, *HTTP_JSON)
 EACH_GRPC_WAY = _each(*GRPC)

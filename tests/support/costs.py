@@ -1,12 +1,12 @@
 """What a request costs: the bytes of its rows, or of its body where those are more."""
 
+from support.fakes.receiving import NOW_UNIX_NANO
 from support.limits import DEFAULT
-from support.receiving import NOW_UNIX_NANO
 
 from adapters.record import Header
-from collector.receive.exchange import Format
-from collector.receive.routes import http_routes
-from collector.validate import LimitRules
+from collector.ingest.validate import LimitRules
+from collector.receivers.http.telemetry_request import Format
+from collector.receivers.routes import http_routes
 
 
 def cost_of(path: str, content_type: str, body: bytes, tenant: str = "acme") -> int:

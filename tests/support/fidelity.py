@@ -20,18 +20,19 @@ from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1.telemetry_pb2 import Source, TelemetryRecord
-from support import native_reference, otlp_grpc, otlp_reference, prometheus_reference
-from support.differences import Difference, differences, paths, possible_paths
-from support.native_strategies import records
-from support.otlp_json import forget_nan_payloads, to_json
-from support.otlp_strategies import messages
-from support.program import Program
-from support.prometheus_strategies import requests_v2, write_requests
-from support.stored import items, stored_where
+from support import otlp_grpc
+from support.processes.program import Program
+from support.references import native, otlp, prometheus
+from support.references.differences import Difference, differences, paths, possible_paths
+from support.references.otlp_json import forget_nan_payloads, to_json
+from support.references.stored import items, stored_where
+from support.strategies.native import records
+from support.strategies.otlp import messages
+from support.strategies.prometheus import requests_v2, write_requests
 from support.ways import JSON, PROTOBUF, REMOTE_WRITE_V2, snappy
 
-from collector.query import ask
-from collector.validate import Limits
+from collector.api.query_socket import ask
+from collector.ingest.validate import Limits
 
 # As far as the settings go: all but the times that a store can't hold, and zero, are in time.
 _CENTURY_S = 3_155_760_000
@@ -124,22 +125,20 @@ def _otlp(signal: str) -> Kind:
     def expected(request: Message, header: Header) -> Expected:
         body = request.SerializeToString()
         source = {"source": Source.SOURCE_OTLP}
-        verdicts, batch = otlp_reference.reference(signal, body, _LIMITS, header["received_time_unix_nano"], header | source)
+        verdicts, batch = otlp.reference(signal, body, _LIMITS, header["received_time_unix_nano"], header | source)
         return Expected(list(items(batch)), sum(1 for reasons in verdicts if reasons))
 
-    left_out = _NOT_OF_AN_ITEM | set(otlp_reference.FIELDS.values()) - {otlp_reference.FIELDS[signal]}
+    left_out = _NOT_OF_AN_ITEM | set(otlp.FIELDS.values()) - {otlp.FIELDS[signal]}
     fields = frozenset(
         path
         for path in possible_paths(TelemetryRecord.DESCRIPTOR)
         # A key by reference is not for OTLP's own requests.
         if path.split(".")[0] not in left_out and not path.endswith(".key_strindex")
     )
-    return Kind(messages(otlp_reference.REQUESTS[signal].DESCRIPTOR), expected, fields, _fields_of_items)
+    return Kind(messages(otlp.REQUESTS[signal].DESCRIPTOR), expected, fields, _fields_of_items)
 
 
-def _remote_write(
-    requests: st.SearchStrategy[Any], request_type: Any, twin: Callable[..., prometheus_reference.Expected]
-) -> Kind:
+def _remote_write(requests: st.SearchStrategy[Any], request_type: Any, twin: Callable[..., prometheus.Expected]) -> Kind:
     def expected(request: Any, header: Header) -> Expected:
         found = twin(request, _LIMITS, header["received_time_unix_nano"], header)
         return Expected(list(items(found.batch)), len(found.rejections))
@@ -149,14 +148,14 @@ def _remote_write(
 
 
 def _expected_native(documents: list[Any], header: Header) -> Expected:
-    metrics, logs, rejections = native_reference.reference(documents, _LIMITS, header["received_time_unix_nano"], header)
+    metrics, logs, rejections = native.reference(documents, _LIMITS, header["received_time_unix_nano"], header)
     for record in logs.records:
         # Each topic has a message of its own.
         record.batch_part = 1 if metrics.records else 0
     return Expected([*items(metrics), *items(logs)], len(rejections))
 
 
-# As docs/api.md has them.
+# As docs/use/api.md has them.
 _NATIVE = frozenset({"service_id", "type", "metric_name", "value", "body", "trace_id", "timestamp", "attributes"})
 
 
@@ -173,8 +172,8 @@ KINDS = {
     "metrics": _otlp("metrics"),
     "logs": _otlp("logs"),
     "traces": _otlp("traces"),
-    "remote write 1.0": _remote_write(write_requests(), write_pb2.WriteRequest, prometheus_reference.reference),
-    "remote write 2.0": _remote_write(requests_v2().filter(_is_legal), write_v2_pb2.Request, prometheus_reference.reference_v2),
+    "remote write 1.0": _remote_write(write_requests(), write_pb2.WriteRequest, prometheus.reference),
+    "remote write 2.0": _remote_write(requests_v2().filter(_is_legal), write_v2_pb2.Request, prometheus.reference_v2),
     "native records": Kind(st.lists(records(), max_size=20), _expected_native, _NATIVE, _names),
     "native record": Kind(st.lists(records(), min_size=1, max_size=1), _expected_native, _NATIVE, _names, part=10),
 }

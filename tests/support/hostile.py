@@ -4,8 +4,8 @@ import gzip
 import sys
 
 import cramjam
-from support.receiving import NOW_UNIX_NANO
-from support.remote_write import length_delimited
+from support.fakes.receiving import NOW_UNIX_NANO
+from support.references.remote_write import length_delimited
 
 if sys.version_info >= (3, 14):
     from compression import zstd

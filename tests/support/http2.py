@@ -9,7 +9,7 @@ from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
-from support.receiving import Response
+from support.fakes.receiving import Response
 
 
 class _States(H2ConnectionStateMachine):

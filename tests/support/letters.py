@@ -15,7 +15,7 @@ from infrasage.v1.dead_letter_pb2 import (
 from infrasage.v1.telemetry_pb2 import SOURCE_NATIVE, TYPE_LOG, Receipt, TelemetryBatch
 from support.batches import NOW, batch_id
 
-from collector.dead_letters import item_id
+from collector.records.dead_letter import item_id
 
 
 def letter(number: int, index: int = 0, tenant_id: str = "tenant-a", **changes: Any) -> DeadLetter:

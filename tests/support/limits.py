@@ -1,6 +1,6 @@
 """The numbers behind the rules, as the tests of adapters use them."""
 
-from collector.validate import Limits
+from collector.ingest.validate import Limits
 
 # As the settings have them.
 DEFAULT = Limits(

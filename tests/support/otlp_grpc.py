@@ -9,7 +9,7 @@ from grpc import aio
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from support.receiving import otlp_logs, otlp_metrics, otlp_traces
+from support.fakes.receiving import otlp_logs, otlp_metrics, otlp_traces
 
 UNCOMPRESSED = [("grpc.max_send_message_length", -1)]
 

@@ -9,15 +9,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
-from support.brokers import kafka_options
-from support.kafka import unique
-from support.stores import FakeStore, batch
+from support.fakes.brokers import kafka_options
+from support.fakes.stores import FakeStore, batch
+from support.processes.kafka import unique
 from support.waiting import eventually
 
 from collector.broker.contract import Message
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
-from collector.refused import Refused
-from collector.write import Writer, WriterLimits
+from collector.writer.store_refusals import Refused
+from collector.writer.writer import Writer, WriterLimits
 
 LIMITS = WriterLimits(bytes_max=1, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
 

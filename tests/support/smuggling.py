@@ -8,7 +8,7 @@ import asyncio
 import re
 from typing import Final, NamedTuple
 
-from support.receiving import otlp_logs
+from support.fakes.receiving import otlp_logs
 
 BODY: Final = otlp_logs()
 SIZE: Final = b"%d" % len(BODY)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters.errors import INSUFFICIENT_SCOPE, INVALID_API_KEY, MISSING_API_KEY
-from collector.tenancy import key_text, keys
-from collector.tenancy.callers import Caller
+from collector.tenancy import key_format, keys
+from collector.tenancy.identity import Caller
 from collector.tenancy.keyring import Keyring
 from collector.tenancy.plans import BUILT_IN_PLANS, Plan
 from collector.tenancy.scopes import Scope
@@ -66,7 +66,7 @@ def ways_of_saying(texts: dict[str, str]) -> list[Sent]:
         Sent("readonly", ((X_API_KEY, readonly),), INSUFFICIENT_SCOPE, "readonly"),
         Sent("write", ((X_API_KEY, write),), "write", "write"),
         Sent("admin", ((X_API_KEY, admin),), *both),
-        Sent("unknown", ((X_API_KEY, key_text.new()),), *neither),
+        Sent("unknown", ((X_API_KEY, key_format.new()),), *neither),
         Sent("revoked", ((X_API_KEY, texts["revoked"]),), *neither),
         Sent("expired", ((X_API_KEY, texts["expired"]),), *neither),
         Sent("not a key", ((X_API_KEY, "x"),), *neither),
@@ -80,7 +80,7 @@ def ways_of_saying(texts: dict[str, str]) -> list[Sent]:
         Sent("bearer in odd case", ((AUTHORIZATION, f"bEARER {admin}"),), *both),
         Sent("Bearer and spaces", ((AUTHORIZATION, f"Bearer   {admin}"),), *both),
         Sent("Bearer, ingest", ((AUTHORIZATION, f"Bearer {ingest}"),), "ingest", INSUFFICIENT_SCOPE),
-        Sent("Bearer, unknown", ((AUTHORIZATION, f"Bearer {key_text.new()}"),), *neither),
+        Sent("Bearer, unknown", ((AUTHORIZATION, f"Bearer {key_format.new()}"),), *neither),
         Sent("Bearer of nothing", ((AUTHORIZATION, "Bearer"),), *neither),
         Sent("Bearer twice", ((AUTHORIZATION, f"Bearer {admin}"), (AUTHORIZATION, f"Bearer {admin}")), *neither),
         # A proxy's on the way, and not for us.

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.json_format import Parse
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from support.receiving import (
+from support.fakes.receiving import (
     native_batch,
     native_record,
     otlp_logs,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.program import MakeProgram, Program
+from support.processes.program import MakeProgram, Program
 
 
 @pytest.fixture

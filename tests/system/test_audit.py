@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from support.by_hand import change
-from support.program import MakeProgram, Program, run
+from support.processes.by_hand import change
+from support.processes.program import MakeProgram, Program, run
 from support.senders import Senders, otlp_logs
 from support.waiting import until
 

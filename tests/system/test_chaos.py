@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.chaos import HEAD, LONG, SHORT, Chaos, Fault, Scene, StoreWatch, until_whole
-from support.clickhouse_server import bridge
-from support.faulty_network import FaultyNetwork
-from support.kafka_cluster import started_cluster
-from support.production import ask_server, clickhouse_settings, gateway, is_well, lag_lines, writer
-from support.program import metric, run, started
+from support.processes.chaos import HEAD, LONG, SHORT, Chaos, Fault, Scene, StoreWatch, until_whole
+from support.processes.clickhouse_server import bridge
+from support.processes.faulty_network import FaultyNetwork
+from support.processes.kafka_cluster import started_cluster
+from support.processes.production import ask_server, clickhouse_settings, gateway, is_well, lag_lines, writer
+from support.processes.program import metric, run, started
 from support.senders import COUNTS_SQL, Senders
 from support.waiting import until
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.machine_clock import MachineClock
-from support.program import MakeProgram
+from support.processes.machine_clock import MachineClock
+from support.processes.program import MakeProgram
 from support.waiting import until
 
 HOUR_S = 3600

@@ -5,7 +5,7 @@ import shutil
 import time
 
 import httpx
-from support.program import MakeProgram, metric, run
+from support.processes.program import MakeProgram, metric, run
 from support.waiting import until
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
-from support.program import Program, require_peer
-from support.prometheus import FEATURES, prometheus
+from support.processes.program import Program, require_peer
+from support.processes.prometheus import FEATURES, prometheus
 from support.waiting import until
 
-from collector.metrics import Metrics
+from collector.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

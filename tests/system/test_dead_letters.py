@@ -17,10 +17,10 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.clickhouse_server import bridge
-from support.kafka import Kafka
-from support.program import Gateway, MakeProgram, Program, Receiver, WriterCommand, metric, run, started
-from support.remote_write import write_request, write_request_v2
+from support.processes.clickhouse_server import bridge
+from support.processes.kafka import Kafka
+from support.processes.program import Gateway, MakeProgram, Program, Receiver, WriterCommand, metric, run, started
+from support.references.remote_write import write_request, write_request_v2
 from support.waiting import until
 
 from collector.tenancy import keys

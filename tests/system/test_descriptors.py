@@ -6,7 +6,7 @@ import select
 import socket
 import time
 
-from support.program import MakeProgram, metric
+from support.processes.program import MakeProgram, metric
 from support.waiting import until
 
 LIMIT = 300

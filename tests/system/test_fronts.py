@@ -1,12 +1,12 @@
-"""nginx and HAProxy in front of collectors, as docs/proxies.md configures them: bodies of every size and form, rolling restarts
-and kills under load."""
+"""nginx and HAProxy in front of collectors, as docs/operate/proxies.md configures them: bodies of every size and form, rolling
+restarts and kills under load."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.fronts import Failed, Front, Grpc, H2c, Http1, Traffic, haproxy, logs, nginx, stored_in, ways
-from support.program import Program
+from support.processes.fronts import Failed, Front, Grpc, H2c, Http1, Traffic, haproxy, logs, nginx, stored_in, ways
+from support.processes.program import Program
 from support.waiting import until
 
 # HAProxy looks at /healthz every 500 ms, and must see it fail twice.

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import httpx
-from support.program import MakeProgram, metric, started
-from support.small_disk import small_disk
+from support.processes.program import MakeProgram, metric, started
+from support.processes.small_disk import small_disk
 from support.waiting import until
 
-from collector.disk import measure
+from collector.runtime.disk import measure
 
 MIB = 1024 * 1024
 

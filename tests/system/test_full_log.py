@@ -4,7 +4,7 @@ import time
 
 import httpx
 from google.rpc.status_pb2 import Status
-from support.program import MakeProgram
+from support.processes.program import MakeProgram
 from support.senders import otlp_logs
 
 

@@ -14,10 +14,10 @@ import clickhouse_connect
 import grpc
 import httpx
 import pytest
-from support.clickhouse_server import Bridge, Server, bridge, server
-from support.kafka import Kafka
-from support.production import WRITING, ask_server, clickhouse_settings, gateway, is_well, lag_lines, writer
-from support.program import Program, WriterCommand, metric, run, started
+from support.processes.clickhouse_server import Bridge, Server, bridge, server
+from support.processes.kafka import Kafka
+from support.processes.production import WRITING, ask_server, clickhouse_settings, gateway, is_well, lag_lines, writer
+from support.processes.program import Program, WriterCommand, metric, run, started
 from support.senders import COUNTS_SQL, Senders, otlp_logs
 from support.waiting import until
 

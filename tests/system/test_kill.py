@@ -5,8 +5,8 @@ import signal
 import sys
 import time
 
-from support import crashing
-from support.program import MakeProgram
+from support.processes import crashing
+from support.processes.program import MakeProgram
 from support.senders import COUNTS_SQL, Senders
 
 KILLS_UNDER_LOAD = 3

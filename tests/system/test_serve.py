@@ -31,10 +31,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from support.exporter import BOUNDS, START_S, Exporter
-from support.program import Program, require_peer, run
-from support.prometheus import FEATURES, prometheus
-from support.remote_write import write_request
+from support.processes.exporter import BOUNDS, START_S, Exporter
+from support.processes.program import Program, require_peer, run
+from support.processes.prometheus import FEATURES, prometheus
+from support.references.remote_write import write_request
 
 TRANSPORTS = ["grpc", "http"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.program import MakeProgram, Program, environment
+from support.processes.program import MakeProgram, Program, environment
 from support.senders import COUNTS_SQL, Senders, otlp_logs
 from support.waiting import until
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.clickhouse_server import Bridge, Server, bridge
-from support.kafka import Kafka
-from support.program import Gateway, WriterCommand, metric, run, started
+from support.processes.clickhouse_server import Bridge, Server, bridge
+from support.processes.kafka import Kafka
+from support.processes.program import Gateway, WriterCommand, metric, run, started
 from support.senders import otlp_logs
 from support.waiting import until
 

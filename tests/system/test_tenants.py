@@ -24,17 +24,17 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from ruamel.yaml import YAML
-from support.kafka import shared_bootstrap
-from support.program import Gateway, Program, metric, require_peer, run, started
-from support.redis_server import RedisServer
-from support.remote_write import write_request
+from support.processes.kafka import shared_bootstrap
+from support.processes.program import Gateway, Program, metric, require_peer, run, started
+from support.processes.redis_server import RedisServer
+from support.references.remote_write import write_request
 from support.senders import Senders, otlp_logs
 from support.waiting import until
 
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope
 
-DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "tenants.md"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "operate" / "tenants.md"
 KEY: Final = re.compile(r"isage_[0-9A-Za-z]{57}")
 EXPORT: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 PROTOBUF: Final = {"Content-Type": "application/x-protobuf"}

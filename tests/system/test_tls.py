@@ -15,7 +15,7 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from support.certificates import Files, authority, client_context
-from support.program import MakeProgram, run
+from support.processes.program import MakeProgram, run
 from support.senders import COUNTS_SQL, Senders
 
 

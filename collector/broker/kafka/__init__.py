@@ -5,17 +5,17 @@ Invariants:
    (test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged)
 2. A range is intended and committed only under the generation of the consumer group in which its partition was read: so Kafka
    refuses a writer that has lost it. (test_a_stale_range_is_refused_though_its_partition_came_back)
-3. A broker that is away holds up its own partitions only. (tests/collector/broker/test_kafka_cluster.py)
+3. A broker that is away holds up its own partitions only. (tests/integration/kafka/test_cluster.py)
 
-producer.py appends, consumer.py reads, membership.py keeps the group. client.py finds the brokers; brokers.py and frames.py
-are connections to them. docs/exactly-once.md has the argument, and what it assumes of Kafka.
+producer.py appends, consumer.py reads, group.py keeps the group. client.py finds the brokers; connection_pool.py and
+transport.py are connections to them. docs/internals/exactly-once.md has the argument, and what it assumes of Kafka.
 """
 
-from collector.broker.kafka.connection import KafkaAway, KafkaOptions, KafkaUnusable
 from collector.broker.kafka.consumer import KafkaConsumer
-from collector.broker.kafka.history import Beginnings, History
+from collector.broker.kafka.lag import KafkaProgress
+from collector.broker.kafka.options import KafkaAway, KafkaOptions, KafkaUnusable
 from collector.broker.kafka.producer import KafkaProducer, ProduceObserver
-from collector.broker.kafka.progress import KafkaProgress
+from collector.broker.kafka.time_range_reader import Beginnings, History
 
 __all__ = [
     "Beginnings",

@@ -37,7 +37,7 @@ from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from collector.broker.kafka.connection import KafkaOptions, connection, text
+from collector.broker.kafka.options import KafkaOptions, connection, text
 
 # How long one broker is waited for before another is asked the same.
 HEDGE_S: Final = 0.2

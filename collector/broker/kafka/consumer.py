@@ -1,9 +1,9 @@
 """Reading from Kafka, range by range.
 
-aiokafka's coordinator keeps the membership (membership.py); the rest is done here, request by request, over connections of our
-own (brokers.py). Its consumer would commit under whatever generation it has by the time it sends, which need not be the one in
-which the range was read, and would fetch ahead of what is asked for. Here a poll asks each leader where its partitions end,
-takes the next partition in turn, and reads it from its committed offset.
+aiokafka's coordinator keeps the membership (group.py); the rest is done here, request by request, over connections of our
+own (connection_pool.py). Its consumer would commit under whatever generation it has by the time it sends, which need not be the
+one in which the range was read, and would fetch ahead of what is asked for. Here a poll asks each leader where its partitions
+end, takes the next partition in turn, and reads it from its committed offset.
 
 The metadata of a committed offset has the identity of the log that the offset belongs to, and the intent (identity.py). A log
 that began anew is read from its first message, whatever the group has committed.
@@ -38,12 +38,20 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, NoError, Offs
 from aiokafka.protocol.fetch import FetchRequest
 
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
-from collector.broker.kafka.brokers import Brokers, NotAsked
-from collector.broker.kafka.connection import KafkaOptions, text, until_started
-from collector.broker.kafka.fetching import FETCH_API, Arriving, Batch, WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.connection_pool import Brokers, NotAsked
+from collector.broker.kafka.group import Fenced, Head, Member, Ownership
 from collector.broker.kafka.identity import Committed, TopicLog, epoch_of, identity_of, log_of, topic_logs
-from collector.broker.kafka.membership import Fenced, Head, Member, Ownership
-from collector.broker.kafka.offsets import (
+from collector.broker.kafka.options import KafkaOptions, text, until_started
+from collector.broker.kafka.protocol.fetch import (
+    FETCH_API,
+    Arriving,
+    Batch,
+    WrongChecksum,
+    batches,
+    fetch_answer,
+    fetch_request,
+)
+from collector.broker.kafka.protocol.offsets import (
     EARLIEST,
     EPOCH_END_API,
     LATEST,

@@ -20,7 +20,7 @@ from uuid import UUID
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest_v5, MetadataResponse_v5
 
-from collector.broker.kafka.brokers import Brokers
+from collector.broker.kafka.connection_pool import Brokers
 
 METADATA_API: Final = (3, 10)
 _OLD_METADATA_API: Final = (3, 5)

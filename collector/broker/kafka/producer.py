@@ -5,8 +5,8 @@ with a batch of each topic, and of several partitions of a topic where more than
 leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company. The lanes
 beyond a leader's first are for when that does not suffice: a batch is full, or a request has been under way for long.
 
-aiokafka (client.py) finds the brokers, their topics and a producer's id; requests are written here (record_batch.py) and sent
-over a connection of our own (frames.py): aiokafka's producer costs more than all the rest of a small request.
+aiokafka (client.py) finds the brokers, their topics and a producer's id; requests are written here (produce.py) and sent
+over a connection of our own (transport.py): aiokafka's producer costs more than all the rest of a small request.
 
 A leader that does not answer takes no batches while a topic has partitions elsewhere. What it was sent before is not sent to
 another: whether it has it is not known.
@@ -40,9 +40,8 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.client import Client
-from collector.broker.kafka.connection import KafkaOptions, KafkaUnusable, text, until_started
-from collector.broker.kafka.frames import Frames
-from collector.broker.kafka.record_batch import (
+from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, text, until_started
+from collector.broker.kafka.protocol.produce import (
     BATCH_OVERHEAD_BYTES,
     MESSAGE_OVERHEAD_BYTES,
     PRODUCE_API,
@@ -52,7 +51,8 @@ from collector.broker.kafka.record_batch import (
     record_batch,
 )
 from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, TopicsMissing, ready_topics
-from collector.reminders import Reminder
+from collector.broker.kafka.transport import Frames
+from collector.runtime.reminders import Reminder
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
@@ -69,7 +69,7 @@ _ORDERED_PARTITION: Final = 0
 
 
 class ProduceObserver(Protocol):
-    """Told what becomes of batches; collector.metrics.Metrics is one."""
+    """Told what becomes of batches; collector.telemetry.metrics.Metrics is one."""
 
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         """One batch is durable. `seconds`: since its first message came."""

@@ -18,7 +18,7 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from collector.broker.contract import BrokerDown
 from collector.broker.kafka.client import Client
-from collector.broker.kafka.connection import KafkaOptions, KafkaUnusable, connection, until_started
+from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, connection, until_started
 
 # What Kafka's format adds to a message that is alone in its batch, rounded up.
 _BATCH_OVERHEAD_BYTES: Final = 128

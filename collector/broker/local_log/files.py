@@ -35,7 +35,7 @@ from collector.broker.local_log.plan import Append, Head, Skip, Work
 from collector.broker.local_log.reader import Found, Reader
 from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witness, read_witness, sync_directory
-from collector.disk import Disk
+from collector.runtime.disk import Disk
 
 # At the start the structure of a file up to this size is checked: half a second. A larger one is checked when it is read.
 _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -376,7 +376,8 @@ class LogFiles:
             return
         for damage in self.incidents.report(damages):
             self._logger.error(
-                "acknowledged messages of the local log are lost or damaged; see docs/operating.md, confirm with `log confirm`",
+                "acknowledged messages of the local log are lost or damaged; see docs/operate/operating.md, "
+                "confirm with `log confirm`",
                 topic=damage.topic,
                 first_offset=damage.start,
                 messages=damage.messages,

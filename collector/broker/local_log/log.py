@@ -25,8 +25,8 @@ from collector.broker.contract import BrokerDown, BrokerError, Message, Partitio
 from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
-from collector.disk import Disk
-from collector.reminders import Reminder
+from collector.runtime.disk import Disk
+from collector.runtime.reminders import Reminder
 
 
 class Request:

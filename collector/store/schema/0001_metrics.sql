@@ -1,5 +1,5 @@
 -- Metrics: the landing table that reads the payloads of topic infrasage.metrics, the five tables that dashboards read, and a
--- view from the one into each of the others. Columns after the exporter's own are ours; docs/store.md explains them.
+-- view from the one into each of the others. Columns after the exporter's own are ours; docs/use/store.md explains them.
 
 -- Keeps nothing: its views flatten what is inserted. Columns are named by the path of their field in landing.proto (the parser
 -- takes _ for .) down to the repeated message, which is one tuple: that parses 1.6 times as fast as a column a field. What is

@@ -1,0 +1,82 @@
+"""Bodies in protobuf that have texts that are not UTF-8, or are oddly written.
+
+A body is read as it lies on the wire. Where that stumbles, its texts are repaired (adapters/codec/text_repair.py) and it is
+read once more. Where that stumbles too, protobuf's parser is asked, once: what it refuses is malformed; what it reads is
+written anew, plainly, known fields only, and read in that form.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from google.protobuf.message import DecodeError, Message
+
+from adapters.codec.text_repair import repaired_wire
+from adapters.codec.wire import NonCanonical
+from adapters.errors import INVALID_PROTOBUF, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
+from adapters.price import may_hold_more_elements, shape_of
+from adapters.record import Adapted, Rules
+
+# Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
+ODD_BODY_BYTES_MAX: Final = 16 << 20
+ODD_ELEMENTS_MAX: Final = 1 << 19
+
+
+def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
+    """Return what `adapt`, which raises NotPlain, makes of a body; else of the body with its texts repaired; else of the plain
+    form of that. Raises Malformed, RequestRefused."""
+    noted = rules.repaired
+    before = None if noted is None else dict(noted)
+    try:
+        return adapt(body)
+    except NonCanonical as odd:
+        position = odd.position
+    rules.repaired = None if before is None else dict(before)
+    repaired = repaired_wire(body, message_class, rules)
+    noted = rules.repaired
+    before = None if noted is None else dict(noted)
+    if repaired is not body:
+        try:
+            return adapt(repaired)
+        except NonCanonical as odd:
+            position = odd.position
+        rules.repaired = None if before is None else dict(before)
+    plain = _plain(repaired, len(body), message_class, position, rules)
+    try:
+        return adapt(plain)
+    except NonCanonical as odd:
+        raise _cannot_decode(message_class.DESCRIPTOR.name, len(plain), odd.position) from None
+
+
+def _plain(body: bytes, sent_bytes: int, message_class: type[Message], position: int, rules: Rules) -> bytes:
+    """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled.
+
+    `sent_bytes`: how long the body was before its texts were repaired.
+    """
+    name = message_class.DESCRIPTOR.name
+    if len(body) > ODD_BODY_BYTES_MAX:
+        raise Malformed(
+            INVALID_PROTOBUF,
+            f"cannot decode {name}: {len(body)} bytes, not plainly written at byte {position};"
+            f" such a body may have {ODD_BODY_BYTES_MAX} bytes: check that it is complete, or send smaller batches",
+        )
+    if may_hold_more_elements(body, shape_of(message_class), ODD_ELEMENTS_MAX, rules):
+        raise RequestRefused(
+            PAYLOAD_TOO_LARGE,
+            f"the {name} of {len(body)} bytes is not plainly written at byte {position}, and holds more than the"
+            f" {ODD_ELEMENTS_MAX} elements that such a body may have: send smaller batches",
+        )
+    rules.rest()
+    message = message_class()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        raise _cannot_decode(name, sent_bytes, min(position, sent_bytes)) from None
+    rules.rest()
+    message.DiscardUnknownFields()
+    rules.rest()
+    return message.SerializeToString()
+
+
+def _cannot_decode(name: str, size_bytes: int, position: int) -> Malformed:
+    where = f"truncated at {position}" if position >= size_bytes else f"malformed at or after byte {position}"
+    return Malformed(INVALID_PROTOBUF, f"cannot decode {name}: {size_bytes} bytes, {where}")

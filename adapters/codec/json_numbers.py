@@ -1,0 +1,59 @@
+"""Integers of more than 18 digits in JSON, put in quotes: a parser makes doubles of those beyond 64 bits, and loses digits."""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from adapters.codec.text import end_of_string
+from adapters.record import Rules
+
+_QUOTE: Final = 0x22
+_PLUS: Final = 0x2B
+_MINUS: Final = 0x2D
+_POINT: Final = 0x2E
+_ZERO: Final = 0x30
+_NINE: Final = 0x39
+_CASE: Final = 0x20
+_SMALL_E: Final = 0x65
+# An integer of so many digits always fits 64 bits.
+_DIGITS_MIN: Final = 19
+_REST_BYTES: Final = 256 << 10
+
+
+def quote_long_integers(body: bytes, rules: Rules) -> bytes:
+    """Return a JSON text with its long integers as strings."""
+    writer = BytesWriter()
+    size: i64 = len(body)
+    keep: i64 = 0
+    rest_at: i64 = _REST_BYTES
+    position: i64 = 0
+    while position < size:
+        if position > rest_at:
+            rest_at = position + _REST_BYTES
+            rules.rest()
+        byte: i64 = body[position]
+        if byte == _QUOTE:
+            position = end_of_string(body, position + 1, size, rules)
+            continue
+        if byte != _MINUS and (byte < _ZERO or byte > _NINE):
+            position += 1
+            continue
+        start: i64 = position
+        is_integer = True
+        position += 1
+        while position < size:
+            byte = body[position]
+            if byte < _ZERO or byte > _NINE:
+                if byte != _POINT and byte != _PLUS and byte != _MINUS and byte | _CASE != _SMALL_E:
+                    break
+                is_integer = False
+            position += 1
+        if is_integer and position - start >= _DIGITS_MIN:
+            writer.write(body[keep:start])
+            writer.append(_QUOTE)
+            writer.write(body[start:position])
+            writer.append(_QUOTE)
+            keep = position
+    writer.write(body[keep:])
+    return writer.getvalue()

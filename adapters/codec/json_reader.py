@@ -1,0 +1,248 @@
+"""Large JSON texts, read piece by piece: a parser makes objects of a whole text at once, and nothing else runs meanwhile.
+
+What is read here is only where values begin and end. Each piece of up to about a megabyte goes to the parser, which says
+whether it is JSON. So what is between the pieces (braces, brackets, commas, colons) is all that is checked here.
+
+Invariants:
+1. Pieces of one array, one behind the other, are its elements, each once, in order
+   (tests/unit/adapters/codec/test_json_reader.py, test_pieces_are_the_elements_of_the_array).
+2. A text that is not JSON is refused, whatever its pieces are (test_json_reader.py, test_damaged_texts_are_refused).
+3. Pieces of one string, joined, are the string (test_json_reader.py, test_pieces_are_the_string).
+4. `rest` is called at least once for each 256 KiB (test_json_reader.py, test_it_rests).
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.codec.text import REST_BYTES, end_of_string
+from adapters.record import Rules
+
+# What is given to the parser at once: it takes up to 20 ms for it.
+SLICE_BYTES: Final = 1 << 20
+
+_SPACE: Final = 0x20
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
+_SMALL_D: Final = 0x64
+_SMALL_U: Final = 0x75
+# In hex digits, as JSON may write a surrogate: 32 makes a capital letter a small one.
+_CASE: Final = 0x20
+_COMMA: Final = 0x2C
+_COLON: Final = 0x3A
+_OPENING_BRACKET: Final = 0x5B
+_CLOSING_BRACKET: Final = 0x5D
+_OPENING_BRACE: Final = 0x7B
+_CLOSING_BRACE: Final = 0x7D
+_END: Final = -1
+_WORD_BYTES: Final = 8
+
+
+class NotJson(Exception):
+    """The text is not JSON from this byte on."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position: Final = position
+
+
+class JsonSlices:
+    """A cursor over `text`. Where a method says that it moves, it does so behind what it has read."""
+
+    def __init__(self, text: bytes, rules: Rules) -> None:
+        self.text: Final = text
+        self.rules: Final = rules
+        self.size: i64 = len(text)
+        self.position: i64 = 0
+        self.rest_at: i64 = REST_BYTES
+        # After `next_elements`: how many they are.
+        self.elements: i64 = 0
+        # Whether the cursor is in a string, of which `next_text` returns more.
+        self.is_in_string: bool = False
+
+    def peek(self) -> i64:
+        """The next byte that is not white space; -1 at the end. Moves up to it."""
+        text = self.text
+        size: i64 = self.size
+        position: i64 = self.position
+        while position < size:
+            byte: i64 = text[position]
+            if byte > _SPACE or (byte != _SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09):
+                self.position = position
+                return byte
+            position += 1
+            if position > self.rest_at:
+                self._rest(position)
+        self.position = position
+        return _END
+
+    def expect(self, byte: i64) -> None:
+        """Move behind that byte, which is next. Raises NotJson."""
+        if self.peek() != byte:
+            raise NotJson(self.position)
+        self.position += 1
+
+    def end(self) -> None:
+        """Raise NotJson where anything follows."""
+        if self.peek() != _END:
+            raise NotJson(self.position)
+
+    def name(self) -> bytes:
+        """The name of the next member, in quotes. Moves behind its colon. Raises NotJson."""
+        if self.peek() != _QUOTE:
+            raise NotJson(self.position)
+        start: i64 = self.position
+        self._skip_string()
+        name = self.text[start : self.position]
+        self.expect(_COLON)
+        return name
+
+    def goes_on(self, closing: i64) -> bool:
+        """Move behind a comma, and return True; or behind the closing bracket, and return False. Raises NotJson."""
+        byte: i64 = self.peek()
+        if byte != _COMMA and byte != closing:
+            raise NotJson(self.position)
+        self.position += 1
+        return byte == _COMMA
+
+    def skip_value(self, bytes_max: i64) -> bool:
+        """Move behind the next value, if it has at most so many bytes, and return True; else move nowhere. Raises NotJson."""
+        first: i64 = self.peek()
+        start: i64 = self.position
+        if first == _QUOTE:
+            self._skip_string()
+        elif first == _OPENING_BRACE or first == _OPENING_BRACKET:
+            if not self._skip_container(start, bytes_max):
+                self._go_back(start)
+                return False
+        else:
+            self._skip_scalar()
+        if self.position - start > bytes_max:
+            self._go_back(start)
+            return False
+        return True
+
+    def next_elements(self) -> bytes:
+        """The next elements of the array in which the cursor is, as an array: as many as fit a slice. Moves behind the comma
+        that follows them, or up to the closing bracket. Empty where the next one is larger than a slice. Raises NotJson."""
+        if self.peek() == _CLOSING_BRACKET:
+            raise NotJson(self.position)
+        start: i64 = self.position
+        end: i64 = start
+        elements: i64 = 0
+        while True:
+            at: i64 = self.position
+            if not self.skip_value(SLICE_BYTES) or (elements and self.position - start > SLICE_BYTES):
+                self._go_back(at)
+                break
+            end = self.position
+            elements += 1
+            byte: i64 = self.peek()
+            if byte == _CLOSING_BRACKET:
+                break
+            if byte != _COMMA:
+                raise NotJson(self.position)
+            self.position += 1
+            if self.peek() == _CLOSING_BRACKET:
+                raise NotJson(self.position)
+        self.elements = elements
+        if elements == 0:
+            return b""
+        return b"[" + self.text[start:end] + b"]"
+
+    def open_string(self) -> None:
+        """Move into the string that is next. Raises NotJson."""
+        self.expect(_QUOTE)
+        self.is_in_string = True
+
+    def next_text(self) -> bytes:
+        """The next piece of the string in which the cursor is, as a string of JSON: whole characters, whole escapes, and both
+        of a pair of surrogates. Moves behind it, and at the end behind the quote. Raises NotJson."""
+        text = self.text
+        size: i64 = self.size
+        start: i64 = self.position
+        position: i64 = start
+        stop: i64 = min(size, start + REST_BYTES)
+        while position < stop:
+            byte: i64 = text[position]
+            if byte == _QUOTE:
+                self.is_in_string = False
+                self.position = position + 1
+                self._rest(position)
+                return b'"' + text[start : self.position]
+            if byte == _BACKSLASH:
+                position += self._escape_bytes(position)
+            else:
+                position += 1
+        while position < size and position < stop + _WORD_BYTES and text[position] & 0xC0 == 0x80:
+            position += 1
+        if position >= size:
+            raise NotJson(int(size))
+        self.position = position
+        self._rest(position)
+        return b'"' + text[start:position] + b'"'
+
+    def _escape_bytes(self, at: i64) -> i64:
+        """Of the escape that begins there; and the next, where both are one character."""
+        text = self.text
+        if at + 7 >= self.size or text[at + 1] != _SMALL_U:
+            return 2
+        high: i64 = text[at + 3] | _CASE
+        is_high = text[at + 2] | _CASE == _SMALL_D and (high == 0x38 or high == 0x39 or high == 0x61 or high == 0x62)
+        return 12 if is_high and text[at + 6] == _BACKSLASH and text[at + 7] == _SMALL_U else 6
+
+    def _go_back(self, position: i64) -> None:
+        """What follows is read once more, and rests once more."""
+        self.position = position
+        self.rest_at = min(self.rest_at, position + REST_BYTES)
+
+    def _skip_string(self) -> None:
+        self.position = end_of_string(self.text, self.position + 1, self.size, self.rules)
+        self._rest(self.position)
+
+    def _skip_container(self, start: i64, bytes_max: i64) -> bool:
+        text = self.text
+        size: i64 = self.size
+        last: i64 = min(size, start + bytes_max)
+        depth: i64 = 0
+        position: i64 = start
+        while position < last:
+            byte: i64 = text[position]
+            if byte == _QUOTE:
+                # Not beyond `last`: a long string would be read again for each of the containers that it is in.
+                position = end_of_string(text, position + 1, last, self.rules)
+                self._rest(position)
+                continue
+            position += 1
+            if byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+                depth += 1
+                self._rest(position)
+            elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+                depth -= 1
+                if depth == 0:
+                    self.position = position
+                    return True
+        if last == size:
+            raise NotJson(size)
+        return False
+
+    def _skip_scalar(self) -> None:
+        text = self.text
+        size: i64 = self.size
+        start: i64 = self.position
+        position: i64 = start
+        while position < size:
+            byte: i64 = text[position]
+            if byte <= _SPACE or byte == _COMMA or byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET or byte == _COLON:
+                break
+            position += 1
+            if position > self.rest_at:
+                self._rest(position)
+        if position == start:
+            raise NotJson(start)
+        self.position = position
+
+    def _rest(self, position: i64) -> None:
+        if position > self.rest_at:
+            self.rest_at = position + REST_BYTES
+            self.rules.rest()

@@ -1,0 +1,354 @@
+"""Text that is not UTF-8, repaired in a body: U+FFFD takes the place of each invalid sequence, as Unicode recommends.
+
+A body comes here only after its adapter has met such a text, so a clean body costs nothing.
+
+Invariants:
+1. Nothing but texts changes, and the lengths of the messages around them (tests/unit/adapters/codec/test_text_repair.py,
+   test_only_the_texts_change).
+2. Every text that protobuf's own parser would refuse is repaired, however oddly the body is written
+   (test_text_repair.py, test_oddly_written_bodies_are_repaired).
+3. A body that cannot be read is copied from where it stumbles: the adapter says that it is malformed
+   (test_text_repair.py, test_malformed_bodies_stay_malformed).
+4. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests).
+"""
+
+from codecs import getincrementaldecoder
+from typing import Final, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from librt.strings import BytesWriter, read_i32_le, write_i32_le
+from mypy_extensions import i64, u8
+
+from adapters.codec.text import end_of_string
+from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, is_utf8, put_varint, varint_size
+from adapters.errors import too_many_elements
+from adapters.record import Rules
+from adapters.repairs import INVALID_TEXT
+
+# What a field of bytes holds.
+_OTHER: Final = 0
+_TEXT: Final = 1
+_MESSAGE: Final = 2
+
+_NUMBERS: Final = 32  # every known field number is below
+# Values nest 64 deep, and each level is up to three messages; deeper ones are refused unread.
+_DEPTH_MAX: Final = 256
+_START_GROUP: Final = 3
+_END_GROUP: Final = 4
+_VARINT_BYTES_MAX: Final = 10
+# How much text is decoded at once.
+_SLICE_BYTES: Final = 256 << 10
+# Of a message in `_Texts.sizes`: its new size, -1 where nothing in it changes, and where the entry behind its submessages' is.
+_ENTRY_BYTES: Final = 8
+
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
+_SMALL_U: Final = 0x75
+_ESCAPE_BYTES: Final = 6
+_REPLACEMENT_ESCAPE: Final = b"\\ufffd"
+
+
+class _Shape:
+    """Which fields of a message type are texts, and which messages, by number."""
+
+    def __init__(self) -> None:
+        self.kinds: bytes = bytes(_NUMBERS)
+        self.children: Final[dict[int, _Shape]] = {}
+
+
+_shapes: Final[dict[str, _Shape]] = {}
+
+
+def _shape_of(descriptor: Descriptor) -> _Shape:
+    shape = _shapes.get(descriptor.full_name)
+    if shape is not None:
+        return shape
+    shape = _shapes[descriptor.full_name] = _Shape()
+    kinds = bytearray(_NUMBERS)
+    for field in descriptor.fields:
+        if field.message_type is not None:
+            kinds[field.number] = _MESSAGE
+            shape.children[field.number] = _shape_of(field.message_type)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            kinds[field.number] = _TEXT
+    shape.kinds = bytes(kinds)
+    return shape
+
+
+def repaired_text(raw: bytes, rules: Rules) -> bytes:
+    """Return the text, with U+FFFD in the place of each invalid sequence."""
+    if len(raw) <= _SLICE_BYTES:
+        return raw.decode("utf-8", "replace").encode()
+    decoder = getincrementaldecoder("utf-8")("replace")
+    writer = BytesWriter()
+    size: i64 = len(raw)
+    position: i64 = 0
+    while position < size:
+        end: i64 = min(size, position + _SLICE_BYTES)
+        writer.write(decoder.decode(raw[position:end], end == size).encode())
+        position = end
+        rules.rest()
+    return writer.getvalue()
+
+
+def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> bytes:
+    """Return a serialized message with its texts repaired, and count them in `rules`; the body itself where all are UTF-8.
+    Raises RequestRefused."""
+    texts = _Texts(body, rules)
+    shape = _shape_of(cast("Descriptor", message_class.DESCRIPTOR))
+    texts.measure(shape, 0, len(body), 0)
+    if texts.count == 0:
+        return body
+    rules.repair(INVALID_TEXT, texts.count)
+    texts.measured = texts.sizes.getvalue()
+    texts.write(shape, 0, len(body), 0)
+    return texts.writer.getvalue()
+
+
+class _Texts:
+    """Repairs the texts of one body in two walks: the first finds how long each message becomes, the second writes."""
+
+    def __init__(self, buffer: bytes, rules: Rules) -> None:
+        self.buffer: Final = buffer
+        self.rules: Final = rules
+        self.count: i64 = 0
+        # An entry a message that is not empty, in the order in which they begin.
+        self.sizes: Final = BytesWriter()
+        self.measured: bytes = b""
+        self.entry: i64 = 0
+        self.writer: Final = BytesWriter()
+        # After `_field`: its tag, where its length and its payload begin, and where it ends.
+        self.tag: i64 = 0
+        self.length_at: i64 = 0
+        self.first: i64 = 0
+        self.after: i64 = 0
+
+    def measure(self, shape: _Shape, start: i64, end: i64, depth: i64) -> i64:
+        """Return how long the message at start:end becomes. Raises RequestRefused."""
+        sizes = self.sizes
+        size: i64 = 0
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            if not self._field(position, end):
+                return size + end - at
+            position = self.after
+            first: i64 = self.first
+            head: i64 = self.length_at - at
+            kind: i64 = self._kind(shape)
+            if kind == _TEXT and not is_utf8(self.buffer, first, position):
+                self.count += 1
+                self.rules.read(position - first)
+                length: i64 = len(repaired_text(self.buffer[first:position], self.rules))
+                size += head + varint_size(length) + length
+            elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
+                entry: i64 = len(sizes)
+                if entry >= self.rules.request_elements_max * _ENTRY_BYTES:
+                    raise too_many_elements(len(self.buffer), self.rules.request_elements_max)
+                write_i32_le(sizes, 0)
+                write_i32_le(sizes, 0)
+                self.rules.read(0)
+                before: i64 = self.count
+                length = self.measure(shape.children[int(self.tag >> 3)], first, position, depth + 1)
+                if self.count == before:
+                    self._set(entry, -1)
+                    size += position - at
+                else:
+                    self._set(entry, length)
+                    size += head + varint_size(length) + length
+                self._set(entry + 4, len(sizes))
+            else:
+                size += position - at
+        return size
+
+    def write(self, shape: _Shape, start: i64, end: i64, depth: i64) -> None:
+        """Write the message at start:end, after all of it was measured."""
+        buffer = self.buffer
+        writer = self.writer
+        keep: i64 = start  # from here on not written yet
+        position: i64 = start
+        while position < end:
+            if not self._field(position, end):
+                break
+            position = self.after
+            first: i64 = self.first
+            length_at: i64 = self.length_at
+            kind: i64 = self._kind(shape)
+            if kind == _TEXT and not is_utf8(buffer, first, position):
+                writer.write(buffer[keep:length_at])
+                self.rules.read(position - first)
+                text = repaired_text(buffer[first:position], self.rules)
+                put_varint(writer, len(text))
+                writer.write(text)
+                keep = position
+            elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
+                length: i64 = i64(read_i32_le(self.measured, self.entry))
+                next_: i64 = i64(read_i32_le(self.measured, self.entry + 4))
+                self.rules.read(0)
+                if length < 0:
+                    self.entry = next_
+                else:
+                    self.entry += _ENTRY_BYTES
+                    writer.write(buffer[keep:length_at])
+                    put_varint(writer, length)
+                    self.write(shape.children[int(self.tag >> 3)], first, position, depth + 1)
+                    keep = position
+        writer.write(buffer[keep:end])
+
+    def _set(self, at: i64, value: i64) -> None:
+        sizes = self.sizes
+        sizes[at] = u8(value & 0xFF)
+        sizes[at + 1] = u8(value >> 8 & 0xFF)
+        sizes[at + 2] = u8(value >> 16 & 0xFF)
+        sizes[at + 3] = u8(value >> 24 & 0xFF)
+
+    def _kind(self, shape: _Shape) -> i64:
+        """What the payload of the field read last is."""
+        number: i64 = self.tag >> 3
+        if self.tag & 7 != BYTES or number >= _NUMBERS:
+            return _OTHER
+        return shape.kinds[number]
+
+    def _field(self, position: i64, end: i64) -> bool:
+        """Read the field at `position`. False where it cannot be read. Groups are read as the fields that they hold."""
+        at: i64 = self._varint(position, end)
+        if at < 0:
+            return False
+        self.tag = self._value(position, at)
+        kind: i64 = self.tag & 7
+        self.length_at = at
+        self.first = at
+        if kind == BYTES:
+            self.first = self._varint(at, end)
+            if self.first < 0:
+                return False
+            length: i64 = self._value(at, self.first)
+            if length < 0 or length > end - self.first:
+                return False
+            self.after = self.first + length
+            return True
+        if kind == VARINT:
+            self.after = self._varint(at, end)
+            return self.after >= 0
+        if kind == FIXED64:
+            self.after = at + 8
+        elif kind == FIXED32:
+            self.after = at + 4
+        elif kind == _START_GROUP or kind == _END_GROUP:
+            self.after = at
+        else:
+            return False
+        return self.after <= end
+
+    def _varint(self, position: i64, end: i64) -> i64:
+        """Return where the varint ends, or -1."""
+        buffer = self.buffer
+        stop: i64 = min(end, position + _VARINT_BYTES_MAX)
+        while position < stop:
+            if buffer[position] < 128:
+                return position + 1
+            position += 1
+        return -1
+
+    def _value(self, start: i64, end: i64) -> i64:
+        """Return the value of the varint at start:end; -1 where it is beyond 63 bits."""
+        buffer = self.buffer
+        value: i64 = 0
+        shift: i64 = 0
+        while start < end:
+            bits: i64 = buffer[start] & 127
+            if shift > 56 and bits:
+                return -1
+            if shift <= 56:
+                value |= bits << shift
+            shift += 7
+            start += 1
+        return value
+
+
+def repaired_json(body: bytes, rules: Rules) -> bytes:
+    """Return a JSON text with its strings repaired, and count them in `rules`; the body itself where nothing is to be done."""
+    if b"\\ud" not in body and b"\\uD" not in body and is_utf8(body, 0, len(body)):
+        return body
+    writer = BytesWriter()
+    size: i64 = len(body)
+    keep: i64 = 0
+    position: i64 = body.find(b'"')
+    count: i64 = 0
+    while 0 <= position < size:
+        start: i64 = position + 1
+        end: i64 = end_of_string(body, start, size, rules)
+        rules.read(end - start)
+        text = body[start:end]
+        is_text = is_utf8(body, start, end)
+        if not is_text:
+            text = repaired_text(text, rules)
+        if b"\\ud" in text or b"\\uD" in text:
+            whole = _without_lone_surrogates(text, rules)
+            is_text = is_text and len(whole) == len(text) and whole == text
+            text = whole
+        if not is_text:
+            count += 1
+            writer.write(body[keep:start])
+            writer.write(text)
+            keep = end
+        position = body.find(b'"', end)
+    if count == 0:
+        return body
+    rules.repair(INVALID_TEXT, count)
+    writer.write(body[keep:])
+    return writer.getvalue()
+
+
+def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
+    """Return what is between the quotes of a string, with an escape of U+FFFD for each half of a pair."""
+    writer = BytesWriter()
+    keep: i64 = 0
+    size: i64 = len(text)
+    position: i64 = 0
+    while position + _ESCAPE_BYTES <= size:
+        if text[position] != _BACKSLASH:
+            position = text.find(b"\\", position)
+            if position < 0:
+                break
+            continue
+        if text[position + 1] != _SMALL_U:
+            position += 2
+            continue
+        rules.read(0)
+        unit: i64 = _unit(text, position)
+        if unit < 0xD800 or unit > 0xDFFF:
+            position += _ESCAPE_BYTES
+            continue
+        if unit < 0xDC00 and position + 2 * _ESCAPE_BYTES <= size and text[position + _ESCAPE_BYTES] == _BACKSLASH:
+            low: i64 = _unit(text, position + _ESCAPE_BYTES)
+            if text[position + _ESCAPE_BYTES + 1] == _SMALL_U and low >= 0xDC00 and low <= 0xDFFF:
+                position += 2 * _ESCAPE_BYTES
+                continue
+        writer.write(text[keep:position])
+        writer.write(_REPLACEMENT_ESCAPE)
+        position += _ESCAPE_BYTES
+        keep = position
+    if keep == 0:
+        return text
+    writer.write(text[keep:])
+    return writer.getvalue()
+
+
+def _unit(text: bytes, at: i64) -> i64:
+    """Return the code unit of the escape there; -1 where it is none."""
+    unit: i64 = 0
+    n: i64 = at + 2
+    while n < at + _ESCAPE_BYTES:
+        digit: i64 = text[n]
+        if 0x30 <= digit <= 0x39:
+            digit -= 0x30
+        else:
+            digit |= 0x20
+            if digit < 0x61 or digit > 0x66:
+                return -1
+            digit -= 0x57
+        unit = unit << 4 | digit
+        n += 1
+    return unit

@@ -1,0 +1,209 @@
+"""Protobuf's wire format, as far as adapters need it: read a field, put a field, skip, check bounds.
+
+The law: a cursor accepts only what is plainly well-formed. Whatever is odd (legal or not) raises `NonCanonical`, and the caller
+asks protobuf's own parser what it is; so its verdict on what is malformed is always ours. Source: protobuf.dev, "Encoding".
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter, read_i64_le
+from mypy_extensions import i64
+
+VARINT: Final = 0
+FIXED64: Final = 1
+BYTES: Final = 2
+FIXED32: Final = 5
+
+# Protobuf's parser refuses a tag or a length padded beyond this.
+_VARINT32_BYTES_MAX: Final = 5
+
+
+class NonCanonical(Exception):
+    """Not what a plain encoder writes: truncated, overlong, a group, a wire type that does not fit. Carries the position."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position: int = position
+
+
+class Cursor:
+    """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
+    length-delimited field, the length stands at `length_at:start`."""
+
+    def __init__(self, buffer: bytes) -> None:
+        self.buffer: Final = buffer
+        self.position: i64 = 0
+        self.start: i64 = 0
+        self.length_at: i64 = 0
+        self.value: i64 = 0
+
+    def varint(self, end: i64) -> i64:
+        """An unsigned 64-bit varint, as the signed integer of the same bits."""
+        buffer = self.buffer
+        p: i64 = self.position
+        if p >= end:
+            raise NonCanonical(p)
+        byte: i64 = buffer[p]
+        p += 1
+        if byte < 128:
+            self.position = p
+            return byte
+        result: i64 = byte & 127
+        shift: i64 = 7
+        while shift < 63:
+            if p >= end:
+                raise NonCanonical(p)
+            byte = buffer[p]
+            p += 1
+            result |= (byte & 127) << shift
+            if byte < 128:
+                self.position = p
+                return result
+            shift += 7
+        # The tenth byte holds the sign bit alone. Without it the number is padded, which protobuf allows, and ClickHouse does
+        # not. Subtracted in two steps, since uncompiled integers have no 64th bit to shift into.
+        if p >= end or buffer[p] != 1:
+            raise NonCanonical(p)
+        result -= 0x7FFFFFFFFFFFFFFF
+        result -= 1
+        self.position = p + 1
+        return result
+
+    def skip_fields(self, tag: i64, end: i64) -> None:
+        """Move past fields of bytes with that tag, of one byte, as long as their lengths are of at most two."""
+        buffer = self.buffer
+        p: i64 = self.position
+        while p + 2 < end and buffer[p] == tag:
+            length: i64 = buffer[p + 1]
+            start: i64 = p + 2
+            if length > 127:
+                more: i64 = buffer[start]
+                if more > 127:
+                    break
+                length = length & 127 | more << 7
+                start += 1
+            if length > end - start:
+                break
+            p = start + length
+        self.position = p
+
+    def field(self, end: i64) -> i64:
+        """The next field's tag (number << 3 | wire type); moves past its payload."""
+        first: i64 = self.position
+        tag: i64 = self.varint(end)
+        if tag < 8 or tag > 0xFFFFFFFF or self.position - first > _VARINT32_BYTES_MAX:
+            raise NonCanonical(first)
+        kind: i64 = tag & 7
+        if kind == BYTES:
+            first = self.position
+            self.length_at = first
+            length: i64 = self.varint(end)
+            if length < 0 or length > end - self.position or self.position - first > _VARINT32_BYTES_MAX:
+                raise NonCanonical(first)
+            self.start = self.position
+            self.position += length
+        elif kind == VARINT:
+            self.start = self.position
+            self.value = self.varint(end)
+        elif kind == FIXED64:
+            if end - self.position < 8:
+                raise NonCanonical(self.position)
+            self.start = self.position
+            self.position += 8
+        elif kind == FIXED32:
+            if end - self.position < 4:
+                raise NonCanonical(self.position)
+            self.start = self.position
+            self.position += 4
+        else:
+            raise NonCanonical(self.position)
+        return tag
+
+
+# The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. Looked up: a literal of 64 bits would be an
+# object, converted at every use.
+_HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
+
+
+def is_utf8(buffer: bytes, start: i64, end: i64) -> bool:
+    """Whether these bytes are text, as protobuf has it for strings."""
+    p: i64 = start
+    half: i64 = 0x80808080
+    high_bits: i64 = half << 32 | half
+    while p + 8 <= end:
+        if read_i64_le(buffer, p) & high_bits:
+            return _is_utf8_slow(buffer[start:end])
+        p += 8
+    if p + 8 <= len(buffer):
+        if read_i64_le(buffer, p) & read_i64_le(_HIGH_BITS, (end - p) << 3):
+            return _is_utf8_slow(buffer[start:end])
+        return True
+    while p < end:
+        if buffer[p] > 127:
+            return _is_utf8_slow(buffer[start:end])
+        p += 1
+    return True
+
+
+def _is_utf8_slow(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def varint_size(n: i64) -> i64:
+    """How many bytes `put_varint` writes for a number that is not negative."""
+    size: i64 = 1
+    while n > 127:
+        n >>= 7
+        size += 1
+    return size
+
+
+def length_of(size_bytes: i64) -> bytes:
+    """The varint of a length."""
+    if size_bytes < _LENGTHS_KEPT:
+        return _lengths[size_bytes]
+    writer = BytesWriter()
+    put_varint(writer, size_bytes)
+    return writer.getvalue()
+
+
+def field_size(payload_bytes: i64) -> i64:
+    """Of a length-delimited field whose tag is one byte."""
+    return 1 + varint_size(payload_bytes) + payload_bytes
+
+
+def put_varint(writer: BytesWriter, n: i64) -> None:
+    """A number that is not negative."""
+    while n > 127:
+        writer.append(int((n & 127) | 128))
+        n >>= 7
+    writer.append(int(n))
+
+
+def put_signed_varint(writer: BytesWriter, n: i64) -> None:
+    """Any int64 or uint64, given as the signed integer of the same bits: ten bytes where it is negative."""
+    if n >= 0:
+        put_varint(writer, n)
+        return
+    shifted: i64 = 0
+    for _ in range(9):
+        writer.append(int((n & 127) | 128))
+        n >>= 7
+    shifted = n & 1
+    writer.append(int(shifted))
+
+
+def put_bytes(writer: BytesWriter, tag: i64, payload: bytes) -> None:
+    """A length-delimited field."""
+    put_varint(writer, tag)
+    put_varint(writer, len(payload))
+    writer.write(payload)
+
+
+# Most messages are shorter.
+_LENGTHS_KEPT: Final = 2048
+_lengths: Final[list[bytes]] = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(_LENGTHS_KEPT)]

@@ -1,0 +1,254 @@
+"""What the three signals have in common: resources, scopes under them, items under those.
+
+The law: items are visited in the order in which they were sent. A body that is odd is given to protobuf's own parser once;
+what it refuses is malformed, what it reads is written anew, plainly, and visited in that form.
+
+A rejected item's payload is a serialized request of the same signal that holds this item alone, under its resource and scope
+with their schema URLs; and of its metric what that has beside its points. All of it is as it was sent (in its plain form, where
+the body was odd; as protobuf, where it was JSON).
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
+from adapters.errors import RECORD_TOO_LARGE
+from adapters.otlp.attributes import CLEAN, REWRITE, text_of
+from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
+from adapters.otlp.patches import PATCHES_MAX
+from adapters.otlp.scan import Scanner
+from adapters.otlp.single_item import SingleItemRequest
+from adapters.price import check_elements, check_rows, shape_of
+from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
+
+_SHAPES: Final = {
+    METRICS: shape_of(ExportMetricsServiceRequest),
+    LOGS: shape_of(ExportLogsServiceRequest),
+    TRACES: shape_of(ExportTraceServiceRequest),
+}
+_SERVICE_NAME: Final = b"service.name"
+_RESOURCE_TAG: Final = 0x3A
+_RESOURCE_SCHEMA_URL_TAG: Final = 0x42
+_SCOPE_TAG: Final = 0x4A
+_SCOPE_SCHEMA_URL_TAG: Final = 0x52
+
+
+class Envelope:
+    """Walks one request. A signal's adapter overrides `take`, which is given each item (metrics: each metric)."""
+
+    def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int, signal: int, type_: int) -> None:
+        self.buffer: Final = body
+        self.cursor: Final = Cursor(body)
+        self.rules: Final = rules
+        self.scanner: Final = Scanner(self.cursor, rules)
+        # On the wire a value takes at most four times what its JSON does.
+        self.scanner.body_bytes_max = 4 * message_bytes_max
+        self.scanner.patches.patches_max = max(PATCHES_MAX, message_bytes_max >> 1)
+        self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
+        self.signal: i64 = signal
+        self.type: i64 = type_
+        self.group_reason: i64 = 0  # why nothing of this resource or scope can be taken
+        self.service_id: bytes = UNKNOWN_SERVICE
+        # The entries at hand, and what makes requests of their items, as soon as one is to be kept.
+        self.resource_start: i64 = 0
+        self.resource_end: i64 = 0
+        self.scope_start: i64 = 0
+        self.scope_end: i64 = 0
+        self.alone: SingleItemRequest | None = None
+
+    def take(self, start: i64, end: i64) -> None:
+        """One item (or metric) at start:end, accepted or rejected."""
+        raise NotImplementedError
+
+    def settle(self, message: Message, state: i64, reason: i64, start: i64, end: i64) -> None:
+        """Reject the item scanned last for a reason, or take it: as it is where its state is CLEAN, else in normal form."""
+        if reason:
+            self._reject(reason, start, end)
+            return
+        scanner = self.scanner
+        builder = self.builder
+        if scanner.patches.is_full:
+            taken = False
+        elif state == CLEAN:
+            taken = builder.begin(end - start, 1, 0)
+            if taken:
+                builder.record.write(self.buffer[start:end])
+        elif scanner.duplicate_keys:
+            taken = builder.add(scanner.normal(message, start, end), 1, 0)
+        else:
+            taken = builder.begin(end - start + scanner.patches.delta, 1, 0)
+            if taken:
+                scanner.patches.write(builder.record, start, end)
+        if not taken:
+            self._reject(RECORD_TOO_LARGE, start, end)
+
+    def _reject(self, reason: i64, start: i64, end: i64) -> None:
+        """The log record or span at start:end."""
+        builder = self.builder
+        payload = b""
+        if builder.keeps(end - start):
+            alone = self.standing()
+            if builder.keeps(alone.size(end - start)):
+                payload = alone.request(self.buffer[start:end])
+        builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
+
+    def standing(self) -> SingleItemRequest:
+        """What makes a request of an item of the scope at hand."""
+        alone = self.alone
+        if alone is None:
+            alone = self.alone = SingleItemRequest(self.buffer)
+        alone.stand(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
+        return alone
+
+    def run(self) -> Adapted:
+        """Raises NonCanonical; RequestRefused, where it would cost too much."""
+        buffer = self.buffer
+        check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max, self.rules)
+        self.rules.rest()
+        check_rows(buffer, self.rules, has_points=self.signal == METRICS)
+        cursor = self.cursor
+        end: i64 = len(buffer)
+        position: i64 = 0
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == 0x0A:
+                self._resource(cursor.start, position)
+            elif tag >> 3 == 1:
+                raise NonCanonical(cursor.start)
+            self.rules.read(0)
+        return self.builder.finish()
+
+    def _resource(self, start: i64, end: i64) -> None:
+        """A ResourceMetrics, ResourceLogs or ResourceSpans."""
+        self.resource_start = start
+        self.resource_end = end
+        group = BytesWriter()
+        self.service_id = UNKNOWN_SERVICE
+        reason: i64 = self._head(group, RESOURCE_ENVELOPE, RESOURCE, _RESOURCE_TAG, start, end)
+        named: i64 = self.rules.check_name(len(self.service_id))
+        if named:
+            self.service_id = b""
+        if reason == 0:
+            reason = named
+        resource = group.getvalue()
+        cursor = self.cursor
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == 0x12:
+                self._scope(resource, reason, cursor.start, position)
+
+    def _scope(self, resource: bytes, reason: i64, start: i64, end: i64) -> None:
+        """A ScopeMetrics, ScopeLogs or ScopeSpans."""
+        self.scope_start = start
+        self.scope_end = end
+        group = BytesWriter()
+        group.write(resource)
+        found: i64 = self._head(group, SCOPE_ENVELOPE, SCOPE, _SCOPE_TAG, start, end)
+        self.group_reason = reason or found
+        rules = self.rules
+        rules.read(len(group))
+        self.builder.open_group(self.signal, self.type, self.service_id, group.getvalue())
+        cursor = self.cursor
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == 0x12:
+                self.take(cursor.start, position)
+                rules.read(position - at)
+
+    def _head(self, group: BytesWriter, envelope: Message, message: Message, tag_out: i64, start: i64, end: i64) -> i64:
+        """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not."""
+        cursor = self.cursor
+        seen: i64 = 0
+        reason: i64 = 0
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            first: i64 = cursor.start
+            if tag == 0x0A:
+                if seen & 1:
+                    raise NonCanonical(first)
+                seen |= 1
+                reason = self._normal(group, message, tag_out, first, position)
+            elif tag == 0x1A:
+                if seen & 2 or not is_utf8(self.buffer, first, position):
+                    raise NonCanonical(first)
+                seen |= 2
+                put_bytes(group, tag_out + 8, self.buffer[first:position])
+            elif tag != 0x12 and tag < 256 and envelope.actions[tag] == 0:
+                raise NonCanonical(first)
+            self.rules.read(0)
+        return reason
+
+    def _normal(self, group: BytesWriter, message: Message, tag_out: i64, start: i64, end: i64) -> i64:
+        raw = self.buffer[start:end]
+        scanner = self.scanner
+        scanner.begin()
+        state: i64 = scanner.scan(message, start, end)
+        if state <= REWRITE and scanner.patches.is_full:
+            state = RECORD_TOO_LARGE
+        if state > REWRITE:
+            if tag_out == _RESOURCE_TAG:
+                self.service_id = self._service_of_refused(start, end)
+            return state
+        normal = raw
+        if state == REWRITE:
+            normal = scanner.normal(message, start, end)
+        put_bytes(group, tag_out, normal)
+        if tag_out == _RESOURCE_TAG:
+            self.service_id = _service_of(normal)
+        return 0
+
+    def _service_of_refused(self, start: i64, end: i64) -> bytes:
+        """service.name of a Resource that has been scanned, if it is a string; of repeated ones the last."""
+        cursor = self.cursor
+        attribute = self.scanner.attribute
+        service_id = UNKNOWN_SERVICE
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            # What is not clean may be nested too deep, and then has not been read to its end.
+            if tag == 0x0A and attribute.locate(cursor.start, position) == CLEAN:
+                if self.buffer[attribute.key_start : attribute.key_end] == _SERVICE_NAME:
+                    service_id = text_of(cursor, attribute.value_start, attribute.value_end) or UNKNOWN_SERVICE
+        return service_id
+
+
+def _service_of(resource: bytes) -> bytes:
+    """service.name of a Resource in normal form."""
+    at = resource.find(_SERVICE_NAME)
+    if at < 0:
+        return UNKNOWN_SERVICE
+    cursor = Cursor(resource)
+    end: i64 = len(resource)
+    position: i64 = 0
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            cursor.position = cursor.start
+            cursor.field(position)
+            if resource[cursor.start : cursor.position] == _SERVICE_NAME:
+                cursor.field(position)  # AnyValue
+                cursor.position = cursor.start
+                cursor.field(position)  # its string
+                return resource[cursor.start : cursor.position] or UNKNOWN_SERVICE
+    return UNKNOWN_SERVICE

@@ -1,0 +1,71 @@
+"""An item alone: the request that holds its resource, its scope, and of their items nothing but this one.
+
+The law: what was sent is copied, not normalised; so the request, adapted, is what the item would have been by itself. Its size
+is known before it is made. Nothing is read or copied for items that are taken.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from adapters.codec.wire import Cursor, field_size, put_varint
+
+_BODY: Final = 0x0A  # a request's entry for a resource; an entry's resource or scope
+_MEMBER: Final = 0x12  # a resource entry's scope entries; a scope entry's metrics, log records or spans
+_SCHEMA_URL: Final = 0x1A
+
+
+class SingleItemRequest:
+    """Makes requests of one item each, of those in `buffer`. Its entries have been scanned."""
+
+    def __init__(self, buffer: bytes) -> None:
+        self.buffer: Final = buffer
+        self.cursor: Final = Cursor(buffer)
+        # The entries at hand: where they begin, and all of them but their members.
+        self.resource_at: i64 = -1
+        self.scope_at: i64 = -1
+        self.resource: bytes = b""
+        self.scope: bytes = b""
+
+    def stand(self, resource_start: i64, resource_end: i64, scope_start: i64, scope_end: i64) -> None:
+        """Under which resource's entry, and which scope's in it, the next items stand."""
+        if resource_start != self.resource_at:
+            self.resource_at = resource_start
+            self.resource = self._without_members(resource_start, resource_end)
+        if scope_start != self.scope_at:
+            self.scope_at = scope_start
+            self.scope = self._without_members(scope_start, scope_end)
+
+    def size(self, item_bytes: i64) -> i64:
+        """Of the request that `request` makes of an item of so many bytes."""
+        return field_size(len(self.resource) + field_size(len(self.scope) + field_size(item_bytes)))
+
+    def request(self, item: bytes) -> bytes:
+        """`item`: a LogRecord, a Span, or a Metric with one point."""
+        scope_bytes: i64 = len(self.scope) + field_size(len(item))
+        writer = BytesWriter()
+        writer.append(_BODY)
+        put_varint(writer, len(self.resource) + field_size(scope_bytes))
+        writer.write(self.resource)
+        writer.append(_MEMBER)
+        put_varint(writer, scope_bytes)
+        writer.write(self.scope)
+        writer.append(_MEMBER)
+        put_varint(writer, len(item))
+        writer.write(item)
+        return writer.getvalue()
+
+    def _without_members(self, start: i64, end: i64) -> bytes:
+        """The resource or scope of an entry, and its schema URL: whole fields."""
+        cursor = self.cursor
+        writer = BytesWriter()
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            cursor.position = at
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _BODY or tag == _SCHEMA_URL:
+                writer.write(self.buffer[at:position])
+        return writer.getvalue()

@@ -1,0 +1,151 @@
+"""A remote write 2.0 item alone: the request that holds its series' labels, metadata and start, and of its items nothing but
+this one.
+
+The law: of the table of symbols it has the first, which is the empty text, and those that it refers to, in the order in which
+it refers to them; and a reference that leads out of the table leads out of this one too, which has no more symbols. All else is
+copied. So the request, adapted, is what the item would have been by itself. Its size is known before it is made, and no text is
+looked at before that.
+"""
+
+from typing import Final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from adapters.codec.wire import Cursor, field_size, put_bytes, put_signed_varint, put_varint
+
+_SYMBOLS: Final = 0x22
+_TIMESERIES: Final = 0x2A
+_LABELS_REFS: Final = 0x0A  # of a TimeSeries and of an Exemplar
+_EXEMPLARS: Final = 0x22
+_METADATA: Final = 0x2A
+_CREATED: Final = 0x30
+_HELP_REF: Final = 0x18
+_UNIT_REF: Final = 0x20
+_LOW_32_BITS: Final = 0xFFFFFFFF
+
+
+class SingleItemRequest:
+    """Makes requests of one item each, of those in `buffer`, which have been read before.
+
+    Use: `stand` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.
+    """
+
+    def __init__(self, buffer: bytes, symbols: list[bytes]) -> None:
+        self.buffer: Final = buffer
+        self.cursor: Final = Cursor(buffer)
+        self.symbols: Final = symbols
+        # The table: which symbols follow the first, the number that each has now, and what all take, encoded.
+        self.table: Final[list[int]] = []
+        self.numbers: Final[dict[int, int]] = {}
+        self.table_bytes: i64 = 0
+        # The series at hand: where it begins, what stands before and behind its items, to how many symbols these refer.
+        self.series_at: i64 = -1
+        self.before: bytes = b""
+        self.behind: bytes = b""
+        self.series_symbols: i64 = 0
+        # Those of the item at hand, encoded.
+        self.exemplars: Final = BytesWriter()
+
+    def stand(
+        self, series_at: i64, labels_start: i64, labels_end: i64, metadata_start: i64, metadata_end: i64, created_ms: i64
+    ) -> None:
+        """Of which series the next item is: where it begins, its packed references, its Metadata, its created timestamp."""
+        self.exemplars.truncate(0)
+        if series_at == self.series_at:
+            while len(self.table) > self.series_symbols:
+                ref = self.table.pop()
+                self.table_bytes -= field_size(len(self.symbols[ref]))
+                del self.numbers[ref]
+            return
+        self.series_at = series_at
+        self.table.clear()
+        self.numbers.clear()
+        self.table_bytes = field_size(0) if self.symbols else 0
+        before = BytesWriter()
+        put_bytes(before, _LABELS_REFS, self._labels(labels_start, labels_end))
+        self.before = before.getvalue()
+        behind = BytesWriter()
+        if metadata_end > metadata_start:
+            put_bytes(behind, _METADATA, self._metadata(metadata_start, metadata_end))
+        if created_ms:
+            behind.append(_CREATED)
+            put_signed_varint(behind, created_ms)
+        self.behind = behind.getvalue()
+        self.series_symbols = len(self.table)
+
+    def add(self, start: i64, end: i64) -> None:
+        """The Exemplar at start:end."""
+        cursor = self.cursor
+        exemplar = BytesWriter()
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            cursor.position = at
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _LABELS_REFS:
+                put_bytes(exemplar, _LABELS_REFS, self._labels(cursor.start, position))
+            else:
+                exemplar.write(self.buffer[at:position])
+        put_bytes(self.exemplars, _EXEMPLARS, exemplar.getvalue())
+
+    def size(self, tag: i64, item_bytes: i64) -> i64:
+        """Of the request that `request` makes of an item of so many bytes."""
+        return self.table_bytes + field_size(self._series_bytes(tag, item_bytes))
+
+    def request(self, tag: i64, start: i64, end: i64) -> bytes:
+        """`tag`: which field of the series the item at start:end is; 0: it has none but its exemplars, or nothing at all."""
+        writer = BytesWriter()
+        if self.symbols:
+            put_bytes(writer, _SYMBOLS, b"")
+        for ref in self.table:
+            put_bytes(writer, _SYMBOLS, self.symbols[ref])
+        writer.append(_TIMESERIES)
+        put_varint(writer, self._series_bytes(tag, end - start))
+        writer.write(self.before)
+        if tag:
+            put_bytes(writer, tag, self.buffer[start:end])
+        writer.write(self.exemplars.getvalue())
+        writer.write(self.behind)
+        return writer.getvalue()
+
+    def _series_bytes(self, tag: i64, item_bytes: i64) -> i64:
+        size: i64 = len(self.before) + len(self.exemplars) + len(self.behind)
+        return size + field_size(item_bytes) if tag else size
+
+    def _number(self, ref: i64) -> i64:
+        """What refers in the new table to what `ref` refers to in the old."""
+        if ref == 0 or ref >= len(self.symbols):
+            return ref
+        number = self.numbers.get(ref, 0)
+        if number == 0:
+            self.table.append(ref)
+            self.table_bytes += field_size(len(self.symbols[ref]))
+            number = self.numbers[ref] = len(self.table)
+        return number
+
+    def _labels(self, start: i64, end: i64) -> bytes:
+        """The packed references at start:end."""
+        cursor = self.cursor
+        numbers = BytesWriter()
+        cursor.position = start
+        while cursor.position < end:
+            put_varint(numbers, self._number(cursor.varint(end) & _LOW_32_BITS))
+        return numbers.getvalue()
+
+    def _metadata(self, start: i64, end: i64) -> bytes:
+        cursor = self.cursor
+        metadata = BytesWriter()
+        position: i64 = start
+        while position < end:
+            at: i64 = position
+            cursor.position = at
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _HELP_REF or tag == _UNIT_REF:
+                put_varint(metadata, tag)
+                put_varint(metadata, self._number(cursor.value & _LOW_32_BITS))
+            else:
+                metadata.write(self.buffer[at:position])
+        return metadata.getvalue()

@@ -1,0 +1,1 @@
+"""The HTTP API that reads and administers, and the control socket."""

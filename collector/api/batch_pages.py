@@ -1,0 +1,88 @@
+"""The page about one request: GET /api/v1/batches/{id}.
+
+The law: a tenant's key finds its own batches, an admin's any; another tenant's is not found, as one that does not exist.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from adapters.errors import INVALID_PARAMETER, NOT_FOUND, STORE_UNAVAILABLE, RequestRefused
+from collector.query.batches import BatchReports, NotKnown
+from collector.store.contract import StoreError
+from collector.tenancy.identity import Caller
+
+# Ends in a slash: what is below it.
+BATCH_PATHS: Final = frozenset({"/api/v1/batches/"})
+
+_UUID_CHARACTERS: Final = 36
+
+
+class DeadLettersOfBatch(BaseModel):
+    """Of its rejected items."""
+
+    kept: int = Field(examples=[2])
+    not_kept: int = Field(description="Past the tenant's cap: counted, and not kept.", examples=[0])
+    open: int = Field(examples=[2])
+    replayed: int = Field(examples=[0])
+    discarded: int = Field(examples=[0])
+
+
+class BatchAnswer(BaseModel):
+    """A request, and what became of its items."""
+
+    batch_id: UUID
+    tenant: str = Field(examples=["acme"])
+    received_at: str = Field(description="RFC 3339.", examples=["2026-04-10T12:00:00.123456789Z"])
+    source: str = Field(examples=["otlp"])
+    route: str = Field(examples=["/v1/logs"])
+    received: int = Field(description="Items: accepted and rejected.", examples=[1002])
+    accepted: int = Field(examples=[1000])
+    rejected: dict[str, int] = Field(description="By reason.", examples=[{"timestamp_too_old": 2}])
+    repaired: dict[str, int] = Field(description="What was repaired, by kind.", examples=[{"invalid_text": 1}])
+    limited: int = Field(description="0: a request over the plan is not taken at all, and has no batch id.", examples=[0])
+    parts: int = Field(description="Messages that hold its accepted items.", examples=[1])
+    state: Literal["in_log", "stored", "stored_in_part"] = Field(
+        description="in_log: durable, not in the store yet. stored_in_part: rows are missing, or the store refused some."
+    )
+    stored: dict[str, int] = Field(description="Rows, by table.", examples=[{"otel_logs": 1000}])
+    refused_by_store: int = Field(description="Accepted items that the store refused: dead letters.", examples=[0])
+    dead_letters: DeadLettersOfBatch
+
+
+def batch_pages(reader: Callable[[Request], Caller], reports: BatchReports) -> APIRouter:
+    """Routes of BATCH_PATHS. `reader`: who asks; raises RequestRefused."""
+    router = APIRouter(prefix="/batches", tags=["batches"])
+
+    @router.get("/{batch_id}", summary="What became of one request", response_model=BatchAnswer)
+    async def batch(
+        caller: Annotated[Caller, Depends(reader)],
+        batch_id: Annotated[str, Path(description="X-InfraSage-Batch-Id of its answer; over gRPC, trailing metadata.")],
+    ) -> Response:
+        wanted = _uuid(batch_id)
+        try:
+            found = await reports.find(wanted, None if caller.scope.is_admin else caller.tenant)
+        except NotKnown as error:
+            raise RequestRefused(STORE_UNAVAILABLE, f"batch {wanted} is not stored: {error}") from error
+        except StoreError as error:
+            raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
+        if found is None:
+            raise RequestRefused(NOT_FOUND, f"there is no batch {wanted}")
+        return JSONResponse(found)
+
+    return router
+
+
+def _uuid(text: str) -> UUID:
+    """Raises RequestRefused."""
+    try:
+        found = UUID(text)
+        if len(text) != _UUID_CHARACTERS:
+            raise ValueError
+    except ValueError:
+        raise RequestRefused(INVALID_PARAMETER, f"a batch id is a UUID of 36 characters, not {text[:100]!r}") from None
+    return found

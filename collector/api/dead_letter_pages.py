@@ -1,0 +1,143 @@
+"""The pages about dead letters: how many there are, and which.
+
+The law: a tenant's key sees its own, an admin's all, or those of the tenant that it names; and an answer holds all that was
+acknowledged before the question, or says in a header by how many messages it lags.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from adapters.errors import INVALID_PARAMETER, STORE_UNAVAILABLE, RequestRefused
+from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, DeadLetterReports, Filter, rfc3339
+from collector.store.contract import StoreError
+from collector.tenancy.identity import Caller
+
+DEAD_LETTER_PATHS: Final = frozenset({"/api/v1/debug/dlq-stats", "/api/v1/debug/dlq"})
+BEHIND_HEADER: Final = "x-infrasage-messages-behind"
+
+NO_STORE: Final = "this gateway knows no store: --clickhouse (clickhouse.url) names the one that its writers write to"
+
+
+class StatsAnswer(BaseModel):
+    """Of all that was rejected or refused within the retention of dead letters."""
+
+    total_failed: int = Field(description="Items, kept or not.", examples=[142])
+    by_reason: dict[str, int] = Field(
+        description="The same, by reason.", examples=[{"timestamp_too_old": 98, "invalid_value": 31, "missing_service_id": 13}]
+    )
+    oldest_entry: str | None = Field(description="RFC 3339; null: there is none.", examples=["2026-04-09T08:00:00Z"])
+    newest_entry: str | None = Field(examples=["2026-04-10T11:55:00Z"])
+    not_kept: int = Field(description="Of total_failed, what was past the tenant's cap: counted, and not kept.", examples=[0])
+    open: int = Field(description="Entries that are neither replayed nor discarded.", examples=[142])
+
+
+class EntryAnswer(BaseModel):
+    """A dead letter."""
+
+    id: str
+    tenant: str
+    received: str | None
+    kept: str
+    source: str
+    type: str
+    route: str
+    reason: str
+    message: str
+    service_id: str
+    batch_id: str
+    item_index: int
+    item_count: int
+    state: str = Field(description="open, rejected_again (open still), replayed or discarded.")
+    payload_form: str
+    payload_size_bytes: int
+    payload_encoding: str | None = Field(description="json, text or base64; null: there is none, or it is too long for a list.")
+    payload: Any
+    decoded: Any = Field(description="Of a protobuf message, what it says.")
+
+
+class PageAnswer(BaseModel):
+    """The newest first."""
+
+    entries: list[EntryAnswer]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this was the last.")
+
+
+def dead_letter_pages(
+    reader: Callable[[Request], Caller], asked: Callable[[Caller, str], str], reports: DeadLetterReports | None
+) -> APIRouter:
+    """Routes of DEAD_LETTER_PATHS. `reader`: who asks. `asked`: whether that one may ask for that tenant. Both raise
+    RequestRefused. `reports`: None where there is no store to ask."""
+    router = APIRouter(prefix="/debug", tags=["dead letters"])
+
+    def known() -> DeadLetterReports:
+        if reports is None:
+            raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
+        return reports
+
+    def seen(caller: Caller, tenant: str | None) -> str | None:
+        """Whose; None: everybody's."""
+        if tenant is None:
+            return None if caller.scope.is_admin else caller.tenant
+        return asked(caller, tenant)
+
+    @router.get("/dlq-stats", summary="How many items were rejected, by reason", response_model=StatsAnswer)
+    async def stats(
+        caller: Annotated[Caller, Depends(reader)],
+        tenant: Annotated[str | None, Query(description="One tenant: for an admin's key.")] = None,
+    ) -> Response:
+        whose = seen(caller, tenant)
+        try:
+            found, behind = await known().stats(whose)
+        except StoreError as error:
+            raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
+        document = {
+            "total_failed": found.total_failed,
+            "by_reason": found.by_reason,
+            "oldest_entry": None if found.oldest_unix_nano is None else rfc3339(found.oldest_unix_nano),
+            "newest_entry": None if found.newest_unix_nano is None else rfc3339(found.newest_unix_nano),
+            "not_kept": found.not_kept,
+            "open": found.open,
+        }
+        return _answer(document, behind)
+
+    # Every parameter is a text here: what is wrong with one is said in the API's own shape.
+    @router.get("/dlq", summary="Dead letters, the newest first", response_model=PageAnswer)
+    async def page(
+        caller: Annotated[Caller, Depends(reader)],
+        tenant: Annotated[str | None, Query(description="One tenant: for an admin's key.")] = None,
+        reason: Annotated[str | None, Query(description="A reason's name.")] = None,
+        service_id: Annotated[str | None, Query()] = None,
+        since: Annotated[str | None, Query(description="Kept at or after then, RFC 3339.")] = None,
+        until: Annotated[str | None, Query(description="Kept before then.")] = None,
+        state: Annotated[str | None, Query(description="open, rejected_again, replayed or discarded.")] = None,
+        limit: Annotated[str, Query(description=f"From 1 to {PAGE_MAX}.")] = str(PAGE_DEFAULT),
+        cursor: Annotated[str | None, Query(description="next_cursor of the page before.")] = None,
+    ) -> Response:
+        whose = seen(caller, tenant)
+        given = {"reason": reason, "service_id": service_id, "since": since, "until": until, "state": state}
+        try:
+            found = await known().page(Filter.of(given, whose), _limit(limit), cursor)
+        except ValueError as error:
+            raise RequestRefused(INVALID_PARAMETER, str(error)) from error
+        except StoreError as error:
+            raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
+        document = {"entries": [entry.document() for entry in found.entries], "next_cursor": found.cursor}
+        return _answer(document, found.messages_behind)
+
+    return router
+
+
+def _limit(text: str) -> int:
+    """Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= PAGE_MAX):
+        raise ValueError(f"limit must be a whole number from 1 to {PAGE_MAX}, not {text[:100]!r}")
+    return int(text)
+
+
+def _answer(document: dict[str, Any], behind: int) -> Response:
+    # In ASCII: what a sender wrote may have halves of surrogates, which are JSON, and not UTF-8.
+    return Response(json.dumps(document), media_type="application/json", headers={BEHIND_HEADER: str(behind)})

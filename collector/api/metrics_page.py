@@ -1,0 +1,115 @@
+"""GET /metrics: rendered at most once every http.metrics_interval_s, and shared by all who ask.
+
+Invariants:
+1. All requests within one interval get what was rendered first, in the format that each asks for. (test_it_is_rendered_once)
+   The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
+2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
+   whose label is empty. (test_who_sees_names_of_tenants)
+3. Nobody is refused: without a key, or with one that is not in force, the page is the one without names, so that scraping
+   goes on when a key is revoked. (test_who_sees_names_of_tenants)
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from collector.api.documents import Document
+from collector.telemetry.aggregate import Snapshot
+from collector.telemetry.exposition import content_type_of
+from collector.telemetry.metrics import Metrics
+from collector.telemetry.tenant_ranking import without_names
+from collector.tenancy.access import Access, key_of
+
+T = TypeVar("T")
+
+
+class _Rendered:
+    """What one look at the metrics has given, in the forms that were asked for since."""
+
+    def __init__(self, snapshot: Snapshot, at: float) -> None:
+        self.snapshot: Final = snapshot
+        self.at: Final = at
+        self.documents: Final[dict[tuple[str, bool], Document]] = {}
+
+
+class MetricsPage:
+    """A Page (collector/api/documents.py)."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        access: Access | None,
+        *,
+        interval_s: float,
+        names_for_all: bool,
+        clock: Callable[[], float],
+        gather: Callable[[], Awaitable[Snapshot]] | None = None,
+    ) -> None:
+        """`access`: None where nothing counts tenants. `clock`: in seconds. `gather`: the metrics of all processes as they are
+        shown, where there are several."""
+        self._metrics: Final = metrics
+        self._access: Final = access
+        self._interval_s: Final = interval_s
+        self._names_for_all: Final = names_for_all
+        self._clock: Final = clock
+        self._gather: Final = gather
+        self._last: _Rendered | None = None
+        self._making: Final[dict[object, asyncio.Task[Any]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_names = self._shows_names(scope)
+        content_type = content_type_of(b",".join(v for n, v in scope["headers"] if n == b"accept").decode("latin-1"))
+        rendered = self._last
+        if rendered is None or self._clock() >= rendered.at + self._interval_s:
+            rendered = await self._once("look", self._look)
+        document = rendered.documents.get((content_type, has_names))
+        if document is None:
+            writing = partial(self._write, rendered, content_type, has_names)
+            document = await self._once((rendered, content_type, has_names), writing)
+        await document(scope, receive, send)
+
+    def _shows_names(self, scope: Scope) -> bool:
+        if self._access is None:
+            return True
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in (b"x-api-key", b"authorization"):
+                headers[name] = headers[name] + b", " + value if name in headers else value
+        key = key_of(headers.get(b"x-api-key"), headers.get(b"authorization"))
+        caller = None if key is None else self._access.find(key)
+        return self._names_for_all or (caller is not None and caller.scope.is_admin)
+
+    async def _look(self) -> _Rendered:
+        at = self._clock()
+        if self._gather is None:
+            # Thousands of tenants take long to rank and to write: the event loop only reads their counters.
+            snapshot = await asyncio.to_thread(self._metrics.ranked, self._metrics.snapshot())
+        else:
+            snapshot = await self._gather()
+        self._last = _Rendered(snapshot, at)
+        return self._last
+
+    async def _write(self, rendered: _Rendered, content_type: str, has_names: bool) -> Document:
+        def text() -> bytes:
+            snapshot = rendered.snapshot if has_names else without_names(rendered.snapshot)
+            return self._metrics.text(snapshot, content_type)
+
+        document = rendered.documents[(content_type, has_names)] = Document(await asyncio.to_thread(text), content_type)
+        return document
+
+    async def _once(self, key: object, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` makes, once for all who ask while it is being made; one who goes away leaves it to the others."""
+        making: asyncio.Task[T] | None = self._making.get(key)
+        if making is None:
+
+            async def work() -> T:
+                try:
+                    return await make()
+                finally:
+                    del self._making[key]
+
+            making = self._making[key] = asyncio.create_task(work())
+        return await asyncio.shield(making)

@@ -1,0 +1,245 @@
+"""SQL over the running collector's Unix socket: POST the statement, the body of the answer is ClickHouse's. And what the dlq
+commands ask: POST to /dead-letters, JSON both ways (collector/dead_letters/service.py).
+
+The law: an answer holds all that was acknowledged before the question, or says by how many messages it lags behind; and only
+whoever owns the data directory can ask. The socket is data_dir/query.sock, mode 0600; the protocol is HTTP/1.1, one request
+a connection: `curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, quote, urlsplit
+
+import h11
+import structlog
+
+from collector.broker.contract import BrokerError
+from collector.config import settings as config
+from collector.dead_letters.service import DeadLetterService, InvalidRequest
+from collector.runtime.errors import CannotRun
+from collector.store.contract import Store, StoreError, StoreUnavailable
+
+SOCKET: Final = "query.sock"
+# For people: rows in a frame, one frame whatever the number of blocks.
+TABLE_FORMAT: Final = "PrettyCompactMonoBlock"
+BEHIND_HEADER: Final = "x-infrasage-messages-behind"
+
+# The kernel's bound on the path of a Unix socket: 108 bytes on Linux, 104 on others, the ending zero included.
+_PATH_BYTES_MAX: Final = 103
+_HEAD_BYTES_MAX: Final = 64 * 1024
+_READ_BYTES: Final = 64 * 1024
+_PLAIN: Final = "text/plain; charset=utf-8"
+
+log = structlog.get_logger(__name__)
+
+# Waits at most so many seconds until everything acknowledged before the call is stored; how many messages are not, then.
+CaughtUp = Callable[[float], Awaitable[int]]
+
+
+class NotRunning(Exception):
+    """Nobody listens at the socket."""
+
+
+class QueryFailed(CannotRun):
+    """The statement was refused, or failed; the message is the store's."""
+
+
+class Answer(NamedTuple):
+    """`body` is in the format that was asked for; `messages_behind` acknowledged messages are not in it yet."""
+
+    body: bytes
+    messages_behind: int
+
+
+@contextlib.contextmanager
+def _address(data_dir: Path) -> Iterator[str]:
+    """The socket's path, by way of a short symbolic link where the kernel would refuse it as too long."""
+    path = data_dir / SOCKET
+    if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="infrasage-", dir="/tmp") as directory:  # $TMPDIR may be long, too
+        link = Path(directory) / "data"
+        link.symlink_to(data_dir.absolute())
+        yield str(link / SOCKET)
+
+
+class QuerySocket:
+    """The server's side. Belongs to whoever holds the lock of `data_dir`."""
+
+    def __init__(
+        self, data_dir: Path, store: Store, caught_up: CaughtUp, settings: config.Query, desk: DeadLetterService
+    ) -> None:
+        self._data_dir = data_dir
+        self._store = store
+        self._caught_up = caught_up
+        self._desk = desk
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.concurrent_max)
+        self._threads = ThreadPoolExecutor(settings.concurrent_max, "query")
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        path = self._data_dir / SOCKET
+        path.unlink(missing_ok=True)  # left by a process that was killed: the lock says that none is alive
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _address(self._data_dir) as address:
+            listener.bind(address)
+        path.chmod(0o600)  # nobody can have connected before: it does not listen yet
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+
+    async def close(self) -> None:
+        """Take no more questions. Who is waiting for an answer is not waited for."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            (self._data_dir / SOCKET).unlink(missing_ok=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
+        try:
+            try:
+                async with asyncio.timeout(self._settings.body_timeout_s):
+                    request, sql = await self._read(connection, reader, writer)
+                status, headers, body = await self._answer(request, sql)
+            except TimeoutError:
+                status, headers, body = 408, {}, f"no whole query within {self._settings.body_timeout_s:g} s".encode()
+            except _Refused as refused:
+                status, headers, body = refused.status, {}, str(refused).encode()
+            except h11.RemoteProtocolError as error:
+                status, headers, body = error.error_status_hint, {}, str(error).encode()
+            if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                head = {"content-type": _PLAIN, "content-length": str(len(body)), "connection": "close", **headers}
+                writer.write(connection.send(h11.Response(status_code=status, headers=list(head.items()))) or b"")
+                writer.write(connection.send(h11.Data(body)) or b"")
+                writer.write(connection.send(h11.EndOfMessage()) or b"")
+            await writer.drain()
+        except ConnectionError:
+            pass  # whoever asked has gone
+        finally:
+            writer.close()
+
+    async def _read(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[h11.Request, str]:
+        request: h11.Request | None = None
+        body = bytearray()
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue:
+                    writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                connection.receive_data(await reader.read(_READ_BYTES))
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.Data):
+                # What is too much is read, though not kept: whoever is still sending would not hear an answer.
+                if len(body) <= self._settings.sql_bytes_max:
+                    body += event.data
+            elif isinstance(event, h11.EndOfMessage) and request is not None:
+                if len(body) > self._settings.sql_bytes_max:
+                    limit = config.size_text(self._settings.sql_bytes_max)
+                    raise _Refused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
+                try:
+                    return request, body.decode()
+                except UnicodeDecodeError:
+                    raise _Refused(400, "the query is not UTF-8 text") from None
+            else:
+                raise ConnectionResetError
+
+    async def _answer(self, request: h11.Request, sql: str) -> tuple[int, dict[str, str], bytes]:
+        target = urlsplit(request.target.decode())
+        if target.path not in ("/query", "/dead-letters"):
+            raise _Refused(404, f"there is nothing at {target.path}; POST the statement to /query")
+        if request.method != b"POST":
+            raise _Refused(405, "POST the statement")
+        if target.path == "/dead-letters":
+            return await self._answer_dead_letters(sql)
+        asked = parse_qs(target.query)
+        format_ = asked.get("format", [TABLE_FORMAT])[-1]
+        async with self._slots:
+            behind = await self._caught_up(0 if "now" in asked else self._settings.wait_s)
+            try:
+                body = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.query, sql, format_)
+            except StoreUnavailable as error:
+                return 503, {}, str(error).encode()
+            except StoreError as error:
+                return 400, {}, str(error).encode()
+            except Exception:
+                log.exception("query failed", sql=sql[:1000])
+                return 500, {}, b"a defect of the collector; its log has the details"
+        return 200, {BEHIND_HEADER: str(behind)}, body
+
+    async def _answer_dead_letters(self, request: str) -> tuple[int, dict[str, str], bytes]:
+        async with self._slots:
+            try:
+                answer = await self._desk.answer(json.loads(request))
+            except (StoreError, BrokerError) as error:
+                return 503, {}, str(error).encode()
+            except InvalidRequest as error:
+                return 400, {}, str(error).encode()
+            except Exception:
+                log.exception("dead letters failed", request=request[:1000])
+                return 500, {}, b"a defect of the collector; its log has the details"
+        return 200, {}, json.dumps(answer).encode()
+
+
+class _Refused(Exception):
+    """The request can't be answered, with this status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status: Final = status
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """The standard library's HTTP client, on a connected socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__("collector")
+        self.sock = connected
+
+
+def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> Answer:
+    """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
+
+    Raises NotRunning, QueryFailed.
+    """
+    return _post(data_dir, f"/query?format={quote(format_)}{'&now=1' if now else ''}", sql.encode())
+
+
+def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of its dead letters (Desk.answer). Raises NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
+    return answer
+
+
+def _post(data_dir: Path, target: str, body_sent: bytes) -> Answer:
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with connected:
+        try:
+            with _address(data_dir) as address:
+                connected.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(str(data_dir / SOCKET)) from error
+        connection = _UnixConnection(connected)
+        try:
+            connection.request("POST", target, body_sent, {"content-type": _PLAIN})
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise QueryFailed(f"the collector broke off before it had answered ({error})") from error
+    if response.status != http.HTTPStatus.OK:
+        raise QueryFailed(body.decode(errors="replace"))
+    return Answer(body, int(response.headers.get(BEHIND_HEADER, "0")))

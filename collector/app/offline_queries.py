@@ -1,0 +1,93 @@
+"""The commands that ask: of the data directory itself where no collector runs, or of servers."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from collector.api.query_socket import Answer, QueryFailed, ask, ask_dead_letters
+from collector.app.data_dir import check_there, is_embedded, offline_or_running, store_dir
+from collector.app.queries import dead_letter_reports, desk_of, reports_of_servers
+from collector.app.storage import open_kafka, open_server, open_storage
+from collector.app.writer import caught_up_with, written
+from collector.broker.contract import BrokerError
+from collector.config.settings import Settings
+from collector.dead_letters.service import InvalidRequest
+from collector.runtime.errors import CannotRun
+from collector.store.contract import StoreError
+from collector.telemetry import logs
+from collector.telemetry.metrics import Metrics
+
+
+def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
+    """Answer from the data directory itself, once what its log holds is in the store. Raises CannotRun, QueryFailed."""
+    data_dir = settings.data_dir
+    check_there(store_dir(data_dir), f"store in {data_dir}")
+    logs.set_up_quietly(settings.logging)
+    return offline_or_running(
+        settings, lambda: asyncio.run(_query_offline(settings, sql, format_)), lambda: ask(data_dir, sql, format_)
+    )
+
+
+def query_server(settings: Settings, sql: str, format_: str) -> Answer:
+    """The ClickHouse server's answer: what is stored now, whatever is still on its way. Raises QueryFailed."""
+    logs.set_up_quietly(settings.logging)
+    try:
+        with contextlib.closing(open_server(settings)) as store:
+            return Answer(store.query(sql, format_), 0)
+    except StoreError as error:
+        raise QueryFailed(str(error)) from error
+
+
+def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Desk.answer, of the broker and the store themselves. Raises CannotRun."""
+    logs.set_up_quietly(settings.logging)
+    if not settings.kafka.bootstrap:
+        check_there(settings.data_dir, str(settings.data_dir))
+    production = settings.kafka.bootstrap and not is_embedded(settings)
+    answer = _dead_letters_of_servers if production else _dead_letters_offline
+    try:
+        return offline_or_running(
+            settings,
+            lambda: asyncio.run(answer(settings, request)),
+            lambda: ask_dead_letters(settings.data_dir, request),
+        )
+    except (InvalidRequest, StoreError, BrokerError) as error:
+        raise CannotRun(str(error)) from error
+
+
+async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage:
+        try:
+            async with written(settings, storage, metrics) as writer:
+                behind = sum((await storage.broker.lag()).values())
+                # However much it is, as long as it gets less.
+                while not await writer.drained(max(1.0, settings.query.wait_s)):
+                    before, behind = behind, sum((await storage.broker.lag()).values())
+                    if behind >= before:
+                        break
+                else:
+                    behind = 0
+        except BrokerError as error:
+            raise CannotRun(f"cannot store what Kafka still has before the query: {error}") from error
+        try:
+            return Answer(await asyncio.to_thread(storage.store.query, sql, format_), behind)
+        except StoreError as error:
+            raise QueryFailed(str(error)) from error
+
+
+async def _dead_letters_offline(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = Metrics()
+    async with open_storage(settings, metrics) as storage, written(settings, storage, metrics) as writer:
+        reports = dead_letter_reports(settings, storage.store, caught_up_with(storage, writer), settings.query.wait_s)
+        return await desk_of(settings, storage.broker, reports).answer(request)
+
+
+async def _dead_letters_of_servers(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
+    async with (
+        open_kafka(settings, Metrics(), reads=False) as opened,
+        reports_of_servers(settings, settings.query.wait_s) as reports,
+    ):
+        assert reports is not None
+        return await desk_of(settings, opened.broker, reports).answer(request)

@@ -1,0 +1,65 @@
+"""What answers those who ask for dead letters, or with SQL."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from collector.api.query_socket import CaughtUp, QuerySocket
+from collector.app.data_dir import is_embedded
+from collector.app.storage import TOPICS, Storage, kafka_options, open_server
+from collector.broker.contract import Producer
+from collector.broker.kafka import KafkaProgress
+from collector.config.settings import Settings
+from collector.dead_letters.queries import DeadLetterReports
+from collector.dead_letters.replay import DeadLetterReplayer
+from collector.dead_letters.service import DeadLetterService
+from collector.ingest.validate import Limits
+from collector.query.reader import Reader
+from collector.receivers.routes import PAYLOAD_ADAPTERS
+from collector.store.contract import Store
+
+
+def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
+    """Of that store, once `caught_up` says so, for which `wait_s` is waited at most."""
+    return DeadLetterReports(Reader(store.read, caught_up, wait_s), settings.dead_letters.retention_days)
+
+
+@asynccontextmanager
+async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator[DeadLetterReports | None]:
+    """Of what writers write elsewhere; None: nobody said where that is."""
+    if is_embedded(settings):
+        yield None
+        return
+    store = open_server(settings)
+    progress = KafkaProgress(kafka_options(settings), TOPICS)
+    try:
+        yield dead_letter_reports(settings, store, progress.caught_up, wait_s)
+    finally:
+        await progress.close()
+        await asyncio.to_thread(store.close)
+
+
+def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterService:
+    """What is mended is sent again by `producer`."""
+    mending = DeadLetterReplayer(
+        reports,
+        producer.append,
+        PAYLOAD_ADAPTERS,
+        Limits(**settings.validation.model_dump()),
+        message_bytes_max=settings.broker.message_bytes_max,
+        now_unix_nano=time.time_ns,
+    )
+    return DeadLetterService(reports, mending)
+
+
+@asynccontextmanager
+async def open_query_socket(settings: Settings, storage: Storage, caught_up: CaughtUp) -> AsyncIterator[None]:
+    """In the data directory."""
+    desk = desk_of(settings, storage.broker, dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s))
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk)
+    try:
+        await query_socket.start()
+        yield
+    finally:
+        await query_socket.close()

@@ -1,0 +1,295 @@
+"""The commands that run until they are told to stop, each made of its parts, in the order of their start. They end in reverse.
+
+The law: receivers start last and stop first, so that nothing is accepted that could not be kept; and if a part ends that should
+not, the process ends, with an error, rather than go on without it. All that was acknowledged is in the broker by then: whatever
+happens to the process, the next start takes it from there.
+
+`serve` is made of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+import uvloop
+
+from collector.api.health import writer_pages
+from collector.app.data_dir import has_data_dir, is_embedded
+from collector.app.health_monitor import HealthMonitor
+from collector.app.ports import announcement, check_port, ports, reached_announcement, warn_of_anonymous
+from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
+from collector.app.receivers import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
+from collector.app.scheduled_audit import auditing_on_schedule
+from collector.app.storage import Broker, open_kafka, open_storage
+from collector.app.supervisor import AT_ONCE, Job, Link
+from collector.app.tenancy import Tenancy, first_key, open_tenancy
+from collector.app.writer import caught_up_with, running_writer
+from collector.broker.local_log import LocalLog
+from collector.config.settings import Settings
+from collector.receivers.http.page_gate import PageGate
+from collector.receivers.http.server import HttpServer
+from collector.runtime.descriptors import prepare
+from collector.runtime.disk import Disk
+from collector.runtime.errors import CannotRun
+from collector.runtime.malloc import keep_memory
+from collector.runtime.shutdown import GracefulShutdown, running
+from collector.runtime.version import VERSION, is_compiled
+from collector.telemetry import logs
+from collector.telemetry.aggregate import Snapshot
+from collector.telemetry.metrics import Metrics
+from collector.writer.writer import Writer
+
+if TYPE_CHECKING:
+    # Imported where it is used, which most gateways don't: a tenth of their memory.
+    from collector.store.clickhouse import ClickHouseStore
+
+Say = Callable[[str], None]
+# From one look at a broker that is away to the next.
+_LOOK_S: Final = 0.2
+log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings, say: Say) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. `say` is given what to print once it is ready. Raises CannotRun."""
+    return _run(settings, lambda: _serve(settings, say))
+
+
+def gateway(settings: Settings, say: Say) -> int:
+    """As `serve`, but nothing is stored here: writers do that."""
+    began_s = time.monotonic()
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    return _run(settings, lambda: _gateway(settings, began_s, say))
+
+
+def work(job: Job, connection: socket.socket) -> int:
+    """Run `gateway` as one of several processes, or `writer` (collector/app/supervisor.py). What keeps it from running is
+    reported to the process above, and the status is 1."""
+    if job.command == "gateway":
+        structlog.contextvars.bind_contextvars(worker=job.worker)
+    return _run(job.settings, lambda: _work(job, connection))
+
+
+def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    logs.set_up(settings.logging)
+    keep_memory()
+    if not is_compiled():
+        log.warning(
+            "the hot path is not compiled: the same, but several times slower; install with a C compiler to change that"
+        )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+async def _serve(settings: Settings, say: Say) -> int:
+    began_s = time.monotonic()
+    stopping = GracefulShutdown(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    warn_of_anonymous(settings, anonymous_by_default=True)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        admin_key = first_key(settings)
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1, anonymous_by_default=True))
+        writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        caught_up = caught_up_with(storage, writing.writer)
+        if has_data_dir(settings):
+            await stack.enter_async_context(open_query_socket(settings, storage, caught_up))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
+        reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
+        listening = await stack.enter_async_context(
+            receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+        )
+        _freeze()
+
+        def started(waits_for: str | None) -> None:
+            say(announcement(settings, *listening, stores=True, admin_key=admin_key, waits_for=waits_for))
+
+        await stack.enter_async_context(_announced(storage.broker, started, lambda: say(reached_announcement("collector"))))
+        return await _until_the_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)
+
+
+async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
+    stopping = GracefulShutdown(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
+    warn_of_anonymous(settings, anonymous_by_default=False)
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.tenants.shown_max)
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1))
+        opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
+        listening = await stack.enter_async_context(
+            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+        )
+        _freeze()
+
+        def started(waits_for: str | None) -> None:
+            say(announcement(settings, *listening, stores=False, waits_for=waits_for))
+
+        await stack.enter_async_context(_announced(opened.broker, started, lambda: say(reached_announcement("collector"))))
+        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
+
+
+async def _work(job: Job, connection: socket.socket) -> int:
+    # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
+    # second time then means nothing.
+    shutdown = job.settings.shutdown
+    stopping = GracefulShutdown(shutdown.timeout_s, shutdown.lame_duck_s, [signal.SIGTERM, AT_ONCE], twice_ends=False)
+    metrics = Metrics()
+    if job.restarted:
+        metrics.restarted()
+    link = await Link.open(connection, metrics.snapshot)
+    linked = asyncio.create_task(link.run(), name="link")
+    linked.add_done_callback(lambda _: stopping.ask())
+    try:
+        return await (_receive if job.command == "gateway" else _write)(job, metrics, link, stopping)
+    except CannotRun as error:
+        await link.cannot_run(str(error))
+        return 1
+
+
+async def _receive(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutdown) -> int:
+    settings = job.settings
+    async with AsyncExitStack() as stack:
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        tenancy = await stack.enter_async_context(open_tenancy(settings, processes=settings.gateway.workers))
+        opened = await stack.enter_async_context(open_kafka(settings, metrics, reads=False))
+        standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
+        await stack.enter_async_context(
+            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
+        )
+        _freeze()
+        await stack.enter_async_context(_announced(opened.broker, link.started, link.started))
+        return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
+
+
+async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutdown) -> int:
+    settings = job.settings
+    async with AsyncExitStack() as stack:
+        certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
+        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
+        watching = await stack.enter_async_context(running(standing.run(), "observer"))
+        caught_up = caught_up_with(storage, writing.writer)
+        await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
+
+        async def shown() -> Snapshot:
+            await standing.count_new_dead_letters()
+            return await link.gather_shown()
+
+        app = writer_pages(
+            version=VERSION,
+            health=standing.health,
+            metrics_page=metrics_page(settings, metrics, None, shown),
+            uptime_s=lambda: time.monotonic() - job.began_s,
+        )
+        gate = PageGate(app, settings.http, metrics, refusals(settings))
+        descriptors = prepare(
+            settings.http.connections_max, settings.open_files_reserve, metrics.connection_refused_for_descriptors
+        )
+        metrics.descriptors_reserve(descriptors.reserve)
+        server = HttpServer(
+            gate,
+            settings.host,
+            [settings.writer.port],
+            settings.http,
+            metrics,
+            certificates=certificates,
+            reuse_port=True,
+            descriptors=descriptors,
+        )
+        stack.push_async_callback(server.stop, 1.0)
+        stack.push_async_callback(lame_duck, stopping, standing, server)
+        await listen(settings, server)
+        _freeze()
+        await stack.enter_async_context(_announced(storage.broker, link.started, link.started))
+        return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
+
+
+async def _until_the_end(stopping: GracefulShutdown, *parts: asyncio.Task[None]) -> int:
+    """The exit status: 0 when asked to stop, 1 when a part has ended by itself. Raises CannotRun where that says why."""
+    ended = await stopping.wait_or_end(*parts)
+    if ended is None:
+        return 0
+    if not ended.cancelled() and isinstance(error := ended.exception(), CannotRun):
+        raise error
+    log.critical(
+        "a part of the collector ended by itself, so the collector ends",
+        part=ended.get_name(),
+        exc_info=None if ended.cancelled() else ended.exception(),
+    )
+    return 1
+
+
+@asynccontextmanager
+async def _announced(broker: Broker, started: Callable[[str | None], None], reached: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `started` with why the broker can't be used, or with None; and where it could not, `reached` as soon as it can."""
+    failure = broker.failure
+    started(failure)
+    if failure is None:
+        yield
+        return
+
+    async def watch() -> None:
+        while broker.failure is not None:  # noqa: ASYNC110  # brokers have no event for it
+            await asyncio.sleep(_LOOK_S)
+        reached()
+
+    async with running(watch(), "announcer"):
+        yield
+
+
+def _freeze() -> None:
+    """What there is now stays: no need to look through it again at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    # Requests leave next to no cycles: what there is of them can wait for a larger collection, in place of 50 a second.
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
+    """That of the data directory, where this process has its store in it."""
+    if store is None or not has_data_dir(settings):
+        return None
+    limits = settings.local_log
+    return Disk(settings.data_dir, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
+
+
+def _standing(
+    settings: Settings,
+    broker: Broker,
+    metrics: Metrics,
+    store: "ClickHouseStore | None" = None,
+    writer: Writer | None = None,
+    tenancy: Tenancy | None = None,
+) -> HealthMonitor:
+    local = broker if isinstance(broker, LocalLog) else None
+    return HealthMonitor(
+        metrics,
+        broker,
+        local_log=local,
+        disk=local.disk if local is not None else _disk(settings, store),
+        dead_letters=store.open_dead_letters if store is not None else None,
+        owns=writer.owns if writer is not None else None,
+        # The engine in this process is there as long as the process is.
+        ping_store=store.ping if store is not None and not is_embedded(settings) else None,
+        writer_state=(lambda: writer.state) if writer is not None else None,
+        failures=tenancy.failures if tenancy is not None else None,
+        caught_up=writer.drained if writer is not None else None,
+        newest_items=store.newest_items if store is not None else None,
+    )

@@ -1,0 +1,26 @@
+"""A process of the gateway, or the writer's: `python -m collector.app.worker FD`, started by collector/app/supervisor.py."""
+
+import signal
+import socket
+import sys
+
+from collector.app.supervisor import receive_job
+
+
+def main() -> int:
+    """Its whole life; the exit status."""
+    # Ctrl-C goes to every process of the terminal, and the one above passes it on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)
+    try:
+        job = receive_job(connection)
+    except EOFError:
+        return 1
+    from collector.app import roles  # noqa: PLC0415  # a second to load: not before there is something to do
+
+    return roles.work(job, connection)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The writer, from the broker into the store."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import structlog
+
+from collector.api.query_socket import CaughtUp
+from collector.app.data_dir import is_embedded
+from collector.app.storage import Storage
+from collector.broker.contract import BrokerError
+from collector.broker.local_log import LocalLog
+from collector.config.settings import Settings
+from collector.runtime.shutdown import WRITER_SHARE, GracefulShutdown
+from collector.telemetry.metrics import Metrics
+from collector.writer.store_refusals import RefusedRecords
+from collector.writer.writer import Writer, WriterLimits
+
+log = structlog.get_logger(__name__)
+
+
+class Writing(NamedTuple):
+    """The writer, and what runs it, which ends only with the process."""
+
+    writer: Writer
+    task: asyncio.Task[None]
+
+
+def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
+    keep = RefusedRecords(storage.broker, settings.broker.message_bytes_max, time.time_ns).keep
+    limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
+    broker = storage.broker
+    if isinstance(broker, LocalLog) and is_embedded(settings):
+        # The disk of the log is the store's too.
+        return Writer(broker, storage.store, keep, limits, metrics, is_disk_low=lambda: broker.disk.is_low)
+    return Writer(broker, storage.store, keep, limits, metrics)
+
+
+@asynccontextmanager
+async def written(settings: Settings, storage: Storage, metrics: Metrics) -> AsyncIterator[Writer]:
+    """What the broker holds is being stored meanwhile."""
+    writer = _writer(settings, storage, metrics)
+    writing = asyncio.create_task(writer.run())
+    try:
+        yield writer
+    finally:
+        writer.stop()
+        await writing
+
+
+@asynccontextmanager
+async def running_writer(
+    settings: Settings, storage: Storage, metrics: Metrics, stopping: GracefulShutdown
+) -> AsyncIterator[Writing]:
+    """From now on; at the end what the log still has is stored, as far as there is time."""
+    writer = _writer(settings, storage, metrics)
+    task = asyncio.create_task(writer.run(), name="writer")
+    try:
+        yield Writing(writer, task)
+    finally:
+        # Kafka's records are there for the other writers, and for the next start: nobody waits for them to be stored.
+        drains = not settings.kafka.bootstrap
+        if drains and not task.done() and not await writer.drained(stopping.left_s(WRITER_SHARE)):
+            log.warning("the log is not empty; the next start goes on from there")
+        writer.stop()
+        await asyncio.wait({task})
+
+
+def caught_up_with(storage: Storage, writer: Writer) -> CaughtUp:
+    """Waits until what was acknowledged is stored; how many messages are not."""
+
+    async def caught_up(wait_s: float) -> int:
+        if await writer.drained(wait_s):
+            return 0
+        try:
+            return max(1, sum((await storage.broker.lag()).values()))
+        except BrokerError:
+            return 1  # at least, for all that can be known
+
+    return caught_up

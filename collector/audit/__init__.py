@@ -1,0 +1,1 @@
+"""Check that what was acknowledged is stored, once."""

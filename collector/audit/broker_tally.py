@@ -1,0 +1,73 @@
+"""What a broker's messages hold, added up for an audit.
+
+The law: messages are decoded one at a time, and of each stays what it adds to a sum: so memory does not grow with them.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+
+from collector.audit.reconcile import MINUTE_NS, Held, Window
+
+_UUID_BYTES: Final = 16
+_UUID7: Final = 7
+
+
+class Tally:
+    """Of the messages of telemetry topics: `add` each, then `held`."""
+
+    def __init__(self, window: Window, batches: Collection[UUID]) -> None:
+        """`batches`: those that are asked about."""
+        self._window: Final = window
+        self._asked: Final = batches
+        self._items: Final[Counter[tuple[int, str]]] = Counter()
+        self._receipts: Final[Counter[int]] = Counter()
+        self._with_receipt: Final[set[UUID]] = set()
+
+    def add(self, topic: str, payload: bytes) -> None:
+        """One message. What can't be read adds nothing: it became a dead letter."""
+        for at, id_, items, has_receipt in _records(payload, self._window):
+            minute = at // MINUTE_NS
+            if items:
+                self._items[minute, topic] += items
+            if has_receipt:
+                self._receipts[minute] += 1
+                if self._asked and (batch_id := UUID(bytes=id_)) in self._asked:
+                    self._with_receipt.add(batch_id)
+
+    def held(self, begins: int, first: Mapping[str, int]) -> Held:
+        """`begins` and `first`: as Held has them."""
+        without = {batch_id for batch_id in self._asked if batch_id not in self._with_receipt and batch_id.version == _UUID7}
+        return Held(self._items, self._receipts, without, begins, first)
+
+
+class BatchTally:
+    """The same, batch by batch: for a minute or so."""
+
+    def __init__(self, window: Window) -> None:
+        self._window: Final = window
+        self.batches: Final[dict[UUID, Counter[str]]] = {}
+
+    def add(self, topic: str, payload: bytes) -> None:
+        """One message."""
+        for _, id_, items, _ in _records(payload, self._window):
+            self.batches.setdefault(UUID(bytes=id_), Counter())[topic] += items
+
+
+def _records(payload: bytes, window: Window) -> list[tuple[int, bytes, int, bool]]:
+    """Arrival, batch id, items and whether it is a receipt, of the records in the window."""
+    try:
+        records = TelemetryBatch.FromString(payload).records
+    except DecodeError:
+        return []
+    return [
+        (record.received_time_unix_nano, record.batch_id, record.item_count, record.HasField("receipt"))
+        for record in records
+        if window.start <= record.received_time_unix_nano < window.end
+        and (window.tenant is None or record.tenant_id == window.tenant)
+        and len(record.batch_id) == _UUID_BYTES
+    ]

@@ -1,0 +1,128 @@
+"""What Kafka holds of a span of time, stored or not: read without a group, so that no writer notices.
+
+The law: it ends. What is read ends where the partitions ended when it began.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Final, NamedTuple, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from collector.broker.contract import BrokerDown
+from collector.broker.kafka.client import Client
+from collector.broker.kafka.options import KafkaOptions, connection, text
+
+_FETCH_BYTES: Final = 8 * 1024 * 1024
+_WAIT_MS: Final = 1000
+_MS_NS: Final = 10**6
+
+
+class HistoricMessage(NamedTuple):
+    """`appended`: when, nanoseconds since the Unix epoch, by its producer's clock."""
+
+    topic: str
+    appended: int
+    payload: bytes
+
+
+class Beginnings(NamedTuple):
+    """`begins`: when the last partition begins of those that messages were deleted from, nanoseconds; 0: none was.
+
+    `first`: when the first message of each topic was appended that is still there; nothing of a topic that is empty.
+    """
+
+    begins: int
+    first: Mapping[str, int]
+
+
+class History:
+    """Use `open`, then as a context."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], timeout_s: float) -> None:
+        self._consumer: Final = consumer
+        self._partitions: Final = partitions
+        self._timeout_s: Final = timeout_s
+
+    @classmethod
+    async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
+        """Raises BrokerDown, KafkaUnusable."""
+        consumer = AIOKafkaConsumer(
+            *topics,
+            bootstrap_servers=list(options.bootstrap),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            **connection(options),
+        )
+        consumer._client = Client(options)  # which finds its way around a broker that is away
+        consumer._client.set_topics(topics)
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await consumer.stop()
+            raise BrokerDown(f"cannot use Kafka at {', '.join(options.bootstrap)}: {text(error)}") from error
+        # A topic that is not there has nothing in it.
+        partitions = [
+            TopicPartition(topic, index)
+            for topic in sorted(topics)
+            for index in sorted(consumer.partitions_for_topic(topic) or ())
+        ]
+        consumer.unsubscribe()
+        return cls(consumer, partitions, options.request_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def beginnings(self) -> Beginnings:
+        """Raises BrokerDown."""
+        begins = 0
+        first: dict[str, int] = {}
+        try:
+            offsets = await self._consumer.beginning_offsets(self._partitions)
+            for partition, found in (await self._consumer.offsets_for_times(dict.fromkeys(self._partitions, 0))).items():
+                if found is not None:
+                    at = found.timestamp * _MS_NS
+                    first[partition.topic] = min(at, first.get(partition.topic, at))
+                    if offsets[partition]:
+                        begins = max(begins, at)
+        except (KafkaError, OSError) as error:
+            raise BrokerDown(f"cannot ask Kafka where its topics begin: {text(error)}") from error
+        return Beginnings(begins, first)
+
+    async def read(self, start: int, end: int) -> AsyncIterator[HistoricMessage]:
+        """Messages that were appended from `start` until before `end`, nanoseconds; partition by partition.
+
+        Raises BrokerDown.
+        """
+        consumer = self._consumer
+        try:
+            ends = await consumer.end_offsets(self._partitions)
+            found = await consumer.offsets_for_times(dict.fromkeys(self._partitions, max(0, start // _MS_NS)))
+            for partition in self._partitions:
+                first = found[partition]
+                if first is None:
+                    continue
+                consumer.assign([partition])
+                consumer.seek(partition, first.offset)
+                async for message in self._until(partition, ends[partition]):
+                    if message.appended >= end + _MS_NS:
+                        break
+                    yield message
+        except (KafkaError, OSError) as error:
+            raise BrokerDown(f"cannot read what Kafka holds: {text(error)}") from error
+
+    async def _until(self, partition: TopicPartition, end: int) -> AsyncIterator[HistoricMessage]:
+        silent_s = 0.0
+        while (position := await self._consumer.position(partition)) < end:
+            records = (await self._consumer.getmany(partition, timeout_ms=_WAIT_MS)).get(partition, [])
+            for record in records:
+                if record.offset < end:
+                    yield HistoricMessage(partition.topic, record.timestamp * _MS_NS, record.value or b"")
+            silent_s = 0.0 if records or await self._consumer.position(partition) > position else silent_s + _WAIT_MS / 1000
+            if silent_s > self._timeout_s:
+                raise BrokerDown(f"Kafka sends nothing of {partition.topic}/{partition.partition} after offset {position}")

@@ -1,0 +1,158 @@
+"""A connection to one broker for what is large: an answer is read straight into its place.
+
+aiokafka opens it (TLS, SASL, and what the broker can), and then hands over the socket: its own way of reading copies every
+byte of an answer six times. What crosses is Kafka's framing, a length and then so many bytes, each request with an id that the
+answer repeats. Source: kafka.apache.org, "Kafka protocol guide".
+
+The law: one request at a time. Whatever goes wrong, or is not waited for to its end, ends the connection.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, Self, cast
+
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError
+
+from collector.broker.kafka.options import KafkaOptions, connection
+
+# No broker sends more than a batch beyond what was asked for: what announces this is no answer.
+_ANSWER_BYTES_MAX: Final = 1 << 30
+_LENGTH: Final = struct.Struct(">i")
+_HEAD: Final = struct.Struct(">hhi")  # which request, its version, its id
+
+# Told of an answer, without its id, that so many of its bytes are there.
+Came = Callable[[memoryview, int], None]
+
+
+class Frames(asyncio.BufferedProtocol):
+    """Use: `open`, then `ask`, then `close`."""
+
+    def __init__(self, writer: asyncio.StreamWriter, client_id: str) -> None:
+        self._writer: Final = writer  # which closes the transport when it is forgotten
+        self._transport: Final = writer.transport
+        encoded = client_id.encode()
+        self._client: Final = struct.pack(">h", len(encoded)) + encoded
+        self._length: Final = bytearray(_LENGTH.size)
+        self._buffers = [bytearray(), bytearray()]
+        self._buffer = self._buffers[0]  # of the answer that comes in, or came last
+        self._size = -1  # of the answer that comes in; below 0: its length is not known yet
+        self._have = 0  # bytes of what comes in
+        self._id = 0
+        self._waiting: asyncio.Future[memoryview] | None = None
+        self._came: Came | None = None
+        self.versions: dict[int, tuple[int, int]] = {}
+        """Of each request that the broker knows, the first and the last version."""
+        self._lost: Exception | None = None
+
+    @classmethod
+    async def open(cls, options: KafkaOptions, host: str, port: int) -> Self:
+        """Raises KafkaError, OSError, TimeoutError."""
+        made = await create_conn(host, port, **connection(options))
+        made._read_task.cancel()
+        frames = cls(made._writer, options.client_id)
+        frames.versions = dict(made._versions)
+        made._reader = None
+        frames.take_over()
+        return frames
+
+    def take_over(self) -> None:
+        """Read what comes from here on: nothing of what was asked before is unanswered."""
+        transport = cast("asyncio.Transport", self._transport)
+        # In between, since a transport asks at the start of reading how its protocol wants it.
+        transport.pause_reading()
+        transport.set_protocol(self)
+        transport.resume_reading()
+
+    def close(self) -> None:
+        self._fail(KafkaConnectionError("closed"))
+
+    @property
+    def is_open(self) -> bool:
+        return self._lost is None
+
+    async def ask(self, api: tuple[int, int], body: Sequence[bytes], came: Came | None = None) -> memoryview:
+        """The answer, without its id: it, and whatever is cut from it, stay as they are. `api`: which request, its key and its
+        version. `body`: in pieces. `came` is told whenever some of the answer has come. Raises KafkaConnectionError."""
+        if self._lost is not None:
+            raise self._lost
+        assert self._waiting is None, "one request at a time"
+        self._id = self._id + 1 & 0x7FFFFFFF
+        head = _HEAD.pack(api[0], api[1], self._id) + self._client
+        size = len(head) + sum([len(piece) for piece in body])
+        self._transport.writelines([_LENGTH.pack(size) + head, *body])
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._came = came
+        try:
+            answer = await self._waiting
+        except BaseException:
+            self.close()  # the answer may still come, and would be taken for another's
+            raise
+        finally:
+            self._waiting = self._came = None
+        if _LENGTH.unpack_from(answer)[0] != self._id:
+            self.close()
+            raise KafkaConnectionError("the broker answers another request than the one that was asked")
+        return answer[_LENGTH.size :]
+
+    # asyncio's side.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(KafkaConnectionError(str(exc) if exc else "the broker has closed the connection"))
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        if self._size < 0:
+            return memoryview(self._length)[self._have :]
+        return memoryview(self._buffer)[self._have : self._size]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._have += nbytes
+        if self._size < 0:
+            if self._have < _LENGTH.size:
+                return
+            self._size = _LENGTH.unpack(self._length)[0]
+            self._have = 0
+            if self._waiting is None or not _LENGTH.size <= self._size <= _ANSWER_BYTES_MAX:
+                self._fail(KafkaConnectionError(f"what announces {self._size} bytes is no answer of Kafka's"))
+                return
+            self._make_room()
+            return
+        answer = memoryview(self._buffer)[: self._size].toreadonly()
+        if self._came is not None and self._have > _LENGTH.size:
+            self._came(answer[_LENGTH.size :], self._have - _LENGTH.size)
+        if self._have == self._size:
+            self._size, self._have = -1, 0
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result(answer)
+
+    def _make_room(self) -> None:
+        """The buffer of an answer before, where nobody holds a part of that; else, or where it is too small, another: with some
+        to spare, since a new one is filled with zeros, at half the cost of reading into it. There are two, so that a small
+        answer beside a large one does not take that one's place."""
+        for buffer in self._buffers:
+            if len(buffer) >= self._size and _is_free(buffer):
+                self._buffer = buffer
+                return
+        # In the place of one that nobody needs any more, the largest, which was outgrown; else of the smaller one.
+        free = [buffer for buffer in self._buffers if _is_free(buffer)]
+        gone = max(free, key=len) if free else min(self._buffers, key=len)
+        self._buffer = bytearray(self._size + self._size // 8)
+        self._buffers = [self._buffer, *(buffer for buffer in self._buffers if buffer is not gone)]
+
+    def _fail(self, error: Exception) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._transport.close()
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(self._lost)
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether there are no views of it."""
+    try:
+        buffer.append(0)  # which is refused while there are
+    except BufferError:
+        return False
+    buffer.pop()
+    return True

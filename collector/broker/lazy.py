@@ -1,0 +1,159 @@
+"""A broker that may be away at the start: opened in the background, as soon as it is there.
+
+The law: nothing waits for it. Until it is open every call fails as it does with a broker that is away, so senders are told to
+come again, the writer tries again, and /healthz says so. What would not get better by waiting ends the process.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, NoReturn, Protocol, TypeVar
+
+import structlog
+
+from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Position, Producer, Range
+from collector.runtime.reminders import Reminder
+
+_RETRY_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Side(Protocol):
+    """What both sides have beside their contract."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not work; None: it does, as far as is known."""
+
+    async def close(self) -> None:
+        """Finish what waits already, refuse what comes."""
+
+
+class ProducerSide(Side, Producer, Protocol):
+    """Appends."""
+
+    async def ping(self) -> None:
+        """Raises BrokerDown where it can't be written."""
+
+
+class ConsumerSide(Side, Consumer, Protocol):
+    """Reads."""
+
+
+S = TypeVar("S", bound=Side)
+
+
+class _Late(Generic[S]):
+    """One side: `side` is None until it is open."""
+
+    def __init__(self, open_: Callable[[], Awaitable[S]]) -> None:
+        self.side: S | None = None
+        self.failure: str | None = "it was not reached yet"
+        self.tried: Final = asyncio.Event()
+        self._open: Final = open_
+
+    async def open(self) -> None:
+        """Raises what is not BrokerDown."""
+        reminder = Reminder()
+        while self.side is None:
+            try:
+                self.side = await self._open()
+            except BrokerDown as error:
+                if reminder.due(str(error)):
+                    log.warning("the broker is not there yet, so it is waited for", error=str(error))
+                self.failure = str(error)
+                self.tried.set()
+                await asyncio.sleep(_RETRY_S)
+        self.failure = None
+        self.tried.set()
+
+    def there(self) -> S:
+        """Raises BrokerDown."""
+        if self.side is None:
+            self._away()
+        return self.side
+
+    def _away(self) -> NoReturn:
+        raise BrokerDown(f"the broker is not there yet: {self.failure}")
+
+    @property
+    def why_not(self) -> str | None:
+        return self.failure if self.side is None else self.side.failure
+
+    async def close(self) -> None:
+        if self.side is not None:
+            await self.side.close()
+
+
+async def _no_consumer() -> NoReturn:
+    raise AssertionError("this process does not read from the broker")
+
+
+class LazyBroker:
+    """Producer and Consumer (collector.broker.contract). Use: as a context, `run` in a task."""
+
+    def __init__(
+        self,
+        open_producer: Callable[[], Awaitable[ProducerSide]],
+        open_consumer: Callable[[], Awaitable[ConsumerSide]] | None,
+    ) -> None:
+        """Each raises BrokerDown where it is away, and something else where waiting is no use. Without a consumer, reading is
+        not to be tried."""
+        self._producer: Final = _Late(open_producer)
+        self._consumer: Final = _Late(open_consumer or _no_consumer)
+        self._reads: Final = open_consumer is not None
+
+    async def run(self) -> None:
+        """Open both sides, and wait until it is cancelled. Raises what is no use to wait for."""
+        await self._producer.open()
+        if self._reads:
+            await self._consumer.open()
+        await asyncio.Event().wait()
+
+    async def tried(self, timeout_s: float) -> None:
+        """Return when it is open, or could not be opened at the first attempt, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._producer.tried.wait()
+                if self._reads and self._producer.side is not None:
+                    await self._consumer.tried.wait()
+
+    async def close(self) -> None:
+        """The consumer first: it may still hold what becomes a dead letter."""
+        await self._consumer.close()
+        await self._producer.close()
+
+    @property
+    def failure(self) -> str | None:
+        """Why it can't be written, or, where it is read, read; None: it can."""
+        return self._producer.why_not or (self._consumer.why_not if self._reads else None)
+
+    async def append(self, messages: Sequence[Message]) -> None:
+        await self._producer.there().append(messages)
+
+    async def ping(self) -> None:
+        await self._producer.there().ping()
+
+    def _reader(self) -> ConsumerSide:
+        """Raises BrokerDown."""
+        self._producer.there()  # it is opened first, and knows why not
+        return self._consumer.there()
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        return await self._reader().poll(bytes_max, wait_s)
+
+    async def intend(self, messages: Range) -> None:
+        await self._reader().intend(messages)
+
+    async def commit(self, messages: Range) -> None:
+        await self._reader().commit(messages)
+
+    async def positions(self) -> dict[Partition, Position]:
+        return await self._reader().positions()
+
+    async def progress(self) -> dict[Partition, Position]:
+        return await self._reader().progress()
+
+    async def lag(self) -> dict[Partition, int]:
+        return await self._reader().lag()

@@ -1,0 +1,76 @@
+"""What every command has: its options, its settings, and how it says what it could not do.
+
+The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
+0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+from rich.cells import cell_len
+
+from collector.config.settings import ConfigError, Loaded, load
+from collector.runtime.errors import CannotRun
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
+KeysFile = Annotated[
+    Path | None, typer.Option("--keys-file", help="The file of keys.", show_default="keys.json where the data is")
+]
+ProductionKafka = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
+]
+ProductionClickHouse = Annotated[
+    str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
+
+
+def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
+    """As collector.config.settings.load, where a flag that is None was not given. Exits with every problem."""
+    try:
+        return load(file, {key: value for key, value in flags.items() if value is not None})
+    except ConfigError as error:
+        for problem in error.problems:
+            say(f"error: {problem}")
+        raise typer.Exit(USAGE) from None
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """What the program could not do, in its own words, and status 1."""
+    try:
+        yield
+    except CannotRun as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """It could not be done."""
+    say(f"error: {message}")
+    raise typer.Exit(FAILED)
+
+
+def refuse(message: str) -> NoReturn:
+    """It was asked for wrongly."""
+    say(f"error: {message}")
+    raise typer.Exit(USAGE)
+
+
+def say(message: str) -> None:
+    """On standard error: standard output is for what was asked for."""
+    typer.echo(message, err=True)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as what is in them, two spaces between."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

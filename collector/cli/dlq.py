@@ -1,0 +1,218 @@
+"""dlq: list, show, replay and discard dead letters.
+
+The law: what was not done is said, entry by entry; and the exit status is 0 only where every entry became what was asked.
+"""
+
+import base64
+import getpass
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from collector.api.query_socket import NotRunning, ask_dead_letters
+from collector.cli.common import (
+    FAILED,
+    Config,
+    DataDir,
+    ProductionClickHouse,
+    ProductionKafka,
+    fail,
+    failures,
+    load_settings,
+    refuse,
+    say,
+    table,
+)
+from collector.config.settings import Settings
+from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, Filter
+from collector.dead_letters.service import ENTRIES_MAX
+
+app = typer.Typer(help="Dead letters: what was received and is not stored, and what to do about it.", no_args_is_help=True)
+
+_MESSAGE_CHARACTERS_MAX: Final = 60
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="As `dlq list` shows them.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Of this reason.")]
+Service = Annotated[str | None, typer.Option("--service", help="Of this service.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Of this tenant.")]
+Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Kept at or after then: RFC 3339.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Kept before then.")]
+State = Annotated[str | None, typer.Option("--state", help="open, rejected_again, replayed or discarded.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Note = Annotated[str, typer.Option("--note", help="Why; it is kept with the entry.", show_default="none")]
+AtMost = Annotated[int, typer.Option("--limit", min=1, max=ENTRIES_MAX, help="Of those that match, at most so many.")]
+
+
+@app.command("list")
+def list_(
+    reason: Reason = None,
+    service: Service = None,
+    tenant: Tenant = None,
+    since: Since = None,
+    until: Until = None,
+    state: State = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=PAGE_MAX, help="At most so many.")] = PAGE_DEFAULT,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="As the list before said: what follows it.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
+    config: Config = None,
+) -> None:
+    """Print dead letters, the newest first."""
+    filter_ = _filter(reason, service, tenant, since, until, state)
+    settings = _settings(data_dir, kafka, clickhouse, config)
+    answer = _ask(settings, {"do": "list", "filter": filter_, "limit": limit, "cursor": cursor})
+    if answer["messages_behind"]:
+        say(f"warning: {answer['messages_behind']} acknowledged messages are not stored yet, so not in this answer")
+    if as_json:
+        typer.echo(json.dumps({"entries": answer["entries"], "next_cursor": answer["next_cursor"]}, indent=2))
+        return
+    rows: list[tuple[str, ...]] = [("ID", "KEPT", "TENANT", "SOURCE", "SERVICE", "REASON", "STATE", "MESSAGE")]
+    for entry in answer["entries"]:
+        message = entry["message"]
+        short = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
+        named = (entry[name] for name in ("id", "kept", "tenant", "source", "service_id", "reason", "state"))
+        rows.append((*map(_printable, named), _printable(short)))
+    typer.echo(table(rows))
+    if answer["next_cursor"] is not None:
+        say(f"there are more: --cursor {answer['next_cursor']}")
+
+
+@app.command()
+def show(
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="As `dlq list` shows them.")],
+    payload: Annotated[bool, typer.Option("--payload", help="Only the payload, to be mended for `dlq replay`.")] = False,
+    data_dir: DataDir = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
+    config: Config = None,
+) -> None:
+    """Print all of some dead letters, as JSON, and their payloads in readable form."""
+    if payload and len(ids) != 1:
+        refuse("--payload prints that of one dead letter")
+    answer = _ask(_settings(data_dir, kafka, clickhouse, config), {"do": "show", "ids": ids})
+    for entry in answer["entries"]:
+        if not payload:
+            typer.echo(json.dumps(entry, indent=2))
+        elif entry["payload"] is None or (entry["payload_encoding"] == "base64" and entry["decoded"] is None):
+            fail("nothing of its payload can be read; without --payload its bytes are shown")
+        elif entry["payload_encoding"] == "text":
+            typer.echo(entry["payload"])
+        else:
+            typer.echo(json.dumps(entry["payload"] if entry["decoded"] is None else entry["decoded"], indent=2))
+
+
+@app.command()
+def replay(
+    ids: Ids = None,
+    reason: Reason = None,
+    service: Service = None,
+    tenant: Tenant = None,
+    since: Since = None,
+    until: Until = None,
+    state: State = None,
+    limit: AtMost = ENTRIES_MAX,
+    as_of: Annotated[
+        Literal["now", "received"], typer.Option("--as-of", help="The moment that the rules about timestamps are asked for.")
+    ] = "now",
+    payload: Annotated[
+        Path | None, typer.Option("--payload", help="A mended payload, as `dlq show --payload` prints it; -: standard input.")
+    ] = None,
+    note: Note = "",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
+    config: Config = None,
+) -> None:
+    """Send dead letters again: those named, or those that match and are open. Each is stored once, however often replayed."""
+    request = _request("replay", ids, _filter(reason, service, tenant, since, until, state), limit, note)
+    if payload is not None:
+        if not ids or len(ids) != 1:
+            refuse("--payload is for one dead letter: name its id")
+        try:
+            text = sys.stdin.buffer.read() if payload == Path("-") else payload.read_bytes()
+        except OSError as error:
+            refuse(f"--payload: cannot read {payload}: {error.strerror}")
+        request["payload"] = base64.b64encode(text).decode()
+    answer = _ask(_settings(data_dir, kafka, clickhouse, config), {**request, "as_of": as_of})
+    _say_outcomes(answer, "replayed", as_json=as_json)
+
+
+@app.command()
+def discard(
+    ids: Ids = None,
+    reason: Reason = None,
+    service: Service = None,
+    tenant: Tenant = None,
+    since: Since = None,
+    until: Until = None,
+    limit: AtMost = ENTRIES_MAX,
+    note: Note = "",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    kafka: ProductionKafka = None,
+    clickhouse: ProductionClickHouse = None,
+    config: Config = None,
+) -> None:
+    """Give dead letters up: those named, or those that match and are open. They stay readable until they are too old."""
+    request = _request("discard", ids, _filter(reason, service, tenant, since, until, None), limit, note)
+    _say_outcomes(_ask(_settings(data_dir, kafka, clickhouse, config), request), "discarded", as_json=as_json)
+
+
+def _filter(
+    reason: str | None, service: str | None, tenant: str | None, since: str | None, until: str | None, state: str | None
+) -> dict[str, str]:
+    given = {"reason": reason, "service_id": service, "tenant": tenant, "since": since, "until": until, "state": state}
+    try:
+        Filter.of(given, tenant)
+    except ValueError as error:
+        refuse(str(error))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _request(do: str, ids: list[str] | None, filter_: dict[str, str], limit: int, note: str) -> dict[str, Any]:
+    if bool(ids) == bool(filter_):
+        refuse(f"{do} takes ids, or what they have in common (--reason, --service, …), one of the two")
+    return {"do": do, "ids": ids or [], "filter": filter_, "limit": limit, "note": note, "actor": getpass.getuser()}
+
+
+def _settings(data_dir: Path | None, kafka: str | None, clickhouse: str | None, config: Path | None) -> Settings:
+    return load_settings(config, {"data_dir": data_dir, "kafka.bootstrap": kafka, "clickhouse.url": clickhouse}).settings
+
+
+def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
+    """Of the running collector; or, in the production form or where none runs, of the broker and the store."""
+    with failures():
+        if not (settings.kafka.bootstrap and settings.clickhouse.url):
+            try:
+                return ask_dead_letters(settings.data_dir, request)
+            except NotRunning:
+                pass
+        from collector.app import offline_queries  # noqa: PLC0415  # the engine: a second that others need not wait
+
+        return offline_queries.dead_letters(settings, request)
+    raise typer.Exit(FAILED)
+
+
+def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None:
+    outcomes = answer["outcomes"]
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        for outcome in outcomes:
+            why = ": ".join(_printable(outcome[name]) for name in ("reason", "message") if name in outcome)
+            typer.echo(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
+        count = sum(outcome["outcome"] == wanted for outcome in outcomes)
+        say(f"{count} of {len(outcomes)} {wanted}{'; there are more that match' if answer['more'] else ''}")
+    if any(outcome["outcome"] == "rejected_again" for outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
+def _printable(text: str) -> str:
+    """What others wrote does not move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,0 +1,170 @@
+"""keys: make, list, revoke and rotate API keys.
+
+The law: a new key is on standard output, alone, and nowhere else; nothing else of a key is ever shown but its public id. A key
+that could not be shown is not left in force, and a key that is replaced ends only when its successor is out.
+"""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from collector.cli.common import Config, DataDir, KeysFile, fail, failures, load_settings, refuse, say, table
+from collector.config.settings import Settings
+from collector.tenancy import key_format, keys
+from collector.tenancy.keys import Created
+from collector.tenancy.keys_file import Key, note_problem, shown, tenant_problem, time_text
+from collector.tenancy.scopes import Scope
+
+_KEEP_OLD_S_MAX: Final = 366 * 86_400
+
+app = typer.Typer(help="API keys: who may send and read, as which tenant, by which plan.", no_args_is_help=True)
+
+Wanted = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="As `keys list` shows it; or the whole key; or -, to read either from standard input."),
+]
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose the records are that come with it.")],
+    scope: Annotated[Scope, typer.Option("--scope", help="What it may do.")],
+    plan: Annotated[str, typer.Option("--plan", help="How much may be sent: Free, Pro, Unlimited, or one of the settings.")],
+    note: Annotated[str, typer.Option("--note", help="What it is for; only `keys list` shows it.", show_default="none")] = "",
+    data_dir: DataDir = None,
+    keys_file: KeysFile = None,
+    config: Config = None,
+) -> None:
+    """Make a key and print it. It can't be had again: only its hash is kept."""
+    settings, path = _settings(data_dir, keys_file, config)
+    if (problem := tenant_problem(tenant)) is not None:
+        refuse(f"--tenant: {shown(tenant)} {problem}")
+    if (problem := note_problem(note)) is not None:
+        refuse(f"--note: {shown(note)} {problem}")
+    if (problem := _plan_problem(plan, settings)) is not None:
+        refuse(f"--plan: {problem}")
+    with failures():
+        created = keys.create(path, tenant=tenant, scope=scope, plan=plan, note=note, now=_now())
+        _hand_out(path, created)
+    _say_created(path, created)
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    data_dir: DataDir = None,
+    keys_file: KeysFile = None,
+    config: Config = None,
+) -> None:
+    """Print all keys, without what would let anybody use them."""
+    _, path = _settings(data_dir, keys_file, config)
+    with failures():
+        found = keys.list_keys(path)
+    now = _now()
+    if as_json:
+        typer.echo(json.dumps([_as_json(key, now) for key in found], indent=2, ensure_ascii=False))
+        return
+    rows = [("ID", "TENANT", "SCOPE", "PLAN", "CREATED", "STATE", "NOTE")]
+    rows += [(key.id, key.tenant, key.scope, key.plan, time_text(key.created), _state(key, now), key.note) for key in found]
+    typer.echo(table(rows))
+
+
+@app.command()
+def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None, config: Config = None) -> None:
+    """End a key, for good. Gateways see it within tenants.keys_reload_s."""
+    _, path = _settings(data_dir, keys_file, config)
+    with failures():
+        key = keys.find(path, _wanted(wanted))
+        now = _now()
+        if key.has_ended(now):
+            say(f"key {key.id} of tenant {key.tenant} had {_state(key, now)} already")
+            return
+        key = keys.end(path, key.id, at=now, now=now)
+    say(f"key {key.id} of tenant {key.tenant} has {_state(key, now)}")
+
+
+@app.command()
+def rotate(
+    wanted: Wanted,
+    keep_old_s: Annotated[
+        int, typer.Option("--keep-old-s", min=0, max=_KEEP_OLD_S_MAX, help="Seconds for which the old key stays in force.")
+    ] = 0,
+    data_dir: DataDir = None,
+    keys_file: KeysFile = None,
+    config: Config = None,
+) -> None:
+    """Make a key like another one, print it, and end the other one."""
+    settings, path = _settings(data_dir, keys_file, config)
+    with failures():
+        old = keys.find(path, _wanted(wanted))
+        now = _now()
+        if old.has_ended(now):
+            fail(f"key {old.id} of tenant {old.tenant} {_state(old, now)}: `keys create` makes another")
+        if (problem := _plan_problem(old.plan, settings)) is not None:
+            fail(f"key {old.id} of tenant {old.tenant}: {problem}; `keys create` makes one on another plan")
+        created = keys.create(path, tenant=old.tenant, scope=old.scope, plan=old.plan, note=old.note, now=now)
+        _hand_out(path, created)
+        now = _now()
+        old = keys.end(path, old.id, at=now + timedelta(seconds=keep_old_s), now=now)
+    _say_created(path, created)
+    say(f"The old key, {old.id}, {'has ' if old.has_ended(now) else 'is '}{_state(old, now)}.")
+
+
+def _settings(data_dir: Path | None, keys_file: Path | None, config: Path | None) -> tuple[Settings, Path]:
+    settings = load_settings(config, {"data_dir": data_dir, "tenants.keys_file": keys_file}).settings
+    return settings, keys.path_of(settings.data_dir, settings.tenants.keys_file)
+
+
+def _plan_problem(plan: str, settings: Settings) -> str | None:
+    known = settings.plans_by_name()
+    # One that gateways do not know would make them refuse the whole file.
+    return None if plan in known else f"there is no plan {shown(plan)} in the settings; there are {', '.join(known)}"
+
+
+def _wanted(argument: str) -> str:
+    return sys.stdin.readline(2 * key_format.LENGTH).strip() if argument == "-" else argument
+
+
+def _hand_out(path: Path, created: Created) -> None:
+    """Print it; or, where that can't be done, see to it that it is not left in force."""
+    try:
+        typer.echo(created.text)
+    except OSError as error:
+        now = _now()
+        keys.end(path, created.key.id, at=now, now=now)
+        fail(
+            f"cannot write the new key to standard output: {error.strerror}; it was revoked again, and nothing else has changed"
+        )
+
+
+def _say_created(path: Path, created: Created) -> None:
+    key = created.key
+    say(f"key {key.id}: tenant {key.tenant}, scope {key.scope}, plan {key.plan}; in {path}")
+    say("It can't be shown again. Send it as X-API-Key: KEY, or as Authorization: Bearer KEY.")
+
+
+def _as_json(key: Key, now: datetime) -> dict[str, str | None]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "scope": key.scope,
+        "plan": key.plan,
+        "created": time_text(key.created),
+        "ends": None if key.ends is None else time_text(key.ends),
+        "state": "ended" if key.has_ended(now) else "active",
+        "note": key.note,
+    }
+
+
+def _state(key: Key, now: datetime) -> str:
+    if key.ends is None:
+        return "active"
+    return f"{'ended' if key.has_ended(now) else 'active until'} {time_text(key.ends)}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

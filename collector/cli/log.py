@@ -1,0 +1,77 @@
+"""log: what the local log lost or found damaged, and its confirmation.
+
+Invariants:
+1. Nothing is deleted: a confirmation only ends the alarm (test_an_operator_confirms).
+"""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from collector.cli.common import Config, DataDir, failures, load_settings, table
+
+if TYPE_CHECKING:
+    from collector.app.log_incidents import Incident
+
+app = typer.Typer(help="The local log: what was damaged in it.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("show")
+def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = None) -> None:
+    """Print what was lost or damaged, and the requests around it."""
+    settings = load_settings(config, {"data_dir": data_dir}).settings
+    from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
+
+    with failures():
+        found = log_incidents.incidents(settings)
+    typer.echo(json.dumps([_document(incident) for incident in found], indent=2) if as_json else _shown(found))
+
+
+@app.command("confirm")
+def confirm(data_dir: DataDir = None, config: Config = None) -> None:
+    """End the alarm of /healthz and of infrasage_log_damages, after you have seen what was lost. Nothing is deleted."""
+    settings = load_settings(config, {"data_dir": data_dir}).settings
+    from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
+
+    with failures():
+        confirmed = log_incidents.confirm_all(settings)
+    if not confirmed:
+        typer.echo("nothing to confirm")
+    for incident in confirmed:
+        typer.echo(f"confirmed {incident.folder}: {incident.messages:,} messages lost")
+
+
+def _shown(incidents: "list[Incident]") -> str:
+    if not incidents:
+        return "nothing was damaged"
+    rows: list[tuple[str, ...]] = [("FOLDER", "CONFIRMED", "TOPIC", "OFFSETS", "MESSAGES", "REASON")]
+    for incident in incidents:
+        name, confirmed = incident.folder.name, "yes" if incident.is_confirmed else "no"
+        if not incident.damages:
+            rows.append((name, confirmed, "-", "-", "0", "files were damaged, all messages were recovered"))
+        rows += [
+            (name, confirmed, it.topic, f"{it.start} to {it.end - 1}", f"{it.messages:,}", it.reason) for it in incident.damages
+        ]
+    return table(rows)
+
+
+def _document(incident: "Incident") -> dict[str, Any]:
+    return {
+        "folder": str(incident.folder),
+        "confirmed": incident.is_confirmed,
+        "messages": incident.messages,
+        "damages": [
+            {
+                "topic": it.topic,
+                "first_offset": it.start,
+                "last_offset": it.end - 1,
+                "messages": it.messages,
+                "reason": it.reason,
+                "requests": list(it.requests),
+            }
+            for it in incident.damages
+        ],
+    }

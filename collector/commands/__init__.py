@@ -1,1 +1,0 @@
-"""Commands beside those that run the collector: one module a group."""

@@ -1,0 +1,1 @@
+"""Rejected and refused items: list, show, replay, discard."""

@@ -1,0 +1,243 @@
+"""Dead letters as they stand in the store: how many there are, and which.
+
+The law: what is counted is every item that was rejected or refused, kept or not, and adds up by reason; what is listed are the
+entries, the newest first, each once, whatever is added meanwhile.
+"""
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+from adapters.errors import INVALID_JSON, REASONS
+from collector.dead_letters.payloads import shown
+from collector.query.reader import Reader, Value
+from collector.query.times import unix_nano_of
+
+STATES: Final = ("open", "rejected_again", "replayed", "discarded")
+OPEN_STATES: Final = ("open", "rejected_again")
+PAGE_MAX: Final = 500
+PAGE_DEFAULT: Final = 50
+# In a list, a longer payload is left out: `show` has it.
+LISTED_PAYLOAD_BYTES_MAX: Final = 64 * 1024
+TEXT_MAX: Final = 1000
+
+_REASONS: Final = frozenset(reason.name for reason in REASONS if reason.code < INVALID_JSON)
+_CURSOR: Final = re.compile(r"(\d{1,19})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+_COLUMNS: Final = """
+    toString(Id) AS id, TenantId AS tenant, toUnixTimestamp64Nano(ReceivedAt) AS received,
+    toUnixTimestamp64Nano(KeptAt) AS kept,
+    Source AS source, Type AS type, Route AS route, Reason AS reason, Message AS message, ServiceName AS service_id,
+    toString(BatchId) AS batch_id, ItemIndex AS item_index, RecordIndex AS record_index, ItemCount AS item_count,
+    length(Payload) <= {payload_max} AS has_payload, if(has_payload, base64Encode(Payload), '') AS payload,
+    PayloadForm AS payload_form, PayloadSizeBytes AS payload_size_bytes, Topic AS topic, Partition AS partition,
+    Offset AS offset, Error AS error, State AS state, Attempts AS attempts, toUnixTimestamp64Nano(LastAt) AS last,
+    LastActor AS last_actor, LastNote AS last_note, LastReason AS last_reason, LastMessage AS last_message
+"""
+
+
+class Stats(NamedTuple):
+    """Of everything within retention. Times in nanoseconds since the Unix epoch; None: there are none."""
+
+    by_reason: Mapping[str, int]
+    oldest_unix_nano: int | None
+    newest_unix_nano: int | None
+    not_kept: int  # items of the total that the caps did not let be kept
+    open: int  # entries
+
+    @property
+    def total_failed(self) -> int:
+        return sum(self.by_reason.values())
+
+
+class Filter(NamedTuple):
+    """Which entries; None: whatever it is. Times are when they were kept, nanoseconds since the Unix epoch."""
+
+    tenant: str | None = None
+    reason: str | None = None
+    service_id: str | None = None
+    since_unix_nano: int | None = None
+    until_unix_nano: int | None = None
+    states: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, str | None], tenant: str | None) -> Self:
+        """From texts: reason, service_id, since, until, state. Raises ValueError, which names what is wrong."""
+        reason = given.get("reason")
+        if reason is not None and reason not in _REASONS:
+            raise ValueError(f"reason must be one that items are refused for (docs/use/api.md), not {reason[:100]!r}")
+        service_id = given.get("service_id")
+        if service_id is not None and len(service_id) > TEXT_MAX:
+            raise ValueError(f"service_id must have at most {TEXT_MAX} characters; it has {len(service_id)}")
+        state = given.get("state")
+        states = None if state is None else OPEN_STATES if state == "open" else (state,)
+        if states is not None and not set(states) <= set(STATES):
+            raise ValueError(f"state must be one of {', '.join(STATES)}, not {state[:100] if state else state!r}")
+        return cls(tenant, reason, service_id, _moment(given, "since"), _moment(given, "until"), states)
+
+    def conditions(self) -> tuple[list[str], dict[str, Value]]:
+        """Of the view dead_letters, and their parameters."""
+        found: list[str] = []
+        values: dict[str, Value] = {}
+        for name, condition, value in (
+            ("tenant", "TenantId = {tenant}", self.tenant),
+            ("reason", "Reason = {reason}", self.reason),
+            ("service_id", "ServiceName = {service_id}", self.service_id),
+            ("since", "KeptAt >= fromUnixTimestamp64Nano(toInt64({since}))", self.since_unix_nano),
+            ("until", "KeptAt < fromUnixTimestamp64Nano(toInt64({until}))", self.until_unix_nano),
+            ("states", "State IN {states}", self.states),
+        ):
+            if value is not None:
+                found.append(condition)
+                values[name] = value
+        return found, values
+
+
+class Entry(NamedTuple):
+    """One row of the view dead_letters. `payload`: None where it was longer than was asked for."""
+
+    row: Mapping[str, Any]
+    payload: bytes | None
+
+    @property
+    def id(self) -> UUID:
+        return UUID(self.row["id"])
+
+    @property
+    def is_open(self) -> bool:
+        return self.row["state"] in OPEN_STATES
+
+    def document(self) -> dict[str, Any]:
+        """As pages and commands show it."""
+        row = self.row
+        form = row["payload_form"]
+        view = shown(form, self.payload) if self.payload is not None and form != "none" else None
+        document: dict[str, Any] = {
+            "id": row["id"],
+            "tenant": row["tenant"],
+            "received": rfc3339(row["received"]) if row["received"] else None,
+            "kept": rfc3339(row["kept"]),
+            **{name: row[name] for name in ("source", "type", "route", "reason", "message", "service_id", "batch_id")},
+            "item_index": row["item_index"],
+            "item_count": row["item_count"],
+            "state": row["state"],
+            "payload_form": form,
+            "payload_size_bytes": row["payload_size_bytes"],
+            "payload_encoding": None if view is None else view.encoding,
+            "payload": None if view is None else view.payload,
+            "decoded": None if view is None else view.decoded,
+        }
+        if row["topic"]:  # the writer's
+            place = ("topic", "partition", "offset", "record_index")
+            document["position"] = {name: row[name] for name in place}
+            document["error"] = row["error"]
+        if row["attempts"]:
+            document["attempts"] = row["attempts"]
+            document["last"] = {
+                "at": rfc3339(row["last"]),
+                **{name: row[f"last_{name}"] for name in ("actor", "note", "reason", "message")},
+            }
+        return document
+
+
+class Page(NamedTuple):
+    """`cursor`: where the next page begins; None: this was the last."""
+
+    entries: Sequence[Entry]
+    cursor: str | None
+    messages_behind: int
+
+
+class DeadLetterReports:
+    """Asks the store. Every method raises StoreError."""
+
+    def __init__(self, reader: Reader, retention_days: int | None) -> None:
+        """`retention_days`: of dead letters; what was rejected before is not counted any more."""
+        self.reader: Final = reader
+        self._retention_days: Final = retention_days
+
+    async def stats(self, tenant: str | None) -> tuple[Stats, int]:
+        """Of a tenant, or of all; and by how many messages they lag."""
+        behind = await self.reader.messages_behind()
+        of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
+        recent = "TRUE" if self._retention_days is None else "ReceivedAt >= now64(9) - toIntervalDay({days})"
+        values: dict[str, Value] = {"tenant": tenant or "", "days": self._retention_days or 0}
+        (told,) = await self.reader.rows_now(
+            f"""SELECT sumMap(Rejected) AS by_reason, sum(DeadLetters) AS kept,
+                minOrNull(toUnixTimestamp64Nano(ReceivedAt)) AS oldest, maxOrNull(toUnixTimestamp64Nano(ReceivedAt)) AS newest
+            FROM telemetry_batches WHERE notEmpty(Rejected) AND {of_tenant} AND {recent}""",  # noqa: S608  # our own words
+            values,
+        )
+        entries = await self.reader.rows_now(
+            f"""SELECT Reason AS reason, countIf(IsOpen) AS open,
+                -- the writer's are in no receipt's rejected; a message that can't be read has no items, and is one
+                sumIf(greatest(ItemCount, 1), Topic != '') AS items,
+                minOrNullIf(toUnixTimestamp64Nano(KeptAt), Topic != '') AS oldest,
+                maxOrNullIf(toUnixTimestamp64Nano(KeptAt), Topic != '') AS newest
+            FROM dead_letters WHERE {of_tenant} GROUP BY Reason""",  # noqa: S608  # our own words
+            values,
+        )
+        by_reason = Counter({reason: int(items) for reason, items in told["by_reason"].items()})
+        rejected = by_reason.total()
+        by_reason.update({row["reason"]: int(row["items"]) for row in entries if int(row["items"])})
+        rows = [told, *entries]
+        oldest = [int(row["oldest"]) for row in rows if row["oldest"] is not None]
+        newest = [int(row["newest"]) for row in rows if row["newest"] is not None]
+        stats = Stats(
+            dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
+            min(oldest, default=None),
+            max(newest, default=None),
+            rejected - int(told["kept"]),
+            sum(int(row["open"]) for row in entries),
+        )
+        return stats, behind
+
+    async def page(
+        self, which: Filter, limit: int, cursor: str | None, payload_bytes_max: int = LISTED_PAYLOAD_BYTES_MAX
+    ) -> Page:
+        """The newest first. Raises ValueError where `cursor` is none of ours."""
+        conditions, values = which.conditions()
+        if cursor is not None:
+            found = _CURSOR.fullmatch(cursor)
+            if found is None or int(found[1]) >= 2**63:
+                raise ValueError("cursor must be next_cursor of the page before")
+            conditions.append("(toUnixTimestamp64Nano(KeptAt), toString(Id)) < (toInt64({kept}), {id})")
+            values |= {"kept": int(found[1]), "id": found[2]}
+        rows, behind = await self.reader.read(
+            f"SELECT {_COLUMNS} FROM dead_letters WHERE {' AND '.join(conditions) or 'TRUE'} "  # noqa: S608  # our own words
+            "ORDER BY KeptAt DESC, id DESC LIMIT {limit}",
+            {**values, "limit": limit + 1, "payload_max": payload_bytes_max},
+        )
+        entries = [_entry(row) for row in rows[:limit]]
+        last = entries[-1].row if len(rows) > limit else None
+        return Page(entries, None if last is None else f"{last['kept']}.{last['id']}", behind)
+
+    async def entries(self, ids: Sequence[UUID]) -> list[Entry]:
+        """Those of these that there are, with their payloads, in this order."""
+        rows = await self.reader.rows(
+            f"SELECT {_COLUMNS} FROM dead_letters WHERE Id IN {{ids}}",  # noqa: S608  # our own words
+            {"ids": ids, "payload_max": 2**62},
+        )
+        by_id = {row["id"]: row for row in rows}
+        return [_entry(by_id[str(id_)]) for id_ in ids if str(id_) in by_id]
+
+
+def rfc3339(unix_nano: int) -> str:
+    """In UTC; a fraction only where there is one."""
+    seconds, nanos = divmod(int(unix_nano), 10**9)
+    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    payload = base64.b64decode(row.pop("payload"))
+    return Entry(row, payload if int(row.pop("has_payload")) else None)
+
+
+def _moment(given: Mapping[str, str | None], name: str) -> int | None:
+    text = given.get(name)
+    return None if text is None else unix_nano_of(name, text)

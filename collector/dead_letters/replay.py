@@ -1,0 +1,209 @@
+"""What is done about dead letters: replayed, or discarded. The writer stores what comes of it
+(collector/writer/replay_range.py).
+
+The law: a replay is read by the adapter that rejected the item, under the rules of now, and its record has the same batch id
+each time: so however often it is replayed it is stored once. An entry is marked only by an event that is durable.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from infrasage.v1.dead_letter_pb2 import (
+    DEAD_LETTER_ACTION_DISCARDED,
+    DEAD_LETTER_ACTION_REJECTED_AGAIN,
+    DEAD_LETTER_ACTION_REPLAYED,
+    DeadLetterEvent,
+    PayloadForm,
+)
+from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch
+from uuid_utils import uuid7
+
+from adapters.errors import REASON, RECORD_TOO_LARGE, UNREADABLE_MESSAGE, RequestRefused
+from adapters.record import LOGS, METRICS, TRACES, Adapted, Header, Part
+from adapters.rows import row_bytes
+from collector.broker.contract import Message
+from collector.dead_letters.payloads import mended
+from collector.dead_letters.queries import DeadLetterReports, Entry
+from collector.ingest.pipeline import Adapt
+from collector.ingest.produce import TOPICS
+from collector.ingest.receipts import replay_record
+from collector.ingest.validate import LimitRules, Limits
+from collector.records.dead_letter import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text
+
+REPLAY_ROUTE: Final = b"replay"
+
+AsOf = Literal["now", "received"]
+
+
+class Outcome(NamedTuple):
+    """What became of an entry: replayed, rejected_again, discarded; or, where nothing was done, `unchanged`, and why."""
+
+    id: str
+    outcome: str
+    reason: str = ""
+    message: str = ""
+
+
+class _Rejected(Exception):
+    """Not taken this time either."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason: Final = reason
+        self.message: Final = message
+
+
+class DeadLetterReplayer:
+    """`append` is a producer's."""
+
+    def __init__(
+        self,
+        reports: DeadLetterReports,
+        append: Callable[[Sequence[Message]], Awaitable[None]],
+        adapters: Mapping[PayloadForm, Adapt],
+        limits: Limits,
+        *,
+        message_bytes_max: int,
+        now_unix_nano: Callable[[], int],
+    ) -> None:
+        self._reports: Final = reports
+        self._append: Final = append
+        self._adapters: Final = {PayloadForm.Name(form): adapt for form, adapt in adapters.items()}
+        self._limits: Final = limits
+        self._message_bytes_max: Final = message_bytes_max
+        self._now_unix_nano: Final = now_unix_nano
+
+    async def replay(
+        self, entries: Sequence[Entry], *, as_of: AsOf, actor: str, note: str = "", payload: bytes | None = None
+    ) -> list[Outcome]:
+        """Return when what was decided is durable, and, if that is soon, stored. `as_of`: which moment the rules about time are
+        asked for. `payload`: in the form in which entries are shown, in the place of that of the one entry.
+
+        Raises BrokerError, StoreError.
+        """
+        outcomes: dict[str, Outcome] = {}
+        events: list[DeadLetterEvent] = []
+        for entry in entries:
+            if entry.row["state"] == "replayed":
+                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "unchanged", message="it was replayed before")
+                continue
+            event = self._event(entry, actor, note)
+            try:
+                self._take(event, entry, as_of, payload)
+            except _Rejected as rejected:
+                event.action = DEAD_LETTER_ACTION_REJECTED_AGAIN
+                event.reason, event.message = rejected.reason, text(rejected.message)
+                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "rejected_again", event.reason, event.message)
+            else:
+                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "replayed")
+            events.append(event)
+        await self._append(event_messages(events, self._message_bytes_max))
+        replayed = [UUID(outcome.id) for outcome in outcomes.values() if outcome.outcome == "replayed"]
+        if replayed:
+            # The store may refuse what the rules let pass.
+            for entry in await self._reports.entries(replayed):
+                if entry.row["state"] == "rejected_again":
+                    row = entry.row
+                    outcomes[row["id"]] = Outcome(row["id"], "rejected_again", row["last_reason"], row["last_message"])
+        return [outcomes[entry.row["id"]] for entry in entries]
+
+    async def discard(self, entries: Sequence[Entry], *, actor: str, note: str) -> list[Outcome]:
+        """Return when it is durable. Raises BrokerError."""
+        outcomes: list[Outcome] = []
+        events: list[DeadLetterEvent] = []
+        for entry in entries:
+            if not entry.is_open:
+                outcomes.append(Outcome(entry.row["id"], "unchanged", message=f"it was {entry.row['state']} before"))
+                continue
+            event = self._event(entry, actor, note)
+            event.action = DEAD_LETTER_ACTION_DISCARDED
+            events.append(event)
+            outcomes.append(Outcome(entry.row["id"], "discarded"))
+        await self._append(event_messages(events, self._message_bytes_max))
+        return outcomes
+
+    def _event(self, entry: Entry, actor: str, note: str) -> DeadLetterEvent:
+        now = self._now_unix_nano()
+        return DeadLetterEvent(
+            id=uuid7().bytes,
+            dead_letter_id=entry.id.bytes,
+            tenant_id=entry.row["tenant"],
+            time_unix_nano=now,
+            actor=text(actor),
+            note=text(note),
+        )
+
+    def _take(self, event: DeadLetterEvent, entry: Entry, as_of: AsOf, payload: bytes | None) -> None:
+        """Make it the replay of the entry. Raises _Rejected."""
+        row = entry.row
+        received = int(row["received"]) if as_of == "received" and int(row["received"]) else event.time_unix_nano
+        batch_id = replay_batch_id(entry.id.bytes)
+        form = row["payload_form"]
+        try:
+            item = mended(form, payload) if payload is not None else entry.payload or b""
+        except (ValueError, RequestRefused) as error:
+            raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
+        if not item:
+            raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; give one that is mended")
+        header = Header(row["tenant"], Source.Value(f"SOURCE_{row['source'].upper()}"), received, batch_id)
+        adapted = self._adapted(form, item, header, received, batch_id)
+        if adapted.rejections:
+            rejection = adapted.rejections[0]
+            raise _Rejected(REASON[rejection.reason].name, rejection.message)
+        if adapted.accepted_count() != row["item_count"] or len(adapted.parts) != 1:
+            raise _Rejected(
+                REASON[UNREADABLE_MESSAGE].name,
+                f"the payload has {adapted.accepted_count()} items; the entry is {row['item_count']}",
+            )
+        (part,) = adapted.parts
+        event.action = DEAD_LETTER_ACTION_REPLAYED
+        event.batch_id = batch_id
+        event.topic = TOPICS[part.signal]
+        event.payload = part.payload + replay_record(header, REPLAY_ROUTE, adapted)
+
+    def _adapted(self, form: str, item: bytes, header: Header, received: int, batch_id: bytes) -> Adapted:
+        """Raises _Rejected."""
+        name = f"PAYLOAD_FORM_{form.upper()}"
+        if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
+            return refused_record(item, batch_id)
+        if name not in self._adapters:
+            raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
+        rules = LimitRules(self._limits, received)
+        try:
+            # Room for the event around it, and for the receipt.
+            return self._adapters[name](item, header, rules, self._message_bytes_max - 2 * ENTRY_BYTES_MAX)
+        except RequestRefused as error:
+            raise _Rejected(REASON[error.reason].name, error.message) from error
+
+
+def refused_record(item: bytes, batch_id: bytes) -> Adapted:
+    """Return a record that the store refused, as a request of its own.
+
+    It is written anew, as protobuf's own encoder writes it and without unknown fields: an earlier version may have let a form
+    through that ClickHouse does not read, such as an empty list. Raises _Rejected.
+    """
+    try:
+        batch = TelemetryBatch.FromString(item)
+    except DecodeError as error:
+        raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
+    if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6:  # the last Type
+        raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
+    batch.DiscardUnknownFields()
+    (record,) = batch.records
+    record.batch_id = batch_id
+    record.batch_part = 0
+    record.ClearField("receipt")
+    signal = METRICS if record.metrics else LOGS if record.log_records else TRACES
+    adapted = Adapted()
+    adapted.accepted[record.type] = record.item_count
+    payload = batch.SerializeToString()
+    adapted.row_bytes = row_bytes(payload)
+    adapted.parts.append(Part(signal, payload, record.item_count, adapted.row_bytes))
+    return adapted
+
+
+def documents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """As JSON has them, without what is empty."""
+    return [{name: value for name, value in outcome._asdict().items() if value} for outcome in outcomes]

@@ -1,0 +1,105 @@
+"""Dead letters by request and answer, both JSON: what the dlq commands ask, of a running collector through its socket, or of
+the store and the broker themselves.
+
+The law: whoever can ask may do everything: the way to the desk is the permission.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from collector.dead_letters.queries import OPEN_STATES, DeadLetterReports, Entry, Filter
+from collector.dead_letters.replay import AsOf, DeadLetterReplayer, Outcome, documents
+
+# How many entries one request may do something about, and how many of them are in memory at once.
+ENTRIES_MAX: Final = 10_000
+_AT_ONCE: Final = 100
+_PAYLOAD_BYTES_MAX: Final = 2**62
+
+
+class InvalidRequest(Exception):
+    """The request can't be done as it is; the message says why."""
+
+
+class DeadLetterService:
+    """`answer` is all of it."""
+
+    def __init__(self, reports: DeadLetterReports, mending: DeadLetterReplayer) -> None:
+        self._reports: Final = reports
+        self._mending: Final = mending
+
+    async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`request`: `do` (list, show, replay, discard) and what that takes. Raises InvalidRequest, StoreError, BrokerError."""
+        try:
+            do = request["do"]
+            if do == "list":
+                return await self._list(request)
+            if do == "show":
+                entries = await self._named(request["ids"])
+                return {"entries": [entry.document() for entry in entries]}
+            if do in ("replay", "discard"):
+                return await self._change(request)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from error
+        raise InvalidRequest(f"nobody can {do!r} dead letters")
+
+    async def _list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        page = await self._reports.page(_filter(request), int(request["limit"]), request.get("cursor"))
+        return {
+            "entries": [entry.document() for entry in page.entries],
+            "next_cursor": page.cursor,
+            "messages_behind": page.messages_behind,
+        }
+
+    async def _change(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        outcomes: list[Outcome] = []
+        ids: Sequence[str] = request.get("ids") or ()
+        if ids:
+            for start in range(0, len(ids), _AT_ONCE):
+                outcomes += await self._do(request, await self._named(ids[start : start + _AT_ONCE]))
+            return {"outcomes": documents(outcomes), "more": False}
+        which = _filter(request)
+        if which.states is None:
+            which = which._replace(states=OPEN_STATES)
+        limit = int(request["limit"])
+        cursor = None
+        while len(outcomes) < limit:
+            page = await self._reports.page(which, min(_AT_ONCE, limit - len(outcomes)), cursor, _PAYLOAD_BYTES_MAX)
+            outcomes += await self._do(request, page.entries)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        return {"outcomes": documents(outcomes), "more": cursor is not None}
+
+    async def _do(self, request: Mapping[str, Any], entries: Sequence[Entry]) -> list[Outcome]:
+        if not entries:
+            return []
+        actor, note = str(request["actor"]), str(request.get("note") or "")
+        if request["do"] == "discard":
+            return await self._mending.discard(entries, actor=actor, note=note)
+        payload = request.get("payload")
+        if payload is not None and len(entries) != 1:
+            raise InvalidRequest("a mended payload is for one entry")
+        mended = None if payload is None else base64.b64decode(payload)
+        as_of: AsOf = "received" if request.get("as_of") == "received" else "now"
+        return await self._mending.replay(entries, as_of=as_of, actor=actor, note=note, payload=mended)
+
+    async def _named(self, ids: Sequence[str]) -> list[Entry]:
+        """All of them. Raises InvalidRequest."""
+        wanted: dict[UUID, None] = {}
+        for id_ in ids:
+            try:
+                wanted[UUID(id_)] = None
+            except ValueError:
+                raise InvalidRequest(f"{id_[:100]!r} is no id of a dead letter: `dlq list` shows them") from None
+        entries = await self._reports.entries(list(wanted))
+        if missing := wanted.keys() - {entry.id for entry in entries}:
+            raise InvalidRequest(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")
+        return entries
+
+
+def _filter(request: Mapping[str, Any]) -> Filter:
+    """Raises ValueError."""
+    given: Mapping[str, str | None] = request.get("filter") or {}
+    return Filter.of(given, given.get("tenant"))

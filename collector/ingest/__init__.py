@@ -1,0 +1,1 @@
+"""The hot path: from a decompressed body to durable messages."""

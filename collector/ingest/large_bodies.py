@@ -1,0 +1,111 @@
+"""Large bodies are adapted and decompressed beside the event loop, so that no request stops it.
+
+One thread adapts them, one body after another. Compiled code holds the interpreter's lock until it gives it back, so the thread
+alone would change nothing. Adapters call `Rules.rest` after each stretch of a body, and here that gives the lock back for a
+moment (ADR 0025). Libraries that decompress give the lock back while they work, so a few threads do that.
+
+Invariants:
+1. At most one body is read at a time, and of one tenant at most one waits with the others for its turn
+   (tests/unit/collector/ingest/test_large_bodies.py, test_a_tenant_waits_behind_its_own).
+2. A caller that is cancelled does not wait, and its body is left at the next rest (test_large_bodies.py,
+   test_a_cancelled_body_is_left).
+3. Of one tenant at most one body is decompressed at a time, so it uses at most one of the threads for that, whatever it sends
+   (test_large_bodies.py, test_a_tenant_decompresses_one_body_at_a_time).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+# Smaller ones cost less than 50 ms in the worst case, and the way to the thread and back would cost more than it saves.
+DIRECT_BYTES_MAX: Final = 256 << 10
+# Of the thread's CPU, from one rest to the next: a switch of threads costs up to 50 us.
+_STRETCH_S: Final = 0.005
+# Long enough for a thread that waits for the lock to get it.
+_REST_S: Final = 50e-6
+# A thread decompresses more than the thread that adapts reads.
+_DECOMPRESSING_MAX: Final = 4
+
+Pause = Callable[[], None]
+Result = TypeVar("Result")
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the body any more."""
+
+
+class Turns:
+    """A lock for each tenant."""
+
+    def __init__(self) -> None:
+        self._locks: Final[dict[str, asyncio.Lock]] = {}  # as many as tenants have keys
+
+    def of(self, tenant: str) -> asyncio.Lock:
+        """Return the lock of that tenant."""
+        lock = self._locks.get(tenant)
+        if lock is None:
+            lock = self._locks[tenant] = asyncio.Lock()
+        return lock
+
+
+class Decompressing:
+    """The threads that decompress. A caller holds the turn of its tenant from the first step of a body to the last.
+
+    So the steps that wait for a thread are of different tenants, and are taken in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._threads: Final = ThreadPoolExecutor(min(_DECOMPRESSING_MAX, os.cpu_count() or 1), "decompressing")
+        self._turns: Final = Turns()
+
+    def turn(self, tenant: str) -> asyncio.Lock:
+        """Return what to hold while a body of that tenant is decompressed."""
+        return self._turns.of(tenant)
+
+    async def run(self, step: Callable[[], Result]) -> Result:
+        """Call `step` in one of the threads, and return its result."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, step)
+
+    def close(self) -> None:
+        """Start no more steps."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class LargeBodies:
+    """The thread that adapts, and who waits for it. One event loop's: no locks but asyncio's."""
+
+    def __init__(self) -> None:
+        self.decompressing: Final = Decompressing()
+        self._thread: Final = ThreadPoolExecutor(1, "large-bodies")
+        self._turn: Final = asyncio.Lock()
+        self._turns: Final = Turns()
+
+    async def run(self, tenant: str, begin: Callable[[], Callable[[Pause], Result]]) -> Result:
+        """Call `begin` when it is this tenant's turn, and what that returns in the thread; return its result.
+
+        What runs in the thread calls its argument every few milliseconds.
+        """
+        async with self._turns.of(tenant), self._turn:
+            is_abandoned = False
+
+            rest_at_s = 0.0
+
+            def pause() -> None:
+                nonlocal rest_at_s
+                if is_abandoned:
+                    raise _Abandoned
+                if time.thread_time() >= rest_at_s:
+                    time.sleep(_REST_S)
+                    rest_at_s = time.thread_time() + _STRETCH_S
+
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, begin(), pause)
+            finally:
+                is_abandoned = True
+
+    def close(self) -> None:
+        """Start no more. One that is being read is left at its next rest, once its caller is cancelled."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.decompressing.close()

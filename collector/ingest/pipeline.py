@@ -1,0 +1,321 @@
+"""The path of a request, whatever it came by: adapt, validate, limit, produce, count. `ingest` is all of it.
+
+The law: it returns only when what was accepted is durable, and every item then has exactly one outcome, the one its sender
+is told, and its receipt tells. Items are accepted or rejected. All of a request's are *rate limited* where the tenant is over
+its plan, and *failed* where the broker fails, those that would have been rejected too: the sender is told to send all of them
+again, and hears of the bad ones then.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from infrasage.v1.dead_letter_pb2 import PayloadForm
+from uuid_utils import UUID, uuid7
+
+from adapters.errors import RequestRefused
+from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
+from adapters.rows import row_bytes
+from collector.broker.contract import BrokerError
+from collector.ingest.large_bodies import DIRECT_BYTES_MAX, LargeBodies
+from collector.ingest.produce import Produce, ShareExceeded
+from collector.ingest.receipts import Receipt, Receipts
+from collector.ingest.validate import LimitRules, Limits
+from collector.query.batches import RecentBatches
+from collector.rate_limit.contract import Limited, Limiter
+from collector.records.dead_letter import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
+from collector.telemetry.metrics import Metrics, Tenant
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import RATE_MAX
+
+# (body, header, rules, message_bytes_max). Raises RequestRefused.
+Adapt = Callable[[bytes, Header, Rules, int], Adapted]
+
+# Where the receipt of a request goes of which nothing was accepted. Any signal's topic would take it.
+_SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
+
+
+class Input(NamedTuple):
+    """One way in: who reads the bodies, and what is said of them in records, receipts and dead letters."""
+
+    adapt: Adapt
+    source: int
+    route: str  # the HTTP path or gRPC method
+    payload_form: PayloadForm  # what the adapter keeps of a rejected item
+
+
+class Outcome(NamedTuple):
+    """What became of a request that was taken. `adapted` has how many items were accepted and rejected, and why."""
+
+    batch_id: UUID
+    adapted: Adapted
+
+
+class Defect(Exception):
+    """Not the sender's fault and not the broker's: ours. The cause is chained; nothing was acknowledged."""
+
+    def __init__(self, batch_id: UUID, cause: BaseException) -> None:
+        super().__init__(f"a defect of the collector, batch {batch_id}")
+        self.batch_id: Final = batch_id
+        self.__cause__ = cause  # compiled code forgets what `raise … from` says
+
+
+class Reading:
+    """What is done of one request without the event loop: a body becomes messages."""
+
+    def __init__(
+        self, pipeline: "Pipeline", input_: Input, body: bytes, caller: Caller, header: Header, batch_id: bytes
+    ) -> None:
+        self._pipeline: Final = pipeline
+        self._input: Final = input_
+        self._body: Final = body
+        self._caller: Final = caller
+        self._tenant: Final = caller.tenant
+        self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
+        self._header: Final = header
+        self._batch_id: Final = batch_id
+        self._budget: Budget = NO_BUDGET
+
+    def begin(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
+        """Look what is left of the tenant's caps now, and return what reads the body."""
+        self._budget = self._pipeline.dead_letters.budget(self._tenant, self._header.received_time_unix_nano)
+        return self._read
+
+    def begin_after_waiting(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
+        """As `begin`, unless the tenant's other requests have used up its plan meanwhile. Raises Limited."""
+        self._pipeline.check(self._caller, len(self._body))
+        return self.begin()
+
+    def _read(self, pause: Callable[[], None] | None) -> tuple[Adapted, Kept]:
+        """Adapt and validate the items, and make dead letters of rejected ones. Raises RequestRefused.
+
+        `pause` is called from time to time.
+        """
+        pipeline = self._pipeline
+        rules = LimitRules(
+            pipeline.limits,
+            self._header.received_time_unix_nano,
+            dead_letter_items_max=self._budget.items,
+            dead_letter_bytes_max=self._budget.size_bytes,
+            message_row_bytes_max=pipeline.message_row_bytes_max,
+            pause=pause,
+        )
+        rules.plan_row_bytes_max = self._plan_row_bytes_max
+        # Each record leaves room for what a dead letter of it would have to say.
+        adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
+        letters = NOTHING_KEPT
+        if adapted.rejected:
+            letters = pipeline.dead_letters.make(self.origin(), adapted)
+        return adapted, letters
+
+    def origin(self) -> Origin:
+        """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
+        input_ = self._input
+        return Origin(
+            self._tenant,
+            input_.source,
+            input_.route,
+            self._header.received_time_unix_nano,
+            self._batch_id,
+            input_.payload_form,
+        )
+
+
+class Pipeline:
+    """`ingest` for every receiver. `now_unix_nano` is the clock: nanoseconds since the Unix epoch."""
+
+    def __init__(
+        self,
+        produce: Produce,
+        limits: Limits,
+        limiter: Limiter,
+        dead_letters: DeadLetters,
+        receipts: Receipts,
+        metrics: Metrics,
+        *,
+        message_bytes_max: int,
+        message_row_bytes_max: int,
+        now_unix_nano: Callable[[], int],
+        large_bodies: LargeBodies,
+        recent: RecentBatches | None = None,
+    ) -> None:
+        """`recent` remembers what was answered."""
+        self._produce: Final = produce
+        self.limits: Final = limits
+        self._limiter: Final = limiter
+        self.dead_letters: Final = dead_letters
+        self._receipts: Final = receipts
+        self._recent: Final = recent
+        self._metrics: Final = metrics
+        self.large_bodies: Final = large_bodies
+        self.message_bytes_max: Final = message_bytes_max
+        self.message_row_bytes_max: Final = message_row_bytes_max
+        self._now_unix_nano: Final = now_unix_nano
+
+    def check(self, caller: Caller, size_bytes: int) -> None:
+        """Before a body is read or decoded: whether one of at least that size may come. Takes nothing of the quota.
+
+        Raises Limited, RequestRefused.
+        """
+        if caller.plan.is_limited:
+            try:
+                self._limiter.check(caller, size_bytes)
+            except (Limited, RequestRefused) as error:
+                _count(self._metrics.tenant(caller.tenant), error)
+                raise
+
+    async def charging_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int]) -> bytes:
+        """Await what is done of a body before `ingest`. Where that refuses it, or it does not fit its tenant's share of the
+        bytes in flight, count it for the plan, with the bytes that `cost` returns. Raises what `work` does."""
+        refusal: RequestRefused | None = None
+        try:
+            return await work
+        except RequestRefused as refused:
+            refusal = refused
+        except ShareExceeded:
+            self._limiter.refused(caller, cost())
+            raise
+        await self._charge(caller, cost())
+        self._metrics.tenant(caller.tenant).refused()
+        raise refusal
+
+    async def ingest(self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None]) -> Outcome:
+        """Return when every accepted item of `body` is durable.
+
+        `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
+
+        Raises RequestRefused (permanent), Limited, Overloaded or BrokerError (retryable: nothing was kept) or Defect.
+        """
+        self.check(caller, len(body))
+        tenant = self._metrics.tenant(caller.tenant)
+        now = self._now_unix_nano()
+        batch_id = uuid7(nanoseconds=now)
+        refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
+        header = Header(caller.tenant, input_.source, now, batch_id.bytes)
+        reading = Reading(self, input_, body, caller, header, batch_id.bytes)
+        try:
+            if len(body) <= DIRECT_BYTES_MAX:
+                adapted, letters = reading.begin()(None)
+            else:
+                adapted, letters = await self.large_bodies.run(caller.tenant, reading.begin_after_waiting)
+            if adapted.dead_letter_items:
+                self.dead_letters.count(caller.tenant, adapted)
+        except RequestRefused as refused:
+            refusal = refused
+        except Limited:
+            raise
+        except Exception as defect:
+            raise Defect(batch_id, defect) from defect
+        if refusal is not None:
+            # What can't be read costs its tenant what it cost us: else nothing would limit it.
+            await self._take(caller, None, len(body))
+            tenant.refused()
+            await self._keep_refused(reading.origin(), refusal, body)
+            raise refusal
+        cost = max(len(body), adapted.row_bytes)
+        if cost > len(body):
+            try:
+                hold(cost - len(body))
+            except Exception as overloaded:
+                self._metrics.failed(adapted)
+                tenant.failed(adapted)
+                if isinstance(overloaded, ShareExceeded):
+                    self._limiter.refused(caller, len(body))
+                raise
+        try:
+            await self._take(caller, adapted, cost)
+        except RequestRefused as refused:
+            refusal = refused
+        except Limited as over:
+            over.retry_after_s = max(over.retry_after_s, self._limiter.refused(caller, len(body)))
+            raise
+        if refusal is not None:
+            await self._charge(caller, len(body))
+            raise refusal
+        if adapted.accepted_count() or adapted.rejected:
+            receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
+            failure: BaseException | None = None
+            try:
+                await self._produce(self._with_receipt(adapted, receipt), letters.messages)
+            except BaseException as failed:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
+                failure = failed
+            if failure is not None:
+                self._receipts.failed(receipt)
+                self._metrics.failed(adapted)
+                tenant.failed(adapted)
+                await self._give_back(caller, adapted, cost)
+                if isinstance(failure, BrokerError) or not isinstance(failure, Exception):
+                    raise failure
+                raise Defect(batch_id, failure)
+            self._receipts.kept(receipt)
+            if self._recent is not None:
+                self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
+        self._metrics.ingested(adapted, letters.by_reason)
+        tenant.ingested(adapted, len(body))
+        return Outcome(batch_id, adapted)
+
+    def _with_receipt(self, adapted: Adapted, receipt: Receipt) -> list[Part]:
+        """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own."""
+        parts = adapted.parts
+        receipt_row_bytes = row_bytes(receipt.record)
+        if parts:
+            last = parts[-1]
+            rows = last.row_bytes + receipt_row_bytes
+            payload_bytes = len(last.payload) + len(receipt.record)
+            if payload_bytes <= self.message_bytes_max and rows <= self.message_row_bytes_max:
+                return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows)]
+        signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
+        return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
+
+    async def _keep_refused(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
+        """Keep the beginning of a body that was refused as a dead letter, where it can be kept: its sender is told the same
+        either way."""
+        letters = self.dead_letters.of_request(origin, refusal.reason, refusal.message, body)
+        if letters:
+            with contextlib.suppress(BrokerError):
+                await self._produce([], letters)
+
+    async def _charge(self, caller: Caller, size_bytes: int) -> None:
+        """Count a request that is refused for good: else no plan would limit such requests. Raises nothing."""
+        if not caller.plan.is_limited:
+            return
+        for counted_bytes in (size_bytes, 0):
+            # Where not even a request can be counted, the next is refused before it is read.
+            with contextlib.suppress(Limited, RequestRefused):
+                await self._limiter.take(caller, 0, counted_bytes)
+                return
+
+    async def _take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
+        """`adapted`: None where the body could not be decoded."""
+        if not caller.plan.is_limited:
+            return
+        try:
+            await self._limiter.take(caller, _items(adapted), size_bytes)
+        except (Limited, RequestRefused) as error:
+            tenant = self._metrics.tenant(caller.tenant)
+            _count(tenant, error)
+            if adapted is not None:
+                self._metrics.rate_limited(adapted)
+                tenant.rate_limited(adapted)
+            raise
+
+    async def _give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
+        if caller.plan.is_limited:
+            await self._limiter.give_back(caller, _items(adapted), size_bytes)
+
+
+def _plan_bytes_max(caller: Caller) -> int:
+    """Return the most bytes of rows that the caller's plan ever allows at once."""
+    rate = caller.plan.size_bytes
+    return RATE_MAX if rate is None else rate.burst
+
+
+def _count(tenant: Tenant, error: Limited | RequestRefused) -> None:
+    if isinstance(error, Limited):
+        tenant.limited(error.dimension)
+    else:
+        tenant.refused()
+
+
+def _items(adapted: Adapted | None) -> int:
+    return adapted.accepted_count() + adapted.rejected_count() if adapted is not None else 0

@@ -1,0 +1,175 @@
+"""Receipts: what became of each request, kept with it; and numbers by which one that was lost is missed.
+
+The law: of one process's sequence numbers, each below the `settled` of a durable receipt has a receipt of its own, or stands
+among the `failed` of this receipt or of an earlier durable one. So whoever has all receipts of a process, and finds a number
+below the highest `settled` in neither, has found a request that was acknowledged and lost. A failure is told again until a
+receipt that tells it is durable.
+
+Receipts are encoded by hand, since every request has one; infrasage.v1.Receipt is what they are.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from librt.strings import BytesWriter
+
+from adapters.codec.wire import put_bytes, put_varint
+from adapters.errors import REASONS
+from adapters.record import Adapted, Header
+from adapters.repairs import REPAIRS
+
+# Ranges of failed requests that one receipt tells; the others have to wait for the next.
+FAILED_TOLD_MAX: Final = 100
+
+_NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
+_REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
+_RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
+_RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
+
+# From the first up to and including the last.
+SequenceRange = tuple[int, int]
+
+
+class Receipt(NamedTuple):
+    """One request's. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
+
+    sequence: int
+    told: Sequence[SequenceRange]  # the failures that are told in it
+    record: bytes
+
+
+class Receipts:
+    """Those of one process. One event loop's: no locks. What it remembers is bounded by how many requests are under way."""
+
+    def __init__(self, process_id: bytes) -> None:
+        """`process_id`: 16 bytes that no other process has."""
+        writer = BytesWriter()
+        put_bytes(writer, 0x3A, process_id)
+        self._process: Final = writer.getvalue()
+        self._next = 1
+        self._settled = 1  # every number below is
+        self._settled_above: Final[set[int]] = set()
+        self._failed: list[SequenceRange] = []  # not durably told; in order, none touching another
+
+    def begin(self, header: Header, route: bytes, adapted: Adapted, dead_letters: int) -> Receipt:
+        """The receipt of a request that is about to be appended: then say `kept` or `failed`. `dead_letters`: how many of its
+        rejected items are appended with it."""
+        sequence = self._next
+        self._next += 1
+        settled = self._settled
+        told: Sequence[SequenceRange] = ()
+        if self._failed:
+            told = self._failed[:FAILED_TOLD_MAX]
+            if len(self._failed) > FAILED_TOLD_MAX:
+                # What is not told yet must not look lost.
+                settled = min(settled, self._failed[FAILED_TOLD_MAX][0])
+        writer = BytesWriter()
+        _put_outcome(writer, route, adapted, dead_letters)
+        writer.write(self._process)
+        writer.append(0x40)
+        put_varint(writer, sequence)
+        writer.append(0x48)
+        put_varint(writer, settled)
+        for first, last in told:
+            range_ = BytesWriter()
+            range_.append(0x08)
+            put_varint(range_, first)
+            range_.append(0x10)
+            put_varint(range_, last)
+            put_bytes(writer, 0x52, range_.getvalue())
+        return Receipt(sequence, told, _record(header, writer.getvalue()))
+
+    def kept(self, receipt: Receipt) -> None:
+        """It is durable, and so is what it tells."""
+        self._settle(receipt.sequence)
+        if receipt.told:
+            self._failed = _without(self._failed, receipt.told)
+
+    def failed(self, receipt: Receipt) -> None:
+        """Its sender heard, or would have, that nothing was kept."""
+        self._settle(receipt.sequence)
+        first = last = receipt.sequence
+        failed = self._failed
+        at = bisect_left(failed, (first, last))
+        if at < len(failed) and failed[at][0] == last + 1:
+            last = failed.pop(at)[1]
+        if at and failed[at - 1][1] == first - 1:
+            at -= 1
+            first = failed.pop(at)[0]
+        failed.insert(at, (first, last))
+
+    def _settle(self, sequence: int) -> None:
+        self._settled_above.add(sequence)
+        while self._settled in self._settled_above:
+            self._settled_above.remove(self._settled)
+            self._settled += 1
+
+
+def replay_record(header: Header, route: bytes, adapted: Adapted) -> bytes:
+    """The receipt of a replay, which no process has numbered: a serialized TelemetryBatch."""
+    writer = BytesWriter()
+    _put_outcome(writer, route, adapted, 0)
+    return _record(header, writer.getvalue())
+
+
+def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_letters: int) -> None:
+    """Fields 1 to 6, and 11."""
+    put_bytes(writer, 0x0A, route)
+    writer.append(0x10)
+    put_varint(writer, adapted.accepted_count() + adapted.rejected_count())
+    for type_, items in enumerate(adapted.accepted):
+        if items:
+            accepted = BytesWriter()
+            accepted.append(0x08)
+            put_varint(accepted, type_)
+            accepted.append(0x10)
+            put_varint(accepted, items)
+            put_bytes(writer, 0x1A, accepted.getvalue())
+    for (type_, reason), items in adapted.rejected.items():
+        rejected = BytesWriter()
+        rejected.append(0x08)
+        put_varint(rejected, type_)
+        put_bytes(rejected, 0x12, _NAMES[reason])
+        rejected.append(0x18)
+        put_varint(rejected, items)
+        put_bytes(writer, 0x22, rejected.getvalue())
+    if dead_letters:
+        writer.append(0x28)
+        put_varint(writer, dead_letters)
+    if adapted.parts:
+        writer.append(0x30)
+        put_varint(writer, len(adapted.parts))
+    if adapted.repaired:
+        for kind, count in adapted.repaired.items():
+            repaired = BytesWriter()
+            put_bytes(repaired, 0x0A, _REPAIRS[kind])
+            repaired.append(0x10)
+            put_varint(repaired, count)
+            put_bytes(writer, 0x5A, repaired.getvalue())
+
+
+def _record(header: Header, receipt: bytes) -> bytes:
+    record = BytesWriter()
+    record.write(header.prefix)
+    put_bytes(record, _RECEIPT_TAG, receipt)
+    batch = BytesWriter()
+    put_bytes(batch, _RECORD_TAG, record.getvalue())
+    return batch.getvalue()
+
+
+def _without(ranges: Sequence[SequenceRange], others: Sequence[SequenceRange]) -> list[SequenceRange]:
+    """What of the ranges is in none of the others. Both are in order, and stay so."""
+    left: list[SequenceRange] = []
+    for first, last in ranges:
+        start = first
+        for other_first, other_last in others:
+            if other_first > last:
+                break
+            if other_last >= start:
+                if other_first > start:
+                    left.append((start, other_first - 1))
+                start = other_last + 1
+        if start <= last:
+            left.append((start, last))
+    return left

@@ -1,0 +1,181 @@
+"""What became of one request: its receipt, and where its items are now.
+
+The law: what is said of the store was asked of the store. A request that is not there yet is told from memory only where this
+process itself has answered it; and what is not known is not guessed: not found is said only of a store that has caught up.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from adapters.errors import REASON
+from adapters.record import Adapted
+from adapters.repairs import REPAIR
+from collector.query.reader import Reader
+from collector.store.contract import TABLES
+
+# By a header's numbers, as the store names them.
+_SOURCES: Final = ("unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2")
+_OPEN: Final = frozenset({"open", "rejected_again"})
+
+
+class Recent(NamedTuple):
+    """A request that this process has answered."""
+
+    tenant: str
+    source: int
+    route: str
+    received_time_unix_nano: int
+    accepted: int
+    rejected: Mapping[tuple[int, int], int]  # by (type, reason)
+    repaired: Mapping[int, int]  # by kind
+    dead_letters: int
+    parts: int
+
+
+class RecentBatches:
+    """The last ones of this process. One event loop's: no locks."""
+
+    def __init__(self, batches_max: int) -> None:
+        self._batches_max: Final = batches_max
+        self._by_id: Final[OrderedDict[bytes, Recent]] = OrderedDict()
+
+    def note(
+        self, batch_id: bytes, tenant: str, source: int, route: str, received: int, adapted: Adapted, dead_letters: int
+    ) -> None:
+        """It is durable. `received`: when, nanoseconds since the Unix epoch."""
+        accepted, parts = adapted.accepted_count(), len(adapted.parts)
+        by_id = self._by_id
+        by_id[batch_id] = Recent(
+            tenant, source, route, received, accepted, adapted.rejected, adapted.repaired or {}, dead_letters, parts
+        )
+        if len(by_id) > self._batches_max:
+            by_id.popitem(last=False)
+
+    def find(self, batch_id: UUID) -> Recent | None:
+        return self._by_id.get(batch_id.bytes)
+
+
+class NotKnown(Exception):
+    """It may be on its way, or elsewhere: ask again."""
+
+
+class BatchReports:
+    """Of all processes' batches. `reader`: None where there is no store to ask."""
+
+    def __init__(self, reader: Reader | None, recent: RecentBatches) -> None:
+        self._reader: Final = reader
+        self._recent: Final = recent
+
+    async def find(self, batch_id: UUID, tenant: str | None) -> dict[str, Any] | None:
+        """As docs/use/api.md has it. `tenant`: only if it is theirs; None: anybody's. None: there is none. Raises NotKnown, and
+        StoreError where the store can't be asked and nothing else is known."""
+        recent = self._recent.find(batch_id)
+        if recent is not None and tenant is not None and recent.tenant != tenant:
+            return None
+        if self._reader is None:
+            if recent is None:
+                raise NotKnown("this gateway knows no store to ask: clickhouse.url names the one that its writers write to")
+            return _told_by_memory(batch_id, recent)
+        found, behind = await self._reader.read(_RECEIPT, {"batch": batch_id})
+        if found and (tenant is None or found[0]["TenantId"] == tenant):
+            return await self._told_by_store(batch_id, found[0])
+        if found:
+            return None
+        if recent is not None:
+            return _told_by_memory(batch_id, recent)
+        if behind:
+            raise NotKnown(f"{behind} messages are not stored yet, and it may be among them")
+        return None
+
+    async def _told_by_store(self, batch_id: UUID, receipt: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._reader is not None
+        stored = {
+            row["Name"]: int(row["Rows"])
+            for row in await self._reader.rows_now(_STORED, {"batch": batch_id})
+            if int(row["Rows"])
+        }
+        by_state = {row["State"]: row for row in await self._reader.rows_now(_LETTERS, {"batch": batch_id})}
+        refused = sum(int(row["Refused"]) for row in by_state.values())
+        letters = {state: int(row["Letters"]) for state, row in by_state.items()}
+        accepted = sum(map(int, receipt["Accepted"].values()))
+        rows = sum(stored.values())
+        rejected = {reason: int(items) for reason, items in receipt["Rejected"].items()}
+        kept = int(receipt["DeadLetters"])
+        return {
+            "batch_id": str(batch_id),
+            "tenant": receipt["TenantId"],
+            "received_at": _moment(int(receipt["At"])),
+            "source": receipt["Source"],
+            "route": receipt["Route"],
+            "received": int(receipt["Received"]),
+            "accepted": accepted,
+            "rejected": rejected,
+            "repaired": {reason: int(count) for reason, count in receipt["Repaired"].items()},
+            "limited": 0,
+            "parts": int(receipt["Parts"]),
+            "state": "stored" if rows + refused >= accepted and not refused else "stored_in_part",
+            "stored": stored,
+            "refused_by_store": refused,
+            "dead_letters": {
+                "kept": kept,
+                "not_kept": sum(rejected.values()) - kept,
+                "open": sum(number for state, number in letters.items() if state in _OPEN),
+                "replayed": letters.get("replayed", 0),
+                "discarded": letters.get("discarded", 0),
+            },
+        }
+
+
+def _told_by_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
+    rejected: dict[str, int] = {}
+    for (_, reason), items in recent.rejected.items():
+        name = REASON[reason].name
+        rejected[name] = rejected.get(name, 0) + items
+    total = sum(rejected.values())
+    return {
+        "batch_id": str(batch_id),
+        "tenant": recent.tenant,
+        "received_at": _moment(recent.received_time_unix_nano),
+        "source": _SOURCES[recent.source],
+        "route": recent.route,
+        "received": recent.accepted + total,
+        "accepted": recent.accepted,
+        "rejected": rejected,
+        "repaired": {REPAIR[kind].name: count for kind, count in recent.repaired.items()},
+        "limited": 0,
+        "parts": recent.parts,
+        "state": "in_log",
+        "stored": {},
+        "refused_by_store": 0,
+        "dead_letters": {
+            "kept": recent.dead_letters,
+            "not_kept": total - recent.dead_letters,
+            "open": recent.dead_letters,
+            "replayed": 0,
+            "discarded": 0,
+        },
+    }
+
+
+def _moment(nanoseconds: int) -> str:
+    whole, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+
+
+_RECEIPT: Final = (
+    "SELECT *, toUnixTimestamp64Nano(ReceivedAt) AS At FROM telemetry_batches"
+    " WHERE BatchId = {batch} ORDER BY BatchPart LIMIT 1"
+)
+_STORED: Final = " UNION ALL ".join(
+    f"SELECT '{table}' AS Name, count() AS Rows FROM {table} WHERE BatchId = {{batch}}"  # noqa: S608 - our own names
+    for tables in TABLES.values()
+    for table in tables
+)
+# Entries of the gateway, and, apart from them, items that the store refused.
+_LETTERS: Final = (
+    "SELECT State, countIf(Topic = '') AS Letters, sumIf(ItemCount, Topic != '') AS Refused"
+    " FROM dead_letters WHERE BatchId = {batch} GROUP BY State"
+)

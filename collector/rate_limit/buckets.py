@@ -1,0 +1,188 @@
+"""Token buckets in exact whole numbers: a tenant's requests, items and bytes, taken from all three at once or from none.
+
+The law: no clock, no I/O, no fractions. A bucket is what is used of its burst, in billionths (of a request, an item, a byte),
+and every nanosecond gives `per_s` of them back until nothing is used. So there is nothing to round: over any time T at most
+burst + per_s * T is taken, less what is given back, and what keeps to that is never refused.
+
+With `share` = N a bucket is one N-th of its plan's, in rate and in burst. A request that the plan allows but that is more than
+that part of the burst passes when nothing is used, and the bucket owes what it did not have: else no large batch would ever
+pass.
+
+A bucket of which nothing is used is as good as none, so there are hardly more than are in use: whenever one is added, two of
+the others are looked at, and dropped if nothing of them is used.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from collector.rate_limit.contract import Limited, exceeds_plan
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import DIMENSIONS, Plan
+
+NANO: Final = 1_000_000_000
+_LOOKED_AT: Final = 2
+
+# Of requests, items and bytes, in this order, as a plan has its rates.
+Three = tuple[int, int, int]
+
+
+class Steady:
+    """A clock that never goes back, made of one that may: while that one goes back no time passes, and from there it goes
+    on."""
+
+    __slots__ = ("_now_nano", "_read", "_time")
+
+    def __init__(self, now_nano: Callable[[], int]) -> None:
+        self._now_nano: Final = now_nano
+        self._read = now_nano()
+        self._time = 0
+
+    def __call__(self) -> int:
+        """Nanoseconds since it was made."""
+        read = self._now_nano()
+        if read > self._read:
+            self._time += read - self._read
+        self._read = read
+        return self._time
+
+
+class _Bucket:
+    """`used` at the time `at`; of `plan`, by whose rates it refills."""
+
+    __slots__ = ("at", "plan", "used")
+
+    def __init__(self, plan: Plan, used: Three, at: int) -> None:
+        self.plan = plan
+        self.used = used
+        self.at = at
+
+    def is_unused(self, now: int) -> bool:
+        return not any(_after(self.plan, self.used, now - self.at))
+
+
+class Buckets:
+    """All buckets of one limiter, by tenant and plan. `now`: nanoseconds of a clock that never goes back."""
+
+    def __init__(self, share: int = 1) -> None:
+        if share < 1:
+            raise ValueError(f"a share is one part of at least 1, not of {share}")
+        # N times the cost in a bucket of the whole plan is the cost in a bucket of an N-th of it, without a fraction.
+        self._unit: Final = NANO * share
+        self._buckets: Final[OrderedDict[tuple[str, str], _Bucket]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def check(self, caller: Caller, size_bytes: int, now: int) -> None:
+        """Raises what `take` would of a request without items. Takes nothing."""
+        plan = caller.plan
+        bucket = self._buckets.get((caller.tenant, plan.name))
+        if bucket is not None:
+            _spent(plan, bucket.used, now - bucket.at, (1, 0, size_bytes), self._unit)
+        elif (rate := plan.size_bytes) is not None and size_bytes > rate.burst:
+            raise exceeds_plan(plan, "bytes", size_bytes, rate.burst)
+
+    def take(self, caller: Caller, items: int, size_bytes: int, now: int) -> None:
+        """One request. Raises Limited or RequestRefused (EXCEEDS_PLAN), having taken nothing."""
+        plan = caller.plan
+        bucket = self._buckets.get((caller.tenant, plan.name))
+        costs = (1, items, size_bytes)
+        if bucket is None:
+            self._add(caller, _spent(plan, (0, 0, 0), 0, costs, self._unit), now)
+        else:
+            bucket.used = _spent(plan, bucket.used, now - bucket.at, costs, self._unit)
+            bucket.at = now
+            bucket.plan = plan
+
+    def give_back(self, caller: Caller, items: int, size_bytes: int, now: int) -> None:
+        """One request that was taken."""
+        bucket = self._buckets.get((caller.tenant, caller.plan.name))
+        if bucket is None:
+            return  # all of it has been refilled already
+        requests, items_used, bytes_used = _after(caller.plan, bucket.used, now - bucket.at)
+        unit = self._unit
+        bucket.used = (max(0, requests - unit), max(0, items_used - items * unit), max(0, bytes_used - size_bytes * unit))
+        bucket.at = now
+        bucket.plan = caller.plan
+
+    def charge(self, caller: Caller, size_bytes: int, now: int) -> float:
+        """Count one request of so many bytes, whether it fits or not; but nothing owes more than its burst by that. Return the
+        seconds until another one fits."""
+        plan = caller.plan
+        bucket = self._buckets.get((caller.tenant, plan.name))
+        used = (0, 0, 0) if bucket is None else _after(plan, bucket.used, now - bucket.at)
+        requests, items, bytes_used = (
+            0 if rate is None else max(before, min(before + cost * self._unit, rate.burst * NANO))
+            for rate, before, cost in zip(plan.rates, used, (1, 0, size_bytes), strict=True)
+        )
+        self.learn(caller, (requests, items, bytes_used), now)
+        return limited(plan, (requests, items, bytes_used), (1, 0, size_bytes), self._unit).retry_after_s
+
+    def learn(self, caller: Caller, used: Three, now: int) -> None:
+        """What is used at `now`, in billionths, as somebody else has counted it."""
+        bucket = self._buckets.get((caller.tenant, caller.plan.name))
+        if bucket is None:
+            self._add(caller, used, now)
+        else:
+            bucket.used = used
+            bucket.at = now
+            bucket.plan = caller.plan
+
+    def _add(self, caller: Caller, used: Three, now: int) -> None:
+        buckets = self._buckets
+        for _ in range(min(_LOOKED_AT, len(buckets))):
+            key = next(iter(buckets))
+            if buckets[key].is_unused(now):
+                del buckets[key]
+            else:
+                buckets.move_to_end(key)
+        buckets[caller.tenant, caller.plan.name] = _Bucket(caller.plan, used, now)
+
+
+def limited(plan: Plan, used: Three, costs: Three, unit: int = NANO) -> Limited:
+    """The refusal of what does not fit: with the dimension that needs longest, and the time until it fits, to the
+    nanosecond."""
+    longest, dimension = 0, DIMENSIONS[0]
+    for name, rate, before, cost in zip(DIMENSIONS, plan.rates, used, costs, strict=True):
+        if rate is not None:
+            wait = -(-(before - max(0, rate.burst * NANO - cost * unit)) // rate.per_s)
+            if wait > longest:
+                longest, dimension = wait, name
+    return Limited(plan, dimension, longest / NANO)
+
+
+def require_possible(plan: Plan, costs: Three) -> None:
+    """Raises RequestRefused (EXCEEDS_PLAN) for costs that no bucket of this plan ever has."""
+    for dimension, rate, cost in zip(DIMENSIONS, plan.rates, costs, strict=True):
+        if rate is not None and cost > rate.burst:
+            raise exceeds_plan(plan, dimension, cost, rate.burst)
+
+
+def _spent(plan: Plan, used: Three, elapsed: int, costs: Three, unit: int) -> Three:
+    """What is used after a request of these costs. Raises Limited or RequestRefused (EXCEEDS_PLAN)."""
+    spent = []
+    fits = True
+    for rate, before, cost in zip(plan.rates, used, costs, strict=True):
+        if rate is None:
+            spent.append(0)
+            continue
+        if cost > rate.burst:
+            require_possible(plan, costs)
+        left = before - rate.per_s * elapsed
+        if left > 0:
+            spent.append(left + cost * unit)
+            fits = fits and spent[-1] <= rate.burst * NANO
+        else:
+            spent.append(cost * unit)
+    if not fits:
+        raise limited(plan, _after(plan, used, elapsed), costs, unit)
+    return spent[0], spent[1], spent[2]
+
+
+def _after(plan: Plan, used: Three, elapsed: int) -> Three:
+    """What is still used `elapsed` nanoseconds later."""
+    requests, items, size_bytes = (
+        0 if rate is None else max(0, before - rate.per_s * elapsed) for rate, before in zip(plan.rates, used, strict=True)
+    )
+    return requests, items, size_bytes

@@ -1,0 +1,63 @@
+"""What a limiter must do, whatever counts for it: memory of this process, or Redis.
+
+Invariants:
+1. A request is counted in all dimensions of its plan (requests, items, bytes) or in none. Over any time T a tenant's requests
+   with one plan are at most burst + per_s * T in every dimension, and no request of a tenant that keeps to that is refused
+   (tests/contracts/test_limiter_contract.py, test_all_dimensions_or_none).
+2. Requests that are refused after they were decoded count apart from those that are taken, and in this process: over any time T
+   `check` lets pass no more of them, and of their bytes, than the plan has requests and bytes. So they cost no more than those
+   that are taken, and a sender that comes too early takes nothing from what its plan allows
+   (test_limiter_contract.py, test_decoded_and_refused_requests_are_bounded).
+3. A limiter never waits for a bucket to refill: it says how long that takes, and the sender waits.
+"""
+
+from typing import Protocol
+
+from adapters.errors import EXCEEDS_PLAN, RequestRefused
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import Dimension, Plan, amount
+
+
+class Limited(Exception):
+    """The tenant is over its plan; nothing of the request was counted. It fits after `retry_after_s` seconds (not rounded), if
+    nothing else is sent until then. `dimension` is the one that needs longest."""
+
+    def __init__(self, plan: Plan, dimension: Dimension, retry_after_s: float) -> None:
+        super().__init__(f"{plan.summary(dimension)}: again in {retry_after_s:.3f} s")
+        self.plan: Plan = plan
+        self.dimension: Dimension = dimension
+        self.retry_after_s: float = retry_after_s
+
+
+class Limiter(Protocol):
+    """Counts for (tenant, plan): all keys of a tenant with the same plan share what it allows."""
+
+    def check(self, caller: Caller, size_bytes: int) -> None:
+        """Before the body is decoded: return if the request may pass, by what is known here and now. Takes nothing.
+
+        Raises Limited or RequestRefused (EXCEEDS_PLAN) only where `take` would, or where too much was refused.
+        """
+
+    async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
+        """Count one request of `items` (all that arrived) and `size_bytes` (its rows, or its body where that is larger).
+
+        Raises Limited, or RequestRefused (EXCEEDS_PLAN) for a request that is more than the plan's burst and so can never pass;
+        either way it is counted in no dimension.
+        """
+
+    def refused(self, caller: Caller, size_bytes: int) -> float:
+        """Count a request with a body of that size that was decoded and not taken, since it did not fit. Return the seconds
+        until `check` lets such a request pass. Raises nothing."""
+
+    async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
+        """A request that was taken was not kept, for a fault of ours: it is counted no more, as far as that can still be told.
+        Raises nothing."""
+
+
+def exceeds_plan(plan: Plan, dimension: Dimension, cost: int, burst: int) -> RequestRefused:
+    """The refusal of a request that alone is more than `burst`."""
+    message = (
+        f"the request is of {amount(dimension, cost)}, and the plan {plan.summary(dimension)} never allows more than"
+        f" {amount(dimension, burst)} at once: send it in parts, or with a larger plan"
+    )
+    return RequestRefused(EXCEEDS_PLAN, message)

@@ -1,0 +1,39 @@
+"""Limits counted in the memory of this process: all of a plan where there is one process, a share of it where there are more.
+
+The law: nothing waits, and nothing is asked of anybody; memory is bounded by the tenants that send now.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from collector.rate_limit.buckets import Buckets, Steady
+from collector.tenancy.identity import Caller
+
+
+class LocalLimiter:
+    """Limiter (collector.rate_limit.contract). `now_nano` is a clock in nanoseconds: its differences count, best of a monotonic
+    one; where it goes back no time passes. `share` = N: this process may admit one N-th of each plan."""
+
+    def __init__(self, now_nano: Callable[[], int], share: int = 1) -> None:
+        self._now: Final = Steady(now_nano)
+        self._buckets: Final = Buckets(share)
+        self._refused: Final = Buckets()
+
+    def __len__(self) -> int:
+        """Buckets in memory."""
+        return len(self._buckets)
+
+    def check(self, caller: Caller, size_bytes: int) -> None:
+        now = self._now()
+        self._buckets.check(caller, size_bytes, now)
+        self._refused.check(caller, size_bytes, now)
+
+    async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
+        if caller.plan.is_limited:
+            self._buckets.take(caller, items, size_bytes, self._now())
+
+    def refused(self, caller: Caller, size_bytes: int) -> float:
+        return self._refused.charge(caller, size_bytes, self._now()) if caller.plan.is_limited else 0.0
+
+    async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
+        self._buckets.give_back(caller, items, size_bytes, self._now())

@@ -1,0 +1,250 @@
+"""Limits counted in Redis, by all gateways together; and by this process alone, its share of them, while Redis is away.
+
+The law: Redis is asked once a request, and all that one process asks while it waits for an answer goes out together after it.
+Nothing is asked twice, for it would be counted twice. Nothing is asked for a plan without limits, or while Redis is away: that
+costs those who are waiting then at most the time-out, once, and a request after that nothing. Redis is away when it cannot be
+reached, does not answer in time, or does not count (it loads, is a replica, is out of memory, …); it is back when it has
+counted once.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+
+from collector.rate_limit.buckets import Buckets, Steady, Three, limited, require_possible
+from collector.rate_limit.local import LocalLimiter
+from collector.rate_limit.script import SCRIPT, answer, give_back_arguments, key, take_arguments
+from collector.runtime.reminders import Reminder
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
+
+_PROBE_INTERVAL_S: Final = 1.0
+_CONNECT_TIMEOUT_S: Final = 1.0
+_TOGETHER_MAX: Final = 256
+# Redis counts in microseconds, so by its clock up to one more may have passed than by ours.
+_REDIS_TICK_NANO: Final = 1_000
+
+_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+# By this it is told whether Redis counts: a name that no plan can have, so nobody's bucket.
+_PROBE: Final = Caller("", Scope.INGEST, UNLIMITED._replace(name=" probe"), "")
+
+
+class _Question(NamedTuple):
+    """`answer` becomes what the script said, or None: Redis is away."""
+
+    key: str
+    arguments: bytes
+    answer: asyncio.Future[bytes | None]
+
+
+class RedisLimiter:
+    """Limiter (collector.rate_limit.contract). Use: `open`, and `close` at the end."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        ca_file: str | None = None,
+        timeout_s: float,
+        processes: int,
+        now_nano: Callable[[], int],
+    ) -> None:
+        """`url`: redis://HOST:PORT/DATABASE, or rediss:// for TLS, by the system's authorities or those of `ca_file`.
+        `processes`: how many there are of all gateways together; without Redis this one admits one part of so many.
+        `now_nano`: as LocalLimiter has it."""
+        tls: dict[str, Any] = {} if ca_file is None else {"ssl_ca_certs": ca_file}
+        self._redis: Final[Redis] = Redis.from_url(
+            url,
+            username=username,
+            password=password,
+            protocol=2,  # nothing here needs more, and its errors say what is the matter
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # whole exchanges are timed here, not each read
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            **tls,
+        )
+        self._logger: Final = structlog.get_logger(__name__)
+        self._timeout_s: Final = timeout_s
+        self._processes: Final = processes
+        self._now: Final = Steady(now_nano)
+        self._alone: Final = LocalLimiter(now_nano, processes)
+        # What Redis last said of each, and so the least that is used now: others only take more. What another process gives
+        # back is seen when Redis is next asked.
+        self._known: Final = Buckets()
+        self._refused: Final = Buckets()
+        self._waiting: Final[list[_Question]] = []
+        self._wake: Final = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failure: str | None = "it was not reached yet"
+        self._reminder: Final = Reminder()
+
+    @property
+    def failure(self) -> str | None:
+        """Why this process counts alone; None: Redis counts."""
+        return self._failure
+
+    async def open(self) -> None:
+        """Look whether Redis is there, for about a second at most, and then go on with it or without it. Raises nothing."""
+        await self._probe()
+        self._task = asyncio.create_task(self._run(), name="limits in Redis")
+
+    async def close(self) -> None:
+        """Whoever still asks is told by this process's share."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._failure = "it is closed here"
+        self._go_on_alone()
+        await self._redis.aclose()
+
+    def check(self, caller: Caller, size_bytes: int) -> None:
+        now = self._now()
+        if self._failure is None:
+            self._known.check(caller, size_bytes, now)
+        else:
+            self._alone.check(caller, size_bytes)
+        self._refused.check(caller, size_bytes, now)
+
+    async def take(self, caller: Caller, items: int, size_bytes: int) -> None:
+        plan = caller.plan
+        if not plan.is_limited:
+            return
+        costs = (1, items, size_bytes)
+        require_possible(plan, costs)
+        said = await self._ask(caller, take_arguments(plan, costs))
+        if said is None:
+            await self._alone.take(caller, items, size_bytes)
+            return
+        fits, used = said
+        if not fits:
+            raise limited(plan, used, costs)
+
+    def refused(self, caller: Caller, size_bytes: int) -> float:
+        return self._refused.charge(caller, size_bytes, self._now()) if caller.plan.is_limited else 0.0
+
+    async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
+        plan = caller.plan
+        if plan.is_limited and await self._ask(caller, give_back_arguments(plan, (1, items, size_bytes))) is None:
+            await self._alone.give_back(caller, items, size_bytes)
+
+    async def _ask(self, caller: Caller, arguments: bytes) -> tuple[bool, Three] | None:
+        """What Redis says, which is then known; None: it is away."""
+        if self._failure is not None:
+            return None
+        asked_at = self._now() - _REDIS_TICK_NANO
+        question = _Question(key(caller), arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(question)
+        self._wake.set()
+        packed = await question.answer
+        if packed is None:
+            return None
+        said = answer(packed)
+        self._known.learn(caller, said[1], asked_at)
+        return said
+
+    async def _run(self) -> None:
+        while True:
+            if self._failure is not None:
+                await asyncio.sleep(_PROBE_INTERVAL_S)
+                if await self._probe():
+                    self._logger.info("Redis is back, so gateways hold tenants to their plans together again")
+            elif self._waiting:
+                together = [question for question in self._waiting[:_TOGETHER_MAX] if not question.answer.done()]
+                del self._waiting[:_TOGETHER_MAX]
+                await self._exchange(together)
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _exchange(self, questions: Sequence[_Question]) -> None:
+        """Ask, and answer whoever asks, whatever happens."""
+        answers: Sequence[bytes | None] = [None] * len(questions)
+        try:
+            answers = await self._run_script([(question.key, question.arguments) for question in questions])
+        except Exception as error:  # noqa: BLE001  # whatever is the matter with Redis, requests go on without it
+            self._failure = _said(error, self._timeout_s)
+            if self._reminder.due():
+                self._say_away()
+            self._go_on_alone()
+        finally:
+            for question, said in zip(questions, answers, strict=True):
+                if not question.answer.done():
+                    question.answer.set_result(said)
+        if self._failure is not None:
+            await self._hang_up()
+
+    async def _probe(self) -> bool:
+        """Whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
+        timeout_s = max(self._timeout_s, _CONNECT_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._redis.ping()
+            timeout_s = self._timeout_s
+            await self._run_script([(key(_PROBE), take_arguments(_PROBE.plan, (1, 0, 0)))])
+        except Exception as error:  # noqa: BLE001  # as above
+            self._failure = _said(error, timeout_s)
+            if self._reminder.due():
+                self._say_away()
+            await self._hang_up()
+            return False
+        self._failure = None
+        self._reminder.over()
+        return True
+
+    async def _run_script(self, calls: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """What it says to each. Raises what Redis or the way there has to say instead, to any of them."""
+        async with asyncio.timeout(self._timeout_s):
+            answers = await self._send(calls)
+            # A Redis that was started anew has not seen the script, and what it did not run it did not count.
+            unseen = [number for number, said in enumerate(answers) if isinstance(said, NoScriptError)]
+            if unseen:
+                await self._redis.script_load(SCRIPT)
+                for number, said in zip(unseen, await self._send([calls[number] for number in unseen]), strict=True):
+                    answers[number] = said
+        for said in answers:
+            if isinstance(said, Exception):
+                raise said
+        return answers
+
+    async def _send(self, calls: Sequence[tuple[str, bytes]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name, arguments in calls:
+            pipeline.evalsha(_SHA, 1, name, arguments)
+        return await pipeline.execute(raise_on_error=False)
+
+    async def _hang_up(self) -> None:
+        """A connection that failed is not used again: the answer to an old question may still come by it."""
+        with contextlib.suppress(Exception):  # whatever it is, Redis must be looked for again
+            await self._redis.connection_pool.disconnect()
+
+    def _say_away(self) -> None:
+        self._logger.warning(
+            "Redis is away, so this process goes on alone with its share of tenants' plans",
+            error=self._failure,
+            share=f"1/{self._processes}",
+        )
+
+    def _go_on_alone(self) -> None:
+        """For those who wait to ask."""
+        for question in self._waiting:
+            if not question.answer.done():
+                question.answer.set_result(None)
+        self._waiting.clear()
+
+
+def _said(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s * 1000:g} ms"
+    return str(error) or type(error).__name__

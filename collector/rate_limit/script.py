@@ -1,0 +1,82 @@
+"""What Redis runs for one request: the buckets of collector/rate_limit/buckets.py once more, in Lua, by Redis's own clock.
+
+The law: one request is one run of the script on one key, so all three dimensions are counted at one moment or none is, and a
+cluster needs no more than the node of that key. Lua counts in doubles, so every number stays below 2**53, where they are exact:
+time is in microseconds, and what is used in millionths, at most twice RATE_MAX * 10**6. A product of rate and time may be
+larger; it is then more than anything that can be used, so the bucket is full whichever way it was rounded. Where Redis's clock
+goes back no time has passed. The key expires when nothing is used any more, so Redis holds only tenants that send now.
+
+Numbers go in and out packed as doubles: one argument and one answer cost half of what nine and four do.
+"""
+
+import struct
+from typing import Final
+
+from collector.rate_limit.buckets import NANO, Three
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import RATE_MAX, Plan
+
+_MICRO: Final = 1_000_000
+_NO_BURST: Final = 2.0**53
+_ARGUMENTS: Final = struct.Struct("<9d")
+_ANSWER: Final = struct.Struct("<4d")
+
+# A negative cost gives back: it always fits, with _NO_BURST as the burst.
+SCRIPT: Final = """\
+local rates, bursts, costs, used = {}, {}, {}, {0, 0, 0}
+rates[1], rates[2], rates[3], bursts[1], bursts[2], bursts[3], costs[1], costs[2], costs[3] =
+  struct.unpack('<ddddddddd', ARGV[1])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local at = now
+local state = redis.call('GET', KEYS[1])
+if state then
+  at, used[1], used[2], used[3] = struct.unpack('<dddd', state)
+end
+local elapsed = math.max(0, now - at)
+local fits, spent, unused_in_us = 1, {}, 0
+for i = 1, 3 do
+  used[i] = math.max(0, used[i] - rates[i] * elapsed)
+  spent[i] = math.max(0, used[i] + costs[i])
+  if spent[i] > bursts[i] then
+    fits = 0
+  end
+  unused_in_us = math.max(unused_in_us, spent[i] / rates[i])
+end
+if fits == 1 then
+  used = spent
+end
+if fits == 1 or now < at then
+  local expires_ms = math.ceil(unused_in_us / 1000) + 1
+  redis.call('SET', KEYS[1], struct.pack('<dddd', now, used[1], used[2], used[3]), 'PX', expires_ms)
+end
+return struct.pack('<dddd', fits, used[1], used[2], used[3])
+"""
+
+
+def key(caller: Caller) -> str:
+    """Of (tenant, plan). A plan's name has no space, so no two of them are the same."""
+    return f"infrasage:limit:{{{caller.plan.name} {caller.tenant}}}"
+
+
+def take_arguments(plan: Plan, costs: Three) -> bytes:
+    """To count one request of these requests, items, bytes."""
+    rates, bursts, packed = [], [], []
+    for rate, cost in zip(plan.rates, costs, strict=True):
+        rates.append(RATE_MAX if rate is None else rate.per_s)
+        bursts.append(_NO_BURST if rate is None else rate.burst * _MICRO)
+        packed.append(0 if rate is None else cost * _MICRO)
+    return _ARGUMENTS.pack(*rates, *bursts, *packed)
+
+
+def give_back_arguments(plan: Plan, costs: Three) -> bytes:
+    """To count one request less."""
+    rates = [RATE_MAX if rate is None else rate.per_s for rate in plan.rates]
+    return _ARGUMENTS.pack(*rates, _NO_BURST, _NO_BURST, _NO_BURST, *(-cost * _MICRO for cost in costs))
+
+
+def answer(packed: bytes) -> tuple[bool, Three]:
+    """Whether it was counted, and what is used now, in billionths."""
+    fits, requests, items, size_bytes = _ANSWER.unpack(packed)
+    thousand = NANO // _MICRO
+    return fits == 1, (int(requests) * thousand, int(items) * thousand, int(size_bytes) * thousand)

@@ -1,1 +1,0 @@
-"""Receivers: HTTP and gRPC in, the pipeline behind."""

@@ -1,0 +1,1 @@
+"""From the wire to one call of `ingest`: HTTP and gRPC."""

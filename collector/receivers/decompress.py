@@ -1,0 +1,61 @@
+"""Bodies are decompressed without stopping the event loop, and what they become is held of the budget as it comes.
+
+Invariants:
+1. What a step made is held before the next step (tests/unit/collector/receivers/test_decompress.py,
+   test_what_is_decompressed_is_held_as_it_comes).
+2. A step on the event loop has little input and little output: a body can cost much and become nothing (test_decompress.py,
+   test_a_body_that_becomes_nothing_does_not_stop_the_loop).
+3. A body that waited for its turn is admitted again before it is decompressed (test_decompress.py,
+   test_a_body_is_admitted_at_its_turn).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from adapters.codec.decompress import Decompression
+from collector.ingest.large_bodies import Decompressing
+
+# What a step decompresses at most, but for snappy, which has only one.
+_STEP_BYTES: Final = 1 << 20
+# Of a larger body all steps are beside the loop. Blocks of gzip may have tables and no content: 80 ns a byte of the body.
+_DIRECT_BYTES_MAX: Final = 64 << 10
+
+
+async def decompressed(
+    body: bytes,
+    encoding: str,
+    bytes_max: int,
+    *,
+    hold: Callable[[int], None],
+    admit: Callable[[int], None],
+    tenant: str,
+    threads: Decompressing,
+) -> bytes:
+    """Return the content of `body`. `hold` is called with how many more bytes there are, and may raise Overloaded. `admit` is
+    called with how many bytes there are, before the threads are used, and may raise Limited.
+
+    Raises RequestRefused, and what `hold` and `admit` do.
+    """
+    work = Decompression(body, encoding, bytes_max)
+    # Each element of snappy has content, so the size that it announces bounds the work.
+    is_small = len(body) <= _DIRECT_BYTES_MAX or encoding == "snappy"
+    held_bytes = 0
+    while is_small and work.size_bytes < _STEP_BYTES:
+        is_done = work.step()
+        held_bytes = _held(work, held_bytes, hold)
+        if is_done:
+            return work.content
+    async with threads.turn(tenant):
+        admit(held_bytes)
+        is_done = False
+        while not is_done:
+            is_done = await threads.run(work.step)
+            held_bytes = _held(work, held_bytes, hold)
+    return work.content
+
+
+def _held(work: Decompression, held_bytes: int, hold: Callable[[int], None]) -> int:
+    """Hold what a step made, and return how many bytes are held."""
+    if work.size_bytes > held_bytes:
+        hold(work.size_bytes - held_bytes)
+    return max(held_bytes, work.size_bytes)

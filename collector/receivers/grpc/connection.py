@@ -1,0 +1,359 @@
+"""One connection of gRPC: HTTP/2's streams become calls, and their answers are written.
+
+Invariants:
+1. A call's error is trailers-only, and its answer one write (test_errors_are_trailers_only_on_the_wire).
+2. A client that pings too often is told so in gRPC's own words (test_pings_too_often_are_answered_in_grpcs_own_words).
+
+What a connection has in common with HTTP's is in receivers/transport/http2_connection.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import structlog
+
+from collector.config.settings import Grpc
+from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
+from collector.http2.headers import RequestHead, encode
+from collector.receivers.grpc.services import Handler, Methods
+from collector.receivers.grpc.status import CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
+from collector.receivers.grpc.stream_call import CallFailed, StreamCall
+from collector.receivers.grpc.unary_call import Call, CallHead, Calls
+from collector.receivers.responses import printable
+from collector.receivers.transport.connections import FRESH_S, Connections
+from collector.receivers.transport.http2_connection import Sending, ServerConnection
+
+# What of messages may be on its way or not taken yet, of one stream and of all of a connection. Their bytes are in the budget
+# as they come, so the windows need only be large enough for a fast network.
+_STREAM_WINDOW_BYTES: Final = 1024 * 1024
+_CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
+_ARE_YOU_THERE: Final = b"inquiry."
+# How often a client may ping too soon, as gRPC core has it.
+_PING_STRIKES_MAX: Final = 2
+# Codes of google.rpc that are not an answer's own.
+_INTERNAL: Final = 13
+_RESOURCE_EXHAUSTED: Final = 8
+_UNAVAILABLE: Final = 14
+
+_CONTENT_TYPE: Final = b"application/grpc"
+_STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
+_ACCEPT_ENCODING: Final = encode(b"grpc-accept-encoding", b"identity, deflate, gzip, zstd")
+_PLAIN_TEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
+_NO_GRPC: Final = encode(b":status", b"415") + _PLAIN_TEXT
+_NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAIN_TEXT
+# Who speaks HTTP/1.1 here has mistaken the port, and should hear of it.
+_HTTP1_METHODS: Final = (b"POST", b"GET ", b"HEAD", b"PUT ", b"OPTI")
+_TEXT: Final = b"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP has one of its own: 4318, or 8080.\n"
+_HTTP1_ANSWER: Final = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+)
+
+log = structlog.get_logger(__name__)
+
+
+class GrpcShared(Connections):
+    """What the connections of a server have in common."""
+
+    def __init__(self, calls: Calls, methods: Methods, settings: Grpc) -> None:
+        super().__init__(
+            calls.metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s
+        )
+        self.calls: Final = calls
+        self.methods: Final = methods
+        self.settings: Final = settings
+
+
+class _Refused:
+    """A head that never becomes a call, and its answer."""
+
+    def __init__(self, block: bytes, body: bytes = b"") -> None:
+        """`body`: for what is not gRPC."""
+        self.block: Final = block
+        self.body: Final = body
+
+
+class _Other:
+    """A call of the other methods."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler: Final = handler
+
+
+class _Refusing(Sending):
+    """A stream that is refused by its head. The rest of it may pass."""
+
+    def __init__(self, stream_id: int, began: float, answer: _Refused) -> None:
+        super().__init__(stream_id, began)
+        self.answer: Final = answer
+
+
+class GrpcConnection(ServerConnection):
+    """One, as asyncio's protocol and as the server sees it."""
+
+    def __init__(self, shared: GrpcShared) -> None:
+        settings = shared.settings
+        super().__init__(
+            shared,
+            streams_max=settings.concurrent_streams_max,
+            header_bytes_max=settings.header_bytes_max,
+            stream_window_bytes=_STREAM_WINDOW_BYTES,
+            connection_window_bytes=_CONNECTION_WINDOW_BYTES,
+            control_frames_max=settings.control_frames_max,
+            body_timeout_s=settings.body_timeout_s,
+        )
+        self._shared: Final = shared
+        self._calls: Final = shared.calls
+        self._has_begun: bool = False  # something came
+        self._pinged: float = 0.0  # 0: no answer is waited for
+        self._last_ping: float = -1e9
+        self._ping_strikes: int = 0
+        self._moved: bool = False  # data or an answer, since the client's last ping
+
+    # asyncio's side.
+
+    def connection_made(self, transport: Any) -> None:
+        shared = self._shared
+        shared.accepted(self.loop.time())
+        if shared.is_full or not shared.has_descriptor_for(transport):
+            shared.metrics.connection_refused()
+            self.is_closed = True
+            transport.close()
+            return
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._has_begun and not self.is_closed:
+            self._has_begun = True
+            if data[:4] in _HTTP1_METHODS:
+                self.transport.write(_HTTP1_ANSWER)
+                self.close()
+                return
+            self.begin()
+        self._pinged = 0.0
+        super().data_received(data)
+
+    # The engine's side.
+
+    def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
+        if self.is_refusing or self.has_all_streams:
+            self.refuse(stream_id, REFUSED_STREAM)
+            return None
+        self._moved = True
+        meaning = head.meaning
+        if meaning is None:
+            meaning = head.meaning = self._understand(head)
+        if isinstance(meaning, CallHead):
+            return Call(self._calls, stream_id, meaning, self.last_received)
+        if isinstance(meaning, _Other):
+            return StreamCall(stream_id, self.last_received, meaning.handler)
+        assert isinstance(meaning, _Refused)
+        return _Refusing(stream_id, self.last_received, meaning)
+
+    def on_request(self, stream: Stream) -> None:
+        if isinstance(stream, Call):
+            if not stream.admit():
+                self.due.append(stream)
+        elif isinstance(stream, StreamCall):
+            self._begin_talk(stream)
+        else:
+            assert isinstance(stream, _Refusing)
+            answer = stream.answer
+            self.send_head(stream, answer.block, end=not answer.body)
+            if answer.body:
+                self.send_body(stream, answer.body, b"", end=True)
+
+    def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
+        self._moved = True
+        self.acknowledge(stream, window_bytes)
+        if isinstance(stream, Call):
+            if not stream.has_answer and not stream.feed(data):
+                self.due.append(stream)
+        elif isinstance(stream, StreamCall):
+            stream.feed(data)
+
+    def on_end(self, stream: Stream) -> None:
+        if isinstance(stream, Call):
+            if stream.has_answer:
+                return
+            if stream.end():
+                self.run(stream, self._finish(stream))
+            else:
+                self.due.append(stream)
+        elif isinstance(stream, StreamCall):
+            stream.happened()
+
+    def on_gone(self, stream: Stream) -> None:
+        super().on_gone(stream)
+        if isinstance(stream, Call):
+            if not stream.is_running and not stream.has_answer:
+                stream.disconnected()
+        elif isinstance(stream, StreamCall):
+            if stream.task is not None:
+                stream.task.cancel()
+            stream.drained()
+
+    def on_ping(self) -> None:
+        now = self.last_received
+        if self._moved or now - self._last_ping >= self._shared.settings.ping_interval_min_s:
+            self._ping_strikes = 0
+        else:
+            self._ping_strikes += 1
+            if self._ping_strikes > _PING_STRIKES_MAX:
+                # In gRPC's own words, at which its clients ping less often.
+                self.goodbye(ENHANCE_YOUR_CALM, b"too_many_pings")
+        self._moved = False
+        self._last_ping = now
+
+    # Calls.
+
+    def _understand(self, head: RequestHead) -> object:
+        if head.size_bytes > self._shared.settings.header_bytes_max:
+            limit = self._shared.settings.header_bytes_max
+            message = f"the metadata is {head.size_bytes} bytes; at most {limit} are taken (grpc.header_bytes_max)"
+            return _Refused(_STATUS_200 + trailers(_RESOURCE_EXHAUSTED, message))
+        if head.method != b"POST":
+            return _Refused(_NO_POST, _TEXT)
+        content_type = b""
+        for name, value in head.headers:
+            if name == b"content-type":
+                content_type = value
+                break
+        if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
+            return _Refused(_NO_GRPC, _TEXT)
+        if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
+            shown = printable(content_type.decode("latin-1"))
+            message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
+            return _Refused(_STATUS_200 + trailers(UNIMPLEMENTED, message))
+        methods = self._shared.methods
+        method = methods.exports.get(head.path)
+        if method is not None:
+            return CallHead(method, head.headers)
+        handler = methods.others.get(head.path)
+        if handler is not None:
+            return _Other(handler)
+        path = printable(head.path.decode("utf-8", "replace"))
+        return _Refused(_STATUS_200 + trailers(UNIMPLEMENTED, f"there is no method {path} here"))
+
+    async def _finish(self, call: Call) -> None:
+        await call.finish()
+        self.ran(call)
+        if self.is_closed:
+            call.completed()  # nobody hears it, but it is what became of it
+            return
+        self.say(call)
+        self.flush()
+        if self.is_refusing:
+            self.close_if_over()
+
+    def say(self, stream: Sending) -> None:
+        assert isinstance(stream, Call)
+        call = stream
+        call.completed()
+        if call.is_gone:
+            return
+        if call.is_accepted:
+            self.send_head(call, OK_HEAD, end=False)
+            self.send_body(call, call.body, call.said, end=True)
+        else:
+            self.send_head(call, _STATUS_200 + _ACCEPT_ENCODING + call.said, end=True)
+        self._moved = True
+        self.answered()
+        self._end_early(call)
+
+    def _end_early(self, stream: Sending) -> None:
+        """Answered before it is whole: the rest is not wanted."""
+        if stream.is_sent and not stream.is_received:
+            self.reset(stream, NO_ERROR)
+
+    # Other calls.
+
+    def _begin_talk(self, talk: StreamCall) -> None:
+        talk.wire = self
+        talk.task = self.run(talk, self._talk(talk))
+
+    def write_message(self, talk: StreamCall, message: bytes) -> None:
+        """The next one of its answer, with what stands before it; the first with the head, since errors are trailers-only."""
+        if talk.is_gone or self.is_closed:
+            return
+        if not talk.has_said:
+            talk.has_said = True
+            self.send_head(talk, OK_HEAD, end=False)
+        self.send_body(talk, message, b"", end=False)
+        self.flush()
+
+    async def _talk(self, talk: StreamCall) -> None:
+        code, message = 0, ""
+        try:
+            answering: Awaitable[None] = talk.handler(talk)
+            await answering
+        except CallFailed as failed:
+            code, message = failed.code, failed.message
+        except asyncio.CancelledError:
+            code, message = (CANCELLED, "cancelled") if talk.is_gone else (_UNAVAILABLE, "the collector stops")
+        except Exception as error:  # it is answered, and logged
+            log.error("call failed by a defect", exc_info=error)
+            code, message = _INTERNAL, "a defect of the collector"
+        self.ran(talk)
+        if talk.is_gone or self.is_closed:
+            return
+        self.answered()
+        ends = ok_trailers(b"") if code == 0 else trailers(code, message)
+        if talk.has_said:
+            self.send_body(talk, b"", ends, end=True)
+        else:
+            self.send_head(talk, _STATUS_200 + ends, end=True)
+        self._end_early(talk)
+        self.flush()
+        if self.is_refusing:
+            self.close_if_over()
+
+    # The server's side.
+
+    def on_late(self, stream: Sending, now: float) -> None:
+        if isinstance(stream, Call) and not stream.is_received and not stream.has_answer:
+            if now - stream.began > self._shared.settings.body_timeout_s:
+                stream.timed_out()
+                self.say(stream)
+        elif stream.is_sent and now - stream.began > self._shared.settings.body_timeout_s:
+            self.reset(stream, NO_ERROR)
+
+    def leave(self) -> None:
+        """As HTTP/2 has it, once the connection has begun: SETTINGS come first."""
+        if self._has_begun:
+            super().leave()
+
+    def shutdown(self) -> None:
+        """As HTTP/2 has it; a connection that has not begun is given a moment, since its first call may be on its way."""
+        if self._has_begun:
+            super().shutdown()
+        else:
+            self.loop.call_later(FRESH_S, self._end)
+
+    def _end(self) -> None:
+        if self._has_begun:
+            super().shutdown()
+        else:
+            self.close()
+
+    def on_idle(self, now: float) -> None:
+        settings = self._shared.settings
+        if self._pinged:
+            if now - self._pinged > settings.keep_alive_timeout_s:
+                self.abort()
+        elif self.is_writable and now - self.last_received > settings.keep_alive_s:
+            self._pinged = now
+            self.ping(_ARE_YOU_THERE)
+
+    def close_if_over(self) -> None:
+        """Nothing new comes: once all telemetry is answered, whoever else still talks is told to stop."""
+        streams = list(self.streams.values())
+        for stream in streams:
+            if not isinstance(stream, StreamCall):
+                return
+        for stream in streams:
+            if isinstance(stream, StreamCall) and stream.task is not None:
+                stream.task.cancel()
+        if not streams:
+            self.close()

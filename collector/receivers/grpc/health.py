@@ -1,0 +1,68 @@
+"""gRPC's health checking protocol: whether the collector takes calls, for all of it and for each service.
+
+Source: grpc/doc/health-checking.md.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from collector.receivers.grpc.services import Handler
+from collector.receivers.grpc.stream_call import CallFailed, StreamCall
+
+SERVICE: Final = "grpc.health.v1.Health"
+_INVALID_ARGUMENT: Final = 3
+_NOT_FOUND: Final = 5
+
+
+class Health:
+    """Of all services alike, since one process serves them."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        """By their full names."""
+        self._services: Final = frozenset(["", *services])
+        self._is_serving = True
+        self._changed: Final = asyncio.Event()
+
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {f"/{SERVICE}/Check": self._check, f"/{SERVICE}/Watch": self._watch}
+
+    def end(self) -> None:
+        """From here on no service is served; whoever watches hears it now."""
+        self._is_serving = False
+        self._changed.set()
+
+    async def _check(self, talk: StreamCall) -> None:
+        if await _asked(talk) not in self._services:
+            raise CallFailed(_NOT_FOUND, "there is no such service here")
+        await talk.send(self._status())
+
+    async def _watch(self, talk: StreamCall) -> None:
+        if await _asked(talk) not in self._services:
+            unknown: bytes = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN).SerializeToString()
+            await talk.send(unknown)
+            await asyncio.Event().wait()  # none is ever added; the client, or the end, ends it
+        await talk.send(self._status())
+        if self._is_serving:
+            await self._changed.wait()
+            await talk.send(self._status())
+        await asyncio.Event().wait()
+
+    def _status(self) -> bytes:
+        status = HealthCheckResponse.SERVING if self._is_serving else HealthCheckResponse.NOT_SERVING
+        body: bytes = HealthCheckResponse(status=status).SerializeToString()
+        return body
+
+
+async def _asked(talk: StreamCall) -> str:
+    """The service's name. Raises CallFailed."""
+    message = await talk.receive()
+    try:
+        request = HealthCheckRequest.FromString(message or b"")
+    except DecodeError as error:
+        raise CallFailed(_INVALID_ARGUMENT, "cannot decode the HealthCheckRequest") from error
+    return str(request.service)

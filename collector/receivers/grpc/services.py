@@ -1,0 +1,45 @@
+"""What is served over gRPC: OTLP's methods, and whatever else there is to call."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from collector.ingest.pipeline import Input
+from collector.receivers.responses import OtlpProtobufDialect
+from collector.telemetry.metrics import Endpoint, Metrics
+
+if TYPE_CHECKING:
+    from collector.receivers.grpc.stream_call import StreamCall
+
+
+class Service(NamedTuple):
+    """One of OTLP's services: its full name, what it takes, and who reads it."""
+
+    name: str
+    signal: int
+    input: Input
+
+
+class Method:
+    """The Export of one of them."""
+
+    def __init__(self, service: Service, endpoint: Endpoint) -> None:
+        self.service: Final = service.name
+        self.input: Final = service.input
+        self.dialect: Final = OtlpProtobufDialect(service.signal)
+        self.endpoint: Final = endpoint
+
+
+# Whoever answers a call that is no telemetry: returns when it is done, raises CallFailed.
+Handler = Callable[["StreamCall"], Awaitable[None]]
+
+
+class Methods:
+    """All, by path."""
+
+    def __init__(self, services: Sequence[Service], metrics: Metrics, others: Mapping[str, Handler]) -> None:
+        """`others`: by path, as `/grpc.health.v1.Health/Check`."""
+        self.exports: Final = {
+            f"/{service.name}/Export".encode(): Method(service, metrics.grpc_method(f"{service.name}/Export"))
+            for service in services
+        }
+        self.others: Final = {path.encode(): handler for path, handler in others.items()}

@@ -1,0 +1,67 @@
+"""How a call ends, in headers: gRPC's status, its message, and what a batch or an error has beside them.
+
+Source: gRPC's PROTOCOL-HTTP2.md.
+"""
+
+import binascii
+from typing import Final
+from urllib.parse import quote_from_bytes
+
+from collector.http2.headers import encode
+from collector.receivers.responses import Refusal, rpc_status
+
+# google.rpc.Code
+NAMES: Final = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+CANCELLED: Final = 1
+UNIMPLEMENTED: Final = 12
+
+# Of a message, coded; a head has more than that in it, and some clients take no more than 8 KiB.
+_MESSAGE_BYTES_MAX: Final = 2048
+_MESSAGE_CHARS_CUT: Final = 200
+_UNQUOTED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_ACCEPTED: Final = (b"grpc-accept-encoding", b"identity, deflate, gzip, zstd")
+
+# The head of an answer.
+OK_HEAD: Final = encode(b":status", b"200") + encode(b"content-type", b"application/grpc") + encode(*_ACCEPTED)
+_OK: Final = encode(b"grpc-status", b"0")
+
+
+def ok_trailers(batch_id: bytes) -> bytes:
+    """`batch_id`: HTTP's X-InfraSage-Batch-Id, the receipt; none where it is empty."""
+    return _OK + encode(b"x-infrasage-batch-id", batch_id) if batch_id else _OK
+
+
+def trailers(code: int, message: str) -> bytes:
+    return encode(b"grpc-status", b"%d" % code) + encode(b"grpc-message", quoted(message))
+
+
+def refused(refusal: Refusal) -> bytes:
+    """Trailers, which say of the error all that is to be said."""
+    details = binascii.b2a_base64(rpc_status(refusal), newline=False).rstrip(b"=")
+    return trailers(refusal.codes.grpc, refusal.message) + encode(b"grpc-status-details-bin", details)
+
+
+def quoted(message: str) -> bytes:
+    """Percent-encoded, and cut to what a client is sure to take."""
+    text = quote_from_bytes(message.encode("utf-8", "replace"), _UNQUOTED)
+    if len(text) > _MESSAGE_BYTES_MAX:
+        text = quote_from_bytes((message[:_MESSAGE_CHARS_CUT] + "…").encode("utf-8", "replace"), _UNQUOTED)
+    return text.encode("ascii")

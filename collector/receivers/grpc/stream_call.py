@@ -1,0 +1,91 @@
+"""A call that is no telemetry: messages come and go, as its handler likes. Health checking and reflection are such.
+
+The law: a client that does not read what it asked for is not waited for with more in memory than it asked for once.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol
+
+from collector.receivers.grpc.services import Handler
+from collector.receivers.grpc.unary_call import PREFIX_BYTES
+from collector.receivers.transport.http2_connection import Sending
+
+_MESSAGE_BYTES_MAX: Final = 64 * 1024
+
+
+class CallFailed(Exception):
+    """A handler's call can't be answered otherwise."""
+
+    def __init__(self, code: int, message: str) -> None:
+        """`code`: google.rpc.Code."""
+        super().__init__(message)
+        self.code: Final = code
+        self.message: Final = message
+
+
+class Wire(Protocol):
+    """The connection, as a talk sees it."""
+
+    def write_message(self, talk: "StreamCall", message: bytes) -> None: ...
+
+
+class StreamCall(Sending):
+    """What a handler has of its call."""
+
+    def __init__(self, stream_id: int, began: float, handler: Handler) -> None:
+        super().__init__(stream_id, began)
+        self.handler: Final = handler
+        self.task: asyncio.Task[None] | None = None
+        self.wire: Wire | None = None
+        self.has_said: bool = False  # its answer has begun
+        self._coming: bytes = b""
+        self._messages: Final[deque[bytes]] = deque()
+        self._happened: Final = asyncio.Event()
+        self._problem: CallFailed | None = None
+
+    # The handler's side.
+
+    async def receive(self) -> bytes | None:
+        """The next message; None: there are no more. Raises CallFailed where what came is none."""
+        while True:
+            if self._messages:
+                return self._messages.popleft()
+            if self._problem is not None:
+                raise self._problem
+            if self.is_received or self.is_gone:
+                return None
+            self._happened.clear()
+            await self._happened.wait()
+
+    async def send(self, message: bytes) -> None:
+        """Return when the client has room for more."""
+        assert self.wire is not None
+        self.wire.write_message(self, b"\0" + len(message).to_bytes(4, "big") + message)
+        while self.rest and not self.is_gone:
+            self._happened.clear()
+            await self._happened.wait()
+
+    # The connection's side.
+
+    def feed(self, piece: bytes) -> None:
+        self._coming += piece
+        while len(self._coming) >= PREFIX_BYTES and self._problem is None:
+            size = int.from_bytes(self._coming[1:PREFIX_BYTES], "big")
+            if self._coming[0]:
+                self._problem = CallFailed(12, "only messages that are not compressed are taken here")
+            elif size > _MESSAGE_BYTES_MAX:
+                self._problem = CallFailed(8, f"the message is {size} bytes; at most {_MESSAGE_BYTES_MAX} are taken here")
+            elif len(self._coming) < PREFIX_BYTES + size:
+                break
+            else:
+                self._messages.append(self._coming[PREFIX_BYTES : PREFIX_BYTES + size])
+                self._coming = self._coming[PREFIX_BYTES + size :]
+        self.happened()
+
+    def drained(self) -> None:
+        self.happened()
+
+    def happened(self) -> None:
+        """Something did: the end, or room for more."""
+        self._happened.set()

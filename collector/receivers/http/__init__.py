@@ -1,0 +1,1 @@
+"""Telemetry and the API over HTTP/1.1 and HTTP/2."""

@@ -1,0 +1,169 @@
+"""The HTTP application: exchanges for whatever brings telemetry, and beside it the pages that describe and show the collector.
+
+The law: every body has a deadline, and a refused sender hears why, in its own protocol, before the connection may close.
+This is plain ASGI, for HTTP/2 and hypercorn's HTTP/1.1, and for the pages. Our own HTTP/1.1 asks the receiver itself.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from collector.config.settings import Http
+from collector.ingest.pipeline import Pipeline
+from collector.ingest.produce import InFlight
+from collector.receivers.http.page_gate import PageGate
+from collector.receivers.http.telemetry_request import Head, Receiver, Route, TelemetryRequest
+from collector.receivers.responses import Answer, Explain
+from collector.telemetry.metrics import Endpoint, Metrics
+from collector.tenancy.access import Access
+
+
+class _SenderGone(Exception):
+    """The connection closed before the body was complete: nobody is left to answer."""
+
+
+class HttpApplication:
+    """The ASGI application of both HTTP ports.
+
+    `routes`: what takes telemetry, by path. `pages`: an ASGI application for `page_paths` (and what is below those that end
+    in a slash). Everything else is answered 404.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        in_flight: InFlight,
+        metrics: Metrics,
+        settings: Http,
+        *,
+        routes: Mapping[str, Route],
+        pages: ASGIApp,
+        page_paths: frozenset[str],
+        access: Access,
+        explain: Explain,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.receiver: Final = Receiver(
+            pipeline, in_flight, metrics, settings, routes=routes, access=access, explain=explain, clock=clock
+        )
+        self._settings: Final = settings
+        self._clock: Final = clock
+        self._pages: Final = PageGate(pages, settings, metrics, explain)
+        self._page_trees: Final = tuple(path for path in page_paths if path.endswith("/"))
+        self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
+
+    def is_page(self, path: str) -> bool:
+        """Whether that is shown, not received."""
+        return self._page_endpoint(path) is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+            return
+        page = None if self.receiver.takes(scope["path"]) else self._page_endpoint(scope["path"])
+        if page is not None:
+            await self._show(page, scope, receive, send)
+        else:
+            await self._receive(scope, receive, send)
+
+    async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = Head(scope["method"])
+        for name, value in scope["headers"]:
+            head.add(name, value)
+        exchange = self.receiver.exchange(scope["path"], head)
+        body = _Body(receive, head)
+        exchange.admit()
+        try:
+            if exchange.answer is None:
+                await self._read(exchange, body)
+            await self._send(exchange.answer or await exchange.finish(), exchange, body, send)
+        except _SenderGone:
+            pass
+        if exchange.answer is None:
+            exchange.disconnected()
+        else:
+            exchange.completed()
+
+    async def _read(self, exchange: TelemetryRequest, body: "_Body") -> None:
+        """Until it is whole, or answered. Raises _SenderGone."""
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                while not body.complete and exchange.answer is None:
+                    exchange.feed(await body.piece())
+        except TimeoutError:
+            exchange.timed_out()
+        except asyncio.CancelledError as error:
+            exchange.refuse(error)
+
+    async def _send(self, answer: Answer, exchange: TelemetryRequest, body: "_Body", send: Send) -> None:
+        headers = [*answer.headers]
+        if answer.content_type:
+            headers.append((b"content-type", answer.content_type))
+        if answer.status != 204:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        unread = exchange.head.has_body and not body.complete
+        # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
+        closes = unread and (exchange.head.expects_continue or exchange.gives_up)
+        if closes:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if unread and not closes:
+            # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
+            # takes the answer with it.
+            await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # cancelled: at the end of a stop
+                async with asyncio.timeout(self._settings.body_timeout_s):
+                    while not body.complete:
+                        await body.piece()
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await send({"type": "http.response.body", "body": answer.body})
+
+    def _page_endpoint(self, path: str) -> Endpoint | None:
+        endpoint = self._page_endpoints.get(path)
+        if endpoint is None:
+            for tree in self._page_trees:
+                if path.startswith(tree):
+                    return self._page_endpoints[tree]
+        return endpoint
+
+    async def _show(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        began = self._clock()
+        code = 500
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server, which knows better, leaves the body out
+
+        async def watched(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self._pages(scope, receive, watched)
+        finally:
+            endpoint.answered(code, self._clock() - began, 0)
+
+
+class _Body:
+    """What comes of a request after its head, piece by piece."""
+
+    def __init__(self, receive: Receive, head: Head) -> None:
+        self._receive: Final = receive
+        self._head: Final = head
+        self.complete = False
+
+    async def piece(self) -> bytes:
+        """The next one. Raises _SenderGone."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise _SenderGone
+        self._head.expects_continue = False  # it was told to go on
+        self.complete = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece

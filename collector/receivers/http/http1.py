@@ -1,0 +1,541 @@
+"""HTTP/1.1 on httptools' parser, straight to the exchanges: no request passes a framework, or waits in a queue of messages.
+
+The law: requests of a connection are answered one after the other, in their order. Heads, trailers and chunk extensions are
+bounded; a message that is too slow, or an answer that nobody reads, ends its connection; and what can't be read is answered
+once, and never logged: strangers could fill the disk.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+import httptools
+from starlette.types import Scope
+
+from collector.receivers.http.http1_asgi import Page, status_line
+from collector.receivers.http.targets import HOST
+from collector.receivers.http.telemetry_request import Head, TelemetryRequest
+from collector.receivers.transport.connections import Shared, Stall
+from collector.receivers.transport.pending import has_unread
+
+# Around a header's value, and no part of it.
+_SPACES: Final = b" \t"
+# A header's colon, space and line end.
+_HEADER_BYTES_OVERHEAD: Final = 4
+
+
+def last_words(status: str, text: str = "") -> bytes:
+    """A whole response, for what never becomes a request; after it the connection is closed. `text`: why, for people."""
+    content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
+    body = f"{text}\n" if text else ""
+    return f"HTTP/1.1 {status}\r\n{content_type}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
+
+
+_BAD_REQUEST: Final = last_words("400 Bad Request")
+_HEAD_TOO_LARGE: Final = last_words("431 Request Header Fields Too Large")
+_NO_HOST: Final = last_words("400 Bad Request", "the Host header is missing, and HTTP/1.1 demands one")
+_HOSTS: Final = last_words("400 Bad Request", "there is more than one Host header")
+_ODD_HOST: Final = last_words("400 Bad Request", "the Host header is not a host with or without a port")
+_ODD_CODING: Final = last_words("501 Not Implemented", "Transfer-Encoding is something else than chunked")
+_CODING_IN_1_0: Final = last_words("400 Bad Request", "HTTP/1.0 has no Transfer-Encoding")
+_FRAGMENT: Final = last_words("400 Bad Request", "the target has a fragment, which is not part of a request")
+_CONNECTION_TRAILER: Final = last_words("400 Bad Request", "Connection is not allowed as a trailer")
+_NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here; HTTP/1.1 and HTTP/2 are")
+_ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
+# How httptools says it.
+_INVALID_VERSION: Final = "Invalid HTTP version"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
+
+
+def builtin_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+    """What makes a connection's protocol."""
+    return lambda: cast("asyncio.Protocol", Http1Connection(shared))
+
+
+class _Turn:
+    """One request of a connection, and its answer."""
+
+    def __init__(self, head: Head, keep_alive: bool) -> None:
+        self.head: Final = head
+        self.keep_alive: bool = keep_alive
+        self.exchange: TelemetryRequest | None = None
+        self.page: Page | None = None  # one of the two
+        self.is_received: bool = False  # to its last byte
+        self.is_running: bool = False  # in a task
+        self.is_answered: bool = False  # to the last byte
+        self.answered_at: float = 0.0  # the loop's time
+
+
+class Http1Connection:
+    """One connection: asyncio's protocol, httptools' callbacks, and the server's handle, in one object for their speed.
+
+    Compiled, it can't inherit from asyncio.Protocol, of which it has all that is called.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        settings = shared.settings
+        self._shared: Final = shared
+        self._loop: Final = asyncio.get_running_loop()
+        self._header_bytes_max: Final = settings.header_bytes_max
+        # A head may take as long as a body. A request has both, and as long again for its sender to hear of its refusal.
+        self._late_s: Final = settings.body_timeout_s
+        self._request_s: Final = 3 * settings.body_timeout_s
+        self._keep_alive_s: Final = settings.keep_alive_s
+        self._stall: Final = Stall(settings.body_timeout_s)
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._scheme: str = "http"
+
+        # Of the message that is coming in.
+        self._url: bytes = b""
+        self._head: Head | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._incoming: _Turn | None = None  # once its head is whole
+        self._head_bytes: int = 0
+        self._unclaimed_bytes: int = 0
+        self._in_head: bool = True
+        self._asks_upgrade: bool = False
+        self._refusal: bytes = b""  # why the head can't be taken
+        self._last_words: bytes = b""  # the refusal that follows the answers to what came before it
+        self._host: bytes = b""  # the last one that was well-formed
+        self._began: float = 0.0  # the loop's time; 0: nothing is coming in
+        self._body_began: float = 0.0
+
+        self._turn: _Turn | None = None  # whose answer is due
+        self._waiting: Final[deque[_Turn]] = deque()
+        self._idle_since: float = 0.0
+        self._is_broken: bool = False  # what comes can't be read any more
+        self._is_ending: bool = False  # nothing more is to come
+        self._is_closed: bool = False
+        self._reads: bool = True
+        self._writable: asyncio.Event | None = None  # made where somebody has to wait
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._shared.open.add(self)
+        if transport.get_extra_info("ssl_object") is not None:
+            self._scheme = "https"
+        self._idle_since = self._loop.time()
+        # Accepted just as the server ended: one request is answered.
+        self._is_ending = self._shared.is_ending
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._is_closed = True
+        self._shared.open.discard(self)
+        turns = [*self._waiting] if self._turn is None else [self._turn, *self._waiting]
+        for turn in turns:
+            if turn.page is not None:
+                turn.page.hang_up()
+            elif turn.exchange is not None and not turn.is_running and not turn.is_answered:
+                turn.exchange.disconnected()
+        self._waiting.clear()
+        if self._writable is not None:
+            self._writable.set()
+        self._parser = None  # which knows this object, as this one does it
+
+    def eof_received(self) -> bool:
+        """A sender that has sent its request and closed its half still gets the answer."""
+        self._is_ending = True
+        return self._turn is not None and self._incoming is None
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        # Who does not read what it asked for can't ask for more.
+        self._mind_reading()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        self._mind_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_broken or self._is_closed:
+            return
+        if not self._began:
+            self._began = self._loop.time()
+        # Back to nothing with each head, piece of a body and end: what the parser has beside those, it keeps in memory.
+        self._unclaimed_bytes += len(data)
+        try:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._feed_without_upgrade(memoryview(data), upgrade.args[0])
+        except httptools.HttpParserError as error:
+            if not self._refusal and error.args and error.args[0] == _INVALID_VERSION:
+                self._refusal = _ODD_VERSION
+            self._fail(self._refusal or _BAD_REQUEST)
+        else:
+            if self._unclaimed_bytes > self._header_bytes_max:
+                self._fail(_HEAD_TOO_LARGE)
+        if self._waiting:
+            self._mind_reading()
+
+    def _feed_without_upgrade(self, rest: memoryview, end: int) -> None:
+        """The JDK's client wants to change to HTTP/2 with every request, and has a body, which the parser would skip. The same
+        head without the wish is an ordinary request. `end`: where the head ends. Raises HttpParserError."""
+        while True:
+            if self._parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("CONNECT")
+            head = self._head_without_upgrade()
+            # A parser that has read the end of the last message of a connection reads no other.
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.feed_data(head)
+            rest = rest[end:]
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                end = upgrade.args[0]
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/" + self._parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self._headers if name not in (b"upgrade", b"http2-settings")]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _mind_reading(self) -> None:
+        """Read on only while what was asked is answered, and the answers are read."""
+        reads = not self._waiting and self._writable is None
+        if reads == self._reads or self._is_closed:
+            return
+        self._reads = reads
+        if reads:
+            now = self._loop.time()
+            # What could not come in the meantime is not late.
+            self._began = now if self._began else 0.0
+            self._body_began = now
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # httptools' side.
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._head_bytes = 0
+        self._in_head = True
+        self._asks_upgrade = False
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Also of trailers, which are headers that come late."""
+        self._count_head(len(name) + len(value))
+        if self._in_head:
+            # The parser has removed the spaces before the value.
+            if value and value[-1] in _SPACES:
+                value = value.rstrip(_SPACES)
+            self._headers.append((name.lower(), value))
+        elif name.lower() == b"connection":
+            # RFC 9110, 6.5.1: no trailer may speak of the connection. The parser would obey it.
+            self._refuse(_CONNECTION_TRAILER)
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser.should_upgrade():
+            self._asks_upgrade = True
+            return
+        self._in_head = False
+        self._unclaimed_bytes = 0
+        self._body_began = self._loop.time()
+        head = Head(parser.get_method().decode())
+        keep_alive: bool = parser.should_keep_alive()
+        hosts, codings, connections = 0, 0, 0
+        for name, value in self._headers:
+            if name == b"host":
+                hosts += 1
+                if value != self._host:
+                    if not HOST.fullmatch(value):
+                        self._refuse(_ODD_HOST)
+                    self._host = value
+                continue
+            if name == b"transfer-encoding":
+                codings += 1
+                if value.lower() != b"chunked" or codings > 1:
+                    self._refuse(_ODD_CODING)
+            elif name == b"connection":
+                connections += 1
+            head.add(name, value)
+        if hosts > 1:
+            self._refuse(_HOSTS)
+        # The parser makes a text of the version. Without a Connection header only 1.1 keeps alive.
+        if not keep_alive or connections or codings or not hosts:
+            self._check_version(parser.get_http_version(), hosts, codings)
+            if head.expects_continue and parser.get_http_version() == "1.0":
+                head.expects_continue = False  # RFC 9110, 10.1.1
+        turn = _Turn(head, keep_alive)
+        self._lead(turn)
+        self._incoming = turn
+        self._waiting.append(turn)
+        self._go_on()
+
+    def _check_version(self, version: str, hosts: int, codings: int) -> None:
+        """Raises ValueError."""
+        if version == "1.1":
+            if not hosts:
+                self._refuse(_NO_HOST)
+        elif version != "1.0":
+            self._refuse(_NO_VERSION if version == "0.9" else _ODD_VERSION)
+        elif codings:
+            self._refuse(_CODING_IN_1_0)
+
+    def on_body(self, piece: bytes) -> None:
+        self._unclaimed_bytes = 0
+        turn = self._incoming
+        if turn is None or turn.exchange is None or turn.exchange.answer is not None:
+            return
+        if not turn.exchange.feed(piece):
+            self._go_on()
+
+    def on_message_complete(self) -> None:
+        if self._asks_upgrade:
+            return
+        self._unclaimed_bytes = 0
+        self._in_head = True
+        self._began = 0.0
+        turn = self._incoming
+        if turn is not None:
+            turn.is_received = True
+            self._incoming = None
+            self._go_on()
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
+        if self._head_bytes > self._header_bytes_max:
+            self._refuse(_HEAD_TOO_LARGE)
+
+    def _refuse(self, response: bytes) -> None:
+        """The parser stops. Raises ValueError."""
+        self._refusal = response
+        raise ValueError("refused")
+
+    def _lead(self, turn: _Turn) -> None:
+        """To its exchange or its page."""
+        receiver = self._shared.receiver
+        url = self._url.decode("ascii")
+        if receiver is None or not receiver.takes(url):
+            parsed: Any = httptools.parse_url(self._url)  # whose parts may be None, whatever its stubs say
+            if b"#" in self._url:
+                self._refuse(_FRAGMENT)
+            raw_path: bytes = parsed.path or b"/"
+            path = unquote(raw_path.decode("ascii"))
+            if receiver is None or self._shared.is_page(path):
+                turn.page = Page(self._scope(path, raw_path, parsed.query or b""), turn.head.method == "HEAD")
+                return
+            url = path
+        turn.exchange = receiver.exchange(url, turn.head)
+        turn.exchange.admit()
+
+    def _scope(self, path: str, raw_path: bytes, query_string: bytes) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self._parser.get_http_version(),
+            "server": _address(self._transport, "sockname"),
+            "client": _address(self._transport, "peername"),
+            "scheme": self._scheme,
+            "root_path": "",
+            "method": self._parser.get_method().decode(),
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query_string,
+            "headers": self._headers,
+            "state": {},
+        }
+
+    def _fail(self, response: bytes) -> None:
+        """What came can't be read on from here: say so if nothing else is to be said, and close."""
+        self._is_broken = True
+        self._is_ending = True
+        broken, self._incoming = self._incoming, None
+        if broken is not None and broken is not self._turn:
+            # One behind another: its sender is not worth the trouble.
+            self._waiting.remove(broken)
+            if broken.exchange is not None and not broken.is_answered:
+                broken.exchange.disconnected()
+        if self._turn is None:
+            self._write(response)
+            self._close()
+        elif self._turn is broken:
+            # It is the request at hand that is broken.
+            if broken.exchange is not None and broken.exchange.answer is None:
+                self._write(response)
+                broken.exchange.disconnected()
+                broken.is_answered = True
+            self._close()
+        else:
+            self._last_words = response
+
+    # Answering.
+
+    def _go_on(self) -> None:
+        """Whatever can be done now of the requests that are here."""
+        while not self._is_closed:
+            turn = self._turn
+            if turn is None:
+                if not self._waiting:
+                    self._idle_since = self._loop.time()
+                    if self._is_ending:
+                        if self._last_words:
+                            self._write(self._last_words)
+                        self._close()
+                    elif not self._reads:
+                        self._mind_reading()
+                    return
+                turn = self._turn = self._waiting.popleft()
+            if not turn.is_answered:
+                if turn.is_running:
+                    return
+                exchange = turn.exchange
+                if exchange is None:
+                    self._run(turn, self._show(turn))
+                    return
+                if exchange.answer is None:
+                    if turn.is_received:
+                        self._run(turn, self._finish(turn, exchange))
+                    elif turn.head.expects_continue and turn.head.has_body:
+                        turn.head.expects_continue = False
+                        self._write(_CONTINUE)
+                    return
+                self._say(turn, exchange)
+            if not turn.is_received and not self._is_closed:
+                # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
+                # takes the answer with it.
+                return
+            if not turn.keep_alive:
+                self._close()
+            self._turn = None
+
+    def _run(self, turn: _Turn, work: Any) -> None:
+        turn.is_running = True
+        task = self._loop.create_task(work)
+        tasks = self._shared.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _finish(self, turn: _Turn, exchange: TelemetryRequest) -> None:
+        await exchange.finish()
+        turn.is_running = False
+        if self._is_closed:
+            exchange.completed()  # nobody hears it, but it is what became of it
+        else:
+            self._go_on()
+
+    def _say(self, turn: _Turn, exchange: TelemetryRequest) -> None:
+        answer = exchange.answer
+        assert answer is not None
+        if ((self._is_ending or self._shared.is_leaving) and not self._waiting and not self._last_words) or (
+            # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
+            not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
+        ):
+            turn.keep_alive = False
+        pieces = [_STATUS_LINES[answer.status], self._shared.date_line]
+        for name, value in answer.headers:
+            pieces += (name, b": ", value, b"\r\n")
+        if answer.content_type:
+            pieces += (b"content-type: ", answer.content_type, b"\r\n")
+        if not turn.keep_alive:
+            pieces.append(_CLOSE)
+        if answer.status != 204:
+            pieces += (b"content-length: ", b"%d" % len(answer.body), b"\r\n\r\n")
+            if turn.head.method != "HEAD":
+                pieces.append(answer.body)
+        else:
+            pieces.append(b"\r\n")
+        self._write(b"".join(pieces))
+        turn.is_answered = True
+        exchange.completed()
+        if not turn.is_received:
+            turn.answered_at = self._loop.time()
+            if exchange.gives_up or turn.head.expects_continue:
+                self._close()
+
+    async def _show(self, turn: _Turn) -> None:
+        page = turn.page
+        assert page is not None
+        await page.show(
+            self._shared.app,
+            self,
+            keep_alive=turn.keep_alive and (bool(self._last_words) or not (self._is_ending or self._shared.is_leaving)),
+        )
+        turn.is_running = False
+        turn.is_answered = True
+        turn.answered_at = self._loop.time()
+        turn.keep_alive = page.keeps_alive
+        self._go_on()
+
+    # A page's side.
+
+    def _write(self, data: bytes) -> None:
+        self._stall.written_bytes += len(data)
+        self._transport.write(data)
+
+    async def write(self, data: bytes) -> None:
+        """Return when there is room for more."""
+        if not self._is_closed:
+            self._write(data)
+            if self._writable is not None:
+                await self._writable.wait()
+
+    def date_line(self) -> bytes:
+        """The header, as of the last tick."""
+        return self._shared.date_line
+
+    # The server's side.
+
+    def close_if_late(self, now: float) -> None:
+        """Close it if the message that is coming in should have been here by now, nobody reads its answer, or nothing comes."""
+        if self._stall.is_over(self._transport, now):
+            self.abort()
+            return
+        turn = self._incoming
+        if not self._began:
+            if self._turn is None and now - self._idle_since > self._keep_alive_s:
+                self._close()
+        elif not self._reads:
+            return
+        elif turn is None:
+            if now - self._began > self._late_s:
+                self._close()
+        elif turn.is_answered:
+            if now - turn.answered_at > self._late_s:
+                self._close()
+        elif turn.exchange is None or turn.exchange.answer is not None:
+            if now - self._began > self._request_s:
+                self._close()
+        elif now - self._body_began > self._late_s:
+            turn.exchange.timed_out()
+            self._go_on()
+
+    def leave(self) -> None:
+        """The next answer tells the client."""
+
+    def shutdown(self) -> None:
+        self._is_ending = True
+        # A request that has begun to come is answered; where it does not get on, it is too slow.
+        if self._turn is None and not self._began and not has_unread(self._transport):
+            self._close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._transport.close()
+
+
+def _address(transport: Any, name: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

@@ -1,0 +1,132 @@
+"""HTTP/1.1 by hypercorn's connection on h11, in place of our own.
+
+The law: what hypercorn's own `serve` would set up beside a connection comes from us: no signals, no log, no limits of its own.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Final, cast
+
+import h11
+import hypercorn
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.events import Event, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
+from hypercorn.utils import parse_socket_addr
+
+from collector.receivers.transport.connections import FRESH_S, Shared, Stall
+
+
+def hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+    """What makes a connection's protocol."""
+    settings = shared.settings
+    config = hypercorn.Config()
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.keep_alive_timeout = settings.keep_alive_s
+    config.keep_alive_max_requests = sys.maxsize
+    config.h11_max_incomplete_size = settings.header_bytes_max
+    wrapper = ASGIWrapper(cast("ASGIFramework", shared.app))
+    return lambda: _Protocol(shared, wrapper, config)
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """The streams that hypercorn reads and writes, and the task in which it does."""
+
+    def __init__(self, shared: Shared, wrapper: ASGIWrapper, config: hypercorn.Config) -> None:
+        super().__init__(asyncio.StreamReader(), self._serve)
+        self._shared: Final = shared
+        self._wrapper: Final = wrapper
+        self._config: Final = config
+        self._context: Final = WorkerContext(None)
+        self._stall: Final = Stall(shared.settings.body_timeout_s)
+        self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
+        self._transport = transport
+        self._shared.open.add(self)
+        if self._shared.is_leaving:
+            self.leave()
+        if self._shared.is_ending:
+            # Accepted just as the server ended: its first request may be on its way.
+            asyncio.get_running_loop().call_later(FRESH_S, self.shutdown)
+        super().connection_made(transport)
+
+    def close_if_late(self, now: float) -> None:
+        if self._stall.is_over(self._transport, now):
+            self._transport.abort()
+
+    def leave(self) -> None:
+        """Let each further answer say that it is the last. The setting is that of all connections."""
+        self._config.keep_alive_max_requests = 0
+
+    def shutdown(self) -> None:
+        self._ending = asyncio.create_task(self._context.terminated.set())
+
+    def abort(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._task = asyncio.current_task()
+        try:
+            loop = asyncio.get_running_loop()
+            await _Connection(self._wrapper, loop, self._config, self._context, LifespanState({}), reader, writer)
+        except asyncio.CancelledError:
+            pass  # by `abort`, and the end of this task: StreamReaderProtocol would log it as an error
+        finally:
+            self._shared.open.discard(self)
+
+
+class _Http1(H11Protocol):
+    """HTTP/1.1 and nothing else, though the client would like to change to hypercorn's own HTTP/2."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
+
+
+class _Connection(TCPServer):
+    """hypercorn's connection, which otherwise outlives its sender by the whole time that it may be idle."""
+
+    _ended = False
+
+    async def run(self) -> None:
+        """As hypercorn has it, with our protocol in place of the one that chooses."""
+        connection = self.writer.transport
+        family = connection.get_extra_info("socket").family
+        client, server = (parse_socket_addr(family, connection.get_extra_info(name)) for name in ("peername", "sockname"))
+        is_tls = connection.get_extra_info("ssl_object") is not None
+        state = ConnectionState(self.state)
+        try:
+            async with TaskGroup(self.loop) as group:
+                self._task_group = group
+                self.protocol = _Http1(  # type: ignore[assignment]  # of the wrapper, only what _Http1 has too is used
+                    self.app, self.config, self.context, group, state, is_tls, client, server, self.protocol_send
+                )
+                await self.protocol.initiate()
+                await self.idle_task.restart(group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass
+        finally:
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._ended and isinstance(event, Updated) and event.idle:
+            await self._close()
+        else:
+            await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._ended = True
+        await self.idle_task.stop()

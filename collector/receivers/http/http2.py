@@ -1,0 +1,309 @@
+"""HTTP/2 for the same requests as HTTP/1.1: by prior knowledge, or as ALPN has it under TLS.
+
+Invariants:
+1. No stream holds up another, and no connection another (test_many_requests_at_once_on_one_connection).
+2. Telemetry goes straight to its exchange; only pages pass ASGI (test_requests_are_answered_as_in_http_1_1).
+3. A refused request is answered before its body is whole, and the rest of the body may pass for `body_timeout_s`
+   (test_a_body_of_unknown_length_is_taken_and_limited).
+
+What a connection has in common with gRPC's is in http2_connection.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
+
+from starlette.types import Scope
+
+from collector.http2.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Stream
+from collector.http2.headers import RequestHead, encode, encode_all
+from collector.receivers.http.http2_asgi import Page
+from collector.receivers.http.targets import HOST, METHOD, TARGET
+from collector.receivers.http.telemetry_request import Head, TelemetryRequest
+from collector.receivers.transport.connections import Shared
+from collector.receivers.transport.http2_connection import Sending, ServerConnection
+
+# What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
+_STREAM_WINDOW_BYTES: Final = 256 * 1024
+_CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
+
+_STATUS: Final[dict[int, bytes]] = {status.value: encode(b":status", b"%d" % status.value) for status in HTTPStatus}
+_CONTINUE: Final = encode(b":status", b"100")
+
+
+class _Meaning:
+    """What a head asks for: telemetry that is taken (`head`), a page, or a refusal (`status`)."""
+
+    def __init__(self, request_head: RequestHead, path: str, head: Head | None, status: int) -> None:
+        self.request_head: Final = request_head
+        self.path: Final = path
+        self.head: Final = head
+        self.status: Final = status
+
+
+class Http2Connection(ServerConnection):
+    """One connection, as asyncio's protocol and as the server sees it."""
+
+    def __init__(self, shared: Shared) -> None:
+        settings = shared.settings
+        super().__init__(
+            shared,
+            streams_max=settings.concurrent_streams_max,
+            header_bytes_max=settings.header_bytes_max,
+            stream_window_bytes=_STREAM_WINDOW_BYTES,
+            connection_window_bytes=_CONNECTION_WINDOW_BYTES,
+            control_frames_max=settings.control_frames_max,
+            body_timeout_s=settings.body_timeout_s,
+        )
+        self._shared: Final = shared
+        self._head_bytes_max: Final = settings.header_bytes_max
+        self._body_timeout_s: Final = settings.body_timeout_s
+        self._keep_alive_s: Final = settings.keep_alive_s
+        self._idle_since: float = 0.0
+        self._idle_at: int = 0  # the highest stream by then
+        self._server: tuple[str, int] | None = None
+        self._client: tuple[str, int] | None = None
+        self._date: bytes = b""
+        self._date_header: bytes = b""
+
+    # asyncio's side.
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._server = _address(transport, "sockname")
+        self._client = _address(transport, "peername")
+        self._idle_since = self.last_received
+        self.begin()
+        self.flush()
+
+    # The engine's side.
+
+    def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
+        if self.is_refusing or self.has_all_streams:
+            self.refuse(stream_id, REFUSED_STREAM)
+            return None
+        meaning = head.meaning
+        if meaning is None:
+            meaning = head.meaning = self._understand(head)
+        assert isinstance(meaning, _Meaning)
+        return _Request(self, stream_id, self.last_received, meaning)
+
+    def on_request(self, stream: Stream) -> None:
+        assert isinstance(stream, _Request)
+        request = stream
+        meaning = request.meaning
+        if meaning.status:
+            self.send_head(request, self._status_and_date(meaning.status) + encode(b"content-length", b"0"), end=True)
+            self._answered(request)
+        elif meaning.head is None:
+            page = Page(self._scope(meaning), meaning.request_head.method == b"HEAD")
+            request.page = page
+            self.run(request, self._show(request, page))
+        else:
+            receiver = self._shared.receiver
+            assert receiver is not None
+            exchange = receiver.exchange(meaning.path, meaning.head)
+            request.exchange = exchange
+            exchange.admit()
+            if exchange.answer is not None:
+                self.due.append(request)
+            elif meaning.head.expects_continue and not self._head_ends:
+                self.send_head(request, _CONTINUE, end=False)
+
+    def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
+        assert isinstance(stream, _Request)
+        self.acknowledge(stream, window_bytes)
+        exchange = stream.exchange
+        if exchange is not None and exchange.answer is None and not exchange.feed(data):
+            self.due.append(stream)
+
+    def on_end(self, stream: Stream) -> None:
+        assert isinstance(stream, _Request)
+        exchange = stream.exchange
+        if exchange is not None and exchange.answer is None:
+            self.run(stream, self._finish(stream, exchange))
+
+    def on_gone(self, stream: Stream) -> None:
+        super().on_gone(stream)
+        assert isinstance(stream, _Request)
+        if stream.page is not None:
+            stream.page.hang_up()
+        elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
+            stream.exchange.disconnected()
+        stream.drained()
+
+    # Requests.
+
+    def _understand(self, head: RequestHead) -> _Meaning:
+        if head.size_bytes > self._head_bytes_max:
+            return _Meaning(head, "", None, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        method, target = head.method, head.path
+        if method == b"CONNECT" or not (METHOD.fullmatch(method) and TARGET.fullmatch(target) and _has_one_host(head)):
+            return _Meaning(head, "", None, HTTPStatus.BAD_REQUEST)
+        receiver = self._shared.receiver
+        path = target.decode()
+        if receiver is None or not receiver.takes(path):
+            path = unquote(target.partition(b"?")[0].decode())
+            if receiver is None or self._shared.is_page(path):
+                return _Meaning(head, path, None, 0)
+        exchange_head = Head(method.decode())
+        for name, value in head.headers:
+            exchange_head.add(name, value)
+        return _Meaning(head, path, exchange_head, 0)
+
+    async def _finish(self, request: "_Request", exchange: TelemetryRequest) -> None:
+        await exchange.finish()
+        self.ran(request)
+        if self.is_closed:
+            exchange.completed()  # nobody hears it, but it is what became of it
+            return
+        self.say(request)
+        self.flush()
+        if self.is_refusing:
+            self.close_if_over()
+
+    def say(self, stream: Sending) -> None:
+        assert isinstance(stream, _Request)
+        exchange = stream.exchange
+        assert exchange is not None
+        answer = exchange.answer
+        assert answer is not None
+        exchange.completed()
+        if stream.is_gone:
+            return
+        pieces = [self._status_and_date(answer.status)]
+        for name, value in answer.headers:
+            pieces.append(encode(name, value))
+        if answer.content_type:
+            pieces.append(encode(b"content-type", answer.content_type))
+        body = answer.body
+        if answer.status != 204:
+            pieces.append(encode(b"content-length", b"%d" % len(body)))
+        if exchange.head.method == "HEAD":
+            body = b""
+        self.send_head(stream, b"".join(pieces), end=not body)
+        if body:
+            self.send_body(stream, body, b"", end=True)
+        self._answered(stream)
+        # Who was not told to go on, or is too slow, need not send the rest.
+        if stream.is_sent and not stream.is_received and (exchange.gives_up or exchange.head.expects_continue):
+            self.reset(stream, NO_ERROR)
+
+    async def _show(self, request: "_Request", page: Page) -> None:
+        showing: Awaitable[None] = page.show(self._shared.app, request)
+        await showing
+        self.ran(request)
+        if request.is_gone or self.is_closed:
+            return
+        if request.is_sent:
+            self._answered(request)
+        else:
+            self.reset(request, INTERNAL_ERROR)
+        self.flush()
+        if self.is_refusing:
+            self.close_if_over()
+
+    def _answered(self, request: "_Request") -> None:
+        request.answered_at = self.loop.time()
+        self.answered()
+
+    def write_page_head(self, request: "_Request", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+        if not request.is_gone:
+            self.send_head(request, self._status_and_date(status) + encode_all(headers), end=end)
+            self.flush()
+
+    def _status_and_date(self, status: int) -> bytes:
+        date = self._shared.date
+        if date is not self._date:
+            self._date = date
+            self._date_header = encode(b"date", date)
+        known = _STATUS.get(status)
+        return (encode(b":status", b"%d" % status) if known is None else known) + self._date_header
+
+    def _scope(self, meaning: _Meaning) -> Scope:
+        head = meaning.request_head
+        headers = [header for header in head.headers if header[0] != b"host" or not head.authority]
+        if head.authority:
+            headers.insert(0, (b"host", head.authority))
+        raw_path, _, query_string = head.path.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "2",
+            "server": self._server,
+            "client": self._client,
+            "scheme": "https" if self.is_tls else "http",
+            "root_path": "",
+            "method": head.method.decode(),
+            "path": meaning.path,
+            "raw_path": raw_path,
+            "query_string": query_string,
+            "headers": headers,
+            "state": {},
+        }
+
+    # The server's side.
+
+    def on_late(self, stream: Sending, now: float) -> None:
+        assert isinstance(stream, _Request)
+        if stream.is_received or stream.is_running:
+            return
+        if stream.answered_at:
+            if now - stream.answered_at > self._body_timeout_s:
+                self.reset(stream, NO_ERROR)
+        elif stream.exchange is not None and now - stream.began > self._body_timeout_s:
+            stream.exchange.timed_out()
+            self.say(stream)
+
+    def on_idle(self, now: float) -> None:
+        highest = int(self.highest_stream_id)
+        if self.streams or self._gone_running or highest != self._idle_at:
+            self._idle_at = highest
+            self._idle_since = now
+        elif now - self._idle_since > self._keep_alive_s:
+            self.goodbye(NO_ERROR)
+
+
+class _Request(Sending):
+    """One request and its answer."""
+
+    def __init__(self, connection: Http2Connection, stream_id: int, began: float, meaning: _Meaning) -> None:
+        """`began`: by the loop's time."""
+        super().__init__(stream_id, began)
+        self.meaning: Final = meaning
+        self.exchange: TelemetryRequest | None = None
+        self.page: Page | None = None  # at most one of the two
+        self.answered_at: float = 0.0  # the loop's time
+        self._connection: Final = connection
+        self._drained: asyncio.Event | None = None  # where a page waits
+
+    def drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+
+    # A page's side.
+
+    def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+        self._connection.write_page_head(self, status, headers, end=end)
+
+    async def write_body(self, data: bytes, *, end: bool) -> None:
+        self._connection.send_body(self, data, b"", end=end)
+        self._connection.flush()
+        while self.rest and not self.is_gone:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+
+
+def _has_one_host(head: RequestHead) -> bool:
+    """Whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
+    hosts = [value for name, value in head.headers if name == b"host"]
+    if head.authority:
+        hosts.append(head.authority)
+    return len({host.lower() for host in hosts}) <= 1 and all(HOST.fullmatch(host) for host in hosts)
+
+
+def _address(transport: Any, name: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

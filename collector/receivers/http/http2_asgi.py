@@ -1,0 +1,81 @@
+"""A page over HTTP/2: one ASGI request without a body, and its answer as its client takes it.
+
+Invariants:
+1. Whatever the application does, there is one whole answer, or the stream is reset (test_an_application_that_fails_is_500).
+2. The application is held up as long as the client takes nothing, and goes on when nobody wants the page any more
+   (test_an_answer_that_nobody_reads_ends).
+"""
+
+import asyncio
+from typing import Final, Protocol
+
+import structlog
+from starlette.types import ASGIApp, Message, Scope
+
+from collector.http2.headers import OF_CONNECTIONS
+
+log = structlog.get_logger(__name__)
+
+
+class Wire(Protocol):
+    """The stream, as a page sees it."""
+
+    def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None: ...
+
+    async def write_body(self, data: bytes, *, end: bool) -> None:
+        """Return when the client has taken it, or nobody wants it any more."""
+
+
+class Page:
+    """Use: `show`; `hang_up` when nobody wants it any more."""
+
+    def __init__(self, scope: Scope, is_head: bool) -> None:
+        self._scope: Final = scope
+        self._is_head: Final = is_head
+        self._wire: Wire
+        self._start: Message | None = None
+        self._is_begun = False
+        self._is_over = False
+        self._has_asked = False
+        self._gone: Final = asyncio.Event()
+
+    def hang_up(self) -> None:
+        self._gone.set()
+
+    async def show(self, app: ASGIApp, wire: Wire) -> None:
+        """Return when all of it is taken, or none of the rest will be sent."""
+        self._wire = wire
+        try:
+            await app(self._scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            return  # by a stop that has waited long enough
+        except Exception:
+            log.exception("the HTTP application failed")
+        if not self._is_begun:
+            self._is_over = True
+            wire.write_head(500, [(b"content-length", b"0")], end=True)
+
+    async def _receive(self) -> Message:
+        if not self._has_asked:
+            self._has_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self._start is None or self._is_over:
+            raise RuntimeError(f"{message['type']} is out of turn")
+        body: bytes = b"" if self._is_head else message.get("body", b"")
+        ends = not message.get("more_body", False)
+        self._is_over = ends
+        if not self._is_begun:
+            self._is_begun = True
+            headers = [header for header in self._start.get("headers", ()) if header[0] not in OF_CONNECTIONS]
+            self._wire.write_head(self._start["status"], headers, end=ends and not body)
+            if ends and not body:
+                return
+        if body or ends:
+            await self._wire.write_body(body, end=ends)

@@ -1,0 +1,140 @@
+"""What is received where, by which adapter, and how it is answered: one table for HTTP, one for gRPC.
+
+The law: an adapter is chosen here and nowhere else, once, by the request's head.
+"""
+
+from functools import partial
+from typing import Final
+
+from infrasage.v1.dead_letter_pb2 import (
+    PAYLOAD_FORM_NATIVE_JSON,
+    PAYLOAD_FORM_OTLP_LOGS,
+    PAYLOAD_FORM_OTLP_METRICS,
+    PAYLOAD_FORM_OTLP_TRACES,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
+    PayloadForm,
+)
+
+import adapters.native
+import adapters.otlp.json
+import adapters.otlp.logs
+import adapters.otlp.metrics
+import adapters.otlp.traces
+import adapters.prometheus.write_v1
+import adapters.prometheus.write_v2
+from adapters.record import (
+    LOGS,
+    METRICS,
+    SOURCE_NATIVE,
+    SOURCE_OTLP,
+    SOURCE_PROMETHEUS_WRITE_V1,
+    SOURCE_PROMETHEUS_WRITE_V2,
+    TRACES,
+    Adapted,
+    Header,
+    Rules,
+)
+from collector.ingest.pipeline import Adapt, Input
+from collector.receivers.grpc.services import Service
+from collector.receivers.http.telemetry_request import COMPRESSED, SNAPPY, Format, Route
+from collector.receivers.responses import (
+    NATIVE,
+    NATIVE_BATCH,
+    REMOTE_WRITE_V1,
+    REMOTE_WRITE_V2,
+    Dialect,
+    OtlpJsonDialect,
+    OtlpProtobufDialect,
+)
+
+
+def _metrics_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    wire = adapters.otlp.json.metrics_to_wire(body, rules)
+    return adapters.otlp.metrics.adapt(wire, header, rules, message_bytes_max)
+
+
+def _logs_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    wire = adapters.otlp.json.logs_to_wire(body, rules)
+    return adapters.otlp.logs.adapt(wire, header, rules, message_bytes_max)
+
+
+def _traces_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    wire = adapters.otlp.json.traces_to_wire(body, rules)
+    return adapters.otlp.traces.adapt(wire, header, rules, message_bytes_max)
+
+
+_OTLP_FORMS: Final = {METRICS: PAYLOAD_FORM_OTLP_METRICS, LOGS: PAYLOAD_FORM_OTLP_LOGS, TRACES: PAYLOAD_FORM_OTLP_TRACES}
+
+# Who reads the payload of a dead letter again.
+PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
+    PAYLOAD_FORM_NATIVE_JSON: adapters.native.adapt,
+    PAYLOAD_FORM_OTLP_METRICS: adapters.otlp.metrics.adapt,
+    PAYLOAD_FORM_OTLP_LOGS: adapters.otlp.logs.adapt,
+    PAYLOAD_FORM_OTLP_TRACES: adapters.otlp.traces.adapt,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V1: adapters.prometheus.write_v1.adapt,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2: adapters.prometheus.write_v2.adapt,
+}
+
+
+def _otlp(endpoint: str, signal: int, adapt: Adapt, adapt_json: Adapt) -> Route:
+    json = OtlpJsonDialect(signal)
+    form = _OTLP_FORMS[signal]
+    formats = {
+        "application/x-protobuf": Format(Input(adapt, SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), COMPRESSED),
+        "application/json": Format(Input(adapt_json, SOURCE_OTLP, endpoint, form), json, COMPRESSED),
+    }
+    return Route(endpoint, formats, otherwise=json)
+
+
+def _native(endpoint: str, adapt: Adapt, dialect: Dialect) -> Route:
+    format_ = Format(Input(adapt, SOURCE_NATIVE, endpoint, PAYLOAD_FORM_NATIVE_JSON), dialect, COMPRESSED)
+    return Route(endpoint, {"application/json": format_}, otherwise=dialect)
+
+
+def http_routes(batch_items_max: int) -> dict[str, Route]:
+    """Every route that takes telemetry, by its path."""
+    remote_write = "/api/v1/prometheus/write"
+    write_v1 = Format(
+        Input(adapters.prometheus.write_v1.adapt, SOURCE_PROMETHEUS_WRITE_V1, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V1),
+        REMOTE_WRITE_V1,
+        SNAPPY,
+    )
+    write_v2 = Format(
+        Input(adapters.prometheus.write_v2.adapt, SOURCE_PROMETHEUS_WRITE_V2, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V2),
+        REMOTE_WRITE_V2,
+        SNAPPY,
+    )
+    routes = (
+        _otlp("/v1/metrics", METRICS, adapters.otlp.metrics.adapt, _metrics_json),
+        _otlp("/v1/logs", LOGS, adapters.otlp.logs.adapt, _logs_json),
+        _otlp("/v1/traces", TRACES, adapters.otlp.traces.adapt, _traces_json),
+        _native("/api/v1/telemetry", adapters.native.adapt, NATIVE),
+        _native(
+            "/api/v1/telemetry/batch",
+            partial(adapters.native.adapt_batch, batch_items_max=batch_items_max),
+            NATIVE_BATCH,
+        ),
+        Route(
+            remote_write,
+            {
+                "application/x-protobuf": write_v1,
+                "application/x-protobuf;proto=prometheus.writerequest": write_v1,
+                "application/x-protobuf;proto=io.prometheus.write.v2.request": write_v2,
+            },
+            otherwise=REMOTE_WRITE_V1,
+            parameter="proto",
+        ),
+    )
+    return {route.endpoint: route for route in routes}
+
+
+def _service(name: str, signal: int, adapt: Adapt) -> Service:
+    return Service(name, signal, Input(adapt, SOURCE_OTLP, f"{name}/Export", _OTLP_FORMS[signal]))
+
+
+GRPC_SERVICES: Final = (
+    _service("opentelemetry.proto.collector.metrics.v1.MetricsService", METRICS, adapters.otlp.metrics.adapt),
+    _service("opentelemetry.proto.collector.logs.v1.LogsService", LOGS, adapters.otlp.logs.adapt),
+    _service("opentelemetry.proto.collector.trace.v1.TraceService", TRACES, adapters.otlp.traces.adapt),
+)

@@ -1,0 +1,1 @@
+"""What connections of every protocol share: sockets, TLS, deadlines, shutdown."""

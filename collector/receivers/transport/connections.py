@@ -1,0 +1,170 @@
+"""What the connections of one server have in common, whatever they speak.
+
+Invariants:
+1. Every open connection is in `open`, so that it is counted, watched, and ended with the server
+   (test_connections_over_the_limit_are_refused, test_stopping_ends_in_time).
+2. A server that leaves answers every request until it ends, and each answer says that its connection ends
+   (test_a_server_that_leaves_answers_and_says_so).
+"""
+
+import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import structlog
+from starlette.types import ASGIApp
+
+from collector.config.settings import Http
+from collector.receivers.http.telemetry_request import Receiver
+from collector.runtime.descriptors import Descriptors
+from collector.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_DEFECT_LOG_S: Final = 60.0
+# So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
+PROGRESS_BYTES: Final = 16_384
+FRESH_S: Final = 1.0
+"""How old a connection must be for the end of its server to close it before its first request: that may be on its way."""
+# Balancers look at health at least so often: Kubernetes every 10 s, nginx, HAProxy and Envoy more often.
+_UNUSED_S: Final = 10.0
+
+
+class Connection(Protocol):
+    """One connection, as its server sees it."""
+
+    def close_if_late(self, now: float) -> None:
+        """Close it if its sender, or its reader, should have done something by now. `now`: the loop's time."""
+
+    def leave(self) -> None:
+        """Tell the client to go elsewhere, and go on answering."""
+
+    def shutdown(self) -> None:
+        """Take no more requests, and close once those that have begun are answered."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Connections:
+    """A server's connections and tasks, and how many it may have."""
+
+    def __init__(self, metrics: Metrics, *, connections_max: int, handshake_timeout_s: float) -> None:
+        self.metrics: Final = metrics
+        self.connections_max: Final = connections_max
+        self.handshake_timeout_s: Final = handshake_timeout_s
+        self.open: Final[set[Connection]] = set()
+        self.tasks: Final[set[asyncio.Task[Any]]] = set()
+        self._defect_logged: float = -_DEFECT_LOG_S
+        self.descriptors: Descriptors | None = None
+        """Where connections leave some to others."""
+        self.is_leaving: bool = False
+        """Whether each answer is to be the last of its connection."""
+        self.is_ending: bool = False
+        """Whether the server takes no more connections."""
+        self._used_at: float = -_UNUSED_S  # the loop's time
+
+    def defect(self, error: BaseException) -> None:
+        """Log what a connection could not handle, at most once a minute: strangers could repeat it and fill the disk."""
+        now = monotonic()
+        if now - self._defect_logged >= _DEFECT_LOG_S:
+            self._defect_logged = now
+            log.error("a connection is closed by a defect", exc_info=error)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.open) >= self.connections_max
+
+    def has_descriptor_for(self, transport: Any) -> bool:
+        """Whether a connection that was accepted may keep its file descriptor; else it is counted."""
+        return self.descriptors is None or self.descriptors.has_room(transport.get_extra_info("socket").fileno())
+
+    def accepted(self, now: float) -> None:
+        """Note that a client has connected. `now`: the loop's time."""
+        self._used_at = now
+
+    def is_used(self, now: float) -> bool:
+        """Whether a client is connected, or was within the last 10 s. `now`: the loop's time."""
+        return bool(self.open) or now - self._used_at < _UNUSED_S
+
+    def leave(self) -> None:
+        """Tell all clients to go elsewhere, and go on answering."""
+        self.is_leaving = True
+        for connection in list(self.open):
+            connection.leave()
+
+    def end(self) -> None:
+        """Take no more connections, and end those that are open when their requests are answered."""
+        self.is_leaving = True
+        self.is_ending = True
+        for connection in list(self.open):
+            connection.shutdown()
+
+    def tick(self, now: float) -> None:
+        """Close what has been too slow. `now`: the loop's time. Raises nothing: without it nobody had a deadline any more."""
+        if self.open:
+            self._used_at = now
+        for connection in list(self.open):
+            try:
+                connection.close_if_late(now)
+            except Exception:
+                log.exception("a connection whose deadline could not be looked at is closed")
+                self.open.discard(connection)
+                connection.abort()
+
+
+class Shared(Connections):
+    """An HTTP server's: its application and settings too."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Http,
+        metrics: Metrics,
+        *,
+        receiver: Receiver | None = None,
+        is_page: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
+        super().__init__(metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s)
+        self.app: Final = app
+        self.settings: Final = settings
+        self.receiver: Final = receiver
+        self.is_page: Final = is_page
+        self.date: bytes = b""
+        self.date_line: bytes = b""
+
+    def tick(self, now: float) -> None:
+        """Write the date anew, too."""
+        self.date = formatdate(usegmt=True).encode()
+        self.date_line = b"date: " + self.date + b"\r\n"
+        super().tick(now)
+
+
+class Stall:
+    """Tells when a client has read too little of what waits for it for too long."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.written_bytes: int = 0
+        """To be counted by the owner. Where it is not, any change of what waits is progress."""
+        self._timeout_s: Final = timeout_s
+        self._waiting_bytes: int = 0
+        self._taken_bytes: int = 0
+        self._since: float = 0.0
+
+    def is_over(self, transport: asyncio.WriteTransport, now: float) -> bool:
+        """Asked now and then. `now`: the loop's time."""
+        waiting_bytes = transport.get_write_buffer_size()
+        taken_bytes = self.written_bytes - waiting_bytes
+        if self.written_bytes:
+            moves = taken_bytes - self._taken_bytes >= PROGRESS_BYTES
+        else:
+            moves = waiting_bytes != self._waiting_bytes
+        if not waiting_bytes or moves:
+            self._waiting_bytes = waiting_bytes
+            self._taken_bytes = taken_bytes
+            self._since = now
+            return False
+        return now - self._since > self._timeout_s

@@ -1,0 +1,403 @@
+"""One connection of HTTP/2 as asyncio and its server see it: what HTTP and gRPC have in common.
+
+Invariants:
+1. Nothing that a client sends raises out of `data_received` or is logged (test_http2_random_frames.py).
+2. An answer that its client does not take ends after `body_timeout_s`, however many windows of one byte it opens
+   (test_an_answer_that_nobody_reads_ends, test_an_answer_that_is_read_byte_by_byte_ends).
+3. What a client cancelled counts against its streams as long as it works here
+   (test_more_requests_than_allowed_are_refused_to_be_sent_again).
+4. A stream counts until its answer's last frame is written, and no longer (test_as_many_requests_as_announced_are_served).
+5. The end is announced before requests are refused, so that none is lost on its way
+   (test_what_crosses_the_end_is_answered, test_a_server_that_leaves_answers_and_says_so).
+"""
+
+import asyncio
+from typing import Any, Final
+
+from mypy_extensions import i64
+
+from collector.http2.engine import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    STREAM_ID_MAX,
+    Http2Engine,
+    Http2Error,
+    Stream,
+)
+from collector.receivers.transport.connections import FRESH_S, PROGRESS_BYTES, Connections, Stall
+
+# How a client hears of the end: first that it shall begin nothing more; then, when it has heard, from where on nothing is
+# answered.
+HEARD: Final = b"the end."
+_HEARD_MAX_S: Final = 1.0
+# A head as sent may be this many times too large, and still only its request is refused. Nothing of it is kept.
+_HEAD_BYTES_FACTOR: Final = 16
+
+
+class Sending(Stream):
+    """A stream whose answer may have to wait for its client's windows."""
+
+    def __init__(self, stream_id: int, began: float) -> None:
+        """`began`: the loop's time."""
+        super().__init__(stream_id)
+        self.began: Final = began
+        self.is_running: bool = False  # work goes on here
+        self.rest: bytes = b""  # of its body, what is to be sent
+        self.rest_at: i64 = 0  # where in that the next frame begins
+        self.trailers: bytes = b""  # what is to be said after the body
+        self.ends: bool = False  # with the rest
+        self.waits_since: float = 0.0  # the loop's time of the last progress
+        self.taken_since: i64 = 0  # bytes
+
+    def drained(self) -> None:
+        """All of it is sent."""
+
+
+class ServerConnection(Http2Engine):
+    """Use: a server inherits, and has what `Http2Engine` calls."""
+
+    def __init__(
+        self,
+        shared: Connections,
+        *,
+        streams_max: int,
+        header_bytes_max: int,
+        stream_window_bytes: int,
+        connection_window_bytes: int,
+        control_frames_max: int,
+        body_timeout_s: float,
+    ) -> None:
+        super().__init__(
+            streams_max=streams_max,
+            header_bytes_max=header_bytes_max,
+            header_bytes_end=_HEAD_BYTES_FACTOR * header_bytes_max,
+            stream_window_bytes=stream_window_bytes,
+            connection_window_bytes=connection_window_bytes,
+            control_frames_max=control_frames_max,
+        )
+        self.connections: Final = shared
+        self.loop: Final = asyncio.get_running_loop()
+        self.transport: Any = None
+        self.is_tls: bool = False
+        self.is_closed: bool = False
+        self.is_leaving: bool = False  # the client was asked to begin nothing more here
+        self.is_ending: bool = False  # when it has heard, what it begins is refused
+        self.is_refusing: bool = False  # nothing more is begun
+        self.is_writable: bool = True
+        self.last_received: float = 0.0  # the loop's time
+        self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
+        self._streams_allowed: Final = streams_max
+        self._late_s: Final = body_timeout_s
+        self._stall: Final = Stall(body_timeout_s)
+        self._blocked: Final[dict[int, Sending]] = {}  # the one that has waited longest first
+        self._gone_running: int = 0  # what works here for streams that are gone
+        self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
+
+    # What a server has to have.
+
+    def say(self, stream: Sending) -> None:
+        """Send the answer that it has."""
+        raise NotImplementedError
+
+    def on_late(self, stream: Sending, now: float) -> None:
+        """Look whether it should have come by now."""
+        raise NotImplementedError
+
+    def on_idle(self, now: float) -> None:
+        """Look whether the connection has been idle for too long."""
+        raise NotImplementedError
+
+    def close_if_over(self) -> None:
+        """Nothing new comes: close where nothing is left to be answered."""
+        if not self.streams:
+            self.close()
+
+    # asyncio's side.
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.is_tls = transport.get_extra_info("ssl_object") is not None
+        self.last_received = self.loop.time()
+        self.connections.open.add(self)
+        if self.connections.is_ending:
+            # Accepted just as the server ended: its first request may be on its way.
+            self.loop.call_later(FRESH_S, self.shutdown)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.is_closed = True
+        self.connections.open.discard(self)
+        self._drop_all()
+
+    def eof_received(self) -> bool:
+        """What is whole is still answered, if anyone reads that."""
+        self.is_refusing = True
+        for stream in list(self.streams.values()):
+            if not stream.is_received:
+                self._drop(stream)
+        return bool(self.streams) and not self.is_tls  # whose end is the end of both directions
+
+    def pause_writing(self) -> None:
+        # Who does not read what it asked for can't ask for more.
+        self.is_writable = False
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        self.transport.resume_reading()
+        self._pump_all()
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_closed:
+            return
+        self.last_received = self.loop.time()
+        try:
+            self.receive(data)
+        except Http2Error as error:
+            self.goodbye(error.code)
+            return
+        except Exception as defect:  # noqa: BLE001  # ours: it costs its connection, and is logged
+            self.connections.defect(defect)
+            self.goodbye(INTERNAL_ERROR)
+            return
+        if self.due:
+            for stream in self.due:
+                self.say(stream)
+            self.due.clear()
+        self.flush()
+        if self.is_refusing:
+            self.close_if_over()
+
+    # The engine's side.
+
+    def on_window(self, stream: Stream | None) -> None:
+        if stream is None:
+            self._pump_all()
+        elif stream.stream_id in self._blocked:
+            assert isinstance(stream, Sending)
+            self._pump(stream)
+
+    def on_ping_answered(self, data: bytes) -> None:
+        if data == HEARD:
+            self._refuse_more()
+
+    def on_goaway(self, code: int) -> None:
+        # Nothing new comes; without an error, what was begun is waited for.
+        self.is_refusing = True
+        if code != NO_ERROR:
+            self.is_over = True
+            self.close()
+
+    def on_gone(self, stream: Stream) -> None:
+        assert isinstance(stream, Sending)
+        self._blocked.pop(stream.stream_id, None)
+        stream.rest = b""
+        stream.rest_at = 0
+        if stream.is_running:
+            self._gone_running += 1
+
+    # Requests.
+
+    @property
+    def has_all_streams(self) -> bool:
+        """Whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
+        return len(self.streams) + self._gone_running >= self._streams_allowed
+
+    def run(self, stream: Sending, work: Any) -> Any:
+        """A task of the server's, for that stream. `ran` is to be called at its end."""
+        stream.is_running = True
+        task = self.loop.create_task(work)
+        tasks = self.connections.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    def ran(self, stream: Sending) -> None:
+        """Its work is done."""
+        stream.is_running = False
+        if stream.is_gone:
+            self._gone_running -= 1
+
+    def send_body(self, stream: Sending, data: bytes, trailers: bytes, *, end: bool) -> None:
+        """`data` as its windows allow, after what still waits; then the trailers, if there are any. `end`: nothing follows."""
+        if stream.is_gone or self.is_closed:
+            return
+        size: i64 = len(data)
+        if not stream.rest:
+            if 0 < size <= self.sendable_bytes(stream) and self.is_writable:  # nearly always
+                self.send_data(stream, data, end=end and not trailers)
+                if trailers:
+                    self.send_head(stream, trailers, end=True)
+                stream.drained()
+                return
+            stream.rest = data
+            stream.waits_since = self.loop.time()
+            stream.taken_since = 0
+        else:
+            stream.rest = stream.rest[stream.rest_at :] + data
+        stream.rest_at = 0
+        stream.trailers = trailers
+        stream.ends = end
+        if not data and not stream.rest:
+            self._last(stream, end_is_due=end)
+            return
+        self._pump(stream)
+        if stream.rest:
+            self._blocked[stream.stream_id] = stream
+
+    def _pump(self, stream: Sending) -> None:
+        """All that may be sent of it."""
+        while self._pump_frame(stream):
+            pass
+
+    def _pump_all(self) -> None:
+        """A frame of each in turn, so that none waits for another to be whole."""
+        blocked = self._blocked
+        has_sent = True
+        while has_sent and blocked and self._send_window > 0:
+            has_sent = False
+            for stream in list(blocked.values()):
+                if self._pump_frame(stream):
+                    has_sent = True
+                    if stream.rest:
+                        del blocked[stream.stream_id]
+                        blocked[stream.stream_id] = stream
+
+    def _pump_frame(self, stream: Sending) -> bool:
+        """One frame, if there may be one."""
+        left: i64 = len(stream.rest) - stream.rest_at
+        if not left or not self.is_writable:
+            return False
+        size: i64 = self.sendable_bytes(stream)
+        if not size:
+            return False
+        at: i64 = stream.rest_at
+        stream.taken_since += min(size, left)
+        if size >= left:
+            data = stream.rest[at:] if at else stream.rest
+            stream.rest = b""
+            stream.rest_at = 0
+            self._blocked.pop(stream.stream_id, None)
+            ends = stream.ends and not stream.trailers
+            self.send_data(stream, data, end=ends)
+            self._last(stream, end_is_due=False)
+            return False
+        stream.rest_at = at + size
+        self.send_data(stream, stream.rest[at : at + size], end=False)
+        self.flush()  # so that the transport can say when it has enough
+        return True
+
+    def _last(self, stream: Sending, *, end_is_due: bool) -> None:
+        """Its body is sent."""
+        if stream.trailers:
+            self.send_head(stream, stream.trailers, end=True)
+            stream.trailers = b""
+        elif end_is_due:
+            self.send_data(stream, b"", end=True)
+        stream.drained()
+
+    # The server's side.
+
+    def close_if_late(self, now: float) -> None:
+        """Close, answer or reset whatever should have come, or been read, by now."""
+        if self._stall.is_over(self.transport, now):
+            self.abort()
+            return
+        if self.is_between:
+            self._half = None
+        else:
+            half = self._half
+            if half is None or half[0] != self.frames:
+                self._half = (self.frames, now)
+            elif now - half[1] > (self._late_s if self.frames else self.connections.handshake_timeout_s):
+                self.goodbye(ENHANCE_YOUR_CALM)
+                return
+        for stream in list(self.streams.values()):
+            if isinstance(stream, Sending):
+                if stream.rest:
+                    self._look_at_progress(stream, now)
+                else:
+                    self.on_late(stream, now)
+        self.on_idle(now)
+        self.flush()
+
+    def _look_at_progress(self, stream: Sending, now: float) -> None:
+        if stream.taken_since >= PROGRESS_BYTES:
+            stream.taken_since = 0
+            stream.waits_since = now
+        elif now - stream.waits_since > self._late_s:
+            self.reset(stream, CANCEL)
+
+    def answered(self) -> None:
+        super().answered()
+        if self.connections.is_leaving and not self.is_leaving:
+            self._announce_end()
+
+    def leave(self) -> None:
+        """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
+        if not (self.is_closed or self.is_leaving):
+            self._announce_end()
+            self.flush()
+
+    def _announce_end(self) -> None:
+        self.is_leaving = True
+        self.goaway(STREAM_ID_MAX, NO_ERROR)
+
+    def shutdown(self) -> None:
+        """Begin nothing more; close when all is answered."""
+        if self.is_closed or self.is_ending:
+            return
+        self.is_ending = True
+        if not self.is_leaving:
+            self._announce_end()
+        self.ping(HEARD)
+        self.flush()
+        self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
+    def _refuse_more(self) -> None:
+        """The client has heard of the end, or had the time to."""
+        if self.is_closed or not self.is_ending:
+            return
+        if not self.is_refusing:
+            self.is_refusing = True
+            self.goaway(int(self.highest_stream_id), NO_ERROR)
+        self.flush()
+        self.close_if_over()
+
+    def goodbye(self, code: int, reason: bytes = b"") -> None:
+        """Close now, and say why."""
+        self.is_over = True
+        self.goaway(int(self.highest_stream_id), code, reason)
+        self.close()
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.flush()
+        self.is_over = True
+        self.is_closed = True
+        self.transport.close()
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        for stream in list(self.streams.values()):
+            stream.is_gone = True
+            self.on_gone(stream)
+        self.streams.clear()
+        self._blocked.clear()
+
+    def flush(self) -> None:
+        """Send what the engine has to send."""
+        out = self.out
+        if out:
+            if not self.transport.is_closing():
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self._stall.written_bytes += len(data)
+                self.transport.write(data)
+            out.clear()

@@ -1,0 +1,230 @@
+"""A listener whose connections begin with TLS, each with the certificates that are in force by then.
+
+asyncio's own listener does not show a connection before its handshake is done.
+
+Invariants:
+1. A connection counts from the moment it is accepted, and one over the limit is closed before it costs anything
+   (test_connections_that_only_shake_hands_are_bounded_too).
+2. A handshake that fails or takes too long is closed and counted, but not logged
+   (test_a_handshake_that_comes_to_nothing_is_ended).
+3. A client whose handshake fails gets the alert that says why (test_a_handshake_that_fails_sends_its_alert).
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from collector.receivers.transport.certificates import Certificates
+from collector.receivers.transport.connections import FRESH_S, Connections
+from collector.receivers.transport.pending import accept_pending
+from collector.receivers.transport.tls_alerts import ON_FAILURE
+
+# How long a client may take to say that it has understood the end of TLS.
+_TLS_END_S: Final = 2.0
+# Too many open files, most likely: some of them may be closed by then.
+_AFTER_ERROR_S: Final = 0.5
+# What a client that speaks plain HTTP here is told.
+_PIECE_BYTES: Final = 65_536
+_TEXT: Final = b"This port speaks TLS: send the request to https:// (over gRPC: with transport security).\n"
+_PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+)
+
+
+class TlsListener:
+    """On one host and port. Use: `start`, then `port`, then `close`."""
+
+    def __init__(
+        self, shared: Connections, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]
+    ) -> None:
+        """`protocol` makes what a connection is handed to; it takes the handshake's place among the open ones."""
+        self._shared: Final = shared
+        self._certificates: Final = certificates
+        self._protocol: Final = protocol
+        self._sockets: Final[list[socket.socket]] = []
+        self.port = 0
+
+    async def start(self, host: str, port: int, *, backlog: int, reuse_port: bool) -> None:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        try:
+            for family, _, _, _, address in await loop.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                self._sockets.append(_listen(family, address, backlog=backlog, reuse_port=reuse_port))
+        except BaseException:
+            self.close()
+            raise
+        self.port = self._sockets[0].getsockname()[1]
+        for listener in self._sockets:
+            loop.add_reader(listener, self._accept, listener)
+
+    def close(self) -> None:
+        """Take what has connected so far, and listen no more."""
+        loop = asyncio.get_running_loop()
+        for listener in self._sockets:
+            if loop.remove_reader(listener):
+                self._accept(listener)
+            listener.close()
+        self._sockets.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take all that have connected."""
+        try:
+            for connection in accept_pending(listener):
+                self._begin(connection)
+        except OSError:
+            loop = asyncio.get_running_loop()
+            if self._shared.descriptors is not None:
+                self._shared.descriptors.ran_out()
+            loop.remove_reader(listener)
+            loop.call_later(_AFTER_ERROR_S, self._accept_again, listener)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _begin(self, connection: socket.socket) -> None:
+        shared, descriptors = self._shared, self._shared.descriptors
+        if shared.is_full or not (descriptors is None or descriptors.has_room(connection.fileno())):
+            shared.metrics.connection_refused()
+            connection.close()
+        else:
+            Handshake(shared, self._certificates, self._protocol, connection)
+
+
+class Handshake:
+    """One, among the open connections until its protocol takes over."""
+
+    def __init__(
+        self,
+        shared: Connections,
+        certificates: Certificates,
+        protocol: Callable[["Handshake"], asyncio.Protocol],
+        connection: socket.socket,
+    ) -> None:
+        self._shared: Final = shared
+        self._certificates: Final = certificates
+        self._protocol: Final = protocol
+        self._alert = b""
+        self._alerted: socket.socket | None = (
+            None  # the connection of a handshake that failed, once more: the loop closes its own
+        )
+        shared.open.add(self)
+        self._began: Final = asyncio.get_running_loop().time()
+        shared.accepted(self._began)
+        self._task: Final = asyncio.get_running_loop().create_task(self._run(connection))
+
+    def done(self) -> None:
+        self._shared.open.discard(self)
+
+    def close_if_late(self, now: float) -> None:
+        """It has a deadline of its own."""
+
+    def leave(self) -> None:
+        """The first answer will tell the client."""
+
+    def shutdown(self) -> None:
+        """End it, unless it is so fresh that its first request may be on its way."""
+        asyncio.get_running_loop().call_at(self._began + FRESH_S, self.abort)
+
+    def abort(self) -> None:
+        self._task.cancel()
+
+    async def _run(self, connection: socket.socket) -> None:
+        try:
+            if await self._begins_with_tls(connection):
+                ON_FAILURE.set(partial(self._failed, connection))
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: self._protocol(self),
+                    connection,
+                    ssl=self._certificates.context,
+                    ssl_handshake_timeout=self._shared.handshake_timeout_s,
+                    ssl_shutdown_timeout=_TLS_END_S,
+                )
+            else:
+                self._shared.metrics.handshake_failed()
+        except OSError:  # TLS's errors are of that kind, and TimeoutError
+            self._shared.metrics.handshake_failed()
+            if self._alerted is not None:
+                with contextlib.suppress(OSError):
+                    await _tell(self._alerted, self._alert)
+        finally:
+            if self._alerted is not None:
+                self._alerted.close()
+            self.done()
+
+    def _failed(self, connection: socket.socket, alert: bytes) -> None:
+        """Keep the connection open until its client has read the alert."""
+        self._alert = alert
+        with contextlib.suppress(OSError):  # no file descriptor is left: then it is closed without
+            self._alerted = connection.dup()
+
+    async def _begins_with_tls(self, connection: socket.socket) -> bool:
+        """Wait for the first bytes. Where they are plain HTTP, answer that, and close. Raises OSError."""
+        owned = False
+        try:
+            async with asyncio.timeout(self._shared.handshake_timeout_s):
+                await _readable(connection)
+            # A method or HTTP/2's preface begins with a capital letter; TLS with the byte 22.
+            owned = not connection.recv(1, socket.MSG_PEEK).isupper()
+            if not owned:
+                await _tell(connection, _PLAIN)
+            return owned
+        finally:
+            if not owned:
+                connection.close()
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection, _set, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _tell(connection: socket.socket, answer: bytes) -> None:
+    """Send the last that is said, and let the client read it: a socket that is closed with something unread resets what it has
+    sent. Raises OSError."""
+    connection.send(answer)
+    connection.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TLS_END_S):
+            while _has_more(connection):
+                await _readable(connection)
+
+
+def _has_more(connection: socket.socket) -> bool:
+    """Whether its client has not ended it; what it has sent is thrown away. Raises OSError."""
+    try:
+        return bool(connection.recv(_PIECE_BYTES))
+    except BlockingIOError:
+        return True
+
+
+def _listen(family: int, address: object, *, backlog: int, reuse_port: bool) -> socket.socket:
+    """As asyncio's own listener does it."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)  # type: ignore[arg-type]  # as getaddrinfo has it for that family
+        listener.listen(backlog)
+        listener.setblocking(False)
+        stack.pop_all()
+    return listener

@@ -1,0 +1,1 @@
+"""What the collector's own messages hold."""

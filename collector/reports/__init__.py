@@ -1,1 +1,0 @@
-"""What is told of the past: read from the store, for pages and commands."""

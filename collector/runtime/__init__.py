@@ -1,0 +1,1 @@
+"""The process itself: shutdown, locks, memory, clocks, version."""

@@ -1,0 +1,139 @@
+"""How payloads are inserted: where a topic's go, how they are parsed, and in which blocks.
+
+The law: bytes go in as they came and the engine parses them. A repeat must be cut into blocks exactly as the first attempt was,
+or its tokens would not match: so nothing runs in parallel, and whatever decides where a block ends is said with each insert,
+since the engine's defaults may change between the two attempts.
+"""
+
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, cast
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.summary import QuerySummary
+
+from adapters.codec.wire import length_of
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, literal
+
+Settings = Mapping[str, str | int]
+
+
+class Landing(NamedTuple):
+    """Where a topic's payloads are inserted, and how they are parsed."""
+
+    table: str
+    format: Path
+
+
+LANDING: Final = {
+    METRICS_TOPIC: Landing("landing_metrics", LANDING_FORMAT),
+    LOGS_TOPIC: Landing("landing_logs", LANDING_FORMAT),
+    TRACES_TOPIC: Landing("landing_traces", LANDING_FORMAT),
+    DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
+}
+# Many batches: the payload is one message, behind its length, of which they are together the content.
+_FORMAT: Final = "ProtobufList"
+
+SETTINGS: Final[Settings] = {
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    "deduplicate_insert": "enable",
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "max_threads": 1,
+    "max_insert_threads": 1,
+    "input_format_parallel_parsing": 0,
+    "parallel_view_processing": 0,
+    "max_block_size": 65_409,
+    "max_insert_block_size": 1_048_449,
+    "max_insert_block_size_bytes": 0,
+    "use_strict_insert_block_limits": 0,
+    "input_format_max_block_size_bytes": 0,
+    "input_format_max_block_wait_ms": 0,
+    "min_insert_block_size_rows": 1_048_449,
+    "min_insert_block_size_bytes": 268_402_944,
+    "min_insert_block_size_rows_for_materialized_views": 1_048_449,
+    "min_insert_block_size_bytes_for_materialized_views": 268_402_944,
+    # Data of many days at once is slow, but it is no reason to refuse it.
+    "max_partitions_per_insert_block": 0,
+    # Half a payload is not taken for a whole one, nor a bad record passed over in silence.
+    "input_format_connection_handling": 0,
+    "input_format_allow_errors_num": 0,
+    "input_format_allow_errors_ratio": 0,
+}
+_TOKEN: Final = "insert_deduplication_token"  # noqa: S105 - a setting's name
+
+_PIECE_BYTES_MIN: Final = 64 * 1024
+
+
+# Stores payloads of a topic under a token. Raises ClickHouseError, OSError.
+Insert = Callable[[str, Sequence[Payload], str], QuerySummary]
+
+
+def embedded_inserts(client: Client, settings: Settings) -> Insert:
+    """By the driver of the embedded engine, which reads the format's file. (Given as text, the engine would write it into
+    whatever directory we run in.)"""
+
+    def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
+        table, format_ = LANDING[topic]
+        schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
+        length = length_of(sum(map(len, payloads)))
+        pieces = map(bytes, _pieces([length, *payloads]))  # nothing else is taken
+        block = cast("Generator[bytes]", pieces)
+        return client.raw_insert(table, insert_block=block, fmt=_FORMAT, settings={**settings, **schema, _TOKEN: token})
+
+    return insert
+
+
+def server_inserts(client: Client, settings: Settings) -> Insert:
+    """In requests whose body has the statement with all its settings and the format's text, and then the data. In the URL that
+    would be percent-encoded for each insert, at the cost of a megabyte of data, and too long for some proxies."""
+    begun = {topic: _begun(landing, settings) for topic, landing in LANDING.items()}
+    # The answer begins when the insert is done, and so its status is the insert's.
+    in_url = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
+
+    def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
+        payload_bytes = sum(map(len, payloads))
+        head = f"{begun[topic]}, {_TOKEN} = {literal(token)} FORMAT {_FORMAT}\n".encode() + length_of(payload_bytes)
+        size = {"Content-Length": str(len(head) + payload_bytes)}
+        block = cast("Generator[bytes]", _pieces([head, *payloads]))
+        # Without a table the driver adds no statement of its own.
+        return client.raw_insert("", insert_block=block, settings=in_url, transport_settings=size)
+
+    return insert
+
+
+def _begun(landing: Landing, settings: Settings) -> str:
+    """The statement up to the last of its settings."""
+    text = format_text(landing.format)
+    schema = {"format_schema_source": "string", "format_schema": text, "format_schema_message_name": "Record"}
+    told = ", ".join(
+        f"{name} = {literal(value) if isinstance(value, str) else value}" for name, value in {**settings, **schema}.items()
+    )
+    return f"INSERT INTO {landing.table} SETTINGS {told}"
+
+
+def format_text(path: Path) -> str:
+    """A format's file without comments and spaces."""
+    text = re.sub(r"//[^\n]*", "", path.read_text("utf-8"))
+    return re.sub(r"\s*([{};=])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
+
+
+def _pieces(payloads: Sequence[Payload]) -> Iterator[Payload]:
+    """The same bytes: small ones joined, since each piece is a call to the system; large ones as they are."""
+    small: list[Payload] = []
+    size = 0
+    for payload in payloads:
+        if len(payload) < _PIECE_BYTES_MIN:
+            small.append(payload)
+            size += len(payload)
+            if size < _PIECE_BYTES_MIN:
+                continue
+        if small:
+            yield b"".join(small)
+            small, size = [], 0
+        if len(payload) >= _PIECE_BYTES_MIN:
+            yield payload
+    if small:
+        yield b"".join(small)

@@ -1,0 +1,91 @@
+"""What a payload says about itself, almost without being decoded: which messages it holds, how many items each, which receipts.
+
+The law: of telemetry only the fields before and after a record's items are read; the items, which are nearly all of its bytes,
+are skipped. Dead letters are few, and are decoded.
+"""
+
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from infrasage.v1.dead_letter_pb2 import DeadLetterBatch
+
+from adapters.codec.wire import Cursor, NonCanonical
+
+_RECORDS: Final = 0x0A  # TelemetryBatch.records
+_BATCH_ID: Final = 0x2A  # TelemetryRecord.batch_id
+_BATCH_PART: Final = 0x70
+_ITEM_COUNT: Final = 0x78
+_RECEIPT: Final = 0x82
+_ID_BYTES: Final = 16
+
+# A batch id and a batch part.
+MessageKey = tuple[UUID, int]
+
+
+class Contents(NamedTuple):
+    """Of concatenated TelemetryBatch payloads."""
+
+    items: dict[MessageKey, int]
+    receipts: set[MessageKey]
+
+
+class DeadLetterIds(NamedTuple):
+    """Of concatenated DeadLetterBatch payloads."""
+
+    letters: set[UUID]
+    events: set[UUID]
+
+
+def contents(payload: bytes) -> Contents:
+    """Items, and which receipts, by batch id and batch part.
+
+    Raises ValueError where these are not bytes that our adapters wrote.
+    """
+    items: dict[MessageKey, int] = {}
+    receipts: set[MessageKey] = set()
+    cursor = Cursor(payload)
+    end = len(payload)
+    try:
+        while cursor.position < end:
+            if cursor.field(end) != _RECORDS:
+                continue
+            after = cursor.position
+            cursor.position = cursor.start
+            batch_id, part, count, has_receipt = b"", 0, 0, False
+            while cursor.position < after:
+                tag = cursor.field(after)
+                if tag == _BATCH_ID:
+                    batch_id = payload[cursor.start : cursor.position]
+                elif tag == _BATCH_PART:
+                    part = cursor.value
+                elif tag == _ITEM_COUNT:
+                    count = cursor.value
+                elif tag == _RECEIPT:
+                    has_receipt = True
+            key = (_uuid(batch_id, "a record's batch id"), int(part))
+            if has_receipt:
+                receipts.add(key)
+            if count or not has_receipt:
+                items[key] = items.get(key, 0) + int(count)
+    except NonCanonical as error:
+        raise ValueError(f"not a TelemetryBatch: {end} bytes, malformed at {error.position}") from error
+    return Contents(items, receipts)
+
+
+def dead_letter_ids(payload: bytes) -> DeadLetterIds:
+    """Raises ValueError where these are not dead letters that we wrote."""
+    try:
+        batch = DeadLetterBatch.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"not a DeadLetterBatch: {len(payload)} bytes") from error
+    return DeadLetterIds(
+        {_uuid(record.letter.id, "a dead letter's id") for record in batch.records if record.letter.id},
+        {_uuid(record.event.id, "an event's id") for record in batch.records if record.event.id},
+    )
+
+
+def _uuid(id_: bytes, what: str) -> UUID:
+    if len(id_) != _ID_BYTES:
+        raise ValueError(f"{what} has {len(id_)} bytes, not {_ID_BYTES}")
+    return UUID(bytes=id_)

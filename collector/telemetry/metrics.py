@@ -1,0 +1,571 @@
+"""Every metric of the collector: its name, type, labels and help.
+
+The law: labels come from closed sets (types, reasons, routes, codes, topics), never from a sender; and
+accepted + rejected + rate_limited + failed, summed, is every item that was received and decoded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from adapters.errors import INVALID_JSON, REASONS
+from adapters.record import TYPE_NAMES, Adapted
+from adapters.repairs import REPAIR
+from collector.broker.contract import Partition
+from collector.telemetry.aggregate import Family, Snapshot
+from collector.telemetry.counters import Count, Counter, Distribution, Gauge, Histogram
+from collector.telemetry.exposition import Writer, content_type_of
+from collector.telemetry.tenant_ranking import Ranking
+from collector.tenancy.plans import DIMENSIONS, Dimension
+
+STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
+TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
+APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
+AuditResult = Literal["adds_up", "difference", "not_judged", "failed"]
+AUDIT_RESULTS: Final[tuple[AuditResult, ...]] = ("adds_up", "difference", "not_judged", "failed")
+
+_SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Described(NamedTuple):
+    """One metric, as /metrics shows it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+class Endpoint:
+    """What is counted of the requests to one route or one gRPC method: how many, how long, how many bytes."""
+
+    def __init__(self, requests: Callable[[str], Count], seconds: Distribution, body_bytes: Count) -> None:
+        self._requests: Final = requests
+        self._seconds: Final = seconds
+        self._body_bytes: Final = body_bytes
+        self._by_code: Final[dict[int | str, Count]] = {}
+
+    def answered(self, code: int | str, seconds: float, body_bytes: int) -> None:
+        """`code` is an HTTP status or the name of a gRPC one; `body_bytes` as they came in, still compressed."""
+        requests = self._by_code.get(code)
+        if requests is None:
+            requests = self._by_code[code] = self._requests(str(code))
+        requests.inc()
+        self._seconds.observe(seconds)
+        self._body_bytes.inc(body_bytes)
+
+
+class Tenant:
+    """What is counted of one tenant."""
+
+    def __init__(
+        self,
+        requests: Callable[[str], Count],
+        items: Callable[[str], Count],
+        body_bytes: Count,
+        repaired: Callable[[str], Count],
+    ) -> None:
+        """`requests` and `items` give the counter of a status, `repaired` that of a repair. What never happens has no series:
+        tenants may be many."""
+        self._repaired: Final = repaired
+        self._new_requests: Final = requests
+        self._new_items: Final = items
+        self._body_bytes: Final = body_bytes
+        self._requests: Final[dict[str, Count]] = {}
+        self._items: Final[dict[str, Count]] = {}
+
+    def ingested(self, adapted: Adapted, body_bytes: int) -> None:
+        """A request was answered. `body_bytes`: decompressed, as plans count them."""
+        self._count_request("accepted")
+        self._count_items("accepted", adapted.accepted_count())
+        if adapted.rejected:
+            self._count_items("rejected", adapted.rejected_count())
+        if adapted.repaired:
+            for kind, count in adapted.repaired.items():
+                self._repaired(REPAIR[kind].name).inc(count)
+        self._body_bytes.inc(body_bytes)
+
+    def refused(self) -> None:
+        """A request could not be decoded, or was more than the plan ever allows at once."""
+        self._count_request("refused")
+
+    def limited(self, dimension: Dimension) -> None:
+        """A request was over the plan."""
+        self._count_request(f"limited_by_{dimension}")
+
+    def rate_limited(self, adapted: Adapted) -> None:
+        """Its items, where it was decoded before that was known."""
+        self._count_items("rate_limited", adapted.accepted_count() + adapted.rejected_count())
+
+    def failed(self, adapted: Adapted) -> None:
+        """A request could not be kept."""
+        self._count_request("failed")
+        self._count_items("failed", adapted.accepted_count() + adapted.rejected_count())
+
+    def _count_request(self, status: str) -> None:
+        counter = self._requests.get(status)
+        if counter is None:
+            counter = self._requests[status] = self._new_requests(status)
+        counter.inc()
+
+    def _count_items(self, status: str, items: int) -> None:
+        counter = self._items.get(status)
+        if counter is None:
+            counter = self._items[status] = self._new_items(status)
+        counter.inc(items)
+
+
+class _Age:
+    """How long ago something was. `now`: by the clock of `unix_s`."""
+
+    def __init__(self, unix_s: float, now: Callable[[], float]) -> None:
+        self._unix_s: Final = unix_s
+        self._now: Final = now
+
+    def seconds(self) -> float:
+        return self._now() - self._unix_s
+
+
+class Metrics:
+    """One registry with all of it. Cheap enough for the hot path: labels are resolved beforehand."""
+
+    def __init__(self, tenants_shown_max: int = 50) -> None:
+        """`tenants_shown_max`: how many tenants are shown by name."""
+        # The process's own, from the library.
+        self._process: Final = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+        # Every metric of ours; and the same for the documentation.
+        self._families: Final[list[Counter | Gauge | Histogram]] = []
+        self.described: Final[list[Described]] = []
+        self._writer: Final = Writer()
+
+        events = self._counter("ingestion_events", "Items received, by type and by what became of them.", "type", "status")
+        self._events: Final = {status: [events.labels(type_name, status) for type_name in TYPE_NAMES] for status in STATUSES}
+        failures = self._counter("validation_failures", "Items rejected, by reason.", "reason")
+        unkept = self._counter(
+            "dlq_not_kept", "Items rejected that are counted, but not kept as dead letters: past their tenant's cap.", "reason"
+        )
+        refused = self._counter("requests_refused", "Requests refused as a whole, by reason.", "reason")
+        self._validation_failures: Final = {
+            reason.code: failures.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON
+        }
+        self._not_kept: Final = {reason.code: unkept.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON}
+        self._refused: Final = {reason.code: refused.labels(reason.name) for reason in REASONS}
+        self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS).labels()
+
+        self._http_requests: Final = self._counter("http_requests", "HTTP requests answered.", "endpoint", "code")
+        self._http_seconds: Final = self._seconds("http_request_duration_seconds", "From head to answer.", "endpoint")
+        self._http_bytes: Final = self._counter("http_request_body_bytes", "Bytes of bodies, as sent.", "endpoint")
+        self._connections_refused: Final = self._counter("http_connections_refused", "Connections over the limit.").labels()
+        self._descriptors_refused: Final = self._counter(
+            "descriptors_refused",
+            "Connections refused because the file descriptors that are left are for the log and the store.",
+        ).labels()
+        self._handshakes_failed: Final = self._counter(
+            "tls_handshakes_failed",
+            "TLS handshakes that failed: no TLS, or no version, cipher or certificate that is accepted.",
+        ).labels()
+        self._certificate_expires: Final = self._gauge(
+            "tls_certificate_expires_seconds", "When the certificate in use expires, in seconds since 1970. 0: no TLS."
+        ).labels()
+        self._grpc_requests: Final = self._counter("grpc_requests", "gRPC requests answered.", "method", "code")
+        self._grpc_seconds: Final = self._seconds("grpc_request_duration_seconds", "From request to answer.", "method")
+        self._grpc_bytes: Final = self._counter("grpc_request_bytes", "Bytes of requests, decompressed.", "method")
+        self._in_flight: Final = self._gauge("in_flight_bytes", "Bytes of requests that are not answered yet.").labels()
+        self._in_flight_limit: Final = self._gauge(
+            "in_flight_limit_bytes", "Bytes that requests may hold at once (broker.in_flight_bytes_max), of all processes."
+        ).labels()
+        self._connections: Final = self._gauge("http_connections", "Open HTTP connections.").labels()
+        self._connections_limit: Final = self._gauge(
+            "http_connections_limit", "HTTP connections that may be open (http.connections_max), of all processes."
+        ).labels()
+        self._grpc_connections: Final = self._gauge("grpc_connections", "Open gRPC connections.").labels()
+        self._grpc_connections_limit: Final = self._gauge(
+            "grpc_connections_limit", "gRPC connections that may be open (grpc.connections_max), of all processes."
+        ).labels()
+        self._descriptors_reserve: Final = self._gauge(
+            "descriptors_reserve",
+            "File descriptors of process_max_fds that connections leave to the log and the store (open_files_reserve).",
+        ).labels()
+        self._dlq_depth: Final = self._gauge(
+            "dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0."
+        ).labels()
+        self._dlq_depth.set(0)
+
+        self._tenant_requests: Final = self._counter(
+            "tenant_requests",
+            'Requests of a tenant, by what became of them. The largest tenants have their names, tenant="" is all others.',
+            "tenant",
+            "status",
+        )
+        self._tenant_items: Final = self._counter("tenant_items", "Items of a tenant, likewise.", "tenant", "status")
+        self._tenant_bytes: Final = self._counter(
+            "tenant_bytes", "Bytes of a tenant's accepted requests, decompressed, likewise.", "tenant"
+        )
+        self._repaired: Final = self._counter(
+            "repaired", "What was repaired of a tenant's requests, by kind; tenants are named as above.", "tenant", "reason"
+        )
+        self._tenants: Final[dict[str, Tenant]] = {}
+        self._ranking: Final = Ranking(tenants_shown_max)
+
+        self._append_seconds: Final = self._seconds(
+            "append_duration_seconds", "From a request's append to its being durable, or to its failure."
+        ).labels()
+        self._append_errors: Final = self._counter("append_errors", "Appends of requests that failed.", "kind")
+        for kind in APPEND_ERRORS:
+            self._append_errors.labels(kind)
+        self._produce_seconds: Final = self._seconds("produce_duration_seconds", "One batch to Kafka, acknowledged.", "topic")
+        self._produce_messages: Final = self._counter("produce_messages", "Messages that Kafka acknowledged.", "topic")
+        self._produce_bytes: Final = self._counter("produce_bytes", "Bytes of messages that Kafka acknowledged.", "topic")
+        self._produce_errors: Final = self._counter("produce_errors", "Batches to Kafka that failed.", "topic", "kind")
+        self._log_lag: Final = self._gauge(
+            "log_lag_messages",
+            "Messages in the local log or Kafka that are not stored yet, of the partitions that this process writes.",
+            "topic",
+            "partition",
+        )
+        self._log_lag_seconds: Final = self._gauge(
+            "log_lag_seconds",
+            "Seconds for which the oldest message that is not stored yet has waited, as long as this process has watched.",
+            "topic",
+            "partition",
+        )
+        self._log_bytes: Final = self._gauge("log_bytes", "Bytes that the local log takes.").labels()
+        self._log_limit: Final = self._gauge(
+            "log_limit_bytes", "Bytes that the local log may take (local_log.bytes_max). 0: there is none."
+        ).labels()
+        self._log_lost: Final = self._gauge(
+            "log_lost_messages",
+            "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
+        ).labels()
+        self._log_damages: Final = self._gauge(
+            "log_damages", "Times that the local log's files were found damaged, and that no operator has confirmed yet."
+        ).labels()
+        self._disk_free: Final = self._gauge(
+            "disk_free_bytes", "Bytes that are free on the file system of a directory. directory: data_dir.", "directory"
+        )
+        self._disk_size: Final = self._gauge(
+            "disk_size_bytes", "Bytes that the file system of a directory has in all. directory: data_dir.", "directory"
+        )
+        self._disk_reserve: Final = self._gauge(
+            "disk_reserve_bytes",
+            "Bytes of that file system that are kept for the store: with less free, no telemetry is taken.",
+            "directory",
+        )
+        self._up: Final = self._gauge(
+            "up",
+            "1: it works; 0: it does not. part: broker (the local log or Kafka), store, keys (the keys file), redis.",
+            "part",
+        )
+        self._gauge("processes", "Processes that this page tells of.").labels().set(1)
+        self._restarts: Final = self._counter(
+            "process_restarts", "Processes of the gateway or the writer that died and were replaced."
+        ).labels()
+        self._writer_messages: Final = self._counter("writer_messages", "Messages stored.", "topic")
+        self._writer_bytes: Final = self._counter("writer_bytes", "Bytes of messages stored.", "topic")
+        self._writer_seconds: Final = self._seconds("writer_insert_duration_seconds", "One insert.", "topic")
+        self._writer_errors: Final = self._counter("writer_errors", "Inserts that failed.", "topic", "kind")
+        self._writer_dead_letters: Final = self._counter("writer_dead_letters", "Records that the store refused.", "topic")
+        self._store_refused: Final = self._counter(
+            "store_refused", "Items that the store refused, by their adapter: always a defect of the collector.", "source"
+        )
+        self._writer_dropped: Final = self._counter(
+            "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
+        ).labels()
+        self._newest_age: Final = self._gauge(
+            "store_newest_item_age_seconds",
+            "Seconds since the time of the newest item in the store; below 0 where its sender's clock is ahead. signal:"
+            " metrics, logs, traces; absent while the store has none. Known where the store is written.",
+            "signal",
+        )
+        self._audits: Final = self._counter(
+            "audits",
+            "Scheduled audits, by result: adds_up, difference, not_judged (messages wait to be stored), failed.",
+            "result",
+        )
+        self._audit_difference: Final = self._gauge(
+            "audit_difference",
+            "What did not add up in the last scheduled audit that judged: items, receipts and requests. 0: everything adds up.",
+        )
+        self._audit_time: Final = self._gauge(
+            "audit_timestamp_seconds",
+            "Up to when the last scheduled audit that judged has judged requests, in seconds since 1970.",
+        )
+        self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
+        # Before the first audit there is nothing to show: a difference of 0 would be a claim.
+        for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
+            gauge.clear()
+        for result in AUDIT_RESULTS:
+            self._audits.labels(result)
+
+    # What became of items.
+
+    def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
+        """A request was answered: its items are accepted or rejected. `dead_letters`: how many of these are kept, by reason."""
+        accepted = self._events["accepted"]
+        not_kept: dict[int, int] = {}
+        count = 0
+        for type_, items in enumerate(adapted.accepted):
+            if items:
+                accepted[type_].inc(items)
+                count += items
+        for (type_, reason), items in adapted.rejected.items():
+            self._events["rejected"][type_].inc(items)
+            self._validation_failures[reason].inc(items)
+            not_kept[reason] = not_kept.get(reason, 0) + items
+            count += items
+        for reason, items in not_kept.items():
+            self._not_kept[reason].inc(items - dead_letters.get(reason, 0))
+        self._batch_size.observe(count)
+
+    def failed(self, adapted: Adapted) -> None:
+        """A request could not be kept: all of its items failed, and its sender may send them again."""
+        failed = self._events["failed"]
+        count = 0
+        for type_, items in enumerate(adapted.accepted):
+            failed[type_].inc(items)
+            count += items
+        for (type_, _reason), items in adapted.rejected.items():
+            failed[type_].inc(items)
+            count += items
+        self._batch_size.observe(count)
+
+    def rate_limited(self, adapted: Adapted) -> None:
+        """A request was over its tenant's plan, and that was known only when it was decoded."""
+        limited = self._events["rate_limited"]
+        for type_, items in enumerate(adapted.accepted):
+            limited[type_].inc(items)
+        for (type_, _reason), items in adapted.rejected.items():
+            limited[type_].inc(items)
+
+    def tenant(self, tenant: str) -> Tenant:
+        """`tenant` is one that a key or a setting names, never one that a sender does."""
+        counted = self._tenants.get(tenant)
+        if counted is None:
+            counted = self._tenants[tenant] = Tenant(
+                lambda status: self._tenant_requests.labels(tenant, status),
+                lambda status: self._tenant_items.labels(tenant, status),
+                self._tenant_bytes.labels(tenant),
+                lambda reason: self._repaired.labels(tenant, reason),
+            )
+        return counted
+
+    def refused(self, reason: int) -> None:
+        """A request was refused as a whole. Its items, if it was decoded, are counted by themselves."""
+        self._refused[reason].inc()
+
+    def dead_letters(self, items: int) -> None:
+        """So many are kept now."""
+        self._dlq_depth.set(items)
+
+    # Receiving.
+
+    def http_endpoint(self, endpoint: str) -> Endpoint:
+        """`endpoint` is a route of ours, never a path as it was sent."""
+        return Endpoint(
+            lambda code: self._http_requests.labels(endpoint, code),
+            self._http_seconds.labels(endpoint),
+            self._http_bytes.labels(endpoint),
+        )
+
+    def grpc_method(self, method: str) -> Endpoint:
+        return Endpoint(
+            lambda code: self._grpc_requests.labels(method, code),
+            self._grpc_seconds.labels(method),
+            self._grpc_bytes.labels(method),
+        )
+
+    def connection_refused(self) -> None:
+        self._connections_refused.inc()
+
+    def connection_refused_for_descriptors(self) -> None:
+        """Beside `connection_refused`."""
+        self._descriptors_refused.inc()
+
+    def watch_connections(self, read: Callable[[], int], connections_max: int) -> None:
+        """`read` returns, at each scrape, how many HTTP connections are open."""
+        self._connections.set_function(read)
+        self._connections_limit.set(connections_max)
+
+    def watch_grpc_connections(self, read: Callable[[], int], connections_max: int) -> None:
+        """`read` returns, at each scrape, how many gRPC connections are open."""
+        self._grpc_connections.set_function(read)
+        self._grpc_connections_limit.set(connections_max)
+
+    def descriptors_reserve(self, descriptors: int) -> None:
+        """So many are left to the log and the store."""
+        self._descriptors_reserve.set(descriptors)
+
+    def handshake_failed(self) -> None:
+        self._handshakes_failed.inc()
+
+    def watch_certificate(self, read: Callable[[], float]) -> None:
+        """`read` tells, at each scrape, when the certificate in use expires, in seconds since 1970."""
+        self._certificate_expires.set_function(read)
+
+    def watch_in_flight(self, read: Callable[[], int], bytes_max: int) -> None:
+        """`read` returns, at each scrape, the bytes in flight."""
+        self._in_flight.set_function(read)
+        self._in_flight_limit.set(bytes_max)
+
+    # The log and the writer.
+
+    def appended(self, seconds: float) -> None:
+        """A request is durable."""
+        self._append_seconds.observe(seconds)
+
+    def append_failed(self, kind: str, seconds: float) -> None:
+        """A request is not. `kind`: one of APPEND_ERRORS."""
+        self._append_seconds.observe(seconds)
+        self._append_errors.labels(kind).inc()
+
+    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """Kafka has acknowledged a batch. `seconds`: since its first message came."""
+        self._produce_seconds.labels(topic).observe(seconds)
+        self._produce_messages.labels(topic).inc(messages)
+        self._produce_bytes.labels(topic).inc(size_bytes)
+
+    def produce_failed(self, topic: str, kind: str) -> None:
+        """A batch failed. `kind`: timeout or refused."""
+        self._produce_errors.labels(topic, kind).inc()
+
+    def log_lag(self, lag: Mapping[Partition, int]) -> None:
+        """Messages by partition, of those that are ours now: the others are somebody else's to show."""
+        self._log_lag.clear()
+        for partition, messages in lag.items():
+            self._log_lag.labels(partition.topic, str(partition.index)).set(messages)
+
+    def log_lag_seconds(self, seconds: Mapping[Partition, float]) -> None:
+        """The same of the time for which the oldest message has waited."""
+        self._log_lag_seconds.clear()
+        for partition, waited in seconds.items():
+            self._log_lag_seconds.labels(partition.topic, str(partition.index)).set(waited)
+
+    def log_bytes(self, size_bytes: int, bytes_max: int) -> None:
+        """Of the local log."""
+        self._log_bytes.set(size_bytes)
+        self._log_limit.set(bytes_max)
+
+    def log_damaged(self, damages: int, lost_messages: int) -> None:
+        """What no operator has confirmed yet."""
+        self._log_damages.set(damages)
+        self._log_lost.set(lost_messages)
+
+    def disk(self, free_bytes: int, reserve_bytes: int, size_bytes: int) -> None:
+        """Of the data directory."""
+        self._disk_size.labels("data_dir").set(size_bytes)
+        self._disk_free.labels("data_dir").set(free_bytes)
+        self._disk_reserve.labels("data_dir").set(reserve_bytes)
+
+    def up(self, part: str, up: bool) -> None:
+        """`part`: broker, store, keys or redis."""
+        self._up.labels(part).set(up)
+
+    def restarted(self) -> None:
+        """This process takes the place of one that died."""
+        self._restarts.inc()
+
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """One insert is in the store."""
+        self._writer_messages.labels(topic).inc(messages)
+        self._writer_bytes.labels(topic).inc(size_bytes)
+        self._writer_seconds.labels(topic).observe(seconds)
+
+    def write_failed(self, topic: str, kind: str) -> None:
+        """`kind`: unavailable (tried again) or refused (the data)."""
+        self._writer_errors.labels(topic, kind).inc()
+
+    def dead_lettered(self, topic: str, records: int) -> None:
+        """Records that the store refused, kept as dead letters."""
+        self._writer_dead_letters.labels(topic).inc(records)
+
+    def store_refused(self, source: str, items: int) -> None:
+        """Items of an adapter that the store refused, kept as dead letters."""
+        self._store_refused.labels(source).inc(items)
+
+    def dropped(self, records: int) -> None:
+        """Dead letters that the store refused themselves."""
+        self._writer_dropped.inc(records)
+
+    def newest_items(self, unix_s: Mapping[str, float], now: Callable[[], float]) -> None:
+        """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""
+        for signal, newest in unix_s.items():
+            self._newest_age.labels(signal).set_function(_Age(newest, now).seconds)
+
+    def audited(self, result: AuditResult, seconds: float) -> None:
+        """A scheduled audit has ended, after so many seconds."""
+        self._audits.labels(result).inc()
+        self._audit_seconds.labels().set(seconds)
+
+    def audit_judged(self, difference: int, until_unix_s: float) -> None:
+        """It has judged all requests up to then."""
+        self._audit_difference.labels().set(difference)
+        self._audit_time.labels().set(until_unix_s)
+
+    # Exposition.
+
+    def snapshot(self) -> Snapshot:
+        """All metrics, as `collector.telemetry.aggregate` adds them up."""
+        return [*self._of_the_process(), *[family.family() for family in self._families]]
+
+    def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
+        """All metrics and their Content-Type: OpenMetrics where `accept` (the header) asks for it, else Prometheus text.
+
+        `snapshot`: what is shown in place of this process's own.
+        """
+        content_type = content_type_of(accept)
+        return self.text(self.shown() if snapshot is None else snapshot, content_type), content_type
+
+    def text(self, snapshot: Snapshot, content_type: str) -> bytes:
+        """A snapshot in one of the formats of `collector.telemetry.exposition`."""
+        return self._writer.written(snapshot, content_type)
+
+    def shown(self) -> Snapshot:
+        """All metrics, with only the largest tenants by name."""
+        return self.ranked(self.snapshot())
+
+    def ranked(self, snapshot: Snapshot) -> Snapshot:
+        """The same of a snapshot; by one thread at a time."""
+        return self._ranking.shown(snapshot)
+
+    def _of_the_process(self) -> Snapshot:
+        return [
+            Family(
+                metric.name,
+                metric.documentation,
+                metric.type,
+                {(sample.name, tuple(sample.labels.items())): sample.value for sample in metric.samples},
+            )
+            for metric in self._process.collect()
+        ]
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        name = self._describe(f"infrasage_{name}_total", "counter", labels, help_)
+        counter = Counter(name.removesuffix("_total"), help_, labels)
+        self._families.append(counter)
+        return counter
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        gauge = Gauge(self._describe(f"infrasage_{name}", "gauge", labels, help_), help_, labels)
+        self._families.append(gauge)
+        return gauge
+
+    def _histogram(self, name: str, help_: str, bounds: Sequence[float], *labels: str) -> Histogram:
+        name = self._describe(f"infrasage_{name}", "histogram", labels, help_)
+        histogram = Histogram(name, help_, labels, bounds)
+        self._families.append(histogram)
+        return histogram
+
+    def _seconds(self, name: str, help_: str, *labels: str) -> Histogram:
+        return self._histogram(name, help_, _SECONDS_BUCKETS, *labels)
+
+    def _describe(self, name: str, type_: str, labels: tuple[str, ...], meaning: str) -> str:
+        self.described.append(Described(name, type_, labels, meaning))
+        return name

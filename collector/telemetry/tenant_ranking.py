@@ -1,0 +1,138 @@
+"""Which tenants are shown by name in /metrics: the largest, so that there are never too many series; the rest are one.
+
+The law: nothing shown ever goes back, nor is anything shown twice: what a tenant did while it was among the rest stays with the
+rest, though it is shown by name later. So sums over all series are exact, and Prometheus sees no counter restart.
+"""
+
+from collections import Counter
+from typing import Final
+
+from collector.telemetry.aggregate import Family, Key, Snapshot
+
+THE_REST: Final = ""
+# In the help of what has no names.
+_NO_NAMES: Final = (
+    'Here tenant="" is all of them: names are shown to a key of scope admin, and to all with tenants.metrics_names = "yes".'
+)
+
+# A tenant takes another's place when it is so many times as large: two of a size do not take turns.
+_LARGER: Final = 2
+
+
+class _Rest:
+    """One series of those that are not shown by name."""
+
+    __slots__ = ("is_shown", "key", "value")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.value = 0.0
+        self.is_shown = False
+
+
+class _Series:
+    """What was counted when it was shown last; and how much of it is under the tenant's own name."""
+
+    __slots__ = ("credited", "rest", "seen", "tenant")
+
+    def __init__(self, tenant: str, rest: _Rest) -> None:
+        self.tenant = tenant
+        self.rest = rest
+        self.seen = 0.0
+        self.credited = 0.0
+
+
+class Ranking:
+    """One for whoever shows; it remembers what it has shown."""
+
+    def __init__(self, shown_max: int) -> None:
+        self._shown_max: Final = shown_max
+        self._named: Final[set[str]] = set()
+        self._series: Final[dict[Key, _Series]] = {}
+        self._rests: Final[dict[Key, _Rest]] = {}
+
+    def shown(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot, with the tenants that are not among the largest as one, whose name is THE_REST."""
+        families = [family for family in snapshot if _counts_tenants(family)]
+        if not families:
+            return snapshot
+        self._choose(families)
+        return [self._collapsed(family) if _counts_tenants(family) else family for family in snapshot]
+
+    def _choose(self, families: list[Family]) -> None:
+        """By how many requests they have sent."""
+        sizes: Counter[str] = Counter()
+        for family in families:
+            if family.name == _SIZE:
+                for key, value in family.samples.items():
+                    sizes[self._series_of(key).tenant] += int(value)
+        named = self._named
+        for tenant, size in sizes.most_common():
+            if tenant in named:
+                continue
+            if len(named) < self._shown_max:
+                named.add(tenant)
+                continue
+            smallest = min(named, key=lambda name: sizes[name], default=None)
+            if smallest is None or size < _LARGER * sizes[smallest]:
+                break
+            named.remove(smallest)
+            named.add(tenant)
+
+    def _collapsed(self, family: Family) -> Family:
+        samples: dict[Key, float] = {}
+        named = self._named
+        for key, value in family.samples.items():
+            series = self._series_of(key)
+            more = value - series.seen
+            series.seen = value
+            rest = series.rest
+            if series.tenant in named:
+                series.credited += more
+                samples[key] = series.credited
+            else:
+                rest.value += more
+                rest.is_shown = True
+            if rest.is_shown:
+                samples[rest.key] = rest.value
+        return family._replace(samples=samples)
+
+    def _series_of(self, key: Key) -> _Series:
+        series = self._series.get(key)
+        if series is None:
+            rest_key = _of_the_rest(key)
+            rest = self._rests.setdefault(rest_key, _Rest(rest_key))
+            series = self._series[key] = _Series(tenant_of(key), rest)
+        return series
+
+
+def without_names(snapshot: Snapshot) -> Snapshot:
+    """The snapshot, with all tenants as one, whose name is THE_REST."""
+    return [_added_up(family) if _counts_tenants(family) else family for family in snapshot]
+
+
+def _added_up(family: Family) -> Family:
+    samples: dict[Key, float] = {}
+    for key, value in family.samples.items():
+        rest = _of_the_rest(key)
+        samples[rest] = samples.get(rest, 0.0) + value
+    return family._replace(samples=samples, help=f"{family.help} {_NO_NAMES}")
+
+
+# The family by which tenants are ranked.
+_SIZE: Final = "infrasage_tenant_requests"
+_REPAIRED: Final = "infrasage_repaired"
+
+
+def _counts_tenants(family: Family) -> bool:
+    return family.name.startswith("infrasage_tenant_") or family.name == _REPAIRED
+
+
+def tenant_of(key: Key) -> str:
+    """The tenant that a sample is about."""
+    return dict(key[1]).get("tenant", THE_REST)
+
+
+def _of_the_rest(key: Key) -> Key:
+    name, labels = key
+    return name, tuple((label, THE_REST if label == "tenant" else value) for label, value in labels)

@@ -1,0 +1,202 @@
+"""What stands in a keys file: its entries, read strictly and written; and what a tenant and a note may be called.
+
+The law: pure, and what one reads can be written and read again as it was. A document with anything in it that is not understood
+is refused as a whole, by the entry and the reason: half of the keys would be worse than those that were there before.
+
+    {"version": 1, "keys": [
+    {"id": "7h3k9x2m", "tenant": "acme", "scope": "ingest", "plan": "Pro", "sha256": "…", "created": "2026-04-10T12:00:00Z",
+     "ends": null, "note": "checkout service"}
+    ]}
+
+A key is in force until `ends`; null: for ever.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from collector.tenancy import key_format
+from collector.tenancy.scopes import Scope
+
+VERSION: Final = 1
+TENANT_LENGTH_MAX: Final = 128
+PLAN_LENGTH_MAX: Final = 128
+NOTE_LENGTH_MAX: Final = 256
+
+_ID: Final = re.compile(f"[{key_format.ID_ALPHABET}]{{{key_format.ID_LENGTH}}}")
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+
+
+class EntriesWrong(ValueError):
+    """The document can't be read. The message names the entry, what is wrong with it, and what would be right."""
+
+
+class Key(NamedTuple):
+    """One key, without its secret."""
+
+    id: str
+    tenant: str
+    scope: Scope
+    plan: str
+    sha256: str
+    created: datetime
+    ends: datetime | None
+    note: str
+
+    def has_ended(self, now: datetime) -> bool:
+        return self.ends is not None and self.ends <= now
+
+
+def read_entries(data: bytes) -> list[Key]:
+    """The keys in a document. Raises EntriesWrong."""
+    document = _document(data)
+    version = document.get("version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise EntriesWrong(f'it must be an object with "version": {VERSION}')
+    if version > VERSION:
+        raise EntriesWrong(f"it is of version {version}, and this collector reads {VERSION}: a newer one wrote it")
+    entries = document.get("keys")
+    if not isinstance(entries, list) or len(document) != 2:
+        raise EntriesWrong('beside "version" it must have "keys", a list, and nothing else')
+    keys: list[Key] = []
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        try:
+            key = _key(entry)
+            for name, value in (("id", key.id), ("sha256", key.sha256)):
+                other = seen.setdefault(value, index)
+                if other != index:
+                    raise EntriesWrong(f"keys[{other}] has the same {name}")
+        except EntriesWrong as wrong:
+            named = f" (id {shown(entry['id'])})" if isinstance(entry, dict) and "id" in entry else ""
+            raise EntriesWrong(f"keys[{index}]{named}: {wrong}") from None
+        keys.append(key)
+    return keys
+
+
+def write_entries(keys: Sequence[Key]) -> bytes:
+    """The document with these keys. Raises EntriesWrong where it could not be read again."""
+    entries = [_entry(key) for key in keys]
+    for entry in entries:
+        _key(entry)
+    # One key a line: for whoever looks at it, or compares two.
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    return f'{{"version": {VERSION}, "keys": [\n{lines}\n]}}\n'.encode()
+
+
+def tenant_problem(tenant: str) -> str | None:
+    """Why this can't be a tenant's name; None: it can. It ends in rows, in metrics, and on the terminals of operators."""
+    return _name_problem(tenant, TENANT_LENGTH_MAX)
+
+
+def note_problem(note: str) -> str | None:
+    """Why this can't be a key's note; None: it can."""
+    return _text_problem(note, NOTE_LENGTH_MAX)
+
+
+def time_text(time: datetime) -> str:
+    """2026-04-10T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shown(value: object) -> str:
+    """Whatever it is, in a message: in ASCII, so that a terminal is safe from it, and not long."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _document(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_object)
+    except EntriesWrong:
+        raise
+    except UnicodeDecodeError as error:
+        raise EntriesWrong(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise EntriesWrong(f"it is not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
+        raise EntriesWrong("it is JSON, but not of keys") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Where two members have one name the last would win: a key that was revoked by hand might be in force."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise EntriesWrong(f"{shown(next(name for name in names if names.count(name) > 1))} stands twice in one object")
+    return found
+
+
+def _entry(key: Key) -> dict[str, str | None]:
+    return {
+        **key._asdict(),
+        "created": time_text(key.created),
+        "ends": None if key.ends is None else time_text(key.ends),
+    }
+
+
+def _key(entry: object) -> Key:
+    if not isinstance(entry, dict):
+        raise EntriesWrong("it must be an object")
+    for name in Key._fields:
+        if name not in entry:
+            raise EntriesWrong(f"{name} is missing")
+    for name, value in entry.items():
+        if name not in Key._fields:
+            raise EntriesWrong(f"a key has no {shown(name)}")
+        if not isinstance(value, str) and not (name == "ends" and value is None):
+            raise EntriesWrong(f"{name} must be text{' or null' if name == 'ends' else ''}, not {shown(value)}")
+    if not _ID.fullmatch(entry["id"]):
+        raise EntriesWrong(f"id must be {key_format.ID_LENGTH} small letters and digits")
+    if not _SHA256.fullmatch(entry["sha256"]):
+        raise EntriesWrong("sha256 must be 64 hexadecimal digits, in small letters")
+    for name, problem in (
+        ("tenant", tenant_problem(entry["tenant"])),
+        ("plan", _name_problem(entry["plan"], PLAN_LENGTH_MAX)),
+        ("note", note_problem(entry["note"])),
+    ):
+        if problem is not None:
+            raise EntriesWrong(f"{name} {problem}")
+    try:
+        scope = Scope(entry["scope"])
+    except ValueError:
+        raise EntriesWrong(f"there is no scope {shown(entry['scope'])}; there are {', '.join(Scope)}") from None
+    return Key(
+        entry["id"],
+        entry["tenant"],
+        scope,
+        entry["plan"],
+        entry["sha256"],
+        _time("created", entry["created"]),
+        None if entry["ends"] is None else _time("ends", entry["ends"]),
+        entry["note"],
+    )
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        pass
+    raise EntriesWrong(f"{name} must be a time as 2026-04-10T12:00:00Z, not {shown(text)}")
+
+
+def _name_problem(name: str, length_max: int) -> str | None:
+    if not name:
+        return "is empty"
+    if name != name.strip():
+        return "begins or ends with a space"
+    return _text_problem(name, length_max)
+
+
+def _text_problem(text: str, length_max: int) -> str | None:
+    if len(text) > length_max:
+        return f"has {len(text)} characters; at most {length_max} are allowed"
+    if not text.isprintable():
+        character = next(character for character in text if not character.isprintable())
+        return f"has a character that can't be printed: U+{ord(character):04X}"
+    return None

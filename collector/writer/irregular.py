@@ -1,0 +1,53 @@
+"""Which field of a record is not as protobuf's own encoder writes it: what a parser is likely to refuse.
+
+Adapters write records in one form, so the first field of another form names what to look at in a dead letter. It reads one
+item, and only after the store refused it.
+"""
+
+from typing import Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+
+from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, Cursor, NonCanonical
+
+_FIXED64_TYPES: Final = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64})
+_FIXED32_TYPES: Final = frozenset({FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32})
+_BYTES_TYPES: Final = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE})
+
+
+def irregular_field(payload: bytes) -> str | None:
+    """The path of the first such field of a TelemetryBatch, and what is wrong with it; None: there is none."""
+    return _irregular(payload, 0, len(payload), TelemetryBatch.DESCRIPTOR)
+
+
+def _irregular(buffer: bytes, start: int, end: int, message: Any) -> str | None:
+    cursor = Cursor(buffer)
+    cursor.position = start
+    while cursor.position < end:
+        try:
+            tag = int(cursor.field(end))
+        except NonCanonical:
+            return "(malformed)"
+        field = message.fields_by_number.get(tag >> 3)
+        if field is None:
+            return f"{tag >> 3} (unknown)"
+        after, begin = cursor.position, cursor.start
+        is_list = field.is_repeated and field.type not in _BYTES_TYPES
+        if is_list and tag & 7 == BYTES:
+            if begin == after:
+                return f"{field.name} (an empty list)"
+        elif tag & 7 != _wire_type(field):
+            return f"{field.name} (wire type {tag & 7})"
+        elif is_list:
+            return f"{field.name} (a list that is not packed)"
+        elif field.message_type is not None and (within := _irregular(buffer, begin, after, field.message_type)) is not None:
+            return f"{field.name}{within}" if within.startswith("(") else f"{field.name}.{within}"
+        cursor.position = after
+    return None
+
+
+def _wire_type(field: Any) -> int:
+    if field.type in _BYTES_TYPES:
+        return BYTES
+    return FIXED64 if field.type in _FIXED64_TYPES else FIXED32 if field.type in _FIXED32_TYPES else VARINT

@@ -1,0 +1,114 @@
+"""When a range for which the store has too little memory is cut in smaller pieces, and when one item becomes a dead letter.
+
+Whether an insert exceeds the limit of one insert depends on that insert alone: it is cut at once. The server's memory depends
+on everything that runs there, and waiting may be all that is needed. So a range is cut only after several failures, and a
+server that is out of memory for an hour makes no dead letters.
+
+Invariants:
+1. A piece is not cut while an insert of it may still be going on (test_writer_memory.py,
+   test_an_insert_without_an_answer_is_waited_for_before_it_is_cut).
+2. A single item becomes a dead letter only where one insert may not have as much memory as it needs, or where others were
+   stored between its attempts (test_writer_memory.py, test_a_server_out_of_memory_makes_no_dead_letters).
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Range
+from collector.store.contract import Store, StoreOutOfMemory
+from collector.writer.piece import Piece
+
+# Failures in a row before a range is cut that the server, and not the limit of one insert, has too little memory for.
+_FAILURES: Final = 4
+# Attempts at an item alone before it becomes a dead letter: for the limit of one insert, and for the server's.
+_ITEM_FAILURES: Final = 2
+_ITEM_FAILURES_SERVER: Final = 8
+_ROW_BYTES_MIN: Final = 1024 * 1024
+
+
+@dataclass
+class _Trouble:
+    """With the range that is in hand of a partition."""
+
+    token: str = ""  # of the piece that failed last
+    failures: int = 0  # of it, in a row
+    stored: int = 0  # other inserts when it failed first
+    given_up: set[str] = field(default_factory=set)  # tokens of items
+
+
+class MemoryShortages:
+    """One writer's."""
+
+    def __init__(self, row_bytes_max: int, store: Store, clock: Callable[[], float]) -> None:
+        self.row_bytes_max = row_bytes_max
+        """Of new ranges. Lower after a shortage, and back again while inserts succeed."""
+        self.last_error = ""
+        self._limit: Final = row_bytes_max
+        self._store: Final = store
+        self._clock: Final = clock
+        self._stored = 0  # inserts that succeeded
+        self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
+        self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be going on any more, by the clock
+        self._troubles: Final[dict[Partition, _Trouble]] = {}
+
+    def owns(self, partitions: Collection[Partition]) -> None:
+        """These are ours now. What is known of others does not hold any more when they come back."""
+        self._ours.difference_update([each for each in self._ours if each[0] not in partitions])
+        for known in (self._quiet, self._troubles):
+            for partition in [partition for partition in known if partition not in partitions]:
+                del known[partition]
+
+    def found_in_doubt(self, messages: Range) -> None:
+        """Note that an earlier attempt at this range may have left an insert that is still running."""
+        if (messages.partition, messages.start) not in self._ours:
+            self.unanswered(messages.partition)
+
+    def intended(self, messages: Range) -> None:
+        self._ours.add((messages.partition, messages.start))
+
+    def committed(self, messages: Range) -> None:
+        self._ours.discard((messages.partition, messages.start))
+        self._troubles.pop(messages.partition, None)
+        self._quiet.pop(messages.partition, None)
+
+    def unanswered(self, partition: Partition) -> None:
+        """An insert was begun, and what became of it is not known."""
+        self._quiet[partition] = self._clock() + self._store.insert_outlives_s
+
+    def stored(self, piece: Piece) -> None:
+        self._stored += 1
+        self.row_bytes_max = min(self._limit, self.row_bytes_max + self.row_bytes_max // 4)
+        trouble = self._troubles.get(piece.partition)
+        if trouble is not None and trouble.token == piece.token:
+            trouble.token = ""
+
+    def halved(self) -> None:
+        self.row_bytes_max = max(_ROW_BYTES_MIN, self.row_bytes_max // 2)
+
+    def failed(self, piece: Piece, error: StoreOutOfMemory, *, is_one: bool) -> bool:
+        """Count the failure. Return whether to cut the piece, or, for a single item, whether to make it a dead letter."""
+        trouble = self._troubles.setdefault(piece.partition, _Trouble())
+        if trouble.token != piece.token:
+            trouble.token, trouble.failures, trouble.stored = piece.token, 0, self._stored
+        trouble.failures += 1
+        if self._clock() < self._quiet.get(piece.partition, 0.0):
+            return False
+        if not is_one:
+            return error.of_this_insert or trouble.failures >= _FAILURES
+        if piece.topic == DEAD_LETTERS_TOPIC:
+            return False
+        if error.of_this_insert:
+            return trouble.failures >= _ITEM_FAILURES
+        others = self._stored - trouble.stored
+        is_large = piece.row_bytes() > self._limit
+        return trouble.failures >= _ITEM_FAILURES_SERVER and (is_large or others >= _ITEM_FAILURES_SERVER)
+
+    def give_up(self, piece: Piece, error: StoreOutOfMemory) -> None:
+        """At the next attempt it is a dead letter."""
+        self._troubles[piece.partition].given_up.add(piece.token)
+        self.last_error = str(error)
+
+    def gives_up(self, piece: Piece) -> bool:
+        trouble = self._troubles.get(piece.partition)
+        return trouble is not None and piece.token in trouble.given_up

@@ -1,0 +1,137 @@
+"""What a range of infrasage.dead_letters says: entries and events to be stored as they are, and the records of replays, to be
+stored as telemetry before.
+
+The law: a dead letter that is replayed twice is stored once. Its record has the same batch id each time, and a mark of the
+range that it came in (the batch part). What is stored under that batch id with another mark came before, and is left out; what
+has this mark came with an earlier attempt at this same range. So however often a range is repeated, what is to be stored of it,
+and under which token, is the same. It holds because replays stand in one partition, where one range follows the other.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+from infrasage.v1.dead_letter_pb2 import (
+    DEAD_LETTER_ACTION_REJECTED_AGAIN,
+    DEAD_LETTER_ACTION_REPLAYED,
+    DeadLetter,
+    DeadLetterBatch,
+    DeadLetterEvent,
+    DeadLetterRecord,
+)
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+
+from adapters.errors import REASON, UNREADABLE_MESSAGE
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Range
+from collector.records.dead_letter import text
+from collector.writer.store_refusals import Refused, entry
+
+_BATCH_ID_BYTES: Final = 16
+_SIGNALS: Final = frozenset({METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC})
+
+
+class Replay(NamedTuple):
+    """One record to be stored, and the events that bring it: the first of them, the others being repetitions."""
+
+    events: list[DeadLetterEvent]
+    batch_id: UUID
+    topic: str
+    payload: bytes  # a TelemetryBatch, marked
+
+
+class DeadLetterRange:
+    """One range, read. `replays` in their order, each batch id once."""
+
+    def __init__(self, messages: Range, now_unix_nano: int) -> None:
+        self.mark: Final = _mark(messages)
+        self._batches: Final = [_read(messages, index, now_unix_nano) for index in range(len(messages.payloads))]
+        self.replays: Final = self._replays()
+
+    def _replays(self) -> Sequence[Replay]:
+        found: dict[UUID, Replay] = {}
+        for batch in self._batches:
+            for record in batch.records:
+                if not record.HasField("event") or not record.event.payload:
+                    continue
+                event = record.event
+                if event.action == DEAD_LETTER_ACTION_REPLAYED:
+                    try:
+                        replay = _replay(event, self.mark)
+                    except ValueError as error:
+                        refuse(event, UNREADABLE_MESSAGE, str(error))
+                    else:
+                        found.setdefault(replay.batch_id, replay).events.append(event)
+                event.ClearField("payload")  # stored by itself, and not with the event
+        return list(found.values())
+
+    def payloads(self) -> list[bytes]:
+        """The messages, as the store takes them."""
+        return [batch.SerializeToString() for batch in self._batches]
+
+
+def by_topic(replays: Iterable[Replay], stored: Collection[UUID]) -> Mapping[str, Sequence[Replay]]:
+    """Those that are not stored yet."""
+    found: dict[str, list[Replay]] = {}
+    for replay in replays:
+        if replay.batch_id not in stored:
+            found.setdefault(replay.topic, []).append(replay)
+    return found
+
+
+def refuse(event: DeadLetterEvent, reason: int, message: str) -> None:
+    """It is not replayed after all: what is stored says so."""
+    event.action = DEAD_LETTER_ACTION_REJECTED_AGAIN
+    event.reason = REASON[reason].name
+    event.message = text(message)
+
+
+def _replay(event: DeadLetterEvent, mark: int) -> Replay:
+    """With no events yet. Raises ValueError where its record can't be what it should be."""
+    if event.topic not in _SIGNALS:
+        raise ValueError(f"a replay for topic {event.topic!r}, which is no signal's")
+    try:
+        batch = TelemetryBatch.FromString(event.payload)
+    except DecodeError:
+        raise ValueError(f"a replay whose record, {len(event.payload)} bytes, can't be read") from None
+    if len(event.batch_id) != _BATCH_ID_BYTES or any(record.batch_id != event.batch_id for record in batch.records):
+        raise ValueError("a replay whose record has another batch id than the replay")
+    if not any(record.HasField("receipt") for record in batch.records):
+        raise ValueError("a replay without a receipt: nothing would tell that it is stored")
+    for record in batch.records:
+        record.batch_part = mark
+    return Replay([], UUID(bytes=event.batch_id), event.topic, batch.SerializeToString())
+
+
+def _mark(messages: Range) -> int:
+    """From 1 to 2**32 - 1. Ranges of one log have different marks. Ranges of two logs have equal ones by a rare chance, which
+    matters only where they replay the same entry."""
+    digest = blake2b(messages.log.encode(), digest_size=4).digest() if messages.log else b""
+    return 1 + (int.from_bytes(digest, "big") + messages.start) % 0xFFFFFFFF
+
+
+def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
+    """A message; where it is not what it should be, an entry that has it as its payload."""
+    payload = bytes(messages.payloads[index])
+    try:
+        batch = DeadLetterBatch.FromString(payload)
+        if batch.records or not payload:
+            return batch
+        letter = _from_version_0_1(DeadLetter.FromString(payload), now_unix_nano)
+    except DecodeError:
+        letter = None
+    if letter is None:
+        refused = Refused(messages.partition, messages.log, messages.start + index, (0,), payload, "neither entries nor events")
+        letter = entry(refused, now_unix_nano)
+    return DeadLetterBatch(records=[DeadLetterRecord(letter=letter)])
+
+
+def _from_version_0_1(letter: DeadLetter, now_unix_nano: int) -> DeadLetter | None:
+    """The bare entry that version 0.1 wrote, with all that an entry has now; None: it is something else."""
+    if letter.topic not in _SIGNALS:
+        return None
+    # It did not say which of the message's records it was.
+    number = int.from_bytes(blake2b(letter.payload, digest_size=4).digest(), "big")
+    partition = Partition(letter.topic, letter.partition)
+    return entry(Refused(partition, "", letter.offset, (number,), letter.payload, letter.error), now_unix_nano)

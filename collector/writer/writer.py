@@ -1,0 +1,388 @@
+"""The writer: from the broker into the store, exactly once.
+
+Invariants:
+1. A range is intended before it is inserted, inserted under tokens that its log and its offsets determine, and committed after
+   (test_writer.py, test_a_crash_anywhere_loses_and_repeats_nothing).
+2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated
+   (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
+3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
+   nothing of the piece that failed is stored (test_writer_memory.py).
+docs/internals/exactly-once.md has the argument.
+
+So there is one way of failing, for broker and store, passing error and crash alike, and one place that waits: the loop. It
+tries for ever, with a growing, jittered delay (three lines here, which a retry library would only hide: what is retried is
+the loop itself, and the delay must end at `stop`). Only data that the store refuses is not tried again: it is halved
+(collector/writer/piece.py), down to the item that is at fault, which becomes a dead letter, while the rest is stored. So is a
+range for which the store has too little memory, after an intent that says so.
+
+Of a range of infrasage.dead_letters the records of replays are stored first (collector/writer/replay_range.py), then its
+entries and events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it
+is logged.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import structlog
+
+from adapters.errors import STORE_REFUSED
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from collector.runtime.reminders import Reminder
+from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
+from collector.store.payload_index import MessageKey, contents
+from collector.writer.memory_shortage import MemoryShortages
+from collector.writer.piece import Piece, bounded
+from collector.writer.replay_range import DeadLetterRange, by_topic, refuse
+from collector.writer.store_refusals import Refused
+
+T = TypeVar("T")
+
+# How long one poll waits. Nothing depends on it: appends and `stop` both end it.
+_POLL_WAIT_S: Final = 10.0
+# After so many failures of a partition an insert that succeeded is believed without a look-up.
+_LOOK_UPS_MAX: Final = 8
+# A broker that fails is asked again so soon, since a new leader ends it. A store in trouble is left alone for longer.
+_BROKER_RETRY_MAX_S: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterLimits:
+    """As the settings [writer] have them."""
+
+    bytes_max: int  # of one insert, unless one message alone is larger
+    row_bytes_max: int  # of its rows, unless one item alone has more
+    refusals_max: int  # inserts of one range that are refused, after which records that are refused are not divided any more
+    linger_ms: float  # an insert that is not full begins no sooner than this after the one before
+    retry_min_s: float
+    retry_max_s: float
+
+
+class WriterObserver(Protocol):
+    """Told what the writer does; collector.telemetry.metrics.Metrics is one."""
+
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """One insert is in the store. `messages`: 0 where it was only a part of one."""
+
+    def write_failed(self, topic: str, kind: str) -> None:
+        """One insert failed. `kind`: unavailable (tried again) or refused (the data)."""
+
+    def dead_lettered(self, topic: str, records: int) -> None:
+        """So many records of a range were refused, and are durable in the dead letters."""
+
+    def store_refused(self, source: str, items: int) -> None:
+        """So many items of an adapter were refused, and are durable in the dead letters."""
+
+    def dropped(self, records: int) -> None:
+        """So many entries or events of dead letters were refused themselves."""
+
+
+class Writer:
+    """Runs in one task; the store's calls block, and run in one thread of its own."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        store: Store,
+        keep: Callable[[Sequence[Refused]], Awaitable[Mapping[str, int]]],
+        limits: WriterLimits,
+        observer: WriterObserver,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now_unix_nano: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+        is_disk_low: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
+        seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted."""
+        self._consumer: Final = consumer
+        self._store: Final = store
+        self._keep: Final = keep
+        self._limits: Final = limits
+        self._observer: Final = observer
+        self._clock: Final = clock
+        self._now_unix_nano: Final = now_unix_nano
+        self._sleep: Final = sleep
+        self._jitter: Final = jitter
+        self._is_disk_low: Final = is_disk_low
+        self._logger: Final = structlog.get_logger(__name__)
+        self._thread: Final = ThreadPoolExecutor(1, "writer")
+        self._stopping: Final = asyncio.Event()
+        self._progress = asyncio.Event()  # set, and replaced, at every commit
+        self._in_hand: Partition | None = None  # None: polling
+        self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
+        self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
+        self._in_a_row = 0  # failures, whatever was in hand
+        self._reminders: Final[defaultdict[Partition | None, Reminder]] = defaultdict(lambda: Reminder(clock))
+        self._memory: Final = MemoryShortages(limits.row_bytes_max, store, clock)
+
+    @property
+    def state(self) -> Literal["ok", "degraded"]:
+        """degraded: something could not be stored at its last attempt, and is tried again."""
+        return "degraded" if self._failures else "ok"
+
+    def owns(self, partitions: Collection[Partition]) -> None:
+        """These are ours now: whatever else failed here is somebody else's to try again."""
+        for partition in [partition for partition in self._failures if partition is not None and partition not in partitions]:
+            del self._failures[partition]
+            self._reminders.pop(partition, None)
+        self._memory.owns(partitions)
+
+    async def run(self) -> None:
+        """Until `stop`. When it returns, or was cancelled, no call to the store is under way any more."""
+        try:
+            while not self._stopping.is_set():
+                self._in_hand = None
+                try:
+                    await self._poll_and_write()
+                except Exception as error:  # noqa: BLE001 - the loop outlives whatever it is; what was in hand comes back
+                    await self._unless_stopped(self._sleep(self._failed(error)))
+        finally:
+            await asyncio.to_thread(self._thread.shutdown)
+
+    async def _poll_and_write(self) -> None:
+        """By itself, so that nothing holds a range once it is written: its buffer is that of the next."""
+        messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
+        self._succeeded()
+        if messages is not None:
+            self._in_hand = messages.partition
+            taken = messages
+            if not messages.in_doubt:
+                taken = await self._in_thread(bounded, messages, self._memory.row_bytes_max)
+            if taken is messages:
+                await self._linger(messages)
+            await self._write(taken)
+            self._succeeded()
+
+    async def _write(self, messages: Range) -> None:
+        if messages.in_doubt:
+            self._memory.found_in_doubt(messages)
+        await self._consumer.intend(messages)
+        self._memory.intended(messages)
+        if messages.partition.topic == DEAD_LETTERS_TOPIC:
+            await self._write_dead_letters(messages)
+        else:
+            refused = await self._insert_all(messages, Piece.whole(messages))
+            if refused:
+                sources = await self._keep(refused)
+                self._observer.dead_lettered(messages.partition.topic, len(refused))
+                for source, items in sources.items():
+                    self._observer.store_refused(source, items)
+        await self._consumer.commit(messages)
+        self._memory.committed(messages)
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def _write_dead_letters(self, messages: Range) -> None:
+        read = await self._in_thread(DeadLetterRange, messages, self._now_unix_nano())
+        if read.replays:
+            batch_ids = [replay.batch_id for replay in read.replays]
+            stored = await self._in_thread(self._store.stored_batches, batch_ids, read.mark)
+            for topic, replays in by_topic(read.replays, stored).items():
+                piece = Piece.replays(messages, topic, [replay.payload for replay in replays])
+                for one in await self._insert_all(messages, piece):
+                    for event in replays[one.offset].events:
+                        refuse(event, STORE_REFUSED, one.error)
+        payloads = await self._in_thread(read.payloads)
+        dropped = await self._insert_all(messages, Piece.whole(messages._replace(payloads=payloads)))
+        for one in dropped:
+            self._logger.critical(
+                "the store refused a dead letter, which is lost but for what the broker still has",
+                topic=one.partition.topic,
+                partition=one.partition.index,
+                offset=one.offset,
+                record=one.path[0],
+                error=one.error,
+            )
+        if dropped:
+            self._observer.dropped(len(dropped))
+
+    async def _insert_all(self, messages: Range, piece: Piece) -> list[Refused]:
+        """Every item of it is stored, or among those returned. Raises StoreError: some may be stored."""
+        attempt = _Attempt(messages.in_doubt, messages.depth)
+        try:
+            await self._insert(piece, attempt)
+        except StoreOutOfMemory as error:
+            if attempt.failed is not None:
+                await self._halve(messages, attempt.failed, attempt.stored, error)
+            raise
+        return attempt.refused
+
+    async def _insert(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Pieces in their order: what is stored of a message is always its first items, but for those that were refused."""
+        if piece.level < attempt.depth and (halves := await self._in_thread(piece.halves)):
+            for half in halves:
+                await self._insert(half, attempt)
+            return
+        topic = piece.topic
+        began = self._clock()
+        try:
+            if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
+                if self._memory.gives_up(piece):
+                    attempt.refused.append(_refused(piece, self._memory.last_error))
+                    return
+                await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
+                await self._check_stored(piece, attempt)
+                self._memory.stored(piece)
+                self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
+            attempt.note(piece)
+        except StoreRefusedData as error:
+            self._observer.write_failed(topic, "refused")
+            attempt.refusals += 1
+            if attempt.refusals > self._limits.refusals_max:
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
+            halves = await self._in_thread(piece.halves)
+            if not halves or await self._is_refused_bare(piece):
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
+            for half in halves:
+                await self._insert(half, attempt)
+        except StoreError as error:
+            self._observer.write_failed(topic, "unavailable")
+            if isinstance(error, StoreOutOfMemory):
+                attempt.failed = attempt.failed or piece
+            else:
+                self._memory.unanswered(piece.partition)
+            raise
+
+    async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
+        read. Raises StoreError. Ends after some attempts, in case the look-up is what fails."""
+        if not self._is_disk_low() or self._failures[piece.partition] >= _LOOK_UPS_MAX:
+            return
+        if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
+            raise StoreError("an insert succeeded on a full disk, and its rows are not found: it is repeated")
+
+    async def _is_refused_bare(self, piece: Piece) -> bool:
+        """Whether it is a record that is refused without its items too, so that none of them is at fault alone, and to search
+        among them is of no use. Raises StoreError."""
+        bare = await self._in_thread(piece.bare)
+        if bare is None:
+            return False
+        try:
+            await self._in_thread(self._store.insert, bare.topic, bare.parts, bare.token)
+        except StoreRefusedData:
+            return True
+        return False
+
+    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreOutOfMemory) -> None:
+        """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
+        BrokerError."""
+        is_one = not await self._in_thread(piece.halves)
+        if not self._memory.failed(piece, error, is_one=is_one):
+            return
+        if not await self._in_thread(self._store.untouched, piece.topic, piece.payload, stored):
+            return
+        if is_one:
+            self._memory.give_up(piece, error)
+            return
+        await self._consumer.intend(messages._replace(depth=piece.level + 1))
+        self._memory.halved()
+        self._in_a_row = 0
+        self._logger.warning(
+            "the store has too little memory for an insert, which is cut in smaller pieces",
+            topic=piece.topic,
+            partition=piece.partition.index,
+            offset=piece.offset,
+            row_bytes=piece.row_bytes(),
+            pieces=2 ** (piece.level + 1),
+            error=str(error),
+        )
+
+    def stop(self) -> None:
+        """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
+        self._stopping.set()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Whether everything that was appended before this call is stored; waits for that, up to `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                goals = {partition: position.end for partition, position in (await self._consumer.positions()).items()}
+                while True:
+                    progress = self._progress
+                    positions = await self._consumer.positions()
+                    if all(position.committed >= goals.get(partition, 0) for partition, position in positions.items()):
+                        return True
+                    await progress.wait()
+        except (TimeoutError, BrokerError):
+            return False
+
+    async def _linger(self, messages: Range) -> None:
+        """The first record after a pause is stored at once. Under load, what comes meanwhile shares the next insert."""
+        if not messages.in_doubt and sum(map(len, messages.payloads)) < self._limits.bytes_max // 2:
+            early_s = self._began.get(messages.partition, -math.inf) + self._limits.linger_ms / 1000 - self._clock()
+            if early_s > 0:
+                await self._unless_stopped(self._sleep(early_s))
+        self._began[messages.partition] = self._clock()
+
+    def _succeeded(self) -> None:
+        if self._in_hand is not None:  # that a poll succeeds says nothing of the store
+            self._in_a_row = 0
+        self._reminders.pop(self._in_hand, None)
+        if failures := self._failures.pop(self._in_hand, 0):
+            self._logger.info("writing again", topic=self._topic(), failures=failures)
+
+    def _failed(self, error: Exception) -> float:
+        """Count the failure. Return the seconds until the next attempt: they double up to a maximum, and half is random."""
+        self._failures[self._in_hand] += 1
+        failures = self._failures[self._in_hand]
+        if self._reminders[self._in_hand].due():
+            expected = isinstance(error, BrokerError | StoreError)
+            self._logger.warning(
+                "cannot write", topic=self._topic(), failures=failures, error=str(error), exc_info=not expected
+            )
+        retry_max_s = self._limits.retry_max_s
+        if isinstance(error, BrokerError):
+            retry_max_s = min(retry_max_s, _BROKER_RETRY_MAX_S)
+        delay_s = min(retry_max_s, self._limits.retry_min_s * 2.0 ** min(self._in_a_row, 64))
+        self._in_a_row += 1
+        return delay_s * (0.5 + self._jitter() / 2)
+
+    def _topic(self) -> str | None:
+        return self._in_hand.topic if self._in_hand else None
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Its result; None where `stop` came first, and it was cancelled."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            task.cancel()
+        await asyncio.wait({task})
+        return None if task.cancelled() else task.result()
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+
+@dataclass
+class _Attempt:
+    """One attempt at a range."""
+
+    in_doubt: bool
+    depth: int
+    refused: list[Refused] = field(default_factory=list)
+    refusals: int = 0
+    stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
+    failed: Piece | None = None  # for which the store had too little memory
+
+    def note(self, piece: Piece) -> None:
+        """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""
+        if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
+            with suppress(ValueError):
+                self.stored.update(contents(piece.payload).items)
+
+
+def _refused(piece: Piece, error: str) -> Refused:
+    return Refused(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)

@@ -1,0 +1,269 @@
+"""Servers that leave: what they say, what they answer all the same, and what is on its way when they end."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.errors import ErrorCodes
+from support.certificates import Files, client_context
+from support.fakes.receiving import Receivers, connection, grpc_receivers, http_receivers, otlp_logs, post
+from support.http2 import Http2Client, http2
+from support.waiting import eventually
+
+from collector.receivers.grpc.server import GrpcServer
+from collector.receivers.http.server import SERVERS
+from collector.receivers.transport.pending import has_unread
+
+PROTOBUF = "application/x-protobuf"
+EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+STREAM_ID_MAX = (1 << 31) - 1
+EACH_SERVER = pytest.mark.parametrize("server", SERVERS)
+
+
+def logs() -> bytes:
+    return post("/v1/logs", PROTOBUF, otlp_logs())
+
+
+def export(client: Http2Client) -> int:
+    """Begin a call of gRPC; its stream."""
+    message = otlp_logs()
+    return client.request(EXPORT, "application/grpc", b"\0" + len(message).to_bytes(4, "big") + message, ("te", "trailers"))
+
+
+def http_export(client: Http2Client) -> int:
+    """The same over HTTP."""
+    return client.request("/v1/logs", PROTOBUF, otlp_logs())
+
+
+async def goodbyes(client: Http2Client, count: int) -> list[tuple[int, int]]:
+    """The stream and the code of each GOAWAY, once there are so many."""
+    async with asyncio.timeout(10):
+        while len(client.goaways) < count:
+            assert await client.read(), "closed"
+    return [(each.last_stream_id or 0, int(each.error_code or 0)) for each in client.goaways]
+
+
+@EACH_SERVER
+async def test_a_server_that_leaves_answers_and_says_so(server: str) -> None:
+    """HTTP/1.1: kept connections and new ones are answered, with `Connection: close`; the idle one stays open until the end."""
+    async with http_receivers(server) as made, connection(made.port) as kept, connection(made.port) as idle:
+        http = made.server
+        assert http is not None
+        for raw in (kept, idle):
+            await raw.send(logs())
+            assert "connection" not in (await raw.response()).headers
+        assert http.is_used
+        http.leave()
+        async with connection(made.port) as new:
+            for raw in (kept, new):
+                await raw.send(logs())
+                answer = await raw.response()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert await raw.closed()
+        await idle.send(logs())
+        assert (await idle.response()).headers["connection"] == "close"
+        assert made.producer.item_count() == 5
+
+
+async def test_pipelined_requests_are_all_answered_by_a_server_that_leaves() -> None:
+    """Only the last answer says that it is the last."""
+    async with http_receivers() as made, connection(made.port) as raw:
+        assert made.server is not None
+        made.server.leave()
+        await raw.send(logs() + logs() + logs())
+        said = [(answer.status, answer.headers.get("connection")) for answer in [await raw.response() for _ in range(3)]]
+        assert said == [(200, None), (200, None), (200, "close")]
+
+
+Way = Callable[[AsyncExitStack], Awaitable[tuple[Receivers, Any, int, Callable[[Http2Client], int]]]]
+
+
+async def over_http(stack: AsyncExitStack) -> tuple[Receivers, Any, int, Callable[[Http2Client], int]]:
+    made = await stack.enter_async_context(http_receivers())
+    return made, made.server, made.port, http_export
+
+
+async def over_grpc(stack: AsyncExitStack) -> tuple[Receivers, Any, int, Callable[[Http2Client], int]]:
+    made, server = await stack.enter_async_context(grpc_receivers())
+    return made, server, server.port, export
+
+
+EACH_WAY = pytest.mark.parametrize("way", [over_http, over_grpc])
+
+
+@EACH_WAY
+async def test_goaway_comes_first_and_everything_is_answered(way: Way) -> None:
+    """RFC 9113, 6.8: first 2^31-1, and what is begun all the same is answered; at the end the last stream that was."""
+    async with AsyncExitStack() as stack:
+        made, server, port, begin = await way(stack)
+        client = await stack.enter_async_context(http2(port))
+        assert (await client.response(begin(client))).status == 200
+        server.leave()
+        assert await goodbyes(client, 1) == [(STREAM_ID_MAX, ErrorCodes.NO_ERROR)]
+        assert (await client.response(begin(client))).status == 200
+        last = begin(client)
+        assert (await client.response(last)).status == 200
+        stopping = asyncio.create_task(server.stop(5))
+        assert await goodbyes(client, 2) == [(STREAM_ID_MAX, ErrorCodes.NO_ERROR), (last, ErrorCodes.NO_ERROR)]
+        await client.closed()
+        await asyncio.wait_for(stopping, 5)
+        assert made.producer.item_count() == 3
+
+
+@EACH_WAY
+async def test_a_new_connection_to_a_server_that_leaves_is_answered_once(way: Way) -> None:
+    """GOAWAY comes with its first answer, so that no client connects again and again for nothing."""
+    async with AsyncExitStack() as stack:
+        _, server, port, begin = await way(stack)
+        server.leave()
+        client = await stack.enter_async_context(http2(port))
+        assert (await client.response(begin(client))).status == 200
+        assert await goodbyes(client, 1) == [(STREAM_ID_MAX, ErrorCodes.NO_ERROR)]
+
+
+@EACH_WAY
+async def test_what_crosses_the_end_is_answered(way: Way) -> None:
+    """Streams that a client begins before it can know, without a lame duck too; and connections that were just made."""
+    async with AsyncExitStack() as stack:
+        made, server, port, begin = await way(stack)
+        known = await stack.enter_async_context(http2(port))
+        assert (await known.response(begin(known))).status == 200
+        silent = await stack.enter_async_context(http2(port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        unbegun = Http2Client(reader, writer)
+        stopping = asyncio.create_task(server.stop(5))
+        await asyncio.sleep(0)
+        unbegun.begin()
+        crossing = [begin(known), begin(known), begin(silent), begin(unbegun)]
+        for client, stream_id in zip((known, known, silent, unbegun), crossing, strict=True):
+            assert (await client.response(stream_id)).status == 200
+        writer.close()
+        await asyncio.wait_for(stopping, 5)
+        assert made.producer.item_count() == 5
+
+
+@EACH_SERVER
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "TLS"])
+async def test_a_request_that_crosses_the_end_is_answered(server: str, is_tls: bool, tmp_path: Path) -> None:
+    """Of a connection that the server has accepted or the kernel holds for it, and that has sent nothing yet."""
+    certificates = Files(tmp_path).load() if is_tls else None
+    async with http_receivers(server, certificates=certificates) as made:
+        assert made.server is not None
+        tls: Any = {"ssl": client_context(), "server_hostname": "localhost"} if is_tls else {}
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port, **tls)
+        # No await between: the loop can't accept it.
+        with socket.create_connection(("127.0.0.1", made.port)) as held:
+            held.setblocking(False)
+            stopping = asyncio.create_task(made.server.stop(5))
+            await asyncio.sleep(0)
+            later_reader, later_writer = await asyncio.open_connection(sock=held.dup(), **tls)
+            for reads, writes in ((reader, writer), (later_reader, later_writer)):
+                writes.write(logs())
+                answer = await asyncio.wait_for(reads.read(), 5)
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert b"connection: close" in answer.lower()
+                writes.close()
+        await asyncio.wait_for(stopping, 5)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", made.port)
+        assert made.producer.item_count() == 2
+
+
+async def test_a_request_that_is_not_read_yet_is_answered() -> None:
+    """On a kept connection: it is in the kernel's buffer when the server closes idle connections."""
+    async with http_receivers() as made, connection(made.port) as raw:
+        assert made.server is not None
+        await raw.send(logs())
+        assert (await raw.response()).status == 200
+        # One right after the other: the loop does not look at the socket between.
+        asyncio.get_running_loop().call_soon(os.write, raw.writer.get_extra_info("socket").fileno(), logs())
+        stopping = asyncio.create_task(made.server.stop(5))
+        answer = await raw.response()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(stopping, 2)
+
+
+async def test_a_head_that_crosses_the_end_is_waited_for() -> None:
+    """The half of it is here when the server stops; the rest follows."""
+    async with http_receivers() as made, connection(made.port) as raw:
+        assert made.server is not None
+        await raw.send(logs())
+        assert (await raw.response()).status == 200
+        await raw.send(logs()[:30])
+        await asyncio.sleep(0.05)
+        stopping = asyncio.create_task(made.server.stop(5))
+        await asyncio.sleep(0.05)
+        await raw.send(logs()[30:])
+        answer = await raw.response()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(stopping, 2)
+
+
+async def test_connections_that_never_ask_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Fresh ones are given a second, handshakes too."""
+    for certificates in (None, Files(tmp_path).load()):
+        async with http_receivers(certificates=certificates) as made, connection(made.port):
+            http = made.server
+            assert http is not None
+            await eventually(http.connection_count)
+            began = asyncio.get_running_loop().time()
+            await http.stop(10)
+            assert asyncio.get_running_loop().time() - began < 3
+
+
+async def test_health_over_grpc_reports_it_and_calls_go_on() -> None:
+    """Check and Watch; the call that comes then is answered."""
+    async with grpc_receivers() as (made, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        server.leave()
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        method: Any = channel.unary_unary(EXPORT)
+        for _ in range(5):
+            assert await method(otlp_logs(), timeout=5) == b""
+        assert made.producer.item_count() == 5
+        watching.cancel()
+        with suppress(grpc.RpcError, asyncio.CancelledError):
+            await watching.read()
+
+
+async def used_a_moment_ago(server: Any, port: int) -> None:
+    assert not server.is_used
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    await eventually(lambda: server.is_used)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.05)
+    assert server.is_used
+
+
+async def test_who_was_connected_a_moment_ago_counts() -> None:
+    """A balancer's look at health is a connection of a moment; where there was none, nobody has to be waited for."""
+    async with http_receivers() as made, grpc_receivers() as (_, grpc_server):
+        assert made.server is not None
+        assert isinstance(grpc_server, GrpcServer)
+        await used_a_moment_ago(made.server, made.port)
+        await used_a_moment_ago(grpc_server, grpc_server.port)
+
+
+class Closed:
+    """A transport over TLS that is closed: uvloop's has no socket then."""
+
+    def get_extra_info(self, name: str) -> None:
+        assert name == "socket"
+
+
+def test_a_closed_connection_has_nothing_unread() -> None:
+    """A connection that closes while the server stops does not end the stop with an error."""
+    assert not has_unread(Closed())

@@ -1,0 +1,66 @@
+"""No request stops the loop: whatever is sent, the loop turns again before the process has used 100 ms of CPU."""
+
+import asyncio
+import time
+
+import pytest
+from support.attacks import HEAVY, REFUSED, Attack
+from support.fakes.receiving import receivers
+
+from collector.receivers.http.telemetry_request import Head
+from collector.runtime.version import is_compiled
+
+STALL_S_MAX = 0.1
+# A stall of ours comes back in each try. One that does not is the machine's: it ran the loop's thread too late, since other
+# processes had the cores, and the thread that reads the body went on.
+TRIES = 5
+
+
+class Stalls:
+    """The most CPU, of all threads, that the process used between two turns of the loop."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def watch(self) -> None:
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.process_time()
+            self.worst_s = max(self.worst_s, now - last)
+            last = now
+
+
+async def worst_stall_s(attack: Attack) -> float:
+    """Return the worst stall of one request, from its first byte to its answer."""
+    headers, body = attack.sent()
+    made = receivers()
+    head = Head("POST")
+    for name, value in headers.items():
+        head.add(name.encode(), value.encode())
+    head.add(b"content-length", str(len(body)).encode())
+    exchange = made.app.receiver.exchange(attack.path, head)
+    stalls = Stalls()
+    watching = asyncio.create_task(stalls.watch())
+    await asyncio.sleep(0.01)
+    exchange.admit()
+    assert exchange.answer is None
+    assert exchange.feed(body)
+    answer = await exchange.finish()
+    await asyncio.sleep(0.01)
+    watching.cancel()
+    assert answer.status in (200, 204, 400, 413)
+    assert (answer.status == 413) == (attack in REFUSED)
+    assert 0 == made.in_flight.bytes_held
+    return stalls.worst_s
+
+
+@pytest.mark.usefixtures("frozen_heap")
+@pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
+@pytest.mark.parametrize("attack", [*REFUSED, *HEAVY], ids=lambda attack: attack.name.replace(" ", "-"))
+async def test_no_request_stops_the_loop(attack: Attack) -> None:
+    """Neither a request that is refused nor one that is accepted does, in the best of five tries."""
+    stalls_s: list[float] = []
+    while len(stalls_s) < TRIES and (not stalls_s or stalls_s[-1] > STALL_S_MAX):
+        stalls_s.append(await worst_stall_s(attack))
+    assert STALL_S_MAX >= min(stalls_s), [f"{stall_s * 1000:.0f} ms" for stall_s in stalls_s]

@@ -1,0 +1,181 @@
+"""docker-compose.yaml, Dockerfile and .dockerignore, as far as that can be told without running containers."""
+
+import hashlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ruamel.yaml import YAML
+
+from collector.cli.main import app
+from collector.config.settings import SETTINGS, load
+
+ROOT = Path(__file__).parents[2]
+OURS = ("password", "gateway", "writer")
+SERVICES = (*OURS, "kafka", "clickhouse", "redis", "prometheus", "grafana")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    read: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yaml").read_text())
+    return read
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> list[tuple[str, str]]:
+    """Its instructions, each with its arguments on one line."""
+    text = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", (ROOT / "Dockerfile").read_text()))
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in text.splitlines() if line.strip()]
+
+
+def test_it_is_what_the_compose_specification_allows(compose: dict[str, Any]) -> None:
+    """By the specification's own JSON schema."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(compose["services"]) == set(SERVICES)
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_variable_is_a_setting(compose: dict[str, Any], dockerfile: list[tuple[str, str]], service: str) -> None:
+    """Each has an allowed value, together with those of the image; a password is never among them."""
+    image = " ".join(arguments for instruction, arguments in dockerfile if instruction == "ENV")
+    environment = dict(word.split("=", 1) for word in shlex.split(image) if word.startswith("INFRASAGE_"))
+    environment |= {name: str(value) for name, value in compose["services"][service].get("environment", {}).items()}
+    secrets = {setting.variable for setting in SETTINGS.values() if setting.is_secret}
+    assert not secrets & environment.keys()
+    # The file is there in the container only; what it is for is tried below.
+    file_of_secret = environment.pop("INFRASAGE_CLICKHOUSE__PASSWORD_FILE", None)
+    assert (file_of_secret is not None) == (service == "writer")
+    settings = load(environment=environment).settings
+    assert settings.host == "0.0.0.0"
+
+
+def test_every_command_exists(compose: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:
+    """Services run commands that there are, with flags that they have, and what they need is set."""
+    commands = typer.main.get_command(app)
+    known: dict[str, Any] = commands.commands  # type: ignore[attr-defined]  # a group has them
+    default = json.loads(next(arguments for instruction, arguments in dockerfile if instruction == "CMD"))
+    for words in (compose["services"]["gateway"]["command"], compose["services"]["writer"]["command"], default):
+        assert words[0] in known
+        flags = {option for parameter in known[words[0]].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= flags
+    entrypoint = json.loads(next(arguments for instruction, arguments in dockerfile if instruction == "ENTRYPOINT"))
+    assert entrypoint == [commands.name]
+    assert "INFRASAGE_KAFKA__BOOTSTRAP" in compose["services"]["gateway"]["environment"]
+    assert {"INFRASAGE_KAFKA__BOOTSTRAP", "INFRASAGE_CLICKHOUSE__URL"} <= compose["services"]["writer"]["environment"].keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_container_may_do_little(compose: dict[str, Any], service: str) -> None:
+    """Not root, no capabilities, a root file system that it can't write, and bounds on memory, processors and processes."""
+    made = compose["services"][service]
+    assert int(made["user"].split(":")[0]) > 0
+    assert made["read_only"] is True
+    assert made["cap_drop"] == ["ALL"]
+    assert made["security_opt"] == ["no-new-privileges:true"]
+    assert made["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert all("size=" in place for place in made["tmpfs"])
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & made.keys()
+    assert made["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("service", ["kafka", "clickhouse", "gateway", "writer", "prometheus", "grafana"])
+def test_what_runs_on_is_watched_and_kept(compose: dict[str, Any], service: str) -> None:
+    """It has a health check and is started again; what it depends on is waited for; its data is in a named volume."""
+    made = compose["services"][service]
+    assert made["healthcheck"]["test"][0] == "CMD"
+    assert made["restart"] == "unless-stopped"
+    for other, condition in made.get("depends_on", {}).items():
+        expected = "service_completed_successfully" if other == "password" else "service_healthy"
+        assert condition == {"condition": expected}
+    for volume in made.get("volumes", []):
+        source = volume.split(":")[0]
+        # What is of the repository is only read.
+        assert source in compose["volumes"] or (
+            source.startswith("./deploy/") and (ROOT / source).exists() and volume.endswith(":ro")
+        )
+    if ":" in made["image"]:
+        assert made["image"].rpartition(":")[2] not in ("latest", "")
+    for port in made.get("ports", []):
+        assert port.startswith("127.0.0.1:"), "nobody needs a key yet"
+
+
+def test_services_speak_of_the_same_ports(compose: dict[str, Any]) -> None:
+    """Where a health check asks, and where a port leads, something listens."""
+    services = compose["services"]
+    http, otlp, grpc, writer = (
+        SETTINGS[key].field.default for key in ("http.port", "http.otlp_port", "grpc.port", "writer.port")
+    )
+    assert services["gateway"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in (http, otlp, grpc)]
+    assert services["writer"]["ports"] == [f"127.0.0.1:{writer}:{writer}"]
+    assert f":{http}/healthz" in services["gateway"]["healthcheck"]["test"][-1]
+    assert f":{writer}/healthz" in services["writer"]["healthcheck"]["test"][-1]
+    bootstrap = {services[name]["environment"]["INFRASAGE_KAFKA__BOOTSTRAP"] for name in ("gateway", "writer")}
+    assert bootstrap == {services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")}
+    for name in ("gateway", "writer"):
+        grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > float(SETTINGS["shutdown.lame_duck_s"].default) + float(SETTINGS["shutdown.timeout_s"].default) + 2
+
+
+def test_the_health_check_s_own_code_works(compose: dict[str, Any]) -> None:
+    """It is Python, and fails where nobody answers."""
+    for service in ("gateway", "writer"):
+        _, interpreter, option, code = compose["services"][service]["healthcheck"]["test"]
+        assert (interpreter, option) == ("python", "-c")
+        code = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", code)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Connection refused" in done.stderr
+
+
+def test_the_password_is_drawn_once(compose: dict[str, Any], tmp_path: Path) -> None:
+    """The writer's file has it, ClickHouse's only its hash; a second start changes neither."""
+    made = compose["services"]["password"]
+    assert made["entrypoint"] == ["python", "-c"]
+    (code,) = made["command"]
+    for volume in made["volumes"]:
+        name, place = volume.split(":")
+        (tmp_path / name).mkdir()
+        code = code.replace(place, str(tmp_path / name))
+    found = set()
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        password = tmp_path / "clickhouse-password" / "clickhouse-password"
+        users = (tmp_path / "clickhouse-users" / "infrasage.xml").read_text()
+        text = load(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(password)}).settings.clickhouse.password
+        assert text is not None
+        assert len(text.get_secret_value()) > 40
+        assert password.stat().st_mode & 0o777 == 0o400
+        assert f"<password_sha256_hex>{hashlib.sha256(text.get_secret_value().encode()).hexdigest()}<" in users
+        assert text.get_secret_value() not in users
+        found.add(text.get_secret_value())
+    assert len(found) == 1
+    writer = compose["services"]["writer"]
+    assert "clickhouse-password:/run/infrasage:ro" in writer["volumes"]
+    assert writer["environment"]["INFRASAGE_CLICKHOUSE__PASSWORD_FILE"] == "/run/infrasage/clickhouse-password"
+    assert f"<{writer['environment']['INFRASAGE_CLICKHOUSE__USER']}>" in users
+
+
+def test_the_image(dockerfile: list[tuple[str, str]]) -> None:
+    """Two stages, the last without a compiler and not root; what is copied exists, and is not ignored."""
+    stages = [index for index, (instruction, _) in enumerate(dockerfile) if instruction == "FROM"]
+    assert len(stages) == 2
+    last = dockerfile[stages[1] :]
+    assert not any("gcc" in arguments or "pip install" in arguments for _, arguments in last)
+    assert [arguments for instruction, arguments in last if instruction == "USER"] == ["10001:10001"]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for instruction, arguments in dockerfile[: stages[1]]:
+        if instruction == "COPY":
+            for source in arguments.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert f"!{source}" in ignored
+    exposed = {int(port) for instruction, arguments in last if instruction == "EXPOSE" for port in arguments.split()}
+    assert exposed == {SETTINGS[key].field.default for key in ("http.port", "http.otlp_port", "grpc.port", "writer.port")}

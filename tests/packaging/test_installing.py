@@ -1,0 +1,185 @@
+"""distribution/install.py: what `make serve` and `make install` do, with a compiler that takes no minutes."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+# In a process of its own: compiles until it is killed, and says when it has begun.
+ENDLESS_COMPILE = """
+import runpy, sys, time
+from pathlib import Path
+install = runpy.run_path(sys.argv[1])
+def build(source, out, compiled):
+    (out / "half.whl").write_bytes(b"PK")
+    Path(sys.argv[4]).touch()
+    time.sleep(600)
+install["Installation"](Path(sys.argv[2]), Path(sys.argv[3])).compile(build, wait=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def install() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "distribution" / "install.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small one, with each kind of file that a build reads."""
+    place = tmp_path / "checkout"
+    for name in ("adapters/codec/wire.py", "collector/__init__.py", "collector/schema.sql", "proto/infrasage/v1.proto"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(f"# {name}\n")
+    for name in ("LICENSE", "README.md", "pyproject.toml", "requirements.lock", "setup.py"):
+        (place / name).write_text(f"# {name}\n")
+    return place
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    (tmp_path / "venv").mkdir()
+    return tmp_path / "venv"
+
+
+def write_wheel(source: Path, out: Path, compiled: bool) -> None:
+    """In pip's place: a wheel that says which sources it is of."""
+    with zipfile.ZipFile(out / "infrasage_collector-1.whl", "w") as wheel:
+        wheel.writestr("adapters/codec/wire.py", (source / "adapters/codec/wire.py").read_text())
+        if compiled:
+            wheel.writestr("infrasage__mypyc.so", "")
+
+
+def test_a_compile_installs_nothing(install: ModuleType, checkout: Path, prefix: Path) -> None:
+    """It leaves a wheel for the next command; the sources are left as they were, without a folder of the build."""
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    installation = install.Installation(checkout, prefix)
+    assert installation.compiled_wheel() is None
+    installation.compile(write_wheel, wait=True)
+    wheel = installation.compiled_wheel()
+    assert wheel is not None
+    assert install.is_compiled(wheel)
+    assert not installation.is_installed(compiled=False)
+    assert before == {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+
+
+def test_a_changed_source_needs_another_wheel(install: ModuleType, checkout: Path, prefix: Path) -> None:
+    """Every kind of file counts; a file that no build reads does not."""
+    found = {install.fingerprint(checkout)}
+    for changed in (
+        "adapters/codec/wire.py",
+        "collector/schema.sql",
+        "proto/infrasage/v1.proto",
+        "setup.py",
+        "requirements.lock",
+    ):
+        install.Installation(checkout, prefix).compile(write_wheel, wait=True)
+        (checkout / changed).write_text("# changed\n")
+        assert install.Installation(checkout, prefix).compiled_wheel() is None, changed
+        found.add(install.fingerprint(checkout))
+    assert len(found) == 6
+    (checkout / "collector" / "notes.txt").write_text("not a source")
+    assert install.fingerprint(checkout) in found
+    assert len(list(prefix.glob("collector-builds/*/wheel"))) <= install.WHEELS_MAX
+
+
+def test_a_source_that_changes_while_it_is_copied_is_not_built(install: ModuleType, checkout: Path, prefix: Path) -> None:
+    """A wheel of two versions would be kept under the name of one."""
+    installation = install.Installation(checkout, prefix)
+    (checkout / "adapters" / "wire.py").write_text("# newer\n")
+    with pytest.raises(install.ChangedMeanwhile):
+        installation.compile(write_wheel, wait=True)
+    assert installation.compiled_wheel() is None
+
+
+def test_a_failed_compile_leaves_no_wheel(install: ModuleType, checkout: Path, prefix: Path) -> None:
+    """Nor a folder; the next compile goes well."""
+
+    def fail(source: Path, out: Path, compiled: bool) -> None:
+        (out / "half.whl").write_bytes(b"PK")
+        raise subprocess.CalledProcessError(1, ["pip"])
+
+    installation = install.Installation(checkout, prefix)
+    with pytest.raises(subprocess.CalledProcessError):
+        installation.compile(fail, wait=True)
+    assert ["lock"] == [path.name for path in (prefix / "collector-builds").iterdir()]
+    installation.compile(write_wheel, wait=True)
+    assert installation.compiled_wheel() is not None
+
+
+@pytest.fixture
+def endless(checkout: Path, prefix: Path, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A compile in another process that has begun and does not end."""
+    begun = tmp_path / "begun"
+    arguments = [str(path) for path in (ROOT / "distribution" / "install.py", checkout, prefix, begun)]
+    with subprocess.Popen([sys.executable, "-c", ENDLESS_COMPILE, *arguments]) as process:
+        until(begun.exists)
+        yield process
+        process.kill()
+
+
+def test_a_killed_compile_changes_nothing(
+    install: ModuleType, checkout: Path, prefix: Path, endless: "subprocess.Popen[bytes]"
+) -> None:
+    """What it wrote is no wheel, and is removed by the next compile, which does not wait for it."""
+    endless.send_signal(signal.SIGKILL)
+    endless.wait()
+    (left,) = (prefix / "collector-builds").glob("compile-*")
+    installation = install.Installation(checkout, prefix)
+    assert installation.compiled_wheel() is None
+    assert not installation.is_installed(compiled=False)
+    installation.compile(write_wheel, wait=False)
+    assert installation.compiled_wheel() is not None
+    assert not left.exists()
+
+
+def test_the_second_compile_uses_the_wheel_of_the_first(
+    install: ModuleType, checkout: Path, prefix: Path, endless: "subprocess.Popen[bytes]"
+) -> None:
+    """In the background it leaves the work to the first; in the foreground it waits, and then does what is left."""
+    installation = install.Installation(checkout, prefix)
+    installation.compile(write_wheel, wait=False)
+    assert installation.compiled_wheel() is None
+    waiting = threading.Thread(target=installation.compile, args=(write_wheel,), kwargs={"wait": True})
+    waiting.start()
+    assert waiting.is_alive()
+    endless.kill()
+    waiting.join()
+    wheel = installation.compiled_wheel()
+    assert wheel is not None
+
+    def again(source: Path, out: Path, compiled: bool) -> None:
+        raise AssertionError("it was compiled a second time")
+
+    installation.compile(again, wait=True)
+
+
+def test_serve_starts_from_nothing(tmp_path: Path) -> None:
+    """Without a compiler the package is installed uncompiled, and that is said; the second time there is nothing to do."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (site,) = venv.glob("lib/*/site-packages")
+    # What is installed here serves as the dependencies.
+    (site / "here.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    command = [str(venv / "bin" / "python"), str(ROOT / "distribution" / "install.py"), "now"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CC": "no-such-compiler"}
+    said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    no_compiler = "there is no C compiler, so the hot path is not compiled: the same answers, several times slower\n"
+    assert [f"installing the collector, uncompiled: some seconds\n{no_compiler}", no_compiler] == said
+    version = [str(venv / "bin" / "infrasage-collector"), "--version"]
+    shown = subprocess.run(version, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert shown.endswith(" (not compiled)\n")

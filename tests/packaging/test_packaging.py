@@ -1,0 +1,89 @@
+"""The package builds where only the build's own requirements are installed, and no source is left out."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from setuptools import find_packages  # type: ignore[import-untyped]  # setuptools ships no types
+
+ROOT = Path(__file__).parents[2]
+INCLUDED = ("adapters", "adapters.*", "collector", "collector.*", "infrasage", "infrasage.*")
+# What setup.py would hand to the compiler, without calling it.
+READ_SETUP = """
+import runpy, setuptools
+setuptools.setup = lambda **_: None
+setup = runpy.run_path("setup.py")
+print(*setup["BUILD_OPTIONS"], *setup["COMPILED"], sep="\\n")
+"""
+
+
+def test_the_compiler_accepts_the_source_without_the_libraries(tmp_path: Path) -> None:
+    """`pip install PATH` and `python -m build` type-check in an environment that has the compiler and none of the libraries."""
+    environment = os.environ | {"INFRASAGE_UNCOMPILED": "1"}
+    read = subprocess.run(
+        [sys.executable, "-c", READ_SETUP], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    options_and_files = read.stdout.split()
+    assert "adapters/codec/wire.py" in options_and_files
+    command = [sys.executable, "-m", "mypy", "--no-site-packages", "--cache-dir", str(tmp_path), *options_and_files]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_folder_with_source_is_installed() -> None:
+    """A new package is found by rule: no list has to be changed."""
+    found = {*find_packages(str(ROOT), include=INCLUDED), *find_packages(str(ROOT / "proto"), include=INCLUDED)}
+    sources = [*ROOT.glob("adapters/**/*.py"), *ROOT.glob("collector/**/*.py"), *ROOT.glob("proto/infrasage/**/*.py")]
+    folders = {source.parent.relative_to(ROOT).as_posix().removeprefix("proto/").replace("/", ".") for source in sources}
+    assert found == folders
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and with the wheel that is built from it, uncompiled."""
+    place = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(place), str(_copied(place / "source"))]
+    built = subprocess.run(command, env=os.environ | {"INFRASAGE_UNCOMPILED": "1"}, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return place
+
+
+def _copied(place: Path) -> Path:
+    """The tracked files: a build writes beside its source."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.rstrip("\0").split("\0"):
+        if not name.startswith(("tests/", "docs/", "bench/")) and (ROOT / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, place / name)
+    return place
+
+
+def test_a_wheel_built_from_the_source_distribution_is_whole(distributions: Path) -> None:
+    """It has every module and every data file of the checkout, the licence and the command."""
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (commands,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+        assert "infrasage-collector = " in archive.read(commands).decode()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    kinds = ("*.py", "*.pyi", "*.sql", "*.proto", "py.typed")
+    expected = {
+        source.relative_to(root).as_posix()
+        for root, folder in ((ROOT, "adapters"), (ROOT, "collector"), (ROOT / "proto", "infrasage"))
+        for kind in kinds
+        for source in (root / folder).rglob(kind)
+    }
+    assert expected == {name for name in names if ".dist-info/" not in name}
+
+
+def test_wheels_are_configured_for_every_python_and_processor() -> None:
+    """`[tool.cibuildwheel]` has CPython 3.11 to 3.14 on x86-64 and aarch64, and refuses an uncompiled wheel."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert [f"cp3{minor}-manylinux_*" for minor in (11, 12, 13, 14)] == configuration["build"]
+    assert ["x86_64", "aarch64"] == configuration["linux"]["archs"]
+    assert "(compiled)" in configuration["test-command"]

@@ -1,0 +1,226 @@
+"""The slow twin of adapters/otlp: plain protobuf code that defines what is right.
+
+It says, item by item, for which reasons it may be refused (none: it must be accepted), and the records of those that are not.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.message import Message
+from infrasage.v1 import telemetry_pb2
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from adapters import errors
+from collector.ingest.validate import Limits
+
+REQUESTS: dict[str, Any] = {
+    "metrics": metrics_service_pb2.ExportMetricsServiceRequest,
+    "logs": logs_service_pb2.ExportLogsServiceRequest,
+    "traces": trace_service_pb2.ExportTraceServiceRequest,
+}
+FIELDS = {"metrics": "metrics", "logs": "log_records", "traces": "spans"}
+TYPES: dict[str, Any] = {"metrics": 1, "logs": 2, "traces": 3}
+
+
+def plain_value(value: AnyValue) -> Any:
+    match value.WhichOneof("value"):
+        case None | "string_value_strindex":
+            return None
+        case "bytes_value":
+            return base64.b64encode(value.bytes_value).decode()
+        case "double_value" if not math.isfinite(value.double_value):
+            return text_of(value)
+        case "array_value":
+            return [plain_value(entry) for entry in value.array_value.values]
+        case "kvlist_value":
+            pairs: dict[str, Any] = {}
+            for entry in value.kvlist_value.values:
+                pairs.pop(entry.key, None)
+                pairs[entry.key] = plain_value(entry.value)
+            return pairs
+        case name:
+            return getattr(value, name)
+
+
+def text_of(value: AnyValue) -> str:
+    match value.WhichOneof("value"):
+        case None | "string_value_strindex":
+            return ""
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return "true" if value.bool_value else "false"
+        case "double_value":
+            number = value.double_value
+            if math.isnan(number):
+                return "NaN"
+            return repr(number).replace("inf", "Infinity")
+        case "array_value" | "kvlist_value":
+            return json.dumps(plain_value(value), ensure_ascii=False, separators=(",", ":"))
+        case _:
+            return str(plain_value(value))
+
+
+def value_bytes(value: AnyValue) -> int:
+    """The size the rule is about: a string's, or that of the value as it was sent."""
+    return len(value.string_value.encode()) if value.HasField("string_value") else value.ByteSize()
+
+
+def normalize(message: Message, limits: Limits) -> set[int]:
+    """Bring a message's attributes into the normal form, in place; the reasons why it can't be taken."""
+    reasons: set[int] = set()
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.name == "KeyValue":
+            if len(value) > limits.attributes_max:
+                reasons.add(errors.TOO_MANY_ATTRIBUTES)
+            last: dict[str, str] = {}
+            for pair in value:
+                if len(pair.key.encode()) > limits.attribute_key_bytes_max:
+                    reasons.add(errors.ATTRIBUTE_KEY_TOO_LONG)
+                if value_bytes(pair.value) > limits.attribute_value_bytes_max:
+                    reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
+                last.pop(pair.key, None)
+                last[pair.key] = text_of(pair.value)
+            del value[:]
+            for key, text in last.items():
+                value.add(key=key).value.string_value = text
+        elif field.message_type.name == "AnyValue":
+            text = text_of(value)
+            value.Clear()
+            value.string_value = text
+        elif field.is_repeated:
+            for entry in value:
+                reasons |= normalize(entry, limits)
+        else:
+            reasons |= normalize(value, limits)
+    for name in ("name", "event_name"):
+        if (
+            message.DESCRIPTOR.name in ("Metric", "Span", "Event", "InstrumentationScope", "LogRecord")
+            and len(getattr(message, name, "").encode()) > limits.name_bytes_max
+        ):
+            reasons.add(errors.NAME_TOO_LONG)
+    return reasons
+
+
+def time_reasons(time: int, limits: Limits, now: int) -> set[int]:
+    if time == 0:
+        return {errors.MISSING_TIMESTAMP}
+    if time < now - limits.past_max_s * 10**9:
+        return {errors.TIMESTAMP_TOO_OLD}
+    return {errors.TIMESTAMP_IN_FUTURE} if time > now + limits.future_max_s * 10**9 else set()
+
+
+def is_id(value: bytes, length: int) -> bool:
+    return len(value) == length and any(value)
+
+
+def span_reasons(span: Any, limits: Limits, now: int) -> set[int]:
+    reasons = normalize(span, limits)
+    if not is_id(span.trace_id, 16):
+        reasons.add(errors.INVALID_TRACE_ID)
+    if not is_id(span.span_id, 8):
+        reasons.add(errors.INVALID_SPAN_ID)
+    reasons |= time_reasons(span.start_time_unix_nano, limits, now) - {errors.TIMESTAMP_TOO_OLD}
+    if span.start_time_unix_nano:
+        reasons |= time_reasons(span.end_time_unix_nano or span.start_time_unix_nano, limits, now)
+    return reasons
+
+
+def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
+    reasons = normalize(log, limits)
+    if not is_id(log.trace_id, 16):
+        log.ClearField("trace_id")
+    if not is_id(log.span_id, 8):
+        log.ClearField("span_id")
+    time = log.time_unix_nano or log.observed_time_unix_nano
+    return reasons | (time_reasons(time, limits, now) if time else set())
+
+
+def reference(
+    signal: str, body: bytes, limits: Limits, now: int, header: dict[str, Any]
+) -> tuple[list[set[int]], telemetry_pb2.TelemetryBatch]:
+    """For each item the reasons against it, and the records of the others. Raises DecodeError."""
+    request = REQUESTS[signal].FromString(body)
+    request.DiscardUnknownFields()
+    verdicts: list[set[int]] = []
+    batch = telemetry_pb2.TelemetryBatch()
+    for resource_entry in getattr(request, f"resource_{'spans' if signal == 'traces' else signal}"):
+        common = normalize(resource_entry.resource, limits)
+        named = [pair.value.string_value for pair in resource_entry.resource.attributes if pair.key == "service.name"]
+        service = named[0] if named and named[0] and not common else "unknown_service"
+        if len(service.encode()) > limits.name_bytes_max:
+            common.add(errors.NAME_TOO_LONG)
+        for scope_entry in getattr(resource_entry, f"scope_{'spans' if signal == 'traces' else signal}"):
+            group = common | normalize(scope_entry.scope, limits)
+            record = telemetry_pb2.TelemetryRecord(type=TYPES[signal], service_id=service, **header)
+            if resource_entry.HasField("resource"):
+                record.resource.CopyFrom(resource_entry.resource)
+            record.resource_schema_url = resource_entry.schema_url
+            if scope_entry.HasField("scope"):
+                record.scope.CopyFrom(scope_entry.scope)
+            record.scope_schema_url = scope_entry.schema_url
+            for reasons, item in _items(signal, scope_entry, limits, now):
+                count = len(reasons)
+                verdicts += [each | group for each in reasons]
+                kept = count - sum(1 for each in reasons if each | group)
+                if kept:
+                    record.item_count += kept
+                    getattr(record, FIELDS[signal]).add().CopyFrom(item)
+            if record.item_count:
+                batch.records.append(record)
+    return verdicts, batch
+
+
+def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[tuple[list[set[int]], Any]]:
+    """Each field of a record (a metric, a log record, a span) with the verdict on each of its items; bad points cut out."""
+    if signal == "logs":
+        for log in scope_entry.log_records:
+            yield [log_reasons(log, limits, now)], log
+    elif signal == "traces":
+        for span in scope_entry.spans:
+            yield [span_reasons(span, limits, now)], span
+    else:
+        for metric in scope_entry.metrics:
+            kind = metric.WhichOneof("data")
+            if kind is None:
+                continue
+            data = getattr(metric, kind)
+            points = list(data.data_points)
+            del data.data_points[:]
+            common = normalize(metric, limits)
+            if kind in ("sum", "histogram", "exponential_histogram") and data.aggregation_temporality not in (1, 2):
+                common.add(errors.UNSPECIFIED_TEMPORALITY)
+            verdicts = []
+            for point in points:
+                reasons = common | normalize(point, limits) | time_reasons(point.time_unix_nano, limits, now)
+                verdicts.append(reasons)
+                if not reasons:
+                    data.data_points.append(point)
+            yield verdicts, metric
+
+
+def flat(batch: telemetry_pb2.TelemetryBatch) -> list[bytes]:
+    """Every item with all that stands around it, so that batches can be compared however they were cut."""
+    items: list[bytes] = []
+    for record in batch.records:
+        head = telemetry_pb2.TelemetryRecord()
+        head.CopyFrom(record)
+        for field in ("metrics", "log_records", "spans", "batch_part", "item_count"):
+            head.ClearField(field)
+        prefix = head.SerializeToString(deterministic=True)
+        items += [prefix + entry.SerializeToString(deterministic=True) for entry in (*record.log_records, *record.spans)]
+        for metric in record.metrics:
+            data = getattr(metric, str(metric.WhichOneof("data")))
+            points = [point.SerializeToString(deterministic=True) for point in data.data_points]
+            del data.data_points[:]
+            outside = metric.SerializeToString(deterministic=True)
+            items += [prefix + outside + point for point in points]
+    return items

@@ -1,0 +1,306 @@
+"""adapters/codec/json_reader.py: large JSON read piece by piece is what it is when it is read at once."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf import json_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from support.fakes.receiving import NOW, NOW_UNIX_NANO
+from support.limits import DEFAULT
+
+from adapters import native
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.text import REST_BYTES
+from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
+from adapters.native import adapt_batch
+from adapters.otlp.json import logs_to_wire, metrics_to_wire
+from adapters.record import Adapted, Header, Rules
+from collector.ingest.validate import LimitRules
+
+MESSAGE_BYTES_MAX = 512 << 10
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def pieces(text: bytes) -> Iterator[Any]:
+    """The elements of an array, by pieces."""
+    slices = JsonSlices(text, Rules())
+    slices.expect(0x5B)
+    while True:
+        piece = slices.next_elements()
+        found = orjson.loads(piece)
+        assert len(found) == slices.elements
+        yield from found
+        if slices.peek() == 0x5D:
+            slices.position += 1
+            slices.end()
+            return
+
+
+@given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([None, 1, "\n\t "]))
+@settings(max_examples=100)
+def test_pieces_are_the_elements_of_the_array(values: list[Any], indent: Any) -> None:
+    """Whatever they are, and however they are laid out."""
+    text = json.dumps(values, indent=indent).encode()
+    assert values == list(pieces(text))
+
+
+def padded_logs(records: int, padding: int = 300) -> bytes:
+    """More than a slice of OTLP, its members in an unusual order, with unknown ones and white space between."""
+    texts = [
+        f'{{"timeUnixNano":"{NOW_UNIX_NANO}","body":{{"stringValue":"line {n} {"x" * padding} \\"}}]"}},'
+        f'"attributes":[{{"key":"n","value":{{"intValue":{n}}}}}], "unknown": {{"a":[1,2]}}}}'
+        for n in range(records)
+    ]
+    return (
+        '{ "unknown" : [1, {"a": "]}"}], "resourceLogs" : [ { "scopeLogs":[{"scope":{"name":"s"},"logRecords": [\n'
+        + " ,\n".join(texts)
+        + ' ] }, {"logRecords":[]}], "resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]}}, {} ]}'
+    ).encode()
+
+
+def test_large_otlp_is_what_it_is_at_once() -> None:
+    """The same message, whatever the order of its members."""
+    text = padded_logs(5_000)
+    assert len(text) > 2 * SLICE_BYTES
+    found = ExportLogsServiceRequest.FromString(logs_to_wire(text))
+    compact = json.loads(text)
+    expected = ExportLogsServiceRequest()
+    for part in range(0, 5_000, 1_000):
+        scope = {"logRecords": compact["resourceLogs"][0]["scopeLogs"][0]["logRecords"][part : part + 1_000]}
+        one = json.dumps({"resourceLogs": [{"scopeLogs": [scope]}]}).encode()
+        assert len(one) <= SLICE_BYTES
+        made = ExportLogsServiceRequest.FromString(logs_to_wire(one))
+        expected.MergeFrom(made)
+    records = [record for entry in expected.resource_logs for scope in entry.scope_logs for record in scope.log_records]
+    assert records == list(found.resource_logs[0].scope_logs[0].log_records)
+    assert 2 == len(found.resource_logs)
+    assert 2 == len(found.resource_logs[0].scope_logs)
+    assert "a" == found.resource_logs[0].resource.attributes[0].value.string_value
+
+
+def test_a_metric_that_is_larger_than_a_slice_is_read_by_its_points() -> None:
+    """All of them, and the fields beside them."""
+    points = ",".join(f'{{"timeUnixNano":"{NOW_UNIX_NANO}","asInt":"{n}"}}' for n in range(40_000))
+    text = (
+        f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","sum":{{"dataPoints":[{points}],'
+        '"aggregationTemporality":2,"isMonotonic":true}}]}]}]}'
+    ).encode()
+    assert len(text) > SLICE_BYTES
+    request = ExportMetricsServiceRequest.FromString(metrics_to_wire(text))
+    metric = request.resource_metrics[0].scope_metrics[0].metrics[0]
+    assert list(range(40_000)) == [point.as_int for point in metric.sum.data_points]
+    assert ("m", 2, True) == (metric.name, metric.sum.aggregation_temporality, metric.sum.is_monotonic)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_texts_are_refused(seed: int) -> None:
+    """A byte that is left out or changed: what a parser refuses is refused, and what it takes becomes the same."""
+    chance = random.Random(seed)
+    text = bytearray(padded_logs(3_000))
+    at = chance.randrange(len(text))
+    if chance.random() < 0.5:
+        del text[at]
+    else:
+        text[at] = chance.choice(b'{}[],:"\\0a ')
+    damaged = bytes(text)
+    try:
+        orjson.loads(damaged)
+    except orjson.JSONDecodeError:
+        with pytest.raises(Malformed):
+            logs_to_wire(damaged)
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b"}", b",", b"{}", b"\x00"])
+def test_what_follows_is_refused(end: bytes) -> None:
+    """But white space."""
+    text = padded_logs(3_000)
+    logs_to_wire(text + b" \n")
+    if end:
+        with pytest.raises(Malformed):
+            logs_to_wire(text + end)
+    with pytest.raises(Malformed):
+        logs_to_wire(text[:-1])
+
+
+def record(padding: int, **members: Any) -> bytes:
+    values = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": NOW, "attributes": {"k": "x" * padding}}
+    return json.dumps(values | members).encode()
+
+
+def adapted(body: bytes, items_max: int = 10_000) -> Adapted:
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, dead_letter_items_max=100, dead_letter_bytes_max=1 << 20)
+    return adapt_batch(body, header, rules, MESSAGE_BYTES_MAX, items_max)
+
+
+def test_a_large_batch_is_read_by_pieces() -> None:
+    """Each record keeps its index, also a bad one's, and what is kept of that is its own text."""
+    records = [record(1_000) for _ in range(3_000)]
+    records[2_500] = record(10, value="none")
+    assert len(b",".join(records)) > SLICE_BYTES
+    out = adapted(b"[" + b" , ".join(records) + b"]\n")
+    assert 2_999 == out.accepted_count()
+    assert [(2_500, records[2_500])] == [(one.index, one.payload) for one in out.rejections]
+
+
+def test_a_record_that_is_too_large_to_read_is_rejected_alone() -> None:
+    """Its neighbours are kept."""
+    large = record(0, attributes={f"k{n}": n for n in range(400_000)})
+    assert len(large) > 8 * MESSAGE_BYTES_MAX
+    out = adapted(b"[" + record(1) + b"," + large + b"," + record(1) + b"]")
+    assert 2 == out.accepted_count()
+    assert [(1, RECORD_TOO_LARGE)] == [(one.index, one.reason) for one in out.rejections]
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    alone = native.adapt(large, header, LimitRules(DEFAULT, NOW_UNIX_NANO), MESSAGE_BYTES_MAX)
+    assert [RECORD_TOO_LARGE] == [one.reason for one in alone.rejections]
+
+
+def test_a_batch_of_too_many_is_refused_as_soon_as_it_is() -> None:
+    """With its limit."""
+    with pytest.raises(RequestRefused) as caught:
+        adapted(b"[" + b",".join([record(1_000)] * 3_000) + b"]", items_max=2_999)
+    assert BATCH_TOO_LARGE == caught.value.reason
+    assert 3_000 == adapted(b"[" + b",".join([record(1_000)] * 3_000) + b"]", items_max=3_000).accepted_count()
+
+
+def test_it_rests() -> None:
+    """While it looks where values end, too."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    text = b"[" + b",".join([b'"' + b"x" * 1_000 + b'"'] * 10_000) + b"]"
+    slices = JsonSlices(text, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
+    assert slices.skip_value(len(text))
+    assert rests >= len(text) // (300 << 10)
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b"]", b"[1,]", b"[,1]", b"[1 2]", b"[1", b'["a]', b"[1}"])
+def test_arrays_that_are_none(text: bytes) -> None:
+    """Each is found out, by the pieces or by the parser of a piece."""
+    with pytest.raises((NotJson, orjson.JSONDecodeError)):
+        list(pieces(text))
+
+
+def string_pieces(slices: JsonSlices) -> list[bytes]:
+    """Of the string that is next; each has been parsed."""
+    found: list[bytes] = []
+    slices.open_string()
+    while slices.is_in_string:
+        found.append(slices.next_text())
+        orjson.loads(found[-1])
+    return found
+
+
+# Each is one character, however JSON writes it.
+CHARACTERS = ["a", "\\\\", '\\"', "\\n", "\\u00e9", "\\\\u00e9", "\\ud83d\\ude00", "\\uD83D\\uDE00", "é", "😀", "\\\\ud83d"]
+
+
+@given(st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=12), st.integers(0, 12))
+@settings(max_examples=10, deadline=None)
+def test_pieces_are_the_string(characters: list[str], padding: int) -> None:
+    """Wherever it is cut, no character, escape or pair of surrogates is."""
+    run = "".join(characters).encode()
+    text = b'"' + b"x" * padding + run * (2 * REST_BYTES // len(run) + 1) + b'"'
+    slices = JsonSlices(text + b" ,", Rules())
+    found = string_pieces(slices)
+    assert len(found) >= 2
+    assert max(map(len, found)) < REST_BYTES + 20
+    assert orjson.loads(text) == "".join(map(orjson.loads, found))
+    assert len(text) == slices.position
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b"\\u", b"\\u12", b"\\ud83d\\u", b"\xc3"])
+def test_a_string_without_an_end_is_none(end: bytes) -> None:
+    """Wherever the text ends in it."""
+    slices = JsonSlices(b'"' + b"x" * REST_BYTES + end, Rules())
+    with pytest.raises((NotJson, orjson.JSONDecodeError)):
+        string_pieces(slices)
+
+
+def one_log(members: str) -> bytes:
+    return f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{{members}}}]}}]}}]}}'.encode()
+
+
+LONG = 3 * SLICE_BYTES // 10
+NUMBERS = ",".join(f'"{n}"' for n in range(LONG))
+# Values larger than a slice, of members that hold no messages.
+LARGE_VALUES = {
+    "a text": ("logs", one_log('"body":{"stringValue":"' + "line \\u00e9\\ud83d\\ude00\\n" * LONG + '"}')),
+    "base64": ("logs", one_log('"body":{"bytesValue":"' + "QUJD" * LONG + 'QQ=="}')),
+    "base64 of the other alphabet": ("logs", one_log('"body":{"bytesValue":"' + "-_-_" * LONG + 'QQ"}')),
+    "counts": (
+        "metrics",
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":['
+        + NUMBERS.encode()
+        + b"]}]}}]}]}]}",
+    ),
+    "texts": ("logs", b'{"resourceLogs":[{"resource":{"entityRefs":[{"idKeys":[' + NUMBERS.encode() + b"]}]}}]}"),
+    "an unknown text": ("logs", b'{"x":"' + "é\\t".encode() * LONG + b'","resourceLogs":[{}]}'),
+    "an unknown array": ("logs", b'{"x":[' + b'{"a":[1,"]"]},' * LONG + b'{}],"resourceLogs":[{}]}'),
+    "an unknown object": (
+        "logs",
+        b'{"x":{' + b"".join(b'"%d":[],' % n for n in range(LONG)) + b'"b":{"c":[]}},"resourceLogs":[{}]}',
+    ),
+    "an unknown array of white space": ("logs", b'{"x":[' + b" " * (2 * SLICE_BYTES) + b'],"resourceLogs":[{}]}'),
+    "an unknown object of white space": ("logs", b'{"x":{' + b" " * (2 * SLICE_BYTES) + b'},"resourceLogs":[{}]}'),
+    "counts of white space": (
+        "metrics",
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":['
+        + b" " * (2 * SLICE_BYTES)
+        + b"]}]}}]}]}]}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_VALUES)
+def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
+    """A text, a list of numbers or texts, and what is unknown, with a rest for each few hundred kilobytes."""
+    signal, text = LARGE_VALUES[name]
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause)
+    message = ExportLogsServiceRequest if signal == "logs" else ExportMetricsServiceRequest
+    found = (logs_to_wire if signal == "logs" else metrics_to_wire)(text, rules)
+    assert json_format.Parse(text, message(), ignore_unknown_fields=True) == message.FromString(found)
+    assert rests >= len(text) // REST_BYTES
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"body":{"bytesValue":"' + "QUJD" * LONG + "Q===" + "QUJD" * LONG + '"}',
+        '"body":{"bytesValue":"' + "QUJD" * LONG + '!"}',
+        '"body":{"stringValue":"' + "line" * LONG + '\\ud83d"}',
+        '"body":{"stringValue":"' + "line" * LONG + '\x00"}',
+        '"body":{"stringValue":[' + "0," * (4 * LONG) + "0]}",
+        '"timeUnixNano":' + "1" * (2 * SLICE_BYTES),
+        '"timeUnixNano":"' + "1" * (2 * SLICE_BYTES) + '"',
+        '"traceId":"' + "ab" * (2 * SLICE_BYTES) + '"',
+        '"x":' + "1" * (2 * SLICE_BYTES),
+        '"' + "x" * (2 * SLICE_BYTES) + '":1',
+        '"x":' + "[" * 200 + '"' + "x" * (2 * SLICE_BYTES) + '"' + "]" * 200,
+        '"x":["' + "x" * (2 * SLICE_BYTES) + '\\x"]',
+    ],
+)
+def test_large_values_that_are_refused(members: str) -> None:
+    """Neither what is not JSON nor what its field can't hold is taken."""
+    with pytest.raises(Malformed):
+        logs_to_wire(one_log(members))

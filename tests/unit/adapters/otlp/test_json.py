@@ -1,0 +1,168 @@
+"""adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.examples import examples
+from support.references.otlp import REQUESTS
+from support.references.otlp_json import to_json
+from support.references.twins import NOW, adapt_otlp
+from support.strategies.full_messages import FullMessages
+from support.strategies.otlp import messages
+
+from adapters.errors import (
+    INVALID_JSON,
+    INVALID_RECORD,
+    INVALID_TIMESTAMP,
+    INVALID_VALUE,
+    PAYLOAD_TOO_LARGE,
+    Malformed,
+    RequestRefused,
+)
+from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+
+TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
+
+
+@pytest.mark.parametrize("signal", sorted(TO_WIRE))
+@examples(40)
+@given(data=st.data())
+def test_json_stands_for_the_same_request(signal: str, data: st.DataObject) -> None:
+    """Every field of every message comes through, 64-bit integers and the doubles that JSON lacks included."""
+    request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
+    document = to_json(request, lambda: data.draw(st.booleans()))
+    text = json.dumps(document, ensure_ascii=data.draw(st.booleans()))
+    actual = REQUESTS[signal].FromString(TO_WIRE[signal](text.encode()))
+    # Equal but for NaN's payload, which JSON can't carry; what is left over is compared as text.
+    assert str(request) == str(actual)
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Of each member of a document, and of all objects in it, the way to it; of those in lists, those of the first."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield (*path, key)
+            yield from places(member, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*path, 0))
+
+
+def changed(document: Any, path: Sequence[str | int], value: Any) -> bytes:
+    """A document with another value there; ...: without the member."""
+    copy = json.loads(json.dumps(document))
+    parent = copy
+    for step in path[:-1]:
+        parent = parent[step]
+    if value is ...:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return json.dumps(copy).encode()
+
+
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_null_is_absent_and_an_empty_list_is_none(signal: str) -> None:
+    """At every field of a request that has them all: to the byte as if it had not been sent. A null in a list is left out."""
+    descriptor: Any = REQUESTS[signal].DESCRIPTOR
+    document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
+    to_wire = TO_WIRE[signal]
+    lists = 0
+    for path in places(document):
+        without = to_wire(changed(document, path, ...))
+        assert (path, to_wire(changed(document, path, None))) == (path, without)
+        value: Any = document
+        for step in path:
+            value = value[step]
+        if isinstance(value, list):
+            lists += 1
+            assert (path, to_wire(changed(document, path, []))) == (path, without)
+            assert (path, to_wire(changed(document, path, [None]))) == (path, without)
+            assert (path, to_wire(changed(document, path, [None, *value, None]))) == (
+                path,
+                to_wire(json.dumps(document).encode()),
+            )
+    assert lists > 5
+
+
+def span(text: str) -> str:
+    return f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{text}]}}]}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"name":null,"kind":2}', {"kind": 2}),
+        ('{"trace_id":"00","start_time_unix_nano":1,"unknown":{"deep":[{}]}}', {}),
+        ('{"startTimeUnixNano":"18446744073709551615"}', {"start_time_unix_nano": 2**64 - 1}),
+        ('{"startTimeUnixNano":18446744073709551615}', {"start_time_unix_nano": 2**64 - 1}),
+        ('{"startTimeUnixNano":1e3}', {"start_time_unix_nano": 1000}),
+        ('{"flags":4294967295}', {"flags": 2**32 - 1}),
+        ('{"name":"a","name":"b"}', {"name": "b"}),
+    ],
+)
+def test_what_the_specification_allows(text: str, expected: dict[str, Any]) -> None:
+    """null is absent, snake_case is unknown, unknown is ignored, integers may be strings, the last key wins."""
+    request = ExportTraceServiceRequest.FromString(traces_to_wire(span(text).encode()))
+    actual = {field.name: value for field, value in request.resource_spans[0].scope_spans[0].spans[0].ListFields()}
+    assert expected == actual
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            '{"kind":"SPAN_KIND_SERVER"}',
+            'Span.kind must be an enum\'s integer from -2147483648 to 2147483647; got "SPAN_KIND_SERVER"',
+        ),
+        ('{"traceId":"xyz"}', 'Span.traceId must be hex; got "xyz"'),
+        ('{"traceId":5}', "Span.traceId must be hex; got 5"),
+        ('{"name":5}', "Span.name must be a string; got 5"),
+        ('{"startTimeUnixNano":-1}', "Span.startTimeUnixNano must be an integer from 0 to 18446744073709551615; got -1"),
+        ('{"startTimeUnixNano":"18446744073709551616"}', "from 0 to 18446744073709551615"),
+        ('{"startTimeUnixNano":1.5}', "got 1.5"),
+        ('{"startTimeUnixNano":true}', "got true"),
+        ('{"startTimeUnixNano":" 1 "}', "Span.startTimeUnixNano must be"),
+        ('{"startTimeUnixNano":"%s"}' % ("9" * 1_000_000), "Span.startTimeUnixNano must be"),
+        ('{"attributes":{}}', "Span.attributes must be an array; got {}"),
+        ('{"status":[]}', "Span.status must be an object; got []"),
+        ('{"attributes":[{"key":"a","value":{"boolValue":1}}]}', "AnyValue.boolValue must be true or false; got 1"),
+        ('{"attributes":[{"key":"a","value":{"doubleValue":"inf"}}]}', 'AnyValue.doubleValue must be a number; got "inf"'),
+        ('{"attributes":[{"key":"a","value":{"bytesValue":"*"}}]}', 'AnyValue.bytesValue must be base64; got "*"'),
+    ],
+)
+def test_what_does_not_fit_rejects_its_item_alone(text: str, complaint: str) -> None:
+    """The message names the field, what it takes and what it got; the span beside it is kept."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good","startTimeUnixNano":"{NOW}"}}'
+    adapted = adapt_otlp("traces", traces_to_wire(span(f"{text},{good}").encode()))
+    [rejection] = adapted.rejections
+    assert (0, 1) == (rejection.index, adapted.accepted_count())
+    assert rejection.reason in (INVALID_RECORD, INVALID_VALUE, INVALID_TIMESTAMP)
+    assert complaint in rejection.message
+    assert len(rejection.message) < 300
+
+
+@pytest.mark.parametrize("text", ['{"name":NaN}', "[" * 100_000])
+def test_what_is_not_json_is_malformed(text: str) -> None:
+    with pytest.raises(Malformed, match="cannot decode ExportTraceServiceRequest") as caught:
+        traces_to_wire(span(text).encode())
+    assert caught.value.reason == INVALID_JSON
+    assert len(caught.value.message) < 300
+
+
+def test_json_that_would_take_gigabytes_is_refused() -> None:
+    """30 MB of empty objects are refused before they are parsed; the message has the numbers."""
+    with pytest.raises(RequestRefused) as caught:
+        traces_to_wire(b'{"resourceSpans":[' + b"{}," * 10_000_000 + b"{}]}")
+    assert caught.value.reason == PAYLOAD_TOO_LARGE
+    assert "the JSON of 30000022 bytes holds more than 5000000 elements" in caught.value.message
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"\xff", b"{", b'{"resourceSpans":1}'])
+def test_a_body_that_is_no_request_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        traces_to_wire(body)

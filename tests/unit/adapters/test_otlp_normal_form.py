@@ -1,0 +1,317 @@
+"""adapters/otlp: the normal form by example, cutting to size, depth, and damage at every byte."""
+
+import random
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from infrasage.v1 import telemetry_pb2
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from support.hostile import nested_logs
+from support.limits import DEFAULT
+from support.references.otlp import REQUESTS, flat, reference
+from support.references.remote_write import length_delimited
+from support.strategies.wire_forms import Forms
+
+from adapters import errors
+from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
+from adapters.otlp import logs, metrics, traces
+from adapters.record import SOURCE_OTLP, Adapted, Header
+from collector.ingest.validate import LimitRules
+
+NOW = 1_775_822_400_000_000_000
+LIMITS = DEFAULT
+HEADER: dict[str, Any] = {"tenant_id": "acme", "source": 2, "received_time_unix_nano": NOW, "batch_id": bytes(16)}
+ADAPT = {"metrics": metrics.adapt, "logs": logs.adapt, "traces": traces.adapt}
+
+
+def adapt(signal: str, body: bytes, message_bytes_max: int = 1 << 20) -> Adapted:
+    return ADAPT[signal](body, Header("acme", SOURCE_OTLP, NOW, bytes(16)), LimitRules(LIMITS, NOW), message_bytes_max)
+
+
+def log_with(**fields: Any) -> ExportLogsServiceRequest:
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOW, **fields)
+    return request
+
+
+def records(adapted: Adapted) -> list[telemetry_pb2.TelemetryRecord]:
+    return list(telemetry_pb2.TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts)).records)
+
+
+def pairs(attributes: Any) -> dict[str, str]:
+    return {pair.key: pair.value.string_value for pair in attributes}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (AnyValue(), ""),
+        (AnyValue(string_value=""), ""),
+        (AnyValue(string_value="été"), "été"),
+        (AnyValue(string_value="x" * 1000), "x" * 1000),
+        (AnyValue(bool_value=True), "true"),
+        (AnyValue(bool_value=False), "false"),
+        (AnyValue(int_value=0), "0"),
+        (AnyValue(int_value=-(2**63)), "-9223372036854775808"),
+        (AnyValue(int_value=2**63 - 1), "9223372036854775807"),
+        (AnyValue(double_value=1.0), "1.0"),
+        (AnyValue(double_value=0.1), "0.1"),
+        (AnyValue(double_value=-0.0), "-0.0"),
+        (AnyValue(double_value=1e300), "1e+300"),
+        (AnyValue(double_value=float("nan")), "NaN"),
+        (AnyValue(double_value=float("inf")), "Infinity"),
+        (AnyValue(double_value=float("-inf")), "-Infinity"),
+        (AnyValue(bytes_value=b"\x00\xff"), "AP8="),
+        (AnyValue(array_value=ArrayValue()), "[]"),
+        (AnyValue(kvlist_value=KeyValueList()), "{}"),
+        (
+            AnyValue(
+                array_value=ArrayValue(
+                    values=[
+                        AnyValue(),
+                        AnyValue(int_value=1),
+                        AnyValue(double_value=float("nan")),
+                        AnyValue(string_value='"\n'),
+                    ]
+                )
+            ),
+            '[null,1,"NaN","\\"\\n"]',
+        ),
+        (
+            AnyValue(
+                kvlist_value=KeyValueList(
+                    values=[
+                        KeyValue(key="a", value=AnyValue(int_value=1)),
+                        KeyValue(key="b", value=AnyValue(bytes_value=b"\x00")),
+                        KeyValue(key="a", value=AnyValue(array_value=ArrayValue(values=[AnyValue(bool_value=True)]))),
+                    ]
+                )
+            ),
+            '{"b":"AA==","a":[true]}',
+        ),
+    ],
+)
+def test_every_value_is_a_string(value: AnyValue, expected: str) -> None:
+    """An attribute and a body of any type become the text of the data dictionary; twice, the second from the cache."""
+    body = log_with(body=value, attributes=[KeyValue(key="k", value=value)]).SerializeToString()
+    for _ in range(2):
+        (record,) = records(adapt("logs", body))
+        assert {"k": expected} == pairs(record.log_records[0].attributes)
+        assert expected == record.log_records[0].body.string_value
+
+
+def test_nesting_of_64_passes_and_of_65_is_refused_alone() -> None:
+    """An attribute nested too deep is a rejected item; its neighbour is kept."""
+    body = nested_logs(64, 65, 10_000, 0)
+    adapted = adapt("logs", body)
+    assert [(1, "nested_too_deep"), (2, "nested_too_deep")] == [
+        (rejection.index, REASON[rejection.reason].name) for rejection in adapted.rejections
+    ]
+    (record,) = records(adapted)
+    assert "[" * 64 + '"deep"' + "]" * 64 == pairs(record.log_records[0].attributes)["k"]
+    assert 2 == len(record.log_records)
+
+
+def test_the_last_of_equal_keys_wins_among_many() -> None:
+    """With every number of attributes, and keys that differ only in their middle."""
+    for count in (2, 3, 17, 64, 128):
+        keys = [f"prefix.{index:03}.suffix.of.some.length" for index in range(count - 1)]
+        attributes = [KeyValue(key=key, value=AnyValue(string_value=key)) for key in keys]
+        attributes.append(KeyValue(key=keys[0], value=AnyValue(string_value="last")))
+        (record,) = records(adapt("logs", log_with(attributes=attributes).SerializeToString()))
+        expected = {**{key: key for key in keys}, keys[0]: "last"}
+        assert expected == pairs(record.log_records[0].attributes)
+        assert count - 1 == len(record.log_records[0].attributes)
+
+
+def whole_request(signal: str, items: int) -> bytes:
+    """A request of two resources with `items` items, strings and integers among their attributes."""
+    request = REQUESTS[signal]()
+    for name in ("checkout", "payment"):
+        if isinstance(request, ExportMetricsServiceRequest):
+            metrics_entry = request.resource_metrics.add(schema_url="r")
+            resource, scope = metrics_entry.resource, metrics_entry.scope_metrics.add(schema_url="s")
+            metric = scope.metrics.add(name="requests", unit="1", description="how many")
+            metric.sum.is_monotonic = True
+            for index in range(items // 2):
+                point = metric.sum.data_points.add(time_unix_nano=NOW, as_int=index)
+                point.attributes.add(key="i").value.int_value = index
+            metric.sum.aggregation_temporality = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+            metric.metadata.add(key="m").value.int_value = 7
+        elif isinstance(request, ExportLogsServiceRequest):
+            logs_entry = request.resource_logs.add(schema_url="r")
+            resource, logs_scope = logs_entry.resource, logs_entry.scope_logs.add(schema_url="s")
+            for index in range(items // 2):
+                logs_scope.log_records.add(time_unix_nano=NOW).body.int_value = index
+        else:
+            traces_entry = request.resource_spans.add(schema_url="r")
+            resource, spans_scope = traces_entry.resource, traces_entry.scope_spans.add(schema_url="s")
+            for index in range(items // 2):
+                span = spans_scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=NOW, name=str(index))
+                span.events.add(name="e").attributes.add(key="i").value.int_value = index
+                span.links.add(trace_id=b"l" * 16).attributes.add(key="d").value.double_value = index
+        resource.attributes.add(key="service.name").value.string_value = name
+        resource.attributes.add(key="host.cpus").value.int_value = 8
+    body: bytes = request.SerializeToString()
+    return body
+
+
+@pytest.mark.parametrize("keys", [[], ["a", "b"], ["a", "a"]])
+@pytest.mark.parametrize("message_bytes_max", [400, 1 << 20])
+def test_a_list_without_elements_is_left_out(keys: list[str], message_bytes_max: int) -> None:
+    """ClickHouse refuses it. To the byte as if it had not been sent: beside attributes that are normal, rewritten, sent twice;
+    in metrics that are copied whole and in those that are cut."""
+    request = ExportMetricsServiceRequest()
+    scope = request.resource_metrics.add().scope_metrics.add()
+    cumulative = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    bounded = scope.metrics.add(name="bounded").histogram
+    exponential = scope.metrics.add(name="exponential").exponential_histogram
+    for points in (bounded, exponential):
+        points.aggregation_temporality = cumulative
+        for _ in range(10):
+            point = points.data_points.add(time_unix_nano=NOW, count=1)
+            for key in keys:
+                point.attributes.add(key=key).value.int_value = 1
+    for number, exponential_point in enumerate(exponential.data_points):
+        exponential_point.positive.offset = number
+        exponential_point.negative.SetInParent()
+    odd = Forms(random.Random(0), ["list_empty"], 1.0).form(request)
+    assert odd.count(b"\x32\x00\x3a\x00") == 10
+    assert odd.count(b"\x12\x00") >= 20
+    expected = adapt("metrics", request.SerializeToString(), message_bytes_max)
+    assert expected.accepted_count() == 20
+    actual = adapt("metrics", odd, message_bytes_max)
+    assert records(actual) == records(expected)
+    assert sum(len(part.payload) for part in actual.parts) == sum(len(part.payload) for part in expected.parts)
+
+
+@pytest.mark.parametrize("signal", sorted(ADAPT))
+@pytest.mark.parametrize("message_bytes_max", [230, 300, 1_000, 10_000, 1 << 20])
+def test_a_request_is_cut_between_items(signal: str, message_bytes_max: int) -> None:
+    """Whatever the limit, no message exceeds it, and together they hold what one would; parts are numbered, items counted."""
+    body = whole_request(signal, 200)
+    adapted = adapt(signal, body, message_bytes_max)
+    assert max(len(part.payload) for part in adapted.parts) <= message_bytes_max
+    _, expected = reference(signal, body, LIMITS, NOW, HEADER)
+    assert flat(expected) == flat(telemetry_pb2.TelemetryBatch(records=records(adapted)))
+    for number, part in enumerate(adapted.parts):
+        batch = telemetry_pb2.TelemetryBatch.FromString(part.payload)
+        assert {number} == {record.batch_part for record in batch.records}
+        assert part.item_count == sum(record.item_count for record in batch.records) == len(flat(batch))
+
+
+@pytest.mark.parametrize("signal", sorted(ADAPT))
+def test_an_item_too_large_for_a_message_is_refused_alone(signal: str) -> None:
+    """Its neighbours are kept, and the reason says which it was."""
+    request = REQUESTS[signal].FromString(whole_request(signal, 6))
+    big = KeyValue(key="big", value=AnyValue(string_value="x" * 2_000))
+    if signal == "metrics":
+        request.resource_metrics[1].scope_metrics[0].metrics[0].sum.data_points[1].attributes.append(big)
+    elif signal == "logs":
+        request.resource_logs[1].scope_logs[0].log_records[1].attributes.append(big)
+    else:
+        request.resource_spans[1].scope_spans[0].spans[1].attributes.append(big)
+    adapted = adapt(signal, request.SerializeToString(), 1_500)
+    assert [(4, errors.RECORD_TOO_LARGE)] == [(rejection.index, rejection.reason) for rejection in adapted.rejections]
+    assert (
+        5
+        == adapted.accepted_count()
+        == sum(len(flat(telemetry_pb2.TelemetryBatch.FromString(part.payload))) for part in adapted.parts)
+    )
+
+
+def test_a_point_fits_a_message_among_others_as_it_does_alone() -> None:
+    """To the byte: the same point is accepted or refused, whatever stands beside it."""
+
+    def request(sizes: list[int]) -> bytes:
+        made = ExportMetricsServiceRequest()
+        metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="m", description="d" * 40)
+        for size in sizes:
+            point = metric.gauge.data_points.add(time_unix_nano=NOW)
+            point.attributes.add(key="k").value.string_value = "v" * size
+        return made.SerializeToString()
+
+    verdicts = []
+    for message_bytes_max in range(240, 340):
+        alone = adapt("metrics", request([100]), message_bytes_max)
+        among = adapt("metrics", request([1, 100, 1, 100]), message_bytes_max)
+        expected = [] if alone.accepted_count() else [1, 3]
+        assert expected == [rejection.index for rejection in among.rejections]
+        assert 4 == among.accepted_count() + among.rejected_count()
+        verdicts.append(alone.accepted_count())
+    assert {0, 1} == set(verdicts)
+
+
+@pytest.mark.parametrize("signal", sorted(ADAPT))
+def test_a_resource_too_large_for_a_message_refuses_its_items_only(signal: str) -> None:
+    body = REQUESTS[signal].FromString(whole_request(signal, 6))
+    entry = (body.resource_metrics if signal == "metrics" else body.resource_logs if signal == "logs" else body.resource_spans)[
+        0
+    ]
+    entry.resource.attributes.add(key="big").value.string_value = "x" * 2_000
+    adapted = adapt(signal, body.SerializeToString(), 1_500)
+    assert [0, 1, 2] == [rejection.index for rejection in adapted.rejections]
+    assert {"payment"} == {record.service_id for record in records(adapted)}
+
+
+@pytest.mark.parametrize("signal", sorted(ADAPT))
+def test_truncated_at_every_byte_gets_protobufs_verdict(signal: str) -> None:
+    """A cut body is malformed, with where it ended, or it is a shorter request that protobuf reads too."""
+    body = whole_request(signal, 4)
+    for length in range(len(body)):
+        try:
+            verdicts, _ = reference(signal, body[:length], LIMITS, NOW, HEADER)
+        except DecodeError:
+            with pytest.raises(Malformed) as caught:
+                adapt(signal, body[:length])
+            assert INVALID_PROTOBUF == caught.value.reason
+            assert f"{length} bytes" in caught.value.message
+        else:
+            assert len(verdicts) == adapt(signal, body[:length]).accepted_count()
+
+
+def test_a_large_body_that_is_oddly_written_is_refused() -> None:
+    """Protobuf's parser would take a gigabyte for it; the message says where it is odd and how large it may be."""
+    odd = length_delimited(15, bytes(16_799_995)) + b"\x0b"
+    with pytest.raises(Malformed) as caught:
+        adapt("logs", odd)
+    assert caught.value.message == (
+        "cannot decode ExportLogsServiceRequest: 16800001 bytes, not plainly written at byte 16800001;"
+        " such a body may have 16777216 bytes: check that it is complete, or send smaller batches"
+    )
+
+
+def test_a_log_without_any_time_is_kept() -> None:
+    """It happened when it was received, as far as anyone knows."""
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "when?"
+    assert 1 == adapt("logs", request.SerializeToString()).accepted_count()
+
+
+def test_a_long_span_is_as_late_as_its_end() -> None:
+    """A span that began two days ago and ended now is kept; one that ended two days ago is too old."""
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    day = 86_400 * 10**9
+    for start, end in ((NOW - 2 * day, NOW), (NOW - 2 * day, NOW - 2 * day + 1), (NOW - 2 * day, 0), (NOW + day, NOW + day)):
+        scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=start, end_time_unix_nano=end)
+    adapted = adapt("traces", request.SerializeToString())
+    assert [
+        (1, "Timestamp is more than 24h in the past"),
+        (2, "Timestamp is more than 24h in the past"),
+        (3, "Timestamp is more than 10m in the future"),
+    ] == [(rejection.index, rejection.message) for rejection in adapted.rejections]
+
+
+def test_clean_metrics_are_one_slice_of_the_body() -> None:
+    """What is normal already is copied as it is, unknown fields of later OTLP versions included."""
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
+    metric.gauge.data_points.add(time_unix_nano=NOW, as_double=1.5).attributes.add(key="a").value.string_value = "b"
+    (part,) = adapt("metrics", request.SerializeToString()).parts
+    assert metric.SerializeToString() in part.payload

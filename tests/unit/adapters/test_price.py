@@ -1,0 +1,389 @@
+"""adapters/price.py: what costs too much is refused before it is paid, with its numbers, and nothing else is."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from infrasage.prometheus.v1 import write_pb2 as v1
+from infrasage.prometheus.v2 import write_pb2 as v2
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.attacks import REFUSED, Attack, collector_batch, text_attribute
+from support.fakes.receiving import NOW, NOW_UNIX_NANO
+from support.limits import DEFAULT
+from support.references.remote_write import length_delimited, write_request, write_request_v2
+
+from adapters.codec.text import check_json_parts, count_json_parts
+from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
+from adapters.native import adapt_batch
+from adapters.otlp import logs, metrics, traces
+from adapters.otlp.patches import PATCHES_MAX
+from adapters.price import Shape, check_elements, check_rows, shape_of
+from adapters.prometheus import write_v1, write_v2
+from adapters.prometheus.price import check_rows_v1, check_rows_v2
+from adapters.record import Adapted, Header, Rules
+from adapters.rows import ROW_BYTES
+from collector.ingest.validate import LimitRules
+from collector.receivers.http.telemetry_request import Format
+from collector.receivers.routes import http_routes
+from collector.runtime.version import is_compiled
+
+ELEMENTS_MAX = 1_000
+CPU_S_MAX = 0.05
+MEMORY_BYTES_MAX = 32 << 20
+MESSAGE_BYTES_MAX = 512 << 10
+
+LOGS = shape_of(ExportLogsServiceRequest)
+METRICS = shape_of(ExportMetricsServiceRequest)
+TRACES = shape_of(ExportTraceServiceRequest)
+WRITE_V1 = shape_of(v1.WriteRequest)
+WRITE_V2 = shape_of(v2.Request)
+
+
+def limited_to(row_bytes_max: int) -> Rules:
+    rules = Rules()
+    rules.request_row_bytes_max = row_bytes_max
+    return rules
+
+
+def nest(payload: bytes, *fields: int) -> bytes:
+    """`payload` in messages in each other, by their field numbers from the outermost on."""
+    for field in reversed(fields):
+        payload = length_delimited(field, payload)
+    return payload
+
+
+EMPTY = 10 * ELEMENTS_MAX
+# Each has ten times as many elements of one kind as are allowed.
+MANY: dict[str, tuple[Shape, bytes]] = {
+    "resources": (TRACES, b"\x0a\0" * EMPTY),
+    "resource attributes": (TRACES, nest(b"\x0a\0" * EMPTY, 1, 1)),
+    "scopes": (LOGS, nest(b"\x12\0" * EMPTY, 1)),
+    "scope attributes": (LOGS, nest(b"\x1a\0" * EMPTY, 1, 2, 1)),
+    "spans": (TRACES, nest(b"\x12\0" * EMPTY, 1, 2)),
+    "span attributes": (TRACES, nest(b"\x4a\0" * EMPTY, 1, 2, 2)),
+    "events": (TRACES, nest(b"\x5a\0" * EMPTY, 1, 2, 2)),
+    "event attributes": (TRACES, nest(b"\x1a\0" * EMPTY, 1, 2, 2, 11)),
+    "links": (TRACES, nest(b"\x6a\0" * EMPTY, 1, 2, 2)),
+    "log records": (LOGS, nest(b"\x12\0" * EMPTY, 1, 2)),
+    "values of an attribute": (LOGS, nest(b"\x0a\0" * EMPTY, 1, 2, 2, 6, 2, 5)),
+    "values of a body": (LOGS, nest(b"\x0a\0" * EMPTY, 1, 2, 2, 5, 5)),
+    "pairs of a body": (LOGS, nest(b"\x0a\0" * EMPTY, 1, 2, 2, 5, 6)),
+    "values deep in a body": (LOGS, nest(b"\x0a\0" * EMPTY, 1, 2, 2, 5, 5, 1, 5, 1, 5)),
+    "metrics": (METRICS, nest(b"\x12\0" * EMPTY, 1, 2)),
+    "metadata of a metric": (METRICS, nest(b"\x62\0" * EMPTY, 1, 2, 2)),
+    "points": (METRICS, nest(b"\x0a\0" * EMPTY, 1, 2, 2, 5)),
+    "attributes of a point": (METRICS, nest(b"\x3a\0" * EMPTY, 1, 2, 2, 7, 1)),
+    "exemplars": (METRICS, nest(b"\x2a\0" * EMPTY, 1, 2, 2, 5, 1)),
+    "buckets": (METRICS, nest(bytes(8 * EMPTY), 1, 2, 2, 9, 1, 6)),
+    "exponential buckets": (METRICS, nest(bytes(2 * EMPTY), 1, 2, 2, 10, 1, 8, 2)),
+    "quantiles": (METRICS, nest(b"\x32\0" * EMPTY, 1, 2, 2, 11, 1)),
+    "unknown fields of a span": (TRACES, nest(b"\xa2\x1f\0" * EMPTY, 1, 2, 2)),
+    "unknown numbers of a span": (TRACES, nest(b"\xa0\x1f\0" * EMPTY, 1, 2, 2)),
+    "series": (WRITE_V1, b"\x0a\0" * EMPTY),
+    "labels": (WRITE_V1, nest(b"\x0a\0" * EMPTY, 1)),
+    "samples": (WRITE_V1, nest(b"\x12\0" * EMPTY, 1)),
+    "exemplars of a series": (WRITE_V1, nest(b"\x1a\0" * EMPTY, 1)),
+    "labels of an exemplar": (WRITE_V1, nest(b"\x0a\0" * EMPTY, 1, 3)),
+    "metadata": (WRITE_V1, b"\x1a\0" * EMPTY),
+    "spans of a histogram": (WRITE_V1, nest(b"\x5a\0" * EMPTY, 1, 4)),
+    "deltas of a histogram": (WRITE_V1, nest(bytes(2 * EMPTY), 1, 4, 12)),
+    "symbols": (WRITE_V2, b"\x22\0" * EMPTY),
+    "references": (WRITE_V2, nest(bytes(2 * EMPTY), 5, 1)),
+    "samples of 2.0": (WRITE_V2, nest(b"\x12\0" * EMPTY, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_each_kind_of_element_counts(kind: str) -> None:
+    """Ten times as many of any of them as are allowed are refused; the message has the size, the limit and the setting."""
+    shape, body = MANY[kind]
+    with pytest.raises(RequestRefused) as caught:
+        check_elements(body, shape, ELEMENTS_MAX)
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
+    assert (
+        f"the request of {len(body)} bytes holds more than {ELEMENTS_MAX} elements (messages, attributes, labels, values):"
+        " send smaller batches, or raise validation.request_elements_max"
+    ) == caught.value.message
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_limit_that_is_high_enough_refuses_none_of_them(kind: str) -> None:
+    """Twelve bytes a message are more than any of these has."""
+    shape, body = MANY[kind]
+    check_elements(body, shape, EMPTY + 20)
+
+
+def test_small_bodies_are_not_counted() -> None:
+    """An element takes two bytes: of a body of twice the limit, no more are possible. One more is one too many."""
+    check_elements(b"\x0a\0" * ELEMENTS_MAX, TRACES, ELEMENTS_MAX)
+    with pytest.raises(RequestRefused):
+        check_elements(b"\x0a\0" * (ELEMENTS_MAX + 1), TRACES, ELEMENTS_MAX)
+
+
+def test_usual_attributes_are_an_element_each() -> None:
+    """A key with a text; a number and a long text are a few."""
+    texts = nest(text_attribute(9, b"http.request.method", b"GET") * 500, 1, 2, 2)
+    check_elements(texts, TRACES, 503)
+    with pytest.raises(RequestRefused):
+        check_elements(texts, TRACES, 502)
+
+
+@pytest.mark.parametrize("cut", range(1, 200, 7))
+def test_malformed_bodies_are_left_to_the_adapter(cut: int) -> None:
+    """It says where they are malformed; none of the checks raises anything for that."""
+    for shape, request in (
+        (LOGS, _example_logs(300)),
+        (WRITE_V1, write_request([({"__name__": "m"}, [(1.0, 1)] * 300)])),
+        (WRITE_V2, write_request_v2([({"__name__": "m"}, [(1.0, 1)] * 300)])),
+    ):
+        body = request[:-cut]
+        check_elements(body, shape, 10_000)
+        check_elements(body + b"\x0b" * 30_000, shape, 10_000)
+        if shape is LOGS:
+            check_rows(body, limited_to(1 << 20), has_points=False)
+        elif shape is WRITE_V1:
+            check_rows_v1(body, 1 << 20)
+        else:
+            check_rows_v2(body, 1 << 20)
+
+
+def _example_logs(records: int) -> bytes:
+    now = time.time_ns()
+    request = ExportLogsServiceRequest()
+    entry = request.resource_logs.add()
+    entry.resource.attributes.add(key="k").value.string_value = "v" * 1_000
+    for scope in ("a", "b"):
+        scoped = entry.scope_logs.add()
+        scoped.scope.name = scope
+        for n in range(records):
+            scoped.log_records.add(time_unix_nano=now).body.string_value = f"line {n}"
+    return request.SerializeToString()
+
+
+def _example_metrics(points: int) -> bytes:
+    now = time.time_ns()
+    request = ExportMetricsServiceRequest()
+    entry = request.resource_metrics.add()
+    entry.resource.attributes.add(key="k").value.string_value = "v" * 1_000
+    for name in ("a", "b"):
+        metric = entry.scope_metrics.add().metrics.add(name=name, description="d" * 500)
+        for n in range(points):
+            metric.gauge.data_points.add(time_unix_nano=now, as_double=n)
+    return request.SerializeToString()
+
+
+def _example_traces(spans: int) -> bytes:
+    now = time.time_ns()
+    request = ExportTraceServiceRequest()
+    entry = request.resource_spans.add()
+    entry.resource.attributes.add(key="k").value.string_value = "v" * 1_000
+    scope = entry.scope_spans.add()
+    for _ in range(spans):
+        scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="n", start_time_unix_nano=now, end_time_unix_nano=now)
+    return request.SerializeToString()
+
+
+Adapt = Callable[[bytes, Header, LimitRules, int], Adapted]
+OTLP: dict[str, tuple[Adapt, Callable[[int], bytes]]] = {
+    "logs": (logs.adapt, _example_logs),
+    "metrics": (metrics.adapt, _example_metrics),
+    "traces": (traces.adapt, _example_traces),
+}
+
+
+def _adapted(adapt: Adapt, body: bytes) -> Adapted:
+    now = time.time_ns()
+    return adapt(body, Header("acme", 2, now, bytes(16)), LimitRules(DEFAULT, now), MESSAGE_BYTES_MAX)
+
+
+@pytest.mark.parametrize("signal", OTLP)
+def test_rows_are_counted_as_the_builder_counts_them(signal: str) -> None:
+    """But for what our own header adds to each row, at most 150 bytes: the limit that refuses lies between the two."""
+    adapt, example = OTLP[signal]
+    body = example(1_000)
+    adapted = _adapted(adapt, body)
+    rows = adapted.accepted_count()
+    assert rows >= 1_000
+    check_rows(body, limited_to(adapted.row_bytes), has_points=signal == "metrics")
+    with pytest.raises(RequestRefused) as caught:
+        check_rows(body, limited_to(adapted.row_bytes - 150 * rows), has_points=signal == "metrics")
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
+    assert f"rows of more than {adapted.row_bytes - 150 * rows} bytes" in caught.value.message
+    assert "validation.request_row_bytes_max" in caught.value.message
+
+
+def test_rows_of_remote_write_are_counted() -> None:
+    """In both versions each sample repeats its labels."""
+    now_ms = time.time_ns() // 10**6
+    series = [({"__name__": f"metric_{n}", "job": "j", "long": "x" * 500}, [(1.0, now_ms)] * 50) for n in range(100)]
+    for adapt, check, body in (
+        (write_v1.adapt, check_rows_v1, write_request(series)),
+        (write_v2.adapt, check_rows_v2, write_request_v2(series)),
+    ):
+        adapted = _adapted(adapt, body)
+        assert 5_000 == adapted.accepted_count()
+        check(body, adapted.row_bytes)
+        with pytest.raises(RequestRefused) as caught:
+            check(body, 5_000 * (500 + ROW_BYTES))
+        assert "validation.request_row_bytes_max" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("check", "body"),
+    [
+        (check_rows_v1, length_delimited(3, length_delimited(2, b"m")) * 2_000),
+        (
+            check_rows_v2,
+            b"".join(length_delimited(4, symbol) for symbol in (b"", b"long", b"x" * 10_000))
+            + length_delimited(5, length_delimited(4, length_delimited(1, b"\1\2")) * 100),
+        ),
+    ],
+)
+def test_what_a_remote_write_becomes_is_known_before(check: Callable[[bytes, int], None], body: bytes) -> None:
+    """Descriptions, and the texts of exemplars: of a limit of rows they may take half."""
+    check(body, 4_100_000)
+    with pytest.raises(RequestRefused) as caught:
+        check(body, 1_900_000)
+    assert "becomes more than 950000" in caught.value.message
+
+
+@pytest.mark.parametrize("adapt", [logs.adapt, write_v1.adapt, write_v2.adapt])
+def test_rows_beyond_the_plan_are_refused_before_they_are_made(adapt: Callable[..., Adapted]) -> None:
+    """With another reason: the limit is the tenant's, and not the collector's."""
+    body = {
+        logs.adapt: nest(b"\x12\0" * 5_000, 1, 2),
+        write_v1.adapt: length_delimited(1, b"\x12\0" * 5_000),
+        write_v2.adapt: b"\x22\0" + length_delimited(5, b"\x12\0" * 5_000),
+    }[adapt]
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    rules.plan_row_bytes_max = 5_000 * ROW_BYTES
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    with pytest.raises(RequestRefused) as caught:
+        adapt(body, header, rules, MESSAGE_BYTES_MAX)
+    assert EXCEEDS_PLAN == caught.value.reason
+    assert f"more than {5_000 * ROW_BYTES} bytes" in caught.value.message
+
+
+@pytest.mark.parametrize("field", [b"\x7d\0\0\0\0", b"\x79" + bytes(8), b"\x78\x80\0", b"\x7a\1\0"])
+def test_counting_rests(field: bytes) -> None:
+    """For each 256 KiB, whatever they hold: fields of fixed size count for nothing, and take time."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    body = field * ((1 << 20) // len(field))
+    check_elements(body, LOGS, 400_000, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
+    assert 4 >= rests >= 3
+
+
+def test_an_item_of_very_many_changes_is_too_large() -> None:
+    """Each is at least two bytes of it, so it would fit no message: no more changes are noted than fit one."""
+    events = b"\x5a\2\x1a\0" * (PATCHES_MAX // 2 + 1)
+    span = (
+        length_delimited(1, b"\1" * 16)
+        + length_delimited(2, b"\1" * 8)
+        + b"\x39"
+        + NOW_UNIX_NANO.to_bytes(8, "little")
+        + b"\x41"
+        + NOW_UNIX_NANO.to_bytes(8, "little")
+    )
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    adapted = traces.adapt(nest(span + events, 1, 2, 2) + nest(span, 1, 2, 2), header, rules, MESSAGE_BYTES_MAX)
+    assert 1 == adapted.accepted_count()
+    assert [RECORD_TOO_LARGE] == [rejection.reason for rejection in adapted.rejections]
+    point = b"\x19" + NOW_UNIX_NANO.to_bytes(8, "little")
+    exemplars = b"\x2a\2\x3a\0" * (PATCHES_MAX // 2 + 1)
+    points = length_delimited(1, point + exemplars) + length_delimited(1, point)
+    adapted = metrics.adapt(
+        nest(length_delimited(1, b"m") + length_delimited(5, points), 1, 2, 2), header, rules, MESSAGE_BYTES_MAX
+    )
+    assert 1 == adapted.accepted_count()
+    assert [RECORD_TOO_LARGE] == [rejection.reason for rejection in adapted.rejections]
+
+
+def test_the_builder_refuses_what_only_becomes_large() -> None:
+    """Where no check before can know, the sum of the rows made so far refuses, as soon as it is over."""
+    attribute = "x" * 2_000
+    record = f'{{"service_id":"s","metric_name":"m","value":1,"timestamp":"{NOW}","attributes":{{"k":"{attribute}"}}}}'
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    rules.request_row_bytes_max = 1 << 20
+    header = Header("acme", 1, NOW_UNIX_NANO, bytes(16))
+    with pytest.raises(RequestRefused) as caught:
+        adapt_batch(f"[{','.join([record] * 1_000)}]".encode(), header, rules, MESSAGE_BYTES_MAX, 10_000)
+    assert "rows of more than 1048576 bytes" in caught.value.message
+
+
+def test_the_largest_batch_of_the_collector_s_defaults_is_taken() -> None:
+    """8,192 items with 30 attributes each under a resource of 8 KB, by our defaults."""
+    adapted = _adapted(logs.adapt, collector_batch())
+    assert 8_192 == adapted.accepted_count()
+
+
+@pytest.mark.parametrize("text", [b'{"a,b":"[{,\\"","c":[1,2]}', b'["\\\\",{}]', b'"unfinished, text', b'[1,2,"\\', b""])
+def test_json_is_counted_outside_of_its_strings(text: bytes) -> None:
+    """A comma in a text is text, also behind an escaped quote."""
+    outside = 0
+    inside = escaped = False
+    for byte in text:
+        if inside:
+            inside, escaped = escaped or byte != 0x22, byte == 0x5C and not escaped
+        elif byte == 0x22:
+            inside, escaped = True, False
+        else:
+            outside += byte in b"{[,"
+    assert outside == count_json_parts(text, 1_000)
+
+
+def test_json_whose_texts_are_full_of_commas_is_taken() -> None:
+    """They cost nothing; as many elements would."""
+    body = b'{"a":"' + b",{[" * 20_000 + b'"}'
+    check_json_parts(body, 1_000)
+    with pytest.raises(RequestRefused):
+        check_json_parts(b"[" + b"0," * 20_000 + b"0]", 1_000)
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
+@pytest.mark.parametrize("attack", REFUSED, ids=lambda attack: attack.name.replace(" ", "-"))
+def test_a_refusal_costs_little(attack: Attack) -> None:
+    """At most 50 ms of CPU and 32 MiB of memory beside the body, and the message names the limit and its setting."""
+    now = time.time_ns()
+    route = http_routes(10_000)[attack.path]
+    format_ = route.format(attack.headers["content-type"].encode())
+    assert isinstance(format_, Format)
+    header = Header("acme", 2, now, bytes(16))
+    body = attack.body()
+    peak_before = _peak_bytes(reset=True)
+    began = time.process_time()
+    with pytest.raises(RequestRefused) as caught:
+        format_.input.adapt(body, header, LimitRules(DEFAULT, now), MESSAGE_BYTES_MAX)
+    cpu_s = time.process_time() - began
+    memory_bytes = _peak_bytes() - peak_before
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
+    assert "validation.request_" in caught.value.message
+    assert CPU_S_MAX >= cpu_s, f"{cpu_s * 1000:.0f} ms"
+    assert MEMORY_BYTES_MAX >= memory_bytes, f"{memory_bytes >> 20} MiB"
+
+
+def _peak_bytes(*, reset: bool = False) -> int:
+    """The most memory that this process had since the last reset."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def test_each_way_in_is_attacked() -> None:
+    """Every route in every format that it takes."""
+    ways = {
+        (path, media_type)
+        for path, route in http_routes(10_000).items()
+        for media_type in route.formats
+        if media_type != "application/x-protobuf;proto=prometheus.writerequest"
+    }
+    assert ways == {(attack.path, attack.headers["content-type"].lower()) for attack in REFUSED}

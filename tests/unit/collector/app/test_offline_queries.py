@@ -1,0 +1,23 @@
+"""The commands that ask."""
+
+from pathlib import Path
+
+import pytest
+
+from collector.app import data_dir, offline_queries
+from collector.config.settings import Settings
+from collector.runtime.errors import CannotRun
+from collector.runtime.lockfile import DataDirLock
+from collector.telemetry import logs
+
+
+def test_a_query_while_somebody_silent_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that is starting gets time to answer; after that, the message names the process."""
+    monkeypatch.setattr(data_dir, "STARTING_MAX_S", 0.3)
+    monkeypatch.setattr(logs, "set_up", lambda _settings: None)  # pytest's own stays
+    (tmp_path / "store").mkdir()
+    with (
+        DataDirLock(tmp_path),
+        pytest.raises(CannotRun, match=r"in use by process \d+, which does not answer at .*query\.sock$"),
+    ):
+        offline_queries.query_offline(Settings(data_dir=tmp_path), "SELECT 1", "CSV")

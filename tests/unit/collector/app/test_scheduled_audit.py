@@ -1,0 +1,120 @@
+"""When audits run by themselves, what they judge, and what is shown of it."""
+
+from structlog.testing import capture_logs
+from support.fakes.receiving import counted
+
+from collector.app.scheduled_audit import ScheduledAudit
+from collector.audit.reconcile import Fault, Report, Window
+from collector.config.settings import Audit
+from collector.store.contract import StoreUnavailable
+from collector.telemetry.metrics import Metrics
+
+S = 10**9
+HOUR = 3600 * S
+DELAY = 300 * S
+
+
+class World:
+    """A clock, a judge that answers as it is set, and the audit between them."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000 * S
+        self.windows: list[Window] = []
+        self.difference = 0
+        self.behind = 0
+        self.is_away = False
+        self.is_ours = True
+        self.metrics = Metrics()
+        self.audit = ScheduledAudit(self._judge, self._has_it, Audit(), self.metrics, lambda: self.now)
+
+    async def _has_it(self) -> bool:
+        return self.is_ours
+
+    async def _judge(self, window: Window) -> Report:
+        self.windows.append(window)
+        if self.is_away:
+            raise StoreUnavailable("connection refused")
+        faults = [Fault("batch", "acme", "then", "no receipt")] * self.difference
+        return Report(window, window, self.behind, receipts_at_fault=self.difference, faults=faults)
+
+    def results(self) -> dict[str, float]:
+        names = ("adds_up", "difference", "not_judged", "failed")
+        return {name: counted(self.metrics, "infrasage_audits_total", result=name) for name in names}
+
+    def shown(self, name: str) -> float | None:
+        """The gauge's value; None: it is not there."""
+        name = f"infrasage_audit_{name}"
+        there = f"\n{name} " in self.metrics.expose("")[0].decode()
+        return counted(self.metrics, name) if there else None
+
+
+async def test_windows_follow_one_another() -> None:
+    """The first judges one interval, each later one goes on where the last judged; what is older than a day's worth is left."""
+    world = World()
+    assert world.shown("difference") is None, "before the first audit nothing is claimed"
+    assert await world.audit.audit_once()
+    world.now += HOUR
+    assert await world.audit.audit_once()
+    first, second = world.windows
+    assert Window(world.now - 2 * HOUR - DELAY, world.now - HOUR - DELAY) == first
+    assert Window(first.end, world.now - DELAY) == second
+    assert 0 == world.shown("difference")
+    assert second.end / S == world.shown("timestamp_seconds")
+    world.now += 100 * HOUR
+    assert await world.audit.audit_once()
+    assert Window(world.now - DELAY - 24 * HOUR, world.now - DELAY) == world.windows[-1]
+
+
+async def test_what_cannot_be_judged_is_judged_later() -> None:
+    """Messages that wait, and a store that is away, leave the last judgement in the metrics, and the window to the next."""
+    world = World()
+    assert await world.audit.audit_once()
+    judged_until = world.shown("timestamp_seconds")
+    world.now += HOUR
+    world.difference, world.behind = 3, 7
+    with capture_logs() as logs:
+        assert not await world.audit.audit_once()
+        world.is_away = True
+        assert not await world.audit.audit_once()
+    assert ["a scheduled audit failed, and is repeated"] == [entry["event"] for entry in logs]
+    assert (0, judged_until) == (world.shown("difference"), world.shown("timestamp_seconds"))
+    world.difference, world.behind, world.is_away = 0, 0, False
+    world.now += 10 * S
+    assert await world.audit.audit_once()
+    assert Window(world.windows[0].end, world.now - DELAY) == world.windows[-1]
+    assert {"adds_up": 2, "difference": 0, "not_judged": 1, "failed": 1} == world.results()
+
+
+async def test_a_difference_is_shown_and_logged() -> None:
+    """At level error, with the first faults; the next that adds up ends it."""
+    world = World()
+    world.difference = 6
+    with capture_logs() as logs:
+        assert await world.audit.audit_once()
+    (entry,) = logs
+    assert ("error", 6, ["batch no receipt"] * 5) == (entry["log_level"], entry["difference"], entry["faults"])
+    assert 6 == world.shown("difference")
+    world.difference = 0
+    world.now += HOUR
+    assert await world.audit.audit_once()
+    assert 0 == world.shown("difference")
+    assert {"adds_up": 1, "difference": 1, "not_judged": 0, "failed": 0} == world.results()
+
+
+async def test_messages_that_wait_do_not_hide_that_all_adds_up() -> None:
+    """What is judged is older than what waits: under constant load there are always some."""
+    world = World()
+    world.behind = 40
+    assert await world.audit.audit_once()
+    assert 0 == world.shown("difference")
+
+
+async def test_one_of_several_writers_audits() -> None:
+    """The others ask nothing, show nothing, and begin where they have to when it becomes theirs."""
+    world = World()
+    world.is_ours = False
+    assert await world.audit.audit_once()
+    assert ([], None) == (world.windows, world.shown("difference"))
+    world.is_ours = True
+    assert await world.audit.audit_once()
+    assert 1 == len(world.windows)

@@ -1,0 +1,612 @@
+"""A log whose files are damaged, cut, removed or put back: each acknowledged message is read as it was, or reported as lost."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import sqlite3
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from support.fakes.brokers import MIB, TOPICS, limits
+
+from collector.broker.contract import Message
+from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogUnusable
+from collector.broker.local_log.carve import carve
+from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
+from collector.broker.local_log.incidents import Damage, Incidents, confirm, read_incidents
+from collector.broker.local_log.plan import Head
+from collector.broker.local_log.witness import Witness, read_witness
+
+TOPIC = TOPICS[0]
+LIMITS = limits(wal_bytes_max=64 * MIB)
+
+
+class Left(NamedTuple):
+    """A data directory as the death of the process leaves it, and what was acknowledged in it, by offset."""
+
+    data: Path
+    messages: dict[int, bytes]
+
+    @property
+    def log(self) -> Path:
+        return self.data / "log"
+
+    @property
+    def file(self) -> Path:
+        return self.log / FILE_NAME
+
+    @property
+    def wal(self) -> Path:
+        return self.log / f"{FILE_NAME}-wal"
+
+    @property
+    def witness(self) -> Path:
+        return self.data / "log.acknowledged"
+
+
+class Read(NamedTuple):
+    messages: dict[int, bytes]
+    lost: set[int]
+    """Offsets that are reported and not confirmed."""
+
+
+async def open_log(data: Path) -> LocalLog:
+    return await LocalLog.open(data / "log", LIMITS, TOPICS)
+
+
+def payload(number: int, size: int = 900) -> bytes:
+    """Of small ones several share a page; one of 60 KB is a chain of pages."""
+    return random.Random(number).randbytes(60_000 if number % 13 == 7 else size)
+
+
+async def leave(tmp_path: Path, *, checkpointed: bool = False, committed: int = 0, count: int = 40, size: int = 900) -> Left:
+    """`checkpointed`: all is in the file, nothing in its write-ahead log."""
+    data, copy = tmp_path / f"{uuid4()}", tmp_path / f"{uuid4()}"
+    messages = {number: payload(number, size) for number in range(count)}
+    log = await open_log(data)
+    for number, content in messages.items():
+        await log.append([Message(TOPIC, content)])
+        if number + 1 == committed:
+            polled = await log.poll(100 * MIB, 0)
+            assert polled is not None
+            await log.intend(polled)
+            await log.commit(polled)
+    if checkpointed:
+        await log.close()
+    shutil.copytree(data, copy)
+    if not checkpointed:
+        await log.close()
+    shutil.rmtree(data)
+    return Left(copy, {offset: content for offset, content in messages.items() if offset >= committed})
+
+
+async def drain(log: LocalLog, data: Path) -> Read:
+    messages: dict[int, bytes] = {}
+    while polled := await log.poll(4000, 0):
+        await log.intend(polled)
+        await log.commit(polled)
+        found = {polled.start + index: bytes(content) for index, content in enumerate(polled.payloads)}
+        assert not found.keys() & messages.keys()
+        messages |= found
+    return Read(messages, lost(data))
+
+
+def lost(data: Path) -> set[int]:
+    damages = [damage for incident in read_incidents(data) if not incident.is_confirmed for damage in incident.damages]
+    return {offset for damage in damages if damage.topic == TOPIC for offset in range(damage.start, damage.end)}
+
+
+async def read(left: Left) -> Read:
+    """As the next start finds it; and what comes then is kept, at offsets of its own."""
+    async with await open_log(left.data) as log:
+        await log.append([Message(TOPIC, b"after")])
+        messages, reported = await drain(log, left.data)
+    after = max(messages)
+    assert messages.pop(after) == b"after"
+    assert after > max(left.messages, default=-1)
+    return Read(messages, reported)
+
+
+def check(left: Left, found: Read) -> None:
+    """Nothing is lost without a report, nothing is changed, and nothing is reported that is there."""
+    assert {offset: left.messages.get(offset) for offset in found.messages} == found.messages
+    assert left.messages.keys() - found.messages.keys() == found.lost
+
+
+def flip(file: Path, at: int, bits: int = 0xFF) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= bits
+    file.write_bytes(raw)
+
+
+# The write-ahead log.
+
+
+async def test_a_flipped_byte_of_the_wal_costs_at_most_its_message(tmp_path: Path) -> None:
+    """SQLite would drop all that comes after it: 29 of 40 messages."""
+    size = (await leave(tmp_path)).wal.stat().st_size
+    for at in (size // 3, size // 2, size - 1000, 5, 20, 32 + 5 * (24 + 16384) + 10):
+        left = await leave(tmp_path)
+        flip(left.wal, at)
+        found = await read(left)
+        check(left, found)
+        assert len(found.lost) <= 1, at
+        assert any(path.name.endswith("-wal-before") for path in left.data.glob("damaged-*/*")), "it is not kept"
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.1, 0])
+async def test_a_wal_that_was_cut_is_noticed(tmp_path: Path, keep: float) -> None:
+    left = await leave(tmp_path)
+    os.truncate(left.wal, int(left.wal.stat().st_size * keep))
+    found = await read(left)
+    check(left, found)
+    assert len(found.lost) > 10
+
+
+async def test_a_wal_that_was_removed_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it held since the last checkpoint is lost: the log says how much, at error, and goes on."""
+    left = await leave(tmp_path)
+    left.wal.unlink()
+    found = await read(left)
+    check(left, found)
+    assert left.messages.keys() == found.lost
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if "acknowledged messages of the local log are lost or damaged" in line]
+    assert "error" in line
+    assert "messages=40" in line
+
+
+async def test_a_large_wal_is_restored_beside_what_is_written(tmp_path: Path) -> None:
+    """SQLite writes what is restored over the frames that it could not read. These are read from a copy, kept as it was."""
+    left = await leave(tmp_path, count=400, size=20_000)
+    flip(left.wal, left.wal.stat().st_size // 20)
+    damaged = left.wal.read_bytes()
+    assert len(damaged) > 8 * MIB
+    found = await read(left)
+    check(left, found)
+    assert len(found.lost) <= 1
+    (kept,) = left.data.glob("damaged-*/messages.sqlite-wal-before")
+    assert damaged == kept.read_bytes()
+
+
+async def test_the_end_of_a_transaction_that_was_not_acknowledged_is_no_damage(tmp_path: Path) -> None:
+    """What a crash cut off while it was written was never acknowledged."""
+    left = await leave(tmp_path)
+    with left.wal.open("ab") as file:
+        file.write(left.wal.read_bytes()[32 : 32 + 10_000])
+    found = await read(left)
+    assert left.messages == found.messages
+    assert not list(left.data.glob("damaged-*"))
+
+
+# The file.
+
+
+@pytest.mark.parametrize("at", [0, 18, 30, 55, 70, 100, 105])
+async def test_a_damaged_header_costs_nothing(tmp_path: Path, at: int) -> None:
+    left = await leave(tmp_path, checkpointed=True)
+    for offset in range(at, at + 10):
+        flip(left.file, offset)
+    found = await read(left)
+    check(left, found)
+    assert set() == found.lost
+    assert [FILE_NAME] == [path.name for path in left.data.glob("damaged-*/messages.sqlite")]
+
+
+async def test_a_flipped_byte_of_a_message_is_not_stored(tmp_path: Path) -> None:
+    """The message is reported and kept aside; those of the same row and behind it are read."""
+    left = await leave(tmp_path, checkpointed=True)
+    flip(left.file, left.file.read_bytes().index(left.messages[20][:50]), 0x20)
+    found = await read(left)
+    check(left, found)
+    assert {20} == found.lost
+    (kept,) = left.data.glob("damaged-*/*.payload")
+    assert 1 == sum(a != b for a, b in zip(kept.read_bytes(), left.messages[20], strict=True))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
+async def test_a_page_of_noise_costs_what_is_in_it(tmp_path: Path, part: float) -> None:
+    left = await leave(tmp_path, checkpointed=True)
+    raw = bytearray(left.file.read_bytes())
+    start = int(len(raw) / 16384 * part) * 16384
+    raw[start : start + 16384] = os.urandom(16384)
+    left.file.write_bytes(raw)
+    found = await read(left)
+    check(left, found)
+    assert len(found.lost) < 20
+
+
+@pytest.mark.parametrize("part", [0.5, 0.05, 0])
+async def test_a_file_that_was_cut_is_noticed(tmp_path: Path, part: float) -> None:
+    left = await leave(tmp_path, checkpointed=True)
+    os.truncate(left.file, int(left.file.stat().st_size * part))
+    found = await read(left)
+    check(left, found)
+    assert found.lost
+
+
+async def test_a_file_that_was_removed_is_noticed(tmp_path: Path) -> None:
+    """Its write-ahead log, which SQLite would remove, still gives what it holds."""
+    left = await leave(tmp_path)
+    left.file.unlink()
+    found = await read(left)
+    check(left, found)
+    assert set() == found.lost
+
+
+async def test_a_damaged_free_list_costs_nothing(tmp_path: Path) -> None:
+    left = await leave(tmp_path, committed=30)
+    with closing(sqlite3.connect(left.file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    trunk = int.from_bytes(left.file.read_bytes()[32:36])
+    assert trunk
+    for offset in range(8):
+        flip(left.file, (trunk - 1) * 16384 + offset)
+    found = await read(left)
+    check(left, found)
+    assert set() == found.lost
+
+
+async def test_damage_while_it_runs_is_survived(tmp_path: Path) -> None:
+    """The file is made anew from what can be read, while appends and polls go on."""
+    async with await open_log(tmp_path) as log:
+        messages = {number: payload(number) for number in range(100)}
+        for content in messages.values():
+            await log.append([Message(TOPIC, content)])
+        file = tmp_path / "log" / FILE_NAME
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with file.open("r+b") as raw:
+            for page in range(1, file.stat().st_size // 16384):
+                raw.seek(page * 16384)
+                if raw.read(1) in (b"\x05", b"\x0d"):
+                    raw.seek(page * 16384)
+                    raw.write(b"\xff")  # no page of a table has this type
+                    break
+        await log.append([Message(TOPIC, b"after")])
+        found = await drain(log, tmp_path)
+    left = Left(tmp_path, {**messages, 100: b"after"})
+    check(left, found)
+
+
+# Copies and removals.
+
+
+async def test_a_log_that_was_removed_is_missed(tmp_path: Path) -> None:
+    """Offsets go on after it, so that nothing new is taken for what was stored before."""
+    left = await leave(tmp_path, committed=15)
+    shutil.rmtree(left.log)
+    found = await read(left)
+    check(left, found)
+    assert set(range(15, 40)) == found.lost
+
+
+async def test_a_log_that_was_empty_may_be_removed(tmp_path: Path) -> None:
+    left = await leave(tmp_path, committed=40)
+    shutil.rmtree(left.log)
+    found = await read(left)
+    assert (set(), {}) == (found.lost, found.messages)
+
+
+async def test_an_old_copy_is_not_stored_again(tmp_path: Path) -> None:
+    """A copy of the log of before 30 messages were stored gives none of these, and what came after it is reported."""
+    left = await leave(tmp_path, committed=30)
+    old = await leave(tmp_path, count=20)
+    shutil.rmtree(left.log)
+    shutil.copytree(old.log, left.log)
+    found = await read(left)
+    check(left, found)
+    assert set(range(30, 40)) == found.lost
+
+
+async def test_offsets_go_on_after_a_loss(tmp_path: Path) -> None:
+    """Also where nothing was appended before the next start."""
+    left = await leave(tmp_path)
+    left.wal.unlink()
+    for _ in range(2):
+        async with await open_log(left.data) as log:
+            assert {40} == {position.end for partition, position in (await log.positions()).items() if partition.topic == TOPIC}
+    found = await read(left)
+    check(left, found)
+
+
+# The witness.
+
+
+@pytest.mark.parametrize("how", ["removed", "noise", "cut"])
+async def test_a_lost_witness_is_reported_and_loses_nothing(
+    tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = await leave(tmp_path)
+    if how == "removed":
+        left.witness.unlink()
+    elif how == "noise":
+        left.witness.write_bytes(os.urandom(8192))
+    else:
+        os.truncate(left.witness, 40)
+    found = await read(left)
+    assert left.messages == found.messages
+    assert set() == found.lost
+    assert "is damaged or missing" in capsys.readouterr().out
+    assert (how != "removed") == bool(list(left.data.glob("damaged-*/log.acknowledged")))
+    assert read_witness(left.witness) is not None, "the check goes on from here"
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("part", ["header", "first page", "file"])
+async def test_positions_are_carved_where_the_witness_is_gone(tmp_path: Path, part: str, checkpointed: bool) -> None:
+    """A file that SQLite can't use is made anew without the witness too, from the positions that fit their checksums."""
+    left = await leave(tmp_path, checkpointed=checkpointed, committed=3)
+    left.witness.unlink()
+    if part == "file" and not checkpointed:
+        left.file.unlink()
+    else:
+        raw = left.file.read_bytes()
+        damaged = 100 if part == "header" else 16 * 1024
+        left.file.write_bytes(bytes(damaged) + raw[damaged:])
+    found = await read(left)
+    check(left, found)
+    assert set() == found.lost
+
+
+async def test_a_file_that_says_nothing_is_left_as_it_is(tmp_path: Path) -> None:
+    """Where neither the witness nor a position is left, the start is refused, with what to do."""
+    left = await leave(tmp_path, checkpointed=True)
+    left.witness.unlink()
+    noise = random.Random(1).randbytes(left.file.stat().st_size)
+    left.file.write_bytes(noise)
+    with pytest.raises(LocalLogUnusable, match=f"nothing says what it held: move {left.log} away"):
+        await open_log(left.data)
+    assert noise == left.file.read_bytes()
+
+
+async def test_a_torn_witness_still_tells(tmp_path: Path) -> None:
+    """One of its two places is enough: it is at most one transaction behind."""
+    left = await leave(tmp_path)
+    flip(left.witness, 30)
+    left.wal.unlink()
+    found = await read(left)
+    assert set(range(39)) <= found.lost
+
+
+async def test_a_witness_of_the_past_is_no_alarm(tmp_path: Path) -> None:
+    """As after a power cut: it was not synced lately."""
+    left = await leave(tmp_path)
+    witness = Witness.open(left.witness)
+    for _ in range(2):
+        witness.write({TOPIC: Head(1, 0, 12, None)})
+    witness.close()
+    found = await read(left)
+    assert left.messages == found.messages
+    assert not list(left.data.glob("damaged-*"))
+
+
+async def test_the_witness_never_runs_ahead(tmp_path: Path) -> None:
+    """After each transaction it says what the file has, and is synced within about a second."""
+    async with await open_log(tmp_path) as log:
+        for number in range(30):
+            await log.append([Message(TOPIC, b"x"), Message(TOPICS[1], b"y")])
+            seen = read_witness(tmp_path / "log.acknowledged")
+            assert seen is not None
+            assert (number + 1, number + 1) == (seen[TOPIC].end, seen[TOPICS[1]].end)
+            with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection:
+                (last,) = connection.execute("SELECT max(key) & 0xFFFFFFFFFFFF FROM chunks WHERE key < 2 << 48").fetchone()
+            assert last + 1 >= seen[TOPIC].end
+        deadline = asyncio.get_running_loop().time() + 10
+        while not log._files.is_witness_synced:  # nothing public tells: only a power cut shows it
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+
+
+# Reports.
+
+
+async def test_an_operator_confirms(tmp_path: Path) -> None:
+    """Until then it is shown, also after a restart; then no more, and what was kept stays."""
+    left = await leave(tmp_path)
+    left.wal.unlink()
+    async with await open_log(left.data) as log:
+        assert (1, 40) == log.damages()
+    async with await open_log(left.data) as log:
+        assert (1, 40) == log.damages()
+        confirm(read_incidents(left.data))
+        assert (0, 0) == log.damages()
+    (incident,) = read_incidents(left.data)
+    assert incident.is_confirmed
+    assert 40 == incident.messages
+
+
+async def test_a_report_names_the_requests_around_a_loss(tmp_path: Path) -> None:
+    """By process and sequence number: those between are the lost ones."""
+    batch_ids = [uuid4() for _ in range(3)]
+    async with await open_log(tmp_path) as log:
+        for number, batch_id in enumerate(batch_ids):
+            batch = TelemetryBatch()
+            record = batch.records.add(batch_id=batch_id.bytes, received_time_unix_nano=10**18)
+            record.receipt.process_id, record.receipt.sequence = b"p" * 16, number + 1
+            await log.append([Message(TOPIC, batch.SerializeToString())])
+        with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection, connection:
+            connection.execute("UPDATE chunks SET payload = zeroblob(length(payload)) WHERE key & 0xff = 1")
+        found = await drain(log, tmp_path)
+    assert {1} == found.lost
+    (report,) = tmp_path.glob("damaged-*/report.jsonl")
+    around = {it["where"]: it for it in json.loads(report.read_text())["requests"]}
+    assert (1, 3) == (around["before"]["sequence"], around["after"]["sequence"])
+    assert (str(batch_ids[0]), str(batch_ids[2])) == (around["before"]["batch_id"], around["after"]["batch_id"])
+
+
+async def test_damage_in_doubt_is_reported_once(tmp_path: Path) -> None:
+    """A range that may be stored already keeps its ends: what is damaged in it is empty, and the range is polled as often as
+    one likes."""
+    async with await open_log(tmp_path) as log:
+        for number in range(5):
+            await log.append([Message(TOPIC, payload(number))])
+        polled = await log.poll(MIB, 0)
+        assert polled is not None
+        await log.intend(polled)
+        with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection, connection:
+            connection.execute("UPDATE chunks SET payload = zeroblob(length(payload)) WHERE key & 0xff = 2")
+            connection.execute("DELETE FROM chunks WHERE key & 0xff = 4")
+        for _ in range(3):
+            again = await log.poll(MIB, 0)
+            assert again is not None
+            assert (0, 5, True) == (again.start, again.end, again.in_doubt)
+            assert [payload(0), payload(1), b"", payload(3), b""] == list(again.payloads)
+            polled = again
+        await log.commit(polled)
+    (report,) = tmp_path.glob("damaged-*/report.jsonl")
+    assert [(2, 3), (4, 5)] == sorted((it["start"], it["end"]) for it in map(json.loads, report.read_text().splitlines()))
+
+
+async def test_a_loss_is_reported_before_the_log_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the report can't be written, the log does not start, and the next start finds the loss again."""
+    left = await leave(tmp_path)
+    left.wal.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("collector.broker.local_log.incidents._write", full)
+        with pytest.raises(LocalLogUnusable, match="No space left on device"):
+            await open_log(left.data)
+    found = await read(left)
+    check(left, found)
+
+
+def test_what_is_reported_is_not_reported_again_in_parts(tmp_path: Path) -> None:
+    """What the start found missing is met again while reading, range by range."""
+    incidents = Incidents(tmp_path)
+
+    def report(start: int, end: int, topic: str = TOPIC) -> list[tuple[int, int]]:
+        new = incidents.report([Damage(topic=topic, start=start, end=end, reason="missing")])
+        return [(damage.start, damage.end) for damage in new]
+
+    assert [(3, 6)] == report(3, 6)
+    assert [] == report(3, 4) + report(4, 6)
+    assert [(0, 3), (6, 9)] == report(0, 9)
+    assert [(3, 6)] == report(3, 6, TOPICS[1])
+    confirm(read_incidents(tmp_path))
+    assert [] == report(0, 9), "confirmed before it is met again"
+    assert [(9, 10)] == report(8, 10)
+
+
+# The format.
+
+
+def test_a_checksum_holds_a_message_in_its_place() -> None:
+    """The same bytes at another offset, in another partition or topic, or in another order are damage."""
+    key = chunk_key(1, 5)
+    payloads = [b"one", b"two", b"one"]
+    lengths, checksums = pack_lengths(payloads), pack_checksums(TOPIC, key, payloads)
+    assert payloads == split(TOPIC, key, lengths, b"".join(payloads), checksums)
+    none = [None, None, None]
+    assert none == split(TOPICS[1], key, lengths, b"".join(payloads), checksums)
+    assert none == split(TOPIC, key + 1, lengths, b"".join(payloads), checksums)
+    assert none == split(TOPIC, chunk_key(2, 5), lengths, b"".join(payloads), checksums)
+    assert [None, None, b"one"] == split(TOPIC, key, lengths, b"twoone" + b"one", checksums)
+    assert [b"one", None, b"one"] == split(TOPIC, key, lengths, b"onetwXone", checksums)
+
+
+async def test_only_what_its_checksum_proves_is_carved(tmp_path: Path) -> None:
+    left = await leave(tmp_path, checkpointed=True)
+    whole = {chunk.key: chunk.payload for chunk in carve(left.file, [], {1: TOPIC})}
+    assert left.messages == {key & 0xFFFF: content for key, content in whole.items()}
+    assert [] == list(carve(left.file, [], {1: TOPICS[1]}))
+    assert [] == list(carve(left.file, [], {2: TOPIC}))
+
+
+async def test_a_whole_copy_of_a_row_is_preferred(tmp_path: Path) -> None:
+    """A page is in the write-ahead log once for each transaction that changed it: a row of which the newest copy is damaged may
+    have an older one."""
+    pair, wal = [payload(1), payload(2)], tmp_path / "wal"
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, content) for content in pair])
+        await log.append([Message(TOPIC, payload(3))])
+        shutil.copyfile(tmp_path / "log" / f"{FILE_NAME}-wal", wal)
+    flip(wal, wal.read_bytes().rfind(pair[0]))
+    found = [chunk.payload for chunk in carve(None, [wal], {1: TOPIC}) if chunk.key == chunk_key(1, 0)]
+    assert len(found) == 2
+    assert b"".join(pair) == found[0]
+
+
+async def test_a_file_without_checksums_is_used_on(tmp_path: Path) -> None:
+    """The directory of a version before checksums: all of it is read, what comes then has checksums, nobody is alarmed."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+        connection.executescript("""
+            PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+            CREATE TABLE partitions (
+                id INTEGER PRIMARY KEY, topic TEXT NOT NULL UNIQUE, committed INTEGER NOT NULL, intent INTEGER) STRICT;
+            CREATE TABLE chunks (key INTEGER PRIMARY KEY, lengths BLOB NOT NULL, payload BLOB NOT NULL) STRICT;
+            PRAGMA application_id = 0x49534C47; PRAGMA user_version = 1;
+            INSERT INTO partitions VALUES (1, 'infrasage.metrics', 7, 9);
+        """)
+        rows = [(1 << 48 | 6, [b"six", b"seven"]), (1 << 48 | 8, [b"eight"]), (1 << 48 | 9, [b"nine"])]
+        for key, payloads in rows:
+            lengths = b"".join(struct.pack("<I", len(it)) for it in payloads)
+            connection.execute("INSERT INTO chunks VALUES (?, ?, ?)", (key, lengths, b"".join(payloads)))
+        connection.commit()
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, b"ten")])
+        polled = await log.poll(MIB, 0)
+        assert polled is not None
+        assert (7, 9, True, [b"seven", b"eight"]) == (polled.start, polled.end, polled.in_doubt, list(polled.payloads))
+        found = await drain(log, tmp_path)
+    assert {7: b"seven", 8: b"eight", 9: b"nine", 10: b"ten"} == found.messages
+    assert not list(tmp_path.glob("damaged-*"))
+
+
+# Whatever is damaged.
+
+
+DAMAGES: dict[str, Callable[[bytearray, int], object]] = {
+    "flip": lambda raw, at: raw.__setitem__(at, raw[at] ^ 0x40),
+    "noise": lambda raw, at: raw.__setitem__(slice(at, at + 64), random.Random(at).randbytes(min(64, len(raw) - at))),
+    "zeros": lambda raw, at: raw.__setitem__(slice(at, at + 4096), bytes(min(4096, len(raw) - at))),
+    "cut": lambda raw, at: raw.__delitem__(slice(at, len(raw))),
+}
+
+
+@pytest.fixture(scope="module")
+def lefts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Left]:
+    path = tmp_path_factory.mktemp("lefts")
+    return {
+        checkpointed: asyncio.run(leave(path, checkpointed=checkpointed, committed=3, count=30))
+        for checkpointed in (False, True)
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(how=st.sampled_from(sorted(DAMAGES)), in_file=st.booleans(), part=st.floats(0, 1, exclude_max=True))
+def test_whatever_is_damaged_is_read_or_reported(
+    lefts: dict[bool, Left], tmp_path_factory: pytest.TempPathFactory, how: str, in_file: bool, part: float
+) -> None:
+    """Any byte, any stretch, any cut, of the file or its write-ahead log: no message changes or vanishes without a report."""
+    original = lefts[in_file]
+    data = tmp_path_factory.mktemp("damaged") / "data"
+    shutil.copytree(original.data, data)
+    left = Left(data, original.messages)
+    file = left.file if in_file else left.wal
+    raw = bytearray(file.read_bytes())
+    DAMAGES[how](raw, int(part * len(raw)))
+    file.write_bytes(raw)
+    try:
+        found = asyncio.run(read(left))
+    except LocalLogUnusable as error:
+        if "its version is" not in str(error):  # that of a newer program is left as it is
+            raise
+    else:
+        check(left, found)
+    shutil.rmtree(data.parent)

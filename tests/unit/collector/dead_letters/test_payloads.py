@@ -1,0 +1,80 @@
+"""Payloads as people see them, and back."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from infrasage.prometheus.v1 import write_pb2
+from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
+from support.fakes.receiving import otlp_logs, otlp_metrics, otlp_traces, remote_write, remote_write_v2
+from support.references.otlp import REQUESTS
+from support.strategies.otlp import messages
+from support.strategies.prometheus import requests_v2, write_requests
+
+from adapters.errors import RequestRefused
+from collector.dead_letters.payloads import Shown, mended, shown
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b' {"a": [1, 2.5, "x"]} ', Shown("json", {"a": [1, 2.5, "x"]}, None)),
+        (b'{"value": NaN}', Shown("text", '{"value": NaN}', None)),
+        (b'{"value": 1e999}', Shown("text", '{"value": 1e999}', None)),
+        (b"[" * 100_000, Shown("text", "[" * 100_000, None)),
+        (b"\xff", Shown("base64", "/w==", None)),
+    ],
+)
+def test_native_json_is_shown_as_it_was(payload: bytes, expected: Shown) -> None:
+    """As JSON where it is JSON, else as text, else as bytes."""
+    assert expected == shown("native_json", payload)
+
+
+def test_an_otlp_id_is_hexadecimal() -> None:
+    """As OTLP/JSON has it, so that it can be found elsewhere."""
+    request = REQUESTS["traces"].FromString(otlp_traces())
+    request.resource_spans[0].scope_spans[0].spans[0].trace_id = b"t" * 16
+    decoded = shown("otlp_traces", request.SerializeToString()).decoded
+    assert (b"t" * 16).hex() == decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["traceId"]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "payload"),
+    [
+        ("otlp_logs", REQUESTS["logs"], otlp_logs()),
+        ("otlp_metrics", REQUESTS["metrics"], otlp_metrics()),
+        ("otlp_traces", REQUESTS["traces"], otlp_traces()),
+        ("prometheus_write_v1", write_pb2.WriteRequest, remote_write()),
+        ("prometheus_write_v2", write_v2_pb2.Request, remote_write_v2()),
+    ],
+)
+def test_what_is_shown_can_be_given_back(form: str, kind: Any, payload: bytes) -> None:
+    """Every form that adapters keep: not changed, it is the same message."""
+    text = json.dumps(shown(form, payload).decoded).encode()
+    assert kind.FromString(payload) == kind.FromString(mended(form, text))
+
+
+@settings(max_examples=40, deadline=None)
+@given(request=st.one_of(write_requests(), requests_v2(), *(messages(kind.DESCRIPTOR) for kind in REQUESTS.values())))
+def test_any_message_can_be_shown(request: Any) -> None:
+    """And is JSON."""
+    forms = {
+        **{kind: f"otlp_{signal}" for signal, kind in REQUESTS.items()},
+        write_pb2.WriteRequest: "prometheus_write_v1",
+        write_v2_pb2.Request: "prometheus_write_v2",
+    }
+    view = shown(forms[type(request)], request.SerializeToString())
+    assert view.decoded is not None
+    json.dumps(view.decoded, allow_nan=False)
+
+
+@pytest.mark.parametrize("form", ["unreadable", "none", "telemetry_batch", "otlp_logs", "prometheus_write_v1"])
+def test_what_is_no_payload_is_refused(form: str) -> None:
+    with pytest.raises((ValueError, RequestRefused)):
+        mended(form, b'{"x": ]')
+
+
+def test_bytes_that_are_no_message_are_shown_as_bytes() -> None:
+    assert Shown("base64", "/w==", None) == shown("otlp_logs", b"\xff")

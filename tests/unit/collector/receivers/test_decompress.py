@@ -1,0 +1,155 @@
+"""collector/receivers/decompress.py: what a body decompresses to is held as it comes, and the loop goes on."""
+
+import asyncio
+import gzip
+import sys
+import time
+from collections.abc import Callable
+
+import cramjam
+import pytest
+from support.fakes.receiving import otlp_logs, receivers
+
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from collector.ingest.large_bodies import DIRECT_BYTES_MAX, Decompressing
+from collector.ingest.produce import Overloaded
+from collector.rate_limit.contract import Limited
+from collector.receivers import decompress
+from collector.receivers.http.telemetry_request import Head
+from collector.tenancy.plans import FREE
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MIB = 1 << 20
+# RFC 1951, 3.2.7: eight blocks of dynamic codes, each of which holds its tables and the end of the block, and no content.
+EMPTY_BLOCKS = bytes.fromhex(
+    "04c081000000000090ff6b100007020000000040feaf41001c0800000000"
+    "00f9bf060170200000000000e4ff1a04c081000000000090ff6b10000702"
+    "0000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
+)
+CONTENT = bytes(range(256)) * (5 * MIB // 256)
+PACKED = {
+    "gzip": gzip.compress(CONTENT),
+    "zstd": zstd.compress(CONTENT),
+    "snappy": bytes(cramjam.snappy.compress_raw(CONTENT)),
+    "identity": CONTENT,
+}
+
+
+async def decompressed(
+    body: bytes,
+    encoding: str,
+    bytes_max: int,
+    hold: Callable[[int], None],
+    admit: Callable[[int], None] = lambda _: None,
+    threads: Decompressing | None = None,
+) -> bytes:
+    own = threads or Decompressing()
+    try:
+        return await decompress.decompressed(body, encoding, bytes_max, hold=hold, admit=admit, tenant="acme", threads=own)
+    finally:
+        if threads is None:
+            own.close()
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+async def test_what_is_decompressed_is_held_as_it_comes(encoding: str) -> None:
+    """A megabyte at a time; snappy announces its size, and all of it is held before it is there."""
+    held: list[int] = []
+    assert CONTENT == await decompressed(PACKED[encoding], encoding, len(CONTENT), held.append)
+    assert len(CONTENT) == sum(held)
+    if encoding in ("gzip", "zstd"):
+        assert max(held) <= MIB + 1
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+async def test_no_more_is_decompressed_than_can_be_held(encoding: str) -> None:
+    """The first step that is too much is the last."""
+    held: list[int] = []
+
+    def hold(size_bytes: int) -> None:
+        held.append(size_bytes)
+        if sum(held) > 2 * MIB:
+            raise Overloaded("full")
+
+    with pytest.raises(Overloaded):
+        await decompressed(PACKED[encoding], encoding, len(CONTENT), hold)
+    assert sum(held) <= (3 * MIB + 2 if encoding in ("gzip", "zstd") else len(CONTENT))
+
+
+async def test_the_loop_goes_on_while_a_body_is_decompressed() -> None:
+    """It turns at least once for each megabyte."""
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    await decompressed(PACKED["gzip"], "gzip", len(CONTENT), lambda _: None)
+    turning.cancel()
+    assert turns >= 4
+
+
+async def test_a_body_that_becomes_nothing_does_not_stop_the_loop() -> None:
+    """Blocks of gzip with tables of codes and no content: its thread works, and the loop's does not."""
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\3"
+    body = head + EMPTY_BLOCKS * (2 * MIB // len(EMPTY_BLOCKS)) + b"\3\0" + bytes(8)
+    began, began_loop = time.process_time(), time.thread_time()
+    assert b"" == await decompressed(body, "gzip", MIB, lambda _: None)
+    used_s, loop_s = time.process_time() - began, time.thread_time() - began_loop
+    assert loop_s < used_s / 2
+
+
+async def test_a_body_is_admitted_at_its_turn() -> None:
+    """Of many that wait for the threads, those that the plan has no room for any more are not decompressed."""
+    threads = Decompressing()
+    admitted: list[int] = []
+    held: list[int] = []
+
+    def admit(size_bytes: int) -> None:
+        admitted.append(size_bytes)
+        if len(admitted) > 2:
+            raise Limited(FREE, "requests", 1)
+
+    works = [decompressed(PACKED["gzip"], "gzip", len(CONTENT), held.append, admit, threads) for _ in range(10)]
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    assert 2 == outcomes.count(CONTENT)
+    assert 8 == sum(isinstance(outcome, Limited) for outcome in outcomes)
+    # Small bodies have their first megabyte on the loop, before they wait.
+    assert sum(held) <= 2 * len(CONTENT) + 8 * (MIB + 1)
+    threads.close()
+
+
+async def test_too_large_a_body_is_refused() -> None:
+    """As soon as it is over."""
+    with pytest.raises(RequestRefused) as caught:
+        await decompressed(PACKED["gzip"], "gzip", 3 * MIB, lambda _: None)
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
+
+
+async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() -> None:
+    """Also where a stop cancels it: its sender hears that it may send again, and nothing of it is kept."""
+    made = receivers()
+    body = otlp_logs(good=20, padding=20_000)
+    assert len(body) > DIRECT_BYTES_MAX
+    for is_cancelled, status in ((True, 503), (False, 200)):
+        head = Head("POST")
+        head.add(b"content-type", b"application/x-protobuf")
+        head.add(b"content-length", str(len(body)).encode())
+        exchange = made.app.receiver.exchange("/v1/logs", head)
+        exchange.admit()
+        assert exchange.feed(body)
+        finishing = asyncio.create_task(exchange.finish())
+        await asyncio.sleep(0)
+        assert len(body) == made.in_flight.bytes_held
+        if is_cancelled:
+            finishing.cancel()
+        assert status == (await finishing).status
+        assert 0 == made.in_flight.bytes_held
+    assert 20 == made.producer.item_count()

@@ -1,0 +1,205 @@
+"""How a range is cut in halves: down to the item, and by the bytes of its rows."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from infrasage.v1.telemetry_pb2 import TYPE_LOG, TelemetryBatch
+from support.batches import NOW, gauge, logs, metrics, record, traces
+from support.references.otlp import flat
+from support.strategies.batches import batches
+
+from adapters.rows import row_bytes
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Payload, Range
+from collector.store.payload_index import contents
+from collector.writer.piece import Piece, bounded
+
+MADE = {METRICS_TOPIC: metrics, LOGS_TOPIC: logs, TRACES_TOPIC: traces}
+
+
+def range_of(*payloads: bytes, topic: str = METRICS_TOPIC, start: int = 7, log: str = "log") -> Range:
+    return Range(Partition(topic, 3), start, start + len(payloads), payloads, log=log)
+
+
+def leaves(piece: Piece) -> list[Piece]:
+    halves = piece.halves()
+    return [leaf for half in halves for leaf in leaves(half)] if halves else [piece]
+
+
+def all_of(piece: Piece) -> list[Piece]:
+    return [piece, *(each for half in piece.halves() for each in all_of(half))]
+
+
+def items(pieces: Sequence[Piece]) -> list[bytes]:
+    return [item for piece in pieces for item in items_of(TelemetryBatch.FromString(piece.payload))]
+
+
+def items_of(batch: TelemetryBatch) -> list[bytes]:
+    for one in batch.records:
+        kept = [metric for metric in one.metrics if metric.WhichOneof("data")]
+        del one.metrics[:]
+        one.metrics.extend(kept)
+    return flat(batch)
+
+
+@pytest.mark.parametrize("topic", MADE)
+def test_halves_have_the_items_of_the_whole(topic: str) -> None:
+    """Each once and in their order, at every level; the counts of a message's items add up."""
+    payloads = [MADE[topic](number, "acme").SerializeToString() for number in range(3)]
+    whole = Piece.whole(range_of(*payloads, topic=topic))
+    for piece in all_of(whole):
+        halves = piece.halves()
+        if halves:
+            assert items([piece]) == items(halves)
+            counted: Counter[object] = Counter()
+            for half in halves:
+                counted.update(contents(half.payload).items)
+            assert contents(piece.payload).items == counted
+
+
+@pytest.mark.parametrize("topic", MADE)
+def test_halving_ends_at_the_item(topic: str) -> None:
+    """Of each kind of metric, of logs and of spans: a piece that has no halves has one item, or is a metric without points."""
+    whole = Piece.whole(range_of(MADE[topic](1, "acme").SerializeToString(), topic=topic))
+    found = leaves(whole)
+    assert {0, 1} >= {len(items([leaf])) for leaf in found}
+    assert len(items([whole])) == sum(len(items([leaf])) for leaf in found)
+    for leaf in found:
+        (one,) = TelemetryBatch.FromString(leaf.payload).records
+        assert one.item_count == len(items([leaf]))
+
+
+@given(st.sampled_from(["metrics", "log_records", "spans"]).flatmap(lambda signal: batches(signal, "acme", 1)))
+def test_any_batch_is_cut(batch: TelemetryBatch) -> None:
+    """Whatever an adapter may write, its items are there, and its records say everything that they said."""
+    payload = batch.SerializeToString()
+    found = leaves(Piece.whole(range_of(payload)))
+    assert sorted(items_of(TelemetryBatch.FromString(payload))) == sorted(items(found))
+    for leaf in found:
+        for one in TelemetryBatch.FromString(leaf.payload).records:
+            of = batch.records[leaf.record_index]
+            assert (of.tenant_id, of.batch_id, of.batch_part, of.resource, of.scope) == (
+                one.tenant_id,
+                one.batch_id,
+                one.batch_part,
+                one.resource,
+                one.scope,
+            )
+
+
+def test_tokens_tell_pieces_apart() -> None:
+    """By the way to them, and by the log; a range of no known log has the tokens of versions without identities."""
+    payloads = [metrics(number, "acme").SerializeToString() for number in range(3)]
+    tokens = [piece.token for piece in all_of(Piece.whole(range_of(*payloads)))]
+    assert len(tokens) == len(set(tokens))
+    assert f"log/{METRICS_TOPIC}/3/7-10" == tokens[0]
+    assert tokens == [piece.token for piece in all_of(Piece.whole(range_of(*payloads)))]
+    other = [piece.token for piece in all_of(Piece.whole(range_of(*payloads, log="other")))]
+    assert not set(tokens) & set(other)
+    assert f"{METRICS_TOPIC}/3/7-10" == Piece.whole(range_of(*payloads, log="")).token
+
+
+def test_items_have_places_of_their_own() -> None:
+    """Offset, record and item: two leaves are never at the same place."""
+    payloads = [metrics(number, "acme").SerializeToString() for number in range(3)]
+    found = leaves(Piece.whole(range_of(*payloads)))
+    points = [leaf for leaf in found if items([leaf])]
+    places = [(leaf.offset, *leaf.path) for leaf in points]
+    assert len(places) == len(set(places))
+    assert places == sorted(places)
+    alone = [leaf for leaf in points if leaf.record_index == 1]  # the record with one point
+    assert [(7, 1), (8, 1), (9, 1)] == [(leaf.offset, *leaf.path) for leaf in alone]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x0a\xff", b"\x0a\x00", b"\x12\x01x", b"\x0a\x02\x5a\x05"])
+def test_what_is_no_record_is_left_whole(payload: bytes) -> None:
+    assert () == Piece.whole(range_of(payload)).halves()
+
+
+def test_a_receipt_is_left_whole() -> None:
+    """It is a record without items."""
+    batch = gauge(1, 4)
+    batch.records.add(batch_id=batch.records[0].batch_id).receipt.received = 4
+    found = leaves(Piece.whole(range_of(batch.SerializeToString())))
+    assert [1, 1, 1, 1, 0] == [len(items([leaf])) for leaf in found]
+    assert contents(found[-1].payload).receipts
+
+
+def test_the_record_of_a_replay_is_not_divided() -> None:
+    """Its receipt says that it is stored, all of it."""
+    piece = Piece.replays(range_of(b""), METRICS_TOPIC, [gauge(1, 4).SerializeToString(), gauge(2, 4).SerializeToString()])
+    assert [4, 4] == [len(items([half])) for half in piece.halves()]
+    assert [(), ()] == [half.halves() for half in piece.halves()]
+
+
+def rows(payload: Payload) -> int:
+    return row_bytes(bytes(payload))
+
+
+def test_a_record_can_be_had_without_its_items() -> None:
+    """Where a piece is one whole record; it has the same header, and no items."""
+    batch = gauge(1, 4)
+    (one,) = batch.records
+    whole = Piece.whole(range_of(batch.SerializeToString()))
+    bare = whole.bare()
+    assert bare is not None
+    (left,) = TelemetryBatch.FromString(bare.payload).records
+    assert (one.resource, one.scope, one.batch_id, 0, 0) == (
+        left.resource,
+        left.scope,
+        left.batch_id,
+        left.item_count,
+        len(left.metrics),
+    )
+    assert whole.token != bare.token
+    none = [*whole.halves(), Piece.whole(range_of(batch.SerializeToString() * 2)), Piece.whole(range_of(b"\xff")), bare]
+    assert [None] * 5 == [piece.bare() for piece in none]
+
+
+def large(records: int, size: int) -> bytes:
+    """One message of so many logs under one resource attribute of that size."""
+    batch = TelemetryBatch()
+    one = record(batch, TYPE_LOG, 1)
+    one.resource.attributes.add(key="big").value.string_value = "x" * size
+    for n in range(records):
+        one.log_records.add(time_unix_nano=NOW + n)
+    one.item_count = records
+    return batch.SerializeToString()
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2000)), min_size=1, max_size=9), st.integers(500, 20_000))
+def test_a_range_is_bounded_by_the_bytes_of_its_rows(made: list[tuple[int, int]], row_bytes_max: int) -> None:
+    """Its first messages, as many as fit; of a single message that does not, pieces that do, or single items."""
+    whole = range_of(*(large(*each) for each in made), topic=LOGS_TOPIC)
+    kept = bounded(whole, row_bytes_max)
+    count = len(kept.payloads)
+    assert whole._replace(end=whole.start + count, payloads=whole.payloads[:count], depth=kept.depth) == kept
+    total = sum(map(rows, kept.payloads))
+    if count < len(made):
+        assert total + rows(whole.payloads[count]) > row_bytes_max
+    if kept.depth:
+        assert 1 == count
+        assert total > row_bytes_max
+
+    def pieces(piece: Piece) -> list[Piece]:
+        halves = piece.halves() if piece.level < kept.depth else ()
+        return [each for half in halves for each in pieces(half)] if halves else [piece]
+
+    for piece in pieces(Piece.whole(kept)):
+        assert piece.row_bytes() <= row_bytes_max or 1 == len(items([piece]))
+
+
+def test_where_offsets_are_missing_a_range_is_not_shortened() -> None:
+    """It is not known which message has which: it is inserted in pieces."""
+    whole = range_of(*(large(4, 1000) for _ in range(4)), topic=LOGS_TOPIC)
+    gaps = whole._replace(end=whole.end + 2)
+    kept = bounded(gaps, 12_000)
+    assert (gaps.payloads, gaps.end, 1) == (kept.payloads, kept.end, kept.depth - 1)
+
+
+def test_dead_letters_are_not_bounded() -> None:
+    """Their rows repeat nothing."""
+    whole = range_of(large(9, 1000), topic=DEAD_LETTERS_TOPIC)
+    assert whole is bounded(whole, 1)
