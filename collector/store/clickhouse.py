@@ -20,7 +20,16 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
-from collector.store.contract import NOTHING, TABLES, StoreError, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
+from collector.store.completion import TRACE_TIMES, Completion
+from collector.store.contract import (
+    NOTHING,
+    TABLES,
+    Completed,
+    StoreError,
+    StoreOutOfMemory,
+    StoreRefusedData,
+    StoreUnavailable,
+)
 from collector.store.damaged_parts import DamagedParts
 from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
@@ -34,7 +43,7 @@ _TIME_COLUMNS: Final = {
     **dict.fromkeys(TABLES[METRICS_TOPIC], "TimeUnix"),
     "otel_logs": "Timestamp",
     "otel_traces": "Timestamp",
-    "otel_traces_trace_id_ts": "Start",
+    TRACE_TIMES: "Start",
     "telemetry_batches": "ReceivedAt",
 }
 _SIGNALS: Final = {
@@ -123,6 +132,7 @@ class _Sessions(NamedTuple):
     readers: tuple[Client, ...]
     checker: Client
     insert: Insert
+    inserting: Settings  # of an insert
     reading: Mapping[str, str | int | float] | None = None
     checking: Mapping[str, str | int | float] | None = None
 
@@ -156,6 +166,7 @@ class ClickHouseStore:
         self._running: Final[set[str]] = set()  # the queries' own names, on a server
         self._refused_functions: Refused | None = None  # in statements of others; None: not asked for yet
         self._inserted = False  # since the last ping
+        self._can_complete: bool | None = None  # None: not asked for yet
         # A server's parts are its operator's.
         self._damaged_parts: Final = DamagedParts(self._command, self._ask) if server is None else None
 
@@ -178,7 +189,9 @@ class ClickHouseStore:
             writer = session({})
             readers = tuple(session(_reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
             checker = session(_checker_settings(options.queries))
-            sessions = _Sessions(writer, session({}), readers, checker, embedded_inserts(writer, _inserting(options)))
+            inserting = _inserting(options)
+            inserts = embedded_inserts(writer, inserting)
+            sessions = _Sessions(writer, session({}), readers, checker, inserts, inserting)
         except (ClickHouseError, OSError) as error:
             for client in opened:
                 client.close()
@@ -217,12 +230,14 @@ class ClickHouseStore:
             # A server that does not know one of these has no such behaviour to be switched off.
             known = {name: value for name, value in _inserting(options).items() if name in client.server_settings}
             quorum: Settings = {"insert_quorum": insert_quorum} if insert_quorum else {}
+            inserting: Settings = {**known, **quorum}
             return _Sessions(
                 client,
                 client,
                 (client,) * options.queries.concurrent_max,
                 client,
-                server_inserts(client, {**known, **quorum}),
+                server_inserts(client, inserting),
+                inserting,
                 _reader_settings(options.queries),
                 _checker_settings(options.queries),
             )
@@ -244,28 +259,66 @@ class ClickHouseStore:
             self._keep(*_EVENTS, None if days is None else days + _EVENTS_STAY_DAYS)
             if self._damaged_parts is not None:
                 self._damaged_parts.report()
+                self._completion().remove_remains()
         self._has_schema = True
         return applied
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreOutOfMemory, StoreRefusedData."""
+        self._insert(topic, payloads, token)
+        self._inserted = True
+
+    def _insert(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> None:
         sessions = self._with_schema()
+        with self._errors_of_inserts():
+            try:
+                done = sessions.insert(topic, payloads, token, into)
+            except DatabaseError as error:
+                if error.name in _DATA_ERRORS:
+                    raise StoreRefusedData(describe(error)) from error
+                raise
+            except OSError as error:  # the embedded engine is handed the bytes in a temporary file
+                raise StoreUnavailable(f"cannot hand {sum(map(len, payloads))} bytes to ClickHouse: {error}") from error
+        if self._server is not None and not done.query_id():
+            raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
+
+    @contextmanager
+    def _errors_of_inserts(self) -> Iterator[None]:
+        """ClickHouse's errors as StoreOutOfMemory and StoreUnavailable."""
         try:
-            done = sessions.insert(topic, payloads, token)
+            yield
         except ClickHouseError as error:
-            if isinstance(error, DatabaseError) and error.name in _DATA_ERRORS:
-                raise StoreRefusedData(describe(error)) from error
             if isinstance(error, DatabaseError) and error.name in _MEMORY_ERRORS:
                 of_one_query = _OF_ONE_QUERY.search(str(error)) is not None
                 message = describe(error) if self._server is None else f"{self._server}: {describe(error)}"
                 raise StoreOutOfMemory(message, of_this_insert=of_one_query) from error
             with self._errors():
                 raise
-        except OSError as error:  # the embedded engine is handed the bytes in a temporary file
-            raise StoreUnavailable(f"cannot hand {sum(map(len, payloads))} bytes to ClickHouse: {error}") from error
-        if self._server is not None and not done.query_id():
-            raise StoreUnavailable(f"{self._server}: an answer that is not ClickHouse's: success without the name of the query")
-        self._inserted = True
+
+    def can_complete(self) -> bool:
+        """Whether a token may be known whose rows are missing, and look-ups are certain."""
+        if not self._looks_up:
+            return False
+        if self._can_complete is None:
+            self._with_schema()
+            with self._errors():
+                self._can_complete = self._completion().is_possible()
+        return self._can_complete
+
+    def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
+        """Store what is missing of these payloads, whatever tokens are known."""
+        if topic == DEAD_LETTERS_TOPIC:
+            # The tables keep one of those that have the same id.
+            self._insert(topic, [payload], f"{token}/{uuid4()}")
+            letters, events = dead_letter_ids(payload)
+            return Completed({_DEAD_LETTERS[0]: len(letters), _EVENTS[0]: len(events)}, {})
+        try:
+            contents(payload)
+        except ValueError:
+            return Completed({}, {})  # bytes that are not ours: only their token tells whether they are stored
+        self._with_schema()
+        with self._errors_of_inserts():
+            return self._completion().complete(topic, payload, earlier, token)
 
     @property
     def insert_outlives_s(self) -> float:
@@ -417,6 +470,14 @@ class ClickHouseStore:
     def _command(self, sql: str) -> None:
         self._sessions().control.command(sql)
 
+    def _completion(self) -> Completion:
+        sessions = self._sessions()
+
+        def parse(topic: str, table: str, payload: bytes) -> None:
+            self._insert(topic, [payload], table, table)
+
+        return Completion(sessions.writer.command, self._text, parse, sessions.inserting)
+
     def _text(self, sql: str) -> str:
         try:
             return self._ask(sql)
@@ -484,7 +545,7 @@ class ClickHouseStore:
         for table in TABLES[topic]:
             stored.update(count(table, "count()"))
         if topic == TRACES_TOPIC:
-            return [stored, count("otel_traces_trace_id_ts", "sum(SpanCount)")]
+            return [stored, count(TRACE_TIMES, "sum(SpanCount)")]
         return [stored]
 
     def _keep(self, table: str, column: str, days: int | None) -> None:

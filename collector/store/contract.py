@@ -5,7 +5,7 @@ The law: inserting the same payloads under the same token twice stores them once
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
@@ -54,6 +54,13 @@ class StoreRefusedData(StoreError):
     """The store can't read these bytes, and never will. Nothing of them was stored."""
 
 
+class Completed(NamedTuple):
+    """What a completion did, by table."""
+
+    rows: Mapping[str, int]  # that were missing, and are stored now
+    in_part: Mapping[str, int]  # rows that are missing of groups that are stored in part, and stay so
+
+
 class Store(Protocol):
     """Calls block: run them in a thread."""
 
@@ -73,6 +80,16 @@ class Store(Protocol):
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         """Whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces. False where
         that is not certain. Dead letters and events may always be."""
+
+    def can_complete(self) -> bool:
+        """Return whether a token may be known whose rows are missing, and look-ups are certain, so that `complete` is right.
+        Raises StoreUnavailable."""
+
+    def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
+        """Store what is missing of these payloads, whatever tokens are known. Call it only where `can_complete` says so, and
+        while no insert of them is going on. May be repeated. `earlier`: the pieces of the same message that were stored before,
+        each as it was inserted. Payloads that adapters can't have made are not looked up, and left as they are. Raises as
+        `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""

@@ -6,9 +6,9 @@ since the engine's defaults may change between the two attempts.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.summary import QuerySummary
@@ -67,21 +67,25 @@ _TOKEN: Final = "insert_deduplication_token"  # noqa: S105 - a setting's name
 _PIECE_BYTES_MIN: Final = 64 * 1024
 
 
-# Stores payloads of a topic under a token. Raises ClickHouseError, OSError.
-Insert = Callable[[str, Sequence[Payload], str], QuerySummary]
+class Insert(Protocol):
+    """Stores payloads of a topic under a token."""
+
+    def __call__(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
+        """`into`: a table like the topic's landing table, in its place. Raises ClickHouseError, OSError."""
 
 
 def embedded_inserts(client: Client, settings: Settings) -> Insert:
     """By the driver of the embedded engine, which reads the format's file. (Given as text, the engine would write it into
     whatever directory we run in.)"""
 
-    def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
+    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
         table, format_ = LANDING[topic]
         schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
         length = length_of(sum(map(len, payloads)))
         pieces = map(bytes, _pieces([length, *payloads]))  # nothing else is taken
         block = cast("Generator[bytes]", pieces)
-        return client.raw_insert(table, insert_block=block, fmt=_FORMAT, settings={**settings, **schema, _TOKEN: token})
+        with_token = {**settings, **schema, _TOKEN: token}
+        return client.raw_insert(into or table, insert_block=block, fmt=_FORMAT, settings=with_token)
 
     return insert
 
@@ -93,9 +97,10 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
     # The answer begins when the insert is done, and so its status is the insert's.
     in_url = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
 
-    def insert(topic: str, payloads: Sequence[Payload], token: str) -> QuerySummary:
+    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
         payload_bytes = sum(map(len, payloads))
-        head = f"{begun[topic]}, {_TOKEN} = {literal(token)} FORMAT {_FORMAT}\n".encode() + length_of(payload_bytes)
+        statement = begun[topic] if into is None else _begun(LANDING[topic]._replace(table=into), settings)
+        head = f"{statement}, {_TOKEN} = {literal(token)} FORMAT {_FORMAT}\n".encode() + length_of(payload_bytes)
         size = {"Content-Length": str(len(head) + payload_bytes)}
         block = cast("Generator[bytes]", _pieces([head, *payloads]))
         # Without a table the driver adds no statement of its own.

@@ -73,6 +73,19 @@ def contents(payload: bytes) -> Contents:
     return Contents(items, receipts)
 
 
+def record_count(payload: bytes) -> int:
+    """Return how many records concatenated TelemetryBatch payloads have. Raises ValueError."""
+    cursor = Cursor(payload)
+    end = len(payload)
+    records = 0
+    try:
+        while cursor.position < end:
+            records += cursor.field(end) == _RECORDS
+    except NonCanonical as error:
+        raise ValueError(f"not a TelemetryBatch: {end} bytes, malformed at {error.position}") from error
+    return records
+
+
 def dead_letter_ids(payload: bytes) -> DeadLetterIds:
     """Raises ValueError where these are not dead letters that we wrote."""
     try:

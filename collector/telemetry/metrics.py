@@ -279,6 +279,12 @@ class Metrics:
         self._writer_dropped: Final = self._counter(
             "writer_dropped", "Entries and events of dead letters that the store refused, and so are not kept."
         ).labels()
+        self._writer_completed: Final = self._counter(
+            "writer_completed_rows", "Rows that an interrupted insert had left out, and that were stored afterwards.", "topic"
+        )
+        self._writer_missing: Final = self._counter(
+            "writer_missing_rows", "Rows of an interrupted insert that are missing, since it is not known which.", "topic"
+        )
         self._newest_age: Final = self._gauge(
             "store_newest_item_age_seconds",
             "Seconds since the time of the newest item in the store; below 0 where its sender's clock is ahead. signal:"
@@ -493,6 +499,12 @@ class Metrics:
     def dropped(self, records: int) -> None:
         """Dead letters that the store refused themselves."""
         self._writer_dropped.inc(records)
+
+    def completed(self, topic: str, rows: int, in_part: int) -> None:
+        """Rows that an interrupted insert had left out: those that are stored now, and those that are missing."""
+        self._writer_completed.labels(topic).inc(rows)
+        if in_part:
+            self._writer_missing.labels(topic).inc(in_part)
 
     def newest_items(self, unix_s: Mapping[str, float], now: Callable[[], float]) -> None:
         """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""

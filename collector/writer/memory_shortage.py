@@ -76,6 +76,10 @@ class MemoryShortages:
         """An insert was begun, and what became of it is not known."""
         self._quiet[partition] = self._clock() + self._store.insert_outlives_s
 
+    def is_quiet(self, partition: Partition) -> bool:
+        """Return whether no earlier insert of this partition can be going on."""
+        return self._clock() >= self._quiet.get(partition, 0.0)
+
     def stored(self, piece: Piece) -> None:
         self._stored += 1
         self.row_bytes_max = min(self._limit, self.row_bytes_max + self.row_bytes_max // 4)
@@ -92,7 +96,7 @@ class MemoryShortages:
         if trouble.token != piece.token:
             trouble.token, trouble.failures, trouble.stored = piece.token, 0, self._stored
         trouble.failures += 1
-        if self._clock() < self._quiet.get(piece.partition, 0.0):
+        if not self.is_quiet(piece.partition):
             return False
         if not is_one:
             return error.of_this_insert or trouble.failures >= _FAILURES

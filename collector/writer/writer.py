@@ -3,8 +3,8 @@
 Invariants:
 1. A range is intended before it is inserted, inserted under tokens that its log and its offsets determine, and committed after
    (test_writer.py, test_a_crash_anywhere_loses_and_repeats_nothing).
-2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated
-   (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
+2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated, and
+   after (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
 3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
    nothing of the piece that failed is stored (test_writer_memory.py).
 docs/internals/exactly-once.md has the argument.
@@ -82,6 +82,13 @@ class WriterObserver(Protocol):
 
     def dropped(self, records: int) -> None:
         """So many entries or events of dead letters were refused themselves."""
+
+    def completed(self, topic: str, rows: int, in_part: int) -> None:
+        """An interrupted insert had left out so many rows, which are stored now; and `in_part`, which are missing."""
+
+
+class _NotFound(StoreError):
+    """An insert succeeded, and not all of its rows are there."""
 
 
 class Writer:
@@ -229,7 +236,7 @@ class Writer:
                 if self._memory.gives_up(piece):
                     attempt.refused.append(_refused(piece, self._memory.last_error))
                     return
-                await self._in_thread(self._store.insert, topic, piece.parts, piece.token)
+                await self._store_piece(piece, attempt)
                 await self._check_stored(piece, attempt)
                 self._memory.stored(piece)
                 self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
@@ -250,9 +257,47 @@ class Writer:
             self._observer.write_failed(topic, "unavailable")
             if isinstance(error, StoreOutOfMemory):
                 attempt.failed = attempt.failed or piece
-            else:
+            elif not isinstance(error, _NotFound):
                 self._memory.unanswered(piece.partition)
             raise
+
+    async def _store_piece(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Insert it. In doubt, tokens prove nothing by themselves: the rows of a known one may be missing, and those of a
+        forgotten one may be there. Raises StoreError."""
+        looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete)
+        is_quiet = self._memory.is_quiet(piece.partition)
+        asked = piece.topic, piece.payload, attempt.stored
+        if looks_up and is_quiet and not await self._in_thread(self._store.untouched, *asked):
+            await self._complete(piece, attempt)
+            return
+        await self._in_thread(self._store.insert, piece.topic, piece.parts, piece.token)
+        if not looks_up or await self._in_thread(self._store.holds, *asked):
+            return
+        if not is_quiet:
+            raise _NotFound(
+                "an insert succeeded, and some of its rows are missing: they are inserted once no other can bring them"
+            )
+        await self._complete(piece, attempt)
+
+    async def _complete(self, piece: Piece, attempt: "_Attempt") -> None:
+        earlier = [each.payload for each in attempt.earlier(piece)]
+        done = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
+        rows, in_part = sum(done.rows.values()), sum(done.in_part.values())
+        if not rows and not in_part:
+            return
+        self._observer.completed(piece.topic, rows, in_part)
+        place = {"topic": piece.topic, "partition": piece.partition.index, "offset": piece.offset, "token": piece.token}
+        if rows:
+            self._logger.warning(
+                "an interrupted insert is completed: its missing rows are stored", **place, rows=dict(done.rows)
+            )
+        if in_part:
+            self._logger.error(
+                "rows of an interrupted insert are missing: the store has some of their message and not all, and which is not"
+                " known; `audit` shows the message",
+                **place,
+                rows_missing=dict(done.in_part),
+            )
 
     async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
         """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
@@ -260,7 +305,7 @@ class Writer:
         if not self._is_disk_low() or self._failures[piece.partition] >= _LOOK_UPS_MAX:
             return
         if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
-            raise StoreError("an insert succeeded on a full disk, and its rows are not found: it is repeated")
+            raise _NotFound("an insert succeeded on a full disk, and its rows are not found: it is repeated")
 
     async def _is_refused_bare(self, piece: Piece) -> bool:
         """Whether it is a record that is refused without its items too, so that none of them is at fault alone, and to search
@@ -375,6 +420,7 @@ class _Attempt:
     refused: list[Refused] = field(default_factory=list)
     refusals: int = 0
     stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
+    pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
     failed: Piece | None = None  # for which the store had too little memory
 
     def note(self, piece: Piece) -> None:
@@ -382,6 +428,11 @@ class _Attempt:
         if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
             with suppress(ValueError):
                 self.stored.update(contents(piece.payload).items)
+            self.pieces = [*self.earlier(piece), piece]
+
+    def earlier(self, piece: Piece) -> list[Piece]:
+        """Return the pieces of the same message that are stored."""
+        return [each for each in self.pieces if each.offset == piece.offset] if not piece.messages else []
 
 
 def _refused(piece: Piece, error: str) -> Refused:

@@ -1,5 +1,6 @@
-"""Killed at any moment, a writer that repeats its last range stores every item and receipt once, in every table."""
+"""Killed at any moment, the writer stores every item, receipt and dead letter once, in every table."""
 
+import asyncio
 import os
 import random
 import signal
@@ -10,17 +11,11 @@ from pathlib import Path
 
 import pytest
 from support.processes import store_writer
+from support.processes.commands import environment
+from support.store_ranges import wrong_counts
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC
-from collector.store.clickhouse import ClickHouseStore
-
-_ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("INFRASAGE_TEST_KILLS", "3"))
-_START_MAX_S = 30
-_TABLES = {
-    METRICS_TOPIC: ("otel_metrics_gauge", "otel_metrics_sum", "otel_metrics_histogram"),
-    LOGS_TOPIC: ("otel_logs",),
-}
+_START_MAX_S = 60
 
 
 def progress(directory: Path) -> str:
@@ -28,12 +23,12 @@ def progress(directory: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def run_and_kill(directory: Path, mode: str, seconds: float) -> None:
+def run_and_kill(directory: Path, outlives_s: float, seconds: float) -> None:
     """One life of the writer, ended by SIGKILL so many seconds after it has got to work."""
     before = progress(directory)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(_ROOT / part) for part in ("", "proto", "tests"))}
     with (directory / "errors").open("ab") as errors:
-        writer = subprocess.Popen([sys.executable, store_writer.__file__, str(directory), mode], env=environment, stderr=errors)
+        program = [sys.executable, store_writer.__file__, str(directory), str(outlives_s)]
+        writer = subprocess.Popen(program, env=environment(), stderr=errors, stdout=errors)
         try:
             deadline = time.monotonic() + _START_MAX_S
             while progress(directory) == before:
@@ -46,44 +41,27 @@ def run_and_kill(directory: Path, mode: str, seconds: float) -> None:
             writer.wait()
 
 
-def wrong_counts(directory: Path) -> list[str]:
-    """What the store has otherwise than once: a line a message and table."""
-    following, in_doubt = store_writer.read_progress(directory)
-    store = ClickHouseStore.embedded(directory / "store")
+async def finish(directory: Path) -> list[str]:
+    """Store the range that is in doubt. Return what the store has otherwise than once."""
+    number, in_doubt = store_writer.read_progress(directory)
+    last = number + in_doubt
+    store = store_writer.open_store(directory)
     try:
-        store.apply_schema()
-        if in_doubt:
-            topic, payload = store_writer.numbered_range(following)
-            store.insert(topic, [payload], f"{topic}/0/{following}-{following + 1}")
-            following += 1
-        expected: dict[str, set[str]] = {}
-        for number in range(following):
-            topic, _ = store_writer.numbered_range(number)
-            for table in _TABLES.get(topic, ("otel_traces", "otel_traces_trace_id_ts")):
-                expected.setdefault(table, set()).update(
-                    f"{number}\t{part}\t{store_writer.ITEMS_PER_KIND}" for part in range(store_writer.MESSAGES)
-                )
-            receipts = expected.setdefault("telemetry_batches", set())
-            receipts.update(f"{number}\t{part}\t1" for part in range(store_writer.MESSAGES))
-        wrong = []
-        for table, lines in expected.items():
-            counted = "sum(SpanCount)" if table.endswith("_ts") else "count()"
-            sql = (
-                "SELECT reinterpretAsUInt64(reverse(substring(UUIDStringToNum(toString(BatchId)), 11))) AS number, BatchPart, "
-                f"{counted} FROM {table} GROUP BY number, BatchPart"
-            )
-            found = set(store.query(sql, "TabSeparated").decode().splitlines())
-            wrong += [f"{table}: {line}" for line in sorted(found ^ lines)]
-        return wrong
+        writer = store_writer.writer(store, store_writer.NumberedRanges(directory, last))
+        running = asyncio.create_task(writer.run())
+        assert await writer.drained(_START_MAX_S)
+        writer.stop()
+        await running
+        return wrong_counts(store, range(last))
     finally:
         store.close()
 
 
-@pytest.mark.parametrize("mode", ["token", "lookup"])
-def test_kill(mode: str, tmp_path: Path) -> None:
-    """Killed several times, by its tokens alone and with the lookup before a repeat: nothing is missing, nothing is twice."""
+@pytest.mark.parametrize("outlives_s", [0, 1], ids=["ended", "outlives"])
+def test_kill(outlives_s: float, tmp_path: Path) -> None:
+    """Killed several times, where its inserts ended with it and where one may go on: nothing is missing, nothing is twice."""
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     for _ in range(KILLS):
-        run_and_kill(tmp_path, mode, moments.uniform(0.0, 0.4))
-    assert wrong_counts(tmp_path) == [], f"seed {seed}"
+        run_and_kill(tmp_path, outlives_s, moments.uniform(0.0, 0.4))
+    assert asyncio.run(finish(tmp_path)) == [], f"seed {seed}"

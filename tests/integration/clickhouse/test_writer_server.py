@@ -55,6 +55,8 @@ class Observed:
     def dropped(self, records: int) -> None:
         """Nothing is, here."""
 
+    def completed(self, topic: str, rows: int, in_part: int) -> None: ...
+
 
 class World:
     """A log, and a server."""

@@ -15,7 +15,7 @@ from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
-from collector.store.contract import NOTHING, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
+from collector.store.contract import NOTHING, Completed, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
 
 BLOCK_RECORDS = 2
 
@@ -54,11 +54,15 @@ class FakeStore:
         forgets: bool = False,
         memory_records: int | None = None,
         outlives_s: float = 0.0,
+        completes: bool = True,
     ) -> None:
         """`faults`: what happens at the first insert that is not refused, the second, and so on; "part damaged": it succeeds,
         and no row is found. `crash_at`: one more, once.
+        "token without rows": the process dies after the entry in the deduplication log, before the rows; "rows without token":
+        the other way round.
         `forgets`: it has no deduplication. `memory_records`: an insert of more records exceeds the limit of one insert.
-        `outlives_s`: how long an insert without an answer may go on."""
+        `outlives_s`: how long an insert without an answer may go on.
+        `completes`: its tokens and its rows are not written together."""
         self.rows: Counter[str] = Counter()
         self.batches: dict[UUID, set[int]] = {}
         self.blocks: dict[tuple[str, int], list[str]] = {}
@@ -70,6 +74,8 @@ class FakeStore:
         self._forgets = forgets
         self._memory_records = memory_records
         self._outlives_s = outlives_s
+        self._completes = completes
+        self.completions = 0
         self.asked: list[str] = []  # for which tokens inserts were tried
         self._turn = threading.Lock()
 
@@ -103,6 +109,13 @@ class FakeStore:
             return
         for start in range(0, len(names), BLOCK_RECORDS):
             block = names[start : start + BLOCK_RECORDS]
+            if fault == "token without rows" and (token, start) not in self.blocks:
+                self.blocks[token, start] = block
+                raise Crash(fault)
+            if fault == "rows without token" and (token, start) not in self.blocks:
+                self.rows.update(block)
+                self._note_receipts(topic, payload, block)
+                raise Crash(fault)
             if self._forgets or self.blocks.setdefault((token, start), block) is block:
                 self.rows.update(block)
                 self._note_receipts(topic, payload, block)
@@ -129,6 +142,34 @@ class FakeStore:
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         return not any(self.rows[name] for name in _names(topic, payload))
+
+    def can_complete(self) -> bool:
+        return self._completes
+
+    def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
+        with self._turn:
+            names = _names(topic, payload)
+            self.completions += 1
+            fault = next(self._faults, "")
+            if fault in ("down", "answer lost", "half done, then down"):
+                raise StoreUnavailable("away")
+            if fault in ("no memory", "half done, then no memory"):
+                raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
+            for bad in (name for name in names if name.startswith("bad")):
+                raise StoreRefusedData(f"cannot read {bad}")
+            if self._memory_records is not None and len(names) > self._memory_records:
+                raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
+            missing = [name for name in names if not self.rows[name]]
+            if fault == "part damaged":
+                return Completed({"rows": len(missing)}, {})
+            for count, name in enumerate(missing):
+                if count and fault in ("insert half done", "token without rows", "rows without token"):
+                    raise Crash(fault)
+                self.rows[name] += 1
+                self._note_receipts(topic, payload, [name])
+            if fault == "inserted":
+                raise Crash(fault)
+            return Completed({"rows": len(missing)} if missing else {}, {})
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return {batch_id for batch_id in batch_ids if self.batches.get(batch_id, set()) - {besides_part}}

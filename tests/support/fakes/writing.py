@@ -23,6 +23,8 @@ CRASHES = [
     "after the intent",
     "insert begun",
     "insert half done",
+    "token without rows",
+    "rows without token",
     "inserted",
     "before the commit",
     "after the commit",
@@ -38,6 +40,7 @@ class Observed:
     dead_letters: Counter[str] = field(default_factory=Counter)
     refused_items: Counter[str] = field(default_factory=Counter)  # by source
     lost: int = 0
+    completed_rows: Counter[str] = field(default_factory=Counter)  # by topic
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         assert size_bytes > 0 <= seconds
@@ -54,6 +57,10 @@ class Observed:
 
     def dropped(self, records: int) -> None:
         self.lost += records
+
+    def completed(self, topic: str, rows: int, in_part: int) -> None:
+        self.completed_rows[topic] += rows
+        assert 0 == in_part
 
 
 class CrashingConsumer:

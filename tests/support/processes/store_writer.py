@@ -1,63 +1,35 @@
-"""A writer to be killed: run as a program, it stores numbered ranges one after the other until someone ends it.
+"""The collector's writer, to be killed: run as a program, it stores numbered ranges one after the other until someone ends it.
 
-    python store_writer.py DIRECTORY token|lookup
+    python store_writer.py DIRECTORY OUTLIVES_S
 
-Before a range it notes its intent in DIRECTORY/progress, and after it the commit, as the collector's writer does with its log.
-A range that it finds intended it repeats under the same token; in mode `lookup` only if the store does not hold it already.
+Its broker is a file, DIRECTORY/progress: the range that is intended, or the last that is committed. OUTLIVES_S: for so long an
+insert counts as going on after its process died, as a server's may.
 """
 
+import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infrasage.v1.telemetry_pb2 import TYPE_LOG, TYPE_METRIC, TYPE_TRACE, TelemetryBatch
-from support.batches import NOW, record
+import structlog
+from support.processes.clickhouse_server import OPTIONS
+from support.store_ranges import messages, topic_of
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import Partition, Position, Range
 from collector.store.clickhouse import ClickHouseStore
+from collector.telemetry.metrics import Metrics
+from collector.writer.store_refusals import Refused
+from collector.writer.writer import Writer, WriterLimits
 
-MESSAGES = 3
-ITEMS_PER_KIND = 400
-# From one day into the next: each range is several parts in each of its tables.
-TIMES = [NOW + n * 12 * 3600 * 10**9 for n in range(3)]
-
-
-def numbered_range(number: int) -> tuple[str, bytes]:
-    """The topic and the payload of a range: the same bytes for the same number, always."""
-    topic = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)[number % 3]
-    return topic, b"".join(_message(topic, number, part).SerializeToString() for part in range(MESSAGES))
+LIMITS = WriterLimits(
+    bytes_max=1 << 24, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.01, retry_max_s=0.1
+)
 
 
-def items(topic: str) -> int:
-    """How many items a message of this topic has."""
-    return ITEMS_PER_KIND * (3 if topic == METRICS_TOPIC else 1)
-
-
-def _message(topic: str, number: int, part: int) -> TelemetryBatch:
-    batch = TelemetryBatch()
-    if topic == METRICS_TOPIC:
-        one = record(batch, TYPE_METRIC, number, part=part)
-        gauge = one.metrics.add(name="gauge").gauge
-        sums = one.metrics.add(name="sum").sum
-        histogram = one.metrics.add(name="histogram").histogram
-        for n in range(ITEMS_PER_KIND):
-            gauge.data_points.add(time_unix_nano=TIMES[n % 3] + n, as_double=n)
-            sums.data_points.add(time_unix_nano=TIMES[n % 3] + n, as_int=n)
-            histogram.data_points.add(time_unix_nano=TIMES[n % 3] + n, count=n)
-    elif topic == LOGS_TOPIC:
-        one = record(batch, TYPE_LOG, number, part=part)
-        for n in range(ITEMS_PER_KIND):
-            one.log_records.add(time_unix_nano=TIMES[n % 3] + n).body.string_value = f"line {n}"
-    else:
-        one = record(batch, TYPE_TRACE, number, part=part)
-        for n in range(ITEMS_PER_KIND):
-            trace_id = (number * 1000 + n // 10 + 1).to_bytes(16, "big")
-            one.spans.add(trace_id=trace_id, span_id=(n + 1).to_bytes(8, "big"), start_time_unix_nano=TIMES[n % 3] + n)
-    one.item_count = items(topic)
-    # A receipt for each message, so that there is something to count by part.
-    receipt = batch.records.add(batch_id=one.batch_id, batch_part=part, tenant_id=one.tenant_id)
-    receipt.received_time_unix_nano = TIMES[part]
-    receipt.receipt.received = items(topic)
-    return batch
+def open_store(directory: Path) -> ClickHouseStore:
+    store = ClickHouseStore.embedded(directory / "store", OPTIONS._replace(dead_letters_retention_days=None))
+    store.apply_schema()
+    return store
 
 
 def read_progress(directory: Path) -> tuple[int, bool]:
@@ -69,24 +41,54 @@ def read_progress(directory: Path) -> tuple[int, bool]:
     return (int(number), True) if state == "intended" else (int(number) + 1, False)
 
 
-def _note(directory: Path, number: int, state: str) -> None:
-    temporary = directory / "progress.new"
-    temporary.write_text(f"{number} {state}")
-    temporary.replace(directory / "progress")
+class NumberedRanges:
+    """A Consumer of ranges that never end; `last`: it ends before this one."""
+
+    def __init__(self, directory: Path, last: int | None = None) -> None:
+        self._directory = directory
+        self._last = last
+
+    def _note(self, number: int, state: str) -> None:
+        temporary = self._directory / "progress.new"
+        temporary.write_text(f"{number} {state}")
+        temporary.replace(self._directory / "progress")
+
+    async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
+        number, in_doubt = read_progress(self._directory)
+        if number == self._last:
+            await asyncio.sleep(wait_s)
+            return None
+        made = messages(number)
+        return Range(Partition(topic_of(number), 0), number * len(made), (number + 1) * len(made), made, in_doubt, "log")
+
+    async def intend(self, messages: Range) -> None:
+        self._note(messages.start // len(messages.payloads), "intended")
+
+    async def commit(self, messages: Range) -> None:
+        self._note(messages.start // len(messages.payloads), "committed")
+
+    async def positions(self) -> dict[Partition, Position]:
+        number, _ = read_progress(self._directory)
+        return {Partition("all", 0): Position(number, number if self._last is None else self._last)}
+
+    async def lag(self) -> dict[Partition, int]:
+        return {}
 
 
-def main(directory: Path, mode: str) -> None:
-    store = ClickHouseStore.embedded(directory / "store")
-    store.apply_schema()
-    number, in_doubt = read_progress(directory)
-    while True:
-        topic, payload = numbered_range(number)
-        _note(directory, number, "intended")
-        if not (in_doubt and mode == "lookup" and store.holds(topic, payload)):
-            store.insert(topic, [payload], f"{topic}/0/{number}-{number + 1}")
-        _note(directory, number, "committed")
-        number, in_doubt = number + 1, False
+async def keep(refused: Sequence[Refused]) -> Mapping[str, int]:
+    raise AssertionError(refused)
+
+
+def writer(store: ClickHouseStore, ranges: NumberedRanges) -> Writer:
+    return Writer(ranges, store, keep, LIMITS, Metrics())
+
+
+async def main(directory: Path, outlives_s: float) -> None:
+    store = open_store(directory)
+    type(store).insert_outlives_s = property(lambda _: outlives_s)  # type: ignore[method-assign, assignment]
+    await writer(store, NumberedRanges(directory)).run()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))

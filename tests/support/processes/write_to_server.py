@@ -22,7 +22,7 @@ from support.fakes.brokers import LIMITS, TOPICS
 from collector.broker.contract import Partition, Payload, Position, Range
 from collector.broker.local_log import LocalLog
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.contract import NOTHING, Store
+from collector.store.contract import NOTHING, Completed, Store
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
@@ -101,6 +101,12 @@ class MortalStore:
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         return self.store.untouched(topic, payload, besides)
+
+    def can_complete(self) -> bool:
+        return self.store.can_complete()
+
+    def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
+        return self.store.complete(topic, payload, token, earlier)
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return self.store.stored_batches(batch_ids, besides_part)

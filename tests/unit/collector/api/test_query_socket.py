@@ -21,7 +21,7 @@ from collector.dead_letters.replay import DeadLetterReplayer
 from collector.dead_letters.service import DeadLetterService
 from collector.ingest.validate import Limits
 from collector.query.reader import Reader
-from collector.store.contract import NOTHING, StoreError, StoreUnavailable
+from collector.store.contract import NOTHING, Completed, StoreError, StoreUnavailable
 
 
 class EchoStore:
@@ -60,6 +60,12 @@ class EchoStore:
         raise NotImplementedError
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+        raise NotImplementedError
+
+    def can_complete(self) -> bool:
+        raise NotImplementedError
+
+    def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
         raise NotImplementedError
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:

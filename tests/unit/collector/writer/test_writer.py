@@ -87,7 +87,7 @@ async def test_a_crash_anywhere_loses_and_repeats_nothing(tmp_path: Path, crash_
     assert dict.fromkeys(["later", *names, *(f"{name}+" for name in names)], 1) == store.rows
 
 
-@pytest.mark.parametrize("crash_at", ["after the intent", "insert begun", "inserted", "before the commit"])
+@pytest.mark.parametrize("crash_at", ["after the intent", "insert begun", "insert half done", "inserted", "before the commit"])
 async def test_a_lost_deduplication_log_is_no_loss(tmp_path: Path, crash_at: str) -> None:
     """After a power cut the store may have forgotten its tokens: a range in doubt is looked up before it is repeated."""
     store = FakeStore(crash_at=crash_at)
@@ -105,7 +105,20 @@ async def test_a_lost_deduplication_log_is_no_loss(tmp_path: Path, crash_at: str
 @given(
     appends=st.lists(st.tuples(st.sampled_from(TOPICS), st.integers(1, 4), st.booleans()), min_size=1, max_size=12),
     faults=st.lists(
-        st.sampled_from(["", "", "down", "answer lost", "insert half done", "half done, then down", "inserted"]), max_size=30
+        st.sampled_from(
+            [
+                "",
+                "",
+                "down",
+                "answer lost",
+                "insert half done",
+                "half done, then down",
+                "token without rows",
+                "rows without token",
+                "inserted",
+            ]
+        ),
+        max_size=30,
     ),
     crashes=st.lists(st.sampled_from([None, *CRASHES]), max_size=10),
     bytes_max=st.sampled_from([1, 60, 1000]),
@@ -216,6 +229,49 @@ async def test_an_insert_on_a_low_disk_is_looked_up(tmp_path: Path) -> None:
         await w.drain(w.writer())
         assert {"a": 1, "b": 1} == w.store.rows
         assert {"unavailable": 1} == w.observed.failed
+
+
+async def test_a_token_without_rows_loses_nothing(tmp_path: Path) -> None:
+    """The store knows the token and lacks the rows, so it drops the repeated insert: they are completed, counted and logged."""
+    store = FakeStore(crash_at="token without rows")
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer().run(), 30)
+    async with world(tmp_path, store) as w:
+        with capture_logs() as logs:
+            await w.drain(w.writer())
+        assert {"a": 1, "b": 1, "c": 1} == store.rows
+        assert 2 == store.inserts
+        assert {TOPIC: 2} == w.observed.completed_rows
+        (line,) = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert (TOPIC, 0, 0, {"rows": 2}) == tuple(line[key] for key in ("topic", "partition", "offset", "rows"))
+
+
+async def test_rows_are_not_completed_while_an_insert_may_be_going_on(tmp_path: Path) -> None:
+    """A server goes on with an insert whose connection broke: until that has ended, only tokens keep rows single."""
+    store = FakeStore(crash_at="token without rows", outlives_s=60)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer().run(), 30)
+    async with world(tmp_path, store) as w:
+        await w.drain(w.writer())
+        assert {"a": 1, "b": 1, "c": 1} == store.rows
+        assert 1 == store.completions
+        assert 60 <= w.time.now < 120
+
+
+async def test_a_store_whose_tokens_are_sure_is_not_looked_up_again(tmp_path: Path) -> None:
+    """A cluster commits token and rows together, and a replica that is behind would deny rows that are there."""
+    store = FakeStore(crash_at="insert half done", completes=False)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer().run(), 30)
+        await w.drain(w.writer())
+    assert {"a": 1, "b": 1, "c": 1} == store.rows
+    assert 0 == store.completions
 
 
 async def test_a_look_up_that_never_finds_does_not_hold_up_the_topic(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Observed:
     def dropped(self, records: int) -> None:
         self.lost += records
 
+    def completed(self, topic: str, rows: int, in_part: int) -> None: ...
+
 
 async def no_sleep(_: float) -> None:
     await asyncio.sleep(0)
@@ -130,6 +132,7 @@ async def test_replayed_twice_stored_once(tmp_path: Path, bytes_max: int, topic:
     ("fault", "forgets"),
     [
         *((fault, False) for fault in ("insert begun", "insert half done", "half done, then down", "inserted", "answer lost")),
+        *((fault, False) for fault in ("token without rows", "rows without token")),
         *((fault, True) for fault in ("insert begun", "inserted", "answer lost")),
     ],
 )
@@ -189,7 +192,10 @@ async def test_what_the_store_refuses_becomes_an_entry(tmp_path: Path) -> None:
         assert all(w.store.rows[name] == 1 for name in meanings)
 
 
-FAULTS = ["", "", "down", "answer lost", "insert half done", "half done, then down", "inserted", "insert begun"]
+FAULTS = [
+    *("", "", "down", "answer lost", "insert half done", "half done, then down", "inserted", "insert begun"),
+    *("token without rows", "rows without token"),
+]
 
 
 @settings(max_examples=60, deadline=None)

@@ -94,6 +94,8 @@ async def test_a_crash_amid_the_pieces_repeats_nothing(tmp_path: Path, crash_at:
                 "answer lost",
                 "insert half done",
                 "half done, then down",
+                "token without rows",
+                "rows without token",
             ]
         ),
         max_size=30,

@@ -1,0 +1,218 @@
+"""Insert the rows of a payload that the store does not have, judged by what it has and not by deduplication tokens.
+
+ClickHouse writes a block's token into the table's deduplication log before it commits the part. A process that dies between
+the two leaves a token whose rows are missing: each repetition of the insert is dropped, and succeeds. A torn deduplication log
+is the opposite: rows whose token is forgotten, which a repetition stores twice. So the rows of an interrupted insert are
+compared with what is stored, in groups: rows of one message in one partition of one table. An insert writes a group in one
+part, so a group is stored whole or not at all.
+
+The payload is parsed into a table of its own, which has the columns of the landing table, and each view's own query is run
+over it. So what is expected is what an insert would have written.
+
+Invariants:
+1. Rows are inserted only for groups of which nothing is stored, and the statement that inserts them decides it
+   (test_completion.py, test_what_is_missing_is_completed, test_completing_twice_adds_nothing).
+2. A group that is stored in part is left as it is, and reported (test_completion.py,
+   test_a_group_that_is_stored_in_part_is_reported).
+3. Rows of earlier pieces of the same message are not taken for rows of this one (test_completion.py,
+   test_pieces_of_one_message_are_told_apart).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.store.contract import TABLES, Completed, StoreUnavailable
+from collector.store.insert import LANDING, Settings
+from collector.store.migrations import literal
+from collector.store.payload_index import record_count
+
+RECEIPTS: Final = "telemetry_batches"
+TRACE_TIMES: Final = "otel_traces_trace_id_ts"
+# Where the rows of a topic end up.
+TARGETS: Final = {
+    METRICS_TOPIC: (*TABLES[METRICS_TOPIC], RECEIPTS),
+    LOGS_TOPIC: (*TABLES[LOGS_TOPIC], RECEIPTS),
+    TRACES_TOPIC: (*TABLES[TRACES_TOPIC], TRACE_TIMES, RECEIPTS),
+}
+# Of these the token is written before the part, and one server has all rows. Other engines commit both at once, in Keeper.
+_ENGINES: Final = frozenset({"MergeTree", "ReplacingMergeTree"})
+_PREFIX: Final = "infrasage_completing_"
+_TARGET: Final = re.compile(r"\sTO (?:`[^`]+`|\w+)\.`?(\w+)`?")
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_CONTROL: Final = {"t": "\t", "n": "\n", "r": "\r", "0": "\0", "b": "\b", "f": "\f"}
+
+# A message's key and a partition, as the store writes them.
+_Group = tuple[str, str, str]
+
+
+class _View(NamedTuple):
+    """How rows of a payload get into one table."""
+
+    target: str
+    select: str  # from the payload's own table
+    partition: str  # an expression over the target's columns, as text
+    counted: str  # adds up over pieces of a message
+
+
+class Completion:
+    """Of one store. One thread at a time."""
+
+    def __init__(
+        self,
+        command: Callable[[str], object],
+        text: Callable[[str], str],
+        parse: Callable[[str, str, bytes], object],
+        settings: Settings,
+    ) -> None:
+        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table.
+        `settings`: those of an insert."""
+        self._command: Final = command
+        self._text: Final = text
+        self._parse: Final = parse
+        self._settings: Final = settings
+
+    def is_possible(self) -> bool:
+        """Return whether all tables have an engine for which this is needed, and right."""
+        names = ", ".join(literal(name) for name in sorted({name for names in TARGETS.values() for name in names}))
+        engines = self._text(
+            f"SELECT DISTINCT engine FROM system.tables WHERE database = currentDatabase() AND name IN ({names})"  # noqa: S608 - ours
+        )
+        return set(engines.split()) <= _ENGINES
+
+    def remove_remains(self) -> None:
+        """Drop what an earlier process left when it died. Only while no other process can be completing."""
+        names = self._text(
+            f"SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, '{_PREFIX}')"  # noqa: S608
+        )
+        for name in names.split():
+            self._command(f"DROP TABLE IF EXISTS `{name}` SYNC")
+
+    def complete(self, topic: str, payload: bytes, earlier: Sequence[bytes], token: str) -> Completed:
+        """Insert what is missing of the payload. `earlier`: the pieces before it of the same message, which are stored whole;
+        each as it was inserted. Return when everything is stored that can be."""
+        with self._table(topic, token) as table:
+            views = self._views(topic, table)
+            before: dict[str, Counter[_Group]] = {view.target: Counter() for view in views}
+            for piece in earlier:
+                self._fill(topic, table, piece)
+                for view in views:
+                    before[view.target].update(self._expected(view))
+            self._fill(topic, table, payload)
+            rows: Counter[str] = Counter()
+            in_part: Counter[str] = Counter()
+            for view in views:
+                expected = self._expected(view)
+                stored = self._stored(view, table) if expected else {}
+                already = before[view.target]
+                missing = [group for group in expected if stored.get(group, 0) <= already[group]]
+                if missing:
+                    self._insert(view, table, already)
+                    rows[view.target] += sum(expected[group] for group in missing)
+                for group in expected.keys() - missing:
+                    lacks = already[group] + expected[group] - stored[group]
+                    if lacks > 0:
+                        in_part[view.target] += lacks
+            self._check_filled(table, payload)
+        return Completed(rows, in_part)
+
+    @contextmanager
+    def _table(self, topic: str, token: str) -> Iterator[str]:
+        """Hold a payload's own table. Its name is that of the piece: a repetition after a crash removes what is left of it."""
+        table = _PREFIX + blake2b(token.encode(), digest_size=8).hexdigest()
+        self._command(f"DROP TABLE IF EXISTS `{table}` SYNC")
+        self._command(f"CREATE TABLE `{table}` AS {LANDING[topic].table} ENGINE = Memory")
+        try:
+            yield table
+        finally:
+            self._command(f"DROP TABLE IF EXISTS `{table}` SYNC")
+
+    def _fill(self, topic: str, table: str, payload: bytes) -> None:
+        self._command(f"TRUNCATE TABLE `{table}`")
+        self._parse(topic, table, payload)
+        self._check_filled(table, payload)
+
+    def _check_filled(self, table: str, payload: bytes) -> None:
+        """A server that was started anew has emptied it, and then nothing of the payload would seem to be missing."""
+        found = int(self._text(f"SELECT count() FROM `{table}`"))  # noqa: S608 - our own name
+        records = record_count(payload)
+        if found != records:
+            raise StoreUnavailable(f"cannot complete an insert: {found} of its {records} records are in the table {table}")
+
+    def _views(self, topic: str, table: str) -> list[_View]:
+        landing = LANDING[topic].table
+        source = re.compile(rf"(?<![\w`.])(?:(?:`[^`]+`|\w+)\.)?`?{landing}`?(?![\w`.])")
+        answer = self._text(
+            "SELECT name, create_table_query, as_select FROM system.tables "
+            "WHERE database = currentDatabase() AND engine = 'MaterializedView' ORDER BY name"
+        )
+        keys = self._partition_keys()
+        views = []
+        for line in answer.splitlines():
+            name, create, select = (_unescaped(field) for field in line.split("\t"))
+            target = _TARGET.search(create)
+            if target is None or target[1] not in TARGETS[topic] or not source.search(select):
+                continue
+            if target[1] not in keys:
+                raise StoreUnavailable(f"the view {name} writes into {target[1]}, which is not there")
+            counted = "sum(SpanCount)" if target[1] == TRACE_TIMES else "count()"
+            views.append(_View(target[1], source.sub(f"`{table}`", select), f"toString(tuple({keys[target[1]]}))", counted))
+        lacking = set(TARGETS[topic]) - {view.target for view in views}
+        if lacking:
+            raise StoreUnavailable(f"no view writes from {landing} into {', '.join(sorted(lacking))}")
+        return views
+
+    def _partition_keys(self) -> Mapping[str, str]:
+        answer = self._text("SELECT name, partition_key FROM system.tables WHERE database = currentDatabase()")
+        rows = (line.split("\t") for line in answer.splitlines())
+        return {name: _unescaped(key) for name, key in rows}
+
+    def _expected(self, view: _View) -> dict[_Group, int]:
+        return self._groups(
+            f"SELECT BatchId, BatchPart, {view.partition}, {view.counted} FROM ({view.select}) GROUP BY 1, 2, 3"  # noqa: S608 - the view's own
+        )
+
+    def _stored(self, view: _View, table: str) -> dict[_Group, int]:
+        return self._groups(
+            f"SELECT BatchId, BatchPart, {view.partition}, {view.counted} FROM {view.target} "  # noqa: S608 - our own names
+            f"WHERE BatchId IN (SELECT BatchId FROM `{table}`) GROUP BY 1, 2, 3"
+        )
+
+    def _groups(self, sql: str) -> dict[_Group, int]:
+        rows = (line.split("\t") for line in self._text(sql).splitlines())
+        return {(batch_id, part, _unescaped(partition)): int(number) for batch_id, part, partition, number in rows}
+
+    def _insert(self, view: _View, table: str, already: Mapping[_Group, int]) -> None:
+        """Insert the groups of which no more is stored than `already`, which the statement itself looks up."""
+        columns = ", ".join(f"`{line.split(chr(9))[0]}`" for line in self._text(f"DESCRIBE TABLE ({view.select})").splitlines())
+        earlier = _earlier_expression(already, view.partition)
+        settings = ", ".join(
+            f"{name} = {literal(value) if isinstance(value, str) else value}"
+            for name, value in {**self._settings, "insert_deduplicate": 0}.items()
+            if name != "deduplicate_insert"
+        )
+        key = f"BatchId, BatchPart, {view.partition}"
+        self._command(
+            f"INSERT INTO {view.target} ({columns}) SETTINGS {settings} "  # noqa: S608 - our own names, and the view's
+            f"SELECT {columns} FROM ({view.select}) WHERE ({key}) NOT IN ("
+            f"SELECT {key} FROM {view.target} WHERE BatchId IN (SELECT BatchId FROM `{table}`) "
+            f"GROUP BY {key} HAVING {view.counted} > {earlier})"
+        )
+
+
+def _earlier_expression(already: Mapping[_Group, int], partition: str) -> str:
+    """Return the expression of how many of a group's rows earlier pieces brought."""
+    if not already:
+        return "0"
+    groups = ", ".join(literal("/".join(group)) for group in already)
+    counts = ", ".join(map(str, already.values()))
+    return f"transform(concat(toString(BatchId), '/', toString(BatchPart), '/', {partition}), [{groups}], [{counts}], 0)"
+
+
+def _unescaped(field: str) -> str:
+    """A field of TabSeparated."""
+    return _ESCAPED.sub(lambda found: _CONTROL.get(found[1], found[1]), field)
