@@ -34,6 +34,7 @@ _BEGINNING: Final = re.compile(
     r"(?:CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|DATABASE) IF NOT EXISTS|DROP (?:TABLE|VIEW) IF EXISTS|ALTER TABLE) "
     r"(?:\w+|`[^`]+`)"
 )
+_RENAMING: Final = re.compile(r"RENAME TABLE IF EXISTS \w+ TO \w+\Z")
 _ENGINE: Final = re.compile(r"^ENGINE = (\w*MergeTree)\b(?:\((.+)\))?", re.MULTILINE)
 _WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
 # By name and not by the table's UUID: so a server that joins the cluster later finds the tables of the others.
@@ -94,6 +95,8 @@ def on_cluster(statement: str, cluster: str) -> str:
     """
     if not cluster:
         return statement
+    if _RENAMING.match(statement):
+        return f"{statement} ON CLUSTER {literal(cluster)}"
     beginning = _BEGINNING.match(statement)
     if beginning is None:
         raise StoreError(f"cannot be run on a cluster: {statement.splitlines()[0]}")

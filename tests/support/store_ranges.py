@@ -91,8 +91,8 @@ def wrong_counts(store: ClickHouseStore, numbers: Collection[int], *, of_these_a
         topic = topic_of(number)
         for table in TABLES[topic] if topic != DEAD_LETTERS_TOPIC else ():
             rows = 1 if table == "telemetry_batches" else ITEMS_PER_KIND
-            lines = (f"{UUID(bytes=batch_id(number))}\t{part}\t{rows}" for part in range(MESSAGES))
-            expected.setdefault(table, set()).update(lines)
+            batch = UUID(bytes=batch_id(number))
+            expected.setdefault(table, set()).update(f"{batch}\t{part}\t{rows}" for part in range(MESSAGES))
     wrong = []
     for table, lines in expected.items():
         counted = "sum(SpanCount)" if table.endswith("_ts") else "count()"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from support import batches
+from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore, QueryLimits, StoreOptions
 from collector.store.contract import StoreError, StoreUnavailable
 
@@ -52,6 +53,17 @@ def test_reopened(open_store: Open) -> None:
     assert store.holds(METRICS_TOPIC, payload)
     store.insert(METRICS_TOPIC, [payload], "t")
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
+
+
+def test_tokens_outlast_a_restart(open_store: Open) -> None:
+    """Of every table, also of the engine that has just applied the schema: a repetition after a restart stores nothing."""
+    for _ in range(2):
+        store = open_store(StoreOptions(dead_letters_retention_days=None))
+        for number in range(4):
+            store.insert(topic_of(number), [payload(number)], f"token {number}")
+        assert [] == wrong_counts(store, range(4))
+        for table in TABLES[DEAD_LETTERS_TOPIC]:
+            assert f"{MESSAGES * LETTERS}\n" == text(store, f"SELECT count() FROM {table}")
 
 
 def test_retention(open_store: Open) -> None:

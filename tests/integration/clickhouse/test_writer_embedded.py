@@ -64,6 +64,8 @@ class LosesAnswers:
         self.insert_outlives_s = store.insert_outlives_s
         self.holds = store.holds
         self.untouched = store.untouched
+        self.can_complete = store.can_complete
+        self.complete = store.complete
         self.stored_batches = store.stored_batches
         self.query = store.query
         self.read = store.read

@@ -71,6 +71,9 @@ class NumberedRanges:
         number, _ = read_progress(self._directory)
         return {Partition("all", 0): Position(number, number if self._last is None else self._last)}
 
+    async def progress(self) -> dict[Partition, Position]:
+        return await self.positions()
+
     async def lag(self) -> dict[Partition, int]:
         return {}
 
