@@ -22,9 +22,9 @@ from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.json_array import Elements
-from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import check_json_parts, hex_id, quoted, shortened
+from adapters.codec.text import check_json_parts, hex_id, holds_more_objects, quoted, shortened
 from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.errors import (
@@ -75,6 +75,9 @@ NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
 
+# More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
+RECORD_OBJECTS_MAX: Final = 1 << 17
+
 # What a record counts as read: about what its text takes.
 _RECORD_BYTES: Final = 256
 
@@ -92,6 +95,7 @@ _SEVERITIES: Final[dict[str, int]] = {
     "critical": 21,
     "fatal": 21,
 }
+_TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
 _SEVERITY_KEYS: Final = ("severity_text", "severity", "level")
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 _NO_EXTRAS: Final[dict[str, bytes]] = {}
@@ -114,7 +118,9 @@ def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int
     adapter = _Adapter(body, header, rules, message_bytes_max)
     if len(body) > adapter.record_bytes_max:
         check_json_parts(body, rules.request_elements_max, rules)
-        adapter.reject_large()
+        adapter.reject_large("")
+    elif holds_more_objects(body, RECORD_OBJECTS_MAX, rules):
+        adapter.reject_large(_TOO_MANY_OBJECTS)
     else:
         adapter.add(_document(body, rules))
     return adapter.finish()
@@ -133,7 +139,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
 
 
 def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    if len(body) > SLICE_BYTES:
+    if len(body) > SLICE_BYTES or may_hold_many_containers(body):
         return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
     document = _document(body, rules)
     if not isinstance(document, list):
@@ -175,11 +181,15 @@ def _add_slice(adapter: "_Adapter", slices: JsonSlices) -> bool:
     start: i64 = slices.position
     piece = slices.next_elements()
     if not piece:
-        if slices.skip_value(adapter.record_bytes_max):
-            adapter.add(_parsed(slices.text[start : slices.position]))
+        if slices.skip_value(adapter.record_bytes_max, RECORD_OBJECTS_MAX):
+            record = slices.text[start : slices.position]
+            if holds_more_objects(record, RECORD_OBJECTS_MAX, slices.rules):
+                adapter.reject_large(_TOO_MANY_OBJECTS)
+            else:
+                adapter.add(_parsed(record))
         else:
-            slices.skip_value(slices.size)
-            adapter.reject_large()
+            slices.skip_value(slices.size, slices.size)
+            adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
         return slices.goes_on(_CLOSING_BRACKET)
     records = _parsed(piece)
     assert isinstance(records, list)
@@ -341,10 +351,10 @@ class _Adapter:
             self._reject(self.index, reason, self.message, self._service_of(record))
         self.index += 1
 
-    def reject_large(self) -> None:
-        """Reject the next record, which is too large to be read."""
+    def reject_large(self, message: str) -> None:
+        """Reject the next record, which is too large to be read. `message`: "" where it is its bytes."""
         self.builder.type = 0
-        self._reject(self.index, RECORD_TOO_LARGE, "", b"")
+        self._reject(self.index, RECORD_TOO_LARGE, message, b"")
         self.index += 1
 
     def _reject(self, index: i64, reason: i64, message: str, service_id: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.wire import length_of, put_bytes, put_varint, varint_size
+from adapters.codec.wire import Resting, length_of, put_bytes, put_varint, varint_size
 from adapters.errors import too_many_row_bytes
 from adapters.rows import ROW_BYTES
 
@@ -96,7 +96,7 @@ class Header:
         self.received_time_unix_nano: int = received_time_unix_nano
 
 
-class Rules:
+class Rules(Resting):
     """What an adapter asks about what arrived; `collector.ingest.validate` answers. Every answer is 0 or an item reason.
 
     `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: of how many rejected items, and of how many

@@ -43,6 +43,9 @@ def quote_long_integers(body: bytes, rules: Rules) -> bytes:
         is_integer = True
         position += 1
         while position < size:
+            if position > rest_at:
+                rest_at = position + _REST_BYTES
+                rules.rest()
             byte = body[position]
             if byte < _ZERO or byte > _NINE:
                 if byte != _POINT and byte != _PLUS and byte != _MINUS and byte | _CASE != _SMALL_E:

@@ -9,6 +9,7 @@ Invariants:
 2. A text that is not JSON is refused, whatever its pieces are (test_json_reader.py, test_damaged_texts_are_refused).
 3. Pieces of one string, joined, are the string (test_json_reader.py, test_pieces_are_the_string).
 4. `rest` is called at least once for each 256 KiB (test_json_reader.py, test_it_rests).
+5. A piece has at most CONTAINERS_MAX objects and arrays (test_json_reader.py, test_pieces_have_few_containers).
 """
 
 from typing import Final
@@ -20,6 +21,8 @@ from adapters.record import Rules
 
 # What is given to the parser at once: it takes up to 20 ms for it.
 SLICE_BYTES: Final = 1 << 20
+# And how many objects and arrays: they cost more than anything else, since each is one more for the garbage collector.
+CONTAINERS_MAX: Final = 1 << 16
 
 _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
@@ -36,6 +39,11 @@ _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACE: Final = 0x7D
 _END: Final = -1
 _WORD_BYTES: Final = 8
+
+
+def may_hold_many_containers(text: bytes) -> bool:
+    """Whether a text may have more objects and arrays than a slice may. Those in its strings count too."""
+    return len(text) > CONTAINERS_MAX and text.count(b"{") + text.count(b"[") > CONTAINERS_MAX
 
 
 class NotJson(Exception):
@@ -57,6 +65,8 @@ class JsonSlices:
         self.rest_at: i64 = REST_BYTES
         # After `next_elements`: how many they are.
         self.elements: i64 = 0
+        # Since `skip_value` or `next_elements` began: how many objects and arrays there were.
+        self.containers: i64 = 0
         # Whether the cursor is in a string, of which `next_text` returns more.
         self.is_in_string: bool = False
 
@@ -105,14 +115,20 @@ class JsonSlices:
         self.position += 1
         return byte == _COMMA
 
-    def skip_value(self, bytes_max: i64) -> bool:
-        """Move behind the next value, if it has at most so many bytes, and return True; else move nowhere. Raises NotJson."""
+    def skip_value(self, bytes_max: i64, containers_max: i64 = CONTAINERS_MAX) -> bool:
+        """Move behind the next value, if it has at most so many bytes, objects and arrays, and return True; else move nowhere.
+        Raises NotJson."""
+        self.containers = 0
+        return self._skip_value(bytes_max, containers_max)
+
+    def _skip_value(self, bytes_max: i64, containers_max: i64) -> bool:
+        """As `skip_value`; `containers_max` is for what was counted before, too."""
         first: i64 = self.peek()
         start: i64 = self.position
         if first == _QUOTE:
             self._skip_string()
         elif first == _OPENING_BRACE or first == _OPENING_BRACKET:
-            if not self._skip_container(start, bytes_max):
+            if not self._skip_container(start, bytes_max, containers_max):
                 self._go_back(start)
                 return False
         else:
@@ -130,9 +146,10 @@ class JsonSlices:
         start: i64 = self.position
         end: i64 = start
         elements: i64 = 0
+        self.containers = 0
         while True:
             at: i64 = self.position
-            if not self.skip_value(SLICE_BYTES) or (elements and self.position - start > SLICE_BYTES):
+            if not self._skip_value(SLICE_BYTES, CONTAINERS_MAX) or (elements and self.position - start > SLICE_BYTES):
                 self._go_back(at)
                 break
             end = self.position
@@ -200,7 +217,7 @@ class JsonSlices:
         self.position = end_of_string(self.text, self.position + 1, self.size, self.rules)
         self._rest(self.position)
 
-    def _skip_container(self, start: i64, bytes_max: i64) -> bool:
+    def _skip_container(self, start: i64, bytes_max: i64, containers_max: i64) -> bool:
         text = self.text
         size: i64 = self.size
         last: i64 = min(size, start + bytes_max)
@@ -216,6 +233,9 @@ class JsonSlices:
             position += 1
             if byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
                 depth += 1
+                self.containers += 1
+                if self.containers > containers_max:
+                    return False
                 self._rest(position)
             elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
                 depth -= 1

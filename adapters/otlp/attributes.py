@@ -98,14 +98,14 @@ class Attribute:
         buffer = self.buffer
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
-        if not is_utf8(buffer, key_start, key_end):
+        if not is_utf8(buffer, key_start, key_end, self.rules):
             raise NonCanonical(key_start)
         reason: i64 = 0
         if state == CLEAN:
             value_end: i64 = self.value_end
             # Tag and length stand before the string; they are text too (ASCII) or nothing that could spoil the check.
             text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
-            if not is_utf8(buffer, text_start, value_end):
+            if not is_utf8(buffer, text_start, value_end, self.rules):
                 raise NonCanonical(text_start)
             if end - start > self.unasked_bytes_max:
                 reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
@@ -126,11 +126,11 @@ class Attribute:
         if start == end:
             return
         state: i64 = self.locate(start, end)
-        if not is_utf8(self.buffer, self.key_start, self.key_end):
+        if not is_utf8(self.buffer, self.key_start, self.key_end, self.rules):
             raise NonCanonical(self.key_start)
         if state == CLEAN:
             text_start: i64 = self.value_end - _string_length(self.cursor, self.value_start, self.value_end)
-            if not is_utf8(self.buffer, text_start, self.value_end):
+            if not is_utf8(self.buffer, text_start, self.value_end, self.rules):
                 raise NonCanonical(text_start)
         else:
             self.check_value(self.value_start, self.value_end, 0)
@@ -169,7 +169,7 @@ class Attribute:
             tag: i64 = cursor.field(end)
             after: i64 = cursor.position
             if tag == _STRING:
-                if not is_utf8(self.buffer, cursor.start, after):
+                if not is_utf8(self.buffer, cursor.start, after, self.rules):
                     raise NonCanonical(cursor.start)
             elif tag == _ARRAY or tag == _KVLIST:
                 if depth >= NESTING_MAX:
@@ -206,7 +206,7 @@ class Attribute:
                     reason = self.check_value(cursor.start, after, depth)
                 else:
                     self.locate(cursor.start, after)
-                    if not is_utf8(self.buffer, self.key_start, self.key_end):
+                    if not is_utf8(self.buffer, self.key_start, self.key_end, self.rules):
                         raise NonCanonical(self.key_start)
                     reason = self.check_value(self.value_start, self.value_end, depth)
                 if reason:

@@ -186,7 +186,7 @@ class Envelope:
                 seen |= 1
                 reason = self._normal(group, message, tag_out, first, position)
             elif tag == 0x1A:
-                if seen & 2 or not is_utf8(self.buffer, first, position):
+                if seen & 2 or not is_utf8(self.buffer, first, position, self.rules):
                     raise NonCanonical(first)
                 seen |= 2
                 put_bytes(group, tag_out + 8, self.buffer[first:position])

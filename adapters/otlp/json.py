@@ -6,7 +6,6 @@ trace and span ids are hex in any case, enums are integers only, keys are lowerC
 """
 
 import binascii
-from base64 import b64decode
 from typing import Final
 
 import orjson
@@ -18,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.codec.json_numbers import quote_long_integers
-from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.text import check_json_parts
 from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
@@ -267,7 +266,7 @@ def _bytes_of(field: _Field, value: object) -> bytes:
             return binascii.unhexlify(value)
         # Either alphabet, padded or not, as protobuf's JSON mapping has it.
         standard = value.replace("-", "+").replace("_", "/").rstrip("=")
-        return b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+        return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
         raise _unfit(field, wanted, value) from None
 
@@ -515,13 +514,16 @@ class _LargeRequest:
         """What the string at the cursor is in base64. Moves behind it."""
         content = BytesWriter()
         unread = ""
+        is_padded = False
         self.slices.open_string()
         while self.slices.is_in_string:
-            unread += self._next_text()
-            digits = unread.rstrip("=")
-            if "=" in digits:
+            text = self._next_text()
+            digits = text.rstrip("=")
+            if "=" in digits or (is_padded and digits):
                 raise _Unfit(f"{field.name} must be base64", is_read=False)
-            whole = len(digits) // 4 * 4
+            is_padded = is_padded or len(digits) < len(text)
+            unread += digits
+            whole = len(unread) // 4 * 4
             content.write(_bytes_of(field, unread[:whole]))
             unread = unread[whole:]
         content.write(_bytes_of(field, unread))
@@ -602,7 +604,7 @@ def _converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: _Notes)
     """Raises Malformed, _Inexact."""
     name = descriptor.name
     try:
-        if len(body) > SLICE_BYTES:
+        if len(body) > SLICE_BYTES or may_hold_many_containers(body):
             return _LargeRequest(body, name, rules, notes).to_wire(descriptor)
         value = orjson.loads(body)
         if not isinstance(value, dict):

@@ -195,7 +195,7 @@ class Scanner:
             elif action == SCALAR or action == RAW or action == SKIP:
                 continue
             elif action == TEXT:
-                if not is_utf8(buffer, first, after):
+                if not is_utf8(buffer, first, after, self.rules):
                     raise NonCanonical(first)
             elif action == INT32:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
@@ -231,7 +231,7 @@ class Scanner:
                 if found > state and state <= REWRITE:
                     state = found
             elif action == NAME:
-                if not is_utf8(buffer, first, after):
+                if not is_utf8(buffer, first, after, self.rules):
                     raise NonCanonical(first)
                 found = self.rules.check_name(after - first)
                 if found > state and state <= REWRITE:

@@ -46,7 +46,7 @@ class Label:
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             if tag == _NAME or tag == _VALUE:
-                if not is_utf8(buffer, cursor.start, cursor.position):
+                if not is_utf8(buffer, cursor.start, cursor.position, cursor.resting):
                     raise NonCanonical(cursor.start)
                 if tag == _NAME:
                     self.name = buffer[cursor.start : cursor.position]

@@ -89,7 +89,7 @@ class Request:
     ) -> None:
         """`exemplars_tag`, `histograms_tag`: in a TimeSeries. `has_start`: samples and histograms have a start timestamp."""
         self.buffer: Final = body
-        self.cursor: Final = Cursor(body)
+        self.cursor: Final = Cursor(body, rules)
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.histogram: Final = NativeHistogram(self.cursor, has_start=has_start)

@@ -106,7 +106,7 @@ class _WriteRequest(Request):
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             if tag == 0x12 or tag == 0x22 or tag == 0x2A:
-                if not is_utf8(buffer, cursor.start, cursor.position):
+                if not is_utf8(buffer, cursor.start, cursor.position, self.rules):
                     raise NonCanonical(cursor.start)
                 text = buffer[cursor.start : cursor.position]
                 if tag == 0x12:

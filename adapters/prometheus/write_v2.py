@@ -134,7 +134,7 @@ class _Request(Request):
             symbol = buffer[cursor.start : cursor.position]
             number: i64 = _numbers.get(symbol)
             if number == 0:
-                if not is_utf8(buffer, cursor.start, cursor.position):
+                if not is_utf8(buffer, cursor.start, cursor.position, self.rules):
                     raise NonCanonical(cursor.start)
                 number = _numbers.add(symbol)
             symbols.append(symbol)

@@ -209,6 +209,14 @@ def _native_batch(records: int, padding: int) -> bytes:
     return f"[{','.join([record] * records)}]".encode()
 
 
+def _arrays(count: int) -> bytes:
+    return b"[" + b"[]," * (count - 1) + b"[]]"
+
+
+def _json_array(name: str, count: int) -> bytes:
+    return f'{{"{name}":'.encode() + _arrays(count) + b"}"
+
+
 def _json_log(members: bytes) -> bytes:
     return b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{' + members + b"}]}]}]}"
 
@@ -290,6 +298,59 @@ HEAVY: Final = (
         METRICS,
         JSON,
         lambda: _json_histogram(b'"bucketCounts":[' + b'"1",' * 4_900_000 + b"1]"),
+    ),
+    Attack(
+        "60 MB of padding in base64",
+        LOGS,
+        JSON,
+        lambda: _json_log(b'"body":{"bytesValue":"' + b"=" * 60_000_000 + b'"}'),
+    ),
+    Attack("2.4 million arrays in the place of objects in JSON", LOGS, JSON, lambda: _json_array("resourceLogs", 2_400_000)),
+    Attack(
+        "340,000 arrays in the place of objects, just below a slice", LOGS, JSON, lambda: _json_array("resourceLogs", 340_000)
+    ),
+    Attack("2.4 million arrays in the place of records in native JSON", NATIVE_BATCH, JSON, lambda: _arrays(2_400_000)),
+    Attack(
+        "1.3 million arrays in an attribute of a native record",
+        NATIVE,
+        JSON,
+        lambda: b'{"attributes":{"a":' + _arrays(1_300_000) + b"}}",
+    ),
+    Attack(
+        "300,000 attributes of a native record",
+        NATIVE,
+        JSON,
+        lambda: b'{"attributes":{' + b",".join([b'"%d":0' % n for n in range(300_000)]) + b"}}",
+    ),
+    Attack(
+        "60 MB of digits in JSON behind a long integer",
+        LOGS,
+        JSON,
+        lambda: _json_log(b'"body":{"intValue":9223372036854775808},"x":' + b"1" * 60_000_000),
+    ),
+    Attack(
+        "an attribute key of 60 MB that is not UTF-8 at its end",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(1, text_attribute(1, b"a" * 60_000_000 + b"\xff", b""))),
+    ),
+    Attack(
+        "an attribute key of 30 million letters of two bytes",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(1, text_attribute(1, b"\xc3\xa9" * 30_000_000, b""))),
+    ),
+    Attack(
+        "a label of 60 MB that is not UTF-8 at its end, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_labels_v1((b"__name__", b"m"), (b"a", b"x" * 60_000_000 + b"\xff")) + b"\x12\0"),
+    ),
+    Attack(
+        "a symbol of 30 million letters of two bytes, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: b"\x22\0" + length_delimited(4, b"\xc3\xa9" * 30_000_000),
     ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
 )
