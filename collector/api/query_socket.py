@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 import h11
@@ -29,6 +29,8 @@ from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
 
 SOCKET: Final = "query.sock"
+# Where a snapshot of the data is, in the data directory (collector/app/backup.py).
+SNAPSHOT: Final = "snapshot"
 # For people: rows in a frame, one frame whatever the number of blocks.
 TABLE_FORMAT: Final = "PrettyCompactMonoBlock"
 BEHIND_HEADER: Final = "x-infrasage-messages-behind"
@@ -73,16 +75,33 @@ def _address(data_dir: Path) -> Iterator[str]:
         yield str(link / SOCKET)
 
 
+class Snapshots(Protocol):
+    """Of the data directory (collector/app/backup.py)."""
+
+    async def take(self) -> Mapping[str, Any]:
+        """Raises CannotRun."""
+
+    async def remove(self) -> None:
+        """Raises CannotRun."""
+
+
 class QuerySocket:
     """The server's side. Belongs to whoever holds the lock of `data_dir`."""
 
     def __init__(
-        self, data_dir: Path, store: Store, caught_up: CaughtUp, settings: config.Query, desk: DeadLetterService
+        self,
+        data_dir: Path,
+        store: Store,
+        caught_up: CaughtUp,
+        settings: config.Query,
+        desk: DeadLetterService,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._store = store
         self._caught_up = caught_up
         self._desk = desk
+        self._snapshots = snapshots
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._threads = ThreadPoolExecutor(settings.concurrent_max, "query")
@@ -160,12 +179,14 @@ class QuerySocket:
 
     async def _answer(self, request: h11.Request, sql: str) -> tuple[int, dict[str, str], bytes]:
         target = urlsplit(request.target.decode())
-        if target.path not in ("/query", "/dead-letters"):
+        if target.path not in ("/query", "/dead-letters", "/snapshot"):
             raise _Refused(404, f"there is nothing at {target.path}; POST the statement to /query")
         if request.method != b"POST":
             raise _Refused(405, "POST the statement")
         if target.path == "/dead-letters":
             return await self._answer_dead_letters(sql)
+        if target.path == "/snapshot":
+            return await self._answer_snapshot(sql)
         asked = parse_qs(target.query)
         format_ = asked.get("format", [TABLE_FORMAT])[-1]
         async with self._slots:
@@ -192,6 +213,18 @@ class QuerySocket:
             except Exception:
                 log.exception("dead letters failed", request=request[:1000])
                 return 500, {}, b"a defect of the collector; its log has the details"
+        return 200, {}, json.dumps(answer).encode()
+
+    async def _answer_snapshot(self, action: str) -> tuple[int, dict[str, str], bytes]:
+        if self._snapshots is None or action not in ("take", "remove"):
+            raise _Refused(400, f"cannot {action} a snapshot")
+        try:
+            answer = await (self._snapshots.take() if action == "take" else self._snapshots.remove())
+        except CannotRun as error:
+            return 503, {}, str(error).encode()
+        except Exception:
+            log.exception("a snapshot failed")
+            return 500, {}, b"a defect of the collector; its log has the details"
         return 200, {}, json.dumps(answer).encode()
 
 
@@ -222,6 +255,12 @@ def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> Answer:
 def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """The same, of its dead letters (Desk.answer). Raises NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
+    return answer
+
+
+def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str, Any]:
+    """The same, of a snapshot of its data. Raises NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/snapshot", action.encode()).body)
     return answer
 
 

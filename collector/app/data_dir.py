@@ -14,6 +14,8 @@ from collector.runtime.lockfile import DataDirLock, Locked
 
 # How long a collector that holds the data directory may take to open its query socket: it is starting.
 STARTING_MAX_S: Final = 10.0
+# In the data directory while a restore is under way, or was broken off (collector/app/backup.py).
+RESTORING: Final = "restoring"
 T = TypeVar("T")
 
 
@@ -39,8 +41,8 @@ def check_there(directory: Path, what: str) -> None:
 
 
 @contextmanager
-def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
-    """Made, locked, and closed to other users. Raises CannotRun, Locked."""
+def locked_data_dir(settings: Settings, *, wanted: bool, restoring: bool = False) -> Iterator[None]:
+    """Made, locked, and closed to other users. Raises CannotRun, Locked; unless `restoring`, also on half of a backup."""
     if not wanted:
         yield
         return
@@ -54,6 +56,8 @@ def locked_data_dir(settings: Settings, *, wanted: bool) -> Iterator[None]:
     except OSError as error:
         raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
     with lock, private_files():
+        if not restoring and (data_dir / RESTORING).exists():
+            raise CannotRun(f"a restore into {data_dir} was broken off: run `infrasage-collector restore` again")
         try:
             make_private(data_dir)
         except OSError as error:

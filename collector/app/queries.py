@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from collector.api.query_socket import CaughtUp, QuerySocket
+from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
 from collector.app.storage import TOPICS, Storage, kafka_options, open_server
 from collector.broker.contract import Producer
@@ -54,11 +55,13 @@ def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) 
 
 
 @asynccontextmanager
-async def open_query_socket(settings: Settings, storage: Storage, caught_up: CaughtUp) -> AsyncIterator[None]:
-    """In the data directory."""
+async def open_query_socket(settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause) -> AsyncIterator[None]:
+    """In the data directory. `pause`: the writer's."""
     desk = desk_of(settings, storage.broker, dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s))
-    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk)
+    snapshots = Snapshots(settings, storage, pause)
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, snapshots)
     try:
+        await snapshots.remove()  # left by a process that was killed: it keeps parts that the store has deleted
         await query_socket.start()
         yield
     finally:

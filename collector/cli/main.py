@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, audit, dlq, log, schema, keys, config, version.
+"""The commands: serve, gateway, writer, query, audit, backup, restore, dlq, log, schema, keys, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -14,6 +14,7 @@ import typer
 from collector.api import query_socket
 from collector.cli import dlq, keys, log
 from collector.cli.audit import audit
+from collector.cli.backup import backup, restore
 from collector.cli.common import (
     USAGE,
     Config,
@@ -37,6 +38,8 @@ schema_app = typer.Typer(help="The store's tables.", no_args_is_help=True)
 config_app = typer.Typer(help="The settings: defaults, a file, the environment, flags.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.command()(audit)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")

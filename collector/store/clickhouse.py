@@ -65,6 +65,8 @@ _DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 _EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
 
+_MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
+
 # What the engine says when the bytes are at fault. Everything else may pass by itself, and is tried again.
 _DATA_ERRORS: Final = frozenset(
     [
@@ -414,6 +416,12 @@ class ClickHouseStore:
         The engine knows it of each part without reading rows: the tables' partitions are days of these times."""
         found = self.read(_NEWEST_ITEMS, "TabSeparated").decode()
         return {signal: float(newest) for signal, newest in (line.split("\t") for line in found.splitlines())}
+
+    def freeze(self, name: str) -> None:
+        """Link the parts that each table has now into `shadow/NAME` of the embedded store. Raises StoreUnavailable."""
+        with self._errors():
+            for table in self._text(_MERGE_TREES).split():
+                self._command(f"ALTER TABLE `{table}` FREEZE WITH NAME '{name}'")
 
     def ping(self) -> None:
         """Raises StoreUnavailable. Where it has taken an insert since the last time, it is not asked."""

@@ -25,9 +25,9 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -125,6 +125,7 @@ class Writer:
         self._stopping: Final = asyncio.Event()
         self._progress = asyncio.Event()  # set, and replaced, at every commit
         self._in_hand: Partition | None = None  # None: polling
+        self._at_work: Final = asyncio.Lock()  # held from the intent of a range to its commit
         self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
         self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
         self._in_a_row = 0  # failures, whatever was in hand
@@ -169,7 +170,21 @@ class Writer:
             await self._write(taken)
             self._succeeded()
 
+    @asynccontextmanager
+    async def paused(self, timeout_s: float) -> AsyncIterator[None]:
+        """Meanwhile nothing is inserted or committed. Raises TimeoutError where the range in hand takes longer."""
+        async with asyncio.timeout(timeout_s):
+            await self._at_work.acquire()
+        try:
+            yield
+        finally:
+            self._at_work.release()
+
     async def _write(self, messages: Range) -> None:
+        async with self._at_work:
+            await self._write_range(messages)
+
+    async def _write_range(self, messages: Range) -> None:
         if messages.in_doubt:
             self._memory.found_in_doubt(messages)
         await self._consumer.intend(messages)

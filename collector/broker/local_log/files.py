@@ -74,6 +74,7 @@ class LogFiles:
         self._witness_failed = False
         self._disk_seen_until = 0.0
         self._unseen_bytes = 0
+        self._copying: Final = threading.Lock()
 
     @classmethod
     def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
@@ -207,7 +208,8 @@ class LogFiles:
         """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
         with self._busy:
             self.sync_witness()
-            if self._damage is None:
+            # A copy holds the write-ahead log: to cut it off would wait for the copy, and appends with it.
+            if self._damage is None and not self._copying.locked():
                 self._database.tidy(idle, is_disk_low=self.disk.is_low)
 
     @property
@@ -238,6 +240,24 @@ class LogFiles:
             self._witness_fails(error)
         else:
             self._witness_failed = False
+
+    def copy_to(self, directory: Path) -> None:
+        """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
+        Raises OSError, sqlite3.Error."""
+        make_directory(directory)
+        copy = directory / schema.FILE_NAME
+        with (
+            self._copying,
+            closing(sqlite3.connect(f"file:{quote(str(self.file))}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        with closing(Database(copy, self._limits, threading.Lock())) as database:
+            database.check()
+            heads = database.heads
+        with closing(Witness.open(directory.with_name(self._witness_file.name))) as witness:
+            witness.write(heads)
+            witness.sync()
 
     def close(self) -> None:
         with self._busy:

@@ -153,6 +153,14 @@ class LocalLog:
         if self.failure is not None:
             await self._submit(Probe(), 0)
 
+    async def copy_to(self, directory: Path) -> None:
+        """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
+        Raises BrokerDown."""
+        try:
+            await asyncio.to_thread(self._files.copy_to, directory)
+        except (OSError, sqlite3.Error) as error:
+            raise BrokerDown(f"cannot copy {self._file} to {directory}: {error}") from error
+
     async def _submit(self, work: Work, size: int) -> None:
         limits = self._limits
         request = Request(work, size, self._loop.create_future())

@@ -1,0 +1,36 @@
+"""backup, restore: the data of the embedded form, while the collector runs or not."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collector.cli.common import Config, DataDir, failures, load_settings
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A new directory, made for the backup.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Copy everything that was acknowledged, log, store and keys, while the collector runs or not."""
+    settings = load_settings(config, {"data_dir": data_dir}).settings
+    from collector.app import backup as app  # noqa: PLC0415  # the engine: a second that others need not wait
+
+    with failures():
+        done = app.backup(settings, target)
+    typer.echo(f"backed up {done.files:,} files, {done.size_bytes:,} bytes; the writer paused for {done.paused_s:.2f} s")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What `backup` made.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Put a backup into a data directory that has no data, after checking every file of it."""
+    settings = load_settings(config, {"data_dir": data_dir}).settings
+    from collector.app import backup as app  # noqa: PLC0415  # as in backup
+
+    with failures():
+        done = app.restore(settings, source)
+    typer.echo(f"restored {done.files:,} files, {done.size_bytes:,} bytes, into {settings.data_dir}")

@@ -1,0 +1,54 @@
+"""The files of the embedded engine as they are at one moment, in a directory that the engine can open.
+
+The parts of a table never change, so they are linked, by ClickHouse's FREEZE. What is beside them is small and is copied: the
+definitions of the tables, and the tokens of what was inserted. ClickHouse's BACKUP needs a setting that the engine lacks.
+
+Invariants:
+1. Nothing is inserted meanwhile, so the tokens that are copied are those of the parts (collector/app/backup.py).
+2. What is linked stays as it is, whatever the engine does to its own (test_a_snapshot_does_not_change).
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+# Of a directory with a table, beside its parts. Parts that were put aside are no data.
+_TOKENS: Final = "deduplication_logs"
+_ASIDE: Final = "detached"
+_TABLE_FILE: Final = "format_version.txt"
+_SHADOW: Final = "shadow"
+_LEFT_OUT: Final = frozenset([_SHADOW, "tmp"])
+
+
+def take(store: Path, name: str, target: Path) -> None:
+    """Make `target` from the store's directory and what was frozen under `name`, which is used up. Raises OSError."""
+    _copy(store, target, _LEFT_OUT)
+    frozen = store / _SHADOW / name
+    for part in frozen.glob("store/*/*/*"):
+        part.rename(target / part.relative_to(frozen))
+    remove_frozen(store, name)
+
+
+def remove_frozen(store: Path, name: str) -> None:
+    """Raises OSError."""
+    if (frozen := store / _SHADOW / name).exists():
+        shutil.rmtree(frozen)
+
+
+def _copy(source: Path, target: Path, left_out: frozenset[str] = frozenset()) -> None:
+    target.mkdir(mode=0o700)
+    is_table = (source / _TABLE_FILE).exists()
+    with os.scandir(source) as entries:
+        for entry in entries:
+            copied = target / entry.name
+            if entry.name in left_out:
+                continue
+            if entry.is_symlink():
+                copied.symlink_to(Path(entry.path).readlink())
+            elif not entry.is_dir():
+                shutil.copy2(entry.path, copied)
+            elif entry.name == _ASIDE and is_table:
+                copied.mkdir(mode=0o700)
+            elif not is_table or entry.name == _TOKENS:
+                _copy(Path(entry.path), copied)
