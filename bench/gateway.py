@@ -36,7 +36,7 @@ from bench.measuring import (
     Senders,
     Side,
     closed_loop,
-    cpu_seconds,
+    closed_loop_of,
     free_port,
     grpc_senders,
     http_message,
@@ -129,9 +129,8 @@ def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, se
             closed_loop(pair.senders(name, transport, signal, items), WARM_S)
         for _ in range(rounds):
             for name, side in sides.items():
-                before = cpu_seconds(pair.pids[name])
-                taken = closed_loop(pair.senders(name, transport, signal, items), seconds)
-                side.add(items, cpu_seconds(pair.pids[name]) - before, taken)
+                taken, cpu_s = closed_loop_of(pair.senders(name, transport, signal, items), seconds, pair.pids[name])
+                side.add(items, cpu_s, taken)
         found = {name: side.result(memory_mib(pair.pids[name])) for name, side in sides.items()}
     return {"transport": transport, "signal": signal, "items": items, **found}
 

@@ -213,6 +213,7 @@ async def grpc_senders(
     """So many requests at once, on one connection, as clients do."""
     following = itertools.cycle(bodies)
     async with _channel(f"localhost:{port}", tls) as channel:
+        await channel.channel_ready()
         call: Any = channel.unary_unary(method)
 
         async def send() -> None:
@@ -229,10 +230,16 @@ def _channel(address: str, tls: Certificate | None) -> grpc.aio.Channel:
 
 def closed_loop(senders: Senders, seconds: float) -> list[float]:
     """Each sends its next request when it has the answer. How long each took, in seconds."""
+    return closed_loop_of(senders, seconds, os.getpid())[0]
 
-    async def run() -> list[float]:
+
+def closed_loop_of(senders: Senders, seconds: float, pid: int) -> tuple[list[float], float]:
+    """Also return the CPU-seconds of that process, without those of connecting: clients keep their connections."""
+
+    async def run() -> tuple[list[float], float]:
         taken: list[float] = []
         async with senders as each:
+            before = cpu_seconds(pid)
             until = time.perf_counter() + seconds
 
             async def go(send: Send) -> None:
@@ -241,7 +248,7 @@ def closed_loop(senders: Senders, seconds: float) -> list[float]:
                     taken.append(time.perf_counter() - began)
 
             await asyncio.gather(*map(go, each))
-        return taken
+            return taken, cpu_seconds(pid) - before
 
     return _run(run())
 

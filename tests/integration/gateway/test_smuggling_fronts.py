@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ from hpack import Decoder, Encoder
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from support.fakes.receiving import http_receivers, otlp_logs, post
 from support.http2 import frame
-from support.processes.fronts import Front, haproxy, nginx
+from support.processes.fronts import Front, Ports, haproxy, nginx
 from support.smuggling import BODY, HTTP1, HTTP2, Case, Head, Heard
 
 # A front may wait for more of a request that is not whole; its sender has no more.
@@ -20,13 +19,6 @@ PATIENCE_S = 1.0
 AT_ONCE = 40
 PROTOBUF = {"content-type": "application/x-protobuf"}
 HEADERS, RST_STREAM, GOAWAY, END_STREAM = 1, 3, 7, 1
-
-
-class Ports(NamedTuple):
-    """A collector without gRPC."""
-
-    otlp_http_port: int
-    grpc_port: int = 1
 
 
 async def answered(port: int, case: Case) -> int:
@@ -94,7 +86,7 @@ async def test_nobody_is_answered_what_another_asked(
 ) -> None:
     """And nothing is stored that was not acknowledged to its sender: from HTTP/1.1, and from HTTP/2 made HTTP/1.1."""
     async with http_receivers(with_pages=True) as made:
-        before = front(tmp_path / "front", Ports(made.port))
+        before = front(tmp_path / "front", Ports(made.port, made.port))
         ports = await asyncio.to_thread(before.__enter__)
         try:
             stop, room = asyncio.Event(), asyncio.Semaphore(AT_ONCE)

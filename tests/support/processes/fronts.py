@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -38,6 +38,13 @@ class Collector(Protocol):
 
     @property
     def grpc_port(self) -> int: ...
+
+
+class Ports(NamedTuple):
+    """Where the receivers of a test listen."""
+
+    otlp_http_port: int
+    grpc_port: int
 
 
 class Front(NamedTuple):
@@ -87,12 +94,12 @@ def _with_downgrade(text: str) -> str:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, *collectors: Collector) -> Iterator[Front]:
-    """Its port for h2c is not listened on: it speaks HTTP/2 to gRPC's servers only."""
+def nginx(place: Path, *collectors: Collector, change: Callable[[str], str] = str) -> Iterator[Front]:
+    """`change` is made to the page's configuration. Nothing listens on its port for h2c: nginx speaks HTTP/2 to gRPC alone."""
     command = require_peer("nginx")
     front = Front._make([*free_ports(4), None])
     place.mkdir()
-    settings = _filled_in(_with_downgrade(configuration("nginx")), collectors, front)
+    settings = _filled_in(change(_with_downgrade(configuration("nginx"))), collectors, front)
     kept = "".join(f"{of}_temp_path {place}/{of};" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     settings = settings.replace("http {", f"http {{ access_log off; {kept}", 1).replace(
         "worker_processes auto", "worker_processes 1"
@@ -105,12 +112,12 @@ def nginx(place: Path, *collectors: Collector) -> Iterator[Front]:
 
 
 @contextlib.contextmanager
-def haproxy(place: Path, *collectors: Collector) -> Iterator[Front]:
+def haproxy(place: Path, *collectors: Collector, change: Callable[[str], str] = str) -> Iterator[Front]:
     command = require_peer("haproxy")
     front = Front._make([*free_ports(4), place / "admin"])
     place.mkdir()
     downgrade = "\nfrontend downgrade\n  bind :4320 proto h2\n  default_backend otlp_http\n"
-    settings = _filled_in(configuration("haproxy") + downgrade, collectors, front)
+    settings = _filled_in(change(configuration("haproxy") + downgrade), collectors, front)
     (place / "haproxy.cfg").write_text(f"global\n  stats socket {front.admin}\n{settings}")
     with _running([command, "-db", "-f", place / "haproxy.cfg"], place, front.grpc):
         yield front
