@@ -63,7 +63,7 @@ def _otlp_json(signal: str, to_wire: Callable[[bytes], bytes]) -> Target:
             wire = to_wire(body)
         except Malformed:
             return
-        json.loads(body)  # whatever was taken is JSON to others, too
+        json.loads(body.decode(errors="replace"))  # whatever was taken is JSON to others, too
         adapt_otlp(signal, wire)
 
     return target
@@ -78,7 +78,7 @@ def _native(body: bytes) -> None:
             adapted = adapt(body, header, rules, MESSAGE_BYTES_MAX)
         except RequestRefused:
             continue
-        document: Any = json.loads(body)
+        document: Any = json.loads(body.decode(errors="replace"))
         items = len(document) if adapt is _batch else 1
         assert adapted.accepted_count() + adapted.rejected_count() == items
 
