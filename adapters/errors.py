@@ -122,7 +122,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         RECORD_TOO_LARGE,
         "record_too_large",
         "the record alone exceeds the largest message",
-        "shorten it, or raise broker.message_bytes_max",
+        "shorten it, or raise validation.item_bytes_max",
     ),
     Reason(
         STORE_REFUSED,

@@ -14,6 +14,7 @@ A rejected record's payload is its JSON to the byte: of a batch the array's elem
 `adapt` reads it again.
 """
 
+from itertools import islice
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Final
 
@@ -28,6 +29,7 @@ from adapters.codec.text import check_json_parts, hex_id, holds_more_objects, qu
 from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.errors import (
+    ATTRIBUTE_VALUE_TOO_LONG,
     BATCH_TOO_LARGE,
     INVALID_ATTRIBUTES,
     INVALID_BODY,
@@ -51,6 +53,7 @@ from adapters.errors import (
     Malformed,
     RequestRefused,
 )
+from adapters.otlp.attributes import CUT_KEY_PREFIX, text_within
 from adapters.record import (
     LOGS,
     METRICS,
@@ -65,7 +68,11 @@ from adapters.record import (
     Rules,
     put_attribute,
 )
+from adapters.repairs import ATTRIBUTES_DROPPED, VALUE_TRUNCATED
 
+# Of a LogRecord.
+_LOG_ATTRIBUTES: Final = 0x32
+_DROPPED_TAG: Final = 0x38
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
@@ -317,8 +324,8 @@ class _Adapter:
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         self.body: Final = body
         self.is_batch: bool = False
-        # A record whose text is longer exceeds every message: a byte takes at most six in JSON.
-        self.record_bytes_max: i64 = max(SLICE_BYTES, 8 * message_bytes_max)
+        # A record whose text is longer exceeds every message: a byte takes at most six in JSON, and seldom more than one.
+        self.record_bytes_max: i64 = max(SLICE_BYTES, 8 * message_bytes_max, 2 * rules.item_bytes_max)
         self.elements: Elements | None = None  # of a batch, as soon as one is asked for
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
@@ -646,9 +653,12 @@ class _Adapter:
         item = self.item
         rules = self.rules
         extras = self.extras
-        reason: i64 = rules.check_attribute_count(len(attributes))
-        if reason:
-            return reason
+        reason: i64
+        count: i64 = len(attributes)
+        if count > rules.attributes_max:
+            # Those that were sent first.
+            attributes = dict(islice(attributes.items(), int(rules.attributes_max)))
+            rules.repair(ATTRIBUTES_DROPPED, count - rules.attributes_max)
         for key, value in attributes.items():
             if isinstance(value, str):
                 text = value.encode()
@@ -667,17 +677,31 @@ class _Adapter:
                 rules.rest()
                 text = _ENCODER.encode(value).encode()
                 rules.rest()
-            key_bytes = key.encode()
-            reason = rules.check_attribute(len(key_bytes), len(text))
-            if reason:
-                return reason
             if not extras or key not in extras:
-                put_attribute(item, tag, key_bytes, text)
+                reason = self._put_text(tag, key.encode(), text)
+                if reason:
+                    return reason
         for extra, text in extras.items():
-            reason = rules.check_attribute(len(extra), len(text))
+            reason = self._put_text(tag, extra.encode(), text)
             if reason:
                 return reason
-            put_attribute(item, tag, extra.encode(), text)
+        if count > rules.attributes_max and tag == _LOG_ATTRIBUTES:
+            item.append(_DROPPED_TAG)
+            put_varint(item, count - rules.attributes_max)
+        return 0
+
+    def _put_text(self, tag: i64, key: bytes, text: bytes) -> i64:
+        """An attribute, as field `tag` of `item`: 0, or why not. What is too long is cut, if that is allowed."""
+        rules = self.rules
+        reason: i64 = rules.check_attribute(len(key), len(text))
+        if reason == ATTRIBUTE_VALUE_TOO_LONG and rules.truncates_values:
+            rules.repair(VALUE_TRUNCATED)
+            put_attribute(self.item, tag, key, text_within(text, rules.value_bytes_max))
+            put_attribute(self.item, tag, CUT_KEY_PREFIX + key, str(len(text)).encode())
+            return 0
+        if reason:
+            return reason
+        put_attribute(self.item, tag, key, text)
         return 0
 
     def _check_nested(self, key: str, value: object, depth: i64) -> i64:

@@ -2,11 +2,12 @@
 
 Invariants:
 1. A message has at most `message_bytes_max` bytes, and its rows at most `Rules.message_row_bytes_max`, unless it holds a single
-   row (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows). It is cut between two items, never
-   inside one.
+   row (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows), which may take
+   `Rules.item_bytes_max` (tests/unit/adapters/test_large_items.py, test_a_large_item_has_a_message_of_its_own). It is cut
+   between two items, never inside one.
 2. Each item that arrived is in the adapter's `Adapted` once: in a part, or among the rejected.
 3. A rejected item's payload, given to the same adapter again, is that item alone. The payloads never exceed the budget that
-   the request's rules set.
+   the request's rules set. Of an item that no message can hold, it is the beginning.
 """
 
 from typing import Final
@@ -118,6 +119,13 @@ class Rules(Resting):
     attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
+    # An item that does not fit a message may have one alone, of up to so many bytes.
+    item_bytes_max: i64 = 0
+    # Whether an attribute's value of more bytes is cut instead of refused, with its item.
+    truncates_values: bool = False
+    value_bytes_max: i64 = 1 << 60
+    # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
+    dead_letter_cut_bytes: i64 = 0
     # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
     repaired: dict[int, int] | None = None
 
@@ -178,10 +186,18 @@ class Rejection:
     `index` counts the request's items from 0. `service_id` is the service it would have been stored under (OTLP, remote write:
     unknown_service where none is named); empty where a record names none, or one whose name is too long. `payload` is the item
     in its adapter's own form (the adapter's docstring says which); empty where it was not kept, for the budget was spent.
+    `payload_bytes` is how long it is, or would be: of one that no message can hold, only the beginning is kept.
     """
 
     def __init__(
-        self, index: int, type_: int, reason: int, message: str, service_id: bytes = b"", payload: bytes = b""
+        self,
+        index: int,
+        type_: int,
+        reason: int,
+        message: str,
+        service_id: bytes = b"",
+        payload: bytes = b"",
+        payload_bytes: int = 0,
     ) -> None:
         self.index: Final = index
         self.type: Final = type_
@@ -189,6 +205,7 @@ class Rejection:
         self.message: Final = message
         self.service_id: Final = service_id
         self.payload: Final = payload
+        self.payload_bytes: Final = payload_bytes or len(payload)
 
 
 class Adapted:
@@ -231,6 +248,7 @@ class BatchBuilder:
         self.rules: Final = rules
         self.prefix: Final = header.prefix
         self.message_bytes_max: i64 = message_bytes_max
+        self.item_bytes_max: i64 = max(message_bytes_max, rules.item_bytes_max)
         self.out: Final = Adapted()
         self.index: i64 = 0
         self.signal: i64 = 0
@@ -271,6 +289,10 @@ class BatchBuilder:
         """The most bytes, tag and length included, that one `add` can take in the open group."""
         return self.message_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
 
+    def item_capacity(self) -> i64:
+        """The same of an item that has a message of its own."""
+        return self.item_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
+
     def points_max(self, group_row_bytes: i64, metric_bytes: i64, points_bytes: i64) -> i64:
         """Return how many points a metric may have so that its rows fit a message; at least 1.
 
@@ -293,7 +315,10 @@ class BatchBuilder:
             self.batch_bytes + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max
             or self.row_bytes + rows > self.row_bytes_max
         ):
-            if need > self.capacity() or (rows > self.row_bytes_max and items > 1):
+            if items > 1:
+                if need > self.capacity() or rows > self.row_bytes_max:
+                    return False
+            elif need > self.item_capacity():
                 return False
             self.close_record()
             self.close_message()
@@ -314,11 +339,17 @@ class BatchBuilder:
 
     def keeps(self, payload_bytes: i64) -> bool:
         """Whether a payload of so many bytes would be kept with the next rejected item. Asked before one is made."""
+        if self.is_cut(payload_bytes):
+            payload_bytes = self.rules.dead_letter_cut_bytes
         return (
             self.payloads_left > 0
             and payload_bytes <= self.payload_bytes_left
             and len(self.out.rejections) < REJECTIONS_KEPT_MAX
         )
+
+    def is_cut(self, payload_bytes: i64) -> bool:
+        """Whether only the beginning of such a payload is kept."""
+        return payload_bytes > self.item_bytes_max and self.rules.dead_letter_cut_bytes > 0
 
     def reject(self, reason: i64, message: str, service_id: bytes, payload: bytes) -> None:
         """Refuse the next item; without a `message`, in the words of the rules. `payload`: one that `keeps` said yes to, or
@@ -327,9 +358,11 @@ class BatchBuilder:
         key = (int(self.type), int(reason))
         out.rejected[key] = out.rejected.get(key, 0) + 1
         if len(out.rejections) < REJECTIONS_KEPT_MAX:
-            out.rejections.append(
-                Rejection(self.index, self.type, reason, message or self.rules.message(reason), service_id, payload)
-            )
+            payload_bytes = len(payload)
+            if self.is_cut(payload_bytes):
+                payload = payload[: self.rules.dead_letter_cut_bytes]
+            words = message or self.rules.message(reason)
+            out.rejections.append(Rejection(self.index, self.type, reason, words, service_id, payload, payload_bytes))
             if payload:
                 self.payloads_left -= 1
                 self.payload_bytes_left -= len(payload)

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 INVALID_TEXT: Final = 1
 NULL_LIST_ENTRY: Final = 2
 INTEGER_BEYOND_64_BITS: Final = 3
+VALUE_TRUNCATED: Final = 4
+ATTRIBUTES_DROPPED: Final = 5
 
 
 class Repair(NamedTuple):
@@ -31,6 +33,18 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         INTEGER_BEYOND_64_BITS,
         "integer_beyond_64_bits",
         "an attribute's integer does not fit 64 bits: its decimal text was stored",
+    ),
+    Repair(
+        VALUE_TRUNCATED,
+        "value_truncated",
+        "an attribute's value is longer than validation.attribute_value_bytes_max: its beginning was stored, and its length as"
+        " attribute infrasage.truncated.KEY",
+    ),
+    Repair(
+        ATTRIBUTES_DROPPED,
+        "attributes_dropped",
+        "a list has more attributes than validation.attributes_max: the first were stored, and dropped_attributes_count was"
+        " raised where there is one",
     ),
 )
 

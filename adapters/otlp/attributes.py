@@ -12,13 +12,17 @@ from librt.strings import BytesWriter, read_f64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
-from adapters.errors import NESTED_TOO_DEEP
+from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
 from adapters.record import Rules
 
 CLEAN: Final = 0
 REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
+# What the length of a value that was cut is stored under: this, and the value's own key.
+CUT_KEY_PREFIX: Final = b"infrasage.truncated."
+# A list or a map that is so many times too long, as sent, is refused: its text would have to be made first.
+_WRITTEN_TO_BE_CUT: Final = 4
 # How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
 _CACHE_ENTRIES_MAX: Final = 16_384
 _CACHED_BYTES_MAX: Final = 256
@@ -49,6 +53,8 @@ class Attribute:
         self.value_start: i64 = 0
         self.value_end: i64 = 0
         self.normal: bytes = b""
+        # Of a value that was cut, the attribute that says how long it was, with its length before it; else empty.
+        self.marker: bytes = b""
 
     def locate(self, start: i64, end: i64) -> i64:
         """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else."""
@@ -109,10 +115,13 @@ class Attribute:
                 raise NonCanonical(text_start)
             if end - start > self.unasked_bytes_max:
                 reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
+                if reason == ATTRIBUTE_VALUE_TOO_LONG and self.rules.truncates_values:
+                    self._cut(buffer[key_start:key_end], buffer[text_start:value_end])
+                    return REWRITE
             return reason or CLEAN
         if end - start > self.unasked_bytes_max:
             reason = self.rules.check_attribute(key_end - key_start, self.value_end - self.value_start)
-        if end - start > _CACHED_BYTES_MAX:
+        if end - start > _CACHED_BYTES_MAX or reason:
             return self._check_new(start, end, reason)
         raw = buffer[start:end]
         cached = _normal.get(raw)
@@ -145,20 +154,30 @@ class Attribute:
         found: i64 = self.check_value(value_start, value_end, 0)
         self.key_start = key_start
         self.key_end = key_end
+        key = self.buffer[key_start:key_end]
+        if found == 0 and reason == ATTRIBUTE_VALUE_TOO_LONG and self.rules.truncates_values:
+            # A string is there already; of what has to be written, only so much is.
+            is_text = _is_one_string(self.cursor, value_start, value_end)
+            if is_text or value_end - value_start <= _WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
+                text = text_of(self.cursor, value_start, value_end)
+                if len(text) > self.rules.value_bytes_max:
+                    self._cut(key, text)
+                else:
+                    self.normal = _normal_of(key, text)
+                return REWRITE
         if reason or found:
             return reason or found
-        key = self.buffer[key_start:key_end]
-        value = string_value(text_of(self.cursor, value_start, value_end))
-        writer = BytesWriter()
-        put_varint(writer, field_size(len(key)) + field_size(len(value)))
-        put_bytes(writer, _KEY, key)
-        put_bytes(writer, _VALUE, value)
-        self.normal = writer.getvalue()
+        self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end))
         if end - start <= _CACHED_BYTES_MAX:
             if len(_normal) >= _CACHE_ENTRIES_MAX:
                 _normal.clear()
             _normal[self.buffer[start:end]] = self.normal
         return REWRITE
+
+    def _cut(self, key: bytes, text: bytes) -> None:
+        """Leave the beginning of a text that is too long as the normal form, and its length as the marker."""
+        self.normal = _normal_of(key, text_within(text, self.rules.value_bytes_max))
+        self.marker = _normal_of(CUT_KEY_PREFIX + key, str(len(text)).encode())
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""
@@ -223,6 +242,24 @@ class Attribute:
 
 # Raw KeyValue to its length and normal form, for those that were checked, well-formed, and had to be rewritten.
 _normal: Final[dict[bytes, bytes]] = {}
+
+
+def _normal_of(key: bytes, text: bytes) -> bytes:
+    """A KeyValue in the normal form, its length before it."""
+    value = string_value(text)
+    writer = BytesWriter()
+    put_varint(writer, field_size(len(key)) + field_size(len(value)))
+    put_bytes(writer, _KEY, key)
+    put_bytes(writer, _VALUE, value)
+    return writer.getvalue()
+
+
+def text_within(text: bytes, bytes_max: i64) -> bytes:
+    """The beginning of a text: at most so many bytes, and whole characters."""
+    end: i64 = bytes_max
+    while end > 0 and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
 
 
 def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:

@@ -47,7 +47,7 @@ class Envelope:
         self.rules: Final = rules
         self.scanner: Final = Scanner(self.cursor, rules)
         # On the wire a value takes at most four times what its JSON does.
-        self.scanner.body_bytes_max = 4 * message_bytes_max
+        self.scanner.body_bytes_max = max(4 * message_bytes_max, rules.item_bytes_max)
         self.scanner.patches.patches_max = max(PATCHES_MAX, message_bytes_max >> 1)
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         self.signal: i64 = signal

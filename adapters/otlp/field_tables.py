@@ -7,6 +7,7 @@ skipped and kept. Source: opentelemetry-proto, and protobuf's encoding of its ty
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from mypy_extensions import i64
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -97,6 +98,8 @@ class Message:
         self.name: Final[str] = descriptor.name
         self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
+        # The tag of `dropped_attributes_count`, where it has one: it counts those that are beyond the limit.
+        self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)
         bits = [0] * _TABLE_SIZE
         self.children: Final[dict[int, Message]] = {}
@@ -107,6 +110,8 @@ class Message:
         for field in descriptor.fields:
             tag, action = _action(field, f"{descriptor.name}.{field.name}")
             actions[tag] = action
+            if field.name == "dropped_attributes_count":
+                self.dropped_tag = tag
             if field.containing_oneof is not None:
                 bits[tag] = 32 + field.containing_oneof.index
             elif not field.is_repeated:

@@ -90,8 +90,11 @@ class MetricsEnvelope(Envelope):
 
         builder = self.builder
         first: i64 = builder.index
+        noted = self.rules.repaired
+        repaired = None if noted is None else dict(noted)
         self._edit_points()
         if self.accepted and not (self._take_patched() if state == CLEAN else self._take_put_together()):
+            self.rules.repaired = repaired  # the points are read once more
             self._take_in_pieces()
         if self.refused:
             self.data_head = None

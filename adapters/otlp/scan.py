@@ -9,7 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes
+from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint
 from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.field_tables import (
@@ -40,12 +40,13 @@ from adapters.otlp.field_tables import (
 )
 from adapters.otlp.patches import Patches
 from adapters.record import Rules
+from adapters.repairs import ATTRIBUTES_DROPPED, VALUE_TRUNCATED
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
 _WALKS_MAX: Final = 4
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
-_ATTRIBUTES_BEYOND: Final = 1024
+_DROPPED_MAX: Final = 0xFFFFFFFF  # as much as the field can say
 _BODY_BYTES_MAX: Final = 1 << 28
 _FAULT_BYTES_MAX: Final = 500
 
@@ -57,8 +58,8 @@ class Scanner:
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
         self.rules: Final = rules
-        # Of more attributes in one list, only the form is checked: the item is refused for their number.
-        self.attributes_read_max: Final[i64] = rules.attributes_max + _ATTRIBUTES_BEYOND
+        # Of more attributes in one list, only the form is checked: they are left out, and counted as dropped.
+        self.attributes_max: Final[i64] = rules.attributes_max
         # Of a longer body of a log record that is no text, none is made: the record would exceed every message.
         self.body_bytes_max: i64 = _BODY_BYTES_MAX
         self.attribute: Final = Attribute(cursor, rules)
@@ -114,7 +115,8 @@ class Scanner:
         walks: i64 = 0
         names: set[bytes] | None = None
         attributes: i64 = 0
-        attributes_max: i64 = self.attributes_read_max
+        attributes_max: i64 = self.attributes_max
+        is_dropped_told = False
         state: i64 = CLEAN
         position: i64 = start
         while position < end:
@@ -152,12 +154,21 @@ class Scanner:
             if action == ATTRIBUTE:
                 attributes += 1
                 if attributes > attributes_max:
+                    if is_dropped_told:
+                        raise NonCanonical(at)  # the plain form has the count behind them
                     self.rules.read(after - first)
                     self.attribute.check_form(first, after)
+                    self.patches.cut(self.patches.count, self.patches.delta, at, after, b"")
+                    if state == CLEAN:
+                        state = REWRITE
                     continue
                 found: i64 = self.attribute.check(first, after)
                 if found == REWRITE:
-                    self.patches.replace(length_at, after, self.attribute.normal)
+                    if self.attribute.marker:
+                        self.patches.replace(length_at, after, self._take_marked(buffer[at:length_at]))
+                        self.rules.repair(VALUE_TRUNCATED)
+                    else:
+                        self.patches.replace(length_at, after, self.attribute.normal)
                 if found > state and state <= REWRITE:
                     state = found
                 hashed: i64 = self._key_hash()
@@ -203,6 +214,11 @@ class Scanner:
             elif action == UINT32:
                 if cursor.value < 0 or cursor.value > 0xFFFFFFFF:
                     raise NonCanonical(first)
+                if tag == message.dropped_tag:
+                    is_dropped_told = True
+                    if attributes > attributes_max:
+                        dropped: i64 = min(cursor.value + attributes - attributes_max, _DROPPED_MAX)
+                        self.patches.replace(first, after, length_of(dropped))
             elif action == BOOL:
                 if cursor.value < 0 or cursor.value > 1:
                     raise NonCanonical(first)
@@ -244,11 +260,19 @@ class Scanner:
                 raise NonCanonical(at)
             else:
                 self._note(action, tag, at, length_at, first, after)
-        if attributes:
-            found = self.rules.check_attribute_count(attributes)
-            if found > state and state <= REWRITE:
-                state = found
+        if attributes > attributes_max:
+            dropped = attributes - attributes_max
+            self.rules.repair(ATTRIBUTES_DROPPED, dropped)
+            if message.dropped_tag and not is_dropped_told:
+                self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
         return state
+
+    def _take_marked(self, tag: bytes) -> bytes:
+        """The attribute checked last, whose value was cut: its length, it, and behind it the one that says so."""
+        attribute = self.attribute
+        marked = attribute.normal + tag + attribute.marker
+        attribute.marker = b""
+        return marked
 
     def _unfit(self, start: i64, end: i64) -> i64:
         """The reason that stands at start:end for what could not be written; 0: none is read there."""
@@ -387,6 +411,8 @@ class Scanner:
 
     def _write_last(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
         """Where a key stands twice: of each the last. What is not normal is looked for once more."""
+        attributes: i64 = 0
+        is_dropped_told = False
         cursor = self.cursor
         buffer = self.buffer
         last = self._last_positions(message, start, end)
@@ -401,13 +427,22 @@ class Scanner:
             first: i64 = cursor.start
             length_at: i64 = cursor.length_at
             if action == ATTRIBUTE:
-                if last[self.attribute.key_of(first, position)] != at:
+                attributes += 1
+                if attributes > self.attributes_max or last[self.attribute.key_of(first, position)] != at:
                     writer.write(buffer[keep:at])
                     keep = position
                 elif self.attribute.check(first, position) == REWRITE:
                     writer.write(buffer[keep:length_at])
-                    writer.write(self.attribute.normal)
+                    if self.attribute.marker:
+                        writer.write(self._take_marked(buffer[at:length_at]))
+                    else:
+                        writer.write(self.attribute.normal)
                     keep = position
+            elif tag == message.dropped_tag and tag and attributes > self.attributes_max:
+                is_dropped_told = True
+                writer.write(buffer[keep:first])
+                writer.write(length_of(min(cursor.value + attributes - self.attributes_max, _DROPPED_MAX)))
+                keep = position
             elif action == MESSAGE:
                 child = message.children[tag]
                 if child.is_rewritten:
@@ -429,22 +464,29 @@ class Scanner:
                     writer.write(buffer[keep:at])
                     keep = position
         writer.write(buffer[keep:end])
+        if attributes > self.attributes_max and message.dropped_tag and not is_dropped_told:
+            writer.append(int(message.dropped_tag))
+            put_varint(writer, attributes - self.attributes_max)
 
     def has_attribute(self, message: Message, start: i64, end: i64) -> bool:
         """Whether any field at start:end is an attribute."""
         return len(self._last_positions(message, start, end)) > 0
 
     def _last_positions(self, message: Message, start: i64, end: i64) -> dict[bytes, int]:
-        """Where each attribute's key stands last."""
+        """Where each attribute's key stands last, of those that are within their limit."""
         last: dict[bytes, int] = {}
         position: i64 = start
         cursor = self.cursor
+        attributes: i64 = 0
         while position < end:
             at: i64 = position
             cursor.position = at
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag < 256 and message.actions[tag] == ATTRIBUTE:
+                attributes += 1
+                if attributes > self.attributes_max:
+                    continue
                 last[self.attribute.key_of(cursor.start, position)] = at
         return last
 

@@ -53,6 +53,7 @@ class _Group:
         self.service_id: Final = service_id
         self.resource: Final = resource
         self.capacity: i64 = builder.capacity()
+        self.item_capacity: i64 = builder.item_capacity()
         self.row_bytes: i64 = builder.group_row_bytes
         # Metrics, encoded, each in three pieces: what stands before its points, those, and what stands behind them. And how
         # many items each holds.
@@ -464,4 +465,4 @@ class Request:
 
 def _fits_alone(group: _Group, point_bytes: i64) -> bool:
     """Whether a metric of one point fits a message."""
-    return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.capacity
+    return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.item_capacity

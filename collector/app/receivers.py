@@ -74,7 +74,7 @@ async def receiving(
         Produce(producer, metrics),
         Limits(**settings.validation.model_dump()),
         tenancy.limiter,
-        DeadLetters(caps, message_bytes_max, settings.dead_letters.payload_bytes_max),
+        DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
         Receipts(os.urandom(16)),
         metrics,
         message_bytes_max=message_bytes_max,

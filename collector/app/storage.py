@@ -168,7 +168,10 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         topic_partitions=kafka.topic_partitions,
         topic_replication=kafka.topic_replication,
         topic_brokers_wait_s=kafka.topic_brokers_wait_s,
-        message_bytes_max=settings.broker.message_bytes_max,
+        message_bytes_max=settings.message_bytes_largest,
+        message_bytes_setting="broker.message_bytes_max"
+        if settings.broker.message_bytes_max == settings.message_bytes_largest
+        else "validation.item_bytes_max",
         compression=kafka.compression,
         requests_in_flight_max=kafka.requests_in_flight_max,
         linger_ms=kafka.linger_ms,

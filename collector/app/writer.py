@@ -30,7 +30,7 @@ class Writing(NamedTuple):
 
 
 def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
-    keep = RefusedRecords(storage.broker, settings.broker.message_bytes_max, time.time_ns).keep
+    keep = RefusedRecords(storage.broker, settings.message_bytes_largest, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
     broker = storage.broker
     if isinstance(broker, LocalLog) and is_embedded(settings):

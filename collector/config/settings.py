@@ -311,9 +311,26 @@ class Validation(_Section):
 
     past_max_s: Whole = _limit(86_400, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival.")
     future_max_s: Whole = _limit(600, 0, 3_155_760_000, "Latest time of an item, in seconds after its arrival.")
-    attributes_max: Whole = _limit(128, 0, 65_536, "Most attributes in one list (of a resource, a scope, an item).")
+    attributes_max: Whole = _limit(
+        1024,
+        0,
+        65_536,
+        "Most attributes in one list (of a resource, a scope, an item). More are left out, and counted in"
+        " dropped_attributes_count; a series of remote write with more labels is rejected.",
+    )
     attribute_key_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest key of an attribute, in bytes.")
     attribute_value_bytes_max: Bytes = _limit(256 * KIB, 1, 64 * MIB, "Longest value of an attribute, in bytes as sent.")
+    attribute_value_too_long: Literal["truncate", "reject"] = Field(
+        default="truncate",
+        description="What becomes of a longer value: its beginning is stored, and its length as attribute"
+        " infrasage.truncated.KEY; or the item is rejected. A label of remote write is never truncated: series would become one.",
+    )
+    item_bytes_max: Bytes = _limit(
+        4 * MIB,
+        16 * KIB,
+        64 * MIB,
+        "Largest item, in bytes. One that does not fit broker.message_bytes_max gets a message of its own: topics must take it.",
+    )
     name_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest name of a service, metric, span, event or scope, in bytes.")
     request_elements_max: Whole = _limit(
         5_000_000,
@@ -719,6 +736,11 @@ class Settings(_Section):
     dead_letters: DeadLetters = Field(default_factory=DeadLetters)
     audit: Audit = Field(default_factory=Audit)
 
+    @property
+    def message_bytes_largest(self) -> int:
+        """The largest message that topics must take."""
+        return max(self.broker.message_bytes_max, self.validation.item_bytes_max)
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """What no setting can say alone."""
@@ -741,6 +763,12 @@ class Settings(_Section):
             raise ValueError(
                 f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
                 f" broker.message_bytes_max, {size_text(self.broker.message_bytes_max)}: the row of the largest item would"
+                " exceed it"
+            )
+        if self.broker.message_row_bytes_max < 2 * self.validation.item_bytes_max:
+            raise ValueError(
+                f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
+                f" validation.item_bytes_max, {size_text(self.validation.item_bytes_max)}: the row of the largest item would"
                 " exceed it"
             )
         in_flight = int(self.broker.in_flight_bytes_max * self.tenants.in_flight_share_max)

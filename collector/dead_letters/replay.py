@@ -145,6 +145,11 @@ class DeadLetterReplayer:
             item = mended(form, payload) if payload is not None else entry.payload or b""
         except (ValueError, RequestRefused) as error:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
+        if payload is None and 0 < len(item) < int(row["payload_size_bytes"]):
+            raise _Rejected(
+                REASON[RECORD_TOO_LARGE].name,
+                f"only the first {len(item)} of {row['payload_size_bytes']} bytes of its payload were kept; give one that is mended",
+            )
         if not item:
             raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; give one that is mended")
         header = Header(row["tenant"], Source.Value(f"SOURCE_{row['source'].upper()}"), received, batch_id)
@@ -171,6 +176,7 @@ class DeadLetterReplayer:
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
         rules = LimitRules(self._limits, received)
+        rules.item_bytes_max = self._limits.item_bytes_max - 2 * ENTRY_BYTES_MAX
         try:
             # Room for the event around it, and for the receipt.
             return self._adapters[name](item, header, rules, self._message_bytes_max - 2 * ENTRY_BYTES_MAX)

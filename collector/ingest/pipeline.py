@@ -101,6 +101,8 @@ class Reading:
             pause=pause,
         )
         rules.plan_row_bytes_max = self._plan_row_bytes_max
+        rules.item_bytes_max = pipeline.limits.item_bytes_max - ENTRY_BYTES_MAX
+        rules.dead_letter_cut_bytes = pipeline.dead_letters.payload_bytes_max
         # Each record leaves room for what a dead letter of it would have to say.
         adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
         letters = NOTHING_KEPT

@@ -37,6 +37,8 @@ class Limits:
         name_bytes_max: int,
         request_elements_max: int = REQUEST_ELEMENTS_MAX,
         request_row_bytes_max: int = REQUEST_ROW_BYTES_MAX,
+        item_bytes_max: int = 0,
+        attribute_value_too_long: str = "reject",
     ) -> None:
         self.past_max_s: Final = past_max_s
         self.future_max_s: Final = future_max_s
@@ -46,6 +48,8 @@ class Limits:
         self.name_bytes_max: Final = name_bytes_max
         self.request_elements_max: Final = request_elements_max
         self.request_row_bytes_max: Final = request_row_bytes_max
+        self.item_bytes_max: Final = item_bytes_max
+        self.truncates_values: Final = attribute_value_too_long == "truncate"
 
 
 class LimitRules(Rules):
@@ -79,7 +83,8 @@ class LimitRules(Rules):
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max = limits.attributes_max
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
-        self.value_bytes_max: i64 = limits.attribute_value_bytes_max
+        self.value_bytes_max = limits.attribute_value_bytes_max
+        self.truncates_values = limits.truncates_values
         self.name_bytes_max: i64 = limits.name_bytes_max
 
     def rest(self) -> None:

@@ -70,7 +70,7 @@ def text(text_: str | bytes) -> str:
 
 
 def messages(records: Iterable[DeadLetterRecord], message_bytes_max: int, *, ordered: bool = False) -> list[Message]:
-    """As few messages as will do. A payload that is too long for any is left out; its length stays.
+    """As few messages as will do. Of a payload that is too long for any, the beginning is kept, and its length.
 
     Events that bring a record (replays) are to be `ordered`: the writer relies on their sequence.
     """
@@ -80,8 +80,10 @@ def messages(records: Iterable[DeadLetterRecord], message_bytes_max: int, *, ord
     for record in records:
         part = DeadLetterBatch(records=[record]).SerializeToString()
         if len(part) > message_bytes_max and record.HasField("letter"):
-            record.letter.ClearField("payload")
-            record.letter.ClearField("payload_form")
+            room = max(0, min(PAYLOAD_BYTES_MAX, message_bytes_max - ENTRY_BYTES_MAX))
+            record.letter.payload = record.letter.payload[:room]
+            if not room:
+                record.letter.ClearField("payload_form")
             part = DeadLetterBatch(records=[record]).SerializeToString()
         if parts and size + len(part) > message_bytes_max:
             out.append(Message(DEAD_LETTERS_TOPIC, b"".join(parts), ordered))
@@ -145,9 +147,9 @@ class DeadLetters:
     """
 
     def __init__(self, caps: Caps, message_bytes_max: int, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
-        """`payload_bytes_max`: of the body of a request that is refused as a whole."""
+        """`payload_bytes_max`: of the body of a request that is refused as a whole, and of an item that no message holds."""
         self._whole: Final = Budget(caps.items_per_minute_max, caps.bytes_per_minute_max)
-        self._payload_bytes_max: Final = min(payload_bytes_max, message_bytes_max - ENTRY_BYTES_MAX)
+        self.payload_bytes_max: Final = min(payload_bytes_max, message_bytes_max - ENTRY_BYTES_MAX)
         self._message_bytes_max: Final = message_bytes_max
         self._minute = 0
         self._used: Final[dict[str, Budget]] = {}
@@ -174,7 +176,7 @@ class DeadLetters:
         where these have no room for it."""
         tenant = origin.tenant
         budget = self.budget(tenant, origin.received_time_unix_nano)
-        size_bytes = min(len(body), self._payload_bytes_max)
+        size_bytes = min(len(body), self.payload_bytes_max)
         if budget.items < 1 or budget.size_bytes < size_bytes or not body:
             return []
         used = self._used.get(tenant, NO_BUDGET)
@@ -223,6 +225,6 @@ def _entries(origin: Origin, adapted: Adapted) -> Iterator[DeadLetterRecord]:
                     item_count=1,
                     payload=rejection.payload,
                     payload_form=origin.payload_form,
-                    payload_size_bytes=len(rejection.payload),
+                    payload_size_bytes=rejection.payload_bytes,
                 )
             )

@@ -36,11 +36,15 @@ from collector.ingest.validate import Limits
 
 # As far as the settings go: all but the times that a store can't hold, and zero, are in time.
 _CENTURY_S = 3_155_760_000
-SETTINGS = {"validation__past_max_s": _CENTURY_S, "validation__future_max_s": _CENTURY_S}
+SETTINGS: dict[str, Any] = {
+    "validation__past_max_s": _CENTURY_S,
+    "validation__future_max_s": _CENTURY_S,
+    "validation__attribute_value_too_long": "reject",
+}
 _LIMITS = Limits(
     past_max_s=_CENTURY_S,
     future_max_s=_CENTURY_S,
-    attributes_max=128,
+    attributes_max=1_024,
     attribute_key_bytes_max=1_024,
     attribute_value_bytes_max=262_144,
     name_bytes_max=1_024,

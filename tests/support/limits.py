@@ -20,6 +20,16 @@ LOW = Limits(
     attribute_value_bytes_max=120,
     name_bytes_max=100,
 )
+# As LOW, but what is too long is cut.
+LOW_TRUNCATED = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=3,
+    attribute_key_bytes_max=100,
+    attribute_value_bytes_max=20,
+    name_bytes_max=100,
+    attribute_value_too_long="truncate",
+)
 # So wide that only what no rule can lift is refused.
 ALL = Limits(
     past_max_s=1_775_822_400,

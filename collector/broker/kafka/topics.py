@@ -200,7 +200,7 @@ def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
         if topic.message_bytes_max < need:
             raise KafkaUnusable(
                 f"topic {name} takes messages of {topic.message_bytes_max} bytes (max.message.bytes), and"
-                f" broker.message_bytes_max = {options.message_bytes_max} needs {need}. Lower that, or run:\n"
+                f" {options.message_bytes_setting} = {options.message_bytes_max} needs {need}. Lower that, or run:\n"
                 f"  {alter} {name} --add-config max.message.bytes={need}"
             )
         if topic.compacted:

@@ -1,5 +1,6 @@
 """The slow twin of adapters/native: plain Python and protobuf objects that define what is right."""
 
+import itertools
 import json
 import math
 import re
@@ -162,9 +163,9 @@ class Item:
 
     def read_attributes(self, sent: dict[str, Any]) -> None:
         self.sent = sent
-        self.rule(self.rules.check_attribute_count(len(sent)))
         self.attributes: dict[str, str] = {}
-        for key, value in sent.items():
+        self.dropped = max(0, len(sent) - self.rules.attributes_max)
+        for key, value in itertools.islice(sent.items(), self.rules.attributes_max):
             require(all(map(math.isfinite, all_numbers(value))), errors.INVALID_ATTRIBUTES)
             text = text_of(value)
             self.rule(self.rules.check_attribute(size(key), size(text)))
@@ -202,6 +203,7 @@ class Item:
                 log.severity_number = SEVERITIES.get(severity.lower(), 0)  # type: ignore[assignment]  # an enumeration's number
                 break
         self.put_attributes(log.attributes)
+        log.dropped_attributes_count = self.dropped
         if self.type == 4:
             named = self.sent.get("event.name")
             log.event_name = self.name or (named if named and isinstance(named, str) else "event")

@@ -72,6 +72,14 @@ def value_bytes(value: AnyValue) -> int:
     return len(value.string_value.encode()) if value.HasField("string_value") else value.ByteSize()
 
 
+def truncated(key: str, text: str, bytes_max: int) -> list[tuple[str, str]]:
+    """What is stored of a value that is too long, with the attribute that says so."""
+    raw = text.encode()
+    if len(raw) <= bytes_max:
+        return [(key, text)]
+    return [(key, raw[:bytes_max].decode(errors="ignore")), (f"infrasage.truncated.{key}", str(len(raw)))]
+
+
 def normalize(message: Message, limits: Limits) -> set[int]:
     """Bring a message's attributes into the normal form, in place; the reasons why it can't be taken."""
     reasons: set[int] = set()
@@ -79,18 +87,29 @@ def normalize(message: Message, limits: Limits) -> set[int]:
         if field.message_type is None:
             continue
         if field.message_type.name == "KeyValue":
-            if len(value) > limits.attributes_max:
-                reasons.add(errors.TOO_MANY_ATTRIBUTES)
-            last: dict[str, str] = {}
+            dropped = len(value) - limits.attributes_max
+            if dropped > 0:
+                del value[limits.attributes_max :]
+                if "dropped_attributes_count" in message.DESCRIPTOR.fields_by_name:
+                    told: Any = message
+                    told.dropped_attributes_count = min(told.dropped_attributes_count + dropped, 2**32 - 1)
+            last: dict[str, list[tuple[str, str]]] = {}
             for pair in value:
                 if len(pair.key.encode()) > limits.attribute_key_bytes_max:
                     reasons.add(errors.ATTRIBUTE_KEY_TOO_LONG)
-                if value_bytes(pair.value) > limits.attribute_value_bytes_max:
-                    reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
+                size, text = value_bytes(pair.value), text_of(pair.value)
+                stored = [(pair.key, text)]
+                if size > limits.attribute_value_bytes_max:
+                    if limits.truncates_values and (
+                        pair.value.HasField("string_value") or size <= 4 * limits.attribute_value_bytes_max
+                    ):
+                        stored = truncated(pair.key, text, limits.attribute_value_bytes_max)
+                    else:
+                        reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
                 last.pop(pair.key, None)
-                last[pair.key] = text_of(pair.value)
+                last[pair.key] = stored
             del value[:]
-            for key, text in last.items():
+            for key, text in [pair for stored in last.values() for pair in stored]:
                 value.add(key=key).value.string_value = text
         elif field.message_type.name == "AnyValue":
             text = text_of(value)

@@ -45,10 +45,12 @@ def adapt_v2(body: bytes, message_bytes_max: int = MESSAGE_BYTES_MAX) -> Adapted
     return write_v2.adapt(body, header, LimitRules(LOW, NOW), message_bytes_max)
 
 
-def check_otlp(signal: str, body: bytes) -> None:
+def check_otlp(signal: str, body: bytes, limits: Limits | None = None) -> None:
+    """`limits`: None: those of _limits_of."""
     try:
         text = repaired(REQUESTS[signal], body)
-        limits = _limits_of(signal, body)
+        if limits is None:
+            limits = _limits_of(signal, body)
         verdicts, expected = otlp_reference(signal, text, limits, NOW, HEADER | {"source": SOURCE_OTLP})
     except DecodeError:
         assert _refusal(lambda: adapt_otlp(signal, body)) is not None
