@@ -323,13 +323,15 @@ class Validation(_Section):
     attribute_value_too_long: Literal["truncate", "reject"] = Field(
         default="truncate",
         description="What becomes of a longer value: its beginning is stored, and its length as attribute"
-        " infrasage.truncated.KEY; or the item is rejected. A label of remote write is never truncated: series would become one.",
+        " infrasage.truncated.KEY; or the item is rejected. A label of remote write is never truncated: two series would become"
+        " one.",
     )
     item_bytes_max: Bytes = _limit(
         4 * MIB,
         16 * KIB,
         64 * MIB,
-        "Largest item, in bytes. One that does not fit broker.message_bytes_max gets a message of its own: topics must take it.",
+        "Largest item, in bytes. One that does not fit broker.message_bytes_max gets a message of its own: topics must take"
+        " it.",
     )
     name_bytes_max: Bytes = _limit(1024, 1, 1 * MIB, "Longest name of a service, metric, span, event or scope, in bytes.")
     request_elements_max: Whole = _limit(
