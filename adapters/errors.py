@@ -60,6 +60,7 @@ INSUFFICIENT_SCOPE: Final = 58
 EXCEEDS_PLAN: Final = 59
 INVALID_PARAMETER: Final = 60
 STORE_UNAVAILABLE: Final = 61
+DEAD_LETTERS_FULL: Final = 62
 
 
 class Reason(NamedTuple):
@@ -202,6 +203,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         "store_unavailable",
         "the store can't be asked: only where something is read",
         "ask again; a gateway needs clickhouse.url for that",
+    ),
+    Reason(
+        DEAD_LETTERS_FULL,
+        "dead_letters_full",
+        "the tenant's dead letters of this minute have no room for the items that would be rejected: nothing was kept",
+        "send again after Retry-After; or mend the sender, or raise the setting that the message names",
     ),
 )
 

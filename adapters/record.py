@@ -225,6 +225,8 @@ class Adapted:
         # How many of the rejections have a payload, and how many bytes those hold together.
         self.dead_letter_items: int = 0
         self.dead_letter_bytes: int = 0
+        # How many of the rejected items could not be kept as dead letters, and never could be.
+        self.not_kept: int = 0
         # Remote write's answers count by kind what of a request was accepted; other protocols leave these alone.
         self.samples: int = 0
         self.histograms: int = 0

@@ -7,6 +7,7 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from adapters.codec.canonical import adapt_plainly
+from adapters.errors import TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import LOG_RECORD
@@ -26,6 +27,9 @@ class LogsEnvelope(Envelope):
             reason = state
         if reason == 0 and time != 0:
             reason = self.rules.check_time(time)  # without any time, it is when it was received
+            # A backlog is sent late: when it was observed counts too.
+            if reason == TIMESTAMP_TOO_OLD and scanner.other_time != 0:
+                reason = self.rules.check_time(scanner.other_time)
         self.settle(LOG_RECORD, state, reason, start, end)
 
 

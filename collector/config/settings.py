@@ -309,7 +309,19 @@ class Tls(_Section):
 class Validation(_Section):
     """What an item may be, and what one request may cost. Each is a rule for every source."""
 
-    past_max_s: Whole = _limit(86_400, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival.")
+    past_max_s: Whole = _limit(
+        86_400,
+        0,
+        3_155_760_000,
+        "Oldest time of an item, in seconds before its arrival: by the native API, and by every source whose own setting is"
+        " less. A plan's past_max_s comes before all of them.",
+    )
+    otlp_metrics_past_max_s: Whole = _limit(604_800, 0, 3_155_760_000, "The same of OTLP's data points.")
+    otlp_logs_past_max_s: Whole = _limit(
+        604_800, 0, 3_155_760_000, "The same of OTLP's log records; the observed time counts where the record's own is older."
+    )
+    otlp_traces_past_max_s: Whole = _limit(604_800, 0, 3_155_760_000, "The same of OTLP's spans, by their ends.")
+    remote_write_past_max_s: Whole = _limit(604_800, 0, 3_155_760_000, "The same of Prometheus remote write.")
     future_max_s: Whole = _limit(600, 0, 3_155_760_000, "Latest time of an item, in seconds after its arrival.")
     attributes_max: Whole = _limit(
         1024,
@@ -644,6 +656,9 @@ class PlanLimits(_Section):
     bytes_burst: OptionalBytes = _limit(
         None, 1, RATE_MAX, "Bytes at once, and so in one request. none: as many as in a second."
     )
+    past_max_s: OptionalWhole = _limit(
+        None, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival. none: as [validation] has it."
+    )
 
 
 class Limits(_Section):
@@ -672,9 +687,13 @@ class DeadLetters(_Section):
     """What was received and can't be stored. Caps are each tenant's, in each process of a gateway."""
 
     items_per_minute_max: Whole = _limit(
-        1000, 0, 10_000_000, "Rejected items that are kept in a minute. More: they are counted, and not kept."
+        10_000,
+        0,
+        10_000_000,
+        "Rejected items that are kept in a minute. A request with more of them is answered 429 until the next minute, and"
+        " nothing of it is kept. 0: none is kept, and they are only counted.",
     )
-    bytes_per_minute_max: Bytes = _limit(16 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute.")
+    bytes_per_minute_max: Bytes = _limit(64 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute; likewise.")
     payload_bytes_max: Bytes = _limit(
         64 * KIB,
         1 * KIB,

@@ -148,7 +148,8 @@ class DeadLetterReplayer:
         if payload is None and 0 < len(item) < int(row["payload_size_bytes"]):
             raise _Rejected(
                 REASON[RECORD_TOO_LARGE].name,
-                f"only the first {len(item)} of {row['payload_size_bytes']} bytes of its payload were kept; give one that is mended",
+                f"only the first {len(item)} of {row['payload_size_bytes']} bytes of its payload were kept;"
+                " give one that is mended",
             )
         if not item:
             raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; give one that is mended")
@@ -175,7 +176,7 @@ class DeadLetterReplayer:
             return refused_record(item, batch_id)
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
-        rules = LimitRules(self._limits, received)
+        rules = LimitRules(self._limits, received, past_max_s=self._limits.past_max_of(PayloadForm.Value(name)))
         rules.item_bytes_max = self._limits.item_bytes_max - 2 * ENTRY_BYTES_MAX
         try:
             # Room for the event around it, and for the receipt.

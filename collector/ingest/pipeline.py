@@ -23,7 +23,16 @@ from collector.ingest.receipts import Receipt, Receipts
 from collector.ingest.validate import LimitRules, Limits
 from collector.query.batches import RecentBatches
 from collector.rate_limit.contract import Limited, Limiter
-from collector.records.dead_letter import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
+from collector.records.dead_letter import (
+    ENTRY_BYTES_MAX,
+    NO_BUDGET,
+    NOTHING_KEPT,
+    Budget,
+    DeadLetters,
+    DeadLettersFull,
+    Kept,
+    Origin,
+)
 from collector.telemetry.metrics import Metrics, Tenant
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import RATE_MAX
@@ -72,13 +81,14 @@ class Reading:
         self._caller: Final = caller
         self._tenant: Final = caller.tenant
         self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
+        self._past_max_s: Final[int] = pipeline.limits.past_max_of(input_.payload_form, caller.plan.past_max_s)
         self._header: Final = header
         self._batch_id: Final = batch_id
-        self._budget: Budget = NO_BUDGET
+        self.budget: Budget = NO_BUDGET
 
     def begin(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
         """Look what is left of the tenant's caps now, and return what reads the body."""
-        self._budget = self._pipeline.dead_letters.budget(self._tenant, self._header.received_time_unix_nano)
+        self.budget = self._pipeline.dead_letters.budget(self._tenant, self._header.received_time_unix_nano)
         return self._read
 
     def begin_after_waiting(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
@@ -95,10 +105,11 @@ class Reading:
         rules = LimitRules(
             pipeline.limits,
             self._header.received_time_unix_nano,
-            dead_letter_items_max=self._budget.items,
-            dead_letter_bytes_max=self._budget.size_bytes,
+            dead_letter_items_max=self.budget.items,
+            dead_letter_bytes_max=self.budget.size_bytes,
             message_row_bytes_max=pipeline.message_row_bytes_max,
             pause=pause,
+            past_max_s=self._past_max_s,
         )
         rules.plan_row_bytes_max = self._plan_row_bytes_max
         rules.item_bytes_max = pipeline.limits.item_bytes_max - ENTRY_BYTES_MAX
@@ -186,13 +197,15 @@ class Pipeline:
 
         `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
-        Raises RequestRefused (permanent), Limited, Overloaded or BrokerError (retryable: nothing was kept) or Defect.
+        Raises RequestRefused (permanent), Limited, Overloaded, DeadLettersFull or BrokerError (retryable: nothing was kept) or
+        Defect.
         """
         self.check(caller, len(body))
         tenant = self._metrics.tenant(caller.tenant)
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
+        full: DeadLettersFull | None = None
         header = Header(caller.tenant, input_.source, now, batch_id.bytes)
         reading = Reading(self, input_, body, caller, header, batch_id.bytes)
         try:
@@ -200,14 +213,24 @@ class Pipeline:
                 adapted, letters = reading.begin()(None)
             else:
                 adapted, letters = await self.large_bodies.run(caller.tenant, reading.begin_after_waiting)
+            if adapted.rejected:
+                self.dead_letters.check(reading.budget, adapted, now)
             if adapted.dead_letter_items:
                 self.dead_letters.count(caller.tenant, adapted)
+        except DeadLettersFull as no_room:
+            full = no_room
         except RequestRefused as refused:
             refusal = refused
         except Limited:
             raise
         except Exception as defect:
             raise Defect(batch_id, defect) from defect
+        if full is not None:
+            # It costs its tenant what a refused request does: else its retries would be free.
+            await self._charge(caller, len(body))
+            self._metrics.failed(adapted)
+            tenant.failed(adapted)
+            raise full
         if refusal is not None:
             # What can't be read costs its tenant what it cost us: else nothing would limit it.
             await self._take(caller, None, len(body))

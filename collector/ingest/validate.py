@@ -6,6 +6,13 @@ The law: every rule is here, whatever the input, and each is about one item; so 
 from collections.abc import Callable
 from typing import Final
 
+from infrasage.v1.dead_letter_pb2 import (
+    PAYLOAD_FORM_OTLP_LOGS,
+    PAYLOAD_FORM_OTLP_METRICS,
+    PAYLOAD_FORM_OTLP_TRACES,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
+)
 from mypy_extensions import i64
 
 from adapters.errors import (
@@ -39,8 +46,19 @@ class Limits:
         request_row_bytes_max: int = REQUEST_ROW_BYTES_MAX,
         item_bytes_max: int = 0,
         attribute_value_too_long: str = "reject",
+        otlp_metrics_past_max_s: int = 0,
+        otlp_logs_past_max_s: int = 0,
+        otlp_traces_past_max_s: int = 0,
+        remote_write_past_max_s: int = 0,
     ) -> None:
         self.past_max_s: Final = past_max_s
+        self._past_max_s: Final[dict[int, int]] = {
+            PAYLOAD_FORM_OTLP_METRICS: otlp_metrics_past_max_s,
+            PAYLOAD_FORM_OTLP_LOGS: otlp_logs_past_max_s,
+            PAYLOAD_FORM_OTLP_TRACES: otlp_traces_past_max_s,
+            PAYLOAD_FORM_PROMETHEUS_WRITE_V1: remote_write_past_max_s,
+            PAYLOAD_FORM_PROMETHEUS_WRITE_V2: remote_write_past_max_s,
+        }
         self.future_max_s: Final = future_max_s
         self.attributes_max: Final = attributes_max
         self.attribute_key_bytes_max: Final = attribute_key_bytes_max
@@ -50,6 +68,12 @@ class Limits:
         self.request_row_bytes_max: Final = request_row_bytes_max
         self.item_bytes_max: Final = item_bytes_max
         self.truncates_values: Final = attribute_value_too_long == "truncate"
+
+    def past_max_of(self, form: int, plan_past_max_s: int | None = None) -> int:
+        """Return how many seconds old an item may be. `form`: of a dead letter's payload: it tells the source and signal."""
+        if plan_past_max_s is not None:
+            return plan_past_max_s
+        return max(self.past_max_s, self._past_max_s.get(form, 0))
 
 
 class LimitRules(Rules):
@@ -68,8 +92,10 @@ class LimitRules(Rules):
         dead_letter_bytes_max: int = 0,
         message_row_bytes_max: int = MESSAGE_ROW_BYTES_MAX,
         pause: Callable[[], None] | None = None,
+        past_max_s: int | None = None,
     ) -> None:
-        """`pause` is called from time to time while a body is read."""
+        """`pause` is called from time to time while a body is read. `past_max_s`: None: the limits' own."""
+        self.past_max_s: Final[int] = limits.past_max_s if past_max_s is None else past_max_s
         self.pause: Final = pause
         self.dead_letter_items_max = dead_letter_items_max
         self.dead_letter_bytes_max = dead_letter_bytes_max
@@ -79,7 +105,7 @@ class LimitRules(Rules):
         self.request_row_bytes_max = limits.request_row_bytes_max
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
-        self.time_min: i64 = max(1, now_unix_nano - limits.past_max_s * _NANOSECONDS)
+        self.time_min: i64 = max(1, now_unix_nano - self.past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max = limits.attributes_max
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
@@ -120,7 +146,7 @@ class LimitRules(Rules):
     def message(self, reason: int) -> str:
         limits = self.limits
         if reason == TIMESTAMP_TOO_OLD:
-            return f"Timestamp is more than {_duration(limits.past_max_s)} in the past"
+            return f"Timestamp is more than {_duration(self.past_max_s)} in the past"
         if reason == TIMESTAMP_IN_FUTURE:
             return f"Timestamp is more than {_duration(limits.future_max_s)} in the future"
         if reason == TOO_MANY_ATTRIBUTES:

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from adapters.errors import (
     BATCH_TOO_LARGE,
+    DEAD_LETTERS_FULL,
     EXCEEDS_PLAN,
     INSUFFICIENT_SCOPE,
     INTERNAL,
@@ -47,6 +48,7 @@ from collector.broker.contract import BrokerError, BrokerFull
 from collector.ingest.pipeline import Defect, Outcome
 from collector.ingest.produce import Overloaded
 from collector.rate_limit.contract import Limited
+from collector.records.dead_letter import DeadLettersFull
 
 log = structlog.get_logger(__name__)
 
@@ -90,8 +92,9 @@ CODES: Final = {
     EXCEEDS_PLAN: Codes(413, RESOURCE_EXHAUSTED),
     UNSUPPORTED_MEDIA_TYPE: Codes(415, INVALID_ARGUMENT),
     UNSUPPORTED_CONTENT_ENCODING: Codes(415, UNIMPLEMENTED),
-    # 429 is for a tenant's quota alone: several clients drop their data on it.
+    # 429 is for a tenant's own quota and caps: several clients drop their data on it.
     RATE_LIMIT_EXCEEDED: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
+    DEAD_LETTERS_FULL: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
     # Nobody sends again after a 500: nothing that passes may be one.
     INTERNAL: Codes(500, INTERNAL_CODE),
     OVERLOADED: Codes(503, UNAVAILABLE, retryable=True),
@@ -140,6 +143,9 @@ def explain(error: BaseException, *, retry_after_s: float, upgrade_url: str) -> 
         reason = RATE_LIMIT_EXCEEDED
         retry_after_s = error.retry_after_s
         message = f"Tenant quota exceeded. Current plan: {error.plan.summary(error.dimension)}. Upgrade at {upgrade_url}."
+    elif isinstance(error, DeadLettersFull):
+        reason = DEAD_LETTERS_FULL
+        retry_after_s = error.retry_after_s
     elif isinstance(error, Overloaded):
         reason = OVERLOADED
     elif isinstance(error, BrokerError):
@@ -188,7 +194,8 @@ def summarize(outcome: Outcome, noun: str) -> str:
         f"{items} {REASON[reason].name} ({printable(messages.get(reason, REASON[reason].meaning))})"
         for reason, items in counts.most_common()
     )
-    return f"{rejected} of {adapted.accepted_count() + rejected} {noun} rejected: {reasons}"
+    lost = f"; {adapted.not_kept} of them are not kept as dead letters" if adapted.not_kept else ""
+    return f"{rejected} of {adapted.accepted_count() + rejected} {noun} rejected: {reasons}{lost}"
 
 
 def repairs(outcome: Outcome) -> str:
@@ -247,12 +254,17 @@ def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
 
 def _receipt(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
     batch_id = (b"x-infrasage-batch-id", str(outcome.batch_id).encode())
-    repaired = outcome.adapted.repaired
-    if not repaired:
+    repaired, not_kept = outcome.adapted.repaired, outcome.adapted.not_kept
+    if not repaired and not not_kept:
         return (batch_id,)
     # Some protocols have no place for a warning.
-    counts = ", ".join(f"{REPAIR[kind].name}={count}" for kind, count in repaired.items())
-    return (batch_id, (b"x-infrasage-repaired", counts.encode()))
+    headers = [batch_id]
+    if repaired:
+        counts = ", ".join(f"{REPAIR[kind].name}={count}" for kind, count in repaired.items())
+        headers.append((b"x-infrasage-repaired", counts.encode()))
+    if not_kept:
+        headers.append((b"x-infrasage-rejected-not-kept", b"%d" % not_kept))
+    return tuple(headers)
 
 
 _JSON: Final = b"application/json"
@@ -379,6 +391,9 @@ class RemoteWriteDialect(Dialect):
         return self._text(400, summarize(outcome, "samples"), _receipt(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
+        if refusal.reason == DEAD_LETTERS_FULL:
+            # Prometheus drops what is answered 429, good samples too.
+            refusal = refusal._replace(codes=Codes(503, UNAVAILABLE, retryable=True))
         return self._text(refusal.codes.http, f"{refusal.name}: {refusal.message}", _headers(refusal))
 
     def _text(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...]) -> Answer:

@@ -1,7 +1,8 @@
 """Dead letters: what was received and can't be stored, each as an entry; and how many of them a tenant may have kept.
 
-The law: an entry's id is made of where the item stood, so one that is kept twice is one entry. An attack of invalid data fills
-neither the log nor the store: past a tenant's cap items are counted, and not kept.
+An entry's id is made of where the item stood, so one that is kept twice is one entry. An attack of invalid data fills neither
+the log nor the store. Past a tenant's cap a request is refused until the next minute (docs/adr/0033), so that nothing that was
+acknowledged is lost without a word.
 """
 
 from collections import Counter
@@ -117,6 +118,14 @@ class Budget(NamedTuple):
 NO_BUDGET: Final = Budget(0, 0)
 
 
+class DeadLettersFull(Exception):
+    """The rejected items of a request do not fit what is left of the tenant's caps: nothing of it is kept. Retryable."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s: Final = retry_after_s
+
+
 class Origin(NamedTuple):
     """Which request the items came in."""
 
@@ -165,6 +174,23 @@ class DeadLetters:
         if used is None:
             return whole
         return Budget(whole.items - used.items, whole.size_bytes - used.size_bytes)
+
+    def check(self, budget: Budget, adapted: Adapted, now_unix_nano: int) -> None:
+        """Raise DeadLettersFull where a rejected item was not kept that the next minute has room for. One of which no minute
+        has is noted in `adapted`. `budget`: what was left when the request came."""
+        lost = adapted.rejected_count() - adapted.dead_letter_items
+        whole = self._whole
+        if lost <= 0 or not whole.items or not whole.size_bytes:
+            return
+        if budget == whole:
+            adapted.not_kept = lost
+            return
+        raise DeadLettersFull(
+            f"{lost} of {adapted.rejected_count()} items would be rejected and could not be kept as dead letters: of this"
+            f" minute's {whole.items} items and {whole.size_bytes} bytes, {budget.items} and {budget.size_bytes} were left."
+            " Send again later, or raise dead_letters.items_per_minute_max and dead_letters.bytes_per_minute_max",
+            (_MINUTE_NS - now_unix_nano % _MINUTE_NS) / 10**9,
+        )
 
     def count(self, tenant: str, adapted: Adapted) -> None:
         """Take the rejected items that have a payload from the tenant's caps. Call it only where there is such an item."""

@@ -38,6 +38,8 @@ class Plan(NamedTuple):
     requests: Rate | None
     items: Rate | None
     size_bytes: Rate | None
+    # How old an item may be, in seconds; None: as the settings of validation have it.
+    past_max_s: int | None = None
 
     @property
     def is_limited(self) -> bool:
@@ -84,12 +86,14 @@ def plans(settings: Mapping[str, Mapping[str, int | None]]) -> dict[str, Plan]:
 
 
 def _plan(name: str, given: Mapping[str, int | None]) -> Plan:
-    known = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")}
+    known = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")} | {"past_max_s"}
     if unknown := sorted(given.keys() - known):
         raise ValueError(f"plan {name}: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if not name or " " in name or not name.isprintable():
         raise ValueError(f"a plan is named {name!r}: tenants are told that name, so it has letters, and no whitespace")
-    return Plan(name, _rate(name, "requests", given), _rate(name, "items", given), _rate(name, "bytes", given))
+    return Plan(
+        name, _rate(name, "requests", given), _rate(name, "items", given), _rate(name, "bytes", given), given.get("past_max_s")
+    )
 
 
 def _rate(name: str, dimension: Dimension, given: Mapping[str, int | None]) -> Rate | None:

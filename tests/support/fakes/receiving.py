@@ -56,6 +56,13 @@ LONG_AGO_UNIX_NANO = NOW_UNIX_NANO - 10**9 * 86_400 * 2
 RETRY_AFTER_S = 3.0
 PROCESS_ID = bytes(range(16))
 NOTHING_KEPT = Caps(0, 0)
+# Of every source what is older than a day is too old: two days ago is late, whatever it came by.
+ONE_WINDOW = {
+    "otlp_metrics_past_max_s": 0,
+    "otlp_logs_past_max_s": 0,
+    "otlp_traces_past_max_s": 0,
+    "remote_write_past_max_s": 0,
+}
 
 
 class MemoryProducer:
@@ -152,9 +159,11 @@ def receivers(
     with_pages: bool = False,
     dead_letters: DeadLetterReports | None = None,
     names_for_all: bool = True,
+    validation: Mapping[str, Any] | None = None,
     **http: Any,
 ) -> Receivers:
-    """All but servers; `http` are settings of that section. The pages, which take a while to make, only if asked for.
+    """All but servers; `http` and `validation` are settings of these sections. The pages, which take a while to make, only if
+    asked for.
 
     `find`: whose a key is, as the keyring's.
     """
@@ -165,7 +174,7 @@ def receivers(
     access = Access(find, anonymous)
     pipeline = Pipeline(
         Produce(producer),
-        Limits(**Validation().model_dump()),
+        Limits(**Validation.model_validate({**ONE_WINDOW, **(validation or {})}).model_dump()),
         LocalLimiter(time.monotonic_ns) if limiter is None else limiter,
         DeadLetters(caps, message_bytes_max),
         Receipts(PROCESS_ID),

@@ -60,6 +60,9 @@ class Command:
         common = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0, "http__metrics_interval_s": 0}
         # Nor does each stop of theirs wait for balancers.
         common["shutdown__lame_duck_s"] = 0
+        # To them what is two days old is too old, whatever it came by.
+        common |= {f"validation__otlp_{signal}_past_max_s": 0 for signal in ("metrics", "logs", "traces")}
+        common["validation__remote_write_past_max_s"] = 0
         self.settings: dict[str, object] = common | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"

@@ -160,7 +160,10 @@ def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
     if not is_id(log.span_id, 8):
         log.ClearField("span_id")
     time = log.time_unix_nano or log.observed_time_unix_nano
-    return reasons | (time_reasons(time, limits, now) if time else set())
+    against = time_reasons(time, limits, now) if time else set()
+    if against == {errors.TIMESTAMP_TOO_OLD} and log.observed_time_unix_nano:
+        against = time_reasons(log.observed_time_unix_nano, limits, now)
+    return reasons | against
 
 
 def reference(

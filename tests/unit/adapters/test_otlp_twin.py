@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.references.otlp import REQUESTS
-from support.references.twins import adapt_otlp, check_otlp
+from support.references.twins import NOW, adapt_otlp, check_otlp
 from support.strategies.otlp import messages, oddly_written
 
 from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG
@@ -58,3 +58,16 @@ def test_the_size_of_a_value_counts_as_it_is_sent(unknown_bytes: int, refused: l
     )
     adapted = adapt_otlp("logs", request.SerializeToString())
     assert refused == [rejection.reason for rejection in adapted.rejections]
+
+
+@pytest.mark.parametrize(
+    ("observed_s_ago", "taken"), [(0, True), (86_399, True), (86_401, False), (None, False), (-700, False)]
+)
+def test_the_observed_time_counts_where_a_logs_own_is_too_old(observed_s_ago: int | None, taken: bool) -> None:
+    """A backlog that an agent has observed now is taken; one that was observed long ago, or in the future, is not."""
+    request = REQUESTS["logs"]()
+    log = request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOW - 10 * 86_400 * 10**9)
+    if observed_s_ago is not None:
+        log.observed_time_unix_nano = NOW - observed_s_ago * 10**9
+    check_otlp("logs", request.SerializeToString())
+    assert int(taken) == adapt_otlp("logs", request.SerializeToString()).accepted_count()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, DeadLetterBatch
 from infrasage.v1.telemetry_pb2 import SOURCE_OTLP as SOURCE
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from support.fakes.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
@@ -38,7 +39,8 @@ from collector.ingest.pipeline import Adapt, Defect, Input, Outcome
 from collector.ingest.produce import Overloaded, ShareExceeded
 from collector.rate_limit.contract import Limited
 from collector.rate_limit.local import LocalLimiter
-from collector.records.dead_letter import Caps
+from collector.receivers.responses import OtlpProtobufDialect
+from collector.records.dead_letter import Caps, DeadLettersFull
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
@@ -305,17 +307,53 @@ async def test_dead_letters_come_before_the_receipt_that_counts_them() -> None:
     assert made.counted("infrasage_dlq_not_kept_total") == 0
 
 
-async def test_past_the_cap_items_are_counted_and_not_kept() -> None:
-    """Of one tenant, in one minute, over all its requests; the next is answered as before."""
+async def test_past_the_cap_a_request_is_refused_until_the_next_minute() -> None:
+    """Of one tenant, over all its requests. Nothing of it is kept, and its sender is told when to come again."""
     made = receivers(caps=Caps(5, 100_000))
-    for _ in range(3):
-        outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
-        assert outcome.adapted.rejected_count() == 3
-    assert [3, 2, 0] == [receipt.dead_letters for receipt in receipts(made)]
-    assert [3, 3, 3] == [receipt.rejected[0].items for receipt in receipts(made)]
-    assert made.counted("infrasage_validation_failures_total", reason="timestamp_too_old") == 9
-    assert made.counted("infrasage_dlq_not_kept_total", reason="timestamp_too_old") == 4
-    assert made.counted("infrasage_dlq_not_kept_total") == 4
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
+    with pytest.raises(DeadLettersFull) as refused:
+        await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
+    assert 60.0 == refused.value.retry_after_s  # the clock here stands at the beginning of a minute
+    assert "1 of 3 items would be rejected" in str(refused.value)
+    await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=2))
+    assert [3, 2] == [receipt.dead_letters for receipt in receipts(made)]
+    assert [3, 2] == [receipt.rejected[0].items for receipt in receipts(made)]
+    assert 4 == made.counted("infrasage_ingestion_events_total", status="failed")
+    assert 0 == made.counted("infrasage_dlq_not_kept_total")
+
+
+async def test_what_no_minute_has_room_for_is_taken_with_a_word() -> None:
+    """A request with more rejected items than the whole cap would be refused for ever."""
+    made = receivers(caps=Caps(5, 100_000))
+    outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=9))
+    assert (9, 4, 5) == (outcome.adapted.rejected_count(), outcome.adapted.not_kept, receipts(made)[0].dead_letters)
+    assert 4 == made.counted("infrasage_dlq_not_kept_total", reason="timestamp_too_old")
+    assert (b"x-infrasage-rejected-not-kept", b"4") in OtlpProtobufDialect(LOGS).accepted(outcome).headers
+
+
+@pytest.mark.parametrize(
+    ("settings", "plan_past_max_s", "days", "accepted"),
+    [
+        ({"otlp_logs_past_max_s": 604_800}, None, 6, True),
+        ({"otlp_logs_past_max_s": 604_800}, None, 8, False),
+        ({"otlp_traces_past_max_s": 604_800}, None, 6, False),
+        ({"past_max_s": 10 * 86_400}, None, 8, True),
+        ({"otlp_logs_past_max_s": 604_800}, 86_400, 2, False),
+        ({}, 30 * 86_400, 29, True),
+        ({}, 30 * 86_400, 31, False),
+    ],
+)
+async def test_the_window_is_of_signal_source_and_plan(
+    settings: dict[str, int], plan_past_max_s: int | None, days: int, accepted: bool
+) -> None:
+    """The plan's comes before all; else it is the source's for the signal, and at least the general one."""
+    made = receivers(validation=settings)
+    request = ExportLogsServiceRequest()
+    time = NOW_UNIX_NANO - days * 86_400 * 10**9
+    request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=time)
+    caller = Caller("acme", Scope.INGEST, UNLIMITED._replace(past_max_s=plan_past_max_s), "")
+    outcome = await ingest(made, adapters.otlp.logs.adapt, request.SerializeToString(), caller)
+    assert int(accepted) == outcome.adapted.accepted_count()
 
 
 COUNTS = st.integers(0, 5)
