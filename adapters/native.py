@@ -25,7 +25,7 @@ from mypy_extensions import i64
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import check_json_parts, hex_id, holds_more_objects, quoted, shortened
+from adapters.codec.text import check_json_parts, hex_id, holds_more_objects, quoted, shortened, text_within
 from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.errors import (
@@ -53,7 +53,6 @@ from adapters.errors import (
     Malformed,
     RequestRefused,
 )
-from adapters.otlp.attributes import CUT_KEY_PREFIX, text_within
 from adapters.record import (
     LOGS,
     METRICS,
@@ -68,7 +67,7 @@ from adapters.record import (
     Rules,
     put_attribute,
 )
-from adapters.repairs import ATTRIBUTES_DROPPED, VALUE_TRUNCATED
+from adapters.repairs import ATTRIBUTES_DROPPED, CUT_KEY_PREFIX, VALUE_TRUNCATED
 
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32

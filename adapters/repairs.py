@@ -13,6 +13,9 @@ INTEGER_BEYOND_64_BITS: Final = 3
 VALUE_TRUNCATED: Final = 4
 ATTRIBUTES_DROPPED: Final = 5
 
+# What the length of a value that was cut is stored under: this, and the value's own key.
+CUT_KEY_PREFIX: Final = b"infrasage.truncated."
+
 
 class Repair(NamedTuple):
     """One way in which something was repaired."""

@@ -116,6 +116,14 @@ def hex_id(text: str, size: int) -> bytes:
     return identifier if identifier.strip(b"\0") else b""
 
 
+def text_within(text: bytes, bytes_max: i64) -> bytes:
+    """The beginning of a text: at most so many bytes, and whole characters."""
+    end: i64 = bytes_max
+    while end > 0 and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
+
+
 def quoted(text: str) -> str:
     """In double quotes, as JSON escapes it."""
     shown = encode_basestring_ascii(text[:SHOWN_CHARACTERS_MAX]).replace("\x7f", "\\u007f")

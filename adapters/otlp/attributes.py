@@ -11,16 +11,16 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le
 from mypy_extensions import i64
 
+from adapters.codec.text import text_within
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
 from adapters.record import Rules
+from adapters.repairs import CUT_KEY_PREFIX
 
 CLEAN: Final = 0
 REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
-# What the length of a value that was cut is stored under: this, and the value's own key.
-CUT_KEY_PREFIX: Final = b"infrasage.truncated."
 # A list or a map that is so many times too long, as sent, is refused: its text would have to be made first.
 _WRITTEN_TO_BE_CUT: Final = 4
 # How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
@@ -252,14 +252,6 @@ def _normal_of(key: bytes, text: bytes) -> bytes:
     put_bytes(writer, _KEY, key)
     put_bytes(writer, _VALUE, value)
     return writer.getvalue()
-
-
-def text_within(text: bytes, bytes_max: i64) -> bytes:
-    """The beginning of a text: at most so many bytes, and whole characters."""
-    end: i64 = bytes_max
-    while end > 0 and text[end] & 0xC0 == 0x80:
-        end -= 1
-    return text[:end]
 
 
 def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:
