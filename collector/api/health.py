@@ -52,7 +52,9 @@ class HealthAnswer(BaseModel):
     version: str = Field(examples=["1.2.0"])
     uptime_seconds: int = Field(examples=[3601])
     clickhouse: str = Field(
-        description="ok, or what is the matter with the store; a gateway has none: not used", examples=["ok"]
+        description="ok, or what is the matter with the store: unavailable; degraded: something is not stored yet; damaged"
+        " parts: of the embedded engine, put aside until someone removes them. A gateway has no store: not used",
+        examples=["ok"],
     )
     kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
     log: str = Field(

@@ -29,6 +29,7 @@ _INTERVAL_S: Final = 3.0
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
 _NEWEST_INTERVAL_S: Final = 10.0
+_DAMAGED_PARTS_INTERVAL_S: Final = 10.0
 # How long a scrape waits for dead letters that are on their way to the store. Prometheus waits 10 s for a scrape.
 _STORED_WAIT_S: Final = 2.0
 
@@ -90,6 +91,7 @@ class HealthMonitor:
         clock: Callable[[], float] = time.monotonic,
         caught_up: Callable[[float], Awaitable[bool]] | None = None,
         newest_items: Callable[[], Mapping[str, float]] | None = None,
+        damaged_parts: Callable[[], int] | None = None,
     ) -> None:
         """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
         StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
@@ -97,7 +99,8 @@ class HealthMonitor:
         else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in seconds. `caught_up` waits so many
         seconds until what was appended is stored, and returns whether it is; None: nothing is written to the store here.
         `newest_items` blocks, raises StoreError, and returns when the newest stored item of each signal was, in seconds since
-        1970; None: there is no store here."""
+        1970; None: there is no store here. `damaged_parts` blocks, raises StoreError, and returns how many parts of the store
+        are damaged and put aside; None: the store is not in this process."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -113,6 +116,8 @@ class HealthMonitor:
         self._caught_up: Final = caught_up
         self._lag_clock: Final = LagClock(clock)
         self._newest_items: Final = newest_items
+        self._count_damaged_parts: Final = damaged_parts
+        self._damaged_parts = 0
         self._counting: asyncio.Task[None] | None = None
         self._counted: dict[Partition, int] | None = None  # how far dead letters were stored when they were last counted
         self._store_failure: str | None = None
@@ -152,7 +157,8 @@ class HealthMonitor:
         if self._store_failure is not None:
             return "unavailable"
         # A writer that can't read says nothing of the store.
-        return self._writer_state() if self._broker.failure is None else "ok"
+        state = self._writer_state() if self._broker.failure is None else "ok"
+        return "damaged parts" if state == "ok" and self._damaged_parts else state
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -163,6 +169,8 @@ class HealthMonitor:
                 group.create_task(self._watch_dead_letters(self._dead_letters))
             if self._newest_items is not None:
                 group.create_task(self._watch_newest_items(self._newest_items))
+            if self._count_damaged_parts is not None:
+                group.create_task(self._watch_damaged_parts(self._count_damaged_parts))
 
     async def _watch_broker(self) -> None:
         while True:
@@ -248,6 +256,13 @@ class HealthMonitor:
             with contextlib.suppress(StoreError):
                 self._metrics.newest_items(await asyncio.to_thread(look), time.time)
             await asyncio.sleep(_NEWEST_INTERVAL_S)
+
+    async def _watch_damaged_parts(self, count: Callable[[], int]) -> None:
+        while True:
+            with contextlib.suppress(StoreError):  # the last number known stands
+                self._damaged_parts = await asyncio.to_thread(count)
+                self._metrics.damaged_parts(self._damaged_parts)
+            await asyncio.sleep(_DAMAGED_PARTS_INTERVAL_S)
 
     async def _watch_dead_letters(self, count: Callable[[], int]) -> None:
         while True:

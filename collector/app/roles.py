@@ -26,7 +26,7 @@ from collector.app.ports import announcement, check_port, ports, reached_announc
 from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.receivers import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.scheduled_audit import auditing_on_schedule
-from collector.app.storage import Broker, open_kafka, open_storage
+from collector.app.storage import Broker, data_disk, open_kafka, open_storage
 from collector.app.supervisor import AT_ONCE, Job, Link
 from collector.app.tenancy import Tenancy, first_key, open_tenancy
 from collector.app.writer import caught_up_with, running_writer
@@ -266,8 +266,7 @@ def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:
     """That of the data directory, where this process has its store in it."""
     if store is None or not has_data_dir(settings):
         return None
-    limits = settings.local_log
-    return Disk(settings.data_dir, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
+    return data_disk(settings, warning="the disk is low: each insert is looked up until there is room")
 
 
 def _standing(
@@ -292,4 +291,5 @@ def _standing(
         failures=tenancy.failures if tenancy is not None else None,
         caught_up=writer.drained if writer is not None else None,
         newest_items=store.newest_items if store is not None else None,
+        damaged_parts=store.damaged_parts if store is not None and is_embedded(settings) else None,
     )

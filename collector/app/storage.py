@@ -21,6 +21,7 @@ from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, Kafka
 from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config.settings import Settings, secret_text
+from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
 from collector.runtime.shutdown import running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
@@ -149,6 +150,19 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
             yield Opened(broker, opening)
     finally:
         await broker.close()
+
+
+def data_disk(settings: Settings, *, warning: str | None) -> Disk:
+    """The disk of the data directory, with its reserve. `warning`: see Disk."""
+    limits = settings.local_log
+    return Disk(
+        settings.data_dir,
+        limits.reserve_percent,
+        limits.reserve_bytes_min,
+        limits.reserve_bytes_max,
+        warning=warning,
+        measured=measure,
+    )
 
 
 def kafka_options(settings: Settings) -> KafkaOptions:

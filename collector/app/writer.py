@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import structlog
 
 from collector.api.query_socket import CaughtUp
 from collector.app.data_dir import is_embedded
-from collector.app.storage import Storage
+from collector.app.storage import Broker, Storage, data_disk
 from collector.broker.contract import BrokerError
 from collector.broker.local_log import LocalLog
 from collector.config.settings import Settings
@@ -32,11 +32,16 @@ class Writing(NamedTuple):
 def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
     keep = RefusedRecords(storage.broker, settings.message_bytes_largest, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
-    broker = storage.broker
-    if isinstance(broker, LocalLog) and is_embedded(settings):
-        # The disk of the log is the store's too.
-        return Writer(broker, storage.store, keep, limits, metrics, is_disk_low=lambda: broker.disk.is_low)
-    return Writer(broker, storage.store, keep, limits, metrics)
+    return Writer(storage.broker, storage.store, keep, limits, metrics, is_disk_low=_is_disk_low(settings, storage.broker))
+
+
+def _is_disk_low(settings: Settings, broker: Broker) -> Callable[[], bool]:
+    """Of the embedded store. A server's disk is its operator's."""
+    if not is_embedded(settings):
+        return lambda: False
+    if isinstance(broker, LocalLog):
+        return lambda: broker.disk.is_low  # the disk of the log is the store's too
+    return data_disk(settings, warning=None).is_low_now
 
 
 @asynccontextmanager

@@ -38,11 +38,12 @@ class Disk:
         reserve_bytes_min: int,
         reserve_bytes_max: int,
         *,
+        warning: str | None = "the disk is low: no more telemetry is taken until there is room",
         measured: Callable[[Path], Space] = measure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """The reserve is `reserve_percent` of the file system, but at most `reserve_bytes_max`, and at least
-        `reserve_bytes_min` or half of a smaller file system."""
+        `reserve_bytes_min` or half of a smaller file system. `warning` is logged while the disk is low; None: nothing is."""
         self.free_bytes: int | None = None
         """At the last look; None: it could not be measured."""
         self.reserve_bytes = 0
@@ -52,10 +53,16 @@ class Disk:
         self._percent: Final = reserve_percent
         self._bytes_min: Final = reserve_bytes_min
         self._bytes_max: Final = reserve_bytes_max
+        self._warning: Final = warning
         self._measured: Final = measured
         self._clock: Final = clock
         self._warned_at: float | None = None
         self._logger: Final = structlog.get_logger(__name__)
+
+    def is_low_now(self) -> bool:
+        """Look, and return whether it is low."""
+        self.look()
+        return self.is_low
 
     @property
     def shortage(self) -> str | None:
@@ -79,10 +86,12 @@ class Disk:
         reserve = int(max(share, min(self._bytes_min, total // 2)))
         self.free_bytes, self.reserve_bytes, self.size_bytes = free, reserve, total
         self.is_low = free < reserve + (reserve // 20 if self.is_low else 0)
+        if self._warning is None:
+            return
         if self.is_low and (self._warned_at is None or self._clock() - self._warned_at >= _WARNING_INTERVAL_S):
             self._warned_at = self._clock()
             self._logger.warning(
-                "the disk is low: no more telemetry is taken until there is room",
+                self._warning,
                 directory=str(self._directory),
                 free_bytes=free,
                 reserve_bytes=reserve,

@@ -27,10 +27,11 @@ from collector.store.contract import (
     Completed,
     StoreError,
     StoreOutOfMemory,
+    StoreOutOfSpace,
     StoreRefusedData,
     StoreUnavailable,
 )
-from collector.store.damaged_parts import DamagedParts
+from collector.store.damaged_parts import PUT_ASIDE_COUNT, DamagedParts
 from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
@@ -82,6 +83,8 @@ _DATA_ERRORS: Final = frozenset(
 
 # An insert that had too little memory. 240 is the same in a call to the system that makes a buffer larger.
 _MEMORY_ERRORS: Final = frozenset(["MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEMORY", "CANNOT_MREMAP"])
+# An insert for whose parts the disk has too little room: ClickHouse asks for about twice the insert's bytes before it begins.
+_SPACE_ERROR: Final = "NOT_ENOUGH_SPACE"
 # The limit of one query, `max_memory_usage`, as newer and older versions name it. Others are the user's and the server's.
 _OF_ONE_QUERY: Final = re.compile(r"query memory limit exceeded|memory limit \(for query\) exceeded", re.IGNORECASE)
 
@@ -266,7 +269,7 @@ class ClickHouseStore:
         return applied
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
-        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreOutOfMemory, StoreRefusedData."""
+        """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""
         self._insert(topic, payloads, token)
         self._inserted = True
 
@@ -286,14 +289,17 @@ class ClickHouseStore:
 
     @contextmanager
     def _errors_of_inserts(self) -> Iterator[None]:
-        """ClickHouse's errors as StoreOutOfMemory and StoreUnavailable."""
+        """ClickHouse's errors as StoreShortage and StoreUnavailable."""
         try:
             yield
         except ClickHouseError as error:
-            if isinstance(error, DatabaseError) and error.name in _MEMORY_ERRORS:
+            name = error.name if isinstance(error, DatabaseError) else None
+            message = describe(error) if self._server is None else f"{self._server}: {describe(error)}"
+            if name in _MEMORY_ERRORS:
                 of_one_query = _OF_ONE_QUERY.search(str(error)) is not None
-                message = describe(error) if self._server is None else f"{self._server}: {describe(error)}"
                 raise StoreOutOfMemory(message, of_this_insert=of_one_query) from error
+            if name == _SPACE_ERROR:
+                raise StoreOutOfSpace(message) from error
             with self._errors():
                 raise
 
@@ -409,6 +415,11 @@ class ClickHouseStore:
     def open_dead_letters(self) -> int:
         """How many wait for someone: neither replayed nor discarded. Raises StoreError."""
         return int(self.read("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
+
+    def damaged_parts(self) -> int:
+        """Return how many parts are damaged, put aside, and not removed by anyone yet; of a server 0: its parts are its
+        operator's. Raises StoreError."""
+        return 0 if self._damaged_parts is None else int(self.read(PUT_ASIDE_COUNT, "TabSeparated"))
 
     def newest_items(self) -> dict[str, float]:
         """When the newest item of each signal was, in seconds since 1970; nothing of a signal without items. Raises StoreError.

@@ -35,8 +35,16 @@ class StoreUnavailable(StoreError):
     """Away, overloaded or out of space: the same call may succeed later."""
 
 
-class StoreOutOfMemory(StoreUnavailable):
-    """An insert needed more memory than it could have. Some of it may be stored. The insert has ended."""
+class StoreShortage(StoreUnavailable):
+    """An insert needed more room than it could have, so a smaller one may succeed. Some of it may be stored. It has ended."""
+
+
+class StoreOutOfSpace(StoreShortage):
+    """The store's disk has too little room for the insert."""
+
+
+class StoreOutOfMemory(StoreShortage):
+    """There is too little memory for the insert."""
 
     def __init__(self, message: str, *, of_this_insert: bool) -> None:
         """`of_this_insert`: the limit is that of one insert, so the same insert would fail again. Else it is the server's, and
@@ -70,7 +78,7 @@ class Store(Protocol):
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch), as one. Raises StoreUnavailable,
-        StoreOutOfMemory, StoreRefusedData."""
+        StoreShortage, StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         """Whether every item and receipt of these payloads is stored already, found by batch id and batch part; every dead

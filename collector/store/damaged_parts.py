@@ -37,6 +37,7 @@ _TABLES: Final = """
 SELECT name, arrayStringConcat(data_paths, ' ') FROM system.tables
 WHERE database = currentDatabase() AND engine LIKE '%MergeTree'
 """
+PUT_ASIDE_COUNT: Final = "SELECT count() FROM system.detached_parts WHERE database = currentDatabase()"
 _PUT_ASIDE: Final = """
 SELECT table, path FROM system.detached_parts WHERE database = currentDatabase() ORDER BY path
 """

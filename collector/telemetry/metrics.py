@@ -245,6 +245,10 @@ class Metrics:
             "log_lost_messages",
             "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
         ).labels()
+        self._store_damaged_parts: Final = self._gauge(
+            "store_damaged_parts",
+            "Parts of the embedded store that are damaged, were put aside, and that nobody has removed yet.",
+        ).labels()
         self._log_damages: Final = self._gauge(
             "log_damages", "Times that the local log's files were found damaged, and that no operator has confirmed yet."
         ).labels()
@@ -463,6 +467,10 @@ class Metrics:
         """What no operator has confirmed yet."""
         self._log_damages.set(damages)
         self._log_lost.set(lost_messages)
+
+    def damaged_parts(self, parts: int) -> None:
+        """Of the embedded store, put aside and not removed yet."""
+        self._store_damaged_parts.set(parts)
 
     def disk(self, free_bytes: int, reserve_bytes: int, size_bytes: int) -> None:
         """Of the data directory."""

@@ -1,14 +1,17 @@
-"""When a range for which the store has too little memory is cut in smaller pieces, and when one item becomes a dead letter.
+"""When a range for which the store has too little memory or disk is cut in smaller pieces, and when one item becomes a dead
+letter.
 
 Whether an insert exceeds the limit of one insert depends on that insert alone: it is cut at once. The server's memory depends
 on everything that runs there, and waiting may be all that is needed. So a range is cut only after several failures, and a
-server that is out of memory for an hour makes no dead letters.
+server that is out of memory for an hour makes no dead letters. A full disk makes none either: they would need room too.
 
 Invariants:
 1. A piece is not cut while an insert of it may still be going on (test_writer_memory.py,
    test_an_insert_without_an_answer_is_waited_for_before_it_is_cut).
 2. A single item becomes a dead letter only where one insert may not have as much memory as it needs, or where others were
    stored between its attempts (test_writer_memory.py, test_a_server_out_of_memory_makes_no_dead_letters).
+3. For want of disk a range is cut into pieces of a mebibyte, and no further, however long the disk is full
+   (test_writer_memory.py, test_a_disk_that_stays_full_cuts_no_range_to_items).
 """
 
 from collections.abc import Callable, Collection
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Range
-from collector.store.contract import Store, StoreOutOfMemory
+from collector.store.contract import Store, StoreOutOfMemory, StoreOutOfSpace, StoreShortage
 from collector.writer.piece import Piece
 
 # Failures in a row before a range is cut that the server, and not the limit of one insert, has too little memory for.
@@ -90,7 +93,7 @@ class MemoryShortages:
     def halved(self) -> None:
         self.row_bytes_max = max(_ROW_BYTES_MIN, self.row_bytes_max // 2)
 
-    def failed(self, piece: Piece, error: StoreOutOfMemory, *, is_one: bool) -> bool:
+    def failed(self, piece: Piece, error: StoreShortage, *, is_one: bool) -> bool:
         """Count the failure. Return whether to cut the piece, or, for a single item, whether to make it a dead letter."""
         trouble = self._troubles.setdefault(piece.partition, _Trouble())
         if trouble.token != piece.token:
@@ -98,6 +101,9 @@ class MemoryShortages:
         trouble.failures += 1
         if not self.is_quiet(piece.partition):
             return False
+        if isinstance(error, StoreOutOfSpace):
+            return not is_one and trouble.failures >= _FAILURES and piece.row_bytes() > _ROW_BYTES_MIN
+        assert isinstance(error, StoreOutOfMemory)
         if not is_one:
             return error.of_this_insert or trouble.failures >= _FAILURES
         if piece.topic == DEAD_LETTERS_TOPIC:
@@ -108,7 +114,7 @@ class MemoryShortages:
         is_large = piece.row_bytes() > self._limit
         return trouble.failures >= _ITEM_FAILURES_SERVER and (is_large or others >= _ITEM_FAILURES_SERVER)
 
-    def give_up(self, piece: Piece, error: StoreOutOfMemory) -> None:
+    def give_up(self, piece: Piece, error: StoreShortage) -> None:
         """At the next attempt it is a dead letter."""
         self._troubles[piece.partition].given_up.add(piece.token)
         self.last_error = str(error)

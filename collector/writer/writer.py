@@ -36,7 +36,7 @@ import structlog
 from adapters.errors import STORE_REFUSED
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
 from collector.runtime.reminders import Reminder
-from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
+from collector.store.contract import Store, StoreError, StoreRefusedData, StoreShortage
 from collector.store.payload_index import MessageKey, contents
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece, bounded
@@ -232,7 +232,7 @@ class Writer:
         attempt = _Attempt(messages.in_doubt, messages.depth)
         try:
             await self._insert(piece, attempt)
-        except StoreOutOfMemory as error:
+        except StoreShortage as error:
             if attempt.failed is not None:
                 await self._halve(messages, attempt.failed, attempt.stored, error)
             raise
@@ -270,7 +270,7 @@ class Writer:
                 await self._insert(half, attempt)
         except StoreError as error:
             self._observer.write_failed(topic, "unavailable")
-            if isinstance(error, StoreOutOfMemory):
+            if isinstance(error, StoreShortage):
                 attempt.failed = attempt.failed or piece
             elif not isinstance(error, _NotFound):
                 self._memory.unanswered(piece.partition)
@@ -334,7 +334,7 @@ class Writer:
             return True
         return False
 
-    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreOutOfMemory) -> None:
+    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreShortage) -> None:
         """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
         BrokerError."""
         is_one = not await self._in_thread(piece.halves)
@@ -349,7 +349,7 @@ class Writer:
         self._memory.halved()
         self._in_a_row = 0
         self._logger.warning(
-            "the store has too little memory for an insert, which is cut in smaller pieces",
+            "the store has too little room for an insert, which is cut in smaller pieces",
             topic=piece.topic,
             partition=piece.partition.index,
             offset=piece.offset,
@@ -436,7 +436,7 @@ class _Attempt:
     refusals: int = 0
     stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
     pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
-    failed: Piece | None = None  # for which the store had too little memory
+    failed: Piece | None = None  # for which the store had too little room
 
     def note(self, piece: Piece) -> None:
         """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""

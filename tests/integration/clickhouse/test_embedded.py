@@ -276,6 +276,7 @@ def test_a_damaged_part_is_put_aside_while_its_sources_are_there(open_store: Ope
     store.insert(METRICS_TOPIC, [batches.gauge(3, 1).SerializeToString()], "3")
     assert "4\n" == text(store, "SELECT count() FROM otel_metrics_gauge")
     assert 1 == "".join(capsys.readouterr()).count("a part of a table is damaged and was put aside")
+    assert 1 == store.damaged_parts()
 
 
 def test_an_insert_that_left_a_damaged_part_is_repeated(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
-from collector.store.contract import NOTHING, Completed, StoreOutOfMemory, StoreRefusedData, StoreUnavailable
+from collector.store.contract import NOTHING, Completed, StoreOutOfMemory, StoreOutOfSpace, StoreRefusedData, StoreUnavailable
 
 BLOCK_RECORDS = 2
 
@@ -55,6 +55,7 @@ class FakeStore:
         memory_records: int | None = None,
         outlives_s: float = 0.0,
         completes: bool = True,
+        disk_records: int | None = None,
     ) -> None:
         """`faults`: what happens at the first insert that is not refused, the second, and so on; "part damaged": it succeeds,
         and no row is found. `crash_at`: one more, once.
@@ -62,7 +63,7 @@ class FakeStore:
         the other way round.
         `forgets`: it has no deduplication. `memory_records`: an insert of more records exceeds the limit of one insert.
         `outlives_s`: how long an insert without an answer may go on.
-        `completes`: its tokens and its rows are not written together."""
+        `completes`: its tokens and its rows are not written together. `disk_records`: the disk is full for more."""
         self.rows: Counter[str] = Counter()
         self.batches: dict[UUID, set[int]] = {}
         self.blocks: dict[tuple[str, int], list[str]] = {}
@@ -75,6 +76,7 @@ class FakeStore:
         self._memory_records = memory_records
         self._outlives_s = outlives_s
         self._completes = completes
+        self.disk_records = disk_records
         self.completions = 0
         self.asked: list[str] = []  # for which tokens inserts were tried
         self._turn = threading.Lock()
@@ -105,6 +107,8 @@ class FakeStore:
             raise StoreRefusedData(f"cannot read {bad}")
         if self._memory_records is not None and len(names) > self._memory_records:
             raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
+        if self.disk_records is not None and len(names) > self.disk_records:
+            raise StoreOutOfSpace("Cannot reserve 14.10 MiB, not enough space")
         if fault == "part damaged":
             return
         for start in range(0, len(names), BLOCK_RECORDS):
@@ -159,6 +163,8 @@ class FakeStore:
                 raise StoreRefusedData(f"cannot read {bad}")
             if self._memory_records is not None and len(names) > self._memory_records:
                 raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
+            if self.disk_records is not None and len(names) > self.disk_records:
+                raise StoreOutOfSpace("Cannot reserve 14.10 MiB, not enough space")
             missing = [name for name in names if not self.rows[name]]
             if fault == "part damaged":
                 return Completed({"rows": len(missing)}, {})

@@ -55,6 +55,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collector.app.health_monitor._AWAY_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.app.health_monitor._DEAD_LETTERS_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.app.health_monitor._NEWEST_INTERVAL_S", 0.01)
+    monkeypatch.setattr("collector.app.health_monitor._DAMAGED_PARTS_INTERVAL_S", 0.01)
 
 
 @asynccontextmanager
@@ -263,6 +264,27 @@ async def test_damage_is_shown_until_it_is_confirmed() -> None:
             await eventually(lambda shown=shown: states(standing) == ("ok", "ok", shown))
             await eventually(lambda found=found: counted(metrics, "infrasage_log_damages") == found[0])
             assert counted(metrics, "infrasage_log_lost_messages") == found[1]
+
+
+async def test_damaged_parts_are_shown_until_they_are_removed() -> None:
+    """As degraded, and counted. A count that fails leaves the last one."""
+    metrics = Metrics()
+    answers: list[int | StoreUnavailable] = [2, StoreUnavailable("busy")]
+
+    def count() -> int:
+        answer = answers[0] if len(answers) == 1 else answers.pop(0)
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        return answer
+
+    standing = HealthMonitor(metrics, Broker(), writer_state=lambda: "ok", damaged_parts=count)
+    async with running(standing):
+        await eventually(lambda: len(answers) == 1)
+        await eventually(lambda: states(standing)[0] == "damaged parts")
+        assert counted(metrics, "infrasage_store_damaged_parts") == 2
+        answers[:] = [0]
+        await eventually(lambda: states(standing)[0] == "ok")
+        await eventually(lambda: counted(metrics, "infrasage_store_damaged_parts") == 0)
 
 
 async def test_a_low_disk_is_shown() -> None:

@@ -76,3 +76,15 @@ def test_a_disk_that_cannot_be_measured_changes_nothing() -> None:
 def test_a_file_system_is_measured(tmp_path: Path) -> None:
     space = measure(tmp_path)
     assert 0 < space.free <= space.total
+
+
+def test_without_a_warning_it_only_looks() -> None:
+    """For one that asks before each insert, where another reports the disk."""
+    stub = Stub(100 * GIB, 100 * GIB)
+    disk = Disk(Path("/data"), 10, 512 * MIB, 16 * GIB, warning=None, measured=stub.measured)
+    with structlog.testing.capture_logs() as logs:
+        answers = [disk.is_low_now()]
+        stub.space = Space(1 * GIB, 100 * GIB)
+        answers.append(disk.is_low_now())
+    assert [False, True] == answers
+    assert [] == logs

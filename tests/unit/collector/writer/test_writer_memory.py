@@ -20,6 +20,7 @@ from support.examples import examples
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.stores import Crash, FakeStore, batch
 from support.fakes.writing import CRASHES, TOPIC, Observed, world
+from support.waiting import eventually
 
 from adapters.codec.wire import BYTES, Cursor, length_of
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Range
@@ -222,6 +223,44 @@ async def test_a_range_that_came_back_is_not_known_any_more(tmp_path: Path) -> N
         assert shortages.failed(Piece.whole(messages), error, is_one=False) is not came_back
         now = 301.0
         assert shortages.failed(Piece.whole(messages), error, is_one=False)
+
+
+# A disk with too little room.
+
+
+def _large(number: int) -> str:
+    return f"{number}-{'x' * 600_000}"
+
+
+async def test_an_insert_that_the_disk_has_no_room_for_is_cut(tmp_path: Path) -> None:
+    """Each message has 0.6 MB of rows, and there is room for the insert of two: all are stored, once, without an operator."""
+    store = FakeStore(disk_records=2)
+    async with world(tmp_path, store) as w:
+        for number in range(8):
+            await w.append(TOPIC, _large(number))
+        await w.drain(w.writer(bytes_max=1 << 24))
+        assert dict.fromkeys(map(_large, range(8)), 1) == store.rows
+        assert [] == w.letters
+
+
+async def test_a_disk_that_stays_full_cuts_no_range_to_items(tmp_path: Path) -> None:
+    """It takes nothing for an hour: then the range goes in pieces of about a mebibyte, and nothing became a dead letter."""
+    store = FakeStore(disk_records=0)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, *(f"small-{number}" for number in range(1000)))
+        for number in range(8):
+            await w.append(TOPIC, _large(number))
+        running = asyncio.create_task(w.writer(bytes_max=1 << 24).run())
+        while w.time.now < 3600:
+            await asyncio.sleep(0)
+        store.disk_records = None
+        before = store.inserts
+        await eventually(lambda: w.log.depth(TOPIC) == 0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert 1000 + 8 == len(store.rows) == sum(store.rows.values())
+        assert store.inserts - before <= 16
+        assert [] == w.letters
 
 
 # The bytes of rows.
