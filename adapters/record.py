@@ -126,6 +126,10 @@ class Rules(Resting):
     value_bytes_max: i64 = 1 << 60
     # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
     dead_letter_cut_bytes: i64 = 0
+    # What OTLP/JSON may be beside what its specification has (adapters/otlp/json.py).
+    json_forms: int = 0
+    # Fields of OTLP/JSON that are unknown, in words; the first of them.
+    unknown_fields: list[str] | None = None
     # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
     repaired: dict[int, int] | None = None
 
@@ -222,6 +226,8 @@ class Adapted:
         self.rejections: list[Rejection] = []
         # What was repaired, and how often, by kind (adapters/repairs.py).
         self.repaired: dict[int, int] | None = None
+        # Where nothing was taken, and there was something: what the fields are that are unknown.
+        self.unknown_fields: list[str] | None = None
         # How many of the rejections have a payload, and how many bytes those hold together.
         self.dead_letter_items: int = 0
         self.dead_letter_bytes: int = 0
@@ -413,4 +419,6 @@ class BatchBuilder:
         self.close_record()
         self.close_message()
         self.out.repaired = self.rules.repaired
+        if self.index == 0:
+            self.out.unknown_fields = self.rules.unknown_fields
         return self.out

@@ -1,8 +1,9 @@
 """OTLP/JSON to OTLP/protobuf, so that one adapter serves both.
 
 The law: OTLP's own rules, where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"):
-trace and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, unknown keys are ignored.
-64-bit integers are numbers or strings, doubles may be "NaN", "Infinity", "-Infinity", null is absent.
+trace and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, unknown keys are ignored. By
+`Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit integers
+are numbers or strings, doubles may be "NaN", "Infinity", "-Infinity", null is absent.
 """
 
 import binascii
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from adapters.codec.json_numbers import quote_long_integers
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
-from adapters.codec.text import check_json_parts
+from adapters.codec.text import check_json_parts, quoted
 from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_JSON, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, Malformed
@@ -37,6 +38,19 @@ _ZIGZAG: Final = 7
 _FIXED64: Final = 8
 _FIXED32: Final = 9
 
+# What is read beside what the specification has.
+SNAKE_CASE: Final = 1  # names of fields as in the .proto files
+ENUM_NAMES: Final = 2  # an enum's name in the place of its number
+
+_UNKNOWN_TOLD_MAX: Final = 5
+_HINTS: Final = {
+    **dict.fromkeys(("resourceSpans", "resource_spans"), ", which is for /v1/traces"),
+    **dict.fromkeys(("resourceLogs", "resource_logs"), ", which is for /v1/logs"),
+    **dict.fromkeys(("resourceMetrics", "resource_metrics"), ", which is for /v1/metrics"),
+    **dict.fromkeys(("instrumentationLibrarySpans", "instrumentation_library_spans"), ": OTLP 1.0 has scopeSpans"),
+    **dict.fromkeys(("instrumentationLibraryLogs", "instrumentation_library_logs"), ": OTLP 1.0 has scopeLogs"),
+    **dict.fromkeys(("instrumentationLibraryMetrics", "instrumentation_library_metrics"), ": OTLP 1.0 has scopeMetrics"),
+}
 _HEX_FIELDS: Final = ("trace_id", "span_id", "parent_span_id")
 _KINDS: Final = {
     FieldDescriptor.TYPE_STRING: _TEXT,
@@ -87,7 +101,8 @@ _ITEMS: Final = (
 
 
 class _Field:
-    def __init__(self, descriptor: FieldDescriptor) -> None:
+    def __init__(self, descriptor: FieldDescriptor, forms: int) -> None:
+        """`forms`: what is read beside what the specification has."""
         assert descriptor.containing_type is not None
         self.name: Final[str] = f"{descriptor.containing_type.name}.{descriptor.json_name}"
         self.kind: Final[int] = _HEX if descriptor.name in _HEX_FIELDS else _KINDS[descriptor.type]
@@ -97,29 +112,49 @@ class _Field:
         self.packed: Final[bool] = packed
         self.tag: Final[int] = descriptor.number << 3 | (2 if packed else _WIRE_TYPES.get(self.kind, 2))
         self.message: Final[Descriptor | None] = descriptor.message_type
+        self._forms: Final = forms
+        self._fields: _Fields | None = None
+        names: dict[str, int] = {}
+        if descriptor.enum_type is not None and forms & ENUM_NAMES:
+            names = {value.name: value.number for value in descriptor.enum_type.values}
+        self.enum_names: Final[dict[str, int]] = names
         # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.
         self.is_attribute_integer: Final[bool] = self.name == "AnyValue.intValue"
         is_number = self.kind not in (_TEXT, _BYTES, _HEX, _MESSAGE)
         is_time = descriptor.name.endswith("time_unix_nano")
         self.reason: Final[int] = INVALID_TIMESTAMP if is_time else INVALID_VALUE if is_number else INVALID_RECORD
 
+    def fields(self) -> "_Fields":
+        """Those of its message."""
+        fields = self._fields
+        if fields is None:
+            assert self.message is not None
+            fields = self._fields = _fields_of(self.message, self._forms)
+        return fields
+
 
 class _Fields:
     """The fields of a message type, by name."""
 
-    def __init__(self, descriptor: Descriptor) -> None:
-        self.by_name: Final[dict[str, _Field]] = {field.json_name: _Field(field) for field in descriptor.fields}
+    def __init__(self, descriptor: Descriptor, forms: int) -> None:
+        self.name: Final[str] = descriptor.name
+        self.by_name: Final[dict[str, _Field]] = {field.json_name: _Field(field, forms) for field in descriptor.fields}
+        if forms & SNAKE_CASE:
+            for field in descriptor.fields:
+                self.by_name[field.name] = self.by_name[field.json_name]
         # What does not fit such a message is noted in it: the item is rejected, and its neighbours are kept.
         self.is_item: Final[bool] = descriptor.name in _ITEMS
 
 
-_messages: Final[dict[str, _Fields]] = {}
+# By the forms that are read.
+_messages: Final[list[dict[str, _Fields]]] = [{}, {}, {}, {}]
 
 
-def _fields_of(descriptor: Descriptor) -> _Fields:
-    fields = _messages.get(descriptor.full_name)
+def _fields_of(descriptor: Descriptor, forms: int) -> _Fields:
+    messages = _messages[forms]
+    fields = messages.get(descriptor.full_name)
     if fields is None:
-        fields = _messages[descriptor.full_name] = _Fields(descriptor)
+        fields = messages[descriptor.full_name] = _Fields(descriptor, forms)
     return fields
 
 
@@ -131,6 +166,13 @@ class _Notes:
         self.is_exact: Final = is_exact
         self.nulls: int = 0
         self.integers: int = 0
+        # The first fields that no message has: told where nothing was taken.
+        self.unknown: Final[list[str]] = []
+
+    def skip(self, fields: _Fields, name: str) -> None:
+        """Note a field that is unknown."""
+        if len(self.unknown) < _UNKNOWN_TOLD_MAX:
+            self.unknown.append(f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}")
 
 
 class _Unfit(Exception):
@@ -162,7 +204,9 @@ def _put_message(writer: BytesWriter, fields: _Fields, value: dict[str, object],
     by_name = fields.by_name
     for key, entry in value.items():
         field = by_name.get(key)
-        if field is not None and entry is not None:
+        if field is None:
+            notes.skip(fields, key)
+        elif entry is not None:
             _put_member(writer, field, entry, notes)
 
 
@@ -209,9 +253,8 @@ def _put_field(writer: BytesWriter, field: _Field, value: object, notes: _Notes)
     if kind == _MESSAGE:
         if not isinstance(value, dict):
             raise _unfit(field, "an object", value)
-        assert field.message is not None
         inner = BytesWriter()
-        _put_message(inner, _fields_of(field.message), value, notes)
+        _put_message(inner, field.fields(), value, notes)
         put_bytes(writer, field.tag, inner.getvalue())
     elif kind == _TEXT:
         if not isinstance(value, str):
@@ -332,6 +375,8 @@ def _whole_number(value: object) -> int | None:
 
 def _integer_of(field: _Field, value: object) -> int:
     number = _whole_number(value)
+    if number is None and isinstance(value, str):
+        number = field.enum_names.get(value)
     if isinstance(value, float) and value == -_EXACT_BELOW:
         number = None  # of more digits than a double has, or less than an int64 may be
     if number is None or not field.low <= number <= field.high:
@@ -366,7 +411,7 @@ class _LargeRequest:
         if depth > _DEPTH_MAX:
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: nested too deep")
         slices = self.slices
-        fields = _fields_of(descriptor)
+        fields = _fields_of(descriptor, self.rules.json_forms)
         slices.expect(_OPENING_BRACE)
         if slices.peek() == _CLOSING_BRACE:
             slices.position += 1
@@ -376,7 +421,9 @@ class _LargeRequest:
             key = self._loaded(self._name())
             assert isinstance(key, str)
             field = fields.by_name.get(key)
-            if field is not None:
+            if field is None:
+                self.notes.skip(fields, key)
+            else:
                 if key in seen:
                     raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} occurs twice in one object")
                 seen.add(key)
@@ -610,7 +657,7 @@ def _converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: _Notes)
         if not isinstance(value, dict):
             raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
         writer = BytesWriter()
-        _put_message(writer, _fields_of(descriptor), value, notes)
+        _put_message(writer, _fields_of(descriptor, rules.json_forms), value, notes)
         return writer.getvalue()
     except orjson.JSONDecodeError as error:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
@@ -637,6 +684,8 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
         return _to_wire(repaired, descriptor, rules)
     if notes.nulls:
         rules.repair(NULL_LIST_ENTRY, notes.nulls)
+    if notes.unknown:
+        rules.unknown_fields = notes.unknown
     if notes.integers:
         rules.repair(INTEGER_BEYOND_64_BITS, notes.integers)
     return wire

@@ -338,6 +338,14 @@ class Validation(_Section):
         " infrasage.truncated.KEY; or the item is rejected. A label of remote write is never truncated: two series would become"
         " one.",
     )
+    otlp_json_snake_case: bool = Field(
+        default=True,
+        description="Whether names in snake_case are read in OTLP/JSON, beside lowerCamelCase, as the specification has it.",
+    )
+    otlp_json_enum_names: bool = Field(
+        default=True,
+        description="Whether an enum's name is read in OTLP/JSON, beside its number, as the specification has it.",
+    )
     item_bytes_max: Bytes = _limit(
         4 * MIB,
         16 * KIB,

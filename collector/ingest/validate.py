@@ -25,6 +25,7 @@ from adapters.errors import (
     TIMESTAMP_TOO_OLD,
     TOO_MANY_ATTRIBUTES,
 )
+from adapters.otlp.json import ENUM_NAMES, SNAKE_CASE
 from adapters.record import MESSAGE_ROW_BYTES_MAX, REQUEST_ELEMENTS_MAX, REQUEST_ROW_BYTES_MAX, Rules
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -50,6 +51,8 @@ class Limits:
         otlp_logs_past_max_s: int = 0,
         otlp_traces_past_max_s: int = 0,
         remote_write_past_max_s: int = 0,
+        otlp_json_snake_case: bool = False,
+        otlp_json_enum_names: bool = False,
     ) -> None:
         self.past_max_s: Final = past_max_s
         self._past_max_s: Final[dict[int, int]] = {
@@ -67,6 +70,7 @@ class Limits:
         self.request_elements_max: Final = request_elements_max
         self.request_row_bytes_max: Final = request_row_bytes_max
         self.item_bytes_max: Final = item_bytes_max
+        self.json_forms: Final = SNAKE_CASE * otlp_json_snake_case | ENUM_NAMES * otlp_json_enum_names
         self.truncates_values: Final = attribute_value_too_long == "truncate"
 
     def past_max_of(self, form: int, plan_past_max_s: int | None = None) -> int:
@@ -111,6 +115,7 @@ class LimitRules(Rules):
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
         self.value_bytes_max = limits.attribute_value_bytes_max
         self.truncates_values = limits.truncates_values
+        self.json_forms = limits.json_forms
         self.name_bytes_max: i64 = limits.name_bytes_max
 
     def rest(self) -> None:

@@ -42,7 +42,7 @@ from adapters.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     RequestRefused,
 )
-from adapters.record import LOGS, METRICS, TRACES
+from adapters.record import LOGS, METRICS, TRACES, Adapted
 from adapters.repairs import REPAIR
 from collector.broker.contract import BrokerError, BrokerFull
 from collector.ingest.pipeline import Defect, Outcome
@@ -210,7 +210,18 @@ def repairs(outcome: Outcome) -> str:
 def warning(outcome: Outcome, noun: str) -> str:
     """What a partial success says: what was rejected, and what was repaired."""
     rejected = summarize(outcome, noun) if outcome.adapted.rejected else ""
-    return "; ".join(filter(None, (rejected, repairs(outcome))))
+    return "; ".join(filter(None, (rejected, repairs(outcome), nothing_taken(outcome))))
+
+
+def nothing_taken(outcome: Outcome) -> str:
+    """Which fields are unknown, where a body has some and no item was taken of it; else nothing."""
+    unknown = outcome.adapted.unknown_fields
+    return f"nothing was taken of the request: {'; '.join(unknown)}" if unknown else ""
+
+
+def has_warning(adapted: Adapted) -> bool:
+    """Whether a sender is to hear more than that it was taken."""
+    return bool(adapted.rejected or adapted.repaired or adapted.unknown_fields)
 
 
 # HTTP
@@ -344,7 +355,7 @@ class OtlpProtobufDialect(Dialect):
     def body(self, outcome: Outcome) -> bytes:
         """An Export…ServiceResponse."""
         adapted = outcome.adapted
-        if not adapted.rejected and not adapted.repaired:
+        if not has_warning(adapted):
             return b""
         # The three signals' responses have the same fields under the same numbers: one class writes all of them.
         response = ExportMetricsServiceResponse()
@@ -365,7 +376,7 @@ class OtlpJsonDialect(Dialect):
 
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted
-        if not adapted.rejected and not adapted.repaired:
+        if not has_warning(adapted):
             return Answer(200, _JSON, b"{}", _receipt(outcome))
         partial_success = {
             self._rejected_field: str(adapted.rejected_count()),

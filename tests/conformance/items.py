@@ -64,6 +64,8 @@ OTLP: Final = (
         "JSON: ids in hex of any case, other bytes in base64, 64-bit integers as strings or numbers, enums as integers only,"
         " lowerCamelCase only, unknown fields ignored at any depth, null is absent, doubles also as NaN, Infinity, -Infinity.",
         "JSON Protobuf Encoding",
+        "more than is asked: names in snake_case and of enums are read too, unless validation.otlp_json_snake_case and"
+        " otlp_json_enum_names say no; where nothing is taken of a body, a warning names its unknown fields",
     ),
     Item(
         "A span without valid ids, a point without time, an unspecified temporality: rejected. A log record is kept without an"

@@ -1,0 +1,108 @@
+"""No success without a word: what is read of OTLP/JSON beside its specification, and what is said where nothing was taken."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf.json_format import MessageToDict
+from support.fakes.receiving import Receivers, http_receivers, otlp_logs, otlp_metrics, otlp_traces
+from support.references.otlp import REQUESTS
+
+BODIES = {"metrics": otlp_metrics, "logs": otlp_logs, "traces": otlp_traces}
+
+
+async def send(made: Receivers, signal: str, document: Any) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=made.url, timeout=20) as http:
+        return await http.post(f"/v1/{signal}", json=document)
+
+
+def document_of(signal: str, *, snake_case: bool = False) -> Any:
+    """A request of one item, as protobuf's own JSON has it, ids in hex."""
+    message = REQUESTS[signal].FromString(BODIES[signal](good=1))
+    document = MessageToDict(message, preserving_proto_field_name=snake_case)
+    for name, size in (("traceId", 32), ("trace_id", 32), ("spanId", 16), ("span_id", 16)):
+        document = with_value(document, name, "ab" * (size // 2))
+    return document
+
+
+def with_value(value: Any, name: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {key: new if key == name else with_value(inner, name, new) for key, inner in value.items()}
+    return [with_value(inner, name, new) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("signal", BODIES)
+async def test_snake_case_is_read_as_the_collector_does(signal: str, padding: int) -> None:
+    """The same item as of lowerCamelCase, in small bodies and in those that are read piece by piece."""
+    async with http_receivers(validation={"otlp_json_snake_case": True}) as made, httpx.AsyncClient(base_url=made.url) as http:
+        for snake_case in (False, True):
+            body = json.dumps(document_of(signal, snake_case=snake_case)).encode() + b" " * padding
+            answer = await http.post(f"/v1/{signal}", content=body, headers={"content-type": "application/json"}, timeout=30)
+            assert (200, {}) == (answer.status_code, answer.json())
+        camel, snake = (record for record in made.producer.records() if record.item_count)
+        camel.batch_id = snake.batch_id
+        assert camel == snake
+
+
+async def test_names_of_enums_are_read() -> None:
+    """A span's kind, a temporality, a severity; a name that there is not rejects its item, with a word."""
+    async with http_receivers() as made:
+        for signal, name, at in (("traces", "SPAN_KIND_SERVER", "kind"), ("logs", "SEVERITY_NUMBER_ERROR", "severityNumber")):
+            document = document_of(signal)
+            scope = document[f"resource{'Spans' if signal == 'traces' else 'Logs'}"][0]
+            item = scope["scopeSpans" if signal == "traces" else "scopeLogs"][0][
+                "spans" if signal == "traces" else "logRecords"
+            ][0]
+            item[at] = name
+            assert {} == (await send(made, signal, document)).json()
+            item[at] = "OTHER"
+            told = (await send(made, signal, document)).json()["partialSuccess"]["errorMessage"]
+            assert f".{at} must be an enum's integer" in told
+        spans, logs = (record for record in made.producer.records() if record.item_count)
+        assert (2, 17) == (spans.spans[0].kind, logs.log_records[0].severity_number)
+
+
+WRONG = {
+    "/v1/traces": ("logs", "resourceLogs", "/v1/logs"),
+    "/v1/logs": ("metrics", "resourceMetrics", "/v1/metrics"),
+    "/v1/metrics": ("traces", "resourceSpans", "/v1/traces"),
+}
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("path", WRONG)
+async def test_another_signals_request_is_told_its_route(path: str, padding: int) -> None:
+    """200 with a warning, since nothing was wrong with the JSON: the field that is unknown, and where it belongs."""
+    signal, field, right = WRONG[path]
+    async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
+        body = json.dumps(document_of(signal)).encode() + b" " * padding
+        answer = await http.post(path, content=body, headers={"content-type": "application/json"}, timeout=30)
+        [partial] = answer.json().values()
+        assert 200 == answer.status_code
+        assert f'has no field "{field}", which is for {right}' in partial["errorMessage"]
+        assert [] == made.producer.messages
+
+
+async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
+    """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
+    strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}
+    async with http_receivers(validation=strict) as made:
+        old: Any = {"resourceSpans": [{"instrumentationLibrarySpans": [{"spans": [{}]}]}]}
+        for signal, document, told in (
+            ("traces", old, '"instrumentationLibrarySpans": OTLP 1.0 has scopeSpans'),
+            ("logs", document_of("logs", snake_case=True), '"resource_logs", which is for /v1/logs'),
+            ("metrics", {"a\nb": 1, "c": 2}, 'has no field "a\\nb"; ExportMetricsServiceRequest has no field "c"'),
+        ):
+            [partial] = (await send(made, signal, document)).json().values()
+            assert told in partial["errorMessage"]
+            assert "0" == next(value for name, value in partial.items() if name.startswith("rejected"))
+        quiet: list[Any] = [
+            {},
+            {"resourceLogs": []},
+            {"resourceLogs": [{"scopeLogs": [{}]}]},
+            {"foo": None} | document_of("logs"),
+        ]
+        for nothing in quiet:
+            assert {} == (await send(made, "logs", nothing)).json()
