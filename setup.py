@@ -5,34 +5,55 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-# All of the adapters but decompress.py, which only hands bytes to C libraries; and what else each request passes.
-COMPILED = [
-    *sorted(str(path) for path in Path("adapters").rglob("*.py") if path.name not in ("__init__.py", "decompress.py")),
-    "collector/broker/kafka/protocol/fetch.py",
-    "collector/broker/kafka/transport.py",
+# The hot path: every module of these packages is compiled, but for those of INTERPRETED.
+HOT_PACKAGES = [
+    "adapters",
+    "collector/broker/kafka/protocol",
+    "collector/http2",
+    "collector/ingest",
+    "collector/receivers/grpc",
+    "collector/receivers/http",
+    "collector/receivers/transport",
+]
+# Hot modules of packages that are not hot as a whole.
+HOT_MODULES = [
     "collector/broker/kafka/producer.py",
-    "collector/broker/kafka/protocol/produce.py",
+    "collector/broker/kafka/transport.py",
+    "collector/receivers/responses.py",
     "collector/telemetry/counters.py",
     "collector/telemetry/metrics.py",
-    "collector/ingest/pipeline.py",
-    "collector/ingest/produce.py",
-    "collector/ingest/receipts.py",
-    "collector/receivers/http/telemetry_request.py",
-    "collector/receivers/grpc/unary_call.py",
-    "collector/receivers/grpc/connection.py",
-    "collector/receivers/grpc/services.py",
-    "collector/receivers/grpc/status.py",
-    "collector/receivers/grpc/stream_call.py",
-    "collector/receivers/responses.py",
-    "collector/receivers/transport/connections.py",
-    "collector/receivers/http/http1.py",
-    "collector/receivers/http/http2.py",
-    "collector/receivers/transport/http2_connection.py",
-    "collector/http2/engine.py",
-    "collector/http2/headers.py",
     "collector/tenancy/access.py",
-    "collector/ingest/validate.py",
 ]
+# Modules that run once a connection, once a page or once a start, or that only hand bytes to C libraries.
+INTERPRETED = {
+    "adapters/codec/decompress.py",
+    "collector/broker/kafka/protocol/offsets.py",
+    "collector/ingest/large_bodies.py",
+    "collector/receivers/grpc/health.py",
+    "collector/receivers/grpc/reflection.py",
+    "collector/receivers/grpc/server.py",
+    "collector/receivers/http/asgi.py",
+    "collector/receivers/http/http1_asgi.py",
+    "collector/receivers/http/http1_hypercorn.py",
+    "collector/receivers/http/http2_asgi.py",
+    "collector/receivers/http/page_gate.py",
+    "collector/receivers/http/protocol_detection.py",
+    "collector/receivers/http/server.py",
+    "collector/receivers/http/targets.py",
+    "collector/receivers/transport/certificates.py",
+    "collector/receivers/transport/pending.py",
+    "collector/receivers/transport/tls_alerts.py",
+    "collector/receivers/transport/tls_listener.py",
+}
+COMPILED = sorted(
+    {*HOT_MODULES}
+    | {
+        path.as_posix()
+        for package in HOT_PACKAGES
+        for path in Path(package).rglob("*.py")
+        if path.name != "__init__.py" and path.as_posix() not in INTERPRETED
+    }
+)
 
 # An isolated build has the compiler, but not the libraries that the program runs with. What comes from them is then untyped:
 # the compiled code treats it as any object. `make check` does the strict check, with all libraries installed.

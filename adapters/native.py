@@ -64,10 +64,10 @@ from adapters.record import (
     BatchBuilder,
     Header,
     Rejection,
-    Rules,
     put_attribute,
 )
 from adapters.repairs import ATTRIBUTES_DROPPED, CUT_KEY_PREFIX, VALUE_TRUNCATED
+from adapters.rules import Rules
 
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32

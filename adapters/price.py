@@ -36,8 +36,8 @@ from adapters.errors import (
     too_many_row_bytes,
     too_many_row_bytes_for_plan,
 )
-from adapters.record import NO_RULES, Rules
 from adapters.rows import ROW_BYTES
+from adapters.rules import NO_RULES, Rules
 
 # The fewest bytes that an element takes: its tag, and its length or value.
 ELEMENT_BYTES_MIN: Final = 2

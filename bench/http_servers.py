@@ -27,7 +27,8 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 
-from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part, Rules
+from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part
+from adapters.rules import Rules
 from collector.broker.contract import Message
 from collector.config.settings import Http, Tls, Validation
 from collector.ingest.large_bodies import LargeBodies

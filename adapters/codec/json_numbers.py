@@ -6,7 +6,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.text import end_of_string
-from adapters.record import Rules
+from adapters.rules import Rules
 
 _QUOTE: Final = 0x22
 _PLUS: Final = 0x2B

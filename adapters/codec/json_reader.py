@@ -17,7 +17,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from adapters.codec.text import REST_BYTES, end_of_string
-from adapters.record import Rules
+from adapters.rules import Rules
 
 # What is given to the parser at once: it takes up to 20 ms for it.
 SLICE_BYTES: Final = 1 << 20

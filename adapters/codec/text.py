@@ -11,7 +11,7 @@ from librt.strings import read_i64_le
 from mypy_extensions import i64
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
-from adapters.record import NO_RULES, Rules
+from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
 # From one rest to the next, where text is only looked through.

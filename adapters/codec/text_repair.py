@@ -23,8 +23,8 @@ from mypy_extensions import i64, u8
 from adapters.codec.text import end_of_string
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, is_utf8, put_varint, varint_size
 from adapters.errors import too_many_elements
-from adapters.record import Rules
 from adapters.repairs import INVALID_TEXT
+from adapters.rules import Rules
 
 # What a field of bytes holds.
 _OTHER: Final = 0

@@ -9,6 +9,8 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.rules import NO_RULES, Rules
+
 VARINT: Final = 0
 FIXED64: Final = 1
 BYTES: Final = 2
@@ -16,16 +18,6 @@ FIXED32: Final = 5
 
 # Protobuf's parser refuses a tag or a length padded beyond this.
 _VARINT32_BYTES_MAX: Final = 5
-
-
-class Resting:
-    """By this, whoever reads a long text lets others go on. Here it does nothing; see adapters.record.Rules."""
-
-    def rest(self) -> None:
-        """Between two stretches of a text."""
-
-
-NEVER_RESTING: Final = Resting()
 
 
 class NonCanonical(Exception):
@@ -40,9 +32,9 @@ class Cursor:
     """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
     length-delimited field, the length stands at `length_at:start`."""
 
-    def __init__(self, buffer: bytes, resting: Resting = NEVER_RESTING) -> None:
+    def __init__(self, buffer: bytes, rules: Rules = NO_RULES) -> None:
         self.buffer: Final = buffer
-        self.resting: Final = resting
+        self.rules: Final = rules
         self.position: i64 = 0
         self.start: i64 = 0
         self.length_at: i64 = 0
@@ -142,10 +134,10 @@ _TEXT_SLICE_BYTES: Final = 256 << 10
 _CONTINUATIONS_MAX: Final = 3
 
 
-def is_utf8(buffer: bytes, start: i64, end: i64, resting: Resting = NEVER_RESTING) -> bool:
+def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> bool:
     """Whether these bytes are text, as protobuf has it for strings."""
     if end - start > _TEXT_SLICE_BYTES:
-        return _is_long_utf8(buffer, start, end, resting)
+        return _is_long_utf8(buffer, start, end, rules)
     p: i64 = start
     half: i64 = 0x80808080
     high_bits: i64 = half << 32 | half
@@ -164,7 +156,7 @@ def is_utf8(buffer: bytes, start: i64, end: i64, resting: Resting = NEVER_RESTIN
     return True
 
 
-def _is_long_utf8(buffer: bytes, start: i64, end: i64, resting: Resting) -> bool:
+def _is_long_utf8(buffer: bytes, start: i64, end: i64, rules: Rules) -> bool:
     """As `is_utf8`, slice by slice: a text of 60 MB takes 0.1 s, and 240 MB where it is decoded at once."""
     position: i64 = start
     while position < end:
@@ -178,7 +170,7 @@ def _is_long_utf8(buffer: bytes, start: i64, end: i64, resting: Resting) -> bool
         if not is_utf8(buffer, position, stop):
             return False
         position = stop
-        resting.rest()
+        rules.rest()
     return True
 
 

@@ -14,8 +14,8 @@ from mypy_extensions import i64
 from adapters.codec.text import text_within
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
-from adapters.record import Rules
 from adapters.repairs import CUT_KEY_PREFIX
+from adapters.rules import Rules
 
 CLEAN: Final = 0
 REWRITE: Final = 1

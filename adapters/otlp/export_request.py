@@ -24,7 +24,8 @@ from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemRequest
 from adapters.price import check_elements, check_rows, shape_of
-from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header, Rules
+from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header
+from adapters.rules import Rules
 
 _SHAPES: Final = {
     METRICS: shape_of(ExportMetricsServiceRequest),

@@ -24,8 +24,8 @@ from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_JSON, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, Malformed
 from adapters.otlp.field_tables import UNFIT
-from adapters.record import NO_RULES, Rules
 from adapters.repairs import INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
+from adapters.rules import NO_RULES, Rules
 
 _TEXT: Final = 0
 _BYTES: Final = 1

@@ -6,12 +6,13 @@ The law: a record whose ids are not ids is kept without them; only its own time,
 from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from adapters.codec.canonical import adapt_plainly
+from adapters.canonical import adapt_plainly
 from adapters.errors import TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import LOG_RECORD
-from adapters.record import LOGS, TYPE_LOG, Adapted, Header, Rules
+from adapters.record import LOGS, TYPE_LOG, Adapted, Header
+from adapters.rules import Rules
 
 
 class LogsEnvelope(Envelope):

@@ -9,13 +9,14 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from adapters.codec.canonical import adapt_plainly
+from adapters.canonical import adapt_plainly
 from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import METRIC, Message
-from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header, Rules
+from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
+from adapters.rules import Rules
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1

@@ -39,8 +39,8 @@ from adapters.otlp.field_tables import (
     Message,
 )
 from adapters.otlp.patches import Patches
-from adapters.record import Rules
 from adapters.repairs import ATTRIBUTES_DROPPED, VALUE_TRUNCATED
+from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
 _WALKS_MAX: Final = 4

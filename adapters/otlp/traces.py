@@ -6,12 +6,13 @@ The law: a span without valid ids or without a start is refused. Its time is whe
 from mypy_extensions import i64
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.codec.canonical import adapt_plainly
+from adapters.canonical import adapt_plainly
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
 from adapters.otlp.attributes import REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import SPAN
-from adapters.record import TRACES, TYPE_TRACE, Adapted, Header, Rules
+from adapters.record import TRACES, TYPE_TRACE, Adapted, Header
+from adapters.rules import Rules
 
 
 class TracesEnvelope(Envelope):

@@ -15,7 +15,8 @@ from mypy_extensions import i64
 from adapters.codec.text import hex_id
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
-from adapters.record import Rules, put_attribute
+from adapters.record import put_attribute
+from adapters.rules import Rules
 
 MILLISECONDS_MAX: Final = 9_223_372_036_854
 NANOSECONDS_A_MILLISECOND: Final = 1_000_000

@@ -16,8 +16,8 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
-from adapters.record import PLAN_ROW_BYTES_MAX
 from adapters.rows import ROW_BYTES
+from adapters.rules import PLAN_ROW_BYTES_MAX
 
 _LABELS: Final = 0x0A  # of a TimeSeries: 1.0's labels, 2.0's references
 _SAMPLES: Final = 0x12

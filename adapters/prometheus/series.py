@@ -14,7 +14,8 @@ from mypy_extensions import i64
 from adapters.codec.text import quoted
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import INVALID_LABELS, MISSING_METRIC_NAME
-from adapters.record import UNKNOWN_SERVICE, Rules, put_attribute
+from adapters.record import UNKNOWN_SERVICE, put_attribute
+from adapters.rules import Rules
 
 # Two generations, each of half of this; a series used since the last change of generation is never forgotten.
 CACHE_ENTRIES_MAX: Final = 131_072
@@ -46,7 +47,7 @@ class Label:
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             if tag == _NAME or tag == _VALUE:
-                if not is_utf8(buffer, cursor.start, cursor.position, cursor.resting):
+                if not is_utf8(buffer, cursor.start, cursor.position, cursor.rules):
                     raise NonCanonical(cursor.start)
                 if tag == _NAME:
                     self.name = buffer[cursor.start : cursor.position]

@@ -1,6 +1,6 @@
 """What remote write 1.0 and 2.0 have in common: what becomes of series, samples, histograms, exemplars and metadata.
 
-The law: the body is read as it lies on the wire, and where it is odd, protobuf is asked (adapters/codec/canonical.py). Items
+The law: the body is read as it lies on the wire, and where it is odd, protobuf is asked (adapters/canonical.py). Items
 are taken or rejected in the order in which they were sent. What is made of a body is bounded, since labels that stand there
 once are repeated in every point.
 
@@ -25,7 +25,8 @@ from adapters.prometheus.histogram import FLAG_NO_RECORDED_VALUE, STALE_BITS, Na
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
 from adapters.prometheus.series import Series
-from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header, Rules
+from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header
+from adapters.rules import Rules
 
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10

@@ -15,7 +15,7 @@ from infrasage.prometheus.v1 import write_pb2
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.canonical import adapt_plainly
+from adapters.canonical import adapt_plainly
 from adapters.codec.wire import NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import MISSING_METRIC_NAME, TOO_MANY_ATTRIBUTES
 from adapters.price import check_elements, shape_of
@@ -25,7 +25,8 @@ from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
 from adapters.prometheus.series import Series, read_series, refused_series
 from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, Request
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
 
 _SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A

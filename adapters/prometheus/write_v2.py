@@ -21,7 +21,7 @@ from infrasage.prometheus.v2 import write_pb2
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.canonical import adapt_plainly
+from adapters.canonical import adapt_plainly
 from adapters.codec.text import quoted
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes, put_varint, varint_size
 from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, TOO_MANY_ATTRIBUTES, Malformed, RequestRefused
@@ -41,7 +41,8 @@ from adapters.prometheus.series import (
 from adapters.prometheus.single_item import SingleItemRequest
 from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
 from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
 
 # A request has as many symbols as it has different texts: of 10,000 series, some thousands.
 SYMBOLS_MAX: Final = 1 << 20

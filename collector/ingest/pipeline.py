@@ -14,8 +14,9 @@ from infrasage.v1.dead_letter_pb2 import PayloadForm
 from uuid_utils import UUID, uuid7
 
 from adapters.errors import RequestRefused
-from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part, Rules
+from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part
 from adapters.rows import row_bytes
+from adapters.rules import Rules
 from collector.broker.contract import BrokerError
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.ingest.produce import Produce, ShareExceeded

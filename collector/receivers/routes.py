@@ -33,8 +33,8 @@ from adapters.record import (
     TRACES,
     Adapted,
     Header,
-    Rules,
 )
+from adapters.rules import Rules
 from collector.ingest.pipeline import Adapt, Input
 from collector.receivers.grpc.services import Service
 from collector.receivers.http.telemetry_request import COMPRESSED, SNAPPY, Format, Route

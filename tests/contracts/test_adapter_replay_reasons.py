@@ -27,13 +27,7 @@ from adapters.errors import INVALID_JSON, REASON
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import (
-    SOURCE_NATIVE,
-    SOURCE_OTLP,
-    SOURCE_PROMETHEUS_WRITE_V1,
-    SOURCE_PROMETHEUS_WRITE_V2,
-    Rejection,
-)
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Rejection
 
 HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "batch_id": BATCH_ID}
 NOW_MS = NOW // 10**6

@@ -19,15 +19,8 @@ from adapters import native
 from adapters.errors import REASON
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import (
-    SOURCE_NATIVE,
-    SOURCE_OTLP,
-    SOURCE_PROMETHEUS_WRITE_V1,
-    SOURCE_PROMETHEUS_WRITE_V2,
-    Adapted,
-    Header,
-    Rules,
-)
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
 HERE = Path(__file__).parent

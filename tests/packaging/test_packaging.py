@@ -1,6 +1,7 @@
 """The package builds where only the build's own requirements are installed, and no source is left out."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,15 @@ def test_the_compiler_accepts_the_source_without_the_libraries(tmp_path: Path) -
     command = [sys.executable, "-m", "mypy", "--no-site-packages", "--cache-dir", str(tmp_path), *options_and_files]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_every_module_of_a_hot_package_is_compiled_unless_it_is_named() -> None:
+    """The names of setup.py are those of files: one that was moved would else be compiled, or left out, unnoticed."""
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    named = [*setup["HOT_PACKAGES"], *setup["HOT_MODULES"], *setup["INTERPRETED"]]
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+    assert [] == [name for name in setup["INTERPRETED"] if not name.startswith(tuple(setup["HOT_PACKAGES"]))]
+    assert [] == [name for name in setup["HOT_MODULES"] if name.startswith(tuple(setup["HOT_PACKAGES"]))]
 
 
 def test_every_folder_with_source_is_installed() -> None:

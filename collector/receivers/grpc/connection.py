@@ -16,9 +16,9 @@ import structlog
 from collector.config.settings import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
-from collector.receivers.grpc.services import Handler, Methods
+from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.status import CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
-from collector.receivers.grpc.stream_call import CallFailed, StreamCall
+from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, Calls
 from collector.receivers.responses import printable
 from collector.receivers.transport.connections import FRESH_S, Connections

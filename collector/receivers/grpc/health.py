@@ -10,8 +10,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from collector.receivers.grpc.services import Handler
-from collector.receivers.grpc.stream_call import CallFailed, StreamCall
+from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 
 SERVICE: Final = "grpc.health.v1.Health"
 _INVALID_ARGUMENT: Final = 3

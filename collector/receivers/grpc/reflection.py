@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from collector.receivers.grpc.services import Handler
-from collector.receivers.grpc.stream_call import CallFailed, StreamCall
+from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 
 SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
 _SERVICE_V1: Final = "grpc.reflection.v1.ServerReflection"

@@ -1,14 +1,12 @@
 """What is served over gRPC: OTLP's methods, and whatever else there is to call."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from collector.ingest.pipeline import Input
+from collector.receivers.grpc.stream_call import Handler
 from collector.receivers.responses import OtlpProtobufDialect
 from collector.telemetry.metrics import Endpoint, Metrics
-
-if TYPE_CHECKING:
-    from collector.receivers.grpc.stream_call import StreamCall
 
 
 class Service(NamedTuple):
@@ -27,10 +25,6 @@ class Method:
         self.input: Final = service.input
         self.dialect: Final = OtlpProtobufDialect(service.signal)
         self.endpoint: Final = endpoint
-
-
-# Whoever answers a call that is no telemetry: returns when it is done, raises CallFailed.
-Handler = Callable[["StreamCall"], Awaitable[None]]
 
 
 class Methods:

@@ -5,13 +5,17 @@ The law: a client that does not read what it asked for is not waited for with mo
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from collector.receivers.grpc.services import Handler
-from collector.receivers.grpc.unary_call import PREFIX_BYTES
 from collector.receivers.transport.http2_connection import Sending
 
+# Of what stands before a message: whether it is compressed, and its length.
+PREFIX_BYTES: Final = 5
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
+
+# Answers a call that is not telemetry: returns when it is done, raises CallFailed.
+Handler = Callable[["StreamCall"], Awaitable[None]]
 
 
 class CallFailed(Exception):

@@ -26,6 +26,7 @@ from collector.ingest.produce import InFlight, InFlightShare, Overloaded
 from collector.receivers.decompress import decompressed
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import CANCELLED, NAMES, ok_trailers, refused
+from collector.receivers.grpc.stream_call import PREFIX_BYTES
 from collector.receivers.responses import Explain, ShuttingDown, log_if_defect
 from collector.receivers.transport.http2_connection import Sending
 from collector.telemetry.metrics import Metrics
@@ -38,8 +39,6 @@ _ENCODINGS: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", 
 _SHOWN_BYTES_MAX: Final = 100
 _TIMEOUT_BYTES_MAX: Final = 9
 _TIMEOUT_UNITS: Final = b"HMSmun"
-# Of what stands before a message: whether it is compressed, and its length.
-PREFIX_BYTES: Final = 5
 
 
 class CallHead:

@@ -16,9 +16,10 @@ import httptools
 from starlette.types import Scope
 
 from collector.receivers.http.http1_asgi import Page, status_line
+from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
 from collector.receivers.http.telemetry_request import Head, TelemetryRequest
-from collector.receivers.transport.connections import Shared, Stall
+from collector.receivers.transport.connections import Stall
 from collector.receivers.transport.pending import has_unread
 
 # Around a header's value, and no part of it.
@@ -52,7 +53,7 @@ _CLOSE: Final = b"connection: close\r\n"
 _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
 
 
-def builtin_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+def builtin_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
     """What makes a connection's protocol."""
     return lambda: cast("asyncio.Protocol", Http1Connection(shared))
 
@@ -77,7 +78,7 @@ class Http1Connection:
     Compiled, it can't inherit from asyncio.Protocol, of which it has all that is called.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: HttpShared) -> None:
         settings = shared.settings
         self._shared: Final = shared
         self._loop: Final = asyncio.get_running_loop()

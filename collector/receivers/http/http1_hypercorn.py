@@ -20,10 +20,11 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
-from collector.receivers.transport.connections import FRESH_S, Shared, Stall
+from collector.receivers.http.shared import HttpShared
+from collector.receivers.transport.connections import FRESH_S, Stall
 
 
-def hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+def hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
     """What makes a connection's protocol."""
     settings = shared.settings
     config = hypercorn.Config()
@@ -40,7 +41,7 @@ def hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
 class _Protocol(asyncio.StreamReaderProtocol):
     """The streams that hypercorn reads and writes, and the task in which it does."""
 
-    def __init__(self, shared: Shared, wrapper: ASGIWrapper, config: hypercorn.Config) -> None:
+    def __init__(self, shared: HttpShared, wrapper: ASGIWrapper, config: hypercorn.Config) -> None:
         super().__init__(asyncio.StreamReader(), self._serve)
         self._shared: Final = shared
         self._wrapper: Final = wrapper

@@ -20,9 +20,9 @@ from starlette.types import Scope
 from collector.http2.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode, encode_all
 from collector.receivers.http.http2_asgi import Page
+from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
 from collector.receivers.http.telemetry_request import Head, TelemetryRequest
-from collector.receivers.transport.connections import Shared
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
@@ -46,7 +46,7 @@ class _Meaning:
 class Http2Connection(ServerConnection):
     """One connection, as asyncio's protocol and as the server sees it."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: HttpShared) -> None:
         settings = shared.settings
         super().__init__(
             shared,

@@ -14,7 +14,8 @@ from typing import Final, cast
 from collector.http2.engine import PREFACE
 from collector.receivers.http.http1 import last_words
 from collector.receivers.http.http2 import Http2Connection
-from collector.receivers.transport.connections import FRESH_S, Shared
+from collector.receivers.http.shared import HttpShared
+from collector.receivers.transport.connections import FRESH_S
 from collector.receivers.transport.tls_listener import Handshake
 
 _TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
@@ -23,7 +24,7 @@ _TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
 class FirstBytes(asyncio.Protocol):
     """Until the connection's own protocol takes over."""
 
-    def __init__(self, shared: Shared, http1: Callable[[], asyncio.Protocol], handshake: Handshake | None = None) -> None:
+    def __init__(self, shared: HttpShared, http1: Callable[[], asyncio.Protocol], handshake: Handshake | None = None) -> None:
         """`handshake`: what counted in the connection's place, if it began with TLS."""
         self._shared: Final = shared
         self._http1: Final = http1
@@ -96,5 +97,5 @@ class FirstBytes(asyncio.Protocol):
             protocol.data_received(self._data)
 
 
-def _http2(shared: Shared) -> asyncio.Protocol:
+def _http2(shared: HttpShared) -> asyncio.Protocol:
     return cast("asyncio.Protocol", Http2Connection(shared))

@@ -21,8 +21,8 @@ from collector.config.settings import Http
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.http1 import builtin_http1
 from collector.receivers.http.protocol_detection import FirstBytes
+from collector.receivers.http.shared import HttpShared
 from collector.receivers.transport.certificates import Certificates
-from collector.receivers.transport.connections import Shared
 from collector.receivers.transport.pending import last_pending
 from collector.receivers.transport.tls_listener import TlsListener
 from collector.runtime.descriptors import Descriptors
@@ -34,10 +34,10 @@ _TICK_S: Final = 0.5
 _CANCEL_S: Final = 1.0
 
 # What makes the protocols of a server's HTTP/1.1 connections.
-Http1 = Callable[[Shared], Callable[[], asyncio.Protocol]]
+Http1 = Callable[[HttpShared], Callable[[], asyncio.Protocol]]
 
 
-def _hypercorn_http1(shared: Shared) -> Callable[[], asyncio.Protocol]:
+def _hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
     # Most processes need nothing of it.
     from collector.receivers.http.http1_hypercorn import hypercorn_http1  # noqa: PLC0415
 
@@ -70,9 +70,9 @@ class HttpServer:
         self._certificates: Final = certificates
         self._reuse_port: Final = reuse_port
         self._shared: Final = (
-            Shared(app, settings, metrics, receiver=app.receiver, is_page=app.is_page)
+            HttpShared(app, settings, metrics, receiver=app.receiver, is_page=app.is_page)
             if isinstance(app, HttpApplication)
-            else Shared(app, settings, metrics)
+            else HttpShared(app, settings, metrics)
         )
         self._shared.descriptors = descriptors
         self._http1: Final = SERVERS[settings.server](self._shared)

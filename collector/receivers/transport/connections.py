@@ -8,16 +8,11 @@ Invariants:
 """
 
 import asyncio
-from collections.abc import Callable
-from email.utils import formatdate
 from time import monotonic
 from typing import Any, Final, Protocol
 
 import structlog
-from starlette.types import ASGIApp
 
-from collector.config.settings import Http
-from collector.receivers.http.telemetry_request import Receiver
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
@@ -113,34 +108,6 @@ class Connections:
                 log.exception("a connection whose deadline could not be looked at is closed")
                 self.open.discard(connection)
                 connection.abort()
-
-
-class Shared(Connections):
-    """An HTTP server's: its application and settings too."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: Http,
-        metrics: Metrics,
-        *,
-        receiver: Receiver | None = None,
-        is_page: Callable[[str], bool] = lambda _: True,
-    ) -> None:
-        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
-        super().__init__(metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s)
-        self.app: Final = app
-        self.settings: Final = settings
-        self.receiver: Final = receiver
-        self.is_page: Final = is_page
-        self.date: bytes = b""
-        self.date_line: bytes = b""
-
-    def tick(self, now: float) -> None:
-        """Write the date anew, too."""
-        self.date = formatdate(usegmt=True).encode()
-        self.date_line = b"date: " + self.date + b"\r\n"
-        super().tick(now)
 
 
 class Stall:

@@ -35,7 +35,8 @@ from adapters import native
 from adapters.errors import RequestRefused
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules

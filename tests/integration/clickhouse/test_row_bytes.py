@@ -12,7 +12,8 @@ from support.limits import DEFAULT
 from support.strategies.otlp import NOW
 
 from adapters.otlp import logs, metrics, traces
-from adapters.record import MESSAGE_ROW_BYTES_MAX, SOURCE_OTLP, Header, Part
+from adapters.record import SOURCE_OTLP, Header, Part
+from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 from support.references.remote_write import write_request, write_request_v2
 
-from adapters.record import MESSAGE_ROW_BYTES_MAX
+from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.api.app import PAGE_PATHS, pages
 from collector.api.health import Health
 from collector.api.metrics_page import MetricsPage

@@ -8,8 +8,8 @@ from collector.config.settings import Grpc
 from collector.receivers.grpc.connection import GrpcConnection, GrpcShared
 from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.unary_call import Calls
+from collector.receivers.http.shared import HttpShared
 from collector.receivers.routes import GRPC_SERVICES
-from collector.receivers.transport.connections import Shared
 
 
 class Wire:
@@ -42,9 +42,9 @@ class Wire:
     resume_reading = pause_reading
 
 
-def http_shared(made: Receivers) -> Shared:
+def http_shared(made: Receivers) -> HttpShared:
     """What the HTTP connections of those receivers have in common."""
-    return Shared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
+    return HttpShared(made.app, made.http_settings, made.metrics, receiver=made.app.receiver, is_page=made.app.is_page)
 
 
 def grpc_shared(made: Receivers, **settings: Any) -> GrpcShared:

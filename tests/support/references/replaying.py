@@ -8,7 +8,8 @@ from infrasage.v1 import telemetry_pb2
 from support.limits import ALL, LOW
 from support.references.otlp import flat
 
-from adapters.record import Adapted, Header, Rejection, Rules
+from adapters.record import Adapted, Header, Rejection
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules, Limits
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z

@@ -23,8 +23,9 @@ from adapters.otlp.patches import PATCHES_MAX
 from adapters.price import Shape, check_elements, check_rows, shape_of
 from adapters.prometheus import write_v1, write_v2
 from adapters.prometheus.price import check_rows_v1, check_rows_v2
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
 from adapters.rows import ROW_BYTES
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 from collector.receivers.http.telemetry_request import Format
 from collector.receivers.routes import http_routes

@@ -23,8 +23,9 @@ from adapters import native
 from adapters.errors import RequestRefused
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import MESSAGE_ROW_BYTES_MAX, Adapted, Header
+from adapters.record import Adapted, Header
 from adapters.rows import ROW_BYTES, row_bytes
+from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.ingest.pipeline import Adapt
 from collector.ingest.validate import LimitRules
 

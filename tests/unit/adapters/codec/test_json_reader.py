@@ -21,7 +21,8 @@ from adapters.codec.text import REST_BYTES
 from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
 from adapters.native import RECORD_OBJECTS_MAX, adapt_batch
 from adapters.otlp.json import logs_to_wire, metrics_to_wire
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
 MESSAGE_BYTES_MAX = 512 << 10

@@ -29,8 +29,9 @@ from adapters.errors import Malformed
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import Adapted, Header, Rules
+from adapters.record import Adapted, Header
 from adapters.repairs import INTEGER_BEYOND_64_BITS, INVALID_TEXT, NULL_LIST_ENTRY
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
 # As long as a mark; and what becomes of it.

@@ -24,7 +24,8 @@ from adapters.errors import (
     Malformed,
     RequestRefused,
 )
-from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, Adapted, Header, Part, Rules
+from adapters.record import LOGS, METRICS, SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, Adapted, Header, Part
+from adapters.rules import Rules
 from collector.broker.contract import (
     DEAD_LETTERS_TOPIC,
     LOGS_TOPIC,

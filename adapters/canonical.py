@@ -14,7 +14,8 @@ from adapters.codec.text_repair import repaired_wire
 from adapters.codec.wire import NonCanonical
 from adapters.errors import INVALID_PROTOBUF, PAYLOAD_TOO_LARGE, Malformed, RequestRefused
 from adapters.price import may_hold_more_elements, shape_of
-from adapters.record import Adapted, Rules
+from adapters.record import Adapted
+from adapters.rules import Rules
 
 # Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
 ODD_BODY_BYTES_MAX: Final = 16 << 20
@@ -22,8 +23,8 @@ ODD_ELEMENTS_MAX: Final = 1 << 19
 
 
 def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
-    """Return what `adapt`, which raises NotPlain, makes of a body; else of the body with its texts repaired; else of the plain
-    form of that. Raises Malformed, RequestRefused."""
+    """Return what `adapt`, which raises NonCanonical, makes of a body; else of the body with its texts repaired; else of the
+    canonical form of that. Raises Malformed, RequestRefused."""
     noted = rules.repaired
     before = None if noted is None else dict(noted)
     try:

@@ -1,0 +1,97 @@
+"""The questions that an adapter asks about what it reads, and the limits that it keeps. The collector answers them.
+
+A request with more elements or row bytes than `Rules` allow is refused as a whole (adapters/price.py).
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+# Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/use/store.md.
+MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
+# What one request may cost, unless the rules say otherwise. See docs/operate/configuration.md.
+REQUEST_ELEMENTS_MAX: Final = 5_000_000
+REQUEST_ROW_BYTES_MAX: Final = 512 << 20
+# No plan allows more.
+PLAN_ROW_BYTES_MAX: Final = 1 << 60
+
+# A rest for so many bytes of a body, which take about a millisecond; a step takes at least as long as 16 bytes.
+_REST_BYTES: Final = 256 << 10
+_STEP_BYTES: Final = 16
+
+
+class Rules:
+    """What an adapter asks about what arrived; `collector.ingest.validate` answers. Every answer is 0 or an item reason.
+
+    `dead_letter_items_max` and `dead_letter_bytes_max` are the request's budget: of how many rejected items, and of how many
+    bytes in all, payloads are kept. Without one, none are.
+    """
+
+    dead_letter_items_max: i64 = 0
+    dead_letter_bytes_max: i64 = 0
+    # A message is cut before the bytes of its rows (adapters/rows.py) exceed this.
+    message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
+    # How much of a body has been read since the last rest, in bytes and a few for each step.
+    unrested: i64 = 0
+    # A request that holds more elements, or whose rows have more bytes, is refused as a whole (adapters/price.py).
+    request_elements_max: i64 = REQUEST_ELEMENTS_MAX
+    request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
+    # So are the rows that are more than the tenant's plan ever allows.
+    plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX
+    # Most attributes in one list. Of more, none is looked at in detail: the item is refused.
+    attributes_max: i64 = 1_000_000
+    # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
+    attribute_bytes_unasked_max: i64 = 0
+    # An item that does not fit a message may have one alone, of up to so many bytes.
+    item_bytes_max: i64 = 0
+    # Whether an attribute's value of more bytes is cut instead of refused, with its item.
+    truncates_values: bool = False
+    value_bytes_max: i64 = 1 << 60
+    # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
+    dead_letter_cut_bytes: i64 = 0
+    # What OTLP/JSON may be beside what its specification has (adapters/otlp/json.py).
+    json_forms: int = 0
+    # Fields of OTLP/JSON that are unknown, in words; the first of them.
+    unknown_fields: list[str] | None = None
+    # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
+    repaired: dict[int, int] | None = None
+
+    def repair(self, kind: int, count: int = 1) -> None:
+        """Note that something was repaired."""
+        repaired = self.repaired
+        if repaired is None:
+            repaired = self.repaired = {}
+        repaired[kind] = repaired.get(kind, 0) + count
+
+    def read(self, size_bytes: i64) -> None:
+        """Note that so many bytes of the body have been read, and rest from time to time."""
+        self.unrested += size_bytes + _STEP_BYTES
+        if self.unrested > _REST_BYTES:
+            self.unrested = 0
+            self.rest()
+
+    def rest(self) -> None:
+        """Between two stretches of a body. Where it is read beside something else, this lets that go on."""
+
+    def check_time(self, time_unix_nano: i64) -> i64:
+        """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
+        raise NotImplementedError
+
+    def check_attribute_count(self, count: i64) -> i64:
+        raise NotImplementedError
+
+    def check_attribute(self, key_bytes: i64, value_bytes: i64) -> i64:
+        """Lengths in bytes, the value's as it was sent."""
+        raise NotImplementedError
+
+    def check_name(self, name_bytes: i64) -> i64:
+        """The length of a metric's, span's, event's, service's or scope's name, in bytes."""
+        raise NotImplementedError
+
+    def message(self, reason: int) -> str:
+        """What to tell the sender, with the limit's number in it."""
+        raise NotImplementedError
+
+
+# Asks nothing and never rests.
+NO_RULES: Final = Rules()

@@ -1,0 +1,40 @@
+"""What the connections of an HTTP server share: its application, its settings, its receiver, and today's date."""
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from collector.config.settings import Http
+from collector.receivers.http.telemetry_request import Receiver
+from collector.receivers.transport.connections import Connections
+from collector.telemetry.metrics import Metrics
+
+
+class HttpShared(Connections):
+    """An HTTP server's: its application and settings too."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Http,
+        metrics: Metrics,
+        *,
+        receiver: Receiver | None = None,
+        is_page: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
+        super().__init__(metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s)
+        self.app: Final = app
+        self.settings: Final = settings
+        self.receiver: Final = receiver
+        self.is_page: Final = is_page
+        self.date: bytes = b""
+        self.date_line: bytes = b""
+
+    def tick(self, now: float) -> None:
+        """Write the date anew, too."""
+        self.date = formatdate(usegmt=True).encode()
+        self.date_line = b"date: " + self.date + b"\r\n"
+        super().tick(now)
