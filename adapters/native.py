@@ -188,11 +188,11 @@ def _add_slice(adapter: "_Adapter", slices: JsonSlices) -> bool:
     piece = slices.next_elements()
     if not piece:
         if slices.skip_value(adapter.record_bytes_max, RECORD_OBJECTS_MAX):
-            record = slices.text[start : slices.position]
-            if holds_more_objects(record, RECORD_OBJECTS_MAX, slices.rules):
+            text = slices.text[start : slices.position]
+            if holds_more_objects(text, RECORD_OBJECTS_MAX, slices.rules):
                 adapter.reject_large(_TOO_MANY_OBJECTS)
             else:
-                adapter.add(_parsed(record))
+                adapter.add(_parsed(text))
         else:
             slices.skip_value(slices.size, slices.size)
             adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")

@@ -89,7 +89,9 @@ def repaired_text(raw: bytes, rules: Rules) -> bytes:
         writer.write(decoder.decode(raw[position:end], end == size).encode())
         position = end
         rules.rest()
-    return writer.getvalue()
+    text = writer.getvalue()
+    rules.rest()  # each copy of 60 MB takes 20 ms
+    return text
 
 
 def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> bytes:
@@ -103,7 +105,10 @@ def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> by
     rules.repair(INVALID_TEXT, texts.count)
     texts.measured = texts.sizes.getvalue()
     texts.write(shape, 0, len(body), 0)
-    return texts.writer.getvalue()
+    rules.rest()
+    repaired = texts.writer.getvalue()
+    rules.rest()
+    return repaired
 
 
 class _Texts:
@@ -181,6 +186,7 @@ class _Texts:
                 text = repaired_text(buffer[first:position], self.rules)
                 put_varint(writer, len(text))
                 writer.write(text)
+                self.rules.read(len(text))
                 keep = position
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 length: i64 = i64(read_i32_le(self.measured, self.entry))
@@ -269,7 +275,7 @@ class _Texts:
 
 def repaired_json(body: bytes, rules: Rules) -> bytes:
     """Return a JSON text with its strings repaired, and count them in `rules`; the body itself where nothing is to be done."""
-    if b"\\ud" not in body and b"\\uD" not in body and is_utf8(body, 0, len(body), rules):
+    if not _may_hold_surrogates(body, rules) and is_utf8(body, 0, len(body), rules):
         return body
     writer = BytesWriter()
     size: i64 = len(body)
@@ -284,7 +290,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         is_text = is_utf8(body, start, end, rules)
         if not is_text:
             text = repaired_text(text, rules)
-        if b"\\ud" in text or b"\\uD" in text:
+        if _may_hold_surrogates(text, rules):
             whole = _without_lone_surrogates(text, rules)
             is_text = is_text and len(whole) == len(text) and whole == text
             text = whole
@@ -299,6 +305,23 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
     rules.repair(INVALID_TEXT, count)
     writer.write(body[keep:])
     return writer.getvalue()
+
+
+def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
+    """Whether any escape in it may be of half of a pair."""
+    size: i64 = len(text)
+    # One byte is found at 10 GB/s, and more than one at 1 GB/s.
+    position: i64 = text.find(b"\\")
+    if position < 0:
+        return False
+    while position < size:
+        end: i64 = min(size, position + _SLICE_BYTES)
+        # Escapes begin in the slice, and may end behind it.
+        if text.find(b"\\ud", position, end + 2) >= 0 or text.find(b"\\uD", position, end + 2) >= 0:
+            return True
+        position = end
+        rules.rest()
+    return False
 
 
 def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:

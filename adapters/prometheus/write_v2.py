@@ -133,13 +133,13 @@ class _Request(Request):
             if tag != _SYMBOLS:
                 break
             symbol = buffer[cursor.start : cursor.position]
+            self.rules.read(cursor.position - cursor.start)
             number: i64 = _numbers.get(symbol)
             if number == 0:
                 if not is_utf8(buffer, cursor.start, cursor.position, self.rules):
                     raise NonCanonical(cursor.start)
                 number = _numbers.add(symbol)
             symbols.append(symbol)
-            self.rules.read(0)
             write_i64_le(numbers, number)
             if len(symbols) > SYMBOLS_MAX:
                 raise RequestRefused(
