@@ -1,9 +1,28 @@
-"""Compiles the hot path with mypyc. Where there is no C compiler it installs the same modules uncompiled, and says so."""
+"""Packs the collector under one name, and compiles the hot path with mypyc.
+
+Where there is no C compiler it installs the same modules uncompiled, and says so. The packages of the checkout are put into the
+package `infrasage_collector`, since `adapters` and `collector` are too common for top-level modules: docs/adr/0036.
+"""
 
 import os
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+HOME = "infrasage_collector"
+INSIDE = find_packages(include=["adapters", "adapters.*", "collector", "collector.*"])
+PACKAGES = {
+    HOME: f"distribution/{HOME}",
+    **{f"{HOME}.{name}": name.replace(".", "/") for name in INSIDE},
+    **{name: f"proto/{name.replace('.', '/')}" for name in find_packages("proto")},
+}
+PACKAGE_DATA = {
+    f"{HOME}.adapters": ["py.typed"],
+    f"{HOME}.collector": ["py.typed"],
+    f"{HOME}.collector.store": ["schema/*.sql", "schema/*.proto"],
+    "infrasage": ["py.typed", "v1/*.proto", "v1/*.pyi", "prometheus/*/*.proto", "prometheus/*/*.pyi"],
+}
 
 # The hot path: every module of these packages is compiled, but for those of INTERPRETED.
 HOT_PACKAGES = [
@@ -79,5 +98,19 @@ def _extensions() -> list[Extension]:
     return extensions
 
 
+class BuildInside(build_ext):
+    """Puts compiled modules beside their sources, in HOME. Their names stay: compiled code knows its own module's."""
+
+    def get_ext_fullpath(self, ext_name: str) -> str:
+        path = super().get_ext_fullpath(ext_name)
+        return path if self.inplace else str(Path(self.build_lib, HOME, Path(path).relative_to(self.build_lib)))
+
+
 if __name__ == "__main__":  # checks/compiled_handlers.py only reads COMPILED
-    setup(ext_modules=_extensions())
+    setup(
+        packages=list(PACKAGES),
+        package_dir=PACKAGES,
+        package_data=PACKAGE_DATA,
+        ext_modules=_extensions(),
+        cmdclass={"build_ext": BuildInside},
+    )

@@ -30,10 +30,14 @@ from typing import Final
 
 CHECKOUT: Final = Path(__file__).parents[1]
 # What a build reads, and of that what a compiled wheel depends on.
-BUILD_FILES: Final = ("adapters", "collector", "proto/infrasage", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+BUILD_FILES: Final = (
+    *("adapters", "collector", "distribution/infrasage_collector", "proto/infrasage"),
+    *("LICENSE", "README.md", "pyproject.toml", "setup.py"),
+)
 HASHED_FILES: Final = ("pyproject.toml", "requirements.lock", "setup.py")
 HASHED_ENDINGS: Final = (".py", ".pyi", ".proto", ".sql", ".typed")
 COMPILED_MODULE: Final = "infrasage__mypyc"
+HOME: Final = "infrasage_collector"
 PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 LOWEST_PRIORITY: Final = 19
 WHEELS_MAX: Final = 3
@@ -70,6 +74,9 @@ class Installation:
         compiled = is_compiled(wheel)
         self._state.unlink(missing_ok=True)
         subprocess.run([*PIP, "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel)], check=True)
+        # In an environment of a checkout, tests and benchmarks import the packages by their own names.
+        site = Path(sysconfig.get_path("purelib"))
+        (site / f"{HOME}.pth").write_text(f"{site / HOME}\n")
         self._state.write_text(json.dumps({"fingerprint": self.fingerprint, "compiled": compiled}))
         return compiled
 

@@ -42,7 +42,8 @@ def install() -> ModuleType:
 def checkout(tmp_path: Path) -> Path:
     """A small one, with each kind of file that a build reads."""
     place = tmp_path / "checkout"
-    for name in ("adapters/codec/wire.py", "collector/__init__.py", "collector/schema.sql", "proto/infrasage/v1.proto"):
+    sources = ("adapters/codec/wire.py", "collector/__init__.py", "collector/schema.sql", "proto/infrasage/v1.proto")
+    for name in (*sources, "distribution/infrasage_collector/__init__.py"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(f"# {name}\n")
     for name in ("LICENSE", "README.md", "pyproject.toml", "requirements.lock", "setup.py"):

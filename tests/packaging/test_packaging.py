@@ -10,10 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from setuptools import find_packages  # type: ignore[import-untyped]  # setuptools ships no types
 
 ROOT = Path(__file__).parents[2]
-INCLUDED = ("adapters", "adapters.*", "collector", "collector.*", "infrasage", "infrasage.*")
+HOME = "infrasage_collector"
 # What setup.py would hand to the compiler, without calling it.
 READ_SETUP = """
 import runpy, setuptools
@@ -45,14 +44,6 @@ def test_every_module_of_a_hot_package_is_compiled_unless_it_is_named() -> None:
     assert [] == [name for name in setup["HOT_MODULES"] if name.startswith(tuple(setup["HOT_PACKAGES"]))]
 
 
-def test_every_folder_with_source_is_installed() -> None:
-    """A new package is found by rule: no list has to be changed."""
-    found = {*find_packages(str(ROOT), include=INCLUDED), *find_packages(str(ROOT / "proto"), include=INCLUDED)}
-    sources = [*ROOT.glob("adapters/**/*.py"), *ROOT.glob("collector/**/*.py"), *ROOT.glob("proto/infrasage/**/*.py")]
-    folders = {source.parent.relative_to(ROOT).as_posix().removeprefix("proto/").replace("/", ".") for source in sources}
-    assert found == folders
-
-
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and with the wheel that is built from it, uncompiled."""
@@ -74,7 +65,7 @@ def _copied(place: Path) -> Path:
 
 
 def test_a_wheel_built_from_the_source_distribution_is_whole(distributions: Path) -> None:
-    """It has every module and every data file of the checkout, the licence and the command."""
+    """It has every module and every data file of the checkout, the licence and the command; found by rule, without a list."""
     (wheel,) = distributions.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -82,13 +73,71 @@ def test_a_wheel_built_from_the_source_distribution_is_whole(distributions: Path
         assert "infrasage-collector = " in archive.read(commands).decode()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     kinds = ("*.py", "*.pyi", "*.sql", "*.proto", "py.typed")
+    folders = {
+        "adapters": f"{HOME}/adapters",
+        "collector": f"{HOME}/collector",
+        f"distribution/{HOME}": HOME,
+        "proto/infrasage": "infrasage",
+    }
     expected = {
-        source.relative_to(root).as_posix()
-        for root, folder in ((ROOT, "adapters"), (ROOT, "collector"), (ROOT / "proto", "infrasage"))
+        f"{place}/{source.relative_to(ROOT / folder).as_posix()}"
+        for folder, place in folders.items()
         for kind in kinds
-        for source in (root / folder).rglob(kind)
+        for source in (ROOT / folder).rglob(kind)
     }
     assert expected == {name for name in names if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def site(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel installed, where another distribution has modules of the collector's own names."""
+    place = tmp_path_factory.mktemp("site")
+    for name in ("adapters", "collector"):
+        (place / name).mkdir()
+        (place / name / "__init__.py").write_text("raise ImportError('this is another distribution')\n")
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    return place
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", HOME, "--version"],
+        ["-m", HOME, "schema", "show"],  # reads data files
+        ["-c", f"import sys; sys.argv[1:] = ['--version']; from {HOME} import main; main()"],  # the command's script
+        ["-c", f"import {HOME}, collector, adapters; from infrasage.v1 import telemetry_pb2; print(collector.__file__)"],
+    ],
+    ids=["module", "data", "script", "import"],
+)
+def test_no_other_distribution_collides_with_it(site: Path, tmp_path: Path, command: list[str]) -> None:
+    """Where another has `adapters` and `collector`, the collector runs on its own; the other's files are as they were."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"adapters", "collector", HOME, "infrasage"} == {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
+    assert "another distribution" in (site / "collector" / "__init__.py").read_text()
+
+
+def test_other_programs_do_not_see_its_modules(site: Path, tmp_path: Path) -> None:
+    """`import collector` finds the other distribution's in a process that does not import ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import collector"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "this is another distribution" in done.stderr
 
 
 def test_wheels_are_configured_for_every_python_and_processor() -> None:
