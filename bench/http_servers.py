@@ -30,7 +30,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part
 from adapters.rules import Rules
 from collector.broker.contract import Message
-from collector.config.settings import Http, Tls, Validation
+from collector.config.receivers import Http, Tls, Validation
 from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.pipeline import Input, Pipeline
 from collector.ingest.produce import InFlight, Produce

@@ -23,7 +23,8 @@ import h11
 import structlog
 
 from collector.broker.contract import BrokerError
-from collector.config import settings as config
+from collector.config.store import Query
+from collector.config.values import size_text
 from collector.dead_letters.service import DeadLetterService, InvalidRequest
 from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
@@ -93,7 +94,7 @@ class QuerySocket:
         data_dir: Path,
         store: Store,
         caught_up: CaughtUp,
-        settings: config.Query,
+        settings: Query,
         desk: DeadLetterService,
         snapshots: Snapshots | None = None,
     ) -> None:
@@ -168,7 +169,7 @@ class QuerySocket:
                     body += event.data
             elif isinstance(event, h11.EndOfMessage) and request is not None:
                 if len(body) > self._settings.sql_bytes_max:
-                    limit = config.size_text(self._settings.sql_bytes_max)
+                    limit = size_text(self._settings.sql_bytes_max)
                     raise _Refused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
                 try:
                     return request, body.decode()

@@ -14,7 +14,8 @@ from typing import Final
 
 import structlog
 
-from collector.config.settings import FLAGS, Settings
+from collector.config.reference import FLAGS
+from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.version import VERSION
 

@@ -27,7 +27,7 @@ from collector.app.storage import TOPICS, Storage, kafka_options
 from collector.audit import reconcile as auditing
 from collector.broker.contract import METRICS_TOPIC, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
-from collector.config import settings as config
+from collector.config.process import Audit
 from collector.config.settings import Settings
 from collector.query.reader import ROWS_FORMAT, rows_of
 from collector.runtime.errors import CannotRun
@@ -53,7 +53,7 @@ class ScheduledAudit:
         self,
         judge: Judge,
         is_ours: Callable[[], Awaitable[bool]],
-        settings: config.Audit,
+        settings: Audit,
         metrics: Metrics,
         now_unix_nano: Callable[[], int] = time.time_ns,
     ) -> None:

@@ -20,7 +20,8 @@ from collector.broker.contract import (
 from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
 from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
-from collector.config.settings import Settings, secret_text
+from collector.config.settings import Settings
+from collector.config.values import secret_text
 from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
 from collector.runtime.shutdown import running

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from collector.app.ports import takes_anonymous
-from collector.config.settings import Settings, secret_text
+from collector.config.settings import Settings
+from collector.config.values import secret_text
 from collector.rate_limit.contract import Limiter
 from collector.rate_limit.local import LocalLimiter
 from collector.runtime.shutdown import running

@@ -12,7 +12,8 @@ from typing import Annotated, Final, NoReturn
 import typer
 from rich.cells import cell_len
 
-from collector.config.settings import ConfigError, Loaded, load
+from collector.config.problems import ConfigError
+from collector.config.sources import Loaded, load
 from collector.runtime.errors import CannotRun
 
 FAILED: Final = 1
@@ -32,7 +33,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of se
 
 
 def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
-    """As collector.config.settings.load, where a flag that is None was not given. Exits with every problem."""
+    """As collector.config.sources.load, where a flag that is None was not given. Exits with every problem."""
     try:
         return load(file, {key: value for key, value in flags.items() if value is not None})
     except ConfigError as error:

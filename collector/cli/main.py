@@ -24,7 +24,9 @@ from collector.cli.common import (
     load_settings,
     say,
 )
-from collector.config.settings import FLAGS, SETTINGS, Settings, show, value_of
+from collector.config.reference import FLAGS, SETTINGS, value_of
+from collector.config.settings import Settings
+from collector.config.show import show
 
 app = typer.Typer(
     name="infrasage-collector",

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from collector.config.settings import Logging
+from collector.config.process import Logging
 
 # Controls (a line's end is one), and the separators that Unicode also ends lines with; each is shown as Python writes it.
 _CONTROLS: Final = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}

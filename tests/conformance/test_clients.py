@@ -31,7 +31,7 @@ from support.tenants import on_plans
 from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown
-from collector.config.settings import Kafka
+from collector.config.broker import Kafka
 from collector.rate_limit.local import LocalLimiter
 from collector.tenancy.plans import Plan, Rate
 

@@ -14,7 +14,8 @@ import typer
 from ruamel.yaml import YAML
 
 from collector.cli.main import app
-from collector.config.settings import SETTINGS, load
+from collector.config.reference import SETTINGS
+from collector.config.sources import load
 
 ROOT = Path(__file__).parents[2]
 OURS = ("password", "gateway", "writer")

@@ -13,7 +13,8 @@ import typer
 from ruamel.yaml import YAML
 
 from collector.cli.main import app
-from collector.config.settings import SETTINGS, load
+from collector.config.reference import SETTINGS
+from collector.config.sources import load
 
 CHART: Final = Path(__file__).parents[2] / "deploy" / "helm" / "infrasage-collector"
 MINIMAL: Final = {"kafka": {"bootstrap": "kafka-1:9092,kafka-2:9092"}, "clickhouse": {"url": "http://clickhouse:8123"}}

@@ -11,7 +11,8 @@ from pathlib import Path
 import typer
 
 from collector.cli.main import app
-from collector.config.settings import SETTINGS, load
+from collector.config.reference import SETTINGS
+from collector.config.sources import load
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 # As small as a wheel can be: it has the command.

@@ -9,7 +9,7 @@ from typing import Any
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from collector.config.settings import Tls
+from collector.config.receivers import Tls
 from collector.receivers.transport.certificates import Certificates
 from collector.telemetry.metrics import Metrics
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from collector.config.settings import Grpc
+from collector.config.receivers import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
 from collector.receivers.grpc.services import Methods

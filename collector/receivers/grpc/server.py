@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Final, cast
 
-from collector.config.settings import Grpc
+from collector.config.receivers import Grpc
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.grpc import health, reflection

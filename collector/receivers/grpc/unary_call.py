@@ -20,7 +20,7 @@ from adapters.errors import (
     UNSUPPORTED_CONTENT_ENCODING,
     RequestRefused,
 )
-from collector.config.settings import Grpc
+from collector.config.receivers import Grpc
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, InFlightShare, Overloaded
 from collector.receivers.decompress import decompressed

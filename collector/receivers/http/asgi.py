@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.http.page_gate import PageGate

@@ -20,7 +20,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import OVERLOADED, RequestRefused
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.receivers.responses import NATIVE, Explain
 from collector.telemetry.metrics import Metrics
 

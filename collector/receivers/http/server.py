@@ -17,7 +17,7 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.http1 import builtin_http1
 from collector.receivers.http.protocol_detection import FirstBytes

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.receivers.http.telemetry_request import Receiver
 from collector.receivers.transport.connections import Connections
 from collector.telemetry.metrics import Metrics

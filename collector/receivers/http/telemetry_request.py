@@ -21,7 +21,7 @@ from adapters.errors import (
     UNSUPPORTED_MEDIA_TYPE,
     RequestRefused,
 )
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.ingest.pipeline import Input, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare
 from collector.receivers.decompress import decompressed
@@ -195,14 +195,14 @@ class TelemetryRequest:
             raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not for {route.endpoint}; POST is")
         if format_ is None:
             known = ", ".join(route.formats)
-            raise RequestRefused(UNSUPPORTED_MEDIA_TYPE, f"Content-Type {_shown(head.content_type)} is not one of {known}")
+            raise RequestRefused(UNSUPPORTED_MEDIA_TYPE, f"Content-Type {value_text(head.content_type)} is not one of {known}")
         encoding = format_.encodings.get(head.content_encoding)
         if encoding is None:
             encoding = format_.encodings.get(head.content_encoding.strip().lower())
             if encoding is None:
                 known = ", ".join(sorted({*format_.encodings.values()}))
                 raise RequestRefused(
-                    UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {_shown(head.content_encoding)} is not one of {known}"
+                    UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {value_text(head.content_encoding)} is not one of {known}"
                 )
         caller = receiver.access.sender(key_of(head.api_key, head.authorization))
         announced = head.content_length
@@ -324,5 +324,5 @@ class TelemetryRequest:
         self._rest = None
 
 
-def _shown(header: bytes) -> str:
+def value_text(header: bytes) -> str:
     return repr(header[:_HEADER_SHOWN_BYTES_MAX].decode("latin-1")) if header else "(none)"

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from collector.config.settings import Tls
+from collector.config.receivers import Tls
 from collector.receivers.transport.tls_alerts import AlertingContext
 from collector.runtime.errors import CannotRun
 from collector.telemetry.metrics import Metrics

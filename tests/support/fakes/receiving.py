@@ -24,7 +24,7 @@ from collector.api.health import Health
 from collector.api.metrics_page import MetricsPage
 from collector.api.router import reading
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message
-from collector.config.settings import Grpc, Http, Validation
+from collector.config.receivers import Grpc, Http, Validation
 from collector.dead_letters.queries import DeadLetterReports
 from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.pipeline import Pipeline

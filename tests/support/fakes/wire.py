@@ -4,7 +4,7 @@ from typing import Any
 
 from support.fakes.receiving import EXPLAIN, Receivers
 
-from collector.config.settings import Grpc
+from collector.config.receivers import Grpc
 from collector.receivers.grpc.connection import GrpcConnection, GrpcShared
 from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.unary_call import Calls

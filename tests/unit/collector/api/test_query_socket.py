@@ -15,7 +15,8 @@ import pytest
 
 from collector.api.query_socket import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
 from collector.broker.contract import BrokerDown, Message, Payload
-from collector.config import settings as config
+from collector.config.receivers import Validation
+from collector.config.store import Query
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.dead_letters.service import DeadLetterService
@@ -84,7 +85,7 @@ def desk(query: Callable[[str, str], bytes]) -> DeadLetterService:
         raise BrokerDown("the log is away")
 
     reports = DeadLetterReports(Reader(query, at_once, 1), None)
-    limits = Limits(**config.Validation().model_dump())
+    limits = Limits(**Validation().model_dump())
     return DeadLetterService(
         reports, DeadLetterReplayer(reports, append, {}, limits, message_bytes_max=1 << 19, now_unix_nano=time.time_ns)
     )
@@ -118,7 +119,7 @@ async def serving(
     data_dir: Path,
     store: EchoStore | None = None,
     caught_up: Callable[[float], Awaitable[int]] = at_once,
-    settings: config.Query = config.Query(),  # noqa: B008  # it can't be changed
+    settings: Query = Query(),  # noqa: B008  # it can't be changed
     dead_letters: Callable[[str, str], bytes] = lambda _sql, _format: b"",
 ) -> AsyncIterator[None]:
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -160,7 +161,7 @@ async def test_only_the_owner_may_ask(tmp_path: Path) -> None:
 )
 async def test_a_failure_is_told_in_the_stores_words(tmp_path: Path, sql: str, message: str) -> None:
     """The client raises QueryFailed with the message as it was, and the server goes on."""
-    async with serving(tmp_path, settings=config.Query(sql_bytes_max=4096)):
+    async with serving(tmp_path, settings=Query(sql_bytes_max=4096)):
         with pytest.raises(QueryFailed) as caught:
             await asked(tmp_path, sql)
         assert str(caught.value) == message
@@ -175,7 +176,7 @@ async def test_it_waits_until_what_was_acknowledged_is_stored(tmp_path: Path) ->
         waited.append(wait_s)
         return 7
 
-    async with serving(tmp_path, caught_up=behind, settings=config.Query(wait_s=0.5)):
+    async with serving(tmp_path, caught_up=behind, settings=Query(wait_s=0.5)):
         answer = await asyncio.to_thread(ask, tmp_path, "SELECT 1", "CSV")
     assert answer.messages_behind == 7
     assert waited == [0.5]
@@ -184,7 +185,7 @@ async def test_it_waits_until_what_was_acknowledged_is_stored(tmp_path: Path) ->
 async def test_so_many_at_once_and_no_more(tmp_path: Path) -> None:
     """Beyond query.concurrent_max, questions wait their turn; all are answered."""
     store = EchoStore()
-    async with serving(tmp_path, store, settings=config.Query(concurrent_max=2)):
+    async with serving(tmp_path, store, settings=Query(concurrent_max=2)):
         answers = await asyncio.gather(*(asked(tmp_path, f"slow {index}") for index in range(6)))
     assert answers == [f"{TABLE_FORMAT}:slow {index}".encode() for index in range(6)]
     assert store.running_most == 2
@@ -259,7 +260,7 @@ async def raw(data_dir: Path, request: bytes) -> bytes:
 )
 async def test_whatever_is_sent_has_an_answer(tmp_path: Path, request_: bytes, status: bytes) -> None:
     """Clients other than ours: chunked, wrong methods and paths, rubbish, and those that stop half-way."""
-    async with serving(tmp_path, settings=config.Query(body_timeout_s=0.3)):
+    async with serving(tmp_path, settings=Query(body_timeout_s=0.3)):
         answer = await raw(tmp_path, request_)
         assert answer.partition(b" ")[2][:3] == status
         assert await asked(tmp_path, "x") == f"{TABLE_FORMAT}:x".encode()

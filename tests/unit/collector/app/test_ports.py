@@ -10,7 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from collector.app import ports as listening
-from collector.config.settings import ClickHouse, Grpc, Http, Kafka, Settings, Tenants, Tls
+from collector.config.broker import Kafka
+from collector.config.receivers import Grpc, Http, Tls
+from collector.config.settings import Settings
+from collector.config.store import ClickHouse
+from collector.config.tenants import Tenants
 from collector.runtime.errors import CannotRun
 
 

@@ -5,7 +5,7 @@ from support.fakes.receiving import counted
 
 from collector.app.scheduled_audit import ScheduledAudit
 from collector.audit.reconcile import Fault, Report, Window
-from collector.config.settings import Audit
+from collector.config.process import Audit
 from collector.store.contract import StoreUnavailable
 from collector.telemetry.metrics import Metrics
 

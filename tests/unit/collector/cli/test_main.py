@@ -11,7 +11,8 @@ from support.processes.program import environment, run
 from typer.testing import CliRunner, Result
 
 from collector.cli.main import app
-from collector.config.settings import Settings, load
+from collector.config.settings import Settings
+from collector.config.sources import load
 
 HEAVY = ["collector.app", "collector.store.clickhouse", "chdb", "clickhouse_connect", "grpc", "fastapi", "hypercorn", "uvloop"]
 

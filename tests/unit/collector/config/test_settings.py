@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from collector.config.settings import FLAGS, GIB, KIB, MIB, SETTINGS, ConfigError, Settings, load, show, size_text
+from collector.config.problems import ConfigError
+from collector.config.reference import FLAGS, SETTINGS
+from collector.config.settings import Settings
+from collector.config.show import show
+from collector.config.sources import load
+from collector.config.values import GIB, KIB, MIB, size_text
 from collector.tenancy.plans import BUILT_IN_PLANS, RATE_MAX, Plan, Rate, plans
 
 Write = Callable[[str], Path]

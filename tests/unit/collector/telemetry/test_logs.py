@@ -13,7 +13,7 @@ import urllib3
 from aiokafka.errors import KafkaConnectionError
 from clickhouse_connect.driver.exceptions import OperationalError
 
-from collector.config.settings import Logging
+from collector.config.process import Logging
 from collector.telemetry import logs
 
 EVIL = "x\n2026-01-01 [error] forged\r\x1b[2J\u2028\x85\x00"

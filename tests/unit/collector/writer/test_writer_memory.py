@@ -25,7 +25,7 @@ from support.waiting import eventually
 from adapters.codec.wire import BYTES, Cursor, length_of
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Range
 from collector.broker.local_log import LocalLog
-from collector.config.settings import Validation
+from collector.config.receivers import Validation
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.ingest.validate import Limits

@@ -16,7 +16,7 @@ from support.fakes.receiving import EXPLAIN, counted, http_receivers, otlp_logs
 from support.http2 import http2
 from support.waiting import eventually
 
-from collector.config.settings import Http
+from collector.config.receivers import Http
 from collector.receivers.http.page_gate import PageGate
 from collector.telemetry.metrics import Metrics
 

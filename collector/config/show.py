@@ -1,0 +1,23 @@
+"""Show the settings in force, and where each came from, as a file that can be read again."""
+
+from collector.config.reference import sections, toml_text, value_of
+from collector.config.sources import Loaded
+
+
+def show(loaded: Loaded) -> str:
+    """All settings as TOML that `load` reads back, each that is not at its default with where it came from. Secrets are left
+    out; the files that they are in are not."""
+    out: list[str] = []
+    for section, _, listed in sections():
+        out += ["", f"[{section}]"] if section else []
+        for setting in listed:
+            value = value_of(loaded.settings, setting)
+            origin = loaded.origins.get(setting.key)
+            name = setting.key.rpartition(".")[2]
+            if setting.is_secret:
+                # Neither the secret, nor anything that would be taken for it when this is read back.
+                out.append(f"# {name}: {f'given, not shown; {origin}' if value is not None else 'none'}")
+                continue
+            line = f"{name} = {toml_text(value, setting.is_size)}"
+            out.append(f"{line}  # {origin}" if origin else line)
+    return "\n".join(out) + "\n"

@@ -1,0 +1,104 @@
+"""The sections of the store: ClickHouse, what an insert may take, queries, and dead letters."""
+
+from pydantic import Field
+
+from collector.config.values import (
+    GIB,
+    KIB,
+    MIB,
+    Bytes,
+    Name,
+    Number,
+    OptionalLocation,
+    OptionalWhole,
+    Quorum,
+    Secret,
+    Section,
+    ServerUrl,
+    Text,
+    Whole,
+    limit,
+)
+
+
+class ClickHouse(Section):
+    """ClickHouse as a server, in the embedded engine's place. Without `url` there is none, and the rest is not used."""
+
+    url: ServerUrl = Field(
+        default="", description="Where its HTTP interface is. Empty: the embedded engine, in data_dir/store."
+    )
+    user: Text = Field(default="default", min_length=1, max_length=255, description="The user.")
+    password: Secret = Field(default=None, description="The user's password. Never shown; see password_file.")
+    password_file: OptionalLocation = Field(
+        default=None, description="A file with the password, in its place; a line end at its end is not part of it."
+    )
+    database: Name = Field(
+        default="default", min_length=1, max_length=128, description="The database of the tables; made if it does not exist."
+    )
+    cluster: Name = Field(
+        default="", max_length=128, description="A cluster's name: tables are replicated, and made on all of it. Empty: none."
+    )
+    ca_file: OptionalLocation = Field(
+        default=None, description="Certificates (PEM) that the server's is checked against. none: the usual authorities'."
+    )
+    verify: bool = Field(default=True, description="Whether the server's certificate is checked. false: anyone can pose as it.")
+    insert_quorum: Quorum = Field(
+        default=0, description="Replicas that must have an insert before it counts as stored. 0: one; auto: most of them."
+    )
+    connect_timeout_s: Number = limit(5, 0.1, 600, "Seconds within which a connection must be made.")
+    request_timeout_s: Number = limit(
+        300, 0.1, 86_400, "Seconds to wait for an answer. An insert that was given up is looked up before it is repeated."
+    )
+
+
+class Store(Section):
+    """The tables, and what a query may cost."""
+
+    retention_days: OptionalWhole = limit(None, 1, 36_525, "Days for which rows are kept. none: for ever.")
+    fsync: bool = Field(
+        default=True, description="Whether inserted parts are on disk, not only with the operating system, when an insert ends."
+    )
+    insert_memory_bytes_max: Bytes = limit(2 * GIB, 64 * MIB, 1024 * GIB, "Memory that an insert may use, in bytes.")
+    engine_idle_threads_max: Whole = limit(
+        8,
+        1,
+        1000,
+        "Threads that each pool of the embedded engine keeps or uses for its own work; each holds three file descriptors.",
+    )
+    query_time_max_s: Number = limit(60, 0.1, 86_400, "Seconds that a query may take.")
+    query_memory_bytes_max: Bytes = limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
+    query_rows_max: Whole = limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")
+    query_result_bytes_max: Bytes = limit(256 * MIB, 1 * KIB, 64 * GIB, "Bytes that a query may answer with.")
+
+
+class Query(Section):
+    """The socket by which the query command asks the running collector."""
+
+    wait_s: Number = limit(30, 0, 3600, "Seconds to wait, before a query, until everything acknowledged before it is stored.")
+    page_wait_s: Number = limit(5, 0, 3600, "The same, for pages of the API that tell of what is stored.")
+    recent_batches_max: Whole = limit(
+        10_000, 0, 10_000_000, "Requests that each process remembers, to tell of them before they are in the store."
+    )
+    sql_bytes_max: Bytes = limit(1 * MIB, 1 * KIB, 64 * MIB, "Longest query, in bytes.")
+    concurrent_max: Whole = limit(2, 1, 64, "Queries answered at once; more wait.")
+    body_timeout_s: Number = limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
+
+
+class DeadLetters(Section):
+    """What was received and can't be stored. Caps are each tenant's, in each process of a gateway."""
+
+    items_per_minute_max: Whole = limit(
+        10_000,
+        0,
+        10_000_000,
+        "Rejected items that are kept in a minute. A request with more of them is answered 429 until the next minute, and"
+        " nothing of it is kept. 0: none is kept, and they are only counted.",
+    )
+    bytes_per_minute_max: Bytes = limit(64 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute; likewise.")
+    payload_bytes_max: Bytes = limit(
+        64 * KIB,
+        1 * KIB,
+        4 * MIB,
+        "Bytes that are kept of the body of a request that was refused as a whole: its beginning.",
+    )
+    retention_days: OptionalWhole = limit(30, 1, 36_525, "Days for which dead letters are kept. none: for ever.")

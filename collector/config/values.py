@@ -1,0 +1,174 @@
+"""The types of settings: how each value is read, checked, and named in messages."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+_UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
+_SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+# A name, an IPv4 address, or an IPv6 address in brackets; and a port.
+_SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
+
+
+def _no_boolean(value: object) -> object:
+    # Python's true is the integer 1; `port = true` is a mistake all the same.
+    if isinstance(value, bool):
+        raise ValueError("not a number")
+    return value
+
+
+def _to_bytes(value: object) -> object:
+    """64 MiB is 67108864; a bare number is bytes."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        unit = _UNITS.get(match[2].lower() or "b") if match else None
+        if match is None or unit is None:
+            raise ValueError("not a size")
+        return int(match[1]) * unit
+    return _no_boolean(value)
+
+
+def _to_optional(value: object) -> object:
+    """TOML and the environment have no null: the word none."""
+    return None if value in ("", "none") else _no_boolean(value)
+
+
+def _to_optional_path(value: object) -> object:
+    return None if value in ("", "none") else _to_path(value)
+
+
+def _to_quorum(value: object) -> object:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else _no_boolean(value)
+    if number != "auto" and not (isinstance(number, int) and 0 <= number <= 100):
+        raise ValueError("not a quorum")
+    return number
+
+
+def no_whitespace(value: str) -> str:
+    if not value.isprintable() or " " in value:
+        raise ValueError("whitespace")
+    return value
+
+
+def _servers(value: str) -> str:
+    """HOST:PORT,HOST:PORT as every client of Kafka takes it; or nothing."""
+    for server in value.split(",") if value else ():
+        match = _SERVER.fullmatch(server)
+        if match is None or not 1 <= int(match[1]) <= 65535:
+            raise ValueError("not HOST:PORT")
+    return value
+
+
+def _server_url(value: str) -> str:
+    """Who asks, and for what, are settings of their own: a password here would be shown and logged."""
+    if not value:
+        return value
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+        raise ValueError("not a URL of a server")
+    if url.query or url.fragment or url.port == 0:
+        raise ValueError("more than a server")
+    return value
+
+
+def _redis_url(value: str) -> str:
+    """As _server_url; the number of a database may follow."""
+    if not value:
+        return value
+    url = urlsplit(value)
+    if url.scheme not in ("redis", "rediss") or not url.hostname or "@" in url.netloc:
+        raise ValueError("not a URL of a Redis")
+    if url.query or url.fragment or url.port == 0 or not re.fullmatch(r"(/\d*)?", url.path, re.ASCII):
+        raise ValueError("more than a server and a database")
+    return value
+
+
+def to_tables(value: object) -> object:
+    """From the environment they come as JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("not JSON") from None
+    return value
+
+
+def _to_optional_bytes(value: object) -> object:
+    return None if value in ("", "none") else _to_bytes(value)
+
+
+def _to_path(value: object) -> object:
+    if isinstance(value, str) and not value.strip("\0 "):
+        raise ValueError("empty")
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class Kind(NamedTuple):
+    """How a type is called in messages and in the reference."""
+
+    name: str
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean), Kind("a whole number")]
+Bytes = Annotated[int, BeforeValidator(_to_bytes), Kind("a size")]
+Number = Annotated[float, BeforeValidator(_no_boolean), Kind("a number")]
+OptionalWhole = Annotated[int | None, BeforeValidator(_to_optional), Kind("none, or a whole number")]
+Text = Annotated[str, Kind("text")]
+Location = Annotated[Path, BeforeValidator(_to_path), Kind("a path")]
+OptionalLocation = Annotated[Path | None, BeforeValidator(_to_optional_path), Kind("none, or a path")]
+Name = Annotated[str, AfterValidator(no_whitespace), Kind("text without spaces")]
+Servers = Annotated[
+    str,
+    AfterValidator(no_whitespace),
+    AfterValidator(_servers),
+    Kind('HOST:PORT, several of them with commas between, or ""'),
+]
+ServerUrl = Annotated[
+    str,
+    AfterValidator(no_whitespace),
+    AfterValidator(_server_url),
+    Kind('http://HOST:PORT or https://HOST:PORT, without user and password, or ""'),
+]
+RedisUrl = Annotated[
+    str,
+    AfterValidator(no_whitespace),
+    AfterValidator(_redis_url),
+    Kind('redis://HOST:PORT or rediss://HOST:PORT (TLS), without user and password, or ""'),
+]
+OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]
+Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), Kind("auto, or a whole number from 0 to 100")]
+Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), Kind("text")]
+Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), Kind("a whole number")]
+
+
+def secret_text(secret: SecretStr | None) -> str:
+    """What it is; empty where there is none."""
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def limit(default: float | None, low: float, high: float, description: str) -> Any:  # as pydantic's Field
+    return Field(default=default, ge=low, le=high, allow_inf_nan=False, description=description)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered type
+    """67108864 is 64 MiB; a number of bytes that no unit holds whole stays one."""
+    for name, unit in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+def number_text(number: Any) -> str:  # as size_text
+    return f"{int(number)}" if number == int(number) else f"{number:g}"
