@@ -1,8 +1,13 @@
 """HTTP/1.1 on httptools' parser, straight to the exchanges: no request passes a framework, or waits in a queue of messages.
 
-The law: requests of a connection are answered one after the other, in their order. Heads, trailers and chunk extensions are
-bounded; a message that is too slow, or an answer that nobody reads, ends its connection; and what can't be read is answered
-once, and never logged: strangers could fill the disk.
+Invariants:
+1. Requests of a connection are answered one after the other, in their order (test_pipelined_requests_are_answered_in_order).
+2. However many requests one piece of data holds, other connections have their turn after a few of them
+   (test_thousands_of_requests_in_one_packet_do_not_hold_up_others).
+3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that nobody reads, ends its
+   connection (test_smuggling.py, test_slow_senders_meet_a_deadline).
+4. What cannot be read is answered once, and never logged: strangers could fill the disk
+   (test_a_request_is_framed_in_one_way_or_refused).
 """
 
 import asyncio
@@ -48,6 +53,11 @@ _NO_VERSION: Final = last_words("400 Bad Request", "HTTP/0.9 is not spoken here;
 _ODD_VERSION: Final = last_words("505 HTTP Version Not Supported", "this version is not spoken so; HTTP/1.0 and HTTP/1.1 are")
 # How httptools says it.
 _INVALID_VERSION: Final = "Invalid HTTP version"
+_HEAD_END: Final = b"\r\n\r\n"
+# What is parsed in one go, and how many requests of a larger piece are answered before the next: a millisecond or so.
+_AT_ONCE_BYTES: Final = 4_096
+_REQUESTS_AT_ONCE: Final = 32
+_CHUNKS_AT_ONCE_BYTES: Final = 16_384
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
@@ -100,6 +110,9 @@ class Http1Connection:
         self._head_bytes: int = 0
         self._unclaimed_bytes: int = 0
         self._in_head: bool = True
+        self._body_left: int = 0  # of a body whose length is known
+        self._unfed: bytes = b""  # what came behind so many requests that they have to be answered first
+        self._is_feed_due: bool = False
         self._asks_upgrade: bool = False
         self._refusal: bytes = b""  # why the head can't be taken
         self._last_words: bytes = b""  # the refusal that follows the answers to what came before it
@@ -137,6 +150,7 @@ class Http1Connection:
             elif turn.exchange is not None and not turn.is_running and not turn.is_answered:
                 turn.exchange.disconnected()
         self._waiting.clear()
+        self._unfed = b""
         if self._writable is not None:
             self._writable.set()
         self._parser = None  # which knows this object, as this one does it
@@ -144,7 +158,7 @@ class Http1Connection:
     def eof_received(self) -> bool:
         """A sender that has sent its request and closed its half still gets the answer."""
         self._is_ending = True
-        return self._turn is not None and self._incoming is None
+        return (self._turn is not None or bool(self._unfed)) and self._incoming is None
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -155,13 +169,61 @@ class Http1Connection:
         if self._writable is not None:
             self._writable.set()
             self._writable = None
+        if self._unfed:
+            self._feed_soon()
         self._mind_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._is_broken or self._is_closed:
             return
+        if self._unfed:
+            self._unfed += data
+            return
         if not self._began:
             self._began = self._loop.time()
+        if len(data) > _AT_ONCE_BYTES:
+            self._feed_by_message(data)
+        else:
+            self._feed(data)
+        if self._waiting or self._unfed:
+            self._mind_reading()
+
+    def _feed_by_message(self, data: bytes) -> None:
+        """Feed some requests of a large piece, which may hold thousands; the others follow when these are answered."""
+        view = memoryview(data)
+        requests_left = _REQUESTS_AT_ONCE
+        at, end = 0, len(data)
+        while at < end and not (self._is_broken or self._is_closed):
+            if self._incoming is not None:
+                after = min(at + (self._body_left if self._body_left > 0 else _CHUNKS_AT_ONCE_BYTES), end)
+            elif requests_left:
+                requests_left -= 1
+                head_end = data.find(_HEAD_END, at)
+                after = end if head_end < 0 else head_end + len(_HEAD_END)
+            else:
+                self._unfed = data[at:]
+                if self._turn is None:
+                    self._feed_soon()
+                return
+            self._feed(view[at:after])
+            at = after
+
+    def _feed_soon(self) -> None:
+        """Feed what is left, once other connections have had their turn."""
+        if not self._is_feed_due:
+            self._is_feed_due = True
+            self._loop.call_soon(self._feed_unfed)
+
+    def _feed_unfed(self) -> None:
+        self._is_feed_due = False
+        if self._turn is None and self._writable is None:
+            data = self._unfed
+            self._unfed = b""
+            if data:
+                self.data_received(data)
+                self._mind_reading()
+
+    def _feed(self, data: Any) -> None:
         # Back to nothing with each head, piece of a body and end: what the parser has beside those, it keeps in memory.
         self._unclaimed_bytes += len(data)
         try:
@@ -176,8 +238,6 @@ class Http1Connection:
         else:
             if self._unclaimed_bytes > self._header_bytes_max:
                 self._fail(_HEAD_TOO_LARGE)
-        if self._waiting:
-            self._mind_reading()
 
     def _feed_without_upgrade(self, rest: memoryview, end: int) -> None:
         """The JDK's client wants to change to HTTP/2 with every request, and has a body, which the parser would skip. The same
@@ -204,7 +264,7 @@ class Http1Connection:
 
     def _mind_reading(self) -> None:
         """Read on only while what was asked is answered, and the answers are read."""
-        reads = not self._waiting and self._writable is None
+        reads = not self._waiting and not self._unfed and self._writable is None
         if reads == self._reads or self._is_closed:
             return
         self._reads = reads
@@ -275,6 +335,7 @@ class Http1Connection:
             self._check_version(parser.get_http_version(), hosts, codings)
             if head.expects_continue and parser.get_http_version() == "1.0":
                 head.expects_continue = False  # RFC 9110, 10.1.1
+        self._body_left = head.content_length
         turn = _Turn(head, keep_alive)
         self._lead(turn)
         self._incoming = turn
@@ -293,6 +354,7 @@ class Http1Connection:
 
     def on_body(self, piece: bytes) -> None:
         self._unclaimed_bytes = 0
+        self._body_left -= len(piece)
         turn = self._incoming
         if turn is None or turn.exchange is None or turn.exchange.answer is not None:
             return
@@ -387,7 +449,9 @@ class Http1Connection:
             if turn is None:
                 if not self._waiting:
                     self._idle_since = self._loop.time()
-                    if self._is_ending:
+                    if self._unfed:
+                        self._feed_soon()
+                    elif self._is_ending:
                         if self._last_words:
                             self._write(self._last_words)
                         self._close()
@@ -395,6 +459,8 @@ class Http1Connection:
                         self._mind_reading()
                     return
                 turn = self._turn = self._waiting.popleft()
+                if not self._reads:
+                    self._mind_reading()  # the rest of this one may be still to come
             if not turn.is_answered:
                 if turn.is_running:
                     return
@@ -436,7 +502,7 @@ class Http1Connection:
     def _say(self, turn: _Turn, exchange: TelemetryRequest) -> None:
         answer = exchange.answer
         assert answer is not None
-        if ((self._is_ending or self._shared.is_leaving) and not self._waiting and not self._last_words) or (
+        if ((self._is_ending or self._shared.is_leaving) and not (self._waiting or self._unfed or self._last_words)) or (
             # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
             not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
         ):
@@ -525,7 +591,7 @@ class Http1Connection:
     def shutdown(self) -> None:
         self._is_ending = True
         # A request that has begun to come is answered; where it does not get on, it is too slow.
-        if self._turn is None and not self._began and not has_unread(self._transport):
+        if self._turn is None and not (self._began or self._unfed or has_unread(self._transport)):
             self._close()
 
     def abort(self) -> None:

@@ -20,6 +20,7 @@ from support.fakes.receiving import (
     receivers,
 )
 from support.http2 import http2
+from support.smuggling import Heard
 from support.waiting import eventually
 
 from collector.receivers.http.server import SERVERS, HttpServer
@@ -132,6 +133,47 @@ async def test_pipelined_requests_are_answered_in_order(server: str) -> None:
         statuses = [(await raw.response()).status for _ in range(15)]
         assert statuses == [200, 415, 200] * 5
         assert made.producer.item_count() == 10
+
+
+@pytest.mark.parametrize("request_", [b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_thousands_of_requests_in_one_packet_do_not_hold_up_others(request_: bytes) -> None:
+    """Whether they are answered at once or by pages: another connection's request is answered long before the last of them."""
+    count = 5_000
+    async with http_receivers(with_pages=True) as made, connection(made.port) as honest:
+        transport, flood = await asyncio.get_running_loop().create_connection(Heard, "127.0.0.1", made.port)
+        await honest.send(logs())
+        assert (await honest.response()).status == 200
+        transport.write(request_ * count)
+        while not flood.data:
+            await asyncio.sleep(0)
+        await honest.send(logs())
+        assert (await honest.response()).status == 200
+        assert len(flood.statuses()) < count / 2
+        transport.abort()
+    assert made.in_flight.bytes_held == 0
+
+
+async def test_requests_of_every_form_in_one_packet_are_answered_in_order() -> None:
+    """Small and large bodies, known lengths and chunks, refused and taken, with an end of the connection's half behind them."""
+    large = otlp_logs(padding=20_000)
+    forms = [
+        (logs(), 200),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (post("/v1/logs", PROTOBUF, large), 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (logs_chunked(), 200),
+        (post_chunked("/v1/logs", PROTOBUF, large, chunk_bytes=7_000), 200),
+        (post("/v1/logs", "text/plain", large), 415),
+        (logs(*H2C), 200),
+        (post("/x", PROTOBUF, large), 404),
+    ]
+    async with http_receivers(with_pages=True) as made:
+        transport, heard = await asyncio.get_running_loop().create_connection(Heard, "127.0.0.1", made.port)
+        transport.write(b"".join(request for request, _ in forms) * 30)
+        transport.write_eof()
+        await asyncio.wait_for(heard.closed.wait(), 30)
+        assert heard.statuses() == tuple(status for _, status in forms) * 30
+        assert made.producer.item_count() == 30 * 5
 
 
 @EACH_SERVER
