@@ -43,6 +43,10 @@ class WatchedBroker(Protocol):
     def failure(self) -> str | None:
         """Why it does not take messages; None: it does, as far as is known."""
 
+    @property
+    def unproven(self) -> str | None:
+        """Why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
+
     async def ping(self) -> None:
         """Raises BrokerError; finds out when one that failed works again."""
 
@@ -138,7 +142,7 @@ class HealthMonitor:
         )
 
     def _kafka(self) -> str:
-        if self._broker.failure is not None:
+        if self._broker.failure is not None or self._broker.unproven is not None:
             return "unavailable"
         if self._local_log is None:
             return "ok"

@@ -33,6 +33,10 @@ class Side(Protocol):
 class ProducerSide(Side, Producer, Protocol):
     """Appends."""
 
+    @property
+    def unproven(self) -> str | None:
+        """Why appends failed, as long as none has succeeded since."""
+
     async def ping(self) -> None:
         """Raises BrokerDown where it can't be written."""
 
@@ -128,6 +132,11 @@ class LazyBroker:
     def failure(self) -> str | None:
         """Why it can't be written, or, where it is read, read; None: it can."""
         return self._producer.why_not or (self._consumer.why_not if self._reads else None)
+
+    @property
+    def unproven(self) -> str | None:
+        """Why appends failed, as long as none has succeeded since."""
+        return self._producer.side.unproven if self._producer.side is not None else None
 
     async def append(self, messages: Sequence[Message]) -> None:
         await self._producer.there().append(messages)

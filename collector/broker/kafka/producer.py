@@ -64,6 +64,9 @@ _RESEND_S: Final = 0.1
 _IDENTITY_S: Final = 0.05
 # How long a new session waits until its leaders answer. Those that do not take no batches.
 _REACHED_S: Final = 0.5
+# How long after an append that was not acknowledged in time another one is waited for, before the next is let try. A balancer
+# sends nothing to a gateway that says it can't write.
+_UNPROVEN_S: Final = 10.0
 # Where ordered messages go: the one that every topic has.
 _ORDERED_PARTITION: Final = 0
 
@@ -472,6 +475,8 @@ class KafkaProducer:
         self._session: _Session | None = None
         self._away: Final = Reminder(self._loop.time)
         self._away_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
+        self._silent_at_s = -1.0  # when an append was last not acknowledged in time; below 0: one was since
+        self._silence = ""
         self._retired_bytes = 0
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._in_turn: Final[set[asyncio.Task[None]]] = set()  # appends that have a message to send after the others
@@ -509,6 +514,14 @@ class KafkaProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def unproven(self) -> str | None:
+        """Why appends failed, while Kafka has acknowledged none since; None: it has, or nothing was tried for some time.
+        Brokers that answer may take nothing, and only an append shows it."""
+        if self._silent_at_s < 0 or self._loop.time() - self._silent_at_s > self._options.append_timeout_s + _UNPROVEN_S:
+            return None
+        return self._silence
 
     @property
     def waiting_bytes(self) -> int:
@@ -591,6 +604,8 @@ class KafkaProducer:
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             self._observer.produce_failed(append.topic, "timeout")
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
+            self._silent_at_s = self._loop.time()
+            self._silence = reason
             self._retire(session, reason)
 
     async def ping(self) -> None:
@@ -633,6 +648,7 @@ class KafkaProducer:
         self._session.succeeded = None
         seconds = round(self._loop.time() - self._away_since_s, 1)
         self._away_since_s = -1.0
+        self._silent_at_s = -1.0
         self._away.over()
         self._logger.info("Kafka can be written again", seconds=seconds)
 

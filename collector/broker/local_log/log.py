@@ -47,6 +47,7 @@ class LocalLog:
     def __init__(self, files: LogFiles, limits: LocalLogLimits, topics: Sequence[str]) -> None:
         """Use `open`."""
         self.failure: str | None = None
+        self.unproven: str | None = None  # a `ping` tries it
         """Why the last transaction failed; None: it did not."""
         self.is_new: Final = files.is_new
         """Whether the file was made just now, and nothing is known of one before it."""

@@ -218,6 +218,7 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
             assert {BrokerDown} == {type(outcome) for outcome in outcomes}
             assert 0 < sum("wait already" in str(outcome) for outcome in outcomes)
             assert producer.failure is not None
+            assert "not acknowledged within 1 s" == producer.unproven
             for refuse in (producer.ping(), *(producer.append([Message(topics[0], payload)]) for _ in range(100))):
                 with pytest.raises(BrokerDown):
                     await asyncio.wait_for(refuse, 0.5)
@@ -226,6 +227,7 @@ async def test_kafka_away_refuses_in_time_and_comes_back_by_itself(own: Kafka) -
             own.resume()
         await eventually(lambda: producer.failure is None)
         await producer.append([Message(topics[0], b"again")])
+        assert producer.unproven is None
         async with await KafkaConsumer.open(options, topics) as consumer:
             taken = await take_all(consumer)
     assert 1 == taken.count(b"again")

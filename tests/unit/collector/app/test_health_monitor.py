@@ -27,6 +27,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.failure: str | None = None
+        self.unproven: str | None = None
         self.at: dict[Partition, Position] = {FIRST: Position(2, 5), SECOND: Position(0, 4)}
         self.letters = Position(0, 0)
 
@@ -285,6 +286,18 @@ async def test_damaged_parts_are_shown_until_they_are_removed() -> None:
         answers[:] = [0]
         await eventually(lambda: states(standing)[0] == "ok")
         await eventually(lambda: counted(metrics, "infrasage_store_damaged_parts") == 0)
+
+
+async def test_a_broker_that_takes_nothing_is_unavailable_between_attempts() -> None:
+    """It answers, and has acknowledged nothing since appends failed."""
+    broker = Broker()
+    standing = HealthMonitor(Metrics(), broker)
+    async with running(standing):
+        assert "ok" == states(standing)[1]
+        broker.unproven = "not acknowledged within 5 s"
+        assert "unavailable" == states(standing)[1]
+        broker.unproven = None
+        assert "ok" == states(standing)[1]
 
 
 async def test_a_low_disk_is_shown() -> None:

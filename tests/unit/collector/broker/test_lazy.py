@@ -18,6 +18,7 @@ class Both:
 
     def __init__(self, away: int = 0, error: Exception | None = None) -> None:
         self.failure: str | None = None
+        self.unproven: str | None = None
         self.messages: list[Message] = []
         self.closed = 0
         self._away = away
