@@ -35,11 +35,13 @@ class Message(NamedTuple):
     """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch.
 
     `ordered`: it stands in one partition, always the same, with all other ordered messages of its topic.
+    `fingerprint`: messages of a topic that have the same stand in one partition. Empty: any partition will do.
     """
 
     topic: str
     payload: bytes
     ordered: bool = False
+    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)  # not a NamedTuple: a tuple's own `index` is a method
@@ -58,6 +60,8 @@ class Range(NamedTuple):
     topic is made anew, Kafka is replaced), and then `log` differs. Each reader of this range sees the same until its commit.
     Empty for an intent of a version that did not know it.
     `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
+    `left_out`: which of the messages are repetitions and are not inserted, as a bitmap (collector/broker/left_out.py). It is
+    chosen before the intent.
     """
 
     partition: Partition
@@ -67,6 +71,7 @@ class Range(NamedTuple):
     in_doubt: bool = False
     log: str = ""
     depth: int = 0
+    left_out: bytes = b""
 
 
 class Position(NamedTuple):
@@ -96,9 +101,9 @@ class Consumer(Protocol):
         Partitions take turns."""
 
     async def intend(self, messages: Range) -> None:
-        """Commit that this range is about to be written, with its `log` and `depth`. Raises BrokerDown where the partition is
-        no longer ours. May be repeated, also with another depth. A range that is not in doubt may be intended in part: up to
-        any `end` between two of its messages."""
+        """Commit that this range is about to be written, with its `log`, `depth` and `left_out`. Raises BrokerDown where the
+        partition is no longer ours. May be repeated, also with another depth. A range that is not in doubt may be intended in
+        part: up to any `end` between two of its messages."""
 
     async def commit(self, messages: Range) -> None:
         """Commit that this range is stored, and forget its intent. May be repeated."""

@@ -376,6 +376,29 @@ class ClickHouseStore:
         """Which of these have a receipt that is stored, under another batch part than this."""
         return {batch_id for batch_id, part in self._receipts(batch_ids) if part != besides_part}
 
+    def fingerprints(
+        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
+        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and
+        when."""
+        self._with_schema()
+        found: dict[tuple[bytes, bytes], list[int]] = {}
+        values = sorted({value for _, value in asked})
+        with self._errors():
+            for start in range(0, len(values), _IDS_PER_LOOKUP):
+                among = ", ".join(f"unhex('{value.hex()}')" for value in values[start : start + _IDS_PER_LOOKUP])
+                answer = self._text(
+                    "SELECT hex(TenantId), hex(Fingerprint), toUnixTimestamp64Nano(ReceivedAt) FROM telemetry_batches"  # noqa: S608 - numbers
+                    f" WHERE ReceivedAt >= fromUnixTimestamp64Nano(toInt64({since_unix_nano}))"
+                    f" AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({until_unix_nano})) AND Fingerprint IN ({among})"
+                )
+                for line in answer.splitlines():
+                    tenant, value, received = line.split("\t")
+                    pair = bytes.fromhex(tenant), bytes.fromhex(value)
+                    if pair in asked:
+                        found.setdefault(pair, []).append(int(received))
+        return found
+
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's
         message."""

@@ -102,6 +102,12 @@ class Store(Protocol):
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""
 
+    def fingerprints(
+        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
+        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and when,
+        nanoseconds since the Unix epoch. Raises StoreUnavailable."""
+
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, in one of ClickHouse's formats. Refuse one that does more than read this store. Raises
         StoreError with ClickHouse's message."""

@@ -17,6 +17,7 @@ _BATCH_ID: Final = 0x2A  # TelemetryRecord.batch_id
 _BATCH_PART: Final = 0x70
 _ITEM_COUNT: Final = 0x78
 _RECEIPT: Final = 0x82
+_FINGERPRINT: Final = 0x8A
 _ID_BYTES: Final = 16
 
 # A batch id and a batch part.
@@ -27,7 +28,7 @@ class Contents(NamedTuple):
     """Of concatenated TelemetryBatch payloads."""
 
     items: dict[MessageKey, int]
-    receipts: set[MessageKey]
+    receipts: set[MessageKey]  # and records that have a fingerprint: each is a row of telemetry_batches
 
 
 class DeadLetterIds(NamedTuple):
@@ -61,7 +62,7 @@ def contents(payload: bytes) -> Contents:
                     part = cursor.value
                 elif tag == _ITEM_COUNT:
                     count = cursor.value
-                elif tag == _RECEIPT:
+                elif tag in (_RECEIPT, _FINGERPRINT):
                     has_receipt = True
             key = (_uuid(batch_id, "a record's batch id"), int(part))
             if has_receipt:

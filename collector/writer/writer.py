@@ -7,6 +7,8 @@ Invariants:
    after (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
 3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
    nothing of the piece that failed is stored (test_writer_memory.py).
+4. What is left out of a range, because it was stored before, is decided before the intent, and durable with it
+   (test_write_repetitions.py, test_each_request_is_stored_once).
 docs/internals/exactly-once.md has the argument.
 
 So there is one way of failing, for broker and store, passing error and crash alike, and one place that waits: the loop. It
@@ -35,11 +37,13 @@ import structlog
 
 from adapters.errors import STORE_REFUSED
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from collector.broker.left_out import before
 from collector.runtime.reminders import Reminder
 from collector.store.contract import Store, StoreError, StoreRefusedData, StoreShortage
 from collector.store.payload_index import MessageKey, contents
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece, bounded
+from collector.writer.repetitions import Repetitions, replaced
 from collector.writer.replay_range import DeadLetterRange, by_topic, refuse
 from collector.writer.store_refusals import Refused
 
@@ -102,6 +106,7 @@ class Writer:
         limits: WriterLimits,
         observer: WriterObserver,
         *,
+        repetitions: Repetitions | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_unix_nano: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
@@ -109,12 +114,14 @@ class Writer:
         is_disk_low: Callable[[], bool] = lambda: False,
     ) -> None:
         """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
-        seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted."""
+        seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted.
+        `repetitions`: None leaves nothing out that was not left out before."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
         self._limits: Final = limits
         self._observer: Final = observer
+        self._repetitions: Final = repetitions
         self._clock: Final = clock
         self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
@@ -162,10 +169,8 @@ class Writer:
         self._succeeded()
         if messages is not None:
             self._in_hand = messages.partition
-            taken = messages
-            if not messages.in_doubt:
-                taken = await self._in_thread(bounded, messages, self._memory.row_bytes_max)
-            if taken is messages:
+            taken = await self._in_thread(self._take, messages)
+            if not messages.in_doubt and taken.end == messages.end and not taken.depth:
                 await self._linger(messages)
             await self._write(taken)
             self._succeeded()
@@ -179,6 +184,16 @@ class Writer:
             yield
         finally:
             self._at_work.release()
+
+    def _take(self, messages: Range) -> Range:
+        """Return what is to be inserted of a range: of one that is in doubt, what was to be inserted before. Raises
+        StoreError."""
+        if messages.in_doubt:
+            return replaced(messages)
+        if self._repetitions is not None:
+            messages = self._repetitions.decide(messages)
+        taken = bounded(messages, self._memory.row_bytes_max)
+        return taken._replace(left_out=before(taken.left_out, len(taken.payloads)))
 
     async def _write(self, messages: Range) -> None:
         async with self._at_work:
@@ -200,6 +215,8 @@ class Writer:
                     self._observer.store_refused(source, items)
         await self._consumer.commit(messages)
         self._memory.committed(messages)
+        if self._repetitions is not None:
+            await self._in_thread(self._repetitions.committed, messages)
         self._progress.set()
         self._progress = asyncio.Event()
 

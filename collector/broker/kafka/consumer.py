@@ -62,6 +62,7 @@ from collector.broker.kafka.protocol.offsets import (
     list_request,
 )
 from collector.broker.kafka.topics import ready_topics
+from collector.broker.left_out import after, parse_log, with_left_out
 
 # One answer to a fetch. The broker sends a whole batch even where it is larger.
 _FETCH_BYTES: Final = 16 * 1024 * 1024
@@ -211,7 +212,7 @@ class KafkaConsumer:
             raise BrokerDown(f"cannot intend {_name(messages)}: the topic was made anew since it was read")
         if log.leader_epochs.get(messages.partition.index) != self._read_under.get(messages.partition):
             raise BrokerDown(f"cannot intend {_name(messages)}: its leader has changed since it was read")
-        intent = Head(messages.start, messages.end, messages.log, messages.depth)
+        intent = Head(messages.start, messages.end, messages.log, messages.depth, messages.left_out)
         await self._commit(ownership, messages.partition, intent)
 
     async def commit(self, messages: Range) -> None:
@@ -310,8 +311,11 @@ class KafkaConsumer:
             if said is None:
                 self._logger.warning("not our commit: its metadata is ignored", **_labels(partition), metadata=metadata[:100])
                 said = Committed("", None, 0)
-            intended = said.intent is not None and said.intent > offset
-            heads[partition] = Head(offset, said.intent, said.log, said.depth) if intended else Head(offset, None, said.log)
+            log, left_out = parse_log(said.log)
+            if said.intent is not None and said.intent > offset:
+                heads[partition] = Head(offset, said.intent, log, said.depth, left_out)
+            else:
+                heads[partition] = Head(offset, None, log)
         return heads
 
     async def _look_for_new_logs(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
@@ -372,7 +376,8 @@ class KafkaConsumer:
             leader_epoch=leader_epoch,
         )
         intent = end if head.intent is not None and end > head.committed else None
-        heads[partition] = Head(min(end, head.committed), intent, log_of(identity, last_epoch), head.depth)
+        log = log_of(identity, last_epoch)
+        heads[partition] = Head(min(end, head.committed), intent, log, head.depth, head.left_out)
 
     async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
         """Where the head is of another log than the one that is there now, start at the first message of that one."""
@@ -413,7 +418,7 @@ class KafkaConsumer:
         try:
             with self._guarded(f"commit {partition.topic}/{partition.index} at {head}"):
                 try:
-                    metadata = Committed(head.log, head.intent, head.depth).metadata()
+                    metadata = Committed(with_left_out(head.log, head.left_out), head.intent, head.depth).metadata()
                     await self._member.commit(ownership, partition, head.committed, metadata)
                 except NotAsked:
                     settled = True
@@ -720,7 +725,8 @@ class KafkaConsumer:
             if offset == before:
                 raise BrokerDown(f"cannot read {partition.topic}/{partition.index} at offset {offset}: Kafka sent nothing")
         if in_doubt:
-            return Range(partition, start, max(offset, goal), payloads, in_doubt, head.log, head.depth)
+            left_out = after(head.left_out, start - head.committed)
+            return Range(partition, start, max(offset, goal), payloads, in_doubt, head.log, head.depth, left_out)
         return Range(partition, start, offset, payloads, log=log_of(identity, epoch))
 
     async def _skip_deleted(self, partition: Partition, offset: int) -> int:

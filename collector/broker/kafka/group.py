@@ -56,7 +56,8 @@ class Head(NamedTuple):
     committed: int
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
     log: str = ""  # the identity of the log that the offsets belong to, as Range has it; empty: not known
-    depth: int = 0  # of the range that is about to be written
+    depth: int = 0  # of the range that is about to be written, as `left_out` is
+    left_out: bytes = b""
 
 
 class Ownership:

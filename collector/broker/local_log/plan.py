@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, assert_never
 import google_crc32c
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerError, BrokerFull, Message, Range
+from collector.broker.left_out import with_left_out
 from collector.broker.local_log import schema
 from collector.broker.local_log.chunks import chunk_key, chunks, pack_checksums, pack_lengths
 
@@ -22,8 +23,8 @@ class Head(NamedTuple):
     committed: int  # the first offset that is not stored yet
     end: int  # the next message's offset
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
-    intent_log: str = ""  # its `log` and `depth`, as Range has them
-    intent_depth: int = 0
+    intent_log: str = ""  # its `log` and `left_out`, in one text
+    intent_depth: int = 0  # as Range has it
     floor: int = 0  # the end, where it is known otherwise than by the messages
 
     def checksum(self, topic: str) -> int:
@@ -107,8 +108,9 @@ class Plan:
         head = self.heads.get(topic)
         if head is None or range_.start != head.committed or end > head.end or head.intent not in (None, end):
             return BrokerDown(f"cannot intend {text(range_)}: the partition is at {head}")
-        self.heads[topic] = head = head._replace(intent=end, intent_log=range_.log, intent_depth=range_.depth)
-        values = (end, range_.log or None, range_.depth, head.checksum(topic), head.id)
+        log = with_left_out(range_.log, range_.left_out)
+        self.heads[topic] = head = head._replace(intent=end, intent_log=log, intent_depth=range_.depth)
+        values = (end, log or None, range_.depth, head.checksum(topic), head.id)
         self._statements.append((schema.INTEND, values))
         return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from collector.broker.contract import Partition, Range
+from collector.broker.left_out import parse_log
 from collector.broker.local_log import schema
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, split
 from collector.broker.local_log.plan import Head
@@ -51,7 +52,8 @@ class Reader:
         whole = [b"" if payload is None else payload for payload in payloads]
         start, end = head.committed, head.committed + len(whole)
         if in_doubt:
-            return Range(Partition(topic, 0), start, end, whole, in_doubt, head.intent_log, head.intent_depth), found
+            log, left_out = parse_log(head.intent_log)
+            return Range(Partition(topic, 0), start, end, whole, in_doubt, log, head.intent_depth, left_out), found
         return Range(Partition(topic, 0), start, end, whole, log=self._log), []
 
     def _payloads(self, topic: str, head: Head, end: int, bytes_max: int | None) -> tuple[list[bytes | None], list[Found]]:

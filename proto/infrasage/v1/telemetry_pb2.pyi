@@ -49,7 +49,7 @@ class TelemetryBatch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[TelemetryRecord, _Mapping]]] = ...) -> None: ...
 
 class TelemetryRecord(_message.Message):
-    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count", "receipt")
+    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count", "receipt", "fingerprint", "repeated_items")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,8 @@ class TelemetryRecord(_message.Message):
     BATCH_PART_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_ITEMS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     source: Source
     type: Type
@@ -82,7 +84,9 @@ class TelemetryRecord(_message.Message):
     batch_part: int
     item_count: int
     receipt: Receipt
-    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    fingerprint: bytes
+    repeated_items: int
+    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., fingerprint: _Optional[bytes] = ..., repeated_items: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("route", "received", "accepted", "rejected", "dead_letters", "parts", "process_id", "sequence", "settled", "failed", "repaired")

@@ -1,0 +1,122 @@
+"""The fingerprint of a message: the same in each repetition of its request, so that its writer stores it once.
+
+A request that may be recognized has a fingerprint of 16 bytes, XXH3-128 of what was sent. That hash is fast and not
+cryptographic: a sender can make two bodies that have the same. So fingerprints are compared within one tenant only, and a
+sender can suppress nothing but its own data. docs/adr/0041-repetitions-are-left-out-by-the-writer.md has the argument.
+
+Invariants:
+1. The same body on the same route with the same key has the same fingerprint, in any process; another body, route or key has
+   another (tests/adapters/test_fingerprint.py, test_a_fingerprint_tells_requests_apart).
+2. `read_fingerprint` finds in a message what `put_fingerprint` put there, and nothing in a message that has none
+   (test_a_message_says_its_fingerprint).
+3. The stand-in of a message has no items, and everything else that its last record has, with the number of the items
+   (test_a_stand_in_has_the_receipt_and_no_items).
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
+
+from adapters.codec.wire import Cursor, NonCanonical, put_bytes, put_varint
+from adapters.record import Part
+
+FINGERPRINT_BYTES: Final = 16
+_RECORD: Final = 0x0A  # TelemetryBatch.records
+# Of a TelemetryRecord.
+_TENANT: Final = 0x0A
+_RECEIVED: Final = 0x21
+_ITEM_COUNT: Final = 0x78
+_FINGERPRINT: Final = 0x8A
+_REPEATED_ITEMS: Final = 0x90
+
+
+class Fingerprint(NamedTuple):
+    """What a message says of itself, where its repetitions are recognized."""
+
+    tenant: bytes
+    value: bytes
+    received_time_unix_nano: int
+
+
+def request_seed(route: str) -> int:
+    """Return what makes the fingerprints of a route differ from those of others."""
+    return xxh3_64_intdigest(route.encode())
+
+
+def request_fingerprint(seed: int, body: bytes, key: bytes) -> bytes:
+    """Return the fingerprint of a request. `key`: what its sender gave; empty where it gave none."""
+    digest = xxh3_128_digest(body, seed)
+    return xxh3_128_digest(digest + key, seed) if key else digest
+
+
+def part_fingerprints(request: bytes, parts: Sequence[Part], rejected: int) -> list[bytes]:
+    """Return the fingerprints of a request's messages. Those of several depend on how its items were divided: only messages
+    with the same items may have the same."""
+    if len(parts) < 2:
+        return [request] * len(parts)
+    layout = [f"{part.signal} {part.item_count} {len(part.payload)}" for part in parts]
+    whole = request + f"{rejected} {layout}".encode()
+    return [xxh3_128_digest(whole, seed=index) for index in range(len(parts))]
+
+
+def put_fingerprint(record: BytesWriter, fingerprint: bytes) -> None:
+    """Write it as a field of a TelemetryRecord, the last one."""
+    put_bytes(record, _FINGERPRINT, fingerprint)
+
+
+def read_fingerprint(payload: bytes) -> Fingerprint | None:
+    """Return what the last record of a message says. None: repetitions of this message are not recognized."""
+    cursor = Cursor(payload)
+    try:
+        start, end = _last_record(cursor)
+        tenant, value, received = b"", b"", 0
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _FINGERPRINT:
+                value = payload[cursor.start : cursor.position]
+            elif tag == _TENANT:
+                tenant = payload[cursor.start : cursor.position]
+            elif tag == _RECEIVED:
+                received = int.from_bytes(payload[cursor.start : cursor.position], "little")
+    except NonCanonical:
+        return None
+    return Fingerprint(tenant, value, received) if len(value) == FINGERPRINT_BYTES else None
+
+
+def stand_in(payload: bytes) -> bytes:
+    """Return what is stored in the place of a message that is a repetition: its last record, and how many items it had. The
+    message must have a fingerprint. Raises NonCanonical."""
+    cursor = Cursor(payload)
+    whole: i64 = len(payload)
+    items: i64 = 0
+    start: i64 = 0
+    end: i64 = 0
+    while cursor.position < whole:
+        if cursor.field(whole) == _RECORD:
+            start, end = cursor.start, cursor.position
+            cursor.position = start
+            while cursor.position < end:
+                if cursor.field(end) == _ITEM_COUNT:
+                    items += cursor.value
+    record = BytesWriter()
+    record.write(payload[start:end])
+    put_varint(record, _REPEATED_ITEMS)
+    put_varint(record, items)
+    batch = BytesWriter()
+    put_bytes(batch, _RECORD, record.getvalue())
+    return batch.getvalue()
+
+
+def _last_record(cursor: Cursor) -> tuple[i64, i64]:
+    """Where it starts and ends. Raises NonCanonical."""
+    end: i64 = len(cursor.buffer)
+    start: i64 = 0
+    last: i64 = 0
+    while cursor.position < end:
+        if cursor.field(end) == _RECORD:
+            start, last = cursor.start, cursor.position
+    return start, last

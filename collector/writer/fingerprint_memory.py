@@ -1,0 +1,137 @@
+"""The fingerprints of the messages that a writer has stored lately: compact, and bounded.
+
+A fingerprint takes 24 bytes of an open table that is at most seven tenths full. So a million take 50 MB, where Python's own set
+would take 110.
+
+Invariants:
+1. What was added is found until it is forgotten, and nothing else is found
+(tests/unit/collector/writer/test_fingerprint_memory.py,
+   test_memory_against_a_dict).
+2. Whatever was forgotten was received no later than `forgotten_until` (the same).
+3. There are at most `keys_max` fingerprints (the same).
+4. A sender cannot choose fingerprints that stand in one another's way: places depend on a secret of the process, since Python's
+   hash of bytes does.
+"""
+
+from array import array
+from typing import Final
+
+from librt.strings import read_i64_le
+from mypy_extensions import i64
+
+# The oldest is forgotten as a whole.
+GENERATIONS: Final = 4
+_SECOND_NS: Final = 10**9
+_SECONDS_BITS: Final = 34
+_SECONDS_MASK: Final = (1 << _SECONDS_BITS) - 1
+_SLOTS_MIN: Final = 1024
+
+
+class _Table:
+    """Some of them. A slot is three numbers: two halves of the fingerprint; tenant and second. Zero: a free slot."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.oldest_s = _SECONDS_MASK
+        self.newest_s = 0
+        self._slots = _SLOTS_MIN
+        self._numbers = array("q", bytes(24 * _SLOTS_MIN))
+
+    def find(self, place: int, low: i64, high: i64, tenant: int) -> int:
+        """Return when it was received, seconds; -1: it is not here."""
+        numbers = self._numbers
+        slot = place % self._slots
+        while True:
+            at = 3 * slot
+            word: i64 = numbers[at + 2]
+            if word == 0:
+                return -1
+            if numbers[at] == low and numbers[at + 1] == high and word >> _SECONDS_BITS == tenant:
+                return int(word & _SECONDS_MASK)
+            slot = (slot + 1) % self._slots
+
+    def put(self, place: int, low: i64, high: i64, tenant: int, second: int) -> None:
+        if 10 * self.count >= 7 * self._slots:
+            self._grow()
+        self.oldest_s = min(self.oldest_s, second)
+        self.newest_s = max(self.newest_s, second)
+        if self._put(self._numbers, self._slots, place, low, high, tenant << _SECONDS_BITS | second):
+            self.count += 1
+
+    def _put(self, numbers: "array[int]", slots: int, place: int, low: i64, high: i64, word: i64) -> bool:
+        """Whether it is new."""
+        slot = place % slots
+        while True:
+            at = 3 * slot
+            there: i64 = numbers[at + 2]
+            if there == 0:
+                numbers[at], numbers[at + 1], numbers[at + 2] = low, high, word
+                return True
+            if numbers[at] == low and numbers[at + 1] == high and there >> _SECONDS_BITS == word >> _SECONDS_BITS:
+                numbers[at + 2] = word
+                return False
+            slot = (slot + 1) % slots
+
+    def _grow(self) -> None:
+        slots = 2 * self._slots
+        grown = array("q", bytes(24 * slots))
+        numbers = self._numbers
+        for slot in range(self._slots):
+            at = 3 * slot
+            if numbers[at + 2] != 0:
+                low, high = numbers[at], numbers[at + 1]
+                self._put(grown, slots, _place(low, high), low, high, numbers[at + 2])
+        self._slots = slots
+        self._numbers = grown
+
+
+class FingerprintMemory:
+    """Those of all tenants, each tenant's by themselves."""
+
+    def __init__(self, keys_max: int, window_ns: int) -> None:
+        """`window_ns`: what is older than twice that is forgotten in any case."""
+        self.forgotten_until_unix_nano = 0
+        self._per_table: Final = max(1, keys_max // GENERATIONS)
+        self._window_s: Final = window_ns // _SECOND_NS
+        self._tables: list[_Table] = [_Table()]  # the last one is added to
+        self._tenants: Final[dict[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return sum(table.count for table in self._tables)
+
+    def last(self, tenant: bytes, value: bytes) -> int:
+        """Return when it was last received, to the second, in nanoseconds since the Unix epoch; -1: it is not known."""
+        number = self._tenants.get(tenant, 0)
+        if number == 0:
+            return -1
+        low: i64 = read_i64_le(value, 0)
+        high: i64 = read_i64_le(value, 8)
+        place = _place(int(low), int(high))
+        for table in reversed(self._tables):
+            second = table.find(place, low, high, number)
+            if second >= 0:
+                return second * _SECOND_NS
+        return -1
+
+    def add(self, tenant: bytes, value: bytes, received_unix_nano: int) -> None:
+        """A message with it is stored, or was left out."""
+        number = self._tenants.setdefault(tenant, len(self._tenants) + 1)
+        second = min(max(0, received_unix_nano // _SECOND_NS), _SECONDS_MASK)
+        table = self._tables[-1]
+        if table.count >= self._per_table or (table.count and second - table.oldest_s > self._window_s):
+            self._begin_table(second)
+            table = self._tables[-1]
+        low: i64 = read_i64_le(value, 0)
+        high: i64 = read_i64_le(value, 8)
+        table.put(_place(int(low), int(high)), low, high, number, second)
+
+    def _begin_table(self, second: int) -> None:
+        kept = [table for table in self._tables if second - table.newest_s <= 2 * self._window_s][1 - GENERATIONS :]
+        for table in self._tables:
+            if table not in kept:
+                self.forgotten_until_unix_nano = max(self.forgotten_until_unix_nano, (table.newest_s + 1) * _SECOND_NS)
+        self._tables = [*kept, _Table()]
+
+
+def _place(low: int, high: int) -> int:
+    return hash(low.to_bytes(8, "little", signed=True) + high.to_bytes(8, "little", signed=True))

@@ -1,0 +1,187 @@
+"""Which messages of a range are repetitions, and are left out of its insert.
+
+The writer decides before it intends a range, and the intent keeps the decision. So a range in doubt is repeated with the same
+bytes, whatever memory and store know by then. docs/internals/exactly-once.md and ADR 41 have the argument.
+
+Invariants:
+1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
+   store, or comes before it in the same insert (test_repetitions.py, test_nothing_is_lost_and_nothing_is_twice).
+2. A message that has such a predecessor is left out, as long as the predecessor stands in the same partition, or is stored
+   already (the same).
+3. Memory only saves look-ups: what it has forgotten is asked of the store (test_memory_only_saves_look_ups).
+4. What is left out keeps its place in the range: offsets and the tree of pieces stay as they are
+   (test_what_is_left_out_leaves_a_row_in_its_place).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from adapters.codec.wire import NonCanonical
+from adapters.fingerprint import Fingerprint, read_fingerprint, stand_in
+from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Payload, Range
+from collector.broker.left_out import LEFT_OUT_INDEX_MAX, bitmap, indexes
+from collector.writer.fingerprint_memory import FingerprintMemory
+
+_SECOND_NS: Final = 10**9
+_TIME_MAX: Final = 2**63 - 1
+
+Pair = tuple[bytes, bytes]  # a tenant and a fingerprint
+
+
+class Fingerprints(Protocol):
+    """What is asked of the store."""
+
+    def fingerprints(self, asked: Collection[Pair], since_unix_nano: int, until_unix_nano: int) -> dict[Pair, list[int]]:
+        """As Store has it."""
+
+
+class RepetitionObserver(Protocol):
+    """What repetitions report; collector.telemetry.metrics.Metrics is one."""
+
+    def left_out(self, topic: str, messages: int) -> None:
+        """So many messages of a range were repetitions, and are not stored."""
+
+    def looked_up(self, fingerprints: int) -> None:
+        """So many fingerprints were asked of the store, since memory does not reach back through the window."""
+
+
+class _Decided(NamedTuple):
+    """The last range of a partition that was decided."""
+
+    start: int
+    prints: Sequence[Fingerprint | None]  # by message
+
+
+class _Known(NamedTuple):
+    """Of a partition, that memory has what stands from some message on, up to `end`. What stands before that message was
+    received at about `since_unix_nano`, or earlier."""
+
+    log: str
+    end: int
+    since_unix_nano: int
+
+
+class Repetitions:
+    """One writer's. Calls block: run them in its thread."""
+
+    def __init__(self, store: Fingerprints, window_s: int, keys_max: int, observer: RepetitionObserver) -> None:
+        """`window_s`: 0 recognizes none. `keys_max`: how many fingerprints are kept in memory."""
+        self._store: Final = store
+        self._window_ns: Final = window_s * _SECOND_NS
+        self._observer: Final = observer
+        self._memory: Final = FingerprintMemory(keys_max, self._window_ns)
+        self._decided: Final[dict[Partition, _Decided]] = {}
+        self._known: Final[dict[Partition, _Known]] = {}
+
+    def decide(self, messages: Range) -> Range:
+        """Return a range that nobody has intended yet, without its repetitions; perhaps only its first messages. Raises
+        StoreError."""
+        if not self._decides(messages):
+            return messages
+        prints = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
+        self._decided[messages.partition] = _Decided(messages.start, prints)
+        stored = self._look_up(messages, prints)
+        here: dict[Pair, int] = {}
+        repeated: list[int] = []
+        for index, print_ in enumerate(prints):
+            if print_ is None:
+                continue
+            pair = print_.tenant, print_.value
+            received = print_.received_time_unix_nano
+            last = here.get(pair)
+            if last is None:
+                last = self._memory.last(*pair)
+            times = [*stored.get(pair, ()), last] if last >= 0 else stored.get(pair, ())
+            # Memory has whole seconds.
+            if any(abs(received - time) <= self._window_ns + _SECOND_NS for time in times):
+                repeated.append(index)
+            here[pair] = received
+        return _without(messages, repeated) if repeated else messages
+
+    def committed(self, messages: Range) -> None:
+        """Remember what is stored. Raises nothing."""
+        if not self._decides(messages):
+            return
+        partition = messages.partition
+        decided = self._decided.pop(partition, None)
+        if messages.in_doubt or decided is None or decided.start != messages.start:
+            # A stand-in has the fingerprint of its message.
+            prints: Sequence[Fingerprint | None] = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
+        else:
+            prints = decided.prints[: len(messages.payloads)]
+        newest = -1
+        for print_ in prints:
+            if print_ is not None:
+                newest = max(newest, print_.received_time_unix_nano)
+                self._memory.add(print_.tenant, print_.value, print_.received_time_unix_nano)
+        known = self._known_before(messages)
+        if known is not None:
+            self._known[partition] = known._replace(end=messages.end)
+        elif newest >= 0:
+            self._known[partition] = _Known(_log_of(messages), messages.end, newest)
+        if messages.left_out:
+            self._observer.left_out(partition.topic, sum(1 for _ in indexes(messages.left_out)))
+
+    def _decides(self, messages: Range) -> bool:
+        # Without gaps in the offsets: else an index does not tell an offset.
+        is_contiguous = messages.end - messages.start == len(messages.payloads)
+        return bool(self._window_ns) and messages.partition.topic != DEAD_LETTERS_TOPIC and is_contiguous
+
+    def _look_up(self, messages: Range, prints: Sequence[Fingerprint | None]) -> dict[Pair, list[int]]:
+        """Ask the store for what memory may lack. Raises StoreError."""
+        received = [print_.received_time_unix_nano for print_ in prints if print_ is not None]
+        if not received:
+            return {}
+        known = self._known_before(messages)
+        oldest = min(received)
+        if known is not None:
+            since = max(known.since_unix_nano, self._memory.forgotten_until_unix_nano)
+            # Once more the window: clocks of gateways may differ by that.
+            if oldest - 2 * self._window_ns > since:
+                return {}
+        asked = {
+            (print_.tenant, print_.value)
+            for print_ in prints
+            if print_ is not None and self._memory.last(print_.tenant, print_.value) < 0
+        }
+        if not asked:
+            return {}
+        self._observer.looked_up(len(asked))
+        since = max(0, oldest - self._window_ns - _SECOND_NS)
+        return self._store.fingerprints(asked, since, min(_TIME_MAX, max(received) + self._window_ns + _SECOND_NS))
+
+    def _known_before(self, messages: Range) -> _Known | None:
+        known = self._known.get(messages.partition)
+        return known if known is not None and known.end == messages.start and known.log == _log_of(messages) else None
+
+
+def _log_of(messages: Range) -> str:
+    """The identity of the log without what differs from range to range."""
+    return messages.log.rpartition(".")[0]
+
+
+def _without(messages: Range, repeated: Sequence[int]) -> Range:
+    """Leave these messages out. The range ends before the first that an intent cannot name."""
+    beyond = next((index for index in repeated if index >= LEFT_OUT_INDEX_MAX), None)
+    if beyond is not None:
+        messages = messages._replace(end=messages.start + beyond, payloads=messages.payloads[:beyond])
+    left_out = bitmap(index for index in repeated if index < len(messages.payloads))
+    return replaced(messages._replace(left_out=left_out))
+
+
+def replaced(messages: Range) -> Range:
+    """Put stand-ins in the places of what is left out. Of a range in doubt that is what was inserted before."""
+    if not messages.left_out:
+        return messages
+    payloads: list[Payload] = list(messages.payloads)
+    for index in indexes(messages.left_out):
+        if index < len(payloads):
+            payloads[index] = _stand_in(bytes(payloads[index]))
+    return messages._replace(payloads=payloads)
+
+
+def _stand_in(payload: bytes) -> bytes:
+    try:
+        return stand_in(payload) if payload else payload  # damaged since it was intended: nothing is left of it
+    except NonCanonical:
+        return b""
