@@ -40,7 +40,28 @@ HOT_MODULES = [
     "collector/broker/kafka/transport.py",
     "collector/receivers/responses.py",
     "collector/telemetry/counters.py",
+    "collector/writer/fingerprint_memory.py",
     "collector/telemetry/metrics.py",
+<<<<<<< HEAD
+=======
+    "collector/ingest/pipeline.py",
+    "collector/ingest/produce.py",
+    "collector/ingest/receipts.py",
+    "collector/ingest/request_fingerprints.py",
+    "collector/receivers/http/telemetry_request.py",
+    "collector/receivers/grpc/unary_call.py",
+    "collector/receivers/grpc/connection.py",
+    "collector/receivers/grpc/services.py",
+    "collector/receivers/grpc/status.py",
+    "collector/receivers/grpc/stream_call.py",
+    "collector/receivers/responses.py",
+    "collector/receivers/transport/connections.py",
+    "collector/receivers/http/http1.py",
+    "collector/receivers/http/http2.py",
+    "collector/receivers/transport/http2_connection.py",
+    "collector/http2/engine.py",
+    "collector/http2/headers.py",
+>>>>>>> 9082fe4 (gateway: give requests fingerprints; audit: count duplicates)
     "collector/tenancy/access.py",
 ]
 # Modules that run once a connection, once a page or once a start, or that only hand bytes to C libraries.

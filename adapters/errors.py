@@ -61,6 +61,7 @@ EXCEEDS_PLAN: Final = 59
 INVALID_PARAMETER: Final = 60
 STORE_UNAVAILABLE: Final = 61
 DEAD_LETTERS_FULL: Final = 62
+IDEMPOTENCY_KEY_REUSED: Final = 63
 
 
 class Reason(NamedTuple):
@@ -209,6 +210,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         "dead_letters_full",
         "the tenant's dead letters of this minute have no room for the items that would be rejected: nothing was kept",
         "send again after Retry-After; or mend the sender, or raise the setting that the message names",
+    ),
+    Reason(
+        IDEMPOTENCY_KEY_REUSED,
+        "idempotency_key_reused",
+        "the Idempotency-Key was used for another body",
+        "send a new key with each new request, and the same body with the same key",
     ),
 )
 

@@ -13,7 +13,6 @@ Invariants:
    (test_a_stand_in_has_the_receipt_and_no_items).
 """
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from librt.strings import BytesWriter
@@ -21,7 +20,7 @@ from mypy_extensions import i64
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes, put_varint
-from adapters.record import Part
+from adapters.record import Adapted
 
 FINGERPRINT_BYTES: Final = 16
 _RECORD: Final = 0x0A  # TelemetryBatch.records
@@ -52,14 +51,17 @@ def request_fingerprint(seed: int, body: bytes, key: bytes) -> bytes:
     return xxh3_128_digest(digest + key, seed) if key else digest
 
 
-def part_fingerprints(request: bytes, parts: Sequence[Part], rejected: int) -> list[bytes]:
-    """Return the fingerprints of a request's messages. Those of several depend on how its items were divided: only messages
-    with the same items may have the same."""
-    if len(parts) < 2:
-        return [request] * len(parts)
+def layout_fingerprints(request: bytes, adapted: Adapted) -> list[bytes]:
+    """Return the fingerprints of a request's messages. Only messages with the same items may have the same: so where some were
+    rejected, or there are several messages, the fingerprints depend on which items each message has."""
+    parts = adapted.parts
+    if len(parts) == 1 and not adapted.rejected:
+        return [request]
     layout = [f"{part.signal} {part.item_count} {len(part.payload)}" for part in parts]
-    whole = request + f"{rejected} {layout}".encode()
-    return [xxh3_128_digest(whole, seed=index) for index in range(len(parts))]
+    rejected = sorted(adapted.rejected.items())
+    indexes = [rejection.index for rejection in adapted.rejections]
+    whole = request + f"{layout} {rejected} {indexes}".encode()
+    return [xxh3_128_digest(whole, index) for index in range(len(parts))]
 
 
 def put_fingerprint(record: BytesWriter, fingerprint: bytes) -> None:

@@ -87,13 +87,15 @@ class Header:
 
 
 class Part:
-    """One message for one topic: a serialized TelemetryBatch. `row_bytes` is what adapters.rows.row_bytes returns for it."""
+    """One message for one topic: a serialized TelemetryBatch. `row_bytes` is what adapters.rows.row_bytes returns for it;
+    `fingerprint` is empty where its repetitions are not recognized."""
 
-    def __init__(self, signal: int, payload: bytes, item_count: int, row_bytes: int) -> None:
+    def __init__(self, signal: int, payload: bytes, item_count: int, row_bytes: int, fingerprint: bytes = b"") -> None:
         self.signal: Final = signal
         self.payload: Final = payload
         self.item_count: Final = item_count
         self.row_bytes: Final = row_bytes
+        self.fingerprint: Final = fingerprint
 
 
 class Rejection:

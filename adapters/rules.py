@@ -42,6 +42,8 @@ class Rules:
     attributes_max: i64 = 1_000_000
     # `check_attribute` has nothing against an attribute that takes up to so many bytes in all: it need not be asked.
     attribute_bytes_unasked_max: i64 = 0
+    # Whether some log record has no time, or none that is finer than a millisecond: so another event may have the same.
+    has_coarse_times: bool = False
     # An item that does not fit a message may have one alone, of up to so many bytes.
     item_bytes_max: i64 = 0
     # Whether an attribute's value of more bytes is cut instead of refused, with its item.

@@ -3,6 +3,8 @@
 The law: a record whose ids are not ids is kept without them; only its own time, sizes and nesting can refuse it.
 """
 
+from typing import Final
+
 from mypy_extensions import i64
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -14,6 +16,8 @@ from adapters.otlp.field_tables import LOG_RECORD
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header
 from adapters.rules import Rules
 
+_MILLISECOND_NS: Final = 1_000_000
+
 
 class LogsEnvelope(Envelope):
     def take(self, start: i64, end: i64) -> None:
@@ -23,6 +27,8 @@ class LogsEnvelope(Envelope):
         if scanner.invalid_id and state == CLEAN:
             state = REWRITE
         time: i64 = scanner.time or scanner.other_time
+        if time % _MILLISECOND_NS == 0:
+            self.rules.has_coarse_times = True
         reason: i64 = self.group_reason
         if reason == 0 and state > REWRITE:
             reason = state

@@ -23,6 +23,7 @@ from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
+from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
 from collector.ingest.validate import Limits
 from collector.query.batches import BatchReports, RecentBatches
 from collector.receivers.grpc.server import GrpcServer
@@ -82,6 +83,7 @@ async def receiving(
         now_unix_nano=time.time_ns,
         large_bodies=large_bodies,
         recent=recent,
+        fingerprints=request_fingerprints(settings),
     )
     batches = BatchReports(None if reports is None else reports.reader, recent)
     refuse = refusals(settings)
@@ -182,6 +184,13 @@ def metrics_page(
         clock=time.monotonic,
         gather=gather,
     )
+
+
+def request_fingerprints(settings: Settings) -> RequestFingerprints:
+    """Which requests are recognized when they are sent again."""
+    repetitions = settings.repetitions
+    hashed = [name for name in HASHED if getattr(repetitions, name) == "body"]
+    return RequestFingerprints(repetitions.window_s, hashed, repetitions.answers_max)
 
 
 @asynccontextmanager

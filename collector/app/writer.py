@@ -16,6 +16,7 @@ from collector.broker.local_log import LocalLog
 from collector.config.settings import Settings
 from collector.runtime.shutdown import WRITER_SHARE, GracefulShutdown
 from collector.telemetry.metrics import Metrics
+from collector.writer.repetitions import Repetitions
 from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
 
@@ -32,7 +33,9 @@ class Writing(NamedTuple):
 def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
     keep = RefusedRecords(storage.broker, settings.message_bytes_largest, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
-    return Writer(storage.broker, storage.store, keep, limits, metrics, is_disk_low=_is_disk_low(settings, storage.broker))
+    repetitions = Repetitions(storage.store, settings.repetitions.window_s, settings.repetitions.keys_max, metrics)
+    is_disk_low = _is_disk_low(settings, storage.broker)
+    return Writer(storage.broker, storage.store, keep, limits, metrics, repetitions=repetitions, is_disk_low=is_disk_low)
 
 
 def _is_disk_low(settings: Settings, broker: Broker) -> Callable[[], bool]:

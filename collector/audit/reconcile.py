@@ -80,6 +80,7 @@ class Sum:
     accepted: int = 0
     stored: int = 0
     dead_letters: int = 0
+    duplicates: int = 0  # that the writer left out, since they were stored before
     difference: int = 0
     broker: int | None = None
     broker_difference: int = 0
@@ -175,7 +176,7 @@ def _judge_batches(ask: Ask, report: Report, broker: Broker | None, faults_max: 
             minute = _number(row["minute"])
             receipts[minute] += _number(row["receipts"])
             for topic, short in _SHORT.items():
-                items[minute, topic] += _number(row[f"stored_{short}"]) + _number(row[f"refused_{short}"])
+                items[minute, topic] += _items(row, short)
     unacknowledged: Collection[UUID] = ()
     if broker is not None:
         arrived = {UUID(row["BatchId"]): _number(row["At"]) for row in orphans}
@@ -213,6 +214,7 @@ def _add_up(ask: Ask, part: Window, report: Report) -> int:
         total.accepted += row[f"accepted_{short}"]
         total.stored += row[f"stored_{short}"]
         total.dead_letters += row[f"refused_{short}"]
+        total.duplicates += row[f"repeated_{short}"]
         total.difference += row[f"difference_{short}"]
     report.rejected += row["rejected"]
     report.rejected_kept += row["kept"]
@@ -226,11 +228,16 @@ def _add_up(ask: Ask, part: Window, report: Report) -> int:
 def _forgive(report: Report, row: Mapping[str, Any]) -> None:
     """A request that was kept in part when its gateway or Kafka died: nobody was told that it is kept."""
     for topic, short in _SHORT.items():
-        report.topics[topic].difference -= _number(row[f"stored_{short}"]) + _number(row[f"refused_{short}"])
+        report.topics[topic].difference -= _items(row, short)
     report.dead_letters_difference -= _number(row["letters"])
     report.receipts_at_fault -= 1
     report.faults_total -= 1
     report.unacknowledged += 1
+
+
+def _items(row: Mapping[str, Any], short: str) -> int:
+    """Return how many items of a signal came out of the broker, whatever became of them."""
+    return sum(_number(row[f"{what}_{short}"]) for what in ("stored", "refused", "repeated"))
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:
@@ -241,9 +248,12 @@ def _fault(row: Mapping[str, Any]) -> Fault:
     elif not _number(row["sums"]):
         said.append("its receipt does not add up")
     for short in _SHORT.values():
-        accepted, stored, refused = (_number(row[f"{what}_{short}"]) for what in ("accepted", "stored", "refused"))
-        if accepted != stored + refused:
-            said.append(f"{short}: accepted {accepted}, stored {stored}, dead letters {refused}")
+        accepted, stored, refused, repeated = (
+            _number(row[f"{what}_{short}"]) for what in ("accepted", "stored", "refused", "repeated")
+        )
+        if accepted != stored + refused + repeated:
+            duplicates = f", duplicates {repeated}" if repeated else ""
+            said.append(f"{short}: accepted {accepted}, stored {stored}, dead letters {refused}{duplicates}")
     if _number(row["kept"]) != _number(row["letters"]):
         said.append(f"dead letters: kept {row['kept']}, there are {row['letters']}")
     return Fault(row["BatchId"], row["Tenant"], moment(_number(row["At"])), "; ".join(said))
@@ -364,7 +374,7 @@ _END: Final = "fromUnixTimestamp64Nano(toInt64({end}))"
 _WINDOW: Final = f"ReceivedAt >= {_START} AND ReceivedAt < {_END} /*tenant*/"
 _COLUMNS: Final = (
     "receipts", "sums", "rejected", "kept", "letters",
-    *(f"{what}_{short}" for what in ("accepted", "stored", "refused") for short in _SHORT.values()),
+    *(f"{what}_{short}" for what in ("accepted", "stored", "refused", "repeated") for short in _SHORT.values()),
 )  # fmt: skip
 
 
@@ -384,11 +394,12 @@ def _all_sources() -> str:
         _source(
             "telemetry_batches",
             {
-                "receipts": "1",
-                "sums": f"Received = arraySum(mapValues(Accepted)) + {rejected} AND DeadLetters <= {rejected}",
+                "receipts": "Received != 0",  # others are rows of messages without a receipt
+                "sums": f"Received != 0 AND Received = arraySum(mapValues(Accepted)) + {rejected} AND DeadLetters <= {rejected}",
                 "rejected": rejected,
                 "kept": "DeadLetters",
                 **receipt,
+                **{f"repeated_{short}": f"if(Topic = '{topic}', RepeatedItems, 0)" for topic, short in _SHORT.items()},
             },
             grouped=False,
         ),
@@ -411,7 +422,8 @@ def _per_batch() -> str:
     told = ("sums", "rejected", "kept", *(f"accepted_{short}" for short in _SHORT.values()))
     summed = ", ".join(f"{'max' if name in told else 'sum'}(each.{name}) AS {name}" for name in _COLUMNS)
     differences = ", ".join(
-        f"abs(toInt64(accepted_{short}) - toInt64(stored_{short}) - toInt64(refused_{short})) AS difference_{short}"
+        f"abs(toInt64(accepted_{short}) - toInt64(stored_{short}) - toInt64(refused_{short})"
+        f" - toInt64(repeated_{short})) AS difference_{short}"
         for short in _SHORT.values()
     )
     wrong = " + ".join(f"difference_{short}" for short in _SHORT.values())
@@ -426,7 +438,7 @@ def _per_batch() -> str:
 _PER_BATCH: Final = _per_batch()
 _SUMMED: Final = (
     "rejected", "kept", "letters", "difference_letters",
-    *(f"{what}_{short}" for what in ("accepted", "stored", "refused", "difference") for short in _SHORT.values()),
+    *(f"{what}_{short}" for what in ("accepted", "stored", "refused", "repeated", "difference") for short in _SHORT.values()),
 )  # fmt: skip
 _BATCHES: Final = (
     "SELECT intDiv(toUnixTimestamp64Nano(ReceivedAt), 60000000000) AS minute, count() AS batches"  # noqa: S608 - our own names
@@ -444,7 +456,11 @@ _FAULTS: Final = (
 # Replays, whose ids are of version 8, come by the topic of dead letters.
 _BY_MINUTE: Final = (
     "SELECT intDiv(toUnixTimestamp64Nano(batch.ReceivedAt), 60000000000) AS minute, sum(batch.receipts) AS receipts, "  # noqa: S608
-    + ", ".join(f"sum(batch.{what}_{short}) AS {what}_{short}" for what in ("stored", "refused") for short in _SHORT.values())
+    + ", ".join(
+        f"sum(batch.{what}_{short}) AS {what}_{short}"
+        for what in ("stored", "refused", "repeated")
+        for short in _SHORT.values()
+    )
     + f" FROM ({_PER_BATCH}) AS batch WHERE substring(toString(BatchId), 15, 1) != '8' GROUP BY minute"
 )
 _THERE: Final = f"SELECT BatchId FROM ({_PER_BATCH})"  # noqa: S608 - likewise

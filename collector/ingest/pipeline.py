@@ -20,7 +20,8 @@ from adapters.rules import Rules
 from collector.broker.contract import BrokerError
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.ingest.produce import Produce, ShareExceeded
-from collector.ingest.receipts import Receipt, Receipts
+from collector.ingest.receipts import Receipt, Receipts, fingerprint_record
+from collector.ingest.request_fingerprints import RequestFingerprints
 from collector.ingest.validate import LimitRules, Limits
 from collector.query.batches import RecentBatches
 from collector.rate_limit.contract import Limited, Limiter
@@ -86,6 +87,7 @@ class Reading:
         self._header: Final = header
         self._batch_id: Final = batch_id
         self.budget: Budget = NO_BUDGET
+        self.has_coarse_times: bool = False
 
     def begin(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
         """Look what is left of the tenant's caps now, and return what reads the body."""
@@ -117,6 +119,7 @@ class Reading:
         rules.dead_letter_cut_bytes = pipeline.dead_letters.payload_bytes_max
         # Each record leaves room for what a dead letter of it would have to say.
         adapted = self._input.adapt(self._body, self._header, rules, pipeline.message_bytes_max - ENTRY_BYTES_MAX)
+        self.has_coarse_times = rules.has_coarse_times
         letters = NOTHING_KEPT
         if adapted.rejected:
             letters = pipeline.dead_letters.make(self.origin(), adapted)
@@ -152,14 +155,16 @@ class Pipeline:
         now_unix_nano: Callable[[], int],
         large_bodies: LargeBodies,
         recent: RecentBatches | None = None,
+        fingerprints: RequestFingerprints | None = None,
     ) -> None:
-        """`recent` remembers what was answered."""
+        """`recent` remembers what was answered. `fingerprints`: None recognizes no request that is sent again."""
         self._produce: Final = produce
         self.limits: Final = limits
         self._limiter: Final = limiter
         self.dead_letters: Final = dead_letters
         self._receipts: Final = receipts
         self._recent: Final = recent
+        self._fingerprints: Final = fingerprints
         self._metrics: Final = metrics
         self.large_bodies: Final = large_bodies
         self.message_bytes_max: Final = message_bytes_max
@@ -193,8 +198,10 @@ class Pipeline:
         self._metrics.tenant(caller.tenant).refused()
         raise refusal
 
-    async def ingest(self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None]) -> Outcome:
-        """Return when every accepted item of `body` is durable.
+    async def ingest(
+        self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None], key: bytes = b""
+    ) -> Outcome:
+        """Return when every accepted item of `body` is durable. `key`: what its sender gave to recognize the request by.
 
         `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
@@ -209,6 +216,7 @@ class Pipeline:
         full: DeadLettersFull | None = None
         header = Header(caller.tenant, input_.source, now, batch_id.bytes)
         reading = Reading(self, input_, body, caller, header, batch_id.bytes)
+        prints: list[bytes] = []
         try:
             if len(body) <= DIRECT_BYTES_MAX:
                 adapted, letters = reading.begin()(None)
@@ -216,6 +224,9 @@ class Pipeline:
                 adapted, letters = await self.large_bodies.run(caller.tenant, reading.begin_after_waiting)
             if adapted.rejected:
                 self.dead_letters.check(reading.budget, adapted, now)
+            if self._fingerprints is not None:
+                coarse = reading.has_coarse_times
+                prints = self._fingerprints.of(caller.tenant, input_.route, body, key, adapted, coarse, now)
             if adapted.dead_letter_items:
                 self.dead_letters.count(caller.tenant, adapted)
         except DeadLettersFull as no_room:
@@ -238,6 +249,13 @@ class Pipeline:
             tenant.refused()
             await self._keep_refused(reading.origin(), refusal, body)
             raise refusal
+        if prints and self._fingerprints is not None:
+            answered = self._fingerprints.find(caller.tenant, prints, now)
+            if answered is not None:
+                # It is durable already: so it costs what reading it cost.
+                await self._take(caller, None, len(body))
+                self._metrics.repeated()
+                return Outcome(answered.batch_id, answered.counts)
         cost = max(len(body), adapted.row_bytes)
         if cost > len(body):
             try:
@@ -259,10 +277,11 @@ class Pipeline:
             await self._charge(caller, len(body))
             raise refusal
         if adapted.accepted_count() or adapted.rejected:
-            receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items)
+            last_print = prints[-1] if prints else b""
+            receipt = self._receipts.begin(header, input_.route.encode(), adapted, letters.items, last_print)
             failure: BaseException | None = None
             try:
-                await self._produce(self._with_receipt(adapted, receipt), letters.messages)
+                await self._produce(self._with_receipt(header, adapted, receipt, prints), letters.messages)
             except BaseException as failed:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
                 failure = failed
             if failure is not None:
@@ -274,22 +293,33 @@ class Pipeline:
                     raise failure
                 raise Defect(batch_id, failure)
             self._receipts.kept(receipt)
+            if prints and self._fingerprints is not None:
+                self._fingerprints.note(caller.tenant, prints, batch_id, adapted, now)
             if self._recent is not None:
                 self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
         self._metrics.ingested(adapted, letters.by_reason)
         tenant.ingested(adapted, len(body))
         return Outcome(batch_id, adapted)
 
-    def _with_receipt(self, adapted: Adapted, receipt: Receipt) -> list[Part]:
-        """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own."""
+    def _with_receipt(self, header: Header, adapted: Adapted, receipt: Receipt, prints: list[bytes]) -> list[Part]:
+        """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own. The
+        fingerprint of each message is at its end."""
         parts = adapted.parts
+        if prints and len(parts) > 1:
+            parts = [
+                _with_fingerprint(header, part, index, prints[index]) if index < len(parts) - 1 else part
+                for index, part in enumerate(parts)
+            ]
         receipt_row_bytes = row_bytes(receipt.record)
         if parts:
             last = parts[-1]
             rows = last.row_bytes + receipt_row_bytes
             payload_bytes = len(last.payload) + len(receipt.record)
             if payload_bytes <= self.message_bytes_max and rows <= self.message_row_bytes_max:
-                return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows)]
+                print_ = prints[-1] if prints else b""
+                return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows, print_)]
+            if prints:
+                parts = [*parts[:-1], _with_fingerprint(header, last, len(parts) - 1, prints[-1])]
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
@@ -328,6 +358,11 @@ class Pipeline:
     async def _give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
         if caller.plan.is_limited:
             await self._limiter.give_back(caller, _items(adapted), size_bytes)
+
+
+def _with_fingerprint(header: Header, part: Part, index: int, fingerprint: bytes) -> Part:
+    record = fingerprint_record(header, index, fingerprint)
+    return Part(part.signal, part.payload + record, part.item_count, part.row_bytes + row_bytes(record), fingerprint)
 
 
 def _plan_bytes_max(caller: Caller) -> int:

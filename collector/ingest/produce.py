@@ -105,7 +105,7 @@ class Produce:
         """
         if not parts and not before:
             return
-        messages = [*before, *[Message(TOPICS[part.signal], part.payload) for part in parts]]
+        messages = [*before, *[Message(TOPICS[part.signal], part.payload, False, part.fingerprint) for part in parts]]
         began = perf_counter()
         try:
             await self._producer.append(messages)

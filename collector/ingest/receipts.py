@@ -16,6 +16,7 @@ from librt.strings import BytesWriter
 
 from adapters.codec.wire import put_bytes, put_varint
 from adapters.errors import REASONS
+from adapters.fingerprint import put_fingerprint
 from adapters.record import Adapted, Header
 from adapters.repairs import REPAIRS
 
@@ -25,6 +26,7 @@ FAILED_TOLD_MAX: Final = 100
 _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
 _REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
 _RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
+_PART_TAG: Final = 0x70  # TelemetryRecord.batch_part
 _RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
 
 # From the first up to and including the last.
@@ -52,9 +54,9 @@ class Receipts:
         self._settled_above: Final[set[int]] = set()
         self._failed: list[SequenceRange] = []  # not durably told; in order, none touching another
 
-    def begin(self, header: Header, route: bytes, adapted: Adapted, dead_letters: int) -> Receipt:
+    def begin(self, header: Header, route: bytes, adapted: Adapted, dead_letters: int, fingerprint: bytes = b"") -> Receipt:
         """The receipt of a request that is about to be appended: then say `kept` or `failed`. `dead_letters`: how many of its
-        rejected items are appended with it."""
+        rejected items are appended with it. `fingerprint`: of its last part, where that is recognized when it comes again."""
         sequence = self._next
         self._next += 1
         settled = self._settled
@@ -78,7 +80,8 @@ class Receipts:
             range_.append(0x10)
             put_varint(range_, last)
             put_bytes(writer, 0x52, range_.getvalue())
-        return Receipt(sequence, told, _record(header, writer.getvalue()))
+        part = len(adapted.parts) - 1 if fingerprint else 0
+        return Receipt(sequence, told, _record(header, writer.getvalue(), part, fingerprint))
 
     def kept(self, receipt: Receipt) -> None:
         """It is durable, and so is what it tells."""
@@ -106,11 +109,16 @@ class Receipts:
             self._settled += 1
 
 
+def fingerprint_record(header: Header, part: int, fingerprint: bytes) -> bytes:
+    """What a part that has no receipt says of itself, at its end: a serialized TelemetryBatch."""
+    return _record(header, b"", part, fingerprint)
+
+
 def replay_record(header: Header, route: bytes, adapted: Adapted) -> bytes:
     """The receipt of a replay, which no process has numbered: a serialized TelemetryBatch."""
     writer = BytesWriter()
     _put_outcome(writer, route, adapted, 0)
-    return _record(header, writer.getvalue())
+    return _record(header, writer.getvalue(), 0, b"")
 
 
 def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_letters: int) -> None:
@@ -149,10 +157,16 @@ def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_lette
             put_bytes(writer, 0x5A, repaired.getvalue())
 
 
-def _record(header: Header, receipt: bytes) -> bytes:
+def _record(header: Header, receipt: bytes, part: int, fingerprint: bytes) -> bytes:
     record = BytesWriter()
     record.write(header.prefix)
-    put_bytes(record, _RECEIPT_TAG, receipt)
+    if part:
+        record.append(_PART_TAG)
+        put_varint(record, part)
+    if receipt:
+        put_bytes(record, _RECEIPT_TAG, receipt)
+    if fingerprint:
+        put_fingerprint(record, fingerprint)
     batch = BytesWriter()
     put_bytes(batch, _RECORD_TAG, record.getvalue())
     return batch.getvalue()

@@ -19,6 +19,7 @@ from adapters.errors import (
     BATCH_TOO_LARGE,
     DEAD_LETTERS_FULL,
     EXCEEDS_PLAN,
+    IDEMPOTENCY_KEY_REUSED,
     INSUFFICIENT_SCOPE,
     INTERNAL,
     INVALID_API_KEY,
@@ -92,6 +93,7 @@ CODES: Final = {
     EXCEEDS_PLAN: Codes(413, RESOURCE_EXHAUSTED),
     UNSUPPORTED_MEDIA_TYPE: Codes(415, INVALID_ARGUMENT),
     UNSUPPORTED_CONTENT_ENCODING: Codes(415, UNIMPLEMENTED),
+    IDEMPOTENCY_KEY_REUSED: Codes(422, INVALID_ARGUMENT),
     # 429 is for a tenant's own quota and caps: several clients drop their data on it.
     RATE_LIMIT_EXCEEDED: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
     DEAD_LETTERS_FULL: Codes(429, RESOURCE_EXHAUSTED, retryable=True),

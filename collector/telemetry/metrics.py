@@ -158,6 +158,15 @@ class Metrics:
         }
         self._not_kept: Final = {reason.code: unkept.labels(reason.name) for reason in REASONS if reason.code < INVALID_JSON}
         self._refused: Final = {reason.code: refused.labels(reason.name) for reason in REASONS}
+        self._repeated: Final = self._counter(
+            "repeated_requests", "Requests that were answered as before, since they were durable already."
+        ).labels()
+        self._left_out: Final = self._counter(
+            "writer_repeated_messages", "Messages that were not stored, since one with the same fingerprint was.", "topic"
+        )
+        self._looked_up: Final = self._counter(
+            "writer_fingerprint_lookups", "Fingerprints that the writer asked the store for, as its memory did not reach back."
+        ).labels()
         self._batch_size: Final = self._histogram("ingestion_batch_size", "Items of a request.", _SIZE_BUCKETS).labels()
 
         self._http_requests: Final = self._counter("http_requests", "HTTP requests answered.", "endpoint", "code")
@@ -528,6 +537,18 @@ class Metrics:
         """It has judged all requests up to then."""
         self._audit_difference.labels().set(difference)
         self._audit_time.labels().set(until_unix_s)
+
+    def repeated(self) -> None:
+        """A request was answered from memory."""
+        self._repeated.inc()
+
+    def left_out(self, topic: str, messages: int) -> None:
+        """Messages that are repetitions."""
+        self._left_out.labels(topic).inc(messages)
+
+    def looked_up(self, fingerprints: int) -> None:
+        """Fingerprints that the store was asked for."""
+        self._looked_up.inc(fingerprints)
 
     # Exposition.
 

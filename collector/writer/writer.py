@@ -115,7 +115,7 @@ class Writer:
     ) -> None:
         """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
         seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted.
-        `repetitions`: None leaves nothing out that was not left out before."""
+        `repetitions`: None leaves nothing out."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
@@ -186,8 +186,7 @@ class Writer:
             self._at_work.release()
 
     def _take(self, messages: Range) -> Range:
-        """Return what is to be inserted of a range: of one that is in doubt, what was to be inserted before. Raises
-        StoreError."""
+        """Return what is to be inserted of a range; of one in doubt, the same as before. Raises StoreError."""
         if messages.in_doubt:
             return replaced(messages)
         if self._repetitions is not None:

@@ -51,6 +51,7 @@ class CallHead:
         self.has_odd_timeout: bool = False
         self.timeout_shown: bytes = b""
         self.key: bytes | None = None
+        self.idempotency_key: bytes = b""
         encoding: bytes | None = None
         timeout: bytes | None = None
         api_key: bytes | None = None
@@ -60,6 +61,8 @@ class CallHead:
                 api_key = value if api_key is None else api_key + b", " + value
             elif name == b"authorization":
                 authorization = value if authorization is None else authorization + b", " + value
+            elif name == b"idempotency-key":
+                self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
             elif name == b"grpc-encoding":
                 encoding = value if encoding is None else encoding + b", " + value
             elif name == b"grpc-timeout":
@@ -253,7 +256,7 @@ class Call(Sending):
                 body = await calls.pipeline.charging_refusals(self._caller, work, self._cost)
                 self._body_bytes = len(body)
             method = self._head.method
-            outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows)
+            outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows, self._head.idempotency_key)
             answer = method.dialect.body(outcome)
             self.body = b"\0" + len(answer).to_bytes(4, "big") + answer
             self.said = ok_trailers(str(outcome.batch_id).encode())

@@ -99,6 +99,7 @@ class Head:
         self.content_encoding: bytes = b""
         self.api_key: bytes | None = None
         self.authorization: bytes | None = None
+        self.idempotency_key: bytes = b""
 
     def add(self, name: bytes, value: bytes) -> None:
         """`name` in lower case. A header that comes several times is one, with commas between (RFC 9110, 5.3)."""
@@ -115,6 +116,8 @@ class Head:
             self.api_key = value if self.api_key is None else self.api_key + b", " + value
         elif name == b"authorization":
             self.authorization = value if self.authorization is None else self.authorization + b", " + value
+        elif name == b"idempotency-key":
+            self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
         elif name == b"expect":
             self.expects_continue = value.lower() == b"100-continue"
 
@@ -269,7 +272,8 @@ class TelemetryRequest:
                     threads=pipeline.large_bodies.decompressing,
                 )
                 body = await pipeline.charging_refusals(self._caller, work, self._cost)
-            outcome = await pipeline.ingest(self._input, body, self._caller, self._hold_rows)
+            key = self.head.idempotency_key
+            outcome = await pipeline.ingest(self._input, body, self._caller, self._hold_rows, key)
             self.answer = self._dialect.accepted(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
             self.refuse(error)

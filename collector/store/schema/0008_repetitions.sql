@@ -33,6 +33,7 @@ SELECT
     receipt_dead_letters AS DeadLetters, receipt_parts AS Parts, 'infrasage.metrics' AS Topic,
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
+    mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
     toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_metrics
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
@@ -55,6 +56,7 @@ SELECT
     receipt_dead_letters AS DeadLetters, receipt_parts AS Parts, 'infrasage.logs' AS Topic,
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
+    mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
     toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_logs
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
@@ -77,6 +79,7 @@ SELECT
     receipt_dead_letters AS DeadLetters, receipt_parts AS Parts, 'infrasage.traces' AS Topic,
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
+    mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
     toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_traces
 WHERE receipt_received != 0 OR notEmpty(fingerprint);

@@ -1,0 +1,130 @@
+"""Which requests are recognized when they are sent again, and what of them this process has answered.
+
+Invariants:
+1. A request without a key of its sender has fingerprints only where its data identify themselves: metrics, traces and remote
+   write, and logs whose every record has a time finer than a millisecond. Equal events of other logs are events of their own
+   (tests/unit/collector/ingest/test_request_fingerprints.py, test_what_is_recognized_without_a_key).
+2. What was rejected of a request is part of its fingerprints: a repetition of which other items are accepted is another request
+   (test_other_rejections_are_another_request).
+3. Only a request that is durable as a whole is remembered as answered (tests/collector/test_pipeline_repetitions.py,
+   test_a_request_that_failed_is_not_answered_from_memory).
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from uuid_utils import UUID
+
+from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
+from adapters.fingerprint import layout_fingerprints, request_fingerprint, request_seed
+from adapters.record import Adapted
+
+_SECOND_NS: Final = 10**9
+_KEY_SHOWN_BYTES_MAX: Final = 100
+
+# What counts of a request whose sender gave no key.
+BY_KEY: Final = 0  # nothing
+BY_BODY: Final = 1
+BY_BODY_WITH_FINE_TIMES: Final = 2
+
+# What the setting repetitions.hashed may name, and how each is hashed.
+HASHED: Final[Mapping[str, int]] = {
+    "metrics": BY_BODY,
+    "traces": BY_BODY,
+    "logs": BY_BODY_WITH_FINE_TIMES,
+    "remote_write": BY_BODY,
+    "native": BY_BODY,
+}
+_ROUTES: Final[Mapping[str, str]] = {
+    "/v1/metrics": "metrics",
+    "/v1/traces": "traces",
+    "/v1/logs": "logs",
+    "/api/v1/prometheus/write": "remote_write",
+    "/api/v1/telemetry": "native",
+    "/api/v1/telemetry/batch": "native",
+    "opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
+    "opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
+    "opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+
+
+class Answered(NamedTuple):
+    """A request that was accepted as a whole, in this process. `counts` has its numbers and none of its data."""
+
+    batch_id: UUID
+    counts: Adapted
+    received_unix_nano: int
+
+
+class _KeyUsed(NamedTuple):
+    fingerprint: bytes
+    received_unix_nano: int
+
+
+class RequestFingerprints:
+    """One process's. One event loop's: no locks."""
+
+    def __init__(self, window_s: int, hashed: Collection[str], answers_max: int) -> None:
+        """`window_s`: 0 recognizes nothing. `hashed`: names of HASHED. `answers_max`: how many answers are remembered."""
+        self._window_ns: Final = window_s * _SECOND_NS
+        self._answers_max: Final = answers_max
+        self._modes: Final[dict[str, int]] = {route: HASHED[name] for route, name in _ROUTES.items() if name in hashed}
+        self._seeds: Final[dict[str, int]] = {}
+        self._answered: Final[OrderedDict[tuple[str, bytes], Answered]] = OrderedDict()
+        self._keys: Final[OrderedDict[tuple[str, str, bytes], _KeyUsed]] = OrderedDict()
+
+    def of(
+        self, tenant: str, route: str, body: bytes, key: bytes, adapted: Adapted, has_coarse_times: bool, now_unix_nano: int
+    ) -> list[bytes]:
+        """Return the fingerprint of each part; none where a repetition is not to be recognized. Raises RequestRefused where the
+        key was used for another body."""
+        if self._window_ns == 0:
+            return []
+        if not key:
+            mode = self._modes.get(route, BY_KEY)
+            if mode == BY_KEY or (mode == BY_BODY_WITH_FINE_TIMES and has_coarse_times):
+                return []
+        seed = self._seeds.get(route, 0)
+        if seed == 0:
+            seed = self._seeds[route] = request_seed(route)
+        request = request_fingerprint(seed, body, key)
+        if key:
+            self._check_key(tenant, route, key, request, now_unix_nano)
+        return layout_fingerprints(request, adapted)
+
+    def _check_key(self, tenant: str, route: str, key: bytes, request: bytes, now_unix_nano: int) -> None:
+        used = self._keys.get((tenant, route, key))
+        if used is not None and now_unix_nano - used.received_unix_nano <= self._window_ns and used.fingerprint != request:
+            shown = repr(key[:_KEY_SHOWN_BYTES_MAX].decode("latin-1"))
+            raise RequestRefused(
+                IDEMPOTENCY_KEY_REUSED,
+                f"Idempotency-Key {shown} was used for another body within {self._window_ns // _SECOND_NS} s"
+                " (repetitions.window_s): send a new key with each new request",
+            )
+        self._keys[tenant, route, key] = _KeyUsed(request, now_unix_nano)
+        if len(self._keys) > self._answers_max:
+            self._keys.popitem(last=False)
+
+    def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> Answered | None:
+        """Return the answer to the same request, where it was given here within the window."""
+        if not fingerprints:
+            return None
+        answered = self._answered.get((tenant, fingerprints[-1]))
+        if answered is None or abs(now_unix_nano - answered.received_unix_nano) > self._window_ns:
+            return None
+        return answered
+
+    def note(self, tenant: str, fingerprints: list[bytes], batch_id: UUID, adapted: Adapted, now_unix_nano: int) -> None:
+        """A request is durable. One of which something was rejected or repaired is not remembered: its answer says more than
+        counts."""
+        if not fingerprints or adapted.rejected or adapted.repaired or self._answers_max == 0:
+            return
+        counts = Adapted()
+        counts.accepted = adapted.accepted
+        counts.samples = adapted.samples
+        counts.histograms = adapted.histograms
+        counts.exemplars = adapted.exemplars
+        self._answered[tenant, fingerprints[-1]] = Answered(batch_id, counts, now_unix_nano)
+        if len(self._answered) > self._answers_max:
+            self._answered.popitem(last=False)
