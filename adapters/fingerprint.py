@@ -11,6 +11,9 @@ Invariants:
    (test_a_message_says_its_fingerprint).
 3. The stand-in of a message has no items, and everything else that its last record has, with the number of the items
    (test_a_stand_in_has_the_receipt_and_no_items).
+4. The partition of a fingerprint depends on nothing but it and their number; where partitions are added, it is the same or a
+new
+   one (test_added_partitions_take_their_share_and_move_nothing_else).
 """
 
 from typing import Final, NamedTuple
@@ -30,6 +33,7 @@ _RECEIVED: Final = 0x21
 _ITEM_COUNT: Final = 0x78
 _FINGERPRINT: Final = 0x8A
 _REPEATED_ITEMS: Final = 0x90
+_RANDOM_MAX: Final = float(1 << 53)
 
 
 class Fingerprint(NamedTuple):
@@ -62,6 +66,19 @@ def layout_fingerprints(request: bytes, adapted: Adapted) -> list[bytes]:
     indexes = [rejection.index for rejection in adapted.rejections]
     whole = request + f"{layout} {rejected} {indexes}".encode()
     return [xxh3_128_digest(whole, index) for index in range(len(parts))]
+
+
+def partition_of(fingerprint: bytes, partitions: int) -> int:
+    """Return where messages with this fingerprint stand. If partitions are added, few fingerprints move, and those only to the
+    new ones (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014)."""
+    chosen = 0
+    jump = 0
+    while jump < partitions:
+        chosen = jump
+        # 53 random bits that the fingerprint and this jump decide, as a number above 0 and up to 1.
+        part = float((xxh3_64_intdigest(fingerprint, chosen) >> 11) + 1) / _RANDOM_MAX
+        jump = int(float(chosen + 1) / part)
+    return chosen
 
 
 def put_fingerprint(record: BytesWriter, fingerprint: bytes) -> None:

@@ -116,7 +116,7 @@ class RequestFingerprints:
         return answered
 
     def note(self, tenant: str, fingerprints: list[bytes], batch_id: UUID, adapted: Adapted, now_unix_nano: int) -> None:
-        """A request is durable. One of which something was rejected or repaired is not remembered: its answer says more than
+        """A request is durable. It is not remembered where something was rejected or repaired: its answer said more than
         counts."""
         if not fingerprints or adapted.rejected or adapted.repaired or self._answers_max == 0:
             return

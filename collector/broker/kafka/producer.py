@@ -11,6 +11,9 @@ over a connection of our own (transport.py): aiokafka's producer costs more than
 A leader that does not answer takes no batches while a topic has partitions elsewhere. What it was sent before is not sent to
 another: whether it has it is not known.
 
+A message with a fingerprint goes to the partition that the fingerprint decides, and waits there for its leader: copies of a
+message that its sender sends again must stand in one order.
+
 The law: all batches of one *session* (an idempotent producer, with its id and sequence numbers) go on together or not at all.
 A batch whose leader has moved, or can't be reached, is sent again as it is, so Kafka knows it if it has it already. One that
 was refused, or was not acknowledged in time, ends the session, and what Kafka had not taken by then is forgotten, not sent
@@ -38,6 +41,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, text, until_started
@@ -62,6 +66,8 @@ _LATE_S: Final = 0.003
 _RESEND_S: Final = 0.1
 # A broker that has started asks its controller for ids of producers when it is first asked for one, and answers that it loads.
 _IDENTITY_S: Final = 0.05
+# How often leaders are asked for, while a partition has none that answers.
+_LEADERLESS_S: Final = 0.25
 # How long a new session waits until its leaders answer. Those that do not take no batches.
 _REACHED_S: Final = 0.5
 # How long after an append that was not acknowledged in time another one is waited for, before the next is let try. A balancer
@@ -92,12 +98,14 @@ class _NoObserver:
 class _Append:
     """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
 
-    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str) -> None:
-        """`topic`: of its first message."""
+    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool) -> None:
+        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints."""
         self.done: Final = done
         self.deadline: Final = deadline
         self.topic: Final = topic
         self.batches = 0
+        self.is_placed: Final = is_placed
+        self.is_sent = False  # some of it was: whether Kafka has it is not known
 
 
 class _Batch:
@@ -173,6 +181,11 @@ class _Session:
         self._loop: Final = asyncio.get_running_loop()
         self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
         self._queues: Final[dict[str, deque[_Batch]]] = {name: deque() for name in topics}  # the last one is being filled
+        self._placed: Final[
+            dict[tuple[str, int], deque[_Batch]]
+        ] = {}  # by partition, messages with fingerprints; none is empty
+        self._partitions: dict[str, int] = {}  # of each topic, how many there are
+        self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
         self._layout: dict[str, list[list[int]]] = {}  # of each topic, the partitions of each leader
         self._leaders: dict[tuple[str, int], int] = {}  # of each partition, the broker
         self._turns: Final[defaultdict[str, int]] = defaultdict(int)
@@ -188,6 +201,7 @@ class _Session:
         self._appends = 0
         self._tasks: Final[list[asyncio.Task[None]]] = []  # the lanes, and what keeps up with the cluster
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
+        self._first_lanes = 0
         self._leaders_max = 0  # how many brokers may lead partitions of a topic
         self._client: Final = Client(options)
 
@@ -197,7 +211,7 @@ class _Session:
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
         await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(set(self._leaders.values())))))
-        first = self._leaders_max
+        first = self._first_lanes = self._leaders_max
         lanes = range(first * self._options.requests_in_flight_max)
         self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
         self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
@@ -205,9 +219,19 @@ class _Session:
     async def _keep_up(self) -> None:
         """With partitions that are added, leaders that move, and brokers that come back."""
         while True:
-            await asyncio.sleep(self._options.metadata_refresh_s)
+            wait_s = _LEADERLESS_S if self._is_leaderless() else self._options.metadata_refresh_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._avoided.wait()
+            if self._avoided.is_set():
+                self._avoided.clear()
+                await asyncio.sleep(_LEADERLESS_S)
             with suppress(KafkaError, OSError, BrokerDown):
                 await self.refresh()
+
+    def _is_leaderless(self) -> bool:
+        """Whether messages wait for a partition that has no leader which answers."""
+        return any(all(partition not in led for led in self._layout[topic]) for topic, partition in self._placed)
 
     async def _reach(self, lane: int, leader: int) -> None:
         """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
@@ -223,6 +247,7 @@ class _Session:
         answer = await self._client.metadata(self._topics)
         layout: dict[str, list[list[int]]] = {}
         leaders: dict[tuple[str, int], int] = {}
+        numbers: dict[str, int] = {}
         leaders_max = 0
         topics = answer.to_object()["topics"]
         missing = [each["topic"] for each in topics if each["error_code"] == UnknownTopicOrPartitionError.errno]
@@ -241,15 +266,19 @@ class _Session:
             if not by_leader:
                 raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
             present = {leader: led for leader, led in by_leader.items() if not self._client.is_away(leader)}
+            numbers[name] = len(described["partitions"])
             layout[name] = [sorted(partitions) for _, partitions in sorted((present or by_leader).items())]
             leaders_max = max(leaders_max, min(len(replicas), len(described["partitions"])))
         self._layout = layout
         self._leaders = leaders
+        self._partitions = numbers
+        self._arrived.set()  # what waited for a leader
         self._leaders_max = leaders_max
 
     def _avoid(self, leader: int) -> None:
         """It was lost: batches to come go to other leaders, where a topic has any, until `refresh` finds that it answers."""
         self._client.lost(leader)
+        self._avoided.set()
         for name, groups in self._layout.items():
             others = [group for group in groups if self._leaders.get((name, group[0])) != leader]
             if others:
@@ -275,7 +304,14 @@ class _Session:
         self._appends += 1
         self._idle.clear()
         for message in messages:
-            queue = self._queues[message.topic]
+            if message.fingerprint:
+                where = (message.topic, partition_of(message.fingerprint, self._partitions[message.topic]))
+                placed = self._placed.get(where)
+                if placed is None:
+                    placed = self._placed[where] = deque()
+                queue = placed
+            else:
+                queue = self._queues[message.topic]
             batch = queue[-1] if queue else None
             if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
                 if batch is not None and batch.full:
@@ -331,7 +367,8 @@ class _Session:
         """Return when there may be something to take."""
         self._arrived.clear()
         now = self._loop.time()
-        lingering = [at for at in (queue[0].began + linger_s for queue in self._queues.values() if queue) if at > now]
+        queues = [*self._queues.values(), *self._placed.values()] if linger_s else []
+        lingering = [at for at in (queue[0].began + linger_s for queue in queues if queue) if at > now]
         if not lingering:
             await self._arrived.wait()
             return
@@ -343,21 +380,38 @@ class _Session:
         """The batches that can be sent now: of each topic, one for each partition that none is on its way to. `began_max`:
         later ones wait, unless they are full."""
         sendings: list[_Sending] = []
+        for where in [where for where, queue in self._placed.items() if queue[0].full or queue[0].began <= began_max]:
+            if where not in self._busy and self._is_led(lane, where):
+                queue = self._placed[where]
+                sendings.append(self._sending(where, queue.popleft()))
+                if not queue:
+                    del self._placed[where]
         for topic, queue in self._queues.items():
             while queue and (queue[0].full or queue[0].began <= began_max):
                 partition = self._free(topic, lane, ordered=queue[0].ordered)
                 if partition is None:
                     break
-                batch = queue.popleft()
-                where = (topic, partition)
-                sequence = self._sequences[where]
-                self._sequences[where] = next_sequence(sequence, len(batch.payloads))
-                self._busy.add(where)
-                pieces = record_batch(
-                    batch.payloads, int(time.time() * 1000), self._producer_id, self._epoch, sequence, self._options.compression
-                )
-                sendings.append(_Sending(topic, partition, batch, pieces))
+                sendings.append(self._sending((topic, partition), queue.popleft()))
         return sendings
+
+    def _sending(self, where: tuple[str, int], batch: _Batch) -> _Sending:
+        sequence = self._sequences[where]
+        self._sequences[where] = next_sequence(sequence, len(batch.payloads))
+        self._busy.add(where)
+        for append in batch.appends:
+            append.is_sent = True
+        pieces = record_batch(
+            batch.payloads, int(time.time() * 1000), self._producer_id, self._epoch, sequence, self._options.compression
+        )
+        return _Sending(where[0], where[1], batch, pieces)
+
+    def _is_led(self, lane: int, where: tuple[str, int]) -> bool:
+        """Whether a partition's leader is one that this lane sends to."""
+        topic, partition = where
+        leaders = self._layout[topic]
+        # There may be more leaders by now than lanes were begun for.
+        lanes = min(len(leaders), max(1, self._first_lanes))
+        return any(index % lanes == lane % lanes and partition in led for index, led in enumerate(leaders))
 
     def _free(self, topic: str, lane: int, *, ordered: bool) -> int | None:
         """The partition whose turn it is, of those that the lane's leader has; None: each has a batch on its way."""
@@ -434,9 +488,19 @@ class _Session:
 
     def refuse(self, reason: str) -> None:
         """Whatever was not sent yet is not sent any more."""
-        for queue in self._queues.values():
+        for queue in [*self._queues.values(), *self._placed.values()]:
             while queue:
                 queue.popleft().fail(reason)
+        self._placed.clear()
+
+    def forget_expired(self) -> None:
+        """Forget messages that wait for their leader, where nobody waits for them any more. A message among others
+        that are waited for is sent with them: a repetition of it has the same fingerprint."""
+        for where, queue in list(self._placed.items()):
+            while queue and all(append.done.done() for append in queue[0].appends):
+                self.waiting_bytes -= queue.popleft().size
+            if not queue:
+                del self._placed[where]
 
     async def flush(self) -> None:
         """Return when nothing waits, or after the time that an append has."""
@@ -571,7 +635,8 @@ class KafkaProducer:
         for message in messages:
             if message.ordered and not session.takes_ordered(message.topic):
                 raise BrokerDown(f"cannot append to Kafka: {message.topic}/{_ORDERED_PARTITION} can't be written now")
-        append = _Append(self._loop.create_future(), deadline, messages[0].topic)
+        is_placed = all([bool(message.fingerprint) for message in messages])
+        append = _Append(self._loop.create_future(), deadline, messages[0].topic, is_placed)
         session.put(messages, append)
         self._watch(session, append)
         try:
@@ -601,8 +666,14 @@ class KafkaProducer:
 
     def _expire_one(self, session: _Session, append: _Append) -> None:
         if not append.done.done():
-            reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             self._observer.produce_failed(append.topic, "timeout")
+            if append.is_placed and not append.is_sent:
+                # Its partition has no leader that answers. The others go on.
+                reason = f"its partition had no leader within {self._options.append_timeout_s:g} s"
+                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
+                session.forget_expired()
+                return
+            reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
             self._silent_at_s = self._loop.time()
             self._silence = reason
