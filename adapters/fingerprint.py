@@ -9,7 +9,7 @@ Invariants:
    another (tests/adapters/test_fingerprint.py, test_a_fingerprint_tells_requests_apart).
 2. `read_fingerprint` finds in a message what `put_fingerprint` put there, and nothing in a message that has none
    (test_a_message_says_its_fingerprint).
-3. The stand-in of a message has no items, and everything else that its last record has, with the number of the items
+3. The stand-in of a message has no items. It has what the message's last record has, and the number of the items
    (test_a_stand_in_has_the_receipt_and_no_items).
 4. The partition of a fingerprint depends on nothing but it and their number; where partitions are added, it is the same or a
 new

@@ -394,8 +394,8 @@ def _all_sources() -> str:
         _source(
             "telemetry_batches",
             {
-                "receipts": "Received != 0",  # others are rows of messages without a receipt
-                "sums": f"Received != 0 AND Received = arraySum(mapValues(Accepted)) + {rejected} AND DeadLetters <= {rejected}",
+                "receipts": "Received != 0",  # others are of messages without one
+                "sums": f"Received > 0 AND Received = arraySum(mapValues(Accepted)) + {rejected} AND DeadLetters <= {rejected}",
                 "rejected": rejected,
                 "kept": "DeadLetters",
                 **receipt,

@@ -472,7 +472,7 @@ class Kafka(_Section):
         12,
         0.1,
         600,
-        "Seconds that an append may wait until Kafka has it. Later: 503. Best longer than Kafka needs to give up a broker.",
+        "Seconds that an append may wait until Kafka has it. Later: 503. Best longer than Kafka takes to lose a broker.",
     )
     request_timeout_s: Number = _limit(10, 0.1, 600, "Seconds to wait for any other answer of Kafka.")
     answer_timeout_s: Number = _limit(

@@ -116,8 +116,7 @@ class RequestFingerprints:
         return answered
 
     def note(self, tenant: str, fingerprints: list[bytes], batch_id: UUID, adapted: Adapted, now_unix_nano: int) -> None:
-        """A request is durable. It is not remembered where something was rejected or repaired: its answer said more than
-        counts."""
+        """Remember a request that is durable; none of which something was rejected or repaired, for its answer said more."""
         if not fingerprints or adapted.rejected or adapted.repaired or self._answers_max == 0:
             return
         counts = Adapted()

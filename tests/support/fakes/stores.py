@@ -66,6 +66,9 @@ class FakeStore:
         `completes`: its tokens and its rows are not written together. `disk_records`: the disk is full for more."""
         self.rows: Counter[str] = Counter()
         self.batches: dict[UUID, set[int]] = {}
+        self.prints: dict[tuple[bytes, bytes], list[int]] = {}  # when messages were received, by tenant and fingerprint
+        self.repeated: Counter[tuple[bytes, int]] = Counter()  # items that were left out, by batch id and part
+        self.looked_up = 0  # fingerprints that were asked for
         self.blocks: dict[tuple[str, int], list[str]] = {}
         self.inserts = 0
         self.inserting = False
@@ -180,11 +183,22 @@ class FakeStore:
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return {batch_id for batch_id in batch_ids if self.batches.get(batch_id, set()) - {besides_part}}
 
+    def fingerprints(
+        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
+        self.looked_up += len(asked)
+        found = {pair: [at for at in self.prints.get(pair, ()) if since_unix_nano <= at <= until_unix_nano] for pair in asked}
+        return {pair: times for pair, times in found.items() if times}
+
     def _note_receipts(self, topic: str, payload: bytes, stored: list[str]) -> None:
         if topic != DEAD_LETTERS_TOPIC:
             for record in TelemetryBatch.FromString(payload).records:
                 if record.HasField("receipt") and record.service_id in stored:
                     self.batches.setdefault(UUID(bytes=record.batch_id), set()).add(record.batch_part)
+                if record.fingerprint and record.service_id in stored:
+                    pair = record.tenant_id.encode(), record.fingerprint
+                    self.prints.setdefault(pair, []).append(record.received_time_unix_nano)
+                    self.repeated[record.batch_id, record.batch_part] += record.repeated_items
 
     def query(self, sql: str, format_: str) -> bytes:
         raise StoreUnavailable("this store answers no queries")

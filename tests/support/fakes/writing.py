@@ -13,6 +13,7 @@ from support.fakes.stores import Crash, FakeStore, batch
 
 from collector.broker.contract import Message, Partition, Position, Range
 from collector.broker.local_log import LocalLog
+from collector.writer.repetitions import Repetitions
 from collector.writer.store_refusals import Refused, RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
 
@@ -41,6 +42,7 @@ class Observed:
     refused_items: Counter[str] = field(default_factory=Counter)  # by source
     lost: int = 0
     completed_rows: Counter[str] = field(default_factory=Counter)  # by topic
+    repeated: Counter[str] = field(default_factory=Counter)
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         assert size_bytes > 0 <= seconds
@@ -61,6 +63,12 @@ class Observed:
     def completed(self, topic: str, rows: int, in_part: int) -> None:
         self.completed_rows[topic] += rows
         assert 0 == in_part
+
+    def left_out(self, topic: str, messages: int) -> None:
+        self.repeated[topic] += messages
+
+    def looked_up(self, fingerprints: int) -> None:
+        assert fingerprints > 0
 
 
 class CrashingConsumer:
@@ -145,6 +153,8 @@ class World:
         linger_ms: float = 0,
         row_bytes_max: int = 1 << 27,
         refusals_max: int = 1000,
+        window_s: int = 0,
+        keys_max: int = 1000,
     ) -> Writer:
         limits = WriterLimits(
             bytes_max=bytes_max,
@@ -161,6 +171,7 @@ class World:
             self.keep,
             limits,
             self.observed,
+            repetitions=Repetitions(self.store, window_s, keys_max, self.observed),
             clock=self.time.clock,
             sleep=self.time.sleep,
             jitter=lambda: 1.0,

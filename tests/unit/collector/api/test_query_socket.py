@@ -72,6 +72,11 @@ class EchoStore:
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         raise NotImplementedError
 
+    def fingerprints(
+        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
+        raise NotImplementedError
+
     def ping(self) -> None:
         raise NotImplementedError
 
