@@ -11,9 +11,8 @@ Invariants:
    (test_a_message_says_its_fingerprint).
 3. The stand-in of a message has no items. It has what the message's last record has, and the number of the items
    (test_a_stand_in_has_the_receipt_and_no_items).
-4. The partition of a fingerprint depends on nothing but it and their number; where partitions are added, it is the same or a
-new
-   one (test_added_partitions_take_their_share_and_move_nothing_else).
+4. The partition of a fingerprint depends on nothing but it and their number. Where partitions are added, it is the same or a
+   new one (test_added_partitions_take_their_share_and_move_nothing_else).
 """
 
 from typing import Final, NamedTuple

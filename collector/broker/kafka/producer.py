@@ -635,7 +635,7 @@ class KafkaProducer:
         for message in messages:
             if message.ordered and not session.takes_ordered(message.topic):
                 raise BrokerDown(f"cannot append to Kafka: {message.topic}/{_ORDERED_PARTITION} can't be written now")
-        is_placed = all([bool(message.fingerprint) for message in messages])
+        is_placed = not any(not message.fingerprint for message in messages)
         append = _Append(self._loop.create_future(), deadline, messages[0].topic, is_placed)
         session.put(messages, append)
         self._watch(session, append)

@@ -23,8 +23,7 @@ START_NS = 1_790_000_000 * 10**9
 
 
 class Attempt(NamedTuple):
-    """A request as a gateway appends it. `parts`: how many of its messages come before the attempt breaks off; all, if fewer
-    are there."""
+    """A request as a gateway appends it. `parts`: how many of its messages come before the attempt breaks off."""
 
     tenant: str
     request: int
@@ -40,14 +39,20 @@ def items_of(request: int) -> list[list[str]]:
 def message(attempt: Attempt, part: int, number: int) -> bytes:
     """`number`: of the attempt, so that copies of an item are told apart."""
     names = items_of(attempt.request)
-    common = {
-        "tenant_id": attempt.tenant,
-        "received_time_unix_nano": START_NS + attempt.after_s * 10**9,
-        "batch_id": number.to_bytes(16, "big"),
-        "batch_part": part,
-    }
-    records = [TelemetryRecord(service_id=f"{name}@{number}", item_count=1, **common) for name in names[part]]
-    end = TelemetryRecord(service_id=f"end of {part}@{number}", fingerprint=fingerprint(attempt.request, part), **common)
+
+    def record(name: str, items: int) -> TelemetryRecord:
+        return TelemetryRecord(
+            service_id=f"{name}@{number}",
+            item_count=items,
+            tenant_id=attempt.tenant,
+            received_time_unix_nano=START_NS + attempt.after_s * 10**9,
+            batch_id=number.to_bytes(16, "big"),
+            batch_part=part,
+        )
+
+    records = [record(name, 1) for name in names[part]]
+    end = record(f"end of {part}", 0)
+    end.fingerprint = fingerprint(attempt.request, part)
     if part == len(names) - 1:
         end.receipt.CopyFrom(Receipt(received=sum(map(len, names))))
     return TelemetryBatch(records=[*records, end]).SerializeToString()
@@ -117,7 +122,7 @@ def test_each_request_is_stored_once(
                     await append(w, attempt, number)
                     number += 1
                 await w.drain_through_crashes(
-                    lambda: w.writer(next(coming, None), bytes_max, window_s=WINDOW_S, keys_max=keys_max)  # noqa: B023 - at once
+                    lambda: w.writer(next(coming, None), bytes_max, window_s=WINDOW_S, keys_max=keys_max)
                 )
         came = {
             (attempt.tenant, name)
