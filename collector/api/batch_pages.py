@@ -50,6 +50,10 @@ class BatchAnswer(BaseModel):
         description="in_log: durable, not in the store yet. stored_in_part: rows are missing, or the store refused some."
     )
     stored: dict[str, int] = Field(description="Rows, by table.", examples=[{"otel_logs": 1000}])
+    duplicates: int = Field(
+        description="Accepted items that were left out: they came before, in a request that was sent again.", examples=[0]
+    )
+    duplicate_of: str | None = Field(description="The batch that they were stored with, where that is known.", examples=[None])
     refused_by_store: int = Field(description="Accepted items that the store refused: dead letters.", examples=[0])
     dead_letters: DeadLettersOfBatch
 

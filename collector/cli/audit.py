@@ -94,12 +94,18 @@ def document(report: Report) -> dict[str, Any]:
 def shown(report: Report) -> str:
     """The report for people."""
     lines = [f"{report.batches:,} batches from {moment(report.window.start)} to {moment(report.window.end)}"]
-    rows = [("TOPIC", "ACCEPTED", "IN THE BROKER", "STORED", "DEAD LETTERS", "DIFFERENCE")]
+    rows = [("TOPIC", "ACCEPTED", "IN THE BROKER", "STORED", "DEAD LETTERS", "DUPLICATES", "DIFFERENCE")]
     for topic, total in report.topics.items():
         broker = "-" if total.broker is None else f"{total.broker:,}"
-        numbers = (total.accepted, total.stored, total.dead_letters, total.difference + total.broker_difference)
-        accepted, stored, letters, difference = (f"{number:,}" for number in numbers)
-        rows.append((topic, accepted, broker, stored, letters, difference))
+        numbers = (
+            total.accepted,
+            total.stored,
+            total.dead_letters,
+            total.duplicates,
+            total.difference + total.broker_difference,
+        )
+        accepted, stored, letters, duplicates, difference = (f"{number:,}" for number in numbers)
+        rows.append((topic, accepted, broker, stored, letters, duplicates, difference))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += [
         "  ".join(

@@ -100,6 +100,7 @@ class BatchReports:
         by_state = {row["State"]: row for row in await self._reader.rows_now(_LETTERS, {"batch": batch_id})}
         refused = sum(int(row["Refused"]) for row in by_state.values())
         letters = {state: int(row["Letters"]) for state, row in by_state.items()}
+        duplicates, duplicate_of = await self._repeated(batch_id)
         accepted = sum(map(int, receipt["Accepted"].values()))
         rows = sum(stored.values())
         rejected = {reason: int(items) for reason, items in receipt["Rejected"].items()}
@@ -116,8 +117,10 @@ class BatchReports:
             "repaired": {reason: int(count) for reason, count in receipt["Repaired"].items()},
             "limited": 0,
             "parts": int(receipt["Parts"]),
-            "state": "stored" if rows + refused >= accepted and not refused else "stored_in_part",
+            "state": "stored" if rows + duplicates >= accepted and not refused else "stored_in_part",
             "stored": stored,
+            "duplicates": duplicates,
+            "duplicate_of": duplicate_of,
             "refused_by_store": refused,
             "dead_letters": {
                 "kept": kept,
@@ -127,6 +130,17 @@ class BatchReports:
                 "discarded": letters.get("discarded", 0),
             },
         }
+
+    async def _repeated(self, batch_id: UUID) -> tuple[int, str | None]:
+        """Return how many items were left out, since they were stored before, and with which batch."""
+        assert self._reader is not None
+        repeated = await self._reader.rows_now(_REPEATED, {"batch": batch_id})
+        if not repeated:
+            return 0, None
+        last = repeated[-1]
+        about = {"tenant": last["TenantId"], "print": UUID(last["Print"]), "at": int(last["At"])}
+        found = await self._reader.rows_now(_FIRST, about)
+        return sum(int(row["RepeatedItems"]) for row in repeated), found[0]["Id"] if found else None
 
 
 def _told_by_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
@@ -149,6 +163,8 @@ def _told_by_memory(batch_id: UUID, recent: Recent) -> dict[str, Any]:
         "parts": recent.parts,
         "state": "in_log",
         "stored": {},
+        "duplicates": 0,
+        "duplicate_of": None,
         "refused_by_store": 0,
         "dead_letters": {
             "kept": recent.dead_letters,
@@ -167,7 +183,18 @@ def _moment(nanoseconds: int) -> str:
 
 _RECEIPT: Final = (
     "SELECT *, toUnixTimestamp64Nano(ReceivedAt) AS At FROM telemetry_batches"
-    " WHERE BatchId = {batch} ORDER BY BatchPart LIMIT 1"
+    " WHERE BatchId = {batch} AND Received != 0 ORDER BY BatchPart LIMIT 1"
+)
+# Messages that were left out; and the one that was stored, which came at most the longest window before or after.
+_REPEATED: Final = (
+    "SELECT TenantId, Fingerprint AS Print, toUnixTimestamp64Nano(ReceivedAt) AS At, RepeatedItems FROM telemetry_batches"
+    " WHERE BatchId = {batch} AND RepeatedItems != 0 ORDER BY BatchPart"
+)
+_FIRST: Final = (
+    "SELECT toString(BatchId) AS Id FROM telemetry_batches WHERE TenantId = {tenant} AND Fingerprint = {print}"
+    " AND RepeatedItems = 0 AND ReceivedAt >= fromUnixTimestamp64Nano(toInt64({at})) - INTERVAL 7 DAY"
+    " AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({at})) + INTERVAL 7 DAY"
+    " ORDER BY abs(toUnixTimestamp64Nano(ReceivedAt) - toInt64({at})) LIMIT 1"
 )
 _STORED: Final = " UNION ALL ".join(
     f"SELECT '{table}' AS Name, count() AS Rows FROM {table} WHERE BatchId = {{batch}}"  # noqa: S608 - our own names

@@ -386,15 +386,15 @@ class ClickHouseStore:
         values = sorted({value for _, value in asked})
         with self._errors():
             for start in range(0, len(values), _IDS_PER_LOOKUP):
-                among = ", ".join(f"unhex('{value.hex()}')" for value in values[start : start + _IDS_PER_LOOKUP])
+                among = _among([UUID(bytes=value) for value in values[start : start + _IDS_PER_LOOKUP]])
                 answer = self._text(
-                    "SELECT hex(TenantId), hex(Fingerprint), toUnixTimestamp64Nano(ReceivedAt) FROM telemetry_batches"  # noqa: S608 - numbers
+                    "SELECT hex(TenantId), Fingerprint, toUnixTimestamp64Nano(ReceivedAt) FROM telemetry_batches"  # noqa: S608 - numbers
                     f" WHERE ReceivedAt >= fromUnixTimestamp64Nano(toInt64({since_unix_nano}))"
                     f" AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({until_unix_nano})) AND Fingerprint IN ({among})"
                 )
                 for line in answer.splitlines():
                     tenant, value, received = line.split("\t")
-                    pair = bytes.fromhex(tenant), bytes.fromhex(value)
+                    pair = bytes.fromhex(tenant), UUID(value).bytes
                     if pair in asked:
                         found.setdefault(pair, []).append(int(received))
         return found

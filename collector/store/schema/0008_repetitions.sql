@@ -11,8 +11,8 @@ ALTER TABLE landing_logs ADD COLUMN IF NOT EXISTS fingerprint String,
 ALTER TABLE landing_traces ADD COLUMN IF NOT EXISTS fingerprint String,
     ADD COLUMN IF NOT EXISTS repeated_items UInt64;
 
--- Fingerprint: 16 zeros where repetitions are not recognized. Received: 0 in a row that is no receipt.
-ALTER TABLE telemetry_batches ADD COLUMN IF NOT EXISTS Fingerprint FixedString(16) CODEC(NONE),
+-- Fingerprint: zero where repetitions are not recognized. Received: 0 in a row that is no receipt.
+ALTER TABLE telemetry_batches ADD COLUMN IF NOT EXISTS Fingerprint UUID CODEC(NONE),
     ADD COLUMN IF NOT EXISTS RepeatedItems UInt64 CODEC(ZSTD(1));
 
 ALTER TABLE landing_metrics_to_batches MODIFY QUERY
@@ -34,7 +34,7 @@ SELECT
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
     mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
-    toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
+    toUUID(UUIDNumToString(toFixedString(fingerprint, 16))) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_metrics
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
 
@@ -57,7 +57,7 @@ SELECT
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
     mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
-    toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
+    toUUID(UUIDNumToString(toFixedString(fingerprint, 16))) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_logs
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
 
@@ -80,6 +80,6 @@ SELECT
     toUUID(UUIDNumToString(toFixedString(receipt_process_id, 16))) AS ProcessId, receipt_sequence AS Sequence,
     receipt_settled AS Settled, receipt_failed AS Failed,
     mapFromArrays(receipt_repaired.reason, receipt_repaired.count) AS Repaired,
-    toFixedString(fingerprint, 16) AS Fingerprint, repeated_items AS RepeatedItems
+    toUUID(UUIDNumToString(toFixedString(fingerprint, 16))) AS Fingerprint, repeated_items AS RepeatedItems
 FROM landing_traces
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
