@@ -6,11 +6,10 @@ sender can suppress nothing but its own data. docs/adr/0041-repetitions-are-left
 
 Invariants:
 1. The same body on the same route with the same key has the same fingerprint, in any process; another body, route or key has
-   another (tests/adapters/test_fingerprint.py, test_a_fingerprint_tells_requests_apart).
+   another (tests/unit/adapters/test_fingerprint.py, test_a_fingerprint_tells_requests_apart).
 2. `read_fingerprint` finds in a message what `put_fingerprint` put there, and nothing in a message that has none
    (test_a_message_says_its_fingerprint).
-3. The stand-in of a message has no items. It has what the message's last record has, and the number of the items
-   (test_a_stand_in_has_the_receipt_and_no_items).
+3. The stand-in of a message has no items. It has what the message's last record has, and the number of the items (the same).
 4. The partition of a fingerprint depends on nothing but it and their number. Where partitions are added, it is the same or a
    new one (test_added_partitions_take_their_share_and_move_nothing_else).
 """

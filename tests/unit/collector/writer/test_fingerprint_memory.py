@@ -1,0 +1,48 @@
+"""The writer's memory of fingerprints."""
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.examples import examples
+
+from collector.writer.fingerprint_memory import GENERATIONS, FingerprintMemory
+
+WINDOW_S = 900
+SECOND_NS = 10**9
+
+
+def value(number: int) -> bytes:
+    return number.to_bytes(16, "big", signed=True)
+
+
+@examples(100)
+@given(
+    added=st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.integers(-40, 40), st.integers(0, 3 * WINDOW_S)), max_size=200),
+    keys_max=st.sampled_from([4, 16, 100_000]),
+)
+def test_memory_against_a_dict(added: list[tuple[bytes, int, int]], keys_max: int) -> None:
+    """The last time of each is found, or it was forgotten no later than is said; nothing else is found; it is bounded."""
+    memory = FingerprintMemory(keys_max, WINDOW_S * SECOND_NS)
+    expected: dict[tuple[bytes, int], int] = {}
+    for tenant, number, second in added:
+        memory.add(tenant, value(number), second * SECOND_NS + 5)
+        expected[tenant, number] = second * SECOND_NS
+        assert len(memory) <= max(keys_max, GENERATIONS)
+    for tenant in (b"a", b"b", b"c"):
+        for number in range(-41, 42):
+            found = memory.last(tenant, value(number))
+            if found < 0:
+                assert expected.get((tenant, number), 0) <= memory.forgotten_until_unix_nano
+            else:
+                assert expected[tenant, number] == found
+
+
+def test_a_million_take_less_than_64_mib() -> None:
+    """Bytes of the tables, at the bound of the default settings."""
+    memory = FingerprintMemory(200_000, WINDOW_S * SECOND_NS)
+    for number in range(200_000):
+        memory.add(b"t", value(number << 70 | number), SECOND_NS)
+    assert 200_000 == len(memory)
+    size_bytes = sum(sys.getsizeof(table._numbers) for table in memory._tables)
+    assert 5 * size_bytes <= 64 * 1024**2
