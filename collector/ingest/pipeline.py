@@ -20,7 +20,7 @@ from adapters.rules import Rules
 from collector.broker.contract import BrokerError
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, LargeBodies
 from collector.ingest.produce import Produce, ShareExceeded
-from collector.ingest.receipts import Receipt, Receipts, fingerprint_record
+from collector.ingest.receipts import Receipt, Receipts, fingerprint_record, receipt_alone
 from collector.ingest.request_fingerprints import RequestFingerprints
 from collector.ingest.validate import LimitRules, Limits
 from collector.query.batches import RecentBatches
@@ -320,6 +320,8 @@ class Pipeline:
                 return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows, print_)]
             if prints:
                 parts = [*parts[:-1], _with_fingerprint(header, last, len(parts) - 1, prints[-1])]
+                record = receipt_alone(header, receipt, len(parts))
+                return [*parts, Part(last.signal, record, 0, row_bytes(record))]
         signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 

@@ -39,6 +39,7 @@ class Receipt(NamedTuple):
     sequence: int
     told: Sequence[SequenceRange]  # the failures that are told in it
     record: bytes
+    content: bytes  # infrasage.v1.Receipt alone
 
 
 class Receipts:
@@ -81,7 +82,8 @@ class Receipts:
             put_varint(range_, last)
             put_bytes(writer, 0x52, range_.getvalue())
         part = len(adapted.parts) - 1 if fingerprint else 0
-        return Receipt(sequence, told, _record(header, writer.getvalue(), part, fingerprint))
+        content = writer.getvalue()
+        return Receipt(sequence, told, _record(header, content, part, fingerprint), content)
 
     def kept(self, receipt: Receipt) -> None:
         """It is durable, and so is what it tells."""
@@ -107,6 +109,11 @@ class Receipts:
         while self._settled in self._settled_above:
             self._settled_above.remove(self._settled)
             self._settled += 1
+
+
+def receipt_alone(header: Header, receipt: Receipt, part: int) -> bytes:
+    """Return its record for a message of its own, which is one more part: a serialized TelemetryBatch."""
+    return _record(header, receipt.content, part, b"")
 
 
 def fingerprint_record(header: Header, part: int, fingerprint: bytes) -> bytes:

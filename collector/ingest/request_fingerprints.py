@@ -6,7 +6,7 @@ Invariants:
    (tests/unit/collector/ingest/test_request_fingerprints.py, test_what_is_recognized_without_a_key).
 2. What was rejected of a request is part of its fingerprints: a repetition of which other items are accepted is another request
    (test_other_rejections_are_another_request).
-3. Only a request that is durable as a whole is remembered as answered (tests/collector/test_pipeline_repetitions.py,
+3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
 """
 

@@ -5,12 +5,12 @@ bytes, whatever memory and store know by then. docs/internals/exactly-once.md an
 
 Invariants:
 1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
-   store, or comes before it in the same insert (test_repetitions.py, test_nothing_is_lost_and_nothing_is_twice).
+   store, or comes before it in the same insert (test_repetitions.py, test_each_request_is_stored_once).
 2. A message that has such a predecessor is left out, as long as the predecessor stands in the same partition, or is stored
    already (the same).
 3. Memory only saves look-ups: what it has forgotten is asked of the store (test_memory_only_saves_look_ups).
 4. What is left out keeps its place in the range: offsets and the tree of pieces stay as they are
-   (test_what_is_left_out_leaves_a_row_in_its_place).
+   (test_refused_neighbours_of_what_is_left_out_keep_their_places).
 """
 
 from collections.abc import Collection, Sequence

@@ -8,7 +8,7 @@ Invariants:
 3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
    nothing of the piece that failed is stored (test_writer_memory.py).
 4. What is left out of a range, because it was stored before, is decided before the intent, and durable with it
-   (test_write_repetitions.py, test_each_request_is_stored_once).
+   (test_repetitions.py, test_each_request_is_stored_once).
 docs/internals/exactly-once.md has the argument.
 
 So there is one way of failing, for broker and store, passing error and crash alike, and one place that waits: the loop. It

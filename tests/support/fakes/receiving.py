@@ -30,6 +30,7 @@ from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
+from collector.ingest.request_fingerprints import RequestFingerprints
 from collector.ingest.validate import Limits
 from collector.rate_limit.contract import Limiter
 from collector.rate_limit.local import LocalLimiter
@@ -160,6 +161,8 @@ def receivers(
     dead_letters: DeadLetterReports | None = None,
     names_for_all: bool = True,
     validation: Mapping[str, Any] | None = None,
+    fingerprints: RequestFingerprints | None = None,
+    now_unix_nano: Callable[[], int] = lambda: NOW_UNIX_NANO,
     **http: Any,
 ) -> Receivers:
     """All but servers; `http` and `validation` are settings of these sections. The pages, which take a while to make, only if
@@ -181,8 +184,9 @@ def receivers(
         metrics,
         message_bytes_max=message_bytes_max,
         message_row_bytes_max=message_row_bytes_max,
-        now_unix_nano=lambda: NOW_UNIX_NANO,
+        now_unix_nano=now_unix_nano,
         large_bodies=LargeBodies(),
+        fingerprints=fingerprints,
     )
     health = [Health("ok", "ok")]
 

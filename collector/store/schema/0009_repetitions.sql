@@ -15,7 +15,7 @@ ALTER TABLE landing_traces ADD COLUMN IF NOT EXISTS fingerprint String,
 ALTER TABLE telemetry_batches ADD COLUMN IF NOT EXISTS Fingerprint UUID CODEC(NONE),
     ADD COLUMN IF NOT EXISTS RepeatedItems UInt64 CODEC(ZSTD(1));
 
-ALTER TABLE landing_metrics_to_batches MODIFY QUERY
+ALTER TABLE landing_metrics_to_receipts MODIFY QUERY
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(
@@ -38,7 +38,7 @@ SELECT
 FROM landing_metrics
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
 
-ALTER TABLE landing_logs_to_batches MODIFY QUERY
+ALTER TABLE landing_logs_to_receipts MODIFY QUERY
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(
@@ -61,7 +61,7 @@ SELECT
 FROM landing_logs
 WHERE receipt_received != 0 OR notEmpty(fingerprint);
 
-ALTER TABLE landing_traces_to_batches MODIFY QUERY
+ALTER TABLE landing_traces_to_receipts MODIFY QUERY
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(

@@ -1,0 +1,163 @@
+"""A request that is sent again to the same process, and what its messages say for the writer."""
+
+from collections.abc import Collection
+
+import pytest
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON, PAYLOAD_FORM_OTLP_LOGS
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from support.fakes.receiving import NOW_UNIX_NANO, Receivers, native_record, receivers
+
+import adapters.native
+import adapters.otlp.logs
+from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
+from adapters.fingerprint import read_fingerprint
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP
+from collector.broker.contract import BrokerDown
+from collector.ingest.pipeline import Input, Outcome
+from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
+
+WINDOW_S = 900
+ACME = Caller("acme", Scope.INGEST, UNLIMITED, "k1")
+OTHER = Caller("other", Scope.INGEST, UNLIMITED, "k2")
+LOGS = Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+FINE_NS = NOW_UNIX_NANO // 1_000_000 * 1_000_000 + 123_456
+
+
+def logs(*times: int, padding: int = 0) -> bytes:
+    request = ExportLogsServiceRequest()
+    scope = request.resource_logs.add().scope_logs.add()
+    for time in times:
+        scope.log_records.add(time_unix_nano=time).body.string_value = "x" * padding
+    return request.SerializeToString()
+
+
+def gateway(
+    hashed: Collection[str] = tuple(HASHED), window_s: int = WINDOW_S, answers_max: int = 100, **changes: int
+) -> Receivers:
+    return receivers(fingerprints=RequestFingerprints(window_s, hashed, answers_max), **changes)
+
+
+async def ingest(made: Receivers, body: bytes, key: bytes = b"", caller: Caller = ACME, input_: Input = LOGS) -> Outcome:
+    return await made.pipeline.ingest(input_, body, caller, lambda _size: None, key)
+
+
+def prints(made: Receivers) -> list[bytes]:
+    """What each message says, and what the broker is told to place it by."""
+    for message in made.producer.messages:
+        print_ = read_fingerprint(message.payload)
+        assert message.fingerprint == (print_.value if print_ else b"")
+    return [message.fingerprint for message in made.producer.messages]
+
+
+async def test_what_is_recognized_without_a_key() -> None:
+    """Logs with fine times; not logs with coarse or no times, one of them suffices; and no route that is not to be hashed."""
+    for times, recognized in (
+        ([FINE_NS], True),
+        ([FINE_NS, FINE_NS + 1], True),
+        ([FINE_NS, NOW_UNIX_NANO], False),
+        ([FINE_NS // 1_000_000 * 1_000_000], False),
+        ([0], False),
+    ):
+        made = gateway(answers_max=0)
+        for _ in range(2):
+            await ingest(made, logs(*times))
+        first, second = prints(made)
+        assert recognized == bool(first)
+        assert first == second
+    made = gateway(hashed=[])
+    await ingest(made, logs(FINE_NS))
+    assert [b""] == prints(made)
+
+
+async def test_a_key_counts_on_every_route() -> None:
+    """The native API too, whose equal records may be meant twice."""
+    native = Input(adapters.native.adapt, SOURCE_NATIVE, "/api/v1/telemetry", PAYLOAD_FORM_NATIVE_JSON)
+    made = gateway(hashed=[], answers_max=0)
+    for key in (b"a", b"a", b"b"):
+        await ingest(made, native_record(), key, input_=native)
+    first, second, third = prints(made)
+    assert first == second != third
+    assert all((first, third))
+
+
+async def test_a_repetition_is_answered_as_the_first_was() -> None:
+    """The same batch id and counts, and nothing is appended. Another tenant's is a request of its own, and so is another body."""
+    made = gateway()
+    first = await ingest(made, logs(FINE_NS, FINE_NS + 1))
+    again = await ingest(made, logs(FINE_NS, FINE_NS + 1))
+    assert first.batch_id == again.batch_id
+    assert 2 == again.adapted.accepted_count()
+    assert 1 == len(made.producer.messages)
+    assert first.batch_id != (await ingest(made, logs(FINE_NS, FINE_NS + 1), caller=OTHER)).batch_id
+    assert first.batch_id != (await ingest(made, logs(FINE_NS))).batch_id
+    assert 3 == len(made.producer.messages)
+
+
+async def test_a_request_that_failed_is_not_answered_from_memory() -> None:
+    """It may not have been kept: its repetition is appended, under the same fingerprint."""
+    made = gateway()
+    made.producer.error = BrokerDown("away")
+    with pytest.raises(BrokerDown):
+        await ingest(made, logs(FINE_NS))
+    made.producer.error = None
+    await ingest(made, logs(FINE_NS))
+    assert 1 == len(made.producer.messages)
+
+
+async def test_after_the_window_it_is_another_request() -> None:
+    """And without a window nothing is recognized, with a key or without."""
+    now = [NOW_UNIX_NANO]
+    made = receivers(fingerprints=RequestFingerprints(WINDOW_S, HASHED, 100), now_unix_nano=lambda: now[0])
+    await ingest(made, logs(FINE_NS), b"key")
+    now[0] += (WINDOW_S + 1) * 10**9
+    await ingest(made, logs(FINE_NS), b"key")
+    assert 2 == len(made.producer.messages)
+    off = gateway(window_s=0)
+    for _ in range(2):
+        await ingest(off, logs(FINE_NS), b"key")
+    assert [b"", b""] == prints(off)
+
+
+async def test_a_key_with_another_body_is_refused() -> None:
+    """Another tenant may use the same key."""
+    made = gateway()
+    await ingest(made, logs(FINE_NS), b"key")
+    with pytest.raises(RequestRefused, match="was used for another body") as refused:
+        await ingest(made, logs(FINE_NS + 1), b"key")
+    assert IDEMPOTENCY_KEY_REUSED == refused.value.reason
+    await ingest(made, logs(FINE_NS + 1), b"key", OTHER)
+    assert 2 == len(made.producer.messages)
+
+
+async def test_each_message_of_a_large_request_has_its_own_fingerprint() -> None:
+    """At its end, with its part's number; the same at the next attempt. The receipt is in the last."""
+    made = gateway(answers_max=0, message_bytes_max=1 << 14)
+    body = logs(*range(FINE_NS, FINE_NS + 40), padding=1000)
+    for _ in range(2):
+        await ingest(made, body)
+    found = prints(made)
+    half = len(found) // 2
+    assert half >= 3
+    assert found[:half] == found[half:]
+    assert half == len(set(found))
+    for part, message in enumerate(made.producer.messages[:half]):
+        last = TelemetryBatch.FromString(message.payload).records[-1]
+        assert (part, 0) == (last.batch_part, last.item_count)
+        assert (part == half - 1) == last.HasField("receipt")
+
+
+async def test_other_rejections_are_another_request() -> None:
+    """What was in the future at the first attempt may be accepted at the second: it must not be left out as stored."""
+    now = [NOW_UNIX_NANO]
+    made = receivers(fingerprints=RequestFingerprints(WINDOW_S, HASHED, 100), now_unix_nano=lambda: now[0])
+    body = logs(FINE_NS, FINE_NS + 605 * 10**9)
+    assert 1 == (await ingest(made, body)).adapted.rejected_count()
+    assert 1 == (await ingest(made, body)).adapted.rejected_count()
+    now[0] += 60 * 10**9
+    assert 2 == (await ingest(made, body)).adapted.accepted_count()
+    first, second, third = prints(made)
+    assert first == second != third
