@@ -305,3 +305,21 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(broker: BrokerUnderTes
     assert all(len(set(names)) == len(names) for names in kept)
     assert set(acknowledged) <= set(kept[2])
     assert all(appended_payload(payload.split()[0].decode()) == payload for payload in taken[broker.topics[0]])
+
+
+async def test_an_intent_keeps_what_is_left_out(broker: BrokerUnderTest) -> None:
+    """Whoever reads the range in doubt gets the same; the range after it has none."""
+    async with broker.open() as (producer, consumer):
+        await append(producer, broker.topics[0], [b"a", b"b", b"c"])
+        intended = (await poll(consumer))._replace(left_out=b"\x05", depth=1)
+        await consumer.intend(intended)
+        again = await poll(consumer)
+        assert (True, b"\x05", 1, intended.log) == (again.in_doubt, again.left_out, again.depth, again.log)
+    async with broker.open() as (producer, consumer):
+        again = await poll(consumer)
+        assert (True, b"\x05", 1, intended.log) == (again.in_doubt, again.left_out, again.depth, again.log)
+        await consumer.intend(again._replace(depth=2))
+        await consumer.commit(again)
+        await append(producer, broker.topics[0], [b"d"])
+        after = await take(consumer)
+        assert (False, b"") == (after.in_doubt, after.left_out)

@@ -21,7 +21,7 @@ from infrasage.v1.dead_letter_pb2 import (
     DeadLetterEvent,
     PayloadForm,
 )
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
 from support import batches, letters
 from support.processes.clickhouse_server import OPTIONS
 from support.processes.clickhouse_server import server as any_server
@@ -407,6 +407,33 @@ def test_stored_batches(store: Store, number: int, tenant: str) -> None:
     assert store.stored_batches(asked, 6) == {first, second}
     assert store.stored_batches([], 5) == set()
     assert store.stored_batches([missing] * 2500 + [first], 6) == {first}
+
+
+def test_fingerprints(store: Store, number: int, tenant: str) -> None:
+    """Found by tenant and fingerprint, with the time, also of a message that was left out; within the bounds only."""
+    value, unknown = number.to_bytes(16, "big"), next(_NUMBERS).to_bytes(16, "big")
+
+    def row(at: int, **more: Any) -> bytes:
+        record = TelemetryRecord(
+            tenant_id=tenant, batch_id=batches.batch_id(number), received_time_unix_nano=at, fingerprint=value, **more
+        )
+        return TelemetryBatch(records=[record]).SerializeToString()
+
+    times = [batches.NOW, batches.NOW + 5 * 10**9]
+    receipt = letters.any_receipt()
+    store.insert(
+        LOGS_TOPIC, [row(times[0], receipt=receipt), row(times[1], batch_part=1, repeated_items=7)], f"prints/{number}"
+    )
+    pair = tenant.encode(), value
+    asked = {pair, (b"another", value), (tenant.encode(), unknown)}
+    assert {pair: times} == {key: sorted(found) for key, found in store.fingerprints(asked, times[0], times[1]).items()}
+    assert {pair: [times[0]]} == store.fingerprints(asked, times[0] - 1, times[1] - 1)
+    assert {} == store.fingerprints(asked, times[1] + 1, 2**63 - 1)
+    assert {} == store.fingerprints(set(), 0, times[1])
+    many = {(tenant.encode(), (n << 64).to_bytes(16, "big")) for n in range(2500)} | {pair}
+    assert {pair} == store.fingerprints(many, 0, times[1]).keys()
+    assert store.holds(LOGS_TOPIC, row(times[1], batch_part=1, repeated_items=7))
+    assert not store.holds(LOGS_TOPIC, row(times[1], batch_part=2, repeated_items=7))
 
 
 # Dead letters.

@@ -85,7 +85,7 @@ async def test_a_key_counts_on_every_route() -> None:
 
 
 async def test_a_repetition_is_answered_as_the_first_was() -> None:
-    """The same batch id and counts, and nothing is appended. Another tenant's is a request of its own, and so is another body."""
+    """The same batch id and counts, and nothing is appended. Another tenant's is another request, and so is another body."""
     made = gateway()
     first = await ingest(made, logs(FINE_NS, FINE_NS + 1))
     again = await ingest(made, logs(FINE_NS, FINE_NS + 1))

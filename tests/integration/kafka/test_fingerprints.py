@@ -1,0 +1,88 @@
+"""Where messages with fingerprints stand in Kafka: copies of a message in one partition, in the order of their appends."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from support.fakes.brokers import kafka_options
+from support.processes.kafka import shared_bootstrap, unique
+
+from adapters.fingerprint import partition_of
+from collector.broker.contract import Message
+from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+
+PRINTS = [(number * 0x9E3779B97F4A7C15 % 2**128).to_bytes(16, "big") for number in range(1, 61)]
+
+
+def fresh(**changes: Any) -> tuple[KafkaOptions, str]:
+    options = kafka_options(shared_bootstrap(), group_id=unique("group"), topic_partitions=3, **changes)
+    return options, unique("topic")
+
+
+async def append(options: KafkaOptions, topic: str, turn: bytes) -> None:
+    """Each fingerprint, at once, beside messages that have none; by a producer of its own."""
+    async with await KafkaProducer.open(options, [topic]) as producer:
+        await append_by(producer, topic, turn)
+
+
+async def append_by(producer: KafkaProducer, topic: str, turn: bytes) -> None:
+    await asyncio.gather(
+        *(producer.append([Message(topic, b"none"), Message(topic, print_ + turn, fingerprint=print_)]) for print_ in PRINTS)
+    )
+
+
+async def read(options: KafkaOptions, topic: str) -> tuple[dict[bytes, list[int]], list[bytes]]:
+    """In which partitions each fingerprint stands, and all payloads, in their order."""
+    partitions: dict[bytes, list[int]] = defaultdict(list)
+    payloads: list[bytes] = []
+    async with await KafkaConsumer.open(options, [topic]) as consumer:
+        while any((await consumer.lag()).values()):
+            messages = await consumer.poll(1 << 24, 30)
+            assert messages is not None
+            await consumer.intend(messages)
+            await consumer.commit(messages)
+            for payload in map(bytes, messages.payloads):
+                if payload != b"none":
+                    partitions[payload[:16]].append(messages.partition.index)
+                    payloads.append(payload)
+    return partitions, payloads
+
+
+def assert_in_order(payloads: Sequence[bytes], turns: Sequence[bytes]) -> None:
+    for print_ in PRINTS:
+        assert [print_ + turn for turn in turns] == [payload for payload in payloads if payload[:16] == print_]
+
+
+async def test_messages_with_the_same_fingerprint_stand_in_one_partition() -> None:
+    """Whichever gateway appends them: in the one that the fingerprint decides."""
+    options, topic = fresh()
+    for turn in (b"first", b"second"):
+        await append(options, topic, turn)
+    partitions, payloads = await read(options, topic)
+    assert {print_: [partition_of(print_, 3)] * 2 for print_ in PRINTS} == partitions
+    assert_in_order(payloads, [b"first", b"second"])
+
+
+async def test_a_producer_learns_of_partitions_that_are_added() -> None:
+    """Without a restart: then what moves, moves to the new ones."""
+    options, topic = fresh(metadata_refresh_s=0.1)
+    async with await KafkaProducer.open(options, [topic]) as producer:
+        await append_by(producer, topic, b"first")
+        admin = AIOKafkaAdminClient(bootstrap_servers=options.bootstrap)
+        await admin.start()
+        try:
+            await admin.create_partitions({topic: NewPartitions(4)})
+        finally:
+            await admin.close()
+        session = producer._session
+        assert session is not None
+        async with asyncio.timeout(30):
+            while session._partitions[topic] != 4:
+                await asyncio.sleep(0.05)
+        await append_by(producer, topic, b"second")
+    partitions, _ = await read(options, topic)
+    assert {print_: [partition_of(print_, 3), partition_of(print_, 4)] for print_ in PRINTS} == {
+        print_: sorted(found, key=lambda index: index == 3) for print_, found in partitions.items()
+    }
