@@ -1,6 +1,7 @@
 """A request that is sent again to the same process, and what its messages say for the writer."""
 
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON, PAYLOAD_FORM_OTLP_LOGS
@@ -36,7 +37,7 @@ def logs(*times: int, padding: int = 0) -> bytes:
 
 
 def gateway(
-    hashed: Collection[str] = tuple(HASHED), window_s: int = WINDOW_S, answers_max: int = 100, **changes: int
+    hashed: Collection[str] = tuple(HASHED), window_s: int = WINDOW_S, answers_max: int = 100, **changes: Any
 ) -> Receivers:
     return receivers(fingerprints=RequestFingerprints(window_s, hashed, answers_max), **changes)
 
