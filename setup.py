@@ -42,8 +42,6 @@ HOT_MODULES = [
     "collector/telemetry/counters.py",
     "collector/writer/fingerprint_memory.py",
     "collector/telemetry/metrics.py",
-<<<<<<< HEAD
-=======
     "collector/ingest/pipeline.py",
     "collector/ingest/produce.py",
     "collector/ingest/receipts.py",
@@ -61,7 +59,6 @@ HOT_MODULES = [
     "collector/receivers/transport/http2_connection.py",
     "collector/http2/engine.py",
     "collector/http2/headers.py",
->>>>>>> 9082fe4 (gateway: give requests fingerprints; audit: count duplicates)
     "collector/tenancy/access.py",
 ]
 # Modules that run once a connection, once a page or once a start, or that only hand bytes to C libraries.

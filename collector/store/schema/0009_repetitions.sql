@@ -12,7 +12,7 @@ ALTER TABLE landing_traces ADD COLUMN IF NOT EXISTS fingerprint String,
     ADD COLUMN IF NOT EXISTS repeated_items UInt64;
 
 -- Fingerprint: zero where repetitions are not recognized. Received: 0 in a row that is no receipt.
-ALTER TABLE telemetry_batches ADD COLUMN IF NOT EXISTS Fingerprint UUID CODEC(NONE),
+ALTER TABLE telemetry_batches ADD COLUMN IF NOT EXISTS Fingerprint UUID CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS RepeatedItems UInt64 CODEC(ZSTD(1));
 
 ALTER TABLE landing_metrics_to_receipts MODIFY QUERY
