@@ -158,6 +158,8 @@ class Gateway:
         self.log = here / f"{name}.log"
         config = here / f"{name}.toml"
         ours = 'tenants.anonymous = "yes"\nlogging.level = "warning"\nshutdown.lame_duck_s = 0\n'
+        # Senders of a bench send one request again and again, and mean each.
+        ours += "repetitions.window_s = 0\n"
         if tls is not None:
             ours += f'tls.cert_file = "{tls.cert}"\ntls.key_file = "{tls.key}"\n'
         config.write_text(ours + settings, encoding="utf-8")

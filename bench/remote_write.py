@@ -154,7 +154,7 @@ class _Servers:
         self._here: Final = here
         self._ports: Final = {name: free_port() for name in NAMES}
         settings = here / "ours.toml"
-        settings.write_text('[tenants]\nanonymous = "yes"\n')
+        settings.write_text('[tenants]\nanonymous = "yes"\n[repetitions]\nwindow_s = 0\n')
         config = here / "prometheus.yml"
         config.write_text("global: {}\n")
         ours = str(Path(sys.executable).with_name("infrasage-collector"))

@@ -63,6 +63,8 @@ class Command:
         # To them what is two days old is too old, whatever it came by.
         common |= {f"validation__otlp_{signal}_past_max_s": 0 for signal in ("metrics", "logs", "traces")}
         common["validation__remote_write_past_max_s"] = 0
+        # They send equal requests, and mean each of them; tests of repetitions say otherwise.
+        common["repetitions__window_s"] = 0
         self.settings: dict[str, object] = common | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"
