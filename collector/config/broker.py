@@ -128,7 +128,12 @@ class Kafka(Section):
         120, 0, 86_400, "Seconds that topics are not created while fewer brokers are there than topic_replication asks for."
     )
     waiting_bytes_max: Bytes = limit(64 * MIB, 1, 64 * GIB, "Bytes of messages that may wait for Kafka. More: 503.")
-    append_timeout_s: Number = limit(2, 0.1, 600, "Seconds that an append may wait until Kafka has it. Later: 503.")
+    append_timeout_s: Number = limit(
+        12,
+        0.1,
+        600,
+        "Seconds that an append may wait until Kafka has it. Later: 503. Best longer than Kafka takes to lose a broker.",
+    )
     request_timeout_s: Number = limit(10, 0.1, 600, "Seconds to wait for any other answer of Kafka.")
     answer_timeout_s: Number = limit(
         3, 0.1, 600, "Seconds to wait for what a broker answers at once. Later, it is away, and others are asked."
