@@ -69,6 +69,7 @@ from adapters.record import (
 from adapters.repairs import ATTRIBUTES_DROPPED, CUT_KEY_PREFIX, VALUE_TRUNCATED
 from adapters.rules import Rules
 
+_NO_TRACE_ID: Final = "0" * 32
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
@@ -524,7 +525,7 @@ class _Adapter:
                 return self._wrong("trace_id must be a string", trace_id, INVALID_TRACE_ID)
             if trace_id:
                 trace = hex_id(trace_id, 16)
-                if not trace:
+                if not trace and trace_id != _NO_TRACE_ID:
                     extras = {"infrasage.trace_id": trace_id.encode()}
 
         timestamp = record.get("timestamp")

@@ -12,6 +12,7 @@ NULL_LIST_ENTRY: Final = 2
 INTEGER_BEYOND_64_BITS: Final = 3
 VALUE_TRUNCATED: Final = 4
 ATTRIBUTES_DROPPED: Final = 5
+ID_DROPPED: Final = 6
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -48,6 +49,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         "attributes_dropped",
         "a list has more attributes than validation.attributes_max: the first were stored, and dropped_attributes_count was"
         " raised where there is one",
+    ),
+    Repair(
+        ID_DROPPED,
+        "id_dropped",
+        "an id of a parent, a link or an exemplar has a wrong length, or in JSON an id is no hex: it was left out",
     ),
 )
 

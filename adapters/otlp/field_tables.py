@@ -34,6 +34,9 @@ TIME: Final = 14
 OTHER_TIME: Final = 15  # a span's end, a log record's observed time
 TRACE_ID: Final = 16
 SPAN_ID: Final = 17
+# An id that an item is kept without where it is none: a parent's, a link's, an exemplar's.
+OTHER_TRACE_ID: Final = 21
+OTHER_SPAN_ID: Final = 22
 DATA: Final = 18  # a metric's gauge, sum, histogram, …
 ITEM: Final = 19  # a metric's data point
 TEMPORALITY: Final = 20
@@ -68,6 +71,11 @@ _NOTES: Final = {
     "SummaryDataPoint.time_unix_nano": TIME,
     "LogRecord.time_unix_nano": TIME,
     "LogRecord.observed_time_unix_nano": OTHER_TIME,
+    "Span.parent_span_id": OTHER_SPAN_ID,
+    "Link.trace_id": OTHER_TRACE_ID,
+    "Link.span_id": OTHER_SPAN_ID,
+    "Exemplar.trace_id": OTHER_TRACE_ID,
+    "Exemplar.span_id": OTHER_SPAN_ID,
     "LogRecord.trace_id": TRACE_ID,
     "LogRecord.span_id": SPAN_ID,
     "Span.start_time_unix_nano": TIME,
@@ -116,7 +124,7 @@ class Message:
                 bits[tag] = 32 + field.containing_oneof.index
             elif not field.is_repeated:
                 bits[tag] = field.number
-            if action in (ATTRIBUTE, BODY, PACKED_FIXED64, PACKED_VARINT):
+            if action in (ATTRIBUTE, BODY, PACKED_FIXED64, PACKED_VARINT, OTHER_TRACE_ID, OTHER_SPAN_ID):
                 self.is_rewritten = True
             elif action == TEMPORALITY:
                 self.has_temporality = True

@@ -24,7 +24,7 @@ from adapters.codec.text_repair import repaired_json
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_JSON, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, Malformed
 from adapters.otlp.field_tables import UNFIT
-from adapters.repairs import INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
+from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
 from adapters.rules import NO_RULES, Rules
 
 _TEXT: Final = 0
@@ -118,6 +118,8 @@ class _Field:
         if descriptor.enum_type is not None and forms & ENUM_NAMES:
             names = {value.name: value.number for value in descriptor.enum_type.values}
         self.enum_names: Final[dict[str, int]] = names
+        # Without it a span is rejected; without any other id the item is kept.
+        self.is_required_id: Final[bool] = self.name in ("Span.traceId", "Span.spanId")
         # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.
         self.is_attribute_integer: Final[bool] = self.name == "AnyValue.intValue"
         is_number = self.kind not in (_TEXT, _BYTES, _HEX, _MESSAGE)
@@ -166,6 +168,7 @@ class _Notes:
         self.is_exact: Final = is_exact
         self.nulls: int = 0
         self.integers: int = 0
+        self.ids: int = 0
         # The first fields that no message has: told where nothing was taken.
         self.unknown: Final[list[str]] = []
 
@@ -260,6 +263,11 @@ def _put_field(writer: BytesWriter, field: _Field, value: object, notes: _Notes)
         if not isinstance(value, str):
             raise _unfit(field, "a string", value)
         put_bytes(writer, field.tag, value.encode())
+    elif kind == _HEX and isinstance(value, str) and not field.is_required_id:
+        try:
+            put_bytes(writer, field.tag, _bytes_of(field, value))
+        except _Unfit:
+            notes.ids += 1
     elif kind == _HEX or kind == _BYTES:
         put_bytes(writer, field.tag, _bytes_of(field, value))
     elif field.is_attribute_integer:
@@ -686,6 +694,8 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
         rules.repair(NULL_LIST_ENTRY, notes.nulls)
     if notes.unknown:
         rules.unknown_fields = notes.unknown
+    if notes.ids:
+        rules.repair(ID_DROPPED, notes.ids)
     if notes.integers:
         rules.repair(INTEGER_BEYOND_64_BITS, notes.integers)
     return wire

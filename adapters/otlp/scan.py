@@ -23,7 +23,9 @@ from adapters.otlp.field_tables import (
     MESSAGE,
     NAME,
     ODD,
+    OTHER_SPAN_ID,
     OTHER_TIME,
+    OTHER_TRACE_ID,
     PACKED_FIXED64,
     PACKED_VARINT,
     RAW,
@@ -39,7 +41,7 @@ from adapters.otlp.field_tables import (
     Message,
 )
 from adapters.otlp.patches import Patches
-from adapters.repairs import ATTRIBUTES_DROPPED, VALUE_TRUNCATED
+from adapters.repairs import ATTRIBUTES_DROPPED, ID_DROPPED, VALUE_TRUNCATED
 from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
@@ -256,6 +258,13 @@ class Scanner:
                 found = self._check_body(length_at, first, after)
                 if found > state and state <= REWRITE:
                     state = found
+            elif action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
+                size: i64 = TRACE_ID_BYTES if action == OTHER_TRACE_ID else SPAN_ID_BYTES
+                if after > first and not _is_id(buffer, first, after, size):
+                    self.patches.replace(at, after, b"")
+                    self._note_dropped_id(first, after)
+                    if state == CLEAN:
+                        state = REWRITE
             elif action == ODD:
                 raise NonCanonical(at)
             else:
@@ -325,6 +334,14 @@ class Scanner:
         """A log record is kept without it; a span is not kept."""
         self.invalid_id = True
         self.patches.replace(at, after, b"")
+
+    def _note_dropped_id(self, first: i64, after: i64) -> None:
+        """Zeros say that there is no id; any other id that is none is a mistake, which its sender hears of."""
+        position: i64 = first
+        while position < after and self.buffer[position] == 0:
+            position += 1
+        if position < after:
+            self.rules.repair(ID_DROPPED)
 
     def _key_hash(self) -> i64:
         """0 to 255, of the key of the attribute checked last."""
@@ -458,9 +475,10 @@ class Scanner:
                 writer.write(buffer[keep:at])
                 put_bytes(writer, tag, string_value(text_of(cursor, first, position)))
                 keep = position
-            elif action == TRACE_ID or action == SPAN_ID:
-                # Only a log record comes here with an id that is none: kept, without the association.
-                if not _is_id(buffer, first, position, TRACE_ID_BYTES if action == TRACE_ID else SPAN_ID_BYTES):
+            elif action == TRACE_ID or action == SPAN_ID or action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
+                # Only a log record comes here with an id of its own that is none: kept, without the association.
+                is_trace = action == TRACE_ID or action == OTHER_TRACE_ID
+                if position > first and not _is_id(buffer, first, position, TRACE_ID_BYTES if is_trace else SPAN_ID_BYTES):
                     writer.write(buffer[keep:at])
                     keep = position
         writer.write(buffer[keep:end])

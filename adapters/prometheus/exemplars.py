@@ -18,6 +18,8 @@ from adapters.prometheus.series import Label
 from adapters.record import put_attribute
 from adapters.rules import Rules
 
+_NO_TRACE_ID: Final = b"0" * 32
+_NO_SPAN_ID: Final = b"0" * 16
 MILLISECONDS_MAX: Final = 9_223_372_036_854
 NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
@@ -59,9 +61,10 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
 
 
 def set_label(attributes: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Of a repeated name the last one wins, in its own place."""
-    attributes.pop(name, None)
-    attributes[name] = value
+    """Of a repeated name the last one wins, in its own place. A label without a value is a label that is not there."""
+    if value:
+        attributes.pop(name, None)
+        attributes[name] = value
 
 
 def make_exemplar(
@@ -75,12 +78,12 @@ def make_exemplar(
     sent = attributes.get(b"trace_id")
     if sent is not None:
         trace_id = hex_id(sent.decode(), 16)
-        if trace_id:
+        if trace_id or sent == _NO_TRACE_ID:
             del attributes[b"trace_id"]
     sent = attributes.get(b"span_id")
     if sent is not None:
         span_id = hex_id(sent.decode(), 8)
-        if span_id:
+        if span_id or sent == _NO_SPAN_ID:
             del attributes[b"span_id"]
 
     writer = BytesWriter()

@@ -109,6 +109,8 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         label.read(cursor, cursor.start, position)
         name = label.name
         value = label.value
+        if name and not value:
+            continue  # a label that is not there
         key_bytes: i64 = len(name)
         value_bytes: i64 = len(value)
         series.key_bytes_max = max(series.key_bytes_max, key_bytes)
@@ -120,8 +122,6 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
             _refuse(series, "a label has no name")
         elif name == b"__name__":
             series.name = value
-        elif not value:
-            _refuse(series, f"label {quoted(name.decode())} has no value")
         elif name == b"job":
             job = value
             series.service_id = value

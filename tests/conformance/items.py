@@ -104,9 +104,10 @@ REMOTE_WRITE: Final = (
         "2.0 Partial Write, Retries",
     ),
     Item(
-        "Rejected: no or an empty `__name__`, a repeated label, an empty label name or value, references to symbols that are"
+        "Rejected: no or an empty `__name__`, a repeated label, an empty label name, references to symbols that are"
         " odd in number or out of range. Tolerated: labels out of order, names in any UTF-8.",
         "1.0 Labels; 2.0 Symbols",
+        "a label without a value is one that is not there",
     ),
     Item(
         "2.0: a series with samples and histograms, or with neither, is rejected; metadata or exemplars alone are answered"

@@ -171,7 +171,7 @@ class Item:
             self.rule(self.rules.check_attribute(size(key), size(text)))
             self.attributes[key] = text
         own = {}
-        if self.trace_id and not trace_bytes(self.trace_id):
+        if self.trace_id and self.trace_id != "0" * 32 and not trace_bytes(self.trace_id):
             own["infrasage.trace_id"] = self.trace_id
         if self.is_log and self.value is not None:
             own["infrasage.value"] = repr(self.value)

@@ -129,6 +129,18 @@ def normalize(message: Message, limits: Limits) -> set[int]:
     return reasons
 
 
+def drop_ids(message: Any) -> None:
+    """Ids that are none, of parents, links and exemplars: at any depth."""
+    for name, length in (("trace_id", 16), ("span_id", 8), ("parent_span_id", 8)):
+        is_own = message.DESCRIPTOR.name in ("Span", "LogRecord") and name != "parent_span_id"
+        if name in message.DESCRIPTOR.fields_by_name and not is_own and not is_id(getattr(message, name), length):
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for entry in value if field.is_repeated else (value,):
+                drop_ids(entry)
+
+
 def time_reasons(time: int, limits: Limits, now: int) -> set[int]:
     if time == 0:
         return {errors.MISSING_TIMESTAMP}
@@ -143,6 +155,7 @@ def is_id(value: bytes, length: int) -> bool:
 
 def span_reasons(span: Any, limits: Limits, now: int) -> set[int]:
     reasons = normalize(span, limits)
+    drop_ids(span)
     if not is_id(span.trace_id, 16):
         reasons.add(errors.INVALID_TRACE_ID)
     if not is_id(span.span_id, 8):
@@ -222,6 +235,7 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
                 common.add(errors.UNSPECIFIED_TEMPORALITY)
             verdicts = []
             for point in points:
+                drop_ids(point)
                 reasons = common | normalize(point, limits) | time_reasons(point.time_unix_nano, limits, now)
                 verdicts.append(reasons)
                 if not reasons:

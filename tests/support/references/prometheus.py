@@ -139,11 +139,12 @@ class Labels(NamedTuple):
 
 def read_labels(labels: list[tuple[str, str]], rules: LimitRules) -> Labels:
     reason = 0
+    labels = [(name, value) for name, value in labels if value or not name]  # one without a value is not there
     names = [name for name, _ in labels]
     own = ("__name__", "job", "instance")
     first = dict(reversed(labels))
     attributes = [(name, value) for name, value in labels if name not in own]
-    if len(set(names)) < len(names) or any(not name or (not value and name != "__name__") for name, value in labels):
+    if len(set(names)) < len(names) or "" in names:
         reason = errors.INVALID_LABELS
     elif not first.get("__name__"):
         reason = errors.MISSING_METRIC_NAME
@@ -352,8 +353,12 @@ def identifier(text: str | None, size: int) -> bytes:
 def exemplar_of(sent: Exemplar) -> metrics_pb2.Exemplar:
     attributes: dict[str, str] = {}
     for name, value in sent.labels:
-        attributes.pop(name, None)
-        attributes[name] = value
+        if value:
+            attributes.pop(name, None)
+            attributes[name] = value
+    for name, digits in (("trace_id", 32), ("span_id", 16)):
+        if attributes.get(name) == "0" * digits:
+            del attributes[name]
     made = metrics_pb2.Exemplar(as_double=sent.value)
     made.trace_id = identifier(attributes.get("trace_id"), 16)
     made.span_id = identifier(attributes.get("span_id"), 8)

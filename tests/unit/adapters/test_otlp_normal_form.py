@@ -1,6 +1,7 @@
 """adapters/otlp: the normal form by example, cutting to size, depth, and damage at every byte."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from support.adapted import batch_of
 from support.hostile import nested_logs
 from support.limits import DEFAULT
 from support.references.otlp import REQUESTS, flat, reference
@@ -21,6 +23,7 @@ from adapters import errors
 from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.record import SOURCE_OTLP, Adapted, Header
+from adapters.repairs import ID_DROPPED
 from collector.ingest.validate import LimitRules
 
 NOW = 1_775_822_400_000_000_000
@@ -315,3 +318,43 @@ def test_clean_metrics_are_one_slice_of_the_body() -> None:
     metric.gauge.data_points.add(time_unix_nano=NOW, as_double=1.5).attributes.add(key="a").value.string_value = "b"
     (part,) = adapt("metrics", request.SerializeToString()).parts
     assert metric.SerializeToString() in part.payload
+
+
+IDS: dict[str, Callable[[int], bytes]] = {
+    "zeros": lambda size: bytes(size),
+    "zeros of a wrong length": lambda size: bytes(size - 1),
+    "too short": lambda size: b"x" * (size - 1),
+    "too long": lambda size: b"x" * (size + 1),
+    "one": lambda size: b"x" * size,
+}
+
+
+@pytest.mark.parametrize("repeated_key", [False, True])
+@pytest.mark.parametrize("kind", IDS)
+def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
+    """Of a parent, a link, an exemplar: the item is kept. Zeros are no mistake; a wrong length is told."""
+    make = IDS[kind]
+    traces = REQUESTS["traces"]()
+    span = (
+        traces.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=NOW, parent_span_id=make(8))
+    )
+    link = span.links.add(trace_id=make(16), span_id=make(8))
+    metrics = REQUESTS["metrics"]()
+    data = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="m").gauge.data_points
+    point = data.add(time_unix_nano=NOW, as_double=1)
+    point.exemplars.add(time_unix_nano=NOW, trace_id=make(16), span_id=make(8))
+    for message in (span, link, point):
+        for _ in range(1 + repeated_key):
+            message.attributes.add(key="k").value.string_value = "v"
+    dropped = {ID_DROPPED: 3} if kind.startswith("too") else None
+    found = adapt("traces", traces.SerializeToString())
+    assert (1, dropped) == (found.accepted_count(), found.repaired)
+    stored = batch_of(found).records[0].spans[0]
+    ids = [stored.parent_span_id, stored.links[0].span_id, stored.links[0].trace_id]
+    found = adapt("metrics", metrics.SerializeToString())
+    assert (1, {ID_DROPPED: 2} if dropped else None) == (found.accepted_count(), found.repaired)
+    exemplar = batch_of(found).records[0].metrics[0].gauge.data_points[0].exemplars[0]
+    ids += [exemplar.span_id, exemplar.trace_id]
+    assert ([b"x" * 8, b"x" * 8, b"x" * 16, b"x" * 8, b"x" * 16] if kind == "one" else [b""] * 5) == ids

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
+from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1 import telemetry_pb2
 from support.adapted import batch_of, bits, reasons
 from support.examples import examples
 from support.limits import LOW
-from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW
+from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_v2
 from support.references.twins import adapt_v1 as adapt
 from support.references.twins import check_v1 as check
 from support.strategies.otlp import oddly_written, varint
@@ -183,8 +184,7 @@ def test_labels_become_name_service_instance_and_attributes() -> None:
         ([("__name__", "a"), ("__name__", "b")], errors.INVALID_LABELS, 'label "__name__" occurs twice'),
         ([("__name__", "a"), ("x\n", "1"), ("x\n", "1")], errors.INVALID_LABELS, 'label "x\\n" occurs twice'),
         ([("__name__", "a"), ("", "1")], errors.INVALID_LABELS, "a label has no name"),
-        ([("__name__", "a"), ("x", "")], errors.INVALID_LABELS, 'label "x" has no value'),
-        ([("__name__", "a"), ("job", "")], errors.INVALID_LABELS, 'label "job" has no value'),
+        ([("__name__", "a"), ("", "")], errors.INVALID_LABELS, "a label has no name"),
         ([("__name__", "a" * 101)], errors.NAME_TOO_LONG, "a name is longer than 100 bytes"),
     ],
 )
@@ -481,3 +481,31 @@ def test_rules_are_asked_anew_in_each_request() -> None:
     assert 1 == adapt(body).accepted_count()
     assert [(0, errors.NAME_TOO_LONG)] == reasons(write_v1.adapt(body, header, LimitRules(strict, NOW), MESSAGE_BYTES_MAX))
     assert 1 == adapt(body).accepted_count()
+
+
+def test_a_label_without_a_value_is_not_there() -> None:
+    """In 1.0 and 2.0, of a series and of an exemplar; an empty job is none, and a name that comes twice counts with its value."""
+    labels = [("__name__", "m"), ("job", ""), ("a", ""), ("a", "1"), ("instance", "")]
+    request = write_pb2.WriteRequest()
+    series = request.timeseries.add()
+    for name, value in labels:
+        series.labels.add(name=name, value=value)
+    series.samples.add(value=1, timestamp=NOW_MS)
+    exemplar = series.exemplars.add(value=1, timestamp=NOW_MS)
+    for name, value in (("b", ""), ("c", "2"), ("trace_id", "0" * 32), ("span_id", "")):
+        exemplar.labels.add(name=name, value=value)
+    symbols = ["", "__name__", "m", "job", "a", "1", "instance", "b", "c", "2", "trace_id", "0" * 32, "span_id"]
+    second = write_v2_pb2.Request(symbols=symbols)
+    series_v2 = second.timeseries.add(labels_refs=[symbols.index(text) for pair in labels for text in pair])
+    series_v2.samples.add(value=1, timestamp=NOW_MS)
+    series_v2.exemplars.add(value=1, timestamp=NOW_MS, labels_refs=[7, 0, 8, 9, 10, 11, 12, 0])
+    for adapted in (adapt(request.SerializeToString()), adapt_v2(second.SerializeToString())):
+        [record] = batch_of(adapted).records
+        [point] = record.metrics[0].gauge.data_points
+        assert ("unknown_service", [("a", "1")]) == (
+            record.service_id,
+            [(a.key, a.value.string_value) for a in point.attributes],
+        )
+        [kept] = point.exemplars
+        assert ([("c", "2")], b"") == ([(a.key, a.value.string_value) for a in kept.filtered_attributes], kept.trace_id)
+        assert not record.HasField("resource")

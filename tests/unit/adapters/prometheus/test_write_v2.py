@@ -345,10 +345,6 @@ def empty_label_name(request: write_pb2.Request) -> None:
     request.timeseries[1].labels_refs.extend([0, 1])
 
 
-def empty_label_value(request: write_pb2.Request) -> None:
-    request.timeseries[1].labels_refs.extend([symbol(request, "zone"), 0])
-
-
 def long_name(request: write_pb2.Request) -> None:
     request.timeseries[1].labels_refs[1] = symbol(request, "n" * 101)
 
@@ -405,7 +401,6 @@ REJECTIONS: list[tuple[Callable[[write_pb2.Request], None], int, str]] = [
     (empty_name, errors.MISSING_METRIC_NAME, "label __name__ is missing or empty"),
     (repeated_label, errors.INVALID_LABELS, 'label "__name__" occurs twice'),
     (empty_label_name, errors.INVALID_LABELS, "a label has no name"),
-    (empty_label_value, errors.INVALID_LABELS, 'label "zone" has no value'),
     (long_name, errors.NAME_TOO_LONG, "a name is longer than 100 bytes"),
     (too_late, errors.TIMESTAMP_TOO_OLD, "Timestamp is more than 24h in the past"),
     (negative_time, errors.TIMESTAMP_TOO_OLD, "Timestamp is more than 24h in the past"),
