@@ -14,6 +14,8 @@ REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
 # No plan allows more.
 PLAN_ROW_BYTES_MAX: Final = 1 << 60
+# An attribute's value may have any size, unless the rules say otherwise.
+VALUE_BYTES_MAX: Final = 1 << 60
 
 # A rest for so many bytes of a body, which take about a millisecond; a step takes at least as long as 16 bytes.
 _REST_BYTES: Final = 256 << 10
@@ -48,7 +50,7 @@ class Rules:
     item_bytes_max: i64 = 0
     # Whether an attribute's value of more bytes is cut instead of refused, with its item.
     truncates_values: bool = False
-    value_bytes_max: i64 = 1 << 60
+    value_bytes_max: i64 = VALUE_BYTES_MAX
     # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
     dead_letter_cut_bytes: i64 = 0
     # What OTLP/JSON may be beside what its specification has (adapters/otlp/json.py).

@@ -484,7 +484,7 @@ def test_rules_are_asked_anew_in_each_request() -> None:
 
 
 def test_a_label_without_a_value_is_not_there() -> None:
-    """In 1.0 and 2.0, of a series and of an exemplar; an empty job is none, and a name that comes twice counts with its value."""
+    """In 1.0 and 2.0, of a series and of an exemplar; an empty job is none; a name that comes twice counts with its value."""
     labels = [("__name__", "m"), ("job", ""), ("a", ""), ("a", "1"), ("instance", "")]
     request = write_pb2.WriteRequest()
     series = request.timeseries.add()
