@@ -321,7 +321,7 @@ def test_clean_metrics_are_one_slice_of_the_body() -> None:
 
 
 IDS: dict[str, Callable[[int], bytes]] = {
-    "zeros": lambda size: bytes(size),
+    "zeros": bytes,
     "zeros of a wrong length": lambda size: bytes(size - 1),
     "too short": lambda size: b"x" * (size - 1),
     "too long": lambda size: b"x" * (size + 1),
