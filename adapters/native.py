@@ -150,7 +150,9 @@ def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: i
         return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
     document = _document(body, rules)
     if not isinstance(document, list):
-        raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}")
+        raise RequestRefused(
+            INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}{_hint(document)}"
+        )
     if len(document) > batch_items_max:
         raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got {len(document)}")
     adapter = _Adapter(body, header, rules, message_bytes_max)
@@ -158,6 +160,15 @@ def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: i
     for record in document:
         adapter.add(record)
     return adapter.finish()
+
+
+def _hint(document: object) -> str:
+    """What to send instead of an object that holds the array."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            if isinstance(value, list):
+                return f": send the array {quoted(name)} by itself"
+    return ""
 
 
 def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
@@ -462,6 +473,8 @@ class _Adapter:
 
         service_id = record.get("service_id")
         if service_id is None:
+            if isinstance(record.get("records"), list):
+                self.message = "service_id is required; send an array of records to /api/v1/telemetry/batch, by itself"
             return MISSING_SERVICE_ID
         if not isinstance(service_id, str):
             return self._wrong("service_id must be a string", service_id, INVALID_SERVICE_ID)

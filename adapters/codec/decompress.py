@@ -30,10 +30,14 @@ _ZSTD_WINDOW_LOG_MAX: Final = 23
 # A copy of 64 bytes takes three.
 _SNAPPY_RATIO_MAX: Final = 22
 _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
+_SNAPPY_CHUNK_HEAD_BYTES: Final = 4
+# They become 22 times as many bytes at most, and a chunk more.
+_SNAPPY_SLICE_BYTES: Final = 64 << 10
 
 
 def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
-    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, deflate, zstd or snappy.
+    """The content of `body`, at most `bytes_max` bytes. `encoding`: identity, gzip, deflate, zstd, snappy (the block format) or
+    snappy_of_any_format (the framed one too).
 
     Raises RequestRefused: PAYLOAD_TOO_LARGE, INVALID_COMPRESSION.
     """
@@ -78,6 +82,8 @@ def _steps(body: bytes, encoding: str, bytes_max: int) -> _Steps:
         return _unzstd(body, bytes_max)
     if encoding == "snappy":
         return _unsnappy(body, bytes_max)
+    if encoding == "snappy_of_any_format":
+        return _unsnappy_frames(body, bytes_max) if body.startswith(_SNAPPY_FRAMED) else _unsnappy(body, bytes_max)
     raise ValueError(f"unknown encoding {encoding!r}")
 
 
@@ -146,6 +152,28 @@ def _unsnappy(body: bytes, bytes_max: int) -> _Steps:
         return bytes(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
         raise _invalid(body, "snappy", str(error)) from error
+
+
+def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
+    """Chunks, each of which becomes at most 64 KiB: the framed format. They are decompressed some at a time."""
+    out = _Output("snappy", bytes_max)
+    end = len(body)
+    position = start = len(_SNAPPY_FRAMED)
+    while True:
+        if position - start >= _SNAPPY_SLICE_BYTES or position == end:
+            try:
+                out.take(bytes(cramjam.snappy.decompress(_SNAPPY_FRAMED + body[start:position])))
+            except cramjam.DecompressionError as error:
+                raise _invalid(body, "snappy", str(error)) from error
+            yield out.size_bytes
+            if position == end:
+                return out.value()
+            start = position
+        if end - position < _SNAPPY_CHUNK_HEAD_BYTES:
+            raise _invalid(body, "snappy", "truncated")
+        position += _SNAPPY_CHUNK_HEAD_BYTES + int.from_bytes(body[position + 1 : position + 4], "little")
+        if position > end:
+            raise _invalid(body, "snappy", "truncated")
 
 
 def _snappy_announced_bytes(body: bytes) -> int:

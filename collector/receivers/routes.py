@@ -119,6 +119,11 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
             remote_write,
             {
                 "application/x-protobuf": write_v1,
+                # What senders that do not know the specification send, or leave out.
+                "": write_v1,
+                "text/plain": write_v1,
+                "application/octet-stream": write_v1,
+                "application/vnd.google.protobuf": write_v1,
                 "application/x-protobuf;proto=prometheus.writerequest": write_v1,
                 "application/x-protobuf;proto=io.prometheus.write.v2.request": write_v2,
             },

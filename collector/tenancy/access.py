@@ -3,6 +3,7 @@
 The law: a refusal never has the key in it, and says of a key that is not in force always the same, whatever it once was.
 """
 
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Final
 
@@ -11,22 +12,40 @@ from collector.tenancy.identity import Caller
 from collector.tenancy.scopes import Scope
 
 _BEARER: Final = b"bearer"
+_BASIC: Final = b"basic"
+_KEY_PREFIX: Final = b"isage_"
 _SENDING: Final = ", ".join(scope for scope in Scope if scope.sends)
 _READING: Final = ", ".join(scope for scope in Scope if scope.reads)
 
 
 def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
-    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`; None where neither is there.
+    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`, or the password of `Authorization: Basic` where
+    it is written as our keys are; None where none of them is there.
 
-    A header that came several times is given as one, with commas between (RFC 9110, 5.3): it is nobody's key, and so is an
-    empty one. Other schemes of Authorization are not ours but, say, of a proxy on the way.
+    A header that came several times is given as one, with commas between (RFC 9110, 5.3): it is nobody's key. An empty
+    X-API-Key counts only where there is nothing else. Other uses of Authorization are not ours but, say, of a proxy on the way.
     """
-    if api_key is not None:
+    if api_key is not None and (api_key.strip() or authorization is None):
         return api_key
     if authorization is None:
         return None
     scheme, _, credentials = authorization.strip().partition(b" ")
-    return credentials.strip() if scheme.lower() == _BEARER else None
+    if scheme.lower() == _BEARER:
+        return credentials.strip()
+    if scheme.lower() == _BASIC:
+        key = _password_of(credentials.strip())
+        if key.startswith(_KEY_PREFIX):
+            return key
+    return api_key
+
+
+def _password_of(credentials: bytes) -> bytes:
+    """Empty where they are no name and password."""
+    try:
+        _, _, password = b64decode(credentials, validate=True).partition(b":")
+    except ValueError:
+        return b""
+    return password
 
 
 class Access:

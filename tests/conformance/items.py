@@ -58,7 +58,7 @@ OTLP: Final = (
     Item(
         "`none` and `gzip` on both transports; corrupt gzip is 400; an answer is compressed only if asked.",
         "OTLP/HTTP Request, OTLP/gRPC",
-        "zstd over HTTP too; an unknown coding is 415; answers are never compressed",
+        "zstd, deflate and snappy too; an unknown coding is 415; answers are never compressed",
     ),
     Item(
         "JSON: ids in hex of any case, other bytes in base64, 64-bit integers as strings or numbers, enums as integers only,"
@@ -84,8 +84,9 @@ OTLP: Final = (
 REMOTE_WRITE: Final = (
     Item(
         "The Content-Type says which version it is: `application/x-protobuf`, plain or with `proto=prometheus.WriteRequest`, is"
-        " 1.0; `proto=io.prometheus.write.v2.Request` is 2.0. Anything else, or none: 415.",
+        " 1.0; `proto=io.prometheus.write.v2.Request` is 2.0. Anything else: 415.",
         "2.0 Content-Type; 1.0 Protocol",
+        "no Content-Type, `text/plain`, `application/octet-stream` and `application/vnd.google.protobuf` are 1.0 too",
     ),
     Item(
         "snappy's block format; other codings 415, corrupt or framed snappy 400; the announced length is checked first. A"
@@ -143,7 +144,9 @@ CLIENTS: Final = (
         "gRPC errors are trailers-only: Java's sender drops a batch whose error comes after initial metadata.",
         "seen on the wire",
     ),
-    Item("gRPC bodies in zstd or snappy are refused, are not kept, and cost nobody else.", "seen on the wire"),
+    Item(
+        "gRPC bodies in zstd or snappy are taken; those in other codings are refused, and cost nobody else.", "seen on the wire"
+    ),
     Item("Exemplars come over 2.0 as series without samples, and are accepted.", "Prometheus 3"),
     Item(
         "Written-headers are on answers to 2.0 alone, and exact: on 1.0's, zeros would turn success into failure.",

@@ -61,10 +61,12 @@ async def test_remote_write_01_the_content_type_says_which_version(client: Clien
         client.made.producer.messages.clear()
         assert (await client.write(content_type, bodies[source])).status_code == 204
         assert client.made.producer.records()[0].source == source
-    for unknown in ("application/x-protobuf;proto=x.Y", "text/plain", "application/json"):
+    for odd in ("", "text/plain", "application/octet-stream", "application/vnd.google.protobuf"):
+        assert (await client.write(odd, remote_write())).status_code == 204
+    for unknown in ("application/x-protobuf;proto=x.Y", "text/html", "application/json"):
         assert (await client.write(unknown, remote_write())).status_code == 415
     answer = await client.write_raw(bytes(cramjam.snappy.compress_raw(remote_write())), **{"content-encoding": "snappy"})
-    assert answer.status_code == 415
+    assert answer.status_code == 204
 
 
 async def test_remote_write_02_snappy_and_nothing_else(client: Client) -> None:

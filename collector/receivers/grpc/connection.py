@@ -38,7 +38,7 @@ _UNAVAILABLE: Final = 14
 
 _CONTENT_TYPE: Final = b"application/grpc"
 _STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
-_ACCEPT_ENCODING: Final = encode(b"grpc-accept-encoding", b"identity, deflate, gzip, zstd")
+_ACCEPT_ENCODING: Final = encode(b"grpc-accept-encoding", b"identity, deflate, gzip, snappy, zstd")
 _PLAIN_TEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
 _NO_GRPC: Final = encode(b":status", b"415") + _PLAIN_TEXT
 _NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAIN_TEXT

@@ -37,7 +37,7 @@ UNIMPLEMENTED: Final = 12
 _MESSAGE_BYTES_MAX: Final = 2048
 _MESSAGE_CHARS_CUT: Final = 200
 _UNQUOTED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-_ACCEPTED: Final = (b"grpc-accept-encoding", b"identity, deflate, gzip, zstd")
+_ACCEPTED: Final = (b"grpc-accept-encoding", b"identity, deflate, gzip, snappy, zstd")
 
 # The head of an answer.
 OK_HEAD: Final = encode(b":status", b"200") + encode(b"content-type", b"application/grpc") + encode(*_ACCEPTED)

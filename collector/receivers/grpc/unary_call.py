@@ -35,7 +35,14 @@ from collector.tenancy.identity import Caller
 
 _IDENTITY: Final = "identity"
 # By their names in the header, PROTOCOL-HTTP2.md; zstd's is what Go's clients send.
-_ENCODINGS: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", b"deflate": "deflate", b"zstd": "zstd"}
+_ENCODINGS: Final = {
+    b"": "identity",
+    b"identity": "identity",
+    b"gzip": "gzip",
+    b"deflate": "deflate",
+    b"zstd": "zstd",
+    b"snappy": "snappy_of_any_format",
+}
 _SHOWN_BYTES_MAX: Final = 100
 _TIMEOUT_BYTES_MAX: Final = 9
 _TIMEOUT_UNITS: Final = b"HMSmun"
@@ -139,7 +146,7 @@ class Call(Sending):
             if head.encoding is None:
                 shown = head.encoding_shown.decode("latin-1")
                 raise RequestRefused(
-                    UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of identity, deflate, gzip, zstd"
+                    UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of identity, deflate, gzip, snappy, zstd"
                 )
             if head.has_odd_timeout:
                 shown = head.timeout_shown.decode("latin-1")

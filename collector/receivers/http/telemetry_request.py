@@ -31,7 +31,16 @@ from collector.tenancy.access import Access, key_of
 from collector.tenancy.identity import Caller
 
 # Content codings by their names in the header, RFC 9110.
-COMPRESSED: Final = {b"": "identity", b"identity": "identity", b"gzip": "gzip", b"x-gzip": "gzip", b"zstd": "zstd"}
+COMPRESSED: Final = {
+    b"": "identity",
+    b"identity": "identity",
+    b"gzip": "gzip",
+    b"x-gzip": "gzip",
+    b"zstd": "zstd",
+    b"deflate": "deflate",
+    b"snappy": "snappy_of_any_format",
+    b"x-snappy-framed": "snappy_of_any_format",
+}
 # Remote write always compresses: no header means snappy.
 SNAPPY: Final = {b"": "snappy", b"snappy": "snappy"}
 
@@ -104,6 +113,8 @@ class Head:
     def add(self, name: bytes, value: bytes) -> None:
         """`name` in lower case. A header that comes several times is one, with commas between (RFC 9110, 5.3)."""
         if name == b"content-type":
+            if value == self.content_type:
+                return  # a proxy has set what was there
             self.content_type = self.content_type + b", " + value if self.content_type else value
         elif name == b"content-length":
             self.content_length = int(value)  # digits alone: the servers have seen to that
@@ -146,6 +157,7 @@ class Receiver:
         self.explain: Final = explain
         self.clock: Final = clock
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
+        self._routes.update({f"{path}/": found for path, found in self._routes.items()})
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
 
     def takes(self, path: str) -> bool:
@@ -203,7 +215,7 @@ class TelemetryRequest:
         if encoding is None:
             encoding = format_.encodings.get(head.content_encoding.strip().lower())
             if encoding is None:
-                known = ", ".join(sorted({*format_.encodings.values()}))
+                known = ", ".join(sorted({coding.decode() for coding in format_.encodings if coding}))
                 raise RequestRefused(
                     UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {value_text(head.content_encoding)} is not one of {known}"
                 )

@@ -209,9 +209,11 @@ async def test_what_a_client_that_hangs_up_has_sent_is_kept_and_counted() -> Non
         ("gzip", gzip.compress(otlp_logs(), mtime=0), grpc.StatusCode.OK),
         ("deflate", zlib.compress(otlp_logs()), grpc.StatusCode.OK),
         ("zstd", cramjam.zstd.compress(otlp_logs()), grpc.StatusCode.OK),
-        ("snappy", cramjam.snappy.compress_raw(otlp_logs()), grpc.StatusCode.UNIMPLEMENTED),
+        ("snappy", cramjam.snappy.compress_raw(otlp_logs()), grpc.StatusCode.OK),
+        ("snappy", cramjam.snappy.compress(otlp_logs()), grpc.StatusCode.OK),
+        ("lz4", cramjam.lz4.compress(otlp_logs()), grpc.StatusCode.UNIMPLEMENTED),
     ],
-    ids=["gzip", "deflate", "zstd", "snappy"],
+    ids=["gzip", "deflate", "zstd", "snappy", "framed snappy", "lz4"],
 )
 async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.StatusCode) -> None:
     """What is not known is UNIMPLEMENTED, and its sender hears what is; the connection goes on."""
@@ -220,7 +222,7 @@ async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.Stat
         for expected in (code, code):
             message = b"\1" + len(body).to_bytes(4, "big") + bytes(body)
             answer = await client.response(client.request(LOGS.method, "application/grpc", message, *head))
-            assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip, zstd"
+            assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip, snappy, zstd"
             assert int(answer.headers.get("grpc-status", 0)) == expected.value[0]
         assert made.producer.item_count() == (2 if code is grpc.StatusCode.OK else 0)
 

@@ -1,5 +1,7 @@
 """Who may send and who may read."""
 
+from base64 import b64encode
+
 import pytest
 
 from adapters.errors import INSUFFICIENT_SCOPE, INVALID_API_KEY, MISSING_API_KEY, RequestRefused
@@ -87,7 +89,10 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
         (None, None, None),
         (b"k", None, b"k"),
         (b"k", b"Bearer other", b"k"),
-        (b"", b"Bearer k", b""),
+        (b"", b"Bearer k", b"k"),
+        (b" ", b"Bearer k", b"k"),
+        (b"", None, b""),
+        (b"", b"Basic dXNlcjpwYXNz", b""),
         (b"k, k", None, b"k, k"),
         (None, b"Bearer k", b"k"),
         (None, b"bearer k", b"k"),
@@ -96,11 +101,17 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
         (None, b"Bearer ", b""),
         (None, b"Bearer a, Bearer b", b"a, Bearer b"),
         (None, b"Basic dXNlcjpwYXNz", None),
+        (None, b"Basic " + b64encode(b"user:isage_k:x"), b"isage_k:x"),
+        (None, b"basic " + b64encode(b":isage_k"), b"isage_k"),
+        (b"k", b"Basic " + b64encode(b"user:isage_k"), b"k"),
+        (None, b"Basic " + b64encode(b"isage_k"), None),
+        (None, b"Basic isage_k", None),
+        (None, b"Basic \xff", None),
         (None, b"Bearerk", None),
         (None, b"k", None),
         (None, b"", None),
     ],
 )
 def test_a_key_comes_in_one_of_two_headers(api_key: bytes | None, authorization: bytes | None, expected: bytes | None) -> None:
-    """X-API-Key before Authorization: Bearer; an empty one is a key, and a wrong one; another scheme is none."""
+    """X-API-Key before Authorization, unless it is empty; of Basic the password, where it is written as a key of ours."""
     assert key_of(api_key, authorization) == expected
