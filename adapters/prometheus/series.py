@@ -93,6 +93,10 @@ class Series:
         return reason
 
 
+# Each copy of longer labels, which may be all of the body, is a stretch of its own.
+_LARGE_BYTES: Final = 256 << 10
+
+
 def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     """The labels, fields 1 of a TimeSeries, at start:end. Moves the cursor. Raises NonCanonical."""
     series = Series()
@@ -101,12 +105,16 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     attributes = BytesWriter()
     job = b""
     instance = b""
+    rules = cursor.rules
+    is_large = end - start > _LARGE_BYTES
     position: i64 = start
     while position < end:
         cursor.position = position
         cursor.field(end)
         position = cursor.position
         label.read(cursor, cursor.start, position)
+        if is_large:
+            rules.rest()
         name = label.name
         value = label.value
         if name and not value:
@@ -130,6 +138,8 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         else:
             series.attribute_count += 1
             put_attribute(attributes, 0x3A, name, value)
+            if is_large:
+                rules.rest()
         seen.add(name)
     if series.reason == 0 and not series.name:
         series.reason = MISSING_METRIC_NAME

@@ -280,7 +280,8 @@ class _Request(Request):
         series = _series.get(key)
         if series is None:
             labels = self._labels_of(start, end)
-            series = read_series(Cursor(labels), 0, len(labels))
+            self.rules.read(len(labels))
+            series = read_series(Cursor(labels, self.rules), 0, len(labels))
             _series.put(key, series)
         return series
 

@@ -347,10 +347,13 @@ HEAVY: Final = (
         lambda: _write_v1(_labels_v1((b"__name__", b"m"), (b"a", b"x" * 60_000_000 + b"\xff")) + b"\x12\0"),
     ),
     Attack(
-        "a symbol of 30 million letters of two bytes, remote write 2.0",
+        "a label of 30 million letters of two bytes, remote write 2.0",
         REMOTE_WRITE,
         WRITE_V2,
-        lambda: b"\x22\0" + length_delimited(4, b"\xc3\xa9" * 30_000_000),
+        lambda: (
+            b"".join(length_delimited(4, symbol) for symbol in (b"", b"__name__", b"m", b"long", b"\xc3\xa9" * 30_000_000))
+            + length_delimited(5, length_delimited(1, b"\1\2\3\4") + b"\x12\0")
+        ),
     ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
 )
