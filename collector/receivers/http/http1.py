@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import httptools
 from starlette.types import Scope
 
-from collector.receivers.http.http1_asgi import Page, status_line
+from collector.receivers.http.http1_asgi import Http1Page, status_line
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
 from collector.receivers.http.telemetry_request import Head, TelemetryRequest
@@ -75,7 +75,7 @@ class _Turn:
         self.head: Final = head
         self.keep_alive: bool = keep_alive
         self.exchange: TelemetryRequest | None = None
-        self.page: Page | None = None  # one of the two
+        self.page: Http1Page | None = None  # one of the two
         self.is_received: bool = False  # to its last byte
         self.is_running: bool = False  # in a task
         self.is_answered: bool = False  # to the last byte
@@ -394,7 +394,7 @@ class Http1Connection:
             raw_path: bytes = parsed.path or b"/"
             path = unquote(raw_path.decode("ascii"))
             if receiver is None or self._shared.is_page(path):
-                turn.page = Page(self._scope(path, raw_path, parsed.query or b""), turn.head.method == "HEAD")
+                turn.page = Http1Page(self._scope(path, raw_path, parsed.query or b""), turn.head.method == "HEAD")
                 return
             url = path
         turn.exchange = receiver.exchange(url, turn.head)

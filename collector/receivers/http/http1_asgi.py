@@ -1,14 +1,18 @@
 """A page over HTTP/1.1: one ASGI request without a body, and its answer as it is written.
 
-The law: whatever the application does, there is one well-formed answer, or the connection ends.
+Invariants:
+1. Whatever the application does, there is one well-formed answer, or the connection ends
+   (test_a_page_that_fails_is_500, test_a_page_that_stops_in_the_middle_ends_the_connection).
 """
 
 import asyncio
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 from starlette.types import ASGIApp, Message, Scope
+
+from collector.receivers.http.asgi_page import AsgiPage
 
 log = structlog.get_logger(__name__)
 
@@ -31,26 +35,16 @@ class Wire(Protocol):
     def date_line(self) -> bytes: ...
 
 
-class Page:
+class Http1Page(AsgiPage):
     """Use: `show`, then `keeps_alive`."""
 
     def __init__(self, scope: Scope, is_head: bool) -> None:
+        super().__init__(scope, is_head)
         self.keeps_alive = False
         """Whether the connection can go on after it."""
-        self._scope: Final = scope
-        self._is_head: Final = is_head
         self._wire: Wire
         self._keep_alive = False
-        self._start: Message | None = None
-        self._is_begun = False
         self._is_chunked = False
-        self._is_over = False
-        self._has_asked = False
-        self._gone: Final = asyncio.Event()
-
-    def hang_up(self) -> None:
-        """Nobody wants it any more."""
-        self._gone.set()
 
     async def show(self, app: ASGIApp, wire: Wire, *, keep_alive: bool) -> None:
         """Return when all of it is written."""
@@ -69,22 +63,12 @@ class Page:
         elif self._is_over:
             self.keeps_alive = self._keep_alive
 
-    async def _receive(self) -> Message:
-        if not self._has_asked:
-            self._has_asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
     async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
+        part = self._body_of(message)
+        if part is None:
             return
-        if self._start is None or self._is_over:
-            raise RuntimeError(f"{message['type']} is out of turn")
-        head = b"" if self._is_begun else self._begin(self._start)
-        body: bytes = b"" if self._is_head else message.get("body", b"")
-        ends = not message.get("more_body", False)
+        start, body, ends = part
+        head = b"" if self._is_begun else self._begin(start)
         if self._is_chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if ends:

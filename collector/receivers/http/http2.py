@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 from collector.http2.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode, encode_all
-from collector.receivers.http.http2_asgi import Page
+from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
 from collector.receivers.http.telemetry_request import Head, TelemetryRequest
@@ -98,7 +98,7 @@ class Http2Connection(ServerConnection):
             self.send_head(request, self._status_and_date(meaning.status) + encode(b"content-length", b"0"), end=True)
             self._answered(request)
         elif meaning.head is None:
-            page = Page(self._scope(meaning), meaning.request_head.method == b"HEAD")
+            page = Http2Page(self._scope(meaning), meaning.request_head.method == b"HEAD")
             request.page = page
             self.run(request, self._show(request, page))
         else:
@@ -191,7 +191,7 @@ class Http2Connection(ServerConnection):
         if stream.is_sent and not stream.is_received and (exchange.gives_up or exchange.head.expects_continue):
             self.reset(stream, NO_ERROR)
 
-    async def _show(self, request: "_Request", page: Page) -> None:
+    async def _show(self, request: "_Request", page: Http2Page) -> None:
         showing: Awaitable[None] = page.show(self._shared.app, request)
         await showing
         self.ran(request)
@@ -274,7 +274,7 @@ class _Request(Sending):
         super().__init__(stream_id, began)
         self.meaning: Final = meaning
         self.exchange: TelemetryRequest | None = None
-        self.page: Page | None = None  # at most one of the two
+        self.page: Http2Page | None = None  # at most one of the two
         self.answered_at: float = 0.0  # the loop's time
         self._connection: Final = connection
         self._drained: asyncio.Event | None = None  # where a page waits

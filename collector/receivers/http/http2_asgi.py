@@ -7,12 +7,13 @@ Invariants:
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 from starlette.types import ASGIApp, Message, Scope
 
 from collector.http2.headers import OF_CONNECTIONS
+from collector.receivers.http.asgi_page import AsgiPage
 
 log = structlog.get_logger(__name__)
 
@@ -26,21 +27,12 @@ class Wire(Protocol):
         """Return when the client has taken it, or nobody wants it any more."""
 
 
-class Page:
+class Http2Page(AsgiPage):
     """Use: `show`; `hang_up` when nobody wants it any more."""
 
     def __init__(self, scope: Scope, is_head: bool) -> None:
-        self._scope: Final = scope
-        self._is_head: Final = is_head
+        super().__init__(scope, is_head)
         self._wire: Wire
-        self._start: Message | None = None
-        self._is_begun = False
-        self._is_over = False
-        self._has_asked = False
-        self._gone: Final = asyncio.Event()
-
-    def hang_up(self) -> None:
-        self._gone.set()
 
     async def show(self, app: ASGIApp, wire: Wire) -> None:
         """Return when all of it is taken, or none of the rest will be sent."""
@@ -55,26 +47,16 @@ class Page:
             self._is_over = True
             wire.write_head(500, [(b"content-length", b"0")], end=True)
 
-    async def _receive(self) -> Message:
-        if not self._has_asked:
-            self._has_asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
     async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
+        part = self._body_of(message)
+        if part is None:
             return
-        if self._start is None or self._is_over:
-            raise RuntimeError(f"{message['type']} is out of turn")
-        body: bytes = b"" if self._is_head else message.get("body", b"")
-        ends = not message.get("more_body", False)
+        start, body, ends = part
         self._is_over = ends
         if not self._is_begun:
             self._is_begun = True
-            headers = [header for header in self._start.get("headers", ()) if header[0] not in OF_CONNECTIONS]
-            self._wire.write_head(self._start["status"], headers, end=ends and not body)
+            headers = [header for header in start.get("headers", ()) if header[0] not in OF_CONNECTIONS]
+            self._wire.write_head(start["status"], headers, end=ends and not body)
             if ends and not body:
                 return
         if body or ends:

@@ -107,6 +107,22 @@ async def test_a_page_that_fails_is_500(app: ASGIApp, caplog: pytest.LogCaptureF
         assert await raw.closed()
 
 
+async def test_a_message_out_of_turn_is_not_sent() -> None:
+    """A body before its start, and one after the end, raise in the application; what was whole stays whole."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(RuntimeError, match=r"http\.response\.body is out of turn"):
+            await send({"type": "http.response.body", "body": b"early"})
+        await says(b"abc", headers=((b"content-length", b"3"),))(scope, receive, send)
+        with pytest.raises(RuntimeError, match=r"http\.response\.body is out of turn"):
+            await send({"type": "http.response.body", "body": b"late"})
+
+    async with asked(app) as (_, raw):
+        for _ in range(2):
+            await raw.send(GET)
+            assert (await raw.response()).body == b"abc"
+
+
 async def test_a_page_that_stops_in_the_middle_ends_the_connection() -> None:
     """So that nobody takes the half for the whole."""
 
