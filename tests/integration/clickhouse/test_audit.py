@@ -14,8 +14,10 @@ from support import letters
 from support.batches import NOW, batch_id, gauge
 
 from collector.audit import reconcile as auditing
+from collector.audit import report as audit_report
 from collector.audit.broker_tally import BatchTally, Tally
-from collector.audit.reconcile import MINUTE_NS, Report, Window, audit
+from collector.audit.reconcile import audit
+from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore, StoreOptions
 
@@ -137,7 +139,7 @@ class Held:
         self.begins = begins
         self.first = {} if first is None else {METRICS_TOPIC: first}
 
-    def held(self, window: Window, batches: Collection[UUID]) -> auditing.Held:
+    def held(self, window: Window, batches: Collection[UUID]) -> audit_report.Held:
         tally = Tally(window, batches)
         for message in self.messages:
             tally.add(METRICS_TOPIC, message)

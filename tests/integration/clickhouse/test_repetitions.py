@@ -15,7 +15,8 @@ from support.fakes.writing import Observed
 
 import adapters.otlp.logs
 from adapters.record import SOURCE_OTLP
-from collector.audit.reconcile import MINUTE_NS, Report, Window, audit
+from collector.audit.reconcile import audit
+from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import LOGS_TOPIC, Message
 from collector.broker.local_log import LocalLog
 from collector.ingest.pipeline import Input

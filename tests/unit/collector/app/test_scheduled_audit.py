@@ -4,7 +4,7 @@ from structlog.testing import capture_logs
 from support.fakes.receiving import counted
 
 from collector.app.scheduled_audit import ScheduledAudit
-from collector.audit.reconcile import Fault, Report, Window
+from collector.audit.report import Fault, Report, Window
 from collector.config.process import Audit
 from collector.store.contract import StoreUnavailable
 from collector.telemetry.metrics import Metrics

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from collector.audit.reconcile import Fault, Report, Window
+from collector.audit.report import Fault, Report, Window
 from collector.cli.audit import document, shown
 from collector.cli.main import app
 

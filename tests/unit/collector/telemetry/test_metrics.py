@@ -9,7 +9,8 @@ from adapters.record import TYPE_NAMES
 from collector.broker.contract import Partition
 from collector.telemetry.aggregate import combine
 from collector.telemetry.aggregate import counted as outlives
-from collector.telemetry.metrics import APPEND_ERRORS, STATUSES, Metrics
+from collector.telemetry.instruments import APPEND_ERRORS, STATUSES
+from collector.telemetry.metrics import Metrics
 
 
 def test_items_are_there_from_the_start() -> None:
