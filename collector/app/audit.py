@@ -14,6 +14,7 @@ from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writer import caught_up_with, written
 from collector.audit import reconcile as auditing
+from collector.audit import report as audit_report
 from collector.audit.broker_tally import BatchTally, Tally
 from collector.broker.contract import BrokerError
 from collector.broker.kafka import Beginnings, History, KafkaProgress
@@ -32,13 +33,13 @@ _PAUSE_S: Final = 1.0
 _SLACK_NS: Final = 120 * 10**9
 
 
-def audit(settings: Settings, window: auditing.Window, faults_max: int) -> auditing.Report:
+def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> audit_report.Report:
     """Whether everything adds up. What is under way just now is given a few seconds. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     broker = HeldByKafka(settings) if settings.kafka.bootstrap else None
     now = time.time_ns()
 
-    def compare(ask_: auditing.Ask, behind: int) -> auditing.Report:
+    def compare(ask_: auditing.Ask, behind: int) -> audit_report.Report:
         report = auditing.audit(ask_, window, broker=broker, judged_from=judged_from(settings, now), faults_max=faults_max)
         report.messages_behind = behind
         if not settings.kafka.bootstrap:
@@ -54,7 +55,9 @@ def audit(settings: Settings, window: auditing.Window, faults_max: int) -> audit
     raise AssertionError
 
 
-def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> tuple[auditing.Report, bool]:
+def _audit_once(
+    settings: Settings, compare: Callable[[auditing.Ask, int], audit_report.Report]
+) -> tuple[audit_report.Report, bool]:
     """By whoever can be asked; and whether that was nobody, so that nothing is under way. Raises CannotRun."""
     try:
         if not has_data_dir(settings):
@@ -62,12 +65,12 @@ def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], audit
             with contextlib.closing(open_server(settings)) as store:
                 return compare(partial(_rows, store.read), behind), False
 
-        def running() -> tuple[auditing.Report, bool]:
+        def running() -> tuple[audit_report.Report, bool]:
             behind = ask(settings.data_dir, "SELECT 1", ROWS_FORMAT).messages_behind
             answers = partial(_rows, lambda sql, format_: ask(settings.data_dir, sql, format_, now=True).body)
             return compare(answers, behind), False
 
-        def offline() -> tuple[auditing.Report, bool]:
+        def offline() -> tuple[audit_report.Report, bool]:
             return asyncio.run(_audit_offline(settings, compare)), not settings.kafka.bootstrap
 
         with contextlib.suppress(NotRunning):
@@ -77,7 +80,9 @@ def _audit_once(settings: Settings, compare: Callable[[auditing.Ask, int], audit
         raise CannotRun(str(error)) from error
 
 
-async def _audit_offline(settings: Settings, compare: Callable[[auditing.Ask, int], auditing.Report]) -> auditing.Report:
+async def _audit_offline(
+    settings: Settings, compare: Callable[[auditing.Ask, int], audit_report.Report]
+) -> audit_report.Report:
     check_there(settings.data_dir, str(settings.data_dir))
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage:
@@ -117,19 +122,19 @@ class HeldByKafka:
         self._options: Final = kafka_options(settings)
         self._is_ending: Final = is_ending
 
-    def held(self, window: auditing.Window, batches: Collection[UUID]) -> auditing.Held:
+    def held(self, window: audit_report.Window, batches: Collection[UUID]) -> audit_report.Held:
         tally = Tally(window, batches)
         return tally.held(*asyncio.run(self._read(window, tally.add)))
 
-    def batches(self, window: auditing.Window) -> Mapping[UUID, Mapping[str, int]]:
+    def batches(self, window: audit_report.Window) -> Mapping[UUID, Mapping[str, int]]:
         tally = BatchTally(window)
         asyncio.run(self._read(window, tally.add))
         return tally.batches
 
-    async def _read(self, window: auditing.Window, add: Callable[[str, bytes], None]) -> Beginnings:
+    async def _read(self, window: audit_report.Window, add: Callable[[str, bytes], None]) -> Beginnings:
         """Return from when on Kafka holds what. Raises CannotRun, BrokerDown."""
         with kafka_errors():
-            async with await History.open(self._options, auditing.TOPICS) as history:
+            async with await History.open(self._options, audit_report.TOPICS) as history:
                 beginnings = await history.beginnings()
                 async for message in history.read(window.start - _SLACK_NS, window.end + _SLACK_NS):
                     if self._is_ending():

@@ -25,6 +25,7 @@ from collector.app.audit import HeldByKafka, judged_from
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import TOPICS, Storage, kafka_options
 from collector.audit import reconcile as auditing
+from collector.audit import report as audit_report
 from collector.broker.contract import METRICS_TOPIC, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
 from collector.config.process import Audit
@@ -43,7 +44,7 @@ _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
 log = structlog.get_logger(__name__)
 
 # Compares all that arrived in a window. Raises StoreError, BrokerError, CannotRun.
-Judge = Callable[[auditing.Window], Awaitable[auditing.Report]]
+Judge = Callable[[audit_report.Window], Awaitable[audit_report.Report]]
 
 
 class ScheduledAudit:
@@ -82,7 +83,7 @@ class ScheduledAudit:
         try:
             if not await self._is_ours():
                 return True
-            report = await self._judge(auditing.Window(start, end))
+            report = await self._judge(audit_report.Window(start, end))
         except (StoreError, BrokerError, CannotRun) as error:
             log.warning("a scheduled audit failed, and is repeated", error=str(error))
             self._metrics.audited("failed", time.monotonic() - began)
@@ -98,8 +99,8 @@ class ScheduledAudit:
             log.error(
                 "the audit found that something does not add up; `infrasage-collector audit` over the same time lists it",
                 difference=report.difference,
-                **{"from": auditing.moment(start)},
-                to=auditing.moment(end),
+                **{"from": audit_report.moment(start)},
+                to=audit_report.moment(end),
                 faults=[f"{fault.batch_id} {fault.what}" for fault in report.faults[:_FAULTS_LOGGED_MAX]],
             )
         return True
@@ -132,8 +133,8 @@ async def _is_ours(settings: Settings, storage: Storage) -> bool:
 
 
 async def _judge(
-    settings: Settings, storage: Storage, caught_up: CaughtUp, is_ending: threading.Event, window: auditing.Window
-) -> auditing.Report:
+    settings: Settings, storage: Storage, caught_up: CaughtUp, is_ending: threading.Event, window: audit_report.Window
+) -> audit_report.Report:
     behind = await (_behind_kafka(settings) if settings.kafka.bootstrap else caught_up(settings.query.wait_s))
 
     def ask(sql: str) -> list[dict[str, Any]]:
@@ -141,7 +142,7 @@ async def _judge(
             raise CannotRun("the collector ends")
         return rows_of(storage.store.read(sql, ROWS_FORMAT))
 
-    def compare() -> auditing.Report:
+    def compare() -> audit_report.Report:
         broker = HeldByKafka(settings, is_ending.is_set) if settings.kafka.bootstrap else None
         report = auditing.audit(ask, window, broker=broker, judged_from=judged_from(settings, time.time_ns()))
         if not settings.kafka.bootstrap:

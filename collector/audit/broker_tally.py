@@ -11,7 +11,7 @@ from uuid import UUID
 from google.protobuf.message import DecodeError
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 
-from collector.audit.reconcile import MINUTE_NS, Held, Window
+from collector.audit.report import MINUTE_NS, Held, Window
 
 _UUID_BYTES: Final = 16
 _UUID7: Final = 7

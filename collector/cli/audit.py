@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from collector.audit.reconcile import Report, Window, moment
+from collector.audit.report import Report, Window, moment
 from collector.cli.common import (
     FAILED,
     Config,
