@@ -37,9 +37,11 @@ HOT_PACKAGES = [
 # Hot modules of packages that are not hot as a whole.
 HOT_MODULES = [
     "collector/broker/kafka/producer.py",
+    "collector/broker/kafka/producer_session.py",
     "collector/broker/kafka/transport.py",
     "collector/receivers/responses.py",
     "collector/telemetry/counters.py",
+    "collector/telemetry/instruments.py",
     "collector/telemetry/metrics.py",
     "collector/tenancy/access.py",
     "collector/writer/fingerprint_memory.py",

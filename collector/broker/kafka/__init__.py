@@ -14,7 +14,8 @@ transport.py are connections to them. docs/internals/exactly-once.md has the arg
 from collector.broker.kafka.consumer import KafkaConsumer
 from collector.broker.kafka.lag import KafkaProgress
 from collector.broker.kafka.options import KafkaAway, KafkaOptions, KafkaUnusable
-from collector.broker.kafka.producer import KafkaProducer, ProduceObserver
+from collector.broker.kafka.producer import KafkaProducer
+from collector.broker.kafka.producer_session import ProduceObserver
 from collector.broker.kafka.time_range_reader import Beginnings, History
 
 __all__ = [

@@ -22,511 +22,40 @@ append is refused at once.
 """
 
 import asyncio
-import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import structlog
 from aiokafka.errors import (
-    DuplicateSequenceNumber,
-    GroupLoadInProgressError,
     KafkaError,
-    NodeNotReadyError,
-    NoError,
-    UnknownTopicOrPartitionError,
-    for_code,
 )
-from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
-from collector.broker.kafka.client import Client
 from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, text, until_started
-from collector.broker.kafka.protocol.produce import (
-    BATCH_OVERHEAD_BYTES,
-    MESSAGE_OVERHEAD_BYTES,
-    PRODUCE_API,
-    next_sequence,
-    produce_answer,
-    produce_request,
-    record_batch,
+from collector.broker.kafka.producer_session import (
+    ORDERED_PARTITION,
+    Append,
+    NoObserver,
+    ProduceObserver,
+    ProducerSession,
+    started,
 )
-from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, TopicsMissing, ready_topics
-from collector.broker.kafka.transport import Frames
+from collector.broker.kafka.topics import Topic, TopicsMissing, ready_topics
 from collector.runtime.reminders import Reminder
 
 _RETRY_MIN_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
-# How long a request may be under way before others go beside it.
-_LATE_S: Final = 0.003
-# Before a batch is sent again, whose leader has moved or is away.
-_RESEND_S: Final = 0.1
-# A broker that has started asks its controller for ids of producers when it is first asked for one, and answers that it loads.
-_IDENTITY_S: Final = 0.05
-# How often leaders are asked for, while a partition has none that answers.
-_LEADERLESS_S: Final = 0.25
-# How long a new session waits until its leaders answer. Those that do not take no batches.
-_REACHED_S: Final = 0.5
 # How long after an append that was not acknowledged in time another one is waited for, before the next is let try. A balancer
 # sends nothing to a gateway that says it can't write.
 _UNPROVEN_S: Final = 10.0
-# Where ordered messages go: the one that every topic has.
-_ORDERED_PARTITION: Final = 0
-
-
-class ProduceObserver(Protocol):
-    """Told what becomes of batches; collector.telemetry.metrics.Metrics is one."""
-
-    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """One batch is durable. `seconds`: since its first message came."""
-
-    def produce_failed(self, topic: str, kind: str) -> None:
-        """One batch failed, or was given up. `kind`: timeout or refused (by Kafka, or on the way)."""
-
-
-class _NoObserver:
-    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        pass
-
-    def produce_failed(self, topic: str, kind: str) -> None:
-        pass
-
-
-class _Append:
-    """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
-
-    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool) -> None:
-        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints."""
-        self.done: Final = done
-        self.deadline: Final = deadline
-        self.topic: Final = topic
-        self.batches = 0
-        self.is_placed: Final = is_placed
-        self.is_sent = False  # some of it was: whether Kafka has it is not known
-
-
-class _Batch:
-    """Messages of one topic that Kafka takes, or refuses, as a whole."""
-
-    def __init__(self, size_max: int, began: float, ordered: bool) -> None:
-        self.size_max: Final = size_max
-        self.ordered: Final = ordered
-        self.began: Final = began
-        self.appends: Final[list[_Append]] = []
-        self.payloads: Final[list[bytes]] = []
-        self.size = 0  # of the payloads
-        self.full = False
-
-    def add(self, payload: bytes, append: _Append) -> bool:
-        """Whether it still fitted. The first always does."""
-        messages = len(self.payloads) + 1
-        size = self.size + len(payload)
-        if messages > 1 and size + messages * MESSAGE_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES > self.size_max:
-            self.full = True
-            return False
-        self.payloads.append(payload)
-        self.size = size
-        if not self.appends or self.appends[-1] is not append:
-            self.appends.append(append)
-            append.batches += 1
-        return True
-
-    def succeed(self) -> None:
-        for append in self.appends:
-            append.batches -= 1
-            if append.batches == 0 and not append.done.done():
-                append.done.set_result(None)
-
-    def fail(self, reason: str) -> None:
-        for append in self.appends:
-            if not append.done.done():
-                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
-
-
-class _Sending:
-    """A batch on its way to a partition: the bytes are the same however often they are sent."""
-
-    def __init__(self, topic: str, partition: int, batch: _Batch, pieces: list[bytes]) -> None:
-        self.topic: Final = topic
-        self.partition: Final = partition
-        self.batch: Final = batch
-        self.pieces: Final = pieces
-
-
-class _Refused(Exception):
-    """Kafka does not take a batch, and never will."""
-
-    def __init__(self, sending: _Sending, reason: str) -> None:
-        super().__init__(reason)
-        self.sending: Final = sending
-
-
-class _Session:
-    """One idempotent producer, for as long as nothing goes wrong."""
-
-    def __init__(self, options: KafkaOptions, topics: Mapping[str, Topic], observer: ProduceObserver) -> None:
-        self.waiting_bytes = 0  # not acknowledged
-        self.failed: Callable[[str], None] | None = None
-        """Called, with the reason, when a batch has failed."""
-        self.succeeded: Callable[[], None] | None = None
-        """Called when a batch is durable."""
-        self.overdue: Final[deque[_Append]] = deque()  # appends whose deadline comes, the first first
-        self.timer: asyncio.TimerHandle | None = None
-        self._options: Final = options
-        self._topics: Final = topics
-        self._observer: Final = observer
-        self._loop: Final = asyncio.get_running_loop()
-        self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
-        self._queues: Final[dict[str, deque[_Batch]]] = {name: deque() for name in topics}  # the last one is being filled
-        self._placed: Final[
-            dict[tuple[str, int], deque[_Batch]]
-        ] = {}  # by partition, messages with fingerprints; none is empty
-        self._partitions: dict[str, int] = {}  # of each topic, how many there are
-        self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
-        self._layout: dict[str, list[list[int]]] = {}  # of each topic, the partitions of each leader
-        self._leaders: dict[tuple[str, int], int] = {}  # of each partition, the broker
-        self._turns: Final[defaultdict[str, int]] = defaultdict(int)
-        self._busy: Final[set[tuple[str, int]]] = set()  # partitions with a batch on its way
-        self._sequences: Final[defaultdict[tuple[str, int], int]] = defaultdict(int)
-        self._producer_id = -1
-        self._epoch = -1
-        self._idle: Final = asyncio.Event()  # no append waits
-        self._idle.set()
-        self._arrived: Final = asyncio.Event()
-        self._helping: Final = asyncio.Event()  # the lanes beyond the first take part
-        self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
-        self._appends = 0
-        self._tasks: Final[list[asyncio.Task[None]]] = []  # the lanes, and what keeps up with the cluster
-        self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
-        self._first_lanes = 0
-        self._leaders_max = 0  # how many brokers may lead partitions of a topic
-        self._client: Final = Client(options)
-
-    async def start(self) -> None:
-        """Raises KafkaError, OSError, BrokerDown."""
-        await self._client.bootstrap()
-        self._producer_id, self._epoch = await self._identity()
-        await self.refresh()
-        await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(set(self._leaders.values())))))
-        first = self._first_lanes = self._leaders_max
-        lanes = range(first * self._options.requests_in_flight_max)
-        self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
-        self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
-
-    async def _keep_up(self) -> None:
-        """With partitions that are added, leaders that move, and brokers that come back."""
-        while True:
-            wait_s = _LEADERLESS_S if self._is_leaderless() else self._options.metadata_refresh_s
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._avoided.wait()
-            if self._avoided.is_set():
-                self._avoided.clear()
-                await asyncio.sleep(_LEADERLESS_S)
-            with suppress(KafkaError, OSError, BrokerDown):
-                await self.refresh()
-
-    def _is_leaderless(self) -> bool:
-        """Whether messages wait for a partition that has no leader which answers."""
-        return any(all(partition not in led for led in self._layout[topic]) for topic, partition in self._placed)
-
-    async def _reach(self, lane: int, leader: int) -> None:
-        """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
-        try:
-            async with asyncio.timeout(_REACHED_S):
-                await self._frames_to(lane, leader)
-        except (KafkaError, OSError):  # TimeoutError is an OSError
-            self._avoid(leader)
-
-    async def refresh(self) -> None:
-        """Find out which partitions can be written. Raises BrokerDown where a topic has none, or is missing; KafkaError,
-        OSError."""
-        answer = await self._client.metadata(self._topics)
-        layout: dict[str, list[list[int]]] = {}
-        leaders: dict[tuple[str, int], int] = {}
-        numbers: dict[str, int] = {}
-        leaders_max = 0
-        topics = answer.to_object()["topics"]
-        missing = [each["topic"] for each in topics if each["error_code"] == UnknownTopicOrPartitionError.errno]
-        if missing:
-            raise TopicsMissing(missing)
-        for described in topics:
-            name = described["topic"]
-            by_leader: defaultdict[int, list[int]] = defaultdict(list)
-            replicas: set[int] = set()
-            for partition in described["partitions"]:
-                replicas.update(partition["replicas"])
-                if partition["leader"] >= 0:
-                    leaders[name, partition["partition"]] = partition["leader"]
-                    if len(partition["isr"]) >= self._topics[name].in_sync_min:
-                        by_leader[partition["leader"]].append(partition["partition"])
-            if not by_leader:
-                raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
-            present = {leader: led for leader, led in by_leader.items() if not self._client.is_away(leader)}
-            numbers[name] = len(described["partitions"])
-            layout[name] = [sorted(partitions) for _, partitions in sorted((present or by_leader).items())]
-            leaders_max = max(leaders_max, min(len(replicas), len(described["partitions"])))
-        self._layout = layout
-        self._leaders = leaders
-        self._partitions = numbers
-        self._arrived.set()  # what waited for a leader
-        self._leaders_max = leaders_max
-
-    def _avoid(self, leader: int) -> None:
-        """It was lost: batches to come go to other leaders, where a topic has any, until `refresh` finds that it answers."""
-        self._client.lost(leader)
-        self._avoided.set()
-        for name, groups in self._layout.items():
-            others = [group for group in groups if self._leaders.get((name, group[0])) != leader]
-            if others:
-                self._layout[name] = others
-
-    def takes_ordered(self, name: str) -> bool:
-        """Whether the partition of a topic's ordered messages can be written."""
-        return any(_ORDERED_PARTITION in partitions for partitions in self._layout[name])
-
-    async def _identity(self) -> tuple[int, int]:
-        """The id and epoch of a new producer. Raises KafkaError."""
-        while True:
-            answer = await self._client.ask_any(InitProducerIdRequest(None, 0))
-            error = for_code(answer.error_code)
-            if error is NoError:
-                return answer.producer_id, answer.producer_epoch
-            if error is not GroupLoadInProgressError:
-                raise error
-            await asyncio.sleep(_IDENTITY_S)
-
-    def put(self, messages: Sequence[Message], append: _Append) -> None:
-        """All of them wait from here on, until `leave`."""
-        self._appends += 1
-        self._idle.clear()
-        for message in messages:
-            if message.fingerprint:
-                where = (message.topic, partition_of(message.fingerprint, self._partitions[message.topic]))
-                placed = self._placed.get(where)
-                if placed is None:
-                    placed = self._placed[where] = deque()
-                queue = placed
-            else:
-                queue = self._queues[message.topic]
-            batch = queue[-1] if queue else None
-            if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
-                if batch is not None and batch.full:
-                    self._helping.set()
-                batch = _Batch(self._batch_bytes_max, self._loop.time(), message.ordered)
-                batch.add(message.payload, append)
-                queue.append(batch)
-                self._arrived.set()
-            self.waiting_bytes += len(message.payload)
-
-    def leave(self) -> None:
-        self._appends -= 1
-        if self._appends == 0:
-            self._idle.set()
-
-    async def _run(self, lane: int, *, helps: bool) -> None:
-        """`helps`: it is beyond its leader's first."""
-        linger_s = self._options.linger_ms / 1000
-        has_helpers = not helps and self._options.requests_in_flight_max > 1
-        while True:
-            if helps:
-                await self._helping.wait()
-            sendings = self._take(lane, self._loop.time() - linger_s)
-            if not sendings:
-                await self._more(linger_s)
-                continue
-            timer = self._loop.call_later(_LATE_S, self._call_for_help, lane) if has_helpers else None
-            try:
-                await self._deliver(lane, sendings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
-                reason = text(error)
-                refused = error.sending if isinstance(error, _Refused) else sendings[0]
-                self._observer.produce_failed(refused.topic, "refused")
-                for sending in sendings:
-                    sending.batch.fail(f"{sending.topic}: {reason}")
-                if self.failed is not None:
-                    self.failed(reason)
-                return
-            finally:
-                self._busy.difference_update((sending.topic, sending.partition) for sending in sendings)
-                self._arrived.set()  # what waited for one of these partitions
-                if timer is not None:
-                    timer.cancel()
-                    self._late.discard(lane)
-                    if not self._late:
-                        self._helping.clear()
-
-    def _call_for_help(self, lane: int) -> None:
-        self._late.add(lane)
-        self._helping.set()
-
-    async def _more(self, linger_s: float) -> None:
-        """Return when there may be something to take."""
-        self._arrived.clear()
-        now = self._loop.time()
-        queues = [*self._queues.values(), *self._placed.values()] if linger_s else []
-        lingering = [at for at in (queue[0].began + linger_s for queue in queues if queue) if at > now]
-        if not lingering:
-            await self._arrived.wait()
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(min(lingering)):
-                await self._arrived.wait()
-
-    def _take(self, lane: int, began_max: float) -> list[_Sending]:
-        """The batches that can be sent now: of each topic, one for each partition that none is on its way to. `began_max`:
-        later ones wait, unless they are full."""
-        sendings: list[_Sending] = []
-        for where in [where for where, queue in self._placed.items() if queue[0].full or queue[0].began <= began_max]:
-            if where not in self._busy and self._is_led(lane, where):
-                queue = self._placed[where]
-                sendings.append(self._sending(where, queue.popleft()))
-                if not queue:
-                    del self._placed[where]
-        for topic, queue in self._queues.items():
-            while queue and (queue[0].full or queue[0].began <= began_max):
-                partition = self._free(topic, lane, ordered=queue[0].ordered)
-                if partition is None:
-                    break
-                sendings.append(self._sending((topic, partition), queue.popleft()))
-        return sendings
-
-    def _sending(self, where: tuple[str, int], batch: _Batch) -> _Sending:
-        sequence = self._sequences[where]
-        self._sequences[where] = next_sequence(sequence, len(batch.payloads))
-        self._busy.add(where)
-        for append in batch.appends:
-            append.is_sent = True
-        pieces = record_batch(
-            batch.payloads, int(time.time() * 1000), self._producer_id, self._epoch, sequence, self._options.compression
-        )
-        return _Sending(where[0], where[1], batch, pieces)
-
-    def _is_led(self, lane: int, where: tuple[str, int]) -> bool:
-        """Whether a partition's leader is one that this lane sends to."""
-        topic, partition = where
-        leaders = self._layout[topic]
-        # There may be more leaders by now than lanes were begun for.
-        lanes = min(len(leaders), max(1, self._first_lanes))
-        return any(index % lanes == lane % lanes and partition in led for index, led in enumerate(leaders))
-
-    def _free(self, topic: str, lane: int, *, ordered: bool) -> int | None:
-        """The partition whose turn it is, of those that the lane's leader has; None: each has a batch on its way."""
-        if ordered:
-            return None if (topic, _ORDERED_PARTITION) in self._busy else _ORDERED_PARTITION
-        leaders = self._layout[topic]
-        partitions = leaders[lane % len(leaders)]
-        for _ in partitions:
-            self._turns[topic] += 1
-            partition = partitions[self._turns[topic] % len(partitions)]
-            if (topic, partition) not in self._busy:
-                return partition
-        return None
-
-    async def _deliver(self, lane: int, sendings: Sequence[_Sending]) -> None:
-        """Return when all are durable. Raises _Refused."""
-        left = list(sendings)
-        while left:
-            by_leader: defaultdict[int, list[_Sending]] = defaultdict(list)
-            for sending in left:
-                by_leader[self._leaders.get((sending.topic, sending.partition), -1)].append(sending)
-            left = []
-            for leader, together in by_leader.items():
-                try:
-                    left += await self._send(lane, leader, together)
-                except (KafkaError, OSError, TimeoutError, ValueError):
-                    left += together  # whether it has them is not known; if it has, it will say so
-                    self._avoid(leader)
-            if left:
-                await asyncio.sleep(_RESEND_S)
-                with suppress(KafkaError, OSError, BrokerDown):
-                    await self.refresh()
-
-    async def _send(self, lane: int, leader: int, sendings: Sequence[_Sending]) -> list[_Sending]:
-        """Those that have to be sent again. Raises KafkaError, OSError, TimeoutError, ValueError; and _Refused."""
-        frames = await self._frames_to(lane, leader)
-        batches: dict[str, dict[int, list[bytes]]] = {}
-        for sending in sendings:
-            batches.setdefault(sending.topic, {})[sending.partition] = sending.pieces
-        timeout_s = self._options.request_timeout_s
-        async with asyncio.timeout(timeout_s):
-            answer = await frames.ask(PRODUCE_API, produce_request(batches, int(timeout_s * 1000)))
-        codes = produce_answer(answer)
-        again: list[_Sending] = []
-        for sending in sendings:
-            error = for_code(codes[sending.topic, sending.partition])
-            if error is NoError or error is DuplicateSequenceNumber:
-                self._durable(sending)
-            elif error.retriable:
-                again.append(sending)
-            else:
-                raise _Refused(sending, text(error()))
-        return again
-
-    def _durable(self, sending: _Sending) -> None:
-        batch = sending.batch
-        self.waiting_bytes -= batch.size
-        self._observer.produced(sending.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
-        batch.succeed()
-        if self.succeeded is not None:
-            self.succeeded()
-
-    async def _frames_to(self, lane: int, leader: int) -> Frames:
-        """The lane's own connection to that broker, where it is now. Raises KafkaError, OSError."""
-        broker = self._client.cluster.broker_metadata(leader)
-        if broker is None:
-            raise NodeNotReadyError(f"broker {leader} is not known")
-        where = (lane, broker.host, broker.port)
-        frames = self._frames.get(where)
-        if frames is None or not frames.is_open:
-            async with asyncio.timeout(self._options.answer_timeout_s):
-                frames = self._frames[where] = await Frames.open(self._options, broker.host, broker.port)
-        return frames
-
-    def refuse(self, reason: str) -> None:
-        """Whatever was not sent yet is not sent any more."""
-        for queue in [*self._queues.values(), *self._placed.values()]:
-            while queue:
-                queue.popleft().fail(reason)
-        self._placed.clear()
-
-    def forget_expired(self) -> None:
-        """Forget messages that wait for their leader, where nobody waits for them any more. A message among others
-        that are waited for is sent with them: a repetition of it has the same fingerprint."""
-        for where, queue in list(self._placed.items()):
-            while queue and all(append.done.done() for append in queue[0].appends):
-                self.waiting_bytes -= queue.popleft().size
-            if not queue:
-                del self._placed[where]
-
-    async def flush(self) -> None:
-        """Return when nothing waits, or after the time that an append has."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._options.append_timeout_s):
-                await self._idle.wait()
-
-    async def abandon(self) -> None:
-        """Close the connections, and forget what Kafka has not taken."""
-        if self.timer is not None:
-            self.timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for frames in self._frames.values():
-            frames.close()
-        with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(self._options.request_timeout_s):
-                await self._client.close()
 
 
 class KafkaProducer:
     """Producer (collector.broker.contract) over Kafka. Belongs to the event loop that opened it."""
 
     def __init__(
-        self, options: KafkaOptions, topics: Mapping[str, Topic], session: _Session, observer: ProduceObserver
+        self, options: KafkaOptions, topics: Mapping[str, Topic], session: ProducerSession, observer: ProduceObserver
     ) -> None:
         """Use `open`."""
         self.failure: str | None = None
@@ -536,7 +65,7 @@ class KafkaProducer:
         self._observer: Final = observer
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
-        self._session: _Session | None = None
+        self._session: ProducerSession | None = None
         self._away: Final = Reminder(self._loop.time)
         self._away_since_s = -1.0  # by the loop's clock; below 0: Kafka acknowledges what is sent
         self._silent_at_s = -1.0  # when an append was last not acknowledged in time; below 0: one was since
@@ -550,11 +79,11 @@ class KafkaProducer:
     @classmethod
     async def open(cls, options: KafkaOptions, topics: Collection[str], observer: ProduceObserver | None = None) -> Self:
         """`topics`: those that may be appended to; they are checked, or created. Raises KafkaUnusable."""
-        observer = observer or _NoObserver()
+        observer = observer or NoObserver()
         described = await ready_topics(options, topics)
 
-        async def attempt() -> _Session:
-            return await _started(_Session(options, described, observer))
+        async def attempt() -> ProducerSession:
+            return await started(ProducerSession(options, described, observer))
 
         return cls(options, described, await until_started(options, attempt), observer)
 
@@ -634,9 +163,9 @@ class KafkaProducer:
             raise BrokerDown(f"cannot append to Kafka: {self.failure}")
         for message in messages:
             if message.ordered and not session.takes_ordered(message.topic):
-                raise BrokerDown(f"cannot append to Kafka: {message.topic}/{_ORDERED_PARTITION} can't be written now")
+                raise BrokerDown(f"cannot append to Kafka: {message.topic}/{ORDERED_PARTITION} can't be written now")
         is_placed = not any(not message.fingerprint for message in messages)
-        append = _Append(self._loop.create_future(), deadline, messages[0].topic, is_placed)
+        append = Append(self._loop.create_future(), deadline, messages[0].topic, is_placed)
         session.put(messages, append)
         self._watch(session, append)
         try:
@@ -644,7 +173,7 @@ class KafkaProducer:
         finally:
             session.leave()
 
-    def _watch(self, session: _Session, append: _Append) -> None:
+    def _watch(self, session: ProducerSession, append: Append) -> None:
         """One timer for all, since deadlines come in order; but for the last part of an append in turn, which began before."""
         overdue = session.overdue
         while overdue and overdue[0].done.done():
@@ -656,7 +185,7 @@ class KafkaProducer:
         if session.timer is None:
             session.timer = self._loop.call_at(append.deadline, self._expire, session)
 
-    def _expire(self, session: _Session) -> None:
+    def _expire(self, session: ProducerSession) -> None:
         session.timer = None
         overdue = session.overdue
         while overdue and (overdue[0].done.done() or overdue[0].deadline <= self._loop.time()):
@@ -664,7 +193,7 @@ class KafkaProducer:
         if overdue:
             session.timer = self._loop.call_at(overdue[0].deadline, self._expire, session)
 
-    def _expire_one(self, session: _Session, append: _Append) -> None:
+    def _expire_one(self, session: ProducerSession, append: Append) -> None:
         if not append.done.done():
             self._observer.produce_failed(append.topic, "timeout")
             if append.is_placed and not append.is_sent:
@@ -691,12 +220,12 @@ class KafkaProducer:
             self._retire(session, text(error))
             raise BrokerDown(f"Kafka can't be written: {text(error)}") from error
 
-    def _begin(self, session: _Session) -> None:
+    def _begin(self, session: ProducerSession) -> None:
         session.failed = lambda reason: self._retire(session, reason)
         self._session = session
         self.failure = None
 
-    def _retire(self, session: _Session, reason: str) -> None:
+    def _retire(self, session: ProducerSession, reason: str) -> None:
         """No append goes to it any more. Those that wait in it may still succeed."""
         if self._session is session:
             self._session = None
@@ -728,7 +257,7 @@ class KafkaProducer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _bury(self, session: _Session) -> None:
+    async def _bury(self, session: ProducerSession) -> None:
         held = session.waiting_bytes
         self._retired_bytes += held
         failure: BaseException | None = None
@@ -748,7 +277,7 @@ class KafkaProducer:
             is_empty = False
             try:
                 async with asyncio.timeout(self._options.request_timeout_s):
-                    session = await _started(_Session(self._options, self._topics, self._observer))
+                    session = await started(ProducerSession(self._options, self._topics, self._observer))
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
                 is_empty = isinstance(error, TopicsMissing) and len(error.names) == len(self._topics)
@@ -776,15 +305,3 @@ class KafkaProducer:
         except KafkaUnusable as error:
             self.failure = str(error)
             self._remind(self.failure)
-
-
-async def _started(session: _Session) -> _Session:
-    failure: BaseException | None = None
-    try:
-        await session.start()
-    except BaseException as error:  # noqa: BLE001 - raised again below: compiled code must not await in a handler
-        failure = error
-    if failure is not None:
-        await session.abandon()
-        raise failure
-    return session
