@@ -3,7 +3,7 @@
 Invariants:
 1. A message has at most `message_bytes_max` bytes, and its rows at most `Rules.message_row_bytes_max`, unless it holds a single
    row (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows), which may take
-   `Rules.item_bytes_max` (tests/unit/adapters/test_large_items.py, test_a_large_item_has_a_message_of_its_own). It is cut
+   `Rules.item_bytes_max` (tests/contracts/test_adapter_large_items.py, test_a_large_item_has_a_message_of_its_own). It is cut
    between two items, never inside one.
 2. Each item that arrived is in the adapter's `Adapted` once: in a part, or among the rejected.
 3. A rejected item's payload, given to the same adapter again, is that item alone. The payloads never exceed the budget that

@@ -35,7 +35,8 @@ from collector.records.dead_letter import (
     Kept,
     Origin,
 )
-from collector.telemetry.metrics import Metrics, Tenant
+from collector.telemetry.instruments import Tenant
+from collector.telemetry.metrics import Metrics
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import RATE_MAX
 

@@ -5,7 +5,7 @@ accepted + rejected + rate_limited + failed, summed, is every item that was rece
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
@@ -14,110 +14,18 @@ from prometheus_client.process_collector import ProcessCollector
 
 from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
-from adapters.repairs import REPAIR
 from collector.broker.contract import Partition
 from collector.telemetry.aggregate import Family, Snapshot
-from collector.telemetry.counters import Count, Counter, Distribution, Gauge, Histogram
+from collector.telemetry.counters import Counter, Gauge, Histogram
 from collector.telemetry.exposition import Writer, content_type_of
+from collector.telemetry.instruments import APPEND_ERRORS, STATUSES, Described, Endpoint, Tenant
 from collector.telemetry.tenant_ranking import Ranking
-from collector.tenancy.plans import DIMENSIONS, Dimension
 
-STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
-TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
-APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
 AuditResult = Literal["adds_up", "difference", "not_judged", "failed"]
 AUDIT_RESULTS: Final[tuple[AuditResult, ...]] = ("adds_up", "difference", "not_judged", "failed")
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-class Described(NamedTuple):
-    """One metric, as /metrics shows it."""
-
-    name: str
-    type: str
-    labels: tuple[str, ...]
-    meaning: str
-
-
-class Endpoint:
-    """What is counted of the requests to one route or one gRPC method: how many, how long, how many bytes."""
-
-    def __init__(self, requests: Callable[[str], Count], seconds: Distribution, body_bytes: Count) -> None:
-        self._requests: Final = requests
-        self._seconds: Final = seconds
-        self._body_bytes: Final = body_bytes
-        self._by_code: Final[dict[int | str, Count]] = {}
-
-    def answered(self, code: int | str, seconds: float, body_bytes: int) -> None:
-        """`code` is an HTTP status or the name of a gRPC one; `body_bytes` as they came in, still compressed."""
-        requests = self._by_code.get(code)
-        if requests is None:
-            requests = self._by_code[code] = self._requests(str(code))
-        requests.inc()
-        self._seconds.observe(seconds)
-        self._body_bytes.inc(body_bytes)
-
-
-class Tenant:
-    """What is counted of one tenant."""
-
-    def __init__(
-        self,
-        requests: Callable[[str], Count],
-        items: Callable[[str], Count],
-        body_bytes: Count,
-        repaired: Callable[[str], Count],
-    ) -> None:
-        """`requests` and `items` give the counter of a status, `repaired` that of a repair. What never happens has no series:
-        tenants may be many."""
-        self._repaired: Final = repaired
-        self._new_requests: Final = requests
-        self._new_items: Final = items
-        self._body_bytes: Final = body_bytes
-        self._requests: Final[dict[str, Count]] = {}
-        self._items: Final[dict[str, Count]] = {}
-
-    def ingested(self, adapted: Adapted, body_bytes: int) -> None:
-        """A request was answered. `body_bytes`: decompressed, as plans count them."""
-        self._count_request("accepted")
-        self._count_items("accepted", adapted.accepted_count())
-        if adapted.rejected:
-            self._count_items("rejected", adapted.rejected_count())
-        if adapted.repaired:
-            for kind, count in adapted.repaired.items():
-                self._repaired(REPAIR[kind].name).inc(count)
-        self._body_bytes.inc(body_bytes)
-
-    def refused(self) -> None:
-        """A request could not be decoded, or was more than the plan ever allows at once."""
-        self._count_request("refused")
-
-    def limited(self, dimension: Dimension) -> None:
-        """A request was over the plan."""
-        self._count_request(f"limited_by_{dimension}")
-
-    def rate_limited(self, adapted: Adapted) -> None:
-        """Its items, where it was decoded before that was known."""
-        self._count_items("rate_limited", adapted.accepted_count() + adapted.rejected_count())
-
-    def failed(self, adapted: Adapted) -> None:
-        """A request could not be kept."""
-        self._count_request("failed")
-        self._count_items("failed", adapted.accepted_count() + adapted.rejected_count())
-
-    def _count_request(self, status: str) -> None:
-        counter = self._requests.get(status)
-        if counter is None:
-            counter = self._requests[status] = self._new_requests(status)
-        counter.inc()
-
-    def _count_items(self, status: str, items: int) -> None:
-        counter = self._items.get(status)
-        if counter is None:
-            counter = self._items[status] = self._new_items(status)
-        counter.inc(items)
 
 
 class _Age:

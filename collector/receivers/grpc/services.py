@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 from collector.ingest.pipeline import Input
 from collector.receivers.grpc.stream_call import Handler
 from collector.receivers.responses import OtlpProtobufDialect
-from collector.telemetry.metrics import Endpoint, Metrics
+from collector.telemetry.instruments import Endpoint
+from collector.telemetry.metrics import Metrics
 
 
 class Service(NamedTuple):

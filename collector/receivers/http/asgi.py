@@ -18,7 +18,8 @@ from collector.ingest.produce import InFlight
 from collector.receivers.http.page_gate import PageGate
 from collector.receivers.http.telemetry_request import Head, Receiver, Route, TelemetryRequest
 from collector.receivers.responses import Answer, Explain
-from collector.telemetry.metrics import Endpoint, Metrics
+from collector.telemetry.instruments import Endpoint
+from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
 
 

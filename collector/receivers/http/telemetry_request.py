@@ -26,7 +26,8 @@ from collector.ingest.pipeline import Input, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare
 from collector.receivers.decompress import decompressed
 from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, ShuttingDown, log_if_defect
-from collector.telemetry.metrics import Endpoint, Metrics
+from collector.telemetry.instruments import Endpoint
+from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.identity import Caller
 
