@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid4
 
@@ -20,11 +21,13 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
+from collector.store.asked import AskedSessions
 from collector.store.completion import TRACE_TIMES, Completion
 from collector.store.contract import (
     NOTHING,
     TABLES,
     Completed,
+    Question,
     StoreError,
     StoreOutOfMemory,
     StoreOutOfSpace,
@@ -87,6 +90,9 @@ _MEMORY_ERRORS: Final = frozenset(["MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEM
 _SPACE_ERROR: Final = "NOT_ENOUGH_SPACE"
 # The limit of one query, `max_memory_usage`, as newer and older versions name it. Others are the user's and the server's.
 _OF_ONE_QUERY: Final = re.compile(r"query memory limit exceeded|memory limit \(for query\) exceeded", re.IGNORECASE)
+
+# {name:Type}, in a statement.
+_PARAMETER: Final = re.compile(r"\{(\w+)\s*:")
 
 _IDS_PER_LOOKUP: Final = 1000
 _PING_TIMEOUT_S: Final = 3.0
@@ -153,9 +159,11 @@ class ClickHouseStore:
         server: Server | None = None,
         cluster: str = "",
         looks_up: bool = True,
+        asked: AskedSessions | None = None,
     ) -> None:
         """Made by its constructors, below. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
-        `looks_up`: rows that can be read are there to stay."""
+        `looks_up`: rows that can be read are there to stay. `asked`: what answers who comes by ClickHouse's protocol."""
+        self._asked: Final = asked
         self._connect: Final = connect
         self._options: Final = options
         self._server: Final = server
@@ -201,7 +209,11 @@ class ClickHouseStore:
             for client in opened:
                 client.close()
             raise StoreUnavailable(f"cannot open the store in {path}: {_one_line(error)}") from error
-        store = cls(lambda: sessions, options)
+        asked = AskedSessions(
+            lambda settings: clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings)),
+            _reader_settings(options.queries),
+        )
+        store = cls(lambda: sessions, options, asked=asked)
         store._sessions()
         return store
 
@@ -402,15 +414,37 @@ class ClickHouseStore:
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's
         message."""
-        sessions = self._sessions()
+        return self._run(self._checked(sql, format_))
 
-        def check(statement: str) -> bytes:
-            with _store_errors():
-                return bytes(sessions.checker.raw_query(statement, settings=dict(sessions.checking or {})))
-
+    def _checked(
+        self, sql: str, format_: str, parameters: Mapping[str, str] = MappingProxyType({}), *, for_tenant: bool = False
+    ) -> str:
+        """The one statement of `sql` as it may run. Raises StoreError."""
         if self._refused_functions is None:
-            self._refused_functions = refused_functions(check)
-        return self._run(reading_statement(sql, format_, check, self._refused_functions))
+            self._refused_functions = refused_functions(self._checking)
+
+        def run(statement: str) -> bytes:
+            return self._checking(statement, parameters)
+
+        return reading_statement(sql, format_, run, self._refused_functions, for_tenant=for_tenant)
+
+    def _checking(self, statement: str, parameters: Mapping[str, str] = MappingProxyType({})) -> bytes:
+        """Answer what a check asks. Raises StoreError."""
+        sessions = self._sessions()
+        with _store_errors():
+            settings = dict(sessions.checking or {})
+            return bytes(sessions.checker.raw_query(statement, parameters=dict(parameters) or None, settings=settings))
+
+    def answer(self, question: Question) -> bytes:
+        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only the
+        embedded engine does. Raises StoreError with ClickHouse's message."""
+        assert self._asked is not None, "a server answers for itself"
+        # One that the statement does not name would have the driver take the statement for Python's % formatting.
+        named = set(_PARAMETER.findall(question.sql))
+        parameters = {name: value for name, value in question.parameters.items() if name in named}
+        statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
+        with self._place(), self._asked.session(question.tenant, question.settings, self._checking) as client, _store_errors():
+            return bytes(client.raw_query(statement, parameters=parameters or None))
 
     def read(self, sql: str, format_: str) -> bytes:
         """Answer a statement of our own. Raises StoreError with ClickHouse's message."""
@@ -418,8 +452,15 @@ class ClickHouseStore:
 
     def _run(self, statement: str) -> bytes:
         """In the place of one of the readers, as soon as one is free. Raises StoreError."""
-        limits = self._options.queries
         sessions = self._sessions()
+        with self._place() as (place, name), _store_errors():
+            settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
+            return bytes(sessions.readers[place].raw_query(statement, settings=settings))
+
+    @contextmanager
+    def _place(self) -> Iterator[tuple[int, str]]:
+        """One of the queries that may run at once: its number, and a name for it. Raises StoreUnavailable."""
+        limits = self._options.queries
         try:
             place = self._idle.get(timeout=limits.time_max_s)
         except Empty:
@@ -428,9 +469,7 @@ class ClickHouseStore:
         name = f"infrasage-{uuid4()}"
         self._running.add(name)
         try:
-            settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
-            with _store_errors():
-                return bytes(sessions.readers[place].raw_query(statement, settings=settings))
+            yield place, name
         finally:
             self._running.discard(name)
             self._idle.put(place)
@@ -478,6 +517,8 @@ class ClickHouseStore:
                 named = ", ".join(f"'{name}'" for name in running)
                 with suppress(ClickHouseError):
                     self._command(f"KILL QUERY WHERE query_id IN ({named}) ASYNC")
+        if self._asked is not None:
+            self._asked.close()
         for client in {
             id(client): client for client in (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
         }.values():

@@ -69,6 +69,17 @@ class Completed(NamedTuple):
     in_part: Mapping[str, int]  # rows that are missing of groups that are stored in part, and stay so
 
 
+class Question(NamedTuple):
+    """A statement as it came by ClickHouse's protocol. `format`: where it names none. `tenant`: whose rows it may see; None:
+    everyone's. `settings`, `parameters`: of the statement, by name."""
+
+    sql: str
+    format: str
+    tenant: str | None
+    settings: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+
 class Store(Protocol):
     """Calls block: run them in a thread."""
 

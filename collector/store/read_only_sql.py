@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from collector.store import tenant_view
 from collector.store.contract import StoreError
 
 # Table functions that make rows of nothing, or read tables and dictionaries of this store. `cluster` reads tables of servers
@@ -88,10 +89,11 @@ Run = Callable[[str], bytes]
 
 class Refused(NamedTuple):
     """What no statement may call; and what of it no statement may name, since it could be handed to another function. Names in
-    lower case."""
+    lower case. `tenants_calls`: what no statement of a tenant may call."""
 
     calls: frozenset[str]
     names: frozenset[str]
+    tenants_calls: frozenset[str]
 
 
 def refused_functions(run: Run) -> Refused:
@@ -99,14 +101,15 @@ def refused_functions(run: Run) -> Refused:
     has_categories = run(_HAS_CATEGORIES).strip() == b"1"
     functions = run(_FUNCTIONS.format(or_category=_AI_CATEGORY if has_categories else ""))
     names = _REFUSED_FUNCTIONS | frozenset(functions.decode().split())
-    tables = (_REFUSED_TABLE_FUNCTIONS | frozenset(run(_TABLE_FUNCTIONS).decode().split())) - TABLE_FUNCTIONS
-    return Refused(names | tables, names)
+    known = _REFUSED_TABLE_FUNCTIONS | TABLE_FUNCTIONS | frozenset(run(_TABLE_FUNCTIONS).decode().split())
+    tables = known - TABLE_FUNCTIONS
+    return Refused(names | tables, names, names | tenant_view.refused_table_functions(known))
 
 
-def reading_statement(sql: str, format_: str, run: Run, refused: Refused) -> str:
+def reading_statement(sql: str, format_: str, run: Run, refused: Refused, *, for_tenant: bool = False) -> str:
     """Return the one statement of `sql` as it may run, with a FORMAT clause: its own if it has one, else `format_`.
 
-    `refused`: see refused_functions. Raises StoreError.
+    `refused`: see refused_functions. `for_tenant`: it will run in a session that shows one tenant's rows. Raises StoreError.
     """
     if not _FORMAT.fullmatch(format_):
         raise StoreError(f"not the name of a format: {format_!r}")
@@ -114,7 +117,7 @@ def reading_statement(sql: str, format_: str, run: Run, refused: Refused) -> str
     unquoted = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), text)
     if _OUTFILE.search(unquoted):
         raise StoreError("INTO OUTFILE is not allowed here: redirect the output of the command to a file")
-    if (name := _refused_in(text, refused)) is not None:
+    if (name := _refused_in(text, refused.tenants_calls if for_tenant else refused.calls, refused.names)) is not None:
         raise StoreError(f"{name}() is not allowed here: a query reads this store, no files, networks or programs")
     own = _FORMAT_CLAUSE.search(unquoted)
     body = text[: own.start()] if own else text
@@ -122,11 +125,13 @@ def reading_statement(sql: str, format_: str, run: Run, refused: Refused) -> str
     kind = tree.split(maxsplit=1)[0] if tree.strip() else ""
     if kind not in _READING and not kind.startswith("Show"):
         raise StoreError(f"only statements that read can be run here, not {text.split(maxsplit=1)[0].upper()}")
+    if for_tenant:
+        tenant_view.check(unquoted, kind)
     return text if own else f"{text}\nFORMAT {format_}"
 
 
-def _refused_in(text: str, refused: Refused) -> str | None:
-    """Return the first function in the formatter's text that is refused; None: there is none."""
+def _refused_in(text: str, calls: frozenset[str], names: frozenset[str]) -> str | None:
+    """Return the first function in the formatter's text that may not be called, or not be named; None: there is none."""
     tokens = list(_TOKEN.finditer(text))
     words = ["", *(token[0] for token in tokens), "", ""]
     for index, token in enumerate(tokens, start=1):
@@ -135,9 +140,9 @@ def _refused_in(text: str, refused: Refused) -> str | None:
         name = re.sub(r"\\(.)", r"\1", token[0].strip('`"'))
         before, after, next_ = words[index - 1], words[index + 1], words[index + 2]
         if after == "(":
-            if name.lower() in refused.calls:
+            if name.lower() in calls:
                 return name
-        elif name.lower() in refused.names:
+        elif name.lower() in names:
             # A name that is given (an alias, a subquery of WITH), a table's, and a part of a longer one are no functions.
             is_given = before == "AS" or (after == "AS" and next_ == "(")
             if not (is_given or before in ("FROM", "JOIN", ".") or after == "."):

@@ -1,0 +1,168 @@
+"""Sessions of the embedded engine for those who ask by ClickHouse's protocol: one for a tenant and the settings it asks with.
+
+A session's settings are fixed when it is made, since it only reads afterwards. So there is one for each combination, and those
+that were used last are kept.
+
+Invariants:
+1. A session that is in use is not closed, and at most _KEPT_MAX are kept beside those. (test_sessions_are_kept_and_bounded)
+2. A setting that is not listed here is refused as ClickHouse's readonly mode refuses it; one that is a limit can only be made
+   smaller. (test_settings_that_change_more_than_the_answers_form_are_refused, test_limits_can_only_be_lowered)
+3. A tenant's session has the conditions of collector/store/tenant_view.py from its first statement on.
+   (test_no_way_of_asking_reads_another_tenants_rows)
+"""
+
+import contextlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from collector.store import tenant_view
+from collector.store.contract import StoreError, StoreUnavailable
+
+_KEPT_MAX: Final = 8
+Settings = Mapping[str, str | int | float]
+_Key = tuple[str | None, tuple[tuple[str, str], ...]]
+
+# Settings of the form of an answer, and of what SQL means.
+_FORM: Final = re.compile(
+    r"output_format_\w+|format_csv_\w+|format_tsv_\w+|date_time_output_format|session_timezone|join_use_nulls|extremes"
+    r"|group_by_use_nulls|union_default_mode|prefer_column_name_to_alias|transform_null_in|max_block_size"
+)
+# Those that bound a statement: the smaller of what is asked for and what [store] allows. 0 is no bound.
+_LIMITS: Final = frozenset({"max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes"})
+# Those that drivers send and that change nothing here: answers are whole when they are sent, and nothing is written.
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "async_insert",
+        "cancel_http_readonly_queries_on_client_close",
+        "cast_string_to_dynamic_use_inference",
+        "connect_timeout",
+        "date_time_input_format",
+        "http_headers_progress_interval_ms",
+        "http_receive_timeout",
+        "http_send_timeout",
+        "http_write_exception_in_output_format",
+        "insert_deduplicate",
+        "log_comment",
+        "max_threads",
+        "network_zstd_compression_level",
+        "readonly",
+        "receive_timeout",
+        "result_overflow_mode",
+        "send_progress_in_http_headers",
+        "send_timeout",
+        "wait_end_of_query",
+        "wait_for_async_insert",
+    }
+)
+
+
+class AskedSessions:
+    """Any thread may call."""
+
+    def __init__(self, connect: Callable[[Settings], Client], reading: Settings) -> None:
+        """`connect` makes a session with these settings, in this order. `reading`: those of every session, the last of which
+        makes it readonly."""
+        self._connect: Final = connect
+        self._reading: Final = reading
+        self._lock: Final = threading.Lock()
+        self._kept: Final[OrderedDict[_Key, list[Client]]] = OrderedDict()
+        self._is_closed = False
+
+    @contextmanager
+    def session(self, tenant: str | None, settings: Mapping[str, str], run: Callable[[str], bytes]) -> Iterator[Client]:
+        """Lend a session that shows the rows of `tenant`; None: everyone's. `run` answers a statement of our own. Raises
+        StoreError."""
+        accepted = self._accepted(settings)
+        key: _Key = tenant, tuple(sorted(accepted.items()))
+        client = self._taken(key)
+        if client is None:
+            client = self._made(tenant, accepted, run)
+        try:
+            yield client
+        finally:
+            self._give_back(key, client)
+
+    def close(self) -> None:
+        """Close all that are not in use; the others when they are given back."""
+        with self._lock:
+            self._is_closed = True
+            clients = [client for kept in self._kept.values() for client in kept]
+            self._kept.clear()
+        for client in clients:
+            client.close()
+
+    @property
+    def kept(self) -> int:
+        """How many sessions are kept and not in use."""
+        return sum(map(len, self._kept.values()))
+
+    def _accepted(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Those of the settings that a session gets. Raises StoreError."""
+        accepted: dict[str, str] = {}
+        for name, value in settings.items():
+            if name in _LIMITS:
+                accepted[name] = self._lower(name, value)
+            elif _FORM.fullmatch(name):
+                accepted[name] = value
+            elif name not in _WITHOUT_EFFECT:
+                raise StoreError(f"Code: 164. DB::Exception: Cannot modify '{name}' setting in readonly mode. (READONLY)")
+        return accepted
+
+    def _lower(self, name: str, value: str) -> str:
+        limit = self._reading[name]
+        try:
+            number = float(value)
+        except ValueError:
+            raise StoreError(f"Code: 27. DB::Exception: {name} is {value!r}, not a number. (CANNOT_PARSE_NUMBER)") from None
+        return str(limit) if not 0 < number < float(limit) else value
+
+    def _taken(self, key: _Key) -> Client | None:
+        with self._lock:
+            kept = self._kept.get(key)
+            if not kept:
+                return None
+            client = kept.pop()
+            if not kept:
+                del self._kept[key]
+            return client
+
+    def _made(self, tenant: str | None, accepted: Mapping[str, str], run: Callable[[str], bytes]) -> Client:
+        own: dict[str, str | int | float] = {}
+        if tenant is not None:
+            own = {"additional_table_filters": tenant_view.filters(tenant, run), **tenant_view.NO_CACHES}
+        try:
+            # What makes it readonly comes last.
+            return self._connect(
+                {
+                    **own,
+                    **{name: self._reading[name] for name in self._reading if name not in accepted and name != "readonly"},
+                    **accepted,
+                    "readonly": 1,
+                }
+            )
+        except ClickHouseError as error:
+            raise StoreUnavailable(f"cannot open a session: {' '.join(str(error).split())}") from error
+
+    def _give_back(self, key: _Key, client: Client) -> None:
+        closed: list[Client] = []
+        with self._lock:
+            if self._is_closed:
+                closed.append(client)
+            else:
+                self._kept.setdefault(key, []).append(client)
+                self._kept.move_to_end(key)
+                while self.kept > _KEPT_MAX:
+                    oldest = next(iter(self._kept))
+                    closed.append(self._kept[oldest].pop(0))
+                    if not self._kept[oldest]:
+                        del self._kept[oldest]
+        for each in closed:
+            with contextlib.suppress(ClickHouseError):
+                each.close()

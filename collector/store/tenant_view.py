@@ -1,0 +1,90 @@
+"""How a tenant's key sees the embedded store: the engine itself leaves out every other tenant's rows.
+
+A session has `additional_table_filters`: a condition for each table, which the engine's planner adds wherever the table is
+read, in subqueries, joins, views and IN as well. The session is readonly, so a statement can't change the setting at its top
+level; the engine does not check settings of subqueries, so statements with a SETTINGS clause are refused (docs/adr/0039).
+
+Invariants:
+1. Every table of every database has a condition, except those that are listed here and views, whose tables have one. So a table
+   that a later schema or engine adds is closed until it is listed. (test_every_table_is_filtered_or_listed)
+2. A condition is the tenant's own, or false. So an alias that is another table's name can only swap these two.
+   (test_no_way_of_asking_reads_another_tenants_rows)
+3. What reads tables around the planner is refused: table functions that are not listed here, SETTINGS, EXPLAIN.
+   (test_no_way_of_asking_reads_another_tenants_rows, test_what_a_tenant_may_not_run_is_refused)
+4. Caches of the engine that could carry what one tenant's query found into another's are off. (test_caches_are_off)
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from collector.store.contract import StoreError
+
+# Tables of the engine that say what it can do, and how tables are made; not what is in them, nor who asks what.
+OPEN_SYSTEM_TABLES: Final = frozenset(
+    {
+        "aggregate_function_combinators",
+        "collations",
+        "columns",
+        "data_type_families",
+        "databases",
+        "formats",
+        "functions",
+        "keywords",
+        "numbers",
+        "numbers_mt",
+        "one",
+        "settings",
+        "table_engines",
+        "table_functions",
+        "tables",
+        "time_zones",
+        "zeros",
+        "zeros_mt",
+    }
+)
+# Those that make rows of nothing.
+TABLE_FUNCTIONS: Final = frozenset(
+    {"format", "generate_series", "generateseries", "null", "numbers", "numbers_mt", "values", "zeros", "zeros_mt"}
+)
+# The kinds of statement that a tenant may run, beside those that begin with Show.
+KINDS: Final = frozenset({"SelectWithUnionQuery", "SelectIntersectExceptQuery", "SelectQuery", "DescribeQuery"})
+NO_CACHES: Final = {"use_query_condition_cache": 0, "use_query_cache": 0}
+
+_TABLES: Final = (
+    "SELECT database, name, engine, (database, name) IN (SELECT database, table FROM system.columns WHERE name = 'TenantId')"
+    " FROM system.tables FORMAT TSVRaw"
+)
+# As the formatter writes it: keywords are upper case, and what is quoted is taken out before.
+_SETTINGS: Final = re.compile(r"\bSETTINGS\b")
+
+
+def filters(tenant: str, run: Callable[[str], bytes]) -> str:
+    """Return the value of additional_table_filters for a session of that tenant. `run` answers a statement of our own."""
+    rows = [line.split("\t") for line in run(_TABLES).decode().splitlines()]
+    own = f"TenantId = {_quoted(tenant)}"
+    conditions = {
+        f"{database}.{name}": own if has_tenant == "1" and engine.endswith("MergeTree") else "0"
+        for database, name, engine, has_tenant in rows
+        if engine != "View" and not (database == "system" and name in OPEN_SYSTEM_TABLES)
+    }
+    return "{" + ", ".join(f"{_quoted(table)}: {_quoted(condition)}" for table, condition in conditions.items()) + "}"
+
+
+def check(unquoted: str, kind: str) -> None:
+    """Raise StoreError where a statement is not for a tenant. `unquoted`: the formatter's text without what is in quotes.
+    `kind`: the first word of its syntax tree."""
+    if _SETTINGS.search(unquoted):
+        raise StoreError("SETTINGS are not allowed here with a tenant's key: they could lift the limits to its rows")
+    if kind not in KINDS and not kind.startswith("Show"):
+        raise StoreError("a tenant's key runs SELECT, SHOW and DESCRIBE only")
+
+
+def refused_table_functions(known: Iterable[str]) -> frozenset[str]:
+    """Return those of the engine's that a tenant may not use. `known`: in lower case."""
+    return frozenset(known) - TABLE_FUNCTIONS
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
