@@ -128,10 +128,12 @@ def announcement(
     stores: bool = True,
     admin_key: str | None = None,
     waits_for: str | None = None,
+    clickhouse_port: int | None = None,
 ) -> str:
     """What serve and gateway print: where everything is, and a line to try it with. `stores`: the process has a store.
 
     `admin_key`: one that was made just now; nobody can show it again. `waits_for`: why Kafka can't be reached, if it can't.
+    `clickhouse_port`: where ClickHouse's protocol is answered; None: nowhere.
     """
     listening = url_host(settings.host)
     # Where it listens on every address, this machine's own is one of them.
@@ -143,6 +145,7 @@ def announcement(
         f"  HTTP API        {scheme}://{listening}:{http_port}",
         f"  OTLP over HTTP  {scheme}://{listening}:{otlp_port}",
         f"  OTLP over gRPC  {scheme + '://' if scheme == 'https' else ''}{listening}:{grpc_port}",
+        *_clickhouse_place(settings, clickhouse_port),
         *_places(settings, stores=stores),
         *([f"  admin key       {admin_key}   (shown this once; `keys create` makes others)"] if admin_key else []),
         f"Try it, then ask for it with: {_ask_for_it(settings)}" if stores else "Try it:",
@@ -176,6 +179,14 @@ def _heading(name: str, waits_for: str | None, meanwhile: str) -> str:
 
 def _scheme(settings: Settings) -> str:
     return "https" if settings.tls.cert_file is not None else "http"
+
+
+def _clickhouse_place(settings: Settings, port: int | None) -> list[str]:
+    """Where ClickHouse's protocol is answered, if it is."""
+    if port is None:
+        return []
+    place = f"{_scheme(settings)}://{url_host(settings.store.http_host)}:{port}"
+    return [f"  ClickHouse HTTP {place}   (read-only; password: a key that reads)"]
 
 
 def _places(settings: Settings, *, stores: bool) -> list[str]:

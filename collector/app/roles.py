@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from collector.api.health import writer_pages
+from collector.app.clickhouse_http import answering_clickhouse
 from collector.app.data_dir import has_data_dir, is_embedded
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import announcement, check_port, ports, reached_announcement, warn_of_anonymous
@@ -110,10 +111,22 @@ async def _serve(settings: Settings, say: Say) -> int:
         listening = await stack.enter_async_context(
             receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
+        clickhouse_port = await stack.enter_async_context(
+            answering_clickhouse(settings, storage, metrics, tenancy, caught_up, certificates)
+        )
         _freeze()
 
         def started(waits_for: str | None) -> None:
-            say(announcement(settings, *listening, stores=True, admin_key=admin_key, waits_for=waits_for))
+            say(
+                announcement(
+                    settings,
+                    *listening,
+                    stores=True,
+                    admin_key=admin_key,
+                    waits_for=waits_for,
+                    clickhouse_port=clickhouse_port,
+                )
+            )
 
         await stack.enter_async_context(_announced(storage.broker, started, lambda: say(reached_announcement("collector"))))
         return await _until_the_end(stopping, writing.task, watching, tenancy.task, *storage.opened.tasks)

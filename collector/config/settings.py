@@ -74,6 +74,7 @@ class Settings(Section):
             ("http.otlp_port", self.http.otlp_port),
             ("grpc.port", self.grpc.port),
             ("writer.port", self.writer.port),
+            ("store.http_port", self.store.http_port or 0),
         ):
             if port and port in ports:
                 raise ValueError(f"{ports[port]} and {name} are both {port}: each needs a port of its own")

@@ -65,6 +65,17 @@ class Store(Section):
         1000,
         "Threads that each pool of the embedded engine keeps or uses for its own work; each holds three file descriptors.",
     )
+    http_port: OptionalWhole = limit(
+        8123,
+        0,
+        65_535,
+        "Port on which `serve` answers ClickHouse's HTTP protocol over the embedded engine, read-only, with a key as password."
+        " none: no such port. 0: any free port. In use: a warning, and everything else runs.",
+    )
+    http_host: Text = Field(
+        default="127.0.0.1", min_length=1, max_length=255, description="Address to listen on for http_port."
+    )
+    http_connections_max: Whole = limit(64, 1, 100_000, "Most connections at once on http_port. More: 503.")
     query_time_max_s: Number = limit(60, 0.1, 86_400, "Seconds that a query may take.")
     query_memory_bytes_max: Bytes = limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
     query_rows_max: Whole = limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")

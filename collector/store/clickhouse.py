@@ -26,6 +26,7 @@ from collector.store.completion import TRACE_TIMES, Completion
 from collector.store.contract import (
     NOTHING,
     TABLES,
+    Answered,
     Completed,
     Question,
     StoreError,
@@ -39,7 +40,7 @@ from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.payload_index import MessageKey, contents, dead_letter_ids
-from collector.store.read_only_sql import Refused, reading_statement, refused_functions
+from collector.store.read_only_sql import Refused, format_of, reading_statement, refused_functions
 from collector.store.server import Server, describe
 
 # By which column a table's rows grow old.
@@ -129,6 +130,16 @@ class StoreOptions(NamedTuple):
 
 
 _DEFAULTS: Final = StoreOptions()
+
+
+class _Escaped:
+    """A parameter as ClickHouse's protocol has it, escaped already: the driver takes what is no str as it is."""
+
+    def __init__(self, text: str) -> None:
+        self._text: Final = text
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class _Sessions(NamedTuple):
@@ -417,7 +428,7 @@ class ClickHouseStore:
         return self._run(self._checked(sql, format_))
 
     def _checked(
-        self, sql: str, format_: str, parameters: Mapping[str, str] = MappingProxyType({}), *, for_tenant: bool = False
+        self, sql: str, format_: str, parameters: Mapping[str, "_Escaped"] = MappingProxyType({}), *, for_tenant: bool = False
     ) -> str:
         """The one statement of `sql` as it may run. Raises StoreError."""
         if self._refused_functions is None:
@@ -428,23 +439,29 @@ class ClickHouseStore:
 
         return reading_statement(sql, format_, run, self._refused_functions, for_tenant=for_tenant)
 
-    def _checking(self, statement: str, parameters: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    def _checking(self, statement: str, parameters: Mapping[str, "_Escaped"] = MappingProxyType({})) -> bytes:
         """Answer what a check asks. Raises StoreError."""
         sessions = self._sessions()
         with _store_errors():
             settings = dict(sessions.checking or {})
             return bytes(sessions.checker.raw_query(statement, parameters=dict(parameters) or None, settings=settings))
 
-    def answer(self, question: Question) -> bytes:
+    def version_and_timezone(self) -> tuple[str, str]:
+        """ClickHouse's. Raises StoreError."""
+        version, timezone = self.read("SELECT version(), timezone()", "TabSeparated").decode().split()
+        return version, timezone
+
+    def answer(self, question: Question) -> Answered:
         """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only the
         embedded engine does. Raises StoreError with ClickHouse's message."""
         assert self._asked is not None, "a server answers for itself"
         # One that the statement does not name would have the driver take the statement for Python's % formatting.
         named = set(_PARAMETER.findall(question.sql))
-        parameters = {name: value for name, value in question.parameters.items() if name in named}
+        parameters = {name: _Escaped(value) for name, value in question.parameters.items() if name in named}
         statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
         with self._place(), self._asked.session(question.tenant, question.settings, self._checking) as client, _store_errors():
-            return bytes(client.raw_query(statement, parameters=parameters or None))
+            body = bytes(client.raw_query(statement, parameters=parameters or None))
+        return Answered(body, format_of(statement))
 
     def read(self, sql: str, format_: str) -> bytes:
         """Answer a statement of our own. Raises StoreError with ClickHouse's message."""

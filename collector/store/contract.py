@@ -80,6 +80,13 @@ class Question(NamedTuple):
     parameters: Mapping[str, str]
 
 
+class Answered(NamedTuple):
+    """The answer to a Question, and the format that it is in."""
+
+    body: bytes
+    format: str
+
+
 class Store(Protocol):
     """Calls block: run them in a thread."""
 

@@ -130,6 +130,14 @@ def reading_statement(sql: str, format_: str, run: Run, refused: Refused, *, for
     return text if own else f"{text}\nFORMAT {format_}"
 
 
+def format_of(statement: str) -> str:
+    """Return the format of a statement that `reading_statement` has given."""
+    unquoted = _QUOTED.sub(lambda quoted: "_" * len(quoted[0]), statement)
+    found = _FORMAT_CLAUSE.search(unquoted)
+    assert found is not None
+    return found[1]
+
+
 def _refused_in(text: str, calls: frozenset[str], names: frozenset[str]) -> str | None:
     """Return the first function in the formatter's text that may not be called, or not be named; None: there is none."""
     tokens = list(_TOKEN.finditer(text))

@@ -100,6 +100,7 @@ class Metrics:
             "in_flight_limit_bytes", "Bytes that requests may hold at once (broker.in_flight_bytes_max), of all processes."
         ).labels()
         self._connections: Final = self._gauge("http_connections", "Open HTTP connections.").labels()
+        self._connection_reads: Final[list[tuple[Callable[[], int], int]]] = []
         self._connections_limit: Final = self._gauge(
             "http_connections_limit", "HTTP connections that may be open (http.connections_max), of all processes."
         ).labels()
@@ -317,9 +318,10 @@ class Metrics:
         self._descriptors_refused.inc()
 
     def watch_connections(self, read: Callable[[], int], connections_max: int) -> None:
-        """`read` returns, at each scrape, how many HTTP connections are open."""
-        self._connections.set_function(read)
-        self._connections_limit.set(connections_max)
+        """`read` returns, at each scrape, how many HTTP connections are open, of one server; servers are added up."""
+        self._connection_reads.append((read, connections_max))
+        self._connections.set_function(lambda: sum([read() for read, _ in self._connection_reads]))
+        self._connections_limit.set(sum([limit for _, limit in self._connection_reads]))
 
     def watch_grpc_connections(self, read: Callable[[], int], connections_max: int) -> None:
         """`read` returns, at each scrape, how many gRPC connections are open."""

@@ -55,6 +55,14 @@ LANGUAGES: Final = {
         ("grpc", "http/protobuf"),
     ),
     "go": Language(("go",), ("go", "build", "-trimpath", "-o", "send", "."), ("./send",), ("grpc", "http/protobuf")),
+    # Those that read.
+    "clickhouse-go": Language(("go",), ("go", "build", "-trimpath", "-o", "ask", "."), ("./ask",), ()),
+    "clickhouse-jdbc": Language(
+        ("java", "mvn"),
+        ("mvn", "-q", "-B", "package", "dependency:copy-dependencies"),
+        ("java", "-XX:TieredStopAtLevel=1", "-cp", "target/classes:target/dependency/*", "Ask"),
+        (),
+    ),
 }
 
 
@@ -117,12 +125,15 @@ def _environment(**variables: str) -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")} | variables
 
 
-def new_key(program: Program, tenant: str) -> str:
-    """One that sends, in force, of a new tenant."""
+def new_key(program: Program, tenant: str, scope: Scope = Scope.INGEST) -> str:
+    """One that is in force, of a tenant that may be new."""
     path = program.data_dir / keys.FILE_NAME
-    key = keys.create(path, tenant=tenant, scope=Scope.INGEST, plan="Unlimited", now=datetime.now(UTC)).text
+    key = keys.create(path, tenant=tenant, scope=scope, plan="Unlimited", now=datetime.now(UTC)).text
     headers = {"Content-Type": "application/x-protobuf", "X-API-Key": key}
-    until(lambda: httpx.post(f"{program.http}/v1/logs", content=b"", headers=headers).is_success)
+    if scope.sends:
+        until(lambda: httpx.post(f"{program.http}/v1/logs", content=b"", headers=headers).is_success)
+    else:
+        until(lambda: httpx.get(f"{program.http}/api/v1/usage", headers=headers).is_success)
     return key
 
 

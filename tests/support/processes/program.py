@@ -57,7 +57,11 @@ class Command:
         """`place`: beside it are its log and its working directory. `settings` by variable, without the prefix."""
         self.command = [sys.executable, "-m", "collector"]
         # However full the disk is on which the tests run; and they look at what has just been counted.
-        common = {"local_log__reserve_percent": 0, "local_log__reserve_bytes_min": 0, "http__metrics_interval_s": 0}
+        common: dict[str, object] = {
+            "local_log__reserve_percent": 0,
+            "local_log__reserve_bytes_min": 0,
+            "http__metrics_interval_s": 0,
+        }
         # Nor does each stop of theirs wait for balancers.
         common["shutdown__lame_duck_s"] = 0
         # To them what is two days old is too old, whatever it came by.
@@ -65,6 +69,8 @@ class Command:
         common["validation__remote_write_past_max_s"] = 0
         # They send equal requests, and mean each of them; tests of repetitions say otherwise.
         common["repetitions__window_s"] = 0
+        # One port for all tests that run at once; those about it have one of their own.
+        common["store__http_port"] = "none"
         self.settings: dict[str, object] = common | settings
         self.printed = ""
         self.log_path = place.parent / f"{place.name}.log"

@@ -35,6 +35,9 @@ def test_the_announcement_can_be_pasted(tmp_path: Path, host: str, listening_on:
     assert f" http://{listening_on}:2\n" in text
     assert f" {listening_on}:3\n" in text
     assert f" {tmp_path}/my data\n" in text
+    assert "ClickHouse HTTP" not in text
+    settings = Settings.model_validate({"host": host, "store": {"http_host": "::1"}})
+    assert "  ClickHouse HTTP http://[::1]:9 " in listening.announcement(settings, 1, 2, 3, clickhouse_port=9)
     assert f"--data-dir '{tmp_path}/my data'" in text
     (curl,) = re.findall(r"^  (curl .*)$", text, re.MULTILINE)
     assert f" http://{own}:1/api/v1/telemetry " in curl

@@ -42,7 +42,7 @@ def asked(
     settings: Mapping[str, str] | None = None,
     parameters: Mapping[str, str] | None = None,
 ) -> str:
-    return store.answer(Question(sql, "TabSeparated", tenant, settings or {}, parameters or {})).decode()
+    return store.answer(Question(sql, "TabSeparated", tenant, settings or {}, parameters or {})).body.decode()
 
 
 def test_every_table_is_filtered_or_listed(store: ClickHouseStore) -> None:
