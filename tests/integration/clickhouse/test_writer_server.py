@@ -147,7 +147,8 @@ async def test_killed_at_any_step(tmp_path: Path, there: Bridge, database: str, 
     killed = await asyncio.create_subprocess_exec(
         *command("support.processes.write_to_server", *arguments), env=environment(), stderr=subprocess.DEVNULL
     )
-    assert await asyncio.wait_for(killed.wait(), 30) == -signal.SIGKILL
+    # A busy machine: what the limit finds is a writer that hangs.
+    assert await asyncio.wait_for(killed.wait(), 120) == -signal.SIGKILL
     assert there.is_busy() == bool(landing)
     async with world(tmp_path / "log", there, database) as w:
         assert 0 < w.log.depth(METRICS_TOPIC) < MESSAGES
