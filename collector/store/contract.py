@@ -114,8 +114,8 @@ class Store(Protocol):
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
         """Store what is missing of these payloads, whatever tokens are known. Call it only where `can_complete` says so, and
         while no insert of them is going on. May be repeated. `earlier`: the pieces of the same message that were stored before,
-        each as it was inserted. Payloads that adapters can't have made are not looked up, and left as they are. Raises as
-        `insert`."""
+        each as it was inserted. Payloads that adapters can't have made can't be looked up: they are inserted under
+        their token. Raises as `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""

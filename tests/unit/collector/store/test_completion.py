@@ -12,10 +12,15 @@ from support.store_ranges import ITEMS_PER_KIND, MESSAGES, TABLES, messages, pay
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Range
 from collector.store.clickhouse import ClickHouseStore
+from collector.store.contract import StoreRefusedData
 from collector.store.payload_index import contents
 from collector.writer.piece import Piece
 
 _ROUNDS = itertools.count(1)
+# A record whose first field claims to be longer than the record.
+BAD_RECORD = b"\x0a\x06\x0a\xc8\x01bad"
+# One that ClickHouse reads, without the batch id that every record of ours has.
+NAMELESS_RECORD = b"\x0a\x00"
 
 
 @contextmanager
@@ -145,3 +150,16 @@ def test_what_a_crash_left_is_removed(store: ClickHouseStore) -> None:
         assert [name for name in tables(store) if "completing" in name]
         store.apply_schema()
         assert not [name for name in tables(store) if "completing" in name]
+
+
+def test_what_cannot_be_looked_up_is_inserted_under_its_token(store: ClickHouseStore, number: int) -> None:
+    """Bytes that adapters can't have made: the store refuses them, or keeps them once."""
+    topic = topic_of(number)
+    with pytest.raises(StoreRefusedData):
+        store.complete(topic, payload(number) + BAD_RECORD, f"bad {number}")
+    items = MESSAGES * ITEMS_PER_KIND
+    main = next(table for table in TABLES[topic] if table.startswith("otel") and not table.endswith("_ts"))
+    assert 0 == count(store, "count()", main, number)
+    for _ in range(2):
+        store.complete(topic, payload(number) + NAMELESS_RECORD, f"nameless {number}")
+        assert items == count(store, "count()", main, number)
