@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, audit, backup, restore, dlq, log, schema, keys, config, version.
+"""The commands: serve, gateway, writer, query, audit, backup, restore, generate, dlq, log, schema, keys, config, version.
 
 The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
 0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
@@ -24,6 +24,7 @@ from collector.cli.common import (
     load_settings,
     say,
 )
+from collector.cli.generate import generate
 from collector.config.reference import FLAGS, SETTINGS, value_of
 from collector.config.settings import Settings
 from collector.config.show import show
@@ -42,6 +43,7 @@ app.add_typer(schema_app, name="schema")
 app.command()(audit)
 app.command()(backup)
 app.command()(restore)
+app.command()(generate)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")

@@ -1,0 +1,198 @@
+"""The command `generate`: sends numbered items at a rate, counts what was acknowledged, and looks for it in the store.
+
+Invariants (tests in tests/system/test_generate.py):
+1. An item is sent once, and counts as acknowledged only by an answer that says so. test_what_is_acknowledged_is_found
+2. A request without an answer is in doubt: its items may be stored, once. test_what_is_acknowledged_is_found
+"""
+
+import http.client
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+
+from collector.runtime.errors import CannotRun
+
+Signal = Literal["logs", "metrics", "traces"]
+
+ANSWER_TIMEOUT_S: Final = 30.0
+STORED_TIMEOUT_S: Final = 60.0
+_LOOK_S: Final = 0.5
+# The number of an item, as the tables have it.
+_STORED: Final[dict[Signal, str]] = {
+    "logs": "SELECT Body AS number FROM otel_logs",
+    "metrics": "SELECT toString(toUInt64(Value)) AS number FROM otel_metrics_gauge",
+    "traces": "SELECT SpanName AS number FROM otel_traces",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is sent. `rate`: items a second. `items`: of one request. `attributes`: of one item."""
+
+    signal: Signal
+    rate: float
+    items: int
+    attributes: int
+    duration_s: float
+    connections: int
+    endpoint: str
+    key: str | None
+
+
+@dataclass
+class Sent:
+    """What became of it, in items; `refused` by status, in requests."""
+
+    service: str
+    acknowledged: int = 0
+    rejected: int = 0
+    in_doubt: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
+    late_s: float = 0.0
+    """By how much the slowest request began after its time."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store has of it."""
+
+    items: int
+    distinct: int
+
+    def adds_up(self, sent: Sent) -> bool:
+        return self.items == self.distinct and sent.acknowledged <= self.items <= sent.acknowledged + sent.in_doubt
+
+
+def send(plan: Plan) -> Sent:
+    """Until the duration is over and every request is answered. Raises CannotRun where nobody listens."""
+    sender = _Sender(plan)
+    threads = [threading.Thread(target=sender.run) for _ in range(plan.connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if sender.unreachable is not None and not sender.sent.acknowledged:
+        raise CannotRun(f"cannot send to {plan.endpoint}: {sender.unreachable}; --endpoint names another")
+    return sender.sent
+
+
+def find(plan: Plan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
+    """Ask until everything acknowledged is stored, or STORED_TIMEOUT_S is over. Raises what `query` does."""
+    rows = f"{_STORED[plan.signal]} WHERE ServiceName = '{sent.service}'"
+    until = time.monotonic() + STORED_TIMEOUT_S
+    while True:
+        found: dict[str, Any] = json.loads(query(f"SELECT count() AS items, uniqExact(number) AS distinct FROM ({rows})"))  # noqa: S608
+        stored = Stored(int(found["items"]), int(found["distinct"]))
+        if stored.items >= sent.acknowledged or time.monotonic() > until:
+            return stored
+        time.sleep(_LOOK_S)
+
+
+class _Sender:
+    """Shared by the threads, each of which has a connection."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
+        self.unreachable: str | None = None
+        self._plan: Final = plan
+        self._requests: Final = itertools.count()
+        self._lock: Final = threading.Lock()
+        self._began_s: Final = time.monotonic()
+        self._url: Final = urlsplit(plan.endpoint)
+
+    def run(self) -> None:
+        plan = self._plan
+        connect = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        connection = connect(self._url.hostname or "", self._url.port, timeout=ANSWER_TIMEOUT_S)
+        headers = {"content-type": "application/x-protobuf"} | ({} if plan.key is None else {"x-api-key": plan.key})
+        while True:
+            with self._lock:
+                number = next(self._requests)
+            due_s = number * plan.items / plan.rate
+            if due_s >= plan.duration_s:
+                break
+            wait_s = self._began_s + due_s - time.monotonic()
+            if wait_s > 0:
+                time.sleep(wait_s)
+            body = _request(plan, self.sent.service, number * plan.items).SerializeToString()
+            try:
+                connection.connect() if connection.sock is None else None
+            except OSError as error:  # nothing was sent
+                with self._lock:
+                    self.unreachable = str(error)
+                    self.sent.refused[0] += 1
+                continue
+            try:
+                connection.request("POST", f"/v1/{plan.signal}", body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                with self._lock:
+                    self.sent.in_doubt += plan.items
+                continue
+            self._count(answer.status, content, -wait_s)
+
+    def _count(self, status: int, content: bytes, late_s: float) -> None:
+        with self._lock:
+            self.sent.late_s = max(self.sent.late_s, late_s)
+            if status != http.client.OK:
+                self.sent.refused[status] += 1
+                return
+            rejected = _rejected(self._plan.signal, content)
+            self.sent.rejected += rejected
+            self.sent.acknowledged += self._plan.items - rejected
+
+
+def _request(plan: Plan, service: str, first: int) -> Any:
+    attributes = [(f"key-{index}", f"value-{index * 7919}") for index in range(plan.attributes)]
+    now = time.time_ns()
+    request: Any
+    if plan.signal == "logs":
+        request = ExportLogsServiceRequest()
+        resource = request.resource_logs.add()
+        items = resource.scope_logs.add().log_records
+    elif plan.signal == "traces":
+        request = ExportTraceServiceRequest()
+        resource = request.resource_spans.add()
+        items = resource.scope_spans.add().spans
+    else:
+        request = ExportMetricsServiceRequest()
+        resource = request.resource_metrics.add()
+        metric = resource.scope_metrics.add().metrics.add(name="generated")
+        items = metric.gauge.data_points
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    for number in range(first, first + plan.items):
+        item = items.add()
+        for key, value in attributes:
+            item.attributes.add(key=key).value.string_value = value
+        if plan.signal == "logs":
+            item.time_unix_nano, item.body.string_value = now, str(number)
+        elif plan.signal == "traces":
+            item.trace_id, item.span_id, item.name = uuid4().bytes, uuid4().bytes[:8], str(number)
+            item.start_time_unix_nano, item.end_time_unix_nano = now - 1_000_000, now
+        else:
+            item.time_unix_nano, item.as_double = now, float(number)
+    return request
+
+
+def _rejected(signal: Signal, content: bytes) -> int:
+    if signal == "logs":
+        return ExportLogsServiceResponse.FromString(content).partial_success.rejected_log_records
+    if signal == "traces":
+        return ExportTraceServiceResponse.FromString(content).partial_success.rejected_spans
+    return ExportMetricsServiceResponse.FromString(content).partial_success.rejected_data_points

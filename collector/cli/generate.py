@@ -1,0 +1,76 @@
+"""generate: load that is counted, and looked for in the store."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from collector.cli.common import FAILED, Config, DataDir, ProductionClickHouse, failures, load_settings, refuse
+from collector.config.settings import Settings
+
+_SHAPE: Final = re.compile(r"([1-9]\d{0,5})x(\d{1,3})")
+
+
+class Signal(StrEnum):
+    LOGS = "logs"
+    METRICS = "metrics"
+    TRACES = "traces"
+
+
+def generate(
+    signal: Annotated[Signal, typer.Option("--signal", help="What is sent.")] = Signal.LOGS,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=10_000_000, help="Items a second.")] = 1000,
+    shape: Annotated[str, typer.Option("--shape", metavar="ITEMSxATTRIBUTES", help="Of a request, and of an item.")] = "100x8",
+    duration: Annotated[float, typer.Option("--duration", min=0.1, max=86_400, help="Seconds.")] = 10,
+    endpoint: Annotated[str, typer.Option("--endpoint", help="Where OTLP over HTTP is.")] = "http://127.0.0.1:4318",
+    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="At once.")] = 4,
+    key_file: Annotated[Path | None, typer.Option("--key-file", help="A file with an API key.", show_default="none")] = None,
+    data_dir: DataDir = None,
+    clickhouse: ProductionClickHouse = None,
+    config: Config = None,
+) -> None:
+    """Send numbered items, count what is acknowledged, and check it against the store. Exit status 0: it adds up."""
+    shaped = _SHAPE.fullmatch(shape)
+    if shaped is None:
+        refuse(f"--shape: {shape} must be ITEMSxATTRIBUTES, as 100x8: 1 to 999999 items, 0 to 999 attributes")
+    if not re.fullmatch(r"https?://[^/\s]+/?", endpoint):
+        refuse(f"--endpoint: {endpoint} must be http://HOST:PORT or https://HOST:PORT")
+    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    from collector.app import generate as app  # noqa: PLC0415  # the protobuf classes: not needed by other commands
+
+    try:
+        key = key_file.read_text().strip() if key_file is not None else None
+    except OSError as error:
+        refuse(f"--key-file: cannot read {key_file}: {error.strerror}")
+    items, attributes = int(shaped[1]), int(shaped[2])
+    plan = app.Plan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
+    with failures():
+        sent = app.send(plan)
+        stored = app.find(plan, sent, lambda sql: _query(settings, sql))
+    refused = ", ".join(f"{count} with {status or 'no connection'}" for status, count in sorted(sent.refused.items()))
+    typer.echo(
+        f"service {sent.service}: acknowledged {sent.acknowledged:,} {signal.value}, rejected {sent.rejected:,},"
+        f" in doubt {sent.in_doubt:,}; requests refused: {refused or 'none'}; the latest began {sent.late_s:.2f} s late"
+    )
+    typer.echo(f"stored {stored.items:,}, of which {stored.items - stored.distinct:,} more than once")
+    if not stored.adds_up(sent):
+        raise typer.Exit(FAILED)
+
+
+def _query(settings: Settings, sql: str) -> bytes:
+    """Raises CannotRun."""
+    if settings.clickhouse.url:
+        from collector.app import offline_queries  # noqa: PLC0415  # the engine: a second that others need not wait
+
+        return offline_queries.query_server(settings, sql, "JSONEachRow").body
+    from collector.api import query_socket  # noqa: PLC0415  # as above
+    from collector.runtime.errors import CannotRun  # noqa: PLC0415
+
+    try:
+        return query_socket.ask(settings.data_dir, sql, "JSONEachRow").body
+    except query_socket.NotRunning:
+        raise CannotRun(
+            f"no collector runs on {settings.data_dir}: --data-dir or --clickhouse says where its store is"
+        ) from None
