@@ -150,14 +150,14 @@ class KafkaProducer:
 
     async def _append_in_turn(self, messages: Sequence[Message], deadline: float) -> None:
         await self._append(messages[:-1], deadline)
-        await self._append(messages[-1:], deadline)
+        await self._append(messages[-1:], deadline, follows=True)
 
     def _appended_in_turn(self, task: asyncio.Task[None]) -> None:
         self._in_turn.discard(task)
         if not task.cancelled():
             task.exception()  # its caller may have been cancelled: nobody else looks at it then
 
-    async def _append(self, messages: Sequence[Message], deadline: float) -> None:
+    async def _append(self, messages: Sequence[Message], deadline: float, *, follows: bool = False) -> None:
         session = self._session
         if session is None:
             raise BrokerDown(f"cannot append to Kafka: {self.failure}")
@@ -165,7 +165,7 @@ class KafkaProducer:
             if message.ordered and not session.takes_ordered(message.topic):
                 raise BrokerDown(f"cannot append to Kafka: {message.topic}/{ORDERED_PARTITION} can't be written now")
         is_placed = not any(not message.fingerprint for message in messages)
-        append = Append(self._loop.create_future(), deadline, messages[0].topic, is_placed)
+        append = Append(self._loop.create_future(), deadline, messages[0].topic, is_placed, follows)
         session.put(messages, append)
         self._watch(session, append)
         try:
@@ -199,11 +199,11 @@ class KafkaProducer:
             if append.is_placed and not append.is_sent:
                 # Its partition has no leader that answers. The others go on.
                 reason = f"its partition had no leader within {self._options.append_timeout_s:g} s"
-                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
+                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
                 session.forget_expired()
                 return
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
-            append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
+            append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
             self._silent_at_s = self._loop.time()
             self._silence = reason
             self._retire(session, reason)

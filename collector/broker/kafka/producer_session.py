@@ -69,14 +69,22 @@ class NoObserver:
 class Append:
     """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
 
-    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool) -> None:
-        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints."""
+    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool, follows: bool) -> None:
+        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints. `follows`: other messages of the
+        same call are kept already."""
         self.done: Final = done
         self.deadline: Final = deadline
         self.topic: Final = topic
         self.batches = 0
         self.is_placed: Final = is_placed
         self.is_sent = False  # some of it was: whether Kafka has it is not known
+        self.follows: Final = follows
+
+    def outcome(self) -> str:
+        """Say what is known of an append that was not acknowledged."""
+        if self.is_sent or self.follows:
+            return "it is not known whether it was kept"
+        return "nothing of it was kept"
 
 
 class PendingBatch:
@@ -114,7 +122,7 @@ class PendingBatch:
     def fail(self, reason: str) -> None:
         for append in self.appends:
             if not append.done.done():
-                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}"))
+                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
 
 
 class Sending:

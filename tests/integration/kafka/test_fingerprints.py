@@ -3,14 +3,16 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from support.fakes.brokers import kafka_options
 from support.processes.kafka import shared_bootstrap, unique
 
 from adapters.fingerprint import partition_of
-from collector.broker.contract import Message
+from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
 
 PRINTS = [(number * 0x9E3779B97F4A7C15 % 2**128).to_bytes(16, "big") for number in range(1, 61)]
@@ -33,12 +35,20 @@ async def append_by(producer: KafkaProducer, topic: str, turn: bytes) -> None:
     )
 
 
+async def has_more(consumer: KafkaConsumer) -> bool:
+    """Whether something is left; asked again where a new partition's leader does not know yet that it is."""
+    while True:
+        with suppress(BrokerDown):
+            return any((await consumer.lag()).values())
+        await asyncio.sleep(0.1)
+
+
 async def read(options: KafkaOptions, topic: str) -> tuple[dict[bytes, list[int]], list[bytes]]:
     """In which partitions each fingerprint stands, and all payloads, in their order."""
     partitions: dict[bytes, list[int]] = defaultdict(list)
     payloads: list[bytes] = []
     async with await KafkaConsumer.open(options, [topic]) as consumer:
-        while any((await consumer.lag()).values()):
+        while await has_more(consumer):
             messages = await consumer.poll(1 << 24, 30)
             assert messages is not None
             await consumer.intend(messages)
@@ -86,3 +96,45 @@ async def test_a_producer_learns_of_partitions_that_are_added() -> None:
     assert {print_: [partition_of(print_, 3), partition_of(print_, 4)] for print_ in PRINTS} == {
         print_: sorted(found, key=lambda index: index == 3) for print_, found in partitions.items()
     }
+
+
+async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
+    """And goes as soon as there is one; what waits longer than an append may is refused, and the others go on."""
+    options, topic = fresh(append_timeout_s=30.0)
+    async with await KafkaProducer.open(options, [topic]) as producer:
+        session = producer._session
+        assert session is not None
+        await append_by(producer, topic, b"first")
+        layout, session._layout[topic] = session._layout[topic], [[]]  # as if all leaders were lost
+        waiting = [
+            asyncio.create_task(producer.append([Message(topic, print_ + b"second", fingerprint=print_)])) for print_ in PRINTS
+        ]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        assert session._placed
+        session._avoided.set()  # metadata is read again, and there is a leader
+        await asyncio.gather(*waiting)
+        assert layout == session._layout[topic]
+        assert not session._placed
+        assert session is producer._session
+    partitions, payloads = await read(options, topic)
+    assert {print_: [partition_of(print_, 3)] * 2 for print_ in PRINTS} == partitions
+    assert_in_order(payloads, [b"first", b"second"])
+
+
+async def test_what_waits_too_long_for_a_leader_is_refused_alone() -> None:
+    """Nothing of it was sent, and the message of the error says so; the producer goes on with its session."""
+    options, topic = fresh(append_timeout_s=0.5, metadata_refresh_s=60)
+    async with await KafkaProducer.open(options, [topic]) as producer:
+        session = producer._session
+        assert session is not None
+        session._is_leaderless = lambda: False  # type: ignore[method-assign]  # nobody asks for leaders meanwhile
+        layout, session._layout[topic] = session._layout[topic], [[]]
+        with pytest.raises(BrokerDown, match="nothing of it was kept"):
+            await producer.append([Message(topic, b"late", fingerprint=PRINTS[0])])
+        assert (0, {}) == (session.waiting_bytes, session._placed)
+        session._layout[topic] = layout
+        assert session is producer._session
+        await append_by(producer, topic, b"on time")
+    _, payloads = await read(options, topic)
+    assert_in_order(payloads, [b"on time"])
