@@ -67,7 +67,7 @@ install: $(VENV)/requirements.installed
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	@echo "making $(VENV): 65 packages, half a minute where pip has them in its cache, else the time to download 330 MB"
+	@echo "making $(VENV): about a minute where pip has the packages in its cache, else the time to download 300 MB"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
