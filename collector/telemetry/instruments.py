@@ -9,7 +9,13 @@ from collector.telemetry.counters import Count, Distribution
 from collector.tenancy.plans import DIMENSIONS, Dimension
 
 STATUSES: Final = ("accepted", "rejected", "rate_limited", "failed")
-TENANT_REQUEST_STATUSES: Final = ("accepted", "refused", "failed", *(f"limited_by_{dimension}" for dimension in DIMENSIONS))
+TENANT_REQUEST_STATUSES: Final = (
+    "accepted",
+    "rejected",
+    "refused",
+    "failed",
+    *(f"limited_by_{dimension}" for dimension in DIMENSIONS),
+)
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
 
 
@@ -62,8 +68,10 @@ class Tenant:
 
     def ingested(self, adapted: Adapted, body_bytes: int) -> None:
         """A request was answered. `body_bytes`: decompressed, as plans count them."""
-        self._count_request("accepted")
-        self._count_items("accepted", adapted.accepted_count())
+        accepted = adapted.accepted_count()
+        # Of a request all of whose items were rejected nothing was accepted.
+        self._count_request("accepted" if accepted or not adapted.rejected else "rejected")
+        self._count_items("accepted", accepted)
         if adapted.rejected:
             self._count_items("rejected", adapted.rejected_count())
         if adapted.repaired:

@@ -19,7 +19,7 @@ _LIMITED: Final = {f"limited_by_{dimension}": dimension for dimension in DIMENSI
 class Usage(NamedTuple):
     """Counts since the gateway's start. Bytes are of accepted requests, decompressed."""
 
-    requests: Mapping[str, int]  # accepted, refused, failed
+    requests: Mapping[str, int]  # accepted, rejected (all of its items), refused, failed
     items: Mapping[str, int]  # accepted, rejected, rate_limited, failed
     size_bytes: int
     limited: Mapping[str, int]  # requests over the plan, by the dimension that they were over
@@ -27,7 +27,7 @@ class Usage(NamedTuple):
 
 def usage_of(snapshot: Snapshot, tenant: str) -> Usage:
     """What `tenant` has used, of a snapshot that has every tenant under its own name."""
-    requests = dict.fromkeys(("accepted", "refused", "failed"), 0)
+    requests = dict.fromkeys(("accepted", "rejected", "refused", "failed"), 0)
     items = dict.fromkeys(("accepted", "rejected", "rate_limited", "failed"), 0)
     limited: dict[str, int] = dict.fromkeys(DIMENSIONS, 0)
     size_bytes = 0

@@ -68,7 +68,7 @@ async def test_what_was_used_is_told_to_the_letter() -> None:
                 "bytes": None,
             },
             "since": "2026-04-10T11:00:00Z",
-            "requests": {"accepted": 3, "refused": 2, "failed": 1},
+            "requests": {"accepted": 3, "rejected": 0, "refused": 2, "failed": 1},
             "items": {"accepted": 9, "rejected": 2, "rate_limited": 196, "failed": 5},
             "bytes": len(body) + 2 * len(otlp_logs()),
             "limited": {"requests": 1, "items": 1, "bytes": 0},
@@ -79,7 +79,7 @@ async def test_who_has_sent_nothing_has_used_nothing() -> None:
     async with asking() as (_, client):
         document = await usage(client, "other-readonly")
         assert document["plan"] == {"name": "Unlimited", "requests": None, "items": None, "bytes": None}
-        assert document["requests"] == {"accepted": 0, "refused": 0, "failed": 0}
+        assert document["requests"] == {"accepted": 0, "rejected": 0, "refused": 0, "failed": 0}
         assert document["items"] == {"accepted": 0, "rejected": 0, "rate_limited": 0, "failed": 0}
         assert document["bytes"] == 0
         assert document["limited"] == {"requests": 0, "items": 0, "bytes": 0}

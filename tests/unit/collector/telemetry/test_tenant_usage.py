@@ -20,6 +20,8 @@ def test_what_is_counted_is_told() -> None:
     acme = metrics.tenant("acme")
     acme.ingested(adapted(7, 2), 100)
     acme.ingested(adapted(1), 11)
+    acme.ingested(adapted(0, 3), 5)
+    acme.ingested(adapted(0), 1)
     acme.refused()
     acme.failed(adapted(5))
     acme.limited("requests")
@@ -27,16 +29,16 @@ def test_what_is_counted_is_told() -> None:
     acme.rate_limited(adapted(3, 1))
     metrics.tenant("other").ingested(adapted(1000), 9999)
     used = usage_of(metrics.snapshot(), "acme")
-    assert used.requests == {"accepted": 2, "refused": 1, "failed": 1}
-    assert used.items == {"accepted": 8, "rejected": 2, "rate_limited": 4, "failed": 5}
-    assert used.size_bytes == 111
+    assert used.requests == {"accepted": 3, "rejected": 1, "refused": 1, "failed": 1}
+    assert used.items == {"accepted": 8, "rejected": 5, "rate_limited": 4, "failed": 5}
+    assert used.size_bytes == 117
     assert used.limited == {"requests": 1, "items": 1, "bytes": 0}
 
 
 def test_who_has_sent_nothing_has_used_nothing() -> None:
     """A tenant that nothing is known of has used nothing; that is no error."""
     used = usage_of(Metrics().snapshot(), "acme")
-    assert used.requests == {"accepted": 0, "refused": 0, "failed": 0}
+    assert used.requests == {"accepted": 0, "rejected": 0, "refused": 0, "failed": 0}
     assert used.items == {"accepted": 0, "rejected": 0, "rate_limited": 0, "failed": 0}
     assert used.size_bytes == 0
     assert used.limited == {"requests": 0, "items": 0, "bytes": 0}
