@@ -310,6 +310,7 @@ class _Request(Request):
             put_varint(labels, 2 + varint_size(len(name)) + len(name) + varint_size(len(value)) + len(value))
             put_bytes(labels, 0x0A, name)
             put_bytes(labels, 0x12, value)
+            self.rules.read(len(name) + len(value))
         return labels.getvalue()
 
     def _description_at(self, start: i64, end: i64) -> Description:
