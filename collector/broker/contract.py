@@ -1,7 +1,9 @@
-"""What the pipeline and the writer ask of a broker. Kafka and the local log both keep it; tests/contracts has the suite.
+"""What the pipeline and the writer need from a broker. Kafka and the local log both implement it.
 
-The law: `append` returns only when every message survives a crash, and a range that was once read under an intent can be
-read again, the same to the byte, until its end is committed.
+Invariants, each held by tests/contracts/test_broker_contract.py for both brokers:
+1. `append` returns only when every message survives a crash (test_kill_9_loses_nothing_that_was_acknowledged).
+2. A range that was read under an intent can be read again, with the same bytes, until its end is committed
+   (test_an_intent_fixes_the_range).
 """
 
 from collections.abc import Sequence

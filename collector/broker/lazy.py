@@ -1,7 +1,9 @@
-"""A broker that may be away at the start: opened in the background, as soon as it is there.
+"""A broker that may be unavailable at the start: it is opened in the background as soon as it can be reached.
 
-The law: nothing waits for it. Until it is open every call fails as it does with a broker that is away, so senders are told to
-come again, the writer tries again, and /healthz says so. What would not get better by waiting ends the process.
+Invariants:
+1. Nothing waits for the broker. Until it is open, every call fails as it does with a broker that is unavailable: senders are
+   asked to retry, the writer retries, and /healthz reports it (test_until_it_is_there_every_call_fails_and_then_none_does).
+2. An error that waiting cannot fix ends the process (test_what_waiting_does_not_change_ends_it).
 """
 
 import asyncio

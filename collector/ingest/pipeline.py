@@ -1,9 +1,11 @@
-"""The path of a request, whatever it came by: adapt, validate, limit, produce, count. `ingest` is all of it.
+"""The path of a request, in any protocol: adapt, validate, limit, produce, count. `ingest` is all of it.
 
-The law: it returns only when what was accepted is durable, and every item then has exactly one outcome, the one its sender
-is told, and its receipt tells. Items are accepted or rejected. All of a request's are *rate limited* where the tenant is over
-its plan, and *failed* where the broker fails, those that would have been rejected too: the sender is told to send all of them
-again, and hears of the bad ones then.
+Invariants:
+1. `ingest` returns only when what was accepted is durable (test_it_returns_only_when_the_broker_has_it).
+2. Every item has exactly one outcome, which the answer and the receipt both report (test_the_counters_add_up). Items are
+   accepted or rejected. All items of a request are *rate limited* if the tenant is over its plan.
+3. All items of a request have *failed* if the broker fails, even those that would have been rejected: the sender is asked to
+   send all of them again, and learns of the bad ones then (test_when_the_broker_fails_all_items_have_failed).
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""From a request's parts to the broker, and how many bytes of requests may be in memory at once.
+"""Append a request's parts to the broker, and bound how many bytes of requests are in memory at once.
 
-The law: all parts of a request go in one append, with its dead letters, so it is kept as a whole or not at all; and what was
-reserved is released.
+Invariants:
+1. All parts of a request go in one append, with its dead letters, so the request is kept as a whole or not at all
+   (test_all_parts_go_in_one_append, test_what_comes_before_is_in_the_same_append).
+2. The bytes in memory never exceed the budget, and every reserved byte is released (test_the_budget_is_never_exceeded).
 """
 
 from collections.abc import Sequence

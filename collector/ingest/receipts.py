@@ -1,11 +1,13 @@
-"""Receipts: what became of each request, kept with it; and numbers by which one that was lost is missed.
+"""Receipts: what became of each request, stored with it, and sequence numbers that show when one was lost.
 
-The law: of one process's sequence numbers, each below the `settled` of a durable receipt has a receipt of its own, or stands
-among the `failed` of this receipt or of an earlier durable one. So whoever has all receipts of a process, and finds a number
-below the highest `settled` in neither, has found a request that was acknowledged and lost. A failure is told again until a
-receipt that tells it is durable.
+Receipts are encoded by hand, since every request has one; infrasage.v1.Receipt is the message.
 
-Receipts are encoded by hand, since every request has one; infrasage.v1.Receipt is what they are.
+Invariants:
+1. Every number below `settled` of a durable receipt either has a durable receipt of its own or is listed in `failed` of this
+   receipt or an earlier durable one. A number in neither set is an acknowledged request that was lost
+   (test_what_is_not_told_yet_does_not_look_lost).
+2. A failure is reported in each receipt until one that reports it is durable (test_a_failure_is_told_until_that_is_durable).
+3. The encoding is the one that protobuf would write (test_a_receipt_is_what_protobuf_would_write).
 """
 
 from bisect import bisect_left

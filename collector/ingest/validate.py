@@ -1,6 +1,6 @@
-"""Whether what arrived may pass. Pure rules: no clock, no I/O; whoever makes one says what time it is.
+"""The rules that decide whether an item is accepted. They are pure: no clock and no I/O, so the caller passes the time.
 
-The law: every rule is here, whatever the input, and each is about one item; so a bad one never takes a good one down.
+Every rule is here, for every protocol. Each rule judges one item, so a bad item never causes a good one to be rejected.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,11 @@
-"""What senders are told, in every protocol: the only place where an outcome or an error becomes a status code.
+"""The answers to senders, in every protocol: the only place where an outcome or an error becomes a status code.
 
-The law: a permanent error never looks retryable, nor a retryable one permanent, and only a defect of ours is a 500. Text that
-came from a sender is escaped. Sources: docs/use/api.md, OTLP 1.11.0, remote write 1.0 and 2.0.
+Sources: docs/use/api.md, OTLP 1.11.0, remote write 1.0 and 2.0.
+
+Invariants:
+1. A permanent error never looks retryable, nor a retryable one permanent (test_only_what_passes_is_retryable).
+2. Only a defect of ours is a 500 (test_what_an_error_is).
+3. Text that came from a sender is escaped (test_no_text_from_a_sender_breaks_an_answer).
 """
 
 import math

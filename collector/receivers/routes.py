@@ -1,6 +1,6 @@
-"""What is received where, by which adapter, and how it is answered: one table for HTTP, one for gRPC.
+"""What is received on which route, by which adapter, and how it is answered: one table for HTTP, one for gRPC.
 
-The law: an adapter is chosen here and nowhere else, once, by the request's head.
+An adapter is chosen only here, once, by the request's head.
 """
 
 from functools import partial

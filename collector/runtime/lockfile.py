@@ -1,6 +1,10 @@
-"""One process per data directory.
+"""Lock a data directory for one process.
 
-The law: the kernel holds the lock, not the file, so whoever dies (kill -9, power cut) leaves nothing behind to be cleaned up.
+The kernel holds the lock, not the file. So a process that dies (kill -9, power cut) leaves nothing behind to be cleaned up.
+
+Invariants:
+1. A second process is refused and learns which process holds the lock (test_the_second_is_told_who_is_first).
+2. A process that was killed holds no lock (test_a_killed_process_holds_nothing).
 """
 
 import fcntl

@@ -1,8 +1,12 @@
 """ClickHouse as the store: embedded in this process (chDB), or a server.
 
-The law: bytes go in as they came and the engine parses them; one token is stored once, in every table that it reaches; queries
-only read, and neither wait for inserts nor make them wait. A server need not be there: whatever is asked of it meanwhile fails
-as StoreUnavailable, and is answered when it is back.
+A server may be unavailable. Calls then fail as StoreUnavailable, and succeed when it is back.
+
+Invariants:
+1. Payloads go in as the bytes that arrived, and the engine parses them (test_every_field).
+2. One token is stored once, in every table that it reaches (test_same_token_everywhere).
+3. Queries only read. They do not wait for inserts, nor do inserts wait for them (test_query_reads_only,
+   test_inserts_beside_queries).
 """
 
 import re

@@ -1,6 +1,8 @@
-"""What the writer and the `query` command ask of a store.
+"""What the writer and the `query` command need from a store.
 
-The law: inserting the same payloads under the same token twice stores them once.
+Invariants:
+1. Inserting the same payloads twice under the same token stores them once (tests/contracts/test_store_contract.py,
+   test_same_token).
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,8 +1,10 @@
-"""How payloads are inserted: where a topic's go, how they are parsed, and in which blocks.
+"""How payloads are inserted: into which tables a topic's payloads go, how they are parsed, and in which blocks.
 
-The law: bytes go in as they came and the engine parses them. A repeat must be cut into blocks exactly as the first attempt was,
-or its tokens would not match: so nothing runs in parallel, and whatever decides where a block ends is said with each insert,
-since the engine's defaults may change between the two attempts.
+Payloads go in as the bytes that arrived, and the engine parses them.
+
+A repetition must be cut into blocks exactly as the first attempt was, or its tokens would not match. So nothing runs in
+parallel. Every setting that decides where a block ends is sent with each insert, since the engine's defaults may change
+between the two attempts.
 """
 
 import re

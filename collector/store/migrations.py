@@ -1,8 +1,12 @@
-"""The schema as numbered SQL files, and how a store gets from any of them to the newest.
+"""The schema as numbered SQL files, and how a store gets from any version to the newest.
 
-The law: a file that was released is never edited; every statement can be run again, so a crash in the middle of a file costs
-nothing: it is not recorded as applied, and the next start runs it from its first statement. A store that is up to date is only
-read: no statement that would need the other servers of a cluster.
+A file that was released is never edited.
+
+Invariants:
+1. Every statement can be run again. A crash in the middle of a file does no harm: the file is not recorded as applied, and the
+   next start runs it from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
+2. A store that is up to date is only read: no statement runs that would need the other servers of a cluster
+   (tests/integration/clickhouse/test_server.py, test_up_to_date_is_only_read).
 """
 
 import re

@@ -1,7 +1,7 @@
-"""What a payload says about itself, almost without being decoded: which messages it holds, how many items each, which receipts.
+"""Read from a payload which messages it holds, how many items each has, and which receipts, almost without decoding it.
 
-The law: of telemetry only the fields before and after a record's items are read; the items, which are nearly all of its bytes,
-are skipped. Dead letters are few, and are decoded.
+Of telemetry, only the fields before and after a record's items are read. The items, which are nearly all of the bytes, are
+skipped. Dead letters are few, and are decoded.
 """
 
 from typing import Final, NamedTuple

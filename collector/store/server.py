@@ -1,7 +1,10 @@
 """How a ClickHouse server is reached: over HTTP or HTTPS, by clickhouse_connect.
 
-The law: an error says what can be changed: the URL, the user, the database, the certificates, the version; never the password.
-What may pass by itself is StoreUnavailable, what somebody has to change StoreMisconfigured.
+An error names what can be changed (the URL, the user, the database, the certificates, the version), and never the password.
+
+Invariants:
+1. A failure that can pass by itself is StoreUnavailable (test_failures_pass).
+2. A failure that somebody has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
 """
 
 import logging

@@ -1,10 +1,14 @@
-"""What a range of infrasage.dead_letters says: entries and events to be stored as they are, and the records of replays, to be
-stored as telemetry before.
+"""What a range of infrasage.dead_letters contains: entries and events, which are stored as they are, and records of replays,
+which are stored as telemetry before them.
 
-The law: a dead letter that is replayed twice is stored once. Its record has the same batch id each time, and a mark of the
-range that it came in (the batch part). What is stored under that batch id with another mark came before, and is left out; what
-has this mark came with an earlier attempt at this same range. So however often a range is repeated, what is to be stored of it,
-and under which token, is the same. It holds because replays stand in one partition, where one range follows the other.
+A replayed record has the same batch id each time, and a mark of the range that it came in (the batch part). A record stored
+under that batch id with another mark came from an earlier range, and is left out. A record with this mark came with an earlier
+attempt at this same range. This holds because all replays are in one partition, where ranges follow one another.
+
+Invariants:
+1. A dead letter that is replayed twice is stored once (test_a_dead_letter_is_replayed_once).
+2. However often a range is repeated, the rows to be stored and their token are the same
+   (test_the_same_range_gives_the_same_bytes).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

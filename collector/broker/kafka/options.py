@@ -1,6 +1,7 @@
-"""How Kafka is reached: the options, and what says why it can't be.
+"""Options of the connection to Kafka, and the errors that explain why Kafka cannot be reached.
 
-The law: no message and no log line has a secret in it.
+No message and no log line contains a secret: the password is left out of the options' text, and aiokafka's debug lines, which
+show it, are off.
 """
 
 import asyncio

@@ -1,24 +1,28 @@
-"""Appending to Kafka.
+"""Append messages to Kafka.
 
-Messages wait in the batch of their topic while others are under way. A *lane* has one request at a time under way to a leader,
-with a batch of each topic, and of several partitions of a topic where more than one is full; there are few lanes to each
-leader, and one batch under way to a partition. So batches grow with the load, and no message waits for company. The lanes
-beyond a leader's first are for when that does not suffice: a batch is full, or a request has been under way for long.
+Messages wait in the batch of their topic while other batches are in flight. A *lane* has one request at a time in flight to a
+leader. The request has a batch of each topic, and batches of several partitions of a topic if more than one is full. Each
+leader has few lanes, and each partition at most one batch in flight. So batches grow with the load, and no message waits for
+others to join it. The lanes beyond a leader's first are used only if a batch is full or a request has been in flight for long.
 
-aiokafka (client.py) finds the brokers, their topics and a producer's id; requests are written here (produce.py) and sent
-over a connection of our own (transport.py): aiokafka's producer costs more than all the rest of a small request.
+aiokafka (client.py) finds the brokers, their topics and a producer's id. Requests are written here (protocol/produce.py) and
+sent over a connection of our own (transport.py), because aiokafka's producer costs more than all the rest of a small request.
 
-A leader that does not answer takes no batches while a topic has partitions elsewhere. What it was sent before is not sent to
-another: whether it has it is not known.
+A leader that does not answer gets no batches while a topic has partitions elsewhere. Batches that it was sent before are not
+sent to another leader, since nobody knows whether it has them.
 
-A message with a fingerprint goes to the partition that the fingerprint decides, and waits there for its leader: copies of a
-message that its sender sends again must stand in one order.
+A message with a fingerprint goes to the partition that the fingerprint determines, and waits there for its leader: copies of a
+message that its sender repeats must be in one order.
 
-The law: all batches of one *session* (an idempotent producer, with its id and sequence numbers) go on together or not at all.
-A batch whose leader has moved, or can't be reached, is sent again as it is, so Kafka knows it if it has it already. One that
-was refused, or was not acknowledged in time, ends the session, and what Kafka had not taken by then is forgotten, not sent
-later: its senders were told to send it again. A new session begins by itself as soon as Kafka can be written; until then every
-append is refused at once.
+Invariants:
+1. All batches of one *session* (an idempotent producer, with its id and sequence numbers) continue together or not at all. A
+   batch whose leader moved or cannot be reached is sent again unchanged, so Kafka recognizes it if it has it already
+   (test_a_kafka_that_is_killed_loses_nothing_that_was_acknowledged).
+2. A batch that was rejected, or was not acknowledged in time, ends the session. What Kafka had not taken by then is dropped
+   and never sent later, because its senders were asked to send it again
+   (test_a_batch_that_kafka_refuses_does_not_spoil_the_next).
+3. A new session begins by itself as soon as Kafka accepts writes. Until then every append fails at once
+   (test_kafka_away_refuses_in_time_and_comes_back_by_itself).
 """
 
 import asyncio

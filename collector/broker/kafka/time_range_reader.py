@@ -1,6 +1,6 @@
-"""What Kafka holds of a span of time, stored or not: read without a group, so that no writer notices.
+"""Read what Kafka holds of a span of time, stored or not. It uses no group, so no writer notices.
 
-The law: it ends. What is read ends where the partitions ended when it began.
+Reading ends where the partitions ended when it began, so it always terminates.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping

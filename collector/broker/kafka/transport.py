@@ -1,10 +1,14 @@
-"""A connection to one broker for what is large: an answer is read straight into its place.
+"""A connection to one broker for large answers: an answer is read straight into its place.
 
-aiokafka opens it (TLS, SASL, and what the broker can), and then hands over the socket: its own way of reading copies every
-byte of an answer six times. What crosses is Kafka's framing, a length and then so many bytes, each request with an id that the
-answer repeats. Source: kafka.apache.org, "Kafka protocol guide".
+aiokafka opens the connection (TLS, SASL, the broker's API versions) and then hands over the socket, because its own reader
+copies every byte of an answer six times. The wire has Kafka's framing: a length, then that many bytes. Each request has an id
+that the answer repeats. Source: kafka.apache.org, "Kafka protocol guide".
 
-The law: one request at a time. Whatever goes wrong, or is not waited for to its end, ends the connection.
+Invariants:
+1. There is one request at a time, and an answer to another request ends the connection
+   (test_an_answer_to_another_request_ends_the_connection).
+2. Any error, and any answer that is not awaited to its end, ends the connection (test_what_is_no_answer_is_not_waited_for,
+   test_who_does_not_wait_ends_the_connection).
 """
 
 import asyncio

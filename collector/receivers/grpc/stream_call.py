@@ -1,6 +1,6 @@
-"""A call that is no telemetry: messages come and go, as its handler likes. Health checking and reflection are such.
+"""A gRPC call that carries no telemetry, such as health checking and reflection: its handler exchanges messages freely.
 
-The law: a client that does not read what it asked for is not waited for with more in memory than it asked for once.
+A client that does not read its answers is not waited for with more in memory than it asked for once.
 """
 
 import asyncio

@@ -1,7 +1,12 @@
-"""One call that brings telemetry over gRPC: what an exchange is over HTTP.
+"""One gRPC call that brings telemetry: the counterpart of `TelemetryRequest` over HTTP.
 
-The law: the head is judged before the message is read; every byte that is held of the budget is released, once; and whatever
-happens, there is one answer. It knows nothing of frames: its connection tells it what came, and is told what to say.
+It knows nothing of frames. Its connection passes in what arrived, and learns from it what to send.
+
+The head is judged before the message is read.
+
+Invariants:
+1. Every byte reserved from the budget is released once (test_what_is_cancelled_before_it_is_whole_is_nothing).
+2. There is exactly one answer, whatever happens (test_no_body_makes_a_server_error).
 """
 
 import asyncio

@@ -1,7 +1,11 @@
-"""The HTTP application: exchanges for whatever brings telemetry, and beside it the pages that describe and show the collector.
+"""The HTTP application: telemetry requests, and the pages that describe and show the collector.
 
-The law: every body has a deadline, and a refused sender hears why, in its own protocol, before the connection may close.
-This is plain ASGI, for HTTP/2 and hypercorn's HTTP/1.1, and for the pages. Our own HTTP/1.1 asks the receiver itself.
+This is plain ASGI, for HTTP/2, for hypercorn's HTTP/1.1, and for the pages. Our own HTTP/1.1 calls the receiver directly.
+
+Invariants:
+1. Every body has a deadline (test_a_body_that_does_not_come_in_time_is_408).
+2. A refused sender gets the reason, in its own protocol, before the connection may close
+   (test_a_sender_that_is_refused_early_hears_it_while_it_still_sends).
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """HTTP/1.1 by hypercorn's connection on h11, in place of our own.
 
-The law: what hypercorn's own `serve` would set up beside a connection comes from us: no signals, no log, no limits of its own.
+Everything that hypercorn's own `serve` would set up beside a connection comes from us: it adds no signal handlers, no log and
+no limits of its own.
 """
 
 import asyncio

@@ -1,8 +1,13 @@
 """One request that brings telemetry over HTTP, whichever server reads it: an *exchange*.
 
-The law: the head is judged before the body is read; every byte that is held of the budget is released, once; and whatever
-happens, there is one answer, in the protocol's own words. It knows nothing of connections: a server tells it what came, and is
-told what to say.
+It knows nothing of connections. A server passes in what arrived, and learns from it what to send.
+
+Invariants:
+1. The head is judged before the body is read (test_an_announced_size_over_the_limit_is_refused_before_the_body).
+2. Every byte reserved from the budget is released once (test_the_budget_is_held_until_the_answer,
+   test_a_sender_that_goes_away_leaves_nothing_behind).
+3. There is exactly one answer, in the protocol's own form, whatever happens (test_no_body_makes_a_5xx,
+   test_no_head_makes_a_5xx).
 """
 
 import asyncio

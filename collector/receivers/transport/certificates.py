@@ -1,7 +1,11 @@
-"""The certificate, its key and the authorities of clients, for every port; read again when the files change.
+"""The certificate, its key and the authorities of clients, for every port. They are read again when the files change.
 
-The law: what is in force works. Files that can't be used stop the start; later, those in use stay until the new ones can be,
-and the log says so. Nothing of a key is ever shown or logged.
+Nothing of a key is ever shown or logged.
+
+Invariants:
+1. Files that cannot be used stop the start (test_files_that_cannot_be_used_stop_the_start).
+2. Later, the certificate in use stays until the new files can be used, and the log says why
+   (test_new_certificates_are_used_for_new_connections).
 """
 
 import asyncio
