@@ -1,7 +1,11 @@
-"""The pages beside the routes that take telemetry: health, metrics, the list of types, and the native API described.
+"""The pages beside the routes that take telemetry: health, metrics, the list of types, and the description of the native API.
 
-The law: /openapi.json says of the native API all that a sender can meet, every code in it, though its POST routes are answered
-elsewhere (collector/receivers/http/asgi.py) and never come here. Nothing is loaded from another site.
+The POST routes of the native API are answered elsewhere (collector/receivers/http/asgi.py). They are described here only.
+
+Invariants:
+1. /openapi.json lists every answer of the native API that a sender can get, with every error code
+   (test_the_description_has_every_error_code_of_the_native_api).
+2. No page loads anything from another site (test_the_pages_load_nothing_from_elsewhere).
 """
 
 import asyncio

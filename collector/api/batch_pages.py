@@ -1,6 +1,7 @@
 """The page about one request: GET /api/v1/batches/{id}.
 
-The law: a tenant's key finds its own batches, an admin's any; another tenant's is not found, as one that does not exist.
+A tenant's key finds the tenant's own batches, and an admin's key finds any batch. For a tenant's key, another tenant's batch
+is not found, exactly as a batch that does not exist.
 """
 
 from collections.abc import Callable

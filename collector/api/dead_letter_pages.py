@@ -1,7 +1,10 @@
 """The pages about dead letters: how many there are, and which.
 
-The law: a tenant's key sees its own, an admin's all, or those of the tenant that it names; and an answer holds all that was
-acknowledged before the question, or says in a header by how many messages it lags.
+Invariants:
+1. A tenant's key sees the tenant's own dead letters. An admin's key sees all of them, or those of the tenant that the request
+   names (test_who_may_ask).
+2. An answer contains every dead letter that was acknowledged before the request, or a header says by how many messages it lags
+   (test_what_was_acknowledged_is_waited_for).
 """
 
 import json

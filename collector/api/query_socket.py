@@ -1,9 +1,14 @@
-"""SQL over the running collector's Unix socket: POST the statement, the body of the answer is ClickHouse's. And what the dlq
-commands ask: POST to /dead-letters, JSON both ways (collector/dead_letters/service.py).
+"""SQL over the running collector's Unix socket: POST the statement, and the answer's body is what ClickHouse returns.
 
-The law: an answer holds all that was acknowledged before the question, or says by how many messages it lags behind; and only
-whoever owns the data directory can ask. The socket is data_dir/query.sock, mode 0600; the protocol is HTTP/1.1, one request
-a connection: `curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
+POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py).
+
+The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection: `curl --unix-socket data/query.sock
+'http://collector/query?format=CSV' --data 'SELECT 1'`.
+
+Invariants:
+1. An answer contains everything that was acknowledged before the request, or says by how many messages it lags
+   (test_it_waits_until_what_was_acknowledged_is_stored).
+2. Only the owner of the data directory can connect: the socket has mode 0600 (test_only_the_owner_may_ask).
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""The pages that need a key which reads.
+"""The pages that need a key which may read.
 
-The law: an answer is about the key's own tenant; only an admin's key may ask for another's.
+Invariants:
+1. An answer is about the key's own tenant. Only an admin's key may name another tenant (test_another_tenant_is_for_admins).
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The command `audit`: of whoever can be asked, everything is asked, and compared."""
+"""The command `audit`: query every source that can be reached, and compare what they report."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,8 @@
-"""Where the collector listens, and what it says of it when it is ready.
+"""Where the collector listens, and what it prints when it is ready.
 
-The law: a port that can't be had is told at once, by the setting's name, before anything is made or opened.
+Invariants:
+1. A port that cannot be bound is reported by its setting, before anything is created or opened
+   (test_a_port_in_use_is_told_with_its_flag).
 """
 
 import errno

@@ -1,10 +1,11 @@
-"""The commands that run until they are told to stop, each made of its parts, in the order of their start. They end in reverse.
+"""The commands that run until they are stopped. Each is composed of parts, which start in order and stop in reverse.
 
-The law: receivers start last and stop first, so that nothing is accepted that could not be kept; and if a part ends that should
-not, the process ends, with an error, rather than go on without it. All that was acknowledged is in the broker by then: whatever
-happens to the process, the next start takes it from there.
+`serve` is composed of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store. Everything
+that was acknowledged is in the broker: whatever happens to the process, the next start continues from there.
 
-`serve` is made of all parts, `gateway` of the receivers and the broker, `writer` of the broker and the store.
+Invariants:
+1. Receivers start last and stop first, so that nothing is accepted that could not be kept.
+2. If a part ends that should not, the process ends with an error and does not continue without it (test_it_does_not_limp).
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""What a broker's messages hold, added up for an audit.
+"""Sum up for an audit what a broker's messages hold.
 
-The law: messages are decoded one at a time, and of each stays what it adds to a sum: so memory does not grow with them.
+Messages are decoded one at a time, and only what each adds to a sum is kept. So memory does not grow with their number.
 """
 
 from collections import Counter

@@ -1,8 +1,11 @@
-"""The sum that must add up: what was accepted, against what the broker holds, the store holds and the dead letters hold.
+"""Reconcile what was accepted with what the broker, the store and the dead letters hold.
 
-The law: what one batch has too many never makes up for what another lacks: differences are found batch by batch, and added as
-they are, without their signs. The engine adds up, slice by slice, however many rows there are; what comes here is sums, gaps
-and the first batches at fault. What is past a retention is not judged, and that is said.
+The engine adds up, slice by slice, however many rows there are (test_slices_change_nothing). Only sums, gaps and the first
+batches at fault come here. Data past a retention is not judged, and the report says so.
+
+Invariants:
+1. A surplus in one batch never cancels a deficit in another: differences are found batch by batch, and added without their
+   signs (test_too_many_here_does_not_make_up_for_too_few_there).
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
-"""What every command has: its options, its settings, and how it says what it could not do.
+"""What every command shares: its options, its settings, and how it reports an error.
 
-The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
-0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
+A user's mistake is one clear line on standard error, never a traceback. The exit status says what happened: 0 done, 1 could
+not be done, 2 wrong usage (flags, settings).
 """
 
 import contextlib

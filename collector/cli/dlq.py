@@ -1,6 +1,6 @@
-"""dlq: list, show, replay and discard dead letters.
+"""The command dlq: list, show, replay and discard dead letters.
 
-The law: what was not done is said, entry by entry; and the exit status is 0 only where every entry became what was asked.
+Every entry for which nothing was done is reported. The exit status is 0 only if the action succeeded for every entry.
 """
 
 import base64

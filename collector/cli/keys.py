@@ -1,7 +1,10 @@
-"""keys: make, list, revoke and rotate API keys.
+"""The command keys: create, list, revoke and rotate API keys.
 
-The law: a new key is on standard output, alone, and nowhere else; nothing else of a key is ever shown but its public id. A key
-that could not be shown is not left in force, and a key that is replaced ends only when its successor is out.
+Invariants:
+1. A new key is alone on standard output, and is written nowhere else (test_a_new_key_is_alone_on_standard_output).
+2. Of any other key, only its public id is ever shown (test_a_list_has_no_secrets).
+3. A key that could not be shown is not left in force (test_a_key_that_can_not_be_shown_is_not_left_in_force).
+4. A key that is replaced ends only after its successor was shown (test_a_key_is_rotated).
 """
 
 import json

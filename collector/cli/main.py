@@ -1,7 +1,10 @@
 """The commands: serve, gateway, writer, query, audit, backup, restore, generate, dlq, log, schema, keys, config, version.
 
-The law: a user's mistake is one clear line on standard error, never a traceback, and the exit status tells what happened:
-0 done, 1 could not be done, 2 asked for wrongly (flags, settings).
+Invariants:
+1. A user's mistake is one clear line on standard error, never a traceback (test_a_server_that_is_away_is_named,
+   test_a_wrong_host_is_named).
+2. The exit status says what happened: 0 done, 1 could not be done, 2 wrong usage (flags, settings)
+   (test_what_was_asked_for_wrongly_is_status_2).
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""Payloads of dead letters in a form that people read and mend: JSON, whatever they came in; and back.
+"""Show payloads of dead letters in a form that people read and edit: JSON, whatever they came in. And convert it back.
 
-The law: what is shown and not changed is, given back, the same item. Where JSON has no word for something (NaN in the native
-API's), it is the text as it was sent.
+Where JSON cannot express something (NaN in the native API), it is shown as the text that was sent.
+
+Invariants:
+1. A payload that is shown and given back without a change is the same item (test_what_is_shown_can_be_given_back).
 """
 
 import base64

@@ -1,7 +1,7 @@
-"""Dead letters as they stand in the store: how many there are, and which.
+"""Dead letters in the store: how many there are, and which.
 
-The law: what is counted is every item that was rejected or refused, kept or not, and adds up by reason; what is listed are the
-entries, the newest first, each once, whatever is added meanwhile.
+Every item that was rejected or refused is counted, kept or not, and the counts add up by reason. Entries are listed newest
+first, each once, whatever is added meanwhile.
 """
 
 import base64

@@ -1,8 +1,11 @@
-"""What is done about dead letters: replayed, or discarded. The writer stores what comes of it
-(collector/writer/replay_range.py).
+"""Replay or discard dead letters. The writer stores the result (collector/writer/replay_range.py).
 
-The law: a replay is read by the adapter that rejected the item, under the rules of now, and its record has the same batch id
-each time: so however often it is replayed it is stored once. An entry is marked only by an event that is durable.
+Invariants:
+1. A replay is read by the adapter that rejected the item, under the current rules
+   (test_every_input_is_replayed_where_the_settings_are_wider).
+2. Its record has the same batch id each time, so it is stored once however often it is replayed
+   (test_a_dead_letter_is_replayed_once).
+3. An entry is marked only by an event that is durable.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

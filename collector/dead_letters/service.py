@@ -1,7 +1,7 @@
-"""Dead letters by request and answer, both JSON: what the dlq commands ask, of a running collector through its socket, or of
-the store and the broker themselves.
+"""The requests of the dlq commands and their answers, both JSON. They go to a running collector through its socket, or to the
+store and the broker directly.
 
-The law: whoever can ask may do everything: the way to the desk is the permission.
+There is no further permission: a client that can reach this service may do everything.
 """
 
 import base64

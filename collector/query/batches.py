@@ -1,7 +1,10 @@
 """What became of one request: its receipt, and where its items are now.
 
-The law: what is said of the store was asked of the store. A request that is not there yet is told from memory only where this
-process itself has answered it; and what is not known is not guessed: not found is said only of a store that has caught up.
+Invariants:
+1. What is reported about the store was read from the store. A request that is not stored yet is reported from memory only if
+   this process answered it (test_what_this_process_has_answered_is_in_the_log).
+2. Nothing is guessed: *not found* is reported only of a store that has caught up
+   (test_not_found_is_said_only_of_a_store_that_has_caught_up).
 """
 
 from collections import OrderedDict

@@ -1,7 +1,9 @@
-"""Questions to the store by pages and commands: right after the fact, with whatever text others wrote as values.
+"""Queries by pages and commands against the store. They read their own writes, and take any text as values.
 
-The law: an answer holds all that was acknowledged before the question, or says by how many messages it lags; and what others
-wrote is a literal of the statement, never a part of it.
+Invariants:
+1. An answer contains everything that was acknowledged before the query, or says by how many messages it lags
+   (test_what_was_acknowledged_is_waited_for).
+2. Text from outside is a literal of the statement, never a part of it (test_no_text_ends_its_literal).
 """
 
 import asyncio

@@ -1,15 +1,20 @@
 """Token buckets in exact whole numbers: a tenant's requests, items and bytes, taken from all three at once or from none.
 
-The law: no clock, no I/O, no fractions. A bucket is what is used of its burst, in billionths (of a request, an item, a byte),
-and every nanosecond gives `per_s` of them back until nothing is used. So there is nothing to round: over any time T at most
-burst + per_s * T is taken, less what is given back, and what keeps to that is never refused.
+There is no clock, no I/O and no fraction here. A bucket is what is used of its burst, in billionths (of a request, an item, a
+byte). Every nanosecond returns `per_s` of them until nothing is used. So there is nothing to round.
 
-With `share` = N a bucket is one N-th of its plan's, in rate and in burst. A request that the plan allows but that is more than
-that part of the burst passes when nothing is used, and the bucket owes what it did not have: else no large batch would ever
-pass.
+With `share` = N, a bucket is one N-th of its plan's, in rate and in burst. A request that the plan allows but that exceeds
+that part of the burst passes when nothing is used, and the bucket owes what it did not have. Otherwise no large batch would
+ever pass.
 
-A bucket of which nothing is used is as good as none, so there are hardly more than are in use: whenever one is added, two of
-the others are looked at, and dropped if nothing of them is used.
+A bucket that is not used at all needs no memory, so hardly more buckets exist than are in use: whenever one is added, two
+others are examined, and dropped if nothing of them is used.
+
+Invariants:
+1. Over any time T at most burst + per_s * T is taken, less what is given back, and a sender that keeps to that is never
+   refused (tests/unit/collector/rate_limit/test_local.py, test_the_law).
+2. A request takes from all three dimensions or from none (test_all_dimensions_or_none).
+3. A bucket in use is never dropped (test_no_bucket_in_use_is_dropped).
 """
 
 from collections import OrderedDict

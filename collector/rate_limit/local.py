@@ -1,6 +1,9 @@
-"""Limits counted in the memory of this process: all of a plan where there is one process, a share of it where there are more.
+"""Limits counted in the memory of this process: all of a plan if there is one process, a share of it if there are several.
 
-The law: nothing waits, and nothing is asked of anybody; memory is bounded by the tenants that send now.
+Nothing waits and no other process is asked.
+
+Invariants:
+1. Memory is bounded by the tenants that send now (test_memory_is_that_of_who_sends_now).
 """
 
 from collections.abc import Callable

@@ -1,10 +1,14 @@
-"""Limits counted in Redis, by all gateways together; and by this process alone, its share of them, while Redis is away.
+"""Limits counted in Redis by all gateways together. While Redis is unavailable, this process counts its own share of them.
 
-The law: Redis is asked once a request, and all that one process asks while it waits for an answer goes out together after it.
-Nothing is asked twice, for it would be counted twice. Nothing is asked for a plan without limits, or while Redis is away: that
-costs those who are waiting then at most the time-out, once, and a request after that nothing. Redis is away when it cannot be
-reached, does not answer in time, or does not count (it loads, is a replica, is out of memory, …); it is back when it has
-counted once.
+A process sends what it needs while it waits for an answer together, after that answer. Nothing is sent twice, because it would
+be counted twice. Redis is unavailable when it cannot be reached, does not answer in time, or does not count (it loads, is a
+replica, is out of memory, …). It is available again when it has counted once.
+
+Invariants:
+1. Redis is asked once a request, and not at all for a plan without limits (tests/integration/redis/test_limiter.py,
+   test_one_round_trip_each_and_none_in_vain).
+2. An outage costs the requests that wait at its beginning at most one time-out, and later requests nothing (the same,
+   test_paused).
 """
 
 import asyncio

@@ -1,12 +1,17 @@
-"""What Redis runs for one request: the buckets of collector/rate_limit/buckets.py once more, in Lua, by Redis's own clock.
+"""The Lua script that Redis runs for one request: the buckets of collector/rate_limit/buckets.py, by Redis's own clock.
 
-The law: one request is one run of the script on one key, so all three dimensions are counted at one moment or none is, and a
-cluster needs no more than the node of that key. Lua counts in doubles, so every number stays below 2**53, where they are exact:
-time is in microseconds, and what is used in millionths, at most twice RATE_MAX * 10**6. A product of rate and time may be
-larger; it is then more than anything that can be used, so the bucket is full whichever way it was rounded. Where Redis's clock
-goes back no time has passed. The key expires when nothing is used any more, so Redis holds only tenants that send now.
+Lua counts in doubles, so every number stays below 2**53, where doubles are exact: time is in microseconds, and usage in
+millionths, at most twice RATE_MAX * 10**6. A product of rate and time may be larger. It is then more than anything that can be
+used, so the bucket is full whichever way the product was rounded. If Redis's clock goes back, no time has passed.
 
 Numbers go in and out packed as doubles: one argument and one answer cost half of what nine and four do.
+
+Invariants, each held by tests/integration/redis/test_script.py:
+1. One request is one run of the script on one key. So all three dimensions are counted at one moment or none is, and a cluster
+   needs only the node of that key (test_as_the_model, test_keys_of_two_tenants_are_two).
+2. The largest plan is counted exactly (test_the_largest_plan_is_exact).
+3. The key expires when nothing is used any more, so Redis holds only tenants that send now
+   (test_a_key_expires_when_nothing_is_used).
 """
 
 import struct

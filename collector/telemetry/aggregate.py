@@ -1,7 +1,9 @@
-"""Metrics of several processes as those of one.
+"""Combine the metrics of several processes into one set.
 
-The law: a counter that was shown once never goes back, though the process that counted it dies: Prometheus would take the
-fall for a restart, and count everything again. So whoever gathers keeps what the dead have counted.
+Invariants:
+1. A counter that was shown never goes back when its process dies, because Prometheus would take the fall for a restart and
+   count everything again. So the process that aggregates keeps what dead processes counted
+   (test_what_was_counted_outlives_its_process).
 """
 
 from collections.abc import Iterable

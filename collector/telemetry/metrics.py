@@ -1,7 +1,9 @@
 """Every metric of the collector: its name, type, labels and help.
 
-The law: labels come from closed sets (types, reasons, routes, codes, topics), never from a sender; and
-accepted + rejected + rate_limited + failed, summed, is every item that was received and decoded.
+Labels come from closed sets (types, reasons, routes, codes, topics), never from a sender.
+
+Invariants:
+1. The sum accepted + rejected + rate_limited + failed is every item that was received and decoded (test_the_counters_add_up).
 """
 
 from collections.abc import Callable, Mapping, Sequence

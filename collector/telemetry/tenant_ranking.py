@@ -1,7 +1,9 @@
-"""Which tenants are shown by name in /metrics: the largest, so that there are never too many series; the rest are one.
+"""Which tenants /metrics shows by name: the largest, so that the number of series is bounded. The rest are one series.
 
-The law: nothing shown ever goes back, nor is anything shown twice: what a tenant did while it was among the rest stays with the
-rest, though it is shown by name later. So sums over all series are exact, and Prometheus sees no counter restart.
+Invariants:
+1. No series goes back, and nothing is counted twice: what a tenant did while it was among the rest stays with the rest, even
+   if it is shown by name later. So sums over all series are exact, and Prometheus sees no counter restart
+   (test_nothing_goes_back_and_nothing_is_lost).
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
-"""What a tenant has used, read from what is counted anyway (collector/telemetry/metrics.py).
+"""What a tenant has used, read from the counters of collector/telemetry/metrics.py.
 
-The law: the numbers are those of /metrics, so that whoever compares finds the same.
+Invariants:
+1. The numbers are those of /metrics, so a comparison of the two finds no difference (test_usage_is_what_metrics_show).
 """
 
 from collections.abc import Mapping

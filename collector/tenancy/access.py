@@ -1,6 +1,8 @@
-"""Who may send and who may read: from the key that came with a request to a Caller, or a refusal.
+"""Who may send and who may read: from the key of a request to a Caller, or a refusal.
 
-The law: a refusal never has the key in it, and says of a key that is not in force always the same, whatever it once was.
+Invariants:
+1. A refusal never contains the key. It says the same of every key that is not in force, whatever the key once was
+   (test_all_wrong_keys_are_told_the_same).
 """
 
 from base64 import b64decode

@@ -1,6 +1,6 @@
-"""Who a request is from, once its key is known: what the rest of the gateway has of a key.
+"""The sender of a request once its key is known: what the rest of the gateway knows of a key.
 
-The law: a Caller is never made from anything that the sender says of itself but the key.
+A Caller is made from the key alone, never from anything else that the sender says about itself.
 """
 
 from typing import NamedTuple

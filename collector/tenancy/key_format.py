@@ -1,7 +1,7 @@
-"""What an API key looks like: `isage_`, 8 characters of public id, 43 of secret, 6 of checksum; 63 letters and digits in all.
+"""The format of an API key: `isage_`, 8 characters of public id, 43 of secret, 6 of checksum; 63 letters and digits in all.
 
-The law: whoever sends a key learns nothing from its form. Id and checksum are for those who keep keys: the id is what lists and
-logs show, and the checksum tells them a mistyped key from a revoked one.
+A sender learns nothing from the form of a key. Id and checksum serve those who manage keys: lists and logs show the id, and
+the checksum distinguishes a mistyped key from a revoked one.
 """
 
 import secrets

@@ -1,8 +1,12 @@
 """The keys in force in this process: read from the keys file, and read again when it changes.
 
-The law: a key is looked up by the same steps, at the same cost, whether it is good, unknown, nearly right or revoked; and
-nothing that a sender sends is kept. While the file can't be used, the keys that were read last stay in force, and `failure`
-says why; at no moment are there none because of a change.
+Invariants:
+1. A key is looked up by the same steps, at the same cost, whether it is good, unknown, nearly right or revoked
+   (test_every_key_takes_the_same_steps).
+2. Nothing that a sender sends is kept (test_nothing_is_kept_of_what_is_sent).
+3. While the file cannot be used, the keys that were read last stay in force, and `failure` says why
+   (test_a_broken_file_keeps_the_last_good_one).
+4. At no moment of a change is a key missing (test_a_key_is_found_at_every_moment_of_a_change).
 """
 
 import asyncio

@@ -1,8 +1,12 @@
 """The keys file: read, and changed by one process at a time.
 
-The law: whoever reads sees the old file or the new one, whole, whatever happens to the one who writes; no change is lost to
-another that is made at the same time; and nothing in the file lets anybody send: of a key only its hash is kept.
 Keys that ended long ago are left out when the file is next changed, so that it does not grow for ever.
+
+Invariants:
+1. A reader sees the old file or the new one, whole, whatever happens to the process that writes
+   (test_a_kill_leaves_the_old_file_or_the_new_one).
+2. No change is lost to another one that is made at the same time (test_changes_at_the_same_time_are_all_kept).
+3. Nothing in the file lets anybody send: only the hash of a key is kept (test_a_key_is_kept_as_its_hash).
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""What stands in a keys file: its entries, read strictly and written; and what a tenant and a note may be called.
+"""The contents of a keys file: its entries, read strictly and written, and the rules for names of tenants and notes.
 
-The law: pure, and what one reads can be written and read again as it was. A document with anything in it that is not understood
-is refused as a whole, by the entry and the reason: half of the keys would be worse than those that were there before.
+A document that contains anything unknown is refused as a whole, naming the entry and the reason: half of the keys would be
+worse than those that were in force before. There is no I/O here.
 
     {"version": 1, "keys": [
     {"id": "7h3k9x2m", "tenant": "acme", "scope": "ingest", "plan": "Pro", "sha256": "…", "created": "2026-04-10T12:00:00Z",
@@ -9,6 +9,10 @@ is refused as a whole, by the entry and the reason: half of the keys would be wo
     ]}
 
 A key is in force until `ends`; null: for ever.
+
+Invariants:
+1. An entry that was read can be written and read again unchanged (test_what_is_written_is_read).
+2. A document that is not understood is refused with its reason (test_what_is_wrong_is_named).
 """
 
 import json

@@ -1,13 +1,13 @@
-"""How much a tenant may send: plans, their rates, and how a plan is named to whoever is over it.
+"""How much a tenant may send: plans, their rates, and how a plan is named to a tenant that is over it.
 
-The law: a plan is data; nothing is counted here. A plan with a limit says the limit, and one without says None: no number
-stands for "any number".
+A plan is data, and nothing is counted here. A plan with a limit holds the limit, and one without holds None: no number means
+"any number".
 
-The built-in ones, and why they have these numbers. Ordinary batches must pass one by one, and two right after each other:
-native batches are of at most 10,000 records, Prometheus is configured for 10,000 samples a request, the OpenTelemetry
-Collector's default is 8,192 items. What is counted in bytes is their rows (adapters/rows.py), of 0.5 to 3 KB each. So Free has
-bursts of 20,000 items and 64 MiB. Its rates are those of 10 requests a second of 1,000 items, of about 1.6 KB each; Pro's are
-those of 1,000 such requests, at the 1 KB an item that large batches come to.
+The built-in plans, and why they have these numbers: ordinary batches must pass one by one, and two right after each other.
+Native batches have at most 10,000 records, Prometheus is configured for 10,000 samples a request, and the OpenTelemetry
+Collector's default is 8,192 items. Bytes are those of the items' rows (adapters/rows.py), 0.5 to 3 KB each. So Free has bursts
+of 20,000 items and 64 MiB. Its rates are those of 10 requests a second of 1,000 items, of about 1.6 KB each. Pro's rates are
+those of 1,000 such requests, at the 1 KB an item that large batches have.
 """
 
 from collections.abc import Mapping

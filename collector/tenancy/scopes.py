@@ -1,7 +1,6 @@
 """What a key may do.
 
-The law: the scopes that read rise in order, each allowing what the one below it does; `ingest` stands beside them and only
-sends.
+The scopes that read are ordered, and each allows what the one below it does. `ingest` is separate from them and only sends.
 """
 
 from enum import StrEnum

@@ -5,7 +5,7 @@ Nothing of a key is ever shown or logged.
 Invariants:
 1. Files that cannot be used stop the start (test_files_that_cannot_be_used_stop_the_start).
 2. Later, the certificate in use stays until the new files can be used, and the log says why
-   (test_new_certificates_are_used_for_new_connections).
+   (test_files_that_cannot_be_used_stop_the_start).
 """
 
 import asyncio
