@@ -39,6 +39,15 @@ ALL = Limits(
     attribute_value_bytes_max=1 << 26,
     name_bytes_max=1 << 26,
 )
+# As ALL, but attributes are cut as under LOW, which rejects no item.
+ALL_BUT_ATTRIBUTES = Limits(
+    past_max_s=1_775_822_400,
+    future_max_s=7_000_000_000,
+    attributes_max=3,
+    attribute_key_bytes_max=1 << 26,
+    attribute_value_bytes_max=1 << 26,
+    name_bytes_max=1 << 26,
+)
 # As LOW, but whatever the rows of a request may become: for tests of what happens behind that check.
 LOW_BUT_ROWS = Limits(
     past_max_s=86_400,
