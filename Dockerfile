@@ -16,7 +16,7 @@ COPY pyproject.toml setup.py README.md ./
 COPY adapters adapters
 COPY collector collector
 COPY proto proto
-COPY distribution distribution
+COPY deploy/package deploy/package
 # Without a compiled hot path the image would work, and be several times slower: better that it is not built.
 RUN pip install --no-deps --no-build-isolation . \
     && infrasage-collector version | tee /dev/stderr | grep -q '(compiled)' \

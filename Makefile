@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: serve test test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
-# Uncompiled at first, which takes seconds; compiled from the next start on: distribution/install.py.
+# Uncompiled at first, which takes seconds; compiled from the next start on: deploy/install.py.
 serve: $(VENV)/requirements.installed
-	@$(BIN)/python distribution/install.py now
+	@$(BIN)/python deploy/install.py now
 	$(BIN)/infrasage-collector serve $(ARGS)
 
 # Some files at a time, the longest first (tests/conftest.py); make test ARGS="-n0 -k NAME" for one at a time.
@@ -31,12 +31,12 @@ chaos: install $(VENV)/dev.installed
 check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy adapters collector tests bench checks distribution deploy
+	$(BIN)/mypy adapters collector tests bench .ci/checks deploy
 	# Where a type is narrowed by what a call has changed since, compiled code would go by the narrower one.
 	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
-	$(BIN)/python checks/compiled_handlers.py
+	$(BIN)/python .ci/checks/compiled_handlers.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
@@ -62,7 +62,7 @@ bench: install $(VENV)/dev.installed $(VENV)/bench.installed
 
 # The package itself, its hot path compiled. A source that changed means a new build.
 install: $(VENV)/requirements.installed
-	@$(BIN)/python distribution/install.py compiled
+	@$(BIN)/python deploy/install.py compiled
 	@$(BIN)/infrasage-collector version
 
 $(VENV)/bin/python:
@@ -71,7 +71,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
-	@$(BIN)/python distribution/install.py requirements requirements.lock
+	@$(BIN)/python deploy/install.py requirements requirements.lock
 	@touch $@
 
 $(VENV)/dev.installed: requirements-dev.lock $(VENV)/requirements.installed

@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 HOME = "infrasage_collector"
 INSIDE = find_packages(include=["adapters", "adapters.*", "collector", "collector.*"])
 PACKAGES = {
-    HOME: f"distribution/{HOME}",
+    HOME: f"deploy/package/{HOME}",
     **{f"{HOME}.{name}": name.replace(".", "/") for name in INSIDE},
     **{name: f"proto/{name.replace('.', '/')}" for name in find_packages("proto")},
 }
@@ -109,7 +109,7 @@ class BuildInside(build_ext):
         return path if self.inplace else str(Path(self.build_lib, HOME, Path(path).relative_to(self.build_lib)))
 
 
-if __name__ == "__main__":  # checks/compiled_handlers.py only reads COMPILED
+if __name__ == "__main__":  # .ci/checks/compiled_handlers.py only reads COMPILED
     setup(
         packages=list(PACKAGES),
         package_dir=PACKAGES,

@@ -1,4 +1,4 @@
-"""distribution/install.py: what `make serve` and `make install` do, with a compiler that takes no minutes."""
+"""deploy/install.py: what `make serve` and `make install` do, with a compiler that takes no minutes."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ install["Installation"](Path(sys.argv[2]), Path(sys.argv[3])).compile(build, wai
 
 @pytest.fixture(scope="module")
 def install() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "distribution" / "install.py")
+    spec = importlib.util.spec_from_file_location("install", ROOT / "deploy" / "install.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,7 +43,7 @@ def checkout(tmp_path: Path) -> Path:
     """A small one, with each kind of file that a build reads."""
     place = tmp_path / "checkout"
     sources = ("adapters/codec/wire.py", "collector/__init__.py", "collector/schema.sql", "proto/infrasage/v1.proto")
-    for name in (*sources, "distribution/infrasage_collector/__init__.py"):
+    for name in (*sources, "deploy/package/infrasage_collector/__init__.py"):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(f"# {name}\n")
     for name in ("LICENSE", "README.md", "pyproject.toml", "requirements.lock", "setup.py"):
@@ -126,7 +126,7 @@ def test_a_failed_compile_leaves_no_wheel(install: ModuleType, checkout: Path, p
 def endless(checkout: Path, prefix: Path, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A compile in another process that has begun and does not end."""
     begun = tmp_path / "begun"
-    arguments = [str(path) for path in (ROOT / "distribution" / "install.py", checkout, prefix, begun)]
+    arguments = [str(path) for path in (ROOT / "deploy" / "install.py", checkout, prefix, begun)]
     with subprocess.Popen([sys.executable, "-c", ENDLESS_COMPILE, *arguments]) as process:
         until(begun.exists)
         yield process
@@ -176,7 +176,7 @@ def test_serve_starts_from_nothing(tmp_path: Path) -> None:
     (site,) = venv.glob("lib/*/site-packages")
     # What is installed here serves as the dependencies.
     (site / "here.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
-    command = [str(venv / "bin" / "python"), str(ROOT / "distribution" / "install.py"), "now"]
+    command = [str(venv / "bin" / "python"), str(ROOT / "deploy" / "install.py"), "now"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CC": "no-such-compiler"}
     said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     no_compiler = "there is no C compiler, so the hot path is not compiled: the same answers, several times slower\n"

@@ -76,7 +76,7 @@ def test_a_wheel_built_from_the_source_distribution_is_whole(distributions: Path
     folders = {
         "adapters": f"{HOME}/adapters",
         "collector": f"{HOME}/collector",
-        f"distribution/{HOME}": HOME,
+        f"deploy/package/{HOME}": HOME,
         "proto/infrasage": "infrasage",
     }
     expected = {

@@ -31,7 +31,7 @@ from typing import Final
 CHECKOUT: Final = Path(__file__).parents[1]
 # What a build reads, and of that what a compiled wheel depends on.
 BUILD_FILES: Final = (
-    *("adapters", "collector", "distribution/infrasage_collector", "proto/infrasage"),
+    *("adapters", "collector", "deploy/package/infrasage_collector", "proto/infrasage"),
     *("LICENSE", "README.md", "pyproject.toml", "setup.py"),
 )
 HASHED_FILES: Final = ("pyproject.toml", "requirements.lock", "setup.py")

@@ -5,9 +5,9 @@ own. When it suspends there, other tasks see that exception and replace it: a la
 `None`, which corrupts memory. And a name that handlers of one function share has the type of the first: binding an exception of
 another type raises TypeError in its place.
 
-Usage: `python checks/compiled_handlers.py`, from the project's root. Exit status 1: something was found.
+Usage: `python .ci/checks/compiled_handlers.py`, from the project's root. Exit status 1: something was found.
 
-Invariants, each held by tests/unit/checks/test_compiled_handlers.py:
+Invariants, each held by tests/packaging/test_compiled_handlers.py:
 1. No handler (`except`) and no `finally` awaits, yields or iterates asynchronously.
    test_a_handler_that_suspends_is_found, test_a_finally_that_suspends_is_found
 2. `async with` enters only context managers whose exit never suspends.
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Context managers whose `__aexit__` returns without a suspension.
 EXITS_AT_ONCE = frozenset({"asyncio.timeout", "asyncio.timeout_at"})

@@ -1,4 +1,4 @@
-"""checks/compiled_handlers.py, which keeps out of compiled modules what corrupts memory there (ADR 0021)."""
+""".ci/checks/compiled_handlers.py, which keeps out of compiled modules what corrupts memory there (ADR 0021)."""
 
 import asyncio
 import runpy
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-CHECK = runpy.run_path(str(ROOT / "checks/compiled_handlers.py"))
+ROOT = Path(__file__).resolve().parents[2]
+CHECK = runpy.run_path(str(ROOT / ".ci/checks/compiled_handlers.py"))
 findings: Callable[[str], list[Any]] = CHECK["findings"]
 
 SUSPENDING = {
