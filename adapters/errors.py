@@ -1,7 +1,7 @@
-"""Every reason for which something can be refused, in one list; and what an adapter raises.
+"""Every reason for a rejection or refusal, in one list, and the exceptions that adapters raise.
 
-The law: a reason is found by its name everywhere (answers, metrics, dead letters, documentation), and only here is it named.
-Item reasons refuse one item and keep its neighbours; request reasons refuse a request as a whole, which keeps nothing.
+A reason has the same name everywhere (answers, metrics, dead letters, documentation), and is named only here. Item reasons
+reject one item and keep its neighbours. Request reasons refuse a whole request, of which nothing is kept.
 """
 
 from typing import Final, NamedTuple

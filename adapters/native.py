@@ -1,10 +1,12 @@
-"""The native JSON API: one record, or an array of them, as docs/use/api.md has it.
+"""The native JSON API: one record, or an array of them, as docs/use/api.md describes it.
 
-The law: whatever the body, the answer is an `Adapted` or a `RequestRefused`; a bad record never takes its neighbours down.
+Invariants:
+1. Whatever the body, the result is an `Adapted` or a `RequestRefused` (test_any_bytes_are_read_or_refused).
+2. A bad record never causes its neighbours to be rejected (test_bad_records_do_not_take_good_ones_down).
 
 A metric, trace, profile or slo becomes a gauge point; its trace id an exemplar with the point's time and value. A log or event
-becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". What a record says and
-its OTLP message has no place for is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
+becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member of a record for
+which its OTLP message has no field is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
 infrasage.trace_id where the trace id is not 32 hex digits; they win over attributes sent under the same keys. An attribute
 severity_text, severity or level that is text also gives a log record its severity.
 

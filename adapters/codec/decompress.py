@@ -1,8 +1,14 @@
-"""Bodies out of their Content-Encoding: gzip, deflate, zstd, snappy's block format.
+"""Decompress bodies by their Content-Encoding: gzip, deflate, zstd, snappy's block format.
 
-The law: no output, and no memory, beyond the limit (and a window or a chunk): what announces its size is refused by that, the
-rest is taken in chunks. A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors.
-Formats: RFC 1952, RFC 1950, RFC 8878, google/snappy's format_description.txt.
+A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors. Formats: RFC 1952, RFC 1950,
+RFC 8878, google/snappy's format_description.txt.
+
+Invariants:
+1. Neither output nor memory exceeds the limit, by more than a window or a chunk. A format that announces its size is refused
+   by that; the others are decompressed in chunks (test_a_bomb_costs_no_more_than_the_limit,
+   test_what_snappy_announces_is_checked_before_anything_is_allocated).
+2. A truncated body and bytes after the content are refused (test_truncated_bodies_are_refused,
+   test_what_follows_the_content_is_refused).
 """
 
 import sys

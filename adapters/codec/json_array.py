@@ -1,7 +1,7 @@
-"""Where the elements of a JSON array stand in its text, for the few that have to be kept as they were sent.
+"""Find the elements of a JSON array in its text, for the few that have to be kept as they were sent.
 
-The law: the text is one JSON array, as a parser has said already; so strings and brackets alone say where an element ends. It
-is read once, from the front, and only as far as is asked.
+A parser has already accepted the text as one JSON array. So strings and brackets alone show where an element ends. The text is
+read once, from the front, and only as far as is needed.
 """
 
 from typing import Final

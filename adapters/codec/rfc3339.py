@@ -1,6 +1,8 @@
-"""RFC 3339 timestamps to nanoseconds since the Unix epoch.
+"""Parse RFC 3339 timestamps to nanoseconds since the Unix epoch.
 
-The law: section 5.6's grammar and nothing beside it; a number is returned, never an exception raised.
+Invariants:
+1. The grammar is that of section 5.6 and nothing else (test_timestamps_are_read_as_the_twin_does).
+2. A number is returned in every case, and no exception is raised (test_any_text_is_a_timestamp_or_not).
 """
 
 from typing import Final

@@ -1,6 +1,6 @@
-"""Text from senders: ids written in hex, JSON that is too dense to read, and how what was sent is shown in a message.
+"""Text from senders: ids in hex, JSON that is too dense to read, and how sent text is shown in a message.
 
-The law: what is shown is short and printable ASCII, so that it can forge neither a line of a log nor a colour of a terminal.
+Text that is shown is short and printable ASCII, so it can forge neither a line of a log nor a colour of a terminal.
 """
 
 from binascii import unhexlify

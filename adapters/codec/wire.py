@@ -1,7 +1,7 @@
-"""Protobuf's wire format, as far as adapters need it: read a field, put a field, skip, check bounds.
+"""Protobuf's wire format, as far as adapters need it: read a field, write a field, skip, check bounds.
 
-The law: a cursor accepts only what is plainly well-formed. Whatever is odd (legal or not) raises `NonCanonical`, and the caller
-asks protobuf's own parser what it is; so its verdict on what is malformed is always ours. Source: protobuf.dev, "Encoding".
+A cursor accepts only what is plainly well-formed. Anything unusual, legal or not, raises `NonCanonical`. The caller then lets
+protobuf's own parser decide, so its verdict on malformed bodies is always ours. Source: protobuf.dev, "Encoding".
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
-"""Attributes in the normal form: every value a string. Integers in decimal, booleans true/false, doubles in shortest
-round-trip form (NaN, Infinity, -Infinity), bytes in base64, arrays and key-value lists as JSON, nothing as the empty string.
+"""Attributes in the normal form: every value is a string. Integers are decimal, booleans true/false, doubles in shortest
+round-trip form (NaN, Infinity, -Infinity), bytes base64, arrays and key-value lists JSON, and no value is the empty string.
 
-The law: what is normal already is left where it is; what is not is checked here before it is rewritten, never after.
+A value that is already normal is left in its place. Any other value is checked here before it is rewritten, never after.
 """
 
 from base64 import b64encode

@@ -1,11 +1,14 @@
-"""What the three signals have in common: resources, scopes under them, items under those.
-
-The law: items are visited in the order in which they were sent. A body that is odd is given to protobuf's own parser once;
-what it refuses is malformed, what it reads is written anew, plainly, and visited in that form.
+"""What the three signals have in common: resources, scopes under them, and items under those.
 
 A rejected item's payload is a serialized request of the same signal that holds this item alone, under its resource and scope
-with their schema URLs; and of its metric what that has beside its points. All of it is as it was sent (in its plain form, where
-the body was odd; as protobuf, where it was JSON).
+with their schema URLs. A metric's payload also has the metric's fields beside its points. All of it is as it was sent: in its
+plain form if the body was unusual, as protobuf if it was JSON.
+
+Invariants:
+1. Items are visited in the order in which they were sent (test_any_request_is_adapted_as_the_twin_does).
+2. A body that is unusual is given to protobuf's own parser once. What the parser refuses is malformed
+   (test_damaged_bytes_get_protobufs_own_verdict). What it reads is written anew, plainly, and visited in that form
+   (test_an_oddly_written_request_is_adapted_as_the_twin_does).
 """
 
 from typing import Final

@@ -1,7 +1,9 @@
-"""OTLP's messages as tables for a scanner: what to do at each tag. Made from the official descriptors, so never out of step.
+"""OTLP's messages as tables for a scanner: what to do at each tag.
 
-The law: a tag stands for one action; a known field number with another wire type than its own is odd, an unknown number is
-skipped and kept. Source: opentelemetry-proto, and protobuf's encoding of its types.
+They are made from the official descriptors, so they are never out of date.
+
+A tag has exactly one action. A known field number with another wire type than its own raises `NonCanonical`; an unknown number
+is skipped and kept. Source: opentelemetry-proto, and protobuf's encoding of its types.
 """
 
 from typing import Final

@@ -1,9 +1,13 @@
-"""OTLP/JSON to OTLP/protobuf, so that one adapter serves both.
+"""Convert OTLP/JSON to OTLP/protobuf, so that one adapter serves both.
 
-The law: OTLP's own rules, where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"):
-trace and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, unknown keys are ignored. By
-`Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit integers
-are numbers or strings, doubles may be "NaN", "Infinity", "-Infinity", null is absent.
+OTLP's own rules apply where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"): trace
+and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, and unknown keys are ignored. With
+`Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit
+integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent.
+
+Invariants:
+1. JSON is converted to the protobuf of the same request (test_json_stands_for_the_same_request).
+2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone).
 """
 
 import binascii

@@ -1,6 +1,7 @@
-"""OTLP logs: an ExportLogsServiceRequest becomes records of log records.
+"""OTLP logs: convert an ExportLogsServiceRequest to records of log records.
 
-The law: a record whose ids are not ids is kept without them; only its own time, sizes and nesting can refuse it.
+A record whose ids are invalid is kept without them (test_an_id_that_is_none_is_left_out). Only its own time, sizes and
+nesting can cause its rejection.
 """
 
 from typing import Final

@@ -1,6 +1,7 @@
-"""OTLP metrics: an ExportMetricsServiceRequest becomes records of metrics, each with its points that may pass.
+"""OTLP metrics: convert an ExportMetricsServiceRequest to records of metrics, each with its accepted points.
 
-The law: a metric whose points are all clean is one slice of the body; a bad point is cut out and its neighbours stay.
+A metric whose points are all clean is one slice of the body (test_clean_metrics_are_one_slice_of_the_body).
+A bad point is cut out and its neighbours stay.
 """
 
 from typing import Final

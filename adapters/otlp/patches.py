@@ -1,9 +1,9 @@
-"""What of a stretch of the body is replaced: in order, none touching another. The rest of it is copied as it stands.
+"""The replacements within a stretch of the body: in order, none touching another. The rest is copied unchanged.
 
-The law: the scan that finds what is not normal notes what stands there in the normal form, once; so nothing is walked twice. A
-message whose content changes its size has a patch of its length, in its place before those of the content.
+The scan that finds bytes that are not normal also notes their normal form, once, so nothing is walked twice. A message whose
+content changes its size has a patch of its length, placed before those of its content.
 
-There are at most `patches_max`. Of a stretch that needs more, `is_full` says so, and no patch is of use.
+There are at most `patches_max`. If a stretch needs more, `is_full` says so, and no patch may be used.
 """
 
 from typing import Final

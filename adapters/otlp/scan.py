@@ -1,7 +1,7 @@
-"""Checks a message against its table, and notes what of it has to be replaced for the normal form.
+"""Check a message against its table, and note what has to be replaced for the normal form.
 
-The law: `scan` passes only what protobuf's parser would read to the same message, and says whether a copy of the bytes is
-already normal; where it is not, the patches make it so. What is odd raises `NonCanonical`.
+`scan` accepts only what protobuf's parser would read to the same message, and returns whether a copy of the bytes is already
+normal. If it is not, the patches make it so. Anything unusual raises `NonCanonical`.
 """
 
 from typing import Final

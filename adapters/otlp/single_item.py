@@ -1,7 +1,10 @@
-"""An item alone: the request that holds its resource, its scope, and of their items nothing but this one.
+"""Build the request of a single item: its resource, its scope, and of their items only this one.
 
-The law: what was sent is copied, not normalised; so the request, adapted, is what the item would have been by itself. Its size
-is known before it is made. Nothing is read or copied for items that are taken.
+What was sent is copied, not normalised. The request's size is known before it is built. For accepted items nothing is read or
+copied.
+
+Invariants:
+1. The request, adapted, is what the item would have been by itself (test_any_rejected_otlp_item_can_be_replayed).
 """
 
 from typing import Final

@@ -1,6 +1,7 @@
-"""OTLP traces: an ExportTraceServiceRequest becomes records of spans.
+"""OTLP traces: convert an ExportTraceServiceRequest to records of spans.
 
-The law: a span without valid ids or without a start is refused. Its time is when it ended, so that a long one is not late.
+A span without valid ids or without a start is rejected. Its time is when it ended, so that a long span is not late
+(test_a_long_span_is_as_late_as_its_end).
 """
 
 from mypy_extensions import i64

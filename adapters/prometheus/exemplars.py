@@ -1,9 +1,10 @@
-"""Remote write's exemplars as OTLP's. Labels trace_id and span_id, where they are ids in hex, become the ids; the rest, and
-ids of another form, become filtered attributes, of which the last of a repeated name wins.
+"""Convert remote write's exemplars to OTLP's.
 
-An exemplar belongs to the item of its series that is nearest in time, the first of the nearest.
+The labels trace_id and span_id become the ids if they are ids in hex. The other labels, and ids of another form, become
+filtered attributes; of a repeated name the last wins. An exemplar belongs to the item of its series that is nearest in time,
+and to the first of several nearest ones.
 
-The law: an exemplar's time is kept where the record can hold it, and left out where it can't; it is no reason to refuse.
+An exemplar's time is kept if the record can hold it, and left out otherwise. It is no reason to reject anything.
 """
 
 from bisect import bisect_left

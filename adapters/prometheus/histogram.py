@@ -1,12 +1,16 @@
 """Remote write's native histograms as OTLP's: exponential ones as exponential histogram points, those with custom buckets
 (schema -53) as histogram points.
 
-The law: a histogram is kept whole or refused, as `NativeHistogram.prepare` says. Sparse buckets become dense ones, the gaps
-between them zeros, of which a histogram and a request may ask only so many. A bucket's index is OTLP's: Prometheus's less one.
-A gauge histogram has no temporality (it is left unspecified), any other is cumulative. Whether the sender says that it was
-reset, or was not, stands in the metric's metadata, prometheus.reset_hint: an attribute would make another series of it. OTLP's
-counts are integers: those of a float histogram are rounded where they are not, and then attribute infrasage.float_histogram
-has them exactly, as JSON by OTLP's bucket index. A stale marker is a point flagged as having no recorded value.
+Sparse buckets become dense ones, and the gaps between them zeros. A bucket's index is OTLP's: Prometheus's less one. A gauge
+histogram has no temporality (it is left unspecified), and any other is cumulative. The sender's reset hint is kept in the
+metric's metadata, prometheus.reset_hint, since an attribute would make another series of it. OTLP's counts are integers: a
+float histogram's counts are rounded if they are not, and then the attribute infrasage.float_histogram has them exactly, as JSON
+by OTLP's bucket index. A stale marker is a point flagged as having no recorded value.
+
+Invariants:
+1. A histogram is kept whole or rejected, as `NativeHistogram.prepare` decides
+   (test_histograms_that_do_not_add_up_are_rejected).
+2. The zeros for gaps are bounded, for a histogram and for a request (test_gaps_are_bounded_in_a_request).
 
 Source: prometheus/model/histogram (Validate), prometheus.io/docs/specs/native_histograms.
 """

@@ -1,9 +1,14 @@
-"""Labels of remote write 1.0, read where they lie. A series mostly has the labels of the one before it, but for one or two:
-those that are the same, byte by byte and at the same place, are not read again, and what was made of them is copied.
+"""Read labels of remote write 1.0 in place.
 
-The law: what is said here of labels is what `read_series` says of them, which defines it. Labels that are not written plainly
-(one name and one value each, neither empty, lengths of at most two bytes), that break a rule of their own, or that lie too near
-the end of the body to be read eight bytes at a time, are left to it. Nothing is remembered beyond the request.
+Most series have the labels of the series before, but for one or two. Labels that are the same, byte by byte and at the same
+place, are not read again: what was made of them is copied. Nothing is remembered beyond the request.
+
+Labels that are not written plainly (one name and one value each, neither empty, lengths of at most two bytes), that break a
+rule of their own, or that are too near the end of the body to be read eight bytes at a time, are left to `read_series`.
+
+Invariants:
+1. The result for any labels is that of `read_series`, which defines it (test_a_series_is_read_as_it_would_be_alone,
+   test_bytes_that_were_changed_are_read_as_they_would_be_alone).
 """
 
 from typing import Final

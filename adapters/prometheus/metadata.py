@@ -1,6 +1,6 @@
-"""What senders say of a metric beside its samples: its type, help and unit, as OTLP's Metric has them.
+"""A metric's type, help and unit from its sender, as OTLP's Metric has them.
 
-The law: help is the description, unit the unit, and the type, in Prometheus's own word, stands in the metric's metadata as
+Help is the description, and unit the unit. The type, in Prometheus's own word, is kept in the metric's metadata as
 prometheus.type, which is where OpenTelemetry's receivers put it. 1.0 and 2.0 number the types alike.
 """
 

@@ -1,9 +1,13 @@
-"""What a series' labels say. 2.0 remembers it from one request to the next, by what stands for the labels there; 1.0 reads them
-each time (adapters/prometheus/labels.py), which costs no more and holds no memory.
+"""What a series' labels mean: `__name__` is the metric's name, `job` the service, `instance` the resource's
+service.instance.id. The rest are the points' attributes.
 
-The law: a `Series` depends on the labels' bytes alone, on no tenant, clock or setting; and the memory is bounded, in entries
-and in bytes. `__name__` is the metric's name, `job` the service, `instance` the resource's service.instance.id; the rest are
-the points' attributes.
+2.0 remembers a series from one request to the next, by the numbers of its symbols (symbol_interner.py). 1.0 reads the labels
+each time (labels.py), which costs no more and holds no memory.
+
+Invariants:
+1. A `Series` depends on the labels' bytes alone, on no tenant, clock or setting
+   (test_rules_are_asked_anew_of_remembered_series).
+2. Memory is bounded, in entries and in bytes (test_the_cache_is_bounded_and_keeps_what_is_used).
 """
 
 from typing import Final

@@ -1,10 +1,11 @@
-"""A remote write 2.0 item alone: the request that holds its series' labels, metadata and start, and of its items nothing but
-this one.
+"""Build the remote write 2.0 request of a single item: its series' labels, metadata and start, and of its items only this one.
 
-The law: of the table of symbols it has the first, which is the empty text, and those that it refers to, in the order in which
-it refers to them; and a reference that leads out of the table leads out of this one too, which has no more symbols. All else is
-copied. So the request, adapted, is what the item would have been by itself. Its size is known before it is made, and no text is
-looked at before that.
+Its table of symbols has the first symbol, the empty text, and those that the item refers to, in the order of its references. A
+reference that leads out of the table leads out of this one too, which has no more symbols. Everything else is copied. The
+request's size is known before it is built, and no text is read before that.
+
+Invariants:
+1. The request, adapted, is what the item would have been by itself (test_any_rejected_remote_write_item_can_be_replayed).
 """
 
 from typing import Final

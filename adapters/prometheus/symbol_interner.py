@@ -1,8 +1,12 @@
-"""What remote write 2.0's symbols are, request after request: each text has a number in this process, so that eight bytes a
-reference stand for a series' labels, and what was read of them once is found again without putting them together.
+"""Number the symbols of remote write 2.0 across requests: each text has a number in this process.
 
-The law: a number stands for one text for ever: it is never given again, also when its text has been forgotten, and so the worst
-that forgetting does is to have a series read anew. The memory is bounded, in entries and in bytes.
+So eight bytes a reference identify a series' labels, and what was read of them once is found again without putting the labels
+together.
+
+Invariants:
+1. A number belongs to one text for ever, and is not reused when its text has been forgotten. The worst effect of forgetting is
+   that a series is read again (test_numbers_of_symbols_stand_for_one_text_for_ever).
+2. Memory is bounded, in entries and in bytes (test_symbols_are_bounded).
 """
 
 from itertools import count

@@ -1,16 +1,19 @@
-"""What remote write 1.0 and 2.0 have in common: what becomes of series, samples, histograms, exemplars and metadata.
+"""What remote write 1.0 and 2.0 have in common: the conversion of series, samples, histograms, exemplars and metadata.
 
-The law: the body is read as it lies on the wire, and where it is odd, protobuf is asked (adapters/canonical.py). Items
-are taken or rejected in the order in which they were sent. What is made of a body is bounded, since labels that stand there
-once are repeated in every point.
+The body is read in place. If it is unusual, protobuf decides (adapters/canonical.py). Items are accepted or rejected in the
+order in which they were sent.
 
 An item is a sample or a native histogram. An exemplar is part of the sample or histogram of its series that is nearest in
-time, is taken or rejected with it, and has it rejected where it breaks a rule itself. A series that has exemplars alone (as
-Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose value is NaN and flagged as not
-recorded.
+time. It is accepted or rejected with it, and causes its rejection if it breaks a rule itself. A series that has exemplars
+alone (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose value is NaN and
+flagged as not recorded.
 
 Metadata alone is an item too: a point at the time of receipt, flagged as not recorded. It is a summary's whatever the type,
 since no series is kept there: among gauges it would show in their charts.
+
+Invariants:
+1. What is made of a body is bounded, since labels that the body has once are repeated in every point
+   (test_what_becomes_of_a_request_is_bounded).
 """
 
 from typing import Final

@@ -1,12 +1,16 @@
 """Prometheus remote write 1.0: WriteRequest, as it is after decompression.
 
-The law: as adapters/prometheus/write_request.py has it; samples are gauge points with their values' bits, a stale marker's
-flagged as having no recorded value besides. Metadata of the same request describes its family's metrics, before or behind them;
-and if no item of the request is of that family (as Prometheus sends it), it is an item of its own.
+The conversion is that of adapters/prometheus/write_request.py. Samples are gauge points with their values' bits; a stale
+marker's point is also flagged as having no recorded value. Metadata of the same request describes its family's metrics, before
+or after them. If no item of the request is of that family (as Prometheus sends it), the metadata is an item of its own.
 
 A rejected item's payload is a serialized WriteRequest of one series: the labels, the sample or histogram and its exemplars, as
-they were sent (in their plain form, where the body was odd); and its family's metadata, if the request had it. That of metadata
-is a WriteRequest of nothing else.
+they were sent (in their plain form if the body was unusual), and its family's metadata, if the request had it. The payload of
+metadata is a WriteRequest of nothing else.
+
+Invariants:
+1. Any body is adapted as the reference in the tests does it (test_any_request_is_adapted_as_the_twin_does,
+   test_spoilt_bytes_are_adapted_as_the_twin_does).
 """
 
 from typing import Final

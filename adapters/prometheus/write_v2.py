@@ -1,18 +1,23 @@
 """Prometheus remote write 2.0: io.prometheus.write.v2.Request, as it is after decompression.
 
-The law: as adapters/prometheus/write_request.py has it, and the texts of a request stand in its table of symbols. A series
-whose references are odd in number or lead out of the table, that has samples and histograms, or nothing at all, is rejected,
-and its neighbours are kept. A table that does not begin with the empty text is none: the request is refused.
+The conversion is that of adapters/prometheus/write_request.py, and the texts of a request are in its table of symbols.
 
-A series is what its metadata says. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic histogram
-or summary, each under its own name; any other's samples are a gauge's. A point counts since the start timestamp of its sample,
-else since the created timestamp of its series. A series that has metadata alone is one item.
+A series is what its metadata says. A counter is a monotonic cumulative sum, as are bucket, count and sum of a classic
+histogram or summary, each under its own name. Any other series' samples are a gauge's. A point counts since the start
+timestamp of its sample, else since the created timestamp of its series. A series that has metadata alone is one item.
 
 A rejected item's payload is a serialized Request of one series: its labels, metadata and created timestamp, the sample or
-histogram and its exemplars, as they were sent (in their plain form, where the body was odd), but for a table of their own and
-references into that. Items of a series that has both samples and histograms can be taken, alone.
+histogram and its exemplars, as they were sent (in their plain form if the body was unusual), but for a table of their own and
+references into it. Items of a series that has both samples and histograms can be accepted, each alone.
 
 Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0.
+
+Invariants:
+1. A series is rejected, and its neighbours are kept, if its references are odd in number or lead out of the table, if it has
+   both samples and histograms, or if it has nothing at all (test_a_bad_series_is_rejected_and_no_other).
+2. A table that does not begin with the empty text is invalid, and the request is refused
+   (test_a_table_without_the_empty_text_is_refused).
+3. Any body is adapted as the reference in the tests does it (test_any_request_is_adapted_as_the_twin_does).
 """
 
 from typing import Final
