@@ -67,8 +67,8 @@ def layout_fingerprints(request: bytes, adapted: Adapted) -> list[bytes]:
 
 
 def partition_of(fingerprint: bytes, partitions: int) -> int:
-    """Return where messages with this fingerprint stand. If partitions are added, few fingerprints move, and those only to the
-    new ones (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014)."""
+    """Return the partition of messages with this fingerprint. If partitions are added, few fingerprints move, and only to
+    the new ones (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014)."""
     chosen = 0
     jump = 0
     while jump < partitions:

@@ -350,7 +350,7 @@ class _Adapter:
         self.item = BytesWriter()
         self.exemplar = BytesWriter()
         self.index: i64 = 0
-        # Of the record at hand: its type (0 unknown), what is wrong if the rules can't say it, attributes of our own.
+        # Of the current record: its type (0 unknown), what is wrong if the rules can't say it, attributes of our own.
         self.type: i64 = 0
         self.message: str = ""
         self.extras: dict[str, bytes] = _NO_EXTRAS
@@ -421,7 +421,7 @@ class _Adapter:
                     self._reject(index, RECORD_TOO_LARGE, "", group.service_id)
         adapted = builder.finish()
         if len(adapted.rejections) > told:
-            adapted.rejections.sort(key=_index_of)  # found only now, so told out of order
+            adapted.rejections.sort(key=_index_of)  # found only now, so out of order
         return adapted
 
     def _pack_metric(self, service_id: bytes, metric: _Metric) -> None:

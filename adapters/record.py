@@ -40,7 +40,7 @@ METRICS: Final = 11
 LOGS: Final = 12
 TRACES: Final = 13
 
-# The rejections told one by one, with their payloads; beyond, they are only counted by reason.
+# The rejections reported one by one, with their payloads; beyond, they are only counted by reason.
 REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"

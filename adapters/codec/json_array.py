@@ -27,7 +27,7 @@ class Elements:
         self.end: i64 = 0
         # Of those found so far: start, end, start, end, …
         self.bounds: Final[list[int]] = []
-        # The bracket or comma behind which the next one stands.
+        # The bracket or comma before the next one.
         self.position: i64 = text.index(b"[")
 
     def find(self, index: i64) -> None:

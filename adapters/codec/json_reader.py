@@ -67,7 +67,7 @@ class JsonSlices:
         self.elements: i64 = 0
         # Since `skip_value` or `next_elements` began: how many objects and arrays there were.
         self.containers: i64 = 0
-        # Whether the cursor is in a string, of which `next_text` returns more.
+        # Whether the cursor is in a string; `next_text` returns more of it.
         self.is_in_string: bool = False
 
     def peek(self) -> i64:

@@ -30,7 +30,7 @@ class NonCanonical(Exception):
 
 class Cursor:
     """Reads fields of `buffer`. After `field`, the payload is `start:position`, and `value` is a varint's value; of a
-    length-delimited field, the length stands at `length_at:start`."""
+    length-delimited field, the length is at `length_at:start`."""
 
     def __init__(self, buffer: bytes, rules: Rules = NO_RULES) -> None:
         self.buffer: Final = buffer

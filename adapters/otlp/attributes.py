@@ -109,7 +109,7 @@ class Attribute:
         reason: i64 = 0
         if state == CLEAN:
             value_end: i64 = self.value_end
-            # Tag and length stand before the string; they are text too (ASCII) or nothing that could spoil the check.
+            # Tag and length come before the string; they are text too (ASCII) or nothing that could spoil the check.
             text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
             if not is_utf8(buffer, text_start, value_end, self.rules):
                 raise NonCanonical(text_start)

@@ -58,7 +58,7 @@ class Envelope:
         self.type: i64 = type_
         self.group_reason: i64 = 0  # why nothing of this resource or scope can be taken
         self.service_id: bytes = UNKNOWN_SERVICE
-        # The entries at hand, and what makes requests of their items, as soon as one is to be kept.
+        # The current entries, and what makes requests of their items, as soon as one is to be kept.
         self.resource_start: i64 = 0
         self.resource_end: i64 = 0
         self.scope_start: i64 = 0
@@ -102,7 +102,7 @@ class Envelope:
         builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
 
     def standing(self) -> SingleItemRequest:
-        """What makes a request of an item of the scope at hand."""
+        """Return what makes a request of an item of the current scope."""
         alone = self.alone
         if alone is None:
             alone = self.alone = SingleItemRequest(self.buffer)

@@ -173,7 +173,7 @@ class _Notes:
         self.nulls: int = 0
         self.integers: int = 0
         self.ids: int = 0
-        # The first fields that no message has: told where nothing was taken.
+        # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
 
     def skip(self, fields: _Fields, name: str) -> None:

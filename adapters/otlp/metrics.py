@@ -37,7 +37,7 @@ class _Refused:
 
 
 class MetricsEnvelope(Envelope):
-    """While a metric is taken: what it is, where its data is, and what stands before and behind that, in normal form."""
+    """While a metric is taken: what it is, where its data is, and what comes before and after that, in normal form."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         super().__init__(body, header, rules, message_bytes_max, METRICS, TYPE_METRIC)
@@ -274,7 +274,7 @@ class MetricsEnvelope(Envelope):
                     pieces = 0
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
-                # One that leaves no room by this estimate stands alone, and the builder says whether it fits.
+                # One that leaves no room by this estimate is alone, and the builder says whether it fits.
                 if len(normal) + _FRAMING_BYTES_MAX > room:
                     if not self._add_piece(piece, len(envelope), 1):
                         self._refuse(point, first, position, RECORD_TOO_LARGE)

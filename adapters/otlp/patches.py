@@ -13,7 +13,7 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import length_of
 
-# An item has at most so many where it fits the largest message that is usual: each stands for two bytes of it at least.
+# An item has at most so many where it fits the largest message that is usual: each replaces two bytes of it at least.
 PATCHES_MAX: Final = 1 << 18
 
 
@@ -61,7 +61,7 @@ class Patches:
         return place
 
     def close(self, place: i64, delta: i64, length_at: i64, start: i64, end: i64) -> None:
-        """The message at start:end was scanned, its length stands before it, from `length_at`. `delta`: what it was before."""
+        """The message at start:end was scanned, its length is before it, from `length_at`. `delta`: what it was before."""
         if self.is_full:
             return
         if self.count == place + 1:
@@ -78,7 +78,7 @@ class Patches:
         self.delta += len(patch.replacement) - (start - length_at)
 
     def cut(self, place: i64, delta: i64, start: i64, end: i64, replacement: bytes) -> None:
-        """Instead of `close`: all of start:end goes, and this stands there. `delta`: as above."""
+        """Instead of `close`: replace all of start:end. `delta`: as above."""
         if self.is_full:
             return
         self.count = place

@@ -284,7 +284,7 @@ class Scanner:
         return marked
 
     def _unfit(self, start: i64, end: i64) -> i64:
-        """The reason that stands at start:end for what could not be written; 0: none is read there."""
+        """Return the reason that is written at start:end for what could not be written; 0: none is read there."""
         if start == end:
             return 0
         reason: i64 = self.buffer[start]
@@ -300,8 +300,8 @@ class Scanner:
         return ""
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
-        """Take down what is asked about an item or its envelope, of the field at at:after: its length, if it has one, stands
-        at length_at:first, its payload at first:after."""
+        """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at
+        length_at:first, its payload at first:after."""
         buffer = self.buffer
         if action == TIME:
             self.time = read_i64_le(buffer, first)
@@ -355,7 +355,7 @@ class Scanner:
             tail: i64 = read_i64_le(buffer, end - 8)
             mixed = tail ^ (tail >> 32) ^ (head >> 8) ^ (head >> 40)
         elif length:
-            # What stands before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
+            # What is before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
             tail = read_i64_le(buffer, end - 8) >> ((8 - length) << 3)
             mixed = tail & ((1 << (length << 3)) - 1)
             mixed ^= mixed >> 32
@@ -364,7 +364,7 @@ class Scanner:
         return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
     def _is_repeated(self, message: Message, start: i64, at: i64) -> bool:
-        """Whether the key of the attribute checked last stands in the same list, before `at`."""
+        """Return whether the key of the attribute checked last is in the same list, before `at`."""
         attribute = self.attribute
         key_start: i64 = attribute.key_start
         key_end: i64 = attribute.key_end
@@ -427,7 +427,7 @@ class Scanner:
         return writer.getvalue()
 
     def _write_last(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
-        """Where a key stands twice: of each the last. What is not normal is looked for once more."""
+        """If a key is there twice, write its last attribute. What is not normal is looked for once more."""
         attributes: i64 = 0
         is_dropped_told = False
         cursor = self.cursor
@@ -491,7 +491,7 @@ class Scanner:
         return len(self._last_positions(message, start, end)) > 0
 
     def _last_positions(self, message: Message, start: i64, end: i64) -> dict[bytes, int]:
-        """Where each attribute's key stands last, of those that are within their limit."""
+        """Return the last position of each attribute's key, of those that are within their limit."""
         last: dict[bytes, int] = {}
         position: i64 = start
         cursor = self.cursor

@@ -25,14 +25,14 @@ class SingleItemRequest:
     def __init__(self, buffer: bytes) -> None:
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
-        # The entries at hand: where they begin, and all of them but their members.
+        # The current entries: where they begin, and all of them but their members.
         self.resource_at: i64 = -1
         self.scope_at: i64 = -1
         self.resource: bytes = b""
         self.scope: bytes = b""
 
     def stand(self, resource_start: i64, resource_end: i64, scope_start: i64, scope_end: i64) -> None:
-        """Under which resource's entry, and which scope's in it, the next items stand."""
+        """Set the resource's entry, and the scope's in it, that the next items belong to."""
         if resource_start != self.resource_at:
             self.resource_at = resource_start
             self.resource = self._without_members(resource_start, resource_end)

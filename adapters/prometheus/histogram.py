@@ -385,7 +385,7 @@ class NativeHistogram:
         return 0x4A if self.schema == SCHEMA_CUSTOM else 0x52
 
     def tail(self) -> bytes:
-        """What stands behind the points in that field: the temporality, unless it has none."""
+        """Return what follows the points in that field: the temporality, unless it has none."""
         return b"" if self.reset_hint == _RESET_HINT_GAUGE else CUMULATIVE
 
     def hint(self) -> bytes:

@@ -62,7 +62,7 @@ def check_rows_v2(body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLA
 
 
 def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
-    """Return the refusal of a request of which more bytes would be made in memory than that."""
+    """Return the refusal of a request that would become more bytes in memory than that."""
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"the request of {size_bytes} bytes becomes more than {made_bytes_max}, with its labels repeated in"
@@ -138,7 +138,7 @@ class _Rows:
             raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
 
     def count_metadata(self) -> None:
-        """1.0's, of which each is an object while the request is read. Moves the cursor. Raises NonCanonical."""
+        """Count 1.0's metadata, where each is an object while the request is read. Moves the cursor. Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         if (end >> 1) * DESCRIPTION_BYTES <= self.made_bytes_max:

@@ -156,7 +156,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
 
 
 def refused_series(reason: i64, message: str) -> Series:
-    """One of which nothing is known but why it can't be taken."""
+    """Return a series that can't be taken; only the reason is known."""
     series = Series()
     series.reason = reason
     series.message = message
@@ -184,7 +184,7 @@ def resource_of(job: bytes, instance: bytes) -> bytes:
 
 
 class SeriesCache:
-    """Series by bytes that stand for their labels."""
+    """Series by bytes that identify their labels."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.entries_max: Final[int] = entries_max // 2

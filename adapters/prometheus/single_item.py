@@ -40,12 +40,12 @@ class SingleItemRequest:
         self.table: Final[list[int]] = []
         self.numbers: Final[dict[int, int]] = {}
         self.table_bytes: i64 = 0
-        # The series at hand: where it begins, what stands before and behind its items, to how many symbols these refer.
+        # The current series: where it begins, what comes before and after its items, to how many symbols these refer.
         self.series_at: i64 = -1
         self.before: bytes = b""
         self.behind: bytes = b""
         self.series_symbols: i64 = 0
-        # Those of the item at hand, encoded.
+        # Those of the current item, encoded.
         self.exemplars: Final = BytesWriter()
 
     def stand(

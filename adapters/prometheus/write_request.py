@@ -59,13 +59,13 @@ class _Group:
         self.capacity: i64 = builder.capacity()
         self.item_capacity: i64 = builder.item_capacity()
         self.row_bytes: i64 = builder.group_row_bytes
-        # Metrics, encoded, each in three pieces: what stands before its points, those, and what stands behind them. And how
-        # many items each holds.
+        # Metrics, encoded, each in three pieces: what comes before its points, the points, and what comes after. And
+        # how many items each holds.
         self.heads: Final[list[bytes]] = []
         self.bodies: Final[list[bytes]] = []
         self.tails: Final[list[bytes]] = []
         self.counts: Final[list[int]] = []
-        # The metric at hand: what it is, how many bytes say so, its points, and what stands behind those.
+        # The current metric: what it is, how many bytes say so, its points, and what comes after those.
         self.name: bytes = b""
         self.kind: i64 = 0
         self.description: Description = description
@@ -113,18 +113,18 @@ class Request:
         self.samples: i64 = 0
         self.histograms: i64 = 0
         self.exemplars: i64 = 0
-        # Of the series at hand: what is said of it, which field of Metric its samples are for, what stands behind them there,
-        # and since when it counts.
+        # Of the current series: its description, which field of Metric its samples are for, what comes after them there, and
+        # since when it counts.
         self.description: Description = self.no_description
         self.kind: i64 = GAUGE
         self.tail: bytes = b""
         self.created_ms: i64 = 0
-        # Of the item at hand.
+        # Of the current item.
         self.value_bits: i64 = 0
         self.time_ms: i64 = 0
         self.start_ms: i64 = 0
         self.time_unix_nano: i64 = 0
-        # Why the item or series at hand can't be taken, if the rules can't say it.
+        # Why the current item or series can't be taken, if the rules can't say it.
         self.message: str = ""
 
     def run(self) -> Adapted:
@@ -136,8 +136,8 @@ class Request:
         raise NotImplementedError
 
     def payload(self, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> bytes:
-        """The request of one item alone, if there is room for it: field `tag` of the series at hand with the payload start:end,
-        and its exemplars; those alone, where `tag` is 0; or what is said of the series, where there are none either."""
+        """Return the request of one item, if there is room for it: field `tag` of the current series with the payload
+        start:end, and its exemplars; those alone if `tag` is 0; the series' description if there are none either."""
         raise NotImplementedError
 
     def spend(self, size_bytes: i64) -> None:
@@ -226,7 +226,7 @@ class Request:
             self._reject(reason, series, 0, 0, 0, exemplars)
 
     def take_description(self, series: Series, reason: i64) -> None:
-        """A series of which nothing but its description is known."""
+        """Take a series if only its description is known."""
         if reason == 0:
             size: i64 = 11 + len(series.attributes)
             group = self._metric(series, SUMMARY, b"", b"", field_size(size))
@@ -308,7 +308,7 @@ class Request:
                 raise NonCanonical(cursor.start)
 
     def _start_unix_nano(self) -> i64:
-        """Since when the item counts; 0 where nobody says so, or says what the record can't hold."""
+        """Since when the item counts; 0 if no start is given, or one that the record can't hold."""
         start_ms: i64 = self.start_ms
         if start_ms == 0:
             start_ms = self.created_ms
@@ -331,7 +331,7 @@ class Request:
         return TIMESTAMP_TOO_OLD
 
     def _reject(self, reason: i64, series: Series, tag: i64, start: i64, end: i64, exemplars: list[Exemplar]) -> None:
-        """The item at hand, which `payload` is told of in the same words."""
+        """Reject the current item; `payload` takes the same arguments."""
         self.description.has_item = True
         builder = self.builder
         builder.type = TYPE_METRIC
@@ -376,10 +376,10 @@ class Request:
         return True
 
     def _metric(self, series: Series, kind: i64, tail: bytes, hint: bytes, point_bytes: i64) -> _Group | None:
-        """The group whose metric at hand is this series' and has room for one more point; counts that point. None: it is more
-        than fits a message, even alone.
+        """Return the group whose current metric is this series' and has room for one more point, and count that point.
+        None: it is more than fits a message, even alone.
 
-        `kind`: which field of Metric the point is for. `tail`: what stands behind the points there. `hint`: fields of Metric.
+        `kind`: which field of Metric the point is for. `tail`: what follows the points there. `hint`: fields of Metric.
         """
         self.spend(point_bytes)
         description = self.description
@@ -424,7 +424,7 @@ class Request:
         return group
 
     def _close_metric(self, group: _Group) -> None:
-        """Encode the metric at hand, if there is one."""
+        """Encode the current metric, if there is one."""
         if group.count == 0:
             return
         points = group.points

@@ -60,8 +60,8 @@ class _WriteRequest(Request):
         self.families: Final[dict[bytes, Description]] = {}
         self.descriptions: Final[list[tuple[bytes, Description]]] = []
         self.reader: Final = LabelReader(body)
-        # Where the labels of the series at hand are.
-        self.labels: i64 = 0  # how many, where they were counted; of more than this none is read
+        # Where the labels of the current series are.
+        self.labels: i64 = 0  # how many, where they were counted; beyond this none is read
         self.labels_max: i64 = rules.attributes_max + _LABELS_BEYOND
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
@@ -74,7 +74,7 @@ class _WriteRequest(Request):
         rules.rest()
         cursor = self.cursor
         end: i64 = len(self.buffer)
-        # Metadata stands behind the series that it describes.
+        # Metadata comes after the series that it describes.
         while cursor.position < end:
             cursor.skip_fields(_TIMESERIES, end)
             if cursor.position == end:
@@ -142,7 +142,7 @@ class _WriteRequest(Request):
         return described
 
     def _take_family(self, family: bytes, description: Description) -> None:
-        """Metadata of which no item is."""
+        """Take metadata that no item belongs to."""
         series = Series()
         series.name = family
         if not family:

@@ -86,7 +86,7 @@ class _Request(Request):
         self.symbols: Final[list[bytes]] = []
         # Of each symbol its number, in eight bytes.
         self.numbers: bytes = b""
-        # Those of the series at hand, in the order of its references.
+        # Those of the current series, in the order of its references.
         self.key = BytesWriter()
         # After `_read_refs`: how many there were, and the first that leads out of the table, or -1.
         self.refs: i64 = 0
@@ -98,7 +98,7 @@ class _Request(Request):
         self.metadata_start: i64 = 0
         self.metadata_end: i64 = 0
         self.described_last: Description = self.no_description
-        # The series at hand: where it begins, and where its references are.
+        # The current series: where it begins, and where its references are.
         self.series_start: i64 = 0
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0

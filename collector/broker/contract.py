@@ -29,15 +29,15 @@ class BrokerFull(BrokerError):
 
 
 class BrokerDown(BrokerError):
-    """The broker can't be reached, or can't write. What was to be kept may be kept all the same: whoever sends it again may
-    store it twice."""
+    """The broker can't be reached, or can't write. What was to be kept may be kept all the same: sending it again may store
+    it twice."""
 
 
 class Message(NamedTuple):
     """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch.
 
-    `ordered`: it stands in one partition, always the same, with all other ordered messages of its topic.
-    `fingerprint`: messages of a topic that have the same stand in one partition. Empty: any partition will do.
+    `ordered`: it goes to one partition, always the same, with all other ordered messages of its topic.
+    `fingerprint`: messages of a topic that have the same go to one partition. Empty: any partition will do.
     """
 
     topic: str
@@ -57,7 +57,7 @@ class Partition:
 class Range(NamedTuple):
     """Consecutive messages of one partition, from offset `start` up to but not including `end`.
 
-    `in_doubt`: an intent for exactly this range stood already when it was read, so it may have been written before.
+    `in_doubt`: there was an intent for exactly this range when it was read, so it may have been written before.
     `log`: the identity of the log that the offsets belong to. Offsets repeat when a log begins anew (its file is removed, its
     topic is made anew, Kafka is replaced), and then `log` differs. Each reader of this range sees the same until its commit.
     Empty for an intent of a version that did not know it.
@@ -77,7 +77,7 @@ class Range(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a partition stands, at one moment."""
+    """The progress of a partition, at one moment."""
 
     committed: int  # the offset of the first message that is not committed
     end: int  # the offset after the last message that is durable
@@ -94,12 +94,13 @@ class Producer(Protocol):
 
 
 class Consumer(Protocol):
-    """The writer's side. One `Range` of a partition is in hand at a time: read, intent, (write), commit. Whoever gives one up
-    before its commit just polls again: it comes back, in doubt where it was intended. Every method raises BrokerDown."""
+    """The writer's side. One `Range` of a partition is in progress at a time: read, intent, (write), commit. A caller that
+    abandons one before its commit polls again: the range comes back, in doubt if it was intended. Every method raises
+    BrokerDown."""
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
         """The next uncommitted messages of some partition that is ours: at least one, and no more than `bytes_max` unless
-        the first alone is larger. Where an intent stands, exactly its range. None when nothing came within `wait_s`.
+        the first alone is larger. If there is an intent, exactly its range. None when nothing came within `wait_s`.
         Partitions take turns."""
 
     async def intend(self, messages: Range) -> None:

@@ -2,4 +2,4 @@
 
 
 class CannotRun(Exception):
-    """The message is for whoever typed the command: one line, with what to change."""
+    """The command cannot run. The message is for its user: one line, with what to change."""

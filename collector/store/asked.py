@@ -67,8 +67,8 @@ class AskedSessions:
     """Any thread may call."""
 
     def __init__(self, connect: Callable[[Settings], Client], reading: Settings) -> None:
-        """`connect` makes a session with these settings, in this order. `reading`: those of every session, the last of which
-        makes it readonly."""
+        """`connect` makes a session with these settings, in this order. `reading`: those of every session; the last one makes
+        it readonly."""
         self._connect: Final = connect
         self._reading: Final = reading
         self._lock: Final = threading.Lock()

@@ -250,7 +250,7 @@ class ClickHouseStore:
     ) -> Self:
         """A server at `url` (http://HOST:PORT, https://HOST:PORT), or several behind it that are replicas of one another.
 
-        Nothing is asked of it yet: it may be away. The first call connects; the first insert applies the schema, where
+        No request is made yet, so it may be unavailable. The first call connects; the first insert applies the schema, where
         `apply_schema` has not been called. `ca_file`: certificates that the server's is checked against; None: the system's.
         `insert_quorum`: so many replicas have an insert before it counts as done; 0: the one that took it. With a quorum
         nothing is looked up, since rows can be read that no quorum has yet: what is in doubt is repeated, under its token.

@@ -10,7 +10,7 @@ The payload is parsed into a table of its own, which has the columns of the land
 over it. So what is expected is what an insert would have written.
 
 Invariants:
-1. Rows are inserted only for groups of which nothing is stored, and the statement that inserts them decides it
+1. Rows are inserted only for groups without a stored row, and the statement that inserts them decides it
    (test_completion.py, test_what_is_missing_is_completed, test_completing_twice_adds_nothing).
 2. A group that is stored in part is left as it is, and reported (test_completion.py,
    test_a_group_that_is_stored_in_part_is_reported).
@@ -187,7 +187,7 @@ class Completion:
         return {(batch_id, part, _unescaped(partition)): int(number) for batch_id, part, partition, number in rows}
 
     def _insert(self, view: _View, table: str, already: Mapping[_Group, int]) -> None:
-        """Insert the groups of which no more is stored than `already`, which the statement itself looks up."""
+        """Insert the groups with no more stored rows than `already`, which the statement itself looks up."""
         columns = ", ".join(f"`{line.split(chr(9))[0]}`" for line in self._text(f"DESCRIBE TABLE ({view.select})").splitlines())
         earlier = _earlier_expression(already, view.partition)
         settings = ", ".join(

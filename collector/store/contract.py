@@ -136,4 +136,4 @@ class Store(Protocol):
         """Answer a statement of our own, without a FORMAT clause, in one of ClickHouse's formats. Raises StoreError."""
 
     def ping(self) -> None:
-        """Raises StoreUnavailable. Nothing is asked where an insert has told as much since the last time."""
+        """Raise StoreUnavailable if the store is. No request is made if an insert has shown it since the last call."""

@@ -35,7 +35,7 @@ LANDING: Final = {
     TRACES_TOPIC: Landing("landing_traces", LANDING_FORMAT),
     DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
-# Many batches: the payload is one message, behind its length, of which they are together the content.
+# Many batches: the payload is one message, behind its length, and the batches together are its content.
 _FORMAT: Final = "ProtobufList"
 
 SETTINGS: Final[Settings] = {

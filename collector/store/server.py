@@ -126,7 +126,7 @@ class Server(NamedTuple):
             return
         try:
             ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:  # of which SSLError is one
+        except OSError as error:  # SSLError is one
             raise StoreMisconfigured(f"{self}: cannot read the certificates in {self.ca_file}: {error}") from error
 
 

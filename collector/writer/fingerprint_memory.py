@@ -9,8 +9,8 @@ Invariants:
    test_memory_against_a_dict).
 2. Whatever was forgotten was received no later than `forgotten_until` (the same).
 3. There are at most `keys_max` fingerprints (the same).
-4. A sender cannot choose fingerprints that stand in one another's way: places depend on a secret of the process, since Python's
-   hash of bytes does.
+4. A sender cannot choose fingerprints that collide in the table: places depend on a secret of the process, since Python's hash
+   of bytes does.
 """
 
 from array import array

@@ -130,7 +130,7 @@ class Piece:
 
 
 def bounded(messages: Range, row_bytes_max: int) -> Range:
-    """As much of a range that nobody has intended yet as one insert may take: its first messages; or, of a message that is too
+    """As much of a range that is not intended yet as one insert may take: its first messages; or, of a message that is too
     large alone, all of it, with the depth at which each piece is small enough or a single item."""
     if messages.partition.topic == DEAD_LETTERS_TOPIC:
         return messages

@@ -6,9 +6,9 @@ bytes, whatever memory and store know by then. docs/internals/exactly-once.md an
 Invariants:
 1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
    store, or comes before it in the same insert (test_repetitions.py, test_each_request_is_stored_once).
-2. A message that has such a predecessor is left out, as long as the predecessor stands in the same partition, or is stored
+2. A message that has such a predecessor is left out, as long as the predecessor is in the same partition, or is stored
    already (the same).
-3. Memory only saves look-ups: what it has forgotten is asked of the store (test_memory_only_saves_look_ups).
+3. Memory only saves look-ups: what it has forgotten is looked up in the store (test_memory_only_saves_look_ups).
 4. What is left out keeps its place in the range: offsets and the tree of pieces stay as they are
    (test_refused_neighbours_of_what_is_left_out_keep_their_places).
 """
@@ -29,7 +29,7 @@ Pair = tuple[bytes, bytes]  # a tenant and a fingerprint
 
 
 class Fingerprints(Protocol):
-    """What is asked of the store."""
+    """The look-ups in the store."""
 
     def fingerprints(self, asked: Collection[Pair], since_unix_nano: int, until_unix_nano: int) -> dict[Pair, list[int]]:
         """As Store has it."""
@@ -42,7 +42,7 @@ class RepetitionObserver(Protocol):
         """So many messages of a range were repetitions, and are not stored."""
 
     def looked_up(self, fingerprints: int) -> None:
-        """So many fingerprints were asked of the store, since memory does not reach back through the window."""
+        """Count fingerprints that were looked up in the store, since memory does not reach back through the window."""
 
 
 class _Decided(NamedTuple):
@@ -53,8 +53,8 @@ class _Decided(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """Of a partition, that memory has what stands from some message on, up to `end`. What stands before that message was
-    received at about `since_unix_nano`, or earlier."""
+    """Memory has the messages of a partition from some message on, up to `end`. Messages before that one were received at
+    about `since_unix_nano`, or earlier."""
 
     log: str
     end: int
@@ -74,7 +74,7 @@ class Repetitions:
         self._known: Final[dict[Partition, _Known]] = {}
 
     def decide(self, messages: Range) -> Range:
-        """Return a range that nobody has intended yet, without its repetitions; perhaps only its first messages. Raises
+        """Return a range that is not intended yet, without its repetitions; perhaps only its first messages. Raises
         StoreError."""
         if not self._decides(messages):
             return messages

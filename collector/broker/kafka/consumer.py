@@ -119,7 +119,7 @@ class KafkaConsumer:
         self._loop: Final = asyncio.get_running_loop()
         self._brokers: Final = brokers
         self._member = member
-        self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read stands first
+        self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read is first
         self._reading: Final = asyncio.Lock()
         self._closed: Final = asyncio.Event()
         self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
@@ -261,7 +261,8 @@ class KafkaConsumer:
         self._failure = None
 
     async def _owned(self, deadline: float) -> tuple[Ownership, dict[Partition, Head]] | None:
-        """What is ours, and where it stands; None: not settled in time. Raises KafkaError, OSError, BrokerDown."""
+        """Return the partitions that are ours and their heads; None: not settled in time. Raises KafkaError, OSError,
+        BrokerDown."""
         while True:
             member = self._member
             try:
@@ -688,7 +689,7 @@ class KafkaConsumer:
         return None if end == head.committed else await self._read(partition, head, end, bytes_max, log.identity)
 
     async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int, identity: str) -> Range:
-        """From what is committed on; exactly up to the intent where one stands, else up to `end` or as many as fit."""
+        """Read from the committed offset; exactly up to the intent if there is one, else up to `end` or as many as fit."""
         in_doubt = head.intent is not None
         goal = end if head.intent is None else head.intent
         start = offset = head.committed

@@ -51,7 +51,7 @@ _LEAVE_RETRY_S: Final = 0.1
 
 
 class Head(NamedTuple):
-    """Where a partition stands in the group."""
+    """The group's offsets of a partition."""
 
     committed: int
     intent: int | None  # the end of the range that is about to be written, which starts at `committed`
@@ -77,7 +77,7 @@ class Fenced(Exception):
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """One membership of the group: its client, its coordinator, and what is ours in the generation at hand."""
+    """One membership of the group: its client, its coordinator, and what is ours in the current generation."""
 
     def __init__(self, options: KafkaOptions, topics: Collection[str], brokers: Brokers) -> None:
         self.ownership: Ownership | None = None

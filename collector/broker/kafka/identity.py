@@ -1,8 +1,8 @@
 """The identity of a partition's log: the cluster's id and the topic's id.
 
 It differs after a topic was deleted and created anew, and after Kafka was replaced under the same address. Offsets then begin
-again, and tell nothing about what was stored before. The committed offset's metadata keeps the identity, so that whoever reads
-the offset knows to which log it belongs. Topic ids are in Metadata version 10 and later (Kafka 2.8). An older broker has
+again, and say nothing about what was stored before. The committed offset's metadata keeps the identity, so that a reader of the
+offset knows to which log it belongs. Topic ids are in Metadata version 10 and later (Kafka 2.8). An older broker has
 cluster ids only. Source: kafka.apache.org, "Metadata API" version 10.
 
 Invariants:

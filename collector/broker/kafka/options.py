@@ -121,7 +121,7 @@ async def until_started(options: KafkaOptions, attempt: Callable[[], Coroutine[A
     deadline = loop.time() + options.start_timeout_s
     while True:
         try:
-            # To join a group may take until a member that has died is given up.
+            # Joining a group may take until the session of a member that has died expires.
             async with asyncio.timeout(options.request_timeout_s + options.session_timeout_s):
                 return await attempt()
         except (KafkaError, OSError, TimeoutError, BrokerDown) as error:

@@ -55,7 +55,7 @@ class ProduceObserver(Protocol):
         """One batch is durable. `seconds`: since its first message came."""
 
     def produce_failed(self, topic: str, kind: str) -> None:
-        """One batch failed, or was given up. `kind`: timeout or refused (by Kafka, or on the way)."""
+        """One batch failed, or was abandoned. `kind`: timeout or refused (by Kafka, or on the way)."""
 
 
 class NoObserver:
@@ -320,7 +320,7 @@ class ProducerSession:
             timer = self._loop.call_later(_LATE_S, self._call_for_help, lane) if has_helpers else None
             try:
                 await self._deliver(lane, sendings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers that wait must get it
                 reason = text(error)
                 refused = error.sending if isinstance(error, PartRefused) else sendings[0]
                 self._observer.produce_failed(refused.topic, "refused")
@@ -473,7 +473,7 @@ class ProducerSession:
         self._placed.clear()
 
     def forget_expired(self) -> None:
-        """Forget messages that wait for their leader, where nobody waits for them any more. A message among others
+        """Forget messages that wait for their leader, whose callers have gone. A message among others
         that are waited for is sent with them: a repetition of it has the same fingerprint."""
         for where, queue in list(self._placed.items()):
             while queue and all(append.done.done() for append in queue[0].appends):

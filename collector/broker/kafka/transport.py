@@ -78,7 +78,7 @@ class Frames(asyncio.BufferedProtocol):
 
     async def ask(self, api: tuple[int, int], body: Sequence[bytes], came: Came | None = None) -> memoryview:
         """The answer, without its id: it, and whatever is cut from it, stay as they are. `api`: which request, its key and its
-        version. `body`: in pieces. `came` is told whenever some of the answer has come. Raises KafkaConnectionError."""
+        version. `body`: in pieces. `came` is called whenever a part of the answer has arrived. Raises KafkaConnectionError."""
         if self._lost is not None:
             raise self._lost
         assert self._waiting is None, "one request at a time"

@@ -58,7 +58,7 @@ class LocalLog:
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
         self._heads = files.heads
-        self._turns: Final = deque(topics)  # round-robin: the next to be read stands first
+        self._turns: Final = deque(topics)  # round-robin: the next to be read is first
         self._appended: Final = asyncio.Event()
         self._waiting: Final[deque[Request]] = deque()
         self._waiting_bytes = 0

@@ -17,7 +17,7 @@ Statement = tuple[str, tuple[object, ...]]
 
 
 class Head(NamedTuple):
-    """Where a partition stands."""
+    """The offsets of a partition."""
 
     id: int
     committed: int  # the first offset that is not stored yet
@@ -64,7 +64,7 @@ Work = Append | Intend | Commit | Skip | Probe
 
 
 class Plan:
-    """One transaction before it is executed: what to execute, and where the partitions stand after it. Does no I/O."""
+    """One transaction before it is executed: what to execute, and the partitions' offsets after it. Does no I/O."""
 
     def __init__(self, heads: Mapping[str, Head], room_bytes: int, shortage: str | None = None) -> None:
         """`shortage`: why nothing is taken but dead letters."""

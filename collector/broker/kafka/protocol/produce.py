@@ -1,6 +1,6 @@
 """Produce requests and their answers, and the record batches in them: bytes in, bytes out.
 
-A large message is not copied: the batch is pieces, of which it is one. Source: kafka.apache.org, "Produce API" version 7, and
+A large message is not copied: it is one of the pieces of its batch. Source: kafka.apache.org, "Produce API" version 7, and
 "Record batch".
 """
 
@@ -27,7 +27,7 @@ _CODECS: Final[Mapping[str, tuple[int, Callable[[bytes], bytes]]]] = {
 }
 # From here on a payload is a piece by itself: to copy it would cost more than to handle one piece more.
 _ALONE_BYTES_MIN: Final = 16 * 1024
-# Base offset (the broker's affair), length of what follows it, leader's epoch (likewise), format, checksum.
+# Base offset (set by the broker), length of what follows it, leader's epoch (also set by the broker), format, checksum.
 _HEAD: Final = struct.Struct(">qiibI")
 _HEAD_COUNTED: Final = 9  # of it, what the length counts
 # Attributes, the last offset's delta, two timestamps, the producer's id, epoch and sequence; how many records. All checked.
