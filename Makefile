@@ -37,6 +37,8 @@ check: $(VENV)/dev.installed
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
 	$(BIN)/python .ci/checks/compiled_handlers.py
+	# An interpreted subclass of a compiled class raises TypeError, in the compiled program alone.
+	$(BIN)/python .ci/checks/compiled_bases.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
