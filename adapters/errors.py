@@ -1,7 +1,7 @@
 """Every reason for a rejection or refusal, in one list, and the exceptions that adapters raise.
 
 A reason has the same name everywhere (answers, metrics, dead letters, documentation), and is named only here. Item reasons
-reject one item and keep its neighbours. Request reasons refuse a whole request, of which nothing is kept.
+reject one item and keep its neighbours. Request reasons refuse a whole request: none of it is kept.
 """
 
 from typing import Final, NamedTuple

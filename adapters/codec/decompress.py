@@ -161,7 +161,7 @@ def _unsnappy(body: bytes, bytes_max: int) -> _Steps:
 
 
 def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
-    """Chunks, each of which becomes at most 64 KiB: the framed format. They are decompressed some at a time."""
+    """Decompress the framed format: chunks of at most 64 KiB of content each, some at a time."""
     out = _Output("snappy", bytes_max)
     end = len(body)
     position = start = len(_SNAPPY_FRAMED)

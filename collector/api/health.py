@@ -25,9 +25,9 @@ EMBEDDED_ENGINE: Final = "embedded engine"
 
 
 class Health(NamedTuple):
-    """How the two things stand that the collector rests on: "ok", or a word for what is the matter.
+    """The state of the two things that the collector depends on: "ok", or a word for the problem.
 
-    `kafka` is whatever broker there is, `clickhouse` whatever store; NOT_USED where there is none to speak of.
+    `kafka` is the broker in use, `clickhouse` the store in use; NOT_USED if there is none.
     """
 
     clickhouse: str

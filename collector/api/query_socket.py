@@ -92,7 +92,7 @@ class Snapshots(Protocol):
 
 
 class QuerySocket:
-    """The server's side. Belongs to whoever holds the lock of `data_dir`."""
+    """The server's side. Belongs to the process that holds the lock of `data_dir`."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class QuerySocket:
                 writer.write(connection.send(h11.EndOfMessage()) or b"")
             await writer.drain()
         except ConnectionError:
-            pass  # whoever asked has gone
+            pass  # the client has gone
         finally:
             writer.close()
 
@@ -169,7 +169,7 @@ class QuerySocket:
             elif isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.Data):
-                # What is too much is read, though not kept: whoever is still sending would not hear an answer.
+                # What is too much is read, though not kept: a client that is still sending would not read an answer.
                 if len(body) <= self._settings.sql_bytes_max:
                     body += event.data
             elif isinstance(event, h11.EndOfMessage) and request is not None:

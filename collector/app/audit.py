@@ -58,7 +58,8 @@ def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> a
 def _audit_once(
     settings: Settings, compare: Callable[[auditing.Ask, int], audit_report.Report]
 ) -> tuple[audit_report.Report, bool]:
-    """By whoever can be asked; and whether that was nobody, so that nothing is under way. Raises CannotRun."""
+    """Audit what can be reached. Also return whether no collector runs and no Kafka is used, so that nothing is in
+    flight. Raises CannotRun."""
     try:
         if not has_data_dir(settings):
             behind = asyncio.run(_behind(settings))

@@ -78,7 +78,7 @@ class Stored:
 
 
 def send(plan: Plan) -> Sent:
-    """Until the duration is over and every request is answered. Raises CannotRun where nobody listens."""
+    """Send until the duration is over and every request is answered. Raises CannotRun if no server listens."""
     sender = _Sender(plan)
     threads = [threading.Thread(target=sender.run) for _ in range(plan.connections)]
     for thread in threads:
@@ -103,7 +103,7 @@ def find(plan: Plan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
 
 
 class _Sender:
-    """Shared by the threads, each of which has a connection."""
+    """Shared by the threads; each has a connection of its own."""
 
     def __init__(self, plan: Plan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")

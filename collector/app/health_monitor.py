@@ -1,5 +1,5 @@
-"""How the broker and the store stand: asked of them now and then, shown in /healthz and /metrics; more often while something is
-the matter. And how many dead letters are open, which costs the store more, and so is asked less often.
+"""The state of the broker and the store: polled now and then, and more often during a problem; shown in /healthz and /metrics.
+And the number of open dead letters, which costs the store more, and so is polled less often.
 
 Invariants:
 1. /healthz never waits for either, and one that hangs does not hide the other. test_a_store_that_hangs_hides_nothing_else
@@ -25,7 +25,7 @@ from collector.telemetry.lag import LagClock
 from collector.telemetry.metrics import Metrics
 
 _INTERVAL_S: Final = 3.0
-# Where it did not answer. That it does not, whoever writes or reads notices first.
+# If it did not answer. Writers and readers notice an outage first.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
 _NEWEST_INTERVAL_S: Final = 10.0
@@ -54,7 +54,7 @@ class WatchedBroker(Protocol):
         """As `positions`; a partition whose broker does not answer keeps the end that it last had. Raises BrokerError."""
 
     async def positions(self) -> Mapping[Partition, Position]:
-        """Where the partitions that are ours stand. Raises BrokerError."""
+        """Return the positions of the partitions that are ours. Raises BrokerError."""
 
 
 class WatchedLog(Protocol):
@@ -97,14 +97,15 @@ class HealthMonitor:
         newest_items: Callable[[], Mapping[str, float]] | None = None,
         damaged_parts: Callable[[], int] | None = None,
     ) -> None:
-        """`owns` is told which partitions are ours; None: nothing is read from the broker here. `ping_store` blocks, and raises
-        StoreError; None: the store is in this process. `dead_letters` blocks and raises likewise; None: there is no store here.
-        `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the store here. `failures`: what
-        else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in seconds. `caught_up` waits so many
-        seconds until what was appended is stored, and returns whether it is; None: nothing is written to the store here.
-        `newest_items` blocks, raises StoreError, and returns when the newest stored item of each signal was, in seconds since
-        1970; None: there is no store here. `damaged_parts` blocks, raises StoreError, and returns how many parts of the store
-        are damaged and put aside; None: the store is not in this process."""
+        """`owns` is called with the partitions that are ours; None: nothing is read from the broker here. `ping_store` blocks,
+        and raises StoreError; None: the store is in this process. `dead_letters` blocks, and raises StoreError; None:
+        there is no store here. `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the
+        store here. `failures`: what else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in
+        seconds. `caught_up` waits so many seconds until what was appended is stored, and returns whether it is; None:
+        nothing is written to the store here. `newest_items` blocks, raises StoreError, and returns when the newest
+        stored item of each signal was, in seconds since 1970; None: there is no store here. `damaged_parts` blocks,
+        raises StoreError, and returns how many parts of the store are damaged and put aside; None: the store is not in
+        this process."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -198,7 +199,7 @@ class HealthMonitor:
                 self._metrics.disk(self._disk.free_bytes, self._disk.reserve_bytes, self._disk.size_bytes)
         if self._local_log is not None:
             self._metrics.log_bytes(self._local_log.bytes_used, self._local_log.bytes_max)
-            with contextlib.suppress(OSError):  # the last that is known stands
+            with contextlib.suppress(OSError):  # the last known value stays
                 self._damages = await asyncio.to_thread(self._local_log.damages)
             self._metrics.log_damaged(*self._damages)
 
@@ -251,7 +252,7 @@ class HealthMonitor:
         return {partition: position for partition, position in positions.items() if partition.topic == DEAD_LETTERS_TOPIC}
 
     async def _count_dead_letters(self, count: Callable[[], int]) -> None:
-        with contextlib.suppress(StoreError):  # the last number known stands; that the store is away is logged elsewhere
+        with contextlib.suppress(StoreError):  # the last known number stays; an outage of the store is logged elsewhere
             self._metrics.dead_letters(await asyncio.to_thread(count))
 
     async def _watch_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
@@ -263,7 +264,7 @@ class HealthMonitor:
 
     async def _watch_damaged_parts(self, count: Callable[[], int]) -> None:
         while True:
-            with contextlib.suppress(StoreError):  # the last number known stands
+            with contextlib.suppress(StoreError):  # the last known number stays
                 self._damaged_parts = await asyncio.to_thread(count)
                 self._metrics.damaged_parts(self._damaged_parts)
             await asyncio.sleep(_DAMAGED_PARTS_INTERVAL_S)

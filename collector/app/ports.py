@@ -213,5 +213,5 @@ def _ask_for_it(settings: Settings) -> str:
 
 
 def url_host(host: str) -> str:
-    """As it stands in a URL."""
+    """Return the host as a URL needs it."""
     return f"[{host}]" if ":" in host else host

@@ -42,7 +42,7 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
 
 
 def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterService:
-    """What is mended is sent again by `producer`."""
+    """Return the service; edited dead letters are sent again by `producer`."""
     mending = DeadLetterReplayer(
         reports,
         producer.append,

@@ -167,7 +167,7 @@ async def lame_duck(stopping: GracefulShutdown, standing: HealthMonitor, *server
 
 
 def refusals(settings: Settings) -> Explain:
-    """What errors are told as."""
+    """Return what maps errors to answers."""
     return partial(explain, retry_after_s=settings.broker.retry_after_s, upgrade_url=settings.tenants.upgrade_url)
 
 

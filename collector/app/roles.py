@@ -157,8 +157,8 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
 
 
 async def _work(job: Job, connection: socket.socket) -> int:
-    # Whoever signals all processes at once (Ctrl-C does, so does systemd) is heard by the one above, which passes it on: the
-    # second time then means nothing.
+    # A signal to all processes at once (Ctrl-C, systemd) also reaches the supervisor, which passes it on: the second time
+    # then means nothing.
     shutdown = job.settings.shutdown
     stopping = GracefulShutdown(shutdown.timeout_s, shutdown.lame_duck_s, [signal.SIGTERM, AT_ONCE], twice_ends=False)
     metrics = Metrics()

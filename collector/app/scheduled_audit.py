@@ -38,7 +38,7 @@ from collector.telemetry.metrics import Metrics
 
 _INTERVALS_MAX: Final = 24
 _FAULTS_LOGGED_MAX: Final = 5
-# Whoever has it audits for all.
+# The process that owns this partition audits for all.
 _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
 
 log = structlog.get_logger(__name__)

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class Broker(Producer, Consumer, Protocol):
-    """Both of its sides, and how it stands."""
+    """Both of its sides, and its state."""
 
     @property
     def failure(self) -> str | None:
@@ -104,7 +104,7 @@ def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
 
 
 async def _opened_store(settings: Settings) -> "ClickHouseStore":
-    """Its tables up to date; a server that is away is waited for later, by whoever inserts. Raises CannotRun."""
+    """Open the store with its tables up to date. The first insert waits for a server that is unavailable. Raises CannotRun."""
     try:
         store = await asyncio.to_thread(open_store, settings)
         try:

@@ -179,7 +179,7 @@ class Supervisor:
         then `reached` when none waits any more. Raises CannotRun."""
         count = self._count
         watching: list[asyncio.Task[None]] = []
-        # The first alone: what keeps it from starting would keep all of them, and is told once.
+        # The first alone: what keeps it from starting would keep all of them, and is reported once.
         keeping = [asyncio.create_task(self._keep(0))]
         if await self._started(keeping, 0):
             keeping += [asyncio.create_task(self._keep(index)) for index in range(1, count)]

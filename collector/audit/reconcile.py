@@ -119,7 +119,7 @@ def _add_up(ask: Ask, part: Window, report: Report) -> int:
 
 
 def _forgive(report: Report, row: Mapping[str, Any]) -> None:
-    """A request that was kept in part when its gateway or Kafka died: nobody was told that it is kept."""
+    """Forgive a request that was kept in part when its gateway or Kafka died: it was never acknowledged."""
     for topic, short in NAMES.items():
         report.topics[topic].difference -= _items(row, short)
     report.dead_letters_difference -= whole_number(row["letters"])
@@ -215,7 +215,7 @@ def _judge_broker(
 
 
 def _judge_sequences(ask: Ask, report: Report, faults_max: int) -> None:
-    """A number below a process's `settled` that has no receipt, and was not told as failed, is a request that was lost."""
+    """Find numbers below a process's `settled` without a receipt that were not reported as failed: lost requests."""
     report.lost_requests = 0
     failed: dict[str, list[tuple[int, int]]] = {}
     for row in ask(for_window(FAILED, report.window)):

@@ -79,7 +79,7 @@ class Report:
     receipts_in_broker_difference: int = 0
     lost_requests: int | None = None  # None: not judged
     log_lost_messages: int = 0  # that the local log reports as lost, and no operator has confirmed
-    unacknowledged: int = 0  # batches without a receipt whose sender was never told that they are kept
+    unacknowledged: int = 0  # batches without a receipt, which were never acknowledged
     unreadable: int = 0  # dead letters that are messages which nobody can read
     notes: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)

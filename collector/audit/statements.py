@@ -8,7 +8,7 @@ from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.query.reader import Value, statement
 from collector.store.contract import TABLES
 
-# Gaps in sequences, failures told, and batches without a receipt that are looked at one by one.
+# Gaps in sequences, failures reported, and batches without a receipt that are looked at one by one.
 ROWS_MAX: Final = 100_000
 # Which of a receipt's types end up on which topic: of the native API a trace is a named value.
 ACCEPTED_COLUMNS: Final = {
@@ -72,7 +72,7 @@ def _all_sources() -> str:
 
 
 def _per_batch() -> str:
-    # A receipt that stands twice says nothing new; a row that stands twice is one too many.
+    # A receipt that is there twice says nothing new; a row that is there twice is one too many.
     told = ("sums", "rejected", "kept", *(f"accepted_{short}" for short in NAMES.values()))
     summed = ", ".join(f"{'max' if name in told else 'sum'}(each.{name}) AS {name}" for name in _COLUMNS)
     differences = ", ".join(
@@ -99,12 +99,12 @@ BATCHES: Final = (
     f" FROM telemetry_batches WHERE {_WINDOW} GROUP BY minute ORDER BY minute"
 )
 TOTALS: Final = (
-    "SELECT count() AS batches, sum(at_fault) AS faults, sum(receipt_at_fault) AS receipts_at_fault, "  # noqa: S608 - likewise
+    "SELECT count() AS batches, sum(at_fault) AS faults, sum(receipt_at_fault) AS receipts_at_fault, "  # noqa: S608 - our own names
     + ", ".join(f"sum(batch.{name}) AS {name}" for name in _SUMMED)
     + f" FROM ({_PER_BATCH}) AS batch"
 )
 FAULTS: Final = (
-    f"SELECT *, toUnixTimestamp64Nano(ReceivedAt) AS At FROM ({_PER_BATCH}) WHERE at_fault"  # noqa: S608 - likewise
+    f"SELECT *, toUnixTimestamp64Nano(ReceivedAt) AS At FROM ({_PER_BATCH}) WHERE at_fault"  # noqa: S608 - our own names
     f" ORDER BY ReceivedAt, BatchId LIMIT {ROWS_MAX}"
 )
 # Replays, whose ids are of version 8, come by the topic of dead letters.
@@ -115,21 +115,21 @@ BY_MINUTE: Final = (
     )
     + f" FROM ({_PER_BATCH}) AS batch WHERE substring(toString(BatchId), 15, 1) != '8' GROUP BY minute"
 )
-THERE: Final = f"SELECT BatchId FROM ({_PER_BATCH})"  # noqa: S608 - likewise
-# By when it was found: of when it had arrived nothing is known.
+THERE: Final = f"SELECT BatchId FROM ({_PER_BATCH})"  # noqa: S608 - our own names
+# By when it was found: when it arrived is not known.
 UNREADABLE: Final = (
-    "SELECT uniqExact(Id) AS letters FROM telemetry_dead_letters WHERE PayloadForm = 'unreadable'"  # noqa: S608 - likewise
+    "SELECT uniqExact(Id) AS letters FROM telemetry_dead_letters WHERE PayloadForm = 'unreadable'"  # noqa: S608 - our own names
     f" AND {_WINDOW.replace('ReceivedAt', 'KeptAt')}"
 )
 # Which numbers are judged: from what was settled before the window, to what was settled in it. So of windows that follow one
 # another each number is judged in one.
 PROCESSES: Final = (
-    f"SELECT ProcessId, greatest(toUInt64(1), maxIf(Settled, ReceivedAt < {_START})) AS Lowest,"  # noqa: S608 - likewise
+    f"SELECT ProcessId, greatest(toUInt64(1), maxIf(Settled, ReceivedAt < {_START})) AS Lowest,"  # noqa: S608 - our own names
     f" maxIf(Settled, ReceivedAt < {_END}) AS Highest FROM telemetry_batches WHERE ProcessId IN"
     f" (SELECT DISTINCT ProcessId FROM telemetry_batches WHERE {_WINDOW} AND Sequence != 0) GROUP BY ProcessId"
 )
 GAPS: Final = (
-    "SELECT toString(ProcessId) AS ProcessId, Previous + 1 AS First, least(Sequence, Highest) - 1 AS Last,"  # noqa: S608 - likewise
+    "SELECT toString(ProcessId) AS ProcessId, Previous + 1 AS First, least(Sequence, Highest) - 1 AS Last,"  # noqa: S608 - our own names
     " toUnixTimestamp64Nano(ReceivedAt) AS At FROM"
     " (SELECT ProcessId, Sequence, Highest, ReceivedAt, lagInFrame(Sequence, 1, toUInt64(Lowest - 1)) OVER"
     " (PARTITION BY ProcessId ORDER BY Sequence ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS Previous"

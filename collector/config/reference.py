@@ -41,7 +41,7 @@ class Setting(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """What may stand there, in words: a whole number from 0 to 65535."""
+        """Describe the allowed values: a whole number from 0 to 65535."""
         return allowed_text(self.field)
 
     @property

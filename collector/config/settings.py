@@ -104,7 +104,7 @@ class Settings(Section):
             ),
             ("grpc.message_bytes_max", self.grpc.message_bytes_max),
         ):
-            # Else such a request would be told to come again for ever.
+            # Otherwise such a request would be asked to come again for ever.
             if size > in_flight:
                 raise ValueError(
                     f"broker.in_flight_bytes_max times tenants.in_flight_share_max is {size_text(in_flight)}, less than {name},"
@@ -131,7 +131,7 @@ class Settings(Section):
                 raise ValueError(
                     f"kafka.security is {kafka.security}, which needs kafka.username and kafka.password or kafka.password_file"
                 )
-        # Whoever gives a password believes that it is used.
+        # A password that is given is expected to be used.
         elif kafka.username or kafka.password is not None:
             raise ValueError(f"kafka.username or kafka.password is given, but kafka.security is {kafka.security}, without SASL")
         if not kafka.security.endswith("SSL"):

@@ -16,7 +16,7 @@ from collector.config.problems import ConfigError, problem, section_names, sugge
 from collector.config.reference import ENVIRONMENT_PREFIX, FLAGS, SETTINGS, section_of
 from collector.config.settings import Settings
 
-# Read by setup.py when the package is built; stands in the environment of whoever builds and runs in one shell.
+# Read by setup.py when the package is built; still in the environment if the same shell builds and runs.
 _NOT_SETTINGS: Final = frozenset({"INFRASAGE_UNCOMPILED"})
 
 
@@ -37,7 +37,7 @@ def load(
     `environment` is the process's unless given.
     """
     given: dict[str, tuple[object, str]] = {}
-    within: dict[str, str] = {}  # where what is in a table stands, by key
+    within: dict[str, str] = {}  # where the contents of a table are, by key
     problems: list[str] = []
     if file is not None:
         _read_file(file, given, within, problems)
@@ -106,7 +106,7 @@ def _read_environment(environment: Mapping[str, str], given: dict[str, tuple[obj
 
 
 def _read_secrets(given: dict[str, tuple[object, str]], problems: list[str]) -> None:
-    """What stands in a secret's file becomes the secret."""
+    """Set each secret to the contents of its file."""
     for setting in SETTINGS.values():
         file_key = f"{setting.key}_file"
         path, origin = given.get(file_key, (None, ""))
@@ -132,7 +132,7 @@ _KEY: Final = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
 def _lines(text: str) -> dict[str, int]:
-    """On which line each key, and each section, of a TOML text stands. Inexact only within multi-line values."""
+    """Return the line of each key, and of each section, of a TOML text. Inexact only within multi-line values."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):

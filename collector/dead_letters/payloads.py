@@ -67,7 +67,7 @@ def shown(form: str, payload: bytes) -> Shown:
 
 
 def mended(form: str, text: bytes) -> bytes:
-    """The payload that a text in the form of `shown` (its `payload` or `decoded`) stands for. Raises ValueError."""
+    """Return the payload for a text in the form of `shown` (its `payload` or `decoded`). Raises ValueError."""
     if form == NATIVE_JSON:
         return text.strip()
     if form in _OTLP_TO_WIRE:

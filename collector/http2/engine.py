@@ -58,7 +58,7 @@ _MAX_FRAME_SIZE: Final = 5
 _MAX_HEADER_LIST_SIZE: Final = 6
 
 _FRAME_HEADER_BYTES: Final = 9
-# The least that a client may be told, and we tell no other.
+# The smallest limit that may be announced, and the one that we announce.
 _FRAME_BYTES_MAX: Final = 16_384
 _WINDOW_BYTES: Final = 65_535  # with which every connection and stream begins
 _WINDOW_BYTES_MAX: Final = 2**31 - 1
@@ -99,7 +99,7 @@ class Stream:
         self.is_gone: bool = False  # reset by either side
         self.send_window: i64 = 0  # how much of the answer may be sent, where the connection's allows it
         self.receive_window: i64 = 0  # how much may still come
-        self.taken_bytes: i64 = 0  # that were taken since the client was told last
+        self.taken_bytes: i64 = 0  # that were taken since the last credit to the client
         self.is_announced: bool = False  # its length, by the head
         self.missing_bytes: i64 = 0  # of that
         self.free_frames: i64 = _FREE_FRAMES  # small ones that cost nothing
@@ -121,8 +121,8 @@ class Http2Engine:
     ) -> None:
         """Windows: what of bodies may be on its way or not taken yet, of one stream and of all.
 
-        `header_bytes_max`: what the client is told, and how much of a head is kept; `header_bytes_end`: a head that is larger
-        as sent ends the connection. `control_frames_max`: frames without use before that ends it too.
+        `header_bytes_max`: what is announced to the client, and how much of a head is kept; `header_bytes_end`: a head that is
+        larger as sent ends the connection. `control_frames_max`: frames without use before that ends it too.
         """
         self.out: Final[list[bytes]] = []
         self.streams: Final[dict[int, Stream]] = {}
@@ -296,7 +296,7 @@ class Http2Engine:
         if self._free_resets < self._streams_max:
             self._free_resets += 1
 
-    # What the server is told.
+    # Events for the server.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
         """What a new request is to be. None: it was refused."""
@@ -460,7 +460,7 @@ class Http2Engine:
         self._head_stream_id = 0
         stream = self.streams.get(stream_id)
         if stream is not None:
-            # Trailers, in which nothing stands that we need.
+            # Trailers, which hold nothing that we need.
             if stream.is_received:
                 self.reset(stream, STREAM_CLOSED)
             elif head.is_malformed or not (self._head_ends and head.is_trailers):

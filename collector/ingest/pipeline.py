@@ -45,7 +45,7 @@ from collector.tenancy.plans import RATE_MAX
 # (body, header, rules, message_bytes_max). Raises RequestRefused.
 Adapt = Callable[[bytes, Header, Rules, int], Adapted]
 
-# Where the receipt of a request goes of which nothing was accepted. Any signal's topic would take it.
+# Where the receipt goes if nothing of the request was accepted. Any signal's topic would take it.
 _SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
 
 
@@ -329,8 +329,8 @@ class Pipeline:
         return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
     async def _keep_refused(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
-        """Keep the beginning of a body that was refused as a dead letter, where it can be kept: its sender is told the same
-        either way."""
+        """Keep the beginning of a body that was refused as a dead letter, if it can be kept: the answer to its sender is the
+        same either way."""
         letters = self.dead_letters.of_request(origin, refusal.reason, refusal.message, body)
         if letters:
             with contextlib.suppress(BrokerError):

@@ -39,7 +39,7 @@ class Receipt(NamedTuple):
     """One request's. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
 
     sequence: int
-    told: Sequence[SequenceRange]  # the failures that are told in it
+    told: Sequence[SequenceRange]  # the failures that it reports
     record: bytes
     content: bytes  # infrasage.v1.Receipt alone
 
@@ -55,7 +55,7 @@ class Receipts:
         self._next = 1
         self._settled = 1  # every number below is
         self._settled_above: Final[set[int]] = set()
-        self._failed: list[SequenceRange] = []  # not durably told; in order, none touching another
+        self._failed: list[SequenceRange] = []  # not durably reported; in order, none touching another
 
     def begin(self, header: Header, route: bytes, adapted: Adapted, dead_letters: int, fingerprint: bytes = b"") -> Receipt:
         """The receipt of a request that is about to be appended: then say `kept` or `failed`. `dead_letters`: how many of its
@@ -67,7 +67,7 @@ class Receipts:
         if self._failed:
             told = self._failed[:FAILED_TOLD_MAX]
             if len(self._failed) > FAILED_TOLD_MAX:
-                # What is not told yet must not look lost.
+                # A failure that is not reported yet must not look lost.
                 settled = min(settled, self._failed[FAILED_TOLD_MAX][0])
         writer = BytesWriter()
         _put_outcome(writer, route, adapted, dead_letters)

@@ -4,7 +4,7 @@ Invariants:
 1. A request without a key of its sender has fingerprints only where its data identify themselves: metrics, traces and remote
    write, and logs whose every record has a time finer than a millisecond. Equal events of other logs are events of their own
    (tests/unit/collector/ingest/test_request_fingerprints.py, test_what_is_recognized_without_a_key).
-2. What was rejected of a request is part of its fingerprints: a repetition of which other items are accepted is another request
+2. What was rejected of a request is part of its fingerprints: a repetition with other accepted items is another request
    (test_other_rejections_are_another_request).
 3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
@@ -116,7 +116,7 @@ class RequestFingerprints:
         return answered
 
     def note(self, tenant: str, fingerprints: list[bytes], batch_id: UUID, adapted: Adapted, now_unix_nano: int) -> None:
-        """Remember a request that is durable; none of which something was rejected or repaired, for its answer said more."""
+        """Remember a request that is durable, unless an item was rejected or repaired, since its answer said more."""
         if not fingerprints or adapted.rejected or adapted.repaired or self._answers_max == 0:
             return
         counts = Adapted()

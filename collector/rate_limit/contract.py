@@ -50,8 +50,8 @@ class Limiter(Protocol):
         until `check` lets such a request pass. Raises nothing."""
 
     async def give_back(self, caller: Caller, items: int, size_bytes: int) -> None:
-        """A request that was taken was not kept, for a fault of ours: it is counted no more, as far as that can still be told.
-        Raises nothing."""
+        """A request that was taken was not kept, for a fault of ours: it is no longer counted, as far as that is still
+        possible. Raises nothing."""
 
 
 def exceeds_plan(plan: Plan, dimension: Dimension, cost: int, burst: int) -> RequestRefused:

@@ -38,7 +38,7 @@ _TOGETHER_MAX: Final = 256
 _REDIS_TICK_NANO: Final = 1_000
 
 _SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# By this it is told whether Redis counts: a name that no plan can have, so nobody's bucket.
+# This shows whether Redis counts: a name that no plan can have, so nobody's bucket.
 _PROBE: Final = Caller("", Scope.INGEST, UNLIMITED._replace(name=" probe"), "")
 
 
@@ -104,7 +104,7 @@ class RedisLimiter:
         self._task = asyncio.create_task(self._run(), name="limits in Redis")
 
     async def close(self) -> None:
-        """Whoever still asks is told by this process's share."""
+        """Close; requests that still wait are counted by this process's share."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -173,7 +173,7 @@ class RedisLimiter:
                 await self._wake.wait()
 
     async def _exchange(self, questions: Sequence[_Question]) -> None:
-        """Ask, and answer whoever asks, whatever happens."""
+        """Ask Redis, and answer every question, whatever happens."""
         answers: Sequence[bytes | None] = [None] * len(questions)
         try:
             answers = await self._run_script([(question.key, question.arguments) for question in questions])

@@ -101,7 +101,7 @@ CODES: Final = {
     # 429 is for a tenant's own quota and caps: several clients drop their data on it.
     RATE_LIMIT_EXCEEDED: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
     DEAD_LETTERS_FULL: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
-    # Nobody sends again after a 500: nothing that passes may be one.
+    # Clients do not retry 500, so no transient error may map to it.
     INTERNAL: Codes(500, INTERNAL_CODE),
     OVERLOADED: Codes(503, UNAVAILABLE, retryable=True),
     STORAGE_FULL: Codes(503, UNAVAILABLE, retryable=True),
@@ -168,7 +168,7 @@ def explain(error: BaseException, *, retry_after_s: float, upgrade_url: str) -> 
 
 
 def log_if_defect(error: BaseException, refusal: Refusal, endpoint: str) -> None:
-    """What is our own fault is logged, with its traceback and the batch that its sender was told of; nothing else is."""
+    """Log a defect of ours, with its traceback and the batch id in the answer; log nothing else."""
     if refusal.reason != INTERNAL:
         return
     batch_id = str(error.batch_id) if isinstance(error, Defect) else None

@@ -176,8 +176,8 @@ class DeadLetters:
         return Budget(whole.items - used.items, whole.size_bytes - used.size_bytes)
 
     def check(self, budget: Budget, adapted: Adapted, now_unix_nano: int) -> None:
-        """Raise DeadLettersFull where a rejected item was not kept that the next minute has room for. One of which no minute
-        has is noted in `adapted`. `budget`: what was left when the request came."""
+        """Raise DeadLettersFull where a rejected item was not kept that the next minute has room for. An item that no minute
+        has room for is noted in `adapted`. `budget`: what was left when the request came."""
         lost = adapted.rejected_count() - adapted.dead_letter_items
         whole = self._whole
         if lost <= 0 or not whole.items or not whole.size_bytes:
@@ -241,7 +241,7 @@ def _entries(origin: Origin, adapted: Adapted) -> Iterator[DeadLetterRecord]:
                     received_time_unix_nano=origin.received_time_unix_nano,
                     kept_time_unix_nano=origin.received_time_unix_nano,
                     source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
-                    type=rejection.type,  # type: ignore[arg-type]  # likewise
+                    type=rejection.type,  # type: ignore[arg-type]  # as above
                     route=origin.route,
                     reason=REASON[rejection.reason].name,
                     message=text(rejection.message),

@@ -105,7 +105,7 @@ def set_up(settings: Logging) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Libraries tell every connection and request at info; that is debug to whoever runs a collector.
+    # Libraries log every connection and request at info; for operators of a collector that is debug.
     for name in ("hypercorn", "grpc", "asyncio", "clickhouse_connect", "httpx"):
         library = logging.getLogger(name)
         library.handlers.clear()

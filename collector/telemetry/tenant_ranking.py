@@ -45,7 +45,7 @@ class _Series:
 
 
 class Ranking:
-    """One for whoever shows; it remembers what it has shown."""
+    """The ranking of one exposition; it remembers what it has shown."""
 
     def __init__(self, shown_max: int) -> None:
         self._shown_max: Final = shown_max

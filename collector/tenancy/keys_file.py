@@ -85,7 +85,7 @@ def write_entries(keys: Sequence[Key]) -> bytes:
     entries = [_entry(key) for key in keys]
     for entry in entries:
         _key(entry)
-    # One key a line: for whoever looks at it, or compares two.
+    # One key a line, so that the file can be read and compared.
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     return f'{{"version": {VERSION}, "keys": [\n{lines}\n]}}\n'.encode()
 

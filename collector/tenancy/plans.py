@@ -77,7 +77,7 @@ BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, 
 
 
 def plans(settings: Mapping[str, Mapping[str, int | None]]) -> dict[str, Plan]:
-    """All plans by name: the built-in ones, and those of the settings, of which one with a built-in's name takes its place.
+    """All plans by name: the built-in ones, and those of the settings. One with a built-in's name replaces it.
 
     A plan in the settings has `requests_per_s`, `requests_burst`, and so for items and bytes. A rate that is absent or None:
     any number. A burst that is: as many as in a second. Raises ValueError, naming the plan and the setting.

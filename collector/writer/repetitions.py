@@ -170,7 +170,7 @@ def _without(messages: Range, repeated: Sequence[int]) -> Range:
 
 
 def replaced(messages: Range) -> Range:
-    """Put stand-ins in the places of what is left out. Of a range in doubt that is what was inserted before."""
+    """Put stand-ins in the places of what is left out. For a range in doubt, that is what was inserted before."""
     if not messages.left_out:
         return messages
     payloads: list[Payload] = list(messages.payloads)

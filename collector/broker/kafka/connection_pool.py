@@ -25,7 +25,7 @@ _UNUSED_MAX_S: Final = 60.0
 
 
 class NotAsked(KafkaConnectionError):  # type: ignore[misc]  # aiokafka has no types
-    """There is no connection to the broker, so nothing was asked of it."""
+    """There is no connection to the broker, so it got no request."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 Invariants:
 1. A call's error is trailers-only, and its answer one write (test_errors_are_trailers_only_on_the_wire).
-2. A client that pings too often is told so in gRPC's own words (test_pings_too_often_are_answered_in_grpcs_own_words).
+2. A client that pings too often gets gRPC's own error (test_pings_too_often_are_answered_in_grpcs_own_words).
 
 What a connection has in common with HTTP's is in receivers/transport/http2_connection.py.
 """
@@ -274,7 +274,7 @@ class GrpcConnection(ServerConnection):
         talk.task = self.run(talk, self._talk(talk))
 
     def write_message(self, talk: StreamCall, message: bytes) -> None:
-        """The next one of its answer, with what stands before it; the first with the head, since errors are trailers-only."""
+        """Write the next message of its answer, with its prefix; the first with the head, since errors are trailers-only."""
         if talk.is_gone or self.is_closed:
             return
         if not talk.has_said:
@@ -347,7 +347,7 @@ class GrpcConnection(ServerConnection):
             self.ping(_ARE_YOU_THERE)
 
     def close_if_over(self) -> None:
-        """Nothing new comes: once all telemetry is answered, whoever else still talks is told to stop."""
+        """Stop the other calls once all telemetry is answered, since nothing new comes; then close."""
         streams = list(self.streams.values())
         for stream in streams:
             if not isinstance(stream, StreamCall):

@@ -31,7 +31,7 @@ class Health:
         return {f"/{SERVICE}/Check": self._check, f"/{SERVICE}/Watch": self._watch}
 
     def end(self) -> None:
-        """From here on no service is served; whoever watches hears it now."""
+        """Report every service as not serving, now, to every client that watches."""
         self._is_serving = False
         self._changed.set()
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from collector.receivers.transport.http2_connection import Sending
 
-# Of what stands before a message: whether it is compressed, and its length.
+# The prefix of a message: whether it is compressed, and its length.
 PREFIX_BYTES: Final = 5
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
 

@@ -168,7 +168,7 @@ class Call(Sending):
         return True
 
     def feed(self, piece: bytes) -> bool:
-        """The next one of what stands in the frames. Whether more of it is wanted; if not, there is an answer."""
+        """Take the next piece of the frames' contents. Return whether more is wanted; if not, there is an answer."""
         try:
             self._take(piece)
         except Exception as error:  # noqa: BLE001  # as above
@@ -284,7 +284,7 @@ class Call(Sending):
     def refuse(self, error: BaseException) -> None:
         """This is the answer."""
         if isinstance(error, asyncio.CancelledError):
-            # Only a stop that has waited long enough cancels. Whoever asked hears that it may ask again.
+            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
             error = ShuttingDown("the collector stopped before the request was done")
         self._release()
         calls = self._calls

@@ -112,7 +112,7 @@ class HttpApplication:
         if answer.status != 204:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         unread = exchange.head.has_body and not body.complete
-        # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
+        # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
         closes = unread and (exchange.head.expects_continue or exchange.gives_up)
         if closes:
             headers.append((b"connection", b"close"))
@@ -168,7 +168,7 @@ class _Body:
         message = await self._receive()
         if message["type"] != "http.request":
             raise _SenderGone
-        self._head.expects_continue = False  # it was told to go on
+        self._head.expects_continue = False  # 100 Continue was sent
         self.complete = not message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         return piece

@@ -85,7 +85,7 @@ class _Turn:
 class Http1Connection:
     """One connection: asyncio's protocol, httptools' callbacks, and the server's handle, in one object for their speed.
 
-    Compiled, it can't inherit from asyncio.Protocol, of which it has all that is called.
+    Compiled, it can't inherit from asyncio.Protocol, but has every method that is called.
     """
 
     def __init__(self, shared: HttpShared) -> None:
@@ -431,7 +431,7 @@ class Http1Connection:
             self._write(response)
             self._close()
         elif self._turn is broken:
-            # It is the request at hand that is broken.
+            # The current request is broken.
             if broken.exchange is not None and broken.exchange.answer is None:
                 self._write(response)
                 broken.exchange.disconnected()
@@ -503,7 +503,7 @@ class Http1Connection:
         answer = exchange.answer
         assert answer is not None
         if ((self._is_ending or self._shared.is_leaving) and not (self._waiting or self._unfed or self._last_words)) or (
-            # A sender that was not told to go on may send its next request, or this one's body: only closing tells them apart.
+            # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
             not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
         ):
             turn.keep_alive = False

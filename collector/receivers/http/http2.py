@@ -187,7 +187,7 @@ class Http2Connection(ServerConnection):
         if body:
             self.send_body(stream, body, b"", end=True)
         self._answered(stream)
-        # Who was not told to go on, or is too slow, need not send the rest.
+        # A sender without a 100 Continue, or a slow one, need not send the rest.
         if stream.is_sent and not stream.is_received and (exchange.gives_up or exchange.head.expects_continue):
             self.reset(stream, NO_ERROR)
 

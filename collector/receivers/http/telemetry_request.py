@@ -303,7 +303,7 @@ class TelemetryRequest:
     def refuse(self, error: BaseException) -> None:
         """This is the answer."""
         if isinstance(error, asyncio.CancelledError):
-            # Only a stop that has waited long enough cancels. Whoever asked hears that it may ask again.
+            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
             self.gives_up = True
             error = ShuttingDown("the collector stopped before the request was done")
         self._release()

@@ -53,7 +53,7 @@ class Certificates:
         """`settings.cert_file` is given. `clock`: seconds since 1970. Raises CannotRun."""
         self._settings: Final = settings
         self._clock: Final = clock
-        self._problem = ""  # the last that was told
+        self._problem = ""  # the last one that was logged
         try:
             pem = _read(settings)
             self._use(pem)

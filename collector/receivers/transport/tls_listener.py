@@ -26,7 +26,7 @@ from collector.receivers.transport.tls_alerts import ON_FAILURE
 _TLS_END_S: Final = 2.0
 # Too many open files, most likely: some of them may be closed by then.
 _AFTER_ERROR_S: Final = 0.5
-# What a client that speaks plain HTTP here is told.
+# The answer to a client that speaks plain HTTP here.
 _PIECE_BYTES: Final = 65_536
 _TEXT: Final = b"This port speaks TLS: send the request to https:// (over gRPC: with transport security).\n"
 _PLAIN: Final = (
