@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
+.PHONY: serve test test-one test-fast test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
 # Uncompiled at first, which takes seconds; compiled from the next start on: deploy/install.py.
 serve: $(VENV)/requirements.installed
@@ -11,8 +11,19 @@ serve: $(VENV)/requirements.installed
 	$(BIN)/infrasage-collector serve $(ARGS)
 
 # Some files at a time, the longest first (tests/conftest.py); make test ARGS="-n0 -k NAME" for one at a time.
+# At its end it says what was skipped, why, and how to run it.
 test: install $(VENV)/dev.installed
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# One file or test, of the source as it is: nothing is installed or compiled. make test-one T=tests/unit/adapters/codec/test_wire.py
+test-one: $(VENV)/dev.installed
+	@test -n "$(T)" || { echo "T is empty: make test-one T=tests/unit/adapters/codec/test_wire.py, or T=FILE::TEST" >&2; exit 2; }
+	PYTHONPATH=.:proto $(BIN)/python -m pytest -q -n 0 -m "" $(T) $(ARGS)
+
+# What needs no server and is not slow, of the source as it is, with few examples of each property: tests/support/skips.py.
+test-fast: $(VENV)/dev.installed
+	PYTHONPATH=.:proto $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --hypothesis-profile=fast \
+		-m "not ( kafka or clickhouse or redis or clients or program or slow )" $(ARGS)
 
 # Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/use/clients.md.
 test-clients: install $(VENV)/dev.installed

@@ -1,4 +1,7 @@
-"""What every test has: bounded Hypothesis runs that do not depend on this machine's speed; and which files begin first."""
+"""What every test has: bounded Hypothesis runs that do not depend on this machine's speed, and markers of what it needs.
+
+It also decides which files begin first, and says at the end of a run what was skipped, why, and how to run it.
+"""
 
 import gc
 import os
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from support.skips import MARKERS, imported_modules, needs, summary
 
 _IS_CI = bool(os.environ.get("CI"))
 # Hypothesis may shrink an example for as long as a test may take. The timeout then ends it, and what is reported is an
@@ -21,6 +25,8 @@ settings.register_profile(
 )
 # For what runs twice in one go, compiled and not.
 settings.register_profile("again", settings.get_profile("default"), max_examples=25)
+# For make test-fast: the same tests, a few examples of each.
+settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
 settings.load_profile("default")
 
 # One file is one worker's. Those that take longest begin first, so that none is left alone with one at the end.
@@ -45,7 +51,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption("--chaos-seed", type=int, default=None, help="the same faults in the same order")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects by the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        module = item.getparent(pytest.Module)
+        imports = imported_modules(vars(module.obj)) if module is not None else ()
+        callspec = getattr(item, "callspec", None)
+        for marker in needs(item.nodeid, imports, callspec.id.split("-") if callspec is not None else ()):
+            item.add_marker(marker)
     items.sort(key=lambda item: next((at for at, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST)))
 
 
@@ -55,7 +68,22 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "clients: drives clients of other languages, which are built first; make test-clients")
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was skipped, and how to run it; and what the selection by markers leaves out."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
+    lines = summary(reasons)
+    selected = str(config.option.markexpr)
+    lines += [
+        f"not selected (-m {selected!r}): {name}: {meaning}" for name, meaning in MARKERS.items() if name in selected.split()
+    ]
+    if lines:
+        terminalreporter.section("what did not run, and how to run it")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture
