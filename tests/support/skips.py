@@ -1,8 +1,8 @@
 """What a test needs, as markers, and what a run says at its end about the tests that it skipped.
 
 Invariants:
-1. A test that needs Kafka, ClickHouse, Redis or whole programs has the marker of that name, by its folder, its parameter or what its
-   module imports (test_a_test_is_marked_with_what_it_needs).
+1. A test that needs Kafka, ClickHouse, Redis or whole programs has the marker of that name, by its folder, its parameter or
+   what its module imports (test_a_test_is_marked_with_what_it_needs).
 2. Each reason for a skip is shown once, with the number of tests and, where it is known, how to run them
    (test_the_summary_names_each_reason_once_and_how_to_run_the_tests).
 """
