@@ -50,6 +50,8 @@ check: $(VENV)/dev.installed
 	$(BIN)/python .ci/checks/compiled_handlers.py
 	# An interpreted subclass of a compiled class raises TypeError, in the compiled program alone.
 	$(BIN)/python .ci/checks/compiled_bases.py
+	# Words that readers have stumbled over, in docstrings, comments and pages: the list is in the script.
+	$(BIN)/python .ci/checks/plain_language.py
 	$(BIN)/python proto/generate.py --check
 	PYTHONPATH=.:proto $(BIN)/python docs/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check

@@ -223,7 +223,7 @@ def _add_slice(adapter: "_Adapter", slices: JsonSlices) -> bool:
 
 
 class _NotFinite:
-    """Stands where a number was that float64 has no finite value for: NaN, Infinity, -Infinity, 1e999."""
+    """Takes the place of a number without a finite float64 value: NaN, Infinity, -Infinity, 1e999."""
 
     def __init__(self, token: str) -> None:
         self.token: Final = token

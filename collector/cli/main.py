@@ -81,7 +81,7 @@ def options(
         bool, typer.Option("--version", callback=_version_option, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Read the options that stand before any command."""
+    """Read the options that come before any command."""
 
 
 @app.command()

@@ -84,7 +84,7 @@ class InFlightShare:
 
 
 class AppendObserver(Protocol):
-    """Told how appends end; collector.telemetry.metrics.Metrics is one."""
+    """Receives the outcome of appends; collector.telemetry.metrics.Metrics is one."""
 
     def appended(self, seconds: float) -> None:
         """One append is durable."""

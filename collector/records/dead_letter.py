@@ -1,8 +1,8 @@
-"""Dead letters: what was received and can't be stored, each as an entry; and how many of them a tenant may have kept.
+"""Dead letters: one entry for each item that was received and can't be stored; and how many a tenant may have kept.
 
-An entry's id is made of where the item stood, so one that is kept twice is one entry. An attack of invalid data fills neither
-the log nor the store. Past a tenant's cap a request is refused until the next minute (docs/adr/0033), so that nothing that was
-acknowledged is lost without a word.
+An entry's id is made of the item's position, so an item that is kept twice is one entry. An attack of invalid data fills
+neither the log nor the store. Past a tenant's cap a request is refused until the next minute (docs/adr/0033), so that nothing
+that was acknowledged is lost without a word.
 """
 
 from collections import Counter

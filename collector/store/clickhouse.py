@@ -596,7 +596,7 @@ class ClickHouseStore:
         return bytes(self._sessions().control.raw_query(sql, fmt="TabSeparated")).decode()
 
     def _make_database(self, name: str) -> None:
-        """If there is none of that name. Asked of system.databases, since whatever else names it fails without it."""
+        """Create the database if it does not exist. system.databases shows it; any statement that names it would fail."""
         quoted = name.replace("\\", "\\\\").replace("'", "\\'").replace("`", "\\`")
         control = self._sessions().control
         found = control.raw_query(

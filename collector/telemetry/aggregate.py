@@ -63,5 +63,5 @@ def _both(name: str, one: float, other: float) -> float:
 
 
 def counted(snapshot: Snapshot) -> Snapshot:
-    """What of a process's metrics outlives it: what it has counted, not how it stood."""
+    """Return the metrics of a process that outlive it: its counts, not its gauges."""
     return [family for family in snapshot if family.counts]

@@ -74,7 +74,7 @@ class Keyring:
         self._stamp = stamp  # of the file whose keys are in force
         self._reminder: Final = Reminder()
         self._broken: Stamp | None = None  # of a file that was read and found broken
-        # Stands in for the key that an unknown one is compared with. Nothing has this hash.
+        # An unknown key is compared with this one. Nothing has this hash.
         self._nobody: Final = _Held(secrets.token_bytes(32), math.inf, None)
         # Why the file can't be used; None: it can, or there never was one.
         self.failure: str | None = None

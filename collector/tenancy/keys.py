@@ -65,7 +65,7 @@ class Stamp(NamedTuple):
 
 
 class Document(NamedTuple):
-    """What stood in a keys file, and the state of the file in which it did."""
+    """The contents of a keys file, and the state of the file when it was read."""
 
     stamp: Stamp
     data: bytes

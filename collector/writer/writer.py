@@ -70,7 +70,7 @@ class WriterLimits:
 
 
 class WriterObserver(Protocol):
-    """Told what the writer does; collector.telemetry.metrics.Metrics is one."""
+    """Receives what the writer does; collector.telemetry.metrics.Metrics is one."""
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         """One insert is in the store. `messages`: 0 where it was only a part of one."""

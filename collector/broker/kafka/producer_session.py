@@ -49,7 +49,7 @@ ORDERED_PARTITION: Final = 0
 
 
 class ProduceObserver(Protocol):
-    """Told what becomes of batches; collector.telemetry.metrics.Metrics is one."""
+    """Receives the outcome of batches; collector.telemetry.metrics.Metrics is one."""
 
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         """One batch is durable. `seconds`: since its first message came."""

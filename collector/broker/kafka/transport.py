@@ -26,7 +26,7 @@ _ANSWER_BYTES_MAX: Final = 1 << 30
 _LENGTH: Final = struct.Struct(">i")
 _HEAD: Final = struct.Struct(">hhi")  # which request, its version, its id
 
-# Told of an answer, without its id, that so many of its bytes are there.
+# Called with an answer, without its id, and how many of its bytes have arrived.
 Came = Callable[[memoryview, int], None]
 
 
