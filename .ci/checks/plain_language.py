@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES: Final = ("adapters", "collector", ".ci/checks")
-PAGES: Final = ("README.md", "docs")
+PAGES: Final = ("README.md", "CONTRIBUTING.md", "docs")
 
 # What must not occur, whatever its case, and what to write. "stand-in" and "standing" are other words, and pass.
 WORDS: Final = {

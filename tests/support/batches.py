@@ -1,6 +1,6 @@
 """TelemetryBatch messages to store: one with every field set, and small ones to count.
 
-The law: all are in the normal form of telemetry.proto, as adapters would have made them.
+All are in the normal form of telemetry.proto, as adapters would have made them.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Every way in with any request for it: what Hypothesis makes, how it is sent, and what its slow twin expects of the store.
 
-The law: what is expected comes from the generated request by the twins alone. Only when a request arrived is asked of the
-store, and that must lie between its sending and its answer.
+What is expected comes from the generated request by the twins alone. Only the time of arrival is read from the store, and it
+must be between the sending of the request and its answer.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Clients that are not Python's: programs of tests/clients, built once into $PEERS/clients, and what they are to have stored.
 
-The law: a client is told the address, and the key where there is one, by OpenTelemetry's own variables, and nothing else; what
-counts is what is stored, never its exit status alone. What is built is named by a hash of its sources, so it is never stale.
+A client gets the address, and the key if there is one, by OpenTelemetry's own variables only. The test is what is stored, never
+its exit status alone. A built program is named by a hash of its sources, so it is never stale.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """What a store holds, as the records that were put into it: the inverse of the landing tables and their views.
 
-The law: a record here has one item, and doubles are compared by their bits. `items` makes the same of what is about to be
-stored; so a store is faithful if `stored(store, tenant) == sorted(items(batch))`.
+A record here has one item, and doubles are compared by their bits. `items` makes the same of what is about to be stored. So a
+store is faithful if `stored(store, tenant) == sorted(items(batch))`.
 """
 
 import json

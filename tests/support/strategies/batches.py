@@ -1,6 +1,6 @@
 """Any TelemetryBatch in the normal form, for Hypothesis: every field, every number, every text.
 
-The law: made from the messages' own descriptors, so a field that a later OTLP adds is generated too, and missed if not stored.
+They are made from the messages' own descriptors, so a field that a later OTLP adds is generated too, and missed if not stored.
 """
 
 import struct
