@@ -134,7 +134,8 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = 
 
 
 def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> bool:
-    """Whether a message of that shape may hold more elements than that. From where it is odd, any two bytes may be one."""
+    """Return whether a message of that shape may hold more elements than that. From where it is odd, any two bytes may be
+    one."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return False
     count = _Count(body, elements_max, rules)
@@ -277,7 +278,7 @@ class _Count:
             raise _TooMany
 
     def _is_plain_text(self, start: i64, end: i64) -> bool:
-        """Whether the KeyValue at start:end is a key and a text, both short, and nothing else."""
+        """Return whether the KeyValue at start:end is a key and a text, both short, and nothing else."""
         buffer = self.buffer
         if end - start < 4 or buffer[start] != _KEY:
             return False

@@ -260,7 +260,7 @@ class BatchBuilder:
         return True
 
     def keeps(self, payload_bytes: i64) -> bool:
-        """Whether a payload of so many bytes would be kept with the next rejected item. Asked before one is made."""
+        """Return whether a payload of so many bytes would be kept with the next rejected item. Asked before one is made."""
         if self.is_cut(payload_bytes):
             payload_bytes = self.rules.dead_letter_cut_bytes
         return (
@@ -270,7 +270,7 @@ class BatchBuilder:
         )
 
     def is_cut(self, payload_bytes: i64) -> bool:
-        """Whether only the beginning of such a payload is kept."""
+        """Return whether only the beginning of such a payload is kept."""
         return payload_bytes > self.item_bytes_max and self.rules.dead_letter_cut_bytes > 0
 
     def reject(self, reason: i64, message: str, service_id: bytes, payload: bytes) -> None:

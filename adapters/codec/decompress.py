@@ -238,7 +238,7 @@ class _Output:
         return self._content.tell()
 
     def next_bytes(self) -> int:
-        """How many to ask for: a chunk, and where the limit is near, one byte beyond it."""
+        """Return how many to ask for: a chunk, and where the limit is near, one byte beyond it."""
         return min(self._bytes_max - self._content.tell() + 1, _CHUNK_BYTES)
 
     def take(self, chunk: bytes) -> None:

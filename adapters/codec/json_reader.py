@@ -42,7 +42,7 @@ _WORD_BYTES: Final = 8
 
 
 def may_hold_many_containers(text: bytes) -> bool:
-    """Whether a text may have more objects and arrays than a slice may. Those in its strings count too."""
+    """Return whether a text may have more objects and arrays than a slice may. Those in its strings count too."""
     return len(text) > CONTAINERS_MAX and text.count(b"{") + text.count(b"[") > CONTAINERS_MAX
 
 

@@ -44,7 +44,7 @@ def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> No
 
 
 def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -> bool:
-    """Whether JSON has more objects, arrays and members than that, outside of its strings. Rests by `rules`."""
+    """Return whether JSON has more objects, arrays and members than that, outside of its strings. Rests by `rules`."""
     if len(text) <= objects_max or text.count(b"{") + text.count(b"[") + text.count(b":") <= objects_max:
         return False
     return count_json_parts(text, objects_max, rules, separator=_COLON) > objects_max

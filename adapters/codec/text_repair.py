@@ -308,7 +308,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
 
 
 def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
-    """Whether any escape in it may be of half of a pair."""
+    """Return whether any escape in it may be of half of a pair."""
     size: i64 = len(text)
     # One byte is found at 10 GB/s, and more than one at 1 GB/s.
     position: i64 = text.find(b"\\")

@@ -135,7 +135,7 @@ _CONTINUATIONS_MAX: Final = 3
 
 
 def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> bool:
-    """Whether these bytes are text, as protobuf has it for strings."""
+    """Return whether these bytes are text, as protobuf has it for strings."""
     if end - start > _TEXT_SLICE_BYTES:
         return _is_long_utf8(buffer, start, end, rules)
     p: i64 = start
@@ -183,7 +183,7 @@ def _is_utf8_slow(text: bytes) -> bool:
 
 
 def varint_size(n: i64) -> i64:
-    """How many bytes `put_varint` writes for a number that is not negative."""
+    """Return how many bytes `put_varint` writes for a number that is not negative."""
     size: i64 = 1
     while n > 127:
         n >>= 7

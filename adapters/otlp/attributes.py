@@ -255,7 +255,7 @@ def _normal_of(key: bytes, text: bytes) -> bytes:
 
 
 def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:
-    """Whether an AnyValue is one string and nothing else."""
+    """Return whether an AnyValue is one string and nothing else."""
     if start >= end or cursor.buffer[start] != _STRING:
         return False
     cursor.position = start

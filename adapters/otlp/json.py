@@ -307,7 +307,7 @@ def _put_attribute_integer(writer: BytesWriter, field: _Field, value: object, no
 
 
 def _is_decimal(text: str) -> bool:
-    """Whether a text is a whole number as JSON writes it."""
+    """Return whether a text is a whole number as JSON writes it."""
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 

@@ -487,7 +487,7 @@ class Scanner:
             put_varint(writer, attributes - self.attributes_max)
 
     def has_attribute(self, message: Message, start: i64, end: i64) -> bool:
-        """Whether any field at start:end is an attribute."""
+        """Return whether any field at start:end is an attribute."""
         return len(self._last_positions(message, start, end)) > 0
 
     def _last_positions(self, message: Message, start: i64, end: i64) -> dict[bytes, int]:
@@ -510,7 +510,7 @@ class Scanner:
 
 
 def _is_id(buffer: bytes, start: i64, end: i64, length: i64) -> bool:
-    """Whether it has the length of an id, and is not all zero."""
+    """Return whether it has the length of an id, and is not all zero."""
     if end - start != length:
         return False
     position: i64 = start

@@ -290,7 +290,7 @@ def _copy(writer: BytesWriter, source: bytes, start: i64, end: i64) -> None:
 
 
 def _is_same(buffer: bytes, one: i64, other: i64, size: i64) -> bool:
-    """Whether as many bytes are the same at both places."""
+    """Return whether as many bytes are the same at both places."""
     n: i64 = 0
     while n + _WORD_BYTES <= size:
         if read_i64_le(buffer, one + n) != read_i64_le(buffer, other + n):

@@ -104,7 +104,8 @@ class _Rows:
         return longest
 
     def may_exceed(self, label_bytes: i64) -> bool:
-        """Whether the rows may, by the lengths of the series alone. `label_bytes`: what a byte of labels becomes at most.
+        """Return whether the rows may, by the lengths of the series alone. `label_bytes`: what a byte of labels becomes at
+        most.
 
         Moves no cursor. Raises NonCanonical.
         """

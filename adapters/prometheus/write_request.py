@@ -468,5 +468,5 @@ class Request:
 
 
 def _fits_alone(group: _Group, point_bytes: i64) -> bool:
-    """Whether a metric of one point fits a message."""
+    """Return whether a metric of one point fits a message."""
     return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.item_capacity

@@ -337,7 +337,7 @@ class _Request(Request):
         return description
 
     def _is_as_before(self, start: i64, end: i64) -> bool:
-        """Whether the bytes at start:end are those of the metadata before: neighbours are often of one metric."""
+        """Return whether the bytes at start:end are those of the metadata before: neighbours are often of one metric."""
         buffer = self.buffer
         before: i64 = self.metadata_start
         if end - start != self.metadata_end - before:

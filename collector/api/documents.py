@@ -78,7 +78,7 @@ class FileDocuments:
 
 
 def accepts_gzip(accept_encoding: bytes) -> bool:
-    """Whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): named, or by *, and not with q=0."""
+    """Return whether a client takes gzip, by its Accept-Encoding (RFC 9110, 12.5.3): named, or by *, and not with q=0."""
     by_coding: dict[bytes, bool] = {}
     for part in accept_encoding.lower().split(b","):
         coding, *parameters = (piece.strip() for piece in part.split(b";"))

@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Whether the store is the embedded engine."""
+    """Return whether the store is the embedded engine."""
     return not settings.clickhouse.url
 
 
 def has_data_dir(settings: Settings) -> bool:
-    """Whether the log or the store is in it."""
+    """Return whether the log or the store is in it."""
     return not settings.kafka.bootstrap or is_embedded(settings)
 
 

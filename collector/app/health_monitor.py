@@ -41,11 +41,11 @@ class WatchedBroker(Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Why it does not take messages; None: it does, as far as is known."""
+        """Return why it does not take messages; None: it does, as far as is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
+        """Return why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
 
     async def ping(self) -> None:
         """Raises BrokerError; finds out when one that failed works again."""
@@ -62,7 +62,7 @@ class WatchedLog(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds as much as it may."""
+        """Return whether it holds as much as it may."""
 
     @property
     def bytes_used(self) -> int:

@@ -43,7 +43,7 @@ def is_loopback(host: str) -> bool:
 
 
 def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
-    """Whether records may come without a key. `by_default`: the command lets them where nobody has said otherwise."""
+    """Return whether records may come without a key. `by_default`: the command lets them where nobody has said otherwise."""
     return settings.tenants.anonymous == "yes" or (settings.tenants.anonymous == "auto" and by_default)
 
 

@@ -65,7 +65,7 @@ def make_private(directory: Path) -> None:
 
 
 def _is_open(directory: str | Path, depth: int) -> bool:
-    """Whether others have rights on the directory, or on what is in it, down to `depth` levels."""
+    """Return whether others have rights on the directory, or on what is in it, down to `depth` levels."""
     if stat.S_IMODE(os.stat(directory).st_mode) & _OTHERS:  # noqa: PTH116 - of a path or a text
         return True
     with os.scandir(directory) as entries:

@@ -44,11 +44,11 @@ class Broker(Producer, Consumer, Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Why it does not take messages; None: it does, as far as is known."""
+        """Return why it does not take messages; None: it does, as far as is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
+        """Return why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
 
     async def ping(self) -> None:
         """Raises BrokerError; finds out when one that failed works again."""

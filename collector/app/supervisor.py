@@ -223,7 +223,7 @@ class Supervisor:
         self._stopping.set()
 
     def _waits_for(self) -> str | None:
-        """Why a worker can't do its work yet; None: all can."""
+        """Return why a worker can't do its work yet; None: all can."""
         return next((worker.waits_for for worker in self._workers.values() if worker.waits_for is not None), None)
 
     async def _report_reached(self, reached: Callable[[], None]) -> None:
@@ -232,7 +232,7 @@ class Supervisor:
         reached()
 
     async def _started(self, keeping: list[asyncio.Task[int]], index: int) -> bool:
-        """Whether that worker has started; if it could not, all stop."""
+        """Return whether that worker has started; if it could not, all stop."""
         while not self._stopping.is_set():
             worker = self._workers.get(index)
             if worker is not None and worker.started.is_set():

@@ -26,7 +26,7 @@ class Side(Protocol):
 
     @property
     def failure(self) -> str | None:
-        """Why it does not work; None: it does, as far as is known."""
+        """Return why it does not work; None: it does, as far as is known."""
 
     async def close(self) -> None:
         """Finish what waits already, refuse what comes."""
@@ -37,7 +37,7 @@ class ProducerSide(Side, Producer, Protocol):
 
     @property
     def unproven(self) -> str | None:
-        """Why appends failed, as long as none has succeeded since."""
+        """Return why appends failed, as long as none has succeeded since."""
 
     async def ping(self) -> None:
         """Raises BrokerDown where it can't be written."""
@@ -132,12 +132,12 @@ class LazyBroker:
 
     @property
     def failure(self) -> str | None:
-        """Why it can't be written, or, where it is read, read; None: it can."""
+        """Return why it can't be written, or, where it is read, read; None: it can."""
         return self._producer.why_not or (self._consumer.why_not if self._reads else None)
 
     @property
     def unproven(self) -> str | None:
-        """Why appends failed, as long as none has succeeded since."""
+        """Return why appends failed, as long as none has succeeded since."""
         return self._producer.side.unproven if self._producer.side is not None else None
 
     async def append(self, messages: Sequence[Message]) -> None:

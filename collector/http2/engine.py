@@ -218,11 +218,11 @@ class Http2Engine:
 
     @property
     def is_between(self) -> bool:
-        """Whether neither the preface, a frame nor a head is half here."""
+        """Return whether neither the preface, a frame nor a head is half here."""
         return not self._rest and not self._head_stream_id and self._has_settings
 
     def sendable_bytes(self, stream: Stream) -> int:
-        """How much of that stream's body may be sent now, in one frame."""
+        """Return how much of that stream's body may be sent now, in one frame."""
         return int(max(min(self._send_window, stream.send_window, self._frame_bytes_max), 0))
 
     def send_head(self, stream: Stream, block: bytes, *, end: bool) -> None:
@@ -579,7 +579,7 @@ class Http2Engine:
             raise Http2Error(PROTOCOL_ERROR)
 
     def _was_reset_here(self, stream_id: i64) -> bool:
-        """Whether this side has reset it, or may have."""
+        """Return whether this side has reset it, or may have."""
         return stream_id <= self._resets_forgotten or stream_id in self._resets
 
     def _leave_out(self, first: int, last: int) -> None:

@@ -95,7 +95,7 @@ class RedisLimiter:
 
     @property
     def failure(self) -> str | None:
-        """Why this process counts alone; None: Redis counts."""
+        """Return why this process counts alone; None: Redis counts."""
         return self._failure
 
     async def open(self) -> None:
@@ -190,7 +190,7 @@ class RedisLimiter:
             await self._hang_up()
 
     async def _probe(self) -> bool:
-        """Whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
+        """Return whether Redis counts. Connecting may take longer than an answer: no request waits for it."""
         timeout_s = max(self._timeout_s, _CONNECT_TIMEOUT_S)
         try:
             async with asyncio.timeout(timeout_s):

@@ -226,7 +226,7 @@ def nothing_taken(outcome: Outcome) -> str:
 
 
 def has_warning(adapted: Adapted) -> bool:
-    """Whether a sender is to hear more than that it was taken."""
+    """Return whether a sender is to hear more than that it was taken."""
     return bool(adapted.rejected or adapted.repaired or adapted.unknown_fields)
 
 

@@ -66,7 +66,7 @@ class Disk:
 
     @property
     def shortage(self) -> str | None:
-        """Why nothing more is taken; None: there is room."""
+        """Return why nothing more is taken; None: there is room."""
         if not self.is_low:
             return None
         return (

@@ -100,7 +100,7 @@ class AskedSessions:
 
     @property
     def kept(self) -> int:
-        """How many sessions are kept and not in use."""
+        """Return how many sessions are kept and not in use."""
         return sum(map(len, self._kept.values()))
 
     def _accepted(self, settings: Mapping[str, str]) -> dict[str, str]:

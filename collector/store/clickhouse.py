@@ -331,7 +331,7 @@ class ClickHouseStore:
                 raise
 
     def can_complete(self) -> bool:
-        """Whether a token may be known whose rows are missing, and look-ups are certain."""
+        """Return whether a token may be known whose rows are missing, and look-ups are certain."""
         if not self._looks_up:
             return False
         if self._can_complete is None:
@@ -363,7 +363,8 @@ class ClickHouseStore:
         return 0.0 if self._server is None else self._server.request_timeout_s
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
-        """Whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and event."""
+        """Return whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and
+        event."""
         if not self._looks_up:
             return False
         try:
@@ -384,7 +385,7 @@ class ClickHouseStore:
         return not receipts or receipts <= self._receipts({batch_id for batch_id, _ in receipts})
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int] = NOTHING) -> bool:
-        """Whether no item and no receipt of these payloads is stored: no more items of their messages than `besides`."""
+        """Return whether no item and no receipt of these payloads is stored: no more items of their messages than `besides`."""
         if topic == DEAD_LETTERS_TOPIC:
             return True  # the tables keep one of those that have the same id
         try:
@@ -498,7 +499,7 @@ class ClickHouseStore:
             self._idle.put(place)
 
     def open_dead_letters(self) -> int:
-        """How many wait for someone: neither replayed nor discarded. Raises StoreError."""
+        """Return how many wait for someone: neither replayed nor discarded. Raises StoreError."""
         return int(self.read("SELECT count() FROM dead_letters WHERE IsOpen", "TabSeparated"))
 
     def damaged_parts(self) -> int:
@@ -621,7 +622,7 @@ class ClickHouseStore:
         return found
 
     def _has(self, table: str, ids: Collection[UUID]) -> bool:
-        """Whether a row of each is stored."""
+        """Return whether a row of each is stored."""
         self._with_schema()
         with self._errors():
             return all(

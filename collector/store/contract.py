@@ -101,13 +101,14 @@ class Store(Protocol):
         StoreShortage, StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
-        """Whether every item and receipt of these payloads is stored already, found by batch id and batch part; every dead
-        letter and event, by its id. False where that is not certain: inserting again under the same token is always right.
-        `besides`: so many items of these messages, by batch id and batch part, are stored and are not in `payload`."""
+        """Return whether every item and receipt of these payloads is stored already, found by batch id and batch part; every
+        dead letter and event, by its id. False where that is not certain: inserting again under the same token is always
+        right. `besides`: so many items of these messages, by batch id and batch part, are stored and are not in
+        `payload`."""
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
-        """Whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces. False where
-        that is not certain. Dead letters and events may always be."""
+        """Return whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces.
+        False where that is not certain. Dead letters and events may always be."""
 
     def can_complete(self) -> bool:
         """Return whether a token may be known whose rows are missing, and look-ups are certain, so that `complete` is right.

@@ -37,7 +37,7 @@ class Family(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether it only ever grows."""
+        """Return whether it only ever grows."""
         return self.type in _COUNTING
 
 

@@ -91,12 +91,13 @@ def write_entries(keys: Sequence[Key]) -> bytes:
 
 
 def tenant_problem(tenant: str) -> str | None:
-    """Why this can't be a tenant's name; None: it can. It ends in rows, in metrics, and on the terminals of operators."""
+    """Return why this can't be a tenant's name; None: it can. It ends in rows, in metrics, and on the terminals of
+    operators."""
     return _name_problem(tenant, TENANT_LENGTH_MAX)
 
 
 def note_problem(note: str) -> str | None:
-    """Why this can't be a key's note; None: it can."""
+    """Return why this can't be a key's note; None: it can."""
     return _text_problem(note, NOTE_LENGTH_MAX)
 
 

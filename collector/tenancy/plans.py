@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
     @property
     def is_limited(self) -> bool:
-        """Whether there is anything to count."""
+        """Return whether there is anything to count."""
         return not (self.requests is None and self.items is None and self.size_bytes is None)
 
     @property

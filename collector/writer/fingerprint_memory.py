@@ -59,7 +59,7 @@ class _Table:
             self.count += 1
 
     def _put(self, numbers: "array[int]", slots: int, place: int, low: i64, high: i64, word: i64) -> bool:
-        """Whether it is new."""
+        """Return whether it is new."""
         slot = place % slots
         while True:
             at = 3 * slot

@@ -150,7 +150,7 @@ def bounded(messages: Range, row_bytes_max: int) -> Range:
 
 
 def _depth(piece: Piece, row_bytes_max: int) -> int:
-    """How often it is halved until each piece is small enough, or a single item."""
+    """Return how often it is halved until each piece is small enough, or a single item."""
     if piece.row_bytes() <= row_bytes_max:
         return 0
     return max((1 + _depth(half, row_bytes_max) for half in piece.halves()), default=0)

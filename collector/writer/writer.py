@@ -339,8 +339,8 @@ class Writer:
             raise _NotFound("an insert succeeded on a full disk, and its rows are not found: it is repeated")
 
     async def _is_refused_bare(self, piece: Piece) -> bool:
-        """Whether it is a record that is refused without its items too, so that none of them is at fault alone, and to search
-        among them is of no use. Raises StoreError."""
+        """Return whether it is a record that is refused without its items too, so that none of them is at fault alone, and
+        to search among them is of no use. Raises StoreError."""
         bare = await self._in_thread(piece.bare)
         if bare is None:
             return False
@@ -379,7 +379,7 @@ class Writer:
         self._stopping.set()
 
     async def drained(self, timeout_s: float) -> bool:
-        """Whether everything that was appended before this call is stored; waits for that, up to `timeout_s`."""
+        """Return whether everything that was appended before this call is stored; waits for that, up to `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 goals = {partition: position.end for partition, position in (await self._consumer.positions()).items()}

@@ -98,7 +98,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
             self._probes[node] = asyncio.create_task(self._probe(node), name=f"kafka-probe-{node}")
 
     def is_away(self, node: int) -> bool:
-        """Whether it was lost, and has not answered since."""
+        """Return whether it was lost, and has not answered since."""
         return node in self._probes
 
     async def send(self, node_id: int, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:

@@ -156,7 +156,7 @@ class KafkaConsumer:
 
     @property
     def failure(self) -> str | None:
-        """Why Kafka, or some partition that is ours, could not be read at the last attempt; None: all could."""
+        """Return why Kafka, or some partition that is ours, could not be read at the last attempt; None: all could."""
         if self._failure is not None or not self._troubles:
             return self._failure
         partition, trouble = next(iter(self._troubles.items()))

@@ -112,7 +112,7 @@ class KafkaProgress:
 
 
 def _is_of(committed: Any, identity: str | None) -> bool:
-    """Whether the offset is of that log, as far as its metadata says which."""
+    """Return whether the offset is of that log, as far as its metadata says which."""
     said = Committed.read(committed.metadata or "")
     is_other = said is not None and said.log and identity is not None and identity_of(said.log) != identity
     return committed.offset >= 0 and not is_other

@@ -90,7 +90,7 @@ def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
 
 
 async def _reason(options: KafkaOptions) -> str:
-    """Why none of the brokers can be reached, each asked once more."""
+    """Return why none of the brokers can be reached, each asked once more."""
 
     async def ask(server: str) -> str | None:
         host, _, port = server.rpartition(":")

@@ -114,7 +114,7 @@ class KafkaProducer:
 
     @property
     def unproven(self) -> str | None:
-        """Why appends failed, while Kafka has acknowledged none since; None: it has, or nothing was tried for some time.
+        """Return why appends failed, while Kafka has acknowledged none since; None: it has, or nothing was tried for some time.
         Brokers that answer may take nothing, and only an append shows it."""
         if self._silent_at_s < 0 or self._loop.time() - self._silent_at_s > self._options.append_timeout_s + _UNPROVEN_S:
             return None

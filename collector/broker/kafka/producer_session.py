@@ -100,7 +100,7 @@ class PendingBatch:
         self.full = False
 
     def add(self, payload: bytes, append: Append) -> bool:
-        """Whether it still fitted. The first always does."""
+        """Return whether it still fitted. The first always does."""
         messages = len(self.payloads) + 1
         size = self.size + len(payload)
         if messages > 1 and size + messages * MESSAGE_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES > self.size_max:
@@ -209,7 +209,7 @@ class ProducerSession:
                 await self.refresh()
 
     def _is_leaderless(self) -> bool:
-        """Whether messages wait for a partition that has no leader which answers."""
+        """Return whether messages wait for a partition that has no leader which answers."""
         return any(all(partition not in led for led in self._layout[topic]) for topic, partition in self._placed)
 
     async def _reach(self, lane: int, leader: int) -> None:
@@ -264,7 +264,7 @@ class ProducerSession:
                 self._layout[name] = others
 
     def takes_ordered(self, name: str) -> bool:
-        """Whether the partition of a topic's ordered messages can be written."""
+        """Return whether the partition of a topic's ordered messages can be written."""
         return any(ORDERED_PARTITION in partitions for partitions in self._layout[name])
 
     async def _identity(self) -> tuple[int, int]:
@@ -385,7 +385,7 @@ class ProducerSession:
         return Sending(where[0], where[1], batch, pieces)
 
     def _is_led(self, lane: int, where: tuple[str, int]) -> bool:
-        """Whether a partition's leader is one that this lane sends to."""
+        """Return whether a partition's leader is one that this lane sends to."""
         topic, partition = where
         leaders = self._layout[topic]
         # There may be more leaders by now than lanes were begun for.

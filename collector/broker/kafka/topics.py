@@ -65,7 +65,7 @@ class BrokersMissing(Exception):
 
 
 def _replicas(options: KafkaOptions, brokers: int) -> int:
-    """How many a topic is to have where so many brokers are alive. The bootstrap list may name more."""
+    """Return how many a topic is to have where so many brokers are alive. The bootstrap list may name more."""
     return options.topic_replication or min(_REPLICAS_MAX, max(brokers, len(set(options.bootstrap))))
 
 

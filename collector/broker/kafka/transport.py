@@ -153,7 +153,7 @@ class Frames(asyncio.BufferedProtocol):
 
 
 def _is_free(buffer: bytearray) -> bool:
-    """Whether there are no views of it."""
+    """Return whether there are no views of it."""
     try:
         buffer.append(0)  # which is refused while there are
     except BufferError:

@@ -176,7 +176,7 @@ class LogFiles:
 
     @property
     def is_new(self) -> bool:
-        """Whether the file was made just now, and nothing is known of one before it."""
+        """Return whether the file was made just now, and nothing is known of one before it."""
         return self._database.is_new
 
     def transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
@@ -427,7 +427,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _is_behind(heads: Mapping[str, Head], witness: Mapping[str, Head]) -> bool:
-    """Whether the witness has seen more than there is."""
+    """Return whether the witness has seen more than there is."""
     for topic, seen in witness.items():
         head = heads.get(topic)
         if head is None:

@@ -189,7 +189,7 @@ class LocalLog:
             request.done.set_exception(BrokerDown(f"cannot append {request.size} bytes to {self._file}: {waited}"))
 
     def _withdraw(self, request: Request) -> bool:
-        """Whether it could still be taken back."""
+        """Return whether it could still be taken back."""
         with self._changed:
             if request.taken or request.work is None:
                 return False
@@ -199,12 +199,12 @@ class LocalLog:
 
     @property
     def bytes_used(self) -> int:
-        """How much of `bytes_max` is taken, counted shortly after each transaction."""
+        """Return how much of `bytes_max` is taken, counted shortly after each transaction."""
         return self._files.used_bytes
 
     @property
     def bytes_max(self) -> int:
-        """How much it may take (local_log.bytes_max)."""
+        """Return how much it may take (local_log.bytes_max)."""
         return self._limits.bytes_max
 
     @property

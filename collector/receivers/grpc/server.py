@@ -86,7 +86,7 @@ class GrpcServer:
 
     @property
     def is_used(self) -> bool:
-        """Whether a client is connected, or was a moment ago."""
+        """Return whether a client is connected, or was a moment ago."""
         return self._shared.is_used(asyncio.get_running_loop().time())
 
     async def stop(self, grace_s: float) -> None:

@@ -62,7 +62,7 @@ class HttpApplication:
         self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
 
     def is_page(self, path: str) -> bool:
-        """Whether that is shown, not received."""
+        """Return whether that is shown, not received."""
         return self._page_endpoint(path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

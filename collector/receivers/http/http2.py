@@ -297,7 +297,7 @@ class _Request(Sending):
 
 
 def _has_one_host(head: RequestHead) -> bool:
-    """Whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
+    """Return whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
     hosts = [value for name, value in head.headers if name == b"host"]
     if head.authority:
         hosts.append(head.authority)

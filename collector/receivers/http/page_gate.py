@@ -82,7 +82,7 @@ class PageGate:
         await send({"type": "http.response.body", "body": answer.body})
 
     def over_budget(self, size_bytes: int) -> str | None:
-        """Why a body of that size can't be answered with now; None: it can."""
+        """Return why a body of that size can't be answered with now; None: it can."""
         if not self.bytes_held or self.bytes_held + size_bytes <= self._bytes_max:
             return None
         return (
@@ -91,7 +91,7 @@ class PageGate:
         )
 
     def _full(self, connection: object, address: object) -> str | None:
-        """Why no page can be answered now; None: one can."""
+        """Return why no page can be answered now; None: one can."""
         for count, limit, what in (
             (self._by_connection[connection], self._connection_pages_max, "on this connection (http.connection_pages_max)"),
             (self._by_address[address], self._address_pages_max, "to this address (half of http.pages_max)"),

@@ -97,7 +97,7 @@ class HttpServer:
 
     @property
     def is_used(self) -> bool:
-        """Whether a client is connected, or was a moment ago."""
+        """Return whether a client is connected, or was a moment ago."""
         return self._shared.is_used(asyncio.get_running_loop().time())
 
     async def stop(self, grace_s: float) -> None:
@@ -117,7 +117,7 @@ class HttpServer:
             self._ticking.cancel()
 
     def connection_count(self) -> int:
-        """How many connections are open, on all ports together."""
+        """Return how many connections are open, on all ports together."""
         return len(self._shared.open)
 
     async def _listen(self, port: int) -> int:

@@ -167,7 +167,7 @@ class Receiver:
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
 
     def takes(self, path: str) -> bool:
-        """Whether telemetry is taken there."""
+        """Return whether telemetry is taken there."""
         return path in self._routes
 
     def exchange(self, path: str, head: Head) -> "TelemetryRequest":

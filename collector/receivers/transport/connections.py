@@ -73,7 +73,7 @@ class Connections:
         return len(self.open) >= self.connections_max
 
     def has_descriptor_for(self, transport: Any) -> bool:
-        """Whether a connection that was accepted may keep its file descriptor; else it is counted."""
+        """Return whether a connection that was accepted may keep its file descriptor; else it is counted."""
         return self.descriptors is None or self.descriptors.has_room(transport.get_extra_info("socket").fileno())
 
     def accepted(self, now: float) -> None:
@@ -81,7 +81,7 @@ class Connections:
         self._used_at = now
 
     def is_used(self, now: float) -> bool:
-        """Whether a client is connected, or was within the last 10 s. `now`: the loop's time."""
+        """Return whether a client is connected, or was within the last 10 s. `now`: the loop's time."""
         return bool(self.open) or now - self._used_at < _UNUSED_S
 
     def leave(self) -> None:

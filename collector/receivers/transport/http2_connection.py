@@ -202,7 +202,7 @@ class ServerConnection(Http2Engine):
 
     @property
     def has_all_streams(self) -> bool:
-        """Whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
+        """Return whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
         return len(self.streams) + self._gone_running >= self._streams_allowed
 
     def run(self, stream: Sending, work: Any) -> Any:

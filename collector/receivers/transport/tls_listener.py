@@ -207,7 +207,7 @@ async def _tell(connection: socket.socket, answer: bytes) -> None:
 
 
 def _has_more(connection: socket.socket) -> bool:
-    """Whether its client has not ended it; what it has sent is thrown away. Raises OSError."""
+    """Return whether its client has not ended it; what it has sent is thrown away. Raises OSError."""
     try:
         return bool(connection.recv(_PIECE_BYTES))
     except BlockingIOError:
