@@ -30,7 +30,7 @@ def has_data_dir(settings: Settings) -> bool:
 
 
 def store_dir(data_dir: Path) -> Path:
-    """Where the embedded engine has its data."""
+    """Return the directory of the embedded engine's data."""
     return data_dir / "store"
 
 

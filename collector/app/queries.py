@@ -22,13 +22,13 @@ from collector.store.contract import Store
 
 
 def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
-    """Of that store, once `caught_up` says so, for which `wait_s` is waited at most."""
+    """Return the reports of that store. Each waits until `caught_up`, for `wait_s` at most."""
     return DeadLetterReports(Reader(store.read, caught_up, wait_s), settings.dead_letters.retention_days)
 
 
 @asynccontextmanager
 async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator[DeadLetterReports | None]:
-    """Of what writers write elsewhere; None: nobody said where that is."""
+    """Return the reports of the store that writers elsewhere write to; None: its address is not configured."""
     if is_embedded(settings):
         yield None
         return

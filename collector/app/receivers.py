@@ -195,7 +195,7 @@ def request_fingerprints(settings: Settings) -> RequestFingerprints:
 
 @asynccontextmanager
 async def certificates_in_force(settings: Settings, metrics: Metrics) -> AsyncIterator[Certificates | None]:
-    """Those in force, kept up to date; None: no TLS. Raises CannotRun."""
+    """Yield the certificates in force, kept up to date; None: no TLS. Raises CannotRun."""
     if settings.tls.cert_file is None:
         yield None
         return

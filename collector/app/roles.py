@@ -63,7 +63,7 @@ def serve(settings: Settings, say: Say) -> int:
 
 
 def gateway(settings: Settings, say: Say) -> int:
-    """As `serve`, but nothing is stored here: writers do that."""
+    """Run as `serve` does, but without a store: writers store the records."""
     began_s = time.monotonic()
     for key, port in ports(settings).items():
         check_port(key, settings.host, port)
@@ -269,7 +269,7 @@ async def _announced(broker: Broker, started: Callable[[str | None], None], reac
 
 
 def _freeze() -> None:
-    """What there is now stays: no need to look through it again at every collection of garbage."""
+    """Exempt all objects that exist now from garbage collection: they stay."""
     gc.collect()
     gc.freeze()
     # Requests leave next to no cycles: what there is of them can wait for a larger collection, in place of 50 a second.

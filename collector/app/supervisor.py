@@ -175,8 +175,8 @@ class Supervisor:
             asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
 
     async def run(self, started: Callable[[str | None], None], reached: Callable[[], None]) -> int:
-        """Until a signal; the exit status. `started` is called once all of them are, with what one waits for, if any does;
-        then `reached` when none waits any more. Raises CannotRun."""
+        """Run the workers until a signal, and return the exit status. `started` is called once all workers have started,
+        with what one of them waits for, if any; `reached` is called when none waits any more. Raises CannotRun."""
         count = self._count
         watching: list[asyncio.Task[None]] = []
         # The first alone: what keeps it from starting would keep all of them, and is reported once.
@@ -245,7 +245,7 @@ class Supervisor:
         return False
 
     async def _keep(self, index: int) -> int:
-        """One worker's place, until all stop: the exit status of its last."""
+        """Keep one worker running until all stop. Return the exit status of its last process."""
         failures = 0
         restarted = False
         while True:
@@ -301,7 +301,7 @@ class Supervisor:
             return self._gathered
 
     async def _answer(self, kind: str) -> Snapshot:
-        """What a worker asked for: the metrics of all as they are, or as they are shown."""
+        """Return what a worker requested: the metrics of all processes, either raw or as they are shown."""
         snapshot = await self._gather(self._settings.http.metrics_interval_s)
         return self._ranking.shown(snapshot) if kind == _SHOWN else snapshot
 
@@ -405,7 +405,7 @@ class Link:
         return cls(_Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot)
 
     async def run(self) -> None:
-        """Until the process above is gone."""
+        """Run until the supervisor is gone."""
         async for message in self._frames:
             if message.kind == _SNAPSHOT:
                 self._frames.send(message._replace(snapshot=self._snapshot()))
@@ -488,7 +488,7 @@ def _environment() -> dict[str, str]:
 
 
 def _exit_status(status: int) -> int:
-    """As shells have it: 128 and the signal's number where a signal ended the process."""
+    """Return the exit status as shells do: 128 and the signal's number if a signal ended the process."""
     return status if status >= 0 else 128 - status
 
 

@@ -99,9 +99,9 @@ class Consumer(Protocol):
     BrokerDown."""
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
-        """The next uncommitted messages of some partition that is ours: at least one, and no more than `bytes_max` unless
-        the first alone is larger. If there is an intent, exactly its range. None when nothing came within `wait_s`.
-        Partitions take turns."""
+        """Return the next uncommitted messages of some partition that is ours: at least one, and no more than `bytes_max`
+        unless the first alone is larger. If there is an intent, return exactly its range. Return None when nothing came
+        within `wait_s`. Partitions take turns."""
 
     async def intend(self, messages: Range) -> None:
         """Commit that this range is about to be written, with its `log`, `depth` and `left_out`. Raises BrokerDown where the
@@ -112,10 +112,10 @@ class Consumer(Protocol):
         """Commit that this range is stored, and forget its intent. May be repeated."""
 
     async def positions(self) -> dict[Partition, Position]:
-        """Of every partition that is ours. Whatever was appended before the call is before `end`."""
+        """Return the position of every partition that is ours. Whatever was appended before the call is before `end`."""
 
     async def progress(self) -> dict[Partition, Position]:
-        """As `positions`, but a partition whose broker does not answer keeps the end that it last had."""
+        """Return the same as `positions`, but a partition whose broker does not answer keeps its last known end."""
 
     async def lag(self) -> dict[Partition, int]:
         """Messages not yet committed, by partition: what `progress` comes to."""

@@ -98,7 +98,7 @@ class Reading:
         return self._read
 
     def begin_after_waiting(self) -> Callable[[Callable[[], None] | None], tuple[Adapted, Kept]]:
-        """As `begin`, unless the tenant's other requests have used up its plan meanwhile. Raises Limited."""
+        """Call `begin`, unless the tenant's other requests have used up its plan meanwhile. Raises Limited."""
         self._pipeline.check(self._caller, len(self._body))
         return self.begin()
 
@@ -305,8 +305,8 @@ class Pipeline:
         return Outcome(batch_id, adapted)
 
     def _with_receipt(self, header: Header, adapted: Adapted, receipt: Receipt, prints: list[bytes]) -> list[Part]:
-        """What is to be produced: the receipt in the last message, or, where there is no room, or none, in one of its own. The
-        fingerprint of each message is at its end."""
+        """Return the parts to produce. The receipt is in the last message, or in one of its own if there is no message or no
+        room. The fingerprint of each message is at its end."""
         parts = adapted.parts
         if prints and len(parts) > 1:
             parts = [

@@ -88,13 +88,13 @@ class Receipts:
         return Receipt(sequence, told, _record(header, content, part, fingerprint), content)
 
     def kept(self, receipt: Receipt) -> None:
-        """It is durable, and so is what it tells."""
+        """Note that the receipt is durable, and so are the failures that it reports."""
         self._settle(receipt.sequence)
         if receipt.told:
             self._failed = _without(self._failed, receipt.told)
 
     def failed(self, receipt: Receipt) -> None:
-        """Its sender heard, or would have, that nothing was kept."""
+        """Note that the request failed: its sender got, or would have got, the answer that nothing was kept."""
         self._settle(receipt.sequence)
         first = last = receipt.sequence
         failed = self._failed
@@ -119,7 +119,7 @@ def receipt_alone(header: Header, receipt: Receipt, part: int) -> bytes:
 
 
 def fingerprint_record(header: Header, part: int, fingerprint: bytes) -> bytes:
-    """What a part that has no receipt says of itself, at its end: a serialized TelemetryBatch."""
+    """Return what a part without a receipt has at its end: a serialized TelemetryBatch."""
     return _record(header, b"", part, fingerprint)
 
 
@@ -182,7 +182,7 @@ def _record(header: Header, receipt: bytes, part: int, fingerprint: bytes) -> by
 
 
 def _without(ranges: Sequence[SequenceRange], others: Sequence[SequenceRange]) -> list[SequenceRange]:
-    """What of the ranges is in none of the others. Both are in order, and stay so."""
+    """Return the parts of `ranges` that no other range covers. Both are in order, and so is the result."""
     left: list[SequenceRange] = []
     for first, last in ranges:
         start = first

@@ -64,7 +64,7 @@ class Piece:
 
     @property
     def path(self) -> tuple[int, ...]:
-        """Where its first record, or item, is in its message."""
+        """Return the position of its first record, or item, in its message."""
         return (self.record_index,) if self.item_index is None else (self.record_index, self.item_index)
 
     def halves(self) -> Sequence["Piece"]:
@@ -123,15 +123,15 @@ class Piece:
         return replace(self, token=f"{self.token}/{which}", parts=parts, level=self.level + 1, **place)
 
     def row_bytes(self) -> int:
-        """Of its rows, as they will be in the store. A piece of dead letters counts as it is: they do not repeat anything."""
+        """Return the bytes of its rows in the store. A piece of dead letters counts as it is: they do not repeat anything."""
         if self.topic == DEAD_LETTERS_TOPIC:
             return sum(map(len, self.parts))
         return sum(row_bytes(bytes(part)) for part in self.parts)
 
 
 def bounded(messages: Range, row_bytes_max: int) -> Range:
-    """As much of a range that is not intended yet as one insert may take: its first messages; or, of a message that is too
-    large alone, all of it, with the depth at which each piece is small enough or a single item."""
+    """Return the part of a range without an intent that one insert may take: its first messages. If one message is too large
+    alone, return all of it, with the depth at which each piece is small enough or a single item."""
     if messages.partition.topic == DEAD_LETTERS_TOPIC:
         return messages
     total = 0
@@ -177,7 +177,7 @@ def _fields(message: bytes) -> Iterator[_Field]:
 
 
 def _records(batch: bytes) -> list[bytes]:
-    """A TelemetryBatch of each record, undecoded; the whole where it does not even divide into fields."""
+    """Return a TelemetryBatch for each record, undecoded; the whole batch if it does not even divide into fields."""
     try:
         return [field.whole for field in _fields(batch)]
     except NonCanonical:
@@ -242,7 +242,7 @@ def _item_count(item: _Field) -> int:
 
 
 def _record(fields: Sequence[_Field], items: Sequence[_Field], count: int) -> bytes:
-    """A batch of one record: the fields of another, with these items in the place of its own."""
+    """Return a batch of one record: the fields of another record, with these items instead of its own."""
     before = [field.whole for field in fields if field.tag < _METRIC]
     after = [field.whole for field in fields if field.tag >= _METRIC and field.tag not in _ITEMS and field.tag != _ITEM_COUNT]
     counted = bytes([_ITEM_COUNT]) + length_of(count) if count else b""

@@ -76,7 +76,7 @@ class DeadLetterRange:
 
 
 def by_topic(replays: Iterable[Replay], stored: Collection[UUID]) -> Mapping[str, Sequence[Replay]]:
-    """Those that are not stored yet."""
+    """Return the replays that are not stored yet, by topic."""
     found: dict[str, list[Replay]] = {}
     for replay in replays:
         if replay.batch_id not in stored:
@@ -85,7 +85,7 @@ def by_topic(replays: Iterable[Replay], stored: Collection[UUID]) -> Mapping[str
 
 
 def refuse(event: DeadLetterEvent, reason: int, message: str) -> None:
-    """It is not replayed after all: what is stored says so."""
+    """Do not replay it after all, and record that in its event."""
     event.action = DEAD_LETTER_ACTION_REJECTED_AGAIN
     event.reason = REASON[reason].name
     event.message = text(message)

@@ -152,7 +152,7 @@ class Writer:
         self._memory.owns(partitions)
 
     async def run(self) -> None:
-        """Until `stop`. When it returns, or was cancelled, no call to the store is under way any more."""
+        """Write until `stop`. When it returns, or was cancelled, no call to the store is in progress any more."""
         try:
             while not self._stopping.is_set():
                 self._in_hand = None
@@ -164,7 +164,8 @@ class Writer:
             await asyncio.to_thread(self._thread.shutdown)
 
     async def _poll_and_write(self) -> None:
-        """By itself, so that nothing holds a range once it is written: its buffer is that of the next."""
+        """Write one range. A method of its own, so that nothing holds a range once it is written: the next one reuses its
+        buffer."""
         messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
         self._succeeded()
         if messages is not None:

@@ -92,7 +92,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         return answer
 
     def lost(self, node: int) -> None:
-        """A request to that broker has failed, or was not answered in time."""
+        """Note that a request to that broker has failed, or was not answered in time."""
         self.force_metadata_update()
         if node not in self._probes and not self._closing:
             self._probes[node] = asyncio.create_task(self._probe(node), name=f"kafka-probe-{node}")
@@ -136,7 +136,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     # What aiokafka calls.
 
     def get_random_node(self) -> int | None:
-        """One that is not away, if there is one."""
+        """Return a broker that is not away, if there is one."""
         nodes = [broker.nodeId for broker in self.cluster.brokers()]
         present = [node for node in nodes if not self.is_away(node)]
         return random.choice(present or nodes) if nodes else None  # noqa: S311  # spreads questions; no secret

@@ -96,7 +96,7 @@ class Brokers:
         return link.frames
 
     def close(self) -> None:
-        """Whatever is asked now has no answer (KafkaConnectionError)."""
+        """Close all connections. Requests without an answer fail (KafkaConnectionError)."""
         self._closed.set()
         for link in self._links.values():
             if link.frames is not None:

@@ -298,13 +298,13 @@ class KafkaConsumer:
                     return None
 
     async def _replace(self, member: Member) -> None:
-        """A membership that came to an end by itself, by a new one."""
+        """Replace a membership that ended by itself with a new one."""
         await member.close()
         self._member = Member(self._options, self._topics, self._brokers)
         await self._member.start()
 
     async def _read_heads(self, ownership: Ownership) -> dict[Partition, Head]:
-        """Of those that were committed. Where the others begin is asked with where they end."""
+        """Read the heads of partitions with a commit. The beginnings of the others are read together with their ends."""
         heads: dict[Partition, Head] = {}
         committed = await self._member.committed(ownership)
         for partition, (offset, metadata) in committed.items():
@@ -349,7 +349,7 @@ class KafkaConsumer:
     async def _go_back_if_lost(
         self, heads: dict[Partition, Head], partition: Partition, identity: str, leader_epoch: int
     ) -> None:
-        """Where the leader does not have all that is committed, start at the end of what it has of it."""
+        """Go back to the end of the leader's log if the leader does not have everything that is committed."""
         head = heads[partition]
         epoch = epoch_of(head.log)
         if epoch < 0 or epoch == leader_epoch:
@@ -381,7 +381,7 @@ class KafkaConsumer:
         heads[partition] = Head(min(end, head.committed), intent, log, head.depth, head.left_out)
 
     async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
-        """Where the head is of another log than the one that is there now, start at the first message of that one."""
+        """Start at the first message of the current log if the head belongs to another log."""
         head = heads[partition]
         former = self._seen.get(partition.topic) or identity_of(head.log)
         if former not in ("", identity):
@@ -570,7 +570,8 @@ class KafkaConsumer:
         return answer
 
     async def _ends_of(self, node: int, partitions: Collection[Partition], begins: Collection[Partition]) -> _Ends:
-        """Of partitions that this broker leads; of some, where they begin, too. Raises KafkaError, OSError, ValueError."""
+        """Return the ends of partitions that this broker leads, and the beginnings of some. Raises KafkaError, OSError,
+        ValueError."""
         first: dict[Partition, int] = {}
         errors: dict[Partition, Exception] = {}
         if begins:
@@ -594,7 +595,7 @@ class KafkaConsumer:
         return {partition: offset for partition, (_, offset) in found.items() if partition not in errors}, errors
 
     async def _earliest(self, partition: Partition) -> int:
-        """Where it begins. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        """Return the partition's first offset. Raises KafkaError, OSError, ValueError, BrokerDown."""
         found, errors = await self._offsets(self._leader(partition), [partition], EARLIEST)
         for error in errors.values():
             raise error

@@ -189,7 +189,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             self._leaving = asyncio.create_task(self._leave(ownership), name="kafka-leave")
 
     async def _leave(self, ownership: Ownership) -> None:
-        """Until the coordinator has taken it, or the session must have ended, or there is a new generation anyway."""
+        """Leave the group. Return when the coordinator has accepted it, the session must have expired, or there is a new
+        generation anyway."""
         coordinator = self._coordinator
         with suppress(TimeoutError):
             async with asyncio.timeout(self._options.session_timeout_s):

@@ -77,7 +77,7 @@ class KafkaProgress:
         return sum(behind.values())
 
     async def _identities(self, topics: Collection[str]) -> Mapping[str, str]:
-        """By topic, the identity of its log. Raises KafkaError, OSError."""
+        """Return the identity of each topic's log. Raises KafkaError, OSError."""
         node = self._admin._client.get_random_node()
         if node is None:
             raise NodeNotReadyError("no broker is known")

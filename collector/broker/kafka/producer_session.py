@@ -466,7 +466,7 @@ class ProducerSession:
         return frames
 
     def refuse(self, reason: str) -> None:
-        """Whatever was not sent yet is not sent any more."""
+        """Refuse every message that was not sent yet; it will not be sent."""
         for queue in [*self._queues.values(), *self._placed.values()]:
             while queue:
                 queue.popleft().fail(reason)

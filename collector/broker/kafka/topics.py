@@ -135,7 +135,7 @@ async def _create(admin: Any, options: KafkaOptions, missing: Sequence[str], rep
 
 
 async def _configured(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Nothing of a topic whose configuration we may not read."""
+    """Return the configuration of each topic; nothing for a topic whose configuration we may not read."""
     configured: dict[str, dict[str, str]] = {name: {} for name in names}
     for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names]):
         for code, _message, _type, name, entries in answer.resources:

@@ -145,7 +145,7 @@ class Call(Sending):
         self._pieces: list[bytes] = []  # none of them is small: the frames of small ones are not for nothing
 
     def admit(self) -> bool:
-        """By the head alone, so that being refused is cheap. Whether the message is wanted."""
+        """Decide by the head alone, so that a refusal is cheap. Return whether the message is wanted."""
         try:
             calls, head = self._calls, self._head
             if head.encoding is None:
@@ -220,7 +220,7 @@ class Call(Sending):
         self._share.check(int(size))
 
     def end(self) -> bool:
-        """Nothing more comes. Whether `finish` is to follow; if not, there is an answer."""
+        """Note that nothing more comes. Return whether `finish` is to follow; if not, there is an answer."""
         if self._has_prefix and not self._missing_bytes and self._calls.running < self._calls.running_max:
             self.is_running = True
             self._calls.running += 1
@@ -296,7 +296,7 @@ class Call(Sending):
         self.has_answer = True
 
     def completed(self) -> None:
-        """It was said."""
+        """Count the call: its answer was sent."""
         self._count(NAMES[self._code])
 
     def disconnected(self) -> None:
@@ -314,7 +314,7 @@ class Call(Sending):
         self._held_bytes += size_bytes
 
     def _cost(self) -> int:
-        """What has come, and what has been decompressed of it."""
+        """Return the bytes that arrived, plus those that were decompressed from them."""
         return int(self._held_bytes)
 
     def _hold_rows(self, size_bytes: int) -> None:

@@ -34,7 +34,8 @@ _HEADER_BYTES_OVERHEAD: Final = 4
 
 
 def last_words(status: str, text: str = "") -> bytes:
-    """A whole response, for what never becomes a request; after it the connection is closed. `text`: why, for people."""
+    """Return a whole response for something that never becomes a request; after it the connection is closed. `text`: the
+    reason, for people."""
     content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
     body = f"{text}\n" if text else ""
     return f"HTTP/1.1 {status}\r\n{content_type}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
@@ -156,7 +157,7 @@ class Http1Connection:
         self._parser = None  # which knows this object, as this one does it
 
     def eof_received(self) -> bool:
-        """A sender that has sent its request and closed its half still gets the answer."""
+        """Answer a sender that has sent its request and closed its half."""
         self._is_ending = True
         return (self._turn is not None or bool(self._unfed)) and self._incoming is None
 
@@ -291,7 +292,7 @@ class Http1Connection:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Also of trailers, which are headers that come late."""
+        """Take a header, or a trailer, which is a header that comes late."""
         self._count_head(len(name) + len(value))
         if self._in_head:
             # The parser has removed the spaces before the value.
@@ -418,7 +419,7 @@ class Http1Connection:
         }
 
     def _fail(self, response: bytes) -> None:
-        """What came can't be read on from here: say so if nothing else is to be said, and close."""
+        """Stop reading, since what follows can't be parsed. Send `response` if no answer is due, and close."""
         self._is_broken = True
         self._is_ending = True
         broken, self._incoming = self._incoming, None
@@ -443,7 +444,7 @@ class Http1Connection:
     # Answering.
 
     def _go_on(self) -> None:
-        """Whatever can be done now of the requests that are here."""
+        """Do everything that can be done now for the requests that are here."""
         while not self._is_closed:
             turn = self._turn
             if turn is None:
@@ -586,7 +587,7 @@ class Http1Connection:
             self._go_on()
 
     def leave(self) -> None:
-        """The next answer tells the client."""
+        """Do nothing now: the next answer announces the end to the client."""
 
     def shutdown(self) -> None:
         self._is_ending = True

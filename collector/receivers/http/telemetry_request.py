@@ -171,7 +171,7 @@ class Receiver:
         return path in self._routes
 
     def exchange(self, path: str, head: Head) -> "TelemetryRequest":
-        """What is not there is answered so."""
+        """Return the request for this path. An unknown path gets a request that answers so."""
         route, endpoint = self._routes.get(path, self._no_route)
         return TelemetryRequest(self, route, endpoint, head)
 
@@ -199,7 +199,7 @@ class TelemetryRequest:
         self._rest: BytesIO | None = None  # what came after the first piece: a list could take many times what it holds
 
     def admit(self) -> None:
-        """By the head alone, so that being refused is cheap."""
+        """Decide by the head alone, so that a refusal is cheap."""
         try:
             self._admit()
         except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
@@ -240,7 +240,7 @@ class TelemetryRequest:
         self._share = share
 
     def feed(self, piece: bytes) -> bool:
-        """The next one of the body. Whether more of it is wanted; if not, there is an answer."""
+        """Take the next piece of the body. Return whether more is wanted; if not, there is an answer."""
         self.body_bytes += len(piece)
         try:
             self._hold(len(piece))
@@ -314,7 +314,7 @@ class TelemetryRequest:
         self.answer = self._dialect.refused(refusal)
 
     def completed(self) -> None:
-        """It was said."""
+        """Count the request: its answer was sent."""
         assert self.answer is not None
         self._endpoint.answered(self.answer.status, self._receiver.clock() - self._began, self.body_bytes)
 
@@ -330,7 +330,7 @@ class TelemetryRequest:
         self._held_bytes += size_bytes
 
     def _cost(self) -> int:
-        """What has come, and what has been decompressed of it."""
+        """Return the bytes that arrived, plus those that were decompressed from them."""
         return self._held_bytes
 
     def _hold_rows(self, size_bytes: int) -> None:

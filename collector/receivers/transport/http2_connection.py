@@ -110,7 +110,7 @@ class ServerConnection(Http2Engine):
         raise NotImplementedError
 
     def close_if_over(self) -> None:
-        """Nothing new comes: close where nothing is left to be answered."""
+        """Close if nothing is left to be answered, since nothing new comes."""
         if not self.streams:
             self.close()
 
@@ -131,7 +131,7 @@ class ServerConnection(Http2Engine):
         self._drop_all()
 
     def eof_received(self) -> bool:
-        """What is whole is still answered, if anyone reads that."""
+        """Answer requests that are complete, if the client still reads."""
         self.is_refusing = True
         for stream in list(self.streams.values()):
             if not stream.is_received:
@@ -206,7 +206,7 @@ class ServerConnection(Http2Engine):
         return len(self.streams) + self._gone_running >= self._streams_allowed
 
     def run(self, stream: Sending, work: Any) -> Any:
-        """A task of the server's, for that stream. `ran` is to be called at its end."""
+        """Start a task of the server for that stream. Call `ran` at its end."""
         stream.is_running = True
         task = self.loop.create_task(work)
         tasks = self.connections.tasks
@@ -253,7 +253,7 @@ class ServerConnection(Http2Engine):
             pass
 
     def _pump_all(self) -> None:
-        """A frame of each in turn, so that none waits for another to be whole."""
+        """Send a frame of each stream in turn, so that no stream waits until another is complete."""
         blocked = self._blocked
         has_sent = True
         while has_sent and blocked and self._send_window > 0:
@@ -266,7 +266,7 @@ class ServerConnection(Http2Engine):
                         blocked[stream.stream_id] = stream
 
     def _pump_frame(self, stream: Sending) -> bool:
-        """One frame, if there may be one."""
+        """Send one frame of the stream, if it may send one."""
         left: i64 = len(stream.rest) - stream.rest_at
         if not left or not self.is_writable:
             return False
