@@ -129,7 +129,7 @@ def stand_in(payload: bytes) -> bytes:
 
 
 def _last_record(cursor: Cursor) -> tuple[i64, i64]:
-    """Where it starts and ends. Raises NonCanonical."""
+    """Return where the last record starts and ends. Raises NonCanonical."""
     end: i64 = len(cursor.buffer)
     start: i64 = 0
     last: i64 = 0

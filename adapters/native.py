@@ -113,7 +113,7 @@ _PLAIN_DIGITS_MAX: Final = 18
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """One JSON object. Raises Malformed where the body is not JSON."""
+    """Adapt one JSON object. Raises Malformed if the body is not JSON."""
     try:
         return _adapt_one(body, header, rules, message_bytes_max)
     except Malformed:
@@ -165,7 +165,7 @@ def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: i
 
 
 def _hint(document: object) -> str:
-    """What to send instead of an object that holds the array."""
+    """Return what to send instead of an object that holds the array."""
     if isinstance(document, dict):
         for name, value in document.items():
             if isinstance(value, list):
@@ -235,7 +235,7 @@ def _float(token: str) -> object:
 
 
 def _int(token: str) -> object:
-    """As orjson reads it: exact in 64 bits, else a double. Python's own int() takes quadratic time."""
+    """Read a number as orjson does: exact in 64 bits, else a double. Python's own int() takes quadratic time."""
     if len(token) <= _PLAIN_DIGITS_MAX:
         return int(token)
     value = float(token)
@@ -399,7 +399,7 @@ class _Adapter:
         return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
 
     def _service_of(self, record: object) -> bytes:
-        """Of a record that can't be taken."""
+        """Return the service of a record that can't be accepted."""
         service_id = record.get("service_id") if isinstance(record, dict) else None
         if not isinstance(service_id, str):
             return b""
@@ -407,7 +407,7 @@ class _Adapter:
         return b"" if self.rules.check_name(len(service)) else service
 
     def finish(self) -> Adapted:
-        """All groups of one signal before those of the other, so that a message is cut only where it is full."""
+        """Finish all groups of one signal before those of the other, so that a message is cut only where it is full."""
         builder = self.builder
         told = len(builder.out.rejections)
         for group in self.metric_groups:
@@ -664,7 +664,7 @@ class _Adapter:
                 return
 
     def _put_attributes(self, tag: i64, attributes: dict[str, object]) -> i64:
-        """Those sent, then our own, as fields `tag` of `item`."""
+        """Write the attributes that were sent, then our own, as fields `tag` of `item`."""
         item = self.item
         rules = self.rules
         extras = self.extras

@@ -93,7 +93,7 @@ class Rules:
         raise NotImplementedError
 
     def message(self, reason: int) -> str:
-        """What to tell the sender, with the limit's number in it."""
+        """Return the message for the sender, with the limit's number in it."""
         raise NotImplementedError
 
 

@@ -123,7 +123,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> _S
 
 
 def _unzstd(body: bytes, bytes_max: int) -> _Steps:
-    """One or more frames, one behind the other, skippable ones too."""
+    """Decompress one or more frames, one behind the other, with skippable ones among them."""
     source = _Source(body, "zstd")
     out = _Output("zstd", bytes_max)
     for _ in range(_STREAMS_MAX):
@@ -204,7 +204,7 @@ class _Source:
         self._unused = b""
 
     def next(self) -> bytes:
-        """What was put back, or else the next slice; empty at the end."""
+        """Return what was put back, or else the next slice; empty at the end."""
         data = self._unused
         if data:
             self._unused = b""

@@ -39,7 +39,7 @@ class Elements:
         self.end = bounds[2 * index + 1]
 
     def _read(self) -> None:
-        """The next element."""
+        """Read the next element."""
         text = self.text
         start: i64 = self.position + 1
         while text[start] <= _SPACE:

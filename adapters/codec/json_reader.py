@@ -71,7 +71,7 @@ class JsonSlices:
         self.is_in_string: bool = False
 
     def peek(self) -> i64:
-        """The next byte that is not white space; -1 at the end. Moves up to it."""
+        """Return the next byte that is not white space; -1 at the end. Moves up to it."""
         text = self.text
         size: i64 = self.size
         position: i64 = self.position

@@ -210,7 +210,7 @@ class _Texts:
         sizes[at + 3] = u8(value >> 24 & 0xFF)
 
     def _kind(self, shape: _Shape) -> i64:
-        """What the payload of the field read last is."""
+        """Return what the payload of the last field is."""
         number: i64 = self.tag >> 3
         if self.tag & 7 != BYTES or number >= _NUMBERS:
             return _OTHER

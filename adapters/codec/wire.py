@@ -91,7 +91,7 @@ class Cursor:
         self.position = p
 
     def field(self, end: i64) -> i64:
-        """The next field's tag (number << 3 | wire type); moves past its payload."""
+        """Return the next field's tag (number << 3 | wire type), and move past its payload."""
         first: i64 = self.position
         tag: i64 = self.varint(end)
         if tag < 8 or tag > 0xFFFFFFFF or self.position - first > _VARINT32_BYTES_MAX:
@@ -201,7 +201,7 @@ def length_of(size_bytes: i64) -> bytes:
 
 
 def field_size(payload_bytes: i64) -> i64:
-    """Of a length-delimited field whose tag is one byte."""
+    """Return the size of a length-delimited field whose tag is one byte."""
     return 1 + varint_size(payload_bytes) + payload_bytes
 
 

@@ -131,7 +131,7 @@ class Attribute:
         return reason or REWRITE
 
     def check_form(self, start: i64, end: i64) -> None:
-        """Only whether this KeyValue is malformed. Raises NonCanonical."""
+        """Check only that this KeyValue is well-formed. Raises NonCanonical."""
         if start == end:
             return
         state: i64 = self.locate(start, end)

@@ -66,7 +66,7 @@ class Envelope:
         self.alone: SingleItemRequest | None = None
 
     def take(self, start: i64, end: i64) -> None:
-        """One item (or metric) at start:end, accepted or rejected."""
+        """Accept or reject one item (or metric) at start:end."""
         raise NotImplementedError
 
     def settle(self, message: Message, state: i64, reason: i64, start: i64, end: i64) -> None:

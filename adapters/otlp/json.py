@@ -570,7 +570,7 @@ class _LargeRequest:
         return text
 
     def _base64(self, field: _Field) -> bytes:
-        """What the string at the cursor is in base64. Moves behind it."""
+        """Return the bytes that the string at the cursor has in base64. Moves behind it."""
         content = BytesWriter()
         unread = ""
         is_padded = False
@@ -615,7 +615,7 @@ class _LargeRequest:
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: a number of more than {SLICE_BYTES} bytes")
 
     def _skip_elements(self, depth: int) -> None:
-        """Of the array that has been opened. Moves behind it."""
+        """Skip the elements of the array that has been opened. Moves behind it."""
         slices = self.slices
         if slices.peek() == _CLOSING_BRACKET:
             slices.position += 1

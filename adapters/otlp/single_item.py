@@ -41,7 +41,7 @@ class SingleItemRequest:
             self.scope = self._without_members(scope_start, scope_end)
 
     def size(self, item_bytes: i64) -> i64:
-        """Of the request that `request` makes of an item of so many bytes."""
+        """Return the size of the request that `request` makes of an item of so many bytes."""
         return field_size(len(self.resource) + field_size(len(self.scope) + field_size(item_bytes)))
 
     def request(self, item: bytes) -> bytes:

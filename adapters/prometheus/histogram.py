@@ -228,7 +228,7 @@ class NativeHistogram:
         return INVALID_HISTOGRAM if self.message else 0
 
     def _fault(self) -> str:
-        """What does not add up; nothing where all does."""
+        """Return what does not add up; nothing if all does."""
         schema: i64 = self.schema
         is_custom = schema == SCHEMA_CUSTOM
         positive = self.positive
@@ -381,7 +381,7 @@ class NativeHistogram:
         return ""
 
     def metric_tag(self) -> i64:
-        """Which field of Metric the point is for: histogram or exponential_histogram."""
+        """Return the field of Metric that the point is for: histogram or exponential_histogram."""
         return 0x4A if self.schema == SCHEMA_CUSTOM else 0x52
 
     def tail(self) -> bytes:

@@ -260,7 +260,7 @@ class LabelReader:
         return label.key_bytes < next_.key_bytes
 
     def _value(self, n: i64) -> bytes:
-        """Of the label of that number; nothing, where it is negative."""
+        """Return the value of the label of that number; nothing if the number is negative."""
         if n < 0:
             return b""
         label = self.labels[n]

@@ -92,7 +92,7 @@ class SingleItemRequest:
         put_bytes(self.exemplars, _EXEMPLARS, exemplar.getvalue())
 
     def size(self, tag: i64, item_bytes: i64) -> i64:
-        """Of the request that `request` makes of an item of so many bytes."""
+        """Return the size of the request that `request` makes of an item of so many bytes."""
         return self.table_bytes + field_size(self._series_bytes(tag, item_bytes))
 
     def request(self, tag: i64, start: i64, end: i64) -> bytes:

@@ -443,7 +443,7 @@ class Request:
         group.count = 0
 
     def pack(self) -> Adapted:
-        """When all items have been taken or rejected."""
+        """Pack the records, after all items were accepted or rejected."""
         builder = self.builder
         for group in self.groups.values():
             self._close_metric(group)

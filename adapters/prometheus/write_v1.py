@@ -131,7 +131,7 @@ class _WriteRequest(Request):
         self.descriptions.append((family, described))
 
     def _description_of(self, name: bytes) -> Description:
-        """What is said of a series' family."""
+        """Return the description of a series' family."""
         families = self.families
         described = families.get(name)
         if described is None:

@@ -268,13 +268,13 @@ class _Request(Request):
         self.refs = refs
 
     def _refs_fault(self) -> str:
-        """What is wrong with the references read last."""
+        """Return what is wrong with the references read last."""
         if self.stray >= 0:
             return f"a label refers to symbol {int(self.stray)}, which is not in the table"
         return f"an odd number of label references: {int(self.refs)}" if self.refs % 2 else ""
 
     def _series_of(self, start: i64, end: i64) -> Series:
-        """What the labels at start:end, references, say."""
+        """Return the series whose labels are the references at start:end."""
         self._read_refs(start, end)
         fault = self._refs_fault()
         if fault:
@@ -291,7 +291,7 @@ class _Request(Request):
         return series
 
     def _texts_of(self, start: i64, end: i64) -> list[bytes]:
-        """Of references that lead into the table."""
+        """Return the texts of references that lead into the table."""
         cursor = self.cursor
         texts: list[bytes] = []
         size: i64 = 0
@@ -319,7 +319,7 @@ class _Request(Request):
         return labels.getvalue()
 
     def _description_at(self, start: i64, end: i64) -> Description:
-        """What the Metadata at start:end says."""
+        """Return the description in the Metadata at start:end."""
         if start == end:
             return self.no_description
         if self._is_as_before(start, end):

@@ -29,7 +29,7 @@ RECORD: Final = (
 
 
 def ports(settings: Settings) -> dict[str, int]:
-    """Those of the receivers, by the names of their settings."""
+    """Return the ports of the receivers, by the names of their settings."""
     return {"http.port": settings.http.port, "http.otlp_port": settings.http.otlp_port, "grpc.port": settings.grpc.port}
 
 
@@ -157,7 +157,7 @@ def announcement(
 
 
 def writer_announcement(settings: Settings, port: int, waits_for: str | None = None) -> str:
-    """What writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
+    """Return what writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
     lines = [
         _heading("writer", waits_for, "Nothing is stored until then."),
         f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}/healthz",
@@ -168,7 +168,7 @@ def writer_announcement(settings: Settings, port: int, waits_for: str | None = N
 
 
 def reached_announcement(name: str) -> str:
-    """What `collector` or `writer` prints when Kafka, which it had to wait for, is reached."""
+    """Return what `collector` or `writer` prints when Kafka, which it had to wait for, is reached."""
     return f"InfraSage {name} {VERSION} is ready: Kafka is reached."
 
 

@@ -187,7 +187,7 @@ def metrics_page(
 
 
 def request_fingerprints(settings: Settings) -> RequestFingerprints:
-    """Which requests are recognized when they are sent again."""
+    """Return what decides which requests are recognized when they are sent again."""
     repetitions = settings.repetitions
     hashed = [name for name in HASHED if getattr(repetitions, name) == "body"]
     return RequestFingerprints(repetitions.window_s, hashed, repetitions.answers_max)

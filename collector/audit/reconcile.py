@@ -236,7 +236,7 @@ def _judge_sequences(ask: Ask, report: Report, faults_max: int) -> None:
 
 
 def _without(first: int, last: int, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What is left of first to last without these."""
+    """Yield the parts of first to last without these numbers."""
     for start, end in sorted(ranges):
         if end < first:
             continue

@@ -94,7 +94,7 @@ def allowed_text(field: FieldInfo) -> str:
 
 
 def toml_text(value: object, is_size: bool) -> str:
-    """As TOML has it."""
+    """Return the value as TOML has it."""
     if value is None:
         return '"none"'
     if isinstance(value, dict):
@@ -107,7 +107,7 @@ def toml_text(value: object, is_size: bool) -> str:
 
 
 def _table_written(tables: Mapping[str, BaseModel]) -> str:
-    """As TOML has it on one line."""
+    """Return the table as TOML has it on one line."""
     written = []
     for name, table in tables.items():
         inner = [
@@ -119,7 +119,7 @@ def _table_written(tables: Mapping[str, BaseModel]) -> str:
 
 
 def value_of(settings: Settings, setting: Setting) -> object:
-    """What is in force."""
+    """Return the value in force."""
     value: object = settings
     for part in setting.key.split("."):
         value = getattr(value, part)

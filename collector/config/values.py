@@ -150,7 +150,7 @@ Port = Annotated[int, BeforeValidator(_no_boolean), Ge(0), Le(65535), Kind("a wh
 
 
 def secret_text(secret: SecretStr | None) -> str:
-    """What it is; empty where there is none."""
+    """Return the secret's text; empty if there is none."""
     return secret.get_secret_value() if secret is not None else ""
 
 

@@ -112,7 +112,7 @@ class Entry(NamedTuple):
         return self.row["state"] in OPEN_STATES
 
     def document(self) -> dict[str, Any]:
-        """As pages and commands show it."""
+        """Return the entry as pages and commands show it."""
         row = self.row
         form = row["payload_form"]
         view = shown(form, self.payload) if self.payload is not None and form != "none" else None

@@ -215,5 +215,5 @@ def refused_record(item: bytes, batch_id: bytes) -> Adapted:
 
 
 def documents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """As JSON has them, without what is empty."""
+    """Return the outcomes as JSON has them, without what is empty."""
     return [{name: value for name, value in outcome._asdict().items() if value} for outcome in outcomes]

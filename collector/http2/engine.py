@@ -299,11 +299,11 @@ class Http2Engine:
     # Events for the server.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
-        """What a new request is to be. None: it was refused."""
+        """Return the stream of a new request; None: it was refused."""
         raise NotImplementedError
 
     def on_request(self, stream: Stream) -> None:
-        """It has begun, and may be answered from here on."""
+        """Handle a request that has begun. It may be answered from here on."""
         raise NotImplementedError
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
@@ -311,11 +311,11 @@ class Http2Engine:
         raise NotImplementedError
 
     def on_end(self, stream: Stream) -> None:
-        """All of it has come."""
+        """Handle the end of a request: all of it has arrived."""
         raise NotImplementedError
 
     def on_gone(self, stream: Stream) -> None:
-        """It was reset: nobody waits for its answer."""
+        """Handle the reset of a stream: no client waits for its answer."""
         raise NotImplementedError
 
     def on_window(self, stream: Stream | None) -> None:
@@ -325,7 +325,7 @@ class Http2Engine:
         """The client has sent one; it has its answer."""
 
     def on_ping_answered(self, data: bytes) -> None:
-        """One of ours."""
+        """Handle the answer to one of our pings."""
 
     def on_goaway(self, code: int) -> None:
         """The client begins nothing more."""
@@ -441,7 +441,7 @@ class Http2Engine:
         self._fragment(data[start:end], flags)
 
     def _fragment(self, block: bytes, flags: i64) -> None:
-        """One piece of a head."""
+        """Take one piece of a head."""
         self._head_bytes += len(block)
         if self._head_bytes > self._header_bytes_end:
             raise Http2Error(ENHANCE_YOUR_CALM)
@@ -642,7 +642,7 @@ def _window_update(stream_id: int, step: i64) -> bytes:
 
 
 def _length(data: bytes, at: i64) -> i64:
-    """Of the payload of the frame whose header begins at `at`."""
+    """Return the length of the payload of the frame whose header begins at `at`."""
     return data[at] << 16 | data[at + 1] << 8 | data[at + 2]
 
 

@@ -146,7 +146,7 @@ class HeadDecoder:
         return head
 
     def feed(self, piece: bytes) -> None:
-        """The next piece of a block. Raises HeadError."""
+        """Take the next piece of a block. Raises HeadError."""
         if self._rest:
             piece = self._rest + piece
             self._rest = b""
@@ -178,7 +178,7 @@ class HeadDecoder:
         return RequestHead(fields, int(skipped_bytes))
 
     def held(self) -> bytes:
-        """What is kept of a field until the rest of it comes."""
+        """Return the part of a field that is kept until the rest of it comes."""
         return self._rest
 
     def forget(self) -> None:

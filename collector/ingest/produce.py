@@ -87,10 +87,10 @@ class AppendObserver(Protocol):
     """Receives the outcome of appends; collector.telemetry.metrics.Metrics is one."""
 
     def appended(self, seconds: float) -> None:
-        """One append is durable."""
+        """Count one append that is durable."""
 
     def append_failed(self, kind: str, seconds: float) -> None:
-        """One append failed. `kind`: full, unavailable, cancelled or defect."""
+        """Count one append that failed. `kind`: full, unavailable, cancelled or defect."""
 
 
 class Produce:

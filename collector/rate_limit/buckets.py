@@ -89,7 +89,7 @@ class Buckets:
             raise exceeds_plan(plan, "bytes", size_bytes, rate.burst)
 
     def take(self, caller: Caller, items: int, size_bytes: int, now: int) -> None:
-        """One request. Raises Limited or RequestRefused (EXCEEDS_PLAN), having taken nothing."""
+        """Take one request. Raises Limited or RequestRefused (EXCEEDS_PLAN), having taken nothing."""
         plan = caller.plan
         bucket = self._buckets.get((caller.tenant, plan.name))
         costs = (1, items, size_bytes)
@@ -101,7 +101,7 @@ class Buckets:
             bucket.plan = plan
 
     def give_back(self, caller: Caller, items: int, size_bytes: int, now: int) -> None:
-        """One request that was taken."""
+        """Give back one request that was taken, with its items and bytes."""
         bucket = self._buckets.get((caller.tenant, caller.plan.name))
         if bucket is None:
             return  # all of it has been refilled already
@@ -186,7 +186,7 @@ def _spent(plan: Plan, used: Three, elapsed: int, costs: Three, unit: int) -> Th
 
 
 def _after(plan: Plan, used: Three, elapsed: int) -> Three:
-    """What is still used `elapsed` nanoseconds later."""
+    """Return what is still used `elapsed` nanoseconds later."""
     requests, items, size_bytes = (
         0 if rate is None else max(0, before - rate.per_s * elapsed) for rate, before in zip(plan.rates, used, strict=True)
     )

@@ -214,13 +214,13 @@ def repairs(outcome: Outcome) -> str:
 
 
 def warning(outcome: Outcome, noun: str) -> str:
-    """What a partial success says: what was rejected, and what was repaired."""
+    """Return the message of a partial success: what was rejected, and what was repaired."""
     rejected = summarize(outcome, noun) if outcome.adapted.rejected else ""
     return "; ".join(filter(None, (rejected, repairs(outcome), nothing_taken(outcome))))
 
 
 def nothing_taken(outcome: Outcome) -> str:
-    """Which fields are unknown, where a body has some and no item was taken of it; else nothing."""
+    """Return the unknown fields of a body of which no item was accepted; else nothing."""
     unknown = outcome.adapted.unknown_fields
     return f"nothing was taken of the request: {'; '.join(unknown)}" if unknown else ""
 

@@ -164,7 +164,7 @@ class DeadLetters:
         self._used: Final[dict[str, Budget]] = {}
 
     def budget(self, tenant: str, now_unix_nano: int) -> Budget:
-        """How many rejected items, and bytes of them, may be kept of a request that arrives now."""
+        """Return how many rejected items, and bytes of them, may be kept of a request that arrives now."""
         minute = now_unix_nano // _MINUTE_NS
         if minute != self._minute:
             self._minute = minute

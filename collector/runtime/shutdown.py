@@ -73,7 +73,7 @@ class GracefulShutdown:
         self.ask()
 
     def ask(self) -> None:
-        """As the first signal does, but SIGTERM."""
+        """Stop as a first signal other than SIGTERM does: without the time to go on."""
         self._asked.set()
         self._end_in(self.lame_duck_s + self._timeout_s)
 
@@ -83,7 +83,7 @@ class GracefulShutdown:
         return self._lame_duck_s if self._leaves else 0.0
 
     def end_lame_duck(self) -> None:
-        """From here on the time to stop runs."""
+        """Start the time within which the process must stop."""
         self._end_in(self._timeout_s)
 
     async def wait_or_end(self, *parts: asyncio.Task[None]) -> asyncio.Task[None] | None:

@@ -609,7 +609,7 @@ class ClickHouseStore:
             control.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", self._cluster), use_database=False)
 
     def _receipts(self, batch_ids: Collection[UUID]) -> set[MessageKey]:
-        """Those that are stored, of these batches."""
+        """Return the receipts of these batches that are stored."""
         self._with_schema()
         found: set[MessageKey] = set()
         with self._errors():
@@ -631,7 +631,7 @@ class ClickHouseStore:
             )
 
     def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
-        """How many items of these batches are stored, by message."""
+        """Return how many items of these batches are stored, by message."""
         counts = self._counts(topic, batch_ids)
         # A span counts once its trace's row is there too: the two are written one after the other.
         return {message: min(found.get(message, 0) for found in counts) for message in counts[0]}

@@ -137,4 +137,5 @@ class Store(Protocol):
         """Answer a statement of our own, without a FORMAT clause, in one of ClickHouse's formats. Raises StoreError."""
 
     def ping(self) -> None:
-        """Raise StoreUnavailable if the store is. No request is made if an insert has shown it since the last call."""
+        """Raise StoreUnavailable if the store can't be reached. No request is made if an insert has reached it since the last
+        call."""

@@ -67,7 +67,7 @@ class Migration(NamedTuple):
 
 
 def migrations() -> list[Migration]:
-    """All that this program knows, in order."""
+    """Return all migrations that this program knows, in order."""
     files = sorted(_SCHEMA.glob("*.sql"))
     found = [Migration(int(file.name[:_NAME_DIGITS]), file.name, file.read_text("utf-8")) for file in files]
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
@@ -76,7 +76,7 @@ def migrations() -> list[Migration]:
 
 
 def schema_sql(cluster: str = "") -> str:
-    """What `schema show` prints: every migration, in order, as it is applied to an empty database."""
+    """Return what `schema show` prints: every migration, in order, as it is applied to an empty database."""
     if not cluster:
         return "\n".join(f"-- {migration.name}\n{migration.sql}" for migration in migrations())
     # The files' comments explain the tables, whatever their engine: they stay in the form above.

@@ -292,7 +292,7 @@ class Metrics:
         self._refused[reason].inc()
 
     def dead_letters(self, items: int) -> None:
-        """So many are kept now."""
+        """Set how many dead letters are kept now."""
         self._dlq_depth.set(items)
 
     # Receiving.
@@ -331,7 +331,7 @@ class Metrics:
         self._grpc_connections_limit.set(connections_max)
 
     def descriptors_reserve(self, descriptors: int) -> None:
-        """So many are left to the log and the store."""
+        """Set how many descriptors are left to the log and the store."""
         self._descriptors_reserve.set(descriptors)
 
     def handshake_failed(self) -> None:
@@ -380,21 +380,21 @@ class Metrics:
             self._log_lag_seconds.labels(partition.topic, str(partition.index)).set(waited)
 
     def log_bytes(self, size_bytes: int, bytes_max: int) -> None:
-        """Of the local log."""
+        """Set the bytes of the local log."""
         self._log_bytes.set(size_bytes)
         self._log_limit.set(bytes_max)
 
     def log_damaged(self, damages: int, lost_messages: int) -> None:
-        """What no operator has confirmed yet."""
+        """Set the damage that no operator has confirmed yet."""
         self._log_damages.set(damages)
         self._log_lost.set(lost_messages)
 
     def damaged_parts(self, parts: int) -> None:
-        """Of the embedded store, put aside and not removed yet."""
+        """Set how many parts of the embedded store are put aside and not removed yet."""
         self._store_damaged_parts.set(parts)
 
     def disk(self, free_bytes: int, reserve_bytes: int, size_bytes: int) -> None:
-        """Of the data directory."""
+        """Set the figures of the data directory's disk."""
         self._disk_size.labels("data_dir").set(size_bytes)
         self._disk_free.labels("data_dir").set(free_bytes)
         self._disk_reserve.labels("data_dir").set(reserve_bytes)
@@ -465,7 +465,7 @@ class Metrics:
     # Exposition.
 
     def snapshot(self) -> Snapshot:
-        """All metrics, as `collector.telemetry.aggregate` adds them up."""
+        """Return all metrics, as `collector.telemetry.aggregate` adds them up."""
         return [*self._of_the_process(), *[family.family() for family in self._families]]
 
     def expose(self, accept: str, snapshot: Snapshot | None = None) -> tuple[bytes, str]:
@@ -481,7 +481,7 @@ class Metrics:
         return self._writer.written(snapshot, content_type)
 
     def shown(self) -> Snapshot:
-        """All metrics, with only the largest tenants by name."""
+        """Return all metrics, with only the largest tenants by name."""
         return self.ranked(self.snapshot())
 
     def ranked(self, snapshot: Snapshot) -> Snapshot:

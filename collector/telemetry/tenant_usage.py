@@ -27,7 +27,7 @@ class Usage(NamedTuple):
 
 
 def usage_of(snapshot: Snapshot, tenant: str) -> Usage:
-    """What `tenant` has used, of a snapshot that has every tenant under its own name."""
+    """Return what `tenant` has used, from a snapshot that has every tenant under its own name."""
     requests = dict.fromkeys(("accepted", "rejected", "refused", "failed"), 0)
     items = dict.fromkeys(("accepted", "rejected", "rate_limited", "failed"), 0)
     limited: dict[str, int] = dict.fromkeys(DIMENSIONS, 0)

@@ -72,7 +72,7 @@ class Document(NamedTuple):
 
 
 def path_of(data_dir: Path, keys_file: Path | None) -> Path:
-    """Where the keys are, as the settings of these names say."""
+    """Return the path of the keys file, by the settings of these names."""
     return data_dir / FILE_NAME if keys_file is None else keys_file
 
 
@@ -263,7 +263,7 @@ def _inherit(file: int, target: Path) -> None:
 
 
 def _give_to_owner_of_directory(file: int, target: Path) -> None:
-    """What root makes in a collector's directory must be the collector's, or it could not read it."""
+    """Give the file to the directory's owner: what root makes must be the collector's, or it could not read it."""
     if os.geteuid() == 0:
         owner = target.parent.stat()
         os.fchown(file, owner.st_uid, owner.st_gid)

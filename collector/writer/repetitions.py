@@ -39,7 +39,7 @@ class RepetitionObserver(Protocol):
     """What repetitions report; collector.telemetry.metrics.Metrics is one."""
 
     def left_out(self, topic: str, messages: int) -> None:
-        """So many messages of a range were repetitions, and are not stored."""
+        """Count messages of a range that were repetitions, and are not stored."""
 
     def looked_up(self, fingerprints: int) -> None:
         """Count fingerprints that were looked up in the store, since memory does not reach back through the window."""

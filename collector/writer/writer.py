@@ -73,19 +73,19 @@ class WriterObserver(Protocol):
     """Receives what the writer does; collector.telemetry.metrics.Metrics is one."""
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """One insert is in the store. `messages`: 0 where it was only a part of one."""
+        """Count one insert that is in the store. `messages`: 0 if it was only a part of one."""
 
     def write_failed(self, topic: str, kind: str) -> None:
-        """One insert failed. `kind`: unavailable (tried again) or refused (the data)."""
+        """Count one insert that failed. `kind`: unavailable (tried again) or refused (the data)."""
 
     def dead_lettered(self, topic: str, records: int) -> None:
-        """So many records of a range were refused, and are durable in the dead letters."""
+        """Count records of a range that were refused, and are durable in the dead letters."""
 
     def store_refused(self, source: str, items: int) -> None:
-        """So many items of an adapter were refused, and are durable in the dead letters."""
+        """Count items of an adapter that were refused, and are durable in the dead letters."""
 
     def dropped(self, records: int) -> None:
-        """So many entries or events of dead letters were refused themselves."""
+        """Count entries or events of dead letters that were refused themselves."""
 
     def completed(self, topic: str, rows: int, in_part: int) -> None:
         """An interrupted insert had left out so many rows, which are stored now; and `in_part`, which are missing."""

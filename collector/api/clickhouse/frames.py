@@ -46,7 +46,7 @@ def framed(body: bytes, method: str) -> bytes:
 
 
 def encoded(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
-    """As the first of our encodings that a client takes, and its name; None: as it is."""
+    """Return the body in the first of our encodings that a client accepts, and its name; None: unchanged."""
     taken = {
         name.strip().lower()
         for name, _, quality in (one.partition(";") for one in accept_encoding.split(","))

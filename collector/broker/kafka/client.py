@@ -102,7 +102,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
         return node in self._probes
 
     async def send(self, node_id: int, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
-        """As aiokafka's; but what is answered at once is not waited for longer than `answer_timeout_s`."""
+        """Send as aiokafka does, but wait no longer than `answer_timeout_s` for an answer that a broker gives at once."""
         try:
             if not isinstance(request, _ANSWERED_AT_ONCE):
                 return await super().send(node_id, request, group=group)

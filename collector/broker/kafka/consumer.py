@@ -216,7 +216,7 @@ class KafkaConsumer:
         await self._commit(ownership, messages.partition, intent)
 
     async def commit(self, messages: Range) -> None:
-        """As the contract has it. Kafka keeps the messages: its retention deletes them."""
+        """Commit, as the contract says. Kafka keeps the messages: its retention deletes them."""
         ownership, heads = self._held(messages)
         head = heads[messages.partition]
         if messages.end <= head.committed:
@@ -233,7 +233,7 @@ class KafkaConsumer:
             return {partition: Position(head.committed, self._ends[partition]) for partition, head in heads.items()}
 
     async def lag(self) -> dict[Partition, int]:
-        """As the contract has it; Kafka's own markers among the messages count too."""
+        """Return the lag, as the contract says. Kafka's own markers among the messages count too."""
         return {partition: max(0, at.end - at.committed) for partition, at in (await self.progress()).items()}
 
     async def progress(self) -> dict[Partition, Position]:
@@ -401,7 +401,7 @@ class KafkaConsumer:
             heads[partition] = head._replace(log=log_of(identity, -1))
 
     async def _log(self, partition: Partition) -> TopicLog:
-        """As its leader knows it. Raises KafkaError, OSError, BrokerDown."""
+        """Return the log of a partition as its leader knows it. Raises KafkaError, OSError, BrokerDown."""
         known = await topic_logs(self._brokers, self._member.client, self._leader(partition), [partition.topic])
         if partition.topic not in known:
             self._member.client.force_metadata_update()

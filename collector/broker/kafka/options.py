@@ -65,7 +65,7 @@ class KafkaOptions:
 
 
 def connection(options: KafkaOptions) -> dict[str, Any]:
-    """What every aiokafka client takes, but for the servers. Raises KafkaUnusable."""
+    """Return the arguments that every aiokafka client takes, but for the servers. Raises KafkaUnusable."""
     return {
         "client_id": options.client_id,
         "request_timeout_ms": int(options.request_timeout_s * 1000),

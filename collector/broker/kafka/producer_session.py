@@ -52,10 +52,10 @@ class ProduceObserver(Protocol):
     """Receives the outcome of batches; collector.telemetry.metrics.Metrics is one."""
 
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """One batch is durable. `seconds`: since its first message came."""
+        """Count one batch that is durable. `seconds`: since its first message came."""
 
     def produce_failed(self, topic: str, kind: str) -> None:
-        """One batch failed, or was abandoned. `kind`: timeout or refused (by Kafka, or on the way)."""
+        """Count one batch that failed, or was abandoned. `kind`: timeout or refused (by Kafka, or on the way)."""
 
 
 class NoObserver:

@@ -145,7 +145,7 @@ class _Files:
 
 
 def _cells(page: bytes) -> Iterator[int]:
-    """Where the rows of a leaf page begin."""
+    """Yield where the rows of a leaf page begin."""
     if len(page) < PAGE_BYTES or page[0] != _TABLE_LEAF:
         return
     for number in range(min(int.from_bytes(page[3:5]), PAGE_BYTES // 4)):

@@ -455,7 +455,7 @@ def _merged(heads: Mapping[str, Head], others: Mapping[str, Head]) -> dict[str, 
 
 
 def _heads_of(file: Path) -> dict[str, Head]:
-    """What a damaged file still says of its partitions; nothing where it can't be asked."""
+    """Return what a damaged file still says of its partitions; nothing if it can't be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as connection:
             return heads_in(connection)

@@ -117,7 +117,7 @@ def confirm(incidents: Sequence[Incident]) -> None:
 
 
 def _uncovered(damage: Damage, known: Sequence[Damage]) -> Iterator[tuple[int, int]]:
-    """What of it is in none of the others."""
+    """Yield the parts of the range that no other range covers."""
     start = damage.start
     for other in sorted((it for it in known if it.topic == damage.topic), key=lambda it: it.start):
         if other.start >= damage.end:

@@ -247,7 +247,7 @@ class LocalLog:
         self._appended.set()
 
     def _note(self, failure: str | None) -> None:
-        """One line when the log fails, one when it works again."""
+        """Log one line when the log fails, and one when it works again."""
         if failure is not None and self.failure is None:
             self._logger.error("local log cannot be written", file=str(self._file), error=failure)
         elif failure is None and self.failure is not None:
@@ -270,7 +270,7 @@ class LocalLog:
                     self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
 
     def _take(self) -> list[Request]:
-        """The next transaction's requests, at least one; none: closed, and all is done."""
+        """Return the next transaction's requests, at least one; none if the log is closed and all is done."""
         batch: list[Request] = []
         size = 0
         with self._changed:

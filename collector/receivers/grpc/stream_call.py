@@ -51,7 +51,7 @@ class StreamCall(Sending):
     # The handler's side.
 
     async def receive(self) -> bytes | None:
-        """The next message; None: there are no more. Raises CallFailed where what came is none."""
+        """Return the next message; None: there are no more. Raises CallFailed if what arrived is not a message."""
         while True:
             if self._messages:
                 return self._messages.popleft()

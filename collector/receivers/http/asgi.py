@@ -95,7 +95,7 @@ class HttpApplication:
             exchange.completed()
 
     async def _read(self, exchange: TelemetryRequest, body: "_Body") -> None:
-        """Until it is whole, or answered. Raises _SenderGone."""
+        """Read until the body is whole, or answered. Raises _SenderGone."""
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 while not body.complete and exchange.answer is None:
@@ -164,7 +164,7 @@ class _Body:
         self.complete = False
 
     async def piece(self) -> bytes:
-        """The next one. Raises _SenderGone."""
+        """Return the next piece. Raises _SenderGone."""
         message = await self._receive()
         if message["type"] != "http.request":
             raise _SenderGone

@@ -65,7 +65,7 @@ _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value
 
 
 def builtin_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
-    """What makes a connection's protocol."""
+    """Return what makes a connection's protocol."""
     return lambda: cast("asyncio.Protocol", Http1Connection(shared))
 
 

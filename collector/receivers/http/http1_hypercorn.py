@@ -26,7 +26,7 @@ from collector.receivers.transport.connections import FRESH_S, Stall
 
 
 def hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
-    """What makes a connection's protocol."""
+    """Return what makes a connection's protocol."""
     settings = shared.settings
     config = hypercorn.Config()
     config.accesslog = None

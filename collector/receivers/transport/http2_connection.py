@@ -248,7 +248,7 @@ class ServerConnection(Http2Engine):
             self._blocked[stream.stream_id] = stream
 
     def _pump(self, stream: Sending) -> None:
-        """All that may be sent of it."""
+        """Send as much of it as may be sent."""
         while self._pump_frame(stream):
             pass
 

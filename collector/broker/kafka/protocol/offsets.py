@@ -45,7 +45,7 @@ def list_request(topics: Sequence[tuple[str, Sequence[int]]], time: int) -> byte
 
 
 def list_answer(answer: memoryview) -> dict[Partition, tuple[int, int]]:
-    """By partition, the error's code and the offset. Raises ValueError."""
+    """Return the error's code and the offset, by partition. Raises ValueError."""
     return {partition: (code, offset) for partition, (code, _, offset) in _partitions(answer, _FOUND).items()}
 
 

@@ -46,7 +46,7 @@ def next_sequence(sequence: int, messages: int) -> int:
 def record_batch(
     payloads: Sequence[bytes], time_ms: int, producer_id: int, epoch: int, sequence: int, compression: str
 ) -> list[bytes]:
-    """One batch, in pieces. `compression`: none, or one of Kafka's."""
+    """Return one batch, in pieces. `compression`: none, or one of Kafka's."""
     pieces = _records(payloads)
     attributes = 0
     if compression != "none":
@@ -103,7 +103,7 @@ def _size(number: int) -> int:
 
 
 def produce_request(batches: Mapping[str, Mapping[int, Sequence[bytes]]], timeout_ms: int) -> list[bytes]:
-    """Of each topic, a batch for each partition; to be kept by all replicas that are in sync. In pieces."""
+    """Return a request, in pieces, with a batch for each partition of each topic. All in-sync replicas must keep it."""
     pieces: list[bytes] = [struct.pack(">hhii", -1, -1, timeout_ms, len(batches))]
     for topic, partitions in batches.items():
         name = topic.encode()
