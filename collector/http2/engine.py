@@ -7,7 +7,7 @@ Invariants:
 3. Frames without use are paid from a credit that data and answered requests earn. A connection without credit ends with
    ENHANCE_YOUR_CALM (test_why_a_connection_ends).
 4. A client that keeps to SETTINGS never runs out of credit: each open stream has some small frames and one reset for free
-   (test_as_many_streams_as_announced_cost_nothing).
+   (test_as_many_requests_as_announced_are_served, test_as_many_calls_as_announced_may_be_cancelled_at_once).
 5. A frame on a closed stream is ignored where this side reset the stream, since it may have been on its way. Everywhere else it
    is a connection error (test_frames_on_closed_streams).
 """

@@ -5,7 +5,7 @@ definitions of the tables, and the tokens of what was inserted. ClickHouse's BAC
 
 Invariants:
 1. Nothing is inserted meanwhile, so the tokens that are copied are those of the parts (collector/app/backup.py).
-2. What is linked stays as it is, whatever the engine does to its own (test_a_snapshot_does_not_change).
+2. What is linked stays as it is, whatever the engine does to its own (test_a_backup_under_load).
 """
 
 import os

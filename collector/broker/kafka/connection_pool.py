@@ -5,7 +5,8 @@ on a slow network.
 
 Invariants:
 1. A connection has one request at a time; the next waits its turn. (test_in_turns)
-2. A request that failed, or was not answered in time, reports its broker as lost, and ends its connection. (test_a_lost_broker)
+2. A request that failed, or was not answered in time, reports its broker as lost, and ends its connection.
+   (test_a_lost_broker_is_away_until_it_answers)
 3. NotAsked is raised only where the broker can't have had the request. (test_a_broker_that_was_not_asked)
 """
 

@@ -1,7 +1,7 @@
 """The gRPC server: OTLP's three services, health checking and reflection, on one port, over TLS or not. It logs no calls.
 
 Invariants:
-1. Connections, calls and what they hold are bounded (test_connections_over_the_limit_are_closed,
+1. Connections, calls and what they hold are bounded (test_connections_are_bounded_and_must_begin_in_time,
    test_too_many_requests_at_once_are_unavailable_with_a_delay, test_over_the_budget_is_unavailable_with_a_delay).
 2. It stops within the time given, and answers what was on its way (test_what_crosses_the_end_is_answered).
 """

@@ -5,7 +5,8 @@ Invariants:
 2. However many requests one piece of data holds, other connections have their turn after a few of them
    (test_thousands_of_requests_in_one_packet_do_not_hold_up_others).
 3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that nobody reads, ends its
-   connection (test_smuggling.py, test_slow_senders_meet_a_deadline).
+   connection (test_trailers_and_chunk_extensions_are_bounded, test_a_head_that_trickles_is_not_waited_for_either,
+   test_answers_that_nobody_reads_are_not_kept_for_ever).
 4. What cannot be read is answered once, and never logged: strangers could fill the disk
    (test_a_request_is_framed_in_one_way_or_refused).
 """
