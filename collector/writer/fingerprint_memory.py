@@ -5,9 +5,9 @@ would take 110.
 
 Invariants:
 1. What was added is found until it is forgotten, and nothing else is found
-(tests/unit/collector/writer/test_fingerprint_memory.py,
-   test_memory_against_a_dict).
-2. Whatever was forgotten was received no later than `forgotten_until` (the same).
+   (tests/unit/collector/writer/test_fingerprint_memory.py, test_memory_against_a_dict).
+2. What was forgotten was received no later than `forgotten_until` (the same). A later copy may be forgotten before an earlier
+   one, so what was received before that is not reported.
 3. There are at most `keys_max` fingerprints (the same).
 4. A sender cannot choose fingerprints that collide in the table: places depend on a secret of the process, since Python's hash
    of bytes does.
@@ -110,7 +110,8 @@ class FingerprintMemory:
         for table in reversed(self._tables):
             second = table.find(place, low, high, number)
             if second >= 0:
-                return second * _SECOND_NS
+                found_ns = second * _SECOND_NS
+                return found_ns if found_ns >= self.forgotten_until_unix_nano else -1
         return -1
 
     def add(self, tenant: bytes, value: bytes, received_unix_nano: int) -> None:

@@ -118,7 +118,7 @@ class Way(NamedTuple):
 
 
 # Beside the items of other signals, what is in no row of an item, or the same in all: each request is one message a topic here.
-_NOT_OF_AN_ITEM = {"item_count", "receipt", "batch_part"}
+_NOT_OF_AN_ITEM = {"item_count", "receipt", "batch_part", "fingerprint", "repeated_items"}
 
 
 def _fields_of_items(_request: Any, expected: Expected) -> set[str]:

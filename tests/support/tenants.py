@@ -88,7 +88,7 @@ def ways_of_saying(texts: dict[str, str]) -> list[Sent]:
         Sent("Basic beside X-API-Key", (basic, (X_API_KEY, admin)), *both),
         Sent("X-API-Key before Bearer", ((AUTHORIZATION, f"Bearer {write}"), (X_API_KEY, admin)), *both),
         Sent("wrong X-API-Key before Bearer", ((AUTHORIZATION, f"Bearer {admin}"), (X_API_KEY, "x")), *neither),
-        Sent("empty X-API-Key before Bearer", ((AUTHORIZATION, f"Bearer {admin}"), (X_API_KEY, "")), *neither),
+        Sent("empty X-API-Key before Bearer", ((AUTHORIZATION, f"Bearer {admin}"), (X_API_KEY, "")), *both),
     ]
 
 

@@ -255,7 +255,7 @@ async def test_other_methods_are_405_with_allow(made: Receivers, path: str, meth
         assert "POST is" in error_of(way, answer)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/metrics/", "/v1/profiles", "/api/v1/telemetry/x", "/%00", "/static-offline-docs"])
+@pytest.mark.parametrize("path", ["/", "/v1/metrics//", "/v1/profiles", "/api/v1/telemetry/x", "/%00", "/static-offline-docs"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_unknown_paths_are_404_in_the_native_shape(made: Receivers, path: str, method: str) -> None:
     """And are counted under no name that a client could invent."""
@@ -271,10 +271,13 @@ async def test_unknown_paths_are_404_in_the_native_shape(made: Receivers, path: 
 @WAYS_BY_NAME
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded", "é", "application/json, a/b"])
 async def test_unknown_media_types_are_415(made: Receivers, way: Way, content_type: str) -> None:
-    """In OTLP with a JSON Status; nothing of the body is looked at."""
+    """In OTLP with a JSON Status; nothing of the body is looked at. Remote write takes two that its senders use."""
     async with connection(made.port) as raw:
         await raw.send(post(way.path, content_type, b"x" * 100))
         answer = await raw.response()
+    if way.path == "/api/v1/prometheus/write" and content_type in ("text/plain", ""):
+        assert answer.status == 400  # known senders of remote write name it so: the body is read, and is no snappy
+        return
     assert answer.status == 415
     shape = way._replace(content_type=JSON) if way.path.startswith("/v1/") else way
     assert "Content-Type" in error_of(shape, answer)
@@ -282,7 +285,7 @@ async def test_unknown_media_types_are_415(made: Receivers, way: Way, content_ty
 
 
 @WAYS_BY_NAME
-@pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip", "snappy-framed", "identity, zstd"])
+@pytest.mark.parametrize("coding", ["br", "compress", "gzip, gzip", "snappy-framed", "identity, zstd"])
 async def test_unknown_content_encodings_are_415(made: Receivers, way: Way, coding: str) -> None:
     answer = await send(made, way, way.body(), **{"content-encoding": coding})
     assert answer.status_code == 415

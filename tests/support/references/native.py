@@ -165,11 +165,6 @@ class Item:
         self.sent = sent
         self.attributes: dict[str, str] = {}
         self.dropped = max(0, len(sent) - self.rules.attributes_max)
-        for key, value in itertools.islice(sent.items(), self.rules.attributes_max):
-            require(all(map(math.isfinite, all_numbers(value))), errors.INVALID_ATTRIBUTES)
-            text = text_of(value)
-            self.rule(self.rules.check_attribute(size(key), size(text)))
-            self.attributes[key] = text
         own = {}
         if self.trace_id and self.trace_id != "0" * 32 and not trace_bytes(self.trace_id):
             own["infrasage.trace_id"] = self.trace_id
@@ -179,9 +174,15 @@ class Item:
             own["infrasage.metric_name"] = self.name
         if not self.is_log and self.body is not None:
             own["infrasage.body"] = self.body
+        for key, value in itertools.islice(sent.items(), self.rules.attributes_max):
+            require(all(map(math.isfinite, all_numbers(value))), errors.INVALID_ATTRIBUTES)
+            if key in own:
+                continue  # ours takes its place
+            text = text_of(value)
+            self.rule(self.rules.check_attribute(size(key), size(text)))
+            self.attributes[key] = text
         for key, value in own.items():
             self.rule(self.rules.check_attribute(size(key), size(value)))
-            self.attributes.pop(key, None)
             self.attributes[key] = value
 
     def point(self) -> metrics_pb2.NumberDataPoint:

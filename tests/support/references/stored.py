@@ -65,7 +65,7 @@ def items(batch: TelemetryBatch) -> Iterator[bytes]:
     for record in batch.records:
         head = TelemetryRecord()
         head.CopyFrom(record)
-        for field in ("metrics", "log_records", "spans", "item_count"):
+        for field in ("metrics", "log_records", "spans", "item_count", "fingerprint", "repeated_items"):
             head.ClearField(field)
         for metric in record.metrics:
             kind: Any = metric.WhichOneof("data")

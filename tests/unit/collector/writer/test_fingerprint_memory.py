@@ -2,7 +2,7 @@
 
 import sys
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.examples import examples
 
@@ -20,6 +20,17 @@ def value(number: int) -> bytes:
 @given(
     added=st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.integers(-40, 40), st.integers(0, 3 * WINDOW_S)), max_size=200),
     keys_max=st.sampled_from([4, 16, 100_000]),
+)
+# The table with the later copy of one is forgotten first.
+@example(
+    added=[
+        *[(b"a", number, 2 * WINDOW_S - 10) for number in range(1, 3)],
+        (b"a", 0, 351),
+        (b"a", 3, 351),
+        *[(b"a", number, 548) for number in (0, 4, 5, 6)],
+        (b"a", 7, 3 * WINDOW_S - 4),
+    ],
+    keys_max=16,
 )
 def test_memory_against_a_dict(added: list[tuple[bytes, int, int]], keys_max: int) -> None:
     """The last time of each is found, or it was forgotten no later than is said; nothing else is found; it is bounded."""
