@@ -395,6 +395,7 @@ class Scanner:
         while position < at:
             cursor.position = position
             tag: i64 = cursor.field(at)
+            self.rules.read(cursor.position - position)
             position = cursor.position
             if tag < 256 and message.actions[tag] == ATTRIBUTE:
                 names.add(self.attribute.key_of(cursor.start, position))
@@ -443,6 +444,7 @@ class Scanner:
             action: i64 = message.actions[tag] if tag < 256 else SKIP
             first: i64 = cursor.start
             length_at: i64 = cursor.length_at
+            self.rules.read(position - at)
             if action == ATTRIBUTE:
                 attributes += 1
                 if attributes > self.attributes_max or last[self.attribute.key_of(first, position)] != at:
@@ -501,6 +503,7 @@ class Scanner:
             cursor.position = at
             tag: i64 = cursor.field(end)
             position = cursor.position
+            self.rules.read(position - at)
             if tag < 256 and message.actions[tag] == ATTRIBUTE:
                 attributes += 1
                 if attributes > self.attributes_max:
