@@ -39,5 +39,5 @@ class Repetitions(Section):
         "Fingerprints of messages that a writer keeps in memory, 50 bytes each. For others it asks the store.",
     )
     answers_max: Whole = limit(
-        10_000, 0, 10_000_000, "Requests of which a process of the gateway remembers its answer, to give it again."
+        10_000, 0, 10_000_000, "Requests whose answer a process of the gateway remembers, to give it again."
     )

@@ -47,7 +47,7 @@ class ClickHouse(Section):
     )
     connect_timeout_s: Number = limit(5, 0.1, 600, "Seconds within which a connection must be made.")
     request_timeout_s: Number = limit(
-        300, 0.1, 86_400, "Seconds to wait for an answer. An insert that was given up is looked up before it is repeated."
+        300, 0.1, 86_400, "Seconds to wait for an answer. An insert without one is looked up before it is repeated."
     )
 
 
@@ -105,7 +105,12 @@ class DeadLetters(Section):
         "Rejected items that are kept in a minute. A request with more of them is answered 429 until the next minute, and"
         " nothing of it is kept. 0: none is kept, and they are only counted.",
     )
-    bytes_per_minute_max: Bytes = limit(64 * MIB, 0, 64 * GIB, "Bytes of rejected items that are kept in a minute; likewise.")
+    bytes_per_minute_max: Bytes = limit(
+        64 * MIB,
+        0,
+        64 * GIB,
+        "Bytes of rejected items that are kept in a minute. Past it and with 0: as items_per_minute_max.",
+    )
     payload_bytes_max: Bytes = limit(
         64 * KIB,
         1 * KIB,

@@ -38,7 +38,7 @@ class Tenants(Section):
         default="Unlimited", min_length=1, max_length=PLAN_NAME_MAX, description="The plan of that tenant."
     )
     upgrade_url: Text = Field(
-        default="/billing/plans", max_length=1024, description="Where a tenant over its quota is told to go for more."
+        default="/billing/plans", max_length=1024, description="The page that the answer to a tenant over its quota names."
     )
     in_flight_share_max: Number = limit(
         0.5, 0.01, 1, "Part of broker.in_flight_bytes_max that one tenant's requests may hold. Over it: 503."
