@@ -676,10 +676,24 @@ async def test_a_commit_without_an_answer_is_settled_by_a_new_generation(own: Ka
                 # Kafka may have found the request when it woke up, or not.
                 assert (messages.start, messages.payloads) == (again.start, list(again.payloads)[: len(messages.payloads)])
                 assert not again.in_doubt or again.end == messages.end
-                messages = again
-                await consumer.intend(messages)
+                messages = await intend_through(consumer, again)
             else:
                 assert again.start == messages.end or again == messages._replace(in_doubt=True)
+
+
+async def intend_through(consumer: Consumer, messages: Range) -> Range:
+    """Intend a range as a writer does, and return the range intended: after a failure, it is read again.
+
+    A pause can outlast the broker's session with its controller. The partition then gets a new leader epoch, and a range that
+    was read before it is refused.
+    """
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await consumer.intend(messages)
+                return messages
+            except BrokerDown:
+                messages = await poll_through(consumer)
 
 
 async def poll_through(consumer: Consumer) -> Range:
