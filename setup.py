@@ -65,6 +65,7 @@ INTERPRETED = {
     "collector/receivers/http/targets.py",
     "collector/receivers/transport/certificates.py",
     "collector/receivers/transport/pending.py",
+    "collector/receivers/transport/server.py",
     "collector/receivers/transport/tls_alerts.py",
     "collector/receivers/transport/tls_listener.py",
 }

@@ -23,6 +23,7 @@ from collector.receivers.grpc.unary_call import Call, CallHead, Calls
 from collector.receivers.responses import printable
 from collector.receivers.transport.connections import FRESH_S, Connections
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
+from collector.runtime.descriptors import Descriptors
 
 # What of messages may be on its way or not taken yet, of one stream and of all of a connection. Their bytes are in the budget
 # as they come, so the windows need only be large enough for a fast network.
@@ -56,10 +57,8 @@ log = structlog.get_logger(__name__)
 class GrpcShared(Connections):
     """What the connections of a server have in common."""
 
-    def __init__(self, calls: Calls, methods: Methods, settings: Grpc) -> None:
-        super().__init__(
-            calls.metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s
-        )
+    def __init__(self, calls: Calls, methods: Methods, settings: Grpc, descriptors: Descriptors | None = None) -> None:
+        super().__init__(calls.metrics, settings, descriptors)
         self.calls: Final = calls
         self.methods: Final = methods
         self.settings: Final = settings
@@ -93,16 +92,7 @@ class GrpcConnection(ServerConnection):
     """One, as asyncio's protocol and as the server sees it."""
 
     def __init__(self, shared: GrpcShared) -> None:
-        settings = shared.settings
-        super().__init__(
-            shared,
-            streams_max=settings.concurrent_streams_max,
-            header_bytes_max=settings.header_bytes_max,
-            stream_window_bytes=_STREAM_WINDOW_BYTES,
-            connection_window_bytes=_CONNECTION_WINDOW_BYTES,
-            control_frames_max=settings.control_frames_max,
-            body_timeout_s=settings.body_timeout_s,
-        )
+        super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
         self._calls: Final = shared.calls
         self._has_begun: bool = False  # something came
@@ -209,8 +199,8 @@ class GrpcConnection(ServerConnection):
     # Calls.
 
     def _understand(self, head: RequestHead) -> object:
-        if head.size_bytes > self._shared.settings.header_bytes_max:
-            limit = self._shared.settings.header_bytes_max
+        limit = self._shared.header_bytes_max
+        if head.size_bytes > limit:
             message = f"the metadata is {head.size_bytes} bytes; at most {limit} are taken (grpc.header_bytes_max)"
             return _Refused(_STATUS_200 + trailers(_RESOURCE_EXHAUSTED, message))
         if head.method != b"POST":
@@ -313,10 +303,10 @@ class GrpcConnection(ServerConnection):
 
     def on_late(self, stream: Sending, now: float) -> None:
         if isinstance(stream, Call) and not stream.is_received and not stream.has_answer:
-            if now - stream.began > self._shared.settings.body_timeout_s:
+            if now - stream.began > self._shared.body_timeout_s:
                 stream.timed_out()
                 self.say(stream)
-        elif stream.is_sent and now - stream.began > self._shared.settings.body_timeout_s:
+        elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:
             self.reset(stream, NO_ERROR)
 
     def leave(self) -> None:

@@ -47,20 +47,9 @@ class Http2Connection(ServerConnection):
     """One connection, as asyncio's protocol and as the server sees it."""
 
     def __init__(self, shared: HttpShared) -> None:
-        settings = shared.settings
-        super().__init__(
-            shared,
-            streams_max=settings.concurrent_streams_max,
-            header_bytes_max=settings.header_bytes_max,
-            stream_window_bytes=_STREAM_WINDOW_BYTES,
-            connection_window_bytes=_CONNECTION_WINDOW_BYTES,
-            control_frames_max=settings.control_frames_max,
-            body_timeout_s=settings.body_timeout_s,
-        )
+        super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
-        self._head_bytes_max: Final = settings.header_bytes_max
-        self._body_timeout_s: Final = settings.body_timeout_s
-        self._keep_alive_s: Final = settings.keep_alive_s
+        self._keep_alive_s: Final = shared.settings.keep_alive_s
         self._idle_since: float = 0.0
         self._idle_at: int = 0  # the highest stream by then
         self._server: tuple[str, int] | None = None
@@ -137,7 +126,7 @@ class Http2Connection(ServerConnection):
     # Requests.
 
     def _understand(self, head: RequestHead) -> _Meaning:
-        if head.size_bytes > self._head_bytes_max:
+        if head.size_bytes > self._shared.header_bytes_max:
             return _Meaning(head, "", None, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         method, target = head.method, head.path
         if method == b"CONNECT" or not (METHOD.fullmatch(method) and TARGET.fullmatch(target) and _has_one_host(head)):
@@ -251,9 +240,9 @@ class Http2Connection(ServerConnection):
         if stream.is_received or stream.is_running:
             return
         if stream.answered_at:
-            if now - stream.answered_at > self._body_timeout_s:
+            if now - stream.answered_at > self._shared.body_timeout_s:
                 self.reset(stream, NO_ERROR)
-        elif stream.exchange is not None and now - stream.began > self._body_timeout_s:
+        elif stream.exchange is not None and now - stream.began > self._shared.body_timeout_s:
             stream.exchange.timed_out()
             self.say(stream)
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from collector.config.receivers import Http
 from collector.receivers.http.telemetry_request import Receiver
 from collector.receivers.transport.connections import Connections
+from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
 
@@ -20,12 +21,13 @@ class HttpShared(Connections):
         app: ASGIApp,
         settings: Http,
         metrics: Metrics,
+        descriptors: Descriptors | None = None,
         *,
         receiver: Receiver | None = None,
         is_page: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
-        super().__init__(metrics, connections_max=settings.connections_max, handshake_timeout_s=settings.handshake_timeout_s)
+        super().__init__(metrics, settings, descriptors)
         self.app: Final = app
         self.settings: Final = settings
         self.receiver: Final = receiver

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from collector.config.receivers import Grpc, Http
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
@@ -46,15 +47,19 @@ class Connection(Protocol):
 class Connections:
     """A server's connections and tasks, and how many it may have."""
 
-    def __init__(self, metrics: Metrics, *, connections_max: int, handshake_timeout_s: float) -> None:
+    def __init__(self, metrics: Metrics, limits: Http | Grpc, descriptors: Descriptors | None = None) -> None:
+        """`limits`: the section of the settings. `descriptors`: where connections leave some to others."""
         self.metrics: Final = metrics
-        self.connections_max: Final = connections_max
-        self.handshake_timeout_s: Final = handshake_timeout_s
+        self.descriptors: Final = descriptors
+        self.connections_max: Final[int] = limits.connections_max
+        self.handshake_timeout_s: Final[float] = limits.handshake_timeout_s
+        self.body_timeout_s: Final[float] = limits.body_timeout_s
+        self.header_bytes_max: Final[int] = limits.header_bytes_max
+        self.streams_max: Final[int] = limits.concurrent_streams_max
+        self.control_frames_max: Final[int] = limits.control_frames_max
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self._defect_logged: float = -_DEFECT_LOG_S
-        self.descriptors: Descriptors | None = None
-        """Where connections leave some to others."""
         self.is_leaving: bool = False
         """Whether each answer is to be the last of its connection."""
         self.is_ending: bool = False

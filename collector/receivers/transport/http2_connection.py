@@ -58,24 +58,14 @@ class Sending(Stream):
 class ServerConnection(Http2Engine):
     """Use: a server inherits, and has what `Http2Engine` calls."""
 
-    def __init__(
-        self,
-        shared: Connections,
-        *,
-        streams_max: int,
-        header_bytes_max: int,
-        stream_window_bytes: int,
-        connection_window_bytes: int,
-        control_frames_max: int,
-        body_timeout_s: float,
-    ) -> None:
+    def __init__(self, shared: Connections, stream_window_bytes: int, connection_window_bytes: int) -> None:
         super().__init__(
-            streams_max=streams_max,
-            header_bytes_max=header_bytes_max,
-            header_bytes_end=_HEAD_BYTES_FACTOR * header_bytes_max,
+            streams_max=shared.streams_max,
+            header_bytes_max=shared.header_bytes_max,
+            header_bytes_end=_HEAD_BYTES_FACTOR * shared.header_bytes_max,
             stream_window_bytes=stream_window_bytes,
             connection_window_bytes=connection_window_bytes,
-            control_frames_max=control_frames_max,
+            control_frames_max=shared.control_frames_max,
         )
         self.connections: Final = shared
         self.loop: Final = asyncio.get_running_loop()
@@ -88,9 +78,9 @@ class ServerConnection(Http2Engine):
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
         self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
-        self._streams_allowed: Final = streams_max
-        self._late_s: Final = body_timeout_s
-        self._stall: Final = Stall(body_timeout_s)
+        self._streams_allowed: Final = shared.streams_max
+        self._late_s: Final = shared.body_timeout_s
+        self._stall: Final = Stall(shared.body_timeout_s)
         self._blocked: Final[dict[int, Sending]] = {}  # the one that has waited longest first
         self._gone_running: int = 0  # what works here for streams that are gone
         self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 import structlog
 
+from collector.config.receivers import Http
 from collector.receivers.transport.connections import PROGRESS_BYTES, Connections, Stall
 from collector.telemetry.metrics import Metrics
 
@@ -32,7 +33,7 @@ class Watched:
 
 
 def test_one_that_cannot_be_looked_at_is_closed_and_the_others_keep_their_deadlines() -> None:
-    shared = Connections(Metrics(), connections_max=10, handshake_timeout_s=1)
+    shared = Connections(Metrics(), Http(connections_max=10, handshake_timeout_s=1))
     broken, others = Watched(is_broken=True), [Watched() for _ in range(5)]
     shared.open.update((broken, *others))
     with structlog.testing.capture_logs() as logs:
