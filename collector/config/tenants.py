@@ -16,7 +16,7 @@ from collector.config.values import (
     Whole,
     limit,
 )
-from collector.tenancy.plans import RATE_MAX
+from collector.tenancy.plans import RATE_MAX, RecognizedBy
 
 PLAN_NAME_MAX: Final = 128
 
@@ -63,6 +63,12 @@ class PlanLimits(Section):
     bytes_burst: OptionalBytes = limit(None, 1, RATE_MAX, "Bytes at once, and so in one request. none: as many as in a second.")
     past_max_s: OptionalWhole = limit(
         None, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival. none: as [validation] has it."
+    )
+    repetitions: RecognizedBy = Field(
+        default="by_route",
+        description="How requests are recognized when they are sent again. by_route: as [repetitions] has it; off: not at all;"
+        " key: only by an Idempotency-Key; body: on every route by the same body too, except logs with a time not finer than a"
+        " millisecond.",
     )
 
 

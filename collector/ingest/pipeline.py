@@ -229,7 +229,7 @@ class Pipeline:
                 self.dead_letters.check(reading.budget, adapted, now)
             if self._fingerprints is not None:
                 coarse = reading.has_coarse_times
-                prints = self._fingerprints.of(caller.tenant, input_.route, body, key, adapted, coarse, now)
+                prints = self._fingerprints.of(caller, input_.route, body, key, adapted, coarse, now)
             if adapted.dead_letter_items:
                 self.dead_letters.count(caller.tenant, adapted)
         except DeadLettersFull as no_room:

@@ -8,6 +8,7 @@ Invariants:
    (test_other_rejections_are_another_request).
 3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
+4. A plan's own setting comes before those of the routes (the same, test_a_plan_has_its_own_setting).
 """
 
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from uuid_utils import UUID
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import layout_fingerprints, request_fingerprint, request_seed
 from adapters.record import Adapted
+from collector.tenancy.identity import Caller
 
 _SECOND_NS: Final = 10**9
 _KEY_SHOWN_BYTES_MAX: Final = 100
@@ -28,7 +30,7 @@ BY_KEY: Final = 0  # nothing
 BY_BODY: Final = 1
 BY_BODY_WITH_FINE_TIMES: Final = 2
 
-# What the setting repetitions.hashed may name, and how each is hashed.
+# The routes by their names in the section repetitions, and what counts of each where it is recognized by its body.
 HASHED: Final[Mapping[str, int]] = {
     "metrics": BY_BODY,
     "traces": BY_BODY,
@@ -46,6 +48,11 @@ _ROUTES: Final[Mapping[str, str]] = {
     "opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
     "opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
     "opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+# The same for a plan that has its own setting.
+_MODES_OF_PLANS: Final[Mapping[str, Mapping[str, int]]] = {
+    "key": {},
+    "body": {route: HASHED[name] for route, name in _ROUTES.items()},
 }
 
 
@@ -75,14 +82,15 @@ class RequestFingerprints:
         self._keys: Final[OrderedDict[tuple[str, str, bytes], _KeyUsed]] = OrderedDict()
 
     def of(
-        self, tenant: str, route: str, body: bytes, key: bytes, adapted: Adapted, has_coarse_times: bool, now_unix_nano: int
+        self, caller: Caller, route: str, body: bytes, key: bytes, adapted: Adapted, has_coarse_times: bool, now_unix_nano: int
     ) -> list[bytes]:
         """Return the fingerprint of each part; none where a repetition is not to be recognized. Raises RequestRefused where the
         key was used for another body."""
-        if self._window_ns == 0:
+        of_plan = caller.plan.repetitions
+        if self._window_ns == 0 or of_plan == "off":
             return []
         if not key:
-            mode = self._modes.get(route, BY_KEY)
+            mode = (self._modes if of_plan == "by_route" else _MODES_OF_PLANS[of_plan]).get(route, BY_KEY)
             if mode == BY_KEY or (mode == BY_BODY_WITH_FINE_TIMES and has_coarse_times):
                 return []
         seed = self._seeds.get(route, 0)
@@ -90,7 +98,7 @@ class RequestFingerprints:
             seed = self._seeds[route] = request_seed(route)
         request = request_fingerprint(seed, body, key)
         if key:
-            self._check_key(tenant, route, key, request, now_unix_nano)
+            self._check_key(caller.tenant, route, key, request, now_unix_nano)
         return layout_fingerprints(request, adapted)
 
     def _check_key(self, tenant: str, route: str, key: bytes, request: bytes, now_unix_nano: int) -> None:

@@ -145,6 +145,11 @@ class Metrics:
         self._produce_messages: Final = self._counter("produce_messages", "Messages that Kafka acknowledged.", "topic")
         self._produce_bytes: Final = self._counter("produce_bytes", "Bytes of messages that Kafka acknowledged.", "topic")
         self._produce_errors: Final = self._counter("produce_errors", "Batches to Kafka that failed.", "topic", "kind")
+        self._partitions_added: Final = self._counter(
+            "kafka_partitions_added",
+            "Partitions that this process saw added to a topic. A request sent before and again after it may be stored twice.",
+            "topic",
+        )
         self._log_lag: Final = self._gauge(
             "log_lag_messages",
             "Messages in the local log or Kafka that are not stored yet, of the partitions that this process writes.",
@@ -366,6 +371,10 @@ class Metrics:
     def produce_failed(self, topic: str, kind: str) -> None:
         """A batch failed. `kind`: timeout or refused."""
         self._produce_errors.labels(topic, kind).inc()
+
+    def partitions_added(self, topic: str, before: int, now: int) -> None:
+        """A topic has more partitions than before."""
+        self._partitions_added.labels(topic).inc(now - before)
 
     def log_lag(self, lag: Mapping[Partition, int]) -> None:
         """Messages by partition, of those that are ours now: the others are somebody else's to show."""

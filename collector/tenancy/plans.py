@@ -14,6 +14,10 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 Dimension = Literal["requests", "items", "bytes"]
+# by_route: as the section repetitions has it; off: no request is recognized when it is sent again; key: only one with an
+# Idempotency-Key; body: by its body too, on any route.
+RecognizedBy = Literal["by_route", "off", "key", "body"]
+RECOGNIZED_BY: Final[tuple[RecognizedBy, ...]] = ("by_route", "off", "key", "body")
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("requests", "items", "bytes")
 
 KIB: Final = 1024
@@ -40,6 +44,8 @@ class Plan(NamedTuple):
     size_bytes: Rate | None
     # How old an item may be, in seconds; None: as the settings of validation have it.
     past_max_s: int | None = None
+    # How its requests are recognized when they are sent again.
+    repetitions: RecognizedBy = "by_route"
 
     @property
     def is_limited(self) -> bool:
@@ -76,27 +82,33 @@ UNLIMITED: Final = Plan("Unlimited", None, None, None)
 BUILT_IN_PLANS: Final[Mapping[str, Plan]] = {plan.name: plan for plan in (FREE, PRO, UNLIMITED)}
 
 
-def plans(settings: Mapping[str, Mapping[str, int | None]]) -> dict[str, Plan]:
+def plans(settings: Mapping[str, Mapping[str, int | str | None]]) -> dict[str, Plan]:
     """All plans by name: the built-in ones, and those of the settings. One with a built-in's name replaces it.
 
     A plan in the settings has `requests_per_s`, `requests_burst`, and so for items and bytes. A rate that is absent or None:
-    any number. A burst that is: as many as in a second. Raises ValueError, naming the plan and the setting.
+    any number. A burst that is: as many as in a second. `past_max_s` and `repetitions` are as Plan has them.
+    Raises ValueError, naming the plan and the setting.
     """
     return {**BUILT_IN_PLANS, **{name: _plan(name, given) for name, given in settings.items()}}
 
 
-def _plan(name: str, given: Mapping[str, int | None]) -> Plan:
-    known = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")} | {"past_max_s"}
+def _plan(name: str, given: Mapping[str, int | str | None]) -> Plan:
+    rates = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")}
+    known = rates | {"past_max_s", "repetitions"}
     if unknown := sorted(given.keys() - known):
         raise ValueError(f"plan {name}: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if not name or " " in name or not name.isprintable():
         raise ValueError(f"a plan is named {name!r}: tenants are told that name, so it has letters, and no whitespace")
-    return Plan(
-        name, _rate(name, "requests", given), _rate(name, "items", given), _rate(name, "bytes", given), given.get("past_max_s")
-    )
+    recognized = given.get("repetitions") or "by_route"
+    if recognized not in RECOGNIZED_BY:
+        known_names = ", ".join(RECOGNIZED_BY)
+        raise ValueError(f"plan {name}: repetitions is {recognized!r}; it must be one of {known_names}, or left out")
+    numbers = {setting: number for setting, number in given.items() if isinstance(number, int)}
+    requests, items, size_bytes = (_rate(name, dimension, numbers) for dimension in DIMENSIONS)
+    return Plan(name, requests, items, size_bytes, numbers.get("past_max_s"), recognized)
 
 
-def _rate(name: str, dimension: Dimension, given: Mapping[str, int | None]) -> Rate | None:
+def _rate(name: str, dimension: Dimension, given: Mapping[str, int]) -> Rate | None:
     per_s, burst = given.get(f"{dimension}_per_s"), given.get(f"{dimension}_burst")
     for part, number in (("per_s", per_s), ("burst", burst)):
         if number is not None and not 1 <= number <= RATE_MAX:

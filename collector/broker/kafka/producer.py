@@ -59,13 +59,19 @@ class KafkaProducer:
     """Producer (collector.broker.contract) over Kafka. Belongs to the event loop that opened it."""
 
     def __init__(
-        self, options: KafkaOptions, topics: Mapping[str, Topic], session: ProducerSession, observer: ProduceObserver
+        self,
+        options: KafkaOptions,
+        topics: Mapping[str, Topic],
+        partitions: dict[str, int],
+        session: ProducerSession,
+        observer: ProduceObserver,
     ) -> None:
         """Use `open`."""
         self.failure: str | None = None
         """Why Kafka can't be written now; None: it can."""
         self._options: Final = options
         self._topics = topics
+        self._partitions: Final = partitions  # how many each topic has; sessions update it
         self._observer: Final = observer
         self._loop: Final = asyncio.get_running_loop()
         self._logger: Final = structlog.get_logger(__name__)
@@ -85,11 +91,12 @@ class KafkaProducer:
         """`topics`: those that may be appended to; they are checked, or created. Raises KafkaUnusable."""
         observer = observer or NoObserver()
         described = await ready_topics(options, topics)
+        partitions: dict[str, int] = {}
 
         async def attempt() -> ProducerSession:
-            return await started(ProducerSession(options, described, observer))
+            return await started(ProducerSession(options, described, partitions, observer))
 
-        return cls(options, described, await until_started(options, attempt), observer)
+        return cls(options, described, partitions, await until_started(options, attempt), observer)
 
     async def close(self) -> None:
         """Finish what waits, as long as an append may take; refuse what comes (BrokerDown)."""
@@ -281,7 +288,7 @@ class KafkaProducer:
             is_empty = False
             try:
                 async with asyncio.timeout(self._options.request_timeout_s):
-                    session = await started(ProducerSession(self._options, self._topics, self._observer))
+                    session = await started(ProducerSession(self._options, self._topics, self._partitions, self._observer))
                 break
             except (KafkaError, OSError, TimeoutError, BrokerDown) as error:
                 is_empty = isinstance(error, TopicsMissing) and len(error.names) == len(self._topics)

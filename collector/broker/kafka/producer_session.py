@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+import structlog
 from aiokafka.errors import (
     DuplicateSequenceNumber,
     GroupLoadInProgressError,
@@ -57,12 +58,18 @@ class ProduceObserver(Protocol):
     def produce_failed(self, topic: str, kind: str) -> None:
         """Count one batch that failed, or was abandoned. `kind`: timeout or refused (by Kafka, or on the way)."""
 
+    def partitions_added(self, topic: str, before: int, now: int) -> None:
+        """Report that a topic has more partitions than before, so that some fingerprints have another partition."""
+
 
 class NoObserver:
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         pass
 
     def produce_failed(self, topic: str, kind: str) -> None:
+        pass
+
+    def partitions_added(self, topic: str, before: int, now: int) -> None:
         pass
 
 
@@ -146,7 +153,10 @@ class PartRefused(Exception):
 class ProducerSession:
     """One idempotent producer, for as long as nothing goes wrong."""
 
-    def __init__(self, options: KafkaOptions, topics: Mapping[str, Topic], observer: ProduceObserver) -> None:
+    def __init__(
+        self, options: KafkaOptions, topics: Mapping[str, Topic], partitions: dict[str, int], observer: ProduceObserver
+    ) -> None:
+        """`partitions`: how many each topic has, as far as sessions before this one knew. This session updates it."""
         self.waiting_bytes = 0  # not acknowledged
         self.failed: Callable[[str], None] | None = None
         """Called, with the reason, when a batch has failed."""
@@ -157,13 +167,14 @@ class ProducerSession:
         self._options: Final = options
         self._topics: Final = topics
         self._observer: Final = observer
+        self._logger: Final = structlog.get_logger(__name__)
         self._loop: Final = asyncio.get_running_loop()
         self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
         self._queues: Final[dict[str, deque[PendingBatch]]] = {name: deque() for name in topics}  # the last one is being filled
         self._placed: Final[
             dict[tuple[str, int], deque[PendingBatch]]
         ] = {}  # by partition, messages with fingerprints; none is empty
-        self._partitions: dict[str, int] = {}  # of each topic, how many there are
+        self._partitions: Final = partitions
         self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
         self._layout: dict[str, list[list[int]]] = {}  # of each topic, the partitions of each leader
         self._leaders: dict[tuple[str, int], int] = {}  # of each partition, the broker
@@ -250,7 +261,17 @@ class ProducerSession:
             leaders_max = max(leaders_max, min(len(replicas), len(described["partitions"])))
         self._layout = layout
         self._leaders = leaders
-        self._partitions = numbers
+        for name, number in numbers.items():
+            before = self._partitions.get(name, number)
+            self._partitions[name] = number
+            if number > before:
+                self._observer.partitions_added(name, before, number)
+                self._logger.warning(
+                    "a topic has more partitions: what is sent again before its first copy is stored may be stored twice",
+                    topic=name,
+                    before=before,
+                    now=number,
+                )
         self._arrived.set()  # what waited for a leader
         self._leaders_max = leaders_max
 

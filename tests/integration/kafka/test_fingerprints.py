@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from structlog.testing import capture_logs
 from support.fakes.brokers import kafka_options
 from support.processes.kafka import shared_bootstrap, unique
+from support.waiting import eventually
 
 from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
+from collector.telemetry.metrics import Metrics
 
 PRINTS = [(number * 0x9E3779B97F4A7C15 % 2**128).to_bytes(16, "big") for number in range(1, 61)]
 
@@ -76,9 +79,23 @@ async def test_messages_with_the_same_fingerprint_stand_in_one_partition() -> No
 
 
 async def test_a_producer_learns_of_partitions_that_are_added() -> None:
-    """Without a restart: then what moves, moves to the new ones."""
+    """Without a restart: then what moves, moves to the new ones. It is counted and logged once, sessions later too."""
     options, topic = fresh(metadata_refresh_s=0.1)
-    async with await KafkaProducer.open(options, [topic]) as producer:
+    metrics = Metrics()
+    with capture_logs() as logged:
+        await append_around_a_new_partition(options, topic, metrics)
+    added = {"topic": topic, "before": 3, "now": 4}
+    assert [added] == [{name: line[name] for name in added} for line in logged if "more partitions" in line["event"]]
+    assert f'infrasage_kafka_partitions_added_total{{topic="{topic}"}} 1' in metrics.expose("")[0].decode()
+    partitions, _ = await read(options, topic)
+    assert {print_: [partition_of(print_, 3), partition_of(print_, 4)] for print_ in PRINTS} == {
+        print_: sorted(found, key=lambda index: index == 3) for print_, found in partitions.items()
+    }
+
+
+async def append_around_a_new_partition(options: KafkaOptions, topic: str, metrics: Metrics) -> None:
+    """Append each fingerprint before and after the topic's fourth partition. The last append is by a new session."""
+    async with await KafkaProducer.open(options, [topic], metrics) as producer:
         await append_by(producer, topic, b"first")
         admin = AIOKafkaAdminClient(bootstrap_servers=options.bootstrap)
         await admin.start()
@@ -91,11 +108,10 @@ async def test_a_producer_learns_of_partitions_that_are_added() -> None:
         async with asyncio.timeout(30):
             while session._partitions[topic] != 4:
                 await asyncio.sleep(0.05)
+        assert session.failed is not None
+        session.failed("as when a batch has failed: another session follows")
+        await eventually(lambda: producer._session not in (None, session))
         await append_by(producer, topic, b"second")
-    partitions, _ = await read(options, topic)
-    assert {print_: [partition_of(print_, 3), partition_of(print_, 4)] for print_ in PRINTS} == {
-        print_: sorted(found, key=lambda index: index == 3) for print_, found in partitions.items()
-    }
 
 
 async def test_a_message_waits_for_the_leader_of_its_partition() -> None:

@@ -175,6 +175,9 @@ async def test_messages_are_spread_over_partitions_in_few_batches(shared: str) -
         def produce_failed(self, topic: str, kind: str) -> None:
             raise AssertionError(kind)
 
+        def partitions_added(self, topic: str, before: int, now: int) -> None:
+            raise AssertionError(now)
+
     async with await KafkaProducer.open(options, topics, Observer()) as producer:
 
         async def send() -> None:

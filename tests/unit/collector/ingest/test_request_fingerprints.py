@@ -18,7 +18,7 @@ from collector.broker.contract import BrokerDown
 from collector.ingest.pipeline import Input, Outcome
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
 from collector.tenancy.identity import Caller
-from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.plans import UNLIMITED, RecognizedBy
 from collector.tenancy.scopes import Scope
 
 WINDOW_S = 900
@@ -71,6 +71,35 @@ async def test_what_is_recognized_without_a_key() -> None:
         assert first == second
     made = gateway(hashed=[])
     await ingest(made, logs(FINE_NS))
+    assert [b""] == prints(made)
+
+
+@pytest.mark.parametrize(
+    ("of_plan", "of_route", "times", "key", "recognized"),
+    [
+        ("off", True, FINE_NS, b"", False),
+        ("off", True, FINE_NS, b"a", False),
+        ("key", True, FINE_NS, b"", False),
+        ("key", True, FINE_NS, b"a", True),
+        ("body", False, FINE_NS, b"", True),
+        ("body", False, 0, b"", False),
+        ("by_route", True, FINE_NS, b"", True),
+        ("by_route", False, FINE_NS, b"", False),
+    ],
+)
+async def test_a_plan_has_its_own_setting(
+    of_plan: RecognizedBy, of_route: bool, times: int, key: bytes, recognized: bool
+) -> None:
+    """It comes before the route's. Logs with coarse times are recognized by nothing but a key in any case."""
+    made = gateway(hashed=["logs"] if of_route else [], answers_max=0)
+    await ingest(made, logs(times), key, ACME._replace(plan=UNLIMITED._replace(repetitions=of_plan)))
+    assert recognized == bool(*prints(made))
+
+
+async def test_no_plan_recognizes_anything_without_a_window() -> None:
+    """The window is the writers', so no plan has one of its own."""
+    made = gateway(window_s=0)
+    await ingest(made, logs(FINE_NS), b"a", ACME._replace(plan=UNLIMITED._replace(repetitions="body")))
     assert [b""] == prints(made)
 
 

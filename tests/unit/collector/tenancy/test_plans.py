@@ -42,10 +42,11 @@ def test_a_plan_is_named_with_its_rate(plan: Plan, dimension: Dimension, summary
 
 def test_the_settings_add_plans_and_replace_them() -> None:
     """A plan of the settings stands beside the built-in ones, or in the place of the one whose name it has."""
-    given: dict[str, dict[str, int | None]] = {
+    given: dict[str, dict[str, int | str | None]] = {
         "Gold": {"requests_per_s": 50, "requests_burst": 75, "items_per_s": None, "bytes_per_s": 10 * MIB, "bytes_burst": None},
         "Free": {"requests_per_s": 1},
-        "Open": {},
+        "Open": {"repetitions": None},
+        "Once": {"past_max_s": 60, "repetitions": "key"},
     }
     assert plans(given) == {
         "Free": Plan("Free", Rate(1, 1), None, None),
@@ -53,6 +54,7 @@ def test_the_settings_add_plans_and_replace_them() -> None:
         "Unlimited": UNLIMITED,
         "Gold": Plan("Gold", Rate(50, 75), None, Rate(10 * MIB, 10 * MIB)),
         "Open": Plan("Open", None, None, None),
+        "Once": Plan("Once", None, None, None, 60, "key"),
     }
     assert plans({}) == BUILT_IN_PLANS
 
@@ -64,12 +66,17 @@ def test_the_settings_add_plans_and_replace_them() -> None:
         ("Gold", {"bytes_per_s": 1, "bytes_burst": RATE_MAX + 1}, "plan Gold: bytes_burst is 4,294,967,297; it must be"),
         ("Gold", {"items_burst": 5}, "plan Gold: items_burst is 5 but there is no items_per_s, whose burst it would be"),
         ("Gold", {"rps": 5}, "plan Gold: there is no rps; there are bytes_burst, bytes_per_s, items_burst"),
+        (
+            "Gold",
+            {"repetitions": "hash"},
+            "plan Gold: repetitions is 'hash'; it must be one of by_route, off, key, body, or left out",
+        ),
         ("Very good", {}, "a plan is named 'Very good'"),
         ("", {}, "a plan is named ''"),
         ("a\tb", {}, "a plan is named 'a\\\\tb'"),
     ],
 )
-def test_what_can_be_no_plan(name: str, given: dict[str, int | None], says: str) -> None:
+def test_what_can_be_no_plan(name: str, given: dict[str, int | str | None], says: str) -> None:
     """A number that can't be kept exactly, a burst of nothing, an unknown setting: refused, with the plan and the setting."""
     with pytest.raises(ValueError, match=f"^{says}"):
         plans({name: given})
