@@ -76,6 +76,7 @@ _NO_TRACE_ID: Final = "0" * 32
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
 _OPENING_BRACKET: Final = 0x5B
+_OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
 NESTING_MAX: Final = 64
@@ -180,7 +181,10 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     adapter.is_batch = True
     slices = JsonSlices(body, rules)
     try:
-        if slices.peek() != _OPENING_BRACKET:
+        opening = slices.peek()
+        if opening == _OPENING_BRACE:
+            raise RequestRefused(INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself")
+        if opening != _OPENING_BRACKET:
             raise _malformed(body, f"no array of records at character {int(slices.position)}")
         slices.position += 1
         is_more = slices.peek() != _CLOSING_BRACKET

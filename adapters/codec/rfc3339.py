@@ -1,7 +1,9 @@
 """Parse RFC 3339 timestamps to nanoseconds since the Unix epoch.
 
 Invariants:
-1. The grammar is that of section 5.6 and nothing else (test_timestamps_are_read_as_the_twin_does).
+1. The grammar is that of section 5.6, with three forms that other programs print: a space for the T, a space before the
+   offset, and an offset of `+hhmm` or `+hh`. A time without an offset is none (test_timestamps_are_read_as_the_twin_does,
+   test_times_as_other_programs_print_them).
 2. A number is returned in every case, and no exception is raised (test_any_text_is_a_timestamp_or_not).
 """
 
@@ -34,13 +36,14 @@ def _two_digits(text: bytes, at: i64) -> i64:
 def parse_time(text: bytes) -> i64:
     """Nanoseconds; INVALID, BEFORE or BEYOND where there are none.
 
-    Digits beyond the ninth are dropped. The leap second 23:59:60Z is the second after it. A lower-case t and z are taken.
+    Digits beyond the ninth are dropped. The leap second 23:59:60Z is the second after it. A lower-case t and z are taken, and
+    what is in the first invariant.
     """
     end: i64 = len(text)
     if end < 20 or text[4] != 45 or text[7] != 45 or text[13] != 58 or text[16] != 58:
         return INVALID
     separator: i64 = text[10]
-    if separator != 84 and separator != 116:
+    if separator != 84 and separator != 116 and separator != 32:
         return INVALID
     century: i64 = _two_digits(text, 0)
     year: i64 = _two_digits(text, 2)
@@ -76,19 +79,30 @@ def parse_time(text: bytes) -> i64:
         if at == first or at == end:
             return INVALID
 
+    if text[at] == 32:
+        at += 1
+        if at == end:
+            return INVALID
     offset_s: i64 = 0
     byte = text[at]
     if byte == 90 or byte == 122:
         at += 1
-    elif (byte == 43 or byte == 45) and at + 6 <= end and text[at + 3] == 58:
+    elif (byte == 43 or byte == 45) and at + 3 <= end:
         hours: i64 = _two_digits(text, at + 1)
-        minutes: i64 = _two_digits(text, at + 4)
+        minutes: i64 = 0
+        at += 3
+        if at < end:
+            if text[at] == 58:
+                at += 1
+            if at + 2 > end:
+                return INVALID
+            minutes = _two_digits(text, at)
+            at += 2
         if hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
             return INVALID
         offset_s = hours * 3600 + minutes * 60
         if byte == 45:
             offset_s = -offset_s
-        at += 6
     else:
         return INVALID
     if at != end:

@@ -28,7 +28,8 @@ SEVERITIES = {
     "fatal": 21,
 }
 _RFC3339 = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
+    r" ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)"
 )
 # The calendar repeats every four centuries; datetime knows no year 0, so all are moved into 2000 to 2399.
 _SECONDS_OF_FOUR_CENTURIES = 146_097 * 86_400
@@ -42,7 +43,7 @@ class Refused(Exception):
 
 
 def nanoseconds(text: str) -> int | None:
-    """Since the epoch, of any size and sign; None where it is not RFC 3339."""
+    """Since the epoch, of any size and sign; None where it is not a time as `parse_time` reads it."""
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None
@@ -51,9 +52,10 @@ def nanoseconds(text: str) -> int | None:
     try:
         moment = datetime(year % 400 + 2000, month, day, hour, minute, 59 if leap_second else second, tzinfo=UTC)
         if match[8]:
-            if int(match[9]) > 23 or int(match[10]) > 59:
+            hours, minutes = int(match[9]), int(match[10] or 0)
+            if hours > 23 or minutes > 59:
                 return None
-            offset = timedelta(hours=int(match[9]), minutes=int(match[10]))
+            offset = timedelta(hours=hours, minutes=minutes)
             moment = moment - offset if match[8] == "+" else moment + offset
     except ValueError:
         return None

@@ -475,6 +475,16 @@ def test_batches_that_are_none_or_too_long(body: bytes, reason: int, message: st
     assert (reason, message) == (refused.value.reason, refused.value.message)
 
 
+def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> None:
+    """As a small one, though a body of that size is never parsed at once."""
+    body = b'{"records": [' + b",".join([json.dumps(METRIC).encode()] * (2 * native.SLICE_BYTES // 100)) + b"]}"
+    assert native.SLICE_BYTES < len(body)
+    with pytest.raises(RequestRefused) as refused:
+        adapt_batch(body)
+    assert errors.INVALID_RECORD == refused.value.reason
+    assert "a batch must be a JSON array of records; got object: send the array by itself" == refused.value.message
+
+
 def test_an_empty_batch_is_empty() -> None:
     """Nothing queued, nothing failed."""
     adapted = adapt_batch(b" [] ")
@@ -533,7 +543,8 @@ _clocks = st.builds(
 )
 _fractions = st.one_of(st.just(""), st.text("0123456789", max_size=12).map(".{}".format))
 _zones = st.one_of(
-    st.sampled_from(["Z", "z", "", "+00:00", "-00:00"]), st.builds("{}{}:{}".format, st.sampled_from("+-"), _digits, _digits)
+    st.sampled_from(["Z", "z", "", "+00:00", "-00:00", " Z", " +0000", "+00", "+", "+0", "+00:", "+000", "  Z", " "]),
+    st.builds("{}{}{}{}".format, st.sampled_from("+-"), _digits, st.sampled_from((":", "")), _digits),
 )
 
 
@@ -555,8 +566,32 @@ def test_timestamps_are_read_as_the_twin_does(text: str) -> None:
     assert as_parsed(text) == parse_time(text.encode())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-04-10T12:00:00+0000",
+        "2026-04-10 12:00:00Z",
+        "2026-04-10 14:00:00+02",  # PostgreSQL
+        "2026-04-10 14:00:00 +0200",  # Ruby, Go, git
+        "2026-04-10 06:30:00.000-0530",
+        "2026-04-10T12:00:00.000+0000",  # Java, Jackson
+    ],
+)
+def test_times_as_other_programs_print_them(text: str) -> None:
+    """With a space for the T or before the offset, and offsets without a colon; each is the same moment."""
+    adapted = adapt_one(METRIC | {"timestamp": text})
+    (record,) = records_of(adapted)
+    assert NOW == record.metrics[0].gauge.data_points[0].time_unix_nano
+
+
+@pytest.mark.parametrize("text", ["2026-04-10T12:00:00", "2026-04-10 12:00:00", "2026-04-10", "2026-04-10_12:00:00Z"])
+def test_times_without_an_offset_are_none(text: str) -> None:
+    """Nobody knows which moment it is."""
+    assert "invalid_timestamp" == refusal(adapt_one(METRIC | {"timestamp": text}))[0]
+
+
 @examples(200)
-@given(st.one_of(st.text(max_size=30), st.text("0123456789-:TZ.+", min_size=18, max_size=30)))
+@given(st.one_of(st.text(max_size=30), st.text("0123456789-: TZ.+", min_size=18, max_size=30)))
 def test_any_text_is_a_timestamp_or_not(text: str) -> None:
     """A number, never an exception."""
     assert as_parsed(text) == parse_time(text.encode())
