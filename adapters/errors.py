@@ -103,7 +103,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         UNSPECIFIED_TEMPORALITY,
         "unspecified_temporality",
         "aggregation temporality must be delta or cumulative",
-        "mend the exporter",
+        "set it in the exporter, or set validation.otlp_temporality_missing",
     ),
     Reason(TOO_MANY_ATTRIBUTES, "too_many_attributes", "too many attributes", "send fewer, or raise validation.attributes_max"),
     Reason(

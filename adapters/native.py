@@ -183,7 +183,9 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     try:
         opening = slices.peek()
         if opening == _OPENING_BRACE:
-            raise RequestRefused(INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself")
+            raise RequestRefused(
+                INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself"
+            )
         if opening != _OPENING_BRACKET:
             raise _malformed(body, f"no array of records at character {int(slices.position)}")
         slices.position += 1

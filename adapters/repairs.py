@@ -13,6 +13,7 @@ INTEGER_BEYOND_64_BITS: Final = 3
 VALUE_TRUNCATED: Final = 4
 ATTRIBUTES_DROPPED: Final = 5
 ID_DROPPED: Final = 6
+TEMPORALITY_ASSUMED: Final = 7
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -54,6 +55,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         ID_DROPPED,
         "id_dropped",
         "an id of a parent, a link or an exemplar has a wrong length, or in JSON an id is no hex: it was left out",
+    ),
+    Repair(
+        TEMPORALITY_ASSUMED,
+        "temporality_assumed",
+        "a sum or histogram has no aggregation temporality: it was stored as cumulative (validation.otlp_temporality_missing)",
     ),
 )
 

@@ -53,6 +53,8 @@ class Rules:
     value_bytes_max: i64 = VALUE_BYTES_MAX
     # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
     dead_letter_cut_bytes: i64 = 0
+    # Whether sums and histograms without a temporality are taken, as cumulative.
+    assumes_cumulative: bool = False
     # What OTLP/JSON may be beside what its specification has (adapters/otlp/json.py).
     json_forms: int = 0
     # Fields of OTLP/JSON that are unknown, in words; the first of them.

@@ -42,6 +42,12 @@ OTHER_SPAN_ID: Final = 22
 DATA: Final = 18  # a metric's gauge, sum, histogram, …
 ITEM: Final = 19  # a metric's data point
 TEMPORALITY: Final = 20
+# Of a histogram's point: packed as PACKED_FIXED64 is, numbers that its buckets must add up to, flags.
+BUCKET_COUNTS: Final = 23
+BOUNDS: Final = 24
+COUNT: Final = 25
+ZERO_COUNT: Final = 26
+FLAGS: Final = 27
 
 # A field that the JSON adapter puts into an item in the place of what does not fit: the reason's number, then the message. No
 # .proto file may have a field of this number: protobuf reserves 19000 to 19999.
@@ -92,12 +98,30 @@ _NOTES: Final = {
     "Sum.aggregation_temporality": TEMPORALITY,
     "Histogram.aggregation_temporality": TEMPORALITY,
     "ExponentialHistogram.aggregation_temporality": TEMPORALITY,
+    "HistogramDataPoint.count": COUNT,
+    "HistogramDataPoint.bucket_counts": BUCKET_COUNTS,
+    "HistogramDataPoint.explicit_bounds": BOUNDS,
+    "HistogramDataPoint.flags": FLAGS,
+    "ExponentialHistogramDataPoint.count": COUNT,
+    "ExponentialHistogramDataPoint.zero_count": ZERO_COUNT,
+    "ExponentialHistogramDataPoint.flags": FLAGS,
     "Metric.gauge": DATA,
     "Metric.sum": DATA,
     "Metric.histogram": DATA,
     "Metric.exponential_histogram": DATA,
     "Metric.summary": DATA,
 }
+# What may differ from its normal form.
+_REWRITTEN: Final = (
+    ATTRIBUTE,
+    BODY,
+    PACKED_FIXED64,
+    PACKED_VARINT,
+    BUCKET_COUNTS,
+    BOUNDS,
+    OTHER_TRACE_ID,
+    OTHER_SPAN_ID,
+)
 
 
 class Message:
@@ -108,6 +132,7 @@ class Message:
         self.name: Final[str] = descriptor.name
         self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
+        self.has_buckets: bool = descriptor.name in ("HistogramDataPoint", "ExponentialHistogramDataPoint")
         # The tag of `dropped_attributes_count`, where it has one: it counts those that are beyond the limit.
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)
@@ -124,9 +149,9 @@ class Message:
                 self.dropped_tag = tag
             if field.containing_oneof is not None:
                 bits[tag] = 32 + field.containing_oneof.index
-            elif not field.is_repeated:
+            elif not field.is_repeated or action in (BUCKET_COUNTS, BOUNDS):  # in one piece, to be looked through
                 bits[tag] = field.number
-            if action in (ATTRIBUTE, BODY, PACKED_FIXED64, PACKED_VARINT, OTHER_TRACE_ID, OTHER_SPAN_ID):
+            if action in _REWRITTEN:
                 self.is_rewritten = True
             elif action == TEMPORALITY:
                 self.has_temporality = True
@@ -151,7 +176,7 @@ def _action(field: FieldDescriptor, name: str) -> tuple[int, int]:
         return field.number << 3 | 2, _NOTES.get(name, RAW)
     if kind in _FIXED64_TYPES:
         if field.is_repeated:
-            return field.number << 3 | 2, PACKED_FIXED64
+            return field.number << 3 | 2, _NOTES.get(name, PACKED_FIXED64)
         return field.number << 3 | 1, _NOTES.get(name, SCALAR)
     if kind in _FIXED32_TYPES:
         return field.number << 3 | 5, SCALAR

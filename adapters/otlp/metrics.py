@@ -17,11 +17,14 @@ from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import METRIC, Message
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
+from adapters.repairs import TEMPORALITY_ASSUMED
 from adapters.rules import Rules
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
 _DELTA: Final = 1
 _CUMULATIVE: Final = 2
+# `aggregation_temporality`, which sums and histograms have under the same number.
+_IS_CUMULATIVE: Final = b"\x10\x02"
 _FRAMING_BYTES_MAX: Final = 12  # tag and length of a metric's data and of a point
 
 
@@ -51,6 +54,7 @@ class MetricsEnvelope(Envelope):
         self.data_end: i64 = 0
         self.point: Message = METRIC
         self.metric_reason: i64 = 0  # why no point of this metric can be taken
+        self.lacks_temporality: bool = False  # and is stored as cumulative
         self.before: bytes = b""
         self.behind: bytes = b""
         self.accepted: i64 = 0
@@ -87,8 +91,12 @@ class MetricsEnvelope(Envelope):
         self.metric_reason = self.group_reason
         if self.metric_reason == 0 and state > REWRITE:
             self.metric_reason = state
+        self.lacks_temporality = False
         if self.metric_reason == 0 and data.has_temporality and scanner.temporality not in (_DELTA, _CUMULATIVE):
-            self.metric_reason = UNSPECIFIED_TEMPORALITY
+            if scanner.temporality == 0 and self.rules.assumes_cumulative:
+                self.lacks_temporality = True
+            else:
+                self.metric_reason = UNSPECIFIED_TEMPORALITY
 
         builder = self.builder
         first: i64 = builder.index
@@ -98,6 +106,8 @@ class MetricsEnvelope(Envelope):
         if self.accepted and not (self._take_patched() if state == CLEAN else self._take_put_together()):
             self.rules.repaired = repaired  # the points are read once more
             self._take_in_pieces()
+        if self.lacks_temporality and self.accepted:
+            self.rules.repair(TEMPORALITY_ASSUMED)
         if self.refused:
             self.data_head = None
             for refused in self.refused:
@@ -163,8 +173,14 @@ class MetricsEnvelope(Envelope):
         state: i64 = scanner.scan(self.point, start, end)
         if self.metric_reason:
             return self.metric_reason
+        if state > REWRITE:
+            return state
         reason: i64 = self.rules.check_time(scanner.time)
-        return reason if reason and state <= REWRITE else state
+        if reason == 0 and self.point.has_buckets:
+            reason = scanner.histogram_reason()
+        if reason:
+            return reason
+        return state
 
     def _edit_points(self) -> None:
         """Patch the metric's data, so that it is without the points that may not pass, and has the others in normal form."""
@@ -206,6 +222,8 @@ class MetricsEnvelope(Envelope):
                 accepted += 1
             point += 1
         self.points_bytes = end - self.data_start - other_bytes + patches.delta
+        if self.lacks_temporality:
+            patches.replace(end, end, _IS_CUMULATIVE)
         patches.close(data, 0, self.data_length_at, self.data_start, end)
         self.accepted = accepted
 
@@ -243,6 +261,8 @@ class MetricsEnvelope(Envelope):
             self.before = buffer[self.start : self.data_at]
             self.behind = buffer[end : self.end]
         envelope = self._data_without_points()
+        if self.lacks_temporality:
+            envelope += _IS_CUMULATIVE
         own_bytes: i64 = len(self.before) + len(self.behind) + len(envelope) + 2 * _FRAMING_BYTES_MAX
         room: i64 = builder.capacity() - own_bytes
         pieces_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, min(room, self.points_bytes))

@@ -10,14 +10,18 @@ from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint
-from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
+from adapters.errors import INVALID_HISTOGRAM, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
     BIT_MASKS,
     BODY,
     BOOL,
+    BOUNDS,
+    BUCKET_COUNTS,
+    COUNT,
     DATA,
+    FLAGS,
     INT32,
     ITEM,
     MESSAGE,
@@ -38,8 +42,10 @@ from adapters.otlp.field_tables import (
     TRACE_ID,
     UINT32,
     UNFIT,
+    ZERO_COUNT,
     Message,
 )
+from adapters.otlp.histograms import Buckets
 from adapters.otlp.patches import Patches
 from adapters.repairs import ATTRIBUTES_DROPPED, ID_DROPPED, VALUE_TRUNCATED
 from adapters.rules import Rules
@@ -81,6 +87,7 @@ class Scanner:
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
+        self.buckets: Final = Buckets(cursor.buffer)
         # What is wrong, in words, where its sender is to hear more than the reason says.
         self.fault: str = ""
 
@@ -101,6 +108,7 @@ class Scanner:
         self.items = 0
         self.temporality = 0
         self.fault = ""
+        self.buckets.clear()
 
     def scan(self, message: Message, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NonCanonical."""
@@ -224,17 +232,25 @@ class Scanner:
             elif action == BOOL:
                 if cursor.value < 0 or cursor.value > 1:
                     raise NonCanonical(first)
-            elif action == PACKED_FIXED64:
+            elif action == PACKED_FIXED64 or action == BUCKET_COUNTS or action == BOUNDS:
                 if (after - first) & 7:
                     raise NonCanonical(first)
+                if action == BUCKET_COUNTS:
+                    self.buckets.counts_start = first
+                    self.buckets.counts_end = after
+                elif action == BOUNDS:
+                    self.buckets.bounds_start = first
+                    self.buckets.bounds_end = after
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
                         state = REWRITE
             elif action == PACKED_VARINT:
                 cursor.position = first
+                buckets = self.buckets
+                buckets.has_counts = buckets.has_counts or first < after
                 while cursor.position < after:
-                    cursor.varint(after)
+                    buckets.add(cursor.varint(after))
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
@@ -295,9 +311,17 @@ class Scanner:
 
     def fault_of(self, reason: i64) -> str:
         """What is to be said of the item scanned last, which is rejected for that reason; empty: what the rules say."""
-        if reason == INVALID_RECORD or reason == INVALID_VALUE or reason == INVALID_TIMESTAMP:
+        if reason == INVALID_RECORD or reason == INVALID_VALUE or reason == INVALID_TIMESTAMP or reason == INVALID_HISTOGRAM:
             return self.fault
         return ""
+
+    def histogram_reason(self) -> i64:
+        """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: its buckets fit."""
+        fault = self.buckets.fault()
+        if not fault:
+            return 0
+        self.fault = fault
+        return INVALID_HISTOGRAM
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
         """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at
@@ -323,6 +347,17 @@ class Scanner:
             if value < -0x80000000 or value > 0x7FFFFFFF:
                 raise NonCanonical(first)
             self.temporality = value
+            if value == 0 and self.rules.assumes_cumulative:
+                raise NonCanonical(first)  # the plain form is without it, and it can be written behind the points
+        elif action == COUNT:
+            self.buckets.count = read_i64_le(buffer, first)
+        elif action == ZERO_COUNT:
+            self.buckets.add(read_i64_le(buffer, first))
+        elif action == FLAGS:
+            flags: i64 = self.cursor.value
+            if flags < 0 or flags > 0xFFFFFFFF:
+                raise NonCanonical(first)
+            self.buckets.flags = flags
         elif action == DATA:
             self.data_tag = tag
             self.data_at = at
@@ -470,7 +505,9 @@ class Scanner:
                     writer.write(buffer[keep:at])
                     put_bytes(writer, tag, content.getvalue())
                     keep = position
-            elif (action == PACKED_FIXED64 or action == PACKED_VARINT) and first == position:
+            elif first == position and (
+                action == PACKED_FIXED64 or action == PACKED_VARINT or action == BUCKET_COUNTS or action == BOUNDS
+            ):
                 writer.write(buffer[keep:at])
                 keep = position
             elif action == BODY:

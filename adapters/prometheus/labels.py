@@ -31,9 +31,14 @@ _ATTRIBUTE: Final = 0
 _METRIC_NAME: Final = 1
 _JOB: Final = 2
 _INSTANCE: Final = 3
+# Attributes that also take the place of a job, or an instance, that is not there.
+_SERVICE_NAME: Final = 4
+_SERVICE_INSTANCE: Final = 5
 
 _METRIC_NAME_KEY: Final = b"__name__"
 _INSTANCE_KEY: Final = b"instance"
+_SERVICE_NAME_KEY: Final = b"service_name"
+_SERVICE_INSTANCE_KEY: Final = b"service_instance_id"
 _WORD_BYTES: Final = 8
 # No setting allows as many attributes.
 _LABELS_MAX: Final = 66_000
@@ -90,6 +95,8 @@ class LabelReader:
         name_label: i64 = -1
         job_label: i64 = -1
         instance_label: i64 = -1
+        service_name_label: i64 = -1
+        service_instance_label: i64 = -1
         key_bytes_max: i64 = 0
         value_bytes_max: i64 = 0
         attributes: i64 = 0
@@ -122,11 +129,12 @@ class LabelReader:
                     has_new_names = True
                 if role_before >= _JOB or label.role >= _JOB:
                     has_new_place = True
-                if made_before or label.role == _ATTRIBUTE:
+                is_attribute = label.role == _ATTRIBUTE or label.role >= _SERVICE_NAME
+                if made_before or is_attribute:
                     _copy(writer, made, copied_to, made_at)
                     made_at += made_before
                     copied_to = made_at
-                    if label.role == _ATTRIBUTE:
+                    if is_attribute:
                         self._make(label)
             key_bytes_max = max(key_bytes_max, label.key_bytes)
             value_bytes_max = max(value_bytes_max, label.value_bytes)
@@ -137,8 +145,14 @@ class LabelReader:
                 name_label = n
             elif role == _JOB:
                 job_label = n
-            else:
+            elif role == _INSTANCE:
                 instance_label = n
+            else:
+                attributes += 1
+                if role == _SERVICE_NAME:
+                    service_name_label = n
+                else:
+                    service_instance_label = n
             position = next_
             n += 1
         if name_label < 0 or (last <= position < end and buffer[position] == _LABELS):
@@ -156,7 +170,10 @@ class LabelReader:
         if name != series.name:
             series.name = name
         if has_new_place:
-            self._place(self._value(job_label), self._value(instance_label))
+            self._place(
+                self._value(job_label if job_label >= 0 else service_name_label),
+                self._value(instance_label if instance_label >= 0 else service_instance_label),
+            )
         series.attribute_count = attributes
         series.key_bytes_max = key_bytes_max
         series.value_bytes_max = value_bytes_max
@@ -209,6 +226,11 @@ class LabelReader:
                 label.role = _INSTANCE
         elif key_bytes == 3 and buffer[key_at] == 0x6A and buffer[key_at + 1] == 0x6F and buffer[key_at + 2] == 0x62:
             label.role = _JOB
+        elif key_bytes == 12:
+            if _is_key(buffer, key_at, _SERVICE_NAME_KEY):
+                label.role = _SERVICE_NAME
+        elif key_bytes == 19 and _is_key(buffer, key_at, _SERVICE_INSTANCE_KEY):
+            label.role = _SERVICE_INSTANCE
         return end
 
     def _make(self, label: _Label) -> None:
@@ -304,6 +326,17 @@ def _is_same(buffer: bytes, one: i64, other: i64, size: i64) -> bool:
             return False
         n += 1
     return True
+
+
+def _is_key(buffer: bytes, at: i64, key: bytes) -> bool:
+    """Return whether the key, of 8 to 24 bytes, is there."""
+    last: i64 = len(key) - _WORD_BYTES
+    middle: i64 = min(_WORD_BYTES, last)
+    return (
+        read_i64_le(buffer, at) == read_i64_le(key, 0)
+        and read_i64_le(buffer, at + middle) == read_i64_le(key, middle)
+        and read_i64_le(buffer, at + last) == read_i64_le(key, last)
+    )
 
 
 def _same_to(buffer: bytes, one: i64, other: i64, enough: i64, last: i64) -> i64:

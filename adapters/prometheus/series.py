@@ -1,5 +1,6 @@
 """What a series' labels mean: `__name__` is the metric's name, `job` the service, `instance` the resource's
-service.instance.id. The rest are the points' attributes.
+service.instance.id. The rest are the points' attributes. Where there is no `job`, the attribute `service_name` is the service
+too; where there is no `instance`, `service_instance_id` is it: OpenTelemetry's exporter sends these.
 
 2.0 remembers a series from one request to the next, by the numbers of its symbols (symbol_interner.py). 1.0 reads the labels
 each time (labels.py), which costs no more and holds no memory.
@@ -109,6 +110,8 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     attributes = BytesWriter()
     job = b""
     instance = b""
+    service_name = b""
+    service_instance = b""
     rules = cursor.rules
     is_large = end - start > _LARGE_BYTES
     position: i64 = start
@@ -136,10 +139,13 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
             series.name = value
         elif name == b"job":
             job = value
-            series.service_id = value
         elif name == b"instance":
             instance = value
         else:
+            if name == b"service_name":
+                service_name = value
+            elif name == b"service_instance_id":
+                service_instance = value
             series.attribute_count += 1
             put_attribute(attributes, 0x3A, name, value)
             if is_large:
@@ -151,7 +157,9 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     series.is_part = series.name.endswith(_PARTS)
     series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
-    series.resource = resource_of(job, instance)
+    job = job or service_name
+    series.service_id = job or UNKNOWN_SERVICE
+    series.resource = resource_of(job, instance or service_instance)
     return series
 
 

@@ -143,6 +143,11 @@ class Validation(Section):
         default=True,
         description="Whether an enum's name is read in OTLP/JSON, beside its number, as the specification has it.",
     )
+    otlp_temporality_missing: Literal["cumulative", "reject"] = Field(
+        default="cumulative",
+        description="What becomes of an OTLP sum or histogram without an aggregation temporality: it is stored as cumulative,"
+        " and the answer says so; or its points are rejected.",
+    )
     item_bytes_max: Bytes = limit(
         4 * MIB,
         16 * KIB,

@@ -53,6 +53,7 @@ class Limits:
         remote_write_past_max_s: int = 0,
         otlp_json_snake_case: bool = False,
         otlp_json_enum_names: bool = False,
+        otlp_temporality_missing: str = "reject",
     ) -> None:
         self.past_max_s: Final = past_max_s
         self._past_max_s: Final[dict[int, int]] = {
@@ -72,6 +73,7 @@ class Limits:
         self.item_bytes_max: Final = item_bytes_max
         self.json_forms: Final = SNAKE_CASE * otlp_json_snake_case | ENUM_NAMES * otlp_json_enum_names
         self.truncates_values: Final = attribute_value_too_long == "truncate"
+        self.assumes_cumulative: Final = otlp_temporality_missing == "cumulative"
 
     def past_max_of(self, form: int, plan_past_max_s: int | None = None) -> int:
         """Return how many seconds old an item may be. `form`: of a dead letter's payload: it tells the source and signal."""
@@ -116,6 +118,7 @@ class LimitRules(Rules):
         self.value_bytes_max = limits.attribute_value_bytes_max
         self.truncates_values = limits.truncates_values
         self.json_forms = limits.json_forms
+        self.assumes_cumulative = limits.assumes_cumulative
         self.name_bytes_max: i64 = limits.name_bytes_max
 
     def rest(self) -> None:

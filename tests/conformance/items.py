@@ -68,10 +68,11 @@ OTLP: Final = (
         " otlp_json_enum_names say no; where nothing is taken of a body, a warning names its unknown fields",
     ),
     Item(
-        "A span without valid ids, a point without time, an unspecified temporality: rejected. A log record is kept without an"
-        " invalid id; a point flagged NO_RECORDED_VALUE is kept, flag and all.",
+        "A span without valid ids, a point without time, an unknown temporality, buckets that do not fit: rejected. A log"
+        " record is kept without an invalid id; a point flagged NO_RECORDED_VALUE is kept, flag and all.",
         "comments of trace.proto, metrics.proto, logs.proto",
-        "of a repeated attribute key the last wins",
+        "of a repeated attribute key the last wins; an unspecified temporality is stored as cumulative, with a note, unless"
+        " validation.otlp_temporality_missing says no",
     ),
     Item(
         "Unknown protobuf fields are ignored; fields may come in any order, be split, or repeat: the last scalar wins, messages"

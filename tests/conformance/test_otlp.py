@@ -340,8 +340,8 @@ async def test_otlp_13_spans_without_valid_ids_are_rejected(client: Client, way:
 
 
 @EACH_WAY
-async def test_otlp_13_points_without_time_or_temporality_are_rejected(client: Client, way: Way) -> None:
-    """One flagged as without a value is kept, flag and all."""
+async def test_otlp_13_points_without_time_or_temporality_or_with_odd_buckets_are_rejected(client: Client, way: Way) -> None:
+    """One flagged as without a value is kept, flag and all; a sum that says no temporality is kept as cumulative."""
     request = METRICS.made(good=3)
     metrics = request.resource_metrics[0].scope_metrics[0].metrics
     points = metrics[0].gauge.data_points
@@ -349,11 +349,19 @@ async def test_otlp_13_points_without_time_or_temporality_are_rejected(client: C
     points[1].flags = 1
     points[1].ClearField("as_double")
     metrics.add(name="sum").sum.data_points.add(time_unix_nano=NOW_UNIX_NANO, as_int=1)
+    other = metrics.add(name="other").sum
+    other.aggregation_temporality = 3
+    other.data_points.add(time_unix_nano=NOW_UNIX_NANO, as_int=1)
+    histogram = metrics.add(name="histogram").histogram
+    histogram.aggregation_temporality = 2
+    histogram.data_points.add(time_unix_nano=NOW_UNIX_NANO, count=3, bucket_counts=[1, 2], explicit_bounds=[1, 2])
     told = await client.send(way, METRICS, request)
     assert told.response is not None
-    assert told.response.partial_success.rejected_data_points == 2
-    for reason in ("missing_timestamp", "unspecified_temporality"):
+    assert told.response.partial_success.rejected_data_points == 3
+    for reason in ("missing_timestamp", "unspecified_temporality", "invalid_histogram"):
         assert f"1 {reason}" in told.response.partial_success.error_message
+    assert "repaired: 1 temporality_assumed" in told.response.partial_success.error_message
+    assert [2] == [m.sum.aggregation_temporality for record in records(client) for m in record.metrics if m.HasField("sum")]
     kept = [point for record in records(client) for metric in record.metrics for point in metric.gauge.data_points]
     assert sorted(point.flags for point in kept) == [0, 1]
 

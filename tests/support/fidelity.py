@@ -48,6 +48,7 @@ _LIMITS = Limits(
     attribute_key_bytes_max=1_024,
     attribute_value_bytes_max=262_144,
     name_bytes_max=1_024,
+    otlp_temporality_missing="cumulative",
 )
 _TENANT = "anonymous"
 _THREADS = 8

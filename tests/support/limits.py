@@ -20,6 +20,16 @@ LOW = Limits(
     attribute_value_bytes_max=120,
     name_bytes_max=100,
 )
+# As LOW, but a sum or histogram without a temporality is cumulative.
+LOW_CUMULATIVE = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=3,
+    attribute_key_bytes_max=100,
+    attribute_value_bytes_max=1 << 26,
+    name_bytes_max=100,
+    otlp_temporality_missing="cumulative",
+)
 # As LOW, but what is too long is cut.
 LOW_TRUNCATED = Limits(
     past_max_s=86_400,

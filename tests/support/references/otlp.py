@@ -7,6 +7,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from google.protobuf.message import Message
@@ -179,6 +180,24 @@ def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
     return reasons | against
 
 
+def explicit_fits(point: Any) -> bool:
+    """Whether the buckets of a HistogramDataPoint fit each other, as metrics.proto demands."""
+    counts, bounds = list(point.bucket_counts), list(point.explicit_bounds)
+    if point.flags & 1 or not (counts or bounds):
+        return True
+    ascending = all(low < high for low, high in pairwise(bounds)) and not any(map(math.isnan, bounds))
+    return len(counts) == len(bounds) + 1 and ascending and sum(counts) == point.count
+
+
+def exponential_fits(point: Any) -> bool:
+    """The same of an ExponentialHistogramDataPoint."""
+    counts = [*point.positive.bucket_counts, *point.negative.bucket_counts]
+    return bool(point.flags & 1) or not counts or sum(counts) + point.zero_count == point.count
+
+
+_FITS = {"histogram": explicit_fits, "exponential_histogram": exponential_fits}
+
+
 def reference(
     signal: str, body: bytes, limits: Limits, now: int, header: dict[str, Any]
 ) -> tuple[list[set[int]], telemetry_pb2.TelemetryBatch]:
@@ -231,12 +250,16 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
             points = list(data.data_points)
             del data.data_points[:]
             common = normalize(metric, limits)
-            if kind in ("sum", "histogram", "exponential_histogram") and data.aggregation_temporality not in (1, 2):
+            has_temporality = kind in ("sum", "histogram", "exponential_histogram")
+            if has_temporality and data.aggregation_temporality == 0 and limits.assumes_cumulative:
+                data.aggregation_temporality = 2
+            if has_temporality and data.aggregation_temporality not in (1, 2):
                 common.add(errors.UNSPECIFIED_TEMPORALITY)
             verdicts = []
             for point in points:
                 drop_ids(point)
                 reasons = common | normalize(point, limits) | time_reasons(point.time_unix_nano, limits, now)
+                reasons |= {errors.INVALID_HISTOGRAM} if kind in _FITS and not _FITS[kind](point) else set()
                 verdicts.append(reasons)
                 if not reasons:
                     data.data_points.append(point)

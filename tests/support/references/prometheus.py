@@ -144,18 +144,20 @@ def read_labels(labels: list[tuple[str, str]], rules: LimitRules) -> Labels:
     own = ("__name__", "job", "instance")
     first = dict(reversed(labels))
     attributes = [(name, value) for name, value in labels if name not in own]
+    job = first.get("job") or first.get("service_name", "")
+    instance = first.get("instance") or first.get("service_instance_id", "")
     if len(set(names)) < len(names) or "" in names:
         reason = errors.INVALID_LABELS
     elif not first.get("__name__"):
         reason = errors.MISSING_METRIC_NAME
     else:
         reason = (
-            rules.check_name(len((first.get("job") or "unknown_service").encode()))
+            rules.check_name(len((job or "unknown_service").encode()))
             or rules.check_name(len(first["__name__"].encode()))
             or rules.check_attribute_count(len(attributes))
             or rules.check_attribute(max(len(name.encode()) for name in names), max(len(text.encode()) for _, text in labels))
         )
-    return Labels(reason, first.get("__name__", ""), first.get("job", ""), first.get("instance", ""), attributes)
+    return Labels(reason, first.get("__name__", ""), job, instance, attributes)
 
 
 class Shape(NamedTuple):

@@ -122,7 +122,7 @@ def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
 
 
 def _message(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
-    message = GetMessageClass(descriptor)()
+    message: Message = GetMessageClass(descriptor)()
     choices = _choices(descriptor, depth <= 8)
     chosen = draw(choices.evenly)
     if choices.likely and draw(_mostly):
@@ -143,7 +143,36 @@ def _message(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
                 getattr(message, field.name).append(_message(draw, field.message_type, depth + 1))
         else:
             getattr(message, field.name).CopyFrom(_message(draw, field.message_type, depth + 1))
+    if descriptor.name in _FITTED and draw(_mostly):
+        _FITTED[descriptor.name](message)
     return message
+
+
+def _fit_explicit(point: Any) -> None:
+    """Have its buckets fit each other: else nearly every histogram would be rejected."""
+    bounds = sorted({bound for bound in point.explicit_bounds if not math.isnan(bound)})
+    counts = list(point.bucket_counts)[: len(bounds) + 1]
+    point.explicit_bounds[:] = bounds if counts else []
+    if counts:
+        point.bucket_counts[:] = counts + [0] * (len(bounds) + 1 - len(counts))
+        _fit_count(point, point.bucket_counts)
+
+
+def _fit_exponential(point: Any) -> None:
+    if len(point.positive.bucket_counts) + len(point.negative.bucket_counts):
+        _fit_count(point, point.positive.bucket_counts, point.negative.bucket_counts, point.zero_count)
+
+
+def _fit_count(point: Any, first: Any, second: Any = (), zeros: int = 0) -> None:
+    """The count that its buckets add up to; without the largest of them, where no field could hold it."""
+    for counts in (first, second):
+        for n, count in enumerate(counts):
+            if sum(first) + sum(second) + zeros >= 2**64:
+                counts[n] = count >> 5
+    point.count = min(sum(first) + sum(second) + zeros, 2**64 - 1)
+
+
+_FITTED = {"HistogramDataPoint": _fit_explicit, "ExponentialHistogramDataPoint": _fit_exponential}
 
 
 def varint(number: int) -> bytes:

@@ -35,6 +35,9 @@ def _label_sets(draw: st.DrawFn) -> list[tuple[str, str]]:
         labels.append(("job", draw(st.sampled_from(["node", "api", "" if _sometimes(draw, 10) else "db"]))))
     if draw(st.booleans()):
         labels.append(("instance", draw(st.sampled_from(["a:1", "b:2"]))))
+    if _sometimes(draw, 3):
+        name = draw(st.sampled_from(["service_name", "service_instance_id"]))
+        labels.append((name, draw(st.sampled_from(["shop", "i-1", ""]))))
     others = draw(
         st.lists(st.tuples(_names, _texts), max_size=3, unique_by=None if _sometimes(draw, 8) else lambda pair: pair[0])
     )

@@ -15,6 +15,7 @@ from support.references.native import nanoseconds, reference
 from support.strategies.native import NOW_TEXT, records
 
 from adapters import errors, native
+from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEFORE, BEYOND, INVALID, parse_time
 from adapters.errors import Malformed, RequestRefused
 from adapters.record import LOGS, METRICS, SOURCE_NATIVE, TYPE_LOG, TYPE_METRIC, TYPE_SLO, Adapted, Header
@@ -274,7 +275,7 @@ def test_what_is_not_json_is_refused_with_its_place(body: bytes, fault: str) -> 
     ("body", "fault"),
     [
         (b"[" * 1_000_000, "not JSON at character 1000000"),
-        (b'{"a":' * 500_000, "no array of records at character 0"),
+        (b'{"a":' * 500_000, "a batch must be a JSON array of records; got object"),
         (b"[NaN, " + b"[" * 900_000, "not JSON at character 900006"),
     ],
     ids=lambda value: repr(value)[:24],
@@ -283,7 +284,7 @@ def test_a_million_brackets_are_refused(body: bytes, fault: str) -> None:
     """They are more than any record may have: no parser sees them."""
     [rejection] = adapt(body).rejections
     assert errors.RECORD_TOO_LARGE == rejection.reason
-    with pytest.raises(Malformed, match=fault):
+    with pytest.raises(RequestRefused, match=fault):
         adapt_batch(body)
 
 
@@ -477,8 +478,8 @@ def test_batches_that_are_none_or_too_long(body: bytes, reason: int, message: st
 
 def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> None:
     """As a small one, though a body of that size is never parsed at once."""
-    body = b'{"records": [' + b",".join([json.dumps(METRIC).encode()] * (2 * native.SLICE_BYTES // 100)) + b"]}"
-    assert native.SLICE_BYTES < len(body)
+    body = b'{"records": [' + b",".join([json.dumps(METRIC).encode()] * (2 * SLICE_BYTES // 100)) + b"]}"
+    assert SLICE_BYTES < len(body)
     with pytest.raises(RequestRefused) as refused:
         adapt_batch(body)
     assert errors.INVALID_RECORD == refused.value.reason

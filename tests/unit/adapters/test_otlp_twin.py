@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
+from support.limits import LOW_CUMULATIVE
 from support.references.otlp import REQUESTS
 from support.references.twins import NOW, adapt_otlp, check_otlp
 from support.strategies.otlp import messages, oddly_written
@@ -27,6 +28,15 @@ def test_any_request_is_adapted_as_the_twin_does(signal: str, data: st.DataObjec
 def test_an_oddly_written_request_is_adapted_as_the_twin_does(signal: str, data: st.DataObject) -> None:
     """Fields out of order, repeated, split, unpacked or unknown mean what protobuf says they mean."""
     check_otlp(signal, data.draw(oddly_written(data.draw(messages(REQUESTS[signal].DESCRIPTOR)))))
+
+
+@examples(60)
+@given(data=st.data())
+def test_metrics_without_a_temporality_are_adapted_as_the_twin_does(data: st.DataObject) -> None:
+    """Stored as cumulative, however the request is written."""
+    message = data.draw(messages(REQUESTS["metrics"].DESCRIPTOR))
+    body = data.draw(st.one_of(st.just(message.SerializeToString()), oddly_written(message)))
+    check_otlp("metrics", body, LOW_CUMULATIVE)
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

@@ -15,7 +15,12 @@ from adapters.prometheus.series import Series, read_series
 
 Labels = list[tuple[str, str]]
 
-_NAMES = st.sampled_from(["__name__", "job", "instance", "a", "ab", "abcdefgh", "cpu", "é", "n" * 127, "n" * 128, "z", ""])
+_NAMES = st.sampled_from(
+    [
+        *("__name__", "job", "instance", "service_name", "service_instance_id", "service_nam_", "service_instances_i"),
+        *("a", "ab", "abcdefgh", "cpu", "é", "n" * 127, "n" * 128, "z", ""),
+    ]
+)
 _VALUES = st.sampled_from(
     ["0", "1", "10", "idle", "node", "api", "été", "v" * 116, "v" * 127, "v" * 128, "w" * 128, "x" * 300, ""]
 )
@@ -73,6 +78,9 @@ def is_plain(labels: Labels) -> bool:
 @examples(600)
 @given(label_sets())
 @example([[("__name__", "up"), ("job", "a")], [("__name__", "up"), ("cpu", "0")]])
+@example([[("__name__", "up"), ("service_name", "a")], [("__name__", "up"), ("job", "b"), ("service_name", "a")]])
+@example([[("__name__", "up"), ("job", "b"), ("service_name", "a")], [("__name__", "up"), ("service_name", "a")]])
+@example([[("__name__", "up"), ("service_instance_id", "a")], [("__name__", "up"), ("service_instance_id", "b")]])
 @example([[("__name__", "up"), ("instance", "a"), ("job", "b")], [("__name__", "up"), ("instance", "a")], [("__name__", "up")]])
 @example([[("__name__", "up"), ("a", "0"), ("b", "1")], [("__name__", "up"), ("a", "0"), ("a", "1")], [("__name__", "up")]])
 @example([[("__name__", "up"), ("a", "")], [("__name__", "up"), ("a", "1")], [("__name__", "up"), ("a", "1")]])

@@ -509,3 +509,20 @@ def test_a_label_without_a_value_is_not_there() -> None:
         [kept] = point.exemplars
         assert ([("c", "2")], b"") == ([(a.key, a.value.string_value) for a in kept.filtered_attributes], kept.trace_id)
         assert not record.HasField("resource")
+
+
+def test_without_a_job_the_service_is_in_service_name() -> None:
+    """As OpenTelemetry's exporter sends it; the labels stay attributes, and a job or an instance comes first."""
+    request = request_of({"__name__": "up", "service_instance_id": "i-1", "service_name": "shop"}, (1.0, NOW_MS))
+    labels = {"__name__": "up", "instance": "a:1", "job": "api", "service_instance_id": "i-1", "service_name": "shop"}
+    request.timeseries.extend(request_of(labels, (1.0, NOW_MS)).timeseries)
+    records = batch_of(adapt(request.SerializeToString())).records
+    assert ["shop", "api"] == [record.service_id for record in records]
+    assert [{"service.name": "shop", "service.instance.id": "i-1"}, {"service.name": "api", "service.instance.id": "a:1"}] == [
+        {pair.key: pair.value.string_value for pair in record.resource.attributes} for record in records
+    ]
+    for record in records:
+        attributes = record.metrics[0].gauge.data_points[0].attributes
+        assert {"service_instance_id": "i-1", "service_name": "shop"} == {
+            pair.key: pair.value.string_value for pair in attributes
+        }

@@ -1,0 +1,124 @@
+"""Buckets of OTLP's histograms that do not fit each other, and sums and histograms without a temporality."""
+
+import math
+from typing import Any
+
+import pytest
+from support.adapted import batch_of
+from support.limits import LOW, LOW_CUMULATIVE
+from support.references.otlp import REQUESTS
+from support.references.twins import NOW, adapt_otlp
+
+from adapters.errors import INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY
+from adapters.record import Adapted
+from adapters.repairs import TEMPORALITY_ASSUMED
+
+
+def metric_of(request: Any) -> Any:
+    return request.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
+
+
+def explicit(counts: list[int], bounds: list[float], count: int, flags: int = 0) -> dict[str, Any]:
+    return {"bucket_counts": counts, "explicit_bounds": bounds, "count": count, "flags": flags}
+
+
+def adapt_explicit(point: dict[str, Any]) -> Adapted:
+    """Between two that fit."""
+    request = REQUESTS["metrics"]()
+    histogram = metric_of(request).histogram
+    histogram.aggregation_temporality = 2
+    for each in (explicit([1, 2], [0.5], 3), point, explicit([], [], 7)):
+        histogram.data_points.add(time_unix_nano=NOW, **each)
+    return adapt_otlp("metrics", request.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        (explicit([1, 2], [1.0, 2.0, 3.0], 3), "2 bucket counts do not fit 3 explicit bounds: there must be one more"),
+        (explicit([1, 2], [1.0, 2.0], 3), "2 bucket counts do not fit 2 explicit bounds: there must be one more"),
+        (explicit([], [1.0], 3), "0 bucket counts do not fit 1 explicit bounds: there must be one more"),
+        (explicit([1, 2], [], 3), "2 bucket counts do not fit 0 explicit bounds: there must be one more"),
+        (explicit([1, 2, 3], [2.0, 1.0], 6), "the explicit bounds do not ascend"),
+        (explicit([1, 2, 3], [1.0, 1.0], 6), "the explicit bounds do not ascend"),
+        (explicit([1, 2], [math.nan], 3), "the explicit bounds do not ascend"),
+        (explicit([1, 2], [1.0], 4), "buckets of 3 observations, a count of 4"),
+        (explicit([2**63, 2**63], [1.0], 0), "buckets of 18446744073709551616 observations, a count of 0"),
+        (explicit([2**64 - 1, 0], [1.0], 1), "buckets of 18446744073709551615 observations, a count of 1"),
+    ],
+)
+def test_histograms_that_do_not_fit_are_rejected_one_by_one(point: dict[str, Any], message: str) -> None:
+    """With the numbers; their neighbours are kept."""
+    adapted = adapt_explicit(point)
+    assert [(1, INVALID_HISTOGRAM, message)] == [(found.index, found.reason, found.message) for found in adapted.rejections]
+    assert 2 == adapted.accepted_count()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        explicit([3], [], 3),
+        explicit([1, 2, 3], [-math.inf, math.inf], 6),
+        explicit([2**64 - 1, 0], [1.0], 2**64 - 1),
+        explicit([1, 2], [3.0, 1.0], 9, flags=1),  # no recorded value
+    ],
+)
+def test_histograms_that_fit_are_kept(point: dict[str, Any]) -> None:
+    """One bucket without bounds, infinite bounds, the largest count, and whatever is flagged as having no value."""
+    assert 3 == adapt_explicit(point).accepted_count()
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "zero_count", "count", "accepted"),
+    [
+        ([1, 2], [3], 4, 10, 1),
+        ([1, 2], [3], 4, 9, 0),
+        ([2**64 - 1], [], 0, 2**64 - 1, 1),
+        ([2**64 - 1, 1], [], 0, 0, 0),
+        ([], [], 0, 5, 1),  # no buckets were sent
+    ],
+)
+def test_exponential_histograms_add_up(
+    positive: list[int], negative: list[int], zero_count: int, count: int, accepted: int
+) -> None:
+    """The buckets of both sides and that of zero are the count."""
+    request = REQUESTS["metrics"]()
+    histogram = metric_of(request).exponential_histogram
+    histogram.aggregation_temporality = 1
+    point = histogram.data_points.add(time_unix_nano=NOW, count=count, zero_count=zero_count)
+    point.positive.bucket_counts.extend(positive)
+    point.negative.bucket_counts.extend(negative)
+    assert accepted == adapt_otlp("metrics", request.SerializeToString()).accepted_count()
+
+
+@pytest.mark.parametrize("kind", ["sum", "histogram", "exponential_histogram"])
+@pytest.mark.parametrize("message_bytes_max", [1 << 20, 350])
+@pytest.mark.parametrize("zero", [b"", b"\x10\x00"])  # left out, or written out
+def test_no_temporality_is_stored_as_cumulative(kind: str, message_bytes_max: int, zero: bytes) -> None:
+    """In one message or in pieces, with a note; or rejected, as the limits have it."""
+    request = REQUESTS["metrics"]()
+    data = getattr(metric_of(request), kind)
+    for _ in range(40):
+        data.data_points.add(time_unix_nano=NOW, count=0) if kind != "sum" else data.data_points.add(
+            time_unix_nano=NOW, as_int=5
+        )
+    data.MergeFromString(zero)
+    body = request.SerializeToString()
+    adapted = adapt_otlp("metrics", body, message_bytes_max, limits=LOW_CUMULATIVE)
+    assert (40, {TEMPORALITY_ASSUMED: 1}) == (adapted.accepted_count(), adapted.repaired)
+    stored = [getattr(metric, kind) for record in batch_of(adapted).records for metric in record.metrics]
+    assert {2} == {each.aggregation_temporality for each in stored}
+    assert 40 == sum(len(each.data_points) for each in stored)
+    assert (len(stored) > 1) == (message_bytes_max == 350)
+    refused = adapt_otlp("metrics", body, message_bytes_max, limits=LOW)
+    assert ({UNSPECIFIED_TEMPORALITY}, None) == ({each.reason for each in refused.rejections}, refused.repaired or None)
+
+
+def test_a_temporality_that_there_is_not_is_rejected() -> None:
+    """It says something that is not known here."""
+    request = REQUESTS["metrics"]()
+    sum_ = metric_of(request).sum
+    sum_.aggregation_temporality = 3
+    sum_.data_points.add(time_unix_nano=NOW, as_int=5)
+    adapted = adapt_otlp("metrics", request.SerializeToString(), limits=LOW_CUMULATIVE)
+    assert [UNSPECIFIED_TEMPORALITY] == [each.reason for each in adapted.rejections]
