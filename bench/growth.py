@@ -77,7 +77,7 @@ class Subject:
             self._headers = [f"X-API-Key: {text}\r\n" for text in tenants_keys(path, value)]
             settings = f'tenants.keys_file = "{path}"\n{PLAN}'
         self._connections = value if dimension == "connections" else self._fitting()
-        self.gateway = measuring.Gateway(here, kafka, settings, name)
+        self.gateway = measuring.Gateway(here, kafka, measuring.NO_REPETITIONS + settings, name)
         self.side = Side()
 
     def _fitting(self) -> int:

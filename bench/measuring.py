@@ -42,6 +42,7 @@ COLLECTOR: Final = str(Path(sys.executable).with_name("infrasage-collector"))
 CONNECTIONS: Final = 32
 START_TIMEOUT_S: Final = 30
 ANSWER_TIMEOUT_S: Final = 60
+NO_REPETITIONS: Final = "repetitions.window_s = 0\n"
 
 Send = Callable[[], Awaitable[None]]  # one request, and its answer; raises where that is not a success
 Senders = AbstractAsyncContextManager[Sequence[Send]]
@@ -151,15 +152,13 @@ class Gateway:
     """Our gateway: where it will listen, and the command that starts it. Takes what comes without a key, and stops at once."""
 
     def __init__(
-        self, here: Path, kafka_address: str, settings: str = "", name: str = "ours", tls: Certificate | None = None
+        self, here: Path, kafka_address: str, settings: str = NO_REPETITIONS, name: str = "ours", tls: Certificate | None = None
     ) -> None:
-        """`settings`: more TOML."""
+        """`settings`: more TOML. By default no repetition is recognized, since senders send one request again and again."""
         self.http_port, self.otlp_port, self.grpc_port = free_port(), free_port(), free_port()
         self.log = here / f"{name}.log"
         config = here / f"{name}.toml"
         ours = 'tenants.anonymous = "yes"\nlogging.level = "warning"\nshutdown.lame_duck_s = 0\n'
-        # Senders of a bench send one request again and again, and mean each.
-        ours += "repetitions.window_s = 0\n"
         if tls is not None:
             ours += f'tls.cert_file = "{tls.cert}"\ntls.key_file = "{tls.key}"\n'
         config.write_text(ours + settings, encoding="utf-8")
@@ -186,8 +185,8 @@ def http_message(
 async def http_senders(
     port: int, messages: Iterable[tuple[bytes, bytes]], connections: int = CONNECTIONS, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Sequence[Send]]:
-    """A connection each, and of the messages the next, round and round."""
-    following = itertools.cycle(messages)
+    """A connection each, and of the messages the next, round and round; an iterator gives them itself, without end."""
+    following = messages if isinstance(messages, Iterator) else itertools.cycle(messages)
 
     async def connect(stack: AsyncExitStack) -> Send:
         name = "localhost" if tls is not None else None
@@ -213,7 +212,7 @@ async def grpc_senders(
     port: int, method: str, bodies: Iterable[bytes], requests: int = CONNECTIONS, tls: Certificate | None = None
 ) -> AsyncIterator[Sequence[Send]]:
     """So many requests at once, on one connection, as clients do."""
-    following = itertools.cycle(bodies)
+    following = bodies if isinstance(bodies, Iterator) else itertools.cycle(bodies)
     async with _channel(f"localhost:{port}", tls) as channel:
         await channel.channel_ready()
         call: Any = channel.unary_unary(method)
