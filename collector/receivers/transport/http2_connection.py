@@ -75,6 +75,7 @@ class ServerConnection(Http2Engine):
         self.is_leaving: bool = False  # the client was asked to begin nothing more here
         self.is_ending: bool = False  # when it has heard, what it begins is refused
         self.is_refusing: bool = False  # nothing more is begun
+        self.has_ended: bool = False  # the client sends nothing more, so its windows do not grow any more
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
         self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
@@ -121,11 +122,13 @@ class ServerConnection(Http2Engine):
         self._drop_all()
 
     def eof_received(self) -> bool:
-        """Answer requests that are complete, if the client still reads."""
+        """Answer requests that are complete, if the client still reads and the answers fit its windows."""
         self.is_refusing = True
+        self.has_ended = True
         for stream in list(self.streams.values()):
             if not stream.is_received:
                 self._drop(stream)
+        self._pump_blocked()
         return bool(self.streams) and not self.is_tls  # whose end is the end of both directions
 
     def pause_writing(self) -> None:
@@ -136,7 +139,10 @@ class ServerConnection(Http2Engine):
     def resume_writing(self) -> None:
         self.is_writable = True
         self.transport.resume_reading()
-        self._pump_all()
+        if self.has_ended:
+            self._pump_blocked()
+        else:
+            self._pump_all()
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -255,13 +261,20 @@ class ServerConnection(Http2Engine):
                         del blocked[stream.stream_id]
                         blocked[stream.stream_id] = stream
 
+    def _pump_blocked(self) -> None:
+        """Send as much of each as may be sent."""
+        for stream in list(self._blocked.values()):
+            self._pump(stream)
+
     def _pump_frame(self, stream: Sending) -> bool:
-        """Send one frame of the stream, if it may send one."""
+        """Send one frame of the stream, if it may send one. Drop the stream where that can never be."""
         left: i64 = len(stream.rest) - stream.rest_at
         if not left or not self.is_writable:
             return False
         size: i64 = self.sendable_bytes(stream)
         if not size:
+            if self.has_ended:
+                self._drop(stream)
             return False
         at: i64 = stream.rest_at
         stream.taken_since += min(size, left)

@@ -19,6 +19,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
@@ -225,6 +226,19 @@ async def test_encodings_on_the_wire(encoding: str, body: bytes, code: grpc.Stat
             assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip, snappy, zstd"
             assert int(answer.headers.get("grpc-status", 0)) == expected.value[0]
         assert made.producer.item_count() == (2 if code is grpc.StatusCode.OK else 0)
+
+
+async def test_an_answer_that_no_window_has_room_for_is_dropped() -> None:
+    """Its client has closed its half, so its windows can't grow: the connection ends. What it sent is durable."""
+    async with receiving(body_timeout_s=600) as (made, server, _), http2(server.port) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        message = b"\0" + len(otlp_logs()).to_bytes(4, "big") + otlp_logs()
+        client.request(LOGS.method, "application/grpc", message, ("te", "trailers"))
+        while not any(isinstance(event, h2.events.ResponseReceived) for event in client.events):
+            assert await client.read()
+        client.writer.write_eof()
+        await asyncio.wait_for(client.reader.read(), 60)
+        assert 1 == made.producer.item_count()
 
 
 async def test_connections_are_bounded_and_must_begin_in_time() -> None:

@@ -13,18 +13,29 @@ from typing import Any
 import httpx
 import pytest
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
+from h2.events import DataReceived, ResponseReceived
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 from support.certificates import Files, client_context
 from support.examples import examples
-from support.fakes.receiving import Receivers, connection, http_receivers, otlp_logs, otlp_metrics, post, receivers
+from support.fakes.receiving import (
+    Receivers,
+    connection,
+    http_receivers,
+    otlp_logs,
+    otlp_logs_json,
+    otlp_metrics,
+    post,
+    receivers,
+)
 from support.http2 import Http2Client, frame, http2
 
 from collector.receivers.http.server import HttpServer
 
 PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
 EACH_WAY = pytest.mark.parametrize("tls", [False, True], ids=["h2c", "h2"])
 PING = frame(6, b"12345678")
 
@@ -518,6 +529,27 @@ def test_no_frames_stop_a_server(data: list[bytes]) -> None:
 
 
 # How it ends.
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+async def test_an_answer_that_no_window_has_room_for_is_dropped(ends_first: bool) -> None:
+    """Its client has closed its half, so its windows can't grow: the connection ends, whichever came first."""
+    async with http_receivers(body_timeout_s=600) as made, http2(made.port) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        made.producer.gate.clear()
+        client.request("/v1/logs", JSON, otlp_logs_json())
+        await made.producer.waiting.wait()
+        if ends_first:
+            client.writer.write_eof()
+            await asyncio.sleep(0.05)
+            made.producer.gate.set()
+        else:
+            made.producer.gate.set()
+            while not any(isinstance(event, ResponseReceived) for event in client.events):
+                assert await client.read()
+            client.writer.write_eof()
+        await asyncio.wait_for(client.reader.read(), 60)
+        assert 1 == len(made.producer.messages)
 
 
 @EACH_WAY

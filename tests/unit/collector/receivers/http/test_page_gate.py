@@ -195,8 +195,8 @@ async def test_pages_that_nobody_reads_take_no_descriptors() -> None:
 
 
 async def test_a_page_is_not_answered_once_its_connection_is_gone() -> None:
-    """The places of a connection that closes are free at once."""
-    async with http_receivers(with_pages=True, connection_pages_max=2) as made:
+    """The places of a connection that closes are free at once: nothing can open its windows any more."""
+    async with http_receivers(with_pages=True, connection_pages_max=2, body_timeout_s=600) as made:
         async with http2(made.port, acknowledges=False) as client:
             client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
             client.flush()
