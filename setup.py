@@ -39,6 +39,8 @@ HOT_MODULES = [
     "collector/broker/kafka/producer.py",
     "collector/broker/kafka/producer_session.py",
     "collector/broker/kafka/transport.py",
+    "collector/receivers/encodings.py",
+    "collector/receivers/request.py",
     "collector/receivers/responses.py",
     "collector/telemetry/counters.py",
     "collector/telemetry/instruments.py",

@@ -37,9 +37,10 @@ from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
 from collector.ingest.validate import Limits
 from collector.rate_limit.local import LocalLimiter
+from collector.receivers.encodings import HTTP
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
-from collector.receivers.http.telemetry_request import COMPRESSED, Format, Route
+from collector.receivers.http.telemetry_request import Format, Route
 from collector.receivers.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
 from collector.receivers.transport.certificates import Certificates
 from collector.records.dead_letter import Caps, DeadLetters
@@ -88,7 +89,7 @@ async def serve(server_name: str, authority: bytes) -> None:
         now_unix_nano=time.time_ns,
         large_bodies=LargeBodies(),
     )
-    otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), COMPRESSED)
+    otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), HTTP)
     app = HttpApplication(
         pipeline,
         in_flight,

@@ -36,8 +36,9 @@ from adapters.record import (
 )
 from adapters.rules import Rules
 from collector.ingest.pipeline import Adapt, Input
+from collector.receivers.encodings import HTTP, SNAPPY
 from collector.receivers.grpc.services import Service
-from collector.receivers.http.telemetry_request import COMPRESSED, SNAPPY, Format, Route
+from collector.receivers.http.telemetry_request import Format, Route
 from collector.receivers.responses import (
     NATIVE,
     NATIVE_BATCH,
@@ -81,14 +82,14 @@ def _otlp(endpoint: str, signal: int, adapt: Adapt, adapt_json: Adapt) -> Route:
     json = OtlpJsonDialect(signal)
     form = _OTLP_FORMS[signal]
     formats = {
-        "application/x-protobuf": Format(Input(adapt, SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), COMPRESSED),
-        "application/json": Format(Input(adapt_json, SOURCE_OTLP, endpoint, form), json, COMPRESSED),
+        "application/x-protobuf": Format(Input(adapt, SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), HTTP),
+        "application/json": Format(Input(adapt_json, SOURCE_OTLP, endpoint, form), json, HTTP),
     }
     return Route(endpoint, formats, otherwise=json)
 
 
 def _native(endpoint: str, adapt: Adapt, dialect: Dialect) -> Route:
-    format_ = Format(Input(adapt, SOURCE_NATIVE, endpoint, PAYLOAD_FORM_NATIVE_JSON), dialect, COMPRESSED)
+    format_ = Format(Input(adapt, SOURCE_NATIVE, endpoint, PAYLOAD_FORM_NATIVE_JSON), dialect, HTTP)
     return Route(endpoint, {"application/json": format_}, otherwise=dialect)
 
 

@@ -17,9 +17,9 @@ from collector.config.receivers import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
 from collector.receivers.grpc.services import Methods
-from collector.receivers.grpc.status import CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
+from collector.receivers.grpc.status import ACCEPTED, CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
-from collector.receivers.grpc.unary_call import Call, CallHead, Calls
+from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
 from collector.receivers.responses import printable
 from collector.receivers.transport.connections import FRESH_S, Connections
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
@@ -39,7 +39,7 @@ _UNAVAILABLE: Final = 14
 
 _CONTENT_TYPE: Final = b"application/grpc"
 _STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
-_ACCEPT_ENCODING: Final = encode(b"grpc-accept-encoding", b"identity, deflate, gzip, snappy, zstd")
+_ACCEPT_ENCODING: Final = encode(*ACCEPTED)
 _PLAIN_TEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
 _NO_GRPC: Final = encode(b":status", b"415") + _PLAIN_TEXT
 _NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAIN_TEXT
@@ -57,9 +57,11 @@ log = structlog.get_logger(__name__)
 class GrpcShared(Connections):
     """What the connections of a server have in common."""
 
-    def __init__(self, calls: Calls, methods: Methods, settings: Grpc, descriptors: Descriptors | None = None) -> None:
-        super().__init__(calls.metrics, settings, descriptors)
-        self.calls: Final = calls
+    def __init__(
+        self, receiver: GrpcReceiver, methods: Methods, settings: Grpc, descriptors: Descriptors | None = None
+    ) -> None:
+        super().__init__(receiver.metrics, settings, descriptors)
+        self.receiver: Final = receiver
         self.methods: Final = methods
         self.settings: Final = settings
 
@@ -94,7 +96,6 @@ class GrpcConnection(ServerConnection):
     def __init__(self, shared: GrpcShared) -> None:
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
-        self._calls: Final = shared.calls
         self._has_begun: bool = False  # something came
         self._pinged: float = 0.0  # 0: no answer is waited for
         self._last_ping: float = -1e9
@@ -135,15 +136,15 @@ class GrpcConnection(ServerConnection):
         if meaning is None:
             meaning = head.meaning = self._understand(head)
         if isinstance(meaning, CallHead):
-            return Call(self._calls, stream_id, meaning, self.last_received)
+            return UnaryStream(stream_id, self.last_received, Call(self._shared.receiver, meaning))
         if isinstance(meaning, _Other):
             return StreamCall(stream_id, self.last_received, meaning.handler)
         assert isinstance(meaning, _Refused)
         return _Refusing(stream_id, self.last_received, meaning)
 
     def on_request(self, stream: Stream) -> None:
-        if isinstance(stream, Call):
-            if not stream.admit():
+        if isinstance(stream, UnaryStream):
+            if not stream.call.admit():
                 self.due.append(stream)
         elif isinstance(stream, StreamCall):
             self._begin_talk(stream)
@@ -157,18 +158,19 @@ class GrpcConnection(ServerConnection):
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         self._moved = True
         self.acknowledge(stream, window_bytes)
-        if isinstance(stream, Call):
-            if not stream.has_answer and not stream.feed(data):
+        if isinstance(stream, UnaryStream):
+            if not stream.call.has_answer and not stream.call.feed(data):
                 self.due.append(stream)
         elif isinstance(stream, StreamCall):
             stream.feed(data)
 
     def on_end(self, stream: Stream) -> None:
-        if isinstance(stream, Call):
-            if stream.has_answer:
+        if isinstance(stream, UnaryStream):
+            call = stream.call
+            if call.has_answer:
                 return
-            if stream.end():
-                self.run(stream, self._finish(stream))
+            if call.end():
+                self.run(stream, self._finish(stream, call))
             else:
                 self.due.append(stream)
         elif isinstance(stream, StreamCall):
@@ -176,9 +178,9 @@ class GrpcConnection(ServerConnection):
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
-        if isinstance(stream, Call):
-            if not stream.is_running and not stream.has_answer:
-                stream.disconnected()
+        if isinstance(stream, UnaryStream):
+            if not stream.is_running and not stream.call.has_answer:
+                stream.call.disconnected()
         elif isinstance(stream, StreamCall):
             if stream.task is not None:
                 stream.task.cancel()
@@ -226,31 +228,32 @@ class GrpcConnection(ServerConnection):
         path = printable(head.path.decode("utf-8", "replace"))
         return _Refused(_STATUS_200 + trailers(UNIMPLEMENTED, f"there is no method {path} here"))
 
-    async def _finish(self, call: Call) -> None:
+    async def _finish(self, stream: UnaryStream, call: Call) -> None:
         await call.finish()
-        self.ran(call)
+        call.ran()
+        self.ran(stream)
         if self.is_closed:
             call.completed()  # nobody hears it, but it is what became of it
             return
-        self.say(call)
+        self.say(stream)
         self.flush()
         if self.is_refusing:
             self.close_if_over()
 
     def say(self, stream: Sending) -> None:
-        assert isinstance(stream, Call)
-        call = stream
+        assert isinstance(stream, UnaryStream)
+        call = stream.call
         call.completed()
-        if call.is_gone:
+        if stream.is_gone:
             return
         if call.is_accepted:
-            self.send_head(call, OK_HEAD, end=False)
-            self.send_body(call, call.body, call.said, end=True)
+            self.send_head(stream, OK_HEAD, end=False)
+            self.send_body(stream, call.answer, call.trailers, end=True)
         else:
-            self.send_head(call, _STATUS_200 + _ACCEPT_ENCODING + call.said, end=True)
+            self.send_head(stream, _STATUS_200 + _ACCEPT_ENCODING + call.trailers, end=True)
         self._moved = True
         self.answered()
-        self._end_early(call)
+        self._end_early(stream)
 
     def _end_early(self, stream: Sending) -> None:
         """Answered before it is whole: the rest is not wanted."""
@@ -302,9 +305,9 @@ class GrpcConnection(ServerConnection):
     # The server's side.
 
     def on_late(self, stream: Sending, now: float) -> None:
-        if isinstance(stream, Call) and not stream.is_received and not stream.has_answer:
+        if isinstance(stream, UnaryStream) and not stream.is_received and not stream.call.has_answer:
             if now - stream.began > self._shared.body_timeout_s:
-                stream.timed_out()
+                stream.call.timed_out()
                 self.say(stream)
         elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:
             self.reset(stream, NO_ERROR)

@@ -21,7 +21,7 @@ from collector.receivers.grpc.connection import GrpcConnection, GrpcShared
 from collector.receivers.grpc.health import Health
 from collector.receivers.grpc.reflection import Reflection
 from collector.receivers.grpc.services import Methods, Service
-from collector.receivers.grpc.unary_call import Calls
+from collector.receivers.grpc.unary_call import GrpcReceiver
 from collector.receivers.responses import Explain
 from collector.receivers.transport.certificates import Certificates
 from collector.receivers.transport.server import Server
@@ -56,8 +56,8 @@ class GrpcServer(Server):
         names = [service.name for service in services]
         self._health: Final = Health(names)
         others = self._health.handlers() | Reflection([*names, health.SERVICE, reflection.SERVICE]).handlers()
-        calls = Calls(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
-        self._shared: Final = GrpcShared(calls, Methods(services, metrics, others), settings, descriptors)
+        receiver = GrpcReceiver(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
+        self._shared: Final = GrpcShared(receiver, Methods(services, metrics, others), settings, descriptors)
         super().__init__(
             self._shared, host, [settings.port], backlog=_BACKLOG, certificates=certificates, reuse_port=reuse_port
         )

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote_from_bytes
 
 from collector.http2.headers import encode
+from collector.receivers.encodings import GRPC_NAMES
 from collector.receivers.responses import Refusal, rpc_status
 
 # google.rpc.Code
@@ -37,10 +38,10 @@ UNIMPLEMENTED: Final = 12
 _MESSAGE_BYTES_MAX: Final = 2048
 _MESSAGE_CHARS_CUT: Final = 200
 _UNQUOTED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-_ACCEPTED: Final = (b"grpc-accept-encoding", b"identity, deflate, gzip, snappy, zstd")
+ACCEPTED: Final = (b"grpc-accept-encoding", GRPC_NAMES)
 
 # The head of an answer.
-OK_HEAD: Final = encode(b":status", b"200") + encode(b"content-type", b"application/grpc") + encode(*_ACCEPTED)
+OK_HEAD: Final = encode(b":status", b"200") + encode(b"content-type", b"application/grpc") + encode(*ACCEPTED)
 _OK: Final = encode(b"grpc-status", b"0")
 
 

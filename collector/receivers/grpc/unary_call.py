@@ -1,17 +1,11 @@
-"""One gRPC call that brings telemetry: the counterpart of `TelemetryRequest` over HTTP.
-
-It knows nothing of frames. Its connection passes in what arrived, and learns from it what to send.
-
-The head is judged before the message is read.
+"""One gRPC call that brings telemetry. Its life is in receivers/request.py; it knows nothing of frames.
 
 Invariants:
-1. Every byte reserved from the budget is released once (test_what_is_cancelled_before_it_is_whole_is_nothing).
-2. There is exactly one answer, whatever happens (test_no_body_makes_a_server_error).
+1. A message is refused by its prefix, before its bytes come (test_over_the_budget_is_unavailable_with_a_delay).
+2. Whatever a call brings, its answer is one of its protocol (test_no_body_makes_a_server_error).
 """
 
-import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from mypy_extensions import i64
@@ -20,34 +14,22 @@ from adapters.errors import (
     INVALID_COMPRESSION,
     INVALID_PARAMETER,
     INVALID_PROTOBUF,
-    PAYLOAD_TOO_LARGE,
-    REQUEST_TIMEOUT,
     UNSUPPORTED_CONTENT_ENCODING,
     RequestRefused,
 )
 from collector.config.receivers import Grpc
-from collector.ingest.pipeline import Pipeline
-from collector.ingest.produce import InFlight, InFlightShare, Overloaded
-from collector.receivers.decompress import decompressed
+from collector.ingest.pipeline import Outcome, Pipeline
+from collector.ingest.produce import InFlight, Overloaded
+from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import CANCELLED, NAMES, ok_trailers, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
-from collector.receivers.responses import Explain, ShuttingDown, log_if_defect
+from collector.receivers.request import Receiver, TelemetryRequest
+from collector.receivers.responses import Explain, Refusal
 from collector.receivers.transport.http2_connection import Sending
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
-from collector.tenancy.identity import Caller
 
-_IDENTITY: Final = "identity"
-# By their names in the header, PROTOCOL-HTTP2.md; zstd's is what Go's clients send.
-_ENCODINGS: Final = {
-    b"": "identity",
-    b"identity": "identity",
-    b"gzip": "gzip",
-    b"deflate": "deflate",
-    b"zstd": "zstd",
-    b"snappy": "snappy_of_any_format",
-}
 _SHOWN_BYTES_MAX: Final = 100
 _TIMEOUT_BYTES_MAX: Final = 9
 _TIMEOUT_UNITS: Final = b"HMSmun"
@@ -58,7 +40,7 @@ class CallHead:
 
     def __init__(self, method: Method, headers: list[tuple[bytes, bytes]]) -> None:
         self.method: Final = method
-        self.encoding: str | None = _IDENTITY
+        self.encoding: str | None = IDENTITY
         self.encoding_shown: bytes = b""
         self.has_odd_timeout: bool = False
         self.timeout_shown: bytes = b""
@@ -81,7 +63,7 @@ class CallHead:
                 timeout = value if timeout is None else timeout + b", " + value
         if encoding is not None:
             # One that comes several times is one that nobody knows.
-            self.encoding = _ENCODINGS.get(encoding)
+            self.encoding = GRPC.get(encoding)
             self.encoding_shown = encoding[:_SHOWN_BYTES_MAX]
         if timeout is not None and not _is_timeout(timeout):
             self.has_odd_timeout = True
@@ -94,7 +76,7 @@ def _is_timeout(value: bytes) -> bool:
     return 1 < len(value) <= _TIMEOUT_BYTES_MAX and value[:-1].isdigit() and value[-1:] in _TIMEOUT_UNITS
 
 
-class Calls:
+class GrpcReceiver(Receiver):
     """What all calls of a server need."""
 
     def __init__(
@@ -108,76 +90,55 @@ class Calls:
         explain: Explain,
         clock: Callable[[], float],
     ) -> None:
-        self.pipeline: Final = pipeline
-        self.in_flight: Final = in_flight
-        self.metrics: Final = metrics
-        self.access: Final = access
-        self.explain: Final = explain
-        self.clock: Final = clock
-        self.message_bytes_max: i64 = settings.message_bytes_max
-        self.body_timeout_s: Final = settings.body_timeout_s
-        self.running_max: Final = settings.concurrent_requests_max
+        super().__init__(
+            pipeline,
+            in_flight,
+            metrics,
+            body_bytes_max=settings.message_bytes_max,
+            decompressed_bytes_max=settings.message_bytes_max,
+            body_timeout_s=settings.body_timeout_s,
+            access=access,
+            explain=explain,
+            clock=clock,
+        )
+        self.running_max: Final[int] = settings.concurrent_requests_max
         self.running: int = 0
 
 
-class Call(Sending):
-    """Use: `admit`, then `feed` whatever comes of the message, then `finish`, each only as long as there is no `answer`; at the
-    end `completed`, or `disconnected` where nobody is left to hear it."""
+class Call(TelemetryRequest):
+    """One call. `trailers` is empty until there is an answer."""
 
-    def __init__(self, calls: Calls, stream_id: int, head: CallHead, began: float) -> None:
-        super().__init__(stream_id, began)
+    def __init__(self, receiver: GrpcReceiver, head: CallHead) -> None:
+        super().__init__(receiver, head.method.endpoint, head.method.service, "request")
         self.is_accepted: bool = False
         self.has_answer: bool = False
-        self.body: bytes = b""  # of the answer; nothing where it was refused
-        self.said: bytes = b""  # the answer's trailers
-        self._calls: Final = calls
+        self.answer: bytes = b""
+        """The message, with its prefix; empty if the call was refused."""
+        self.trailers: bytes = b""
+        self._calls: Final = receiver
         self._head: Final = head
-        self._clock_began: Final[float] = calls.clock()
         self._code: int = 0
-        self._caller: Caller | None = None
-        self._share: InFlightShare | None = None
-        self._held_bytes: i64 = 0
-        self._body_bytes: i64 = 0  # of the request, decompressed where it came so far
         self._prefix: bytes = b""
         self._has_prefix: bool = False
-        self._is_compressed: bool = False
         self._missing_bytes: i64 = 0  # of the message
         self._pieces: list[bytes] = []  # none of them is small: the frames of small ones are not for nothing
 
-    def admit(self) -> bool:
-        """Decide by the head alone, so that a refusal is cheap. Return whether the message is wanted."""
-        try:
-            calls, head = self._calls, self._head
-            if head.encoding is None:
-                shown = head.encoding_shown.decode("latin-1")
-                raise RequestRefused(
-                    UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of identity, deflate, gzip, snappy, zstd"
-                )
-            if head.has_odd_timeout:
-                shown = head.timeout_shown.decode("latin-1")
-                raise RequestRefused(
-                    INVALID_PARAMETER, f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
-                )
-            caller = calls.access.sender(head.key)
-            calls.pipeline.check(caller, 0)
-            self._caller = caller
-            self._share = calls.in_flight.share(caller.tenant)
-        except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
-            self.refuse(error)
-            return False
-        return True
-
-    def feed(self, piece: bytes) -> bool:
-        """Take the next piece of the frames' contents. Return whether more is wanted; if not, there is an answer."""
-        try:
-            self._take(piece)
-        except Exception as error:  # noqa: BLE001  # as above
-            self.refuse(error)
-            return False
-        return True
+    def _admit(self) -> None:
+        head = self._head
+        if head.encoding is None:
+            shown = head.encoding_shown.decode("latin-1")
+            raise RequestRefused(UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of {GRPC_NAMES.decode()}")
+        if head.has_odd_timeout:
+            shown = head.timeout_shown.decode("latin-1")
+            raise RequestRefused(
+                INVALID_PARAMETER, f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
+            )
+        self._input = head.method.input
+        self._idempotency_key = head.idempotency_key
+        caller = self._identify(head.key)
+        self._calls.pipeline.check(caller, 0)
 
     def _take(self, piece: bytes) -> None:
-        """Raises RequestRefused, Limited, Overloaded."""
         if not self._has_prefix:
             if self._prefix:
                 piece = self._prefix + piece
@@ -187,10 +148,8 @@ class Call(Sending):
             self._read_prefix(piece)
             piece = piece[PREFIX_BYTES:]
         size: i64 = len(piece)
-        assert self._share is not None
-        self._share.reserve(int(size))
-        self._held_bytes += size
-        self._body_bytes += size
+        self._hold(int(size))
+        self.body_bytes += size
         self._missing_bytes -= size
         if self._missing_bytes < 0:
             raise RequestRefused(INVALID_PROTOBUF, f"{-self._missing_bytes} bytes follow the message, and a call has only one")
@@ -198,132 +157,81 @@ class Call(Sending):
             self._pieces.append(piece)
 
     def _read_prefix(self, prefix: bytes) -> None:
-        calls = self._calls
-        assert self._caller is not None
-        assert self._share is not None
         flag: i64 = prefix[0]
         size: i64 = prefix[1] << 24 | prefix[2] << 16 | prefix[3] << 8 | prefix[4]
         self._has_prefix = True
         self._missing_bytes = size
-        self._is_compressed = flag == 1
-        if flag > 1 or (flag == 1 and self._head.encoding == _IDENTITY):
+        if flag > 1 or (flag == 1 and self._head.encoding == IDENTITY):
             raise RequestRefused(
                 INVALID_COMPRESSION,
                 f"the message is marked as compressed ({flag}), but no grpc-encoding says how"
                 if flag == 1
                 else f"the message's first byte is {flag}; 0 is plain and 1 is compressed",
             )
-        if size > calls.message_bytes_max:
-            raise RequestRefused(PAYLOAD_TOO_LARGE, f"the request is {size} bytes; at most {calls.message_bytes_max} are taken")
-        if flag == 0:
-            calls.pipeline.check(self._caller, int(size))
-        self._share.check(int(size))
+        if flag == 1:
+            assert self._head.encoding is not None
+            self._encoding = self._head.encoding
+        self._expect(int(size), int(size) if flag == 0 else 0)
 
     def end(self) -> bool:
         """Note that nothing more comes. Return whether `finish` is to follow; if not, there is an answer."""
-        if self._has_prefix and not self._missing_bytes and self._calls.running < self._calls.running_max:
-            self.is_running = True
-            self._calls.running += 1
+        calls = self._calls
+        if self._has_prefix and not self._missing_bytes and calls.running < calls.running_max:
+            calls.running += 1
             return True
         if not self._has_prefix:
             came = len(self._prefix)
             self.refuse(RequestRefused(INVALID_PROTOBUF, f"cannot decode the call: {came} bytes came, and no message"))
         elif self._missing_bytes:
-            size = self._missing_bytes + self._body_bytes
+            size = self._missing_bytes + self.body_bytes
             self.refuse(
-                RequestRefused(INVALID_PROTOBUF, f"cannot decode the message: {size} bytes, truncated at {self._body_bytes}")
+                RequestRefused(INVALID_PROTOBUF, f"cannot decode the message: {size} bytes, truncated at {self.body_bytes}")
             )
         else:
-            self.refuse(Overloaded(f"{self._calls.running} requests are in flight, which are taken at most"))
+            self.refuse(Overloaded(f"{calls.running} requests are in flight, which are taken at most"))
         return False
 
-    def timed_out(self) -> None:
-        """The rest of the message did not come in time."""
-        timeout_s = self._calls.body_timeout_s
-        self.refuse(
-            RequestRefused(
-                REQUEST_TIMEOUT, f"{self._body_bytes} bytes of the request, and not its end, came within {timeout_s:g} s"
-            )
-        )
+    def ran(self) -> None:
+        """Note that `finish` has returned: another call may run."""
+        self._calls.running -= 1
 
-    async def finish(self) -> None:
-        """The message is whole. Return when what is to be said of it is known: where it was accepted, it is durable."""
-        calls = self._calls
-        try:
-            assert self._caller is not None
-            pieces = self._pieces
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._pieces = []
-            if self._is_compressed:
-                assert self._head.encoding is not None
-                work = decompressed(
-                    body,
-                    self._head.encoding,
-                    int(calls.message_bytes_max),
-                    hold=self._hold,
-                    admit=partial(calls.pipeline.check, self._caller),
-                    tenant=self._caller.tenant,
-                    threads=calls.pipeline.large_bodies.decompressing,
-                )
-                body = await calls.pipeline.charging_refusals(self._caller, work, self._cost)
-                self._body_bytes = len(body)
-            method = self._head.method
-            outcome = await calls.pipeline.ingest(method.input, body, self._caller, self._hold_rows, self._head.idempotency_key)
-            answer = method.dialect.body(outcome)
-            self.body = b"\0" + len(answer).to_bytes(4, "big") + answer
-            self.said = ok_trailers(str(outcome.batch_id).encode())
-            self.is_accepted = True
-            self.has_answer = True
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
-            self.refuse(error)
-        finally:
-            calls.running -= 1
-            self.is_running = False
-            self._release()
+    def _body(self) -> bytes:
+        pieces = self._pieces
+        self._pieces = []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def refuse(self, error: BaseException) -> None:
-        """This is the answer."""
-        if isinstance(error, asyncio.CancelledError):
-            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
-            error = ShuttingDown("the collector stopped before the request was done")
-        self._release()
-        calls = self._calls
-        refusal = calls.explain(error)
-        calls.metrics.refused(refusal.reason)
-        log_if_defect(error, refusal, self._head.method.service)
+    def _accept(self, outcome: Outcome) -> None:
+        message = self._head.method.dialect.body(outcome)
+        self.answer = b"\0" + len(message).to_bytes(4, "big") + message
+        self.trailers = ok_trailers(str(outcome.batch_id).encode())
+        self.is_accepted = True
+        self.has_answer = True
+
+    def _reject(self, refusal: Refusal) -> None:
         self._code = refusal.codes.grpc
-        self.said = refused(refusal)
+        self.trailers = refused(refusal)
         self.has_answer = True
 
     def completed(self) -> None:
-        """Count the call: its answer was sent."""
-        self._count(NAMES[self._code])
+        self._count(NAMES[self._code], self._size())
 
     def disconnected(self) -> None:
-        """Its sender is, before the request was whole."""
         self._release()
-        self._count(NAMES[CANCELLED])
+        self._count(NAMES[CANCELLED], self._size())
 
-    def _count(self, code: str) -> None:
-        self._head.method.endpoint.answered(code, self._calls.clock() - self._clock_began, int(self._body_bytes))
-
-    def _hold(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
-        assert self._share is not None
-        self._share.reserve(size_bytes)
-        self._held_bytes += size_bytes
-
-    def _cost(self) -> int:
-        """Return the bytes that arrived, plus those that were decompressed from them."""
-        return int(self._held_bytes)
-
-    def _hold_rows(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
-        assert self._share is not None
-        self._held_bytes += self._share.reserve_all_that_fits(int(self._held_bytes), size_bytes)
+    def _size(self) -> i64:
+        """Return the bytes of the message, decompressed if it came so far."""
+        return self._content_bytes if self._content_bytes >= 0 else self.body_bytes
 
     def _release(self) -> None:
-        if self._held_bytes and self._share is not None:
-            self._share.release(int(self._held_bytes))
-            self._held_bytes = 0
+        super()._release()
         self._pieces = []
+
+
+class UnaryStream(Sending):
+    """The stream of one call."""
+
+    def __init__(self, stream_id: int, began: float, call: Call) -> None:
+        """`began`: the loop's time."""
+        super().__init__(stream_id, began)
+        self.call: Final = call

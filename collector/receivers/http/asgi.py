@@ -20,7 +20,7 @@ from collector.config.receivers import Http
 from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.http.page_gate import PageGate
-from collector.receivers.http.telemetry_request import Head, Receiver, Route, TelemetryRequest
+from collector.receivers.http.telemetry_request import Head, HttpReceiver, HttpRequest, Route
 from collector.receivers.responses import Answer, Explain
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
@@ -52,7 +52,7 @@ class HttpApplication:
         explain: Explain,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self.receiver: Final = Receiver(
+        self.receiver: Final = HttpReceiver(
             pipeline, in_flight, metrics, settings, routes=routes, access=access, explain=explain, clock=clock
         )
         self._settings: Final = settings
@@ -86,7 +86,10 @@ class HttpApplication:
         try:
             if exchange.answer is None:
                 await self._read(exchange, body)
-            await self._send(exchange.answer or await exchange.finish(), exchange, body, send)
+            if exchange.answer is None:
+                await exchange.finish()
+            assert exchange.answer is not None
+            await self._send(exchange.answer, exchange, body, send)
         except _SenderGone:
             pass
         if exchange.answer is None:
@@ -94,7 +97,7 @@ class HttpApplication:
         else:
             exchange.completed()
 
-    async def _read(self, exchange: TelemetryRequest, body: "_Body") -> None:
+    async def _read(self, exchange: HttpRequest, body: "_Body") -> None:
         """Read until the body is whole, or answered. Raises _SenderGone."""
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
@@ -105,7 +108,7 @@ class HttpApplication:
         except asyncio.CancelledError as error:
             exchange.refuse(error)
 
-    async def _send(self, answer: Answer, exchange: TelemetryRequest, body: "_Body", send: Send) -> None:
+    async def _send(self, answer: Answer, exchange: HttpRequest, body: "_Body", send: Send) -> None:
         headers = [*answer.headers]
         if answer.content_type:
             headers.append((b"content-type", answer.content_type))
@@ -113,7 +116,7 @@ class HttpApplication:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         unread = exchange.head.has_body and not body.complete
         # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
-        closes = unread and (exchange.head.expects_continue or exchange.gives_up)
+        closes = unread and (exchange.head.expects_continue or exchange.is_abandoned)
         if closes:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

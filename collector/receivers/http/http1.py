@@ -24,7 +24,7 @@ from starlette.types import Scope
 from collector.receivers.http.http1_asgi import Http1Page, status_line
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
-from collector.receivers.http.telemetry_request import Head, TelemetryRequest
+from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.connections import Stall
 from collector.receivers.transport.pending import has_unread
 
@@ -76,7 +76,7 @@ class _Turn:
     def __init__(self, head: Head, keep_alive: bool) -> None:
         self.head: Final = head
         self.keep_alive: bool = keep_alive
-        self.exchange: TelemetryRequest | None = None
+        self.exchange: HttpRequest | None = None
         self.page: Http1Page | None = None  # one of the two
         self.is_received: bool = False  # to its last byte
         self.is_running: bool = False  # in a task
@@ -493,7 +493,7 @@ class Http1Connection:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def _finish(self, turn: _Turn, exchange: TelemetryRequest) -> None:
+    async def _finish(self, turn: _Turn, exchange: HttpRequest) -> None:
         await exchange.finish()
         turn.is_running = False
         if self._is_closed:
@@ -501,12 +501,12 @@ class Http1Connection:
         else:
             self._go_on()
 
-    def _say(self, turn: _Turn, exchange: TelemetryRequest) -> None:
+    def _say(self, turn: _Turn, exchange: HttpRequest) -> None:
         answer = exchange.answer
         assert answer is not None
         if ((self._is_ending or self._shared.is_leaving) and not (self._waiting or self._unfed or self._last_words)) or (
             # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
-            not turn.is_received and (exchange.gives_up or turn.head.expects_continue)
+            not turn.is_received and (exchange.is_abandoned or turn.head.expects_continue)
         ):
             turn.keep_alive = False
         pieces = [_STATUS_LINES[answer.status], self._shared.date_line]
@@ -527,7 +527,7 @@ class Http1Connection:
         exchange.completed()
         if not turn.is_received:
             turn.answered_at = self._loop.time()
-            if exchange.gives_up or turn.head.expects_continue:
+            if exchange.is_abandoned or turn.head.expects_continue:
                 self._close()
 
     async def _show(self, turn: _Turn) -> None:

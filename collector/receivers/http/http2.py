@@ -22,7 +22,7 @@ from collector.http2.headers import RequestHead, encode, encode_all
 from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
-from collector.receivers.http.telemetry_request import Head, TelemetryRequest
+from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
@@ -142,7 +142,7 @@ class Http2Connection(ServerConnection):
             exchange_head.add(name, value)
         return _Meaning(head, path, exchange_head, 0)
 
-    async def _finish(self, request: "_Request", exchange: TelemetryRequest) -> None:
+    async def _finish(self, request: "_Request", exchange: HttpRequest) -> None:
         await exchange.finish()
         self.ran(request)
         if self.is_closed:
@@ -177,7 +177,7 @@ class Http2Connection(ServerConnection):
             self.send_body(stream, body, b"", end=True)
         self._answered(stream)
         # A sender without a 100 Continue, or a slow one, need not send the rest.
-        if stream.is_sent and not stream.is_received and (exchange.gives_up or exchange.head.expects_continue):
+        if stream.is_sent and not stream.is_received and (exchange.is_abandoned or exchange.head.expects_continue):
             self.reset(stream, NO_ERROR)
 
     async def _show(self, request: "_Request", page: Http2Page) -> None:
@@ -262,7 +262,7 @@ class _Request(Sending):
         """`began`: by the loop's time."""
         super().__init__(stream_id, began)
         self.meaning: Final = meaning
-        self.exchange: TelemetryRequest | None = None
+        self.exchange: HttpRequest | None = None
         self.page: Http2Page | None = None  # at most one of the two
         self.answered_at: float = 0.0  # the loop's time
         self._connection: Final = connection

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from collector.config.receivers import Http
-from collector.receivers.http.telemetry_request import Receiver
+from collector.receivers.http.telemetry_request import HttpReceiver
 from collector.receivers.transport.connections import Connections
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ class HttpShared(Connections):
         metrics: Metrics,
         descriptors: Descriptors | None = None,
         *,
-        receiver: Receiver | None = None,
+        receiver: HttpReceiver | None = None,
         is_page: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""

@@ -1,18 +1,11 @@
-"""One request that brings telemetry over HTTP, whichever server reads it: an *exchange*.
-
-It knows nothing of connections. A server passes in what arrived, and learns from it what to send.
+"""One request that brings telemetry over HTTP, whichever server reads it. Its life is in receivers/request.py.
 
 Invariants:
-1. The head is judged before the body is read (test_an_announced_size_over_the_limit_is_refused_before_the_body).
-2. Every byte reserved from the budget is released once (test_the_budget_is_held_until_the_answer,
-   test_a_sender_that_goes_away_leaves_nothing_behind).
-3. There is exactly one answer, in the protocol's own form, whatever happens (test_no_body_makes_a_5xx,
-   test_no_head_makes_a_5xx).
+1. The head is checked before the body is read (test_an_announced_size_over_the_limit_is_refused_before_the_body).
+2. The answer has the form of the protocol of its route (test_responses.py).
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from io import BytesIO
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -21,36 +14,20 @@ from adapters.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     PAYLOAD_TOO_LARGE,
-    REQUEST_TIMEOUT,
     UNSUPPORTED_CONTENT_ENCODING,
     UNSUPPORTED_MEDIA_TYPE,
     RequestRefused,
 )
 from collector.config.receivers import Http
-from collector.ingest.pipeline import Input, Pipeline
-from collector.ingest.produce import InFlight, InFlightShare
-from collector.receivers.decompress import decompressed
-from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, ShuttingDown, log_if_defect
+from collector.ingest.pipeline import Input, Outcome, Pipeline
+from collector.ingest.produce import InFlight
+from collector.receivers.encodings import IDENTITY
+from collector.receivers.request import Receiver, TelemetryRequest
+from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, Refusal
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
-from collector.tenancy.identity import Caller
 
-# Content codings by their names in the header, RFC 9110.
-COMPRESSED: Final = {
-    b"": "identity",
-    b"identity": "identity",
-    b"gzip": "gzip",
-    b"x-gzip": "gzip",
-    b"zstd": "zstd",
-    b"deflate": "deflate",
-    b"snappy": "snappy_of_any_format",
-    b"x-snappy-framed": "snappy_of_any_format",
-}
-# Remote write always compresses: no header means snappy.
-SNAPPY: Final = {b"": "snappy", b"snappy": "snappy"}
-
-_IDENTITY: Final = "identity"
 _MEDIA_TYPES_KEPT_MAX: Final = 32
 _HEADER_SHOWN_BYTES_MAX: Final = 100
 # What a request is counted as whose sender has gone before it was whole, as others count it.
@@ -139,8 +116,8 @@ class Head:
             self.expects_continue = value.lower() == b"100-continue"
 
 
-class Receiver:
-    """Makes the exchanges of all HTTP servers, and has what they need."""
+class HttpReceiver(Receiver):
+    """Makes the requests of all HTTP servers."""
 
     def __init__(
         self,
@@ -155,13 +132,17 @@ class Receiver:
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         """`routes`: what takes telemetry, by path."""
-        self.pipeline: Final = pipeline
-        self.in_flight: Final = in_flight
-        self.metrics: Final = metrics
-        self.settings: Final = settings
-        self.access: Final = access
-        self.explain: Final = explain
-        self.clock: Final = clock
+        super().__init__(
+            pipeline,
+            in_flight,
+            metrics,
+            body_bytes_max=settings.body_bytes_max,
+            decompressed_bytes_max=settings.decompressed_bytes_max,
+            body_timeout_s=settings.body_timeout_s,
+            access=access,
+            explain=explain,
+            clock=clock,
+        )
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
         self._routes.update({f"{path}/": found for path, found in self._routes.items()})
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
@@ -170,43 +151,26 @@ class Receiver:
         """Return whether telemetry is taken there."""
         return path in self._routes
 
-    def exchange(self, path: str, head: Head) -> "TelemetryRequest":
+    def exchange(self, path: str, head: Head) -> "HttpRequest":
         """Return the request for this path. An unknown path gets a request that answers so."""
         route, endpoint = self._routes.get(path, self._no_route)
-        return TelemetryRequest(self, route, endpoint, head)
+        return HttpRequest(self, route, endpoint, head)
 
 
-class TelemetryRequest:
-    """Use: `admit`, then `feed` whatever comes of the body, then `finish`, each only as long as there is no `answer`; at the
-    end `completed`, or `disconnected` where nobody is left to hear it."""
+class HttpRequest(TelemetryRequest):
+    """One, over HTTP/1.1 or HTTP/2. `answer` is None until there is one."""
 
-    def __init__(self, receiver: Receiver, route: Route, endpoint: Endpoint, head: Head) -> None:
+    def __init__(self, receiver: HttpReceiver, route: Route, endpoint: Endpoint, head: Head) -> None:
+        super().__init__(receiver, endpoint, route.endpoint, "body")
         self.head: Final = head
         self.answer: Answer | None = None
-        self.gives_up: bool = False  # the rest of the body is not waited for
-        self.body_bytes: int = 0  # as they came
-        self._receiver: Final = receiver
         self._route: Final = route
-        self._endpoint: Final = endpoint
-        self._began: Final[float] = receiver.clock()
         self._dialect: Dialect = route.otherwise
-        self._input: Input | None = None
-        self._encoding: str = _IDENTITY
-        self._caller: Caller | None = None
-        self._share: InFlightShare | None = None
-        self._held_bytes: int = 0
         self._first: bytes = b""
         self._rest: BytesIO | None = None  # what came after the first piece: a list could take many times what it holds
 
-    def admit(self) -> None:
-        """Decide by the head alone, so that a refusal is cheap."""
-        try:
-            self._admit()
-        except Exception as error:  # noqa: BLE001  # whatever it is, its sender is answered, and a defect is logged
-            self.refuse(error)
-
     def _admit(self) -> None:
-        head, route, receiver = self.head, self._route, self._receiver
+        head, route = self.head, self._route
         format_ = route.format(head.content_type)
         if format_ is not None:
             self._dialect = format_.dialect
@@ -225,33 +189,20 @@ class TelemetryRequest:
                 raise RequestRefused(
                     UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {value_text(head.content_encoding)} is not one of {known}"
                 )
-        caller = receiver.access.sender(key_of(head.api_key, head.authorization))
-        announced = head.content_length
-        # What it decompresses to is not known yet.
-        receiver.pipeline.check(caller, announced if encoding == _IDENTITY else 0)
-        share = receiver.in_flight.share(caller.tenant)
-        body_bytes_max = receiver.settings.body_bytes_max
-        if announced > body_bytes_max:
-            raise RequestRefused(PAYLOAD_TOO_LARGE, f"the body is {announced} bytes; at most {body_bytes_max} are taken")
-        share.check(announced)
         self._input = format_.input
         self._encoding = encoding
-        self._caller = caller
-        self._share = share
+        self._idempotency_key = head.idempotency_key
+        self._identify(key_of(head.api_key, head.authorization))
+        announced = head.content_length
+        # What it decompresses to is not known yet.
+        self._expect(announced, announced if encoding == IDENTITY else 0)
 
-    def feed(self, piece: bytes) -> bool:
-        """Take the next piece of the body. Return whether more is wanted; if not, there is an answer."""
+    def _take(self, piece: bytes) -> None:
         self.body_bytes += len(piece)
-        try:
-            self._hold(len(piece))
-            body_bytes_max = self._receiver.settings.body_bytes_max
-            if self.body_bytes > body_bytes_max:
-                raise RequestRefused(
-                    PAYLOAD_TOO_LARGE, f"the body is more than {body_bytes_max} bytes, which are taken at most"
-                )
-        except Exception as error:  # noqa: BLE001  # as above
-            self.refuse(error)
-            return False
+        self._hold(len(piece))
+        body_bytes_max = self._receiver.body_bytes_max
+        if self.body_bytes > body_bytes_max:
+            raise RequestRefused(PAYLOAD_TOO_LARGE, f"the body is more than {body_bytes_max} bytes, which are taken at most")
         if not self._first:
             self._first = piece
         else:
@@ -259,89 +210,26 @@ class TelemetryRequest:
                 self._rest = BytesIO()
                 self._rest.write(self._first)
             self._rest.write(piece)
-        return True
 
-    def timed_out(self) -> None:
-        """The rest of the body did not come in time."""
-        self.gives_up = True
-        timeout_s = self._receiver.settings.body_timeout_s
-        self.refuse(
-            RequestRefused(
-                REQUEST_TIMEOUT, f"{self.body_bytes} bytes of the body, and not its end, came within {timeout_s:g} s"
-            )
-        )
+    def _body(self) -> bytes:
+        return self._first if self._rest is None else self._rest.getvalue()
 
-    async def finish(self) -> Answer:
-        """The body is whole. Return when what is to be said of it is known: where it was accepted, it is durable."""
-        try:
-            assert self._input is not None
-            assert self._caller is not None
-            pipeline = self._receiver.pipeline
-            body = self._first if self._rest is None else self._rest.getvalue()
-            if self._encoding != _IDENTITY:
-                bytes_max = self._receiver.settings.decompressed_bytes_max
-                work = decompressed(
-                    body,
-                    self._encoding,
-                    bytes_max,
-                    hold=self._hold,
-                    admit=partial(pipeline.check, self._caller),
-                    tenant=self._caller.tenant,
-                    threads=pipeline.large_bodies.decompressing,
-                )
-                body = await pipeline.charging_refusals(self._caller, work, self._cost)
-            key = self.head.idempotency_key
-            outcome = await pipeline.ingest(self._input, body, self._caller, self._hold_rows, key)
-            self.answer = self._dialect.accepted(outcome)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
-            self.refuse(error)
-        finally:
-            self._release()
-        assert self.answer is not None
-        return self.answer
+    def _accept(self, outcome: Outcome) -> None:
+        self.answer = self._dialect.accepted(outcome)
 
-    def refuse(self, error: BaseException) -> None:
-        """This is the answer."""
-        if isinstance(error, asyncio.CancelledError):
-            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
-            self.gives_up = True
-            error = ShuttingDown("the collector stopped before the request was done")
-        self._release()
-        receiver = self._receiver
-        refusal = receiver.explain(error)
-        receiver.metrics.refused(refusal.reason)
-        log_if_defect(error, refusal, self._route.endpoint)
+    def _reject(self, refusal: Refusal) -> None:
         self.answer = self._dialect.refused(refusal)
 
     def completed(self) -> None:
-        """Count the request: its answer was sent."""
         assert self.answer is not None
-        self._endpoint.answered(self.answer.status, self._receiver.clock() - self._began, self.body_bytes)
+        self._count(self.answer.status, self.body_bytes)
 
     def disconnected(self) -> None:
-        """Its sender is, before the request was whole."""
         self._release()
-        self._endpoint.answered(_SENDER_GONE, self._receiver.clock() - self._began, self.body_bytes)
-
-    def _hold(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
-        assert self._share is not None
-        self._share.reserve(size_bytes)
-        self._held_bytes += size_bytes
-
-    def _cost(self) -> int:
-        """Return the bytes that arrived, plus those that were decompressed from them."""
-        return self._held_bytes
-
-    def _hold_rows(self, size_bytes: int) -> None:
-        """Raises Overloaded."""
-        assert self._share is not None
-        self._held_bytes += self._share.reserve_all_that_fits(self._held_bytes, size_bytes)
+        self._count(_SENDER_GONE, self.body_bytes)
 
     def _release(self) -> None:
-        if self._held_bytes and self._share is not None:
-            self._share.release(self._held_bytes)
-            self._held_bytes = 0
+        super()._release()
         self._first = b""
         self._rest = None
 

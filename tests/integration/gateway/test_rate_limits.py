@@ -181,6 +181,19 @@ async def test_what_cannot_pass_is_refused_before_its_body_is_sent(way: Way, exp
                     assert made.counted("infrasage_http_request_body_bytes_total") == taken
 
 
+async def test_a_permanent_refusal_comes_before_a_temporary_one() -> None:
+    """A body over http.body_bytes_max is 413 also where the plan has no room now. A client would retry a 429 for ever."""
+    way = WAYS[4]
+    find = on_plans({"busy": plan("requests", 1, 1)})
+    async with http_receivers(find=find, limiter=LocalLimiter(Clock()), body_bytes_max=1_000) as made:
+        async with connection(made.port) as raw:
+            assert (await send(raw, way, way.body(), "busy")).status == way.status
+        for length, status in ((1_001, 413), (1_000, 429)):
+            async with connection(made.port) as raw:
+                await raw.send(post(way.path, way.content_type, b"", "X-API-Key: busy", length=length))
+                assert status == (await raw.response()).status
+
+
 async def test_bytes_are_those_of_the_body_itself() -> None:
     """Compressing saves nothing of a plan, and costs nothing: what counts is what is decompressed."""
     way = WAYS[4]

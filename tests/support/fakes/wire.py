@@ -7,7 +7,7 @@ from support.fakes.receiving import EXPLAIN, Receivers
 from collector.config.receivers import Grpc
 from collector.receivers.grpc.connection import GrpcConnection, GrpcShared
 from collector.receivers.grpc.services import Methods
-from collector.receivers.grpc.unary_call import Calls
+from collector.receivers.grpc.unary_call import GrpcReceiver
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.routes import GRPC_SERVICES
 
@@ -50,8 +50,10 @@ def http_shared(made: Receivers) -> HttpShared:
 def grpc_shared(made: Receivers, **settings: Any) -> GrpcShared:
     """And the gRPC ones."""
     grpc = Grpc.model_validate({"port": 0} | settings)
-    calls = Calls(made.pipeline, made.in_flight, made.metrics, grpc, access=made.access, explain=EXPLAIN, clock=lambda: 0.0)
-    return GrpcShared(calls, Methods(GRPC_SERVICES, made.metrics, {}), grpc)
+    receiver = GrpcReceiver(
+        made.pipeline, made.in_flight, made.metrics, grpc, access=made.access, explain=EXPLAIN, clock=lambda: 0.0
+    )
+    return GrpcShared(receiver, Methods(GRPC_SERVICES, made.metrics, {}), grpc)
 
 
 def grpc_connection(made: Receivers, wire: Wire, **settings: Any) -> GrpcConnection:

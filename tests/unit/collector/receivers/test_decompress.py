@@ -150,6 +150,8 @@ async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() ->
         assert len(body) == made.in_flight.bytes_held
         if is_cancelled:
             finishing.cancel()
-        assert status == (await finishing).status
+        await finishing
+        assert exchange.answer is not None
+        assert status == exchange.answer.status
         assert 0 == made.in_flight.bytes_held
     assert 20 == made.producer.item_count()

@@ -1,0 +1,231 @@
+"""The life of one request that brings telemetry, over HTTP or gRPC: admit, feed, finish, answer.
+
+A protocol inherits: it reads its own head and framing, and writes its own answer. Nothing here knows of connections.
+
+Invariants:
+1. Every byte that is reserved from the budget is released once (test_the_budget_is_held_until_the_answer,
+   test_a_sender_that_goes_away_leaves_nothing_behind, test_what_is_cancelled_before_it_is_whole_is_nothing).
+2. There is exactly one answer, whatever happens (test_no_body_makes_a_5xx, test_no_head_makes_a_5xx,
+   test_no_body_makes_a_server_error).
+3. A body whose announced size is over the limit hears that, also where its plan or the budget has no room now: a client would
+   retry the latter for ever (test_a_permanent_refusal_comes_before_a_temporary_one).
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
+from collector.ingest.pipeline import Input, Outcome, Pipeline
+from collector.ingest.produce import InFlight, InFlightShare
+from collector.receivers.decompress import decompressed
+from collector.receivers.encodings import IDENTITY
+from collector.receivers.responses import Explain, Refusal, ShuttingDown, log_if_defect
+from collector.telemetry.instruments import Endpoint
+from collector.telemetry.metrics import Metrics
+from collector.tenancy.access import Access
+from collector.tenancy.identity import Caller
+
+
+class Receiver:
+    """What all requests of a server need."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        in_flight: InFlight,
+        metrics: Metrics,
+        *,
+        body_bytes_max: int,
+        decompressed_bytes_max: int,
+        body_timeout_s: float,
+        access: Access,
+        explain: Explain,
+        clock: Callable[[], float],
+    ) -> None:
+        self.pipeline: Final = pipeline
+        self.in_flight: Final = in_flight
+        self.metrics: Final = metrics
+        self.body_bytes_max: Final[int] = body_bytes_max
+        self.decompressed_bytes_max: Final[int] = decompressed_bytes_max
+        self.body_timeout_s: Final[float] = body_timeout_s
+        self.access: Final = access
+        self.explain: Final = explain
+        self.clock: Final = clock
+
+
+class TelemetryRequest:
+    """Use: `admit`, then `feed` with each piece that comes, then `finish`, each only while there is no answer. At the end
+    `completed`, or `disconnected` if the client is gone before the request was whole."""
+
+    def __init__(self, receiver: Receiver, endpoint: Endpoint, route_name: str, body_name: str) -> None:
+        """`route_name`: where it came, for the log. `body_name`: what the protocol calls the body, for messages."""
+        self.is_abandoned: bool = False
+        """Whether the rest of the body is not waited for."""
+        self.body_bytes: i64 = 0
+        """As they came."""
+        self._receiver: Final = receiver
+        self._endpoint: Final = endpoint
+        self._route_name: Final = route_name
+        self._body_name: Final = body_name
+        self._began: Final[float] = receiver.clock()
+        self._input: Input | None = None
+        self._encoding: str = IDENTITY
+        self._idempotency_key: bytes = b""
+        self._caller: Caller | None = None
+        self._share: InFlightShare | None = None
+        self._held_bytes: i64 = 0
+        self._content_bytes: i64 = -1
+        """Of the body once it is decompressed; below 0: it is not."""
+
+    # What a protocol has.
+
+    def _admit(self) -> None:
+        """Decide by the head alone. Raises what `Receiver.explain` knows."""
+        raise NotImplementedError
+
+    def _take(self, piece: bytes) -> None:
+        """Take the next piece of what follows the head. Raises what `Receiver.explain` knows."""
+        raise NotImplementedError
+
+    def _body(self) -> bytes:
+        """Return the whole body, which may be compressed."""
+        raise NotImplementedError
+
+    def _accept(self, outcome: Outcome) -> None:
+        """Write the answer of a request that was accepted."""
+        raise NotImplementedError
+
+    def _reject(self, refusal: Refusal) -> None:
+        """Write the answer of a request that is refused."""
+        raise NotImplementedError
+
+    def completed(self) -> None:
+        """Count the request: its answer was sent."""
+        raise NotImplementedError
+
+    def disconnected(self) -> None:
+        """Count the request: its client disconnected before it was whole."""
+        raise NotImplementedError
+
+    # What a connection calls.
+
+    def admit(self) -> bool:
+        """Decide by the head alone, so that a refusal is cheap. Return whether the body is wanted; else there is an answer."""
+        try:
+            self._admit()
+        except Exception as error:  # noqa: BLE001  # every error is answered, and a defect is logged
+            self.refuse(error)
+            return False
+        return True
+
+    def feed(self, piece: bytes) -> bool:
+        """Take the next piece. Return whether more is wanted; if not, there is an answer."""
+        try:
+            self._take(piece)
+        except Exception as error:  # noqa: BLE001  # as above
+            self.refuse(error)
+            return False
+        return True
+
+    def timed_out(self) -> None:
+        """Refuse the request, since the rest of its body did not come in time."""
+        self.is_abandoned = True
+        timeout_s = self._receiver.body_timeout_s
+        self.refuse(
+            RequestRefused(
+                REQUEST_TIMEOUT,
+                f"{self.body_bytes} bytes of the {self._body_name}, and not its end, came within {timeout_s:g} s",
+            )
+        )
+
+    async def finish(self) -> None:
+        """The body is whole. Return when there is an answer: if it accepts the request, that is durable."""
+        try:
+            caller = self._caller
+            assert caller is not None
+            assert self._input is not None
+            pipeline = self._receiver.pipeline
+            body = self._body()
+            if self._encoding != IDENTITY:
+                work = decompressed(
+                    body,
+                    self._encoding,
+                    self._receiver.decompressed_bytes_max,
+                    hold=self._hold,
+                    admit=partial(pipeline.check, caller),
+                    tenant=caller.tenant,
+                    threads=pipeline.large_bodies.decompressing,
+                )
+                body = await pipeline.charging_refusals(caller, work, self._cost)
+                self._content_bytes = len(body)
+            self._accept(await pipeline.ingest(self._input, body, caller, self._hold_rows, self._idempotency_key))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
+            self.refuse(error)
+        finally:
+            self._release()
+
+    def refuse(self, error: BaseException) -> None:
+        """Answer with this error."""
+        if isinstance(error, asyncio.CancelledError):
+            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
+            self.is_abandoned = True
+            error = ShuttingDown("the collector stopped before the request was done")
+        self._release()
+        receiver = self._receiver
+        refusal = receiver.explain(error)
+        receiver.metrics.refused(refusal.reason)
+        log_if_defect(error, refusal, self._route_name)
+        self._reject(refusal)
+
+    # What a protocol calls.
+
+    def _identify(self, key: bytes | None) -> Caller:
+        """Find the caller and its share of the budget. Raises RequestRefused."""
+        caller = self._receiver.access.sender(key)
+        self._caller = caller
+        self._share = self._receiver.in_flight.share(caller.tenant)
+        return caller
+
+    def _expect(self, size_bytes: int, plan_bytes: int) -> None:
+        """Check a size that is announced. `plan_bytes`: how much of the plan it takes at least.
+
+        Raises RequestRefused, Limited, Overloaded.
+        """
+        receiver = self._receiver
+        assert self._caller is not None
+        assert self._share is not None
+        if size_bytes > receiver.body_bytes_max:
+            raise RequestRefused(
+                PAYLOAD_TOO_LARGE,
+                f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken",
+            )
+        receiver.pipeline.check(self._caller, plan_bytes)
+        self._share.check(size_bytes)
+
+    def _hold(self, size_bytes: int) -> None:
+        """Raises Overloaded."""
+        assert self._share is not None
+        self._share.reserve(size_bytes)
+        self._held_bytes += size_bytes
+
+    def _cost(self) -> int:
+        """Return the bytes that arrived, plus those that were decompressed from them."""
+        return int(self._held_bytes)
+
+    def _hold_rows(self, size_bytes: int) -> None:
+        """Raises Overloaded."""
+        assert self._share is not None
+        self._held_bytes += self._share.reserve_all_that_fits(int(self._held_bytes), size_bytes)
+
+    def _release(self) -> None:
+        """Release what is held. A protocol also drops the pieces of the body."""
+        if self._held_bytes and self._share is not None:
+            self._share.release(int(self._held_bytes))
+            self._held_bytes = 0
+
+    def _count(self, code: int | str, size_bytes: i64) -> None:
+        self._endpoint.answered(code, self._receiver.clock() - self._began, int(size_bytes))
