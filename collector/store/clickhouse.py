@@ -43,7 +43,7 @@ from collector.store.damaged_parts import PUT_ASIDE_COUNT, DamagedParts
 from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
-from collector.store.payload_index import MessageKey, contents, dead_letter_ids
+from collector.store.payload_index import MessageKey, can_be_looked_up, contents, dead_letter_ids
 from collector.store.read_only_sql import Refused, format_of, reading_statement, refused_functions
 from collector.store.server import Server, describe
 
@@ -330,9 +330,9 @@ class ClickHouseStore:
             with self._errors():
                 raise
 
-    def can_complete(self) -> bool:
-        """Return whether a token may be known whose rows are missing, and look-ups are certain."""
-        if not self._looks_up:
+    def can_complete(self, topic: str, payload: bytes) -> bool:
+        """Return whether a token may be known whose rows are missing, and look-ups of these payloads are certain."""
+        if not self._looks_up or not can_be_looked_up(topic, payload):
             return False
         if self._can_complete is None:
             self._with_schema()
@@ -347,12 +347,6 @@ class ClickHouseStore:
             self._insert(topic, [payload], f"{token}/{uuid4()}")
             letters, events = dead_letter_ids(payload)
             return Completed({_DEAD_LETTERS[0]: len(letters), _EVENTS[0]: len(events)}, {})
-        try:
-            contents(payload)
-        except ValueError:
-            # They cannot be looked up, so the token decides. Most of them ClickHouse refuses.
-            self._insert(topic, [payload], token)
-            return Completed({}, {})
         self._with_schema()
         with self._errors_of_inserts():
             return self._completion().complete(topic, payload, earlier, token)

@@ -110,15 +110,15 @@ class Store(Protocol):
         """Return whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces.
         False where that is not certain. Dead letters and events may always be."""
 
-    def can_complete(self) -> bool:
-        """Return whether a token may be known whose rows are missing, and look-ups are certain, so that `complete` is right.
-        Raises StoreUnavailable."""
+    def can_complete(self, topic: str, payload: bytes) -> bool:
+        """Return whether a token may be known whose rows are missing, and look-ups of these payloads are certain, so that
+        `complete` is right. False for bytes that adapters can't have made: for these the token decides. Raises
+        StoreUnavailable."""
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
         """Store what is missing of these payloads, whatever tokens are known. Call it only where `can_complete` says so, and
         while no insert of them is going on. May be repeated. `earlier`: the pieces of the same message that were stored before,
-        each as it was inserted. Payloads that adapters can't have made can't be looked up: they are inserted under
-        their token. Raises as `insert`."""
+        each as it was inserted. Raises as `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch
 
 from adapters.codec.wire import Cursor, NonCanonical
+from collector.broker.contract import DEAD_LETTERS_TOPIC
 
 _RECORDS: Final = 0x0A  # TelemetryBatch.records
 _BATCH_ID: Final = 0x2A  # TelemetryRecord.batch_id
@@ -72,6 +73,18 @@ def contents(payload: bytes) -> Contents:
     except NonCanonical as error:
         raise ValueError(f"not a TelemetryBatch: {end} bytes, malformed at {error.position}") from error
     return Contents(items, receipts)
+
+
+def can_be_looked_up(topic: str, payload: bytes) -> bool:
+    """Return whether everything in payloads of a topic can be found in the store: not of bytes that are not ours."""
+    try:
+        if topic == DEAD_LETTERS_TOPIC:
+            dead_letter_ids(payload)
+        else:
+            contents(payload)
+    except ValueError:
+        return False
+    return True
 
 
 def record_count(payload: bytes) -> int:

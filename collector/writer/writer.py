@@ -296,7 +296,7 @@ class Writer:
     async def _store_piece(self, piece: Piece, attempt: "_Attempt") -> None:
         """Insert it. In doubt, tokens prove nothing by themselves: the rows of a known one may be missing, and those of a
         forgotten one may be there. Raises StoreError."""
-        looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete)
+        looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
         is_quiet = self._memory.is_quiet(piece.partition)
         asked = piece.topic, piece.payload, attempt.stored
         if looks_up and is_quiet and not await self._in_thread(self._store.untouched, *asked):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import batches, letters
+from support.store_ranges import payload, topic_of, wrong_counts
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -122,6 +123,24 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"7\n"
         assert store.holds(METRICS_TOPIC, after)
         assert store.query("SELECT State FROM dead_letters", "TSV") == b"open\n"
+
+
+def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that an earlier version stored, and that is in doubt, has the same tokens after the update, and after the next
+    start."""
+    numbers = range(3)
+    for opening in range(2):
+        with closing(ClickHouseStore.embedded(tmp_path)) as store:
+            if not opening:
+                with monkeypatch.context() as earlier:
+                    earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:10])
+                    assert len(store.apply_schema()) == 10
+                    for number in numbers:
+                        store.insert(topic_of(number), [payload(number)], f"before {number}")
+            store.apply_schema()
+            for number in numbers:
+                store.insert(topic_of(number), [payload(number)], f"before {number}")
+            assert [] == wrong_counts(store, numbers)
 
 
 def test_is_a_store_error() -> None:

@@ -150,7 +150,7 @@ class FakeStore:
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         return not any(self.rows[name] for name in _names(topic, payload))
 
-    def can_complete(self) -> bool:
+    def can_complete(self, topic: str, payload: bytes) -> bool:
         return self._completes
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:

@@ -102,8 +102,8 @@ class MortalStore:
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         return self.store.untouched(topic, payload, besides)
 
-    def can_complete(self) -> bool:
-        return self.store.can_complete()
+    def can_complete(self, topic: str, payload: bytes) -> bool:
+        return self.store.can_complete(topic, payload)
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
         return self.store.complete(topic, payload, token, earlier)

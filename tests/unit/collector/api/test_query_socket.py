@@ -63,7 +63,7 @@ class EchoStore:
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         raise NotImplementedError
 
-    def can_complete(self) -> bool:
+    def can_complete(self, topic: str, payload: bytes) -> bool:
         raise NotImplementedError
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:

@@ -5,8 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from infrasage.v1.dead_letter_pb2 import DEAD_LETTER_ACTION_DISCARDED
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from support import letters
 from support.processes.clickhouse_server import OPTIONS
 from support.store_ranges import ITEMS_PER_KIND, MESSAGES, TABLES, messages, payload, topic_of, wrong_counts
 
@@ -81,9 +85,9 @@ def test_what_is_missing_is_completed(tmp_path: Path) -> None:
     for part in lost.values():
         shutil.rmtree(part)
     with opened(tmp_path) as store:
-        assert store.can_complete()
         for number, table in cases:
             topic = topic_of(number)
+            assert store.can_complete(topic, payload(number))
             store.insert(topic, [payload(number)], f"token {number}")
             assert not store.holds(topic, payload(number)), table
             done = store.complete(topic, payload(number), f"token {number}")
@@ -152,14 +156,40 @@ def test_what_a_crash_left_is_removed(store: ClickHouseStore) -> None:
         assert not [name for name in tables(store) if "completing" in name]
 
 
-def test_what_cannot_be_looked_up_is_inserted_under_its_token(store: ClickHouseStore, number: int) -> None:
-    """Bytes that adapters can't have made: the store refuses them, or keeps them once."""
+def test_bytes_that_are_not_ours_are_not_completed(store: ClickHouseStore, number: int) -> None:
+    """They cannot be looked up: only the token tells whether they are stored."""
     topic = topic_of(number)
-    with pytest.raises(StoreRefusedData):
-        store.complete(topic, payload(number) + BAD_RECORD, f"bad {number}")
-    items = MESSAGES * ITEMS_PER_KIND
-    main = next(table for table in TABLES[topic] if table.startswith("otel") and not table.endswith("_ts"))
-    assert 0 == count(store, "count()", main, number)
+    assert store.can_complete(topic, payload(number))
+    for odd in (BAD_RECORD, NAMELESS_RECORD):
+        assert not store.can_complete(topic, payload(number) + odd)
+    assert not store.can_complete(DEAD_LETTERS_TOPIC, letters.dead_letters(letters.letter(1, id=b"short")))
+
+
+@pytest.mark.parametrize("field", ["batch_id", "fingerprint", "process_id"])
+def test_what_a_view_would_refuse_is_refused_before_any_row_is_stored(store: ClickHouseStore, number: int, field: str) -> None:
+    """An identifier that is too long: its neighbours would be stored twice, or their range never completed."""
+    topic = topic_of(number)
+    spoiled = TelemetryBatch.FromString(messages(number)[1])
+    last = spoiled.records[-1]
+    setattr(last.receipt if field == "process_id" else last, field, bytes(17))
+    spoiled_payload = messages(number)[0] + spoiled.SerializeToString()
     for _ in range(2):
-        store.complete(topic, payload(number) + NAMELESS_RECORD, f"nameless {number}")
-        assert items == count(store, "count()", main, number)
+        with pytest.raises(StoreRefusedData):
+            store.insert(topic, [spoiled_payload], f"spoiled {number}")
+    if field != "batch_id":
+        assert store.can_complete(topic, spoiled_payload)
+        with pytest.raises(StoreRefusedData):
+            store.complete(topic, spoiled_payload, f"spoiled {number}")
+    assert [0] * len(TABLES[topic]) == [count(store, "count()", table, number) for table in TABLES[topic]]
+
+
+@pytest.mark.parametrize("field", ["id", "dead_letter_id", "batch_id"])
+def test_an_event_that_a_view_would_refuse_is_refused_before_any_row_is_stored(store: ClickHouseStore, field: str) -> None:
+    """The entry beside it is inserted again with the next piece, and not now."""
+    entry = letters.letter(next(_ROUNDS), 10**6)
+    event = letters.event(entry, DEAD_LETTER_ACTION_DISCARDED)
+    setattr(event, field, bytes(17))
+    with pytest.raises(StoreRefusedData):
+        store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(entry, event)], f"spoiled event {field}")
+    found = store.read(f"SELECT count() FROM telemetry_dead_letters WHERE Id = '{UUID(bytes=entry.id)}'", "TabSeparated")
+    assert b"0\n" == found
