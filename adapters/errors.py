@@ -96,7 +96,7 @@ REASONS: Final[tuple[Reason, ...]] = (
         TIMESTAMP_TOO_OLD,
         "timestamp_too_old",
         "Timestamp is too far in the past",
-        "send sooner, or widen validation.past_max_s",
+        "send sooner, or widen the source's window in [validation]",
     ),
     Reason(TIMESTAMP_IN_FUTURE, "timestamp_in_future", "Timestamp is too far in the future", "set the sender's clock"),
     Reason(

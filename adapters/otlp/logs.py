@@ -38,6 +38,8 @@ class LogsEnvelope(Envelope):
             # A backlog is sent late: when it was observed counts too.
             if reason == TIMESTAMP_TOO_OLD and scanner.other_time != 0:
                 reason = self.rules.check_time(scanner.other_time)
+                if reason == 0:
+                    reason = self.rules.check_own_time(time)
         self.settle(LOG_RECORD, state, reason, start, end)
 
 

@@ -8,7 +8,7 @@ from mypy_extensions import i64
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.canonical import adapt_plainly
-from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE
+from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import SPAN
@@ -37,9 +37,13 @@ class TracesEnvelope(Envelope):
             return INVALID_SPAN_ID
         if scanner.time == 0:
             return MISSING_TIMESTAMP
-        if self.rules.check_time(scanner.time) == TIMESTAMP_IN_FUTURE:
-            return TIMESTAMP_IN_FUTURE
-        return self.rules.check_time(scanner.other_time or scanner.time)
+        start: i64 = self.rules.check_time(scanner.time)
+        if start == TIMESTAMP_IN_FUTURE:
+            return start
+        reason: i64 = self.rules.check_time(scanner.other_time or scanner.time)
+        if reason == 0 and start == TIMESTAMP_TOO_OLD:
+            reason = self.rules.check_own_time(scanner.time)
+        return reason
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:

@@ -109,10 +109,25 @@ def judged_from(settings: Settings, now: int) -> int:
     day_ns = 86_400 * 10**9
     bounds = [0]
     if settings.store.retention_days is not None:
-        bounds.append(now - settings.store.retention_days * day_ns + settings.validation.past_max_s * 10**9)
+        bounds.append(now - settings.store.retention_days * day_ns + _past_max_s(settings) * 10**9)
     if settings.dead_letters.retention_days is not None:
         bounds.append(now - settings.dead_letters.retention_days * day_ns)
     return max(bounds)
+
+
+def _past_max_s(settings: Settings) -> int:
+    """Return how old the oldest time of an item may be, seconds before its arrival: its day in the store."""
+    validation = settings.validation
+    of_plans = [plan.past_max_s for plan in settings.plans.values() if plan.past_max_s is not None]
+    return max(
+        validation.past_max_s,
+        validation.own_time_past_max_s,
+        validation.otlp_metrics_past_max_s,
+        validation.otlp_logs_past_max_s,
+        validation.otlp_traces_past_max_s,
+        validation.remote_write_past_max_s,
+        *of_plans,
+    )
 
 
 class HeldByKafka:

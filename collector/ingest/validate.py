@@ -50,6 +50,7 @@ class Limits:
         otlp_metrics_past_max_s: int = 0,
         otlp_logs_past_max_s: int = 0,
         otlp_traces_past_max_s: int = 0,
+        own_time_past_max_s: int = 0,
         remote_write_past_max_s: int = 0,
         otlp_json_snake_case: bool = False,
         otlp_json_enum_names: bool = False,
@@ -63,6 +64,7 @@ class Limits:
             PAYLOAD_FORM_PROMETHEUS_WRITE_V1: remote_write_past_max_s,
             PAYLOAD_FORM_PROMETHEUS_WRITE_V2: remote_write_past_max_s,
         }
+        self.own_time_past_max_s: Final = own_time_past_max_s
         self.future_max_s: Final = future_max_s
         self.attributes_max: Final = attributes_max
         self.attribute_key_bytes_max: Final = attribute_key_bytes_max
@@ -112,6 +114,9 @@ class LimitRules(Rules):
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
         self.time_min: i64 = max(1, now_unix_nano - self.past_max_s * _NANOSECONDS)
+        self.has_old_own_time = False
+        own_time_past_max_s = max(self.past_max_s, limits.own_time_past_max_s)
+        self.own_time_min: i64 = max(1, now_unix_nano - own_time_past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max = limits.attributes_max
         self.key_bytes_max: i64 = limits.attribute_key_bytes_max
@@ -134,6 +139,12 @@ class LimitRules(Rules):
             return TIMESTAMP_IN_FUTURE
         return MISSING_TIMESTAMP if time_unix_nano == 0 else TIMESTAMP_TOO_OLD
 
+    def check_own_time(self, time_unix_nano: i64) -> i64:
+        if time_unix_nano < self.own_time_min:
+            self.has_old_own_time = True
+            return TIMESTAMP_TOO_OLD
+        return 0
+
     def check_attribute_count(self, count: i64) -> i64:
         if count > self.attributes_max:
             return TOO_MANY_ATTRIBUTES
@@ -154,7 +165,11 @@ class LimitRules(Rules):
     def message(self, reason: int) -> str:
         limits = self.limits
         if reason == TIMESTAMP_TOO_OLD:
-            return f"Timestamp is more than {_duration(self.past_max_s)} in the past"
+            text = f"Timestamp is more than {_duration(self.past_max_s)} in the past"
+            if self.has_old_own_time:
+                own = _duration(max(self.past_max_s, limits.own_time_past_max_s))
+                text += f", or {own} where a log record's observed time or a span's end is newer"
+            return text
         if reason == TIMESTAMP_IN_FUTURE:
             return f"Timestamp is more than {_duration(limits.future_max_s)} in the future"
         if reason == TOO_MANY_ATTRIBUTES:

@@ -5,6 +5,7 @@ from collector.ingest.validate import Limits
 # As the settings have them.
 DEFAULT = Limits(
     past_max_s=86_400,
+    own_time_past_max_s=1_209_600,
     future_max_s=600,
     attributes_max=128,
     attribute_key_bytes_max=1_024,
@@ -14,6 +15,7 @@ DEFAULT = Limits(
 # So low that generated requests exceed them now and then.
 LOW = Limits(
     past_max_s=86_400,
+    own_time_past_max_s=1_209_600,
     future_max_s=600,
     attributes_max=3,
     attribute_key_bytes_max=100,
@@ -33,6 +35,7 @@ LOW_CUMULATIVE = Limits(
 # As LOW, but what is too long is cut.
 LOW_TRUNCATED = Limits(
     past_max_s=86_400,
+    own_time_past_max_s=1_209_600,
     future_max_s=600,
     attributes_max=3,
     attribute_key_bytes_max=100,
@@ -61,6 +64,7 @@ ALL_BUT_ATTRIBUTES = Limits(
 # As LOW, but whatever the rows of a request may become: for tests of what happens behind that check.
 LOW_BUT_ROWS = Limits(
     past_max_s=86_400,
+    own_time_past_max_s=1_209_600,
     future_max_s=600,
     attributes_max=3,
     attribute_key_bytes_max=100,
@@ -71,6 +75,7 @@ LOW_BUT_ROWS = Limits(
 # As LOW, but for the size of a value: for requests whose values are longer as sent than as protobuf's encoder writes them.
 LOW_BUT_VALUES = Limits(
     past_max_s=86_400,
+    own_time_past_max_s=1_209_600,
     future_max_s=600,
     attributes_max=3,
     attribute_key_bytes_max=100,

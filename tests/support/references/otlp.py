@@ -150,6 +150,12 @@ def time_reasons(time: int, limits: Limits, now: int) -> set[int]:
     return {errors.TIMESTAMP_IN_FUTURE} if time > now + limits.future_max_s * 10**9 else set()
 
 
+def own_time_reasons(time: int, limits: Limits, now: int) -> set[int]:
+    """Of a time beside which another, newer one counts."""
+    oldest = now - max(limits.past_max_s, limits.own_time_past_max_s) * 10**9
+    return {errors.TIMESTAMP_TOO_OLD} if time < oldest else set()
+
+
 def is_id(value: bytes, length: int) -> bool:
     return len(value) == length and any(value)
 
@@ -164,6 +170,7 @@ def span_reasons(span: Any, limits: Limits, now: int) -> set[int]:
     reasons |= time_reasons(span.start_time_unix_nano, limits, now) - {errors.TIMESTAMP_TOO_OLD}
     if span.start_time_unix_nano:
         reasons |= time_reasons(span.end_time_unix_nano or span.start_time_unix_nano, limits, now)
+        reasons |= own_time_reasons(span.start_time_unix_nano, limits, now)
     return reasons
 
 
@@ -176,7 +183,7 @@ def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
     time = log.time_unix_nano or log.observed_time_unix_nano
     against = time_reasons(time, limits, now) if time else set()
     if against == {errors.TIMESTAMP_TOO_OLD} and log.observed_time_unix_nano:
-        against = time_reasons(log.observed_time_unix_nano, limits, now)
+        against = time_reasons(log.observed_time_unix_nano, limits, now) or own_time_reasons(time, limits, now)
     return reasons | against
 
 

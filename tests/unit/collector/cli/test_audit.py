@@ -3,11 +3,16 @@
 import pytest
 from typer.testing import CliRunner
 
+from collector.app.audit import judged_from
 from collector.audit.report import Fault, Report, Window
 from collector.cli.audit import document, shown
 from collector.cli.main import app
+from collector.config.settings import Settings
+from collector.config.tenants import PlanLimits
 
 WINDOW = Window(0, 3600 * 10**9)
+NOW = 1_775_822_400_000_000_000
+DAY_S = 86_400
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,25 @@ def test_messages_that_only_wait_are_no_difference(
     done = CliRunner().invoke(app, ["audit"])
     assert int(difference > 0) == done.exit_code
     assert verdict == done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "days"),
+    [
+        ({}, 30 - 14),
+        ({"own_time_past_max_s": 0}, 30 - 7),
+        ({"own_time_past_max_s": 0, "remote_write_past_max_s": 9 * DAY_S}, 30 - 9),
+        ({"past_max_s": 20 * DAY_S}, 30 - 20),
+    ],
+)
+def test_rows_that_a_retention_may_have_dropped_are_not_judged(changes: dict[str, int], days: int) -> None:
+    """A row goes by its own time, which may be older than its arrival by the widest window of any source."""
+    settings = Settings.model_validate(
+        {"store": {"retention_days": 30}, "dead_letters": {"retention_days": None}, "validation": changes}
+    )
+    assert NOW - days * DAY_S * 10**9 == judged_from(settings, NOW)
+    plan = settings.model_copy(update={"plans": {"archive": PlanLimits(past_max_s=25 * DAY_S)}})
+    assert NOW - 5 * DAY_S * 10**9 == judged_from(plan, NOW)
 
 
 def test_faults_are_named_and_counted() -> None:

@@ -12,6 +12,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, DeadLetterBatch
 from infrasage.v1.telemetry_pb2 import SOURCE_OTLP as SOURCE
 from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.fakes.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
@@ -354,6 +355,39 @@ async def test_the_window_is_of_signal_source_and_plan(
     request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=time)
     caller = Caller("acme", Scope.INGEST, UNLIMITED._replace(past_max_s=plan_past_max_s), "")
     outcome = await ingest(made, adapters.otlp.logs.adapt, request.SerializeToString(), caller)
+    assert int(accepted) == outcome.adapted.accepted_count()
+
+
+@pytest.mark.parametrize(
+    ("settings", "plan_past_max_s", "days", "accepted"),
+    [
+        ({}, None, 13, True),
+        ({}, None, 15, False),
+        ({"own_time_past_max_s": 0}, None, 2, False),
+        ({"own_time_past_max_s": 20 * 86_400}, None, 19, True),
+        ({"past_max_s": 30 * 86_400}, None, 29, True),
+        ({}, 30 * 86_400, 29, True),
+        ({}, 3600, 13, True),
+    ],
+)
+@pytest.mark.parametrize("signal", ["logs", "traces"])
+async def test_a_newer_time_beside_it_does_not_lift_every_limit(
+    signal: str, settings: dict[str, int], plan_past_max_s: int | None, days: int, accepted: bool
+) -> None:
+    """Each day of own times is a partition in the store: 20,000 of them in one request took it ten minutes, and 2 GB."""
+    made = receivers(validation=settings)
+    own, newer = NOW_UNIX_NANO - days * 86_400 * 10**9, NOW_UNIX_NANO - 10**9
+    if signal == "logs":
+        logs = ExportLogsServiceRequest()
+        logs.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=own, observed_time_unix_nano=newer)
+        adapt, body = adapters.otlp.logs.adapt, logs.SerializeToString()
+    else:
+        spans = ExportTraceServiceRequest()
+        ids = {"trace_id": bytes(range(16)), "span_id": bytes(range(8))}
+        spans.resource_spans.add().scope_spans.add().spans.add(**ids, start_time_unix_nano=own, end_time_unix_nano=newer)
+        adapt, body = adapters.otlp.traces.adapt, spans.SerializeToString()
+    caller = Caller("acme", Scope.INGEST, UNLIMITED._replace(past_max_s=plan_past_max_s), "")
+    outcome = await ingest(made, adapt, body, caller)
     assert int(accepted) == outcome.adapted.accepted_count()
 
 

@@ -38,6 +38,17 @@ def test_the_windows_ends_are_within() -> None:
     assert [TIMESTAMP_TOO_OLD, TIMESTAMP_IN_FUTURE] == [rules.check_time(oldest - 1), rules.check_time(newest + 1)]
 
 
+def test_the_message_names_the_window_that_was_exceeded() -> None:
+    """That of a time which has a newer one beside it, once such a time was too old."""
+    rules = LimitRules(limits(86_400), NOW)
+    assert "Timestamp is more than 24h in the past" == rules.message(TIMESTAMP_TOO_OLD)
+    wider = LimitRules(DEFAULT, NOW)
+    oldest = NOW - 14 * 86_400 * 10**9
+    assert [0, TIMESTAMP_TOO_OLD] == [wider.check_own_time(oldest), wider.check_own_time(oldest - 1)]
+    expected = "Timestamp is more than 24h in the past, or 336h where a log record's observed time or a span's end is newer"
+    assert expected == wider.message(TIMESTAMP_TOO_OLD)
+
+
 def test_rules_keep_no_dead_letters_unless_told_to() -> None:
     """The budget is the request's, and nothing by default."""
     bare = LimitRules(DEFAULT, NOW)
