@@ -122,8 +122,8 @@ class Validation(Section):
         1_209_600,
         0,
         3_155_760_000,
-        "Oldest own time of a log record that is taken by its observed time, and oldest start of a span that is taken by its end,"
-        " in seconds before its arrival. Each day of these is a partition of its own in the store.",
+        "Oldest own time of a log record that is taken by its observed time, and oldest start of a span that is taken by its"
+        " end, in seconds before its arrival. Each day of these is a partition of its own in the store.",
     )
     remote_write_past_max_s: Whole = limit(604_800, 0, 3_155_760_000, "The same of Prometheus remote write.")
     future_max_s: Whole = limit(600, 0, 3_155_760_000, "Latest time of an item, in seconds after its arrival.")
