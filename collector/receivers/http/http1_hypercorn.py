@@ -52,6 +52,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
+        self._is_lost = False  # the task of the connection may go on for a while
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
         self._transport = transport
@@ -63,8 +64,12 @@ class _Protocol(asyncio.StreamReaderProtocol):
             asyncio.get_running_loop().call_later(FRESH_S, self.shutdown)
         super().connection_made(transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True  # what waits in a transport that is lost can't be asked for
+        super().connection_lost(exc)
+
     def close_if_late(self, now: float) -> None:
-        if self._stall.is_over(self._transport, now):
+        if not self._is_lost and self._stall.is_over(self._transport, now):
             self._transport.abort()
 
     def leave(self) -> None:

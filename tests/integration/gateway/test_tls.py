@@ -419,6 +419,25 @@ async def test_slow_heads_bodies_and_idle_connections_have_deadlines(server: str
         assert made.in_flight.bytes_held == 0
 
 
+@EACH_SERVER
+async def test_a_lost_connection_has_no_deadline(server: str, tmp_path: Path) -> None:
+    """Its request may go on for a while. A TLS transport that is lost can't say what waits in it."""
+    with structlog.testing.capture_logs() as logged:
+        async with http_receivers(server, certificates=Files(tmp_path).load()) as made:
+            made.producer.gate.clear()
+            async with connection(made) as raw:
+                await raw.send(logs())
+                await made.producer.waiting.wait()
+                raw.writer.transport.abort()
+            http: Any = made.server
+            for _ in range(20):
+                http._connections.tick(asyncio.get_running_loop().time())
+                await asyncio.sleep(0.01)
+            made.producer.gate.set()
+            await eventually(lambda: http.connection_count() == 0)
+    assert not logged
+
+
 async def test_new_certificates_are_used_for_new_connections(tmp_path: Path) -> None:
     """Those that there are go on; and whom clients are trusted of changes too."""
     files = Files(tmp_path, clients_of="clients")
