@@ -5,6 +5,9 @@ package `infrasage_collector`, since `adapters` and `collector` are too common f
 """
 
 import os
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -92,14 +95,28 @@ BUILD_OPTIONS = [
 ]
 
 
+def missing_to_compile() -> str | None:
+    """Return what a compile needs and is not there. Without this check mypyc works for a minute before that is noticed."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler ({compiler})"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        return f"there is no {header} (Debian's package python3-dev)"
+    return None
+
+
 def _extensions() -> list[Extension]:
     if os.environ.get("INFRASAGE_UNCOMPILED"):
+        return []
+    if (missing := missing_to_compile()) is not None:
+        print(f"warning: {missing}, so the hot path is not compiled", file=sys.stderr)
         return []
     from mypyc.build import mypycify
 
     extensions: list[Extension] = mypycify([*BUILD_OPTIONS, *COMPILED], opt_level="3", debug_level="0", group_name="infrasage")
     for extension in extensions:
-        extension.optional = True  # no compiler: a warning now and at start, not a failed installation
+        extension.optional = True  # a compiler that fails: a warning now and at start, not a failed installation
         # Nobody replaces a function of ours by another of its name: so the compiler may inline them, for a fifth of the time.
         extension.extra_compile_args = [*extension.extra_compile_args, "-fno-semantic-interposition"]
     return extensions
@@ -113,7 +130,7 @@ class BuildInside(build_ext):
         return path if self.inplace else str(Path(self.build_lib, HOME, Path(path).relative_to(self.build_lib)))
 
 
-if __name__ == "__main__":  # .ci/checks/compiled_handlers.py only reads COMPILED
+if __name__ == "__main__":  # others only read from here: deploy/install.py, .ci/checks/compiled_handlers.py
     setup(
         packages=list(PACKAGES),
         package_dir=PACKAGES,

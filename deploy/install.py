@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -154,12 +155,6 @@ def is_compiled(wheel: Path) -> bool:
         return any(COMPILED_MODULE in name for name in archive.namelist())
 
 
-def has_compiler() -> bool:
-    """Whether the command that setuptools would call is there."""
-    command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
-    return shutil.which(command[0]) is not None
-
-
 def pip_wheel(source: Path, out: Path, compiled: bool) -> None:
     """Raises CalledProcessError."""
     environment = {name: value for name, value in os.environ.items() if name != "INFRASAGE_UNCOMPILED"}
@@ -217,8 +212,8 @@ def _may_compile() -> bool:
     if os.environ.get("INFRASAGE_UNCOMPILED"):
         say("INFRASAGE_UNCOMPILED is set, so the hot path is not compiled")
         return False
-    if not has_compiler():
-        say("there is no C compiler, so the hot path is not compiled: the same answers, several times slower")
+    if (missing := runpy.run_path(str(CHECKOUT / "setup.py"))["missing_to_compile"]()) is not None:
+        say(f"{missing}, so the hot path is not compiled: the same answers, several times slower")
         return False
     return True
 

@@ -179,7 +179,9 @@ def test_serve_starts_from_nothing(tmp_path: Path) -> None:
     command = [str(venv / "bin" / "python"), str(ROOT / "deploy" / "install.py"), "now"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CC": "no-such-compiler"}
     said = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)]
-    no_compiler = "there is no C compiler, so the hot path is not compiled: the same answers, several times slower\n"
+    no_compiler = (
+        "there is no C compiler (no-such-compiler), so the hot path is not compiled: the same answers, several times slower\n"
+    )
     assert [f"installing the collector, uncompiled: some seconds\n{no_compiler}", no_compiler] == said
     version = [str(venv / "bin" / "infrasage-collector"), "--version"]
     shown = subprocess.run(version, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """The package builds where only the build's own requirements are installed, and no source is left out."""
 
+import fnmatch
 import os
 import runpy
 import shutil
@@ -146,3 +147,37 @@ def test_wheels_are_configured_for_every_python_and_processor() -> None:
     assert [f"cp3{minor}-manylinux_*" for minor in (11, 12, 13, 14)] == configuration["build"]
     assert ["x86_64", "aarch64"] == configuration["linux"]["archs"]
     assert "(compiled)" in configuration["test-command"]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "headers", "said"),
+    [
+        ("no-such-compiler", "include", "there is no C compiler (no-such-compiler)"),
+        (sys.executable, "nowhere", "there is no nowhere/Python.h (Debian's package python3-dev)"),
+        (sys.executable, "include", None),
+    ],
+)
+def test_what_a_compile_lacks_is_named_before_it_begins(
+    compiler: str, headers: str, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a compiler, or without Python's headers, installs uncompiled, at once."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "Python.h").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC", f"{compiler} -pthread")
+    monkeypatch.delenv("INFRASAGE_UNCOMPILED", raising=False)
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: headers)
+    assert said == setup["missing_to_compile"]()
+    if said is not None:
+        assert [] == setup["_extensions"]()
+
+
+def test_uv_builds_anew_where_a_source_has_changed() -> None:
+    """uv keeps what it built of a folder, and looks only at the files that `cache-keys` names."""
+    keys = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["cache-keys"]
+    patterns = [key["file"] for key in keys if "file" in key]
+    for source in ("pyproject.toml", "setup.py", "adapters", "collector", f"deploy/package/{HOME}", "proto/infrasage"):
+        file = next((ROOT / source).rglob("*.py"), ROOT / source).relative_to(ROOT)
+        assert any(fnmatch.fnmatch(file.as_posix(), pattern.replace("**/*", "*")) for pattern in patterns), source
+    assert {"CC", "INFRASAGE_UNCOMPILED"} == {key["env"] for key in keys if "env" in key}
