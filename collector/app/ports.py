@@ -150,8 +150,9 @@ def announcement(
         *_clickhouse_place(settings, clickhouse_port),
         *_places(settings, stores=stores),
         *([f"  admin key       {admin_key}   (shown this once; `keys create` makes others)"] if admin_key else []),
-        f"Try it, then ask for it with: {_ask_for_it(settings)}" if stores else "Try it:",
+        "Try it:",
         f"  curl{identity} {scheme}://{own}:{http_port}/api/v1/telemetry -H 'Content-Type: application/json' -d '{RECORD}'",
+        *([f"  {_ask_for_it(settings)}"] if stores else []),
     ]
     return "\n".join(lines)
 

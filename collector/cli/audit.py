@@ -34,20 +34,33 @@ _FAULTS_MAX: Final = 1000
 def audit(
     since: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help="Requests since then, RFC 3339.", show_default="an hour before --to"),
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Judge requests received at or after this time (RFC 3339).",
+            show_default="an hour before --to",
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to then.", show_default="now")] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of one tenant.", show_default="all")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TIME", help="Judge requests received before this time (RFC 3339).", show_default="now"),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Judge only this tenant's requests.", show_default="all")
+    ] = None,
     faults: Annotated[
-        int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Name at most so many batches at fault.")
+        int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Print at most so many batches that differ.")
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     kafka: ProductionKafka = None,
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Compare what was accepted with what the broker, the store and the dead letters hold. Exit status 0: it adds up."""
+    """Compare what was accepted with what is stored.
+
+    The broker, the store and the dead letters are counted. Exit status 0: there is no difference.
+    """
     end = time.time_ns() if until is None else _time("--to", until)
     start = end - _HOUR_NS if since is None else _time("--from", since)
     if start >= end:
@@ -63,7 +76,7 @@ def audit(
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report as JSON has it. Times in RFC 3339."""
+    """Return the report for JSON, with times in RFC 3339."""
     return {
         "adds_up": report.adds_up,
         "difference": report.difference,
@@ -92,7 +105,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def shown(report: Report) -> str:
-    """The report for people."""
+    """Return the report as text."""
     lines = [f"{report.batches:,} batches from {moment(report.window.start)} to {moment(report.window.end)}"]
     rows = [("TOPIC", "ACCEPTED", "IN THE BROKER", "STORED", "DEAD LETTERS", "DUPLICATES", "DIFFERENCE")]
     for topic, total in report.topics.items():

@@ -9,11 +9,14 @@ from collector.cli.common import Config, DataDir, failures, load_settings
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A new directory, made for the backup.")],
+    target: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to create for the backup.")],
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Copy everything that was acknowledged, log, store and keys, while the collector runs or not."""
+    """Back up the log, the store and the keys.
+
+    The collector may run meanwhile. The backup has everything that was acknowledged before it began.
+    """
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import backup as app  # noqa: PLC0415  # the engine: a second that others need not wait
 
@@ -23,11 +26,14 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What `backup` made.")],
+    source: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A directory that `backup` created.")],
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Put a backup into a data directory that has no data, after checking every file of it."""
+    """Restore a backup into an empty data directory.
+
+    Every file is checked first.
+    """
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import backup as app  # noqa: PLC0415  # as in backup
 

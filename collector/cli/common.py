@@ -19,21 +19,25 @@ from collector.runtime.errors import CannotRun
 FAILED: Final = 1
 USAGE: Final = 2
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the data is.", show_default="./data")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The data directory.", show_default="./data")]
 KeysFile = Annotated[
-    Path | None, typer.Option("--keys-file", help="The file of keys.", show_default="keys.json where the data is")
+    Path | None, typer.Option("--keys-file", help="The keys file.", show_default="keys.json in the data directory")
 ]
 ProductionKafka = Annotated[
-    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka, of the production form.", show_default="none")
+    str | None,
+    typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka's brokers, if records pass through Kafka.", show_default="none"),
 ]
 ProductionClickHouse = Annotated[
-    str | None, typer.Option("--clickhouse", metavar="URL", help="ClickHouse, of the production form.", show_default="none")
+    str | None,
+    typer.Option(
+        "--clickhouse", metavar="URL", help="The ClickHouse server, if records are stored there.", show_default="none"
+    ),
 ]
-Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.", show_default="none")]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.", show_default="none")]
 
 
 def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
-    """As collector.config.sources.load, where a flag that is None was not given. Exits with every problem."""
+    """Load the settings, where a flag that is None was not given. Exit with every problem."""
     try:
         return load(file, {key: value for key, value in flags.items() if value is not None})
     except ConfigError as error:
@@ -44,7 +48,7 @@ def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
 
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
-    """What the program could not do, in its own words, and status 1."""
+    """Print what the program could not do, and exit with status 1."""
     try:
         yield
     except CannotRun as error:
@@ -52,24 +56,24 @@ def failures() -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """It could not be done."""
+    """Report that the command could not be done, and exit."""
     say(f"error: {message}")
     raise typer.Exit(FAILED)
 
 
 def refuse(message: str) -> NoReturn:
-    """It was asked for wrongly."""
+    """Report wrong usage, and exit."""
     say(f"error: {message}")
     raise typer.Exit(USAGE)
 
 
 def say(message: str) -> None:
-    """On standard error: standard output is for what was asked for."""
+    """Print on standard error: standard output is for the answer."""
     typer.echo(message, err=True)
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as what is in them, two spaces between."""
+    """Return the rows as text, in columns as wide as their widest cell."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -30,20 +30,28 @@ from collector.config.settings import Settings
 from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, Filter
 from collector.dead_letters.service import ENTRIES_MAX
 
-app = typer.Typer(help="Dead letters: what was received and is not stored, and what to do about it.", no_args_is_help=True)
+app = typer.Typer(help="List, show, replay and discard dead letters.", no_args_is_help=True)
 
 _MESSAGE_CHARACTERS_MAX: Final = 60
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID…", help="As `dlq list` shows them.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="Of this reason.")]
-Service = Annotated[str | None, typer.Option("--service", help="Of this service.")]
-Tenant = Annotated[str | None, typer.Option("--tenant", help="Of this tenant.")]
-Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Kept at or after then: RFC 3339.")]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Kept before then.")]
-State = Annotated[str | None, typer.Option("--state", help="open, rejected_again, replayed or discarded.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
-Note = Annotated[str, typer.Option("--note", help="Why; it is kept with the entry.", show_default="none")]
-AtMost = Annotated[int, typer.Option("--limit", min=1, max=ENTRIES_MAX, help="Of those that match, at most so many.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids that `dlq list` shows.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Only entries with this reason.")]
+Service = Annotated[str | None, typer.Option("--service", help="Only entries of this service.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only entries of this tenant.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="Only entries kept at or after this time (RFC 3339).")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only entries kept before this time (RFC 3339).")]
+State = Annotated[
+    str | None, typer.Option("--state", help="Only entries in this state: open, rejected_again, replayed or discarded.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Note = Annotated[
+    str, typer.Option("--note", help="The reason for this action; it is kept with the entry.", show_default="none")
+]
+AtMost = Annotated[
+    int, typer.Option("--limit", min=1, max=ENTRIES_MAX, help="Act on at most so many of the entries that match.")
+]
 
 
 @app.command("list")
@@ -54,15 +62,17 @@ def list_(
     since: Since = None,
     until: Until = None,
     state: State = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=PAGE_MAX, help="At most so many.")] = PAGE_DEFAULT,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="As the list before said: what follows it.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=PAGE_MAX, help="List at most so many entries.")] = PAGE_DEFAULT,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", help="Continue after an earlier list: the cursor that it printed.")
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     kafka: ProductionKafka = None,
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Print dead letters, the newest first."""
+    """List dead letters, the newest first."""
     filter_ = _filter(reason, service, tenant, since, until, state)
     settings = _settings(data_dir, kafka, clickhouse, config)
     answer = _ask(settings, {"do": "list", "filter": filter_, "limit": limit, "cursor": cursor})
@@ -84,14 +94,16 @@ def list_(
 
 @app.command()
 def show(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="As `dlq list` shows them.")],
-    payload: Annotated[bool, typer.Option("--payload", help="Only the payload, to be mended for `dlq replay`.")] = False,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids that `dlq list` shows.")],
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Print only the payload, in the form that `dlq replay` takes.")
+    ] = False,
     data_dir: DataDir = None,
     kafka: ProductionKafka = None,
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Print all of some dead letters, as JSON, and their payloads in readable form."""
+    """Print dead letters with their payloads, as JSON."""
     if payload and len(ids) != 1:
         refuse("--payload prints that of one dead letter")
     answer = _ask(_settings(data_dir, kafka, clickhouse, config), {"do": "show", "ids": ids})
@@ -117,10 +129,12 @@ def replay(
     state: State = None,
     limit: AtMost = ENTRIES_MAX,
     as_of: Annotated[
-        Literal["now", "received"], typer.Option("--as-of", help="The moment that the rules about timestamps are asked for.")
+        Literal["now", "received"],
+        typer.Option("--as-of", help="Apply the rules about time as of now, or as of when the item was received."),
     ] = "now",
     payload: Annotated[
-        Path | None, typer.Option("--payload", help="A mended payload, as `dlq show --payload` prints it; -: standard input.")
+        Path | None,
+        typer.Option("--payload", help="An edited payload, in the form of `dlq show --payload`; -: standard input."),
     ] = None,
     note: Note = "",
     as_json: AsJson = False,
@@ -129,7 +143,10 @@ def replay(
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Send dead letters again: those named, or those that match and are open. Each is stored once, however often replayed."""
+    """Send dead letters again, by id or by filter.
+
+    A filter selects only open entries. Each is stored once, however often it is replayed.
+    """
     request = _request("replay", ids, _filter(reason, service, tenant, since, until, state), limit, note)
     if payload is not None:
         if not ids or len(ids) != 1:
@@ -159,7 +176,10 @@ def discard(
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Give dead letters up: those named, or those that match and are open. They stay readable until they are too old."""
+    """Abandon dead letters, by id or by filter.
+
+    A filter selects only open entries. They stay readable for dead_letters.retention_days.
+    """
     request = _request("discard", ids, _filter(reason, service, tenant, since, until, None), limit, note)
     _say_outcomes(_ask(_settings(data_dir, kafka, clickhouse, config), request), "discarded", as_json=as_json)
 
@@ -186,7 +206,7 @@ def _settings(data_dir: Path | None, kafka: str | None, clickhouse: str | None, 
 
 
 def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
-    """Of the running collector; or, in the production form or where none runs, of the broker and the store."""
+    """Ask the running collector; with Kafka and ClickHouse, or if none runs, the broker and the store."""
     with failures():
         if not (settings.kafka.bootstrap and settings.clickhouse.url):
             try:
@@ -214,5 +234,5 @@ def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None
 
 
 def _printable(text: str) -> str:
-    """What others wrote does not move a terminal's cursor."""
+    """Replace what would move a terminal's cursor."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,4 +1,4 @@
-"""generate: load that is counted, and looked for in the store."""
+"""generate: send a load, count what is acknowledged, and check it against the store."""
 
 import re
 from enum import StrEnum
@@ -20,18 +20,25 @@ class Signal(StrEnum):
 
 
 def generate(
-    signal: Annotated[Signal, typer.Option("--signal", help="What is sent.")] = Signal.LOGS,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, max=10_000_000, help="Items a second.")] = 1000,
-    shape: Annotated[str, typer.Option("--shape", metavar="ITEMSxATTRIBUTES", help="Of a request, and of an item.")] = "100x8",
-    duration: Annotated[float, typer.Option("--duration", min=0.1, max=86_400, help="Seconds.")] = 10,
-    endpoint: Annotated[str, typer.Option("--endpoint", help="Where OTLP over HTTP is.")] = "http://127.0.0.1:4318",
-    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="At once.")] = 4,
-    key_file: Annotated[Path | None, typer.Option("--key-file", help="A file with an API key.", show_default="none")] = None,
+    signal: Annotated[Signal, typer.Option("--signal", help="The signal to send.")] = Signal.LOGS,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=10_000_000, help="Items per second.")] = 1000,
+    shape: Annotated[
+        str, typer.Option("--shape", metavar="ITEMSxATTRIBUTES", help="Items per request, and attributes per item.")
+    ] = "100x8",
+    duration: Annotated[float, typer.Option("--duration", min=0.1, max=86_400, help="For how many seconds to send.")] = 10,
+    endpoint: Annotated[str, typer.Option("--endpoint", help="The address of OTLP over HTTP.")] = "http://127.0.0.1:4318",
+    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="The number of connections.")] = 4,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="A file with the API key to send.", show_default="none")
+    ] = None,
     data_dir: DataDir = None,
     clickhouse: ProductionClickHouse = None,
     config: Config = None,
 ) -> None:
-    """Send numbered items, count what is acknowledged, and check it against the store. Exit status 0: it adds up."""
+    """Send a load, and check that it is stored.
+
+    Items are numbered. Exit status 0: everything acknowledged is stored, and nothing twice.
+    """
     shaped = _SHAPE.fullmatch(shape)
     if shaped is None:
         refuse(f"--shape: {shape} must be ITEMSxATTRIBUTES, as 100x8: 1 to 999999 items, 0 to 999 attributes")

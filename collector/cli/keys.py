@@ -24,25 +24,30 @@ from collector.tenancy.scopes import Scope
 
 _KEEP_OLD_S_MAX: Final = 366 * 86_400
 
-app = typer.Typer(help="API keys: who may send and read, as which tenant, by which plan.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
 
 Wanted = Annotated[
     str,
-    typer.Argument(metavar="ID", help="As `keys list` shows it; or the whole key; or -, to read either from standard input."),
+    typer.Argument(metavar="ID", help="The id that `keys list` shows, or the whole key; -: read it from standard input."),
 ]
 
 
 @app.command()
 def create(
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose the records are that come with it.")],
-    scope: Annotated[Scope, typer.Option("--scope", help="What it may do.")],
-    plan: Annotated[str, typer.Option("--plan", help="How much may be sent: Free, Pro, Unlimited, or one of the settings.")],
-    note: Annotated[str, typer.Option("--note", help="What it is for; only `keys list` shows it.", show_default="none")] = "",
+    tenant: Annotated[str, typer.Option("--tenant", help="The tenant that records sent with the key belong to.")],
+    scope: Annotated[Scope, typer.Option("--scope", help="What the key allows.")],
+    plan: Annotated[str, typer.Option("--plan", help="How much may be sent: Free, Pro, Unlimited, or a plan of the settings.")],
+    note: Annotated[
+        str, typer.Option("--note", help="What the key is for; only `keys list` shows it.", show_default="none")
+    ] = "",
     data_dir: DataDir = None,
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Make a key and print it. It can't be had again: only its hash is kept."""
+    """Create a key and print it, once.
+
+    The key cannot be shown again, because only its hash is kept.
+    """
     settings, path = _settings(data_dir, keys_file, config)
     if (problem := tenant_problem(tenant)) is not None:
         refuse(f"--tenant: {shown(tenant)} {problem}")
@@ -58,12 +63,12 @@ def create(
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     data_dir: DataDir = None,
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Print all keys, without what would let anybody use them."""
+    """List all keys, without their secrets."""
     _, path = _settings(data_dir, keys_file, config)
     with failures():
         found = keys.list_keys(path)
@@ -78,7 +83,10 @@ def list_(
 
 @app.command()
 def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None, config: Config = None) -> None:
-    """End a key, for good. Gateways see it within tenants.keys_reload_s."""
+    """Revoke a key for good.
+
+    Gateways refuse it within tenants.keys_reload_s.
+    """
     _, path = _settings(data_dir, keys_file, config)
     with failures():
         key = keys.find(path, _wanted(wanted))
@@ -94,13 +102,16 @@ def revoke(wanted: Wanted, data_dir: DataDir = None, keys_file: KeysFile = None,
 def rotate(
     wanted: Wanted,
     keep_old_s: Annotated[
-        int, typer.Option("--keep-old-s", min=0, max=_KEEP_OLD_S_MAX, help="Seconds for which the old key stays in force.")
+        int, typer.Option("--keep-old-s", min=0, max=_KEEP_OLD_S_MAX, help="For how many seconds the old key stays valid.")
     ] = 0,
     data_dir: DataDir = None,
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Make a key like another one, print it, and end the other one."""
+    """Replace a key by a new one, and print that.
+
+    The new key has the same tenant, scope, plan and note.
+    """
     settings, path = _settings(data_dir, keys_file, config)
     with failures():
         old = keys.find(path, _wanted(wanted))
@@ -133,7 +144,7 @@ def _wanted(argument: str) -> str:
 
 
 def _hand_out(path: Path, created: Created) -> None:
-    """Print it; or, where that can't be done, see to it that it is not left in force."""
+    """Print the key; revoke it if that fails."""
     try:
         typer.echo(created.text)
     except OSError as error:

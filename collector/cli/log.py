@@ -14,14 +14,14 @@ from collector.cli.common import Config, DataDir, failures, load_settings, table
 if TYPE_CHECKING:
     from collector.app.log_incidents import Incident
 
-app = typer.Typer(help="The local log: what was damaged in it.", no_args_is_help=True)
+app = typer.Typer(help="Show and confirm damage of the local log.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("show")
 def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = None) -> None:
-    """Print what was lost or damaged, and the requests around it."""
+    """List what was damaged, and what was lost."""
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
 
@@ -32,7 +32,10 @@ def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = Non
 
 @app.command("confirm")
 def confirm(data_dir: DataDir = None, config: Config = None) -> None:
-    """End the alarm of /healthz and of infrasage_log_damages, after you have seen what was lost. Nothing is deleted."""
+    """Confirm all damage, which ends the alarm.
+
+    /healthz and infrasage_log_damages then no longer report it. Nothing is deleted.
+    """
     settings = load_settings(config, {"data_dir": data_dir}).settings
     from collector.app import log_incidents  # noqa: PLC0415  # not needed by other commands
 

@@ -34,14 +34,14 @@ from collector.config.show import show
 
 app = typer.Typer(
     name="infrasage-collector",
-    help="Takes OTLP, Prometheus remote write and JSON telemetry; stores it exactly once; answers SQL.",
+    help="Receive OTLP, Prometheus remote write and JSON; store every record exactly once; answer SQL.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-schema_app = typer.Typer(help="The store's tables.", no_args_is_help=True)
-config_app = typer.Typer(help="The settings: defaults, a file, the environment, flags.", no_args_is_help=True)
+schema_app = typer.Typer(help="Show or create the tables of the store.", no_args_is_help=True)
+config_app = typer.Typer(help="Check or show the settings.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.command()(audit)
 app.command()(backup)
@@ -52,20 +52,39 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")
 app.add_typer(config_app, name="config")
 
-Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
-HttpPort = Annotated[int | None, typer.Option("--http-port", help="Port of the HTTP API; 0: any free.", show_default="8080")]
-OtlpHttpPort = Annotated[
-    int | None, typer.Option("--otlp-http-port", help="Port of OTLP over HTTP; 0: any free.", show_default="4318")
+Host = Annotated[str | None, typer.Option("--host", help="The address to listen on.", show_default="127.0.0.1")]
+HttpPort = Annotated[
+    int | None, typer.Option("--http-port", help="The port of the HTTP API; 0: any free port.", show_default="8080")
 ]
-GrpcPort = Annotated[int | None, typer.Option("--grpc-port", help="Port of OTLP over gRPC; 0: any free.", show_default="4317")]
+OtlpHttpPort = Annotated[
+    int | None, typer.Option("--otlp-http-port", help="The port of OTLP over HTTP; 0: any free port.", show_default="4318")
+]
+GrpcPort = Annotated[
+    int | None, typer.Option("--grpc-port", help="The port of OTLP over gRPC; 0: any free port.", show_default="4317")
+]
 
 
 Kafka = Annotated[
-    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka in the local log's place.", show_default="none")
+    str | None,
+    typer.Option(
+        "--kafka", metavar="HOST:PORT,…", help="Kafka's brokers; without them a local log is used.", show_default="none"
+    ),
+]
+# A gateway and a writer do not run without these.
+NeededKafka = Annotated[
+    str | None, typer.Option("--kafka", metavar="HOST:PORT,…", help="Kafka's brokers: needed.", show_default="the settings'")
+]
+NeededClickHouse = Annotated[
+    str | None, typer.Option("--clickhouse", metavar="URL", help="The ClickHouse server: needed.", show_default="the settings'")
 ]
 ClickHouse = Annotated[
     str | None,
-    typer.Option("--clickhouse", metavar="URL", help="ClickHouse in the embedded engine's place.", show_default="none"),
+    typer.Option(
+        "--clickhouse",
+        metavar="URL",
+        help="The ClickHouse server; without it the embedded engine is used.",
+        show_default="none",
+    ),
 ]
 
 
@@ -96,7 +115,10 @@ def serve(
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Run the collector, all in one process, until SIGTERM or SIGINT. What isn't given is embedded."""
+    """Run the whole collector in one process.
+
+    It runs until SIGTERM or SIGINT. The log and the store are embedded, unless Kafka or ClickHouse is given.
+    """
     loaded = load_settings(
         config,
         {
@@ -119,18 +141,25 @@ def serve(
 
 @app.command()
 def gateway(
-    kafka: Kafka = None,
+    kafka: NeededKafka = None,
     clickhouse: Annotated[
         str | None,
         typer.Option(
-            "--clickhouse", metavar="URL", help="Which one writers write to: for pages that tell of it.", show_default="none"
+            "--clickhouse",
+            metavar="URL",
+            help="The server that writers store into: the pages that read it need it.",
+            show_default="none",
         ),
     ] = None,
     redis: Annotated[
         str | None,
-        typer.Option("--redis", metavar="URL", help="By which gateways count together what tenants send.", show_default="none"),
+        typer.Option(
+            "--redis", metavar="URL", help="Redis that gateways share to enforce plans together.", show_default="none"
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes that share the ports.", show_default="1")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="The number of processes; they share the ports.", show_default="1")
+    ] = None,
     host: Host = None,
     http_port: HttpPort = None,
     otlp_http_port: OtlpHttpPort = None,
@@ -138,7 +167,10 @@ def gateway(
     keys_file: KeysFile = None,
     config: Config = None,
 ) -> None:
-    """Run the receivers: what comes in goes to Kafka, for writers to store. Until SIGTERM or SIGINT."""
+    """Run the receivers: records go to Kafka.
+
+    It runs until SIGTERM or SIGINT. Writers store the records.
+    """
     settings = load_settings(
         config,
         {
@@ -168,15 +200,18 @@ def gateway(
 
 @app.command()
 def writer(
-    kafka: Kafka = None,
-    clickhouse: ClickHouse = None,
+    kafka: NeededKafka = None,
+    clickhouse: NeededClickHouse = None,
     host: Host = None,
     port: Annotated[
-        int | None, typer.Option("--port", help="Port of /healthz and /metrics; 0: any free.", show_default="8081")
+        int | None, typer.Option("--port", help="The port of /healthz and /metrics; 0: any free port.", show_default="8081")
     ] = None,
     config: Config = None,
 ) -> None:
-    """Run a writer: from Kafka into ClickHouse, exactly once. Until SIGTERM or SIGINT."""
+    """Run a writer: from Kafka into ClickHouse.
+
+    It runs until SIGTERM or SIGINT, and stores every record exactly once.
+    """
     settings = load_settings(
         config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
     ).settings
@@ -190,15 +225,18 @@ def writer(
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="A reading statement, in ClickHouse's SQL.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A statement that reads, in ClickHouse's SQL.")],
     data_dir: DataDir = None,
     clickhouse: ClickHouse = None,
     format_: Annotated[
-        str, typer.Option("--format", help="Any of ClickHouse's output formats: CSVWithNames, JSONEachRow, …")
+        str, typer.Option("--format", help="An output format of ClickHouse: CSVWithNames, JSONEachRow, …")
     ] = query_socket.TABLE_FORMAT,
     config: Config = None,
 ) -> None:
-    """Ask the running collector, or, where none runs, the data it left; or the ClickHouse server, if there is one."""
+    """Run a SQL statement and print its result.
+
+    The running collector answers it. If none runs, the data directory is read; with --clickhouse the server answers.
+    """
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     with failures():
         answer = _answer(settings, sql, format_)
@@ -223,7 +261,10 @@ def _answer(settings: Settings, sql: str, format_: str) -> query_socket.Answer:
 
 @schema_app.command("show")
 def schema_show(config: Config = None) -> None:
-    """Print the statements that make the tables, in the order of their versions; for a cluster, if one is set."""
+    """Print the statements that create the tables.
+
+    They are in the order of their versions, and for a cluster if one is set.
+    """
     settings = load_settings(config, {}).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
@@ -232,7 +273,10 @@ def schema_show(config: Config = None) -> None:
 
 @schema_app.command("apply")
 def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
-    """Make the tables, or bring them up to date. serve and writer do so by themselves at start."""
+    """Create the tables, or bring them up to date.
+
+    `serve` and `writer` do so when they start.
+    """
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
@@ -242,7 +286,7 @@ def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config
 
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
-    """Say whether the file and the environment are usable, and if not, every reason."""
+    """Check the settings, and print every mistake."""
     loaded = load_settings(config, {})
     changed = len(loaded.origins)
     typer.echo(f"ok: {changed} {'setting is' if changed == 1 else 'settings are'} given, the others are at their defaults")
@@ -250,13 +294,13 @@ def config_check(config: Config = None) -> None:
 
 @config_app.command("show")
 def config_show(config: Config = None) -> None:
-    """Print every setting in force, as TOML, and where each that is given came from."""
+    """Print all settings in force, and their origins."""
     typer.echo(show(load_settings(config, {})), nl=False)
 
 
 @app.command()
 def version() -> None:
-    """Print the version, and whether the hot path is compiled."""
+    """Print the version; `(compiled)` if the hot path is."""
     _print_version()
 
 
@@ -272,7 +316,7 @@ def _announce(text: str) -> None:
 
 
 def _require(command: str, settings: Settings, *keys: str) -> None:
-    """Without these settings the command is of no use."""
+    """Exit if one of these settings is not given."""
     missing = [SETTINGS[key] for key in keys if not value_of(settings, SETTINGS[key])]
     for setting in missing:
         say(f"error: {command} needs {setting.key}: {FLAGS[setting.key]}, {setting.variable} or a file with --config gives it")

@@ -104,8 +104,9 @@ def test_the_announcement_says_https_where_it_is(client_ca: Path | None, identit
 def test_the_announcement_names_what_is_used(settings: Settings, stores: bool, expected: set[str]) -> None:
     """The data directory only where something is in it; how to ask, only where there is a store."""
     text = listening.announcement(settings, 1, 2, 3, stores=stores)
-    assert {line.split()[0] for line in text.splitlines()[4:-2]} == expected
-    assert ("ask for it with" in text) == stores
+    places, _, _ = text.partition("Try it:")
+    assert {line.split()[0] for line in places.splitlines()[4:]} == expected
+    assert ("infrasage-collector query" in text) == stores
     assert ("--clickhouse http://c:8123" in text) == bool(settings.clickhouse.url)
 
 

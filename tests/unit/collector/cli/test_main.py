@@ -53,6 +53,14 @@ def test_what_was_asked_for_is_on_standard_output(arguments: list[str], status: 
     assert said in done.stdout
 
 
+@pytest.mark.parametrize("group", [[], ["config"], ["dlq"], ["keys"], ["log"], ["schema"]])
+def test_no_summary_is_cut(group: list[str]) -> None:
+    """The list of commands is understood without `-h` of each one."""
+    shown = invoke(*group, "-h").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(shown) > 1
+    assert [] == [line for line in shown if not line.endswith(".") or line.endswith("...")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
