@@ -83,8 +83,8 @@ def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> in
     keep_memory()
     if not is_compiled():
         log.warning(
-            "the hot path is not compiled: the answers are the same, several times slower. An installation with a C compiler compiles"
-            " it; `make serve` does so in the background, for its next start"
+            "the hot path is not compiled: the answers are the same, several times slower. An installation with a C compiler"
+            " compiles it; `make serve` does so in the background, for its next start"
         )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
