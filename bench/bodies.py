@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -20,6 +21,11 @@ METHODS: Final = {
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+}
+REQUESTS: Final[dict[str, type[Message]]] = {
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+    "traces": ExportTraceServiceRequest,
 }
 NATIVE_RECORD: Final = "/api/v1/telemetry"
 NATIVE_BATCH: Final = "/api/v1/telemetry/batch"
@@ -38,6 +44,23 @@ def otlp(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
     """OTLP in protobuf."""
     now = time.time_ns()
     return tuple(_otlp(signal, items, attributes, variant, now) for variant in range(_variants(items)))
+
+
+@functools.cache
+def otlp_json(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
+    """The same in JSON, as SDKs write it: without white space."""
+    parse = REQUESTS[signal].FromString
+    return tuple(json.dumps(_json(parse(one)), separators=(",", ":")).encode() for one in otlp(signal, items, attributes))
+
+
+def _json(value: Any) -> Any:
+    """OTLP/JSON of a message, or of what is in one."""
+    if isinstance(value, Message):
+        fields = value.ListFields()
+        return {field.json_name: [_json(entry) for entry in one] if field.is_repeated else _json(one) for field, one in fields}
+    if isinstance(value, bytes):
+        return value.hex()  # of these bodies, only ids are bytes
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Records per CPU-second of the gateway, side by side with the OpenTelemetry Collector: OTLP in, Kafka out, acks=all.
 
-    python bench/gateway.py [--transport http,https,h2c,h2,grpc,grpcs,native] [--signal metrics,logs,traces]
+    python bench/gateway.py [--transport http,https,h2c,h2,grpc,grpcs,json,native,native_json] [--signal metrics,logs,traces]
                             [--items 1,100,1000,10000] [--rounds 3] [--seconds 3] [--keep]
 
 Needs Kafka's jars and the Collector (`otelcol`, with its otlp receiver and kafka exporter) in $PEERS, by default
@@ -9,7 +9,7 @@ else the machine does hits both alike. What counts is CPU time of the server's p
 Both processes begin anew for each row, so that the most memory that they took is that row's.
 
 `native` is our JSON API, of metrics, with 1 and 100 records a request; the Collector, which has none, is sent as many in OTLP
-over HTTP.
+over HTTP. `json` is OTLP/JSON over HTTP/1.1, to both; `native_json` our JSON API beside the Collector's OTLP/JSON.
 
 `https` is HTTP/1.1 over TLS, `h2c` HTTP/2 without it, `h2` with it, `grpcs` gRPC over TLS: 1 and 100 metrics a request. Both
 servers have the same certificate. HTTP/2 is one connection with 32 requests at once, as gRPC is. The Collector does not speak
@@ -49,6 +49,7 @@ SUITE: Final = "gateway"
 SAME: Final = ("transport", "signal", "items")
 NAMES: Final = ("ours", "collector")
 NATIVE_ITEMS: Final = (1, 100)
+JSON_ITEMS: Final = (1, 500)
 TLS: Final = ("https", "h2", "grpcs")
 # What differs from HTTP/1.1 and gRPC by what a request costs, not a record.
 BY_REQUEST: Final = ("https", "h2c", "h2", "grpcs")
@@ -114,10 +115,13 @@ class Pair:
         if transport == "h2" or (transport == "h2c" and name == "ours"):
             context = certificate.client("h2") if certificate else None
             return http2_senders(http, f"/v1/{signal}", bodies.otlp(signal, items), context)
-        if transport == "native" and name == "ours":
+        if transport in ("native", "native_json") and name == "ours":
             path = bodies.NATIVE_RECORD if items == 1 else bodies.NATIVE_BATCH
             messages = [http_message(path, body, "application/json") for body in bodies.native(items)]
             return http_senders(self._native_port, messages)
+        if transport in ("json", "native_json"):
+            texts = bodies.otlp_json(signal, items)
+            return http_senders(http, [http_message(f"/v1/{signal}", one, "application/json") for one in texts])
         context = certificate.client("http/1.1") if certificate else None
         return http_senders(http, [http_message(f"/v1/{signal}", one) for one in bodies.otlp(signal, items)], tls=context)
 
@@ -138,8 +142,11 @@ def measure(pair: Pair, transport: str, signal: str, items: int, rounds: int, se
 def rows(transports: str, signals: str, items: str) -> Iterator[tuple[str, str, int]]:
     """Of what is asked for, what is measured: transport, signal, items."""
     for transport in transports.split(","):
-        if transport == "native":
-            yield from (("native", "metrics", number) for number in NATIVE_ITEMS)
+        if transport in ("native", "native_json"):
+            yield from ((transport, "metrics", number) for number in NATIVE_ITEMS)
+            continue
+        if transport == "json":
+            yield from ((transport, signal, number) for signal in signals.split(",") for number in JSON_ITEMS)
             continue
         numbers = measuring.numbers(items)
         if transport in BY_REQUEST:
@@ -150,7 +157,7 @@ def rows(transports: str, signals: str, items: str) -> Iterator[tuple[str, str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transport", default="http,https,h2c,h2,grpc,grpcs,native")
+    parser.add_argument("--transport", default="http,https,h2c,h2,grpc,grpcs,json,native,native_json")
     parser.add_argument("--signal", default="metrics,logs,traces")
     parser.add_argument("--items", default="1,100,1000,10000")
     parser.add_argument("--rounds", type=int, default=3)

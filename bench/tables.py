@@ -26,8 +26,12 @@ _TRANSPORTS: Final = {
     "h2": "HTTP/2, TLS",
     "grpc": "gRPC",
     "grpcs": "gRPC, TLS",
+    "json": "HTTP, JSON",
     "native": "native JSON",
+    "native_json": "native JSON, to OTLP/JSON",
 }
+# What the Collector is sent beside our own JSON.
+_NATIVE: Final = {"native": "OTLP over HTTP", "native_json": "OTLP/JSON"}
 _CHARTED: Final = ("http", "grpc", "native")
 _SUITES: Final = {
     "gateway": "the gateway",
@@ -208,7 +212,7 @@ def summary() -> str:
     """What is asked, and what was found."""
     rows = []
     ratios = {(one["transport"], one["items"], one["signal"]): ratio(one, "collector") for one in load("gateway")}
-    for transport in ("http", "https", "h2c", "h2", "grpc", "grpcs"):
+    for transport in ("http", "https", "h2c", "h2", "grpc", "grpcs", "json"):
         to = "the Collector's HTTP/1.1" if transport == "h2c" else "the Collector"
         for items in sorted({items for of, items, _ in ratios if of == transport}):
             each = [
@@ -219,9 +223,10 @@ def summary() -> str:
             what = f"OTLP over {_TRANSPORTS[transport]}, {items:,} a request"
             rows.append(_row(what, f"records/CPU-s, to {to}", ", ".join(each)))
     for one in load("gateway"):
-        if one["transport"] == "native":
+        if one["transport"] in _NATIVE:
             what = f"native JSON, {one['items']:,} a request"
-            rows.append(_row(what, "records/CPU-s, to the Collector's OTLP over HTTP", f"**{ratio(one, 'collector'):.2f}**"))
+            to = f"records/CPU-s, to the Collector's {_NATIVE[one['transport']]}"
+            rows.append(_row(what, to, f"**{ratio(one, 'collector'):.2f}**"))
     for one in sorted(load("latency"), key=lambda one: str(one["transport"]), reverse=True):
         what = f"OTLP over {_TRANSPORTS[one['transport']]}, {one['signal']}, {one['items']:,} a request, half load"
         ours, collector = (one[name]["p99_ms"][1] for name in ("ours", "collector"))

@@ -25,7 +25,7 @@ from adapters.errors import (
     TIMESTAMP_TOO_OLD,
     TOO_MANY_ATTRIBUTES,
 )
-from adapters.otlp.json import ENUM_NAMES, SNAKE_CASE
+from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.rules import MESSAGE_ROW_BYTES_MAX, REQUEST_ELEMENTS_MAX, REQUEST_ROW_BYTES_MAX, Rules
 
 _NANOSECONDS: Final = 1_000_000_000

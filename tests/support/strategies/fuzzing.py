@@ -15,6 +15,7 @@ from support.fakes.receiving import Receivers, receivers
 from support.fakes.wire import Wire, grpc_shared, http_shared
 from support.http2 import frame
 from support.limits import LOW
+from support.references.json_readers import check_readers
 from support.references.native import nanoseconds
 from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_otlp, check_otlp, check_v1, check_v2
 from support.strategies.http2_frames import encoded, frames_of, ops_of
@@ -24,6 +25,7 @@ from adapters import native
 from adapters.codec.decompress import decompress
 from adapters.codec.rfc3339 import INVALID, parse_time
 from adapters.errors import Malformed, RequestRefused
+from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.record import SOURCE_NATIVE, Adapted, Header
 from collector.dead_letters.payloads import mended, shown
 from collector.http2.engine import INTERNAL_ERROR, PREFACE, STREAM_ID_MAX
@@ -58,7 +60,8 @@ def _otlp(signal: str) -> Target:
 
 def _otlp_json(signal: str, to_wire: Callable[[bytes], bytes]) -> Target:
     def target(body: bytes) -> None:
-        """What is JSON becomes protobuf that is well-formed, and each of its items has an outcome."""
+        """What is JSON becomes protobuf that is well-formed, and each of its items has an outcome. Its two readers agree."""
+        check_readers(signal, body, SNAKE_CASE | ENUM_NAMES)
         try:
             wire = to_wire(body)
         except Malformed:

@@ -1,0 +1,352 @@
+"""Read plain JSON from its bytes, without an object for each value: strings, numbers, names, and where a value ends.
+
+What is plain is nearly all JSON that senders write. Anything else, legal or not, raises `NonPlain`, and the caller lets the
+reader that makes Python objects decide. So what is accepted, repaired or refused is said in one place.
+
+Invariants:
+1. A string, a number or a value that is skipped is JSON, or raises NonPlain (tests/unit/adapters/codec/test_json_scanner.py,
+   test_values_are_read_as_orjson_reads_them).
+2. It rests at least once for each 256 KiB (test_json_scanner.py, test_it_rests).
+"""
+
+from typing import Final
+
+import orjson
+from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_f64_le, write_i64_le
+from mypy_extensions import i64, u8
+
+from adapters.codec.text import REST_BYTES, end_of_string
+from adapters.codec.wire import put_varint
+from adapters.rules import Rules
+
+QUOTE: Final = 0x22
+COMMA: Final = 0x2C
+COLON: Final = 0x3A
+OPENING_BRACKET: Final = 0x5B
+CLOSING_BRACKET: Final = 0x5D
+OPENING_BRACE: Final = 0x7B
+CLOSING_BRACE: Final = 0x7D
+SMALL_N: Final = 0x6E
+SPACE: Final = 0x20
+
+_BACKSLASH: Final = 0x5C
+_MINUS: Final = 0x2D
+_PLUS: Final = 0x2B
+_POINT: Final = 0x2E
+_ZERO: Final = 0x30
+_NINE: Final = 0x39
+_SMALL_E: Final = 0x65
+_CASE: Final = 0x20
+_ASCII_END: Final = 0x80
+_WORD_BYTES: Final = 8
+
+# A value that a parser reads has at most so many bytes, a string of it so many: it makes objects of them, and does not rest.
+PARSED_BYTES_MAX: Final = 64 << 10
+PARSED_STRING_BYTES_MAX: Final = 1 << 20
+# A longer string is copied at once, a shorter one by words.
+_COPIED_AT_ONCE: Final = 96
+# So many digits always fit 64 bits.
+_PLAIN_DIGITS_MAX: Final = 18
+# Of 19 digits, the first 18 and the last of the largest int64.
+_TOP_DIGITS: Final = 922_337_203_685_477_580
+_TOP_LAST_DIGIT: Final = 7
+# A double holds every integer up to this, and every power of ten up to that: one division or product is correctly rounded.
+_EXACT_MAX: Final = 1 << 53
+_POWER_MAX: Final = 22
+
+# Looked up: a literal of 64 bits with the highest set would be an object.
+_QUOTES: Final = b'"' * 8
+_BACKSLASHES: Final = b"\\" * 8
+_SPACES: Final = b" " * 8
+_ONES: Final = b"\1" * 8
+_HIGH_BITS: Final = b"\x80" * 8
+
+
+def _powers() -> bytes:
+    writer = BytesWriter()
+    for exponent in range(_POWER_MAX + 1):
+        write_f64_le(writer, float(10**exponent))
+    return writer.getvalue()
+
+
+_POWERS: Final = _powers()
+
+
+class NonPlain(Exception):
+    """Not what nearly all senders write: an escape that is none, a lone surrogate, a number of many digits, a name twice, …"""
+
+
+class JsonScanner:
+    """Reads `text`. `rules`: by which it rests."""
+
+    def __init__(self, text: bytes, rules: Rules) -> None:
+        self.text: Final = text
+        self.rules: Final = rules
+        self.size: i64 = len(text)
+        self.rest_at: i64 = REST_BYTES
+        # After `string_end`: whether the string is ASCII without escapes. Any other is read by `unescaped`.
+        self.is_plain: bool = True
+        # After `integer_end` or `double_end`.
+        self.integer: i64 = 0
+        self.double: float = 0.0
+
+    def skip_space(self, position: i64) -> i64:
+        """Return where the white space ends that may begin there."""
+        text = self.text
+        last: i64 = self.size - _WORD_BYTES
+        spaces: i64 = read_i64_le(_SPACES, 0)
+        byte: i64 = text[position]
+        while byte <= SPACE:
+            if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
+                raise NonPlain
+            position += 1
+            while position <= last and read_i64_le(text, position) == spaces:
+                position += _WORD_BYTES
+                if position > self.rest_at:
+                    self.rest(position)
+            byte = text[position]
+        return position
+
+    def string_end(self, start: i64) -> i64:
+        """Return where the quote is that closes the string whose content begins at `start`."""
+        text = self.text
+        last: i64 = self.size - _WORD_BYTES
+        quotes: i64 = read_i64_le(_QUOTES, 0)
+        backslashes: i64 = read_i64_le(_BACKSLASHES, 0)
+        spaces: i64 = read_i64_le(_SPACES, 0)
+        ones: i64 = read_i64_le(_ONES, 0)
+        high_bits: i64 = read_i64_le(_HIGH_BITS, 0)
+        rest_at: i64 = start + REST_BYTES
+        position: i64 = start
+        while position <= last:
+            # Of a byte of ASCII: the high bit becomes set where it is below a space, or nothing is left of it. A borrow
+            # reaches only what is behind such a byte.
+            word: i64 = read_i64_le(text, position)
+            quote: i64 = word ^ quotes
+            backslash: i64 = word ^ backslashes
+            found: i64 = ((word - spaces) | (quote - ones) | (backslash - ones) | word) & high_bits
+            if found == 0:
+                position += _WORD_BYTES
+                if position > rest_at:
+                    self.rules.rest()
+                    rest_at = position + REST_BYTES
+                continue
+            # The bits below the lowest that is set count the bytes before it.
+            position += ((((found & -found) - 1) & ones) * ones >> 56 & 0xF) - 1
+            break
+        if text[position] == QUOTE:
+            self.is_plain = True
+            return position
+        return self._string_end_slow(start, position)
+
+    def _string_end_slow(self, start: i64, position: i64) -> i64:
+        """As `string_end`; from `position` on it is not known yet what the string has."""
+        text = self.text
+        size: i64 = self.size
+        is_plain = True
+        while position < size:
+            byte: i64 = text[position]
+            if byte == QUOTE:
+                self.is_plain = is_plain
+                if not is_plain and position - start > PARSED_STRING_BYTES_MAX:
+                    raise NonPlain
+                return position
+            if byte < SPACE:
+                raise NonPlain
+            if byte == _BACKSLASH or byte >= _ASCII_END:
+                is_plain = False
+                # It may be long: what it is, is decided by `unescaped`.
+                position = end_of_string(text, position, size, self.rules) - 1
+                if position + 1 >= size:
+                    raise NonPlain
+                continue
+            position += 1
+        raise NonPlain
+
+    def unescaped(self, start: i64, end: i64) -> bytes:
+        """The string whose content is at start:end, in UTF-8."""
+        try:
+            text: object = orjson.loads(self.text[start - 1 : end + 1])
+        except orjson.JSONDecodeError:
+            raise NonPlain from None
+        assert isinstance(text, str)
+        return text.encode()
+
+    def put_string(self, writer: BytesWriter, tag: i64, start: i64, end: i64) -> None:
+        """Write the string whose content is at start:end as a field. It is the one that `string_end` was asked for last."""
+        if not self.is_plain:
+            content = self.unescaped(start, end)
+            put_varint(writer, tag)
+            put_varint(writer, len(content))
+            writer.write(content)
+            return
+        size: i64 = end - start
+        if tag < 128 and size < 128:
+            writer.append(u8(tag))
+            writer.append(u8(size))
+        else:
+            put_varint(writer, tag)
+            put_varint(writer, size)
+        self.copy(writer, start, end)
+
+    def copy(self, writer: BytesWriter, start: i64, end: i64) -> None:
+        """Write start:end of the text."""
+        text = self.text
+        size: i64 = end - start
+        if size > _COPIED_AT_ONCE or end + _WORD_BYTES > self.size:
+            if size > REST_BYTES:
+                self.rules.rest()
+            writer.write(text[start:end])
+            if size > REST_BYTES:
+                self.rules.rest()
+            return
+        whole: i64 = len(writer) + size
+        while start < end:
+            write_i64_le(writer, read_i64_le(text, start))
+            start += _WORD_BYTES
+        writer.truncate(whole)
+
+    def integer_end(self, position: i64) -> i64:
+        """Return where the integer ends that begins there, and is `integer` then. 0: it is none, or has too many digits."""
+        text = self.text
+        byte: i64 = text[position]
+        is_negative = byte == _MINUS
+        if is_negative:
+            position += 1
+            byte = text[position]
+        if byte < _ZERO or byte > _NINE:
+            return 0
+        start: i64 = position
+        number: i64 = byte - _ZERO
+        position += 1
+        byte = text[position]
+        if number == 0 and byte >= _ZERO and byte <= _NINE:
+            return 0
+        while byte >= _ZERO and byte <= _NINE:
+            if position - start >= _PLAIN_DIGITS_MAX and (
+                position - start > _PLAIN_DIGITS_MAX
+                or number > _TOP_DIGITS
+                or (number == _TOP_DIGITS and byte > _ZERO + _TOP_LAST_DIGIT)
+            ):
+                return 0
+            number = number * 10 + (byte - _ZERO)
+            position += 1
+            byte = text[position]
+        self.integer = -number if is_negative else number
+        return position
+
+    def double_end(self, position: i64) -> i64:
+        """Return where the number ends that begins there, and is `double` then. 0: it is none, or not simply converted."""
+        text = self.text
+        byte: i64 = text[position]
+        is_negative = byte == _MINUS
+        if is_negative:
+            position += 1
+            byte = text[position]
+        if byte < _ZERO or byte > _NINE:
+            return 0
+        start: i64 = position
+        exponent: i64 = 0
+        number: i64 = byte - _ZERO
+        position += 1
+        byte = text[position]
+        if number == 0 and byte >= _ZERO and byte <= _NINE:
+            return 0
+        while byte >= _ZERO and byte <= _NINE:
+            if position - start >= _PLAIN_DIGITS_MAX:
+                return 0
+            number = number * 10 + (byte - _ZERO)
+            position += 1
+            byte = text[position]
+        if byte == _POINT:
+            position += 1
+            point: i64 = position
+            byte = text[position]
+            while byte >= _ZERO and byte <= _NINE:
+                if position - start > _PLAIN_DIGITS_MAX:
+                    return 0
+                number = number * 10 + (byte - _ZERO)
+                position += 1
+                byte = text[position]
+            exponent = point - position
+            if exponent == 0:
+                return 0
+        if byte | _CASE == _SMALL_E:
+            return 0
+        if number > _EXACT_MAX or exponent < -_POWER_MAX or (is_negative and number == 0):
+            return 0
+        value = float(number)
+        if exponent < 0:
+            value /= read_f64_le(_POWERS, -exponent << 3)
+        self.double = -value if is_negative else value
+        return position
+
+    def scalar_end(self, position: i64) -> i64:
+        """Return where a string, a number or a literal ends, of which only a string is checked."""
+        text = self.text
+        if text[position] == QUOTE:
+            return self.string_end(position + 1) + 1
+        start: i64 = position
+        byte: i64 = text[position]
+        while byte > SPACE and byte != COMMA and byte != CLOSING_BRACE and byte != CLOSING_BRACKET:
+            position += 1
+            byte = text[position]
+        if position == start or position - start > PARSED_BYTES_MAX:
+            raise NonPlain
+        return position
+
+    def null_end(self, position: i64) -> i64:
+        """Return where the null ends that begins there with an n."""
+        text = self.text
+        if text[position + 1] != 0x75 or text[position + 2] != 0x6C or text[position + 3] != 0x6C:
+            raise NonPlain
+        return position + 4
+
+    def true_end(self, position: i64) -> i64:
+        """Return where a true ends that may begin there; 0: none does."""
+        text = self.text
+        if text[position] != 0x74 or text[position + 1] != 0x72 or text[position + 2] != 0x75 or text[position + 3] != 0x65:
+            return 0
+        return position + 4
+
+    def value_end(self, position: i64) -> i64:
+        """Return where the value ends that begins there, of any kind. It is JSON."""
+        text = self.text
+        start: i64 = position
+        last: i64 = min(self.size, start + PARSED_BYTES_MAX)
+        depth: i64 = 0
+        while True:
+            byte: i64 = text[position]
+            if byte == QUOTE:
+                position = self.string_end(position + 1) + 1
+            elif byte == OPENING_BRACE or byte == OPENING_BRACKET:
+                depth += 1
+                position += 1
+            elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
+                depth -= 1
+                position += 1
+            elif depth:
+                position += 1
+            else:
+                position = self.scalar_end(position)
+            if depth <= 0:
+                break
+            if position > last:
+                raise NonPlain
+        self.loaded(start, position)
+        return position
+
+    def loaded(self, start: i64, end: i64) -> object:
+        """The value at start:end, as an object."""
+        if end - start > PARSED_STRING_BYTES_MAX:
+            raise NonPlain
+        try:
+            value: object = orjson.loads(self.text[start:end])
+        except orjson.JSONDecodeError:
+            raise NonPlain from None
+        return value
+
+    def rest(self, position: i64) -> None:
+        """Rest, where the text has been read up to that."""
+        self.rest_at = position + REST_BYTES
+        self.rules.rest()

@@ -1,0 +1,155 @@
+"""OTLP's messages as tables for a reader of JSON: which field a member's name means, and what its value becomes.
+
+They are made from the official descriptors, so they are never out of date.
+"""
+
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from mypy_extensions import i64
+
+from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE
+
+TEXT: Final = 0
+BYTES: Final = 1
+HEX: Final = 2
+DOUBLE: Final = 3
+BOOL: Final = 4
+MESSAGE: Final = 5
+VARINT: Final = 6
+ZIGZAG: Final = 7
+FIXED64: Final = 8
+FIXED32: Final = 9
+
+# What is read beside what the specification has.
+SNAKE_CASE: Final = 1  # names of fields as in the .proto files
+ENUM_NAMES: Final = 2  # an enum's name in the place of its number
+
+_HEX_FIELDS: Final = ("trace_id", "span_id", "parent_span_id")
+_KINDS: Final = {
+    FieldDescriptor.TYPE_STRING: TEXT,
+    FieldDescriptor.TYPE_BYTES: BYTES,
+    FieldDescriptor.TYPE_DOUBLE: DOUBLE,
+    FieldDescriptor.TYPE_BOOL: BOOL,
+    FieldDescriptor.TYPE_MESSAGE: MESSAGE,
+    FieldDescriptor.TYPE_INT32: VARINT,
+    FieldDescriptor.TYPE_UINT32: VARINT,
+    FieldDescriptor.TYPE_INT64: VARINT,
+    FieldDescriptor.TYPE_UINT64: VARINT,
+    FieldDescriptor.TYPE_ENUM: VARINT,
+    FieldDescriptor.TYPE_SINT32: ZIGZAG,
+    FieldDescriptor.TYPE_FIXED64: FIXED64,
+    FieldDescriptor.TYPE_SFIXED64: FIXED64,
+    FieldDescriptor.TYPE_FIXED32: FIXED32,
+}
+_WIRE_TYPES: Final = {DOUBLE: 1, FIXED64: 1, FIXED32: 5, BOOL: 0, VARINT: 0, ZIGZAG: 0}
+_RANGES: Final = {
+    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_FIXED64: (0, 2**64 - 1),
+    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
+}
+_INT32_RANGE: Final = (-(2**31), 2**31 - 1)
+_WORD_BYTES: Final = 8
+_ITEMS: Final = (
+    "LogRecord",
+    "Span",
+    "NumberDataPoint",
+    "HistogramDataPoint",
+    "ExponentialHistogramDataPoint",
+    "SummaryDataPoint",
+)
+
+
+class Field:
+    """One field of a message."""
+
+    def __init__(self, descriptor: FieldDescriptor, forms: int) -> None:
+        """`forms`: what is read beside what the specification has."""
+        assert descriptor.containing_type is not None
+        self.name: Final[str] = f"{descriptor.containing_type.name}.{descriptor.json_name}"
+        self.kind: Final[int] = HEX if descriptor.name in _HEX_FIELDS else _KINDS[descriptor.type]
+        self.repeated: Final[bool] = descriptor.is_repeated
+        self.low, self.high = _RANGES.get(descriptor.type, _INT32_RANGE)
+        packed = self.repeated and self.kind in _WIRE_TYPES
+        self.packed: Final[bool] = packed
+        self.tag: Final[int] = descriptor.number << 3 | (2 if packed else _WIRE_TYPES.get(self.kind, 2))
+        self.message: Final[Descriptor | None] = descriptor.message_type
+        self.message_name: Final[str] = descriptor.message_type.name if descriptor.message_type is not None else ""
+        self.is_attribute: Final[bool] = self.message_name == "KeyValue"
+        self.is_any_value: Final[bool] = self.message_name == "AnyValue"
+        # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its
+        # message has.
+        self.wire_tag: Final[i64] = self.tag
+        self.wire_kind: Final[i64] = self.kind
+        self.least: Final[i64] = self.low
+        self.most: Final[i64] = min(self.high, 2**63 - 1)
+        self.bit: Final[i64] = 2**descriptor.index
+        self._forms: Final = forms
+        self._fields: Fields | None = None
+        names: dict[str, int] = {}
+        if descriptor.enum_type is not None and forms & ENUM_NAMES:
+            names = {value.name: value.number for value in descriptor.enum_type.values}
+        self.enum_names: Final[dict[str, int]] = names
+        # Without it a span is rejected; without any other id the item is kept.
+        self.is_required_id: Final[bool] = self.name in ("Span.traceId", "Span.spanId")
+        # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.
+        self.is_attribute_integer: Final[bool] = self.name == "AnyValue.intValue"
+        is_number = self.kind not in (TEXT, BYTES, HEX, MESSAGE)
+        is_time = descriptor.name.endswith("time_unix_nano")
+        self.reason: Final[int] = INVALID_TIMESTAMP if is_time else INVALID_VALUE if is_number else INVALID_RECORD
+
+    def fields(self) -> "Fields":
+        """Those of its message."""
+        fields = self._fields
+        if fields is None:
+            assert self.message is not None
+            fields = self._fields = fields_of(self.message, self._forms)
+        return fields
+
+
+class Name:
+    """A name that a field has in JSON, with its quotes and its colon, as words to compare a text with."""
+
+    def __init__(self, name: str, field: Field) -> None:
+        token = f'"{name}":'.encode()
+        padding = -len(token) % _WORD_BYTES
+        self.field: Final = field
+        self.size: Final[i64] = len(token)
+        self.words: Final[bytes] = token + bytes(padding)
+        self.masks: Final[bytes] = b"\xff" * len(token) + bytes(padding)
+        self.words_size: Final[i64] = len(self.words)
+        # The name that followed it in the message that was read last: senders write their fields in one order.
+        self.follower: Name = self
+
+
+class Fields:
+    """The fields of a message type, by name."""
+
+    def __init__(self, descriptor: Descriptor, forms: int) -> None:
+        self.name: Final[str] = descriptor.name
+        self.by_name: Final[dict[str, Field]] = {field.json_name: Field(field, forms) for field in descriptor.fields}
+        if forms & SNAKE_CASE:
+            for field in descriptor.fields:
+                self.by_name[field.name] = self.by_name[field.json_name]
+        # What does not fit such a message is noted in it: the item is rejected, and its neighbours are kept.
+        self.is_item: Final[bool] = descriptor.name in _ITEMS
+        self.names: Final[dict[bytes, Name]] = {name.encode(): Name(name, field) for name, field in self.by_name.items()}
+        # Before the first.
+        self.head: Final = Name("", next(iter(self.by_name.values())))
+        self.head.follower = next(iter(self.names.values()))
+
+
+# By the forms that are read.
+_messages: Final[list[dict[str, Fields]]] = [{}, {}, {}, {}]
+
+
+def fields_of(descriptor: Descriptor, forms: int) -> Fields:
+    """Return the fields of a message type, by the names that are read."""
+    messages = _messages[forms]
+    fields = messages.get(descriptor.full_name)
+    if fields is None:
+        fields = messages[descriptor.full_name] = Fields(descriptor, forms)
+    return fields

@@ -1,0 +1,426 @@
+"""Convert plain OTLP/JSON to OTLP/protobuf in one pass over its bytes, without an object for each value.
+
+A field is found by comparing the text with the name that came there last time. A message is written into the writer of its
+depth, and copied behind its length. Attributes with a text or an integer, which are most of what a request has, are written at
+once. What is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_objects.py decides then.
+"""
+
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor
+from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le, write_i64_le
+from mypy_extensions import i32, i64, u8
+
+from adapters.codec.json_scanner import (
+    CLOSING_BRACE,
+    CLOSING_BRACKET,
+    COLON,
+    COMMA,
+    OPENING_BRACE,
+    OPENING_BRACKET,
+    PARSED_BYTES_MAX,
+    QUOTE,
+    SMALL_N,
+    SPACE,
+    JsonScanner,
+    NonPlain,
+)
+from adapters.codec.text import REST_BYTES
+from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
+from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
+from adapters.otlp.json_objects import Inexact, Notes, Unfit, put_field, put_scalar
+from adapters.rules import Rules
+
+# Messages in each other. Deeper ones are left to the reader over objects.
+_DEPTH_MAX: Final = 64
+# What an attribute begins with where it is written without white space, as words.
+_WORD_BYTES: Final = 8
+_KEY: Final = b'{"key":"'
+_VALUE: Final = b',"value"'
+_STRING_1: Final = b':{"strin'
+_STRING_2: Final = b'gValue":'
+_INT_1: Final = b':{"intVa'
+_INT_2: Final = b'lue":'
+_BODY_1: Final = b'{"string'
+_BODY_2: Final = b'Value":"'
+# The longest attribute or value that is written at once, and what is compared behind its key.
+_SHORT_MAX: Final = 127
+_COMPARED_BYTES: Final = 64
+
+# The value of a hex digit; 255 where it is none.
+_ID_DIGITS_MAX: Final = 64  # of an id
+_INT32_END: Final = 1 << 31
+_HEX_DIGITS: Final = bytes([int(chr(n), 16) if chr(n) in "0123456789abcdefABCDEF" else 255 for n in range(256)])
+_NO_DIGIT: Final = 255
+
+
+def scanned(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bytes | None:
+    """Return the message that the JSON describes, serialized; None where it is not plain."""
+    scan = _Scan(body, rules, notes)
+    try:
+        return scan.request(fields_of(descriptor, rules.json_forms))
+    except (NonPlain, Unfit, Inexact, IndexError):  # IndexError: the text ends too soon
+        return None
+
+
+class _Scan(JsonScanner):
+    def __init__(self, text: bytes, rules: Rules, notes: Notes) -> None:
+        super().__init__(text, rules)
+        self.notes: Final = notes
+        # Behind what a method without a result has read.
+        self.position: i64 = 0
+        # The writer of each depth.
+        self.levels: Final[list[BytesWriter]] = []
+        self.packed: Final = BytesWriter()
+
+    def request(self, fields: Fields) -> bytes:
+        """The request that the whole text is."""
+        writer = BytesWriter()
+        position: i64 = self.skip_space(0)
+        if self.text[position] != OPENING_BRACE:
+            raise NonPlain
+        self.position = position + 1
+        self._message(writer, fields, 0)
+        position = self.position
+        if position < self.size:
+            text = self.text
+            while position < self.size:
+                byte: i64 = text[position]
+                if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
+                    raise NonPlain
+                position += 1
+        self.rules.rest()
+        wire = writer.getvalue()
+        self.rules.rest()
+        return wire
+
+    def _message(self, writer: BytesWriter, fields: Fields, depth: i64) -> None:
+        """Write the message whose object has been opened before `position`. Moves behind it."""
+        text = self.text
+        position: i64 = self.position
+        byte: i64 = text[position]
+        if byte <= SPACE:
+            position = self.skip_space(position)
+            byte = text[position]
+        if byte == CLOSING_BRACE:
+            self.position = position + 1
+            return
+        # Those from here on are of this message, or of one in it.
+        unknown: i64 = len(self.notes.unknown)
+        seen: i64 = 0
+        previous = fields.head
+        while True:
+            name = previous.follower
+            is_known = True
+            if self._is_name(name, position):
+                position += name.size
+            else:
+                found = self._name(fields, position, unknown)
+                position = self.position
+                if found is None:
+                    is_known = False
+                else:
+                    name = found
+                    previous.follower = name
+            byte = text[position]
+            if byte <= SPACE:
+                position = self.skip_space(position)
+                byte = text[position]
+            if not is_known:
+                position = self.value_end(position)
+            else:
+                previous = name
+                field = name.field
+                if seen & field.bit:
+                    raise NonPlain
+                seen |= field.bit
+                if byte == SMALL_N:
+                    position = self.null_end(position)
+                elif field.repeated:
+                    position = self._array(writer, field, position, depth)
+                else:
+                    position = self._value(writer, field, position, depth)
+            byte = text[position]
+            if byte <= SPACE:
+                position = self.skip_space(position)
+                byte = text[position]
+            position += 1
+            if byte != COMMA:
+                if byte != CLOSING_BRACE:
+                    raise NonPlain
+                self.position = position
+                return
+            if text[position] <= SPACE:
+                position = self.skip_space(position)
+
+    def _is_name(self, name: Name, position: i64) -> bool:
+        """Return whether the text has that name there, with its colon behind it."""
+        text = self.text
+        words = name.words
+        masks = name.masks
+        end: i64 = name.words_size
+        if position + end > self.size:
+            return False
+        at: i64 = 0
+        while at < end:
+            if (read_i64_le(text, position + at) ^ read_i64_le(words, at)) & read_i64_le(masks, at):
+                return False
+            at += _WORD_BYTES
+        return True
+
+    def _name(self, fields: Fields, position: i64, unknown: i64) -> Name | None:
+        """Look up the name of the member there; None: it is unknown. Moves behind the colon."""
+        text = self.text
+        if text[position] != QUOTE:
+            raise NonPlain
+        end: i64 = self.string_end(position + 1)
+        if end - position > PARSED_BYTES_MAX:
+            raise NonPlain
+        content = text[position + 1 : end]
+        if not self.is_plain:
+            content = self.unescaped(position + 1, end)
+        position = end + 1
+        if text[position] <= SPACE:
+            position = self.skip_space(position)
+        if text[position] != COLON:
+            raise NonPlain
+        self.position = position + 1
+        name = fields.names.get(content)
+        if name is None and not fields.is_item:
+            self._note(fields, content.decode(), unknown)
+        return name
+
+    def _note(self, fields: Fields, name: str, unknown: i64) -> None:
+        """Note a field that is unknown, once a message."""
+        notes = self.notes
+        before = len(notes.unknown)
+        notes.skip(fields, name)
+        if len(notes.unknown) > before and notes.unknown[before] in notes.unknown[unknown:before]:
+            raise NonPlain
+
+    def _level(self, depth: i64) -> BytesWriter:
+        """The writer of a depth, empty."""
+        if depth > _DEPTH_MAX:
+            raise NonPlain
+        levels = self.levels
+        while len(levels) <= depth:
+            levels.append(BytesWriter())
+        level = levels[depth]
+        level.truncate(0)
+        return level
+
+    def _close(self, writer: BytesWriter, tag: i64, level: BytesWriter) -> None:
+        """Write a message from the writer of its depth."""
+        if len(level) > REST_BYTES:
+            self.rules.rest()
+            put_bytes(writer, tag, level.getvalue())
+            self.rules.rest()
+        else:
+            put_bytes(writer, tag, level.getvalue())
+
+    def _array(self, writer: BytesWriter, field: Field, position: i64, depth: i64) -> i64:
+        """Write the array that begins there, of a repeated field. Return where it ends."""
+        text = self.text
+        if text[position] != OPENING_BRACKET:
+            raise NonPlain
+        position += 1
+        byte: i64 = text[position]
+        if byte <= SPACE:
+            position = self.skip_space(position)
+            byte = text[position]
+        if byte == CLOSING_BRACKET:
+            return position + 1
+        packed = self.packed
+        is_packed = field.packed
+        if is_packed:
+            packed.truncate(0)
+        while True:
+            if byte == SMALL_N:
+                position = self.null_end(position)
+                self.notes.nulls += 1
+            elif is_packed:
+                position = self._scalar(packed, field, position)
+            else:
+                position = self._value(writer, field, position, depth)
+            if position > self.rest_at:
+                self.rest(position)
+            byte = text[position]
+            if byte <= SPACE:
+                position = self.skip_space(position)
+                byte = text[position]
+            position += 1
+            if byte != COMMA:
+                if byte != CLOSING_BRACKET:
+                    raise NonPlain
+                break
+            byte = text[position]
+            if byte <= SPACE:
+                position = self.skip_space(position)
+                byte = text[position]
+        if is_packed and len(packed):
+            self._close(writer, field.wire_tag, packed)
+        return position
+
+    def _value(self, writer: BytesWriter, field: Field, position: i64, depth: i64) -> i64:
+        """Write a value of a field that is not packed, with its tag. Return where it ends."""
+        text = self.text
+        kind: i64 = field.wire_kind
+        end: i64 = 0
+        if kind == MESSAGE:
+            if field.is_attribute:
+                end = self._attribute(writer, field.wire_tag, position)
+            elif field.is_any_value:
+                end = self._text_value(writer, field.wire_tag, position)
+            if end:
+                return end
+            if text[position] != OPENING_BRACE:
+                raise NonPlain
+            level = self._level(depth)
+            self.position = position + 1
+            self._message(level, field.fields(), depth + 1)
+            self._close(writer, field.wire_tag, level)
+            return self.position
+        if kind == TEXT:
+            if text[position] != QUOTE:
+                raise NonPlain
+            end = self.string_end(position + 1)
+            self.put_string(writer, field.wire_tag, position + 1, end)
+            return end + 1
+        if kind == HEX:
+            end = self._id(writer, field.wire_tag, position)
+            if end:
+                return end
+        elif kind == VARINT or kind == FIXED64 or kind == FIXED32 or kind == DOUBLE or kind == BOOL:
+            if not field.is_attribute_integer:
+                put_varint(writer, field.wire_tag)
+                return self._scalar(writer, field, position)
+            end = self._integer(position)
+            if end:
+                put_varint(writer, field.wire_tag)
+                put_signed_varint(writer, self.integer)
+                return end
+        end = self.scalar_end(position)
+        put_field(writer, field, self.loaded(position, end), self.notes)
+        return end
+
+    def _integer(self, position: i64) -> i64:
+        """Return where the integer ends that begins there, in quotes or not, and is `integer` then. 0: it is not so simple."""
+        text = self.text
+        end: i64
+        if text[position] == QUOTE:
+            end = self.integer_end(position + 1)
+            if end and text[end] == QUOTE:
+                return end + 1
+            return 0
+        end = self.integer_end(position)
+        return end if end and self._is_end(end) else 0
+
+    def _is_end(self, position: i64) -> bool:
+        """Return whether a number ends there."""
+        byte: i64 = self.text[position]
+        return byte == COMMA or byte == CLOSING_BRACE or byte == CLOSING_BRACKET or byte <= SPACE
+
+    def _scalar(self, writer: BytesWriter, field: Field, position: i64) -> i64:
+        """Write a number or a truth, without a tag. Return where it ends."""
+        kind: i64 = field.wire_kind
+        end: i64 = 0
+        if kind == DOUBLE:
+            end = self.double_end(position)
+            if end and self._is_end(end):
+                write_f64_le(writer, self.double)
+                return end
+        elif kind == FIXED64 or kind == VARINT or kind == FIXED32:
+            end = self._integer(position)
+            number: i64 = self.integer
+            if end and number >= field.least and number <= field.most:
+                if kind == FIXED64:
+                    write_i64_le(writer, number)
+                elif kind == VARINT:
+                    put_signed_varint(writer, number)
+                elif number < _INT32_END:
+                    write_i32_le(writer, i32(number))
+                else:
+                    write_i32_le(writer, i32(number - 2 * _INT32_END))
+                return end
+        elif kind == BOOL:
+            end = self.true_end(position)
+            if end:
+                writer.append(1)
+                return end
+        end = self.scalar_end(position)
+        put_scalar(writer, field, self.loaded(position, end))
+        return end
+
+    def _id(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
+        """Write the id in hex that begins there, and return where it ends. 0: it is none."""
+        text = self.text
+        if text[position] != QUOTE:
+            return 0
+        digits: i64 = self.string_end(position + 1) - position - 1
+        if digits & 1 or digits > _ID_DIGITS_MAX:
+            return 0
+        written: i64 = len(writer)
+        put_varint(writer, tag)
+        writer.append(u8(digits >> 1))
+        position += 1
+        end: i64 = position + digits
+        while position < end:
+            high: i64 = _HEX_DIGITS[text[position]]
+            low: i64 = _HEX_DIGITS[text[position + 1]]
+            if high == _NO_DIGIT or low == _NO_DIGIT:
+                writer.truncate(written)
+                return 0
+            writer.append(u8(high << 4 | low))
+            position += 2
+        return end + 1
+
+    def _text_value(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
+        """Write the AnyValue that begins there, if it is a short text, and return where it ends. 0: it is anything else."""
+        text = self.text
+        if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
+            return 0
+        if read_i64_le(text, position) != read_i64_le(_BODY_1, 0):
+            return 0
+        if read_i64_le(text, position + 8) != read_i64_le(_BODY_2, 0):
+            return 0
+        start: i64 = position + 16
+        end: i64 = self.string_end(start)
+        size: i64 = end - start
+        if not self.is_plain or size + 2 > _SHORT_MAX or text[end + 1] != CLOSING_BRACE:
+            return 0
+        write_i32_le(writer, i32(tag | (size + 2) << 8 | 0x0A << 16 | size << 24))
+        self.copy(writer, start, end)
+        return end + 2
+
+    def _attribute(self, writer: BytesWriter, tag: i64, position: i64) -> i64:
+        """Write the KeyValue that begins there, if it is short, and its value a text or an integer. Return where it ends; 0:
+        it is anything else."""
+        text = self.text
+        if position + _COMPARED_BYTES > self.size or tag > _SHORT_MAX:
+            return 0
+        if read_i64_le(text, position) != read_i64_le(_KEY, 0):
+            return 0
+        key: i64 = position + 8
+        key_end: i64 = self.string_end(key)
+        if not self.is_plain or key_end + _COMPARED_BYTES > self.size:
+            return 0
+        if read_i64_le(text, key_end + 1) != read_i64_le(_VALUE, 0):
+            return 0
+        key_size: i64 = key_end - key
+        word: i64 = read_i64_le(text, key_end + 9)
+        if word == read_i64_le(_STRING_1, 0):
+            if read_i64_le(text, key_end + 17) != read_i64_le(_STRING_2, 0) or text[key_end + 25] != QUOTE:
+                return 0
+            start: i64 = key_end + 26
+            end: i64 = self.string_end(start)
+            size: i64 = end - start
+            if not self.is_plain or key_size + size + 6 > _SHORT_MAX:
+                return 0
+            if text[end + 1] != CLOSING_BRACE or text[end + 2] != CLOSING_BRACE:
+                return 0
+            write_i32_le(writer, i32(tag | (key_size + size + 6) << 8 | 0x0A << 16 | key_size << 24))
+            self.copy(writer, key, key_end)
+            write_i32_le(writer, i32(0x12 | (size + 2) << 8 | 0x0A << 16 | size << 24))
+            self.copy(writer, start, end)
+            return end + 3
+        return 0

@@ -1,0 +1,185 @@
+"""adapters/otlp/json_scan: what is read in one pass becomes what the reader over objects makes of it."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.examples import examples
+from support.fakes.receiving import NOW_UNIX_NANO
+from support.limits import DEFAULT
+from support.references.json_readers import check_readers
+from support.references.otlp import REQUESTS
+from support.references.otlp_json import to_json
+from support.references.rfc8259 import BYTES_REFUSED, READ, REFUSED, REPAIRED
+from support.strategies.full_messages import FullMessages
+from support.strategies.json_forms import MESSAGE_ODDITIES, TEXT_ODDITIES, JsonForms
+from support.strategies.otlp import messages
+
+from adapters.codec.json_reader import SLICE_BYTES
+from adapters.codec.text import REST_BYTES
+from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
+from adapters.otlp.json_objects import Notes
+from adapters.otlp.json_scan import scanned
+from collector.ingest.validate import LimitRules
+
+SIGNALS = sorted(REQUESTS)
+FORMS = SNAKE_CASE | ENUM_NAMES
+# Forms of one document that are not left to the other reader.
+PLAIN_ODDITIES = [oddity for oddity in (*TEXT_ODDITIES, *MESSAGE_ODDITIES) if oddity != "key_twice"]
+
+
+def full(signal: str) -> Any:
+    """A request in which each field is set."""
+    descriptor: Any = REQUESTS[signal].DESCRIPTOR
+    return FullMessages(lambda _field, _turn: None).message(descriptor)
+
+
+def logs(record: str) -> bytes:
+    return f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record}]}}]}}]}}'.encode()
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@examples(60)
+@given(data=st.data())
+def test_both_readers_agree(signal: str, data: st.DataObject) -> None:
+    """Whatever the request, in whatever form, and where a few of its bytes are damaged."""
+    request = data.draw(messages(REQUESTS[signal].DESCRIPTOR))
+    lot = random.Random(data.draw(st.integers(0, 2**32)))
+    oddities = data.draw(st.lists(st.sampled_from([*TEXT_ODDITIES, *MESSAGE_ODDITIES]), unique=True))
+    body = JsonForms(lot, oddities, 0.1).message(request)
+    check_readers(signal, body, data.draw(st.sampled_from([0, SNAKE_CASE, ENUM_NAMES, FORMS])))
+    damaged = bytearray(body)
+    for _ in range(lot.randint(1, 3)):
+        at = lot.randrange(len(damaged) + 1)
+        damaged[at : at + lot.choice([0, 1, 1, 3])] = lot.choice(
+            [
+                b"",
+                b"{",
+                b"}",
+                b"[",
+                b"]",
+                b",",
+                b":",
+                b'"',
+                b"\\",
+                b"0",
+                b"9" * 20,
+                b".",
+                b"e",
+                b"-",
+                b" ",
+                b"\xff",
+                b"null",
+                b"t",
+                b"\0",
+            ]
+        )
+    check_readers(signal, bytes(damaged), FORMS)
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_every_field_is_read_in_one_pass(signal: str, indent: int | None) -> None:
+    """Of a request that has them all, laid out in any way, also names in snake_case."""
+    document = to_json(full(signal))
+    for separators in ((",", ":"), (", ", ": ")):
+        assert check_readers(signal, json.dumps(document, indent=indent, separators=separators).encode())
+    assert check_readers(signal, json.dumps(snake_case(document)).encode(), FORMS)
+
+
+def snake_case(value: Any) -> Any:
+    """A document with its names as in the .proto files."""
+    if isinstance(value, dict):
+        return {
+            "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name): snake_case(entry)
+            for name, entry in value.items()
+        }
+    return [snake_case(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("oddity", PLAIN_ODDITIES)
+def test_each_form_is_read_in_one_pass(signal: str, oddity: str) -> None:
+    """But a name twice: which one counts is said by the other reader alone."""
+    assert check_readers(signal, JsonForms(random.Random(1), [oddity], 1.0).message(full(signal)))
+    twice = JsonForms(random.Random(1), ["key_twice"], 1.0).message(full(signal))
+    assert not check_readers(signal, twice)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"body":{"stringValue":"a\\n\\tb\\u00e9\\ud83d\\ude00 é😀"}}',
+        '{"severityNumber":"SEVERITY_NUMBER_INFO"}',
+        '{"timeUnixNano":1775822400000000000,"observedTimeUnixNano":"18446744073709551615"}',
+        '{"attributes":[{"key":"é","value":{"stringValue":"\\""}},{"key":"n","value":{"intValue":-5}}]}',
+        '{"attributes":[{"key":"k","value":{"arrayValue":{"values":[{"boolValue":true},{"doubleValue":-0.0},null]}}}]}',
+        '{"attributes":[{"key":"k","value":{}},{"key":"k"},{"value":null}]}',
+        '{"attributes":[{"key":"k","value":{"stringValue":"a","intValue":"1"}}]}',
+        '{"flags":4294967295,"traceId":"","spanId":"xyz","unknown":{"deep":[{}]}}',
+        '{"tr\\u0061ceId":"00"}',
+        '{"body":{"bytesValue":"AAEC-_"}}',
+        '{"body":{"doubleValue":"NaN"},"attributes":null}',
+        '{"attributes":[{"key":"' + "k" * 300 + '","value":{"stringValue":"' + "v" * 300 + '"}}]}',
+    ],
+)
+def test_what_senders_write_is_read_in_one_pass(record: str) -> None:
+    """Escapes, other alphabets, names of enums, all kinds of values."""
+    for body in (logs(record), logs(record + "," + record + ' , {"severityText":"' + "x" * 100 + '"}')):
+        assert check_readers("logs", body, FORMS)
+
+
+@pytest.mark.parametrize(
+    "text", [*(text.encode("utf-8", "surrogatepass") for text in (*READ, *REFUSED)), *BYTES_REFUSED, *REPAIRED]
+)
+def test_the_texts_of_rfc_8259(text: bytes) -> None:
+    """At each place: as an unknown value, as a text, a number, an id, a list, a message, and as the whole body."""
+    for place in (
+        b'{"unknown":%s}',
+        b'{"resourceLogs":%s}',
+        b'{"resourceLogs":[%s]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":%s}}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":%s}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":%s}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[{"key":%s}]}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[{"key":"k","value":{"doubleValue":%s}}]}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"attributes":[{"key":"k","value":{"intValue":%s}}]}]}]}]}',
+        b"%s",
+    ):
+        check_readers("logs", place % text)
+        check_readers("logs", place % text + b" " * 80)
+
+
+@pytest.mark.parametrize("levels", [5, 20, 22, 40, 200])
+def test_nested_values(levels: int) -> None:
+    """Those that nest deep are left to the other reader."""
+    value = '{"arrayValue":{"values":[' * levels + '{"boolValue":true}' + "]}}" * levels
+    assert (levels <= 22) == check_readers("logs", logs('{"body":' + value + "}"))
+
+
+def test_unknown_fields_are_noted_once_a_message() -> None:
+    """The first few, in words; of one message each once."""
+    names = ",".join(f'"later{number}":[{number}]' for number in range(9))
+    assert check_readers("logs", f'{{{names},"resourceLogs":[{{{names}}}]}}'.encode())
+    assert not check_readers("logs", b'{"later":1,"later":2}')
+
+
+def test_large_bodies_are_read_in_one_pass() -> None:
+    """With a rest for each few hundred kilobytes."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    record = '{"timeUnixNano":"%d","body":{"stringValue":"line \\"%s\\""}, "attributes":[{"key":"n","value":{"intValue":1}}]}'
+    records = ",".join(record % (NOW_UNIX_NANO, "x" * 400) for _ in range(3 * SLICE_BYTES // 500))
+    body = logs(records + ',{"body":{"stringValue":"' + "y" * SLICE_BYTES + '"}}')
+    assert check_readers("logs", body)
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause)
+    descriptor: Any = REQUESTS["logs"].DESCRIPTOR
+    assert scanned(body, descriptor, rules, Notes(is_exact=False)) is not None
+    assert rests >= len(body) // (REST_BYTES + 1_000)
