@@ -2,8 +2,8 @@
 
 POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py).
 
-The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection: `curl --unix-socket data/query.sock
-'http://collector/query?format=CSV' --data 'SELECT 1'`.
+The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection, or HTTP/2:
+`curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
 
 Invariants:
 1. An answer contains everything that was acknowledged before the request, or says by how many messages it lags
@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import math
 import os
 import socket
 import tempfile
@@ -22,17 +23,20 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
-import h11
 import structlog
+from starlette.types import Receive, Scope, Send
 
 from collector.broker.contract import BrokerError
+from collector.config.receivers import Http
 from collector.config.store import Query
 from collector.config.values import size_text
 from collector.dead_letters.service import DeadLetterService, InvalidRequest
+from collector.receivers.http.server import HttpServer
 from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
+from collector.telemetry.metrics import Metrics
 
 SOCKET: Final = "query.sock"
 # Where a snapshot of the data is, in the data directory (collector/app/backup.py).
@@ -43,9 +47,10 @@ BEHIND_HEADER: Final = "x-infrasage-messages-behind"
 
 # The kernel's bound on the path of a Unix socket: 108 bytes on Linux, 104 on others, the ending zero included.
 _PATH_BYTES_MAX: Final = 103
-_HEAD_BYTES_MAX: Final = 64 * 1024
-_READ_BYTES: Final = 64 * 1024
+# Others may wait to be accepted.
+_CONNECTIONS_MAX: Final = 1024
 _PLAIN: Final = "text/plain; charset=utf-8"
+_DEFECT: Final = b"a defect of the collector; its log has the details"
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +97,7 @@ class Snapshots(Protocol):
 
 
 class QuerySocket:
-    """The server's side. Belongs to the process that holds the lock of `data_dir`."""
+    """The server's side: an ASGI application and its server. Belongs to the process that holds the lock of `data_dir`."""
 
     def __init__(
         self,
@@ -101,6 +106,7 @@ class QuerySocket:
         caught_up: CaughtUp,
         settings: Query,
         desk: DeadLetterService,
+        metrics: Metrics,
         snapshots: Snapshots | None = None,
     ) -> None:
         self._data_dir = data_dir
@@ -111,7 +117,8 @@ class QuerySocket:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._threads = ThreadPoolExecutor(settings.concurrent_max, "query")
-        self._server: asyncio.Server | None = None
+        self._metrics = metrics
+        self._server: HttpServer | None = None
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -121,79 +128,77 @@ class QuerySocket:
         with _address(self._data_dir) as address:
             listener.bind(address)
         path.chmod(0o600)  # nobody can have connected before: it does not listen yet
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+        limits = Http(connections_max=_CONNECTIONS_MAX, body_timeout_s=self._settings.body_timeout_s)
+        self._server = HttpServer(
+            self,
+            "",
+            [],
+            limits,
+            self._metrics,
+            unix_sockets=[listener],
+            is_counted=False,
+            takes_page_bodies=True,
+            # The owner may page through an answer as slowly as he likes.
+            answer_timeout_s=math.inf,
+        )
+        await self._server.start()
 
     async def close(self) -> None:
         """Take no more questions. Who is waiting for an answer is not waited for."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
             (self._data_dir / SOCKET).unlink(missing_ok=True)
+            await server.stop(0)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
         try:
-            try:
-                async with asyncio.timeout(self._settings.body_timeout_s):
-                    request, sql = await self._read(connection, reader, writer)
-                status, headers, body = await self._answer(request, sql)
-            except TimeoutError:
-                status, headers, body = 408, {}, f"no whole query within {self._settings.body_timeout_s:g} s".encode()
-            except _Refused as refused:
-                status, headers, body = refused.status, {}, str(refused).encode()
-            except h11.RemoteProtocolError as error:
-                status, headers, body = error.error_status_hint, {}, str(error).encode()
-            if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                head = {"content-type": _PLAIN, "content-length": str(len(body)), "connection": "close", **headers}
-                writer.write(connection.send(h11.Response(status_code=status, headers=list(head.items()))) or b"")
-                writer.write(connection.send(h11.Data(body)) or b"")
-                writer.write(connection.send(h11.EndOfMessage()) or b"")
-            await writer.drain()
-        except ConnectionError:
-            pass  # the client has gone
-        finally:
-            writer.close()
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                sql = await self._read(receive)
+            status, headers, body = await self._answer(scope, sql)
+        except TimeoutError:
+            status, headers, body = 408, {}, f"no whole query within {self._settings.body_timeout_s:g} s".encode()
+        except _Refused as refused:
+            status, headers, body = refused.status, {}, str(refused).encode()
+        except _ClientGone:
+            return
+        head = {"content-type": _PLAIN, "content-length": str(len(body)), "connection": "close", **headers}
+        raw = [(name.encode(), value.encode()) for name, value in head.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
 
-    async def _read(
-        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[h11.Request, str]:
-        request: h11.Request | None = None
+    async def _read(self, receive: Receive) -> str:
+        """Raises _Refused, _ClientGone."""
         body = bytearray()
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                if connection.they_are_waiting_for_100_continue:
-                    writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-                connection.receive_data(await reader.read(_READ_BYTES))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                # What is too much is read, though not kept: a client that is still sending would not read an answer.
-                if len(body) <= self._settings.sql_bytes_max:
-                    body += event.data
-            elif isinstance(event, h11.EndOfMessage) and request is not None:
-                if len(body) > self._settings.sql_bytes_max:
-                    limit = size_text(self._settings.sql_bytes_max)
-                    raise _Refused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
-                try:
-                    return request, body.decode()
-                except UnicodeDecodeError:
-                    raise _Refused(400, "the query is not UTF-8 text") from None
-            else:
-                raise ConnectionResetError
+        has_more = True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            # What is too much is read, though not kept: a client that is still sending would not read an answer.
+            if len(body) <= self._settings.sql_bytes_max:
+                body += message.get("body", b"")
+            has_more = message.get("more_body", False)
+        if len(body) > self._settings.sql_bytes_max:
+            limit = size_text(self._settings.sql_bytes_max)
+            raise _Refused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            raise _Refused(400, "the query is not UTF-8 text") from None
 
-    async def _answer(self, request: h11.Request, sql: str) -> tuple[int, dict[str, str], bytes]:
-        target = urlsplit(request.target.decode())
-        if target.path not in ("/query", "/dead-letters", "/snapshot"):
-            raise _Refused(404, f"there is nothing at {target.path}; POST the statement to /query")
-        if request.method != b"POST":
+    async def _answer(self, scope: Scope, sql: str) -> tuple[int, dict[str, str], bytes]:
+        path = scope["path"]
+        if path not in ("/query", "/dead-letters", "/snapshot"):
+            raise _Refused(404, f"there is nothing at {path}; POST the statement to /query")
+        if scope["method"] != "POST":
             raise _Refused(405, "POST the statement")
-        if target.path == "/dead-letters":
+        if path == "/dead-letters":
             return await self._answer_dead_letters(sql)
-        if target.path == "/snapshot":
+        if path == "/snapshot":
             return await self._answer_snapshot(sql)
-        asked = parse_qs(target.query)
+        asked = parse_qs(scope["query_string"].decode())
         format_ = asked.get("format", [TABLE_FORMAT])[-1]
         async with self._slots:
             behind = await self._caught_up(0 if "now" in asked else self._settings.wait_s)
@@ -205,7 +210,7 @@ class QuerySocket:
                 return 400, {}, str(error).encode()
             except Exception:
                 log.exception("query failed", sql=sql[:1000])
-                return 500, {}, b"a defect of the collector; its log has the details"
+                return 500, {}, _DEFECT
         return 200, {BEHIND_HEADER: str(behind)}, body
 
     async def _answer_dead_letters(self, request: str) -> tuple[int, dict[str, str], bytes]:
@@ -218,7 +223,7 @@ class QuerySocket:
                 return 400, {}, str(error).encode()
             except Exception:
                 log.exception("dead letters failed", request=request[:1000])
-                return 500, {}, b"a defect of the collector; its log has the details"
+                return 500, {}, _DEFECT
         return 200, {}, json.dumps(answer).encode()
 
     async def _answer_snapshot(self, action: str) -> tuple[int, dict[str, str], bytes]:
@@ -230,7 +235,7 @@ class QuerySocket:
             return 503, {}, str(error).encode()
         except Exception:
             log.exception("a snapshot failed")
-            return 500, {}, b"a defect of the collector; its log has the details"
+            return 500, {}, _DEFECT
         return 200, {}, json.dumps(answer).encode()
 
 
@@ -240,6 +245,10 @@ class _Refused(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status: Final = status
+
+
+class _ClientGone(Exception):
+    """The client disconnected before its query was whole."""
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -52,8 +52,7 @@ async def answering_clickhouse(
         wait_s=settings.query.page_wait_s,
         body_timeout_s=settings.query.body_timeout_s,
     )
-    # hypercorn's HTTP/1.1, since ours reads bodies of telemetry only.
-    limits = settings.http.model_copy(update={"server": "hypercorn", "connections_max": settings.store.http_connections_max})
+    limits = settings.http.model_copy(update={"connections_max": settings.store.http_connections_max})
     server = HttpServer(
         PageGate(api, limits, metrics, refusals(settings)),
         settings.store.http_host,
@@ -61,6 +60,7 @@ async def answering_clickhouse(
         limits,
         metrics,
         certificates=certificates,
+        takes_page_bodies=True,
     )
     try:
         try:

@@ -19,6 +19,7 @@ from collector.ingest.validate import Limits
 from collector.query.reader import Reader
 from collector.receivers.routes import PAYLOAD_ADAPTERS
 from collector.store.contract import Store
+from collector.telemetry.metrics import Metrics
 
 
 def dead_letter_reports(settings: Settings, store: Store, caught_up: CaughtUp, wait_s: float) -> DeadLetterReports:
@@ -55,11 +56,13 @@ def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) 
 
 
 @asynccontextmanager
-async def open_query_socket(settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause) -> AsyncIterator[None]:
+async def open_query_socket(
+    settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics
+) -> AsyncIterator[None]:
     """In the data directory. `pause`: the writer's."""
     desk = desk_of(settings, storage.broker, dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s))
     snapshots = Snapshots(settings, storage, pause)
-    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, snapshots)
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, metrics, snapshots)
     try:
         await snapshots.remove()  # left by a process that was killed: it keeps parts that the store has deleted
         await query_socket.start()

@@ -105,7 +105,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         caught_up = caught_up_with(storage, writing.writer)
         if has_data_dir(settings):
-            await stack.enter_async_context(open_query_socket(settings, storage, caught_up, writing.writer.paused))
+            await stack.enter_async_context(open_query_socket(settings, storage, caught_up, writing.writer.paused, metrics))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))

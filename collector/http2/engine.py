@@ -259,7 +259,12 @@ class Http2Engine:
             self.out.append(_window_update(0, self._taken_bytes))
             self._receive_window += self._taken_bytes
             self._taken_bytes = 0
-        if stream is not None and not stream.is_received and not stream.is_gone:
+        if stream is not None:
+            self.open_window(stream, size_bytes)
+
+    def open_window(self, stream: Stream, size_bytes: int) -> None:
+        """As `acknowledge`, of the stream's window alone."""
+        if not stream.is_received and not stream.is_gone:
             stream.taken_bytes += size_bytes
             if stream.taken_bytes * 2 >= self._stream_window_bytes:
                 self.out.append(_window_update(stream.stream_id, stream.taken_bytes))

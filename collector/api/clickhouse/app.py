@@ -163,8 +163,6 @@ class ClickHouseApi:
             return _Answer(f"There is no handle {path}. Use / or /ping for health checks.\n".encode(), 404)
         if method not in ("GET", "POST", "HEAD"):
             raise Refused(48, "NOT_IMPLEMENTED", f"{method} is not answered here, GET and POST are")
-        if scope["http_version"] == "2" and method == "POST":
-            raise Refused(48, "NOT_IMPLEMENTED", "a query in a body is taken over HTTP/1.1 only")
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 body = await self._body(receive)

@@ -1,38 +1,90 @@
 """What pages over HTTP/1.1 and HTTP/2 share: the request that an ASGI application hears, and the order of its messages.
 
 Invariants:
-1. An application hears one request without a body, and then that its client is gone (test_a_page_hears_that_nobody_waits).
-2. A message out of turn raises in the application, and is never sent (test_a_message_out_of_turn_is_not_sent).
+1. An application hears one request, and then that its client is gone (test_a_page_hears_that_nobody_waits).
+2. An application that takes no bodies hears none; of a body that another does not read, at most BODY_BYTES_MAX and one piece
+   are kept (test_a_body_that_the_application_does_not_read_is_held_back).
+3. A message out of turn raises in the application, and is never sent (test_a_message_out_of_turn_is_not_sent).
 """
 
 import asyncio
+from collections import deque
 from typing import Any, Final
 
 from starlette.types import Message, Scope
 
+BODY_BYTES_MAX: Final = 64 * 1024
+
 
 class AsgiPage:
-    """One request without a body. `_receive` is the application's, and each message that it sends goes through `_body_of`."""
+    """One request. `_receive` is the application's, and each message that it sends goes through `_body_of`.
 
-    def __init__(self, scope: Scope, is_head: bool) -> None:
+    The connection calls `feed` with each piece of the body, then `end_body`; or `hang_up`.
+    """
+
+    def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
+        """`takes_body`: the application hears the body; else it hears an empty one, at once."""
         self._scope: Final = scope
         self._is_head: Final = is_head
         self._start: Message | None = None
         self._is_begun = False
         self._is_over = False
-        self._has_asked = False
-        self._gone: Final = asyncio.Event()
+        self._pieces: Final[deque[bytes]] = deque()
+        self._body_bytes = 0  # of the pieces
+        self._is_body_whole = not takes_body
+        self._has_heard_all = False
+        self._is_gone = False
+        self._happened: Final = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether more of the body should wait until the application has read some."""
+        return self._body_bytes > BODY_BYTES_MAX
+
+    @property
+    def takes_more(self) -> bool:
+        """Return whether the application may read more of the body."""
+        return not (self._is_body_whole or self._is_over)
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the body."""
+        if self.takes_more:
+            self._pieces.append(piece)
+            self._body_bytes += len(piece)
+            self._happened.set()
+
+    def end_body(self) -> None:
+        """The body is whole."""
+        self._is_body_whole = True
+        self._happened.set()
 
     def hang_up(self) -> None:
         """Tell the application that nobody waits for the page any more."""
-        self._gone.set()
+        self._is_gone = True
+        self._happened.set()
+
+    def _on_read(self, size_bytes: int) -> None:
+        """The application has read so many bytes of the body."""
 
     async def _receive(self) -> Message:
-        if not self._has_asked:
-            self._has_asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
+        while not self._is_gone:
+            if self._pieces or (self._is_body_whole and not self._has_heard_all):
+                body = b"".join(self._pieces)
+                self._pieces.clear()
+                self._body_bytes = 0
+                self._has_heard_all = self._is_body_whole
+                if body:
+                    self._on_read(len(body))
+                return {"type": "http.request", "body": body, "more_body": not self._has_heard_all}
+            self._happened.clear()
+            await self._happened.wait()
         return {"type": "http.disconnect"}
+
+    def _end(self) -> None:
+        """The application has returned: drop what it did not read."""
+        self._is_over = True
+        self._pieces.clear()
+        self._body_bytes = 0
 
     def _body_of(self, message: Message) -> tuple[Message, bytes, bool] | None:
         """Return the start of the answer, this part of its body, and whether it is the last part; None for the start itself.

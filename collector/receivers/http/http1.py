@@ -99,7 +99,7 @@ class Http1Connection:
         self._late_s: Final = settings.body_timeout_s
         self._request_s: Final = 3 * settings.body_timeout_s
         self._keep_alive_s: Final = settings.keep_alive_s
-        self._stall: Final = Stall(settings.body_timeout_s)
+        self._stall: Final = Stall(shared.answer_timeout_s)
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._scheme: str = "http"
@@ -265,8 +265,10 @@ class Http1Connection:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _mind_reading(self) -> None:
-        """Read on only while what was asked is answered, and the answers are read."""
-        reads = not self._waiting and not self._unfed and self._writable is None
+        """Read on only while what was asked is answered, the answers are read, and the application reads the body."""
+        turn = self._incoming
+        is_page_full = turn is not None and turn.page is not None and turn.page.is_full
+        reads = not self._waiting and not self._unfed and self._writable is None and not is_page_full
         if reads == self._reads or self._is_closed:
             return
         self._reads = reads
@@ -358,9 +360,14 @@ class Http1Connection:
         self._unclaimed_bytes = 0
         self._body_left -= len(piece)
         turn = self._incoming
-        if turn is None or turn.exchange is None or turn.exchange.answer is not None:
+        if turn is None:
             return
-        if not turn.exchange.feed(piece):
+        exchange = turn.exchange
+        if exchange is None:
+            if turn.page is not None:
+                turn.page.feed(piece)
+                self._mind_reading()
+        elif exchange.answer is None and not exchange.feed(piece):
             self._go_on()
 
     def on_message_complete(self) -> None:
@@ -373,6 +380,8 @@ class Http1Connection:
         if turn is not None:
             turn.is_received = True
             self._incoming = None
+            if turn.page is not None:
+                turn.page.end_body()
             self._go_on()
 
     def _count_head(self, size_bytes: int) -> None:
@@ -396,7 +405,9 @@ class Http1Connection:
             raw_path: bytes = parsed.path or b"/"
             path = unquote(raw_path.decode("ascii"))
             if receiver is None or self._shared.is_page(path):
-                turn.page = Http1Page(self._scope(path, raw_path, parsed.query or b""), turn.head.method == "HEAD")
+                scope = self._scope(path, raw_path, parsed.query or b"")
+                is_head = turn.head.method == "HEAD"
+                turn.page = Http1Page(scope, is_head=is_head, takes_body=self._shared.takes_page_bodies)
                 return
             url = path
         turn.exchange = receiver.exchange(url, turn.head)
@@ -468,14 +479,15 @@ class Http1Connection:
                     return
                 exchange = turn.exchange
                 if exchange is None:
+                    if self._shared.takes_page_bodies:
+                        self._continue(turn)
                     self._run(turn, self._show(turn))
                     return
                 if exchange.answer is None:
                     if turn.is_received:
                         self._run(turn, self._finish(turn, exchange))
-                    elif turn.head.expects_continue and turn.head.has_body:
-                        turn.head.expects_continue = False
-                        self._write(_CONTINUE)
+                    else:
+                        self._continue(turn)
                     return
                 self._say(turn, exchange)
             if not turn.is_received and not self._is_closed:
@@ -485,6 +497,12 @@ class Http1Connection:
             if not turn.keep_alive:
                 self._close()
             self._turn = None
+
+    def _continue(self, turn: _Turn) -> None:
+        """Ask for the body, if its client waits for that."""
+        if turn.head.expects_continue and turn.head.has_body:
+            turn.head.expects_continue = False
+            self._write(_CONTINUE)
 
     def _run(self, turn: _Turn, work: Any) -> None:
         turn.is_running = True
@@ -542,7 +560,11 @@ class Http1Connection:
         turn.is_answered = True
         turn.answered_at = self._loop.time()
         turn.keep_alive = page.keeps_alive
-        self._go_on()
+        if page.closes and not turn.is_received:
+            self._close()
+        else:
+            self._mind_reading()
+            self._go_on()
 
     # A page's side.
 
@@ -560,6 +582,9 @@ class Http1Connection:
     def date_line(self) -> bytes:
         """The header, as of the last tick."""
         return self._shared.date_line
+
+    def read_on(self) -> None:
+        self._mind_reading()
 
     # The server's side.
 

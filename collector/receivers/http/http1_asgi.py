@@ -1,8 +1,10 @@
-"""A page over HTTP/1.1: one ASGI request without a body, and its answer as it is written.
+"""A page over HTTP/1.1: one ASGI request, and its answer as it is written.
 
 Invariants:
 1. Whatever the application does, there is one well-formed answer, or the connection ends
    (test_a_page_that_fails_is_500, test_a_page_that_stops_in_the_middle_ends_the_connection).
+2. An answer of `connection: close` ends the connection, also if the rest of the body is still to come
+   (test_an_application_may_close_the_connection).
 """
 
 import asyncio
@@ -34,14 +36,19 @@ class Wire(Protocol):
 
     def date_line(self) -> bytes: ...
 
+    def read_on(self) -> None:
+        """The application has read what there was of the body."""
+
 
 class Http1Page(AsgiPage):
     """Use: `show`, then `keeps_alive`."""
 
-    def __init__(self, scope: Scope, is_head: bool) -> None:
-        super().__init__(scope, is_head)
+    def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
+        super().__init__(scope, is_head=is_head, takes_body=takes_body)
         self.keeps_alive = False
         """Whether the connection can go on after it."""
+        self.closes = False
+        """Whether the application has announced the end of the connection."""
         self._wire: Wire
         self._keep_alive = False
         self._is_chunked = False
@@ -62,6 +69,10 @@ class Http1Page(AsgiPage):
             await self._send({"type": "http.response.body", "body": b""})
         elif self._is_over:
             self.keeps_alive = self._keep_alive
+        self._end()
+
+    def _on_read(self, size_bytes: int) -> None:  # noqa: ARG002  # HTTP/2's needs it
+        self._wire.read_on()
 
     async def _send(self, message: Message) -> None:
         part = self._body_of(message)
@@ -88,7 +99,10 @@ class Http1Page(AsgiPage):
                 headers.append((b"transfer-encoding", b"chunked"))
             else:
                 self._keep_alive = False  # its end is the connection's
-        if not self._keep_alive:
+        self.closes = any(name.lower() == b"connection" and value.lower() == b"close" for name, value in headers)
+        if self.closes:
+            self._keep_alive = False
+        elif not self._keep_alive:
             headers.append((b"connection", b"close"))
         lines = [status_line(status), self._wire.date_line()]
         lines += [b"%b: %b\r\n" % header for header in headers]

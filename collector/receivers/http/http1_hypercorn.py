@@ -48,7 +48,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._wrapper: Final = wrapper
         self._config: Final = config
         self._context: Final = WorkerContext(None)
-        self._stall: Final = Stall(shared.settings.body_timeout_s)
+        self._stall: Final = Stall(shared.answer_timeout_s)
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport

@@ -87,8 +87,11 @@ class Http2Connection(ServerConnection):
             self.send_head(request, self._status_and_date(meaning.status) + encode(b"content-length", b"0"), end=True)
             self._answered(request)
         elif meaning.head is None:
-            page = Http2Page(self._scope(meaning), meaning.request_head.method == b"HEAD")
+            takes_body = self._shared.takes_page_bodies and not self._head_ends
+            page = Http2Page(self._scope(meaning), is_head=meaning.request_head.method == b"HEAD", takes_body=takes_body)
             request.page = page
+            if takes_body and (b"expect", b"100-continue") in meaning.request_head.headers:
+                self.send_head(request, _CONTINUE, end=False)
             self.run(request, self._show(request, page))
         else:
             receiver = self._shared.receiver
@@ -103,6 +106,12 @@ class Http2Connection(ServerConnection):
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         assert isinstance(stream, _Request)
+        if stream.page is not None and stream.page.takes_more:
+            # What the application has not read takes of its stream's window, and of no other's.
+            self.acknowledge(None, window_bytes)
+            self.open_window(stream, window_bytes - len(data))
+            stream.page.feed(data)
+            return
         self.acknowledge(stream, window_bytes)
         exchange = stream.exchange
         if exchange is not None and exchange.answer is None and not exchange.feed(data):
@@ -113,6 +122,8 @@ class Http2Connection(ServerConnection):
         exchange = stream.exchange
         if exchange is not None and exchange.answer is None:
             self.run(stream, self._finish(stream, exchange))
+        elif stream.page is not None:
+            stream.page.end_body()
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
@@ -276,6 +287,10 @@ class _Request(Sending):
 
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         self._connection.write_page_head(self, status, headers, end=end)
+
+    def read_on(self, size_bytes: int) -> None:
+        self._connection.open_window(self, size_bytes)
+        self._connection.flush()
 
     async def write_body(self, data: bytes, *, end: bool) -> None:
         self._connection.send_body(self, data, b"", end=end)

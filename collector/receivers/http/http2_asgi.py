@@ -1,4 +1,4 @@
-"""A page over HTTP/2: one ASGI request without a body, and its answer as its client takes it.
+"""A page over HTTP/2: one ASGI request, and its answer as its client takes it.
 
 Invariants:
 1. Whatever the application does, there is one whole answer, or the stream is reset (test_an_application_that_fails_is_500).
@@ -26,12 +26,15 @@ class Wire(Protocol):
     async def write_body(self, data: bytes, *, end: bool) -> None:
         """Return when the client has taken it, or nobody wants it any more."""
 
+    def read_on(self, size_bytes: int) -> None:
+        """The application has read so much of the body: as much more may come."""
+
 
 class Http2Page(AsgiPage):
     """Use: `show`; `hang_up` when nobody wants it any more."""
 
-    def __init__(self, scope: Scope, is_head: bool) -> None:
-        super().__init__(scope, is_head)
+    def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
+        super().__init__(scope, is_head=is_head, takes_body=takes_body)
         self._wire: Wire
 
     async def show(self, app: ASGIApp, wire: Wire) -> None:
@@ -46,6 +49,10 @@ class Http2Page(AsgiPage):
         if not self._is_begun:
             self._is_over = True
             wire.write_head(500, [(b"content-length", b"0")], end=True)
+        self._end()
+
+    def _on_read(self, size_bytes: int) -> None:
+        self._wire.read_on(size_bytes)
 
     async def _send(self, message: Message) -> None:
         part = self._body_of(message)

@@ -42,6 +42,10 @@ def _hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
 SERVERS: Final[Mapping[str, Http1]] = {"builtin": builtin_http1, "hypercorn": _hypercorn_http1}
 
 
+def _every_path(_path: str) -> bool:
+    return True
+
+
 class HttpServer(Server):
     """Use: `start`, then `ports`, then `leave` if there is time for it, then `stop`."""
 
@@ -57,12 +61,25 @@ class HttpServer(Server):
         certificates: Certificates | None = None,
         reuse_port: bool = False,
         descriptors: Descriptors | None = None,
+        is_counted: bool = True,
+        takes_page_bodies: bool = False,
+        answer_timeout_s: float | None = None,
     ) -> None:
-        """Port 0 is any free one. `certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share."""
-        self._shared: Final = (
-            HttpShared(app, settings, metrics, descriptors, receiver=app.receiver, is_page=app.is_page)
-            if isinstance(app, HttpApplication)
-            else HttpShared(app, settings, metrics, descriptors)
+        """Port 0 is any free one. `certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share.
+
+        `is_counted`: its connections are in the metrics of connections. `takes_page_bodies`, `answer_timeout_s`: as HttpShared
+        has them.
+        """
+        self._is_counted: Final = is_counted
+        self._shared: Final = HttpShared(
+            app,
+            settings,
+            metrics,
+            descriptors,
+            receiver=app.receiver if isinstance(app, HttpApplication) else None,
+            is_page=app.is_page if isinstance(app, HttpApplication) else _every_path,
+            takes_page_bodies=takes_page_bodies,
+            answer_timeout_s=answer_timeout_s,
         )
         self._http1: Final = SERVERS[settings.server](self._shared)
         super().__init__(
@@ -78,7 +95,8 @@ class HttpServer(Server):
     async def start(self) -> None:
         """Listen and accept. Raises OSError, and then listens on nothing."""
         await super().start()
-        self._shared.metrics.watch_connections(self.connection_count, self._shared.connections_max)
+        if self._is_counted:
+            self._shared.metrics.watch_connections(self.connection_count, self._shared.connections_max)
 
     def _protocol(self, handshake: Handshake | None = None) -> asyncio.Protocol:
         return FirstBytes(self._shared, self._http1, handshake)

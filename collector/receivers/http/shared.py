@@ -25,13 +25,20 @@ class HttpShared(Connections):
         *,
         receiver: HttpReceiver | None = None,
         is_page: Callable[[str], bool] = lambda _: True,
+        takes_page_bodies: bool = False,
+        answer_timeout_s: float | None = None,
     ) -> None:
-        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`."""
-        super().__init__(metrics, settings, descriptors)
+        """`receiver`: what takes telemetry, for servers that need no ASGI for it; and `is_page` tells what is left to `app`.
+
+        `takes_page_bodies`: `app` reads the body of a request, and has a deadline of its own for it. `answer_timeout_s`: for
+        how long a client may read nothing of its answer; None: `settings.body_timeout_s`.
+        """
+        super().__init__(metrics, settings, descriptors, answer_timeout_s=answer_timeout_s)
         self.app: Final = app
         self.settings: Final = settings
         self.receiver: Final = receiver
         self.is_page: Final = is_page
+        self.takes_page_bodies: Final[bool] = takes_page_bodies
         self.date: bytes = b""
         self.date_line: bytes = b""
 

@@ -47,13 +47,22 @@ class Connection(Protocol):
 class Connections:
     """A server's connections and tasks, and how many it may have."""
 
-    def __init__(self, metrics: Metrics, limits: Http | Grpc, descriptors: Descriptors | None = None) -> None:
-        """`limits`: the section of the settings. `descriptors`: where connections leave some to others."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        limits: Http | Grpc,
+        descriptors: Descriptors | None = None,
+        *,
+        answer_timeout_s: float | None = None,
+    ) -> None:
+        """`limits`: the section of the settings. `descriptors`: where connections leave some to others. `answer_timeout_s`: for
+        how long a client may read nothing of its answer; None: `limits.body_timeout_s`."""
         self.metrics: Final = metrics
         self.descriptors: Final = descriptors
         self.connections_max: Final[int] = limits.connections_max
         self.handshake_timeout_s: Final[float] = limits.handshake_timeout_s
         self.body_timeout_s: Final[float] = limits.body_timeout_s
+        self.answer_timeout_s: Final[float] = limits.body_timeout_s if answer_timeout_s is None else answer_timeout_s
         self.header_bytes_max: Final[int] = limits.header_bytes_max
         self.streams_max: Final[int] = limits.concurrent_streams_max
         self.control_frames_max: Final[int] = limits.control_frames_max

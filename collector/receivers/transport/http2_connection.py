@@ -81,7 +81,7 @@ class ServerConnection(Http2Engine):
         self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
-        self._stall: Final = Stall(shared.body_timeout_s)
+        self._stall: Final = Stall(shared.answer_timeout_s)
         self._blocked: Final[dict[int, Sending]] = {}  # the one that has waited longest first
         self._gone_running: int = 0  # what works here for streams that are gone
         self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
@@ -330,7 +330,7 @@ class ServerConnection(Http2Engine):
         if stream.taken_since >= PROGRESS_BYTES:
             stream.taken_since = 0
             stream.waits_since = now
-        elif now - stream.waits_since > self._late_s:
+        elif now - stream.waits_since > self.connections.answer_timeout_s:
             self.reset(stream, CANCEL)
 
     def answered(self) -> None:

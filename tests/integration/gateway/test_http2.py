@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, ResponseReceived
+from h2.events import DataReceived, InformationalResponseReceived, ResponseReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 from support.certificates import Files, client_context
 from support.examples import examples
 from support.fakes.receiving import (
@@ -204,6 +205,54 @@ async def test_an_application_that_fails_is_500() -> None:
     async with http2(server.ports[0]) as client:
         answer = await client.response(client.request("/x", body=b"", method="GET"))
         assert (answer.status, answer.body) == (500, b"")
+    await server.stop(2)
+
+
+async def test_an_application_that_takes_bodies_hears_them() -> None:
+    """What it has not read takes of its stream's window alone, so that another stream goes on."""
+    go_on = asyncio.Event()
+
+    async def repeats(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/waits":
+            await go_on.wait()
+        body, has_more = b"", True
+        while has_more:
+            message = await receive()
+            body += message["body"]
+            has_more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body[-3:] + b"%d" % len(body)})
+
+    made = receivers()
+    server = HttpServer(repeats, "127.0.0.1", [0], made.http_settings, made.metrics, takes_page_bodies=True)
+    await server.start()
+    async with http2(server.ports[0]) as client:
+        assert b"0" == (await client.response(client.request("/", body=b"", method="GET"))).body
+        waiting = client.request("/waits")
+        while window := min(client.h2.local_flow_control_window(waiting), 16_384):
+            client.send(waiting, bytes(window))
+        for _ in range(8):  # far more than the connection's window
+            stream = client.request("/")
+            left = 250_000
+            while left:
+                if window := min(client.h2.local_flow_control_window(stream), 16_384, left):
+                    client.send(stream, bytes(window))
+                    left -= window
+                else:
+                    assert await client.read()
+            client.send(stream, b"abc", end=True)
+            assert b"abc250003" == (await client.response(stream)).body
+        assert 0 == client.h2.local_flow_control_window(waiting)
+        go_on.set()
+        while client.h2.local_flow_control_window(waiting) < 3:
+            assert await client.read()
+        client.send(waiting, b"abc", end=True)
+        assert (await client.response(waiting)).body.startswith(b"abc262")
+        stream = client.request("/", "", None, ("expect", "100-continue"))
+        while not any(isinstance(event, InformationalResponseReceived) for event in client.events):
+            assert await client.read()
+        client.send(stream, b"abc", end=True)
+        assert b"abc3" == (await client.response(stream)).body
     await server.stop(2)
 
 

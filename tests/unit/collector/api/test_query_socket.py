@@ -23,6 +23,7 @@ from collector.dead_letters.service import DeadLetterService
 from collector.ingest.validate import Limits
 from collector.query.reader import Reader
 from collector.store.contract import NOTHING, Completed, StoreError, StoreUnavailable
+from collector.telemetry.metrics import Metrics
 
 
 class EchoStore:
@@ -128,7 +129,7 @@ async def serving(
     dead_letters: Callable[[str, str], bytes] = lambda _sql, _format: b"",
 ) -> AsyncIterator[None]:
     data_dir.mkdir(parents=True, exist_ok=True)
-    server = QuerySocket(data_dir, store or EchoStore(), caught_up, settings, desk(dead_letters))
+    server = QuerySocket(data_dir, store or EchoStore(), caught_up, settings, desk(dead_letters), Metrics())
     await server.start()
     try:
         yield

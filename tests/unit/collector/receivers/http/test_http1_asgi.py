@@ -16,10 +16,10 @@ GET = b"GET /page?a=%20b HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @asynccontextmanager
-async def asked(app: ASGIApp) -> AsyncIterator[tuple[HttpServer, RawConnection]]:
+async def asked(app: ASGIApp, *, takes_bodies: bool = False) -> AsyncIterator[tuple[HttpServer, RawConnection]]:
     """A server of that application, and a connection to it."""
     made = receivers()
-    server = HttpServer(app, "127.0.0.1", [0], made.http_settings, made.metrics)
+    server = HttpServer(app, "127.0.0.1", [0], made.http_settings, made.metrics, takes_page_bodies=takes_bodies)
     await server.start()
     try:
         async with connection(server.ports[0]) as raw:
@@ -162,3 +162,84 @@ async def test_a_page_that_never_ends_is_cut_off_at_a_stop() -> None:
         await asyncio.sleep(0.05)
         await asyncio.wait_for(server.stop(0.1), 3)
         assert await raw.closed()
+
+
+# Applications that take bodies.
+
+
+async def repeats(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the body, and with how many messages it came in."""
+    body, count, has_more = b"", 0, True
+    while has_more:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body += message["body"]
+        has_more = message["more_body"]
+        count += 1
+    headers = ((b"content-length", b"%d" % len(body)), (b"x-messages", b"%d" % count))
+    await says(body, headers=headers)(_scope, receive, send)
+
+
+async def test_an_application_that_takes_bodies_hears_them() -> None:
+    """By length or in chunks, pipelined, and none at all; one message has what was there when it was asked for."""
+    async with asked(repeats, takes_bodies=True) as (_, raw):
+        await raw.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n1\r\nf\r\n0\r\n\r\n" + GET
+        )
+        assert [b"abc", b"def", b""] == [(await raw.response()).body for _ in range(3)]
+        await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert (await raw.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await raw.send(b"abc")
+        assert b"abc" == (await raw.response()).body
+
+
+async def test_a_large_body_is_heard_whole() -> None:
+    body = bytes(range(256)) * 8_000
+    async with asked(repeats, takes_bodies=True) as (_, raw):
+        for _ in range(2):
+            await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            answer = await raw.response()
+            assert body == answer.body
+            assert int(answer.headers["x-messages"]) > 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_body_that_the_application_does_not_read_is_held_back(reads: bool) -> None:
+    """The connection stops reading, until the application reads or has answered."""
+    go_on = asyncio.Event()
+    taken = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal taken
+        await go_on.wait()
+        more = reads
+        while more:
+            message = await receive()
+            taken += len(message["body"])
+            more = message["more_body"]
+        await says(b"ok", headers=((b"content-length", b"2"),))(scope, receive, send)
+
+    size = 32 * 1024 * 1024
+    async with asked(app, takes_bodies=True) as (_, raw):
+        await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        raw.writer.write(bytes(size))
+        await asyncio.sleep(0.3)
+        # What neither side's buffers in the kernel hold is not taken.
+        assert raw.writer.transport.get_write_buffer_size() > size // 2
+        go_on.set()
+        assert b"ok" == (await raw.response()).body
+        assert (size if reads else 0) == taken
+        await raw.writer.drain()
+        await raw.send(GET)
+        assert b"ok" == (await raw.response()).body
+
+
+async def test_an_application_may_close_the_connection() -> None:
+    """`connection: close` ends it with the answer, though the rest of the body is still to come."""
+    app = says(b"no", status=408, headers=((b"content-length", b"2"), (b"connection", b"close")))
+    async with asked(app, takes_bodies=True) as (_, raw):
+        await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        answer = await asyncio.wait_for(raw.reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert 1 == answer.count(b"connection: close\r\n")
