@@ -15,7 +15,9 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from support.processes.lossy_network import LossyNetwork
-from support.processes.program import Program, run, started
+from support.processes.program import Program, metric, require_peer, run, started
+from support.processes.prometheus import FEATURES, prometheus
+from support.waiting import until
 
 RECORDS = 12
 LOSS = 0.25
@@ -83,5 +85,35 @@ def test_what_senders_send_again_is_stored_once(tmp_path: Path, answers_max: int
         assert RECORDS == int(program.value("SELECT count() FROM otel_metrics_gauge"))
         repeated = int(program.value("SELECT countIf(RepeatedItems != 0) FROM telemetry_batches"))
         assert (repeated > 0) == (answers_max == 0)
+    audited = run("audit", "--data-dir", tmp_path / "data")
+    assert 0 == audited.returncode, audited.stdout
+
+
+def test_what_prometheus_sends_again_is_stored_once(tmp_path: Path) -> None:
+    """Over remote write 1.0 and 2.0 at once. Each sample has a time of its own, so equal rows are one sample stored twice."""
+    with started(Program(tmp_path / "data", repetitions__window_s=900, repetitions__answers_max=0)) as program:
+        with LossyNetwork(port_of(program.http), LOSS, 4) as network:
+            written = f"""
+    url: http://127.0.0.1:{network.port}/api/v1/prometheus/write
+    write_relabel_configs: [{{source_labels: [__name__], regex: up|infrasage_up|infrasage_ingestion.*, action: keep}}]
+    queue_config: {{batch_send_deadline: 200ms, min_backoff: 30ms, max_backoff: 100ms}}
+    metadata_config: {{send: false}}
+"""
+            config = f"""
+global: {{scrape_interval: 200ms}}
+scrape_configs:
+  - {{job_name: collector-self, static_configs: [{{targets: ["127.0.0.1:{program.http_port}"]}}]}}
+remote_write:
+  - name: "1.0"{written}
+  - name: "2.0"{written}    protobuf_message: io.prometheus.write.v2.Request
+"""
+            with prometheus(require_peer("prometheus", knows=FEATURES), tmp_path, config):
+                left_out = ("infrasage_writer_repeated_messages_total", 'topic="infrasage.metrics"')
+                until(lambda: network.lost >= 10 and metric(program.http, *left_out) >= 2)
+        for source in ("prometheus_write_v1", "prometheus_write_v2"):
+            once = "uniqExact(MetricName, Attributes, ResourceAttributes, TimeUnix)"
+            stored = f"FROM otel_metrics_gauge WHERE Source = '{source}' AND ServiceName = 'collector-self'"
+            rows, distinct = (int(program.value(f"SELECT {what} {stored}")) for what in ("count()", once))
+            assert 0 < rows == distinct
     audited = run("audit", "--data-dir", tmp_path / "data")
     assert 0 == audited.returncode, audited.stdout
