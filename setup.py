@@ -61,6 +61,7 @@ INTERPRETED = {
     "collector/receivers/grpc/server.py",
     "collector/receivers/http/asgi.py",
     "collector/receivers/http/asgi_page.py",
+    "collector/receivers/http/cors.py",
     "collector/receivers/http/http1_asgi.py",
     "collector/receivers/http/http1_hypercorn.py",
     "collector/receivers/http/http2_asgi.py",

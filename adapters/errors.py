@@ -62,6 +62,7 @@ INVALID_PARAMETER: Final = 60
 STORE_UNAVAILABLE: Final = 61
 DEAD_LETTERS_FULL: Final = 62
 IDEMPOTENCY_KEY_REUSED: Final = 63
+ORIGIN_NOT_ALLOWED: Final = 64
 
 
 class Reason(NamedTuple):
@@ -191,6 +192,12 @@ REASONS: Final[tuple[Reason, ...]] = (
         "insufficient_scope",
         "the API key's scope does not allow this",
         "use a key whose scope does",
+    ),
+    Reason(
+        ORIGIN_NOT_ALLOWED,
+        "origin_not_allowed",
+        "pages of this origin may not send here, or not with this key",
+        "add the origin to http.cors_origins, or to the key",
     ),
     Reason(
         EXCEEDS_PLAN,

@@ -147,6 +147,7 @@ async def receiving(
     try:
         await listen(settings, http, grpc)
         http_port, otlp_port = http.ports
+        application.receiver.grpc_places = f"port {grpc.port}"
         yield Listening(http_port, otlp_port, grpc.port)
     finally:
         await lame_duck(stopping, standing, http, grpc)

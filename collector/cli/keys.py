@@ -19,7 +19,7 @@ from collector.cli.common import Config, DataDir, KeysFile, fail, failures, load
 from collector.config.settings import Settings
 from collector.tenancy import key_format, keys
 from collector.tenancy.keys import Created
-from collector.tenancy.keys_file import Key, note_problem, shown, tenant_problem, time_text
+from collector.tenancy.keys_file import Key, note_problem, origins_problem, shown, tenant_problem, time_text
 from collector.tenancy.scopes import Scope
 
 _KEEP_OLD_S_MAX: Final = 366 * 86_400
@@ -37,6 +37,15 @@ def create(
     tenant: Annotated[str, typer.Option("--tenant", help="The tenant that records sent with the key belong to.")],
     scope: Annotated[Scope, typer.Option("--scope", help="What the key allows.")],
     plan: Annotated[str, typer.Option("--plan", help="How much may be sent: Free, Pro, Unlimited, or a plan of the settings.")],
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--origin",
+            metavar="ORIGIN",
+            help="Only pages of this origin may send with it, as https://*.example.com; may be given several times.",
+            show_default="every sender that has it",
+        ),
+    ] = None,
     note: Annotated[
         str, typer.Option("--note", help="What the key is for; only `keys list` shows it.", show_default="none")
     ] = "",
@@ -55,8 +64,11 @@ def create(
         refuse(f"--note: {shown(note)} {problem}")
     if (problem := _plan_problem(plan, settings)) is not None:
         refuse(f"--plan: {problem}")
+    origins = tuple(origin or ())
+    if (problem := origins_problem(origins, scope)) is not None:
+        refuse(f"--origin: origins {problem}")
     with failures():
-        created = keys.create(path, tenant=tenant, scope=scope, plan=plan, note=note, now=_now())
+        created = keys.create(path, tenant=tenant, scope=scope, plan=plan, note=note, origins=origins, now=_now())
         _hand_out(path, created)
     _say_created(path, created)
 
@@ -120,7 +132,9 @@ def rotate(
             fail(f"key {old.id} of tenant {old.tenant} {_state(old, now)}: `keys create` makes another")
         if (problem := _plan_problem(old.plan, settings)) is not None:
             fail(f"key {old.id} of tenant {old.tenant}: {problem}; `keys create` makes one on another plan")
-        created = keys.create(path, tenant=old.tenant, scope=old.scope, plan=old.plan, note=old.note, now=now)
+        created = keys.create(
+            path, tenant=old.tenant, scope=old.scope, plan=old.plan, note=old.note, origins=old.origins, now=now
+        )
         _hand_out(path, created)
         now = _now()
         old = keys.end(path, old.id, at=now + timedelta(seconds=keep_old_s), now=now)
@@ -157,11 +171,12 @@ def _hand_out(path: Path, created: Created) -> None:
 
 def _say_created(path: Path, created: Created) -> None:
     key = created.key
-    say(f"key {key.id}: tenant {key.tenant}, scope {key.scope}, plan {key.plan}; in {path}")
+    pages = f", only from pages of {', '.join(key.origins)}" if key.origins else ""
+    say(f"key {key.id}: tenant {key.tenant}, scope {key.scope}, plan {key.plan}{pages}; in {path}")
     say("It can't be shown again. Send it as X-API-Key: KEY, or as Authorization: Bearer KEY.")
 
 
-def _as_json(key: Key, now: datetime) -> dict[str, str | None]:
+def _as_json(key: Key, now: datetime) -> dict[str, str | list[str] | None]:
     return {
         "id": key.id,
         "tenant": key.tenant,
@@ -171,6 +186,7 @@ def _as_json(key: Key, now: datetime) -> dict[str, str | None]:
         "ends": None if key.ends is None else time_text(key.ends),
         "state": "ended" if key.has_ended(now) else "active",
         "note": key.note,
+        "origins": list(key.origins),
     }
 
 

@@ -4,7 +4,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from collector.config.values import GIB, KIB, MIB, Bytes, Number, OptionalLocation, Port, Section, Whole, limit
+from collector.config.values import (
+    GIB,
+    KIB,
+    MIB,
+    Bytes,
+    HeaderNames,
+    Number,
+    OptionalLocation,
+    Origins,
+    PathPrefix,
+    Port,
+    Section,
+    Whole,
+    limit,
+)
 
 
 class Http(Section):
@@ -50,6 +64,34 @@ class Http(Section):
     metrics_interval_s: Number = limit(
         1, 0, 60, "Seconds for which /metrics is kept as it was rendered, for all who ask. 0: rendered for each."
     )
+    path_prefix: PathPrefix = Field(
+        default="",
+        description="A path under which every route answers too, as /collector, for proxies that do not take it away.",
+    )
+    cors_origins: Origins = Field(
+        default="",
+        description="Origins whose pages may send telemetry from a browser (CORS), with commas between: https://app.example.com,"
+        " https://*.example.com, http://localhost:*, null, or * for all. Empty: none.",
+    )
+    cors_headers: HeaderNames = Field(
+        default="",
+        description="Headers that such pages may set beside those of OTLP, its SDKs and this API, with commas between. *: any.",
+    )
+    cors_max_age_s: Whole = limit(
+        7200, 0, 86_400, "Seconds for which a browser need not ask again whether it may send. 0: it asks each time."
+    )
+    query_key: bool = Field(
+        default=False,
+        description="Whether telemetry's key may be in the query, as ?api_key=KEY, for senders that can set no header, such as"
+        " navigator.sendBeacon. It is never logged here, but proxies on the way may log addresses.",
+    )
+    connection_age_max_s: Number = limit(
+        600,
+        0,
+        604_800,
+        "Seconds after which a connection is asked to end, give or take a tenth: an answer with Connection: close, in HTTP/2"
+        " GOAWAY. Nothing in flight is lost. So new gateways behind a balancer get their share. 0: never.",
+    )
     batch_items_max: Whole = limit(10_000, 1, 1_000_000, "Most records in one native batch. More: 400 batch_too_large.")
     backlog: Whole = limit(2048, 1, 65535, "Connections that may wait to be accepted, on each HTTP port.")
 
@@ -81,6 +123,13 @@ class Grpc(Section):
     keep_alive_s: Number = limit(60, 1, 7200, "Seconds of silence after which the server pings a client.")
     keep_alive_timeout_s: Number = limit(
         20, 1, 600, "Seconds to wait for the answer to a ping before the connection is closed."
+    )
+    connection_age_max_s: Number = limit(
+        600,
+        0,
+        604_800,
+        "Seconds after which a connection is asked to end with GOAWAY, give or take a tenth. Calls in flight are finished. So"
+        " new gateways behind a balancer get their share. 0: never.",
     )
     ping_interval_min_s: Number = limit(
         5, 0, 3600, "Seconds that must lie between two pings of a client; faster ones are cut off."

@@ -9,12 +9,16 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from collector.tenancy.origins import ORIGINS_MAX, origin_problem
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 _UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port.
+_PATH_PREFIX: Final = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
@@ -111,6 +115,30 @@ def _to_path(value: object) -> object:
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
+def _path_prefix(value: str) -> str:
+    if value and not _PATH_PREFIX.fullmatch(value):
+        raise ValueError("not a path")
+    return value
+
+
+def _list_of(value: str) -> list[str]:
+    return [entry.strip() for entry in value.split(",")] if value else []
+
+
+def _origins(value: str) -> str:
+    entries = _list_of(value)
+    if len(entries) > ORIGINS_MAX or any(origin_problem(entry) for entry in entries):
+        raise ValueError("not origins")
+    return ",".join(entries)
+
+
+def _header_names(value: str) -> str:
+    names = _list_of(value)
+    if not all(_HEADER_NAME.fullmatch(name) for name in names):
+        raise ValueError("not names of headers")
+    return ",".join(names)
+
+
 class Kind(NamedTuple):
     """How a type is called in messages and in the reference."""
 
@@ -143,6 +171,13 @@ RedisUrl = Annotated[
     AfterValidator(_redis_url),
     Kind('redis://HOST:PORT or rediss://HOST:PORT (TLS), without user and password, or ""'),
 ]
+PathPrefix = Annotated[str, AfterValidator(_path_prefix), Kind('a path without a slash at its end, as /collector, or ""')]
+Origins = Annotated[
+    str,
+    AfterValidator(_origins),
+    Kind('origins with commas between, as https://app.example.com or https://*.example.com; *; or ""'),
+]
+HeaderNames = Annotated[str, AfterValidator(_header_names), Kind('names of headers with commas between, *, or ""')]
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), Kind("auto, or a whole number from 0 to 100")]
 Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), Kind("text")]

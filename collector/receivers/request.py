@@ -183,9 +183,9 @@ class TelemetryRequest:
 
     # What a protocol calls.
 
-    def _identify(self, key: bytes | None) -> Caller:
-        """Find the caller and its share of the budget. Raises RequestRefused."""
-        caller = self._receiver.access.sender(key)
+    def _identify(self, key: bytes | None, origin: bytes = b"") -> Caller:
+        """Find the caller and its share of the budget. `origin`: of the page that sends. Raises RequestRefused."""
+        caller = self._receiver.access.sender(key, origin)
         self._caller = caller
         self._share = self._receiver.in_flight.share(caller.tenant)
         return caller

@@ -34,6 +34,7 @@ from adapters.errors import (
     METHOD_NOT_ALLOWED,
     MISSING_API_KEY,
     NOT_FOUND,
+    ORIGIN_NOT_ALLOWED,
     OVERLOADED,
     PAYLOAD_TOO_LARGE,
     RATE_LIMIT_EXCEEDED,
@@ -89,6 +90,7 @@ CODES: Final = {
     MISSING_API_KEY: Codes(401, UNAUTHENTICATED),
     INVALID_API_KEY: Codes(401, UNAUTHENTICATED),
     INSUFFICIENT_SCOPE: Codes(403, PERMISSION_DENIED),
+    ORIGIN_NOT_ALLOWED: Codes(403, PERMISSION_DENIED),
     NOT_FOUND: Codes(404, NOT_FOUND_CODE),
     METHOD_NOT_ALLOWED: Codes(405, UNIMPLEMENTED),
     REQUEST_TIMEOUT: Codes(408, DEADLINE_EXCEEDED),
@@ -242,6 +244,14 @@ class Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+def grpc_elsewhere(places: str) -> Answer:
+    """Return the answer to a gRPC call on a port of HTTP: in gRPC, since its client reads nothing else. `places`: where gRPC is
+    spoken."""
+    message = f"this port takes OTLP over HTTP; OTLP over gRPC is taken on {places}: change the endpoint, or the protocol"
+    trailers_only = ((b"grpc-status", b"%d" % UNIMPLEMENTED), (b"grpc-message", message.encode()))
+    return Answer(200, b"application/grpc", b"", trailers_only)
+
+
 class Dialect:
     """How one protocol says it over HTTP."""
 
@@ -260,6 +270,7 @@ _HEADERS: Final[dict[int, tuple[tuple[bytes, bytes], ...]]] = {
     MISSING_API_KEY: ((b"www-authenticate", b'Bearer realm="infrasage"'),),
     INVALID_API_KEY: ((b"www-authenticate", b'Bearer realm="infrasage", error="invalid_token"'),),
     INSUFFICIENT_SCOPE: ((b"www-authenticate", b'Bearer realm="infrasage", error="insufficient_scope"'),),
+    ORIGIN_NOT_ALLOWED: ((b"www-authenticate", b'Bearer realm="infrasage", error="insufficient_scope"'),),
 }
 
 

@@ -8,14 +8,23 @@ Invariants:
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
-from adapters.errors import INSUFFICIENT_SCOPE, INVALID_API_KEY, MISSING_API_KEY, REASON, RequestRefused
+from adapters.errors import (
+    INSUFFICIENT_SCOPE,
+    INVALID_API_KEY,
+    MISSING_API_KEY,
+    ORIGIN_NOT_ALLOWED,
+    REASON,
+    RequestRefused,
+)
 from collector.tenancy.identity import Caller
 from collector.tenancy.scopes import Scope
 
 _BEARER: Final = b"bearer"
 _BASIC: Final = b"basic"
 _KEY_PREFIX: Final = b"isage_"
+_QUERY_NAME: Final = b"api_key="
 _SENDING: Final = ", ".join(scope for scope in Scope if scope.sends)
 _READING: Final = ", ".join(scope for scope in Scope if scope.reads)
 
@@ -41,6 +50,12 @@ def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
     return api_key
 
 
+def key_in_query(query: bytes) -> bytes | None:
+    """The key in the query of a target, `api_key=KEY`; None where there is none. One that comes twice is nobody's key."""
+    keys = [part[len(_QUERY_NAME) :] for part in query.split(b"&") if part.startswith(_QUERY_NAME)]
+    return b", ".join([unquote_to_bytes(key) for key in keys]) if keys else None
+
+
 def _password_of(credentials: bytes) -> bytes:
     """Empty where they are no name and password."""
     try:
@@ -58,13 +73,19 @@ class Access:
         self._find: Final = find
         self._anonymous: Final = anonymous
 
-    def sender(self, key: bytes | None) -> Caller:
-        """Raises RequestRefused: MISSING_API_KEY, INVALID_API_KEY, INSUFFICIENT_SCOPE."""
+    def sender(self, key: bytes | None, origin: bytes = b"") -> Caller:
+        """`origin`: of the page that sends, as its browser says it. Raises RequestRefused: MISSING_API_KEY, INVALID_API_KEY,
+        INSUFFICIENT_SCOPE, ORIGIN_NOT_ALLOWED."""
         if key is None and self._anonymous is not None:
             return self._anonymous
         caller = self._caller(key)
         if not caller.scope.sends:
             raise _not_allowed(caller, "sending", _SENDING)
+        if caller.origins is not None and not caller.origins.allows(origin):
+            raise RequestRefused(
+                ORIGIN_NOT_ALLOWED,
+                f"key {caller.key_id} is for pages of {', '.join(caller.origins.patterns)}, by their Origin header",
+            )
         return caller
 
     def reader(self, key: bytes | None) -> Caller:

@@ -26,6 +26,7 @@ from collector.tenancy import keys
 from collector.tenancy.identity import Caller
 from collector.tenancy.key_format import LENGTH
 from collector.tenancy.keys import KeysUnusable, Stamp
+from collector.tenancy.origins import Origins
 from collector.tenancy.plans import Plan
 
 # What is hashed of a key at most. One byte more than a key has: so cut, a longer one still is not any key.
@@ -164,5 +165,6 @@ def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float)
             )
         digest = bytes.fromhex(key.sha256)
         ends = math.inf if key.ends is None else key.ends.timestamp()
-        ring[digest] = _Held(digest, ends, Caller(key.tenant, key.scope, plan, key.id))
+        origins = Origins(key.origins) if key.origins else None
+        ring[digest] = _Held(digest, ends, Caller(key.tenant, key.scope, plan, key.id, origins))
     return ring

@@ -127,15 +127,19 @@ def find(path: Path, wanted: str) -> Key:
 # Changing.
 
 
-def create(path: Path, *, tenant: str, scope: Scope, plan: str, note: str = "", now: datetime) -> Created:
+def create(
+    path: Path, *, tenant: str, scope: Scope, plan: str, note: str = "", origins: Sequence[str] = (), now: datetime
+) -> Created:
     """Add a key; make the file and its directory where there is none. Raises KeysUnusable.
+
+    `origins`: whose pages alone may send with it; empty: every sender that has it.
 
     Whether there is such a plan is for the caller to know: the settings say so, not this file.
     """
     with _change(path, make_directory=True) as target:
         document = read(target)
         keys = [] if document is None else parse(path, document.data)
-        created = _new({key.id for key in keys}, tenant, scope, plan, note, now)
+        created = _new({key.id for key in keys}, tenant, scope, plan, note, now, origins)
         _write(target, [*keys, created.key], now)
     return created
 
@@ -269,13 +273,22 @@ def _give_to_owner_of_directory(file: int, target: Path) -> None:
         os.fchown(file, owner.st_uid, owner.st_gid)
 
 
-def _new(ids: set[str], tenant: str, scope: Scope, plan: str, note: str, now: datetime) -> Created:
+def _new(ids: set[str], tenant: str, scope: Scope, plan: str, note: str, now: datetime, origins: Sequence[str] = ()) -> Created:
     text = key_format.new()
     while (key_id := key_format.id_of(text)) in ids:
         text = key_format.new()
-    return Created(
-        text, Key(key_id, tenant, scope, plan, key_format.sha256_of(text), now.replace(microsecond=0), ends=None, note=note)
+    key = Key(
+        key_id,
+        tenant,
+        scope,
+        plan,
+        key_format.sha256_of(text),
+        now.replace(microsecond=0),
+        ends=None,
+        note=note,
+        origins=tuple(origins),
     )
+    return Created(text, key)
 
 
 def _find(path: Path, keys: Sequence[Key], wanted: str) -> Key:

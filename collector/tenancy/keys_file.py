@@ -8,7 +8,8 @@ worse than those that were in force before. There is no I/O here.
      "ends": null, "note": "checkout service"}
     ]}
 
-A key is in force until `ends`; null: for ever.
+A key is in force until `ends`; null: for ever. With `"origins": ["https://app.example.com"]` only pages of these origins may
+send with it; only a key of scope ingest may have them.
 
 Invariants:
 1. An entry that was read can be written and read again unchanged (test_what_is_written_is_read).
@@ -22,6 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from collector.tenancy import key_format
+from collector.tenancy.origins import ORIGINS_MAX, origin_problem
 from collector.tenancy.scopes import Scope
 
 VERSION: Final = 1
@@ -48,6 +50,7 @@ class Key(NamedTuple):
     created: datetime
     ends: datetime | None
     note: str
+    origins: tuple[str, ...] = ()
 
     def has_ended(self, now: datetime) -> bool:
         return self.ends is not None and self.ends <= now
@@ -134,23 +137,45 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(key: Key) -> dict[str, str | None]:
-    return {
+def origins_problem(origins: Sequence[str], scope: Scope) -> str | None:
+    """Return why a key of this scope can't have these origins; None: it can."""
+    if not origins:
+        return None
+    if scope is not Scope.INGEST:
+        return f"are for keys of scope {Scope.INGEST}, which a page may hold; this one has scope {scope}"
+    if len(origins) > ORIGINS_MAX:
+        return f"are {len(origins)}; at most {ORIGINS_MAX} are allowed"
+    for origin in origins:
+        if (problem := origin_problem(origin)) is not None:
+            return f"have {shown(origin)}, which {problem}"
+    return None
+
+
+def _entry(key: Key) -> dict[str, Any]:
+    entry: dict[str, Any] = {
         **key._asdict(),
         "created": time_text(key.created),
         "ends": None if key.ends is None else time_text(key.ends),
+        "origins": list(key.origins),
     }
+    if not key.origins:
+        del entry["origins"]  # older versions know of none
+    return entry
 
 
 def _key(entry: object) -> Key:
     if not isinstance(entry, dict):
         raise EntriesWrong("it must be an object")
     for name in Key._fields:
-        if name not in entry:
+        if name not in entry and name != "origins":
             raise EntriesWrong(f"{name} is missing")
     for name, value in entry.items():
         if name not in Key._fields:
             raise EntriesWrong(f"a key has no {shown(name)}")
+        if name == "origins":
+            if not (isinstance(value, list) and value and all(isinstance(origin, str) for origin in value)):
+                raise EntriesWrong(f"origins must be a list of texts, not {shown(value)}")
+            continue
         if not isinstance(value, str) and not (name == "ends" and value is None):
             raise EntriesWrong(f"{name} must be text{' or null' if name == 'ends' else ''}, not {shown(value)}")
     if not _ID.fullmatch(entry["id"]):
@@ -168,6 +193,9 @@ def _key(entry: object) -> Key:
         scope = Scope(entry["scope"])
     except ValueError:
         raise EntriesWrong(f"there is no scope {shown(entry['scope'])}; there are {', '.join(Scope)}") from None
+    origins = tuple(entry.get("origins", ()))
+    if (problem := origins_problem(origins, scope)) is not None:
+        raise EntriesWrong(f"origins {problem}")
     return Key(
         entry["id"],
         entry["tenant"],
@@ -177,6 +205,7 @@ def _key(entry: object) -> Key:
         _time("created", entry["created"]),
         None if entry["ends"] is None else _time("ends", entry["ends"]),
         entry["note"],
+        origins,
     )
 
 

@@ -58,6 +58,7 @@ class HttpApplication:
         self._settings: Final = settings
         self._clock: Final = clock
         self._pages: Final = PageGate(pages, settings, metrics, explain)
+        self._prefix: Final = settings.path_prefix
         self._page_trees: Final = tuple(path for path in page_paths if path.endswith("/"))
         self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
 
@@ -70,14 +71,18 @@ class HttpApplication:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close"})
             return
-        page = None if self.receiver.takes(scope["path"]) else self._page_endpoint(scope["path"])
+        path = scope["path"]
+        page = None if self.receiver.takes(path) else self._page_endpoint(path)
         if page is not None:
+            if self._has_prefix(path):
+                scope = {**scope, "path": path[len(self._prefix) :], "root_path": self._prefix}
             await self._show(page, scope, receive, send)
         else:
             await self._receive(scope, receive, send)
 
     async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = Head(scope["method"])
+        head.query = scope["query_string"]
         for name, value in scope["headers"]:
             head.add(name, value)
         exchange = self.receiver.exchange(scope["path"], head)
@@ -132,7 +137,12 @@ class HttpApplication:
         else:
             await send({"type": "http.response.body", "body": answer.body})
 
+    def _has_prefix(self, path: str) -> bool:
+        return bool(self._prefix) and path.startswith(f"{self._prefix}/")
+
     def _page_endpoint(self, path: str) -> Endpoint | None:
+        if self._has_prefix(path):
+            path = path[len(self._prefix) :]
         endpoint = self._page_endpoints.get(path)
         if endpoint is None:
             for tree in self._page_trees:

@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -40,6 +41,12 @@ def last_words(status: str, text: str = "") -> bytes:
     content_type = "content-type: text/plain; charset=utf-8\r\n" if text else ""
     body = f"{text}\n" if text else ""
     return f"HTTP/1.1 {status}\r\n{content_type}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
+
+
+def with_headers(response: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return that response with further headers, behind its first line."""
+    first, _, rest = response.partition(b"\r\n")
+    return b"\r\n".join([first, *[name + b": " + value for name, value in headers], rest])
 
 
 _BAD_REQUEST: Final = last_words("400 Bad Request")
@@ -125,6 +132,7 @@ class Http1Connection:
         self._turn: _Turn | None = None  # whose answer is due
         self._waiting: Final[deque[_Turn]] = deque()
         self._idle_since: float = 0.0
+        self._ends_at: float = inf  # the loop's time, by which it is old
         self._is_broken: bool = False  # what comes can't be read any more
         self._is_ending: bool = False  # nothing more is to come
         self._is_closed: bool = False
@@ -139,6 +147,7 @@ class Http1Connection:
         if transport.get_extra_info("ssl_object") is not None:
             self._scheme = "https"
         self._idle_since = self._loop.time()
+        self._ends_at = self._shared.ends_at(self._idle_since)
         # Accepted just as the server ended: one request is answered.
         self._is_ending = self._shared.is_ending
 
@@ -404,6 +413,7 @@ class Http1Connection:
                 self._refuse(_FRAGMENT)
             raw_path: bytes = parsed.path or b"/"
             path = unquote(raw_path.decode("ascii"))
+            turn.head.query = parsed.query or b""
             if receiver is None or self._shared.is_page(path):
                 scope = self._scope(path, raw_path, parsed.query or b"")
                 is_head = turn.head.method == "HEAD"
@@ -434,6 +444,7 @@ class Http1Connection:
         """Stop reading, since what follows can't be parsed. Send `response` if no answer is due, and close."""
         self._is_broken = True
         self._is_ending = True
+        response = self._readable(response)
         broken, self._incoming = self._incoming, None
         if broken is not None and broken is not self._turn:
             # One behind another: its sender is not worth the trouble.
@@ -452,6 +463,14 @@ class Http1Connection:
             self._close()
         else:
             self._last_words = response
+
+    def _readable(self, response: bytes) -> bytes:
+        """Return the refusal of a message that became no request, as the page that sent it may read it, if it may."""
+        cors = self._shared.cors
+        if cors is None:
+            return response
+        origin = b", ".join([value for name, value in self._headers if name == b"origin"])
+        return with_headers(response, cors.headers(origin))
 
     # Answering.
 
@@ -522,7 +541,7 @@ class Http1Connection:
     def _say(self, turn: _Turn, exchange: HttpRequest) -> None:
         answer = exchange.answer
         assert answer is not None
-        if ((self._is_ending or self._shared.is_leaving) and not (self._waiting or self._unfed or self._last_words)) or (
+        if (self._is_last() and not (self._waiting or self._unfed or self._last_words)) or (
             # A sender without a 100 Continue may send its next request, or this one's body: only closing tells them apart.
             not turn.is_received and (exchange.is_abandoned or turn.head.expects_continue)
         ):
@@ -548,13 +567,17 @@ class Http1Connection:
             if exchange.is_abandoned or turn.head.expects_continue:
                 self._close()
 
+    def _is_last(self) -> bool:
+        """Return whether the next answer is to be the connection's last, if nothing more has come."""
+        return self._is_ending or self._shared.is_leaving or self._loop.time() > self._ends_at
+
     async def _show(self, turn: _Turn) -> None:
         page = turn.page
         assert page is not None
         await page.show(
             self._shared.app,
             self,
-            keep_alive=turn.keep_alive and (bool(self._last_words) or not (self._is_ending or self._shared.is_leaving)),
+            keep_alive=turn.keep_alive and (bool(self._last_words) or not self._is_last()),
         )
         turn.is_running = False
         turn.is_answered = True

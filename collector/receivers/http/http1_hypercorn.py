@@ -8,6 +8,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from copy import copy
+from math import inf
 from typing import Final, cast
 
 import h11
@@ -46,16 +48,18 @@ class _Protocol(asyncio.StreamReaderProtocol):
         super().__init__(asyncio.StreamReader(), self._serve)
         self._shared: Final = shared
         self._wrapper: Final = wrapper
-        self._config: Final = config
+        self._config: Final = copy(config)  # the last request of this connection is its own matter
         self._context: Final = WorkerContext(None)
         self._stall: Final = Stall(shared.answer_timeout_s)
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
         self._is_lost = False  # the task of the connection may go on for a while
+        self._ends_at = inf  # the loop's time, by which it is old
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
         self._transport = transport
+        self._ends_at = self._shared.ends_at(asyncio.get_running_loop().time())
         self._shared.open.add(self)
         if self._shared.is_leaving:
             self.leave()
@@ -71,9 +75,11 @@ class _Protocol(asyncio.StreamReaderProtocol):
     def close_if_late(self, now: float) -> None:
         if not self._is_lost and self._stall.is_over(self._transport, now):
             self._transport.abort()
+        elif now > self._ends_at:
+            self.leave()
 
     def leave(self) -> None:
-        """Let each further answer say that it is the last. The setting is that of all connections."""
+        """Let each further answer say that it is the last."""
         self._config.keep_alive_max_requests = 0
 
     def shutdown(self) -> None:

@@ -84,7 +84,11 @@ class Http2Connection(ServerConnection):
         request = stream
         meaning = request.meaning
         if meaning.status:
-            self.send_head(request, self._status_and_date(meaning.status) + encode(b"content-length", b"0"), end=True)
+            block = self._status_and_date(meaning.status) + encode(b"content-length", b"0")
+            if self._shared.cors is not None:
+                origin = b", ".join([value for name, value in meaning.request_head.headers if name == b"origin"])
+                block += encode_all(list(self._shared.cors.headers(origin)))
+            self.send_head(request, block, end=True)
             self._answered(request)
         elif meaning.head is None:
             takes_body = self._shared.takes_page_bodies and not self._head_ends
@@ -149,6 +153,7 @@ class Http2Connection(ServerConnection):
             if receiver is None or self._shared.is_page(path):
                 return _Meaning(head, path, None, 0)
         exchange_head = Head(method.decode())
+        exchange_head.query = target.partition(b"?")[2]
         for name, value in head.headers:
             exchange_head.add(name, value)
         return _Meaning(head, path, exchange_head, 0)

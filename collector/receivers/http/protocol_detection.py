@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from collector.http2.engine import PREFACE
-from collector.receivers.http.http1 import last_words
+from collector.receivers.http.http1 import last_words, with_headers
 from collector.receivers.http.http2 import Http2Connection
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.transport.connections import FRESH_S
@@ -47,7 +47,10 @@ class FirstBytes(asyncio.Protocol):
                 return
         elif shared.is_full or not shared.has_descriptor_for(transport):
             shared.metrics.connection_refused()
-            transport.write(_TOO_MANY)
+            too_many = _TOO_MANY
+            if shared.cors is not None:
+                too_many = with_headers(too_many, shared.cors.headers_for_anybody())
+            transport.write(too_many)
             transport.close()
             return
         shared.open.add(self)

@@ -37,6 +37,7 @@ class HttpShared(Connections):
         self.app: Final = app
         self.settings: Final = settings
         self.receiver: Final = receiver
+        self.cors: Final = None if receiver is None else receiver.cors
         self.is_page: Final = is_page
         self.takes_page_bodies: Final[bool] = takes_page_bodies
         self.date: bytes = b""

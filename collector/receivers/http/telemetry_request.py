@@ -22,16 +22,19 @@ from collector.config.receivers import Http
 from collector.ingest.pipeline import Input, Outcome, Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.encodings import IDENTITY
+from collector.receivers.http.cors import cors_of
 from collector.receivers.request import Receiver, TelemetryRequest
-from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, Refusal
+from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, Refusal, grpc_elsewhere
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
-from collector.tenancy.access import Access, key_of
+from collector.tenancy.access import Access, key_in_query, key_of
 
 _MEDIA_TYPES_KEPT_MAX: Final = 32
 _HEADER_SHOWN_BYTES_MAX: Final = 100
 # What a request is counted as whose sender has gone before it was whole, as others count it.
 _SENDER_GONE: Final = 499
+_GRPC: Final = b"application/grpc"
+_GRPC_PORT: Final = 4317
 
 
 class Format(NamedTuple):
@@ -92,6 +95,12 @@ class Head:
         self.api_key: bytes | None = None
         self.authorization: bytes | None = None
         self.idempotency_key: bytes = b""
+        self.query: bytes = b""  # of the target
+        # What a browser says of the page that sends; the last three in a preflight request.
+        self.origin: bytes = b""
+        self.requested_method: bytes = b""
+        self.requested_headers: bytes = b""
+        self.asks_private_network: bool = False
 
     def add(self, name: bytes, value: bytes) -> None:
         """`name` in lower case. A header that comes several times is one, with commas between (RFC 9110, 5.3)."""
@@ -114,6 +123,14 @@ class Head:
             self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
         elif name == b"expect":
             self.expects_continue = value.lower() == b"100-continue"
+        elif name == b"origin":
+            self.origin = self.origin + b", " + value if self.origin else value
+        elif name == b"access-control-request-method":
+            self.requested_method = value
+        elif name == b"access-control-request-headers":
+            self.requested_headers = self.requested_headers + b"," + value if self.requested_headers else value
+        elif name == b"access-control-request-private-network":
+            self.asks_private_network = value == b"true"
 
 
 class HttpReceiver(Receiver):
@@ -143,8 +160,14 @@ class HttpReceiver(Receiver):
             explain=explain,
             clock=clock,
         )
+        self.cors: Final = cors_of(settings)
+        self.takes_query_key: Final[bool] = settings.query_key
+        self.grpc_places: str = f"port {_GRPC_PORT}"
+        """Where gRPC is spoken, for its clients that come here instead."""
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
         self._routes.update({f"{path}/": found for path, found in self._routes.items()})
+        if settings.path_prefix:
+            self._routes.update({f"{settings.path_prefix}{path}": found for path, found in self._routes.items()})
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
 
     def takes(self, path: str) -> bool:
@@ -164,13 +187,23 @@ class HttpRequest(TelemetryRequest):
         super().__init__(receiver, endpoint, route.endpoint, "body")
         self.head: Final = head
         self.answer: Answer | None = None
+        self._http: Final = receiver
         self._route: Final = route
         self._dialect: Dialect = route.otherwise
         self._first: bytes = b""
         self._rest: BytesIO | None = None  # what came after the first piece: a list could take many times what it holds
 
     def _admit(self) -> None:
-        head, route = self.head, self._route
+        head, route, receiver = self.head, self._route, self._http
+        if receiver.cors is not None and head.method == "OPTIONS" and head.origin and head.requested_method:
+            self.answer = receiver.cors.preflight(
+                head.origin, head.requested_headers, asks_private_network=head.asks_private_network
+            )
+            return
+        if head.content_type.startswith(_GRPC):
+            receiver.metrics.refused(UNSUPPORTED_MEDIA_TYPE)
+            self.answer = grpc_elsewhere(receiver.grpc_places)
+            return
         format_ = route.format(head.content_type)
         if format_ is not None:
             self._dialect = format_.dialect
@@ -192,7 +225,10 @@ class HttpRequest(TelemetryRequest):
         self._input = format_.input
         self._encoding = encoding
         self._idempotency_key = head.idempotency_key
-        self._identify(key_of(head.api_key, head.authorization))
+        key = key_of(head.api_key, head.authorization)
+        if key is None and head.query and receiver.takes_query_key:
+            key = key_in_query(head.query)
+        self._identify(key, head.origin)
         announced = head.content_length
         # What it decompresses to is not known yet.
         self._expect(announced, announced if encoding == IDENTITY else 0)
@@ -215,10 +251,17 @@ class HttpRequest(TelemetryRequest):
         return self._first if self._rest is None else self._rest.getvalue()
 
     def _accept(self, outcome: Outcome) -> None:
-        self.answer = self._dialect.accepted(outcome)
+        self.answer = self._readable(self._dialect.accepted(outcome))
 
     def _reject(self, refusal: Refusal) -> None:
-        self.answer = self._dialect.refused(refusal)
+        self.answer = self._readable(self._dialect.refused(refusal))
+
+    def _readable(self, answer: Answer) -> Answer:
+        """Return the answer as the page that sent may read it, if it may."""
+        cors = self._http.cors
+        if cors is None or not self.head.origin:
+            return answer
+        return answer._replace(headers=answer.headers + cors.headers(self.head.origin))
 
     def completed(self) -> None:
         assert self.answer is not None

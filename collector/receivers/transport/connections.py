@@ -3,11 +3,14 @@
 Invariants:
 1. Every open connection is in `open`, so that it is counted, watched, and ended with the server
    (test_connections_over_the_limit_are_refused, test_stopping_ends_in_time).
-2. A server that leaves answers every request until it ends, and each answer says that its connection ends
+2. An old connection is asked to end, and nothing in flight is lost (test_an_old_connection_is_asked_to_end).
+3. A server that leaves answers every request until it ends, and each answer says that its connection ends
    (test_a_server_that_leaves_answers_and_says_so).
 """
 
 import asyncio
+from math import inf
+from random import uniform
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -19,6 +22,8 @@ from collector.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+# Part of the age of a connection by which it ends sooner or later.
+_AGE_JITTER: Final = 0.1
 _DEFECT_LOG_S: Final = 60.0
 # So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
 PROGRESS_BYTES: Final = 16_384
@@ -66,6 +71,7 @@ class Connections:
         self.header_bytes_max: Final[int] = limits.header_bytes_max
         self.streams_max: Final[int] = limits.concurrent_streams_max
         self.control_frames_max: Final[int] = limits.control_frames_max
+        self._age_max_s: Final[float] = limits.connection_age_max_s
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self._defect_logged: float = -_DEFECT_LOG_S
@@ -81,6 +87,13 @@ class Connections:
         if now - self._defect_logged >= _DEFECT_LOG_S:
             self._defect_logged = now
             log.error("a connection is closed by a defect", exc_info=error)
+
+    def ends_at(self, now: float) -> float:
+        """Return when a connection that begins now is old enough to end, by the loop's time; infinity: never. Those that began
+        together do not end together."""
+        if not self._age_max_s:
+            return inf
+        return now + self._age_max_s * uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)  # noqa: S311  # no secret
 
     @property
     def is_full(self) -> bool:

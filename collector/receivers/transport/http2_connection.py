@@ -12,6 +12,7 @@ Invariants:
 """
 
 import asyncio
+from math import inf
 from typing import Any, Final
 
 from mypy_extensions import i64
@@ -78,6 +79,7 @@ class ServerConnection(Http2Engine):
         self.has_ended: bool = False  # the client sends nothing more, so its windows do not grow any more
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
+        self.ends_at: float = inf  # the loop's time, by which it is old
         self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
@@ -111,6 +113,7 @@ class ServerConnection(Http2Engine):
         self.transport = transport
         self.is_tls = transport.get_extra_info("ssl_object") is not None
         self.last_received = self.loop.time()
+        self.ends_at = self.connections.ends_at(self.last_received)
         self.connections.open.add(self)
         if self.connections.is_ending:
             # Accepted just as the server ended: its first request may be on its way.
@@ -308,6 +311,10 @@ class ServerConnection(Http2Engine):
         if self._stall.is_over(self.transport, now):
             self.abort()
             return
+        if now > self.ends_at and not self.is_ending:
+            self.shutdown()
+            if self.is_closed:
+                return
         if self.is_between:
             self._half = None
         else:

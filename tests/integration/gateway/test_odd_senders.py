@@ -4,9 +4,12 @@ import zlib
 from collections.abc import Callable
 
 import cramjam
+import grpc
 import httpx
 import pytest
+from grpc import aio
 from support.fakes.receiving import NOW, Receivers, http_receivers, remote_write
+from support.otlp_grpc import LOGS, METRICS, TRACES, Service, export
 from support.ways import JSON, SERVERS, WAYS, WAYS_BY_NAME, Way
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {
@@ -14,6 +17,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "snappy": lambda body: bytes(cramjam.snappy.compress_raw(body)),
     "x-snappy-framed": lambda body: bytes(cramjam.snappy.compress(body)),
 }
+WAYS_BY_PATH = {way.path: way for way in WAYS if way.content_type == JSON}
 EACH_SERVER = pytest.mark.parametrize("server", SERVERS)
 
 
@@ -69,3 +73,49 @@ async def test_an_object_that_holds_the_array_is_told_what_to_send() -> None:
         assert batch["message"] == 'a batch must be a JSON array of records; got object: send the array "records" by itself'
         single = (await http.post("/api/v1/telemetry", json={"records": [record]})).json()
         assert ("missing_service_id", True) == (single["error"], "/api/v1/telemetry/batch" in single["message"])
+
+
+@EACH_SERVER
+@pytest.mark.parametrize("prefix", ["/collector", "/a/b"])
+async def test_every_route_answers_under_the_prefix_too(server: str, prefix: str) -> None:
+    """For a proxy that does not take it away; pages too, whose links have the prefix. Without it they answer as before."""
+    async with (
+        http_receivers(server, path_prefix=prefix, with_pages=True) as made,
+        httpx.AsyncClient(base_url=made.url, timeout=20) as http,
+    ):
+        for path in (f"{prefix}/v1/logs", f"{prefix}/v1/logs/", "/v1/logs"):
+            answer = await http.post(path, content=WAYS_BY_PATH["/v1/logs"].body(), headers={"content-type": JSON})
+            assert (path, 200) == (path, answer.status_code)
+        for path in ("/healthz", "/metrics", "/docs", "/openapi.json"):
+            assert (path, 200) == (path, (await http.get(f"{prefix}{path}")).status_code)
+            assert (path, 200) == (path, (await http.get(path)).status_code)
+        assert f"{prefix}/openapi.json" in (await http.get(f"{prefix}/docs")).text
+        assert f"{prefix}/" not in (await http.get("/docs")).text
+        for wrong in (f"{prefix}x/v1/logs", f"{prefix}{prefix}/v1/logs", prefix, f"{prefix}/v1"):
+            assert (wrong, 404) == (wrong, (await http.post(wrong, content=b"")).status_code)
+        assert 401 == (await http.get(f"{prefix}/api/v1/usage")).status_code
+
+
+@pytest.mark.parametrize("service", [LOGS, METRICS, TRACES], ids=lambda service: service.noun)
+async def test_grpc_on_a_port_of_http_hears_where_grpc_is_spoken(service: Service) -> None:
+    """In gRPC, since its client reads nothing else: UNIMPLEMENTED, which is not sent again."""
+    async with http_receivers() as made:
+        made.app.receiver.grpc_places = "port 4317"
+        async with aio.insecure_channel(f"127.0.0.1:{made.port}") as channel:
+            for body in (service.body(), bytes(1 << 20)):
+                with pytest.raises(aio.AioRpcError) as refused:
+                    await export(channel, service, body)
+                assert grpc.StatusCode.UNIMPLEMENTED == refused.value.code()
+                told = refused.value.details() or ""
+                assert told.startswith("this port takes OTLP over HTTP; OTLP over gRPC is taken on port 4317")
+        assert 2 == made.counted("infrasage_requests_refused_total", reason="unsupported_media_type")
+
+
+async def test_grpc_by_the_oldest_http_hears_it_too() -> None:
+    """gRPC-Web, say, on a path of ours or another."""
+    async with http_receivers() as made:
+        for path in ("/v1/logs", LOGS.method):
+            headers = [("content-type", "application/grpc-web+proto")]
+            answer = await send(made, path, b"", headers)
+            assert (200, "12") == (answer.status_code, answer.headers["grpc-status"])
+            assert "port 4317" in answer.headers["grpc-message"]

@@ -18,9 +18,12 @@ from support.fakes.receiving import Receivers, connection, grpc_receivers, http_
 from support.http2 import Http2Client, http2
 from support.waiting import eventually
 
+from collector.config.receivers import Http
 from collector.receivers.grpc.server import GrpcServer
 from collector.receivers.http.server import SERVERS
+from collector.receivers.transport.connections import Connections
 from collector.receivers.transport.pending import has_unread
+from collector.telemetry.metrics import Metrics
 
 PROTOBUF = "application/x-protobuf"
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -267,3 +270,85 @@ class Closed:
 def test_a_closed_connection_has_nothing_unread() -> None:
     """A connection that closes while the server stops does not end the stop with an error."""
     assert not has_unread(Closed())
+
+
+@EACH_SERVER
+async def test_an_old_connection_is_asked_to_end(server: str) -> None:
+    """HTTP/1.1: an answer of an old connection says that it is the last; one that is idle is left alone until it asks again."""
+    async with http_receivers(server, connection_age_max_s=1) as made, connection(made.port) as idle:
+        await idle.send(logs())
+        assert "connection" not in (await idle.response()).headers
+        async with connection(made.port) as busy:
+            answers = 0
+
+            async def is_told() -> bool:
+                nonlocal answers
+                await busy.send(logs())
+                answer = await busy.response()
+                assert answer.status == 200
+                answers += 1
+                return answer.headers.get("connection") == "close"
+
+            await eventually(is_told)
+            assert answers > 1
+            assert await busy.closed()
+        await idle.send(logs())
+        answer = await idle.response()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert made.producer.item_count() == answers + 2
+
+
+async def http_of_age(stack: AsyncExitStack) -> tuple[Receivers, Any, int, Callable[[Http2Client], int]]:
+    made = await stack.enter_async_context(http_receivers(connection_age_max_s=1))
+    return made, made.server, made.port, http_export
+
+
+async def grpc_of_age(stack: AsyncExitStack) -> tuple[Receivers, Any, int, Callable[[Http2Client], int]]:
+    made, server = await stack.enter_async_context(grpc_receivers(connection_age_max_s=1))
+    return made, server, server.port, export
+
+
+@pytest.mark.parametrize("way", [http_of_age, grpc_of_age])
+async def test_an_old_http_2_connection_ends_with_goaway(way: Way) -> None:
+    """What is in flight is answered: GOAWAY first for all streams, then with the last one, and then the connection ends. A new
+    one is taken."""
+    async with AsyncExitStack() as stack:
+        made, _, port, begin = await way(stack)
+        client = await stack.enter_async_context(http2(port))
+        made.producer.gate.clear()
+        first = begin(client)
+        assert await goodbyes(client, 2) == [(STREAM_ID_MAX, ErrorCodes.NO_ERROR), (first, ErrorCodes.NO_ERROR)]
+        assert made.producer.item_count() == 0
+        made.producer.gate.set()
+        assert (await client.response(first)).status == 200
+        assert await client.closed() == ErrorCodes.NO_ERROR
+        again = await stack.enter_async_context(http2(port))
+        assert (await again.response(begin(again))).status == 200
+        assert made.producer.item_count() == 2
+
+
+async def test_a_grpc_client_moves_without_an_error() -> None:
+    """grpc's own client connects anew, over and over, and no call fails."""
+    async with grpc_receivers(connection_age_max_s=0.5) as (made, server):
+        accepted: set[int] = set()
+        calls = 0
+        async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel, asyncio.timeout(20):
+            method: Any = channel.unary_unary(EXPORT)
+            while len(accepted) < 3:
+                await method(otlp_logs())
+                calls += 1
+                accepted |= {id(open_) for open_ in server._connections.open}
+        assert made.producer.item_count() == calls
+
+
+def test_connections_that_began_together_end_at_different_times() -> None:
+    """Give or take a tenth of the age; without an age, never."""
+
+    def ends(age_s: float) -> set[float]:
+        connections = Connections(Metrics(), Http.model_validate({"connection_age_max_s": age_s}))
+        return {connections.ends_at(1000) for _ in range(100)}
+
+    found = ends(600)
+    assert 50 < len(found)
+    assert 1540 <= min(found) <= max(found) <= 1660
+    assert {float("inf")} == ends(0)

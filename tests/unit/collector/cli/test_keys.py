@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes.program import environment
@@ -37,10 +38,10 @@ def create(*more: str, tenant: str = "acme", scope: str = "ingest", plan: str = 
     return done.stdout.removesuffix("\n")
 
 
-def listed() -> list[dict[str, str]]:
+def listed() -> list[dict[str, Any]]:
     done = invoke("list", "--json")
     assert (done.exit_code, done.stderr) == (0, "")
-    found: list[dict[str, str]] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
@@ -146,6 +147,7 @@ def test_a_list_has_no_secrets() -> None:
         "ends": None,
         "state": "active",
         "note": "checkout",
+        "origins": [],
     }
 
 
@@ -297,3 +299,22 @@ def test_standard_output_and_error_are_apart(tmp_path: Path) -> None:
     assert key not in created.stderr
     rotated = run("rotate", "-", typed=created.stdout)
     assert key_format.id_of(rotated.stdout.removesuffix("\n")) != key_format.id_of(key)
+
+
+def test_a_key_for_pages_has_their_origins() -> None:
+    """It is listed with them, a key that replaces it has them too, and what is no origin is refused in one line."""
+    done = invoke(
+        *("create", "--tenant", "acme", "--scope", "ingest", "--plan", "Pro"),
+        *("--origin", "https://*.example.com", "--origin", "http://localhost:*"),
+    )
+    assert "plan Pro, only from pages of https://*.example.com, http://localhost:*; in" in done.stderr
+    assert invoke("rotate", "-", typed=done.stdout).exit_code == 0
+    assert [["https://*.example.com", "http://localhost:*"]] * 2 == [key["origins"] for key in listed()]
+    for scope, origin, said in (
+        ("ingest", "example.com", 'error: --origin: origins have "example.com", which is no origin: write https://'),
+        ("write", "https://example.com", "error: --origin: origins are for keys of scope ingest"),
+    ):
+        refused = invoke("create", "--tenant", "a", "--scope", scope, "--plan", "Pro", "--origin", origin)
+        assert (2, "") == (refused.exit_code, refused.stdout)
+        assert refused.stderr.startswith(said)
+        assert 1 == refused.stderr.count("\n")

@@ -17,6 +17,7 @@ KEY = Key("7h3k9x2m", "acme", Scope.INGEST, "Pro", "ab" * 32, NOON, None, "check
 
 names = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=128)
 times = st.integers(0, 253_402_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+origins = st.sampled_from(["https://app.example.com", "https://*.example.com", "http://localhost:*", "null", "*"])
 entries = st.builds(
     Key,
     id=st.text(ID_ALPHABET, min_size=8, max_size=8),
@@ -27,6 +28,12 @@ entries = st.builds(
     created=times,
     ends=st.none() | times,
     note=st.just("") | names,
+    origins=st.just(()),
+)
+of_pages = st.builds(
+    lambda key, listed: key._replace(scope=Scope.INGEST, origins=tuple(listed)),
+    entries,
+    st.lists(origins, min_size=1, max_size=3),
 )
 
 
@@ -38,7 +45,7 @@ def document(**changes: object) -> bytes:
     return json.dumps({"version": 1, "keys": [good, changed]}).encode()
 
 
-@given(st.lists(entries, max_size=5, unique_by=(lambda key: key.id, lambda key: key.sha256)))
+@given(st.lists(entries | of_pages, max_size=5, unique_by=(lambda key: key.id, lambda key: key.sha256)))
 def test_what_is_written_is_read(keys: list[Key]) -> None:
     """As it was, in its order."""
     assert read_entries(write_entries(keys)) == keys
@@ -72,6 +79,12 @@ def test_what_is_written_is_read(keys: list[Key]) -> None:
         (document(tenant="a\x1b[1m"), "tenant has a character that can't be printed: U+001B"),
         (document(tenant=1), "tenant must be text, not 1"),
         (document(scope="owner"), 'there is no scope "owner"; there are ingest, readonly, write, admin'),
+        (document(origins=[]), "origins must be a list of texts, not []"),
+        (document(origins="https://a.test"), 'origins must be a list of texts, not "https://a.test"'),
+        (document(origins=[1]), "origins must be a list of texts, not [1]"),
+        (document(origins=["a.test"]), 'origins have "a.test", which is no origin: write https://app.example.com'),
+        (document(origins=["*"] * 65), "origins are 65; at most 64 are allowed"),
+        (document(scope="write", origins=["*"]), "origins are for keys of scope ingest"),
         (document(plan=""), "plan is empty"),
         (document(plan=None), "plan must be text, not null"),
         (document(sha256="AB" * 32), "sha256 must be 64 hexadecimal digits, in small letters"),
@@ -152,3 +165,9 @@ def test_a_key_ends_at_its_time(ends: datetime | None, expected: bool) -> None:
     """At that moment it is no more in force."""
     assert KEY._replace(ends=ends).has_ended(NOON) is expected
     assert KEY._replace(ends=ends).has_ended(NOON.astimezone(timezone(timedelta(hours=9)))) is expected
+
+
+def test_a_key_without_origins_is_written_as_older_versions_read_it() -> None:
+    """They refuse a member that they do not know."""
+    (entry,) = json.loads(write_entries([KEY]))["keys"]
+    assert "origins" not in entry
