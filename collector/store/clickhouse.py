@@ -291,7 +291,6 @@ class ClickHouseStore:
             self._keep(*_EVENTS, None if days is None else days + _EVENTS_STAY_DAYS)
             if self._damaged_parts is not None:
                 self._damaged_parts.report()
-                self._completion().remove_remains()
         self._has_schema = True
         return applied
 
@@ -300,11 +299,11 @@ class ClickHouseStore:
         self._insert(topic, payloads, token)
         self._inserted = True
 
-    def _insert(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> None:
+    def _insert(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> None:
         sessions = self._with_schema()
         with self._errors_of_inserts():
             try:
-                done = sessions.insert(topic, payloads, token, into)
+                done = sessions.insert(topic, payloads, token, into, session)
             except DatabaseError as error:
                 if error.name in _DATA_ERRORS:
                     raise StoreRefusedData(describe(error)) from error
@@ -349,7 +348,7 @@ class ClickHouseStore:
             return Completed({_DEAD_LETTERS[0]: len(letters), _EVENTS[0]: len(events)}, {})
         self._with_schema()
         with self._errors_of_inserts():
-            return self._completion().complete(topic, payload, earlier, token)
+            return self._completion().complete(topic, payload, earlier)
 
     @property
     def insert_outlives_s(self) -> float:
@@ -572,20 +571,32 @@ class ClickHouseStore:
         self._sessions().control.command(sql)
 
     def _completion(self) -> Completion:
+        """In a session of its own, to which its temporary table belongs: on a server a new one, since one whose answer was lost
+        stays locked; embedded that of the writer's client."""
         sessions = self._sessions()
+        session = "" if self._server is None else str(uuid4())
+        settings = {"session_id": session} if session else {}
+
+        def command(sql: str) -> None:
+            sessions.writer.command(sql, settings=settings)
+
+        def ask(sql: str) -> str:
+            return bytes(sessions.writer.raw_query(sql, settings=settings, fmt="TabSeparated")).decode()
 
         def parse(topic: str, table: str, payload: bytes) -> None:
-            self._insert(topic, [payload], table, table)
+            self._insert(topic, [payload], table, table, session)
 
-        return Completion(sessions.writer.command, self._text, parse, sessions.inserting)
+        return Completion(command, lambda sql: self._text(sql, ask), parse, sessions.inserting)
 
-    def _text(self, sql: str) -> str:
+    def _text(self, sql: str, ask: Callable[[str], str] | None = None) -> str:
+        """Answer a question of our own; once more where a damaged part was in its way. `ask`: in which session."""
+        ask = ask or self._ask
         try:
-            return self._ask(sql)
+            return ask(sql)
         except DatabaseError as error:
             if self._damaged_parts is None or not self._damaged_parts.put_aside(error.name, describe(error)):
                 raise
-            return self._ask(sql)
+            return ask(sql)
 
     def _ask(self, sql: str) -> str:
         return bytes(self._sessions().control.raw_query(sql, fmt="TabSeparated")).decode()

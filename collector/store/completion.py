@@ -6,8 +6,9 @@ is the opposite: rows whose token is forgotten, which a repetition stores twice.
 compared with what is stored, in groups: rows of one message in one partition of one table. An insert writes a group in one
 part, so a group is stored whole or not at all.
 
-The payload is parsed into a table of its own, which has the columns of the landing table, and each view's own query is run
-over it. So what is expected is what an insert would have written.
+The payload is parsed into a temporary table, which has the columns of the landing table, and each view's own query is run over
+it. So what is expected is what an insert would have written. A temporary table writes nothing to the disk: of another kind of
+table a disk that was full has left an empty definition, and the embedded engine did not start any more.
 
 Invariants:
 1. Rows are inserted only for groups without a stored row, and the statement that inserts them decides it
@@ -16,13 +17,14 @@ Invariants:
    test_a_group_that_is_stored_in_part_is_reported).
 3. Rows of earlier pieces of the same message are not taken for rows of this one (test_completion.py,
    test_pieces_of_one_message_are_told_apart).
+4. No file is written but those of the rows that are inserted (test_completion.py,
+   test_a_completion_writes_no_definition_of_a_table).
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
@@ -41,7 +43,7 @@ TARGETS: Final = {
 }
 # Of these the token is written before the part, and one server has all rows. Other engines commit both at once, in Keeper.
 _ENGINES: Final = frozenset({"MergeTree", "ReplacingMergeTree"})
-_PREFIX: Final = "infrasage_completing_"
+_TABLE: Final = "infrasage_completing"
 _TARGET: Final = re.compile(r"\sTO (?:`[^`]+`|\w+)\.`?(\w+)`?")
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _CONTROL: Final = {"t": "\t", "n": "\n", "r": "\r", "0": "\0", "b": "\b", "f": "\f"}
@@ -69,8 +71,8 @@ class Completion:
         parse: Callable[[str, str, bytes], object],
         settings: Settings,
     ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table.
-        `settings`: those of an insert."""
+        """`command` runs a statement; `text` answers one, tab-separated; `parse` inserts a payload of a topic into a table: all
+        in one session. `settings`: those of an insert."""
         self._command: Final = command
         self._text: Final = text
         self._parse: Final = parse
@@ -84,18 +86,10 @@ class Completion:
         )
         return set(engines.split()) <= _ENGINES
 
-    def remove_remains(self) -> None:
-        """Drop what an earlier process left when it died. Only while no other process can be completing."""
-        names = self._text(
-            f"SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, '{_PREFIX}')"  # noqa: S608
-        )
-        for name in names.split():
-            self._command(f"DROP TABLE IF EXISTS `{name}` SYNC")
-
-    def complete(self, topic: str, payload: bytes, earlier: Sequence[bytes], token: str) -> Completed:
+    def complete(self, topic: str, payload: bytes, earlier: Sequence[bytes]) -> Completed:
         """Insert what is missing of the payload. `earlier`: the pieces before it of the same message, which are stored whole;
         each as it was inserted. Return when everything is stored that can be."""
-        with self._table(topic, token) as table:
+        with self._table(topic) as table:
             views = self._views(topic, table)
             before: dict[str, Counter[_Group]] = {view.target: Counter() for view in views}
             for piece in earlier:
@@ -121,15 +115,14 @@ class Completion:
         return Completed(rows, in_part)
 
     @contextmanager
-    def _table(self, topic: str, token: str) -> Iterator[str]:
-        """Hold a payload's own table. Its name is that of the piece: a repetition after a crash removes what is left of it."""
-        table = _PREFIX + blake2b(token.encode(), digest_size=8).hexdigest()
-        self._command(f"DROP TABLE IF EXISTS `{table}` SYNC")
-        self._command(f"CREATE TABLE `{table}` AS {LANDING[topic].table} ENGINE = Memory")
+    def _table(self, topic: str) -> Iterator[str]:
+        """Hold a table for payloads. The session's end removes what a failure leaves of it; embedded, the next completion."""
+        self._command(f"DROP TEMPORARY TABLE IF EXISTS {_TABLE}")
+        self._command(f"CREATE TEMPORARY TABLE {_TABLE} AS {LANDING[topic].table} ENGINE = Memory")
         try:
-            yield table
+            yield _TABLE
         finally:
-            self._command(f"DROP TABLE IF EXISTS `{table}` SYNC")
+            self._command(f"DROP TEMPORARY TABLE IF EXISTS {_TABLE}")
 
     def _fill(self, topic: str, table: str, payload: bytes) -> None:
         self._command(f"TRUNCATE TABLE `{table}`")
@@ -137,7 +130,7 @@ class Completion:
         self._check_filled(table, payload)
 
     def _check_filled(self, table: str, payload: bytes) -> None:
-        """A server that was started anew has emptied it, and then nothing of the payload would seem to be missing."""
+        """Where some of the payload were not in the table, it would not seem to be missing."""
         found = int(self._text(f"SELECT count() FROM `{table}`"))  # noqa: S608 - our own name
         records = record_count(payload)
         if found != records:

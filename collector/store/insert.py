@@ -72,15 +72,19 @@ _PIECE_BYTES_MIN: Final = 64 * 1024
 class Insert(Protocol):
     """Stores payloads of a topic under a token."""
 
-    def __call__(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
-        """`into`: a table like the topic's landing table, in its place. Raises ClickHouseError, OSError."""
+    def __call__(
+        self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = ""
+    ) -> QuerySummary:
+        """`into`: a table like the topic's landing table, in its place. `session`: of the server, to which that table belongs.
+        Raises ClickHouseError, OSError."""
 
 
 def embedded_inserts(client: Client, settings: Settings) -> Insert:
     """By the driver of the embedded engine, which reads the format's file. (Given as text, the engine would write it into
     whatever directory we run in.)"""
 
-    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
+    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> QuerySummary:
+        assert not session, "a client of the embedded engine is a session"
         table, format_ = LANDING[topic]
         schema = {"format_schema_source": "file", "format_schema": f"{format_}:Record"}
         length = length_of(sum(map(len, payloads)))
@@ -97,16 +101,17 @@ def server_inserts(client: Client, settings: Settings) -> Insert:
     would be percent-encoded for each insert, at the cost of a megabyte of data, and too long for some proxies."""
     begun = {topic: _begun(landing, settings) for topic, landing in LANDING.items()}
     # The answer begins when the insert is done, and so its status is the insert's.
-    in_url = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
+    in_url: Settings = {"wait_end_of_query": 1, "send_progress_in_http_headers": 0}
 
-    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None) -> QuerySummary:
+    def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> QuerySummary:
         payload_bytes = sum(map(len, payloads))
         statement = begun[topic] if into is None else _begun(LANDING[topic]._replace(table=into), settings)
         head = f"{statement}, {_TOKEN} = {literal(token)} FORMAT {_FORMAT}\n".encode() + length_of(payload_bytes)
         size = {"Content-Length": str(len(head) + payload_bytes)}
         block = cast("Generator[bytes]", _pieces([head, *payloads]))
         # Without a table the driver adds no statement of its own.
-        return client.raw_insert("", insert_block=block, settings=in_url, transport_settings=size)
+        settings_ = {**in_url, "session_id": session} if session else dict(in_url)
+        return client.raw_insert("", insert_block=block, settings=settings_, transport_settings=size)
 
     return insert
 

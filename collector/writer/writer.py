@@ -132,6 +132,7 @@ class Writer:
         self._stopping: Final = asyncio.Event()
         self._progress = asyncio.Event()  # set, and replaced, at every commit
         self._in_hand: Partition | None = None  # None: polling
+        self._intended_at = -math.inf  # the range in hand, by `clock`
         self._at_work: Final = asyncio.Lock()  # held from the intent of a range to its commit
         self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
         self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
@@ -202,6 +203,7 @@ class Writer:
     async def _write_range(self, messages: Range) -> None:
         if messages.in_doubt:
             self._memory.found_in_doubt(messages)
+        self._intended_at = self._clock()
         await self._consumer.intend(messages)
         self._memory.intended(messages)
         if messages.partition.topic == DEAD_LETTERS_TOPIC:
@@ -312,6 +314,13 @@ class Writer:
         await self._complete(piece, attempt)
 
     async def _complete(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Store what is missing of it. Raises StoreError.
+
+        Without tokens only one writer may do that. Another, to which the partition has gone, completes nothing until inserts
+        of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
+        """
+        if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
+            raise _NotFound("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
         earlier = [each.payload for each in attempt.earlier(piece)]
         done = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
         rows, in_part = sum(done.rows.values()), sum(done.in_part.values())

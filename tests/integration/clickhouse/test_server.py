@@ -314,6 +314,20 @@ def test_overtaken(there: Bridge) -> None:
         assert rows(patient, count) == 20_000
 
 
+def test_what_is_missing_is_completed(there: Bridge, store: ClickHouseStore) -> None:
+    """In sessions of its own, whose answers are lost again and again: what was there stays once, and so does what was not."""
+    stored, count = payload(300)
+    missing, count_missing = payload(200)
+    store.insert(METRICS_TOPIC, [stored], "stored")
+    for on in ("CREATE TEMP", "INSERT", "SELECT BATCHID", "INSERT INTO OTEL", "DROP TEMP"):
+        there.faults({"do": "drop", "when": "after", "on": on, "times": 3})  # the client repeats a statement once
+        with pytest.raises(StoreUnavailable):
+            store.complete(METRICS_TOPIC, stored + missing, "token")
+    there.faults()
+    assert ({}, {}) == store.complete(METRICS_TOPIC, stored + missing, "token")
+    assert (300, 200) == (rows(store, count), rows(store, count_missing))
+
+
 def test_killed_in_the_middle(tmp_path: Path) -> None:
     """The server is killed while it inserts; when it is back, the repeated insert completes it."""
     with bridge(tmp_path) as there, closing(there.store(StoreOptions())) as store:

@@ -137,7 +137,9 @@ class Engine:
             finally:
                 connection.close()
             return
-        connection, lock = self._sessions.setdefault(name, (self._connection(), threading.Lock()))
+        if name not in self._sessions:
+            self._sessions[name] = self._connection(), threading.Lock()
+        connection, lock = self._sessions[name]
         if not lock.acquire(blocking=False):
             raise Failed(f"Code: 373. DB::Exception: Session {name} is locked by a concurrent client. (SESSION_IS_LOCKED)")
         try:

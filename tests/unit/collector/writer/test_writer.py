@@ -3,9 +3,10 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,10 +17,11 @@ from structlog.typing import EventDict
 from support.examples import examples
 from support.fakes.brokers import TOPICS
 from support.fakes.stores import Crash, FakeStore, batch
-from support.fakes.writing import CRASHES, TOPIC, world
+from support.fakes.writing import CRASHES, TOPIC, CrashingConsumer, world
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message, Partition, Range
+from collector.store.contract import NOTHING, Completed
 from collector.writer.store_refusals import Refused
 from collector.writer.writer import Writer, WriterLimits
 
@@ -260,6 +262,46 @@ async def test_rows_are_not_completed_while_an_insert_may_be_going_on(tmp_path: 
         assert {"a": 1, "b": 1, "c": 1} == store.rows
         assert 1 == store.completions
         assert 60 <= w.time.now < 120
+
+
+async def test_rows_are_not_completed_long_after_the_intent(tmp_path: Path) -> None:
+    """The partition may have gone to another writer meanwhile, which waits for our inserts only so long: an intent tells."""
+
+    class Slow(FakeStore):
+        polls: Callable[[], int]
+        advance: Callable[[float], None]
+        slow_at: int | None = None
+        completed_at: int | None = None
+
+        def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
+            if self.slow_at is None:
+                self.slow_at = self.polls()
+                self.advance(31)
+            return super().untouched(topic, payload, besides)
+
+        def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
+            self.completed_at = self.polls()
+            return super().complete(topic, payload, token, earlier)
+
+    store = Slow(crash_at="token without rows", outlives_s=60)
+    async with world(tmp_path, store) as w:
+        await w.append(TOPIC, "a", "b", "c")
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer().run(), 30)
+    async with world(tmp_path, store) as w:
+        writer = w.writer()
+        consumer = writer._consumer
+        assert isinstance(consumer, CrashingConsumer)
+        store.polls = lambda: consumer.polls
+
+        def advance(seconds: float) -> None:
+            w.time.now += seconds
+
+        store.advance = advance
+        await w.drain(writer)
+        assert {"a": 1, "b": 1, "c": 1} == store.rows
+        assert store.slow_at is not None
+        assert store.slow_at + 1 == store.completed_at
 
 
 async def test_a_store_whose_tokens_are_sure_is_not_looked_up_again(tmp_path: Path) -> None:
