@@ -63,12 +63,13 @@ format: $(VENV)/dev.installed
 proto: $(VENV)/dev.installed
 	$(BIN)/python proto/generate.py
 
-docs: install
-	$(BIN)/python docs/generate.py
+# Of the source as it is, so that nothing is compiled for it.
+docs: $(VENV)/dev.installed
+	PYTHONPATH=.:proto $(BIN)/python docs/generate.py
 	$(BIN)/python deploy/grafana/generate.py
 
 # Every decoder under a fuzzer, as long as one likes: see tests/fuzz/run.py. Uncompiled, so that it sees what is covered.
-fuzz: install $(VENV)/dev.installed $(VENV)/fuzz.installed
+fuzz: $(VENV)/fuzz.installed
 	PYTHONPATH=.:proto:tests $(BIN)/python tests/fuzz/run.py $(ARGS)
 
 # What a record costs, beside others who have to be there, and docs/internals/performance.md of it: see there, and bench/run.py.

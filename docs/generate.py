@@ -1,6 +1,6 @@
 """Writes what of the documentation is derived from the source, or checks that it is up to date.
 
-`python docs/generate.py [--check]`, with the project installed; or `make docs`. configuration.md is generated as a whole from
+`make docs`, or `PYTHONPATH=.:proto python docs/generate.py [--check]`. configuration.md is generated as a whole from
 collector/config/; the tables between markers in api.md (reasons, repairs) and operating.md (metrics) from
 adapters/errors.py, adapters/repairs.py and collector/telemetry/metrics.py; conformance.md from the numbered demands in
 tests/conformance/items.py, and the tests named by them; the tables in performance.md from bench/results. Its chart needs

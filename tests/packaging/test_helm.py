@@ -78,7 +78,8 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
         "mode": "single",
         "tls": {"secret": "tls"},
         "keys": {"secret": "keys", "anonymous": "no"},
-        "single": {"storage": {"className": "fast", "size": "200Gi"}},
+        "single": {"storage": {"className": "fast", "size": "200Gi"}, "clickhouseHttp": True},
+        "networkPolicy": {"queries": [{"podSelector": {"matchLabels": {"app": "grafana"}}}]},
         "serviceMonitor": {"enabled": True},
         "settings": {"store": {"retention_days": 30}},
     },
@@ -280,10 +281,25 @@ def test_ports_are_those_of_the_settings(manifests: list[Manifest]) -> None:
         if container["name"] == "writer":
             assert ports == {"http": SETTINGS["writer.port"].field.default}
         else:
+            assert ports.pop("clickhouse", 8123) == SETTINGS["store.http_port"].field.default
             assert ports == expected
 
 
 PORTS: Final = {"http": "http.port", "otlp-http": "http.otlp_port", "otlp-grpc": "grpc.port"}
+
+
+def test_the_cluster_may_query_a_single_pod_only_where_that_is_asked_for() -> None:
+    """Then it listens on all addresses, the Service has the port, and the network policy says who may connect."""
+    closed, opened = render(VALUES["single"]), render(VALUES["single with TLS and keys"])
+    for manifests, count in ((closed, 0), (opened, 1)):
+        ((_, _, container),) = pods(manifests)
+        listening = [variable["value"] for variable in container["env"] if variable["name"] == "INFRASAGE_STORE__HTTP_HOST"]
+        assert listening == ["0.0.0.0"] * count
+        (service,) = of_kind(manifests, "Service")
+        assert [port["port"] for port in service["spec"]["ports"]].count(8123) == count
+        (policy,) = of_kind(manifests, "NetworkPolicy")
+        rules = [rule for rule in policy["spec"]["ingress"] if {"port": "clickhouse", "protocol": "TCP"} in rule["ports"]]
+        assert [rule["from"] for rule in rules] == [[{"podSelector": {"matchLabels": {"app": "grafana"}}}]] * count
 
 
 def test_a_changed_key_needs_no_restart() -> None:
@@ -323,6 +339,52 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
     """By the chart's schema: a misspelt name too."""
     with pytest.raises(helm.HelmValuesError):
         render(MINIMAL | wrong)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (MINIMAL | {"settings": {"kafka": {"bootstrap": "k:1"}}}, "settings.kafka.bootstrap cannot be set: the value kafka.b"),
+        (MINIMAL | {"settings": {"http": {"port": 9090}}}, "settings.http.port cannot be set: the chart needs its own value"),
+        (MINIMAL | {"settings": {"host": "127.0.0.1"}}, "settings.host cannot be set: the chart needs its own value"),
+        (
+            MINIMAL | {"settings": {"clickhouse": {"password": "x"}}},
+            "the value clickhouse.passwordSecret of the chart is for it",
+        ),
+        (MINIMAL | {"gateway": {"autoscaling": {"minReplicas": 11}}}, "minReplicas is 11, more than maxReplicas, 10"),
+        ({"mode": "single"} | MINIMAL, "mode single embeds the log and the store: leave it empty, or use mode distributed"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], said: str) -> None:
+    """What a pod would get twice, what would be ignored, and what the API server would refuse after half of an upgrade."""
+    with pytest.raises(helm.HelmError, match=re.escape(said)):
+        render(values)
+
+
+def test_no_variable_of_the_chart_is_given_twice() -> None:
+    """Each setting that the templates give has a place of its own, so `settings` refuses it."""
+    given = {variable for template in (CHART / "templates").iterdir() for variable in VARIABLE.findall(template.read_text())}
+    keys = {key: setting.variable for key, setting in SETTINGS.items()}
+    assert given <= set(keys.values())
+    for key in (key for key, variable in keys.items() if variable in given):
+        section, _, name = key.rpartition(".")
+        with pytest.raises(helm.HelmError, match=re.escape(f"settings.{key} cannot be set")):
+            render(MINIMAL | {"settings": {section: {name: "x"}} if section else {name: "x"}})
+
+
+VARIABLE: Final = re.compile(r"name: (INFRASAGE_[A-Z_]+)")
+
+
+@pytest.mark.parametrize(("release", "name"), [("my.release", "my-release-infrasage-collector"), ("1st", None)])
+def test_a_release_has_a_name_that_a_service_may_have(release: str, name: str | None) -> None:
+    """Helm allows dots and a digit at the beginning; Kubernetes does not, and its schemas do not say so."""
+    if name is None:
+        with pytest.raises(helm.HelmError, match="must begin with a letter"):
+            render(MINIMAL, name=release)
+    else:
+        assert [name, f"{name}-writer"] == [
+            service["metadata"]["name"] for service in of_kind(render(MINIMAL, release), "Service")
+        ]
 
 
 def test_every_value_is_in_the_schema() -> None:

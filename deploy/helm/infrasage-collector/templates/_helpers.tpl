@@ -1,8 +1,55 @@
+{{/* Kubernetes takes a Service only under a name of letters, digits and "-" that begins with a letter. */}}
 {{- define "collector.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if not (regexMatch "^[a-z]" $release) -}}
+{{- fail (printf "the release's name, %s, must begin with a letter: it becomes the name of a Service" .Release.Name) -}}
+{{- end -}}
+{{- if contains .Chart.Name $release -}}
+{{- $release | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" $release .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails where values contradict each other, which neither the schema of the values nor Kubernetes' own schemas notice. */}}
+{{- define "collector.check" -}}
+{{- $elsewhere := dict
+  "host" "" "data_dir" "" "http.port" "" "http.otlp_port" "" "grpc.port" "" "writer.port" ""
+  "shutdown.lame_duck_s" "shutdown.lameDuckS" "shutdown.timeout_s" "shutdown.timeoutS"
+  "tls.cert_file" "tls.secret" "tls.key_file" "tls.secret" "tls.client_ca_file" "tls.clientCaSecret"
+  "kafka.bootstrap" "kafka.bootstrap" "kafka.security" "kafka.security" "kafka.sasl_mechanism" "kafka.saslMechanism"
+  "kafka.username" "kafka.username" "kafka.password" "kafka.passwordSecret" "kafka.password_file" "kafka.passwordSecret"
+  "kafka.ca_file" "kafka.caSecret"
+  "clickhouse.url" "clickhouse.url" "clickhouse.user" "clickhouse.user" "clickhouse.database" "clickhouse.database"
+  "clickhouse.cluster" "clickhouse.cluster" "clickhouse.password" "clickhouse.passwordSecret"
+  "clickhouse.password_file" "clickhouse.passwordSecret" "clickhouse.ca_file" "clickhouse.caSecret"
+  "gateway.workers" "gateway.workers" "limits.gateways" "gateway.autoscaling.maxReplicas" "limits.redis_url" "redis.url"
+  "tenants.keys_file" "keys.secret" "tenants.anonymous" "keys.anonymous"
+  "store.http_host" "single.clickhouseHttp" "store.http_port" "single.clickhouseHttp"
+-}}
+{{- range $section, $settings := .Values.settings -}}
+{{- $keys := list $section -}}
+{{- if kindIs "map" $settings -}}
+{{- $keys = list -}}
+{{- range $name, $_ := $settings -}}{{- $keys = append $keys (printf "%s.%s" $section $name) -}}{{- end -}}
+{{- end -}}
+{{- range $key := $keys -}}
+{{- if hasKey $elsewhere $key -}}
+{{- $place := get $elsewhere $key -}}
+{{- fail (printf "settings.%s cannot be set: %s" $key (ternary (printf "the value %s of the chart is for it" $place) "the chart needs its own value" (ne $place ""))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $scaling := .Values.gateway.autoscaling -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
+{{- fail (printf "gateway.autoscaling.minReplicas is %d, more than maxReplicas, %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- end -}}
+{{- if eq .Values.mode "single" -}}
+{{- range $name, $value := dict "kafka.bootstrap" .Values.kafka.bootstrap "clickhouse.url" .Values.clickhouse.url "redis.url" .Values.redis.url -}}
+{{- if $value -}}
+{{- fail (printf "%s is %s, and mode single embeds the log and the store: leave it empty, or use mode distributed" $name $value) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -36,6 +83,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
 {{- define "collector.env" -}}
+{{- include "collector.check" . -}}
 - {name: INFRASAGE_HOST, value: "0.0.0.0"}
 - {name: INFRASAGE_SHUTDOWN__LAME_DUCK_S, value: {{ include "collector.text" .Values.shutdown.lameDuckS }}}
 - {name: INFRASAGE_SHUTDOWN__TIMEOUT_S, value: {{ include "collector.text" .Values.shutdown.timeoutS }}}
