@@ -23,6 +23,7 @@ PACKAGES = {
 PACKAGE_DATA = {
     f"{HOME}.adapters": ["py.typed"],
     f"{HOME}.collector": ["py.typed"],
+    f"{HOME}.collector.api.web": ["static/*", "templates/*.html"],
     f"{HOME}.collector.store": ["schema/*.sql", "schema/*.proto"],
     "infrasage": ["py.typed", "v1/*.proto", "v1/*.pyi", "prometheus/*/*.proto", "prometheus/*/*.pyi"],
 }

@@ -5,7 +5,7 @@ The POST routes of the native API are answered elsewhere (collector/receivers/ht
 Invariants:
 1. /openapi.json lists every answer of the native API that a sender can get, with every error code
    (test_the_description_has_every_error_code_of_the_native_api).
-2. No page loads anything from another site (test_the_pages_load_nothing_from_elsewhere).
+2. No page loads anything from another site (test_the_pages_load_nothing_from_elsewhere). The web pages: collector/api/web.
 """
 
 import asyncio
@@ -43,6 +43,7 @@ from adapters.record import TYPE_NAMES
 from collector.api.documents import Document, FileDocuments, Page
 from collector.api.health import Health, HealthAnswer, health_answer
 from collector.api.router import READING_PATHS
+from collector.api.web.app import HOME, TREE, WEB_PATHS
 from collector.receivers.responses import NATIVE, Explain, codes_of
 from collector.telemetry.metrics import Metrics
 
@@ -60,6 +61,7 @@ PAGE_PATHS: Final = frozenset(
         "/redoc",
         STATIC_TREE,
         *READING_PATHS,
+        *WEB_PATHS,
     }
 )
 
@@ -148,11 +150,12 @@ def pages(
     metrics_page: Page,
     uptime_s: Callable[[], float],
     reading: APIRouter,
+    web: ASGIApp,
     explain: Explain,
 ) -> ASGIApp:
     """The application for `PAGE_PATHS`. `health` is asked at each request: it must not wait.
 
-    `reading`: the pages that need a key.
+    `reading`: the pages that need a key. `web`: those for people, of WEB_PATHS.
     """
     # No page but these: FastAPI's own have scripts from elsewhere, and /redoc fonts.
     app = FastAPIOffline(
@@ -202,7 +205,7 @@ def pages(
         paths = get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
         return orjson.dumps(_with_metrics(_with_telemetry(paths)))
 
-    return _Pages(app, metrics_page, description, refusal)
+    return _Pages(app, metrics_page, web, description, refusal)
 
 
 class _Pages:
@@ -212,11 +215,13 @@ class _Pages:
         self,
         app: FastAPI,
         metrics_page: Page,
+        web: ASGIApp,
         description: Callable[[], bytes],
         refusal: Callable[..., Response],
     ) -> None:
         """`description`: the document of /openapi.json, which takes a while to make."""
         self._app: Final = app
+        self._web: Final = web
         self._pages: Final[dict[str, Page]] = {"/metrics": metrics_page, "/openapi.json": self._describe}
         self._files: Final = FileDocuments(_STATIC_FILES)
         self._description: Final = description
@@ -225,6 +230,9 @@ class _Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
+        if path == HOME or path.startswith(TREE):
+            await self._web(scope, receive, send)
+            return
         page = self._pages.get(path)
         if page is None and path.startswith(STATIC_TREE):
             page = self._file(path.removeprefix(STATIC_TREE))

@@ -72,15 +72,20 @@ class HealthAnswer(BaseModel):
     )
 
 
+def status_of(health: Health, *, receives: bool) -> Literal["ok", "degraded", "unavailable", "stopping"]:
+    """All of it in one word. `receives`: as of health_answer."""
+    if health.is_stopping:
+        return "stopping"
+    if health.kafka != "ok":
+        return "unavailable" if receives else "degraded"
+    if health.clickhouse not in ("ok", NOT_USED) or health.log not in ("ok", NOT_USED):
+        return "degraded"
+    return "ok"
+
+
 def health_answer(health: Health, *, receives: bool, version: str, uptime_s: float) -> JSONResponse:
     """`receives`: telemetry comes in here, and can't without the broker. Who only writes waits for both, and needs no help."""
-    status: Literal["ok", "degraded", "unavailable", "stopping"] = "ok"
-    if health.is_stopping:
-        status = "stopping"
-    elif health.kafka != "ok":
-        status = "unavailable" if receives else "degraded"
-    elif health.clickhouse not in ("ok", NOT_USED) or health.log not in ("ok", NOT_USED):
-        status = "degraded"
+    status = status_of(health, receives=receives)
     answer = HealthAnswer(
         status=status,
         version=version,

@@ -62,14 +62,22 @@ class MetricsPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_names = self._shows_names(scope)
         content_type = content_type_of(b",".join(v for n, v in scope["headers"] if n == b"accept").decode("latin-1"))
-        rendered = self._last
-        if rendered is None or self._clock() >= rendered.at + self._interval_s:
-            rendered = await self._once("look", self._look)
+        rendered = await self._current()
         document = rendered.documents.get((content_type, has_names))
         if document is None:
             writing = partial(self._write, rendered, content_type, has_names)
             document = await self._once((rendered, content_type, has_names), writing)
         await document(scope, receive, send)
+
+    async def snapshot(self) -> Snapshot:
+        """What the page shows to those who may see names, of the same age."""
+        return (await self._current()).snapshot
+
+    async def _current(self) -> _Rendered:
+        rendered = self._last
+        if rendered is None or self._clock() >= rendered.at + self._interval_s:
+            rendered = await self._once("look", self._look)
+        return rendered
 
     def _shows_names(self, scope: Scope) -> bool:
         if self._access is None:

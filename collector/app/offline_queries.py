@@ -7,12 +7,12 @@ from typing import Any
 
 from collector.api.query_socket import Answer, QueryFailed, ask, ask_dead_letters
 from collector.app.data_dir import check_there, is_embedded, offline_or_running, store_dir
-from collector.app.queries import dead_letter_reports, desk_of, reports_of_servers
+from collector.app.queries import dead_letter_reports, replayer_of, reports_of_servers
 from collector.app.storage import open_kafka, open_server, open_storage
 from collector.app.writer import caught_up_with, written
 from collector.broker.contract import BrokerError
 from collector.config.settings import Settings
-from collector.dead_letters.service import InvalidRequest
+from collector.dead_letters.service import DeadLetterService, InvalidRequest
 from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError
 from collector.telemetry import logs
@@ -81,7 +81,7 @@ async def _dead_letters_offline(settings: Settings, request: Mapping[str, Any]) 
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage, written(settings, storage, metrics) as writer:
         reports = dead_letter_reports(settings, storage.store, caught_up_with(storage, writer), settings.query.wait_s)
-        return await desk_of(settings, storage.broker, reports).answer(request)
+        return await DeadLetterService(reports, replayer_of(settings, storage.broker, reports)).answer(request)
 
 
 async def _dead_letters_of_servers(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,4 +90,4 @@ async def _dead_letters_of_servers(settings: Settings, request: Mapping[str, Any
         reports_of_servers(settings, settings.query.wait_s) as reports,
     ):
         assert reports is not None
-        return await desk_of(settings, opened.broker, reports).answer(request)
+        return await DeadLetterService(reports, replayer_of(settings, opened.broker, reports)).answer(request)

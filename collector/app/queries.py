@@ -42,9 +42,9 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
         await asyncio.to_thread(store.close)
 
 
-def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterService:
-    """Return the service; edited dead letters are sent again by `producer`."""
-    mending = DeadLetterReplayer(
+def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterReplayer:
+    """Return what sends dead letters again, by `producer`."""
+    return DeadLetterReplayer(
         reports,
         producer.append,
         PAYLOAD_ADAPTERS,
@@ -52,7 +52,6 @@ def desk_of(settings: Settings, producer: Producer, reports: DeadLetterReports) 
         message_bytes_max=settings.broker.message_bytes_max,
         now_unix_nano=time.time_ns,
     )
-    return DeadLetterService(reports, mending)
 
 
 @asynccontextmanager
@@ -60,7 +59,8 @@ async def open_query_socket(
     settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics
 ) -> AsyncIterator[None]:
     """In the data directory. `pause`: the writer's."""
-    desk = desk_of(settings, storage.broker, dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s))
+    reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s)
+    desk = DeadLetterService(reports, replayer_of(settings, storage.broker, reports))
     snapshots = Snapshots(settings, storage, pause)
     query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, metrics, snapshots)
     try:

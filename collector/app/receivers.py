@@ -12,12 +12,15 @@ from typing import NamedTuple
 from collector.api.app import PAGE_PATHS, pages
 from collector.api.metrics_page import MetricsPage
 from collector.api.router import reading
+from collector.api.web.app import SettingShown, Sources, WebUi
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import is_loopback
+from collector.app.queries import replayer_of
 from collector.app.supervisor import Link
 from collector.app.tenancy import Tenancy
 from collector.broker.contract import Producer
 from collector.config.settings import Settings
+from collector.config.show import in_force
 from collector.dead_letters.queries import DeadLetterReports
 from collector.ingest.large_bodies import LargeBodies
 from collector.ingest.pipeline import Pipeline
@@ -95,7 +98,29 @@ async def receiving(
         await standing.count_new_dead_letters()
         return metrics.shown() if link is None else await link.gather_shown()
 
-    began = datetime.fromtimestamp(time.time() - (time.monotonic() - began_s), UTC)
+    def uptime_s() -> float:
+        return time.monotonic() - began_s
+
+    began = datetime.fromtimestamp(time.time() - uptime_s(), UTC)
+    gather = own if link is None else link.gather
+    shown_metrics = metrics_page(settings, metrics, tenancy.access, shown)
+    web = WebUi(
+        Sources(
+            version=VERSION,
+            health=standing.health,
+            uptime_s=uptime_s,
+            snapshot=shown_metrics.snapshot,
+            gather=gather,
+            plans=tenancy.plans,
+            settings=lambda: [SettingShown(*shown) for shown in in_force(settings)],
+            letters=reports,
+            replayer=None if reports is None else replayer_of(settings, producer, reports),
+            form_bytes_max=settings.http.form_bytes_max,
+            body_timeout_s=settings.http.body_timeout_s,
+        ),
+        tenancy.access,
+        refuse,
+    )
     application = HttpApplication(
         pipeline,
         in_flight,
@@ -106,9 +131,10 @@ async def receiving(
             version=VERSION,
             health=standing.health,
             metrics=metrics,
-            metrics_page=metrics_page(settings, metrics, tenancy.access, shown),
-            uptime_s=lambda: time.monotonic() - began_s,
-            reading=reading(tenancy.access, own if link is None else link.gather, began, reports, batches),
+            metrics_page=shown_metrics,
+            uptime_s=uptime_s,
+            reading=reading(tenancy.access, gather, began, reports, batches),
+            web=web,
             explain=refuse,
         ),
         page_paths=PAGE_PATHS,

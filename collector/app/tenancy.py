@@ -29,11 +29,13 @@ log = structlog.get_logger(__name__)
 
 
 class Tenancy(NamedTuple):
-    """What is known of senders. `failures`: its parts, by the names that metrics have for them, and why each fails."""
+    """What is known of senders. `failures`: its parts, by the names that metrics have for them, and why each fails.
+    `plans`: the names of each tenant's."""
 
     access: Access
     limiter: Limiter
     failures: Mapping[str, Callable[[], str | None]]
+    plans: Callable[[], Mapping[str, str]]
     task: asyncio.Task[None]
 
 
@@ -69,7 +71,7 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
                 log.warning(
                     "without limits.redis_url each process holds tenants to its share of their plans", share=f"1/{share}"
                 )
-        yield Tenancy(Access(keyring.find, anonymous), limiter, failures, task)
+        yield Tenancy(Access(keyring.find, anonymous), limiter, failures, keyring.plans_by_tenant, task)
 
 
 @asynccontextmanager

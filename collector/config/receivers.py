@@ -57,9 +57,13 @@ class Http(Section):
         256,
         1,
         100_000,
-        "Most pages (metrics, documentation, the reading API) answered at once, half of them to one address. More: 503.",
+        "Most pages (metrics, documentation, the reading API, the web pages) answered at once, half of them to one address."
+        " More: 503.",
     )
     connection_pages_max: Whole = limit(16, 1, 100_000, "Most pages answered at once on one connection. More: 503.")
+    form_bytes_max: Bytes = limit(
+        4 * MIB, 1 * KIB, 64 * MIB, "Largest form of a web page, in bytes: an edited dead letter, say. Larger: 413."
+    )
     page_bytes_max: Bytes = limit(64 * MIB, 64 * KIB, 64 * GIB, "Bytes of pages in memory that are not sent yet. Over it: 503.")
     metrics_interval_s: Number = limit(
         1, 0, 60, "Seconds for which /metrics is kept as it was rendered, for all who ask. 0: rendered for each."

@@ -1,7 +1,23 @@
 """Show the settings in force, and where each came from, as a file that can be read again."""
 
 from collector.config.reference import sections, toml_text, value_of
+from collector.config.settings import Settings
 from collector.config.sources import Loaded
+
+
+def in_force(settings: Settings) -> list[tuple[str, str, bool, str]]:
+    """Return each setting's key, its value as text, whether that is the default, and its description. Secrets are left out."""
+    found = []
+    for _, _, listed in sections():
+        for setting in listed:
+            value = value_of(settings, setting)
+            if setting.is_secret:
+                text, is_default = "none" if value is None else "given, not shown", value is None
+            else:
+                text = toml_text(value, setting.is_size)
+                is_default = text == setting.default
+            found.append((setting.key, text, is_default, setting.field.description or ""))
+    return found
 
 
 def show(loaded: Loaded) -> str:

@@ -163,6 +163,10 @@ class DeadLetterReports:
     async def stats(self, tenant: str | None) -> tuple[Stats, int]:
         """Of a tenant, or of all; and by how many messages they lag."""
         behind = await self.reader.messages_behind()
+        return await self.stats_now(tenant), behind
+
+    async def stats_now(self, tenant: str | None) -> Stats:
+        """The same of what is stored at this moment."""
         of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
         recent = "TRUE" if self._retention_days is None else "ReceivedAt >= now64(9) - toIntervalDay({days})"
         values: dict[str, Value] = {"tenant": tenant or "", "days": self._retention_days or 0}
@@ -187,14 +191,13 @@ class DeadLetterReports:
         rows = [told, *entries]
         oldest = [int(row["oldest"]) for row in rows if row["oldest"] is not None]
         newest = [int(row["newest"]) for row in rows if row["newest"] is not None]
-        stats = Stats(
+        return Stats(
             dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))),
             min(oldest, default=None),
             max(newest, default=None),
             rejected - int(told["kept"]),
             sum(int(row["open"]) for row in entries),
         )
-        return stats, behind
 
     async def page(
         self, which: Filter, limit: int, cursor: str | None, payload_bytes_max: int = LISTED_PAYLOAD_BYTES_MAX
@@ -216,11 +219,12 @@ class DeadLetterReports:
         last = entries[-1].row if len(rows) > limit else None
         return Page(entries, None if last is None else f"{last['kept']}.{last['id']}", behind)
 
-    async def entries(self, ids: Sequence[UUID]) -> list[Entry]:
-        """Those of these that there are, with their payloads, in this order."""
+    async def entries(self, ids: Sequence[UUID], tenant: str | None = None) -> list[Entry]:
+        """Those of these that there are, with their payloads, in this order. `tenant`: whose; None: everybody's."""
+        of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"
         rows = await self.reader.rows(
-            f"SELECT {_COLUMNS} FROM dead_letters WHERE Id IN {{ids}}",  # noqa: S608  # our own words
-            {"ids": ids, "payload_max": 2**62},
+            f"SELECT {_COLUMNS} FROM dead_letters WHERE Id IN {{ids}} AND {of_tenant}",  # noqa: S608  # our own words
+            {"ids": ids, "payload_max": 2**62, "tenant": tenant or ""},
         )
         by_id = {row["id"]: row for row in rows}
         return [_entry(by_id[str(id_)]) for id_ in ids if str(id_) in by_id]

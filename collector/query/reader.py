@@ -51,6 +51,10 @@ class Reader:
         """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
         return await self._caught_up(self._wait_s)
 
+    async def messages_behind_now(self) -> int:
+        """How many messages that were acknowledged are not stored at this moment."""
+        return await self._caught_up(0)
+
     async def read(self, sql: str, parameters: Mapping[str, Value]) -> Rows:
         """Once all that was acknowledged is stored, or the time for that is up. Each {name} in `sql` is the parameter of that
         name. Raises StoreError."""

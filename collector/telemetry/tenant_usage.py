@@ -4,7 +4,6 @@ Invariants:
 1. The numbers are those of /metrics, so a comparison of the two finds no difference (test_usage_is_what_metrics_show).
 """
 
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from collector.telemetry.aggregate import Snapshot
@@ -20,30 +19,52 @@ _LIMITED: Final = {f"limited_by_{dimension}": dimension for dimension in DIMENSI
 class Usage(NamedTuple):
     """Counts since the gateway's start. Bytes are of accepted requests, decompressed."""
 
-    requests: Mapping[str, int]  # accepted, rejected (all of its items), refused, failed
-    items: Mapping[str, int]  # accepted, rejected, rate_limited, failed
+    requests: dict[str, int]  # accepted, rejected (all of its items), refused, failed
+    items: dict[str, int]  # accepted, rejected, rate_limited, failed
     size_bytes: int
-    limited: Mapping[str, int]  # requests over the plan, by the dimension that they were over
+    limited: dict[str, int]  # requests over the plan, by the dimension that they were over
 
 
 def usage_of(snapshot: Snapshot, tenant: str) -> Usage:
     """Return what `tenant` has used, from a snapshot that has every tenant under its own name."""
-    requests = dict.fromkeys(("accepted", "rejected", "refused", "failed"), 0)
-    items = dict.fromkeys(("accepted", "rejected", "rate_limited", "failed"), 0)
-    limited: dict[str, int] = dict.fromkeys(DIMENSIONS, 0)
-    size_bytes = 0
+    return _used(snapshot, tenant).get(tenant) or _nothing()
+
+
+def usage_by_tenant(snapshot: Snapshot) -> dict[str, Usage]:
+    """The same of every tenant that has sent anything."""
+    return _used(snapshot, None)
+
+
+def _used(snapshot: Snapshot, wanted: str | None) -> dict[str, Usage]:
+    """`wanted`: only this one; None: all."""
+    found: dict[str, Usage] = {}
     for family in snapshot:
+        if not family.name.startswith("infrasage_tenant_"):
+            continue
         for key, value in family.samples.items():
             name, labels = key
-            if not name.startswith("infrasage_tenant_") or tenant_of(key) != tenant:
+            tenant = tenant_of(key)
+            if wanted is not None and tenant != wanted:
                 continue
+            usage = found.get(tenant)
+            if usage is None:
+                usage = found[tenant] = _nothing()
             status = dict(labels).get("status", "")
             if name == _BYTES:
-                size_bytes = int(value)
+                found[tenant] = usage._replace(size_bytes=int(value))
             elif name == _ITEMS:
-                items[status] = int(value)
+                usage.items[status] = int(value)
             elif name == _REQUESTS and status in _LIMITED:
-                limited[_LIMITED[status]] = int(value)
+                usage.limited[_LIMITED[status]] = int(value)
             elif name == _REQUESTS:
-                requests[status] = int(value)
-    return Usage(requests, items, size_bytes, limited)
+                usage.requests[status] = int(value)
+    return found
+
+
+def _nothing() -> Usage:
+    return Usage(
+        dict.fromkeys(("accepted", "rejected", "refused", "failed"), 0),
+        dict.fromkeys(("accepted", "rejected", "rate_limited", "failed"), 0),
+        0,
+        dict.fromkeys(DIMENSIONS, 0),
+    )

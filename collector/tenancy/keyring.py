@@ -92,6 +92,15 @@ class Keyring:
         """Keys, also those that have ended."""
         return len(self._ring)
 
+    def plans_by_tenant(self) -> dict[str, str]:
+        """Return the names of the plans of each tenant's keys in force, with commas between."""
+        now = self._now_unix_s()
+        names: dict[str, set[str]] = {}
+        for held in list(self._ring.values()):
+            if held.caller is not None and now < held.ends_unix_s:
+                names.setdefault(held.caller.tenant, set()).add(held.caller.plan.name)
+        return {tenant: ", ".join(sorted(found)) for tenant, found in names.items()}
+
     def find(self, key: bytes) -> Caller | None:
         """Whose key that is; None: nobody's, or it has ended."""
         digest = sha256(key[:_HASHED_BYTES_MAX]).digest()

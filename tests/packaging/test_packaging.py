@@ -73,7 +73,7 @@ def test_a_wheel_built_from_the_source_distribution_is_whole(distributions: Path
         (commands,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
         assert "infrasage-collector = " in archive.read(commands).decode()
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    kinds = ("*.py", "*.pyi", "*.sql", "*.proto", "py.typed")
+    kinds = ("*.py", "*.pyi", "*.sql", "*.proto", "py.typed", "static/*", "templates/*")
     folders = {
         "adapters": f"{HOME}/adapters",
         "collector": f"{HOME}/collector",

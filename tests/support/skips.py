@@ -57,6 +57,7 @@ _HOW: Final = (
     ("curl", "apt-get install curl"),
     ("nginx", "apt-get install nginx"),
     ("haproxy", "apt-get install haproxy"),
+    ("chromium", "apt-get install chromium"),
     ("Kafka", "install Java 17 or newer and Maven (apt-get install default-jre-headless maven)"),
     ("PEERS", "build the programs with .ci/peers, or let PEERS name the folder that has them"),
     ("the compiled build", "make test, which installs the compiled package; make test-one and make test-fast run the source"),

@@ -34,8 +34,8 @@ class _SenderGone(Exception):
 class HttpApplication:
     """The ASGI application of both HTTP ports.
 
-    `routes`: what takes telemetry, by path. `pages`: an ASGI application for `page_paths` (and what is below those that end
-    in a slash). Everything else is answered 404.
+    `routes`: what takes telemetry, by path. `pages`: an ASGI application for `page_paths`, and for what is below those that
+    end in a slash, but for "/" itself. Everything else is answered 404.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class HttpApplication:
         self._clock: Final = clock
         self._pages: Final = PageGate(pages, settings, metrics, explain)
         self._prefix: Final = settings.path_prefix
-        self._page_trees: Final = tuple(path for path in page_paths if path.endswith("/"))
+        self._page_trees: Final = tuple(path for path in page_paths if path.endswith("/") and path != "/")
         self._page_endpoints: Final = {path: metrics.http_endpoint(path) for path in page_paths}
 
     def is_page(self, path: str) -> bool:

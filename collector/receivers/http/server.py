@@ -78,7 +78,7 @@ class HttpServer(Server):
             descriptors,
             receiver=app.receiver if isinstance(app, HttpApplication) else None,
             is_page=app.is_page if isinstance(app, HttpApplication) else _every_path,
-            takes_page_bodies=takes_page_bodies,
+            takes_page_bodies=takes_page_bodies or isinstance(app, HttpApplication),  # the forms of its web pages
             answer_timeout_s=answer_timeout_s,
         )
         self._http1: Final = SERVERS[settings.server](self._shared)

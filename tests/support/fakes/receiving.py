@@ -208,6 +208,7 @@ def receivers(
             ),
             uptime_s=lambda: 3601.9,
             reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC), dead_letters),
+            web=_no_pages,
             explain=EXPLAIN,
         )
         if with_pages

@@ -1,0 +1,370 @@
+"""The web pages, as an ASGI application for WEB_PATHS.
+
+Invariants:
+1. A page shows no more than the API shows for the same key: without one, what /healthz and /metrics show to everybody; with a
+   tenant's key, the tenant's own rows; all rows with a key of scope admin (test_a_tenants_key_shows_its_own_rows,
+   test_without_a_key_a_page_shows_what_everybody_may_see).
+2. Dead letters are changed with keys of scope write or admin only, by forms that are sent from a page
+   (test_only_keys_that_read_and_send_change_dead_letters, test_a_form_of_another_site_changes_nothing).
+3. What viewers cost is bounded: static files are in memory, answers of the store are shared, and the number of tenants changes
+   nothing (test_a_page_costs_the_same_with_ten_thousand_tenants).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from adapters.errors import (
+    INSUFFICIENT_SCOPE,
+    INTERNAL,
+    INVALID_PARAMETER,
+    METHOD_NOT_ALLOWED,
+    MISSING_API_KEY,
+    NOT_FOUND,
+    STORE_UNAVAILABLE,
+    RequestRefused,
+)
+from collector.api.dead_letter_pages import NO_STORE
+from collector.api.documents import Page
+from collector.api.health import Health
+from collector.api.web import letters, search, session
+from collector.api.web.kept import Kept, TooSlow
+from collector.api.web.overview import Overview, overview
+from collector.api.web.rendering import POLICY, render, static_files
+from collector.api.web.shown import Asked, View
+from collector.api.web.tenants import TenantsPage, tenants_page
+from collector.broker.contract import BrokerError
+from collector.dead_letters.queries import DeadLetterReports
+from collector.dead_letters.replay import DeadLetterReplayer
+from collector.query.recent import RecentTelemetry
+from collector.receivers.responses import Explain, Refusal
+from collector.store.contract import StoreError
+from collector.telemetry.aggregate import Snapshot
+from collector.telemetry.tenant_usage import Usage, usage_by_tenant
+from collector.tenancy.access import Access
+
+HOME: Final = "/"
+TREE: Final = "/ui/"
+WEB_PATHS: Final = frozenset({HOME, TREE})
+
+_STATIC: Final = "/ui/static/"
+_LOGIN_FORM_BYTES_MAX: Final = 4096
+# What the store is asked for is kept for so long, and waited for at most so long.
+_KEEP_S: Final = 5.0
+_WAIT_S: Final = 10.0
+_KEPT_MAX: Final = 64
+_HTML: Final = "text/html; charset=utf-8"
+
+log = structlog.get_logger(__name__)
+
+
+class SettingShown(NamedTuple):
+    """A setting in force."""
+
+    key: str
+    value: str
+    is_default: bool
+    description: str
+
+
+class Sources(NamedTuple):
+    """Where pages get what they show. What is None, this process has no store for.
+
+    `snapshot`: the metrics as /metrics shows them. `gather`: those of all processes, with every tenant under its name.
+    `plans`: the names of tenants' plans. `settings`: those in force.
+    """
+
+    version: str
+    health: Callable[[], Health]
+    uptime_s: Callable[[], float]
+    snapshot: Callable[[], Awaitable[Snapshot]]
+    gather: Callable[[], Awaitable[Snapshot]]
+    plans: Callable[[], Mapping[str, str]]
+    settings: Callable[[], Sequence[SettingShown]]
+    letters: DeadLetterReports | None = None
+    replayer: DeadLetterReplayer | None = None
+    form_bytes_max: int = 4 * 1024 * 1024
+    body_timeout_s: float = 30.0
+
+
+class WebUi:
+    """An ASGI application."""
+
+    def __init__(self, sources: Sources, access: Access, explain: Explain, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sources: Final = sources
+        self._access: Final = access
+        self._explain: Final = explain
+        self._files: Final = static_files()
+        self._kept: Final = Kept(clock, keep_s=_KEEP_S, wait_s=_WAIT_S, answers_max=_KEPT_MAX)
+        self._recent: Final = None if sources.letters is None else RecentTelemetry(sources.letters.reader)
+        self._views: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
+            HOME: self._overview,
+            "/ui/login": self._login,
+            "/ui/dead-letters": self._letters,
+            "/ui/logs": self._logs,
+            "/ui/traces": self._traces,
+            "/ui/tenants": self._tenants,
+            "/ui/settings": self._settings,
+        }
+        self._actions: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
+            "/ui/logout": self._log_out,
+            "/ui/dead-letters": self._change_letters,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith(_STATIC):
+            page = self._files.find(path.removeprefix(_STATIC))
+            if page is not None and scope["method"] == "GET":
+                await _static(page, scope, receive, send)
+                return
+        headers = session.headers_of(scope["headers"])
+        asked = Asked(
+            path=path,
+            base=scope.get("root_path", ""),
+            query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")),
+            key=session.key_in(headers),
+            is_secure=scope["scheme"] == "https" or headers.get("x-forwarded-proto", "").lower() == "https",
+            is_fragment="hx-request" in headers,
+        )
+        try:
+            view = await self._answered(scope["method"], asked, headers, receive)
+        except session.Gone:
+            return
+        except Exception as error:  # noqa: BLE001  # every error becomes a page
+            view = self._refusal(asked, error)
+        await self._send(asked, view, send)
+
+    async def _answered(self, method: str, asked: Asked, headers: session.Headers, receive: Receive) -> View:
+        """Raises RequestRefused, StoreError, BrokerError, TooSlow, Gone."""
+        if method == "POST" and asked.path == "/ui/login":
+            session.check_origin(headers)
+            form = await self._form(headers, receive, _LOGIN_FORM_BYTES_MAX)
+            return self._log_in(asked, form)
+        if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
+            asked = asked._replace(caller=self._access.reader(asked.key))
+        if method == "POST":
+            action = self._actions.get(asked.path) or (self._change_letter if letters.id_in(asked.path) else None)
+            if action is None:
+                raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not for {asked.path}; GET is")
+            if asked.key is None or asked.caller is None:
+                raise _no_key()
+            form = await self._form(headers, receive, self._sources.form_bytes_max)
+            session.check_form(headers, form, asked.key)
+            return await action(asked._replace(form=form))
+        if method != "GET":
+            raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not for {asked.path}; GET and POST are")
+        view = self._views.get(asked.path)
+        if view is None and letters.id_in(asked.path):
+            view = self._letter
+        if view is None and search.trace_in(asked.path):
+            view = self._trace
+        if view is None:
+            raise RequestRefused(NOT_FOUND, f"there is no page {asked.path[:100]}")
+        if asked.caller is None and asked.path not in (HOME, "/ui/login"):
+            raise _no_key()
+        return await view(asked)
+
+    async def _form(self, headers: session.Headers, receive: Receive, bytes_max: int) -> session.Form:
+        return await session.read_form(headers, receive, bytes_max=bytes_max, timeout_s=self._sources.body_timeout_s)
+
+    # Logging in.
+
+    async def _login(self, asked: Asked) -> View:
+        return View("login.html", {"next": _own_path(asked.query.get("next", HOME))})
+
+    def _log_in(self, asked: Asked, form: session.Form) -> View:
+        key = "".join(form.get("key", ())).strip()
+        target = _own_path("".join(form.get("next", ())))
+        try:
+            self._access.reader(key.encode(errors="replace") or None)
+        except RequestRefused as refused:
+            refusal = self._explain(refused)
+            return View("login.html", {"next": target, "error": refusal.message}, status=refusal.codes.http)
+        cookie = session.cookie_with(key, path=asked.base or "/", is_secure=asked.is_secure)
+        return View.redirect(asked.base + target, {"set-cookie": cookie})
+
+    async def _log_out(self, asked: Asked) -> View:
+        cookie = session.cookie_with("", path=asked.base or "/", is_secure=asked.is_secure)
+        return View.redirect(asked.base + HOME, {"set-cookie": cookie})
+
+    # Pages.
+
+    async def _overview(self, asked: Asked) -> View:
+        sources = self._sources
+        recent, reports = self._recent, sources.letters
+        snapshot = (await self._kept.get("metrics", sources.snapshot)).value
+        found: Overview = overview(snapshot, sources.health(), sources.uptime_s(), time.time())
+        context: dict[str, Any] = {
+            "overview": found,
+            "inflow": None,
+            "stats": None,
+            "problem": "",
+            "behind": None,
+            "age_s": 0.0,
+        }
+        if asked.caller is None:
+            return View("overview.html", context)
+        if recent is None or reports is None:
+            return View("overview.html", {**context, "problem": NO_STORE})
+        whose = asked.tenant
+        try:
+            inflow = await self._kept.get(("inflow", whose), lambda: recent.inflow(whose))
+            context["inflow"], context["age_s"] = inflow.value, inflow.age_s
+            context["chart"] = search.chart(inflow.value, time.time())
+            context["stats"] = (await self._kept.get(("letters", whose), lambda: reports.stats_now(whose))).value
+            context["behind"] = (await self._kept.get("behind", reports.reader.messages_behind_now)).value
+        except (StoreError, BrokerError, TooSlow) as error:
+            context["problem"] = f"the store can't be asked: {error}"
+        return View("overview.html", context)
+
+    async def _letters(self, asked: Asked) -> View:
+        return await letters.listed(asked, self._reports())
+
+    async def _letter(self, asked: Asked) -> View:
+        return await letters.shown_entry(asked, self._reports(), self._sources.form_bytes_max)
+
+    async def _change_letters(self, asked: Asked) -> View:
+        return await letters.change_listed(asked, self._reports(), self._replayer(asked))
+
+    async def _change_letter(self, asked: Asked) -> View:
+        return await letters.change_entry(asked, self._reports(), self._replayer(asked))
+
+    async def _logs(self, asked: Asked) -> View:
+        recent = self._known_recent()
+        wanted = search.search_of(asked)
+        found = await self._kept.get(("logs", wanted), lambda: recent.logs(wanted))
+        return View("logs.html", search.listed(wanted, found))
+
+    async def _traces(self, asked: Asked) -> View:
+        recent = self._known_recent()
+        wanted = search.search_of(asked)
+        found = await self._kept.get(("spans", wanted), lambda: recent.spans(wanted))
+        return View("traces.html", search.listed(wanted, found))
+
+    async def _trace(self, asked: Asked) -> View:
+        recent = self._known_recent()
+        trace_id, whose = search.trace_in(asked.path), asked.tenant
+        found = await self._kept.get(("trace", trace_id, whose), lambda: recent.trace(trace_id, whose))
+        if not found.value:
+            raise RequestRefused(NOT_FOUND, f"no span of trace {trace_id} is stored")
+        return View("trace.html", search.waterfall(trace_id, found.value))
+
+    async def _tenants(self, asked: Asked) -> View:
+        found = await self._kept.get("usage", self._usage)
+        page: TenantsPage = tenants_page(asked, *found.value)
+        return View("tenants.html", {"page": page, "age_s": found.age_s})
+
+    async def _settings(self, asked: Asked) -> View:
+        if asked.caller is None or not asked.caller.scope.is_admin:
+            raise RequestRefused(INSUFFICIENT_SCOPE, "the settings in force are shown to a key of scope admin")
+        only_changed = asked.query.get("changed") == "1"
+        shown = [setting for setting in self._sources.settings() if not (only_changed and setting.is_default)]
+        return View("settings.html", {"settings": shown, "only_changed": only_changed})
+
+    async def _usage(self) -> tuple[Mapping[str, Usage], Mapping[str, str]]:
+        snapshot = await self._sources.gather()
+        # Thousands of tenants take a while: not in the event loop.
+        return await asyncio.to_thread(lambda: (usage_by_tenant(snapshot), self._sources.plans()))
+
+    def _reports(self) -> DeadLetterReports:
+        if self._sources.letters is None:
+            raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
+        return self._sources.letters
+
+    def _known_recent(self) -> RecentTelemetry:
+        if self._recent is None:
+            raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
+        return self._recent
+
+    def _replayer(self, asked: Asked) -> DeadLetterReplayer:
+        """Raises RequestRefused."""
+        if asked.caller is None or not asked.may_change:
+            scope = "none" if asked.caller is None else asked.caller.scope
+            raise RequestRefused(
+                INSUFFICIENT_SCOPE, f"the key has scope {scope}, and dead letters are changed with scope write or admin"
+            )
+        if self._sources.replayer is None:
+            raise RequestRefused(STORE_UNAVAILABLE, NO_STORE)
+        return self._sources.replayer
+
+    # Answering.
+
+    def _refusal(self, asked: Asked, error: Exception) -> View:
+        if isinstance(error, ValueError):
+            error = RequestRefused(INVALID_PARAMETER, str(error))
+        elif isinstance(error, (StoreError, TooSlow)):
+            error = RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}")
+        elif not isinstance(error, (RequestRefused, BrokerError)):
+            log.error("a web page failed", path=asked.path, exc_info=error)
+            error = RequestRefused(INTERNAL, "a defect of the collector; its log has the details")
+        refusal: Refusal = self._explain(error)
+        headers = {} if refusal.retry_after_s is None else {"retry-after": str(int(refusal.retry_after_s) or 1)}
+        if refusal.codes.http == 401:
+            # A page that refreshes itself shows at once that its key is not in force any more.
+            headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | ({"hx-refresh": "true"} if asked.is_fragment else {})
+            login = {"next": asked.path, "error": refusal.message if asked.key is not None else ""}
+            return View("login.html", login, 401, headers)
+        context: dict[str, Any] = {"name": refusal.name, "message": refusal.message, "status": refusal.codes.http}
+        return View("error.html", context, refusal.codes.http, headers)
+
+    async def _send(self, asked: Asked, view: View, send: Send) -> None:
+        body = b""
+        if view.template:
+            # Also of a refusal, which may have come before the key was looked at.
+            caller = None if asked.key is None else self._access.find(asked.key)
+            if caller is not None and caller.scope.reads:
+                asked = asked._replace(caller=caller)
+            context = {
+                "base": asked.base,
+                "here": asked.base + asked.path,
+                "here_with_query": asked.base + quote(asked.path) + asked.query_text,
+                "path": asked.path,
+                "caller": asked.caller,
+                "may_change": asked.may_change,
+                "token": "" if asked.key is None or asked.caller is None else session.token_of(asked.key),
+                "version": self._sources.version,
+                **view.context,
+            }
+            body = await asyncio.to_thread(render, view.template, context)
+        headers = {
+            "content-type": _HTML,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            # Not no-referrer: browsers would then send forms with "Origin: null".
+            "referrer-policy": "same-origin",
+            "content-security-policy": POLICY,
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            "cross-origin-opener-policy": "same-origin",
+            **view.headers,
+        }
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": view.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _static(page: Page, scope: Scope, receive: Receive, send: Send) -> None:
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+        await send(message)
+
+    await page(scope, receive, sent)
+
+
+def _no_key() -> RequestRefused:
+    return RequestRefused(MISSING_API_KEY, "this page needs a key of scope readonly or higher")
+
+
+def _own_path(target: str) -> str:
+    """`target` if it is a page of ours, else HOME: a link to the login form must not lead to another site afterwards."""
+    parts = urlsplit(target)
+    is_ours = not parts.scheme and not parts.netloc and (parts.path == HOME or parts.path.startswith(TREE))
+    is_plain = target.isascii() and target.isprintable() and "\\" not in target and " " not in target
+    return target if is_ours and is_plain and not target.startswith("//") else HOME

@@ -1,0 +1,109 @@
+"""Templates and static files of the web pages. Both are read from the package once, and stay in memory.
+
+Invariants:
+1. Text from outside is escaped wherever it is shown (test_text_from_senders_is_escaped).
+2. No page loads anything from another site, and no script or style is in the page itself, as the Content-Security-Policy has it
+   (test_a_page_loads_nothing_from_elsewhere).
+"""
+
+import functools
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from collector.api.documents import FileDocuments
+
+if TYPE_CHECKING:
+    # Imported where it is used first: most gateways show no page, and it takes 3 MB.
+    from jinja2 import Environment
+
+_HERE: Final = Path(__file__).parent
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def static_files() -> FileDocuments:
+    """The scripts and styles, by name."""
+    return FileDocuments(_HERE / "static")
+
+
+def render(template: str, context: dict[str, Any]) -> bytes:
+    """Return the page. The first call reads all templates."""
+    text = _environment().get_template(template).render(context)
+    # What a sender wrote may have halves of surrogates, which no page can have.
+    return text.encode(errors="replace")
+
+
+@functools.cache
+def _environment() -> "Environment":
+    from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415  # as said above
+
+    sources = {path.name: path.read_text() for path in sorted((_HERE / "templates").glob("*.html"))}
+    environment = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        count=count, size=size, duration=duration, moment=moment, moment_ns=moment_ns, as_json=as_json, rate=rate
+    )
+    return environment
+
+
+def count(number: float) -> str:
+    """1,234,567."""
+    return f"{number:,.0f}"
+
+
+def rate(per_s: float) -> str:
+    """A number a second: with digits after the point where it is small."""
+    return f"{per_s:,.0f}" if per_s >= 10 or per_s == 0 else f"{per_s:.2g}"
+
+
+def size(size_bytes: float) -> str:
+    """1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size_bytes) < 1024 or unit == "TiB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """1.5 ms, 3 min, 2 d."""
+    if not seconds:
+        return "0 s"
+    for most, unit, in_s in (
+        (1e-6, "ns", 1e-9),
+        (1e-3, "µs", 1e-6),
+        (1, "ms", 1e-3),
+        (120, "s", 1),
+        (7200, "min", 60),
+        (172_800, "h", 3600),
+    ):
+        if abs(seconds) < most:
+            return f"{seconds / in_s:.3g} {unit}"
+    return f"{seconds / 86_400:.3g} d"
+
+
+def moment(unix_s: float) -> str:
+    """2026-04-10 12:00:00, in UTC."""
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def moment_ns(unix_nano: float | str) -> str:
+    """The same with milliseconds, of nanoseconds."""
+    seconds, nanos = divmod(int(unix_nano), 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{nanos // 10**6:03}"
+
+
+def as_json(value: Any) -> str:
+    """For people to read and edit."""
+    return json.dumps(value, indent=2, ensure_ascii=_has_surrogates(value))
+
+
+def _has_surrogates(value: Any) -> bool:
+    text = json.dumps(value, ensure_ascii=False)
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,387 @@
+"""The web pages of a real collector: two tenants, every scope, and what a person does there; then the same in a browser."""
+
+import html
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from support.processes.program import Program, run, started
+from support.waiting import until
+
+from collector.tenancy import keys
+from collector.tenancy.scopes import Scope
+
+TENANTS: Final = ("acme", "globex")
+NOW: Final = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+TRACE: Final = {"acme": "aa" * 16, "globex": "bb" * 16}
+PAGES: Final = ("/", "/ui/dead-letters", "/ui/logs", "/ui/traces", "/ui/tenants", "/ui/settings")
+# With this, the pages are drawn into docs/use as the documentation has them.
+SCREENSHOTS: Final = os.environ.get("INFRASAGE_SCREENSHOTS", "")
+
+
+class Served(Program):
+    """`serve`, with keys of every scope of two tenants, who have each sent a bit of everything."""
+
+    def __init__(self, place: Path, **settings: object) -> None:
+        super().__init__(place, tenants__keys_reload_s=0.1, audit__interval_s=5, audit__delay_s=1, **settings)
+        self.keys: dict[tuple[str, Scope], str] = {}
+
+    def make_keys(self) -> None:
+        file = self.data_dir / keys.FILE_NAME
+        for tenant in TENANTS:
+            for scope in (Scope.INGEST, Scope.READONLY, Scope.WRITE):
+                self.keys[tenant, scope] = keys.create(file, tenant=tenant, scope=scope, plan="Pro", now=datetime.now(UTC)).text
+        self.keys["ops", Scope.ADMIN] = keys.create(
+            file, tenant="ops", scope=Scope.ADMIN, plan="Free", now=datetime.now(UTC)
+        ).text
+        until(lambda: self.get("/ui/logs", self.keys["ops", Scope.ADMIN]).status_code == 200)
+
+    def get(self, path: str, key: str | None, **query: str) -> httpx.Response:
+        headers = {} if key is None else {"cookie": f"infrasage_key={key}"}
+        return httpx.get(f"{self.http}{path}", params=query, headers=headers, timeout=60)
+
+    def send(self, tenant: str) -> None:
+        """A metric, a log and a trace that are stored, one item of which is repaired, and two that are rejected."""
+        headers = {"X-API-Key": self.keys[tenant, Scope.WRITE]}
+        records = [
+            {"service_id": f"{tenant}-service", "metric_name": "m", "value": 1, "timestamp": NOW},
+            {"service_id": f"{tenant}-service", "type": "log", "body": f"{tenant} says hello <b>", "timestamp": NOW},
+            {"service_id": f"{tenant}-service", "metric_name": "m", "timestamp": NOW},
+            {"metric_name": f"{tenant}-orphan", "value": 1, "timestamp": NOW},
+        ]
+        answer = httpx.post(f"{self.http}/api/v1/telemetry/batch", json=records, headers=headers, timeout=30)
+        assert answer.json()["failed"] == 2, answer.text
+        now = time.time_ns()
+        spans = [
+            {"traceId": TRACE[tenant], "spanId": f"{n:016x}", "parentSpanId": f"{n - 1:016x}" if n > 1 else "", "kind": 2}
+            | {"name": f"{tenant}-span-{n}", "startTimeUnixNano": str(now + n), "endTimeUnixNano": str(now + 10**8)}
+            for n in (1, 2, 3)
+        ]
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": f"{tenant}-service"}}]}
+        body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]}
+        assert httpx.post(f"{self.http}/v1/traces", json=body, headers=headers, timeout=30).status_code == 200
+        text = '{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x \ud800"}}]}]}]}'
+        sent = text.encode(errors="surrogatepass")
+        answer = httpx.post(
+            f"{self.http}/v1/logs", content=sent, headers={**headers, "content-type": "application/json"}, timeout=30
+        )
+        assert "invalid_text" in answer.text
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with started(Served(tmp_path_factory.mktemp("web") / "data")) as running:
+        running.make_keys()
+        for tenant in TENANTS:
+            running.send(tenant)
+        admin = running.keys["ops", Scope.ADMIN]
+        until(lambda: all(f"{tenant} says hello" in running.get("/ui/logs", admin, text=tenant).text for tenant in TENANTS))
+        until(lambda: "everything adds up" in running.get("/", admin).text)
+        yield running
+
+
+def letter_of(served: Served, key: str, reason: str) -> str:
+    """The path of the newest one that is open."""
+    page = served.get("/ui/dead-letters", key, reason=reason, state="open").text
+    found = re.search(r'href="(/ui/dead-letters/[0-9a-f-]{36})"', page)
+    assert found is not None, page
+    return found[1]
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+@pytest.mark.parametrize("scope", [Scope.READONLY, Scope.WRITE])
+def test_a_tenant_sees_its_own_rows_only(served: Served, tenant: str, scope: Scope) -> None:
+    """On every page, whatever tenant the address names: nothing that the other has sent, and all kinds of its own."""
+    key = served.keys[tenant, scope]
+    other = next(name for name in TENANTS if name != tenant)
+    shown = ""
+    for path in (*PAGES[:-1], f"/ui/traces/{TRACE[tenant]}", letter_of(served, key, "missing_service_id")):
+        for query in ({}, {"tenant": other}, {"text": other}, {"text": TRACE[other]}):
+            answer = served.get(path, key, **query)
+            assert answer.status_code == 200, (path, answer.text)
+            # The search box has what was typed.
+            text = re.sub(r'(value="[^"]*"|"/[^"]*")', "", answer.text)
+            assert other not in text, path
+            assert TRACE[other] not in text, path
+            shown += text
+    for own in (
+        f"{tenant} says hello",
+        f"{tenant}-span-3",
+        f"{tenant}-orphan",
+        "missing_value",
+        "invalid_text",
+        f"{tenant}-service",
+    ):
+        assert own in html.unescape(shown), own
+    assert served.get(f"/ui/traces/{TRACE[other]}", key).status_code == 404
+    assert served.get(letter_of(served, served.keys[other, scope], "missing_value"), key).status_code == 404
+    assert served.get("/ui/settings", key).status_code == 403
+
+
+def test_an_admin_sees_everything(served: Served) -> None:
+    admin = served.keys["ops", Scope.ADMIN]
+    overview = served.get("/", admin).text
+    for expected in (*TENANTS, "everything adds up", "infrasage.logs", "missing_value", "invalid_text", "local_log.bytes_max"):
+        assert expected in overview, expected
+    for tenant in TENANTS:
+        assert f"{tenant} says hello &lt;b&gt;" in served.get("/ui/logs", admin).text
+        assert f"{tenant}-span-1" in served.get("/ui/traces", admin).text
+        assert f'<th scope="row">{tenant}</th><td>Pro</td>' in served.get("/ui/tenants", admin).text
+        assert served.get("/ui/logs", admin, tenant=tenant).text.count("says hello") == 1
+    settings = served.get("/ui/settings", admin, changed="1").text
+    assert "audit.interval_s" in settings
+    assert "kafka.bootstrap" not in settings
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+def test_a_key_that_only_sends_sees_nothing(served: Served, tenant: str) -> None:
+    for path in PAGES:
+        assert served.get(path, served.keys[tenant, Scope.INGEST]).status_code == 403
+
+
+def post(served: Served, path: str, key: str, **fields: str) -> httpx.Response:
+    """As the form of that page: with its token."""
+    token = re.search(r'name="token" value="([0-9a-f]+)"', served.get(path, key).text)
+    fields |= {"token": "" if token is None else token[1]}
+    return httpx.post(f"{served.http}{path}", data=fields, headers={"cookie": f"infrasage_key={key}"}, timeout=60)
+
+
+def test_a_dead_letter_is_edited_replayed_and_stored(served: Served) -> None:
+    """By its own tenant; the record is stored once, and the entry tells who did it."""
+    key = served.keys["acme", Scope.WRITE]
+    path = letter_of(served, key, "missing_service_id")
+    page = served.get(path, key).text
+    text = html.unescape(page.partition("<textarea")[2].partition(">\n")[2].partition("</textarea>")[0])
+    edited = text.replace('"metric_name"', '"service_id": "mine", "metric_name"')
+    answer = post(served, path, key, do="edit", payload=edited, note="by hand")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?replayed=1")
+    page = served.get(path, key).text
+    assert ">replayed</span>" in page
+    assert "(by hand)" in page
+    assert "of acme" in page
+    sql = "SELECT count() FROM otel_metrics_gauge WHERE ServiceName = 'mine' AND TenantId = 'acme' FORMAT TSV"
+    assert run("query", sql, "--data-dir", served.data_dir).stdout == "1\n"
+    assert post(served, path, key, do="edit", payload=edited).headers["location"] == f"{path}?unchanged=1"
+
+
+def test_a_replay_that_is_rejected_again_says_why(served: Served) -> None:
+    key = served.keys["acme", Scope.WRITE]
+    path = letter_of(served, key, "missing_value")
+    assert post(served, path, key, do="replay").headers["location"] == f"{path}?rejected_again=1"
+    assert "missing_value, value is required" in served.get(path, key).text
+    assert post(served, path, key, do="discard", note="not needed").headers["location"] == f"{path}?discarded=1"
+    assert ">discarded</span>" in served.get(path, key).text
+
+
+def test_dead_letters_of_others_are_not_changed(served: Served) -> None:
+    """By their address, or by their id in a form."""
+    theirs = letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
+    key = served.keys["acme", Scope.WRITE]
+    token = re.search(r'name="token" value="([0-9a-f]+)"', served.get("/", key).text)
+    assert token is not None
+    fields = {"token": token[1], "do": "discard", "id": theirs.rpartition("/")[2]}
+    cookie = {"cookie": f"infrasage_key={key}"}
+    assert httpx.post(f"{served.http}{theirs}", data=fields, headers=cookie, timeout=60).status_code == 404
+    httpx.post(f"{served.http}/ui/dead-letters", data=fields, headers=cookie, timeout=60)
+    assert theirs == letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
+
+
+def test_a_key_that_is_revoked_ends_its_session(served: Served) -> None:
+    made = keys.create(
+        served.data_dir / keys.FILE_NAME, tenant="gone", scope=Scope.READONLY, plan="Free", now=datetime.now(UTC)
+    )
+    until(lambda: served.get("/ui/logs", made.text).status_code == 200)
+    keys.end(served.data_dir / keys.FILE_NAME, made.key.id, at=datetime.now(UTC), now=datetime.now(UTC))
+    until(lambda: served.get("/ui/logs", made.text).status_code == 401)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window. Skipped where there is none; under CI that fails."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing, and .ci/peers installs it")
+        pytest.skip("chromium is missing")
+    with sync_playwright() as playwright:
+        # As root there is no sandbox; it loads pages of this machine only.
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """A person with a browser, whose faults are collected."""
+
+    def __init__(self, context: BrowserContext, served: Served) -> None:
+        self.served = served
+        self.context = context
+        self.page: Page = context.new_page()
+        self.faults: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def log_in(self, key: str) -> None:
+        self.go("/ui/login")
+        self.page.keyboard.type(key)  # the field has the focus
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_url(f"{self.served.http}/")
+
+    def go(self, path: str) -> None:
+        self.page.goto(f"{self.served.http}{path}")
+
+
+@pytest.fixture
+def visit(browser: Browser, served: Served) -> Iterator[Any]:
+    """Make a visitor, with the settings of its browser. At the end nothing was loaded from elsewhere, and nothing failed."""
+    visitors: list[Visitor] = []
+
+    def make(**settings: Any) -> Visitor:
+        visitors.append(Visitor(browser.new_context(**settings), served))
+        return visitors[-1]
+
+    yield make
+    for visitor in visitors:
+        visitor.context.close()
+        assert [] == visitor.faults
+        assert [] == [url for url in visitor.asked if not url.startswith(f"{served.http}/")]
+
+
+PHONE: Final = {"width": 390, "height": 844}
+DESKTOP: Final = {"width": 1280, "height": 900}
+_SCREENSHOTS: Final = {
+    ("/", "light", 1280): "web-overview.png",
+    ("/", "dark", 390): "web-overview-phone.png",
+    ("/ui/dead-letters", "light", 1280): "web-dead-letters.png",
+}
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("dark", PHONE), ("light", DESKTOP)])
+def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: dict[str, int]) -> None:
+    """It fits its window, its text stands out against what is behind it (WCAG AA), and its chart is drawn."""
+    visitor = visit(color_scheme=scheme, viewport=size)
+    visitor.log_in(served.keys["ops", Scope.ADMIN])
+    letter = letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
+    for path in (*PAGES, letter, f"/ui/traces/{TRACE['acme']}"):
+        visitor.go(path)
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
+        contrasts = visitor.page.evaluate(_CONTRASTS)
+        assert [] == [found for found in contrasts if found[0] < 4.5], path
+        if SCREENSHOTS and (path, scheme, size["width"]) in _SCREENSHOTS:
+            visitor.page.screenshot(path=f"{SCREENSHOTS}/{_SCREENSHOTS[path, scheme, size['width']]}")
+    visitor.go("/")
+    assert visitor.page.locator(".chart canvas").count() == 1
+
+
+def test_everything_works_by_keyboard(visit: Any, served: Served) -> None:
+    """From the top of a page Tab reaches the content's link first, then each page; a search begins while one types."""
+    visitor = visit()
+    visitor.log_in(served.keys["ops", Scope.ADMIN])
+    page = visitor.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    visitor.go("/ui/logs")
+    page.locator("input[name=text]").focus()
+    page.keyboard.type("GLOBEX SAYS")
+    until(lambda: page.evaluate("document.querySelectorAll('#results tbody tr').length") == 1)
+    assert "globex says hello <b>" in page.inner_text("#results")
+    until(lambda: "text=GLOBEX" in page.url)
+    assert page.evaluate("document.activeElement.name") == "text"
+
+
+def test_the_overview_keeps_itself_up_to_date(visit: Any, served: Served) -> None:
+    visitor = visit()
+    visitor.page.clock.install()
+    visitor.log_in(served.keys["ops", Scope.ADMIN])
+    before = visitor.page.inner_text("#live > p:last-child")
+
+    def has_changed() -> bool:
+        visitor.page.clock.run_for(10_000)
+        return bool(visitor.page.inner_text("#live > p:last-child") != before)
+
+    until(has_changed)
+    assert visitor.page.locator(".chart canvas").count() == 1
+
+
+def test_a_dead_letter_is_edited_in_the_browser(visit: Any, served: Served) -> None:
+    """Found by its reason, edited, replayed; and one that is chosen from the list is discarded. Without scripts too."""
+    for has_scripts in (True, False):
+        served.send("globex")
+        visitor = visit(java_script_enabled=has_scripts)
+        page = visitor.page
+        visitor.log_in(served.keys["globex", Scope.WRITE])
+        visitor.go("/ui/dead-letters")
+        page.select_option("select[name=reason]", "missing_service_id")
+        page.select_option("select[name=state]", "open")
+        page.click("text=Show")
+        page.click("td.time a >> nth=0")
+        text = page.input_value("#payload")
+        page.fill("#payload", text.replace('"metric_name"', '"service_id": "by-browser", "metric_name"'))
+        page.click("text=Replay as edited")
+        assert "replayed" in page.inner_text("h1")
+        visitor.go("/ui/dead-letters?reason=missing_value&state=open")
+        page.check("input[name=id] >> nth=0")
+        page.click("text=Discard the chosen")
+        assert "1 discarded" in page.inner_text("[role=status]")
+        assert "reason=missing_value" in page.url
+        page.click("text=Log out")
+        assert "This is what everyone may see" in page.inner_text("main")
+    sql = "SELECT count() FROM otel_metrics_gauge WHERE ServiceName = 'by-browser' AND TenantId = 'globex' FORMAT TSV"
+    assert run("query", sql, "--data-dir", served.data_dir).stdout == "2\n"
+
+
+def test_another_site_reaches_nothing(visit: Any, served: Served, browser: Browser) -> None:
+    """A page elsewhere sends a form with a browser that is logged in: no cookie goes with it, and nothing changes."""
+    visitor = visit()
+    visitor.log_in(served.keys["globex", Scope.WRITE])
+    served.send("globex")
+    path = letter_of(served, served.keys["globex", Scope.WRITE], "missing_value")
+    form = f'<form method="post" action="{served.http}{path}"><input name="do" value="discard"></form>'
+    visitor.page.route("http://elsewhere.example/", lambda route: route.fulfill(body=form, content_type="text/html"))
+    visitor.page.goto("http://elsewhere.example/")
+    sent: list[int] = []
+    visitor.page.on("response", lambda response: sent.append(response.status) if path in response.url else None)
+    try:
+        with visitor.page.expect_navigation():
+            visitor.page.evaluate("document.forms[0].submit()")
+    except Error:
+        pass  # the browser itself may refuse it
+    assert sent in ([], [401], [403])
+    assert path == letter_of(served, served.keys["globex", Scope.WRITE], "missing_value")
+    visitor.faults.clear()  # the browser logs the refusal
+    visitor.asked.clear()
+
+
+# For each element with text of its own: the contrast of its colour with the nearest background behind it, and the text.
+_CONTRASTS: Final = """() => {
+  const channel = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("main *, header *")]
+    .filter((element) => element.checkVisibility())
+    .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    .map((element) => {
+      const [one, other] = [light(numbers(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
+      return [(one + 0.05) / (other + 0.05), element.tagName + ": " + element.textContent.trim().slice(0, 40)];
+    });
+}"""

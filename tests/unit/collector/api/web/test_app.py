@@ -1,0 +1,397 @@
+"""The web pages over a fake store: who sees what, who may do what, and what it costs."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from support.fakes.web import LETTER_ID, TRACE_ID, Web, form, web
+
+from collector.api.web.app import WEB_PATHS
+from collector.api.web.session import COOKIE
+from collector.dead_letters.queries import Entry
+from collector.dead_letters.replay import Outcome
+from collector.store.contract import StoreError
+
+LETTER = f"/ui/dead-letters/{LETTER_ID}"
+TRACE = f"/ui/traces/{TRACE_ID}"
+WITH_A_KEY = ("/ui/dead-letters", LETTER, "/ui/logs", "/ui/traces", TRACE, "/ui/tenants")
+PAGES = ("/", *WITH_A_KEY, "/ui/settings")
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+class Replayer:
+    """Notes what is done; everything succeeds."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+
+    async def replay(self, entries: list[Entry], *, as_of: str, actor: str, note: str, payload: bytes | None = None) -> Any:
+        self.done.append(("replay", [entry.row["id"] for entry in entries], as_of, actor, note, payload))
+        return [Outcome(LETTER_ID, "replayed")]
+
+    async def discard(self, entries: list[Entry], *, actor: str, note: str) -> Any:
+        self.done.append(("discard", [entry.row["id"] for entry in entries], actor, note))
+        return [Outcome(LETTER_ID, "discarded")]
+
+
+def changing() -> tuple[Web, Replayer]:
+    replayer = Replayer()
+    return web(replayer=replayer), replayer  # type: ignore[arg-type]  # what pages need of one
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_every_page_is_shown_to_an_admin(path: str) -> None:
+    async with web().browser("admin") as client:
+        answer = await client.get(path)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "plain" in answer.text or path == "/ui/tenants"
+
+
+@pytest.mark.parametrize("path", [*WITH_A_KEY, "/ui/settings"])
+@pytest.mark.parametrize(("scope", "status"), [(None, 401), ("unknown", 401), ("ingest", 403)])
+async def test_a_page_is_not_shown_without_a_key_that_reads(path: str, scope: str | None, status: int) -> None:
+    """The store is not asked; where a key is needed, the login form is shown, and leads back."""
+    made = web()
+    async with made.browser(scope) as client:
+        answer = await client.get(path)
+        assert answer.status_code == status
+        assert made.store.asked == []
+        if status == 401:
+            assert f'name="next" value="{path}"' in answer.text
+
+
+@pytest.mark.parametrize("scope", ["readonly", "write"])
+async def test_settings_are_for_admins(scope: str) -> None:
+    async with web().browser(scope) as client:
+        assert (await client.get("/ui/settings")).status_code == 403
+
+
+async def test_without_a_key_a_page_shows_what_everybody_may_see() -> None:
+    """Health, and counts without names of tenants: no row of the store, and no tenant."""
+    made = web()
+    made.metrics.tenant("secret-tenant")
+    async with made.browser() as client:
+        answer = await client.get("/")
+        assert answer.status_code == 200
+        assert "embedded log" in answer.text
+        assert "secret-tenant" not in answer.text
+        assert made.store.asked == []
+
+
+@pytest.mark.parametrize("path", ["/", *WITH_A_KEY])
+@pytest.mark.parametrize("scope", ["readonly", "write"])
+async def test_a_tenants_key_shows_its_own_rows(path: str, scope: str) -> None:
+    """Every statement has the tenant's condition, whatever tenant the address names. (With real rows: tests/system.)"""
+    made = web()
+    async with made.browser(scope) as client:
+        assert (await client.get(path, params={"tenant": "globex"})).status_code == 200
+        assert made.store.asked or path == "/ui/tenants"
+        for sql in made.store.asked:
+            assert "TenantId = 'acme'" in sql
+            assert "globex" not in sql
+
+
+async def test_an_admin_may_name_a_tenant() -> None:
+    made = web()
+    async with made.browser("admin") as client:
+        await client.get("/ui/logs", params={"tenant": "globex"})
+        await client.get("/ui/logs")
+        one, all_ = made.store.asked
+        assert "TenantId = 'globex'" in one
+        assert "TenantId = " not in all_
+
+
+async def test_a_key_may_come_in_a_header() -> None:
+    async with web().browser() as client:
+        assert (await client.get("/ui/logs", headers={"x-api-key": "readonly"})).status_code == 200
+        assert (await client.get("/ui/logs", headers={"authorization": "Bearer readonly"})).status_code == 200
+
+
+async def test_logging_in_sets_the_cookie_and_logging_out_removes_it() -> None:
+    async with web().browser() as client:
+        answer = await client.post("/ui/login", data={"key": " readonly ", "next": "/ui/logs?minutes=15"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/logs?minutes=15")
+        assert client.cookies[COOKIE] == "readonly"
+        assert (await client.get("/ui/logs")).status_code == 200
+        answer = await client.post("/ui/logout", data=form("readonly"))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert COOKIE not in client.cookies
+
+
+@pytest.mark.parametrize(("key", "status"), [("wrong", 401), ("", 401), ("ingest", 403)])
+async def test_a_key_that_does_not_read_does_not_log_in(key: str, status: int) -> None:
+    async with web().browser() as client:
+        answer = await client.post("/ui/login", data={"key": key, "next": "/"})
+        assert answer.status_code == status
+        assert "set-cookie" not in answer.headers
+        assert 'role="alert"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["https://elsewhere.example/", "//elsewhere.example", "/\\elsewhere.example", "/metrics", "/ui/\r\nx: y", "", "/ui/ä"],
+)
+async def test_logging_in_leads_to_a_page_of_this_site_only(target: str) -> None:
+    async with web().browser() as client:
+        answer = await client.post("/ui/login", data={"key": "readonly", "next": target})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("do", ["replay", "edit", "discard"])
+async def test_a_dead_letter_is_changed_by_its_form(do: str) -> None:
+    """The page for it is shown again afterwards, by GET."""
+    made, replayer = changing()
+    async with made.browser("write") as client:
+        answer = await client.post(LETTER, data=form("write", do=do, note="why", payload='{"a": 1}', as_of="received"))
+        assert answer.status_code == 303
+        assert answer.headers["location"].startswith(f"{LETTER}?")
+        actor = "key id-of-write of acme"
+        payload = b'{"a": 1}' if do == "edit" else None
+        expected = (
+            (do, [LETTER_ID], actor, "why") if do == "discard" else ("replay", [LETTER_ID], "received", actor, "why", payload)
+        )
+        assert [expected] == replayer.done
+
+
+async def test_chosen_dead_letters_are_changed_together() -> None:
+    made, replayer = changing()
+    async with made.browser("admin") as client:
+        fields = form("admin", do="discard", id=LETTER_ID, back="reason=x&state=open&evil=1")
+        answer = await client.post("/ui/dead-letters", data=fields)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/dead-letters?reason=x&state=open&discarded=1")
+        assert [("discard", [LETTER_ID], "key id-of-admin of admins", "")] == replayer.done
+        assert "1 discarded" in (await client.get("/ui/dead-letters?discarded=1")).text
+
+
+@pytest.mark.parametrize("path", [LETTER, "/ui/dead-letters"])
+@pytest.mark.parametrize(("scope", "status"), [(None, 401), ("ingest", 403), ("readonly", 403)])
+async def test_only_keys_that_read_and_send_change_dead_letters(path: str, scope: str | None, status: int) -> None:
+    made, replayer = changing()
+    async with made.browser(scope) as client:
+        answer = await client.post(path, data=form(scope or "", do="discard", id=LETTER_ID))
+        assert answer.status_code == status
+        assert replayer.done == []
+
+
+@pytest.mark.parametrize("path", [LETTER, "/ui/dead-letters"])
+async def test_a_tenants_key_changes_its_own_dead_letters_only(path: str) -> None:
+    """They are looked up with the tenant's condition, whatever tenant the address names."""
+    made, _ = changing()
+    async with made.browser("write") as client:
+        await client.post(f"{path}?tenant=globex", data=form("write", do="discard", id=LETTER_ID))
+        (sql,) = made.store.asked
+        assert "TenantId = 'acme'" in sql
+
+
+@pytest.mark.parametrize("path", [LETTER, "/ui/dead-letters", "/ui/logout"])
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({}, {}),
+        ({"token": ""}, {}),
+        ({"token": "0" * 32}, {}),
+        (form("readonly"), {}),
+        (form("write"), {"sec-fetch-site": "cross-site"}),
+        (form("write"), {"sec-fetch-site": "same-site"}),
+        (form("write"), {"origin": "https://elsewhere.example"}),
+        (form("write"), {"origin": "null"}),
+        (form("write"), {"origin": "http://collector:81"}),
+    ],
+)
+async def test_a_form_of_another_site_changes_nothing(path: str, fields: dict[str, str], headers: dict[str, str]) -> None:
+    """Without the token, with another key's, or where the browser says that another site's page sent it."""
+    made, replayer = changing()
+    async with made.browser("write") as client:
+        answer = await client.post(path, data={**fields, "do": "discard", "id": LETTER_ID}, headers=headers)
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+        assert replayer.done == []
+
+
+@pytest.mark.parametrize(
+    "headers", [{"sec-fetch-site": "same-origin"}, {"origin": "http://collector"}, {"sec-fetch-site": "none", "origin": "null"}]
+)
+async def test_a_form_of_this_site_is_taken(headers: dict[str, str]) -> None:
+    made, replayer = changing()
+    async with made.browser("write") as client:
+        assert (await client.post(LETTER, data=form("write", do="discard"), headers=headers)).status_code == 303
+        assert len(replayer.done) == 1
+
+
+async def test_another_site_can_not_log_a_browser_in() -> None:
+    async with web().browser() as client:
+        answer = await client.post("/ui/login", data={"key": "readonly"}, headers={"origin": "https://elsewhere.example"})
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"a=" + b"x" * 5000, "application/x-www-form-urlencoded", 413),
+        (b"a=1", "multipart/form-data; boundary=x", 400),
+        (b"a=%ff", "application/x-www-form-urlencoded", 400),
+        (b"&".join(b"a=1" for _ in range(1001)), "application/x-www-form-urlencoded", 400),
+    ],
+)
+async def test_a_form_that_can_not_be_taken_is_refused(body: bytes, kind: str, status: int) -> None:
+    made = web(form_bytes_max=4096)
+    async with made.browser("write") as client:
+        answer = await client.post(LETTER, content=body, headers={"content-type": kind})
+        assert answer.status_code == status
+        assert 'role="alert"' in answer.text
+
+
+async def test_a_form_that_does_not_come_in_time_is_refused() -> None:
+    app = web(body_timeout_s=0.01).app
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/x-www-form-urlencoded"), (b"x-api-key", b"write")]
+    scope = {"type": "http", "method": "POST", "path": LETTER, "query_string": b"", "headers": headers, "scheme": "http"}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_text_from_senders_is_escaped(path: str) -> None:
+    """Whatever the store, the settings or the address have: no element and no attribute is made of it."""
+    async with web(HOSTILE).browser("admin") as client:
+        answer = await client.get(path, params={"text": HOSTILE, "service": HOSTILE, "cursor": "", "tenant": HOSTILE})
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+        assert "<img" not in answer.text
+        assert "49" not in re.sub(r"[0-9a-f-]{30,}", "", answer.text) or path == "/"
+        assert answer.text.count("<textarea") == answer.text.count("</textarea>")
+
+
+async def test_half_of_a_surrogate_pair_is_shown_all_the_same() -> None:
+    async with web("a\ud800b").browser("admin") as client:
+        for path in PAGES:
+            answer = await client.get(path)
+            assert answer.status_code == 200, path
+            answer.content.decode()
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/ui/login", "/ui/nothing"])
+async def test_a_page_loads_nothing_from_elsewhere(path: str) -> None:
+    """Every script, style and picture is a file of this site, which is there; no script, style or handler is in the page."""
+    async with web().browser("admin") as client:
+        answer = await client.get(path)
+        assert "http:" not in answer.text
+        assert "https:" not in answer.text
+        assert not re.search(r"<script(?! src=)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
+        sources = re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', answer.text)
+        assert len(sources) == 6
+        for source in sources:
+            file = await client.get(source)
+            assert file.status_code == 200, source
+            assert file.headers["x-content-type-options"] == "nosniff"
+            assert "etag" in file.headers
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/ui/login", "/ui/nothing"])
+async def test_every_page_has_the_headers_that_keep_others_out(path: str) -> None:
+    async with web().browser("admin") as client:
+        headers = (await client.get(path)).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", [*WITH_A_KEY, "/"])
+async def test_a_store_that_fails_is_reported(path: str) -> None:
+    """A page that needs it is 503; the overview still shows the rest."""
+    made = web()
+    made.store.error = StoreError("it is away")
+    async with made.browser("admin") as client:
+        answer = await client.get(path)
+        if path == "/ui/tenants":
+            assert answer.status_code == 200
+        else:
+            assert answer.status_code == (200 if path == "/" else 503)
+            assert "it is away" in answer.text
+
+
+async def test_a_gateway_without_a_store_shows_what_it_knows() -> None:
+    async with web(has_store=False).browser("admin") as client:
+        assert "clickhouse.url" in (await client.get("/")).text
+        assert (await client.get("/ui/logs")).status_code == 503
+        assert (await client.get("/ui/tenants")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/ui/nothing", 404),
+        ("GET", "/ui/", 404),
+        ("GET", "/ui/static/nothing", 404),
+        ("GET", "/ui/static/../app.py", 404),
+        ("GET", "/ui/dead-letters/x", 404),
+        ("GET", "/ui/traces/x", 404),
+        ("GET", "/ui/logs?minutes=7", 400),
+        ("GET", "/ui/logs?text=" + "x" * 1001, 400),
+        ("GET", "/ui/dead-letters?reason=x", 400),
+        ("GET", "/ui/dead-letters?cursor=x", 400),
+        ("GET", "/ui/tenants?start=x", 400),
+        ("POST", "/", 405),
+        ("POST", "/ui/logs", 405),
+        ("PUT", "/", 405),
+    ],
+)
+async def test_what_is_not_there_is_said_so(method: str, path: str, status: int) -> None:
+    async with web().browser("admin") as client:
+        assert (await client.request(method, path)).status_code == status
+
+
+async def test_many_viewers_cost_the_store_what_one_does() -> None:
+    made = web()
+    async with made.browser("admin") as client:
+        await asyncio.gather(*(client.get(path) for path in ("/", "/ui/logs", "/ui/tenants") for _ in range(20)))
+        assert len(made.store.asked) == len(set(made.store.asked))
+        assert len(made.gathered) == 1
+
+
+async def test_a_page_costs_the_same_with_ten_thousand_tenants() -> None:
+    """The overview asks for the largest alone; the page of tenants shows 50, and finds any by its name."""
+    few, many = web(), web(plans={f"tenant-{number:05}": "Free" for number in range(10_000)})
+    for number in range(10_000):
+        many.metrics.tenant(f"tenant-{number:05}")
+    async with few.browser("admin") as small, many.browser("admin") as large:
+        assert len((await large.get("/")).content) < 1.1 * len((await small.get("/")).content)
+        listed = (await large.get("/ui/tenants")).text
+        assert listed.count('<th scope="row">tenant-') == 50
+        assert "10,000 tenants" in listed
+        assert "start=50" in listed
+        found = (await large.get("/ui/tenants?text=09999")).text
+        assert found.count('<th scope="row">tenant-09999') == 1
+    assert any("LIMIT 20" in sql for sql in many.store.asked_of("telemetry_batches"))
+
+
+async def test_links_and_cookies_keep_a_path_that_comes_before() -> None:
+    """Behind a proxy that serves the collector below a path, as ASGI's root_path says."""
+    made = web()
+    async with made.browser(root_path="/collector") as client:
+        page = (await client.get("/")).text
+        links = re.findall(r'(?:href|src|action|hx-get)="(?!#)([^"]*)', page)
+        assert links
+        assert [] == [link for link in links if not link.startswith("/collector/")]
+        answer = await client.post("/ui/login", data={"key": "readonly", "next": "/ui/logs"})
+        assert answer.headers["location"] == "/collector/ui/logs"
+        assert "Path=/collector;" in answer.headers["set-cookie"]
+
+
+def test_the_paths_are_counted_together() -> None:
+    """So that no address which a client invents becomes a label of a metric."""
+    assert {"/", "/ui/"} == WEB_PATHS
