@@ -7,6 +7,8 @@ Invariants:
    next start runs it from its first statement (tests/integration/clickhouse/test_migrations.py, test_crash).
 2. A store that is up to date is only read: no statement runs that would need the other servers of a cluster
    (tests/integration/clickhouse/test_server.py, test_up_to_date_is_only_read).
+3. A table is made anew only where it has no part, neither in use nor put aside
+   (tests/integration/clickhouse/test_migrations.py, test_tables_with_rows_keep_their_order, test_what_was_put_aside_is_kept).
 """
 
 import re
@@ -35,10 +37,13 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 
 # What a statement of ours begins with, up to the name of what it makes or changes: there ON CLUSTER goes.
 _BEGINNING: Final = re.compile(
-    r"(?:CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|DATABASE) IF NOT EXISTS|DROP (?:TABLE|VIEW) IF EXISTS|ALTER TABLE) "
+    r"(?:CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|DATABASE) IF NOT EXISTS"
+    r"|DROP (?:TABLE|VIEW) IF EXISTS(?: IF EMPTY)?|ALTER TABLE) "
     r"(?:\w+|`[^`]+`)"
 )
 _RENAMING: Final = re.compile(r"RENAME TABLE IF EXISTS \w+ TO \w+\Z")
+# Makes way for a table that is made anew.
+_DROP_IF_EMPTY: Final = re.compile(r"DROP TABLE IF EXISTS IF EMPTY (\w+) SYNC\Z")
 _ENGINE: Final = re.compile(r"^ENGINE = (\w*MergeTree)\b(?:\((.+)\))?", re.MULTILINE)
 _WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
 # By name and not by the table's UUID: so a server that joins the cluster later finds the tables of the others.
@@ -133,8 +138,26 @@ def migrate(
     for migration in known:
         if migration.version > version:
             for statement in migration.statements():
-                command(on_cluster(statement, cluster))
+                if not _is_kept(statement, select, is_of_earlier_version=version > 0, cluster=cluster):
+                    command(on_cluster(statement, cluster))
             row = f"({migration.version}, '{migration.name}')"
             command(f"INSERT INTO schema_migrations (Version, Name) VALUES {row}")  # noqa: S608 - a file's own name
             applied.append(migration.name)
     return applied
+
+
+def _is_kept(statement: str, select: Callable[[str], str], *, is_of_earlier_version: bool, cluster: str) -> bool:
+    """Return whether the statement would drop a table that has to stay.
+
+    Where a writer of an earlier version inserts in between, the statement's own IF EMPTY refuses, and the next start keeps the
+    table. On a cluster a replica may lag, and look empty.
+    """
+    dropped = _DROP_IF_EMPTY.match(statement)
+    if dropped is None:
+        return False
+    if cluster and is_of_earlier_version:
+        return True
+    of_table = f"WHERE database = currentDatabase() AND table = '{dropped[1]}'"
+    active = f"SELECT count() FROM system.parts {of_table} AND active"  # noqa: S608 - a name in our own file
+    put_aside = f"SELECT count() FROM system.detached_parts {of_table}"  # noqa: S608 - the same
+    return int(select(f"SELECT ({active}) + ({put_aside})")) > 0
