@@ -168,9 +168,9 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
         assert "(TenantId, ServiceName, MetricName," in engine_of(store, "otel_metrics_gauge")
         assert "(TenantId, MetricName, " in engine_of(store, "otel_metrics_sum")
         assert "(TenantId, toStartOfFiveMinutes(Timestamp), ServiceName, SpanName, " in engine_of(store, "otel_traces")
-        for topic, payload, token in ((LOGS_TOPIC, logs, "logs"), (METRICS_TOPIC, gauge, "gauge")):
-            store.insert(topic, [payload], token)
-            assert store.holds(topic, payload)
+        for topic, sent, token in ((LOGS_TOPIC, logs, "logs"), (METRICS_TOPIC, gauge, "gauge")):
+            store.insert(topic, [sent], token)
+            assert store.holds(topic, sent)
         assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"3\n"
         count = len(TelemetryBatch.FromString(logs).records[0].log_records)
         of_time = store.query("SELECT count(), countIf(TimestampTime = toDateTime(Timestamp)) FROM otel_logs", "TSV")
@@ -181,12 +181,12 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table whose parts are all put aside has no rows, but is not dropped, since the parts would be removed with it."""
-    payload = batches.gauge(1, 3).SerializeToString()
+    sent = batches.gauge(1, 3).SerializeToString()
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
             earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:10])
             store.apply_schema()
-            store.insert(METRICS_TOPIC, [payload], "token")
+            store.insert(METRICS_TOPIC, [sent], "token")
             (partition,) = store.query(
                 "SELECT partition_id FROM system.parts WHERE table = 'otel_metrics_gauge'", "TSV"
             ).split()
@@ -194,20 +194,20 @@ def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         store.apply_schema()
         assert store.query("SELECT count() FROM system.detached_parts WHERE table = 'otel_metrics_gauge'", "TSV") == b"1\n"
         store._command(f"ALTER TABLE otel_metrics_gauge ATTACH PARTITION ID '{partition.decode()}'")
-        assert store.holds(METRICS_TOPIC, payload)
+        assert store.holds(METRICS_TOPIC, sent)
 
 
 @pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql"])
 def test_run_again_with_rows(tmp_path: Path, name: str) -> None:
     """A file that was run to its end, but not recorded, is run again; rows that came in between stay."""
-    payload = batches.logs(1, "tenant-a").SerializeToString()
+    sent = batches.logs(1, "tenant-a").SerializeToString()
     (migration,) = (migration for migration in migrations() if migration.name == name)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         store.apply_schema()
-        store.insert(LOGS_TOPIC, [payload], "token")
+        store.insert(LOGS_TOPIC, [sent], "token")
         store._command(f"DELETE FROM schema_migrations WHERE Version >= {migration.version}")
         assert name in store.apply_schema()
-        assert store.holds(LOGS_TOPIC, payload)
+        assert store.holds(LOGS_TOPIC, sent)
         kind = "SELECT default_kind, compression_codec FROM system.columns WHERE table = 'otel_logs' AND name = 'TimestampTime'"
         assert store.query(kind, "TSV") == b"ALIAS\t\n"
 
