@@ -84,7 +84,7 @@ install: $(VENV)/requirements.installed
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@echo "making $(VENV): about a minute where pip has the packages in its cache, else the time to download 300 MB"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half an environment would be taken for a whole one
 
 $(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
 	@$(BIN)/python deploy/install.py requirements requirements.lock

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,22 @@ def test_the_second_compile_uses_the_wheel_of_the_first(
         raise AssertionError("it was compiled a second time")
 
     installation.compile(again, wait=True)
+
+
+def test_half_an_environment_is_removed(tmp_path: Path) -> None:
+    """Debian's Python makes the environment, and then fails where python3-venv is missing. The next `make` begins anew."""
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\n[ "$2" = venv ] || exit 0\nmkdir -p "$3/bin" && touch "$3/bin/python"\necho "no ensurepip" >&2\nexit 1\n'
+    )
+    python.chmod(0o755)
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / "requirements.lock").touch()
+    for _ in range(2):
+        made = subprocess.run(["make", "serve", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert made.returncode != 0
+        assert "no ensurepip" in made.stderr
+        assert not (tmp_path / ".venv").exists()
 
 
 def test_serve_starts_from_nothing(tmp_path: Path) -> None:
