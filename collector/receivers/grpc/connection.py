@@ -21,7 +21,7 @@ from collector.receivers.grpc.status import ACCEPTED, CANCELLED, OK_HEAD, UNIMPL
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
 from collector.receivers.responses import printable
-from collector.receivers.transport.connections import FRESH_S, Connections
+from collector.receivers.transport.connections import CLOSED, FRESH_S, REFUSING, Connections
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 from collector.runtime.descriptors import Descriptors
 
@@ -109,13 +109,13 @@ class GrpcConnection(ServerConnection):
         shared.accepted(self.loop.time())
         if shared.is_full or not shared.has_descriptor_for(transport):
             shared.metrics.connection_refused()
-            self.is_closed = True
+            self.state = CLOSED
             transport.close()
             return
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._has_begun and not self.is_closed:
+        if not self._has_begun and self.state != CLOSED:
             self._has_begun = True
             if data[:4] in _HTTP1_METHODS:
                 self.transport.write(_HTTP1_ANSWER)
@@ -128,7 +128,7 @@ class GrpcConnection(ServerConnection):
     # The engine's side.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
-        if self.is_refusing or self.has_all_streams:
+        if self.state >= REFUSING or self.has_all_streams:
             self.refuse(stream_id, REFUSED_STREAM)
             return None
         self._moved = True
@@ -232,12 +232,12 @@ class GrpcConnection(ServerConnection):
         await call.finish()
         call.ran()
         self.ran(stream)
-        if self.is_closed:
+        if self.state == CLOSED:
             call.completed()  # nobody hears it, but it is what became of it
             return
         self.say(stream)
         self.flush()
-        if self.is_refusing:
+        if self.state >= REFUSING:
             self.close_if_over()
 
     def say(self, stream: Sending) -> None:
@@ -268,7 +268,7 @@ class GrpcConnection(ServerConnection):
 
     def write_message(self, talk: StreamCall, message: bytes) -> None:
         """Write the next message of its answer, with its prefix; the first with the head, since errors are trailers-only."""
-        if talk.is_gone or self.is_closed:
+        if talk.is_gone or self.state == CLOSED:
             return
         if not talk.has_said:
             talk.has_said = True
@@ -289,7 +289,7 @@ class GrpcConnection(ServerConnection):
             log.error("call failed by a defect", exc_info=error)
             code, message = _INTERNAL, "a defect of the collector"
         self.ran(talk)
-        if talk.is_gone or self.is_closed:
+        if talk.is_gone or self.state == CLOSED:
             return
         self.answered()
         ends = ok_trailers(b"") if code == 0 else trailers(code, message)
@@ -299,7 +299,7 @@ class GrpcConnection(ServerConnection):
             self.send_head(talk, _STATUS_200 + ends, end=True)
         self._end_early(talk)
         self.flush()
-        if self.is_refusing:
+        if self.state >= REFUSING:
             self.close_if_over()
 
     # The server's side.

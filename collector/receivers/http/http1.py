@@ -20,13 +20,14 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
+from mypy_extensions import i64
 from starlette.types import Scope
 
 from collector.receivers.http.http1_asgi import Http1Page, status_line
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
 from collector.receivers.http.telemetry_request import Head, HttpRequest
-from collector.receivers.transport.connections import Stall
+from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING, Stall
 from collector.receivers.transport.pending import has_unread
 
 # Around a header's value, and no part of it.
@@ -133,9 +134,7 @@ class Http1Connection:
         self._waiting: Final[deque[_Turn]] = deque()
         self._idle_since: float = 0.0
         self._ends_at: float = inf  # the loop's time, by which it is old
-        self._is_broken: bool = False  # what comes can't be read any more
-        self._is_ending: bool = False  # nothing more is to come
-        self._is_closed: bool = False
+        self._state: i64 = OPEN
         self._reads: bool = True
         self._writable: asyncio.Event | None = None  # made where somebody has to wait
 
@@ -149,10 +148,11 @@ class Http1Connection:
         self._idle_since = self._loop.time()
         self._ends_at = self._shared.ends_at(self._idle_since)
         # Accepted just as the server ended: one request is answered.
-        self._is_ending = self._shared.is_ending
+        if self._shared.is_ending:
+            self._state = ENDING
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._is_closed = True
+        self._state = CLOSED
         self._shared.open.discard(self)
         turns = [*self._waiting] if self._turn is None else [self._turn, *self._waiting]
         for turn in turns:
@@ -168,7 +168,7 @@ class Http1Connection:
 
     def eof_received(self) -> bool:
         """Answer a sender that has sent its request and closed its half."""
-        self._is_ending = True
+        self._state = max(self._state, ENDING)
         return (self._turn is not None or bool(self._unfed)) and self._incoming is None
 
     def pause_writing(self) -> None:
@@ -185,7 +185,7 @@ class Http1Connection:
         self._mind_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_broken or self._is_closed:
+        if self._state >= REFUSING:
             return
         if self._unfed:
             self._unfed += data
@@ -204,7 +204,7 @@ class Http1Connection:
         view = memoryview(data)
         requests_left = _REQUESTS_AT_ONCE
         at, end = 0, len(data)
-        while at < end and not (self._is_broken or self._is_closed):
+        while at < end and self._state < REFUSING:
             if self._incoming is not None:
                 after = min(at + (self._body_left if self._body_left > 0 else _CHUNKS_AT_ONCE_BYTES), end)
             elif requests_left:
@@ -278,7 +278,7 @@ class Http1Connection:
         turn = self._incoming
         is_page_full = turn is not None and turn.page is not None and turn.page.is_full
         reads = not self._waiting and not self._unfed and self._writable is None and not is_page_full
-        if reads == self._reads or self._is_closed:
+        if reads == self._reads or self._state == CLOSED:
             return
         self._reads = reads
         if reads:
@@ -442,8 +442,7 @@ class Http1Connection:
 
     def _fail(self, response: bytes) -> None:
         """Stop reading, since what follows can't be parsed. Send `response` if no answer is due, and close."""
-        self._is_broken = True
-        self._is_ending = True
+        self._state = max(self._state, REFUSING)
         response = self._readable(response)
         broken, self._incoming = self._incoming, None
         if broken is not None and broken is not self._turn:
@@ -476,14 +475,14 @@ class Http1Connection:
 
     def _go_on(self) -> None:
         """Do everything that can be done now for the requests that are here."""
-        while not self._is_closed:
+        while self._state != CLOSED:
             turn = self._turn
             if turn is None:
                 if not self._waiting:
                     self._idle_since = self._loop.time()
                     if self._unfed:
                         self._feed_soon()
-                    elif self._is_ending:
+                    elif self._state >= ENDING:
                         if self._last_words:
                             self._write(self._last_words)
                         self._close()
@@ -509,7 +508,7 @@ class Http1Connection:
                         self._continue(turn)
                     return
                 self._say(turn, exchange)
-            if not turn.is_received and not self._is_closed:
+            if not turn.is_received and self._state != CLOSED:
                 # Answered, the rest of the body may still pass: closing on a sender that writes resets the connection, and
                 # takes the answer with it.
                 return
@@ -533,7 +532,7 @@ class Http1Connection:
     async def _finish(self, turn: _Turn, exchange: HttpRequest) -> None:
         await exchange.finish()
         turn.is_running = False
-        if self._is_closed:
+        if self._state == CLOSED:
             exchange.completed()  # nobody hears it, but it is what became of it
         else:
             self._go_on()
@@ -569,7 +568,7 @@ class Http1Connection:
 
     def _is_last(self) -> bool:
         """Return whether the next answer is to be the connection's last, if nothing more has come."""
-        return self._is_ending or self._shared.is_leaving or self._loop.time() > self._ends_at
+        return self._state >= ENDING or self._shared.is_leaving or self._loop.time() > self._ends_at
 
     async def _show(self, turn: _Turn) -> None:
         page = turn.page
@@ -597,7 +596,7 @@ class Http1Connection:
 
     async def write(self, data: bytes) -> None:
         """Return when there is room for more."""
-        if not self._is_closed:
+        if self._state != CLOSED:
             self._write(data)
             if self._writable is not None:
                 await self._writable.wait()
@@ -639,7 +638,7 @@ class Http1Connection:
         """Do nothing now: the next answer announces the end to the client."""
 
     def shutdown(self) -> None:
-        self._is_ending = True
+        self._state = max(self._state, ENDING)
         # A request that has begun to come is answered; where it does not get on, it is too slow.
         if self._turn is None and not (self._began or self._unfed or has_unread(self._transport)):
             self._close()
@@ -648,8 +647,8 @@ class Http1Connection:
         self._transport.abort()
 
     def _close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
+        if self._state != CLOSED:
+            self._state = CLOSED
             self._transport.close()
 
 

@@ -23,6 +23,7 @@ from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
 from collector.receivers.http.telemetry_request import Head, HttpRequest
+from collector.receivers.transport.connections import CLOSED, REFUSING
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
@@ -70,7 +71,7 @@ class Http2Connection(ServerConnection):
     # The engine's side.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
-        if self.is_refusing or self.has_all_streams:
+        if self.state >= REFUSING or self.has_all_streams:
             self.refuse(stream_id, REFUSED_STREAM)
             return None
         meaning = head.meaning
@@ -161,12 +162,12 @@ class Http2Connection(ServerConnection):
     async def _finish(self, request: "_Request", exchange: HttpRequest) -> None:
         await exchange.finish()
         self.ran(request)
-        if self.is_closed:
+        if self.state == CLOSED:
             exchange.completed()  # nobody hears it, but it is what became of it
             return
         self.say(request)
         self.flush()
-        if self.is_refusing:
+        if self.state >= REFUSING:
             self.close_if_over()
 
     def say(self, stream: Sending) -> None:
@@ -200,14 +201,14 @@ class Http2Connection(ServerConnection):
         showing: Awaitable[None] = page.show(self._shared.app, request)
         await showing
         self.ran(request)
-        if request.is_gone or self.is_closed:
+        if request.is_gone or self.state == CLOSED:
             return
         if request.is_sent:
             self._answered(request)
         else:
             self.reset(request, INTERNAL_ERROR)
         self.flush()
-        if self.is_refusing:
+        if self.state >= REFUSING:
             self.close_if_over()
 
     def _answered(self, request: "_Request") -> None:

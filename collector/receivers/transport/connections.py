@@ -27,6 +27,17 @@ _AGE_JITTER: Final = 0.1
 _DEFECT_LOG_S: Final = 60.0
 # So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
 PROGRESS_BYTES: Final = 16_384
+# The states of a connection, in their order: it never goes back. Integers, since compiled code compares them at no cost.
+OPEN: Final = 0
+"""What the client begins is answered."""
+LEAVING: Final = 1
+"""The client was asked to begin nothing more here. What it begins is answered."""
+ENDING: Final = 2
+"""What the client has begun is answered, and what crosses the announcement; then the connection closes."""
+REFUSING: Final = 3
+"""What the client begins is refused, or not read. What it has begun is answered; then the connection closes."""
+CLOSED: Final = 4
+
 FRESH_S: Final = 1.0
 """How old a connection must be for the end of its server to close it before its first request: that may be on its way."""
 # Balancers look at health at least so often: Kubernetes every 10 s, nginx, HAProxy and Envoy more often.

@@ -27,7 +27,17 @@ from collector.http2.engine import (
     Http2Error,
     Stream,
 )
-from collector.receivers.transport.connections import FRESH_S, PROGRESS_BYTES, Connections, Stall
+from collector.receivers.transport.connections import (
+    CLOSED,
+    ENDING,
+    FRESH_S,
+    LEAVING,
+    OPEN,
+    PROGRESS_BYTES,
+    REFUSING,
+    Connections,
+    Stall,
+)
 
 # How a client hears of the end: first that it shall begin nothing more; then, when it has heard, from where on nothing is
 # answered.
@@ -72,10 +82,7 @@ class ServerConnection(Http2Engine):
         self.loop: Final = asyncio.get_running_loop()
         self.transport: Any = None
         self.is_tls: bool = False
-        self.is_closed: bool = False
-        self.is_leaving: bool = False  # the client was asked to begin nothing more here
-        self.is_ending: bool = False  # when it has heard, what it begins is refused
-        self.is_refusing: bool = False  # nothing more is begun
+        self.state: i64 = OPEN
         self.has_ended: bool = False  # the client sends nothing more, so its windows do not grow any more
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
@@ -120,13 +127,13 @@ class ServerConnection(Http2Engine):
             self.loop.call_later(FRESH_S, self.shutdown)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.is_closed = True
+        self.state = CLOSED
         self.connections.open.discard(self)
         self._drop_all()
 
     def eof_received(self) -> bool:
         """Answer requests that are complete, if the client still reads and the answers fit its windows."""
-        self.is_refusing = True
+        self.state = max(self.state, REFUSING)
         self.has_ended = True
         for stream in list(self.streams.values()):
             if not stream.is_received:
@@ -149,7 +156,7 @@ class ServerConnection(Http2Engine):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closed:
+        if self.state == CLOSED:
             return
         self.last_received = self.loop.time()
         try:
@@ -166,7 +173,7 @@ class ServerConnection(Http2Engine):
                 self.say(stream)
             self.due.clear()
         self.flush()
-        if self.is_refusing:
+        if self.state >= REFUSING:
             self.close_if_over()
 
     # The engine's side.
@@ -184,7 +191,7 @@ class ServerConnection(Http2Engine):
 
     def on_goaway(self, code: int) -> None:
         # Nothing new comes; without an error, what was begun is waited for.
-        self.is_refusing = True
+        self.state = max(self.state, REFUSING)
         if code != NO_ERROR:
             self.is_over = True
             self.close()
@@ -221,7 +228,7 @@ class ServerConnection(Http2Engine):
 
     def send_body(self, stream: Sending, data: bytes, trailers: bytes, *, end: bool) -> None:
         """`data` as its windows allow, after what still waits; then the trailers, if there are any. `end`: nothing follows."""
-        if stream.is_gone or self.is_closed:
+        if stream.is_gone or self.state == CLOSED:
             return
         size: i64 = len(data)
         if not stream.rest:
@@ -311,9 +318,9 @@ class ServerConnection(Http2Engine):
         if self._stall.is_over(self.transport, now):
             self.abort()
             return
-        if now > self.ends_at and not self.is_ending:
+        if now > self.ends_at and self.state < ENDING:
             self.shutdown()
-            if self.is_closed:
+            if self.state == CLOSED:
                 return
         if self.is_between:
             self._half = None
@@ -342,26 +349,28 @@ class ServerConnection(Http2Engine):
 
     def answered(self) -> None:
         super().answered()
-        if self.connections.is_leaving and not self.is_leaving:
+        if self.connections.is_leaving and self.state == OPEN:
             self._announce_end()
 
     def leave(self) -> None:
         """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
-        if not (self.is_closed or self.is_leaving):
+        if self.state == OPEN:
             self._announce_end()
             self.flush()
 
     def _announce_end(self) -> None:
-        self.is_leaving = True
+        self.state = LEAVING
         self.goaway(STREAM_ID_MAX, NO_ERROR)
 
     def shutdown(self) -> None:
         """Begin nothing more; close when all is answered."""
-        if self.is_closed or self.is_ending:
+        if self.state >= ENDING:
+            if self.state == REFUSING:  # as the client wanted it
+                self.close_if_over()
             return
-        self.is_ending = True
-        if not self.is_leaving:
+        if self.state == OPEN:
             self._announce_end()
+        self.state = ENDING
         self.ping(HEARD)
         self.flush()
         self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
@@ -372,10 +381,10 @@ class ServerConnection(Http2Engine):
 
     def _refuse_more(self) -> None:
         """The client has heard of the end, or had the time to."""
-        if self.is_closed or not self.is_ending:
+        if self.state < ENDING or self.state == CLOSED:
             return
-        if not self.is_refusing:
-            self.is_refusing = True
+        if self.state == ENDING:
+            self.state = REFUSING
             self.goaway(int(self.highest_stream_id), NO_ERROR)
         self.flush()
         self.close_if_over()
@@ -387,11 +396,11 @@ class ServerConnection(Http2Engine):
         self.close()
 
     def close(self) -> None:
-        if self.is_closed:
+        if self.state == CLOSED:
             return
         self.flush()
         self.is_over = True
-        self.is_closed = True
+        self.state = CLOSED
         self.transport.close()
         self._drop_all()
 
