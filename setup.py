@@ -46,6 +46,7 @@ HOT_MODULES = [
     "collector/receivers/encodings.py",
     "collector/receivers/request.py",
     "collector/receivers/responses.py",
+    "collector/receivers/rpc_codes.py",
     "collector/telemetry/counters.py",
     "collector/telemetry/instruments.py",
     "collector/telemetry/metrics.py",

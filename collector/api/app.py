@@ -42,8 +42,12 @@ from adapters.errors import (
 from adapters.record import TYPE_NAMES
 from collector.api.documents import Document, FileDocuments, Page
 from collector.api.health import Health, HealthAnswer, health_answer
+from collector.api.metrics_page import METRICS_PATH
 from collector.api.router import READING_PATHS
 from collector.api.web.app import HOME, TREE, WEB_PATHS
+from collector.ingest import endpoints
+from collector.receivers import encodings
+from collector.receivers.http.page_gate import HEALTH_PATH
 from collector.receivers.responses import NATIVE, Explain, codes_of
 from collector.telemetry.metrics import Metrics
 
@@ -53,8 +57,8 @@ _STATIC_FILES: Final = Path(fastapi_offline.__file__).parent / "static"
 PAGE_PATHS: Final = frozenset(
     {
         "/api/v1/telemetry-types",
-        "/healthz",
-        "/metrics",
+        HEALTH_PATH,
+        METRICS_PATH,
         "/openapi.json",
         "/docs",
         "/docs/oauth2-redirect",
@@ -173,7 +177,7 @@ def pages(
         return TypesAnswer(types=list(TYPE_NAMES[1:]), default="metric")
 
     @app.get(
-        "/healthz",
+        HEALTH_PATH,
         tags=["operation"],
         summary="Whether telemetry is accepted",
         response_model=HealthAnswer,
@@ -222,7 +226,7 @@ class _Pages:
         """`description`: the document of /openapi.json, which takes a while to make."""
         self._app: Final = app
         self._web: Final = web
-        self._pages: Final[dict[str, Page]] = {"/metrics": metrics_page, "/openapi.json": self._describe}
+        self._pages: Final[dict[str, Page]] = {METRICS_PATH: metrics_page, "/openapi.json": self._describe}
         self._files: Final = FileDocuments(_STATIC_FILES)
         self._description: Final = description
         self._describing: asyncio.Task[Document] | None = None
@@ -263,7 +267,7 @@ class _Pages:
 def _with_metrics(document: dict[str, Any]) -> dict[str, Any]:
     """Add /metrics, which FastAPI does not answer."""
     content: dict[str, Any] = {"text/plain": {}, "application/openmetrics-text": {}}
-    document["paths"]["/metrics"] = {
+    document["paths"][METRICS_PATH] = {
         "get": {
             "tags": ["operation"],
             "operationId": "metrics",
@@ -285,12 +289,12 @@ def _with_telemetry(document: dict[str, Any]) -> dict[str, Any]:
     document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
     one = {"$ref": "#/components/schemas/TelemetryRecord"}
     many = {"type": "array", "items": one, "maxItems": 10_000}
-    document["paths"]["/api/v1/telemetry"] = {
+    document["paths"][endpoints.NATIVE] = {
         "post": _operation("send_one", "Send one record", one, "Queued", {"status": "ok", "queued": 1}, alone=True)
     }
     failures = [{"index": 45, "error": "timestamp_too_old", "message": "Timestamp is more than 24h in the past"}]
     batch_answer = {"status": "ok", "queued": 1000, "failed": 1, "failures": failures}
-    document["paths"]["/api/v1/telemetry/batch"] = {
+    document["paths"][endpoints.NATIVE_BATCH] = {
         "post": _operation("send_batch", "Send up to 10,000 records", many, "BatchQueued", batch_answer, alone=False)
     }
     return document
@@ -342,7 +346,7 @@ def _operation(
                 "name": "Content-Encoding",
                 "in": "header",
                 "required": False,
-                "schema": {"type": "string", "enum": ["identity", "gzip", "zstd"]},
+                "schema": {"type": "string", "enum": [name.decode() for name in encodings.HTTP if name]},
             },
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},

@@ -14,6 +14,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from collector.api.documents import Page
+from collector.api.metrics_page import METRICS_PATH
+from collector.receivers.http.page_gate import HEALTH_PATH
 
 # Said of a store that this process has nothing to do with.
 NOT_USED: Final = "not used"
@@ -103,9 +105,9 @@ def writer_pages(*, version: str, health: Callable[[], Health], metrics_page: Pa
     """The application of the writer command: /healthz and /metrics, nothing else."""
     app = FastAPI(title="InfraSage writer", version=version, openapi_url=None, redirect_slashes=False)
 
-    @app.get("/healthz")
+    @app.get(HEALTH_PATH)
     async def healthz() -> JSONResponse:
         return health_answer(health(), receives=False, version=version, uptime_s=uptime_s())
 
-    app.router.routes.append(Route("/metrics", metrics_page, methods=["GET"]))
+    app.router.routes.append(Route(METRICS_PATH, metrics_page, methods=["GET"]))
     return app

@@ -23,6 +23,8 @@ from collector.telemetry.metrics import Metrics
 from collector.telemetry.tenant_ranking import without_names
 from collector.tenancy.access import Access, key_of
 
+METRICS_PATH: Final = "/metrics"
+
 T = TypeVar("T")
 
 

@@ -11,12 +11,12 @@ from uuid import UUID
 from collector.api.query_socket import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.log_incidents import unconfirmed_messages
-from collector.app.storage import TOPICS, kafka_errors, kafka_options, open_server, open_storage
+from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writer import caught_up_with, written
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
 from collector.audit.broker_tally import BatchTally, Tally
-from collector.broker.contract import BrokerError
+from collector.broker.contract import TELEMETRY_TOPICS, TOPICS, BrokerError
 from collector.broker.kafka import Beginnings, History, KafkaProgress
 from collector.config.settings import Settings
 from collector.query.reader import ROWS_FORMAT, rows_of
@@ -150,7 +150,7 @@ class HeldByKafka:
     async def _read(self, window: audit_report.Window, add: Callable[[str, bytes], None]) -> Beginnings:
         """Return from when on Kafka holds what. Raises CannotRun, BrokerDown."""
         with kafka_errors():
-            async with await History.open(self._options, audit_report.TOPICS) as history:
+            async with await History.open(self._options, TELEMETRY_TOPICS) as history:
                 beginnings = await history.beginnings()
                 async for message in history.read(window.start - _SLACK_NS, window.end + _SLACK_NS):
                     if self._is_ending():

@@ -16,8 +16,10 @@ from typing import Final
 
 import structlog
 
+from collector.api.metrics_page import METRICS_PATH
 from collector.config.reference import FLAGS
 from collector.config.settings import Settings
+from collector.receivers.http.page_gate import HEALTH_PATH
 from collector.runtime.errors import CannotRun
 from collector.runtime.version import VERSION
 
@@ -161,8 +163,8 @@ def writer_announcement(settings: Settings, port: int, waits_for: str | None = N
     """Return what writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
     lines = [
         _heading("writer", waits_for, "Nothing is stored until then."),
-        f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}/healthz",
-        f"  metrics         {_scheme(settings)}://{url_host(settings.host)}:{port}/metrics",
+        f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}{HEALTH_PATH}",
+        f"  metrics         {_scheme(settings)}://{url_host(settings.host)}:{port}{METRICS_PATH}",
         *_places(settings, stores=True),
     ]
     return "\n".join(lines)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from collector.api.query_socket import CaughtUp, QuerySocket
 from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
-from collector.app.storage import TOPICS, Storage, kafka_options, open_server
-from collector.broker.contract import Producer
+from collector.app.storage import Storage, kafka_options, open_server
+from collector.broker.contract import TOPICS, Producer
 from collector.broker.kafka import KafkaProgress
 from collector.config.settings import Settings
 from collector.dead_letters.queries import DeadLetterReports

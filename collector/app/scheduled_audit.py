@@ -23,10 +23,10 @@ import structlog
 from collector.api.query_socket import CaughtUp
 from collector.app.audit import HeldByKafka, judged_from
 from collector.app.log_incidents import unconfirmed_messages
-from collector.app.storage import TOPICS, Storage, kafka_options
+from collector.app.storage import Storage, kafka_options
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
-from collector.broker.contract import METRICS_TOPIC, BrokerError, Partition
+from collector.broker.contract import METRICS_TOPIC, TOPICS, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
 from collector.config.process import Audit
 from collector.config.settings import Settings

@@ -9,10 +9,7 @@ import structlog
 
 from collector.app.data_dir import has_data_dir, is_embedded, locked_data_dir, store_dir
 from collector.broker.contract import (
-    DEAD_LETTERS_TOPIC,
-    LOGS_TOPIC,
-    METRICS_TOPIC,
-    TRACES_TOPIC,
+    TOPICS,
     BrokerDown,
     Consumer,
     Producer,
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore, StoreOptions
 
-TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, DEAD_LETTERS_TOPIC)
 # How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
 KAFKA_WAIT_S: Final = 5.0
 log = structlog.get_logger(__name__)

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+from collector.broker.contract import SIGNAL_TOPICS, TELEMETRY_TOPICS
 
-TOPICS: Final = (METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC)
 MINUTE_NS: Final = 60 * 10**9
 
-NAMES: Final = {METRICS_TOPIC: "metrics", LOGS_TOPIC: "logs", TRACES_TOPIC: "traces"}
+NAMES: Final = {topic: signal for signal, topic in SIGNAL_TOPICS.items()}
 
 
 class Window(NamedTuple):
@@ -70,7 +69,7 @@ class Report:
     window: Window  # that could be judged
     messages_behind: int = 0
     batches: int = 0
-    topics: dict[str, Sum] = field(default_factory=lambda: {topic: Sum() for topic in TOPICS})
+    topics: dict[str, Sum] = field(default_factory=lambda: {topic: Sum() for topic in TELEMETRY_TOPICS})
     rejected: int = 0
     rejected_kept: int = 0  # as receipts say
     dead_letters: int = 0  # that are there

@@ -8,12 +8,17 @@ Invariants, each held by tests/contracts/test_broker_contract.py for both broker
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 METRICS_TOPIC = "infrasage.metrics"
 LOGS_TOPIC = "infrasage.logs"
 TRACES_TOPIC = "infrasage.traces"
 DEAD_LETTERS_TOPIC = "infrasage.dead_letters"
+
+SIGNAL_TOPICS: Final = {"metrics": METRICS_TOPIC, "logs": LOGS_TOPIC, "traces": TRACES_TOPIC}
+"""The topic of each signal, by the signal's name."""
+TELEMETRY_TOPICS: Final = tuple(SIGNAL_TOPICS.values())
+TOPICS: Final = (*TELEMETRY_TOPICS, DEAD_LETTERS_TOPIC)
 
 
 # A message as it was read: its own bytes, or a part of what was received.

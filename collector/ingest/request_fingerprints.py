@@ -20,6 +20,7 @@ from uuid_utils import UUID
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import layout_fingerprints, request_fingerprint, request_seed
 from adapters.record import Adapted
+from collector.ingest import endpoints
 from collector.tenancy.identity import Caller
 
 _SECOND_NS: Final = 10**9
@@ -39,15 +40,15 @@ HASHED: Final[Mapping[str, int]] = {
     "native": BY_BODY,
 }
 _ROUTES: Final[Mapping[str, str]] = {
-    "/v1/metrics": "metrics",
-    "/v1/traces": "traces",
-    "/v1/logs": "logs",
-    "/api/v1/prometheus/write": "remote_write",
-    "/api/v1/telemetry": "native",
-    "/api/v1/telemetry/batch": "native",
-    "opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
-    "opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
-    "opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+    endpoints.OTLP_METRICS: "metrics",
+    endpoints.OTLP_TRACES: "traces",
+    endpoints.OTLP_LOGS: "logs",
+    endpoints.REMOTE_WRITE: "remote_write",
+    endpoints.NATIVE: "native",
+    endpoints.NATIVE_BATCH: "native",
+    endpoints.export(endpoints.METRICS_SERVICE): "metrics",
+    endpoints.export(endpoints.TRACES_SERVICE): "traces",
+    endpoints.export(endpoints.LOGS_SERVICE): "logs",
 }
 # The same for a plan that has its own setting.
 _MODES_OF_PLANS: Final[Mapping[str, Mapping[str, int]]] = {

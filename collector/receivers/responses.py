@@ -54,20 +54,20 @@ from collector.broker.contract import BrokerError, BrokerFull
 from collector.ingest.pipeline import Defect, Outcome
 from collector.ingest.produce import Overloaded
 from collector.rate_limit.contract import Limited
+from collector.receivers.rpc_codes import (
+    RPC_DEADLINE_EXCEEDED,
+    RPC_INTERNAL,
+    RPC_INVALID_ARGUMENT,
+    RPC_NOT_FOUND,
+    RPC_PERMISSION_DENIED,
+    RPC_RESOURCE_EXHAUSTED,
+    RPC_UNAUTHENTICATED,
+    RPC_UNAVAILABLE,
+    RPC_UNIMPLEMENTED,
+)
 from collector.records.dead_letter import DeadLettersFull
 
 log = structlog.get_logger(__name__)
-
-# google.rpc.Code
-INVALID_ARGUMENT: Final = 3
-DEADLINE_EXCEEDED: Final = 4
-NOT_FOUND_CODE: Final = 5
-PERMISSION_DENIED: Final = 7
-RESOURCE_EXHAUSTED: Final = 8
-UNIMPLEMENTED: Final = 12
-INTERNAL_CODE: Final = 13
-UNAVAILABLE: Final = 14
-UNAUTHENTICATED: Final = 16
 
 _TEXT_CHARS_MAX: Final = 1000
 
@@ -82,36 +82,36 @@ class Codes(NamedTuple):
 
 # Reasons of items refuse a request only where it is that item alone: they are 400, as whatever is not here.
 CODES: Final = {
-    INVALID_JSON: Codes(400, INVALID_ARGUMENT),
-    INVALID_PROTOBUF: Codes(400, INVALID_ARGUMENT),
-    INVALID_COMPRESSION: Codes(400, INVALID_ARGUMENT),
-    INVALID_PARAMETER: Codes(400, INVALID_ARGUMENT),
-    BATCH_TOO_LARGE: Codes(400, INVALID_ARGUMENT),
-    MISSING_API_KEY: Codes(401, UNAUTHENTICATED),
-    INVALID_API_KEY: Codes(401, UNAUTHENTICATED),
-    INSUFFICIENT_SCOPE: Codes(403, PERMISSION_DENIED),
-    ORIGIN_NOT_ALLOWED: Codes(403, PERMISSION_DENIED),
-    NOT_FOUND: Codes(404, NOT_FOUND_CODE),
-    METHOD_NOT_ALLOWED: Codes(405, UNIMPLEMENTED),
-    REQUEST_TIMEOUT: Codes(408, DEADLINE_EXCEEDED),
-    PAYLOAD_TOO_LARGE: Codes(413, RESOURCE_EXHAUSTED),
+    INVALID_JSON: Codes(400, RPC_INVALID_ARGUMENT),
+    INVALID_PROTOBUF: Codes(400, RPC_INVALID_ARGUMENT),
+    INVALID_COMPRESSION: Codes(400, RPC_INVALID_ARGUMENT),
+    INVALID_PARAMETER: Codes(400, RPC_INVALID_ARGUMENT),
+    BATCH_TOO_LARGE: Codes(400, RPC_INVALID_ARGUMENT),
+    MISSING_API_KEY: Codes(401, RPC_UNAUTHENTICATED),
+    INVALID_API_KEY: Codes(401, RPC_UNAUTHENTICATED),
+    INSUFFICIENT_SCOPE: Codes(403, RPC_PERMISSION_DENIED),
+    ORIGIN_NOT_ALLOWED: Codes(403, RPC_PERMISSION_DENIED),
+    NOT_FOUND: Codes(404, RPC_NOT_FOUND),
+    METHOD_NOT_ALLOWED: Codes(405, RPC_UNIMPLEMENTED),
+    REQUEST_TIMEOUT: Codes(408, RPC_DEADLINE_EXCEEDED),
+    PAYLOAD_TOO_LARGE: Codes(413, RPC_RESOURCE_EXHAUSTED),
     # Not retryable: however long one waits, the plan never allows that much at once.
-    EXCEEDS_PLAN: Codes(413, RESOURCE_EXHAUSTED),
-    UNSUPPORTED_MEDIA_TYPE: Codes(415, INVALID_ARGUMENT),
-    UNSUPPORTED_CONTENT_ENCODING: Codes(415, UNIMPLEMENTED),
-    IDEMPOTENCY_KEY_REUSED: Codes(422, INVALID_ARGUMENT),
+    EXCEEDS_PLAN: Codes(413, RPC_RESOURCE_EXHAUSTED),
+    UNSUPPORTED_MEDIA_TYPE: Codes(415, RPC_INVALID_ARGUMENT),
+    UNSUPPORTED_CONTENT_ENCODING: Codes(415, RPC_UNIMPLEMENTED),
+    IDEMPOTENCY_KEY_REUSED: Codes(422, RPC_INVALID_ARGUMENT),
     # 429 is for a tenant's own quota and caps: several clients drop their data on it.
-    RATE_LIMIT_EXCEEDED: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
-    DEAD_LETTERS_FULL: Codes(429, RESOURCE_EXHAUSTED, retryable=True),
+    RATE_LIMIT_EXCEEDED: Codes(429, RPC_RESOURCE_EXHAUSTED, retryable=True),
+    DEAD_LETTERS_FULL: Codes(429, RPC_RESOURCE_EXHAUSTED, retryable=True),
     # Clients do not retry 500, so no transient error may map to it.
-    INTERNAL: Codes(500, INTERNAL_CODE),
-    OVERLOADED: Codes(503, UNAVAILABLE, retryable=True),
-    STORAGE_FULL: Codes(503, UNAVAILABLE, retryable=True),
-    STORAGE_UNAVAILABLE: Codes(503, UNAVAILABLE, retryable=True),
-    SHUTTING_DOWN: Codes(503, UNAVAILABLE, retryable=True),
-    STORE_UNAVAILABLE: Codes(503, UNAVAILABLE, retryable=True),
+    INTERNAL: Codes(500, RPC_INTERNAL),
+    OVERLOADED: Codes(503, RPC_UNAVAILABLE, retryable=True),
+    STORAGE_FULL: Codes(503, RPC_UNAVAILABLE, retryable=True),
+    STORAGE_UNAVAILABLE: Codes(503, RPC_UNAVAILABLE, retryable=True),
+    SHUTTING_DOWN: Codes(503, RPC_UNAVAILABLE, retryable=True),
+    STORE_UNAVAILABLE: Codes(503, RPC_UNAVAILABLE, retryable=True),
 }
-_OF_AN_ITEM: Final = Codes(400, INVALID_ARGUMENT)
+_OF_AN_ITEM: Final = Codes(400, RPC_INVALID_ARGUMENT)
 
 
 def codes_of(reason: int) -> Codes:
@@ -421,7 +421,7 @@ class RemoteWriteDialect(Dialect):
     def refused(self, refusal: Refusal) -> Answer:
         if refusal.reason == DEAD_LETTERS_FULL:
             # Prometheus drops what is answered 429, good samples too.
-            refusal = refusal._replace(codes=Codes(503, UNAVAILABLE, retryable=True))
+            refusal = refusal._replace(codes=Codes(503, RPC_UNAVAILABLE, retryable=True))
         return self._text(refusal.codes.http, f"{refusal.name}: {refusal.message}", _headers(refusal))
 
     def _text(self, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...]) -> Answer:

@@ -35,6 +35,7 @@ from adapters.record import (
     Header,
 )
 from adapters.rules import Rules
+from collector.ingest import endpoints
 from collector.ingest.pipeline import Adapt, Input
 from collector.receivers.encodings import HTTP, SNAPPY
 from collector.receivers.grpc.services import Service
@@ -95,7 +96,7 @@ def _native(endpoint: str, adapt: Adapt, dialect: Dialect) -> Route:
 
 def http_routes(batch_items_max: int) -> dict[str, Route]:
     """Every route that takes telemetry, by its path."""
-    remote_write = "/api/v1/prometheus/write"
+    remote_write = endpoints.REMOTE_WRITE
     write_v1 = Format(
         Input(adapters.prometheus.write_v1.adapt, SOURCE_PROMETHEUS_WRITE_V1, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V1),
         REMOTE_WRITE_V1,
@@ -107,12 +108,12 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
         SNAPPY,
     )
     routes = (
-        _otlp("/v1/metrics", METRICS, adapters.otlp.metrics.adapt, _metrics_json),
-        _otlp("/v1/logs", LOGS, adapters.otlp.logs.adapt, _logs_json),
-        _otlp("/v1/traces", TRACES, adapters.otlp.traces.adapt, _traces_json),
-        _native("/api/v1/telemetry", adapters.native.adapt, NATIVE),
+        _otlp(endpoints.OTLP_METRICS, METRICS, adapters.otlp.metrics.adapt, _metrics_json),
+        _otlp(endpoints.OTLP_LOGS, LOGS, adapters.otlp.logs.adapt, _logs_json),
+        _otlp(endpoints.OTLP_TRACES, TRACES, adapters.otlp.traces.adapt, _traces_json),
+        _native(endpoints.NATIVE, adapters.native.adapt, NATIVE),
         _native(
-            "/api/v1/telemetry/batch",
+            endpoints.NATIVE_BATCH,
             partial(adapters.native.adapt_batch, batch_items_max=batch_items_max),
             NATIVE_BATCH,
         ),
@@ -136,11 +137,11 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
 
 
 def _service(name: str, signal: int, adapt: Adapt) -> Service:
-    return Service(name, signal, Input(adapt, SOURCE_OTLP, f"{name}/Export", _OTLP_FORMS[signal]))
+    return Service(name, signal, Input(adapt, SOURCE_OTLP, endpoints.export(name), _OTLP_FORMS[signal]))
 
 
 GRPC_SERVICES: Final = (
-    _service("opentelemetry.proto.collector.metrics.v1.MetricsService", METRICS, adapters.otlp.metrics.adapt),
-    _service("opentelemetry.proto.collector.logs.v1.LogsService", LOGS, adapters.otlp.logs.adapt),
-    _service("opentelemetry.proto.collector.trace.v1.TraceService", TRACES, adapters.otlp.traces.adapt),
+    _service(endpoints.METRICS_SERVICE, METRICS, adapters.otlp.metrics.adapt),
+    _service(endpoints.LOGS_SERVICE, LOGS, adapters.otlp.logs.adapt),
+    _service(endpoints.TRACES_SERVICE, TRACES, adapters.otlp.traces.adapt),
 )

@@ -24,7 +24,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
+from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, SIGNAL_TOPICS, TRACES_TOPIC, Payload
 from collector.store.asked import AskedSessions
 from collector.store.completion import TRACE_TIMES, Completion
 from collector.store.contract import (
@@ -55,11 +55,7 @@ _TIME_COLUMNS: Final = {
     TRACE_TIMES: "Start",
     "telemetry_batches": "ReceivedAt",
 }
-_SIGNALS: Final = {
-    "metrics": TABLES[METRICS_TOPIC],
-    "logs": TABLES[LOGS_TOPIC],
-    "traces": TABLES[TRACES_TOPIC],
-}
+_SIGNALS: Final = {signal: TABLES[topic] for signal, topic in SIGNAL_TOPICS.items()}
 _NEWEST_ITEMS: Final = "SELECT signal, max(newest) FROM ({}) WHERE items > 0 GROUP BY signal".format(  # noqa: S608 - our own names
     " UNION ALL ".join(
         f"SELECT '{signal}' AS signal, toUnixTimestamp64Nano(max({_TIME_COLUMNS[table]})) / 1e9 AS newest, count() AS items"  # noqa: S608

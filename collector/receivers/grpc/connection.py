@@ -17,10 +17,18 @@ from collector.config.receivers import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
 from collector.receivers.grpc.services import Methods
-from collector.receivers.grpc.status import ACCEPTED, CANCELLED, OK_HEAD, UNIMPLEMENTED, ok_trailers, trailers
+from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, ok_trailers, trailers
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
 from collector.receivers.responses import printable
+from collector.receivers.rpc_codes import (
+    RPC_CANCELLED,
+    RPC_INTERNAL,
+    RPC_OK,
+    RPC_RESOURCE_EXHAUSTED,
+    RPC_UNAVAILABLE,
+    RPC_UNIMPLEMENTED,
+)
 from collector.receivers.transport.connections import CLOSED, FRESH_S, REFUSING, Connections
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 from collector.runtime.descriptors import Descriptors
@@ -32,10 +40,6 @@ _CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _ARE_YOU_THERE: Final = b"inquiry."
 # How often a client may ping too soon, as gRPC core has it.
 _PING_STRIKES_MAX: Final = 2
-# Codes of google.rpc that are not an answer's own.
-_INTERNAL: Final = 13
-_RESOURCE_EXHAUSTED: Final = 8
-_UNAVAILABLE: Final = 14
 
 _CONTENT_TYPE: Final = b"application/grpc"
 _STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
@@ -204,7 +208,7 @@ class GrpcConnection(ServerConnection):
         limit = self._shared.header_bytes_max
         if head.size_bytes > limit:
             message = f"the metadata is {head.size_bytes} bytes; at most {limit} are taken (grpc.header_bytes_max)"
-            return _Refused(_STATUS_200 + trailers(_RESOURCE_EXHAUSTED, message))
+            return _Refused(_STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
         if head.method != b"POST":
             return _Refused(_NO_POST, _TEXT)
         content_type = b""
@@ -217,7 +221,7 @@ class GrpcConnection(ServerConnection):
         if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
             shown = printable(content_type.decode("latin-1"))
             message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
-            return _Refused(_STATUS_200 + trailers(UNIMPLEMENTED, message))
+            return _Refused(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
         methods = self._shared.methods
         method = methods.exports.get(head.path)
         if method is not None:
@@ -226,7 +230,7 @@ class GrpcConnection(ServerConnection):
         if handler is not None:
             return _Other(handler)
         path = printable(head.path.decode("utf-8", "replace"))
-        return _Refused(_STATUS_200 + trailers(UNIMPLEMENTED, f"there is no method {path} here"))
+        return _Refused(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
 
     async def _finish(self, stream: UnaryStream, call: Call) -> None:
         await call.finish()
@@ -277,22 +281,22 @@ class GrpcConnection(ServerConnection):
         self.flush()
 
     async def _talk(self, talk: StreamCall) -> None:
-        code, message = 0, ""
+        code, message = RPC_OK, ""
         try:
             answering: Awaitable[None] = talk.handler(talk)
             await answering
         except CallFailed as failed:
             code, message = failed.code, failed.message
         except asyncio.CancelledError:
-            code, message = (CANCELLED, "cancelled") if talk.is_gone else (_UNAVAILABLE, "the collector stops")
+            code, message = (RPC_CANCELLED, "cancelled") if talk.is_gone else (RPC_UNAVAILABLE, "the collector stops")
         except Exception as error:  # it is answered, and logged
             log.error("call failed by a defect", exc_info=error)
-            code, message = _INTERNAL, "a defect of the collector"
+            code, message = RPC_INTERNAL, "a defect of the collector"
         self.ran(talk)
         if talk.is_gone or self.state == CLOSED:
             return
         self.answered()
-        ends = ok_trailers(b"") if code == 0 else trailers(code, message)
+        ends = ok_trailers(b"") if code == RPC_OK else trailers(code, message)
         if talk.has_said:
             self.send_body(talk, b"", ends, end=True)
         else:

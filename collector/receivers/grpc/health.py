@@ -11,10 +11,9 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
+from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT, RPC_NOT_FOUND
 
 SERVICE: Final = "grpc.health.v1.Health"
-_INVALID_ARGUMENT: Final = 3
-_NOT_FOUND: Final = 5
 
 
 class Health:
@@ -37,7 +36,7 @@ class Health:
 
     async def _check(self, talk: StreamCall) -> None:
         if await _asked(talk) not in self._services:
-            raise CallFailed(_NOT_FOUND, "there is no such service here")
+            raise CallFailed(RPC_NOT_FOUND, "there is no such service here")
         await talk.send(self._status())
 
     async def _watch(self, talk: StreamCall) -> None:
@@ -63,5 +62,5 @@ async def _asked(talk: StreamCall) -> str:
     try:
         request = HealthCheckRequest.FromString(message or b"")
     except DecodeError as error:
-        raise CallFailed(_INVALID_ARGUMENT, "cannot decode the HealthCheckRequest") from error
+        raise CallFailed(RPC_INVALID_ARGUMENT, "cannot decode the HealthCheckRequest") from error
     return str(request.service)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
+from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT
 
 SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
 _SERVICE_V1: Final = "grpc.reflection.v1.ServerReflection"
-_INVALID_ARGUMENT: Final = 3
 
 
 class _Pool:
@@ -55,7 +55,7 @@ class Reflection:
             try:
                 request = request_type.FromString(message)
             except DecodeError as error:
-                raise CallFailed(_INVALID_ARGUMENT, "cannot decode the ServerReflectionRequest") from error
+                raise CallFailed(RPC_INVALID_ARGUMENT, "cannot decode the ServerReflectionRequest") from error
             for answer in servicer.ServerReflectionInfo(iter([request]), None):
                 await talk.send(answer.SerializeToString())
 

@@ -11,29 +11,6 @@ from collector.http2.headers import encode
 from collector.receivers.encodings import GRPC_NAMES
 from collector.receivers.responses import Refusal, rpc_status
 
-# google.rpc.Code
-NAMES: Final = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-CANCELLED: Final = 1
-UNIMPLEMENTED: Final = 12
-
 # Of a message, coded; a head has more than that in it, and some clients take no more than 8 KiB.
 _MESSAGE_BYTES_MAX: Final = 2048
 _MESSAGE_CHARS_CUT: Final = 200

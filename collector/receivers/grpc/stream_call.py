@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from collector.receivers.rpc_codes import RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
 from collector.receivers.transport.http2_connection import Sending
 
 # The prefix of a message: whether it is compressed, and its length.
@@ -77,9 +78,11 @@ class StreamCall(Sending):
         while len(self._coming) >= PREFIX_BYTES and self._problem is None:
             size = int.from_bytes(self._coming[1:PREFIX_BYTES], "big")
             if self._coming[0]:
-                self._problem = CallFailed(12, "only messages that are not compressed are taken here")
+                self._problem = CallFailed(RPC_UNIMPLEMENTED, "only messages that are not compressed are taken here")
             elif size > _MESSAGE_BYTES_MAX:
-                self._problem = CallFailed(8, f"the message is {size} bytes; at most {_MESSAGE_BYTES_MAX} are taken here")
+                self._problem = CallFailed(
+                    RPC_RESOURCE_EXHAUSTED, f"the message is {size} bytes; at most {_MESSAGE_BYTES_MAX} are taken here"
+                )
             elif len(self._coming) < PREFIX_BYTES + size:
                 break
             else:

@@ -22,10 +22,11 @@ from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight, Overloaded
 from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
-from collector.receivers.grpc.status import CANCELLED, NAMES, ok_trailers, refused
+from collector.receivers.grpc.status import ok_trailers, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.responses import Explain, Refusal
+from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
 from collector.receivers.transport.http2_connection import Sending
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
@@ -117,7 +118,7 @@ class Call(TelemetryRequest):
         self.trailers: bytes = b""
         self._calls: Final = receiver
         self._head: Final = head
-        self._code: int = 0
+        self._code: int = RPC_OK
         self._prefix: bytes = b""
         self._has_prefix: bool = False
         self._missing_bytes: i64 = 0  # of the message
@@ -217,7 +218,7 @@ class Call(TelemetryRequest):
 
     def disconnected(self) -> None:
         self._release()
-        self._count(NAMES[CANCELLED], self._size())
+        self._count(NAMES[RPC_CANCELLED], self._size())
 
     def _size(self) -> i64:
         """Return the bytes of the message, decompressed if it came so far."""

@@ -24,7 +24,8 @@ from collector.config.receivers import Http
 from collector.receivers.responses import NATIVE, Explain
 from collector.telemetry.metrics import Metrics
 
-_ALWAYS: Final = frozenset({"/healthz"})
+HEALTH_PATH: Final = "/healthz"
+_ALWAYS: Final = frozenset({HEALTH_PATH})
 # Part of http.pages_max that one address may have.
 _ADDRESS_SHARE: Final = 0.5
 

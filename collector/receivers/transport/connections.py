@@ -72,7 +72,7 @@ class Connections:
         answer_timeout_s: float | None = None,
     ) -> None:
         """`limits`: the section of the settings. `descriptors`: where connections leave some to others. `answer_timeout_s`: for
-        how long a client may read nothing of its answer; None: `limits.body_timeout_s`."""
+        how long a client may read nothing of its answer; None: its body_timeout_s."""
         self.metrics: Final = metrics
         self.descriptors: Final = descriptors
         self.connections_max: Final[int] = limits.connections_max
