@@ -248,7 +248,7 @@ def grpc_elsewhere(places: str) -> Answer:
     """Return the answer to a gRPC call on a port of HTTP: in gRPC, since its client reads nothing else. `places`: where gRPC is
     spoken."""
     message = f"this port takes OTLP over HTTP; OTLP over gRPC is taken on {places}: change the endpoint, or the protocol"
-    trailers_only = ((b"grpc-status", b"%d" % UNIMPLEMENTED), (b"grpc-message", message.encode()))
+    trailers_only = ((b"grpc-status", b"%d" % RPC_UNIMPLEMENTED), (b"grpc-message", message.encode()))
     return Answer(200, b"application/grpc", b"", trailers_only)
 
 

@@ -80,6 +80,7 @@ LISTS: Final = {
         _METRICS | {name.removesuffix("_total") for name in _METRICS},
         "collector/telemetry/metrics.py",
         {
+            "collector/api/web/overview.py": "the metrics that the overview page shows",
             "collector/telemetry/aggregate.py": "the metrics of several processes that are not added up",
             "collector/telemetry/tenant_ranking.py": "the metrics that have a tenant",
             "collector/telemetry/tenant_usage.py": "the metrics that a usage report has",
