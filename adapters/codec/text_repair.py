@@ -9,7 +9,9 @@ Invariants:
    (test_text_repair.py, test_oddly_written_bodies_are_repaired).
 3. A body that cannot be read is copied from where it stumbles: the adapter says that it is malformed
    (test_text_repair.py, test_malformed_bodies_stay_malformed).
-4. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests).
+4. A repaired body is at most an eighth larger than it was, or 64 MiB: a byte that is no text becomes three
+   (test_text_repair.py, test_a_body_that_grows_too_much_is_refused).
+5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests).
 """
 
 from codecs import getincrementaldecoder
@@ -22,7 +24,7 @@ from mypy_extensions import i64, u8
 
 from adapters.codec.text import end_of_string
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, is_utf8, put_varint, varint_size
-from adapters.errors import too_many_elements
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements
 from adapters.repairs import INVALID_TEXT
 from adapters.rules import Rules
 
@@ -41,6 +43,10 @@ _VARINT_BYTES_MAX: Final = 10
 _SLICE_BYTES: Final = 256 << 10
 # Of a message in `_Texts.sizes`: its new size, -1 where nothing in it changes, and where the entry behind its submessages' is.
 _ENTRY_BYTES: Final = 8
+
+# A repaired body may have so many bytes, or this part more than it had.
+_REPAIRED_BYTES_MAX: Final = 64 << 20
+_GROWTH_SHIFT: Final = 3
 
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
@@ -76,22 +82,47 @@ def _shape_of(descriptor: Descriptor) -> _Shape:
     return shape
 
 
-def repaired_text(raw: bytes, rules: Rules) -> bytes:
-    """Return the text, with U+FFFD in the place of each invalid sequence."""
+def repaired_text(raw: bytes, rules: Rules, repaired_bytes_max: i64 = _REPAIRED_BYTES_MAX) -> bytes:
+    """Return the text, with U+FFFD in the place of each invalid sequence. Raises RequestRefused where it has more bytes than
+    that."""
     if len(raw) <= _SLICE_BYTES:
         return raw.decode("utf-8", "replace").encode()
-    decoder = getincrementaldecoder("utf-8")("replace")
     writer = BytesWriter()
-    size: i64 = len(raw)
-    position: i64 = 0
-    while position < size:
-        end: i64 = min(size, position + _SLICE_BYTES)
-        writer.write(decoder.decode(raw[position:end], end == size).encode())
-        position = end
-        rules.rest()
+    _repair(writer, raw, 0, len(raw), rules, repaired_bytes_max)
     text = writer.getvalue()
     rules.rest()  # each copy of 60 MB takes 20 ms
     return text
+
+
+def _repair(writer: BytesWriter | None, buffer: bytes, start: i64, end: i64, rules: Rules, repaired_bytes_max: i64) -> i64:
+    """Write the text at start:end, repaired; None: nowhere. Return how many bytes that is. Raises RequestRefused where it is
+    more than that."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    total: i64 = 0
+    while start < end:
+        stop: i64 = min(end, start + _SLICE_BYTES)
+        piece: bytes = decoder.decode(buffer[start:stop], stop == end).encode()
+        total += len(piece)
+        if total > repaired_bytes_max:
+            raise _grows_too_much(len(buffer), repaired_bytes_max)
+        if writer is not None:
+            writer.write(piece)
+        start = stop
+        rules.rest()
+    return total
+
+
+def _repaired_bytes_max(size_bytes: i64) -> i64:
+    """Return how many bytes a body of that size may have when it is repaired."""
+    return max(_REPAIRED_BYTES_MAX, size_bytes + (size_bytes >> _GROWTH_SHIFT))
+
+
+def _grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
+    return RequestRefused(
+        PAYLOAD_TOO_LARGE,
+        f"texts of {size_bytes} bytes are not UTF-8 and become more than {repaired_bytes_max} bytes, since U+FFFD takes three"
+        " for each byte that is invalid: send UTF-8, or smaller batches",
+    )
 
 
 def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> bytes:
@@ -118,6 +149,8 @@ class _Texts:
         self.buffer: Final = buffer
         self.rules: Final = rules
         self.count: i64 = 0
+        self.repaired_bytes_max: i64 = _repaired_bytes_max(len(buffer))
+        self.repaired_bytes: i64 = len(buffer)  # of all that is measured
         # An entry a message that is not empty, in the order in which they begin.
         self.sizes: Final = BytesWriter()
         self.measured: bytes = b""
@@ -145,7 +178,10 @@ class _Texts:
             if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
                 self.count += 1
                 self.rules.read(position - first)
-                length: i64 = len(repaired_text(self.buffer[first:position], self.rules))
+                length: i64 = self._repaired(first, position)
+                self.repaired_bytes += length - (position - first)
+                if self.repaired_bytes > self.repaired_bytes_max:
+                    raise _grows_too_much(len(self.buffer), self.repaired_bytes_max)
                 size += head + varint_size(length) + length
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 entry: i64 = len(sizes)
@@ -183,10 +219,14 @@ class _Texts:
             if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 writer.write(buffer[keep:length_at])
                 self.rules.read(position - first)
-                text = repaired_text(buffer[first:position], self.rules)
-                put_varint(writer, len(text))
-                writer.write(text)
-                self.rules.read(len(text))
+                if position - first <= _SLICE_BYTES:
+                    text = repaired_text(buffer[first:position], self.rules)
+                    put_varint(writer, len(text))
+                    writer.write(text)
+                    self.rules.read(len(text))
+                else:
+                    put_varint(writer, self._repaired(first, position))
+                    _repair(writer, buffer, first, position, self.rules, self.repaired_bytes_max)
                 keep = position
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 length: i64 = i64(read_i32_le(self.measured, self.entry))
@@ -201,6 +241,12 @@ class _Texts:
                     self.write(shape.children[int(self.tag >> 3)], first, position, depth + 1)
                     keep = position
         writer.write(buffer[keep:end])
+
+    def _repaired(self, start: i64, end: i64) -> i64:
+        """Return how many bytes the text at start:end becomes. Raises RequestRefused."""
+        if end - start <= _SLICE_BYTES:
+            return len(repaired_text(self.buffer[start:end], self.rules))
+        return _repair(None, self.buffer, start, end, self.rules, self.repaired_bytes_max)
 
     def _set(self, at: i64, value: i64) -> None:
         sizes = self.sizes
@@ -279,6 +325,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         return body
     writer = BytesWriter()
     size: i64 = len(body)
+    repaired_bytes_max: i64 = _repaired_bytes_max(size)
     keep: i64 = 0
     position: i64 = body.find(b'"')
     count: i64 = 0
@@ -289,7 +336,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         text = body[start:end]
         is_text = is_utf8(body, start, end, rules)
         if not is_text:
-            text = repaired_text(text, rules)
+            text = repaired_text(text, rules, repaired_bytes_max)
         if _may_hold_surrogates(text, rules):
             whole = _without_lone_surrogates(text, rules)
             is_text = is_text and len(whole) == len(text) and whole == text
@@ -298,6 +345,8 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
             count += 1
             writer.write(body[keep:start])
             writer.write(text)
+            if len(writer) + size - end > repaired_bytes_max:
+                raise _grows_too_much(len(body), repaired_bytes_max)
             keep = end
         position = body.find(b'"', end)
     if count == 0:

@@ -105,7 +105,7 @@ class Envelope:
         """Return what makes a request of an item of the current scope."""
         alone = self.alone
         if alone is None:
-            alone = self.alone = SingleItemRequest(self.buffer)
+            alone = self.alone = SingleItemRequest(self.buffer, self.rules)
         alone.stand(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
         return alone
 

@@ -16,6 +16,7 @@ from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import METRIC, Message
+from adapters.otlp.single_item import LARGE_BYTES
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
 from adapters.repairs import TEMPORALITY_ASSUMED
 from adapters.rules import Rules
@@ -141,12 +142,18 @@ class MetricsEnvelope(Envelope):
         if not builder.keeps(alone.size(fields_bytes + field_size(data_bytes))):
             return b""
         buffer = self.buffer
+        is_large = self.end - self.start > LARGE_BYTES
         metric = BytesWriter()
         metric.write(buffer[self.start : self.data_at])
         put_varint(metric, self.data_tag)
         put_varint(metric, data_bytes)
         metric.write(head)
-        put_bytes(metric, _POINT, buffer[refused.start : refused.end])
+        point = buffer[refused.start : refused.end]
+        if is_large:
+            self.rules.rest()
+        put_bytes(metric, _POINT, point)
+        if is_large:
+            self.rules.rest()
         metric.write(buffer[self.data_end : self.end])
         return alone.request(metric.getvalue())
 

@@ -21,6 +21,8 @@ from adapters.rules import Rules
 
 _NO_TRACE_ID: Final = b"0" * 32
 _NO_SPAN_ID: Final = b"0" * 16
+# The labels trace_id and span_id may become ids, which are no attributes.
+_IDS: Final = 2
 MILLISECONDS_MAX: Final = 9_223_372_036_854
 NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
@@ -42,6 +44,7 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
     """1.0's Exemplar at start:end. Moves the cursor. Raises NonCanonical."""
     label = Label()
     attributes: dict[bytes, bytes] = {}
+    attributes_max: i64 = rules.attributes_max
     value_bits: i64 = 0
     time_ms: i64 = 0
     position: i64 = start
@@ -50,8 +53,11 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         tag: i64 = cursor.field(end)
         position = cursor.position
         if tag == 0x0A:
-            label.read(cursor, cursor.start, position)
-            set_label(attributes, label.name, label.value)
+            rules.read(0)
+            label.read(cursor, cursor.start, position, rules.key_bytes_max, rules.value_bytes_max)
+            # With more attributes than are allowed, no other makes a difference.
+            if len(attributes) <= attributes_max + _IDS:
+                set_label(attributes, label.name, label.value)
         elif tag == 0x11:
             value_bits = read_i64_le(cursor.buffer, cursor.start)
         elif tag == 0x18:
@@ -101,12 +107,13 @@ def make_exemplar(
     for key, value in attributes.items():
         if exemplar.reason == 0:
             exemplar.reason = rules.check_attribute(len(key), len(value))
-        put_attribute(writer, 0x3A, key, value)
+        if exemplar.reason == 0:  # else nothing of it is written
+            put_attribute(writer, 0x3A, key, value)
     exemplar.payload = writer.getvalue()
     return exemplar
 
 
-def share_out(exemplars: list[Exemplar], firsts: dict[int, int]) -> dict[int, list[Exemplar]]:
+def share_out(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -> dict[int, list[Exemplar]]:
     """The exemplars of each item that has some, by its number.
 
     `firsts`: by each time of items, in milliseconds, the number of the first that has it. There is at least one.
@@ -114,6 +121,7 @@ def share_out(exemplars: list[Exemplar], firsts: dict[int, int]) -> dict[int, li
     shares: dict[int, list[Exemplar]] = {}
     moments = sorted(firsts)
     for exemplar in exemplars:
+        rules.read(0)
         wanted: int = exemplar.time_ms
         at = bisect_left(moments, wanted)
         later = moments[min(at, len(moments) - 1)]

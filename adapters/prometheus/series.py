@@ -36,6 +36,22 @@ _NAME: Final = 0x0A
 _VALUE: Final = 0x12
 
 
+# Of a text of any length, all is read.
+WHOLE: Final = 1 << 60
+# What a character of UTF-8 takes at most.
+_CHARACTER_BYTES_MAX: Final = 4
+
+
+def beginning(buffer: bytes, start: i64, end: i64, size_max: i64) -> bytes:
+    """Return the text at start:end; of a text of more than `size_max` bytes a beginning that has more, too, and ends with a
+    whole character. So a rule refuses the beginning as it would the text, which is not copied."""
+    if end - start > size_max + _CHARACTER_BYTES_MAX:
+        end = start + size_max + _CHARACTER_BYTES_MAX
+        while buffer[end] & 0xC0 == 0x80:
+            end -= 1
+    return buffer[start:end]
+
+
 class Label:
     """Reads a label: after `read`, `name` and `value`."""
 
@@ -43,21 +59,24 @@ class Label:
         self.name: bytes = b""
         self.value: bytes = b""
 
-    def read(self, cursor: Cursor, start: i64, end: i64) -> None:
-        """The Label at start:end. Moves the cursor. Raises NonCanonical, also where protobuf would want UTF-8."""
+    def read(self, cursor: Cursor, start: i64, end: i64, key_bytes_max: i64 = WHOLE, value_bytes_max: i64 = WHOLE) -> None:
+        """The Label at start:end; of a longer name or value than so many bytes, a beginning that is longer still. Moves the
+        cursor. Raises NonCanonical, also where protobuf would want UTF-8."""
         buffer = cursor.buffer
+        rules = cursor.rules
         self.name = b""
         self.value = b""
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             if tag == _NAME or tag == _VALUE:
-                if not is_utf8(buffer, cursor.start, cursor.position, cursor.rules):
+                if not is_utf8(buffer, cursor.start, cursor.position, rules):
                     raise NonCanonical(cursor.start)
                 if tag == _NAME:
-                    self.name = buffer[cursor.start : cursor.position]
+                    self.name = beginning(buffer, cursor.start, cursor.position, key_bytes_max)
                 else:
-                    self.value = buffer[cursor.start : cursor.position]
+                    self.value = beginning(buffer, cursor.start, cursor.position, value_bytes_max)
+                rules.read(0)  # one label can have millions of names, of which the last counts
             elif tag >> 3 <= 2:
                 raise NonCanonical(cursor.start)
 
@@ -99,7 +118,7 @@ class Series:
 
 
 # Each copy of longer labels, which may be all of the body, is a stretch of its own.
-_LARGE_BYTES: Final = 256 << 10
+LARGE_BYTES: Final = 256 << 10
 
 
 def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
@@ -113,7 +132,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     service_name = b""
     service_instance = b""
     rules = cursor.rules
-    is_large = end - start > _LARGE_BYTES
+    is_large = end - start > LARGE_BYTES
     position: i64 = start
     while position < end:
         cursor.position = position

@@ -37,7 +37,8 @@ METRIC_BYTES_MAX: Final = 64 << 10
 # many bytes as they have, or a few times as many.
 _GROUP_BYTES: Final = 1_000
 _METRIC_BYTES: Final = 200
-_EXEMPLAR_BYTES: Final = 500
+# Their objects take 500, and are freed in one go. No sender has as many exemplars in a request as fit its limit.
+_EXEMPLAR_BYTES: Final = 2_000
 _MOMENT_BYTES: Final = 200  # an item's time, where it may have exemplars
 
 _NAN_BITS: Final = 0x7FF8000000000001  # Prometheus's ordinary NaN, which is no stale marker
@@ -189,7 +190,7 @@ class Request:
             self._take_exemplars_alone(series, reason or self._check_exemplars(exemplars), exemplars)
             return
 
-        shares = share_out(exemplars, firsts)
+        shares = share_out(exemplars, firsts, self.rules)
         n = 0
         position = start
         while position < end:

@@ -27,7 +27,7 @@ from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
-from adapters.prometheus.series import Series, read_series, refused_series
+from adapters.prometheus.series import LARGE_BYTES, Series, beginning, read_series, refused_series
 from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, Request
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
@@ -70,7 +70,7 @@ class _WriteRequest(Request):
         rules = self.rules
         check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
         rules.rest()
-        check_rows_v1(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        check_rows_v1(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max, rules)
         rules.rest()
         cursor = self.cursor
         end: i64 = len(self.buffer)
@@ -113,7 +113,8 @@ class _WriteRequest(Request):
             if tag == 0x12 or tag == 0x22 or tag == 0x2A:
                 if not is_utf8(buffer, cursor.start, cursor.position, self.rules):
                     raise NonCanonical(cursor.start)
-                text = buffer[cursor.start : cursor.position]
+                text = beginning(buffer, cursor.start, cursor.position, self.builder.item_bytes_max)
+                self.rules.read(0)
                 if tag == 0x12:
                     family = text
                 elif tag == 0x22:
@@ -122,6 +123,7 @@ class _WriteRequest(Request):
                     unit = text
             elif tag == 0x08:
                 type_ = cursor.value & 0xFFFFFFFF
+                self.rules.read(0)
             elif tag >> 3 <= 5 and tag >> 3 != 3:
                 raise NonCanonical(cursor.start)
         self.spend(DESCRIPTION_BYTES)
@@ -229,6 +231,8 @@ class _WriteRequest(Request):
         if not builder.keeps(size):
             return b""
         buffer = self.buffer
+        rules = self.rules
+        is_large = size > LARGE_BYTES
         writer = BytesWriter()
         if has_series:
             writer.append(_TIMESERIES)
@@ -241,5 +245,12 @@ class _WriteRequest(Request):
             if tag == _HISTOGRAMS:
                 put_bytes(writer, _HISTOGRAMS, buffer[start:end])
         if description is not self.no_description:
-            put_bytes(writer, _METADATA, buffer[description.start : description.end])
+            if is_large:
+                rules.rest()
+            raw = buffer[description.start : description.end]
+            if is_large:
+                rules.rest()
+            put_bytes(writer, _METADATA, raw)
+        if is_large:
+            rules.rest()
         return writer.getvalue()

@@ -40,6 +40,7 @@ from adapters.prometheus.series import (
     CACHE_ENTRIES_MAX,
     Series,
     SeriesCache,
+    beginning,
     read_series,
     refused_series,
 )
@@ -109,7 +110,7 @@ class _Request(Request):
         rules = self.rules
         check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
         rules.rest()
-        check_rows_v2(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        check_rows_v2(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max, rules)
         rules.rest()
         cursor = self.cursor
         end: i64 = len(self.buffer)
@@ -359,6 +360,7 @@ class _Request(Request):
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag == 0x08:
                 type_ = cursor.value & _LOW_32_BITS
             elif tag == 0x18:
@@ -377,6 +379,10 @@ class _Request(Request):
         help_text = symbols[help_] if help_ else b""
         unit_text = symbols[unit] if unit else b""
         self.spend(len(help_text) + len(unit_text))
+        # More than any item may have is refused as its beginning is.
+        size_max: i64 = self.builder.item_bytes_max
+        help_text = beginning(help_text, 0, len(help_text), size_max)
+        unit_text = beginning(unit_text, 0, len(unit_text), size_max)
         return Description(type_, help_text, unit_text, start, end)
 
     def read_exemplar(self, start: i64, end: i64) -> Exemplar:

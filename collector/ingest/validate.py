@@ -119,7 +119,7 @@ class LimitRules(Rules):
         self.own_time_min: i64 = max(1, now_unix_nano - own_time_past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max = limits.attributes_max
-        self.key_bytes_max: i64 = limits.attribute_key_bytes_max
+        self.key_bytes_max = limits.attribute_key_bytes_max
         self.value_bytes_max = limits.attribute_value_bytes_max
         self.truncates_values = limits.truncates_values
         self.json_forms = limits.json_forms

@@ -359,6 +359,122 @@ HEAVY: Final = (
 )
 
 
+_NAME_V1: Final = length_delimited(1, length_delimited(1, b"__name__") + length_delimited(2, b"m"))
+
+
+def _exemplar_v1(labels: bytes) -> bytes:
+    """A series with a sample and an exemplar."""
+    return _write_v1(_NAME_V1 + b"\x12\0" + length_delimited(3, labels))
+
+
+def _write_v2(*symbols: bytes, series: bytes) -> bytes:
+    return b"".join(length_delimited(4, symbol) for symbol in (b"", b"__name__", b"m", *symbols)) + length_delimited(
+        5, length_delimited(1, b"\1\2") + b"\x12\0" + series
+    )
+
+
+# Each is larger than a request may be once its texts are repaired: refused while it is read, and none may stop the loop.
+GROWING: Final = (
+    Attack(
+        "a label's name of 60 MB that is not UTF-8, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_NAME_V1 + length_delimited(1, length_delimited(1, b"\xff" * 60_000_000)) + b"\x12\0"),
+    ),
+    Attack(
+        "a help text of 60 MB that is not UTF-8, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: length_delimited(3, length_delimited(2, b"m") + length_delimited(4, b"\xff" * 60_000_000)),
+    ),
+    Attack(
+        "a symbol of 60 MB that is not UTF-8, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: _write_v2(b"\xff" * 60_000_000, series=b""),
+    ),
+    Attack(
+        "a log record's body of 60 MB that is not UTF-8",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(
+            length_delimited(2, length_delimited(2, length_delimited(5, length_delimited(1, b"\xff" * 60_000_000))))
+        ),
+    ),
+    Attack("60 MB of JSON that is not UTF-8", LOGS, JSON, lambda: b'{"x":"' + b"\xff" * 60_000_000 + b'"}'),
+)
+
+# The same of the largest exemplars and metadata, which are read where labels are not.
+HEAVY_METADATA: Final = (
+    Attack(
+        "4.8 million names of one exemplar's label",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _exemplar_v1(length_delimited(1, length_delimited(1, b"a") * 4_800_000)),
+    ),
+    Attack(
+        "1.6 million labels of one exemplar",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _exemplar_v1(length_delimited(1, length_delimited(2, b"a")) * 1_600_000),
+    ),
+    Attack(
+        "900,000 different labels of one exemplar",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _exemplar_v1(
+            b"".join(length_delimited(1, length_delimited(1, b"%d" % n) + length_delimited(2, b"a")) for n in range(900_000))
+        ),
+    ),
+    Attack(
+        "an exemplar's label of 60 MB, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _exemplar_v1(length_delimited(1, length_delimited(1, b"trace_id") + length_delimited(2, b"x" * 60_000_000))),
+    ),
+    Attack(
+        "an exemplar's label of 60 MB, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: _write_v2(b"trace_id", b"x" * 60_000_000, series=length_delimited(4, length_delimited(1, b"\3\4"))),
+    ),
+    Attack(
+        "130,000 exemplars of a series",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_NAME_V1 + b"\x12\0" + length_delimited(3, b"") * 130_000),
+    ),
+    Attack(
+        "a help text of 60 MB, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: length_delimited(3, b"\x08\1" + length_delimited(2, b"m") + length_delimited(4, b"a" * 60_000_000)),
+    ),
+    Attack(
+        "a help text of 60 MB, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: _write_v2(b"a" * 60_000_000, series=length_delimited(5, b"\x18\3")),
+    ),
+    Attack(
+        "4.8 million types of one series' metadata, remote write 2.0",
+        REMOTE_WRITE,
+        WRITE_V2,
+        lambda: _write_v2(series=length_delimited(5, b"\x08\1" * 4_800_000)),
+    ),
+)
+
+# So small that each is begun on the event loop, and with so many items that it may not stay there.
+SMALL: Final = (
+    Attack("130,000 empty families of metadata, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: b"\x1a\0" * 130_000),
+    Attack("120,000 empty samples of no series, remote write 1.0", REMOTE_WRITE, PROTOBUF, lambda: b"\x0a\2\x12\0" * 60_000),
+    Attack("10,000 empty records in native JSON", NATIVE_BATCH, JSON, lambda: b"[" + b"{}," * 9_999 + b"{}]"),
+    Attack("10,000 empty spans", TRACES, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 10_000))),
+    Attack("130,000 empty spans", TRACES, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 130_000))),
+    Attack("40,000 texts that are not UTF-8, in JSON", LOGS, JSON, lambda: b'{"x":[' + b'"\xff",' * 40_000 + b"0]}"),
+)
+
+
 def small_logs() -> bytes:
     """One log record, as an honest client sends it."""
     return _in_resource(_resource(100), length_delimited(2, _log()))

@@ -4,10 +4,12 @@ import asyncio
 import time
 
 import pytest
-from support.attacks import HEAVY, REFUSED, Attack
+from support.attacks import GROWING, HEAVY, HEAVY_METADATA, REFUSED, SMALL, Attack
 from support.fakes.receiving import receivers
 
+from collector.config.store import DeadLetters
 from collector.receivers.http.telemetry_request import Head
+from collector.records.dead_letter import Caps
 from collector.runtime.version import is_compiled
 
 STALL_S_MAX = 0.1
@@ -34,7 +36,8 @@ class Stalls:
 async def worst_stall_s(attack: Attack) -> float:
     """Return the worst stall of one request, from its first byte to its answer."""
     headers, body = attack.sent()
-    made = receivers()
+    letters = DeadLetters()
+    made = receivers(caps=Caps(letters.items_per_minute_max, letters.bytes_per_minute_max))
     head = Head("POST")
     for name, value in headers.items():
         head.add(name.encode(), value.encode())
@@ -51,14 +54,16 @@ async def worst_stall_s(attack: Attack) -> float:
     answer = exchange.answer
     assert answer is not None
     assert answer.status in (200, 204, 400, 413)
-    assert (answer.status == 413) == (attack in REFUSED)
+    assert (answer.status == 413) == (attack in REFUSED + GROWING)
     assert 0 == made.in_flight.bytes_held
     return stalls.worst_s
 
 
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
-@pytest.mark.parametrize("attack", [*REFUSED, *HEAVY], ids=lambda attack: attack.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "attack", [*REFUSED, *GROWING, *HEAVY, *HEAVY_METADATA, *SMALL], ids=lambda attack: attack.name.replace(" ", "-")
+)
 async def test_no_request_stops_the_loop(attack: Attack) -> None:
     """Neither a request that is refused nor one that is accepted does, in the best of five tries."""
     stalls_s: list[float] = []

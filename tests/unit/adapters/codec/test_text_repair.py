@@ -18,6 +18,7 @@ from support.limits import ALL
 from support.references.lenient_protobuf import repaired
 from support.references.otlp import REQUESTS
 from support.references.otlp_json import to_json
+from support.references.remote_write import length_delimited
 from support.references.twins import NOW, check_otlp, check_v1, check_v2
 from support.strategies.full_messages import FullMessages
 from support.strategies.prometheus import requests_v2, write_requests
@@ -25,7 +26,7 @@ from support.strategies.wire_forms import ODDITIES, Forms
 
 from adapters import native
 from adapters.codec.text_repair import repaired_json, repaired_text, repaired_wire
-from adapters.errors import Malformed
+from adapters.errors import Malformed, RequestRefused
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
@@ -219,6 +220,28 @@ def test_spoilt_requests_of_v2_are_adapted_as_the_twin_does(request: Message, in
 def test_malformed_bodies_stay_malformed(body: bytes) -> None:
     with pytest.raises(Malformed, match=f"{len(body)} bytes"):
         logs.adapt(body, header(), LimitRules(ALL, NOW), 1 << 20)
+
+
+@pytest.mark.parametrize("is_one_text", [True, False], ids=["one large text", "many small texts"])
+def test_a_body_that_grows_too_much_is_refused(is_one_text: bool) -> None:
+    """In protobuf and in JSON: the message says why. A smaller body is repaired, though it grows threefold."""
+
+    def wire(size: int) -> bytes:
+        texts = [size] if is_one_text else [1024] * (size >> 10)
+        return b"".join(length_delimited(1, length_delimited(3, b"\xff" * text)) for text in texts)
+
+    def text(size: int) -> bytes:
+        return b'"' + b"\xff" * size + b'"' if is_one_text else b"[" + b'"%b",' % (b"\xff" * 1024) * (size >> 10) + b"0]"
+
+    rules = LimitRules(ALL, NOW)
+    ways: list[tuple[Callable[[int], bytes], Callable[[bytes], bytes]]] = [
+        (wire, lambda body: repaired_wire(body, REQUESTS["logs"], rules)),
+        (text, lambda body: repaired_json(body, rules)),
+    ]
+    for body, repair in ways:
+        with pytest.raises(RequestRefused, match="not UTF-8 and become more than 67108864 bytes"):
+            repair(body(23 << 20))
+        assert len(repair(body(1 << 20))) > 3 << 20
 
 
 def _counting(rests: list[None]) -> LimitRules:
