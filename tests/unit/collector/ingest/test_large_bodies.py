@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.ingest.large_bodies import Decompressing, LargeBodies, Pause
+from collector.ingest.large_bodies import Decompressing, LargeBodies, OnLoop, Pause, TooLong
 
 
 def spinning(seconds: float, done: Callable[[], None] | None = None) -> Callable[[], Callable[[Pause], str]]:
@@ -37,6 +37,19 @@ async def test_the_loop_goes_on_while_a_body_is_read() -> None:
     assert "read" == await reading
     assert turns > 10
     bodies.close()
+
+
+def test_a_body_that_takes_long_leaves_the_loop() -> None:
+    """At its first rest after 25 ms of CPU, which count from its first rest; the next body counts anew."""
+    now_s = 0.0
+    on_loop = OnLoop(lambda: now_s)
+    for body in range(2):
+        on_loop.begin()
+        for now_s in (body + 0.1, body + 0.11, body + 0.12):
+            on_loop.pause()
+        now_s = body + 0.13
+        with pytest.raises(TooLong):
+            on_loop.pause()
 
 
 async def test_a_tenant_waits_behind_its_own() -> None:
