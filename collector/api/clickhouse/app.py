@@ -8,6 +8,8 @@ Invariants:
    (test_errors_are_as_clickhouse_sends_them)
 4. An answer is whole before its first byte is sent: no error comes in the middle of one.
    (test_errors_are_as_clickhouse_sends_them)
+5. Of a tenant's queries at most half as many run at once as of all: the others wait, and hold up no other tenant.
+   (test_a_tenants_queries_leave_room_for_anothers)
 """
 
 import asyncio
@@ -18,6 +20,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -116,6 +119,8 @@ class ClickHouseApi:
         self._wait_s: Final = wait_s
         self._body_timeout_s: Final = body_timeout_s
         self._threads: Final = ThreadPoolExecutor(concurrent_max, "clickhouse-http")
+        self._share: Final = max(1, concurrent_max // 2)
+        self._turns: Final[dict[str, asyncio.Semaphore]] = {}  # as many as tenants have keys
 
     def close(self) -> None:
         """Take no more questions. Those that run end with the store."""
@@ -179,12 +184,22 @@ class ClickHouseApi:
         else:
             await self._caught_up(self._wait_s)
             question = Question(asked.sql, asked.format, tenant, asked.settings, asked.parameters)
-            answered = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+            async with self._turn(tenant):
+                answered = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
         sent = {"x-clickhouse-format": answered.format, "content-type": _type_of(answered.format)}
         if asked.frames is not None:
             return _Answer(await asyncio.to_thread(framed, answered.body, asked.frames), 200, sent)
         compressed, encoding = await asyncio.to_thread(encoded, answered.body, asked.accept_encoding)
         return _Answer(compressed, 200, sent | ({"content-encoding": encoding} if encoding else {}))
+
+    def _turn(self, tenant: str | None) -> AbstractAsyncContextManager[object]:
+        """Return what to hold while a query of that tenant runs; None, who reads everything, has all threads."""
+        if tenant is None:
+            return nullcontext()
+        turn = self._turns.get(tenant)
+        if turn is None:
+            turn = self._turns[tenant] = asyncio.Semaphore(self._share)
+        return turn
 
     async def _body(self, receive: Receive) -> bytes:
         """Raises Refused."""
