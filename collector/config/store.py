@@ -91,7 +91,9 @@ class Query(Section):
         10_000, 0, 10_000_000, "Requests that each process remembers, to tell of them before they are in the store."
     )
     sql_bytes_max: Bytes = limit(1 * MIB, 1 * KIB, 64 * MIB, "Longest query, in bytes.")
-    concurrent_max: Whole = limit(2, 1, 64, "Queries answered at once; more wait.")
+    concurrent_max: Whole = limit(
+        2, 1, 64, "Queries answered at once; more wait. A tenant's are at most half of them on store.http_port."
+    )
     body_timeout_s: Number = limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
 
 
