@@ -17,9 +17,11 @@ from typing import Final
 import structlog
 
 from collector.api.metrics_page import METRICS_PATH
+from collector.config.places import Place, TcpPlace, UnixPlace, read_places
 from collector.config.reference import FLAGS
 from collector.config.settings import Settings
 from collector.receivers.http.page_gate import HEALTH_PATH
+from collector.receivers.transport.listeners import UnixListener, bind_tcp, remove_stale
 from collector.runtime.errors import CannotRun
 from collector.runtime.version import VERSION
 
@@ -36,12 +38,22 @@ def ports(settings: Settings) -> dict[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches that address; for a name, whether that holds for all its addresses."""
+    """Return whether only this machine reaches those addresses; for a name, whether that holds for all its addresses."""
+    return all(map(_is_loopback, host.split(",")))
+
+
+def _is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:  # which is said where it is listened on
         return False
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether only this machine reaches the receivers."""
+    further = [place.host for places in listens(settings).values() for place in places if isinstance(place, TcpPlace)]
+    return is_loopback(",".join([settings.host, *further]))
 
 
 def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
@@ -51,7 +63,7 @@ def takes_anonymous(settings: Settings, *, by_default: bool) -> bool:
 
 def warn_of_anonymous(settings: Settings, *, anonymous_by_default: bool) -> None:
     """Say in the log where other machines may send without a key, and how to change that."""
-    if takes_anonymous(settings, by_default=anonymous_by_default) and not is_loopback(settings.host):
+    if takes_anonymous(settings, by_default=anonymous_by_default) and not is_local(settings):
         log.warning(
             "anyone who can reach this address can send without an API key; to require keys set tenants.anonymous to no"
             " (INFRASAGE_TENANTS__ANONYMOUS=no) and make one for each sender with `keys create`",
@@ -66,9 +78,31 @@ def writer_ports(settings: Settings) -> dict[str, int]:
     return {"writer.port": settings.writer.port}
 
 
+def listens(settings: Settings) -> dict[str, tuple[Place, ...]]:
+    """Return the further places of the receivers, by the names of their settings."""
+    return {
+        "http.listen": read_places(settings.http.listen),
+        "http.otlp_listen": read_places(settings.http.otlp_listen),
+        "grpc.listen": read_places(settings.grpc.listen),
+    }
+
+
+def check_ports(settings: Settings) -> None:
+    """Try to listen on every port of the receivers, so that a wrong setting is named at once. Raises CannotRun."""
+    for key, port in ports(settings).items():
+        check_port(key, settings.host, port)
+    for key, places in listens(settings).items():
+        for place in places:
+            if isinstance(place, TcpPlace):
+                check_port(key, place.host, place.port)
+            else:
+                _check_file(key, place)
+
+
 def check_port(key: str, host: str, port: int) -> None:
-    """Try to listen there, so that what is wrong is known at once, and by its name. Raises CannotRun."""
-    _bound(key, host, port, share=False).close()
+    """Try to listen there. Raises CannotRun."""
+    for bound in _bound(key, host, port, share=False):
+        bound.close()
 
 
 class SharedPorts:
@@ -78,15 +112,23 @@ class SharedPorts:
     settings. Raises CannotRun.
     """
 
-    def __init__(self, settings: Settings, wanted: Mapping[str, int]) -> None:
+    def __init__(self, settings: Settings, wanted: Mapping[str, int], further: Mapping[str, tuple[Place, ...]]) -> None:
         self._sockets: Final[list[socket.socket]] = []
         self._ports: Final[dict[str, int]] = {}
         for key, port in wanted.items():
-            # First without sharing: another collector's processes would let us have it, and take half of what comes.
-            check_port(key, settings.host, port)
-            bound = _bound(key, settings.host, port, share=True)
-            self._sockets.append(bound)
-            self._ports[key] = bound.getsockname()[1]
+            self._ports[key] = self._hold(key, settings.host, port)
+        for key, places in further.items():
+            for place in places:
+                if isinstance(place, TcpPlace):
+                    self._hold(key, place.host, place.port)
+
+    def _hold(self, key: str, host: str, port: int) -> int:
+        # First without sharing: another collector's processes would let us have it, and take half of what comes.
+        check_port(key, host, port)
+        bound = _bound(key, host, port, share=True)
+        self._sockets.extend(bound)
+        held: int = bound[0].getsockname()[1]
+        return held
 
     def settings(self, settings: Settings) -> Settings:
         """Return `settings` with the ports that are held."""
@@ -100,27 +142,79 @@ class SharedPorts:
             bound.close()
 
 
-def _bound(key: str, host: str, port: int, *, share: bool) -> socket.socket:
-    try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(address[0], socket.SOCK_STREAM)
+class UnixSockets:
+    """The Unix sockets of the receivers, bound, from construction until `close`, by the names of their settings.
+
+    `inherited`: those that the process above has bound, by path, as descriptors; it removes their files. Raises CannotRun.
+    """
+
+    def __init__(self, settings: Settings, inherited: Mapping[str, int] | None = None) -> None:
+        self._made: Final[list[UnixListener]] = []
+        self._sockets: Final[dict[str, list[tuple[Path, socket.socket]]]] = {}
+        mode = int(settings.unix_socket_mode, 8)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if share:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address[4])
+            for key, places in listens(settings).items():
+                self._sockets[key] = [
+                    (place.path, self._open(key, place, mode, inherited)) for place in places if isinstance(place, UnixPlace)
+                ]
         except BaseException:
-            listener.close()
+            self.close()
             raise
+
+    def of(self, *keys: str) -> list[socket.socket]:
+        """Return those of these settings."""
+        return [bound for key in keys for _, bound in self._sockets[key]]
+
+    def descriptors(self) -> dict[str, int]:
+        """Return all of them by path, for a process that inherits them."""
+        return {str(path): bound.fileno() for found in self._sockets.values() for path, bound in found}
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
+
+    def _open(self, key: str, place: UnixPlace, mode: int, inherited: Mapping[str, int] | None) -> socket.socket:
+        if inherited is not None:
+            bound = socket.socket(fileno=inherited[str(place.path)])
+            bound.set_inheritable(False)
+            return bound
+        try:
+            made = UnixListener(place.path, mode)
+        except OSError as error:
+            raise _cannot_use(key, place, error) from error
+        self._made.append(made)
+        return made.socket
+
+
+def _check_file(key: str, place: UnixPlace) -> None:
+    """Raises CannotRun."""
+    try:
+        remove_stale(place.path)
+        if not place.path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no directory {place.path.parent}")
+    except OSError as error:
+        raise _cannot_use(key, place, error) from error
+
+
+def _cannot_use(key: str, place: UnixPlace, error: OSError) -> CannotRun:
+    if error.errno == errno.EADDRINUSE:
+        return CannotRun(f"{place} is in use by another program; {key} names another")
+    return CannotRun(f"cannot listen on {place}: {error.strerror or error}; {key} names another")
+
+
+def _bound(key: str, host: str, port: int, *, share: bool) -> list[socket.socket]:
+    other = FLAGS.get(key, key)
+    host_setting = "--host" if key in FLAGS else key
+    try:
+        return bind_tcp(host.split(","), port, reuse_port=share)
     except socket.gaierror as error:
-        raise CannotRun(f"cannot listen on {host}: {error.strerror}; --host names another address") from error
+        raise CannotRun(f"cannot listen on {host}: {error.strerror}; {host_setting} names another address") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise CannotRun(f"port {port} of {host} is in use by another program; {FLAGS[key]} names another") from error
+            raise CannotRun(f"port {port} of {host} is in use by another program; {other} names another") from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise CannotRun(f"{host} is not an address of this machine; --host names another") from error
-        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; {FLAGS[key]} names another") from error
-    return listener
+            raise CannotRun(f"{host} is not an address of this machine; {host_setting} names another") from error
+        raise CannotRun(f"cannot listen on port {port} of {host}: {error.strerror}; {other} names another") from error
 
 
 def announcement(
@@ -139,16 +233,16 @@ def announcement(
     `admin_key`: one that was made just now; nobody can show it again. `waits_for`: why Kafka can't be reached, if it can't.
     `clickhouse_port`: where ClickHouse's protocol is answered; None: nowhere.
     """
-    listening = url_host(settings.host)
     # Where it listens on every address, this machine's own is one of them.
-    own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host))  # noqa: S104  # compared, not bound
+    first = settings.host.partition(",")[0]
+    own = url_host({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first))  # noqa: S104  # compared, not bound
     scheme = _scheme(settings)
     identity = " --cert FILE --key FILE" if settings.tls.client_ca_file is not None else ""
     lines = [
         _heading("collector", waits_for, "Requests are answered with 503 until then."),
-        f"  HTTP API        {scheme}://{listening}:{http_port}",
-        f"  OTLP over HTTP  {scheme}://{listening}:{otlp_port}",
-        f"  OTLP over gRPC  {scheme + '://' if scheme == 'https' else ''}{listening}:{grpc_port}",
+        *_listening("HTTP API", f"{scheme}://", settings, http_port, "http.listen"),
+        *_listening("OTLP over HTTP", f"{scheme}://", settings, otlp_port, "http.otlp_listen"),
+        *_listening("OTLP over gRPC", "https://" if scheme == "https" else "", settings, grpc_port, "grpc.listen"),
         *_clickhouse_place(settings, clickhouse_port),
         *_places(settings, stores=stores),
         *([f"  admin key       {admin_key}   (shown this once; `keys create` makes others)"] if admin_key else []),
@@ -159,12 +253,20 @@ def announcement(
     return "\n".join(lines)
 
 
+def _listening(name: str, scheme: str, settings: Settings, port: int, key: str) -> list[str]:
+    """A line for each place."""
+    places = [f"{scheme}{url_host(host)}:{port}" for host in settings.host.split(",")]
+    places += [f"{scheme}{place}" if isinstance(place, TcpPlace) else str(place) for place in listens(settings)[key]]
+    return [f"  {name if place is places[0] else '':<15} {place}" for place in places]
+
+
 def writer_announcement(settings: Settings, port: int, waits_for: str | None = None) -> str:
     """Return what writer prints. `waits_for`: why Kafka can't be reached, if it can't."""
+    host = url_host(settings.host.partition(",")[0])
     lines = [
         _heading("writer", waits_for, "Nothing is stored until then."),
-        f"  health          {_scheme(settings)}://{url_host(settings.host)}:{port}{HEALTH_PATH}",
-        f"  metrics         {_scheme(settings)}://{url_host(settings.host)}:{port}{METRICS_PATH}",
+        f"  health          {_scheme(settings)}://{host}:{port}{HEALTH_PATH}",
+        f"  metrics         {_scheme(settings)}://{host}:{port}{METRICS_PATH}",
         *_places(settings, stores=True),
     ]
     return "\n".join(lines)

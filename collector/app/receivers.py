@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -14,11 +14,12 @@ from collector.api.metrics_page import MetricsPage
 from collector.api.router import reading
 from collector.api.web.app import SettingShown, Sources, WebUi
 from collector.app.health_monitor import HealthMonitor
-from collector.app.ports import is_loopback
+from collector.app.ports import UnixSockets, is_local, listens
 from collector.app.queries import replayer_of
 from collector.app.supervisor import Link
 from collector.app.tenancy import Tenancy
 from collector.broker.contract import Producer
+from collector.config.places import Place, TcpPlace
 from collector.config.settings import Settings
 from collector.config.show import in_force
 from collector.dead_letters.queries import DeadLetterReports
@@ -34,6 +35,7 @@ from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
 from collector.receivers.responses import Explain, explain
 from collector.receivers.routes import GRPC_SERVICES, http_routes
+from collector.receivers.sender_log import SenderLog
 from collector.receivers.transport.certificates import Certificates
 from collector.records.dead_letter import Caps, DeadLetters
 from collector.runtime.descriptors import prepare
@@ -65,8 +67,10 @@ async def receiving(
     reports: DeadLetterReports | None,
     began_s: float,
     link: Link | None = None,
+    unix_descriptors: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Listening]:
-    """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all."""
+    """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all.
+    `unix_descriptors`: as UnixSockets has them."""
     in_flight_bytes_max = settings.broker.in_flight_bytes_max
     in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
     metrics.watch_in_flight(lambda: in_flight.bytes_held, in_flight_bytes_max)
@@ -147,12 +151,16 @@ async def receiving(
         metrics.connection_refused_for_descriptors,
     )
     metrics.descriptors_reserve(descriptors.reserve)
+    unix_sockets = UnixSockets(settings, unix_descriptors)
+    further = listens(settings)
     http = HttpServer(
         application,
         settings.host,
         (settings.http.port, settings.http.otlp_port),
         settings.http,
         metrics,
+        places=_tcp(further["http.listen"] + further["http.otlp_listen"]),
+        unix_sockets=unix_sockets.of("http.listen", "http.otlp_listen"),
         certificates=certificates,
         reuse_port=link is not None,
         descriptors=descriptors,
@@ -166,10 +174,17 @@ async def receiving(
         services=GRPC_SERVICES,
         access=tenancy.access,
         explain=refuse,
+        places=_tcp(further["grpc.listen"]),
+        unix_sockets=unix_sockets.of("grpc.listen"),
         certificates=certificates,
         reuse_port=link is not None,
         descriptors=descriptors,
     )
+    sender_log = SenderLog(settings.logging.senders_interval_s, time.monotonic) if settings.logging.senders_interval_s else None
+    for receiver in (application.receiver, grpc.receiver):
+        receiver.sender_log = sender_log
+        receiver.logs_requests = settings.logging.requests
+    logging_senders = None if sender_log is None else asyncio.create_task(sender_log.run(), name="sender log")
     try:
         await listen(settings, http, grpc)
         http_port, otlp_port = http.ports
@@ -179,7 +194,15 @@ async def receiving(
         await lame_duck(stopping, standing, http, grpc)
         grace_s = stopping.left_s(RECEIVERS_SHARE)
         await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+        if logging_senders is not None:
+            logging_senders.cancel()
+            await asyncio.wait({logging_senders})
+        unix_sockets.close()
         large_bodies.close()
+
+
+def _tcp(places: tuple[Place, ...]) -> list[tuple[str, int]]:
+    return [(place.host, place.port) for place in places if isinstance(place, TcpPlace)]
 
 
 async def lame_duck(stopping: GracefulShutdown, standing: HealthMonitor, *servers: HttpServer | GrpcServer) -> None:
@@ -207,7 +230,7 @@ def metrics_page(
         metrics,
         access,
         interval_s=settings.http.metrics_interval_s,
-        names_for_all=names == "yes" or (names == "auto" and is_loopback(settings.host)),
+        names_for_all=names == "yes" or (names == "auto" and is_local(settings)),
         clock=time.monotonic,
         gather=gather,
     )

@@ -24,7 +24,7 @@ from collector.api.health import writer_pages
 from collector.app.clickhouse_http import answering_clickhouse
 from collector.app.data_dir import has_data_dir, is_embedded
 from collector.app.health_monitor import HealthMonitor
-from collector.app.ports import announcement, check_port, ports, reached_announcement, warn_of_anonymous
+from collector.app.ports import announcement, check_ports, reached_announcement, warn_of_anonymous
 from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.receivers import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.scheduled_audit import auditing_on_schedule
@@ -65,8 +65,7 @@ def serve(settings: Settings, say: Say) -> int:
 def gateway(settings: Settings, say: Say) -> int:
     """Run as `serve` does, but without a store: writers store the records."""
     began_s = time.monotonic()
-    for key, port in ports(settings).items():
-        check_port(key, settings.host, port)
+    check_ports(settings)
     return _run(settings, lambda: _gateway(settings, began_s, say))
 
 
@@ -93,8 +92,7 @@ def _run(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> in
 async def _serve(settings: Settings, say: Say) -> int:
     began_s = time.monotonic()
     stopping = GracefulShutdown(settings.shutdown.timeout_s, settings.shutdown.lame_duck_s)
-    for key, port in ports(settings).items():
-        check_port(key, settings.host, port)
+    check_ports(settings)
     warn_of_anonymous(settings, anonymous_by_default=True)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
@@ -185,7 +183,19 @@ async def _receive(job: Job, metrics: Metrics, link: Link, stopping: GracefulShu
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         await stack.enter_async_context(
-            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, job.began_s, link)
+            receiving(
+                settings,
+                opened.broker,
+                metrics,
+                tenancy,
+                standing,
+                stopping,
+                certificates,
+                reports,
+                job.began_s,
+                link,
+                job.unix_descriptors,
+            )
         )
         _freeze()
         await stack.enter_async_context(_announced(opened.broker, link.started, link.started))

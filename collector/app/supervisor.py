@@ -32,7 +32,9 @@ import structlog
 
 from collector.app.ports import (
     SharedPorts,
+    UnixSockets,
     announcement,
+    listens,
     ports,
     reached_announcement,
     warn_of_anonymous,
@@ -82,6 +84,7 @@ class Job(NamedTuple):
     worker: int
     restarted: bool  # another one had its place before
     began_s: float  # when the command did, by the machine's monotonic clock
+    unix_descriptors: dict[str, int]  # of the Unix sockets that it inherits, by path
 
 
 class _Metrics(NamedTuple):
@@ -118,7 +121,10 @@ def run_gateway(settings: Settings, say: Callable[[str], None]) -> int:
     def reached() -> None:
         say(reached_announcement("collector"))
 
-    return _run("gateway", settings, ports(settings), settings.gateway.workers, announce, reached)
+    with contextlib.closing(UnixSockets(settings)) as unix_sockets:
+        return _run(
+            "gateway", settings, ports(settings), settings.gateway.workers, announce, reached, unix_sockets.descriptors()
+        )
 
 
 def run_writer(settings: Settings, say: Callable[[str], None]) -> int:
@@ -137,16 +143,18 @@ def _run(
     count: int,
     started: Callable[[Settings, str | None], None],
     reached: Callable[[], None],
+    unix_descriptors: dict[str, int] | None = None,
 ) -> int:
     began_s = time.monotonic()
     logs.set_up(settings.logging)
     if command == "gateway":
         warn_of_anonymous(settings, anonymous_by_default=False)
-    with contextlib.closing(SharedPorts(settings, wanted)) as shared:
+    with contextlib.closing(SharedPorts(settings, wanted, listens(settings) if command == "gateway" else {})) as shared:
         held = shared.settings(settings)
 
         async def main() -> int:
-            return await Supervisor(command, held, count, began_s).run(partial(started, held), reached)
+            supervisor = Supervisor(command, held, count, began_s, unix_descriptors or {})
+            return await supervisor.run(partial(started, held), reached)
 
         return asyncio.run(main())
 
@@ -154,12 +162,15 @@ def _run(
 class Supervisor:
     """The process above."""
 
-    def __init__(self, command: Command, settings: Settings, count: int, began_s: float) -> None:
+    def __init__(
+        self, command: Command, settings: Settings, count: int, began_s: float, unix_descriptors: dict[str, int]
+    ) -> None:
         """`count`: of workers."""
         self._command: Final[Command] = command
         self._settings: Final = settings
         self._count: Final = count
         self._began_s: Final = began_s
+        self._unix_descriptors: Final = unix_descriptors
         self._stopping: Final = asyncio.Event()
         self._passed_on = AT_ONCE  # unless SIGTERM is what stops all
         self._workers: Final[dict[int, _Worker]] = {}
@@ -249,7 +260,9 @@ class Supervisor:
         failures = 0
         restarted = False
         while True:
-            worker = await _Worker.start(Job(self._command, self._settings, index, restarted, self._began_s), self._answer)
+            worker = await _Worker.start(
+                Job(self._command, self._settings, index, restarted, self._began_s, self._unix_descriptors), self._answer
+            )
             self._workers[index] = worker
             if self._stopping.is_set():  # while it was being started
                 worker.signal(self._passed_on)
@@ -343,7 +356,7 @@ class _Worker:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "collector.app.worker", str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *job.unix_descriptors.values()],
                 env=_environment(),
             )
         frames = _Frames(*await asyncio.open_unix_connection(sock=ours))

@@ -13,6 +13,7 @@ import typer
 from rich.cells import cell_len
 
 from collector.config.problems import ConfigError
+from collector.config.reference import SETTINGS
 from collector.config.sources import Loaded, load
 from collector.runtime.errors import CannotRun
 
@@ -39,11 +40,17 @@ Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with 
 def load_settings(file: Path | None, flags: dict[str, object]) -> Loaded:
     """Load the settings, where a flag that is None was not given. Exit with every problem."""
     try:
-        return load(file, {key: value for key, value in flags.items() if value is not None})
+        return load(file, {key: _as_number(key, value) for key, value in flags.items() if value is not None})
     except ConfigError as error:
         for problem in error.problems:
             say(f"error: {problem}")
         raise typer.Exit(USAGE) from None
+
+
+def _as_number(key: str, value: object) -> object:
+    """A number that was typed, for a setting that is one; text that is none is reported with the setting."""
+    is_number = isinstance(value, str) and value.isdecimal() and SETTINGS[key].allowed.startswith("a whole number")
+    return int(str(value)) if is_number else value
 
 
 @contextlib.contextmanager

@@ -28,12 +28,14 @@ from collector.cli.common import (
     say,
 )
 from collector.cli.generate import generate
+from collector.cli.plain_errors import PlainErrors
 from collector.config.reference import FLAGS, SETTINGS, value_of
 from collector.config.settings import Settings
 from collector.config.show import show
 
 app = typer.Typer(
     name="infrasage-collector",
+    cls=PlainErrors,
     help="Receive OTLP, Prometheus remote write and JSON; store every record exactly once; answer SQL.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,18 +54,25 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")
 app.add_typer(config_app, name="config")
 
-Host = Annotated[str | None, typer.Option("--host", help="The address to listen on.", show_default="127.0.0.1")]
+Host = Annotated[
+    str | None, typer.Option("--host", metavar="ADDRESS,…", help="The addresses to listen on.", show_default="127.0.0.1")
+]
 HttpPort = Annotated[
-    int | None, typer.Option("--http-port", help="The port of the HTTP API; 0: any free port.", show_default="8080")
+    str | None,
+    typer.Option("--http-port", metavar="PORT", help="The port of the HTTP API; 0: any free port.", show_default="8080"),
 ]
 OtlpHttpPort = Annotated[
-    int | None, typer.Option("--otlp-http-port", help="The port of OTLP over HTTP; 0: any free port.", show_default="4318")
+    str | None,
+    typer.Option("--otlp-http-port", metavar="PORT", help="The port of OTLP over HTTP; 0: any free port.", show_default="4318"),
 ]
 GrpcPort = Annotated[
-    int | None, typer.Option("--grpc-port", help="The port of OTLP over gRPC; 0: any free port.", show_default="4317")
+    str | None,
+    typer.Option("--grpc-port", metavar="PORT", help="The port of OTLP over gRPC; 0: any free port.", show_default="4317"),
 ]
 
-
+LogRequests = Annotated[
+    bool | None, typer.Option("--log-requests", help="Log a line for each request.", show_default="the settings'")
+]
 Kafka = Annotated[
     str | None,
     typer.Option(
@@ -113,6 +122,7 @@ def serve(
     otlp_http_port: OtlpHttpPort = None,
     grpc_port: GrpcPort = None,
     keys_file: KeysFile = None,
+    log_requests: LogRequests = None,
     config: Config = None,
 ) -> None:
     """Run the whole collector in one process.
@@ -130,6 +140,7 @@ def serve(
             "http.otlp_port": otlp_http_port,
             "grpc.port": grpc_port,
             "tenants.keys_file": keys_file,
+            "logging.requests": log_requests,
         },
     )
     from collector.app import roles  # noqa: PLC0415  # the engine and the servers: a second that others need not wait
@@ -158,13 +169,15 @@ def gateway(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="The number of processes; they share the ports.", show_default="1")
+        str | None,
+        typer.Option("--workers", metavar="NUMBER", help="The number of processes; they share the ports.", show_default="1"),
     ] = None,
     host: Host = None,
     http_port: HttpPort = None,
     otlp_http_port: OtlpHttpPort = None,
     grpc_port: GrpcPort = None,
     keys_file: KeysFile = None,
+    log_requests: LogRequests = None,
     config: Config = None,
 ) -> None:
     """Run the receivers: records go to Kafka.
@@ -183,6 +196,7 @@ def gateway(
             "http.otlp_port": otlp_http_port,
             "grpc.port": grpc_port,
             "tenants.keys_file": keys_file,
+            "logging.requests": log_requests,
         },
     ).settings
     _require("gateway", settings, "kafka.bootstrap")
@@ -204,7 +218,10 @@ def writer(
     clickhouse: NeededClickHouse = None,
     host: Host = None,
     port: Annotated[
-        int | None, typer.Option("--port", help="The port of /healthz and /metrics; 0: any free port.", show_default="8081")
+        str | None,
+        typer.Option(
+            "--port", metavar="PORT", help="The port of /healthz and /metrics; 0: any free port.", show_default="8081"
+        ),
     ] = None,
     config: Config = None,
 ) -> None:

@@ -45,6 +45,18 @@ class Logging(Section):
     """The collector's own log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least that is logged.")
+    requests: bool = Field(
+        default=False,
+        description="Whether each request is logged, at info: route, answer, tenant, key id, size, time, and how many items"
+        " were accepted and rejected.",
+    )
+    senders_interval_s: Number = limit(
+        10,
+        0,
+        86_400,
+        "Least seconds between two lines about one tenant whose items or requests were rejected, repaired, refused or limited;"
+        " each has the reasons and an example. 0: no such lines.",
+    )
     format: Literal["auto", "json", "console"] = Field(default="auto", description="auto: console on a terminal, else json.")
 
 

@@ -14,6 +14,7 @@ from collector.config.values import (
     OptionalLocation,
     Origins,
     PathPrefix,
+    Places,
     Port,
     Section,
     Whole,
@@ -26,6 +27,12 @@ class Http(Section):
 
     port: Port = Field(default=8080, description="Port of the API; the OTLP routes answer here too. 0: any free port.")
     otlp_port: Port = Field(default=4318, description="Port of OTLP over HTTP. 0: any free port.")
+    listen: Places = Field(
+        default="",
+        description="Where the API also answers, beside host and port: HOST:PORT, or unix:/PATH for a Unix socket, with commas"
+        " between. A Unix socket speaks no TLS.",
+    )
+    otlp_listen: Places = Field(default="", description="The same of OTLP over HTTP.")
     server: Literal["builtin", "hypercorn"] = Field(
         default="builtin",
         description="Whose HTTP/1.1 answers: our own, which is faster, or hypercorn's. HTTP/2 is the same beside both.",
@@ -104,6 +111,11 @@ class Grpc(Section):
     """OTLP over gRPC."""
 
     port: Port = Field(default=4317, description="Port of OTLP over gRPC. 0: any free port.")
+    listen: Places = Field(
+        default="",
+        description="Where gRPC is also taken, beside host and port: HOST:PORT, or unix:/PATH for a Unix socket, with commas"
+        " between. A Unix socket speaks no TLS.",
+    )
     message_bytes_max: Bytes = limit(
         64 * MIB, 1, 1 * GIB, "Largest request, decompressed, in bytes. Larger: RESOURCE_EXHAUSTED."
     )

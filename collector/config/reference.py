@@ -26,6 +26,7 @@ FLAGS: Final = {
     "writer.port": "--port",
     "tenants.keys_file": "--keys-file",
     "limits.redis_url": "--redis",
+    "logging.requests": "--log-requests",
 }
 
 

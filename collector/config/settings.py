@@ -12,7 +12,7 @@ from collector.config.receivers import Grpc, Http, Tls, Validation
 from collector.config.repetitions import Repetitions
 from collector.config.store import ClickHouse, DeadLetters, Query, Store
 from collector.config.tenants import PLAN_NAME_MAX, Limits, PlanLimits, Tenants
-from collector.config.values import Kind, Location, Section, Text, Whole, limit, no_whitespace, size_text, to_tables
+from collector.config.values import FileMode, Hosts, Kind, Location, Section, Whole, limit, no_whitespace, size_text, to_tables
 from collector.tenancy.plans import Plan
 from collector.tenancy.plans import plans as all_plans
 
@@ -23,11 +23,13 @@ class Settings(Section):
     data_dir: Location = Field(
         default=Path("data"), description="Where the log and the store are; relative to the working directory."
     )
-    host: Text = Field(
+    host: Hosts = Field(
         default="127.0.0.1",
-        min_length=1,
-        max_length=255,
-        description="Address to listen on. 0.0.0.0 or ::: every one of the machine's.",
+        description="Addresses to listen on, with commas between. 0.0.0.0: every IPv4 address of the machine. ::: every one,"
+        " IPv4's too.",
+    )
+    unix_socket_mode: FileMode = Field(
+        default="0660", description="Who may connect to the Unix sockets of http.listen, http.otlp_listen and grpc.listen."
     )
     open_files_reserve: Whole = limit(
         1024,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from collector.config.places import read_hosts, read_places
 from collector.tenancy.origins import ORIGINS_MAX, origin_problem
 
 KIB: Final = 1024
@@ -132,6 +133,20 @@ def _origins(value: str) -> str:
     return ",".join(entries)
 
 
+def _hosts(value: str) -> str:
+    return ",".join(read_hosts(value))
+
+
+def _places(value: str) -> str:
+    return ",".join(map(str, read_places(value)))
+
+
+def _file_mode(value: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{3}", value, re.ASCII):
+        raise ValueError("not a mode")
+    return value
+
+
 def _header_names(value: str) -> str:
     names = _list_of(value)
     if not all(_HEADER_NAME.fullmatch(name) for name in names):
@@ -178,6 +193,11 @@ Origins = Annotated[
     Kind('origins with commas between, as https://app.example.com or https://*.example.com; *; or ""'),
 ]
 HeaderNames = Annotated[str, AfterValidator(_header_names), Kind('names of headers with commas between, *, or ""')]
+Hosts = Annotated[str, AfterValidator(_hosts), Kind("addresses or names of this machine, with commas between")]
+Places = Annotated[
+    str, AfterValidator(_places), Kind('HOST:PORT or unix:/PATH (of at most 107 bytes), several with commas between, or ""')
+]
+FileMode = Annotated[str, AfterValidator(_file_mode), Kind("a mode in octal, as 0660")]
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), Kind("auto, or a whole number from 0 to 100")]
 Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), Kind("text")]

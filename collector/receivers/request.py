@@ -19,11 +19,13 @@ from typing import Final
 from mypy_extensions import i64
 
 from adapters.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
+from adapters.record import Adapted
 from collector.ingest.pipeline import Input, Outcome, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare
 from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.responses import Explain, Refusal, ShuttingDown, log_if_defect
+from collector.receivers.sender_log import SenderLog, log_request
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
@@ -55,6 +57,10 @@ class Receiver:
         self.access: Final = access
         self.explain: Final = explain
         self.clock: Final = clock
+        self.sender_log: SenderLog | None = None
+        """Where rejections and the like are noted, if that is wanted."""
+        self.logs_requests: bool = False
+        """Whether each request is logged."""
 
 
 class TelemetryRequest:
@@ -80,6 +86,8 @@ class TelemetryRequest:
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
         """Of the body once it is decompressed; below 0: it is not."""
+        self._adapted: Adapted | None = None
+        """What was accepted and rejected, where the request was not refused."""
 
     # What a protocol has.
 
@@ -162,7 +170,12 @@ class TelemetryRequest:
                 )
                 body = await pipeline.charging_refusals(caller, work, self._cost)
                 self._content_bytes = len(body)
-            self._accept(await pipeline.ingest(self._input, body, caller, self._hold_rows, self._idempotency_key))
+            outcome = await pipeline.ingest(self._input, body, caller, self._hold_rows, self._idempotency_key)
+            self._adapted = outcome.adapted
+            sender_log = self._receiver.sender_log
+            if sender_log is not None and (outcome.adapted.rejected or outcome.adapted.repaired):
+                sender_log.taken(caller.tenant, outcome.adapted)
+            self._accept(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
             self.refuse(error)
         finally:
@@ -179,6 +192,8 @@ class TelemetryRequest:
         refusal = receiver.explain(error)
         receiver.metrics.refused(refusal.reason)
         log_if_defect(error, refusal, self._route_name)
+        if receiver.sender_log is not None:
+            receiver.sender_log.refused(None if self._caller is None else self._caller.tenant, refusal)
         self._reject(refusal)
 
     # What a protocol calls.
@@ -228,4 +243,7 @@ class TelemetryRequest:
             self._held_bytes = 0
 
     def _count(self, code: int | str, size_bytes: i64) -> None:
-        self._endpoint.answered(code, self._receiver.clock() - self._began, int(size_bytes))
+        seconds = self._receiver.clock() - self._began
+        self._endpoint.answered(code, seconds, int(size_bytes))
+        if self._receiver.logs_requests:
+            log_request(self._route_name, code, self._caller, int(size_bytes), seconds, self._adapted)

@@ -9,6 +9,7 @@ How it listens, drains and ends is in receivers/transport/server.py.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Final, cast
@@ -47,19 +48,29 @@ class GrpcServer(Server):
         services: Sequence[Service],
         access: Access,
         explain: Explain,
+        places: Sequence[tuple[str, int]] = (),
+        unix_sockets: Sequence[socket.socket] = (),
         certificates: Certificates | None = None,
         reuse_port: bool = False,
         descriptors: Descriptors | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share the connections."""
+        """`host`, `places`, `unix_sockets`: as Server has them. `certificates`: TLS alone. `reuse_port`: other processes may
+        listen there too, and share the connections."""
         names = [service.name for service in services]
         self._health: Final = Health(names)
         others = self._health.handlers() | Reflection([*names, health.SERVICE, reflection.SERVICE]).handlers()
-        receiver = GrpcReceiver(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
-        self._shared: Final = GrpcShared(receiver, Methods(services, metrics, others), settings, descriptors)
+        self.receiver: Final = GrpcReceiver(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
+        self._shared: Final = GrpcShared(self.receiver, Methods(services, metrics, others), settings, descriptors)
         super().__init__(
-            self._shared, host, [settings.port], backlog=_BACKLOG, certificates=certificates, reuse_port=reuse_port
+            self._shared,
+            host,
+            [settings.port],
+            backlog=_BACKLOG,
+            places=places,
+            unix_sockets=unix_sockets,
+            certificates=certificates,
+            reuse_port=reuse_port,
         )
 
     async def start(self) -> None:

@@ -22,6 +22,7 @@ from collector.ingest.produce import InFlight
 from collector.receivers.http.page_gate import PageGate
 from collector.receivers.http.telemetry_request import Head, HttpReceiver, HttpRequest, Route
 from collector.receivers.responses import Answer, Explain
+from collector.receivers.sender_log import log_page
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
@@ -165,7 +166,10 @@ class HttpApplication:
         try:
             await self._pages(scope, receive, watched)
         finally:
-            endpoint.answered(code, self._clock() - began, 0)
+            seconds = self._clock() - began
+            endpoint.answered(code, seconds, 0)
+            if self.receiver.logs_requests:
+                log_page(scope["path"], scope["method"], code, seconds)
 
 
 class _Body:

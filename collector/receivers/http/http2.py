@@ -315,5 +315,9 @@ def _has_one_host(head: RequestHead) -> bool:
 
 
 def _address(transport: Any, name: str) -> tuple[str, int] | None:
+    """Return a host and a port; of a Unix socket, whose clients have no names, a number that no other connection has now."""
     address = transport.get_extra_info(name)
-    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+    if isinstance(address, tuple):
+        return (str(address[0]), int(address[1]))
+    connection = transport.get_extra_info("socket")
+    return None if connection is None else ("unix", int(connection.fileno()))

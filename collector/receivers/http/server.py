@@ -57,6 +57,7 @@ class HttpServer(Server):
         settings: Http,
         metrics: Metrics,
         *,
+        places: Sequence[tuple[str, int]] = (),
         unix_sockets: Sequence[socket.socket] = (),
         certificates: Certificates | None = None,
         reuse_port: bool = False,
@@ -65,7 +66,8 @@ class HttpServer(Server):
         takes_page_bodies: bool = False,
         answer_timeout_s: float | None = None,
     ) -> None:
-        """Port 0 is any free one. `certificates`: TLS alone. `reuse_port`: other processes may listen there too, and share.
+        """`host`, `ports`, `places`, `unix_sockets`: as Server has them. `certificates`: TLS alone. `reuse_port`: other
+        processes may listen there too, and share.
 
         `is_counted`: its connections are in the metrics of connections. `takes_page_bodies`, `answer_timeout_s`: as HttpShared
         has them.
@@ -87,6 +89,7 @@ class HttpServer(Server):
             host,
             ports,
             backlog=settings.backlog,
+            places=places,
             unix_sockets=unix_sockets,
             certificates=certificates,
             reuse_port=reuse_port,

@@ -10,12 +10,15 @@ Invariants:
 import asyncio
 import contextlib
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from collector.receivers.transport.certificates import Certificates
 from collector.receivers.transport.connections import Connections
+from collector.receivers.transport.listeners import bind_tcp
 from collector.receivers.transport.pending import last_pending
 from collector.receivers.transport.tls_listener import Handshake, TlsListener
 
@@ -24,6 +27,8 @@ _TICK_S: Final = 0.5
 # How long a cancelled task may take to answer its client.
 _CANCEL_S: Final = 1.0
 _DRAIN_INTERVAL_S: Final = 0.01
+# The file of a Unix socket belongs to the process that bound it: other processes may listen there, too.
+_KEEPS_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Server(ABC):
@@ -36,15 +41,18 @@ class Server(ABC):
         ports: Sequence[int],
         *,
         backlog: int,
+        places: Sequence[tuple[str, int]] = (),
         unix_sockets: Sequence[socket.socket] = (),
         certificates: Certificates | None = None,
         reuse_port: bool = False,
     ) -> None:
-        """Port 0 is any free one. `unix_sockets` are bound, and without TLS. `certificates`: every port speaks TLS.
-        `reuse_port`: other processes may listen on the same ports, and share the connections."""
+        """`host`: addresses, with commas between; each port is listened on at all of them. Port 0 is any free one. `places`:
+        further hosts and ports. `unix_sockets` are bound, and without TLS. `certificates`: every port speaks TLS. `reuse_port`:
+        other processes may listen on the same ports, and share the connections."""
         self._connections: Final = connections
         self._host: Final = host
         self._ports_wanted: Final = tuple(ports)
+        self._places: Final = tuple(places)
         self._unix_sockets: Final = tuple(unix_sockets)
         self._backlog: Final = backlog
         self._certificates: Final = certificates
@@ -62,7 +70,9 @@ class Server(ABC):
         """Listen and accept. Raises OSError, and then listens on nothing."""
         self._connections.tick(asyncio.get_running_loop().time())
         try:
-            self.ports = tuple([await self._listen(port) for port in self._ports_wanted])
+            self.ports = tuple([await self._listen(self._host, port) for port in self._ports_wanted])
+            for host, port in self._places:
+                await self._listen(host, port)
             for unix_socket in self._unix_sockets:
                 await self._listen_unix(unix_socket)
         except BaseException:
@@ -100,23 +110,30 @@ class Server(ABC):
         if self._ticking is not None:
             self._ticking.cancel()
 
-    async def _listen(self, port: int) -> int:
+    async def _listen(self, host: str, port: int) -> int:
         """Return the port that is listened on. Raises OSError."""
-        if self._certificates is not None:
-            listener = TlsListener(self._connections, self._certificates, self._protocol)
-            await listener.start(self._host, port, backlog=self._backlog, reuse_port=self._reuse_port)
-            self._listeners.append(listener)
-            return listener.port
-        server = await asyncio.get_running_loop().create_server(
-            self._protocol, self._host, port, backlog=self._backlog, reuse_port=self._reuse_port
-        )
-        self._listeners.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        hosts = host.split(",")
+        sockets = await loop.run_in_executor(None, partial(bind_tcp, hosts, port, reuse_port=self._reuse_port))
+        bound: int = sockets[0].getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            for listening in sockets:
+                stack.enter_context(listening)
+            for listening in sockets:
+                if self._certificates is not None:
+                    listener = TlsListener(self._connections, self._certificates, self._protocol)
+                    listener.start(listening, backlog=self._backlog)
+                    self._listeners.append(listener)
+                else:
+                    self._listeners.append(await loop.create_server(self._protocol, sock=listening, backlog=self._backlog))
+            stack.pop_all()
         return bound
 
     async def _listen_unix(self, unix_socket: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_unix_server(self._protocol, sock=unix_socket, backlog=self._backlog))
+        self._listeners.append(
+            await loop.create_unix_server(self._protocol, sock=unix_socket, backlog=self._backlog, **_KEEPS_FILE)
+        )
 
     def _pending(self) -> list[socket.socket]:
         """Return what waits at the event loop's listeners: closing them would reset it. A TLS listener accepts its own."""

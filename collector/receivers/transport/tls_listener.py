@@ -36,7 +36,7 @@ _PLAIN: Final = (
 
 
 class TlsListener:
-    """On one host and port. Use: `start`, then `port`, then `close`."""
+    """On one bound socket. Use: `start`, then `close`."""
 
     def __init__(
         self, shared: Connections, certificates: Certificates, protocol: Callable[["Handshake"], asyncio.Protocol]
@@ -46,22 +46,13 @@ class TlsListener:
         self._certificates: Final = certificates
         self._protocol: Final = protocol
         self._sockets: Final[list[socket.socket]] = []
-        self.port = 0
 
-    async def start(self, host: str, port: int, *, backlog: int, reuse_port: bool) -> None:
-        """Raises OSError."""
-        loop = asyncio.get_running_loop()
-        try:
-            for family, _, _, _, address in await loop.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                self._sockets.append(_listen(family, address, backlog=backlog, reuse_port=reuse_port))
-        except BaseException:
-            self.close()
-            raise
-        self.port = self._sockets[0].getsockname()[1]
-        for listener in self._sockets:
-            loop.add_reader(listener, self._accept, listener)
+    def start(self, listener: socket.socket, *, backlog: int) -> None:
+        """Listen on a socket that is bound. Raises OSError."""
+        listener.listen(backlog)
+        listener.setblocking(False)
+        self._sockets.append(listener)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def close(self) -> None:
         """Take what has connected so far, and listen no more."""
@@ -212,19 +203,3 @@ def _has_more(connection: socket.socket) -> bool:
         return bool(connection.recv(_PIECE_BYTES))
     except BlockingIOError:
         return True
-
-
-def _listen(family: int, address: object, *, backlog: int, reuse_port: bool) -> socket.socket:
-    """As asyncio's own listener does it."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)  # type: ignore[arg-type]  # as getaddrinfo has it for that family
-        listener.listen(backlog)
-        listener.setblocking(False)
-        stack.pop_all()
-    return listener

@@ -67,7 +67,7 @@ def test_ports_are_taken_from_the_settings() -> None:
 def test_ports_are_held_for_several_processes() -> None:
     """A free port is the same for all of them; another collector is told that it is in use, as soon as one listens."""
     settings = Settings(http=Http(port=0, otlp_port=0), grpc=Grpc(port=0))
-    with contextlib.closing(listening.SharedPorts(settings, listening.ports(settings))) as shared:
+    with contextlib.closing(listening.SharedPorts(settings, listening.ports(settings), {})) as shared:
         held = shared.settings(settings)
         ports = listening.ports(held)
         assert 0 not in ports.values()
@@ -78,7 +78,7 @@ def test_ports_are_held_for_several_processes() -> None:
                 pytest.raises(CannotRun, match="in use by another program"),
             ):
                 listening.check_port(key, "127.0.0.1", port)
-    listening.SharedPorts(held, listening.ports(held)).close()
+    listening.SharedPorts(held, listening.ports(held), {}).close()
 
 
 @pytest.mark.parametrize(("client_ca", "identity"), [(None, ""), (Path("clients.pem"), " --cert FILE --key FILE")])
