@@ -37,7 +37,7 @@ def kafka(tmp_path: Path) -> Iterator[Kafka]:
 @pytest.fixture(scope="module")
 def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """For those to whom it does not matter what is in it."""
-    made = Kafka(tmp_path_factory.mktemp("shared") / "kafka")
+    made = Kafka(tmp_path_factory.mktemp("shared") / "kafka", is_killed=False)
     made.start()
     yield made
     made.close()

@@ -41,7 +41,7 @@ _CONFIGURATION = {
     "transaction.state.log.num.partitions": "2",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
-    # Who was killed is not let in again before its session has ended.
+    # A broker that was killed is not let in again before its session has ended. See `is_killed`.
     "broker.heartbeat.interval.ms": "100",
     "broker.session.timeout.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "8388608",
@@ -116,11 +116,15 @@ class Kafka:
         scram: Mapping[str, str] | None = None,
         java: Sequence[str] | None = None,
         cluster_id: str | None = None,
+        is_killed: bool = True,
         **settings: str,
     ) -> None:
         """`listeners`: beside PLAINTEXT, from a listener's name to its protocol. `scram`: users and their passwords. `java`:
         with its options, instead of the usual one. `cluster_id`: it is one of several (support.processes.kafka_cluster).
-        `settings`: more of its configuration, `__` for a dot."""
+        `is_killed`: False where no test kills it: then its controller does not fence it when it is late on a busy machine, and
+        no leader epoch changes by itself. `settings`: more of its configuration, `__` for a dot."""
+        if not is_killed:
+            settings = {"broker__session__timeout__ms": "60000", **settings}
         self.directory = directory
         self._java = java
         self._cluster_id = cluster_id
@@ -275,7 +279,7 @@ def shared_bootstrap() -> str:
         return given
     libraries()
     directory = Path(tempfile.mkdtemp(prefix="infrasage-kafka-"))
-    kafka = Kafka(directory)
+    kafka = Kafka(directory, is_killed=False)
 
     def end() -> None:
         kafka.close()
