@@ -27,7 +27,7 @@ from support.strategies.full_messages import FullMessages
 from support.strategies.json_forms import MESSAGE_ODDITIES, TEXT_ODDITIES, JsonForms
 from support.strategies.native import NOW_TEXT
 from support.strategies.native import records as native_records
-from support.strategies.otlp import NOW, messages
+from support.strategies.otlp import NOW, fit_buckets, messages
 from support.strategies.prometheus import requests_v2, write_requests
 from support.strategies.wire_forms import ODDITIES, Forms, canonical
 
@@ -171,6 +171,7 @@ def otlp_messages(class_: type[Message]) -> list[Message]:
     """One with every field, one whose lists are empty, and any."""
     descriptor: Any = class_.DESCRIPTOR
     full = FullMessages(full_value).message(descriptor)
+    fit_buckets(full)
     empty = FullMessages(full_value).message(descriptor)
     empty_lists(empty)
     return [full, empty, *of_each(messages(descriptor))]

@@ -175,6 +175,16 @@ def _fit_count(point: Any, first: Any, second: Any = (), zeros: int = 0) -> None
 _FITTED = {"HistogramDataPoint": _fit_explicit, "ExponentialHistogramDataPoint": _fit_exponential}
 
 
+def fit_buckets(message: Message) -> None:
+    """Have the buckets of all histograms in it fit each other, in place."""
+    if message.DESCRIPTOR.name in _FITTED:
+        _FITTED[message.DESCRIPTOR.name](message)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for entry in value if field.is_repeated else (value,):
+                fit_buckets(entry)
+
+
 def varint(number: int) -> bytes:
     number &= 2**64 - 1
     out = bytearray()
