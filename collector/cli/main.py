@@ -10,7 +10,7 @@ Invariants:
 import contextlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -33,12 +33,15 @@ from collector.config.reference import FLAGS, SETTINGS, value_of
 from collector.config.settings import Settings
 from collector.config.show import show
 
+_HELP_COLUMNS_MAX: Final = 160
+
 app = typer.Typer(
     name="infrasage-collector",
     cls=PlainErrors,
     help="Receive OTLP, Prometheus remote write and JSON; store every record exactly once; answer SQL.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Click wraps help texts at 80 columns by default, however wide the terminal is.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _HELP_COLUMNS_MAX},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -259,6 +262,8 @@ def query(
         answer = _answer(settings, sql, format_)
     if answer.messages_behind:
         say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
+    if not answer.body.strip():
+        say("no rows")
     try:
         sys.stdout.buffer.write(answer.body)
         sys.stdout.buffer.flush()
@@ -310,9 +315,9 @@ def config_check(config: Config = None) -> None:
 
 
 @config_app.command("show")
-def config_show(config: Config = None) -> None:
+def config_show(data_dir: DataDir = None, config: Config = None) -> None:
     """Print all settings in force, and their origins."""
-    typer.echo(show(load_settings(config, {})), nl=False)
+    typer.echo(show(load_settings(config, {"data_dir": data_dir})), nl=False)
 
 
 @app.command()

@@ -683,6 +683,8 @@ def _reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
         "max_result_rows": limits.result_rows_max,
         "max_result_bytes": limits.result_bytes_max,
         "result_overflow_mode": "throw",
+        # The engine would go by its own standard output, which is the collector's and not that of the client.
+        "output_format_pretty_color": 0,
         "readonly": 1,  # the last, since it forbids SET
     }
 

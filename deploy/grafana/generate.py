@@ -184,6 +184,25 @@ def flow() -> Any:
     )
     made.with_panel(
         _graph(
+            "Duplicates",
+            "Requests that were sent again: answered as before by the gateway, or left out by the writer, a message each.",
+            "short",
+            Line(f"{_rate('infrasage_repeated_requests_total')} or vector(0)", "requests answered as before"),
+            Line(f"{_rate('infrasage_writer_repeated_messages_total', 'topic')} > 0", "left out of {{topic}}"),
+            stacked=True,
+        )
+    )
+    made.with_panel(
+        _graph(
+            "Repaired, by kind",
+            "docs/use/api.md explains each kind.",
+            "short",
+            Line(f"{_rate('infrasage_repaired_total', 'reason')} > 0", "{{reason}}"),
+            stacked=True,
+        )
+    )
+    made.with_panel(
+        _graph(
             "Refused requests by reason",
             "Requests refused as a whole.",
             "short",

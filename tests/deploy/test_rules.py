@@ -42,6 +42,7 @@ def level(use: str, limit: str, high: float, low: float, maximum: float, at: int
 
 
 OF = '{job="infrasage",instance="a"}'
+OF_LOGS = '{job="infrasage",instance="a",topic="infrasage.logs"}'
 LOGS = '{job="infrasage",instance="a",topic="infrasage.logs",partition="0"}'
 LOGS_OF_B = '{job="infrasage",instance="b",topic="infrasage.logs",partition="0"}'
 EVENTS = 'infrasage_ingestion_events_total{{job="infrasage",type="log",status="{}"}}'
@@ -94,6 +95,16 @@ CASES: dict[str, Case] = {
     "InfraSageLogDamaged": Case(
         {f"infrasage_log_damages{OF}": "1x60", f"infrasage_log_lost_messages{OF}": "0x60"},
         {f"infrasage_log_damages{OF}": "0x60", f"infrasage_log_lost_messages{OF}": "0x60"},
+    ),
+    "InfraSageStoreDamagedParts": Case(
+        {f"infrasage_store_damaged_parts{OF}": "2x60"}, {f"infrasage_store_damaged_parts{OF}": "0x60"}
+    ),
+    "InfraSageInsertsCompleted": counter(f"infrasage_writer_completed_rows_total{OF_LOGS}"),
+    "InfraSageRowsMissing": counter(f"infrasage_writer_missing_rows_total{OF_LOGS}"),
+    "InfraSageRepairs": Case(
+        {'infrasage_repaired_total{job="infrasage",instance="a",tenant="",reason="invalid_text"}': "0+90x60"},
+        {'infrasage_repaired_total{job="infrasage",instance="a",tenant="",reason="invalid_text"}': "0+30x60"},
+        40,
     ),
     "InfraSageRejects": Case(
         {EVENTS.format("rejected"): "0+5x90", EVENTS.format("accepted"): "0+95x90"},

@@ -477,6 +477,12 @@ def test_a_bad_query_is_told_in_one_go(program: Program, arguments: list[str], s
     assert done.stdout == ""
 
 
+def test_an_empty_result_says_so(program: Program) -> None:
+    """On standard error: on standard output is the result, which is nothing."""
+    done = run("query", "SELECT 1 WHERE 0", "--data-dir", program.data_dir)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no rows\n")
+
+
 def test_a_second_collector_on_the_same_data_is_refused(program: Program) -> None:
     """It names the process that has the data directory, and does it no harm."""
     done = run("serve", "--data-dir", program.data_dir, "--http-port", "0", "--otlp-http-port", "0", "--grpc-port", "0")

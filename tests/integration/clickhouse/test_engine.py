@@ -1,6 +1,7 @@
 """The embedded engine's pools are bounded. In processes of their own, since each loads the engine once."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,39 @@ for _ in range(40):
 print(json.dumps([before, after]))
 os._exit(0)
 """
+
+
+# Prints a table as the query command gets it.
+TABLE = """
+import os, sys
+from pathlib import Path
+from collector.store.clickhouse import ClickHouseStore
+store = ClickHouseStore.embedded(Path(sys.argv[1]) / "store")
+store.apply_schema()
+(Path(sys.argv[1]) / "table").write_bytes(store.query("SELECT 1 AS a, NULL AS b", "PrettyCompactMonoBlock"))
+os._exit(0)
+"""
+
+
+def test_a_table_has_no_colours_whatever_the_collectors_terminal_is(tmp_path: Path) -> None:
+    """The engine's own output is a terminal; the client of the query may write to a file."""
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", TABLE, str(tmp_path)],
+            env=environment(),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            check=True,
+            timeout=100,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    table = (tmp_path / "table").read_bytes()
+    assert "│ 1 │".encode() in table
+    assert b"\x1b" not in table
 
 
 def grown(threads_max: int, place: Path) -> tuple[int, int]:

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes.program import environment, run
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from collector.cli.main import app
@@ -51,6 +53,25 @@ def test_what_was_asked_for_is_on_standard_output(arguments: list[str], status: 
     done = invoke(*arguments)
     assert (done.exit_code, done.stderr) == (status, "")
     assert said in done.stdout
+
+
+def test_config_show_takes_the_data_directory(tmp_path: Path) -> None:
+    done = invoke("config", "show", "--data-dir", str(tmp_path))
+    assert f'data_dir = "{tmp_path}"  # --data-dir\n' in done.stdout
+
+
+@pytest.mark.parametrize(("columns", "longest"), [("100", 100), ("150", 150), ("400", 160)])
+def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: str, longest: int) -> None:
+    """Up to a width that people read."""
+    monkeypatch.setenv("COLUMNS", columns)
+    group: Any = get_command(app)
+    # Not by the runner, which has a width of its own.
+    with group.make_context("infrasage-collector", ["version"], resilient_parsing=True) as context:
+        for name in ("serve", "gateway"):
+            command = group.get_command(context, name)
+            help_ = command.get_help(command.context_class(command, info_name=name, parent=context))
+            widths = [len(line) for line in help_.splitlines()]
+            assert 80 < max(widths) <= longest
 
 
 @pytest.mark.parametrize("group", [[], ["config"], ["dlq"], ["keys"], ["log"], ["schema"]])
