@@ -76,6 +76,18 @@ class NonPlain(Exception):
     """Not what nearly all senders write: an escape that is none, a lone surrogate, a number of many digits, a name twice, …"""
 
 
+class JsonName:
+    """A member's name with its quotes and its colon, as words to compare a text with."""
+
+    def __init__(self, name: str) -> None:
+        token = f'"{name}":'.encode()
+        padding = -len(token) % _WORD_BYTES
+        self.size: Final[i64] = len(token)
+        self.words: Final[bytes] = token + bytes(padding)
+        self.masks: Final[bytes] = b"\xff" * len(token) + bytes(padding)
+        self.words_size: Final[i64] = len(self.words)
+
+
 class JsonScanner:
     """Reads `text`. `rules`: by which it rests."""
 
@@ -93,9 +105,14 @@ class JsonScanner:
     def skip_space(self, position: i64) -> i64:
         """Return where the white space ends that may begin there."""
         text = self.text
+        byte: i64 = text[position]
+        if byte == SPACE:  # one of them is the most usual
+            position += 1
+            byte = text[position]
+        if byte > SPACE:
+            return position
         last: i64 = self.size - _WORD_BYTES
         spaces: i64 = read_i64_le(_SPACES, 0)
-        byte: i64 = text[position]
         while byte <= SPACE:
             if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
                 raise NonPlain
@@ -106,6 +123,21 @@ class JsonScanner:
                     self.rest(position)
             byte = text[position]
         return position
+
+    def is_name(self, name: JsonName, position: i64) -> bool:
+        """Return whether the text has that name there, with its colon behind it."""
+        text = self.text
+        words = name.words
+        masks = name.masks
+        end: i64 = name.words_size
+        if position + end > self.size:
+            return False
+        at: i64 = 0
+        while at < end:
+            if (read_i64_le(text, position + at) ^ read_i64_le(words, at)) & read_i64_le(masks, at):
+                return False
+            at += _WORD_BYTES
+        return True
 
     def string_end(self, start: i64) -> i64:
         """Return where the quote is that closes the string whose content begins at `start`."""
@@ -281,6 +313,20 @@ class JsonScanner:
         self.double = -value if is_negative else value
         return position
 
+    def is_number_end(self, position: i64) -> bool:
+        """Return whether a number ends there."""
+        byte: i64 = self.text[position]
+        return byte == COMMA or byte == CLOSING_BRACE or byte == CLOSING_BRACKET or byte <= SPACE
+
+    def finish(self, position: i64) -> None:
+        """Raise NonPlain where anything but white space is from there on."""
+        text = self.text
+        while position < self.size:
+            byte: i64 = text[position]
+            if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
+                raise NonPlain
+            position += 1
+
     def scalar_end(self, position: i64) -> i64:
         """Return where a string, a number or a literal ends, of which only a string is checked."""
         text = self.text
@@ -309,11 +355,11 @@ class JsonScanner:
             return 0
         return position + 4
 
-    def value_end(self, position: i64) -> i64:
-        """Return where the value ends that begins there, of any kind. It is JSON."""
+    def value_end(self, position: i64, bytes_max: i64 = PARSED_BYTES_MAX) -> i64:
+        """Return where the value ends that begins there, of any kind and of about so many bytes at most. It is JSON."""
         text = self.text
         start: i64 = position
-        last: i64 = min(self.size, start + PARSED_BYTES_MAX)
+        last: i64 = min(self.size, start + bytes_max)
         depth: i64 = 0
         while True:
             byte: i64 = text[position]

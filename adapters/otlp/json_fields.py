@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from mypy_extensions import i64
 
+from adapters.codec.json_scanner import JsonName
 from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE
 
 TEXT: Final = 0
@@ -52,7 +53,6 @@ _RANGES: Final = {
     FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
 }
 _INT32_RANGE: Final = (-(2**31), 2**31 - 1)
-_WORD_BYTES: Final = 8
 _ITEMS: Final = (
     "LogRecord",
     "Span",
@@ -110,17 +110,12 @@ class Field:
         return fields
 
 
-class Name:
-    """A name that a field has in JSON, with its quotes and its colon, as words to compare a text with."""
+class Name(JsonName):
+    """A name that a field has in JSON."""
 
     def __init__(self, name: str, field: Field) -> None:
-        token = f'"{name}":'.encode()
-        padding = -len(token) % _WORD_BYTES
+        super().__init__(name)
         self.field: Final = field
-        self.size: Final[i64] = len(token)
-        self.words: Final[bytes] = token + bytes(padding)
-        self.masks: Final[bytes] = b"\xff" * len(token) + bytes(padding)
-        self.words_size: Final[i64] = len(self.words)
         # The name that followed it in the message that was read last: senders write their fields in one order.
         self.follower: Name = self
 

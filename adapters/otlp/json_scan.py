@@ -81,14 +81,7 @@ class _Scan(JsonScanner):
             raise NonPlain
         self.position = position + 1
         self._message(writer, fields, 0)
-        position = self.position
-        if position < self.size:
-            text = self.text
-            while position < self.size:
-                byte: i64 = text[position]
-                if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
-                    raise NonPlain
-                position += 1
+        self.finish(self.position)
         self.rules.rest()
         wire = writer.getvalue()
         self.rules.rest()
@@ -112,7 +105,7 @@ class _Scan(JsonScanner):
         while True:
             name = previous.follower
             is_known = True
-            if self._is_name(name, position):
+            if self.is_name(name, position):
                 position += name.size
             else:
                 found = self._name(fields, position, unknown)
@@ -152,21 +145,6 @@ class _Scan(JsonScanner):
                 return
             if text[position] <= SPACE:
                 position = self.skip_space(position)
-
-    def _is_name(self, name: Name, position: i64) -> bool:
-        """Return whether the text has that name there, with its colon behind it."""
-        text = self.text
-        words = name.words
-        masks = name.masks
-        end: i64 = name.words_size
-        if position + end > self.size:
-            return False
-        at: i64 = 0
-        while at < end:
-            if (read_i64_le(text, position + at) ^ read_i64_le(words, at)) & read_i64_le(masks, at):
-                return False
-            at += _WORD_BYTES
-        return True
 
     def _name(self, fields: Fields, position: i64, unknown: i64) -> Name | None:
         """Look up the name of the member there; None: it is unknown. Moves behind the colon."""
@@ -313,12 +291,7 @@ class _Scan(JsonScanner):
                 return end + 1
             return 0
         end = self.integer_end(position)
-        return end if end and self._is_end(end) else 0
-
-    def _is_end(self, position: i64) -> bool:
-        """Return whether a number ends there."""
-        byte: i64 = self.text[position]
-        return byte == COMMA or byte == CLOSING_BRACE or byte == CLOSING_BRACKET or byte <= SPACE
+        return end if end and self.is_number_end(end) else 0
 
     def _scalar(self, writer: BytesWriter, field: Field, position: i64) -> i64:
         """Write a number or a truth, without a tag. Return where it ends."""
@@ -326,7 +299,7 @@ class _Scan(JsonScanner):
         end: i64 = 0
         if kind == DOUBLE:
             end = self.double_end(position)
-            if end and self._is_end(end):
+            if end and self.is_number_end(end):
                 write_f64_le(writer, self.double)
                 return end
         elif kind == FIXED64 or kind == VARINT or kind == FIXED32:

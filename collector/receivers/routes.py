@@ -16,7 +16,7 @@ from infrasage.v1.dead_letter_pb2 import (
     PayloadForm,
 )
 
-import adapters.native
+import adapters.native.request
 import adapters.otlp.json
 import adapters.otlp.logs
 import adapters.otlp.metrics
@@ -70,7 +70,7 @@ _OTLP_FORMS: Final = {METRICS: PAYLOAD_FORM_OTLP_METRICS, LOGS: PAYLOAD_FORM_OTL
 
 # Who reads the payload of a dead letter again.
 PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
-    PAYLOAD_FORM_NATIVE_JSON: adapters.native.adapt,
+    PAYLOAD_FORM_NATIVE_JSON: adapters.native.request.adapt,
     PAYLOAD_FORM_OTLP_METRICS: adapters.otlp.metrics.adapt,
     PAYLOAD_FORM_OTLP_LOGS: adapters.otlp.logs.adapt,
     PAYLOAD_FORM_OTLP_TRACES: adapters.otlp.traces.adapt,
@@ -111,10 +111,10 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
         _otlp(endpoints.OTLP_METRICS, METRICS, adapters.otlp.metrics.adapt, _metrics_json),
         _otlp(endpoints.OTLP_LOGS, LOGS, adapters.otlp.logs.adapt, _logs_json),
         _otlp(endpoints.OTLP_TRACES, TRACES, adapters.otlp.traces.adapt, _traces_json),
-        _native(endpoints.NATIVE, adapters.native.adapt, NATIVE),
+        _native(endpoints.NATIVE, adapters.native.request.adapt, NATIVE),
         _native(
             endpoints.NATIVE_BATCH,
-            partial(adapters.native.adapt_batch, batch_items_max=batch_items_max),
+            partial(adapters.native.request.adapt_batch, batch_items_max=batch_items_max),
             NATIVE_BATCH,
         ),
         Route(

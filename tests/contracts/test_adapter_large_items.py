@@ -15,8 +15,8 @@ from support.references.remote_write import write_request, write_request_v2
 from support.references.twins import NOW, check_otlp
 from support.strategies.otlp import messages, oddly_written
 
-from adapters import native
 from adapters.errors import RECORD_TOO_LARGE
+from adapters.native import request as native
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2

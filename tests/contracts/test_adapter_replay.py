@@ -14,8 +14,8 @@ from support.strategies.native import records
 from support.strategies.otlp import messages, oddly_written
 from support.strategies.prometheus import requests_v2, write_requests
 
-from adapters import native
 from adapters.errors import RequestRefused
+from adapters.native import request as native
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2

@@ -22,8 +22,9 @@ from support.references import native as native_reference
 from support.references import otlp, prometheus
 from support.references.replaying import BATCH_ID, BYTES_MAX, NOW, Adapter, check_again, check_replays, items_of, run
 
-from adapters import errors, native
+from adapters import errors
 from adapters.errors import INVALID_JSON, REASON
+from adapters.native import request as native
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2

@@ -12,8 +12,8 @@ import pytest
 from support.limits import DEFAULT
 from support.references.rfc8259 import BYTES_REFUSED, READ, REFUSED, REPAIRED
 
-from adapters import native
 from adapters.errors import INVALID_JSON, RequestRefused
+from adapters.native import request as native
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 from adapters.record import SOURCE_NATIVE, Header
 from collector.ingest.validate import LimitRules

@@ -15,8 +15,8 @@ from infrasage.prometheus.v2.write_pb2 import Request
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.limits import DEFAULT
 
-from adapters import native
 from adapters.errors import REASON
+from adapters.native import request as native
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header

@@ -31,8 +31,8 @@ from support.strategies.otlp import NOW, fit_buckets, messages
 from support.strategies.prometheus import requests_v2, write_requests
 from support.strategies.wire_forms import ODDITIES, Forms, canonical
 
-from adapters import native
 from adapters.errors import RequestRefused
+from adapters.native import request as native
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import Adapted, Header

@@ -15,16 +15,16 @@ from support.fakes.receiving import Receivers, receivers
 from support.fakes.wire import Wire, grpc_shared, http_shared
 from support.http2 import frame
 from support.limits import LOW
-from support.references.json_readers import check_readers
+from support.references.json_readers import check_native, check_readers
 from support.references.native import nanoseconds
 from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_otlp, check_otlp, check_v1, check_v2
 from support.strategies.http2_frames import encoded, frames_of, ops_of
 
 import adapters.otlp.json as otlp_json
-from adapters import native
 from adapters.codec.decompress import decompress
 from adapters.codec.rfc3339 import INVALID, parse_time
 from adapters.errors import Malformed, RequestRefused
+from adapters.native import request as native
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.record import SOURCE_NATIVE, Adapted, Header
 from collector.dead_letters.payloads import mended, shown
@@ -73,7 +73,9 @@ def _otlp_json(signal: str, to_wire: Callable[[bytes], bytes]) -> Target:
 
 
 def _native(body: bytes) -> None:
-    """One record, or many: read or refused, and each record has an outcome."""
+    """One record, or many: read or refused, and each record has an outcome. Its two readers agree."""
+    check_native(body, LOW, is_batch=False)
+    check_native(body, LOW, is_batch=True)
     header = Header("acme", SOURCE_NATIVE, NOW, BATCH_ID)
     rules = LimitRules(LOW, NOW)
     for adapt in (native.adapt, _batch):

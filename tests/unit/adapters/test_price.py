@@ -17,7 +17,7 @@ from support.references.remote_write import length_delimited, write_request, wri
 
 from adapters.codec.text import check_json_parts, count_json_parts
 from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
-from adapters.native import adapt_batch
+from adapters.native.request import adapt_batch
 from adapters.otlp import logs, metrics, traces
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.price import Shape, check_elements, check_rows, shape_of

@@ -19,8 +19,8 @@ from support.strategies.native import records as native_records
 from support.strategies.otlp import NOW, fields_of, messages, oddly_written
 from support.strategies.prometheus import requests_v2, write_requests
 
-from adapters import native
 from adapters.errors import RequestRefused
+from adapters.native import request as native
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import Adapted, Header

@@ -15,11 +15,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
 
-from adapters import native
 from adapters.codec.json_reader import CONTAINERS_MAX, SLICE_BYTES, JsonSlices, NotJson
 from adapters.codec.text import REST_BYTES
 from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
-from adapters.native import RECORD_OBJECTS_MAX, adapt_batch
+from adapters.native import request as native
+from adapters.native.request import RECORD_OBJECTS_MAX, adapt_batch
 from adapters.otlp.json import logs_to_wire, metrics_to_wire
 from adapters.record import Adapted, Header
 from adapters.rules import Rules

@@ -24,9 +24,9 @@ from support.strategies.full_messages import FullMessages
 from support.strategies.prometheus import requests_v2, write_requests
 from support.strategies.wire_forms import ODDITIES, Forms
 
-from adapters import native
 from adapters.codec.text_repair import repaired_json, repaired_text, repaired_wire
 from adapters.errors import Malformed, RequestRefused
+from adapters.native import request as native
 from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2

@@ -9,7 +9,7 @@ from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from support.fakes.receiving import NOW_UNIX_NANO, Receivers, native_record, receivers
 
-import adapters.native
+import adapters.native.request
 import adapters.otlp.logs
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import read_fingerprint
@@ -105,7 +105,7 @@ async def test_no_plan_recognizes_anything_without_a_window() -> None:
 
 async def test_a_key_counts_on_every_route() -> None:
     """The native API too, whose equal records may be meant twice."""
-    native = Input(adapters.native.adapt, SOURCE_NATIVE, "/api/v1/telemetry", PAYLOAD_FORM_NATIVE_JSON)
+    native = Input(adapters.native.request.adapt, SOURCE_NATIVE, "/api/v1/telemetry", PAYLOAD_FORM_NATIVE_JSON)
     made = gateway(hashed=[], answers_max=0)
     for key in (b"a", b"a", b"b"):
         await ingest(made, native_record(), key, input_=native)

@@ -1,41 +1,21 @@
-"""The native JSON API: one record, or an array of them, as docs/use/api.md describes it.
-
-Invariants:
-1. Whatever the body, the result is an `Adapted` or a `RequestRefused` (test_any_bytes_are_read_or_refused).
-2. A bad record never causes its neighbours to be rejected (test_bad_records_do_not_take_good_ones_down).
-
-A metric, trace, profile or slo becomes a gauge point; its trace id an exemplar with the point's time and value. A log or event
-becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member of a record for
-which its OTLP message has no field is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
-infrasage.trace_id where the trace id is not 32 hex digits; they win over attributes sent under the same keys. An attribute
-severity_text, severity or level that is text also gives a log record its severity.
-
-JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; whole numbers beyond 64 bits are doubles.
-
-A rejected record's payload is its JSON to the byte: of a batch the array's element, without the space around it, else the body.
-`adapt` reads it again.
-"""
+"""Records of the native API: each is validated, sorted into groups of one service and type, and packed into messages."""
 
 from itertools import islice
-from json import JSONDecodeError, JSONDecoder, JSONEncoder
+from json import JSONEncoder
 from typing import Final
 
-import orjson
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.json_array import Elements
-from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import check_json_parts, hex_id, holds_more_objects, quoted, shortened, text_within
-from adapters.codec.text_repair import repaired_json
-from adapters.codec.wire import put_bytes, put_varint, varint_size
+from adapters.codec.text import hex_id, quoted, shortened, text_within
+from adapters.codec.wire import field_size, put_bytes, put_varint, varint_size
 from adapters.errors import (
     ATTRIBUTE_VALUE_TOO_LONG,
-    BATCH_TOO_LARGE,
     INVALID_ATTRIBUTES,
     INVALID_BODY,
-    INVALID_JSON,
     INVALID_METRIC_NAME,
     INVALID_RECORD,
     INVALID_SERVICE_ID,
@@ -52,8 +32,6 @@ from adapters.errors import (
     RECORD_TOO_LARGE,
     TIMESTAMP_IN_FUTURE,
     TIMESTAMP_TOO_OLD,
-    Malformed,
-    RequestRefused,
 )
 from adapters.record import (
     LOGS,
@@ -71,29 +49,21 @@ from adapters.record import (
 from adapters.repairs import ATTRIBUTES_DROPPED, CUT_KEY_PREFIX, VALUE_TRUNCATED
 from adapters.rules import Rules
 
-_NO_TRACE_ID: Final = "0" * 32
+NO_TRACE_ID: Final = "0" * 32
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
-_OPENING_BRACKET: Final = 0x5B
-_OPENING_BRACE: Final = 0x7B
-_CLOSING_BRACKET: Final = 0x5D
 # Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
 NESTING_MAX: Final = 64
-# Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
-NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
 
-# More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
-RECORD_OBJECTS_MAX: Final = 1 << 17
-
 # What a record counts as read: about what its text takes.
-_RECORD_BYTES: Final = 256
+RECORD_BYTES: Final = 256
 
-_TYPES: Final[dict[str, int]] = {name: number for number, name in enumerate(TYPE_NAMES) if number}
+TYPES: Final[dict[bytes, int]] = {name.encode(): number for number, name in enumerate(TYPE_NAMES) if number}
 _TYPES_SHOWN: Final = ", ".join(TYPE_NAMES[1:])
-_SEVERITIES: Final[dict[str, int]] = {
+SEVERITIES: Final[dict[str, int]] = {
     "trace": 1,
     "debug": 5,
     "info": 9,
@@ -105,226 +75,52 @@ _SEVERITIES: Final[dict[str, int]] = {
     "critical": 21,
     "fatal": 21,
 }
-_TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
-_SEVERITY_KEYS: Final = ("severity_text", "severity", "level")
+SEVERITY_KEYS: Final[tuple[bytes, ...]] = (b"severity_text", b"severity", b"level")
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 _NO_EXTRAS: Final[dict[str, bytes]] = {}
-# Integers of more digits can be beyond 64 bits, where orjson too makes doubles of them.
-_PLAIN_DIGITS_MAX: Final = 18
+_NO_INDICES: Final[list[int]] = []
+_ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """Adapt one JSON object. Raises Malformed if the body is not JSON."""
-    try:
-        return _adapt_one(body, header, rules, message_bytes_max)
-    except Malformed:
-        repaired = repaired_json(body, rules)
-        if repaired is body:
-            raise
-    return _adapt_one(repaired, header, rules, message_bytes_max)
-
-
-def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    adapter = _Adapter(body, header, rules, message_bytes_max)
-    if len(body) > adapter.record_bytes_max:
-        check_json_parts(body, rules.request_elements_max, rules)
-        adapter.reject_large("")
-    elif holds_more_objects(body, RECORD_OBJECTS_MAX, rules):
-        adapter.reject_large(_TOO_MANY_OBJECTS)
-    else:
-        adapter.add(_document(body, rules))
-    return adapter.finish()
-
-
-def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
-    is not an array or too long a one."""
-    try:
-        return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
-    except Malformed:
-        repaired = repaired_json(body, rules)
-        if repaired is body:
-            raise
-    return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
-
-
-def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    if len(body) > SLICE_BYTES or may_hold_many_containers(body):
-        return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
-    document = _document(body, rules)
-    if not isinstance(document, list):
-        raise RequestRefused(
-            INVALID_RECORD, f"a batch must be a JSON array of records; got {_shown(document)}{_hint(document)}"
-        )
-    if len(document) > batch_items_max:
-        raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got {len(document)}")
-    adapter = _Adapter(body, header, rules, message_bytes_max)
-    adapter.is_batch = True
-    for record in document:
-        adapter.add(record)
-    return adapter.finish()
-
-
-def _hint(document: object) -> str:
-    """Return what to send instead of an object that holds the array."""
-    if isinstance(document, dict):
-        for name, value in document.items():
-            if isinstance(value, list):
-                return f": send the array {quoted(name)} by itself"
-    return ""
-
-
-def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
-    """A batch that is too large to be parsed at once."""
-    check_json_parts(body, rules.request_elements_max, rules)
-    adapter = _Adapter(body, header, rules, message_bytes_max)
-    adapter.is_batch = True
-    slices = JsonSlices(body, rules)
-    try:
-        opening = slices.peek()
-        if opening == _OPENING_BRACE:
-            raise RequestRefused(
-                INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself"
-            )
-        if opening != _OPENING_BRACKET:
-            raise _malformed(body, f"no array of records at character {int(slices.position)}")
-        slices.position += 1
-        is_more = slices.peek() != _CLOSING_BRACKET
-        if not is_more:
-            slices.position += 1
-        while is_more:
-            is_more = _add_slice(adapter, slices)
-            if adapter.index > batch_items_max:
-                raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got more")
-        slices.end()
-    except NotJson as found:
-        raise _malformed(body, f"not JSON at character {found.position}") from None
-    return adapter.finish()
-
-
-def _add_slice(adapter: "_Adapter", slices: JsonSlices) -> bool:
-    """Take the next records of the array in which the cursor is. Whether there are more. Raises NotJson, Malformed."""
-    start: i64 = slices.position
-    piece = slices.next_elements()
-    if not piece:
-        if slices.skip_value(adapter.record_bytes_max, RECORD_OBJECTS_MAX):
-            text = slices.text[start : slices.position]
-            if holds_more_objects(text, RECORD_OBJECTS_MAX, slices.rules):
-                adapter.reject_large(_TOO_MANY_OBJECTS)
-            else:
-                adapter.add(_parsed(text))
-        else:
-            slices.skip_value(slices.size, slices.size)
-            adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
-        return slices.goes_on(_CLOSING_BRACKET)
-    records = _parsed(piece)
-    assert isinstance(records, list)
-    for record in records:
-        adapter.add(record)
-    slices.rules.rest()
-    if slices.peek() == _CLOSING_BRACKET:
-        slices.position += 1
-        return False
-    return True
-
-
-class _NotFinite:
+class NotFinite:
     """Takes the place of a number without a finite float64 value: NaN, Infinity, -Infinity, 1e999."""
 
     def __init__(self, token: str) -> None:
         self.token: Final = token
 
 
-def _float(token: str) -> object:
-    value = float(token)
-    return value if value - value == 0.0 else _NotFinite(token)
-
-
-def _int(token: str) -> object:
-    """Read a number as orjson does: exact in 64 bits, else a double. Python's own int() takes quadratic time."""
-    if len(token) <= _PLAIN_DIGITS_MAX:
-        return int(token)
-    value = float(token)
-    if -9.3e18 < value < 1.9e19:
-        exact = int(token)
-        if _INT64_MIN <= exact <= _UINT64_MAX:
-            return exact
-    return value if value - value == 0.0 else _NotFinite(token)
-
-
-def _no_value(_: object) -> None:
-    return None
-
-
-_INT64_MIN: Final = -(2**63)
-_UINT64_MAX: Final = 2**64 - 1
-_DECODER: Final = JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_NotFinite)
-_ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
-
-
-def _document(body: bytes, rules: Rules) -> object:
-    """The body's JSON, numbers that are not finite as `_NotFinite`. Raises Malformed."""
-    check_json_parts(body, rules.request_elements_max, rules)
-    rules.rest()
-    document = _parsed(body)
-    rules.rest()
-    return document
-
-
-def _parsed(body: bytes) -> object:
-    """The JSON of a body, or of a slice of one. Raises Malformed."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        fault = error.msg
-        position = error.pos
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as unreadable:
-        raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
-    if (
-        text.startswith("NaN", position) or text.startswith("Infinity", position) or fault.startswith("number is infinity")
-    ) and len(body) <= NAMED_NUMBERS_BYTES_MAX:
-        return _document_with_names(body, text)
-    raise _malformed(body, f"{fault} at character {position}")
-
-
-def _document_with_names(body: bytes, text: str) -> object:
-    """Python's own JSON reads these tokens; what else it takes that RFC 8259 or orjson don't is refused here."""
-    try:
-        document: object = _DECODER.decode(text)
-        # orjson would have refused a lone surrogate, which UTF-8 has no bytes for.
-        _CHECKER.encode(document).encode()
-    except JSONDecodeError as error:
-        raise _malformed(body, f"{error.msg} at character {error.pos}") from None
-    except UnicodeEncodeError:
-        raise _malformed(body, "a lone surrogate in a string") from None
-    except RecursionError:
-        raise _malformed(body, "nested too deep") from None
-    return document
-
-
-def _malformed(body: bytes, fault: str) -> Malformed:
-    return Malformed(INVALID_JSON, f"cannot decode JSON: {len(body)} bytes, {fault}")
-
-
-class _Metric:
+class Metric:
     """The points of one name in one group."""
 
     def __init__(self, name: bytes) -> None:
         self.name: Final = name
-        self.points: Final[list[bytes]] = []
-        self.indices: Final[list[int]] = []
+        # The first one, which is the only one of most; and the others.
+        self.point: bytes = b""
+        self.index: i64 = 0
+        self.more: list[bytes] | None = None
+        self.more_indices: list[int] = _NO_INDICES
+
+    def add(self, point: bytes, index: i64) -> None:
+        """Add the point of the record at `index` of its batch."""
+        if not self.point:
+            self.point = point
+            self.index = index
+            return
+        more = self.more
+        if more is None:
+            more = self.more = []
+            self.more_indices = []
+        more.append(point)
+        self.more_indices.append(index)
 
 
-class _Group:
+class Group:
     """What goes into one record: the items of one service and type."""
 
     def __init__(self, service_id: bytes, type_: i64) -> None:
         self.service_id: Final = service_id
         self.type: i64 = type_
-        self.metrics: Final[dict[str, _Metric]] = {}
+        self.metrics: Final[dict[bytes, Metric]] = {}
         self.logs: Final[list[bytes]] = []
         self.indices: Final[list[int]] = []
 
@@ -337,7 +133,7 @@ class _Group:
         return field.getvalue()
 
 
-class _Adapter:
+class RecordAdapter:
     """Validates records one by one, sorts them into groups, and packs the groups into messages."""
 
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
@@ -349,12 +145,14 @@ class _Adapter:
         self.rules: Final = rules
         self.builder: Final = BatchBuilder(header, rules, message_bytes_max)
         # By type, then by service.
-        self.groups: Final[list[dict[str, _Group]]] = [{} for _ in TYPE_NAMES]
+        self.groups: Final[list[dict[bytes, Group]]] = [{} for _ in TYPE_NAMES]
         # Those that have items, in the order of their first.
-        self.metric_groups: Final[list[_Group]] = []
-        self.log_groups: Final[list[_Group]] = []
+        self.metric_groups: Final[list[Group]] = []
+        self.log_groups: Final[list[Group]] = []
         self.item = BytesWriter()
         self.exemplar = BytesWriter()
+        # Of the metric that is packed.
+        self.points = BytesWriter()
         self.index: i64 = 0
         # Of the current record: its type (0 unknown), what is wrong if the rules can't say it, attributes of our own.
         self.type: i64 = 0
@@ -365,12 +163,12 @@ class _Adapter:
         """Take or reject the next record."""
         self.message = ""
         self.type = 0
-        self.rules.read(_RECORD_BYTES)
+        self.rules.read(RECORD_BYTES)
         reason: i64
         if isinstance(record, dict):
             reason = self._take(record)
         else:
-            self.message = f"a record must be a JSON object; got {_shown(record)}"
+            self.message = f"a record must be a JSON object; got {shown(record)}"
             reason = INVALID_RECORD
         if reason:
             self.builder.type = self.type
@@ -430,43 +228,59 @@ class _Adapter:
             adapted.rejections.sort(key=_index_of)  # found only now, so out of order
         return adapted
 
-    def _pack_metric(self, service_id: bytes, metric: _Metric) -> None:
+    def _pack_metric(self, service_id: bytes, metric: Metric) -> None:
         """Add a metric's points to the open group, as few metrics as fit its messages."""
+        more = metric.more
+        if more is None:
+            if not self._add_point(metric.name, metric.point):
+                self._reject(metric.index, RECORD_TOO_LARGE, "", service_id)
+            return
         builder = self.builder
-        name = BytesWriter()
-        put_bytes(name, 0x0A, metric.name)
-        prefix = name.getvalue()
-        points = BytesWriter()
+        points = self.points
+        points.truncate(0)
         # The tags and lengths of the metric and of its gauge take up to 16 bytes.
-        own_bytes: i64 = len(prefix) + 16
+        own_bytes: i64 = field_size(len(metric.name)) + 16
         points_bytes_max: i64 = min(builder.capacity() - own_bytes, METRIC_BYTES_MAX)
         points_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, points_bytes_max)
         count: i64 = 0
-        for point, index in zip(metric.points, metric.indices, strict=True):
-            need: i64 = 1 + varint_size(len(point)) + len(point)
+        for point, index in zip([metric.point, *more], [int(metric.index), *metric.more_indices], strict=True):
+            need: i64 = field_size(len(point))
             if count and (count == points_max or len(points) + need > points_bytes_max):
-                taken = self._add_metric(prefix, points, count)
-                assert taken
+                self._add_points(metric.name, count)
                 count = 0
+            if need > points_bytes_max:
+                if not self._add_point(metric.name, point):
+                    self._reject(index, RECORD_TOO_LARGE, "", service_id)
+                continue
             put_bytes(points, 0x0A, point)
             count += 1
-            if need > points_bytes_max:
-                if not self._add_metric(prefix, points, 1):
-                    self._reject(index, RECORD_TOO_LARGE, "", service_id)
-                count = 0
         if count:
-            taken = self._add_metric(prefix, points, count)
-            assert taken
+            self._add_points(metric.name, count)
 
-    def _add_metric(self, prefix: bytes, points: BytesWriter, count: i64) -> bool:
-        """Empties `points`. False: too large, which only a point can be that is alone."""
+    def _add_points(self, name: bytes, count: i64) -> None:
+        """Add a metric of the `points`, which fit a message, and empty them."""
         item = self.item
         item.truncate(0)
-        item.write(prefix)
-        put_bytes(item, 0x2A, points.getvalue())
-        own_bytes: i64 = len(item) - len(points)
-        points.truncate(0)
-        return self.builder.add(item.getvalue(), count, own_bytes)
+        put_bytes(item, 0x0A, name)
+        put_bytes(item, 0x2A, self.points.getvalue())
+        own_bytes: i64 = len(item) - len(self.points)
+        self.points.truncate(0)
+        taken = self.builder.add(item.getvalue(), count, own_bytes)
+        assert taken
+
+    def _add_point(self, name: bytes, point: bytes) -> bool:
+        """Add a metric of one point. False: it is too large."""
+        builder = self.builder
+        point_bytes: i64 = field_size(len(point))
+        metric_bytes: i64 = field_size(len(name)) + field_size(point_bytes)
+        if not builder.begin(metric_bytes, 1, metric_bytes - point_bytes):
+            return False
+        record = builder.record
+        put_bytes(record, 0x0A, name)
+        record.append(0x2A)
+        put_varint(record, point_bytes)
+        put_bytes(record, 0x0A, point)
+        return True
 
     def _take(self, record: dict[str, object]) -> i64:
         """Validate in the order of the API's table, and encode. 0, or why the record is rejected."""
@@ -474,10 +288,8 @@ class _Adapter:
         kind = record.get("type")
         type_: i64 = TYPE_METRIC
         if kind is not None:
-            type_ = _TYPES.get(kind, 0) if isinstance(kind, str) else 0
-            self.type = type_
-        else:
-            self.type = type_
+            type_ = TYPES.get(kind.encode(), 0) if isinstance(kind, str) else 0
+        self.type = type_
 
         service_id = record.get("service_id")
         if service_id is None:
@@ -488,33 +300,29 @@ class _Adapter:
             return self._wrong("service_id must be a string", service_id, INVALID_SERVICE_ID)
         if not service_id:
             return MISSING_SERVICE_ID
-        group = self.groups[type_].get(service_id)
+        service = service_id.encode()
+        reason: i64
+        if type_ == 0:
+            reason = rules.check_name(len(service))
+            return reason or self._wrong(f"type must be one of {_TYPES_SHOWN}", kind, INVALID_TYPE)
+        group = self.group_of(type_, service)
         if group is None:
-            service = service_id.encode()
-            reason: i64 = rules.check_name(len(service))
-            if reason:
-                return reason
-            if type_ == 0:
-                return self._wrong(f"type must be one of {_TYPES_SHOWN}", kind, INVALID_TYPE)
-            group = _Group(service, type_)
-            self.groups[type_][service_id] = group
+            return rules.check_name(len(service))
         is_log = type_ == TYPE_LOG or type_ == TYPE_EVENT
 
         metric_name = record.get("metric_name")
-        name = ""
+        name = b""
         if metric_name is not None:
             if not isinstance(metric_name, str):
                 return self._wrong("metric_name must be a string", metric_name, INVALID_METRIC_NAME)
-            name = metric_name
-        metric: _Metric | None = None
+            name = metric_name.encode()
+        metric: Metric | None = None
         if not is_log:
             if not name:
                 return MISSING_METRIC_NAME
             metric = group.metrics.get(name)
-        name_bytes = b""
         if name and metric is None:
-            name_bytes = name.encode()
-            reason = rules.check_name(len(name_bytes))
+            reason = rules.check_name(len(name))
             if reason:
                 return reason
 
@@ -546,7 +354,7 @@ class _Adapter:
                 return self._wrong("trace_id must be a string", trace_id, INVALID_TRACE_ID)
             if trace_id:
                 trace = hex_id(trace_id, 16)
-                if not trace and trace_id != _NO_TRACE_ID:
+                if not trace and trace_id != NO_TRACE_ID:
                     extras = {"infrasage.trace_id": trace_id.encode()}
 
         timestamp = record.get("timestamp")
@@ -572,9 +380,9 @@ class _Adapter:
                 extras["infrasage.value"] = repr(value).encode()
             if name and type_ == TYPE_LOG:
                 extras = dict(extras)
-                extras["infrasage.metric_name"] = name_bytes
+                extras["infrasage.metric_name"] = name
             self.extras = extras
-            return self._take_log(group, name_bytes, text.encode(), trace, time_unix_nano, attributes)
+            return self._take_log(group, name, text.encode(), trace, time_unix_nano, attributes)
         if body is not None:
             extras = dict(extras)
             extras["infrasage.body"] = text.encode()
@@ -583,16 +391,34 @@ class _Adapter:
         if reason:
             return reason
         if metric is None:
-            if not group.metrics:
-                self.metric_groups.append(group)
-            metric = _Metric(name_bytes)
-            group.metrics[name] = metric
-        metric.points.append(self.item.getvalue())
-        metric.indices.append(self.index)
+            metric = self.new_metric(group, name)
+        metric.add(self.item.getvalue(), self.index)
         return 0
 
+    def group_of(self, type_: i64, service_id: bytes) -> Group | None:
+        """Return the group of that type and service; None: the service's name is too long."""
+        groups = self.groups[type_]
+        group = groups.get(service_id)
+        if group is None and not self.rules.check_name(len(service_id)):
+            group = groups[service_id] = Group(service_id, type_)
+        return group
+
+    def new_metric(self, group: Group, name: bytes) -> Metric:
+        """Return a metric that its group did not have."""
+        if not group.metrics:
+            self.metric_groups.append(group)
+        metric = group.metrics[name] = Metric(name)
+        return metric
+
+    def add_log(self, group: Group, log: bytes) -> None:
+        """Add the log record of the current record."""
+        if not group.logs:
+            self.log_groups.append(group)
+        group.logs.append(log)
+        group.indices.append(self.index)
+
     def _wrong(self, rule: str, got: object, reason: i64) -> i64:
-        self.message = f"{rule}; got {_shown(got)}"
+        self.message = f"{rule}; got {shown(got)}"
         return reason
 
     def _check_time(self, time_unix_nano: i64, timestamp: str) -> i64:
@@ -608,6 +434,11 @@ class _Adapter:
 
     def _encode_point(self, value: float, trace: bytes, time_unix_nano: i64, attributes: dict[str, object]) -> i64:
         """A NumberDataPoint, into `item`."""
+        self.put_point(value, trace, time_unix_nano)
+        return self._put_attributes(0x3A, attributes)
+
+    def put_point(self, value: float, trace: bytes, time_unix_nano: i64) -> None:
+        """Write a NumberDataPoint without its attributes into `item`."""
         item = self.item
         item.truncate(0)
         item.append(0x19)
@@ -623,10 +454,9 @@ class _Adapter:
             write_f64_le(exemplar, value)
             put_bytes(exemplar, 0x2A, trace)
             put_bytes(item, 0x2A, exemplar.getvalue())
-        return self._put_attributes(0x3A, attributes)
 
     def _take_log(
-        self, group: _Group, name: bytes, text: bytes, trace: bytes, time_unix_nano: i64, attributes: dict[str, object]
+        self, group: Group, name: bytes, text: bytes, trace: bytes, time_unix_nano: i64, attributes: dict[str, object]
     ) -> i64:
         """A LogRecord, into its group."""
         item = self.item
@@ -652,22 +482,23 @@ class _Adapter:
                 if reason:
                     return reason
             put_bytes(item, 0x62, name)
-        if not group.logs:
-            self.log_groups.append(group)
-        group.logs.append(item.getvalue())
-        group.indices.append(self.index)
+        self.add_log(group, item.getvalue())
         return 0
 
     def _put_severity(self, attributes: dict[str, object]) -> None:
-        for key in _SEVERITY_KEYS:
-            severity = attributes.get(key)
+        for key in SEVERITY_KEYS:
+            severity = attributes.get(key.decode())
             if isinstance(severity, str) and severity:
-                number: i64 = _SEVERITIES.get(severity.lower(), 0)
-                if number:
-                    self.item.append(0x10)
-                    put_varint(self.item, number)
-                put_bytes(self.item, 0x1A, severity.encode())
+                self.put_severity(severity)
                 return
+
+    def put_severity(self, severity: str) -> None:
+        """Write a log record's severity into `item`."""
+        number: i64 = SEVERITIES.get(severity.lower(), 0)
+        if number:
+            self.item.append(0x10)
+            put_varint(self.item, number)
+        put_bytes(self.item, 0x1A, severity.encode())
 
     def _put_attributes(self, tag: i64, attributes: dict[str, object]) -> i64:
         """Write the attributes that were sent, then our own, as fields `tag` of `item`."""
@@ -745,7 +576,7 @@ class _Adapter:
                     reason = self._check_nested(key, member, depth + 1)
                     if reason:
                         return reason
-        elif isinstance(value, _NotFinite):
+        elif isinstance(value, NotFinite):
             return self._wrong(f"attribute {quoted(key)} must be finite", value, INVALID_ATTRIBUTES)
         return 0
 
@@ -754,11 +585,11 @@ def _index_of(rejection: Rejection) -> int:
     return rejection.index
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """What was got instead: its JSON type and, shortened and escaped, itself."""
     if value is None:
         return "null"
-    if isinstance(value, _NotFinite):
+    if isinstance(value, NotFinite):
         return shortened(value.token)
     if isinstance(value, bool):
         return "boolean true" if value else "boolean false"

@@ -14,10 +14,11 @@ from support.limits import LOW
 from support.references.native import nanoseconds, reference
 from support.strategies.native import NOW_TEXT, records
 
-from adapters import errors, native
+from adapters import errors
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEFORE, BEYOND, INVALID, parse_time
 from adapters.errors import Malformed, RequestRefused
+from adapters.native import request as native
 from adapters.record import LOGS, METRICS, SOURCE_NATIVE, TYPE_LOG, TYPE_METRIC, TYPE_SLO, Adapted, Header
 from collector.ingest.validate import LimitRules, Limits
 

@@ -1,0 +1,266 @@
+"""The native JSON API: one record, or an array of them, as docs/use/api.md describes it.
+
+Invariants:
+1. Whatever the body, the result is an `Adapted` or a `RequestRefused` (test_any_bytes_are_read_or_refused).
+2. A bad record never causes its neighbours to be rejected (test_bad_records_do_not_take_good_ones_down).
+
+A metric, trace, profile or slo becomes a gauge point; its trace id an exemplar with the point's time and value. A log or event
+becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member of a record for
+which its OTLP message has no field is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
+infrasage.trace_id where the trace id is not 32 hex digits; they win over attributes sent under the same keys. An attribute
+severity_text, severity or level that is text also gives a log record its severity.
+
+JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; whole numbers beyond 64 bits are doubles.
+
+A rejected record's payload is its JSON to the byte: of a batch the array's element, without the space around it, else the body.
+`adapt` reads it again.
+"""
+
+from collections.abc import Callable
+from json import JSONDecodeError, JSONDecoder, JSONEncoder
+from typing import Final
+
+import orjson
+from mypy_extensions import i64
+
+from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.json_scanner import NonPlain
+from adapters.codec.text import check_json_parts, holds_more_objects, quoted
+from adapters.codec.text_repair import repaired_json
+from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
+from adapters.native.records import NotFinite, RecordAdapter, shown
+from adapters.native.scan import scan_batch, scan_record
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
+
+_OPENING_BRACKET: Final = 0x5B
+_OPENING_BRACE: Final = 0x7B
+_CLOSING_BRACKET: Final = 0x5D
+# Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
+NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES
+# A single record of at most so many bytes is read in one pass.
+_SCANNED_BYTES_MAX: Final = 64 << 10
+# More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
+RECORD_OBJECTS_MAX: Final = 1 << 17
+
+_TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
+# Integers of more digits can be beyond 64 bits, where orjson too makes doubles of them.
+_PLAIN_DIGITS_MAX: Final = 18
+
+
+def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """Adapt one JSON object. Raises Malformed if the body is not JSON."""
+    try:
+        return _adapt_one(body, header, rules, message_bytes_max)
+    except Malformed:
+        repaired = repaired_json(body, rules)
+        if repaired is body:
+            raise
+    return _adapt_one(repaired, header, rules, message_bytes_max)
+
+
+def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    adapter = RecordAdapter(body, header, rules, message_bytes_max)
+    if len(body) <= _SCANNED_BYTES_MAX:
+        check_json_parts(body, rules.request_elements_max, rules)
+        if _is_scanned(lambda: scan_record(adapter), rules):
+            return adapter.finish()
+    return parsed_record(body, header, rules, message_bytes_max)
+
+
+def parsed_record(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+    """As `adapt`, over Python objects. Raises Malformed."""
+    adapter = RecordAdapter(body, header, rules, message_bytes_max)
+    if len(body) > adapter.record_bytes_max:
+        check_json_parts(body, rules.request_elements_max, rules)
+        adapter.reject_large("")
+    elif holds_more_objects(body, RECORD_OBJECTS_MAX, rules):
+        adapter.reject_large(_TOO_MANY_OBJECTS)
+    else:
+        adapter.add(_document(body, rules))
+    return adapter.finish()
+
+
+def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
+    """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
+    is not an array or too long a one."""
+    try:
+        return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
+    except Malformed:
+        repaired = repaired_json(body, rules)
+        if repaired is body:
+            raise
+    return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
+
+
+def _is_scanned(scan: Callable[[], i64], rules: Rules) -> bool:
+    """Return whether the body was read in one pass. Else, nothing is repaired yet: it is read anew."""
+    repaired = rules.repaired
+    if repaired is not None:
+        repaired = dict(repaired)
+    try:
+        scan()
+    except (NonPlain, IndexError):  # IndexError: the text ends too soon
+        rules.repaired = repaired
+        return False
+    return True
+
+
+def _adapt_array(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
+    check_json_parts(body, rules.request_elements_max, rules)
+    adapter = RecordAdapter(body, header, rules, message_bytes_max)
+    adapter.is_batch = True
+    if _is_scanned(lambda: scan_batch(adapter, batch_items_max), rules):
+        return adapter.finish()
+    return parsed_batch(body, header, rules, message_bytes_max, batch_items_max)
+
+
+def parsed_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
+    """As `adapt_batch`, over Python objects. Raises Malformed, RequestRefused."""
+    if len(body) > SLICE_BYTES or may_hold_many_containers(body):
+        return _adapt_in_slices(body, header, rules, message_bytes_max, batch_items_max)
+    document = _document(body, rules)
+    if not isinstance(document, list):
+        raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got {shown(document)}{_hint(document)}")
+    if len(document) > batch_items_max:
+        raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got {len(document)}")
+    adapter = RecordAdapter(body, header, rules, message_bytes_max)
+    adapter.is_batch = True
+    for record in document:
+        adapter.add(record)
+    return adapter.finish()
+
+
+def _hint(document: object) -> str:
+    """Return what to send instead of an object that holds the array."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            if isinstance(value, list):
+                return f": send the array {quoted(name)} by itself"
+    return ""
+
+
+def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
+    """A batch that is too large to be parsed at once."""
+    adapter = RecordAdapter(body, header, rules, message_bytes_max)
+    adapter.is_batch = True
+    slices = JsonSlices(body, rules)
+    try:
+        opening = slices.peek()
+        if opening == _OPENING_BRACE:
+            raise RequestRefused(
+                INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself"
+            )
+        if opening != _OPENING_BRACKET:
+            raise _malformed(body, f"no array of records at character {int(slices.position)}")
+        slices.position += 1
+        is_more = slices.peek() != _CLOSING_BRACKET
+        if not is_more:
+            slices.position += 1
+        while is_more:
+            is_more = _add_slice(adapter, slices)
+            if adapter.index > batch_items_max:
+                raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got more")
+        slices.end()
+    except NotJson as found:
+        raise _malformed(body, f"not JSON at character {found.position}") from None
+    return adapter.finish()
+
+
+def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:
+    """Take the next records of the array in which the cursor is. Whether there are more. Raises NotJson, Malformed."""
+    start: i64 = slices.position
+    piece = slices.next_elements()
+    if not piece:
+        if slices.skip_value(adapter.record_bytes_max, RECORD_OBJECTS_MAX):
+            text = slices.text[start : slices.position]
+            if holds_more_objects(text, RECORD_OBJECTS_MAX, slices.rules):
+                adapter.reject_large(_TOO_MANY_OBJECTS)
+            else:
+                adapter.add(_parsed(text))
+        else:
+            slices.skip_value(slices.size, slices.size)
+            adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
+        return slices.goes_on(_CLOSING_BRACKET)
+    records = _parsed(piece)
+    assert isinstance(records, list)
+    for record in records:
+        adapter.add(record)
+    slices.rules.rest()
+    if slices.peek() == _CLOSING_BRACKET:
+        slices.position += 1
+        return False
+    return True
+
+
+def _float(token: str) -> object:
+    value = float(token)
+    return value if value - value == 0.0 else NotFinite(token)
+
+
+def _int(token: str) -> object:
+    """Read a number as orjson does: exact in 64 bits, else a double. Python's own int() takes quadratic time."""
+    if len(token) <= _PLAIN_DIGITS_MAX:
+        return int(token)
+    value = float(token)
+    if -9.3e18 < value < 1.9e19:
+        exact = int(token)
+        if _INT64_MIN <= exact <= _UINT64_MAX:
+            return exact
+    return value if value - value == 0.0 else NotFinite(token)
+
+
+def _no_value(_: object) -> None:
+    return None
+
+
+_INT64_MIN: Final = -(2**63)
+_UINT64_MAX: Final = 2**64 - 1
+_DECODER: Final = JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=NotFinite)
+_CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
+
+
+def _document(body: bytes, rules: Rules) -> object:
+    """The body's JSON, numbers that are not finite as `NotFinite`. Raises Malformed."""
+    check_json_parts(body, rules.request_elements_max, rules)
+    rules.rest()
+    document = _parsed(body)
+    rules.rest()
+    return document
+
+
+def _parsed(body: bytes) -> object:
+    """The JSON of a body, or of a slice of one. Raises Malformed."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        fault = error.msg
+        position = error.pos
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as unreadable:
+        raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
+    if (
+        text.startswith("NaN", position) or text.startswith("Infinity", position) or fault.startswith("number is infinity")
+    ) and len(body) <= NAMED_NUMBERS_BYTES_MAX:
+        return _document_with_names(body, text)
+    raise _malformed(body, f"{fault} at character {position}")
+
+
+def _document_with_names(body: bytes, text: str) -> object:
+    """Python's own JSON reads these tokens; what else it takes that RFC 8259 or orjson don't is refused here."""
+    try:
+        document: object = _DECODER.decode(text)
+        # orjson would have refused a lone surrogate, which UTF-8 has no bytes for.
+        _CHECKER.encode(document).encode()
+    except JSONDecodeError as error:
+        raise _malformed(body, f"{error.msg} at character {error.pos}") from None
+    except UnicodeEncodeError:
+        raise _malformed(body, "a lone surrogate in a string") from None
+    except RecursionError:
+        raise _malformed(body, "nested too deep") from None
+    return document
+
+
+def _malformed(body: bytes, fault: str) -> Malformed:
+    return Malformed(INVALID_JSON, f"cannot decode JSON: {len(body)} bytes, {fault}")
