@@ -72,6 +72,7 @@ INTERPRETED = {
     "collector/receivers/http/server.py",
     "collector/receivers/http/targets.py",
     "collector/receivers/transport/certificates.py",
+    "collector/receivers/transport/eviction.py",
     "collector/receivers/transport/listeners.py",
     "collector/receivers/transport/pending.py",
     "collector/receivers/transport/server.py",

@@ -6,13 +6,15 @@ Invariants:
 2. A connection whose own descriptor is within the reserve, the highest numbers, is refused. The kernel hands out the lowest one
    that is free: so all below were open then, and no connection that is kept takes one of the reserve.
    (test_connections_leave_the_reserve)
-3. However many connections are refused, it is one line a minute, and a metric. (test_a_shortage_is_one_line_a_minute)
+3. Where connections of any server are idle, the longest idle one is closed first, and its descriptor taken
+   (test_connections.py, test_the_longest_idle_of_all_servers_makes_room).
+4. However many connections are refused, it is one line a minute, and a metric. (test_a_shortage_is_one_line_a_minute)
 """
 
 import resource
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -23,6 +25,16 @@ _RESERVE_SHARE_MAX: Final = 0.5
 log = structlog.get_logger(__name__)
 
 
+class Evictions(Protocol):
+    """A server whose idle connections can be closed."""
+
+    def idle_since(self, now: float) -> float:
+        """Return since when its longest idle connection is; infinity: none is idle."""
+
+    def evict(self, now: float, limit: str) -> bool:
+        """Close that one. Return False where there is none."""
+
+
 class Descriptors:
     """Those of this process. Ask `has_room` before a connection is kept."""
 
@@ -31,17 +43,23 @@ class Descriptors:
     ) -> None:
         """`refused` counts a connection that found no room. `clock`: in seconds."""
         self.limit: Final = limit
+        self.evictions: Final[list[Evictions]] = []
+        """The servers whose connections have them."""
         self.reserve: Final = min(reserve, int(limit * _RESERVE_SHARE_MAX))
         self._refused: Final = refused
         self._clock: Final = clock
         self._logged_s = -_LOG_S
 
     def has_room(self, descriptor: int) -> bool:
-        """Return whether a connection may be kept that was accepted with this descriptor; else it is counted and logged."""
-        if descriptor < self.limit - self.reserve:
-            return True
-        self.ran_out()
-        return False
+        """Return whether a connection may be kept that was accepted with this descriptor."""
+        return descriptor < self.limit - self.reserve
+
+    def evict(self, now: float) -> bool:
+        """Close the connection that has been idle for longest, of any server. Return False where there is none. `now`: the
+        loop's time."""
+        if not self.evictions:
+            return False
+        return min(self.evictions, key=lambda eviction: eviction.idle_since(now)).evict(now, "open files")
 
     def ran_out(self) -> None:
         """Count and log that a connection could not be kept, or not even accepted."""

@@ -87,6 +87,9 @@ class Metrics:
             "descriptors_refused",
             "Connections refused because the file descriptors that are left are for the log and the store.",
         ).labels()
+        self._connections_evicted: Final = self._counter(
+            "connections_evicted", "Idle connections closed to make room for new ones."
+        ).labels()
         self._handshakes_failed: Final = self._counter(
             "tls_handshakes_failed",
             "TLS handshakes that failed: no TLS, or no version, cipher or certificate that is accepted.",
@@ -323,6 +326,9 @@ class Metrics:
     def connection_refused_for_descriptors(self) -> None:
         """Beside `connection_refused`."""
         self._descriptors_refused.inc()
+
+    def connection_evicted(self) -> None:
+        self._connections_evicted.inc()
 
     def watch_connections(self, read: Callable[[], int], connections_max: int) -> None:
         """`read` returns, at each scrape, how many HTTP connections are open, of one server; servers are added up."""

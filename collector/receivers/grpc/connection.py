@@ -9,7 +9,7 @@ What a connection has in common with HTTP's is in receivers/transport/http2_conn
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 
@@ -29,7 +29,8 @@ from collector.receivers.rpc_codes import (
     RPC_UNAVAILABLE,
     RPC_UNIMPLEMENTED,
 )
-from collector.receivers.transport.connections import CLOSED, FRESH_S, REFUSING, Connections
+from collector.receivers.transport.connections import CLOSED, REFUSING, Connections
+from collector.receivers.transport.eviction import FRESH_S, Renumbered
 from collector.receivers.transport.http2_connection import Sending, ServerConnection
 from collector.runtime.descriptors import Descriptors
 
@@ -110,13 +111,33 @@ class GrpcConnection(ServerConnection):
 
     def connection_made(self, transport: Any) -> None:
         shared = self._shared
-        shared.accepted(self.loop.time())
-        if shared.is_full or not shared.has_descriptor_for(transport):
-            shared.metrics.connection_refused()
+        now = self.loop.time()
+        shared.accepted(now)
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        if is_tls:
+            super().connection_made(transport)  # its listener has made room
+        elif shared.is_full(now):
+            self._refuse(transport)
+        elif shared.has_descriptor_for(transport.get_extra_info("socket").fileno()):
+            super().connection_made(transport)
+        else:
             self.state = CLOSED
-            transport.close()
-            return
-        super().connection_made(transport)
+            assert shared.descriptors is not None
+            if shared.makes_room(now):
+                waiting = Renumbered(transport, shared.descriptors, self._anew, refuse=self._refuse)
+                shared.begin(waiting.run())
+            else:
+                shared.descriptors.ran_out()
+                self._refuse(transport)
+
+    def _anew(self) -> asyncio.Protocol:
+        """Return what begins this connection again, with another descriptor."""
+        return cast("asyncio.Protocol", GrpcConnection(self._shared))
+
+    def _refuse(self, transport: Any) -> None:
+        self._shared.refused()
+        self.state = CLOSED
+        transport.close()
 
     def data_received(self, data: bytes) -> None:
         if not self._has_begun and self.state != CLOSED:
@@ -315,6 +336,12 @@ class GrpcConnection(ServerConnection):
                 self.say(stream)
         elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:
             self.reset(stream, NO_ERROR)
+
+    def evict(self) -> None:
+        if self._has_begun:
+            super().evict()
+        else:
+            self.close()
 
     def leave(self) -> None:
         """As HTTP/2 has it, once the connection has begun: SETTINGS come first."""

@@ -28,6 +28,7 @@ from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
 from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING, Stall
+from collector.receivers.transport.eviction import BUSY
 from collector.receivers.transport.pending import has_unread
 
 # Around a header's value, and no part of it.
@@ -633,6 +634,15 @@ class Http1Connection:
         elif now - self._body_began > self._late_s:
             turn.exchange.timed_out()
             self._go_on()
+
+    def idle_since(self) -> float:
+        if self._state == CLOSED or self._turn is not None or self._incoming is not None or self._waiting or self._unfed:
+            return BUSY
+        # A head that is not whole is no request yet.
+        return self._began or self._idle_since
+
+    def evict(self) -> None:
+        self._close()
 
     def leave(self) -> None:
         """Do nothing now: the next answer announces the end to the client."""

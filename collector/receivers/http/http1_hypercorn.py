@@ -24,7 +24,8 @@ from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from collector.receivers.http.shared import HttpShared
-from collector.receivers.transport.connections import FRESH_S, Stall
+from collector.receivers.transport.connections import Stall
+from collector.receivers.transport.eviction import BUSY, FRESH_S
 
 
 def hypercorn_http1(shared: HttpShared) -> Callable[[], asyncio.Protocol]:
@@ -56,6 +57,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._transport: asyncio.Transport
         self._is_lost = False  # the task of the connection may go on for a while
         self._ends_at = inf  # the loop's time, by which it is old
+        self._connection: _Connection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
         self._transport = transport
@@ -78,6 +80,12 @@ class _Protocol(asyncio.StreamReaderProtocol):
         elif now > self._ends_at:
             self.leave()
 
+    def idle_since(self) -> float:
+        return BUSY if self._connection is None else self._connection.idle_since
+
+    def evict(self) -> None:
+        self.abort()
+
     def leave(self) -> None:
         """Let each further answer say that it is the last."""
         self._config.keep_alive_max_requests = 0
@@ -93,7 +101,9 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._task = asyncio.current_task()
         try:
             loop = asyncio.get_running_loop()
-            await _Connection(self._wrapper, loop, self._config, self._context, LifespanState({}), reader, writer)
+            self._connection = _Connection(self._wrapper, loop, self._config, self._context, LifespanState({}), reader, writer)
+            self._connection.idle_since = loop.time()
+            await self._connection
         except asyncio.CancelledError:
             pass  # by `abort`, and the end of this task: StreamReaderProtocol would log it as an error
         finally:
@@ -111,6 +121,8 @@ class _Connection(TCPServer):
     """hypercorn's connection, which otherwise outlives its sender by the whole time that it may be idle."""
 
     _ended = False
+    idle_since = BUSY
+    """The loop's time since when it has no request."""
 
     async def run(self) -> None:
         """As hypercorn has it, with our protocol in place of the one that chooses."""
@@ -134,6 +146,8 @@ class _Connection(TCPServer):
             await self._close()
 
     async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self.idle_since = self.loop.time() if event.idle else BUSY
         if self._ended and isinstance(event, Updated) and event.idle:
             await self._close()
         else:

@@ -51,8 +51,6 @@ class Http2Connection(ServerConnection):
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
         self._keep_alive_s: Final = shared.settings.keep_alive_s
-        self._idle_since: float = 0.0
-        self._idle_at: int = 0  # the highest stream by then
         self._server: tuple[str, int] | None = None
         self._client: tuple[str, int] | None = None
         self._date: bytes = b""
@@ -64,7 +62,6 @@ class Http2Connection(ServerConnection):
         super().connection_made(transport)
         self._server = _address(transport, "sockname")
         self._client = _address(transport, "peername")
-        self._idle_since = self.last_received
         self.begin()
         self.flush()
 
@@ -264,11 +261,7 @@ class Http2Connection(ServerConnection):
             self.say(stream)
 
     def on_idle(self, now: float) -> None:
-        highest = int(self.highest_stream_id)
-        if self.streams or self._gone_running or highest != self._idle_at:
-            self._idle_at = highest
-            self._idle_since = now
-        elif now - self._idle_since > self._keep_alive_s:
+        if now - self._idle_since > self._keep_alive_s:
             self.goodbye(NO_ERROR)
 
 

@@ -15,7 +15,7 @@ from collector.http2.engine import PREFACE
 from collector.receivers.http.http1 import last_words, with_headers
 from collector.receivers.http.http2 import Http2Connection
 from collector.receivers.http.shared import HttpShared
-from collector.receivers.transport.connections import FRESH_S
+from collector.receivers.transport.eviction import FRESH_S, Renumbered
 from collector.receivers.transport.tls_listener import Handshake
 
 _TOO_MANY: Final = last_words("503 Service Unavailable\r\nretry-after: 1")
@@ -45,19 +45,31 @@ class FirstBytes(asyncio.Protocol):
             if protocol is not None:
                 self._hand_over(_http2(shared) if protocol == "h2" else self._http1())
                 return
-        elif shared.is_full or not shared.has_descriptor_for(transport):
-            shared.metrics.connection_refused()
-            too_many = _TOO_MANY
-            if shared.cors is not None:
-                too_many = with_headers(too_many, shared.cors.headers_for_anybody())
-            transport.write(too_many)
-            transport.close()
+        elif shared.is_full(now):
+            self._refuse(transport)
+            return
+        elif not shared.has_descriptor_for(transport.get_extra_info("socket").fileno()):
+            assert shared.descriptors is not None
+            if shared.makes_room(now):
+                waiting = Renumbered(
+                    transport, shared.descriptors, lambda: FirstBytes(shared, self._http1), refuse=self._refuse
+                )
+                shared.begin(waiting.run())
+            else:
+                shared.descriptors.ran_out()
+                self._refuse(transport)
             return
         shared.open.add(self)
         self._since = now
         if shared.is_ending:
             # Accepted just as the listener closed.
             self.shutdown()
+
+    def _refuse(self, transport: asyncio.Transport) -> None:
+        shared = self._shared
+        shared.refused()
+        transport.write(_TOO_MANY if shared.cors is None else with_headers(_TOO_MANY, shared.cors.headers_for_anybody()))
+        transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._shared.open.discard(self)
@@ -75,6 +87,13 @@ class FirstBytes(asyncio.Protocol):
         settings = self._shared.settings
         if now - self._since > (settings.body_timeout_s if self._data else settings.keep_alive_s):
             self._transport.close()
+
+    def idle_since(self) -> float:
+        """Return when it connected, or its first byte came: no request is whole yet."""
+        return self._since
+
+    def evict(self) -> None:
+        self._transport.close()
 
     def leave(self) -> None:
         """Its first answer will tell the client."""

@@ -4,11 +4,13 @@ Invariants:
 1. Every open connection is in `open`, so that it is counted, watched, and ended with the server
    (test_connections_over_the_limit_are_refused, test_stopping_ends_in_time).
 2. An old connection is asked to end, and nothing in flight is lost (test_an_old_connection_is_asked_to_end).
-3. A server that leaves answers every request until it ends, and each answer says that its connection ends
+3. A connection is refused only where none that is open can be evicted (test_the_longest_idle_connection_makes_room).
+4. A server that leaves answers every request until it ends, and each answer says that its connection ends
    (test_a_server_that_leaves_answers_and_says_so).
 """
 
 import asyncio
+from collections.abc import Coroutine
 from math import inf
 from random import uniform
 from time import monotonic
@@ -17,6 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from collector.config.receivers import Grpc, Http
+from collector.receivers.transport.eviction import Eviction
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
@@ -37,9 +40,6 @@ ENDING: Final = 2
 REFUSING: Final = 3
 """What the client begins is refused, or not read. What it has begun is answered; then the connection closes."""
 CLOSED: Final = 4
-
-FRESH_S: Final = 1.0
-"""How old a connection must be for the end of its server to close it before its first request: that may be on its way."""
 # Balancers look at health at least so often: Kubernetes every 10 s, nginx, HAProxy and Envoy more often.
 _UNUSED_S: Final = 10.0
 
@@ -49,6 +49,12 @@ class Connection(Protocol):
 
     def close_if_late(self, now: float) -> None:
         """Close it if its sender, or its reader, should have done something by now. `now`: the loop's time."""
+
+    def idle_since(self) -> float:
+        """Return the loop's time since when it has no request; BUSY while it has one."""
+
+    def evict(self) -> None:
+        """Close it, since it is idle, and tell the client so where the protocol can."""
 
     def leave(self) -> None:
         """Tell the client to go elsewhere, and go on answering."""
@@ -76,6 +82,7 @@ class Connections:
         self.metrics: Final = metrics
         self.descriptors: Final = descriptors
         self.connections_max: Final[int] = limits.connections_max
+        self._limit: Final = "grpc.connections_max" if isinstance(limits, Grpc) else "http.connections_max"
         self.handshake_timeout_s: Final[float] = limits.handshake_timeout_s
         self.body_timeout_s: Final[float] = limits.body_timeout_s
         self.answer_timeout_s: Final[float] = limits.body_timeout_s if answer_timeout_s is None else answer_timeout_s
@@ -91,6 +98,9 @@ class Connections:
         self.is_ending: bool = False
         """Whether the server takes no more connections."""
         self._used_at: float = -_UNUSED_S  # the loop's time
+        self.eviction: Final = Eviction(self.open, self.open.discard, metrics.connection_evicted)
+        if descriptors is not None:
+            descriptors.evictions.append(self.eviction)
 
     def defect(self, error: BaseException) -> None:
         """Log what a connection could not handle, at most once a minute: strangers could repeat it and fill the disk."""
@@ -106,13 +116,21 @@ class Connections:
             return inf
         return now + self._age_max_s * uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)  # noqa: S311  # no secret
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.open) >= self.connections_max
+    def is_full(self, now: float) -> bool:
+        """Return whether there are as many as there may be, and none is idle that could be closed. `now`: the loop's time."""
+        return len(self.open) >= self.connections_max and not self.eviction.evict(now, self._limit)
 
-    def has_descriptor_for(self, transport: Any) -> bool:
-        """Return whether a connection that was accepted may keep its file descriptor; else it is counted."""
-        return self.descriptors is None or self.descriptors.has_room(transport.get_extra_info("socket").fileno())
+    def has_descriptor_for(self, descriptor: int) -> bool:
+        """Return whether a connection that was accepted with this descriptor may keep it."""
+        return self.descriptors is None or self.descriptors.has_room(descriptor)
+
+    def makes_room(self, now: float) -> bool:
+        """Return whether a descriptor becomes free, since an idle connection was closed for it. `now`: the loop's time."""
+        return self.descriptors is not None and self.descriptors.evict(now)
+
+    def refused(self) -> None:
+        """Count a connection that is not taken."""
+        self.metrics.connection_refused()
 
     def accepted(self, now: float) -> None:
         """Note that a client has connected. `now`: the loop's time."""
@@ -121,6 +139,12 @@ class Connections:
     def is_used(self, now: float) -> bool:
         """Return whether a client is connected, or was within the last 10 s. `now`: the loop's time."""
         return bool(self.open) or now - self._used_at < _UNUSED_S
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task of the server."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def leave(self) -> None:
         """Tell all clients to go elsewhere, and go on answering."""

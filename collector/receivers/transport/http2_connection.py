@@ -30,7 +30,6 @@ from collector.http2.engine import (
 from collector.receivers.transport.connections import (
     CLOSED,
     ENDING,
-    FRESH_S,
     LEAVING,
     OPEN,
     PROGRESS_BYTES,
@@ -38,6 +37,7 @@ from collector.receivers.transport.connections import (
     Connections,
     Stall,
 )
+from collector.receivers.transport.eviction import BUSY, FRESH_S
 
 # How a client hears of the end: first that it shall begin nothing more; then, when it has heard, from where on nothing is
 # answered.
@@ -93,6 +93,8 @@ class ServerConnection(Http2Engine):
         self._stall: Final = Stall(shared.answer_timeout_s)
         self._blocked: Final[dict[int, Sending]] = {}  # the one that has waited longest first
         self._gone_running: int = 0  # what works here for streams that are gone
+        self._idle_since: float = 0.0  # the loop's time
+        self._idle_at: i64 = 0  # the highest stream by then
         self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
 
     # What a server has to have.
@@ -119,7 +121,7 @@ class ServerConnection(Http2Engine):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.is_tls = transport.get_extra_info("ssl_object") is not None
-        self.last_received = self.loop.time()
+        self.last_received = self._idle_since = self.loop.time()
         self.ends_at = self.connections.ends_at(self.last_received)
         self.connections.open.add(self)
         if self.connections.is_ending:
@@ -337,8 +339,26 @@ class ServerConnection(Http2Engine):
                     self._look_at_progress(stream, now)
                 else:
                     self.on_late(stream, now)
+        self._look_whether_idle(now)
         self.on_idle(now)
         self.flush()
+
+    def _look_whether_idle(self, now: float) -> None:
+        """Note until when it had requests. Pings are none."""
+        highest: i64 = self.highest_stream_id
+        if self.streams or self._gone_running or highest != self._idle_at:
+            self._idle_at = highest
+            self._idle_since = now
+
+    def idle_since(self) -> float:
+        """Return the loop's time since when it has no request, to half a second; BUSY while it has one, or just had."""
+        highest: i64 = self.highest_stream_id
+        if self.state == CLOSED or self.streams or self._gone_running or highest != self._idle_at:
+            return BUSY
+        return self._idle_since
+
+    def evict(self) -> None:
+        self.goodbye(NO_ERROR)
 
     def _look_at_progress(self, stream: Sending, now: float) -> None:
         if stream.taken_since >= PROGRESS_BYTES:

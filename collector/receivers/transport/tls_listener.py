@@ -18,7 +18,8 @@ from functools import partial
 from typing import Final
 
 from collector.receivers.transport.certificates import Certificates
-from collector.receivers.transport.connections import FRESH_S, Connections
+from collector.receivers.transport.connections import Connections
+from collector.receivers.transport.eviction import FRESH_S, lower_descriptor
 from collector.receivers.transport.pending import accept_pending
 from collector.receivers.transport.tls_alerts import ON_FAILURE
 
@@ -80,12 +81,34 @@ class TlsListener:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _begin(self, connection: socket.socket) -> None:
-        shared, descriptors = self._shared, self._shared.descriptors
-        if shared.is_full or not (descriptors is None or descriptors.has_room(connection.fileno())):
-            shared.metrics.connection_refused()
-            connection.close()
-        else:
+        shared = self._shared
+        now = asyncio.get_running_loop().time()
+        if shared.is_full(now):
+            self._refuse(connection)
+        elif shared.has_descriptor_for(connection.fileno()):
             Handshake(shared, self._certificates, self._protocol, connection)
+        elif shared.makes_room(now):
+            shared.begin(self._begin_lower(connection))
+        else:
+            assert shared.descriptors is not None
+            shared.descriptors.ran_out()
+            self._refuse(connection)
+
+    async def _begin_lower(self, connection: socket.socket) -> None:
+        """Begin once an evicted connection has left a descriptor below the reserve."""
+        shared = self._shared
+        assert shared.descriptors is not None
+        lower = await lower_descriptor(connection.fileno(), shared.descriptors)
+        if lower is None:
+            shared.descriptors.ran_out()
+            self._refuse(connection)
+        else:
+            connection.close()
+            Handshake(shared, self._certificates, self._protocol, lower)
+
+    def _refuse(self, connection: socket.socket) -> None:
+        self._shared.refused()
+        connection.close()
 
 
 class Handshake:
@@ -115,6 +138,13 @@ class Handshake:
 
     def close_if_late(self, now: float) -> None:
         """It has a deadline of its own."""
+
+    def idle_since(self) -> float:
+        """Return when it began: there is no request yet."""
+        return self._began
+
+    def evict(self) -> None:
+        self.abort()
 
     def leave(self) -> None:
         """The first answer will tell the client."""

@@ -6,16 +6,20 @@ from typing import cast
 import pytest
 import structlog
 
-from collector.config.receivers import Http
+from collector.config.receivers import Grpc, Http
 from collector.receivers.transport.connections import PROGRESS_BYTES, Connections, Stall
+from collector.receivers.transport.eviction import BUSY
+from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
 
 class Watched:
-    """A connection that remembers when it was looked at."""
+    """A connection that remembers when it was looked at. `since`: when it had its last request."""
 
-    def __init__(self, *, is_broken: bool = False) -> None:
+    def __init__(self, *, is_broken: bool = False, since: float = BUSY) -> None:
         self.is_broken = is_broken
+        self.since = since
+        self.evicted = 0
         self.looked_at: list[float] = []
         self.aborted = 0
 
@@ -23,6 +27,12 @@ class Watched:
         self.looked_at.append(now)
         if self.is_broken:
             raise ZeroDivisionError("a defect")
+
+    def idle_since(self) -> float:
+        return self.since
+
+    def evict(self) -> None:
+        self.evicted += 1
 
     def leave(self) -> None: ...
 
@@ -43,6 +53,34 @@ def test_one_that_cannot_be_looked_at_is_closed_and_the_others_keep_their_deadli
     assert ([1.0], 1, 0) == (broken.looked_at, broken.aborted, sum(other.aborted for other in others))
     assert set(others) == shared.open
     assert ["error"] == [entry["log_level"] for entry in logs]
+
+
+async def test_the_longest_idle_connection_makes_room() -> None:
+    """Where all have requests, there is none."""
+    shared = Connections(Metrics(), Http(connections_max=3))
+    idle, longer, busy = Watched(since=50.0), Watched(since=40.0), Watched()
+    shared.open.update((idle, longer, busy))
+    assert not shared.is_full(100.0)
+    assert (0, 1, 0) == (idle.evicted, longer.evicted, busy.evicted)
+    assert {idle, busy} == shared.open
+    shared.open.add(Watched())
+    idle.since = BUSY
+    assert shared.is_full(100.0)
+    assert 0 == idle.evicted
+
+
+async def test_the_longest_idle_of_all_servers_makes_room() -> None:
+    """Descriptors are the process's, so it may be another server's; and there is none where no server has one."""
+    descriptors = Descriptors(100, 10, lambda: None)
+    servers = [Connections(Metrics(), settings, descriptors) for settings in (Http(), Grpc())]
+    connections = [Watched(since=60.0), Watched(since=40.0)]
+    for server, connection in zip(servers, connections, strict=True):
+        server.open.add(connection)
+    assert servers[0].makes_room(100.0)
+    assert [0, 1] == [connection.evicted for connection in connections]
+    assert servers[0].makes_room(100.0)
+    assert [1, 1] == [connection.evicted for connection in connections]
+    assert not servers[0].makes_room(100.0)
 
 
 class Buffer:

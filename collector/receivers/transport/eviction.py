@@ -1,0 +1,188 @@
+"""Room for a new connection: the one that has had no request for longest is closed.
+
+Invariants:
+1. A connection with an open request is not evicted, nor one that had its last request within FRESH_S: its next may be on its
+   way (tests/unit/collector/receivers/transport/test_eviction.py, test_only_idle_connections_are_evicted).
+2. The one that has been idle for longest is evicted (test_the_longest_idle_goes_first).
+3. However many connections come, all are looked at for every _CANDIDATES evictions, or once in _RESCAN_S where none is idle
+   (test_looking_for_idle_connections_is_bounded).
+4. A connection that is kept where descriptors ran short gets a low number, so the reserve stays whole
+   (tests/system/test_descriptors.py, test_idle_connections_make_room).
+"""
+
+import asyncio
+import heapq
+import os
+import socket
+from collections.abc import Callable, Collection
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import structlog
+
+from collector.runtime.descriptors import Descriptors
+
+log = structlog.get_logger(__name__)
+
+FRESH_S: Final = 1.0
+"""How old a connection must be for the server to close it before its first request: that may be on its way."""
+BUSY: Final = float("inf")
+"""Since when a connection is idle that has a request."""
+# How many of the longest idle are found at once.
+_CANDIDATES: Final = 64
+_RESCAN_S: Final = 0.1
+_LOG_S: Final = 60.0
+# An evicted connection may still say that it ends, to a client that may read no more.
+_LAST_WORDS_S: Final = 0.5
+# The descriptor of an evicted connection is free after a few turns of the loop.
+_TRIES: Final = 20
+_TRY_S: Final = 0.005
+
+
+class Evictable(Protocol):
+    """A connection that may be closed to make room."""
+
+    def idle_since(self) -> float:
+        """Return the loop's time since when it has no request; BUSY while it has one."""
+
+    def evict(self) -> None:
+        """Close it, and tell the client so where the protocol can."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Eviction:
+    """Of the connections of one server."""
+
+    def __init__(self, connections: Collection[Evictable], remove: Callable[[Any], None], evicted: Callable[[], None]) -> None:
+        """`connections`: those that are open. `remove` takes one out of them. `evicted` counts it."""
+        self._connections: Final = connections
+        self._remove: Final = remove
+        self._evicted: Final = evicted
+        self._candidates: list[tuple[float, int, Evictable]] = []  # the longest idle last
+        self._scanned: float = -_RESCAN_S
+        self._logged: float = -_LOG_S
+
+    def idle_since(self, now: float) -> float:
+        """Return since when the longest idle connection is, where that can be evicted; else BUSY. `now`: the loop's time."""
+        candidate = self._candidate(now)
+        return BUSY if candidate is None else candidate[0]
+
+    def evict(self, now: float, limit: str) -> bool:
+        """Close the longest idle connection. Return False where there is none. `limit` says for which limit, in the log."""
+        candidate = self._candidate(now)
+        if candidate is None:
+            return False
+        connection = self._candidates.pop()[2]
+        # It makes room at once.
+        self._remove(connection)
+        connection.evict()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, connection.abort)
+        self._evicted()
+        now_s = monotonic()
+        if now_s - self._logged >= _LOG_S:
+            self._logged = now_s
+            log.warning(
+                "idle connections are closed to make room for new ones: raise the limit, or lower http.keep_alive_s",
+                limit=limit,
+                idle_s=round(now - candidate[0], 1),
+            )
+        return True
+
+    def _candidate(self, now: float) -> tuple[float, int, Evictable] | None:
+        """Return the last of the candidates that is as idle as it was when they were found; find others where there is none."""
+        found = self._last_candidate(now)
+        if found is None and now - self._scanned >= _RESCAN_S:
+            self._scanned = now
+            self._candidates = heapq.nsmallest(
+                _CANDIDATES, ((connection.idle_since(), id(connection), connection) for connection in self._connections)
+            )[::-1]
+            found = self._last_candidate(now)
+        return found
+
+    def _last_candidate(self, now: float) -> tuple[float, int, Evictable] | None:
+        while self._candidates:
+            since, _, connection = found = self._candidates[-1]
+            if connection in self._connections and connection.idle_since() == since and now - since >= FRESH_S:
+                return found
+            self._candidates.pop()
+        return None
+
+
+class Renumbered(asyncio.Protocol):
+    """A connection that was accepted with a descriptor of the reserve, until it has a lower one: then it begins anew with that.
+
+    Its client notices nothing.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        descriptors: Descriptors,
+        protocol: Callable[[], asyncio.Protocol],
+        refuse: Callable[[asyncio.Transport], None],
+    ) -> None:
+        """`protocol` makes the connection's own. `refuse` ends it where no descriptor becomes free."""
+        self._transport: Final = transport
+        self._descriptors: Final = descriptors
+        self._protocol: Final = protocol
+        self._refuse: Final = refuse
+        self._data = b""
+        self._is_lost = False
+        transport.set_protocol(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._is_lost = True
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Go on: the lower descriptor reads it again."""
+        return True
+
+    async def run(self) -> None:
+        """Return when the connection has its lower number, or has ended."""
+        descriptor: int = self._transport.get_extra_info("socket").fileno()
+        lower = await lower_descriptor(descriptor, self._descriptors, lambda: self._is_lost)
+        if self._is_lost:
+            if lower is not None:
+                lower.close()
+            return
+        if lower is None:
+            self._descriptors.ran_out()
+            self._refuse(self._transport)
+            return
+        self._transport.abort()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: _Resumed(self._protocol(), self._data), lower)
+
+
+class _Resumed(asyncio.Protocol):
+    """Hands on at once what had come already."""
+
+    def __init__(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        self._protocol: Final = protocol
+        self._data: Final = data
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a listener's are of that type
+        transport.set_protocol(self._protocol)
+        self._protocol.connection_made(transport)
+        if self._data:
+            self._protocol.data_received(self._data)
+
+
+async def lower_descriptor(
+    descriptor: int, descriptors: Descriptors, is_over: Callable[[], bool] = lambda: False
+) -> socket.socket | None:
+    """Return the same connection with a descriptor below the reserve, once one is free. None: none became free."""
+    for _ in range(_TRIES):
+        await asyncio.sleep(_TRY_S)
+        if is_over():
+            return None
+        lower = os.dup(descriptor)
+        if descriptors.has_room(lower):
+            return socket.socket(fileno=lower)
+        os.close(lower)
+    return None
