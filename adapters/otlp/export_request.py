@@ -22,10 +22,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
-from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, Message
+from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, MessageTable
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.scan import Scanner
-from adapters.otlp.single_item import SingleItemRequest
+from adapters.otlp.single_item import SingleItemExport
 from adapters.price import check_elements, check_rows, shape_of
 from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header
 from adapters.rules import Rules
@@ -63,13 +63,13 @@ class Envelope:
         self.resource_end: i64 = 0
         self.scope_start: i64 = 0
         self.scope_end: i64 = 0
-        self.alone: SingleItemRequest | None = None
+        self.alone: SingleItemExport | None = None
 
     def take(self, start: i64, end: i64) -> None:
         """Accept or reject one item (or metric) at start:end."""
         raise NotImplementedError
 
-    def settle(self, message: Message, state: i64, reason: i64, start: i64, end: i64) -> None:
+    def settle(self, message: MessageTable, state: i64, reason: i64, start: i64, end: i64) -> None:
         """Reject the item scanned last for a reason, or take it: as it is where its state is CLEAN, else in normal form."""
         if reason:
             self._reject(reason, start, end)
@@ -101,11 +101,11 @@ class Envelope:
                 payload = alone.request(self.buffer[start:end])
         builder.reject(reason, self.scanner.fault_of(reason), self.service_id, payload)
 
-    def standing(self) -> SingleItemRequest:
+    def standing(self) -> SingleItemExport:
         """Return what makes a request of an item of the current scope."""
         alone = self.alone
         if alone is None:
-            alone = self.alone = SingleItemRequest(self.buffer, self.rules)
+            alone = self.alone = SingleItemExport(self.buffer, self.rules)
         alone.stand(self.resource_start, self.resource_end, self.scope_start, self.scope_end)
         return alone
 
@@ -173,7 +173,9 @@ class Envelope:
                 self.take(cursor.start, position)
                 rules.read(position - at)
 
-    def _head(self, group: BytesWriter, envelope: Message, message: Message, tag_out: i64, start: i64, end: i64) -> i64:
+    def _head(
+        self, group: BytesWriter, envelope: MessageTable, message: MessageTable, tag_out: i64, start: i64, end: i64
+    ) -> i64:
         """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not."""
         cursor = self.cursor
         seen: i64 = 0
@@ -199,7 +201,7 @@ class Envelope:
             self.rules.read(0)
         return reason
 
-    def _normal(self, group: BytesWriter, message: Message, tag_out: i64, start: i64, end: i64) -> i64:
+    def _normal(self, group: BytesWriter, message: MessageTable, tag_out: i64, start: i64, end: i64) -> i64:
         raw = self.buffer[start:end]
         scanner = self.scanner
         scanner.begin()

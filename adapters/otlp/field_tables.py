@@ -124,7 +124,7 @@ _REWRITTEN: Final = (
 )
 
 
-class Message:
+class MessageTable:
     """One message type. Indexed by tag: `actions`; `masks`, 8 bytes each, the bit of a field that may come only once (0: may
     repeat; members of a oneof share a bit); `children`, the type of a submessage."""
 
@@ -137,7 +137,7 @@ class Message:
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)
         bits = [0] * _TABLE_SIZE
-        self.children: Final[dict[int, Message]] = {}
+        self.children: Final[dict[int, MessageTable]] = {}
         known = {field.number for field in descriptor.fields}
         for number in range(1, _TABLE_SIZE >> 3):
             for wire_type in _WIRE_TYPES:
@@ -185,13 +185,13 @@ def _action(field: FieldDescriptor, name: str) -> tuple[int, int]:
     return field.number << 3, _NOTES.get(name, _VARINT_ACTIONS[kind])
 
 
-_messages: Final[dict[str, Message]] = {}
+_messages: Final[dict[str, MessageTable]] = {}
 
 
-def message_of(descriptor: Descriptor) -> Message:
+def message_of(descriptor: Descriptor) -> MessageTable:
     message = _messages.get(descriptor.full_name)
     if message is None:
-        message = _messages[descriptor.full_name] = Message(descriptor)
+        message = _messages[descriptor.full_name] = MessageTable(descriptor)
     return message
 
 

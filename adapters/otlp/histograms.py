@@ -17,7 +17,7 @@ _NO_RECORDED_VALUE: Final = 1  # DataPointFlags
 _LOW: Final = 0xFFFFFFFF
 
 
-class Buckets:
+class ScannedBuckets:
     """What was noted of the point scanned last."""
 
     def __init__(self, buffer: bytes) -> None:

@@ -15,7 +15,7 @@ from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, 
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
-from adapters.otlp.field_tables import METRIC, Message
+from adapters.otlp.field_tables import METRIC, MessageTable
 from adapters.otlp.single_item import LARGE_BYTES
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
 from adapters.repairs import TEMPORALITY_ASSUMED
@@ -53,7 +53,7 @@ class MetricsEnvelope(Envelope):
         self.data_length_at: i64 = 0
         self.data_start: i64 = 0
         self.data_end: i64 = 0
-        self.point: Message = METRIC
+        self.point: MessageTable = METRIC
         self.metric_reason: i64 = 0  # why no point of this metric can be taken
         self.lacks_temporality: bool = False  # and is stored as cumulative
         self.before: bytes = b""

@@ -43,9 +43,9 @@ from adapters.otlp.field_tables import (
     UINT32,
     UNFIT,
     ZERO_COUNT,
-    Message,
+    MessageTable,
 )
-from adapters.otlp.histograms import Buckets
+from adapters.otlp.histograms import ScannedBuckets
 from adapters.otlp.patches import Patches
 from adapters.repairs import ATTRIBUTES_DROPPED, ID_DROPPED, VALUE_TRUNCATED
 from adapters.rules import Rules
@@ -87,7 +87,7 @@ class Scanner:
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
-        self.buckets: Final = Buckets(cursor.buffer)
+        self.buckets: Final = ScannedBuckets(cursor.buffer)
         # What is wrong, in words, where its sender is to hear more than the reason says.
         self.fault: str = ""
 
@@ -110,7 +110,7 @@ class Scanner:
         self.fault = ""
         self.buckets.clear()
 
-    def scan(self, message: Message, start: i64, end: i64) -> i64:
+    def scan(self, message: MessageTable, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NonCanonical."""
         cursor = self.cursor
         buffer = self.buffer
@@ -398,7 +398,7 @@ class Scanner:
         mixed = ((mixed ^ (length << 8)) & 0xFFFFFFFF) * 0x5E3779B1 >> 31
         return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
-    def _is_repeated(self, message: Message, start: i64, at: i64) -> bool:
+    def _is_repeated(self, message: MessageTable, start: i64, at: i64) -> bool:
         """Return whether the key of the attribute checked last is in the same list, before `at`."""
         attribute = self.attribute
         key_start: i64 = attribute.key_start
@@ -422,7 +422,7 @@ class Scanner:
                     found = self.buffer[attribute.key_start : attribute.key_end] == key
         return found
 
-    def _names(self, message: Message, start: i64, at: i64) -> set[bytes]:
+    def _names(self, message: MessageTable, start: i64, at: i64) -> set[bytes]:
         """The keys of the list's attributes before `at`."""
         cursor = self.cursor
         names: set[bytes] = set()
@@ -453,7 +453,7 @@ class Scanner:
         self.patches.replace(length_at, end, length_of(len(value)) + value)
         return REWRITE
 
-    def normal(self, message: Message, start: i64, end: i64) -> bytes:
+    def normal(self, message: MessageTable, start: i64, end: i64) -> bytes:
         """The normal form of start:end, whole fields of the message that was scanned last."""
         writer = BytesWriter()
         if self.duplicate_keys:
@@ -462,7 +462,7 @@ class Scanner:
             self.patches.write(writer, start, end)
         return writer.getvalue()
 
-    def _write_last(self, writer: BytesWriter, message: Message, start: i64, end: i64) -> None:
+    def _write_last(self, writer: BytesWriter, message: MessageTable, start: i64, end: i64) -> None:
         """If a key is there twice, write its last attribute. What is not normal is looked for once more."""
         attributes: i64 = 0
         is_dropped_told = False
@@ -525,11 +525,11 @@ class Scanner:
             writer.append(int(message.dropped_tag))
             put_varint(writer, attributes - self.attributes_max)
 
-    def has_attribute(self, message: Message, start: i64, end: i64) -> bool:
+    def has_attribute(self, message: MessageTable, start: i64, end: i64) -> bool:
         """Return whether any field at start:end is an attribute."""
         return len(self._last_positions(message, start, end)) > 0
 
-    def _last_positions(self, message: Message, start: i64, end: i64) -> dict[bytes, int]:
+    def _last_positions(self, message: MessageTable, start: i64, end: i64) -> dict[bytes, int]:
         """Return the last position of each attribute's key, of those that are within their limit."""
         last: dict[bytes, int] = {}
         position: i64 = start

@@ -21,7 +21,7 @@ _SCHEMA_URL: Final = 0x1A
 LARGE_BYTES: Final = 256 << 10
 
 
-class SingleItemRequest:
+class SingleItemExport:
     """Makes requests of one item each, of those in `buffer`. Its entries have been scanned."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:

@@ -65,7 +65,7 @@ def unzigzag(n: i64) -> i64:
     return ((n >> 1) & _INT64_MAX) ^ -(n & 1)
 
 
-class Buckets:
+class NativeBuckets:
     """One side's buckets, as they came: spans, and counts as packed deltas or doubles at start:end."""
 
     def __init__(self) -> None:
@@ -99,8 +99,8 @@ class NativeHistogram:
         self.field_max: i64 = 17 if has_start else 16
         self.cursor: Final = cursor
         self.buffer: Final = cursor.buffer
-        self.positive: Final = Buckets()
-        self.negative: Final = Buckets()
+        self.positive: Final = NativeBuckets()
+        self.negative: Final = NativeBuckets()
         self.gap_buckets_left: i64 = GAP_BUCKETS_MAX
         # After `read`: the fields as they came.
         self.is_float: bool = False
@@ -185,7 +185,7 @@ class NativeHistogram:
             raise NonCanonical(self.cursor.start)
         return unzigzag(value)
 
-    def _read_span(self, side: Buckets, start: i64, end: i64) -> None:
+    def _read_span(self, side: NativeBuckets, start: i64, end: i64) -> None:
         cursor = self.cursor
         cursor.position = start
         offset: i64 = 0
@@ -205,7 +205,7 @@ class NativeHistogram:
             side.offsets.append(int(offset))
             side.lengths.append(int(length))
 
-    def _read_deltas(self, side: Buckets, start: i64, end: i64) -> None:
+    def _read_deltas(self, side: NativeBuckets, start: i64, end: i64) -> None:
         if side.deltas_end:
             raise NonCanonical(start)
         side.deltas_start = start
@@ -216,7 +216,7 @@ class NativeHistogram:
             cursor.varint(end)
             side.deltas += 1
 
-    def _read_counts(self, side: Buckets, start: i64, end: i64) -> None:
+    def _read_counts(self, side: NativeBuckets, start: i64, end: i64) -> None:
         if side.counts_end or (end - start) % 8:
             raise NonCanonical(start)
         side.counts_start = start
@@ -287,7 +287,7 @@ class NativeHistogram:
             self.is_fractional = True
         return count
 
-    def _densify(self, side: Buckets, is_custom: bool) -> str:
+    def _densify(self, side: NativeBuckets, is_custom: bool) -> str:
         """Fill in `first`, `dense` and `payload`, and add to the totals."""
         cursor = self.cursor
         payload = side.payload
@@ -340,7 +340,7 @@ class NativeHistogram:
                 side.dense += 1
         return ""
 
-    def _put_gap(self, side: Buckets, index: i64, is_custom: bool) -> str:
+    def _put_gap(self, side: NativeBuckets, index: i64, is_custom: bool) -> str:
         """Empty buckets up to the one at `index`, Prometheus's."""
         payload = side.payload
         if is_custom:
@@ -456,7 +456,7 @@ class NativeHistogram:
             )
             put_attribute(writer, tag, b"infrasage.float_histogram", exact.encode())
 
-    def _exact(self, side: Buckets) -> str:
+    def _exact(self, side: NativeBuckets) -> str:
         """A side's float counts by OTLP's index, as a JSON object."""
         members: list[str] = []
         index: i64 = 0 if self.schema == SCHEMA_CUSTOM else -1
@@ -475,7 +475,7 @@ def _put_fixed64(writer: BytesWriter, tag: i64, bits: i64) -> None:
     write_i64_le(writer, bits)
 
 
-def _put_side(writer: BytesWriter, tag: i64, side: Buckets) -> None:
+def _put_side(writer: BytesWriter, tag: i64, side: NativeBuckets) -> None:
     """ExponentialHistogramDataPoint.Buckets; nothing where there are none."""
     if side.dense == 0:
         return

@@ -44,7 +44,7 @@ def check_rows_v1(
     """Refuse a WriteRequest of 1.0 whose rows have more bytes than that, or than the plan allows. Rests by `rules`. Raises
     RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
-    rows = _Rows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V1, _HISTOGRAMS_V1, rules)
+    rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V1, _HISTOGRAMS_V1, rules)
     try:
         # Each byte of a label is in as many rows as there are samples, which take two bytes at least.
         if rows.may_exceed(1):
@@ -61,7 +61,7 @@ def check_rows_v2(
     """Refuse a Request of 2.0 whose rows have more bytes than that, or than the plan allows. Rests by `rules`. Raises
     RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
-    rows = _Rows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V2, _HISTOGRAMS_V2, rules)
+    rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V2, _HISTOGRAMS_V2, rules)
     try:
         longest: i64 = rows.read_symbols()
         if rows.may_exceed(longest):
@@ -80,7 +80,7 @@ def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
     )
 
 
-class _Rows:
+class _SeriesRows:
     """Counts the bytes of the rows of one request."""
 
     def __init__(

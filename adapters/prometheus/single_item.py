@@ -26,7 +26,7 @@ _UNIT_REF: Final = 0x20
 _LOW_32_BITS: Final = 0xFFFFFFFF
 
 
-class SingleItemRequest:
+class SingleItemWrite:
     """Makes requests of one item each, of those in `buffer`, which have been read before.
 
     Use: `stand` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.

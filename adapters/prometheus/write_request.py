@@ -50,7 +50,7 @@ SAMPLES: Final = 0x12
 NO_EXEMPLARS: Final[list[Exemplar]] = []
 
 
-class _Group:
+class _SeriesGroup:
     """What goes into one record: the metrics of one job and instance."""
 
     def __init__(self, service_id: bytes, resource: bytes, builder: BatchBuilder, description: Description) -> None:
@@ -79,7 +79,7 @@ class _Group:
         self.count: i64 = 0
 
 
-class Request:
+class WriteRequestScan:
     """One request on its way from body to messages. A version reads its series, and makes the payloads of rejected items."""
 
     def __init__(
@@ -106,8 +106,8 @@ class Request:
         self.made_bytes: i64 = 0
         self.made_bytes_max: i64 = rules.request_row_bytes_max >> MADE_SHIFT
         self.no_description: Final = Description(0, b"", b"", 0, 0)
-        self.groups: Final[dict[bytes, _Group]] = {}
-        self.group: _Group | None = None
+        self.groups: Final[dict[bytes, _SeriesGroup]] = {}
+        self.group: _SeriesGroup | None = None
         self.head: Final = BytesWriter()
         self.index: i64 = 0
         # How many of each were taken.
@@ -376,7 +376,7 @@ class Request:
             points.append(int(flags))
         return True
 
-    def _metric(self, series: Series, kind: i64, tail: bytes, hint: bytes, point_bytes: i64) -> _Group | None:
+    def _metric(self, series: Series, kind: i64, tail: bytes, hint: bytes, point_bytes: i64) -> _SeriesGroup | None:
         """Return the group whose current metric is this series' and has room for one more point, and count that point.
         None: it is more than fits a message, even alone.
 
@@ -391,7 +391,7 @@ class Request:
                 builder = self.builder
                 self.spend(_GROUP_BYTES)
                 builder.open_group(METRICS, TYPE_METRIC, series.service_id, series.resource)
-                group = _Group(series.service_id, series.resource, builder, description)
+                group = _SeriesGroup(series.service_id, series.resource, builder, description)
                 self.groups[series.resource] = group
             self.group = group
         if group.count:
@@ -424,7 +424,7 @@ class Request:
         self.index += 1
         return group
 
-    def _close_metric(self, group: _Group) -> None:
+    def _close_metric(self, group: _SeriesGroup) -> None:
         """Encode the current metric, if there is one."""
         if group.count == 0:
             return
@@ -468,6 +468,6 @@ class Request:
         return adapted
 
 
-def _fits_alone(group: _Group, point_bytes: i64) -> bool:
+def _fits_alone(group: _SeriesGroup, point_bytes: i64) -> bool:
     """Return whether a metric of one point fits a message."""
     return field_size(group.prefix_bytes + field_size(point_bytes + len(group.tail))) <= group.item_capacity

@@ -28,7 +28,7 @@ from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
 from adapters.prometheus.series import LARGE_BYTES, Series, beginning, read_series, refused_series
-from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, Request
+from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
@@ -51,7 +51,7 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     )
 
 
-class _WriteRequest(Request):
+class _WriteRequest(WriteRequestScan):
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         super().__init__(
             body, header, rules, message_bytes_max, exemplars_tag=_EXEMPLARS, histograms_tag=_HISTOGRAMS, has_start=False

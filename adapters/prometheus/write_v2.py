@@ -44,9 +44,9 @@ from adapters.prometheus.series import (
     read_series,
     refused_series,
 )
-from adapters.prometheus.single_item import SingleItemRequest
+from adapters.prometheus.single_item import SingleItemWrite
 from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
-from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, Request
+from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
@@ -79,7 +79,7 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     return adapt_plainly(lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules)
 
 
-class _Request(Request):
+class _Request(WriteRequestScan):
     def __init__(self, body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> None:
         super().__init__(
             body, header, rules, message_bytes_max, exemplars_tag=_EXEMPLARS, histograms_tag=_HISTOGRAMS, has_start=True
@@ -104,7 +104,7 @@ class _Request(Request):
         self.labels_start: i64 = 0
         self.labels_end: i64 = 0
         # What makes requests of rejected items, as soon as one is to be kept.
-        self.alone: SingleItemRequest | None = None
+        self.alone: SingleItemWrite | None = None
 
     def run(self) -> Adapted:
         rules = self.rules
@@ -426,7 +426,7 @@ class _Request(Request):
             return b""
         alone = self.alone
         if alone is None:
-            alone = self.alone = SingleItemRequest(self.buffer, self.symbols)
+            alone = self.alone = SingleItemWrite(self.buffer, self.symbols)
         description = self.description
         alone.stand(self.series_start, self.labels_start, self.labels_end, description.start, description.end, self.created_ms)
         for exemplar in exemplars:

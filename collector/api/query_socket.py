@@ -66,7 +66,7 @@ class QueryFailed(CannotRun):
     """The statement was refused, or failed; the message is the store's."""
 
 
-class Answer(NamedTuple):
+class QueryAnswer(NamedTuple):
     """`body` is in the format that was asked for; `messages_behind` acknowledged messages are not in it yet."""
 
     body: bytes
@@ -86,7 +86,7 @@ def _address(data_dir: Path) -> Iterator[str]:
         yield str(link / SOCKET)
 
 
-class Snapshots(Protocol):
+class SnapshotTaker(Protocol):
     """Of the data directory (collector/app/backup.py)."""
 
     async def take(self) -> Mapping[str, Any]:
@@ -107,7 +107,7 @@ class QuerySocket:
         settings: Query,
         desk: DeadLetterService,
         metrics: Metrics,
-        snapshots: Snapshots | None = None,
+        snapshots: SnapshotTaker | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._store = store
@@ -159,7 +159,7 @@ class QuerySocket:
             status, headers, body = await self._answer(scope, sql)
         except TimeoutError:
             status, headers, body = 408, {}, f"no whole query within {self._settings.body_timeout_s:g} s".encode()
-        except _Refused as refused:
+        except _QueryRefused as refused:
             status, headers, body = refused.status, {}, str(refused).encode()
         except _ClientGone:
             return
@@ -182,18 +182,18 @@ class QuerySocket:
             has_more = message.get("more_body", False)
         if len(body) > self._settings.sql_bytes_max:
             limit = size_text(self._settings.sql_bytes_max)
-            raise _Refused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
+            raise _QueryRefused(413, f"the query is longer than {limit} (query.sql_bytes_max)")
         try:
             return body.decode()
         except UnicodeDecodeError:
-            raise _Refused(400, "the query is not UTF-8 text") from None
+            raise _QueryRefused(400, "the query is not UTF-8 text") from None
 
     async def _answer(self, scope: Scope, sql: str) -> tuple[int, dict[str, str], bytes]:
         path = scope["path"]
         if path not in ("/query", "/dead-letters", "/snapshot"):
-            raise _Refused(404, f"there is nothing at {path}; POST the statement to /query")
+            raise _QueryRefused(404, f"there is nothing at {path}; POST the statement to /query")
         if scope["method"] != "POST":
-            raise _Refused(405, "POST the statement")
+            raise _QueryRefused(405, "POST the statement")
         if path == "/dead-letters":
             return await self._answer_dead_letters(sql)
         if path == "/snapshot":
@@ -228,7 +228,7 @@ class QuerySocket:
 
     async def _answer_snapshot(self, action: str) -> tuple[int, dict[str, str], bytes]:
         if self._snapshots is None or action not in ("take", "remove"):
-            raise _Refused(400, f"cannot {action} a snapshot")
+            raise _QueryRefused(400, f"cannot {action} a snapshot")
         try:
             answer = await (self._snapshots.take() if action == "take" else self._snapshots.remove())
         except CannotRun as error:
@@ -239,7 +239,7 @@ class QuerySocket:
         return 200, {}, json.dumps(answer).encode()
 
 
-class _Refused(Exception):
+class _QueryRefused(Exception):
     """The request can't be answered, with this status."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -259,7 +259,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = connected
 
 
-def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> Answer:
+def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAnswer:
     """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
 
     Raises NotRunning, QueryFailed.
@@ -279,7 +279,7 @@ def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str,
     return answer
 
 
-def _post(data_dir: Path, target: str, body_sent: bytes) -> Answer:
+def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with connected:
         try:
@@ -296,4 +296,4 @@ def _post(data_dir: Path, target: str, body_sent: bytes) -> Answer:
             raise QueryFailed(f"the collector broke off before it had answered ({error})") from error
     if response.status != http.HTTPStatus.OK:
         raise QueryFailed(body.decode(errors="replace"))
-    return Answer(body, int(response.headers.get(BEHIND_HEADER, "0")))
+    return QueryAnswer(body, int(response.headers.get(BEHIND_HEADER, "0")))

@@ -40,7 +40,7 @@ _STORED: Final[dict[Signal, str]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """What is sent. `rate`: items a second. `items`: of one request. `attributes`: of one item."""
 
     signal: Signal
@@ -77,7 +77,7 @@ class Stored:
         return self.items == self.distinct and sent.acknowledged <= self.items <= sent.acknowledged + sent.in_doubt
 
 
-def send(plan: Plan) -> Sent:
+def send(plan: LoadPlan) -> Sent:
     """Send until the duration is over and every request is answered. Raises CannotRun if no server listens."""
     sender = _Sender(plan)
     threads = [threading.Thread(target=sender.run) for _ in range(plan.connections)]
@@ -90,7 +90,7 @@ def send(plan: Plan) -> Sent:
     return sender.sent
 
 
-def find(plan: Plan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
+def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
     """Ask until everything acknowledged is stored, or STORED_TIMEOUT_S is over. Raises what `query` does."""
     rows = f"{_STORED[plan.signal]} WHERE ServiceName = '{sent.service}'"
     until = time.monotonic() + STORED_TIMEOUT_S
@@ -105,7 +105,7 @@ def find(plan: Plan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
 class _Sender:
     """Shared by the threads; each has a connection of its own."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoadPlan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
         self.unreachable: str | None = None
         self._plan: Final = plan
@@ -158,7 +158,7 @@ class _Sender:
             self.sent.acknowledged += self._plan.items - rejected
 
 
-def _request(plan: Plan, service: str, first: int) -> Any:
+def _request(plan: LoadPlan, service: str, first: int) -> Any:
     attributes = [(f"key-{index}", f"value-{index * 7919}") for index in range(plan.attributes)]
     now = time.time_ns()
     request: Any

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from collector.api.query_socket import Answer, QueryFailed, ask, ask_dead_letters
+from collector.api.query_socket import QueryAnswer, QueryFailed, ask, ask_dead_letters
 from collector.app.data_dir import check_there, is_embedded, offline_or_running, store_dir
 from collector.app.queries import dead_letter_reports, replayer_of, reports_of_servers
 from collector.app.storage import open_kafka, open_server, open_storage
@@ -19,7 +19,7 @@ from collector.telemetry import logs
 from collector.telemetry.metrics import Metrics
 
 
-def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
+def query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
     """Answer from the data directory itself, once what its log holds is in the store. Raises CannotRun, QueryFailed."""
     data_dir = settings.data_dir
     check_there(store_dir(data_dir), f"store in {data_dir}")
@@ -29,12 +29,12 @@ def query_offline(settings: Settings, sql: str, format_: str) -> Answer:
     )
 
 
-def query_server(settings: Settings, sql: str, format_: str) -> Answer:
+def query_server(settings: Settings, sql: str, format_: str) -> QueryAnswer:
     """The ClickHouse server's answer: what is stored now, whatever is still on its way. Raises QueryFailed."""
     logs.set_up_quietly(settings.logging)
     try:
         with contextlib.closing(open_server(settings)) as store:
-            return Answer(store.query(sql, format_), 0)
+            return QueryAnswer(store.query(sql, format_), 0)
     except StoreError as error:
         raise QueryFailed(str(error)) from error
 
@@ -56,7 +56,7 @@ def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, An
         raise CannotRun(str(error)) from error
 
 
-async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
+async def _query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
     metrics = Metrics()
     async with open_storage(settings, metrics) as storage:
         try:
@@ -72,7 +72,7 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> Answer:
         except BrokerError as error:
             raise CannotRun(f"cannot store what Kafka still has before the query: {error}") from error
         try:
-            return Answer(await asyncio.to_thread(storage.store.query, sql, format_), behind)
+            return QueryAnswer(await asyncio.to_thread(storage.store.query, sql, format_), behind)
         except StoreError as error:
             raise QueryFailed(str(error)) from error
 

@@ -24,7 +24,7 @@ _SLICE_BATCHES_MAX: Final = 200_000
 _MINUTES_MAX: Final = 5
 
 
-class Broker(Protocol):
+class AuditedBroker(Protocol):
     """One whose messages stay after they were stored (Kafka)."""
 
     def held(self, window: Window, batches: Collection[UUID]) -> Held:
@@ -34,7 +34,9 @@ class Broker(Protocol):
         """The items of each batch in the window, by topic. Raises CannotRun."""
 
 
-def audit(ask: Ask, asked: Window, *, broker: Broker | None = None, judged_from: int = 0, faults_max: int = 20) -> Report:
+def audit(
+    ask: Ask, asked: Window, *, broker: AuditedBroker | None = None, judged_from: int = 0, faults_max: int = 20
+) -> Report:
     """Compare. `broker`: one that keeps what is stored. Where there is none, a batch without a receipt is one that has lost it.
 
     `judged_from`: what arrived before, nanoseconds, may be past its retention. Raises StoreError, CannotRun.
@@ -54,7 +56,7 @@ def audit(ask: Ask, asked: Window, *, broker: Broker | None = None, judged_from:
 # Batches.
 
 
-def _judge_batches(ask: Ask, report: Report, broker: Broker | None, faults_max: int) -> None:
+def _judge_batches(ask: Ask, report: Report, broker: AuditedBroker | None, faults_max: int) -> None:
     orphans: list[dict[str, Any]] = []
     items: Counter[tuple[int, str]] = Counter()
     receipts: Counter[int] = Counter()
@@ -170,7 +172,7 @@ def _began_anew(held: Held, items: Mapping[tuple[int, str], int]) -> int:
 def _judge_broker(
     ask: Ask,
     report: Report,
-    broker: Broker,
+    broker: AuditedBroker,
     held: Held,
     items: Mapping[tuple[int, str], int],
     receipts: Mapping[int, int],

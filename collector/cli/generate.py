@@ -52,7 +52,7 @@ def generate(
     except OSError as error:
         refuse(f"--key-file: cannot read {key_file}: {error.strerror}")
     items, attributes = int(shaped[1]), int(shaped[2])
-    plan = app.Plan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
+    plan = app.LoadPlan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
     with failures():
         sent = app.send(plan)
         stored = app.find(plan, sent, lambda sql: _query(settings, sql))

@@ -271,7 +271,7 @@ def query(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _answer(settings: Settings, sql: str, format_: str) -> query_socket.Answer:
+def _answer(settings: Settings, sql: str, format_: str) -> query_socket.QueryAnswer:
     """Raises CannotRun."""
     if not settings.clickhouse.url:
         with contextlib.suppress(query_socket.NotRunning):

@@ -21,7 +21,7 @@ from collector.config.values import (
 )
 
 
-class Broker(Section):
+class BrokerSection(Section):
     """The way from the receivers into the broker, whichever it is."""
 
     message_bytes_max: Bytes = limit(512 * KIB, 16 * KIB, 64 * MIB, "Largest message, in bytes; requests are split to it.")
@@ -42,7 +42,7 @@ class Broker(Section):
     )
 
 
-class LocalLog(Section):
+class LocalLogSection(Section):
     """The local durable log, in data_dir/log."""
 
     bytes_max: Bytes = limit(

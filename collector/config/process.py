@@ -13,7 +13,7 @@ class Gateway(Section):
     workers: Whole = limit(1, 1, 256, "Processes that share the ports; about one a core.")
 
 
-class Writer(Section):
+class WriterSection(Section):
     """From the broker into the store."""
 
     port: Port = Field(default=8081, description="Port of the writer command's own /healthz and /metrics. 0: any free port.")

@@ -9,7 +9,7 @@ from collector.config.values import Section, Whole, limit
 RecognizedBy = Literal["body", "key"]
 
 
-class Repetitions(Section):
+class RepetitionsSection(Section):
     """A request that is sent again is stored once, if it has an Idempotency-Key, or its data identify themselves."""
 
     window_s: Whole = limit(

@@ -6,12 +6,12 @@ from typing import Annotated, Self
 from annotated_types import MaxLen, MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from collector.config.broker import Broker, Kafka, LocalLog
-from collector.config.process import Audit, Gateway, Logging, Shutdown, Writer
+from collector.config.broker import BrokerSection, Kafka, LocalLogSection
+from collector.config.process import Audit, Gateway, Logging, Shutdown, WriterSection
 from collector.config.receivers import Grpc, Http, Tls, Validation
-from collector.config.repetitions import Repetitions
-from collector.config.store import ClickHouse, DeadLetters, Query, Store
-from collector.config.tenants import PLAN_NAME_MAX, Limits, PlanLimits, Tenants
+from collector.config.repetitions import RepetitionsSection
+from collector.config.store import ClickHouse, DeadLettersSection, Query, StoreSection
+from collector.config.tenants import PLAN_NAME_MAX, LimitsSection, PlanLimits, Tenants
 from collector.config.values import FileMode, Hosts, Kind, Location, Section, Whole, limit, no_whitespace, size_text, to_tables
 from collector.tenancy.plans import Plan
 from collector.tenancy.plans import plans as all_plans
@@ -41,25 +41,25 @@ class Settings(Section):
     grpc: Grpc = Field(default_factory=Grpc)
     tls: Tls = Field(default_factory=Tls)
     validation: Validation = Field(default_factory=Validation)
-    broker: Broker = Field(default_factory=Broker)
-    local_log: LocalLog = Field(default_factory=LocalLog)
+    broker: BrokerSection = Field(default_factory=BrokerSection)
+    local_log: LocalLogSection = Field(default_factory=LocalLogSection)
     kafka: Kafka = Field(default_factory=Kafka)
     clickhouse: ClickHouse = Field(default_factory=ClickHouse)
     gateway: Gateway = Field(default_factory=Gateway)
-    writer: Writer = Field(default_factory=Writer)
-    store: Store = Field(default_factory=Store)
+    writer: WriterSection = Field(default_factory=WriterSection)
+    store: StoreSection = Field(default_factory=StoreSection)
     query: Query = Field(default_factory=Query)
     logging: Logging = Field(default_factory=Logging)
-    repetitions: Repetitions = Field(default_factory=Repetitions)
+    repetitions: RepetitionsSection = Field(default_factory=RepetitionsSection)
     shutdown: Shutdown = Field(default_factory=Shutdown)
     tenants: Tenants = Field(default_factory=Tenants)
-    limits: Limits = Field(default_factory=Limits)
+    limits: LimitsSection = Field(default_factory=LimitsSection)
     plans: Annotated[
         dict[Annotated[str, MinLen(1), MaxLen(PLAN_NAME_MAX), AfterValidator(no_whitespace)], PlanLimits],
         BeforeValidator(to_tables),
         Kind("tables [plans.NAME], or in the environment JSON"),
     ] = Field(default_factory=dict, description="Plans beside Free, Pro and Unlimited: see below.")
-    dead_letters: DeadLetters = Field(default_factory=DeadLetters)
+    dead_letters: DeadLettersSection = Field(default_factory=DeadLettersSection)
     audit: Audit = Field(default_factory=Audit)
 
     @property

@@ -51,7 +51,7 @@ class ClickHouse(Section):
     )
 
 
-class Store(Section):
+class StoreSection(Section):
     """The tables, and what a query may cost."""
 
     retention_days: OptionalWhole = limit(None, 1, 36_525, "Days for which rows are kept. none: for ever.")
@@ -97,7 +97,7 @@ class Query(Section):
     body_timeout_s: Number = limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
 
 
-class DeadLetters(Section):
+class DeadLettersSection(Section):
     """What was received and can't be stored. Caps are each tenant's, in each process of a gateway."""
 
     items_per_minute_max: Whole = limit(

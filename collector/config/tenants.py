@@ -72,7 +72,7 @@ class PlanLimits(Section):
     )
 
 
-class Limits(Section):
+class LimitsSection(Section):
     """How gateways hold tenants to their plans together. A plan's own numbers are in its [plans.NAME]."""
 
     redis_url: RedisUrl = Field(

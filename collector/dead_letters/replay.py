@@ -40,7 +40,7 @@ REPLAY_ROUTE: Final = b"replay"
 AsOf = Literal["now", "received"]
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """What became of an entry: replayed, rejected_again, discarded; or, where nothing was done, `unchanged`, and why."""
 
     id: str
@@ -80,17 +80,17 @@ class DeadLetterReplayer:
 
     async def replay(
         self, entries: Sequence[Entry], *, as_of: AsOf, actor: str, note: str = "", payload: bytes | None = None
-    ) -> list[Outcome]:
+    ) -> list[ReplayOutcome]:
         """Return when what was decided is durable, and, if that is soon, stored. `as_of`: which moment the rules about time are
         asked for. `payload`: in the form in which entries are shown, in the place of that of the one entry.
 
         Raises BrokerError, StoreError.
         """
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, ReplayOutcome] = {}
         events: list[DeadLetterEvent] = []
         for entry in entries:
             if entry.row["state"] == "replayed":
-                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "unchanged", message="it was replayed before")
+                outcomes[entry.row["id"]] = ReplayOutcome(entry.row["id"], "unchanged", message="it was replayed before")
                 continue
             event = self._event(entry, actor, note)
             try:
@@ -98,9 +98,9 @@ class DeadLetterReplayer:
             except _Rejected as rejected:
                 event.action = DEAD_LETTER_ACTION_REJECTED_AGAIN
                 event.reason, event.message = rejected.reason, text(rejected.message)
-                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "rejected_again", event.reason, event.message)
+                outcomes[entry.row["id"]] = ReplayOutcome(entry.row["id"], "rejected_again", event.reason, event.message)
             else:
-                outcomes[entry.row["id"]] = Outcome(entry.row["id"], "replayed")
+                outcomes[entry.row["id"]] = ReplayOutcome(entry.row["id"], "replayed")
             events.append(event)
         await self._append(event_messages(events, self._message_bytes_max))
         replayed = [UUID(outcome.id) for outcome in outcomes.values() if outcome.outcome == "replayed"]
@@ -109,21 +109,21 @@ class DeadLetterReplayer:
             for entry in await self._reports.entries(replayed):
                 if entry.row["state"] == "rejected_again":
                     row = entry.row
-                    outcomes[row["id"]] = Outcome(row["id"], "rejected_again", row["last_reason"], row["last_message"])
+                    outcomes[row["id"]] = ReplayOutcome(row["id"], "rejected_again", row["last_reason"], row["last_message"])
         return [outcomes[entry.row["id"]] for entry in entries]
 
-    async def discard(self, entries: Sequence[Entry], *, actor: str, note: str) -> list[Outcome]:
+    async def discard(self, entries: Sequence[Entry], *, actor: str, note: str) -> list[ReplayOutcome]:
         """Return when it is durable. Raises BrokerError."""
-        outcomes: list[Outcome] = []
+        outcomes: list[ReplayOutcome] = []
         events: list[DeadLetterEvent] = []
         for entry in entries:
             if not entry.is_open:
-                outcomes.append(Outcome(entry.row["id"], "unchanged", message=f"it was {entry.row['state']} before"))
+                outcomes.append(ReplayOutcome(entry.row["id"], "unchanged", message=f"it was {entry.row['state']} before"))
                 continue
             event = self._event(entry, actor, note)
             event.action = DEAD_LETTER_ACTION_DISCARDED
             events.append(event)
-            outcomes.append(Outcome(entry.row["id"], "discarded"))
+            outcomes.append(ReplayOutcome(entry.row["id"], "discarded"))
         await self._append(event_messages(events, self._message_bytes_max))
         return outcomes
 
@@ -214,6 +214,6 @@ def refused_record(item: bytes, batch_id: bytes) -> Adapted:
     return adapted
 
 
-def documents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def documents(outcomes: Sequence[ReplayOutcome]) -> list[dict[str, Any]]:
     """Return the outcomes as JSON has them, without what is empty."""
     return [{name: value for name, value in outcome._asdict().items() if value} for outcome in outcomes]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from collector.dead_letters.queries import OPEN_STATES, DeadLetterReports, Entry, Filter
-from collector.dead_letters.replay import AsOf, DeadLetterReplayer, Outcome, documents
+from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome, documents
 
 # How many entries one request may do something about, and how many of them are in memory at once.
 ENTRIES_MAX: Final = 10_000
@@ -53,7 +53,7 @@ class DeadLetterService:
         }
 
     async def _change(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        outcomes: list[Outcome] = []
+        outcomes: list[ReplayOutcome] = []
         ids: Sequence[str] = request.get("ids") or ()
         if ids:
             for start in range(0, len(ids), _AT_ONCE):
@@ -72,7 +72,7 @@ class DeadLetterService:
                 break
         return {"outcomes": documents(outcomes), "more": cursor is not None}
 
-    async def _do(self, request: Mapping[str, Any], entries: Sequence[Entry]) -> list[Outcome]:
+    async def _do(self, request: Mapping[str, Any], entries: Sequence[Entry]) -> list[ReplayOutcome]:
         if not entries:
             return []
         actor, note = str(request["actor"]), str(request.get("note") or "")

@@ -57,7 +57,7 @@ _MODES_OF_PLANS: Final[Mapping[str, Mapping[str, int]]] = {
 }
 
 
-class Answered(NamedTuple):
+class AnsweredRequest(NamedTuple):
     """A request that was accepted as a whole, in this process. `counts` has its numbers and none of its data."""
 
     batch_id: UUID
@@ -79,7 +79,7 @@ class RequestFingerprints:
         self._answers_max: Final = answers_max
         self._modes: Final[dict[str, int]] = {route: HASHED[name] for route, name in _ROUTES.items() if name in hashed}
         self._seeds: Final[dict[str, int]] = {}
-        self._answered: Final[OrderedDict[tuple[str, bytes], Answered]] = OrderedDict()
+        self._answered: Final[OrderedDict[tuple[str, bytes], AnsweredRequest]] = OrderedDict()
         self._keys: Final[OrderedDict[tuple[str, str, bytes], _KeyUsed]] = OrderedDict()
 
     def of(
@@ -115,7 +115,7 @@ class RequestFingerprints:
         if len(self._keys) > self._answers_max:
             self._keys.popitem(last=False)
 
-    def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> Answered | None:
+    def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> AnsweredRequest | None:
         """Return the answer to the same request, where it was given here within the window."""
         if not fingerprints:
             return None
@@ -133,6 +133,6 @@ class RequestFingerprints:
         counts.samples = adapted.samples
         counts.histograms = adapted.histograms
         counts.exemplars = adapted.exemplars
-        self._answered[tenant, fingerprints[-1]] = Answered(batch_id, counts, now_unix_nano)
+        self._answered[tenant, fingerprints[-1]] = AnsweredRequest(batch_id, counts, now_unix_nano)
         if len(self._answered) > self._answers_max:
             self._answered.popitem(last=False)

@@ -42,7 +42,7 @@ _SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _PROBE: Final = Caller("", Scope.INGEST, UNLIMITED._replace(name=" probe"), "")
 
 
-class _Question(NamedTuple):
+class _LimitQuestion(NamedTuple):
     """`answer` becomes what the script said, or None: Redis is away."""
 
     key: str
@@ -87,7 +87,7 @@ class RedisLimiter:
         # back is seen when Redis is next asked.
         self._known: Final = Buckets()
         self._refused: Final = Buckets()
-        self._waiting: Final[list[_Question]] = []
+        self._waiting: Final[list[_LimitQuestion]] = []
         self._wake: Final = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failure: str | None = "it was not reached yet"
@@ -148,7 +148,7 @@ class RedisLimiter:
         if self._failure is not None:
             return None
         asked_at = self._now() - _REDIS_TICK_NANO
-        question = _Question(key(caller), arguments, asyncio.get_running_loop().create_future())
+        question = _LimitQuestion(key(caller), arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(question)
         self._wake.set()
         packed = await question.answer
@@ -172,7 +172,7 @@ class RedisLimiter:
                 self._wake.clear()
                 await self._wake.wait()
 
-    async def _exchange(self, questions: Sequence[_Question]) -> None:
+    async def _exchange(self, questions: Sequence[_LimitQuestion]) -> None:
         """Ask Redis, and answer every question, whatever happens."""
         answers: Sequence[bytes | None] = [None] * len(questions)
         try:

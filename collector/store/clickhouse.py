@@ -44,8 +44,8 @@ from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
 from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.payload_index import MessageKey, can_be_looked_up, contents, dead_letter_ids
-from collector.store.read_only_sql import Refused, format_of, reading_statement, refused_functions
-from collector.store.server import Server, describe
+from collector.store.read_only_sql import RefusedFunctions, format_of, reading_statement, refused_functions
+from collector.store.server import ServerOptions, describe
 
 # By which column a table's rows grow old.
 _TIME_COLUMNS: Final = {
@@ -167,7 +167,7 @@ class ClickHouseStore:
         connect: Callable[[], _Sessions],
         options: StoreOptions,
         *,
-        server: Server | None = None,
+        server: ServerOptions | None = None,
         cluster: str = "",
         looks_up: bool = True,
         asked: AskedSessions | None = None,
@@ -188,7 +188,7 @@ class ClickHouseStore:
         for number in range(options.queries.concurrent_max):
             self._idle.put(number)
         self._running: Final[set[str]] = set()  # the queries' own names, on a server
-        self._refused_functions: Refused | None = None  # in statements of others; None: not asked for yet
+        self._refused_functions: RefusedFunctions | None = None  # in statements of others; None: not asked for yet
         self._inserted = False  # since the last ping
         self._can_complete: bool | None = None  # None: not asked for yet
         # A server's parts are its operator's.
@@ -251,7 +251,7 @@ class ClickHouseStore:
         `insert_quorum`: so many replicas have an insert before it counts as done; 0: the one that took it. With a quorum
         nothing is looked up, since rows can be read that no quorum has yet: what is in doubt is repeated, under its token.
         """
-        where = Server(url, user, password, database, ca_file, verify, connect_timeout_s, request_timeout_s)
+        where = ServerOptions(url, user, password, database, ca_file, verify, connect_timeout_s, request_timeout_s)
 
         def connect() -> _Sessions:
             client = where.connect()

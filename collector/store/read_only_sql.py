@@ -87,7 +87,7 @@ _IN_SCOPE: Final = re.compile(r":? In scope SELECT formatQuerySingleLine\(.*?(?=
 Run = Callable[[str], bytes]
 
 
-class Refused(NamedTuple):
+class RefusedFunctions(NamedTuple):
     """What no statement may call; and what of it no statement may name, since it could be handed to another function. Names in
     lower case. `tenants_calls`: what no statement of a tenant may call."""
 
@@ -96,17 +96,17 @@ class Refused(NamedTuple):
     tenants_calls: frozenset[str]
 
 
-def refused_functions(run: Run) -> Refused:
+def refused_functions(run: Run) -> RefusedFunctions:
     """Return those of this engine. Raises StoreError."""
     has_categories = run(_HAS_CATEGORIES).strip() == b"1"
     functions = run(_FUNCTIONS.format(or_category=_AI_CATEGORY if has_categories else ""))
     names = _REFUSED_FUNCTIONS | frozenset(functions.decode().split())
     known = _REFUSED_TABLE_FUNCTIONS | TABLE_FUNCTIONS | frozenset(run(_TABLE_FUNCTIONS).decode().split())
     tables = known - TABLE_FUNCTIONS
-    return Refused(names | tables, names, names | tenant_view.refused_table_functions(known))
+    return RefusedFunctions(names | tables, names, names | tenant_view.refused_table_functions(known))
 
 
-def reading_statement(sql: str, format_: str, run: Run, refused: Refused, *, for_tenant: bool = False) -> str:
+def reading_statement(sql: str, format_: str, run: Run, refused: RefusedFunctions, *, for_tenant: bool = False) -> str:
     """Return the one statement of `sql` as it may run, with a FORMAT clause: its own if it has one, else `format_`.
 
     `refused`: see refused_functions. `for_tenant`: it will run in a session that shows one tenant's rows. Raises StoreError.

@@ -46,7 +46,7 @@ _MESSAGE_CHARACTERS_MAX: Final = 1000
 _CONNECTIONS_MAX: Final = 16
 
 
-class Server(NamedTuple):
+class ServerOptions(NamedTuple):
     """Where it is, and as whom we come. Times in seconds; clickhouse_connect takes whole ones, so they are rounded up."""
 
     url: str

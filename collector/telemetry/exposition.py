@@ -27,7 +27,7 @@ def content_type_of(accept: str) -> str:
         return exposition.choose_encoder("")[1]
 
 
-class Writer:
+class PageWriter:
     """One for each page of metrics; it keeps the beginnings of the lines."""
 
     def __init__(self) -> None:

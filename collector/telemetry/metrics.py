@@ -19,7 +19,7 @@ from adapters.record import TYPE_NAMES, Adapted
 from collector.broker.contract import Partition
 from collector.telemetry.aggregate import Family, Snapshot
 from collector.telemetry.counters import Counter, Gauge, Histogram
-from collector.telemetry.exposition import Writer, content_type_of
+from collector.telemetry.exposition import PageWriter, content_type_of
 from collector.telemetry.instruments import APPEND_ERRORS, STATUSES, Described, Endpoint, Tenant
 from collector.telemetry.tenant_ranking import Ranking
 
@@ -54,7 +54,7 @@ class Metrics:
         # Every metric of ours; and the same for the documentation.
         self._families: Final[list[Counter | Gauge | Histogram]] = []
         self.described: Final[list[Described]] = []
-        self._writer: Final = Writer()
+        self._writer: Final = PageWriter()
 
         events = self._counter("ingestion_events", "Items received, by type and by what became of them.", "type", "status")
         self._events: Final = {status: [events.labels(type_name, status) for type_name in TYPE_NAMES] for status in STATUSES}

@@ -64,7 +64,7 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
-class Document(NamedTuple):
+class KeysDocument(NamedTuple):
     """The contents of a keys file, and the state of the file when it was read."""
 
     stamp: Stamp
@@ -89,14 +89,14 @@ def stamp_of(path: Path) -> Stamp | None:
         raise _unreadable(path, error) from error
 
 
-def read(path: Path) -> Document | None:
+def read(path: Path) -> KeysDocument | None:
     """None: there is no such file. Raises KeysUnusable where it can't be read."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if found.st_size > FILE_BYTES_MAX:
                 raise KeysUnusable(f"the keys file {path} has {found.st_size} bytes; at most {FILE_BYTES_MAX} are read")
-            return Document(_stamp(found), file.read(FILE_BYTES_MAX))
+            return KeysDocument(_stamp(found), file.read(FILE_BYTES_MAX))
     except FileNotFoundError:
         return None
     except OSError as error:

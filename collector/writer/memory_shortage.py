@@ -31,7 +31,7 @@ _ROW_BYTES_MIN: Final = 1024 * 1024
 
 
 @dataclass
-class _Trouble:
+class _Shortage:
     """With the range that is in hand of a partition."""
 
     token: str = ""  # of the piece that failed last
@@ -53,7 +53,7 @@ class MemoryShortages:
         self._stored = 0  # inserts that succeeded
         self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
         self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be going on any more, by the clock
-        self._troubles: Final[dict[Partition, _Trouble]] = {}
+        self._troubles: Final[dict[Partition, _Shortage]] = {}
 
     def owns(self, partitions: Collection[Partition]) -> None:
         """These are ours now. What is known of others does not hold any more when they come back."""
@@ -95,7 +95,7 @@ class MemoryShortages:
 
     def failed(self, piece: Piece, error: StoreShortage, *, is_one: bool) -> bool:
         """Count the failure. Return whether to cut the piece, or, for a single item, whether to make it a dead letter."""
-        trouble = self._troubles.setdefault(piece.partition, _Trouble())
+        trouble = self._troubles.setdefault(piece.partition, _Shortage())
         if trouble.token != piece.token:
             trouble.token, trouble.failures, trouble.stored = piece.token, 0, self._stored
         trouble.failures += 1

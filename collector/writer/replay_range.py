@@ -30,7 +30,7 @@ from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from adapters.errors import REASON, UNREADABLE_MESSAGE
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Range
 from collector.records.dead_letter import text
-from collector.writer.store_refusals import Refused, entry
+from collector.writer.store_refusals import RefusedItem, entry
 
 _BATCH_ID_BYTES: Final = 16
 _SIGNALS: Final = frozenset({METRICS_TOPIC, LOGS_TOPIC, TRACES_TOPIC})
@@ -126,7 +126,9 @@ def _read(messages: Range, index: int, now_unix_nano: int) -> DeadLetterBatch:
     except DecodeError:
         letter = None
     if letter is None:
-        refused = Refused(messages.partition, messages.log, messages.start + index, (0,), payload, "neither entries nor events")
+        refused = RefusedItem(
+            messages.partition, messages.log, messages.start + index, (0,), payload, "neither entries nor events"
+        )
         letter = entry(refused, now_unix_nano)
     return DeadLetterBatch(records=[DeadLetterRecord(letter=letter)])
 
@@ -138,4 +140,4 @@ def _from_version_0_1(letter: DeadLetter, now_unix_nano: int) -> DeadLetter | No
     # It did not say which of the message's records it was.
     number = int.from_bytes(blake2b(letter.payload, digest_size=4).digest(), "big")
     partition = Partition(letter.topic, letter.partition)
-    return entry(Refused(partition, "", letter.offset, (number,), letter.payload, letter.error), now_unix_nano)
+    return entry(RefusedItem(partition, "", letter.offset, (number,), letter.payload, letter.error), now_unix_nano)

@@ -24,7 +24,7 @@ from collector.records.dead_letter import messages, record_id, text
 from collector.writer.irregular import irregular_field
 
 
-class Refused(NamedTuple):
+class RefusedItem(NamedTuple):
     """One item, a record that does not divide into items, or a message that does not divide into records."""
 
     partition: Partition
@@ -46,7 +46,7 @@ class RefusedRecords:
         self._now_unix_nano: Final = now_unix_nano
         self._logger: Final = structlog.get_logger(__name__)
 
-    async def keep(self, refused: Sequence[Refused]) -> Mapping[str, int]:
+    async def keep(self, refused: Sequence[RefusedItem]) -> Mapping[str, int]:
         """Return when all of them are durable: how many items of each source. Raises BrokerError."""
         now = self._now_unix_nano()
         letters = [entry(one, now) for one in refused]
@@ -80,7 +80,7 @@ def _source(letter: DeadLetter) -> str:
     return Source.Name(letter.source).removeprefix("SOURCE_").lower()
 
 
-def entry(refused: Refused, now_unix_nano: int) -> DeadLetter:
+def entry(refused: RefusedItem, now_unix_nano: int) -> DeadLetter:
     """With its header's fields, if it can be read."""
     partition = refused.partition
     letter = DeadLetter(

@@ -45,7 +45,7 @@ from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece, bounded
 from collector.writer.repetitions import Repetitions, replaced
 from collector.writer.replay_range import DeadLetterRange, by_topic, refuse
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Writer:
         self,
         consumer: Consumer,
         store: Store,
-        keep: Callable[[Sequence[Refused]], Awaitable[Mapping[str, int]]],
+        keep: Callable[[Sequence[RefusedItem]], Awaitable[Mapping[str, int]]],
         limits: WriterLimits,
         observer: WriterObserver,
         *,
@@ -246,7 +246,7 @@ class Writer:
         if dropped:
             self._observer.dropped(len(dropped))
 
-    async def _insert_all(self, messages: Range, piece: Piece) -> list[Refused]:
+    async def _insert_all(self, messages: Range, piece: Piece) -> list[RefusedItem]:
         """Every item of it is stored, or among those returned. Raises StoreError: some may be stored."""
         attempt = _Attempt(messages.in_doubt, messages.depth)
         try:
@@ -458,7 +458,7 @@ class _Attempt:
 
     in_doubt: bool
     depth: int
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedItem] = field(default_factory=list)
     refusals: int = 0
     stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
     pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
@@ -476,5 +476,5 @@ class _Attempt:
         return [each for each in self.pieces if each.offset == piece.offset] if not piece.messages else []
 
 
-def _refused(piece: Piece, error: str) -> Refused:
-    return Refused(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)
+def _refused(piece: Piece, error: str) -> RefusedItem:
+    return RefusedItem(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)

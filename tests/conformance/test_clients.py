@@ -32,7 +32,7 @@ from support.ways import retry_delay_s
 
 from collector.broker.contract import BrokerDown
 from collector.config.broker import Kafka
-from collector.config.repetitions import Repetitions
+from collector.config.repetitions import RepetitionsSection
 from collector.rate_limit.local import LocalLimiter
 from collector.tenancy.plans import Plan, Rate
 
@@ -176,7 +176,7 @@ async def test_clients_10_a_request_sent_again_is_one_of_its_own(client: Client,
 def test_clients_11_what_is_sent_again_after_a_deadline_is_stored_once() -> None:
     """The Collector's deadline is 5 s, and Kafka takes 9 s to find that a broker is gone. An append is waited for longer than
     that, so that its outcome is known, and by default a request that is sent again meanwhile is found out."""
-    assert 9 < Kafka().append_timeout_s < Repetitions().window_s
+    assert 9 < Kafka().append_timeout_s < RepetitionsSection().window_s
 
 
 @EACH_SIGNAL

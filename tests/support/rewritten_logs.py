@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 from collector.broker.contract import Message
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
 
 LIMITS = WriterLimits(bytes_max=1, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.02, retry_max_s=0.2)
@@ -31,7 +31,7 @@ class Unobserved:
     def completed(self, topic: str, rows: int, in_part: int) -> None: ...
 
 
-async def keep(refused: Sequence[Refused]) -> dict[str, int]:
+async def keep(refused: Sequence[RefusedItem]) -> dict[str, int]:
     raise AssertionError(refused)
 
 

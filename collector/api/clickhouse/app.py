@@ -65,7 +65,7 @@ _TYPES: Final = (
 )
 
 
-class Refused(Exception):
+class ClickHouseError(Exception):
     """A request that is answered with an error of ClickHouse's."""
 
     def __init__(self, code: int, name: str, message: str) -> None:
@@ -133,7 +133,7 @@ class ClickHouseApi:
         query_id = query.get("query_id") or str(uuid4())
         try:
             answer = await self._answered(scope, query, headers, query_id, receive)
-        except Refused as refused:
+        except ClickHouseError as refused:
             answer = self._error(str(refused))
         except StoreUnavailable as error:
             answer = self._error(f"Code: 202. DB::Exception: {error} (TOO_MANY_SIMULTANEOUS_QUERIES)")
@@ -167,12 +167,12 @@ class ClickHouseApi:
         if path != "/":
             return _Answer(f"There is no handle {path}. Use / or /ping for health checks.\n".encode(), 404)
         if method not in ("GET", "POST", "HEAD"):
-            raise Refused(48, "NOT_IMPLEMENTED", f"{method} is not answered here, GET and POST are")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", f"{method} is not answered here, GET and POST are")
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 body = await self._body(receive)
         except TimeoutError:
-            raise Refused(
+            raise ClickHouseError(
                 209, "SOCKET_TIMEOUT", f"no whole query within {self._body_timeout_s:g} s (query.body_timeout_s)"
             ) from None
         if method in ("GET", "HEAD") and "query" not in query and not body:
@@ -208,13 +208,15 @@ class ClickHouseApi:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Refused(210, "NETWORK_ERROR", "the client has gone")
+                raise ClickHouseError(210, "NETWORK_ERROR", "the client has gone")
             # What is too much is read and not kept, since who is still sending would not see an answer.
             if len(body) <= self._sql_bytes_max:
                 body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > self._sql_bytes_max:
-            raise Refused(62, "SYNTAX_ERROR", f"the query is longer than {self._sql_bytes_max} bytes (query.sql_bytes_max)")
+            raise ClickHouseError(
+                62, "SYNTAX_ERROR", f"the query is longer than {self._sql_bytes_max} bytes (query.sql_bytes_max)"
+            )
         return bytes(body)
 
     def _tenant(self, query: Mapping[str, str], headers: Mapping[str, str]) -> str | None:
@@ -222,7 +224,7 @@ class ClickHouseApi:
         try:
             caller = self._access.reader(_key(query, headers))
         except RequestRefused as refused:
-            raise Refused(
+            raise ClickHouseError(
                 516, "AUTHENTICATION_FAILED", f"{refused}: the password is a key of scope readonly or higher, for any user"
             ) from None
         return None if caller.scope.is_admin else caller.tenant
@@ -230,21 +232,23 @@ class ClickHouseApi:
     def _read(self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, body: bytes) -> _Asked:
         """Raises Refused."""
         if headers.get("content-type", "").startswith("multipart/"):
-            raise Refused(48, "NOT_IMPLEMENTED", "external tables are not taken here")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", "external tables are not taken here")
         if query.get("decompress", "0") not in ("0", "false") or headers.get("content-encoding", "identity") != "identity":
-            raise Refused(48, "NOT_IMPLEMENTED", "a query is to be sent as it is, not compressed")
+            raise ClickHouseError(48, "NOT_IMPLEMENTED", "a query is to be sent as it is, not compressed")
         database = query.get("database") or headers.get("x-clickhouse-database") or _DATABASE
         if database != _DATABASE:
-            raise Refused(81, "UNKNOWN_DATABASE", f"Database {database} does not exist: the tables are in {_DATABASE}")
+            raise ClickHouseError(81, "UNKNOWN_DATABASE", f"Database {database} does not exist: the tables are in {_DATABASE}")
         try:
             parts = [part for part in (query.get("query", ""), body.decode()) if part]
         except UnicodeDecodeError:
-            raise Refused(62, "SYNTAX_ERROR", "the query is not UTF-8 text") from None
+            raise ClickHouseError(62, "SYNTAX_ERROR", "the query is not UTF-8 text") from None
         frames = None
         if query.get("compress", "0") not in ("0", "false"):
             frames = query.get("network_compression_method", "LZ4").upper()
             if frames not in ("LZ4", "ZSTD"):
-                raise Refused(48, "NOT_IMPLEMENTED", f"network_compression_method is {frames}, and LZ4 and ZSTD are known")
+                raise ClickHouseError(
+                    48, "NOT_IMPLEMENTED", f"network_compression_method is {frames}, and LZ4 and ZSTD are known"
+                )
         return _Asked(
             sql="\n".join(parts),
             format=query.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",

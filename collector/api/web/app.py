@@ -33,7 +33,7 @@ from collector.api.dead_letter_pages import NO_STORE
 from collector.api.documents import Page
 from collector.api.health import Health
 from collector.api.web import letters, search, session
-from collector.api.web.kept import Kept, TooSlow
+from collector.api.web.kept import AnswerCache, TooSlow
 from collector.api.web.overview import Overview, overview
 from collector.api.web.rendering import POLICY, render, static_files
 from collector.api.web.shown import Asked, View
@@ -100,7 +100,7 @@ class WebUi:
         self._access: Final = access
         self._explain: Final = explain
         self._files: Final = static_files()
-        self._kept: Final = Kept(clock, keep_s=_KEEP_S, wait_s=_WAIT_S, answers_max=_KEPT_MAX)
+        self._kept: Final = AnswerCache(clock, keep_s=_KEEP_S, wait_s=_WAIT_S, answers_max=_KEPT_MAX)
         self._recent: Final = None if sources.letters is None else RecentTelemetry(sources.letters.reader)
         self._views: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
             HOME: self._overview,

@@ -19,19 +19,19 @@ class TooSlow(Exception):
     """There is no answer yet; it is still being made."""
 
 
-class Answer(NamedTuple, Generic[T]):
+class KeptAnswer(NamedTuple, Generic[T]):
     """`age_s`: since it was made."""
 
     value: T
     age_s: float
 
 
-class _Held(NamedTuple):
+class _CacheEntry(NamedTuple):
     value: Any
     at: float
 
 
-class Kept:
+class AnswerCache:
     """One event loop's: no locks."""
 
     def __init__(self, clock: Callable[[], float], *, keep_s: float, wait_s: float, answers_max: int) -> None:
@@ -40,16 +40,16 @@ class Kept:
         self._keep_s: Final = keep_s
         self._wait_s: Final = wait_s
         self._answers_max: Final = answers_max
-        self._held: Final[OrderedDict[Hashable, _Held]] = OrderedDict()
+        self._held: Final[OrderedDict[Hashable, _CacheEntry]] = OrderedDict()
         self._making: Final[dict[Hashable, asyncio.Task[Any]]] = {}
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> Answer[T]:
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> KeptAnswer[T]:
         """What `make` gives, or gave a moment ago. Raises what `make` raises, and TooSlow."""
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
             if self._clock() - held.at < self._keep_s:
-                return Answer(held.value, self._clock() - held.at)
+                return KeptAnswer(held.value, self._clock() - held.at)
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.create_task(self._make(key, make))
@@ -57,9 +57,9 @@ class Kept:
             making.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({making}, timeout=self._wait_s)
         if done:
-            return Answer(making.result(), 0.0)
+            return KeptAnswer(making.result(), 0.0)
         if held is not None:
-            return Answer(held.value, self._clock() - held.at)
+            return KeptAnswer(held.value, self._clock() - held.at)
         raise TooSlow(f"no answer within {self._wait_s:g} s; it is still being made")
 
     async def _make(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
@@ -67,7 +67,7 @@ class Kept:
             value = await make()
         finally:
             del self._making[key]
-        self._held[key] = _Held(value, self._clock())
+        self._held[key] = _CacheEntry(value, self._clock())
         self._held.move_to_end(key)
         if len(self._held) > self._answers_max:
             self._held.popitem(last=False)

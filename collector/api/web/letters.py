@@ -11,7 +11,7 @@ from collector.api.web.rendering import as_json
 from collector.api.web.shown import Asked, View
 from collector.dead_letters.payloads import REQUEST
 from collector.dead_letters.queries import STATES, DeadLetterReports, Entry, Filter
-from collector.dead_letters.replay import AsOf, DeadLetterReplayer, Outcome
+from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome
 
 LISTED_MAX: Final = 50
 # Longer payloads are shown in part, and edited with the dlq commands.
@@ -116,7 +116,7 @@ async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
     return found[0]
 
 
-async def _change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[Entry]) -> list[Outcome]:
+async def _change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[Entry]) -> list[ReplayOutcome]:
     """Raises ValueError, StoreError, BrokerError."""
     assert asked.caller is not None
     actor, note = f"key {asked.caller.key_id} of {asked.caller.tenant}", asked.field("note")[:1000]
@@ -132,7 +132,7 @@ async def _change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[
     raise ValueError(f"what to do must be replay, edit or discard, not {do[:100]!r}")
 
 
-def _summary(outcomes: Sequence[Outcome]) -> str:
+def _summary(outcomes: Sequence[ReplayOutcome]) -> str:
     return urlencode(Counter(outcome.outcome for outcome in outcomes))
 
 

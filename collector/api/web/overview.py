@@ -7,7 +7,7 @@ from collector.api.health import NOT_USED, Health, status_of
 from collector.telemetry.aggregate import Snapshot
 
 
-class Part(NamedTuple):
+class OverviewPart(NamedTuple):
     """Something that the collector depends on. `detail`: what it is."""
 
     name: str
@@ -50,7 +50,7 @@ class Overview(NamedTuple):
     """`received`: items since the start, by type and status. `lags`: None where this process does not write to a store."""
 
     status: str
-    parts: Sequence[Part]
+    parts: Sequence[OverviewPart]
     uptime_s: float
     received: Mapping[str, Mapping[str, float]]
     reasons: Mapping[str, float]
@@ -81,7 +81,7 @@ _LIMITS: Final = (
 
 def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: float) -> Overview:
     """Return what a snapshot of metrics and the health say."""
-    metrics = _Metrics(snapshot)
+    metrics = _Samples(snapshot)
     received: dict[str, dict[str, float]] = {}
     for labels, value in metrics.of("infrasage_ingestion_events_total"):
         if value:
@@ -109,7 +109,7 @@ def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: fl
     )
 
 
-class _Metrics:
+class _Samples:
     """A snapshot by the names of its samples; labels as a mapping."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -126,19 +126,19 @@ class _Metrics:
         return next((value for _, value in self.of(name)), None)
 
 
-def _parts(health: Health, metrics: _Metrics) -> Iterator[Part]:
-    yield Part("broker", health.kafka, health.kafka == "ok", health.broker)
+def _parts(health: Health, metrics: _Samples) -> Iterator[OverviewPart]:
+    yield OverviewPart("broker", health.kafka, health.kafka == "ok", health.broker)
     if health.store != NOT_USED:
-        yield Part("store", health.clickhouse, health.clickhouse == "ok", health.store)
+        yield OverviewPart("store", health.clickhouse, health.clickhouse == "ok", health.store)
     if health.log != NOT_USED:
-        yield Part("log files", health.log, health.log == "ok", "local log")
+        yield OverviewPart("log files", health.log, health.log == "ok", "local log")
     details = {"keys": "API keys", "redis": "shared limits of plans"}
     for labels, value in metrics.of("infrasage_up"):
         if (detail := details.get(labels["part"])) is not None:
-            yield Part(labels["part"], "ok" if value else "unavailable", bool(value), detail)
+            yield OverviewPart(labels["part"], "ok" if value else "unavailable", bool(value), detail)
 
 
-def _used(metrics: _Metrics) -> Iterator[Used]:
+def _used(metrics: _Samples) -> Iterator[Used]:
     for name, used, limit, unit, setting in _LIMITS:
         value, most = metrics.one(used), metrics.one(limit)
         if value is not None and most:
@@ -148,7 +148,7 @@ def _used(metrics: _Metrics) -> Iterator[Used]:
         yield Used("disk of the data directory", size - free, size - (reserve or 0.0), "bytes", "local_log.reserve_percent")
 
 
-def _lags(metrics: _Metrics) -> list[Lag]:
+def _lags(metrics: _Samples) -> list[Lag]:
     messages: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for labels, value in metrics.of("infrasage_log_lag_messages"):

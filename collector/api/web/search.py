@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from collector.api.web.kept import Answer
+from collector.api.web.kept import KeptAnswer
 from collector.api.web.shown import Asked
 from collector.query.recent import ROWS_MAX, SPANS_MAX, WINDOW_MINUTES, Inflow, Row, Search
 
@@ -33,7 +33,7 @@ def search_of(asked: Asked) -> Search:
     return Search(asked.tenant, int(minutes), text, service)
 
 
-def listed(search: Search, found: Answer[Sequence[Row]]) -> dict[str, Any]:
+def listed(search: Search, found: KeptAnswer[Sequence[Row]]) -> dict[str, Any]:
     """What the pages of logs and of traces have in common."""
     return {
         "search": search,

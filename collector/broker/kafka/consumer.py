@@ -39,7 +39,7 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from collector.broker.contract import BrokerDown, Partition, Payload, Position, Range
 from collector.broker.kafka.connection_pool import Brokers, NotAsked
-from collector.broker.kafka.group import Fenced, Head, Member, Ownership
+from collector.broker.kafka.group import Fenced, GroupHead, Member, Ownership
 from collector.broker.kafka.identity import Committed, TopicLog, epoch_of, identity_of, log_of, topic_logs
 from collector.broker.kafka.options import KafkaOptions, text, until_started
 from collector.broker.kafka.protocol.fetch import (
@@ -212,7 +212,7 @@ class KafkaConsumer:
             raise BrokerDown(f"cannot intend {_name(messages)}: the topic was made anew since it was read")
         if log.leader_epochs.get(messages.partition.index) != self._read_under.get(messages.partition):
             raise BrokerDown(f"cannot intend {_name(messages)}: its leader has changed since it was read")
-        intent = Head(messages.start, messages.end, messages.log, messages.depth, messages.left_out)
+        intent = GroupHead(messages.start, messages.end, messages.log, messages.depth, messages.left_out)
         await self._commit(ownership, messages.partition, intent)
 
     async def commit(self, messages: Range) -> None:
@@ -223,7 +223,7 @@ class KafkaConsumer:
             return
         if messages.start != head.committed or messages.end != head.intent:
             raise BrokerDown(f"cannot commit {_name(messages)}: the partition stands at {head}")
-        await self._commit(ownership, messages.partition, Head(messages.end, None, messages.log))
+        await self._commit(ownership, messages.partition, GroupHead(messages.end, None, messages.log))
 
     async def positions(self) -> dict[Partition, Position]:
         with self._guarded("ask Kafka for positions"):
@@ -260,7 +260,7 @@ class KafkaConsumer:
             raise BrokerDown(f"cannot {what}: {self._failure}") from error
         self._failure = None
 
-    async def _owned(self, deadline: float) -> tuple[Ownership, dict[Partition, Head]] | None:
+    async def _owned(self, deadline: float) -> tuple[Ownership, dict[Partition, GroupHead]] | None:
         """Return the partitions that are ours and their heads; None: not settled in time. Raises KafkaError, OSError,
         BrokerDown."""
         while True:
@@ -303,9 +303,9 @@ class KafkaConsumer:
         self._member = Member(self._options, self._topics, self._brokers)
         await self._member.start()
 
-    async def _read_heads(self, ownership: Ownership) -> dict[Partition, Head]:
+    async def _read_heads(self, ownership: Ownership) -> dict[Partition, GroupHead]:
         """Read the heads of partitions with a commit. The beginnings of the others are read together with their ends."""
-        heads: dict[Partition, Head] = {}
+        heads: dict[Partition, GroupHead] = {}
         committed = await self._member.committed(ownership)
         for partition, (offset, metadata) in committed.items():
             said = Committed.read(metadata)
@@ -314,9 +314,9 @@ class KafkaConsumer:
                 said = Committed("", None, 0)
             log, left_out = parse_log(said.log)
             if said.intent is not None and said.intent > offset:
-                heads[partition] = Head(offset, said.intent, log, said.depth, left_out)
+                heads[partition] = GroupHead(offset, said.intent, log, said.depth, left_out)
             else:
-                heads[partition] = Head(offset, None, log)
+                heads[partition] = GroupHead(offset, None, log)
         return heads
 
     async def _look_for_new_logs(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
@@ -338,7 +338,7 @@ class KafkaConsumer:
                 with suppress(KafkaError, OSError, ValueError, BrokerDown):  # it is looked at again
                     await self._fit(heads, partition, known[partition.topic])
 
-    async def _fit(self, heads: dict[Partition, Head], partition: Partition, log: TopicLog) -> None:
+    async def _fit(self, heads: dict[Partition, GroupHead], partition: Partition, log: TopicLog) -> None:
         """Make the head one of the log that is there now. Raises KafkaError, OSError, ValueError, BrokerDown."""
         await self._begin_if_new(heads, partition, log.identity)
         leader_epoch = log.leader_epochs.get(partition.index)
@@ -347,7 +347,7 @@ class KafkaConsumer:
             self._compared[partition] = leader_epoch
 
     async def _go_back_if_lost(
-        self, heads: dict[Partition, Head], partition: Partition, identity: str, leader_epoch: int
+        self, heads: dict[Partition, GroupHead], partition: Partition, identity: str, leader_epoch: int
     ) -> None:
         """Go back to the end of the leader's log if the leader does not have everything that is committed."""
         head = heads[partition]
@@ -378,9 +378,9 @@ class KafkaConsumer:
         )
         intent = end if head.intent is not None and end > head.committed else None
         log = log_of(identity, last_epoch)
-        heads[partition] = Head(min(end, head.committed), intent, log, head.depth, head.left_out)
+        heads[partition] = GroupHead(min(end, head.committed), intent, log, head.depth, head.left_out)
 
-    async def _begin_if_new(self, heads: dict[Partition, Head], partition: Partition, identity: str) -> None:
+    async def _begin_if_new(self, heads: dict[Partition, GroupHead], partition: Partition, identity: str) -> None:
         """Start at the first message of the current log if the head belongs to another log."""
         head = heads[partition]
         former = self._seen.get(partition.topic) or identity_of(head.log)
@@ -396,7 +396,7 @@ class KafkaConsumer:
         if partition in self._never_committed or (head.log and identity_of(head.log) != identity):
             earliest = await self._earliest(partition)
             self._never_committed.discard(partition)
-            heads[partition] = Head(earliest, None, log_of(identity, -1))
+            heads[partition] = GroupHead(earliest, None, log_of(identity, -1))
         elif not head.log and head.intent is None:
             heads[partition] = head._replace(log=log_of(identity, -1))
 
@@ -408,13 +408,13 @@ class KafkaConsumer:
             raise BrokerDown(f"{partition.topic} is not known to the leader of {partition.topic}/{partition.index}")
         return known[partition.topic]
 
-    def _held(self, messages: Range) -> tuple[Ownership, dict[Partition, Head]]:
+    def _held(self, messages: Range) -> tuple[Ownership, dict[Partition, GroupHead]]:
         ownership = self._member.ownership
         if self._closed.is_set() or ownership is None or ownership.heads is None or messages.partition not in ownership.heads:
             raise BrokerDown(f"cannot commit {_name(messages)}: the partition is no longer ours")
         return ownership, ownership.heads
 
-    async def _commit(self, ownership: Ownership, partition: Partition, head: Head) -> None:
+    async def _commit(self, ownership: Ownership, partition: Partition, head: GroupHead) -> None:
         settled = False
         try:
             with self._guarded(f"commit {partition.topic}/{partition.index} at {head}"):
@@ -439,7 +439,9 @@ class KafkaConsumer:
 
     # Questions to brokers.
 
-    async def _ask_ends(self, ownership: Ownership, heads: dict[Partition, Head]) -> tuple[dict[Partition, int], Range | None]:
+    async def _ask_ends(
+        self, ownership: Ownership, heads: dict[Partition, GroupHead]
+    ) -> tuple[dict[Partition, int], Range | None]:
         """Where the partitions end whose leaders answer soon; or a range, where one has come since the last poll."""
         new: list[_Question] = []
         for node, partitions in self._by_leader(ownership).items():
@@ -496,7 +498,7 @@ class KafkaConsumer:
         assert ownership.heads is not None
         for partition, begin in answer.begins.items():
             if partition not in ownership.heads:
-                ownership.heads[partition] = Head(begin, None)
+                ownership.heads[partition] = GroupHead(begin, None)
                 self._never_committed.add(partition)
         for partition, end in answer.ends.items():
             self._ends[partition] = end
@@ -535,7 +537,7 @@ class KafkaConsumer:
                 error=trouble.error,
             )
 
-    async def _ask_all_ends(self) -> tuple[Ownership, dict[Partition, Head], dict[Partition, Exception]]:
+    async def _ask_all_ends(self) -> tuple[Ownership, dict[Partition, GroupHead], dict[Partition, Exception]]:
         """Ask every leader where its partitions end, and wait for all; of those that can't be known, the reason. Raises
         KafkaError, OSError, BrokerDown."""
         owned = await self._owned(self._loop.time() + self._options.request_timeout_s)
@@ -626,7 +628,7 @@ class KafkaConsumer:
     # Messages.
 
     async def _next(
-        self, ownership: Ownership, heads: dict[Partition, Head], ends: Mapping[Partition, int], bytes_max: int
+        self, ownership: Ownership, heads: dict[Partition, GroupHead], ends: Mapping[Partition, int], bytes_max: int
     ) -> Range | None:
         for _ in range(len(self._turns)):
             partition = self._turns[0]
@@ -645,11 +647,11 @@ class KafkaConsumer:
             if messages.payloads:
                 return messages
             # Only markers of transactions, or what compaction has left: nothing to store.
-            await self._commit(ownership, partition, Head(messages.end, None, messages.log))
+            await self._commit(ownership, partition, GroupHead(messages.end, None, messages.log))
         return None
 
     async def _asked(
-        self, ownership: Ownership, heads: dict[Partition, Head], partition: Partition, end: int, bytes_max: int
+        self, ownership: Ownership, heads: dict[Partition, GroupHead], partition: Partition, end: int, bytes_max: int
     ) -> Range | None:
         """None: it can't be read now, or its broker takes long; then a later poll has it."""
         node = self._leader_or_none(partition)
@@ -669,7 +671,7 @@ class KafkaConsumer:
         self._troubles.pop(partition, None)
         return messages
 
-    def _anew(self, partition: Partition, head: Head, end: int) -> str:
+    def _anew(self, partition: Partition, head: GroupHead, end: int) -> str:
         return (
             f"it ends at {end}, and {head.committed} is committed."
             " It was made anew, or Kafka has lost messages. Stop every writer, and then run:\n"
@@ -678,7 +680,9 @@ class KafkaConsumer:
             f" --topic {partition.topic}:{partition.index}"
         )
 
-    async def _read_log(self, heads: dict[Partition, Head], partition: Partition, end: int, bytes_max: int) -> Range | None:
+    async def _read_log(
+        self, heads: dict[Partition, GroupHead], partition: Partition, end: int, bytes_max: int
+    ) -> Range | None:
         """From the log that is there now, which may have begun anew. None: there is nothing in it. Raises KafkaError, OSError,
         ValueError, BrokerDown."""
         log = await self._log(partition)
@@ -689,7 +693,7 @@ class KafkaConsumer:
             raise BrokerDown(self._anew(partition, head, end))
         return None if end == head.committed else await self._read(partition, head, end, bytes_max, log.identity)
 
-    async def _read(self, partition: Partition, head: Head, end: int, bytes_max: int, identity: str) -> Range:
+    async def _read(self, partition: Partition, head: GroupHead, end: int, bytes_max: int, identity: str) -> Range:
         """Read from the committed offset; exactly up to the intent if there is one, else up to `end` or as many as fit."""
         in_doubt = head.intent is not None
         goal = end if head.intent is None else head.intent

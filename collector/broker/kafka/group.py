@@ -50,7 +50,7 @@ _NOT_COORDINATOR: Final = (GroupCoordinatorNotAvailableError, NotCoordinatorForG
 _LEAVE_RETRY_S: Final = 0.1
 
 
-class Head(NamedTuple):
+class GroupHead(NamedTuple):
     """The group's offsets of a partition."""
 
     committed: int
@@ -67,7 +67,7 @@ class Ownership:
         self.generation: Final = generation
         self.member_id: Final = member_id
         self.partitions: Final = sorted(partitions, key=lambda partition: (partition.index, partition.topic))
-        self.heads: dict[Partition, Head] | None = None
+        self.heads: dict[Partition, GroupHead] | None = None
         """None: not read yet. A partition that has none was never committed, and where it begins is not known yet."""
         self.active = True  # False: being taken away; what is in hand may still be committed, as long as Kafka lets us
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from collector.broker.local_log.chunks import OFFSET_BITS, split
-from collector.broker.local_log.plan import Head
+from collector.broker.local_log.plan import PartitionHead
 from collector.broker.local_log.schema import PAGE_BYTES
 
 _FILE_HEADER_BYTES: Final = 100
@@ -62,9 +62,9 @@ def carve(database: Path | None, wals: Sequence[Path], topics: Mapping[int, str]
                 yield chunk
 
 
-def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, Head]:
+def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, PartitionHead]:
     """Return for each topic the farthest position that is found, without its end. Raises OSError."""
-    heads: dict[str, Head] = {}
+    heads: dict[str, PartitionHead] = {}
     with _Files(database, wals) as files:
         for page, moment in files.leaves():
             for at in _cells(page):
@@ -77,7 +77,7 @@ def carve_heads(database: Path | None, wals: Sequence[Path]) -> dict[str, Head]:
     return heads
 
 
-def _progress(head: Head) -> tuple[int, bool, int, int]:
+def _progress(head: PartitionHead) -> tuple[int, bool, int, int]:
     """What only grows: an intent follows its commit, and a deeper intent another."""
     return head.committed, head.intent is not None, head.intent_depth, head.floor
 
@@ -169,7 +169,7 @@ def _chunk(files: _Files, page: bytes, at: int, moment: int, topics: Mapping[int
     return chunk if any(message is not None for message in split(*chunk)) else None
 
 
-def _head(files: _Files, page: bytes, at: int, moment: int) -> tuple[str, Head] | None:
+def _head(files: _Files, page: bytes, at: int, moment: int) -> tuple[str, PartitionHead] | None:
     try:
         size, at = _varint(page, at)
         id_, at = _varint(page, at)
@@ -180,7 +180,7 @@ def _head(files: _Files, page: bytes, at: int, moment: int) -> tuple[str, Head] 
     match values:
         case [None, str(topic), int(committed), int() | None as intent, str() | None as log, depth, floor, int(checksum)]:
             if isinstance(depth, int | None) and isinstance(floor, int | None):
-                head = Head(id_, committed, max(committed, floor or 0), intent, log or "", depth or 0, floor or 0)
+                head = PartitionHead(id_, committed, max(committed, floor or 0), intent, log or "", depth or 0, floor or 0)
                 if head.checksum(topic) == checksum:
                     return topic, head
     return None

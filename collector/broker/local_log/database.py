@@ -13,7 +13,7 @@ from collector.broker.local_log import schema
 from collector.broker.local_log.carve import Carved
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
-from collector.broker.local_log.plan import Head, Plan, Statement, Work
+from collector.broker.local_log.plan import LogPlan, PartitionHead, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the three tables and the index.
 _EMPTY_PAGES: Final = 6
@@ -39,7 +39,7 @@ class Database:
 
     def __init__(self, file: Path, limits: LocalLogLimits, reading: threading.Lock) -> None:
         self.file: Final = file
-        self.heads: dict[str, Head] = {}
+        self.heads: dict[str, PartitionHead] = {}
         self.identity = ""
         self.is_new = False
         self.had_witness = True
@@ -117,7 +117,9 @@ class Database:
         messages = split(topic, *row)
         return messages[index] if 0 <= index < len(messages) else None
 
-    def restore(self, heads: Mapping[str, Head], carved: Iterable[Carved], report: Callable[[Sequence[Gap]], None]) -> None:
+    def restore(
+        self, heads: Mapping[str, PartitionHead], carved: Iterable[Carved], report: Callable[[Sequence[Gap]], None]
+    ) -> None:
         """Take in the chunks that are not here yet, and go on where `heads` ends. `report` is given what is still missing,
         before it is committed that the log goes on behind it. Raises sqlite3.Error, OSError."""
         execute = self._connection.execute
@@ -146,7 +148,7 @@ class Database:
         self._read_heads()
         self._measure()
 
-    def _gaps(self, topic: str, head: Head, end: int) -> Iterator[Gap]:
+    def _gaps(self, topic: str, head: PartitionHead, end: int) -> Iterator[Gap]:
         expected = head.committed
         places = self._connection.execute(schema.PLACES, (chunk_key(head.id, 0), chunk_key(head.id, OFFSET_MASK)))
         for key, messages in places:
@@ -169,7 +171,7 @@ class Database:
     def transact(self, works: Sequence[Work], shortage: str | None = None) -> list[BrokerError | None]:
         """All of it in one durable transaction; why each was refused, or None. `shortage`: why nothing new is
         taken. Raises sqlite3.Error: nothing was done."""
-        plan = Plan(self.heads, self._limits.bytes_max - self.used_bytes, shortage)
+        plan = LogPlan(self.heads, self._limits.bytes_max - self.used_bytes, shortage)
         refusals = [plan.add(work) for work in works]
         self._execute(plan.statements())
         self.heads = plan.heads
@@ -224,11 +226,11 @@ class Database:
         self._connection.close()
 
 
-def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, Head]:
+def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, PartitionHead]:
     """Where the partitions are, but for their ends. Raises sqlite3.Error, FileDamaged."""
-    heads: dict[str, Head] = {}
+    heads: dict[str, PartitionHead] = {}
     for id_, topic, committed, intent, log, depth, floor, checksum in connection.execute(schema.HEADS).fetchall():
-        head = Head(id_, committed, committed, intent, log or "", depth or 0, floor or 0)
+        head = PartitionHead(id_, committed, committed, intent, log or "", depth or 0, floor or 0)
         if verified and checksum != head.checksum(topic):
             raise FileDamaged(f"the position of {topic} does not fit its checksum")
         heads[topic] = head

@@ -31,8 +31,8 @@ from collector.broker.local_log.chunks import OFFSET_MASK, slices
 from collector.broker.local_log.database import Database, FileDamaged, Gap, heads_in, make_directory
 from collector.broker.local_log.incidents import Damage, Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
-from collector.broker.local_log.plan import Append, Head, Skip, Work
-from collector.broker.local_log.reader import Found, Reader
+from collector.broker.local_log.plan import LogAppend, PartitionHead, Skip, Work
+from collector.broker.local_log.reader import Found, LogReader
 from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witness, read_witness, sync_directory
 from collector.runtime.disk import Disk
@@ -67,7 +67,7 @@ class LogFiles:
         self._new: Final = self.file.with_name(f"{self.file.name}-new")
         self._damage: str | None = None
         """Why the file must be made anew before it can be used; None: it can be used."""
-        self._known: Mapping[str, Head] = {}
+        self._known: Mapping[str, PartitionHead] = {}
         self._sound_until = 0.0
         self._last_read: dict[str, tuple[int, Payload]] = {}  # by topic: the last message that was read, and where it ends
         self._witness_synced_at = time.monotonic()
@@ -111,7 +111,7 @@ class LogFiles:
                     self._recover(heads)
         self._database.settle()
         self._wal_before.unlink(missing_ok=True)
-        self._reader = Reader(self.file, self._database.identity, self._reading)
+        self._reader = LogReader(self.file, self._database.identity, self._reading)
         self._witness = Witness.open(self._witness_file)
         self._write_witness()
         self._witness.sync()
@@ -162,7 +162,7 @@ class LogFiles:
     # Called while there is no damage.
 
     @property
-    def heads(self) -> dict[str, Head]:
+    def heads(self) -> dict[str, PartitionHead]:
         return self._database.heads
 
     @property
@@ -197,7 +197,7 @@ class LogFiles:
 
     def _look_at_disk(self, works: Sequence[Work]) -> None:
         """Now and then, and after so many bytes: it costs a trip through the interpreter lock."""
-        appends = (work for work in works if isinstance(work, Append))
+        appends = (work for work in works if isinstance(work, LogAppend))
         self._unseen_bytes += sum(len(message.payload) for append in appends for message in append.messages)
         now = time.monotonic()
         if now >= self._disk_seen_until or self._unseen_bytes >= _UNSEEN_BYTES_MAX:
@@ -270,7 +270,7 @@ class LogFiles:
 
     # What is found while reading.
 
-    def read(self, topic: str, head: Head, bytes_max: int) -> Range | Skip | None:
+    def read(self, topic: str, head: PartitionHead, bytes_max: int) -> Range | Skip | None:
         """Return the range from `head` on; or, where messages in its place can't be read, what to skip: it is reported.
         None: the file was made anew, so ask again. Raises BrokerDown."""
         try:
@@ -332,11 +332,11 @@ class LogFiles:
             self._damage = reason
             self._rebuild(reason, self._known)
             self._database.settle()
-            self._reader = Reader(self.file, self._database.identity, self._reading)
+            self._reader = LogReader(self.file, self._database.identity, self._reading)
             self._damage = None
             self._write_witness()
 
-    def _rebuild(self, reason: str, heads: Mapping[str, Head]) -> None:
+    def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead]) -> None:
         """Make another file from what is found in these, and set these aside."""
         old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
         kept = str(self.incidents.folder()) if old else "nothing was left"
@@ -354,7 +354,7 @@ class LogFiles:
         sync_directory(self.file.parent)
         self._database = Database(self.file, self._limits, self._reading)
 
-    def _recover(self, heads: Mapping[str, Head]) -> None:
+    def _recover(self, heads: Mapping[str, PartitionHead]) -> None:
         """Restore what the file lacks of what was acknowledged.
 
         Its write-ahead log was cut, damaged or removed, or the file is a copy of former times.
@@ -370,7 +370,7 @@ class LogFiles:
             self.incidents.take(self._wal_before)
 
     def _restore(
-        self, database: Database, file: Path | None, wals: Sequence[Path], heads: Mapping[str, Head], reason: str
+        self, database: Database, file: Path | None, wals: Sequence[Path], heads: Mapping[str, PartitionHead], reason: str
     ) -> None:
         topics = {head.id: topic for topic, head in heads.items()}
 
@@ -426,7 +426,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _is_behind(heads: Mapping[str, Head], witness: Mapping[str, Head]) -> bool:
+def _is_behind(heads: Mapping[str, PartitionHead], witness: Mapping[str, PartitionHead]) -> bool:
     """Return whether the witness has seen more than there is."""
     for topic, seen in witness.items():
         head = heads.get(topic)
@@ -438,7 +438,7 @@ def _is_behind(heads: Mapping[str, Head], witness: Mapping[str, Head]) -> bool:
     return False
 
 
-def _merged(heads: Mapping[str, Head], others: Mapping[str, Head]) -> dict[str, Head]:
+def _merged(heads: Mapping[str, PartitionHead], others: Mapping[str, PartitionHead]) -> dict[str, PartitionHead]:
     """For each topic the positions that are farthest."""
     merged = dict(heads)
     for topic, other in others.items():
@@ -454,7 +454,7 @@ def _merged(heads: Mapping[str, Head], others: Mapping[str, Head]) -> dict[str, 
     return merged
 
 
-def _heads_of(file: Path) -> dict[str, Head]:
+def _heads_of(file: Path) -> dict[str, PartitionHead]:
     """Return what a damaged file still says of its partitions; nothing if it can't be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as connection:

@@ -24,12 +24,12 @@ import structlog
 from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
 from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
-from collector.broker.local_log.plan import NO_HEAD, Append, Commit, Head, Intend, Probe, Work
+from collector.broker.local_log.plan import NO_HEAD, Commit, Intend, LogAppend, PartitionHead, Probe, Work
 from collector.runtime.disk import Disk
 from collector.runtime.reminders import Reminder
 
 
-class Request:
+class LogRequest:
     """Work that waits for the writer thread. `work` is None once it was withdrawn."""
 
     __slots__ = ("done", "size", "taken", "work")
@@ -60,7 +60,7 @@ class LocalLog:
         self._heads = files.heads
         self._turns: Final = deque(topics)  # round-robin: the next to be read is first
         self._appended: Final = asyncio.Event()
-        self._waiting: Final[deque[Request]] = deque()
+        self._waiting: Final[deque[LogRequest]] = deque()
         self._waiting_bytes = 0
         self._untidy: Final = Reminder()
         self._closing = False
@@ -104,7 +104,7 @@ class LocalLog:
         Dead letters are not refused for want of room: they are moved here from messages that `bytes_max` counted already.
         """
         if messages:
-            await self._submit(Append(messages), sum(len(message.payload) for message in messages))
+            await self._submit(LogAppend(messages), sum(len(message.payload) for message in messages))
 
     async def poll(self, bytes_max: int, wait_s: float) -> Range | None:
         deadline = self._loop.time() + wait_s
@@ -164,7 +164,7 @@ class LocalLog:
 
     async def _submit(self, work: Work, size: int) -> None:
         limits = self._limits
-        request = Request(work, size, self._loop.create_future())
+        request = LogRequest(work, size, self._loop.create_future())
         with self._changed:
             if self._closing:
                 raise BrokerDown(f"cannot write {self._file}: it is closed")
@@ -183,12 +183,12 @@ class LocalLog:
             timer.cancel()
             self._withdraw(request)
 
-    def _expire(self, request: Request) -> None:
+    def _expire(self, request: LogRequest) -> None:
         if self._withdraw(request) and not request.done.done():
             waited = f"its transaction did not begin within {self._limits.append_timeout_s:g} s"
             request.done.set_exception(BrokerDown(f"cannot append {request.size} bytes to {self._file}: {waited}"))
 
-    def _withdraw(self, request: Request) -> bool:
+    def _withdraw(self, request: LogRequest) -> bool:
         """Return whether it could still be taken back."""
         with self._changed:
             if request.taken or request.work is None:
@@ -229,10 +229,10 @@ class LocalLog:
 
     def _settle(
         self,
-        batch: list[Request],
+        batch: list[LogRequest],
         failure: str | None,
         errors: list[BrokerError | None],
-        heads: dict[str, Head],
+        heads: dict[str, PartitionHead],
     ) -> None:
         """In the event loop: make a transaction known."""
         self._note(failure)
@@ -269,9 +269,9 @@ class LocalLog:
                 if self._untidy.due():
                     self._logger.warning("local log cannot give back space now", file=str(self._file), error=str(error))
 
-    def _take(self) -> list[Request]:
+    def _take(self) -> list[LogRequest]:
         """Return the next transaction's requests, at least one; none if the log is closed and all is done."""
-        batch: list[Request] = []
+        batch: list[LogRequest] = []
         size = 0
         with self._changed:
             while not batch:

@@ -16,7 +16,7 @@ _MESSAGE_OVERHEAD_BYTES: Final = 20
 Statement = tuple[str, tuple[object, ...]]
 
 
-class Head(NamedTuple):
+class PartitionHead(NamedTuple):
     """The offsets of a partition."""
 
     id: int
@@ -33,10 +33,10 @@ class Head(NamedTuple):
         return int(google_crc32c.value(repr(kept).encode()))
 
 
-NO_HEAD: Final = Head(0, 0, 0, None)  # of a topic that nothing was appended to
+NO_HEAD: Final = PartitionHead(0, 0, 0, None)  # of a topic that nothing was appended to
 
 
-class Append(NamedTuple):
+class LogAppend(NamedTuple):
     messages: Sequence[Message]
 
 
@@ -60,13 +60,13 @@ class Probe(NamedTuple):
     """Writes nothing new, durably: shows whether the file can be written."""
 
 
-Work = Append | Intend | Commit | Skip | Probe
+Work = LogAppend | Intend | Commit | Skip | Probe
 
 
-class Plan:
+class LogPlan:
     """One transaction before it is executed: what to execute, and the partitions' offsets after it. Does no I/O."""
 
-    def __init__(self, heads: Mapping[str, Head], room_bytes: int, shortage: str | None = None) -> None:
+    def __init__(self, heads: Mapping[str, PartitionHead], room_bytes: int, shortage: str | None = None) -> None:
         """`shortage`: why nothing is taken but dead letters."""
         self._shortage: Final = shortage
         self.heads: Final = dict(heads)
@@ -77,7 +77,7 @@ class Plan:
     def add(self, work: Work) -> BrokerError | None:
         """Take it in; or say why it can't be, and leave all as it was."""
         match work:
-            case Append(messages):
+            case LogAppend(messages):
                 return self._append(messages)
             case Intend(range_):
                 return self._intend(range_)
@@ -132,7 +132,7 @@ class Plan:
         self._take_out(topic, head, end)
         return None
 
-    def _take_out(self, topic: str, head: Head, end: int) -> None:
+    def _take_out(self, topic: str, head: PartitionHead, end: int) -> None:
         self.heads[topic] = head = head._replace(committed=end, intent=None, intent_log="", intent_depth=0)
         self._statements.append((schema.COMMIT, (end, head.checksum(topic), head.id)))
         self._statements.append((schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, end))))
@@ -142,7 +142,7 @@ class Plan:
         for topic, payloads in self._arriving.items():
             head = self.heads.get(topic)
             if head is None:
-                head = Head(1 + max((other.id for other in self.heads.values()), default=0), 0, 0, None)
+                head = PartitionHead(1 + max((other.id for other in self.heads.values()), default=0), 0, 0, None)
                 self._statements.append((schema.ADD_HEAD, (head.id, topic, head.checksum(topic))))
             end = head.end
             for chunk in chunks(payloads):

@@ -11,7 +11,7 @@ from collector.broker.contract import Partition, Range
 from collector.broker.left_out import parse_log
 from collector.broker.local_log import schema
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, split
-from collector.broker.local_log.plan import Head
+from collector.broker.local_log.plan import PartitionHead
 
 Row = tuple[int, bytes, bytes, bytes | None]
 
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     row: Row | None  # the damaged one; None: there is none
 
 
-class Reader:
+class LogReader:
     """One thread at a time."""
 
     def __init__(self, file: Path, identity: str, reading: threading.Lock) -> None:
@@ -36,7 +36,7 @@ class Reader:
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
 
-    def read(self, topic: str, head: Head, bytes_max: int) -> tuple[Range | None, list[Found]]:
+    def read(self, topic: str, head: PartitionHead, bytes_max: int) -> tuple[Range | None, list[Found]]:
         """Return the range from what is committed on. It ends before messages that can't be read.
 
         Where these come first there is no range, and they are returned. Of a range in doubt, which is exactly that of its
@@ -56,7 +56,9 @@ class Reader:
             return Range(Partition(topic, 0), start, end, whole, in_doubt, log, head.intent_depth, left_out), found
         return Range(Partition(topic, 0), start, end, whole, log=self._log), []
 
-    def _payloads(self, topic: str, head: Head, end: int, bytes_max: int | None) -> tuple[list[bytes | None], list[Found]]:
+    def _payloads(
+        self, topic: str, head: PartitionHead, end: int, bytes_max: int | None
+    ) -> tuple[list[bytes | None], list[Found]]:
         """`bytes_max`: None for a range in doubt."""
         payloads: list[bytes | None] = []
         found: list[Found] = []

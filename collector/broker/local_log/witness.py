@@ -19,7 +19,7 @@ from typing import Final, Self
 
 import google_crc32c
 
-from collector.broker.local_log.plan import Head
+from collector.broker.local_log.plan import PartitionHead
 
 _MAGIC: Final = b"ISLGACK1"
 _PLACE_BYTES: Final = 4096
@@ -51,7 +51,7 @@ class Witness:
         newest = _newest(file.read_bytes())
         return cls(file, newest[0] if newest is not None else 0)
 
-    def write(self, heads: Mapping[str, Head]) -> None:
+    def write(self, heads: Mapping[str, PartitionHead]) -> None:
         self._sequence += 1
         os.pwrite(self._descriptor, _encode(self._sequence, heads), self._sequence % 2 * _PLACE_BYTES)
         self.is_synced = False
@@ -64,7 +64,7 @@ class Witness:
         os.close(self._descriptor)
 
 
-def read_witness(file: Path) -> dict[str, Head] | None:
+def read_witness(file: Path) -> dict[str, PartitionHead] | None:
     """Return what it says; None where there is no file, or neither of its places is whole."""
     try:
         newest = _newest(file.read_bytes())
@@ -81,12 +81,12 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _newest(raw: bytes) -> tuple[int, dict[str, Head]] | None:
+def _newest(raw: bytes) -> tuple[int, dict[str, PartitionHead]] | None:
     places = [_decode(raw[at : at + _PLACE_BYTES]) for at in (0, _PLACE_BYTES)]
     return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
 
-def _encode(sequence: int, heads: Mapping[str, Head]) -> bytes:
+def _encode(sequence: int, heads: Mapping[str, PartitionHead]) -> bytes:
     parts = [_START.pack(_MAGIC, sequence, len(heads))]
     for topic, head in heads.items():
         name, log = topic.encode(), head.intent_log.encode()
@@ -98,17 +98,17 @@ def _encode(sequence: int, heads: Mapping[str, Head]) -> bytes:
     return text + int(google_crc32c.value(text)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def _decode(place: bytes) -> tuple[int, dict[str, Head]] | None:
+def _decode(place: bytes) -> tuple[int, dict[str, PartitionHead]] | None:
     try:
         magic, sequence, topics = _START.unpack_from(place)
         at = _START.size
-        heads: dict[str, Head] = {}
+        heads: dict[str, PartitionHead] = {}
         for _ in range(topics if magic == _MAGIC else 0):
             id_, committed, end, intent, depth, name_bytes, log_bytes = _HEAD.unpack_from(place, at)
             at += _HEAD.size
             name, log = place[at : at + name_bytes], place[at + name_bytes : at + name_bytes + log_bytes]
             at += name_bytes + log_bytes
-            heads[name.decode()] = Head(id_, committed, end, intent or None, log.decode(), depth)
+            heads[name.decode()] = PartitionHead(id_, committed, end, intent or None, log.decode(), depth)
     except (struct.error, UnicodeDecodeError):
         return None
     checksum = int(google_crc32c.value(place[:at])).to_bytes(_CHECKSUM_BYTES, "little")

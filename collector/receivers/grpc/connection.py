@@ -31,7 +31,7 @@ from collector.receivers.rpc_codes import (
 )
 from collector.receivers.transport.connections import CLOSED, REFUSING, Connections
 from collector.receivers.transport.eviction import FRESH_S, Renumbered
-from collector.receivers.transport.http2_connection import Sending, ServerConnection
+from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
 from collector.runtime.descriptors import Descriptors
 
 # What of messages may be on its way or not taken yet, of one stream and of all of a connection. Their bytes are in the budget
@@ -71,7 +71,7 @@ class GrpcShared(Connections):
         self.settings: Final = settings
 
 
-class _Refused:
+class _RefusedHead:
     """A head that never becomes a call, and its answer."""
 
     def __init__(self, block: bytes, body: bytes = b"") -> None:
@@ -87,10 +87,10 @@ class _Other:
         self.handler: Final = handler
 
 
-class _Refusing(Sending):
+class _Refusing(ServerStream):
     """A stream that is refused by its head. The rest of it may pass."""
 
-    def __init__(self, stream_id: int, began: float, answer: _Refused) -> None:
+    def __init__(self, stream_id: int, began: float, answer: _RefusedHead) -> None:
         super().__init__(stream_id, began)
         self.answer: Final = answer
 
@@ -164,7 +164,7 @@ class GrpcConnection(ServerConnection):
             return UnaryStream(stream_id, self.last_received, Call(self._shared.receiver, meaning))
         if isinstance(meaning, _Other):
             return StreamCall(stream_id, self.last_received, meaning.handler)
-        assert isinstance(meaning, _Refused)
+        assert isinstance(meaning, _RefusedHead)
         return _Refusing(stream_id, self.last_received, meaning)
 
     def on_request(self, stream: Stream) -> None:
@@ -229,20 +229,20 @@ class GrpcConnection(ServerConnection):
         limit = self._shared.header_bytes_max
         if head.size_bytes > limit:
             message = f"the metadata is {head.size_bytes} bytes; at most {limit} are taken (grpc.header_bytes_max)"
-            return _Refused(_STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
+            return _RefusedHead(_STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
         if head.method != b"POST":
-            return _Refused(_NO_POST, _TEXT)
+            return _RefusedHead(_NO_POST, _TEXT)
         content_type = b""
         for name, value in head.headers:
             if name == b"content-type":
                 content_type = value
                 break
         if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
-            return _Refused(_NO_GRPC, _TEXT)
+            return _RefusedHead(_NO_GRPC, _TEXT)
         if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
             shown = printable(content_type.decode("latin-1"))
             message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
-            return _Refused(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
+            return _RefusedHead(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
         methods = self._shared.methods
         method = methods.exports.get(head.path)
         if method is not None:
@@ -251,7 +251,7 @@ class GrpcConnection(ServerConnection):
         if handler is not None:
             return _Other(handler)
         path = printable(head.path.decode("utf-8", "replace"))
-        return _Refused(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
+        return _RefusedHead(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
 
     async def _finish(self, stream: UnaryStream, call: Call) -> None:
         await call.finish()
@@ -265,7 +265,7 @@ class GrpcConnection(ServerConnection):
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def say(self, stream: Sending) -> None:
+    def say(self, stream: ServerStream) -> None:
         assert isinstance(stream, UnaryStream)
         call = stream.call
         call.completed()
@@ -280,7 +280,7 @@ class GrpcConnection(ServerConnection):
         self.answered()
         self._end_early(stream)
 
-    def _end_early(self, stream: Sending) -> None:
+    def _end_early(self, stream: ServerStream) -> None:
         """Answered before it is whole: the rest is not wanted."""
         if stream.is_sent and not stream.is_received:
             self.reset(stream, NO_ERROR)
@@ -329,7 +329,7 @@ class GrpcConnection(ServerConnection):
 
     # The server's side.
 
-    def on_late(self, stream: Sending, now: float) -> None:
+    def on_late(self, stream: ServerStream, now: float) -> None:
         if isinstance(stream, UnaryStream) and not stream.is_received and not stream.call.has_answer:
             if now - stream.began > self._shared.body_timeout_s:
                 stream.call.timed_out()

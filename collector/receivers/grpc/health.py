@@ -16,7 +16,7 @@ from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT, RPC_NOT_FOUND
 SERVICE: Final = "grpc.health.v1.Health"
 
 
-class Health:
+class GrpcHealth:
     """Of all services alike, since one process serves them."""
 
     def __init__(self, services: Sequence[str]) -> None:

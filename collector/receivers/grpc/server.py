@@ -19,7 +19,7 @@ from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.grpc import health, reflection
 from collector.receivers.grpc.connection import GrpcConnection, GrpcShared
-from collector.receivers.grpc.health import Health
+from collector.receivers.grpc.health import GrpcHealth
 from collector.receivers.grpc.reflection import Reflection
 from collector.receivers.grpc.services import Methods, Service
 from collector.receivers.grpc.unary_call import GrpcReceiver
@@ -58,7 +58,7 @@ class GrpcServer(Server):
         """`host`, `places`, `unix_sockets`: as Server has them. `certificates`: TLS alone. `reuse_port`: other processes may
         listen there too, and share the connections."""
         names = [service.name for service in services]
-        self._health: Final = Health(names)
+        self._health: Final = GrpcHealth(names)
         others = self._health.handlers() | Reflection([*names, health.SERVICE, reflection.SERVICE]).handlers()
         self.receiver: Final = GrpcReceiver(pipeline, in_flight, metrics, settings, access=access, explain=explain, clock=clock)
         self._shared: Final = GrpcShared(self.receiver, Methods(services, metrics, others), settings, descriptors)

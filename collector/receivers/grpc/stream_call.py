@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from collector.receivers.rpc_codes import RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
-from collector.receivers.transport.http2_connection import Sending
+from collector.receivers.transport.http2_connection import ServerStream
 
 # The prefix of a message: whether it is compressed, and its length.
 PREFIX_BYTES: Final = 5
@@ -29,20 +29,20 @@ class CallFailed(Exception):
         self.message: Final = message
 
 
-class Wire(Protocol):
+class GrpcWire(Protocol):
     """The connection, as a talk sees it."""
 
     def write_message(self, talk: "StreamCall", message: bytes) -> None: ...
 
 
-class StreamCall(Sending):
+class StreamCall(ServerStream):
     """What a handler has of its call."""
 
     def __init__(self, stream_id: int, began: float, handler: Handler) -> None:
         super().__init__(stream_id, began)
         self.handler: Final = handler
         self.task: asyncio.Task[None] | None = None
-        self.wire: Wire | None = None
+        self.wire: GrpcWire | None = None
         self.has_said: bool = False  # its answer has begun
         self._coming: bytes = b""
         self._messages: Final[deque[bytes]] = deque()

@@ -27,7 +27,7 @@ from collector.receivers.grpc.stream_call import PREFIX_BYTES
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.responses import Explain, Refusal
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
-from collector.receivers.transport.http2_connection import Sending
+from collector.receivers.transport.http2_connection import ServerStream
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
 
@@ -229,7 +229,7 @@ class Call(TelemetryRequest):
         self._pieces = []
 
 
-class UnaryStream(Sending):
+class UnaryStream(ServerStream):
     """The stream of one call."""
 
     def __init__(self, stream_id: int, began: float, call: Call) -> None:

@@ -28,7 +28,7 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
-class Wire(Protocol):
+class Http1Wire(Protocol):
     """The connection, as a page sees it."""
 
     async def write(self, data: bytes) -> None:
@@ -49,11 +49,11 @@ class Http1Page(AsgiPage):
         """Whether the connection can go on after it."""
         self.closes = False
         """Whether the application has announced the end of the connection."""
-        self._wire: Wire
+        self._wire: Http1Wire
         self._keep_alive = False
         self._is_chunked = False
 
-    async def show(self, app: ASGIApp, wire: Wire, *, keep_alive: bool) -> None:
+    async def show(self, app: ASGIApp, wire: Http1Wire, *, keep_alive: bool) -> None:
         """Return when all of it is written."""
         self._wire = wire
         self._keep_alive = keep_alive

@@ -24,7 +24,7 @@ from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
 from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.connections import CLOSED, REFUSING
-from collector.receivers.transport.http2_connection import Sending, ServerConnection
+from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
@@ -75,10 +75,10 @@ class Http2Connection(ServerConnection):
         if meaning is None:
             meaning = head.meaning = self._understand(head)
         assert isinstance(meaning, _Meaning)
-        return _Request(self, stream_id, self.last_received, meaning)
+        return _HttpStream(self, stream_id, self.last_received, meaning)
 
     def on_request(self, stream: Stream) -> None:
-        assert isinstance(stream, _Request)
+        assert isinstance(stream, _HttpStream)
         request = stream
         meaning = request.meaning
         if meaning.status:
@@ -107,7 +107,7 @@ class Http2Connection(ServerConnection):
                 self.send_head(request, _CONTINUE, end=False)
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
-        assert isinstance(stream, _Request)
+        assert isinstance(stream, _HttpStream)
         if stream.page is not None and stream.page.takes_more:
             # What the application has not read takes of its stream's window, and of no other's.
             self.acknowledge(None, window_bytes)
@@ -120,7 +120,7 @@ class Http2Connection(ServerConnection):
             self.due.append(stream)
 
     def on_end(self, stream: Stream) -> None:
-        assert isinstance(stream, _Request)
+        assert isinstance(stream, _HttpStream)
         exchange = stream.exchange
         if exchange is not None and exchange.answer is None:
             self.run(stream, self._finish(stream, exchange))
@@ -129,7 +129,7 @@ class Http2Connection(ServerConnection):
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
-        assert isinstance(stream, _Request)
+        assert isinstance(stream, _HttpStream)
         if stream.page is not None:
             stream.page.hang_up()
         elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
@@ -156,7 +156,7 @@ class Http2Connection(ServerConnection):
             exchange_head.add(name, value)
         return _Meaning(head, path, exchange_head, 0)
 
-    async def _finish(self, request: "_Request", exchange: HttpRequest) -> None:
+    async def _finish(self, request: "_HttpStream", exchange: HttpRequest) -> None:
         await exchange.finish()
         self.ran(request)
         if self.state == CLOSED:
@@ -167,8 +167,8 @@ class Http2Connection(ServerConnection):
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def say(self, stream: Sending) -> None:
-        assert isinstance(stream, _Request)
+    def say(self, stream: ServerStream) -> None:
+        assert isinstance(stream, _HttpStream)
         exchange = stream.exchange
         assert exchange is not None
         answer = exchange.answer
@@ -194,7 +194,7 @@ class Http2Connection(ServerConnection):
         if stream.is_sent and not stream.is_received and (exchange.is_abandoned or exchange.head.expects_continue):
             self.reset(stream, NO_ERROR)
 
-    async def _show(self, request: "_Request", page: Http2Page) -> None:
+    async def _show(self, request: "_HttpStream", page: Http2Page) -> None:
         showing: Awaitable[None] = page.show(self._shared.app, request)
         await showing
         self.ran(request)
@@ -208,11 +208,11 @@ class Http2Connection(ServerConnection):
         if self.state >= REFUSING:
             self.close_if_over()
 
-    def _answered(self, request: "_Request") -> None:
+    def _answered(self, request: "_HttpStream") -> None:
         request.answered_at = self.loop.time()
         self.answered()
 
-    def write_page_head(self, request: "_Request", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
+    def write_page_head(self, request: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         if not request.is_gone:
             self.send_head(request, self._status_and_date(status) + encode_all(headers), end=end)
             self.flush()
@@ -249,8 +249,8 @@ class Http2Connection(ServerConnection):
 
     # The server's side.
 
-    def on_late(self, stream: Sending, now: float) -> None:
-        assert isinstance(stream, _Request)
+    def on_late(self, stream: ServerStream, now: float) -> None:
+        assert isinstance(stream, _HttpStream)
         if stream.is_received or stream.is_running:
             return
         if stream.answered_at:
@@ -265,7 +265,7 @@ class Http2Connection(ServerConnection):
             self.goodbye(NO_ERROR)
 
 
-class _Request(Sending):
+class _HttpStream(ServerStream):
     """One request and its answer."""
 
     def __init__(self, connection: Http2Connection, stream_id: int, began: float, meaning: _Meaning) -> None:

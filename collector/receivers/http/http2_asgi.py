@@ -18,7 +18,7 @@ from collector.receivers.http.asgi_page import AsgiPage
 log = structlog.get_logger(__name__)
 
 
-class Wire(Protocol):
+class Http2Wire(Protocol):
     """The stream, as a page sees it."""
 
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None: ...
@@ -35,9 +35,9 @@ class Http2Page(AsgiPage):
 
     def __init__(self, scope: Scope, *, is_head: bool, takes_body: bool) -> None:
         super().__init__(scope, is_head=is_head, takes_body=takes_body)
-        self._wire: Wire
+        self._wire: Http2Wire
 
-    async def show(self, app: ASGIApp, wire: Wire) -> None:
+    async def show(self, app: ASGIApp, wire: Http2Wire) -> None:
         """Return when all of it is taken, or none of the rest will be sent."""
         self._wire = wire
         try:

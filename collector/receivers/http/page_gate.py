@@ -61,7 +61,7 @@ class PageGate:
         self.pages += 1
         self._by_connection[connection] += 1
         self._by_address[address] += 1
-        answer = _Answer(self, send)
+        answer = _GatedAnswer(self, send)
         try:
             await self._app(scope, receive, answer.send)
         finally:
@@ -103,7 +103,7 @@ class PageGate:
         return None
 
 
-class _Answer:
+class _GatedAnswer:
     """One page's, as it is sent."""
 
     def __init__(self, gate: PageGate, send: Send) -> None:

@@ -47,7 +47,7 @@ _HEARD_MAX_S: Final = 1.0
 _HEAD_BYTES_FACTOR: Final = 16
 
 
-class Sending(Stream):
+class ServerStream(Stream):
     """A stream whose answer may have to wait for its client's windows."""
 
     def __init__(self, stream_id: int, began: float) -> None:
@@ -87,11 +87,13 @@ class ServerConnection(Http2Engine):
         self.is_writable: bool = True
         self.last_received: float = 0.0  # the loop's time
         self.ends_at: float = inf  # the loop's time, by which it is old
-        self.due: Final[list[Sending]] = []  # answers to say once all that came is read: their requests may be whole by then
+        self.due: Final[
+            list[ServerStream]
+        ] = []  # answers to say once all that came is read: their requests may be whole by then
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
         self._stall: Final = Stall(shared.answer_timeout_s)
-        self._blocked: Final[dict[int, Sending]] = {}  # the one that has waited longest first
+        self._blocked: Final[dict[int, ServerStream]] = {}  # the one that has waited longest first
         self._gone_running: int = 0  # what works here for streams that are gone
         self._idle_since: float = 0.0  # the loop's time
         self._idle_at: i64 = 0  # the highest stream by then
@@ -99,11 +101,11 @@ class ServerConnection(Http2Engine):
 
     # What a server has to have.
 
-    def say(self, stream: Sending) -> None:
+    def say(self, stream: ServerStream) -> None:
         """Send the answer that it has."""
         raise NotImplementedError
 
-    def on_late(self, stream: Sending, now: float) -> None:
+    def on_late(self, stream: ServerStream, now: float) -> None:
         """Look whether it should have come by now."""
         raise NotImplementedError
 
@@ -184,7 +186,7 @@ class ServerConnection(Http2Engine):
         if stream is None:
             self._pump_all()
         elif stream.stream_id in self._blocked:
-            assert isinstance(stream, Sending)
+            assert isinstance(stream, ServerStream)
             self._pump(stream)
 
     def on_ping_answered(self, data: bytes) -> None:
@@ -199,7 +201,7 @@ class ServerConnection(Http2Engine):
             self.close()
 
     def on_gone(self, stream: Stream) -> None:
-        assert isinstance(stream, Sending)
+        assert isinstance(stream, ServerStream)
         self._blocked.pop(stream.stream_id, None)
         stream.rest = b""
         stream.rest_at = 0
@@ -213,7 +215,7 @@ class ServerConnection(Http2Engine):
         """Return whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
         return len(self.streams) + self._gone_running >= self._streams_allowed
 
-    def run(self, stream: Sending, work: Any) -> Any:
+    def run(self, stream: ServerStream, work: Any) -> Any:
         """Start a task of the server for that stream. Call `ran` at its end."""
         stream.is_running = True
         task = self.loop.create_task(work)
@@ -222,13 +224,13 @@ class ServerConnection(Http2Engine):
         task.add_done_callback(tasks.discard)
         return task
 
-    def ran(self, stream: Sending) -> None:
+    def ran(self, stream: ServerStream) -> None:
         """Its work is done."""
         stream.is_running = False
         if stream.is_gone:
             self._gone_running -= 1
 
-    def send_body(self, stream: Sending, data: bytes, trailers: bytes, *, end: bool) -> None:
+    def send_body(self, stream: ServerStream, data: bytes, trailers: bytes, *, end: bool) -> None:
         """`data` as its windows allow, after what still waits; then the trailers, if there are any. `end`: nothing follows."""
         if stream.is_gone or self.state == CLOSED:
             return
@@ -255,7 +257,7 @@ class ServerConnection(Http2Engine):
         if stream.rest:
             self._blocked[stream.stream_id] = stream
 
-    def _pump(self, stream: Sending) -> None:
+    def _pump(self, stream: ServerStream) -> None:
         """Send as much of it as may be sent."""
         while self._pump_frame(stream):
             pass
@@ -278,7 +280,7 @@ class ServerConnection(Http2Engine):
         for stream in list(self._blocked.values()):
             self._pump(stream)
 
-    def _pump_frame(self, stream: Sending) -> bool:
+    def _pump_frame(self, stream: ServerStream) -> bool:
         """Send one frame of the stream, if it may send one. Drop the stream where that can never be."""
         left: i64 = len(stream.rest) - stream.rest_at
         if not left or not self.is_writable:
@@ -304,7 +306,7 @@ class ServerConnection(Http2Engine):
         self.flush()  # so that the transport can say when it has enough
         return True
 
-    def _last(self, stream: Sending, *, end_is_due: bool) -> None:
+    def _last(self, stream: ServerStream, *, end_is_due: bool) -> None:
         """Its body is sent."""
         if stream.trailers:
             self.send_head(stream, stream.trailers, end=True)
@@ -334,7 +336,7 @@ class ServerConnection(Http2Engine):
                 self.goodbye(ENHANCE_YOUR_CALM)
                 return
         for stream in list(self.streams.values()):
-            if isinstance(stream, Sending):
+            if isinstance(stream, ServerStream):
                 if stream.rest:
                     self._look_at_progress(stream, now)
                 else:
@@ -360,7 +362,7 @@ class ServerConnection(Http2Engine):
     def evict(self) -> None:
         self.goodbye(NO_ERROR)
 
-    def _look_at_progress(self, stream: Sending, now: float) -> None:
+    def _look_at_progress(self, stream: ServerStream, now: float) -> None:
         if stream.taken_since >= PROGRESS_BYTES:
             stream.taken_since = 0
             stream.waits_since = now

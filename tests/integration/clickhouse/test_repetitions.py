@@ -28,7 +28,7 @@ from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED
 from collector.tenancy.scopes import Scope
 from collector.writer.repetitions import Repetitions
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
 
 WINDOW_S = 900
@@ -62,7 +62,7 @@ async def send(body: bytes, messages: int | None = None) -> tuple[str, list[Mess
 async def store_all(log: LocalLog, store: ClickHouseStore, messages: Sequence[Message]) -> Observed:
     """Append, each message for itself as Kafka would keep it, and let a new writer store what is there."""
 
-    async def keep(_refused: Sequence[Refused]) -> Mapping[str, int]:
+    async def keep(_refused: Sequence[RefusedItem]) -> Mapping[str, int]:
         raise AssertionError("nothing is refused")
 
     for message in messages:

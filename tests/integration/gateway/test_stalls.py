@@ -7,7 +7,7 @@ import pytest
 from support.attacks import GROWING, HEAVY, HEAVY_METADATA, REFUSED, SMALL, Attack
 from support.fakes.receiving import receivers
 
-from collector.config.store import DeadLetters
+from collector.config.store import DeadLettersSection
 from collector.receivers.http.telemetry_request import Head
 from collector.records.dead_letter import Caps
 from collector.runtime.version import is_compiled
@@ -36,7 +36,7 @@ class Stalls:
 async def worst_stall_s(attack: Attack) -> float:
     """Return the worst stall of one request, from its first byte to its answer."""
     headers, body = attack.sent()
-    letters = DeadLetters()
+    letters = DeadLettersSection()
     made = receivers(caps=Caps(letters.items_per_minute_max, letters.bytes_per_minute_max))
     head = Head("POST")
     for name, value in headers.items():

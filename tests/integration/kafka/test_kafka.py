@@ -35,7 +35,7 @@ from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, Kafka
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.protocol.offsets import COMMITTED_API
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
 
 PASSWORD = "correct horse battery staple"
@@ -748,7 +748,7 @@ async def test_two_writers_with_partitions_that_move_store_everything_once(share
         def dropped(self, records: int) -> None: ...
         def completed(self, topic: str, rows: int, in_part: int) -> None: ...
 
-    async def keep(refused: Sequence[Refused]) -> dict[str, int]:
+    async def keep(refused: Sequence[RefusedItem]) -> dict[str, int]:
         letters.extend(letter.payload for letter in refused)
         return {}
 

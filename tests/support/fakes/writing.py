@@ -14,7 +14,7 @@ from support.fakes.stores import Crash, FakeStore, batch
 from collector.broker.contract import Message, Partition, Position, Range
 from collector.broker.local_log import LocalLog
 from collector.writer.repetitions import Repetitions
-from collector.writer.store_refusals import Refused, RefusedRecords
+from collector.writer.store_refusals import RefusedItem, RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
 
 TOPIC = TOPICS[0]
@@ -142,7 +142,7 @@ class World:
         self.store = store
         self.time = Virtual()
         self.observed = Observed()
-        self.letters: list[Refused] = []
+        self.letters: list[RefusedItem] = []
         self.entries: list[DeadLetter] = []  # as they are in the log
         self.is_disk_low = False
 
@@ -178,7 +178,7 @@ class World:
             is_disk_low=lambda: self.is_disk_low,
         )
 
-    async def keep(self, letters: Sequence[Refused]) -> Mapping[str, int]:
+    async def keep(self, letters: Sequence[RefusedItem]) -> Mapping[str, int]:
         kept = await RefusedRecords(Appending(self.append_messages), 1 << 20, lambda: 1).keep(letters)
         self.letters += letters
         return kept

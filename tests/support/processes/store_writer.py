@@ -18,7 +18,7 @@ from support.store_ranges import messages, topic_of
 from collector.broker.contract import Partition, Position, Range
 from collector.store.clickhouse import ClickHouseStore
 from collector.telemetry.metrics import Metrics
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
 
 LIMITS = WriterLimits(
@@ -78,7 +78,7 @@ class NumberedRanges:
         return {}
 
 
-async def keep(refused: Sequence[Refused]) -> Mapping[str, int]:
+async def keep(refused: Sequence[RefusedItem]) -> Mapping[str, int]:
     raise AssertionError(refused)
 
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.references.exposed import written_by_library
 
 from collector.telemetry.aggregate import Family, Key, Snapshot
-from collector.telemetry.exposition import Writer, content_type_of
+from collector.telemetry.exposition import PageWriter, content_type_of
 from collector.telemetry.metrics import Metrics
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -53,7 +53,7 @@ def families(values: dict[tuple[str, str], float], meaning: str) -> Snapshot:
 def test_it_says_what_the_library_says(accept: str, values: dict[tuple[str, str], float], meaning: str) -> None:
     """The same families, help texts, labels and values, to the bit, in the same order."""
     snapshot = families(values, meaning)
-    ours = Writer().written(snapshot, content_type_of(accept))
+    ours = PageWriter().written(snapshot, content_type_of(accept))
     assert parsed(written_by_library(snapshot, accept), accept) == parsed(ours, accept)
 
 
@@ -64,7 +64,7 @@ def test_all_metrics_of_a_process(accept: str) -> None:
     metrics.http_endpoint("/v1/logs").answered(200, 0.2, 100)
     metrics.tenant('a"b\\c').refused()
     snapshot = metrics.shown()
-    writer = Writer()
+    writer = PageWriter()
     for _ in range(2):
         assert parsed(written_by_library(snapshot, accept), accept) == parsed(
             writer.written(snapshot, content_type_of(accept)), accept
@@ -73,7 +73,7 @@ def test_all_metrics_of_a_process(accept: str) -> None:
 
 def test_series_that_are_gone_are_not_kept_for_ever() -> None:
     """A hundred thousand that came and went leave room for few."""
-    writer = Writer()
+    writer = PageWriter()
     for start in range(0, 100_000, 1000):
         values = {(str(number), ""): 1.0 for number in range(start, start + 1000)}
         writer.written(families(values, ""), content_type_of(""))

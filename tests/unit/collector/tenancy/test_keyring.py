@@ -178,7 +178,7 @@ async def test_a_file_that_has_not_changed_is_not_read(path: Path, monkeypatch: 
     read: list[Path] = []
     real_read = keys.read
 
-    def counted(path: Path) -> keys.Document | None:
+    def counted(path: Path) -> keys.KeysDocument | None:
         read.append(path)
         return real_read(path)
 

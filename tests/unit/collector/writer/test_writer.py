@@ -22,7 +22,7 @@ from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message, Partition, Range
 from collector.store.contract import NOTHING, Completed
-from collector.writer.store_refusals import Refused
+from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
 
 # All goes well.
@@ -482,7 +482,7 @@ async def test_dead_letters_that_cannot_be_kept_are_not_committed(tmp_path: Path
         await w.append(TOPIC, "a", "bad")
         keep, failures = w.keep, 3
 
-        async def failing(letters: Sequence[Refused]) -> Mapping[str, int]:
+        async def failing(letters: Sequence[RefusedItem]) -> Mapping[str, int]:
             nonlocal failures
             assert 1 == w.log.depth(TOPIC)
             failures -= 1

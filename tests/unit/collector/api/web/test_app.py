@@ -10,7 +10,7 @@ from support.fakes.web import LETTER_ID, TRACE_ID, Web, form, web
 from collector.api.web.app import WEB_PATHS
 from collector.api.web.session import COOKIE
 from collector.dead_letters.queries import Entry
-from collector.dead_letters.replay import Outcome
+from collector.dead_letters.replay import ReplayOutcome
 from collector.store.contract import StoreError
 
 LETTER = f"/ui/dead-letters/{LETTER_ID}"
@@ -28,11 +28,11 @@ class Replayer:
 
     async def replay(self, entries: list[Entry], *, as_of: str, actor: str, note: str, payload: bytes | None = None) -> Any:
         self.done.append(("replay", [entry.row["id"] for entry in entries], as_of, actor, note, payload))
-        return [Outcome(LETTER_ID, "replayed")]
+        return [ReplayOutcome(LETTER_ID, "replayed")]
 
     async def discard(self, entries: list[Entry], *, actor: str, note: str) -> Any:
         self.done.append(("discard", [entry.row["id"] for entry in entries], actor, note))
-        return [Outcome(LETTER_ID, "discarded")]
+        return [ReplayOutcome(LETTER_ID, "discarded")]
 
 
 def changing() -> tuple[Web, Replayer]:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from collector.api.web.kept import Kept, TooSlow
+from collector.api.web.kept import AnswerCache, TooSlow
 
 
 class Clock:
@@ -35,7 +35,7 @@ class Maker:
 
 async def test_many_viewers_ask_once() -> None:
     clock, maker = Clock(), Maker()
-    kept = Kept(clock, keep_s=5, wait_s=1, answers_max=2)
+    kept = AnswerCache(clock, keep_s=5, wait_s=1, answers_max=2)
     answers = await asyncio.gather(*(kept.get("a", maker) for _ in range(10)))
     assert {answer.value for answer in answers} == {1}
     clock.now = 4.9
@@ -47,7 +47,7 @@ async def test_many_viewers_ask_once() -> None:
 async def test_a_slow_answer_is_not_waited_for() -> None:
     """Without one from before it is an error; then the one from before is shown, until the slow one is there."""
     clock, maker = Clock(), Maker()
-    kept = Kept(clock, keep_s=5, wait_s=0.01, answers_max=2)
+    kept = AnswerCache(clock, keep_s=5, wait_s=0.01, answers_max=2)
     maker.gate.clear()
     with pytest.raises(TooSlow):
         await kept.get("a", maker)
@@ -64,7 +64,7 @@ async def test_a_slow_answer_is_not_waited_for() -> None:
 
 async def test_a_failure_is_everyones_who_waits_and_is_not_kept() -> None:
     maker = Maker()
-    kept = Kept(Clock(), keep_s=5, wait_s=1, answers_max=2)
+    kept = AnswerCache(Clock(), keep_s=5, wait_s=1, answers_max=2)
     maker.error = ValueError("once")
     failed = await asyncio.gather(*(kept.get("a", maker) for _ in range(3)), return_exceptions=True)
     assert [str(error) for error in failed] == ["once"] * 3
@@ -75,7 +75,7 @@ async def test_a_failure_is_everyones_who_waits_and_is_not_kept() -> None:
 async def test_what_is_kept_is_bounded() -> None:
     """The one that was used longest ago goes."""
     makers = {name: Maker() for name in "abc"}
-    kept = Kept(Clock(), keep_s=5, wait_s=1, answers_max=2)
+    kept = AnswerCache(Clock(), keep_s=5, wait_s=1, answers_max=2)
     for name in ("a", "b", "a", "c", "a", "b"):
         await kept.get(name, makers[name])
     assert {"a": 1, "b": 2, "c": 1} == {name: maker.asked for name, maker in makers.items()}

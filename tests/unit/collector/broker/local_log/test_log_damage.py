@@ -24,7 +24,7 @@ from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogUnusable
 from collector.broker.local_log.carve import carve
 from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
 from collector.broker.local_log.incidents import Damage, Incidents, confirm, read_incidents
-from collector.broker.local_log.plan import Head
+from collector.broker.local_log.plan import PartitionHead
 from collector.broker.local_log.witness import Witness, read_witness
 
 TOPIC = TOPICS[0]
@@ -384,7 +384,7 @@ async def test_a_witness_of_the_past_is_no_alarm(tmp_path: Path) -> None:
     left = await leave(tmp_path)
     witness = Witness.open(left.witness)
     for _ in range(2):
-        witness.write({TOPIC: Head(1, 0, 12, None)})
+        witness.write({TOPIC: PartitionHead(1, 0, 12, None)})
     witness.close()
     found = await read(left)
     assert left.messages == found.messages
