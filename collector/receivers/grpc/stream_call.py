@@ -1,6 +1,11 @@
 """A gRPC call that carries no telemetry, such as health checking and reflection: its handler exchanges messages freely.
 
 A client that does not read its answers is not waited for with more in memory than it asked for once.
+
+Invariants:
+1. Of messages that wait for their answers, there are at most _WAITING_MAX, of as many bytes as one may have
+   (tests/unit/collector/receivers/grpc/test_stream_call.py, test_messages_that_wait_are_bounded).
+2. Others have their turn after each message (test_others_have_their_turn_after_each_message).
 """
 
 import asyncio
@@ -14,6 +19,7 @@ from collector.receivers.transport.http2_connection import ServerStream
 # The prefix of a message: whether it is compressed, and its length.
 PREFIX_BYTES: Final = 5
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
+_WAITING_MAX: Final = 64
 
 # Answers a call that is not telemetry: returns when it is done, raises CallFailed.
 Handler = Callable[["StreamCall"], Awaitable[None]]
@@ -46,6 +52,7 @@ class StreamCall(ServerStream):
         self.has_said: bool = False  # its answer has begun
         self._coming: bytes = b""
         self._messages: Final[deque[bytes]] = deque()
+        self._waiting_bytes: int = 0  # of the messages
         self._happened: Final = asyncio.Event()
         self._problem: CallFailed | None = None
 
@@ -55,7 +62,10 @@ class StreamCall(ServerStream):
         """Return the next message; None: there are no more. Raises CallFailed if what arrived is not a message."""
         while True:
             if self._messages:
-                return self._messages.popleft()
+                await asyncio.sleep(0)
+                message = self._messages.popleft()
+                self._waiting_bytes -= len(message)
+                return message
             if self._problem is not None:
                 raise self._problem
             if self.is_received or self.is_gone:
@@ -74,20 +84,32 @@ class StreamCall(ServerStream):
     # The connection's side.
 
     def feed(self, piece: bytes) -> None:
-        self._coming += piece
-        while len(self._coming) >= PREFIX_BYTES and self._problem is None:
-            size = int.from_bytes(self._coming[1:PREFIX_BYTES], "big")
-            if self._coming[0]:
+        if self._problem is not None:
+            return
+        coming = self._coming + piece
+        at = 0
+        while len(coming) - at >= PREFIX_BYTES and self._problem is None:
+            first = at + PREFIX_BYTES
+            size = int.from_bytes(coming[at + 1 : first], "big")
+            if coming[at]:
                 self._problem = CallFailed(RPC_UNIMPLEMENTED, "only messages that are not compressed are taken here")
             elif size > _MESSAGE_BYTES_MAX:
                 self._problem = CallFailed(
                     RPC_RESOURCE_EXHAUSTED, f"the message is {size} bytes; at most {_MESSAGE_BYTES_MAX} are taken here"
                 )
-            elif len(self._coming) < PREFIX_BYTES + size:
+            elif len(coming) < first + size:
                 break
+            elif len(self._messages) == _WAITING_MAX or self._waiting_bytes + size > _MESSAGE_BYTES_MAX:
+                self._problem = CallFailed(
+                    RPC_RESOURCE_EXHAUSTED,
+                    f"{len(self._messages)} messages of {self._waiting_bytes} bytes wait for their answers; at most"
+                    f" {_WAITING_MAX} messages of {_MESSAGE_BYTES_MAX} bytes may: read the answers first",
+                )
             else:
-                self._messages.append(self._coming[PREFIX_BYTES : PREFIX_BYTES + size])
-                self._coming = self._coming[PREFIX_BYTES + size :]
+                at = first + size
+                self._messages.append(coming[first:at])
+                self._waiting_bytes += size
+        self._coming = b"" if self._problem is not None else coming[at:]
         self.happened()
 
     def drained(self) -> None:
