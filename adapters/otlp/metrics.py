@@ -177,6 +177,8 @@ class MetricsEnvelope(Envelope):
         """CLEAN, REWRITE or a reason."""
         scanner = self.scanner
         scanner.forget_notes()
+        if self.point.has_buckets:
+            scanner.buckets.clear()
         state: i64 = scanner.scan(self.point, start, end)
         if self.metric_reason:
             return self.metric_reason

@@ -108,7 +108,6 @@ class Scanner:
         self.items = 0
         self.temporality = 0
         self.fault = ""
-        self.buckets.clear()
 
     def scan(self, message: MessageTable, start: i64, end: i64) -> i64:
         """CLEAN, REWRITE, or the first reason why it can't be taken. Raises NonCanonical."""

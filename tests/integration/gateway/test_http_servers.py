@@ -70,7 +70,7 @@ async def test_a_port_in_use_fails_loudly(server: str) -> None:
             free.bind(("127.0.0.1", 0))
             free_port = free.getsockname()[1]
         second = HttpServer(made.app, "127.0.0.1", [free_port, first.port], made.http_settings, made.metrics)
-        with pytest.raises(OSError, match="address already in use"):
+        with pytest.raises(OSError, match="Address already in use"):
             await second.start()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", free_port)

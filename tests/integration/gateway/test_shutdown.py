@@ -278,6 +278,7 @@ async def test_an_old_connection_is_asked_to_end(server: str) -> None:
     async with http_receivers(server, connection_age_max_s=1) as made, connection(made.port) as idle:
         await idle.send(logs())
         assert "connection" not in (await idle.response()).headers
+        old_at = asyncio.get_running_loop().time() + 1.1  # the longest that an age of a second can be
         async with connection(made.port) as busy:
             answers = 0
 
@@ -292,6 +293,7 @@ async def test_an_old_connection_is_asked_to_end(server: str) -> None:
             await eventually(is_told)
             assert answers > 1
             assert await busy.closed()
+        await eventually(lambda: asyncio.get_running_loop().time() > old_at)
         await idle.send(logs())
         answer = await idle.response()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
