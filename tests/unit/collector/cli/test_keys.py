@@ -94,7 +94,7 @@ def test_plans_of_the_settings_are_known(tmp_path: Path) -> None:
     [
         (["--plan", "Gold"], 'error: --plan: there is no plan "Gold" in the settings; there are Free, Pro, Unlimited'),
         (["--plan", "free"], 'error: --plan: there is no plan "free" in the settings'),
-        (["--scope", "owner"], "'owner' is not one of 'ingest', 'readonly', 'write', 'admin'"),
+        (["--scope", "owner"], "error: --scope must be one of ingest, readonly, write, admin, not 'owner'"),
         (["--tenant", ""], 'error: --tenant: "" is empty'),
         (["--tenant", " acme"], 'error: --tenant: " acme" begins or ends with a space'),
         (["--tenant", "a\x1b[1mb"], 'error: --tenant: "a\\u001b[1mb" has a character that can\'t be printed: U+001B'),
