@@ -7,6 +7,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from support.strategies.otlp import fit
 
 # As deep as a log record's body whose value is a list of lists.
 _DEPTH_MAX: Final = 9
@@ -30,6 +31,7 @@ class FullMessages:
             fields = [field for field in oneof.fields if field.message_type is None or depth < _DEPTH_MAX]
             if fields:
                 self._set(made, fields[self._turn(oneof.full_name) % len(fields)], depth)
+        fit(made)
         return made
 
     def _turn(self, name: str) -> int:

@@ -144,7 +144,7 @@ def _message(draw: st.DrawFn, descriptor: Descriptor, depth: int) -> Message:
         else:
             getattr(message, field.name).CopyFrom(_message(draw, field.message_type, depth + 1))
     if descriptor.name in _FITTED and draw(_mostly):
-        _FITTED[descriptor.name](message)
+        fit(message)
     return message
 
 
@@ -170,6 +170,12 @@ def _fit_count(point: Any, first: Any, second: Any = (), zeros: int = 0) -> None
             if sum(first) + sum(second) + zeros >= 2**64:
                 counts[n] = count >> 5
     point.count = min(sum(first) + sum(second) + zeros, 2**64 - 1)
+
+
+def fit(message: Message) -> None:
+    """Have the buckets of a histogram's point fit each other; leave any other message as it is."""
+    if (fitted := _FITTED.get(message.DESCRIPTOR.name)) is not None:
+        fitted(message)
 
 
 _FITTED = {"HistogramDataPoint": _fit_explicit, "ExponentialHistogramDataPoint": _fit_exponential}

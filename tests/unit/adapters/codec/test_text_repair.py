@@ -327,7 +327,7 @@ def test_nulls_in_lists_are_left_out(padding: int) -> None:
     """Of attributes, records, resources, numbers."""
     body = (
         b'{"resourceMetrics":[null,{"scopeMetrics":[null,{"metrics":[null,{"name":"m","histogram":{"aggregationTemporality":2,'
-        b'"dataPoints":[null,{"timeUnixNano":"%d","bucketCounts":[null,"1"],"attributes":[null]}]}}]}]}]}%b'
+        b'"dataPoints":[null,{"timeUnixNano":"%d","count":"1","bucketCounts":[null,"1"],"attributes":[null]}]}}]}]}]}%b'
         % (NOW, b" " * padding)
     )
     found, _ = adapted(ROUTES["otlp-metrics-json"], body)
