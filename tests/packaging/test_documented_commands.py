@@ -82,3 +82,10 @@ def test_the_usage_that_the_api_page_shows_has_the_plan_that_is_in_force() -> No
     rates = {"requests": free.requests, "items": free.items, "bytes": free.size_bytes}
     expected = {name: {"per_s": rate.per_s, "burst": rate.burst} for name, rate in rates.items() if rate is not None}
     assert {"name": "Free", **expected} == json.loads(shown)["plan"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operate/installing.md"])
+def test_the_number_of_packages_is_that_of_the_lock_file(page: str) -> None:
+    """Counted as deploy/install.py prints it."""
+    locked = re.findall(r"(?m)^[A-Za-z0-9._-]+==", (ROOT / "requirements.lock").read_text())
+    assert [str(len(locked))] == re.findall(r"installs (\d+) packages", (ROOT / page).read_text())
