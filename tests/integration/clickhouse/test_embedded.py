@@ -1,6 +1,7 @@
 """The embedded store beyond its contract: schema, options, threads, limits, and what it does when it can't."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -252,7 +253,7 @@ def test_view_prunes(open_store: Open) -> None:
     sql = "EXPLAIN indexes = 1 SELECT count() FROM telemetry WHERE timestamp > now64() + 86400 AND service_id = 'x'"
     plan = text(store, sql)
     assert "PrimaryKey" in plan
-    assert "Granules: 0/4" in plan
+    assert re.search(r"Granules: 0/\d+", plan)
 
 
 def merged_part(store: ClickHouseStore) -> Path:
