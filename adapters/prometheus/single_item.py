@@ -14,6 +14,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, field_size, put_bytes, put_signed_varint, put_varint
+from adapters.rules import Rules
 
 _SYMBOLS: Final = 0x22
 _TIMESERIES: Final = 0x2A
@@ -32,8 +33,10 @@ class SingleItemWrite:
     Use: `stand` for the series, `add` for the item's exemplars, `size`, and, if there is room for it, `request`.
     """
 
-    def __init__(self, buffer: bytes, symbols: list[bytes]) -> None:
+    def __init__(self, buffer: bytes, symbols: list[bytes], rules: Rules) -> None:
+        """Rests by `rules`."""
         self.buffer: Final = buffer
+        self.rules: Final = rules
         self.cursor: Final = Cursor(buffer)
         self.symbols: Final = symbols
         # The table: which symbols follow the first, the number that each has now, and what all take, encoded.
@@ -85,6 +88,7 @@ class SingleItemWrite:
             cursor.position = at
             tag: i64 = cursor.field(end)
             position = cursor.position
+            self.rules.read(0)
             if tag == _LABELS_REFS:
                 put_bytes(exemplar, _LABELS_REFS, self._labels(cursor.start, position))
             else:
@@ -101,7 +105,9 @@ class SingleItemWrite:
         if self.symbols:
             put_bytes(writer, _SYMBOLS, b"")
         for ref in self.table:
-            put_bytes(writer, _SYMBOLS, self.symbols[ref])
+            symbol = self.symbols[ref]
+            put_bytes(writer, _SYMBOLS, symbol)
+            self.rules.read(len(symbol))
         writer.append(_TIMESERIES)
         put_varint(writer, self._series_bytes(tag, end - start))
         writer.write(self.before)
@@ -109,7 +115,9 @@ class SingleItemWrite:
             put_bytes(writer, tag, self.buffer[start:end])
         writer.write(self.exemplars.getvalue())
         writer.write(self.behind)
-        return writer.getvalue()
+        request = writer.getvalue()
+        self.rules.read(len(request))
+        return request
 
     def _series_bytes(self, tag: i64, item_bytes: i64) -> i64:
         size: i64 = len(self.before) + len(self.exemplars) + len(self.behind)
@@ -132,6 +140,7 @@ class SingleItemWrite:
         numbers = BytesWriter()
         cursor.position = start
         while cursor.position < end:
+            self.rules.read(0)
             put_varint(numbers, self._number(cursor.varint(end) & _LOW_32_BITS))
         return numbers.getvalue()
 
@@ -144,6 +153,7 @@ class SingleItemWrite:
             cursor.position = at
             tag: i64 = cursor.field(end)
             position = cursor.position
+            self.rules.read(0)
             if tag == _HELP_REF or tag == _UNIT_REF:
                 put_varint(metadata, tag)
                 put_varint(metadata, self._number(cursor.value & _LOW_32_BITS))

@@ -241,7 +241,10 @@ class _WriteRequest(WriteRequestScan):
             if tag == SAMPLES:
                 put_bytes(writer, SAMPLES, buffer[start:end])
             for exemplar in exemplars:
-                put_bytes(writer, _EXEMPLARS, buffer[exemplar.start : exemplar.end])
+                sent = buffer[exemplar.start : exemplar.end]
+                rules.read(len(sent))
+                put_bytes(writer, _EXEMPLARS, sent)
+                rules.read(len(sent))
             if tag == _HISTOGRAMS:
                 put_bytes(writer, _HISTOGRAMS, buffer[start:end])
         if description is not self.no_description:

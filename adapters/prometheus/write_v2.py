@@ -426,7 +426,7 @@ class _Request(WriteRequestScan):
             return b""
         alone = self.alone
         if alone is None:
-            alone = self.alone = SingleItemWrite(self.buffer, self.symbols)
+            alone = self.alone = SingleItemWrite(self.buffer, self.symbols, self.rules)
         description = self.description
         alone.stand(self.series_start, self.labels_start, self.labels_end, description.start, description.end, self.created_ms)
         for exemplar in exemplars:
