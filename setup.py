@@ -140,6 +140,7 @@ if __name__ == "__main__":  # others only read from here: deploy/install.py, .ci
         packages=list(PACKAGES),
         package_dir=PACKAGES,
         package_data=PACKAGE_DATA,
+        include_package_data=False,  # PACKAGE_DATA has all; else setuptools warns of each folder of data, for 40 lines
         ext_modules=_extensions(),
         cmdclass={"build_ext": BuildInside},
     )

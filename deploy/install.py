@@ -36,7 +36,7 @@ BUILD_FILES: Final = (
     *("LICENSE", "README.md", "pyproject.toml", "setup.py"),
 )
 HASHED_FILES: Final = ("pyproject.toml", "requirements.lock", "setup.py")
-HASHED_ENDINGS: Final = (".py", ".pyi", ".proto", ".sql", ".typed")
+HASHED_ENDINGS: Final = (".css", ".html", ".js", ".proto", ".py", ".pyi", ".sql", ".svg", ".txt")
 COMPILED_MODULE: Final = "infrasage__mypyc"
 HOME: Final = "infrasage_collector"
 PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -94,9 +95,22 @@ def test_a_changed_source_needs_another_wheel(install: ModuleType, checkout: Pat
         assert install.Installation(checkout, prefix).compiled_wheel() is None, changed
         found.add(install.fingerprint(checkout))
     assert len(found) == 6
-    (checkout / "collector" / "notes.txt").write_text("not a source")
+    (checkout / "collector" / "notes.md").write_text("not a source")
     assert install.fingerprint(checkout) in found
     assert len(list(prefix.glob("collector-builds/*/wheel"))) <= install.WHEELS_MAX
+
+
+def test_every_file_of_a_wheel_counts(install: ModuleType) -> None:
+    """A page's template that changed must be installed by the next `make serve`, as a module is."""
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    data = [
+        file
+        for package, patterns in setup["PACKAGE_DATA"].items()
+        for pattern in patterns
+        for file in (ROOT / setup["PACKAGES"][package]).glob(pattern)
+    ]
+    assert len(data) > 30
+    assert [] == [file for file in data if file.suffix not in install.HASHED_ENDINGS and file.name != "py.typed"]
 
 
 def test_a_source_that_changes_while_it_is_copied_is_not_built(install: ModuleType, checkout: Path, prefix: Path) -> None:
