@@ -2,6 +2,7 @@
 # Install the collector from this folder, without the network: a virtual environment, a user, a unit for systemd.
 # Run it again with a newer folder to upgrade. `--files-only --root DIR` puts the files under DIR and changes nothing else.
 set -eu
+umask 022  # the unit's user must be able to read what root installs
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 root='' files_only=''
 while [ $# -gt 0 ]; do
@@ -33,6 +34,15 @@ for script in "$prefix.new"/bin/*; do
     sed -i "1s|$prefix.new/|$prefix/|" "$script"
   fi
 done
+if [ -z "$files_only" ]; then
+  getent passwd infrasage > /dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin infrasage
+  runuser -u infrasage -- "$prefix.new/bin/python" -c '' || {
+    echo "error: the user infrasage cannot run $(readlink -f "$prefix.new/bin/python"), so the unit could not start;" \
+      "PYTHON= names another, for example PYTHON=/usr/bin/python3. Nothing was replaced" >&2
+    rm -rf "$prefix.new"
+    exit 1
+  }
+fi
 rm -rf "$prefix.old"
 if [ -e "$prefix" ]; then mv "$prefix" "$prefix.old"; fi
 mv "$prefix.new" "$prefix"
@@ -43,7 +53,6 @@ install -m 0644 "$here/infrasage-collector@.service" "$root/etc/systemd/system/"
 "$prefix/bin/infrasage-collector" --version
 if [ -n "$files_only" ]; then exit 0; fi
 
-getent passwd infrasage > /dev/null || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin infrasage
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 echo "start it now and at each boot: systemctl enable --now infrasage-collector@serve"
 echo "after an upgrade: systemctl restart 'infrasage-collector@*'; then $prefix.old may be removed"

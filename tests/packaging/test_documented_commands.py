@@ -51,10 +51,29 @@ def status(arguments: list[str]) -> int:
 
 
 def _disarm(command: Any) -> None:
-    """Replace what the command runs, and what each command of a group runs."""
+    """Replace what the command runs, what its options run by themselves, and the same of each command of a group."""
     command.callback = lambda **_: None
+    for parameter in command.params:
+        if parameter.is_eager:  # --version; --install-completion, which would write into the home of who runs the tests
+            parameter.callback = _stop
     for inner in getattr(command, "commands", {}).values():
         _disarm(inner)
+
+
+def _stop(context: Any, _parameter: Any, is_given: Any) -> None:
+    if is_given:
+        context.exit(0)
+
+
+def test_no_command_does_anything_here(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not what an option does while the command is read."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for option in ("--version", "--install-completion", "--show-completion"):
+        assert status([option]) == 0
+    assert ("", "") == capsys.readouterr()
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -102,3 +102,17 @@ def test_the_installer_installs_and_upgrades(tmp_path: Path) -> None:
     assert list(prefix.glob("lib/*/site-packages/infrasage_collector-2.0.dist-info"))
     assert configuration.read_text() == "# mine\n"
     assert (root / "etc/systemd/system/infrasage-collector@.service").is_file()
+
+
+def test_what_root_installs_can_be_read_by_the_units_user(tmp_path: Path) -> None:
+    """Also where root's umask keeps others out: the unit runs as another user."""
+    before = os.umask(0o077)
+    try:
+        done = _install(tmp_path / "one", tmp_path / "root", "1.0")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    installed = [tmp_path / "root" / "opt" / "infrasage", *(tmp_path / "root" / "opt" / "infrasage").rglob("*")]
+    closed = [path for path in installed if not path.is_symlink() and path.stat().st_mode & 0o044 != 0o044]
+    assert [] == closed
+    assert (tmp_path / "root/etc/infrasage/collector.toml").stat().st_mode & 0o777 == 0o644
