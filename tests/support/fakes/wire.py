@@ -28,8 +28,12 @@ class Wire:
     def is_closing(self) -> bool:
         return self.is_closed
 
-    def get_extra_info(self, _name: str) -> None:
-        return None
+    def get_extra_info(self, name: str) -> Any:
+        return self if name == "socket" else None
+
+    def fileno(self) -> int:
+        """As its own socket. No limit of descriptors is near this one."""
+        return 0
 
     def get_write_buffer_size(self) -> int:
         return 0
