@@ -48,8 +48,12 @@ def invoke(*arguments: str) -> Result:
         (["schema", "show"], 0, "CREATE TABLE"),
     ],
 )
-def test_what_was_asked_for_is_on_standard_output(arguments: list[str], status: int, said: str) -> None:
+def test_what_was_asked_for_is_on_standard_output(
+    arguments: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit status 0, the answer on standard output, nothing on standard error."""
+    # Typer looks for the shell among the processes above this one, of which there may be none.
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     done = invoke(*arguments)
     assert (done.exit_code, done.stderr) == (status, "")
     assert said in done.stdout
