@@ -54,7 +54,8 @@ def _disarm(command: Any) -> None:
     """Replace what the command runs, what its options run by themselves, and the same of each command of a group."""
     command.callback = lambda **_: None
     for parameter in command.params:
-        if parameter.is_eager:  # --version; --install-completion, which would write into the home of who runs the tests
+        # --version; and --install-completion, which would write into the home of who runs the tests.
+        if parameter.is_eager or not parameter.expose_value:
             parameter.callback = _stop
     for inner in getattr(command, "commands", {}).values():
         _disarm(inner)
