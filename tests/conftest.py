@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from support.skips import MARKERS, imported_modules, needs, summary
 
+from collector.runtime.heap import freeze
+
 _IS_CI = bool(os.environ.get("CI"))
 # Hypothesis may shrink an example for as long as a test may take. The timeout then ends it, and what is reported is an
 # inconsistency of the strategy in place of the failure. So CI shows the example as found, with the line that reproduces it.
@@ -92,7 +94,8 @@ def frozen_heap() -> Iterator[None]:
 
     Late in a run of the whole suite a full collection of a test worker's heap takes 300 ms of CPU.
     """
-    gc.collect()
-    gc.freeze()
+    thresholds = gc.get_threshold()
+    freeze()
     yield
     gc.unfreeze()
+    gc.set_threshold(*thresholds)

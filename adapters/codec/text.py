@@ -14,6 +14,7 @@ from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
+_SHOWN_BYTES_MAX: Final = 4 * SHOWN_CHARACTERS_MAX
 # From one rest to the next, where text is only looked through.
 REST_BYTES: Final = 256 << 10
 
@@ -128,6 +129,13 @@ def quoted(text: str) -> str:
     """In double quotes, as JSON escapes it."""
     shown = encode_basestring_ascii(text[:SHOWN_CHARACTERS_MAX]).replace("\x7f", "\\u007f")
     return shown if len(text) <= SHOWN_CHARACTERS_MAX else f"{shown}... of {len(text)} characters"
+
+
+def quoted_utf8(text: bytes) -> str:
+    """`quoted`, of UTF-8. Of a long text only the beginning is decoded."""
+    if len(text) <= _SHOWN_BYTES_MAX:
+        return quoted(text.decode())
+    return f"{quoted(text_within(text, _SHOWN_BYTES_MAX).decode()[:SHOWN_CHARACTERS_MAX])}... of {len(text)} bytes"
 
 
 def shortened(token: str) -> str:

@@ -176,7 +176,10 @@ class Envelope:
     def _head(
         self, group: BytesWriter, envelope: MessageTable, message: MessageTable, tag_out: i64, start: i64, end: i64
     ) -> i64:
-        """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not."""
+        """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not.
+
+        What is larger than any item may be is refused before it is copied.
+        """
         cursor = self.cursor
         seen: i64 = 0
         reason: i64 = 0
@@ -190,35 +193,48 @@ class Envelope:
                 if seen & 1:
                     raise NonCanonical(first)
                 seen |= 1
-                reason = self._normal(group, message, tag_out, first, position)
+                found: i64 = self._normal(group, message, tag_out, first, position)
+                if found:
+                    reason = found
             elif tag == 0x1A:
                 if seen & 2 or not is_utf8(self.buffer, first, position, self.rules):
                     raise NonCanonical(first)
                 seen |= 2
-                put_bytes(group, tag_out + 8, self.buffer[first:position])
+                if position - first <= self.builder.item_bytes_max:
+                    put_bytes(group, tag_out + 8, self.buffer[first:position])
+                elif reason == 0:
+                    reason = RECORD_TOO_LARGE
             elif tag != 0x12 and tag < 256 and envelope.actions[tag] == 0:
                 raise NonCanonical(first)
             self.rules.read(0)
         return reason
 
     def _normal(self, group: BytesWriter, message: MessageTable, tag_out: i64, start: i64, end: i64) -> i64:
-        raw = self.buffer[start:end]
         scanner = self.scanner
         scanner.begin()
         state: i64 = scanner.scan(message, start, end)
-        if state <= REWRITE and scanner.patches.is_full:
+        if state <= REWRITE and (scanner.patches.is_full or self._is_too_large(state, end - start)):
             state = RECORD_TOO_LARGE
         if state > REWRITE:
             if tag_out == _RESOURCE_TAG:
                 self.service_id = self._service_of_refused(start, end)
             return state
-        normal = raw
-        if state == REWRITE:
-            normal = scanner.normal(message, start, end)
+        normal = self.buffer[start:end] if state == CLEAN else scanner.normal(message, start, end)
+        self.rules.read(len(normal))
         put_bytes(group, tag_out, normal)
+        self.rules.read(len(normal))
         if tag_out == _RESOURCE_TAG:
             self.service_id = _service_of(normal)
         return 0
+
+    def _is_too_large(self, state: i64, size_bytes: i64) -> bool:
+        """Return whether what was scanned last, of so many bytes, is known to be larger than any item may be."""
+        scanner = self.scanner
+        if state == REWRITE:
+            if scanner.duplicate_keys:
+                return False
+            size_bytes += scanner.patches.delta
+        return size_bytes > self.builder.item_bytes_max
 
     def _service_of_refused(self, start: i64, end: i64) -> bytes:
         """service.name of a Resource that has been scanned, if it is a string; of repeated ones the last."""

@@ -16,7 +16,6 @@ from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import METRIC, MessageTable
-from adapters.otlp.single_item import LARGE_BYTES
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
 from adapters.repairs import TEMPORALITY_ASSUMED
 from adapters.rules import Rules
@@ -142,19 +141,19 @@ class MetricsEnvelope(Envelope):
         if not builder.keeps(alone.size(fields_bytes + field_size(data_bytes))):
             return b""
         buffer = self.buffer
-        is_large = self.end - self.start > LARGE_BYTES
+        rules = self.rules
         metric = BytesWriter()
         metric.write(buffer[self.start : self.data_at])
+        rules.read(self.data_at - self.start)
         put_varint(metric, self.data_tag)
         put_varint(metric, data_bytes)
         metric.write(head)
         point = buffer[refused.start : refused.end]
-        if is_large:
-            self.rules.rest()
+        rules.read(len(point))
         put_bytes(metric, _POINT, point)
-        if is_large:
-            self.rules.rest()
+        rules.read(len(point))
         metric.write(buffer[self.data_end : self.end])
+        rules.read(self.end - self.data_end)
         return alone.request(metric.getvalue())
 
     def _normal_fields(self, state: i64, start: i64, end: i64) -> bytes:

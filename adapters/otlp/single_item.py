@@ -1,7 +1,7 @@
 """Build the request of a single item: its resource, its scope, and of their items only this one.
 
-What was sent is copied, not normalised. The request's size is known before it is built. For accepted items nothing is read or
-copied.
+What was sent is copied, not normalised. Each copy may be of 60 MB, so it is a stretch of its own. The request's size is known
+before it is built. For accepted items nothing is read or copied.
 
 Invariants:
 1. The request, adapted, is what the item would have been by itself (test_any_rejected_otlp_item_can_be_replayed).
@@ -18,7 +18,6 @@ from adapters.rules import Rules
 _BODY: Final = 0x0A  # a request's entry for a resource; an entry's resource or scope
 _MEMBER: Final = 0x12  # a resource entry's scope entries; a scope entry's metrics, log records or spans
 _SCHEMA_URL: Final = 0x1A
-LARGE_BYTES: Final = 256 << 10
 
 
 class SingleItemExport:
@@ -50,26 +49,24 @@ class SingleItemExport:
     def request(self, item: bytes) -> bytes:
         """`item`: a LogRecord, a Span, or a Metric with one point."""
         scope_bytes: i64 = len(self.scope) + field_size(len(item))
-        self._rest(len(item))
+        rules = self.rules
+        rules.read(len(item))
         writer = BytesWriter()
         writer.append(_BODY)
         put_varint(writer, len(self.resource) + field_size(scope_bytes))
         writer.write(self.resource)
+        rules.read(len(self.resource))
         writer.append(_MEMBER)
         put_varint(writer, scope_bytes)
         writer.write(self.scope)
+        rules.read(len(self.scope))
         writer.append(_MEMBER)
         put_varint(writer, len(item))
         writer.write(item)
-        self._rest(len(item))
+        rules.read(len(item))
         request = writer.getvalue()
-        self._rest(len(item))
+        rules.read(len(request))
         return request
-
-    def _rest(self, item_bytes: i64) -> None:
-        """Rest between the copies of a large item: each of 60 MB takes 20 ms."""
-        if item_bytes > LARGE_BYTES:
-            self.rules.rest()
 
     def _without_members(self, start: i64, end: i64) -> bytes:
         """The resource or scope of an entry, and its schema URL: whole fields."""
@@ -83,4 +80,7 @@ class SingleItemExport:
             position = cursor.position
             if tag == _BODY or tag == _SCHEMA_URL:
                 writer.write(self.buffer[at:position])
-        return writer.getvalue()
+                self.rules.read(position - at)
+        members = writer.getvalue()
+        self.rules.read(len(members))
+        return members

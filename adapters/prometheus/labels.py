@@ -4,7 +4,8 @@ Most series have the labels of the series before, but for one or two. Labels tha
 place, are not read again: what was made of them is copied. Nothing is remembered beyond the request.
 
 Labels that are not written plainly (one name and one value each, neither empty, lengths of at most two bytes), that break a
-rule of their own, or that are too near the end of the body to be read eight bytes at a time, are left to `read_series`.
+rule of their own, that are too near the end of the body to be read eight bytes at a time, or whose series is so large that
+reading it must rest, are left to `read_series`.
 
 Invariants:
 1. The result for any labels is that of `read_series`, which defines it (test_a_series_is_read_as_it_would_be_alone,
@@ -17,8 +18,9 @@ from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import is_utf8, put_varint, varint_size
-from adapters.prometheus.series import Series, resource_of
+from adapters.prometheus.series import LARGE_BYTES, Series, resource_of
 from adapters.record import UNKNOWN_SERVICE
+from adapters.rules import Rules
 
 _LABELS: Final = 0x0A  # of a TimeSeries
 _NAME: Final = 0x0A
@@ -62,8 +64,9 @@ class _Label:
 class LabelReader:
     """Reads the series of one request, one by one. After `read`, `series` holds what the labels say, until the next."""
 
-    def __init__(self, buffer: bytes) -> None:
+    def __init__(self, buffer: bytes, rules: Rules) -> None:
         self.buffer: Final = buffer
+        self.rules: Final = rules
         self.series: Final = Series()  # whose `is_part` nobody asks for
         # Those of the series before, which lie one behind the other, and how many of these objects are in use.
         self.labels: Final[list[_Label]] = []
@@ -83,6 +86,8 @@ class LabelReader:
         count_before: i64 = self.count
         self.count = 0  # until all is known to be well
         writer.truncate(0)
+        if end - start > LARGE_BYTES:
+            return -1
         # Whatever begins before this can be read eight bytes at a time.
         last: i64 = min(end, len(buffer) - _WORD_BYTES)
         # Up to here the labels are known to be those of the series before.
@@ -294,7 +299,7 @@ class LabelReader:
             self.job = job
             self.instance = instance
             self.series.service_id = job or UNKNOWN_SERVICE
-            self.series.resource = resource_of(job, instance)
+            self.series.resource = resource_of(job, instance, self.rules)
 
 
 def _copy(writer: BytesWriter, source: bytes, start: i64, end: i64) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import quoted
+from adapters.codec.text import quoted_utf8
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import INVALID_LABELS, MISSING_METRIC_NAME
 from adapters.record import UNKNOWN_SERVICE, put_attribute
@@ -76,7 +76,7 @@ class Label:
                     self.name = beginning(buffer, cursor.start, cursor.position, key_bytes_max)
                 else:
                     self.value = beginning(buffer, cursor.start, cursor.position, value_bytes_max)
-                rules.read(0)  # one label can have millions of names, of which the last counts
+                rules.read(0)  # one label can have millions of names: the last one counts
             elif tag >> 3 <= 2:
                 raise NonCanonical(cursor.start)
 
@@ -151,7 +151,7 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
         series.value_bytes_max = max(series.value_bytes_max, value_bytes)
         if name in seen:
             if series.reason == 0:
-                _refuse(series, f"label {quoted(name.decode())} occurs twice")
+                _refuse(series, f"label {quoted_utf8(name)} occurs twice")
         elif not name:
             _refuse(series, "a label has no name")
         elif name == b"__name__":
@@ -176,9 +176,10 @@ def read_series(cursor: Cursor, start: i64, end: i64) -> Series:
     series.is_part = series.name.endswith(_PARTS)
     series.labels_bytes = end - start
     series.attributes = attributes.getvalue()
+    rules.read(len(series.attributes))
     job = job or service_name
     series.service_id = job or UNKNOWN_SERVICE
-    series.resource = resource_of(job, instance or service_instance)
+    series.resource = resource_of(job, instance or service_instance, rules)
     return series
 
 
@@ -196,18 +197,25 @@ def _refuse(series: Series, message: str) -> None:
         series.message = message
 
 
-def resource_of(job: bytes, instance: bytes) -> bytes:
+def resource_of(job: bytes, instance: bytes, rules: Rules) -> bytes:
     """Field 7 of TelemetryRecord, encoded; nothing, where both are empty."""
     if not job and not instance:
         return b""
     attributes = BytesWriter()
     if job:
         put_attribute(attributes, 0x0A, b"service.name", job)
+        rules.read(len(job))
     if instance:
         put_attribute(attributes, 0x0A, b"service.instance.id", instance)
+        rules.read(len(instance))
+    encoded = attributes.getvalue()
+    rules.read(len(encoded))
     field = BytesWriter()
-    put_bytes(field, 0x3A, attributes.getvalue())
-    return field.getvalue()
+    put_bytes(field, 0x3A, encoded)
+    rules.read(len(encoded))
+    resource = field.getvalue()
+    rules.read(len(resource))
+    return resource
 
 
 class SeriesCache:

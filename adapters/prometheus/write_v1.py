@@ -27,7 +27,7 @@ from adapters.prometheus.exemplars import Exemplar, read_exemplar
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
-from adapters.prometheus.series import LARGE_BYTES, Series, beginning, read_series, refused_series
+from adapters.prometheus.series import Series, beginning, read_series, refused_series
 from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
@@ -59,7 +59,7 @@ class _WriteRequest(WriteRequestScan):
         # Metadata by its family's name, the last of each; and all of it.
         self.families: Final[dict[bytes, Description]] = {}
         self.descriptions: Final[list[tuple[bytes, Description]]] = []
-        self.reader: Final = LabelReader(body)
+        self.reader: Final = LabelReader(body, rules)
         # Where the labels of the current series are.
         self.labels: i64 = 0  # how many, where they were counted; beyond this none is read
         self.labels_max: i64 = rules.attributes_max + _LABELS_BEYOND
@@ -232,12 +232,15 @@ class _WriteRequest(WriteRequestScan):
             return b""
         buffer = self.buffer
         rules = self.rules
-        is_large = size > LARGE_BYTES
         writer = BytesWriter()
+        # Each copy may be of 60 MB, so it is a stretch of its own.
         if has_series:
             writer.append(_TIMESERIES)
             put_varint(writer, series_bytes)
-            writer.write(buffer[self.labels_start : self.labels_end])
+            labels = buffer[self.labels_start : self.labels_end]
+            rules.read(len(labels))
+            writer.write(labels)
+            rules.read(len(labels))
             if tag == SAMPLES:
                 put_bytes(writer, SAMPLES, buffer[start:end])
             for exemplar in exemplars:
@@ -246,14 +249,15 @@ class _WriteRequest(WriteRequestScan):
                 put_bytes(writer, _EXEMPLARS, sent)
                 rules.read(len(sent))
             if tag == _HISTOGRAMS:
-                put_bytes(writer, _HISTOGRAMS, buffer[start:end])
+                sent = buffer[start:end]
+                rules.read(len(sent))
+                put_bytes(writer, _HISTOGRAMS, sent)
+                rules.read(len(sent))
         if description is not self.no_description:
-            if is_large:
-                rules.rest()
-            raw = buffer[description.start : description.end]
-            if is_large:
-                rules.rest()
-            put_bytes(writer, _METADATA, raw)
-        if is_large:
-            rules.rest()
-        return writer.getvalue()
+            sent = buffer[description.start : description.end]
+            rules.read(len(sent))
+            put_bytes(writer, _METADATA, sent)
+            rules.read(len(sent))
+        request = writer.getvalue()
+        rules.read(len(request))
+        return request

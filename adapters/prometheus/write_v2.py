@@ -27,7 +27,7 @@ from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.canonical import adapt_plainly
-from adapters.codec.text import quoted
+from adapters.codec.text import quoted_utf8
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes, put_varint, varint_size
 from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, TOO_MANY_ATTRIBUTES, Malformed, RequestRefused
 from adapters.price import check_elements, shape_of
@@ -155,7 +155,7 @@ class _Request(WriteRequestScan):
         if symbols and symbols[0]:
             raise Malformed(
                 INVALID_PROTOBUF,
-                f"the first of {len(symbols)} symbols must be the empty text; it is {quoted(symbols[0].decode())}",
+                f"the first of {len(symbols)} symbols must be the empty text; it is {quoted_utf8(symbols[0])}",
             )
         self.numbers = numbers.getvalue()
         return tag

@@ -9,7 +9,6 @@ Invariants:
 """
 
 import asyncio
-import gc
 import signal
 import socket
 import time
@@ -39,6 +38,7 @@ from collector.receivers.http.server import HttpServer
 from collector.runtime.descriptors import prepare
 from collector.runtime.disk import Disk
 from collector.runtime.errors import CannotRun
+from collector.runtime.heap import freeze
 from collector.runtime.malloc import keep_memory
 from collector.runtime.shutdown import GracefulShutdown, running
 from collector.runtime.version import VERSION, is_compiled
@@ -114,7 +114,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         clickhouse_port = await stack.enter_async_context(
             answering_clickhouse(settings, storage, metrics, tenancy, caught_up, certificates)
         )
-        _freeze()
+        freeze()
 
         def started(waits_for: str | None) -> None:
             say(
@@ -146,7 +146,7 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         listening = await stack.enter_async_context(
             receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
         )
-        _freeze()
+        freeze()
 
         def started(waits_for: str | None) -> None:
             say(announcement(settings, *listening, stores=False, waits_for=waits_for))
@@ -197,7 +197,7 @@ async def _receive(job: Job, metrics: Metrics, link: Link, stopping: GracefulShu
                 job.unix_descriptors,
             )
         )
-        _freeze()
+        freeze()
         await stack.enter_async_context(_announced(opened.broker, link.started, link.started))
         return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)
 
@@ -241,7 +241,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         stack.push_async_callback(server.stop, 1.0)
         stack.push_async_callback(lame_duck, stopping, standing, server)
         await listen(settings, server)
-        _freeze()
+        freeze()
         await stack.enter_async_context(_announced(storage.broker, link.started, link.started))
         return await _until_the_end(stopping, writing.task, watching, *storage.opened.tasks)
 
@@ -277,14 +277,6 @@ async def _announced(broker: Broker, started: Callable[[str | None], None], reac
 
     async with running(watch(), "announcer"):
         yield
-
-
-def _freeze() -> None:
-    """Exempt all objects that exist now from garbage collection: they stay."""
-    gc.collect()
-    gc.freeze()
-    # Requests leave next to no cycles: what there is of them can wait for a larger collection, in place of 50 a second.
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _disk(settings: Settings, store: "ClickHouseStore | None") -> Disk | None:

@@ -355,6 +355,30 @@ HEAVY: Final = (
             + length_delimited(5, length_delimited(1, b"\1\2\3\4") + b"\x12\0")
         ),
     ),
+    Attack(
+        "a job of 60 MB, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_labels_v1((b"__name__", b"m"), (b"job", b"x" * 60_000_000)) + b"\x12\0"),
+    ),
+    Attack(
+        "3,600 labels of 16 KB, remote write 1.0",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _write_v1(_labels_v1((b"__name__", b"m"), *[(b"%04d" % n, b"x" * 16_000) for n in range(3_600)]) + b"\x12\0"),
+    ),
+    Attack(
+        "an unknown field of 60 MB in a resource, with a log record",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(1, length_delimited(30, bytes(60_000_000))) + b"\x12\4\x12\2\x10\1"),
+    ),
+    Attack(
+        "a schema URL of 60 MB of a scope, with a log record",
+        LOGS,
+        PROTOBUF,
+        lambda: _in_resource(length_delimited(2, b"\x12\2\x10\1" + length_delimited(3, b"a" * 60_000_000))),
+    ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
 )
 

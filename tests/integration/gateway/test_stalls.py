@@ -1,4 +1,6 @@
-"""No request stops the loop: whatever is sent, the loop turns again before the process has used 100 ms of CPU."""
+"""No request stops the loop: whatever is sent, the loop turns again before the process has used 100 ms of CPU.
+
+On a slow machine it is as much more as the machine is slower."""
 
 import asyncio
 import time
@@ -6,6 +8,7 @@ import time
 import pytest
 from support.attacks import GROWING, HEAVY, HEAVY_METADATA, REFUSED, SMALL, Attack
 from support.fakes.receiving import receivers
+from support.machine_speed import scaled
 
 from collector.config.store import DeadLettersSection
 from collector.receivers.http.telemetry_request import Head
@@ -66,7 +69,11 @@ async def worst_stall_s(attack: Attack) -> float:
 )
 async def test_no_request_stops_the_loop(attack: Attack) -> None:
     """Neither a request that is refused nor one that is accepted does, in the best of five tries."""
-    stalls_s: list[float] = []
-    while len(stalls_s) < TRIES and (not stalls_s or stalls_s[-1] > STALL_S_MAX):
-        stalls_s.append(await worst_stall_s(attack))
-    assert STALL_S_MAX >= min(stalls_s), [f"{stall_s * 1000:.0f} ms" for stall_s in stalls_s]
+    tries: list[str] = []
+    for _ in range(TRIES):
+        stall_s = await worst_stall_s(attack)
+        limit_s = scaled(STALL_S_MAX)
+        if stall_s <= limit_s:
+            return
+        tries.append(f"{stall_s * 1000:.0f} ms, where {limit_s * 1000:.0f} ms are allowed")
+    pytest.fail("; ".join(tries))

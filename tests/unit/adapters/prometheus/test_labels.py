@@ -12,6 +12,7 @@ from support.strategies.prometheus import NOW_MS
 from adapters.codec.wire import Cursor, NonCanonical
 from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.series import Series, read_series
+from adapters.rules import Rules
 
 Labels = list[tuple[str, str]]
 
@@ -93,7 +94,7 @@ def test_a_series_is_read_as_it_would_be_alone(sets: list[Labels]) -> None:
         body += encoded(labels)
         places.append((start, len(body), len(body) + len(_SAMPLE)))
         body += _SAMPLE
-    reader = LabelReader(body)
+    reader = LabelReader(body, Rules())
     for labels, (start, labels_end, end) in zip(sets, places, strict=True):
         found = reader.read(start, end)
         assert found == (labels_end if is_plain(labels) else -1)
@@ -117,7 +118,7 @@ def test_bytes_that_were_changed_are_read_as_they_would_be_alone(data: st.DataOb
         if whole:
             whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.sampled_from([0, 1, 3, 10, 18, 127, 128, 255]))
     body = bytes(whole) + data.draw(st.sampled_from([b"", b"\x12", _SAMPLE]))
-    reader = LabelReader(body)
+    reader = LabelReader(body, Rules())
     start = 0
     for piece in pieces:
         end = min(start + len(piece), len(body))

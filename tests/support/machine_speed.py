@@ -1,0 +1,23 @@
+"""How fast this machine is at the moment, for limits of CPU time that hold on any machine.
+
+A limit is meant for a machine that copies 64 MB into new memory in 25 ms. A slower machine, or one whose memory others use,
+gets as much more as it takes longer.
+"""
+
+import time
+
+_COPY_BYTES = 64_000_000
+_COPY_S = 0.025
+_COPIES = 3
+
+
+def scaled(limit_s: float) -> float:
+    """The limit on this machine: at least `limit_s` seconds of CPU."""
+    source = bytes(_COPY_BYTES)
+    copies_s: list[float] = []
+    for _ in range(_COPIES):
+        began = time.process_time()
+        copy = bytearray(source)
+        copies_s.append(time.process_time() - began)
+        del copy
+    return limit_s * max(1.0, sorted(copies_s)[_COPIES // 2] / _COPY_S)
