@@ -222,7 +222,7 @@ def warning(outcome: Outcome, noun: str) -> str:
 
 
 def nothing_taken(outcome: Outcome) -> str:
-    """Return the unknown fields of a body of which no item was accepted; else nothing."""
+    """Return the unknown fields of a body, where none of its items was accepted; else nothing."""
     unknown = outcome.adapted.unknown_fields
     return f"nothing was taken of the request: {'; '.join(unknown)}" if unknown else ""
 

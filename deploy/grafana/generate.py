@@ -62,6 +62,11 @@ def _graph(title: str, description: str, unit: str, *lines: Line, width: int = _
     return _with(panel, lines)
 
 
+def _by_reason(title: str, description: str, counter: str) -> Any:
+    """How fast a counter with the label `reason` grows, by reason."""
+    return _graph(title, description, "short", Line(f"{_rate(counter, 'reason')} > 0", "{{reason}}"), stacked=True)
+
+
 def _legend() -> Any:
     return (
         common_builders.VizLegendOptions()
@@ -174,13 +179,7 @@ def flow() -> Any:
         )
     )
     made.with_panel(
-        _graph(
-            "Rejected items by reason",
-            "docs/use/api.md explains each reason.",
-            "short",
-            Line(f"{_rate('infrasage_validation_failures_total', 'reason')} > 0", "{{reason}}"),
-            stacked=True,
-        )
+        _by_reason("Rejected items by reason", "docs/use/api.md explains each reason.", "infrasage_validation_failures_total")
     )
     made.with_panel(
         _graph(
@@ -192,23 +191,9 @@ def flow() -> Any:
             stacked=True,
         )
     )
+    made.with_panel(_by_reason("Repaired, by kind", "docs/use/api.md explains each kind.", "infrasage_repaired_total"))
     made.with_panel(
-        _graph(
-            "Repaired, by kind",
-            "docs/use/api.md explains each kind.",
-            "short",
-            Line(f"{_rate('infrasage_repaired_total', 'reason')} > 0", "{{reason}}"),
-            stacked=True,
-        )
-    )
-    made.with_panel(
-        _graph(
-            "Refused requests by reason",
-            "Requests refused as a whole.",
-            "short",
-            Line(f"{_rate('infrasage_requests_refused_total', 'reason')} > 0", "{{reason}}"),
-            stacked=True,
-        )
+        _by_reason("Refused requests by reason", "Requests refused as a whole.", "infrasage_requests_refused_total")
     )
     made.with_panel(
         _graph(

@@ -55,7 +55,7 @@ LISTS: Final = {
         "collector/broker/contract.py",
         {
             "collector/app/generate.py": "a type, and a statement for each",
-            "collector/ingest/request_fingerprints.py": "names of settings, one of which is for each signal",
+            "collector/ingest/request_fingerprints.py": "names of settings: each signal has one",
         },
     ),
     "topics": List(frozenset(TOPICS), "collector/broker/contract.py", {}, is_bound_to_home=True),

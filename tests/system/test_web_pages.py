@@ -49,7 +49,7 @@ class Served(Program):
         return httpx.get(f"{self.http}{path}", params=query, headers=headers, timeout=60)
 
     def send(self, tenant: str) -> None:
-        """A metric, a log and a trace that are stored, one item of which is repaired, and two that are rejected."""
+        """A metric, a log and a trace are stored, one of them repaired, and two items are rejected."""
         headers = {"X-API-Key": self.keys[tenant, Scope.WRITE]}
         records = [
             {"service_id": f"{tenant}-service", "metric_name": "m", "value": 1, "timestamp": NOW},

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 _EVERY_IPV6: Final = "::"
-_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104  # what is asked for
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104  # the user asked for all addresses
 # A free port of the first address may be in use on the next one.
 _FREE_PORT_TRIES: Final = 8
 _PROBE_S: Final = 1.0

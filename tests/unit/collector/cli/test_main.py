@@ -52,7 +52,7 @@ def test_what_was_asked_for_is_on_standard_output(
     arguments: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit status 0, the answer on standard output, nothing on standard error."""
-    # Typer looks for the shell among the processes above this one, of which there may be none.
+    # Typer looks for the shell among the processes above this one, and there may be none.
     monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     done = invoke(*arguments)
     assert (done.exit_code, done.stderr) == (status, "")
