@@ -41,6 +41,8 @@ _END_GROUP: Final = 4
 _VARINT_BYTES_MAX: Final = 10
 # How much text is decoded at once.
 _SLICE_BYTES: Final = 256 << 10
+# What it takes to repair a short text, as bytes of a body that are read meanwhile.
+_REPAIR_BYTES: Final = 256
 # Of a message in `_Texts.sizes`: its new size, -1 where nothing in it changes, and where the entry behind its submessages' is.
 _ENTRY_BYTES: Final = 8
 
@@ -177,7 +179,7 @@ class _Texts:
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
                 self.count += 1
-                self.rules.read(position - first)
+                self.rules.read(position - first + _REPAIR_BYTES)
                 length: i64 = self._repaired(first, position)
                 self.repaired_bytes += length - (position - first)
                 if self.repaired_bytes > self.repaired_bytes_max:
@@ -218,7 +220,7 @@ class _Texts:
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 writer.write(buffer[keep:length_at])
-                self.rules.read(position - first)
+                self.rules.read(position - first + _REPAIR_BYTES)
                 if position - first <= _SLICE_BYTES:
                     text = repaired_text(buffer[first:position], self.rules)
                     put_varint(writer, len(text))
@@ -337,6 +339,7 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
         is_text = is_utf8(body, start, end, rules)
         if not is_text:
             text = repaired_text(text, rules, repaired_bytes_max)
+            rules.read(_REPAIR_BYTES)
         if _may_hold_surrogates(text, rules):
             whole = _without_lone_surrogates(text, rules)
             is_text = is_text and len(whole) == len(text) and whole == text

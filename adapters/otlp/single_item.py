@@ -79,8 +79,10 @@ class SingleItemExport:
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == _BODY or tag == _SCHEMA_URL:
-                writer.write(self.buffer[at:position])
-                self.rules.read(position - at)
+                field = self.buffer[at:position]
+                self.rules.read(len(field))
+                writer.write(field)
+                self.rules.read(len(field))
         members = writer.getvalue()
         self.rules.read(len(members))
         return members

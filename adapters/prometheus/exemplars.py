@@ -84,12 +84,12 @@ def make_exemplar(
     span_id = b""
     sent = attributes.get(b"trace_id")
     if sent is not None:
-        trace_id = hex_id(sent.decode(), 16)
+        trace_id = _id_of(sent, 16)
         if trace_id or sent == _NO_TRACE_ID:
             del attributes[b"trace_id"]
     sent = attributes.get(b"span_id")
     if sent is not None:
-        span_id = hex_id(sent.decode(), 8)
+        span_id = _id_of(sent, 8)
         if span_id or sent == _NO_SPAN_ID:
             del attributes[b"span_id"]
 
@@ -111,6 +111,11 @@ def make_exemplar(
             put_attribute(writer, 0x3A, key, value)
     exemplar.payload = writer.getvalue()
     return exemplar
+
+
+def _id_of(text: bytes, size: int) -> bytes:
+    """`hex_id`, of UTF-8. A longer text is not decoded: it may be of 60 MB."""
+    return hex_id(text.decode(), size) if len(text) == 2 * size else b""
 
 
 def share_out(exemplars: list[Exemplar], firsts: dict[int, int], rules: Rules) -> dict[int, list[Exemplar]]:
