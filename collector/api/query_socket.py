@@ -1,6 +1,7 @@
 """SQL over the running collector's Unix socket: POST the statement, and the answer's body is what ClickHouse returns.
 
-POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py).
+POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py), and POST
+/tail those of the command tail.
 
 The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection, or HTTP/2:
 `curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
@@ -33,6 +34,7 @@ from collector.config.receivers import Http
 from collector.config.store import Query
 from collector.config.values import size_text
 from collector.dead_letters.service import DeadLetterService, InvalidRequest
+from collector.query.live_records import Answering, TooManyWatches, question_of
 from collector.receivers.http.server import HttpServer
 from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
@@ -107,12 +109,14 @@ class QuerySocket:
         settings: Query,
         desk: DeadLetterService,
         metrics: Metrics,
+        live: Answering,
         snapshots: SnapshotTaker | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._store = store
         self._caught_up = caught_up
         self._desk = desk
+        self._live = live
         self._snapshots = snapshots
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrent_max)
@@ -190,12 +194,14 @@ class QuerySocket:
 
     async def _answer(self, scope: Scope, sql: str) -> tuple[int, dict[str, str], bytes]:
         path = scope["path"]
-        if path not in ("/query", "/dead-letters", "/snapshot"):
+        if path not in ("/query", "/dead-letters", "/tail", "/snapshot"):
             raise _QueryRefused(404, f"there is nothing at {path}; POST the statement to /query")
         if scope["method"] != "POST":
             raise _QueryRefused(405, "POST the statement")
         if path == "/dead-letters":
             return await self._answer_dead_letters(sql)
+        if path == "/tail":
+            return await self._answer_tail(sql)
         if path == "/snapshot":
             return await self._answer_snapshot(sql)
         asked = parse_qs(scope["query_string"].decode())
@@ -225,6 +231,19 @@ class QuerySocket:
                 log.exception("dead letters failed", request=request[:1000])
                 return 500, {}, _DEFECT
         return 200, {}, json.dumps(answer).encode()
+
+    async def _answer_tail(self, request: str) -> tuple[int, dict[str, str], bytes]:
+        try:
+            asked = json.loads(request)
+            question = question_of(
+                asked["tenant"], asked["service"], asked["type"], asked["watch"], is_rejected=asked["rejected"]
+            )
+            answer = await self._live(question)
+        except (KeyError, TypeError, ValueError) as error:
+            return 400, {}, str(error).encode()
+        except TooManyWatches as error:
+            return 503, {}, str(error).encode()
+        return 200, {}, json.dumps({"records": answer.records, "left_out": answer.left_out}).encode()
 
     async def _answer_snapshot(self, action: str) -> tuple[int, dict[str, str], bytes]:
         if self._snapshots is None or action not in ("take", "remove"):
@@ -270,6 +289,13 @@ def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAn
 def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """The same, of its dead letters (Desk.answer). Raises NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
+    return answer
+
+
+def ask_tail(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of live records: `watch`, `tenant`, `service`, `type` and `rejected`, as GET /api/v1/tail has them. Raises
+    NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/tail", json.dumps(request).encode()).body)
     return answer
 
 

@@ -4,6 +4,7 @@ Invariants:
 1. An answer is about the key's own tenant. Only an admin's key may name another tenant (test_another_tenant_is_for_admins).
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -15,15 +16,17 @@ from pydantic import BaseModel, Field
 from adapters.errors import INSUFFICIENT_SCOPE, RequestRefused
 from collector.api.batch_pages import BATCH_PATHS, batch_pages
 from collector.api.dead_letter_pages import DEAD_LETTER_PATHS, dead_letter_pages
+from collector.api.live_pages import LIVE_PATHS, live_pages
 from collector.dead_letters.queries import DeadLetterReports
 from collector.query.batches import BatchReports, RecentBatches
+from collector.query.live_records import Answering, LiveRecords
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.tenant_usage import usage_of
 from collector.tenancy.access import Access, key_of
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import DIMENSIONS, Plan
 
-READING_PATHS: Final = frozenset({"/api/v1/usage", *DEAD_LETTER_PATHS, *BATCH_PATHS})
+READING_PATHS: Final = frozenset({"/api/v1/usage", *DEAD_LETTER_PATHS, *BATCH_PATHS, *LIVE_PATHS})
 
 
 class RateAnswer(BaseModel):
@@ -63,9 +66,10 @@ def reading(
     began: datetime,
     dead_letters: DeadLetterReports | None = None,
     batches: BatchReports | None = None,
+    live: Answering | None = None,
 ) -> APIRouter:
     """Routes of READING_PATHS. `gather`: the metrics of all processes, with every tenant under its name. `dead_letters`: None
-    where there is no store to ask."""
+    where there is no store to ask. `live`: answers with the live records of all processes."""
 
     # Both only for the description: a key is found as everywhere else.
     declared = [
@@ -97,6 +101,7 @@ def reading(
 
     router.include_router(dead_letter_pages(reader, asked_tenant, dead_letters))
     router.include_router(batch_pages(reader, batches or BatchReports(None, RecentBatches(0))))
+    router.include_router(live_pages(reader, asked_tenant, live or LiveRecords(time.monotonic).answer))
     return router
 
 

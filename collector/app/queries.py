@@ -16,6 +16,7 @@ from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.dead_letters.service import DeadLetterService
 from collector.ingest.validate import Limits
+from collector.query.live_records import Answering
 from collector.query.reader import Reader
 from collector.receivers.routes import PAYLOAD_ADAPTERS
 from collector.store.contract import Store
@@ -56,13 +57,13 @@ def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterRepor
 
 @asynccontextmanager
 async def open_query_socket(
-    settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics
+    settings: Settings, storage: Storage, caught_up: CaughtUp, pause: Pause, metrics: Metrics, live: Answering
 ) -> AsyncIterator[None]:
-    """In the data directory. `pause`: the writer's."""
+    """In the data directory. `pause`: the writer's. `live`: answers with live records."""
     reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s)
     desk = DeadLetterService(reports, replayer_of(settings, storage.broker, reports))
     snapshots = Snapshots(settings, storage, pause)
-    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, metrics, snapshots)
+    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, metrics, live, snapshots)
     try:
         await snapshots.remove()  # left by a process that was killed: it keeps parts that the store has deleted
         await query_socket.start()

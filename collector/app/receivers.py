@@ -30,6 +30,7 @@ from collector.ingest.receipts import Receipts
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
 from collector.ingest.validate import Limits
 from collector.query.batches import BatchReports, RecentBatches
+from collector.query.live_records import LiveRecords
 from collector.receivers.grpc.server import GrpcServer
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
@@ -66,6 +67,7 @@ async def receiving(
     certificates: Certificates | None,
     reports: DeadLetterReports | None,
     began_s: float,
+    live: LiveRecords,
     link: Link | None = None,
     unix_descriptors: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Listening]:
@@ -91,6 +93,7 @@ async def receiving(
         large_bodies=large_bodies,
         recent=recent,
         fingerprints=request_fingerprints(settings),
+        live=live,
     )
     batches = BatchReports(None if reports is None else reports.reader, recent)
     refuse = refusals(settings)
@@ -137,7 +140,9 @@ async def receiving(
             metrics=metrics,
             metrics_page=shown_metrics,
             uptime_s=uptime_s,
-            reading=reading(tenancy.access, gather, began, reports, batches),
+            reading=reading(
+                tenancy.access, gather, began, reports, batches, live.answer if link is None else link.live_records
+            ),
             web=web,
             explain=refuse,
         ),

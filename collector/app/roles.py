@@ -33,6 +33,7 @@ from collector.app.tenancy import Tenancy, first_key, open_tenancy
 from collector.app.writer import caught_up_with, running_writer
 from collector.broker.local_log import LocalLog
 from collector.config.settings import Settings
+from collector.query.live_records import LiveRecords
 from collector.receivers.http.page_gate import PageGate
 from collector.receivers.http.server import HttpServer
 from collector.runtime.descriptors import prepare
@@ -102,14 +103,17 @@ async def _serve(settings: Settings, say: Say) -> int:
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1, anonymous_by_default=True))
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         caught_up = caught_up_with(storage, writing.writer)
+        live = LiveRecords(time.monotonic)
         if has_data_dir(settings):
-            await stack.enter_async_context(open_query_socket(settings, storage, caught_up, writing.writer.paused, metrics))
+            await stack.enter_async_context(
+                open_query_socket(settings, storage, caught_up, writing.writer.paused, metrics, live.answer)
+            )
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer, tenancy)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
         reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
         listening = await stack.enter_async_context(
-            receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+            receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s, live)
         )
         clickhouse_port = await stack.enter_async_context(
             answering_clickhouse(settings, storage, metrics, tenancy, caught_up, certificates)
@@ -144,7 +148,18 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
         listening = await stack.enter_async_context(
-            receiving(settings, opened.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s)
+            receiving(
+                settings,
+                opened.broker,
+                metrics,
+                tenancy,
+                standing,
+                stopping,
+                certificates,
+                reports,
+                began_s,
+                LiveRecords(time.monotonic),
+            )
         )
         freeze()
 
@@ -163,17 +178,20 @@ async def _work(job: Job, connection: socket.socket) -> int:
     metrics = Metrics()
     if job.restarted:
         metrics.restarted()
-    link = await Link.open(connection, metrics.snapshot)
+    live = LiveRecords(time.monotonic)
+    link = await Link.open(connection, metrics.snapshot, live.answer)
     linked = asyncio.create_task(link.run(), name="link")
     linked.add_done_callback(lambda _: stopping.ask())
     try:
-        return await (_receive if job.command == "gateway" else _write)(job, metrics, link, stopping)
+        if job.command == "gateway":
+            return await _receive(job, metrics, live, link, stopping)
+        return await _write(job, metrics, link, stopping)
     except CannotRun as error:
         await link.cannot_run(str(error))
         return 1
 
 
-async def _receive(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutdown) -> int:
+async def _receive(job: Job, metrics: Metrics, live: LiveRecords, link: Link, stopping: GracefulShutdown) -> int:
     settings = job.settings
     async with AsyncExitStack() as stack:
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
@@ -193,6 +211,7 @@ async def _receive(job: Job, metrics: Metrics, link: Link, stopping: GracefulShu
                 certificates,
                 reports,
                 job.began_s,
+                live,
                 link,
                 job.unix_descriptors,
             )

@@ -24,7 +24,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
@@ -42,6 +42,7 @@ from collector.app.ports import (
     writer_ports,
 )
 from collector.config.settings import Settings
+from collector.query.live_records import Answering, LiveAnswer, TooManyWatches, Watching, combined
 from collector.runtime.errors import CannotRun
 from collector.telemetry import logs
 from collector.telemetry.aggregate import Snapshot, combine, counted
@@ -93,6 +94,20 @@ class _Metrics(NamedTuple):
     kind: str
     number: int
     snapshot: Snapshot
+
+
+class _LiveQuestion(NamedTuple):
+    """For live records: of a worker, for those of all; of the process above, for the worker's own."""
+
+    number: int
+    watching: Watching
+
+
+class _LiveReply(NamedTuple):
+    """`answer`: None where too many are watching."""
+
+    number: int
+    answer: LiveAnswer | None
 
 
 class _Started(NamedTuple):
@@ -261,7 +276,9 @@ class Supervisor:
         restarted = False
         while True:
             worker = await _Worker.start(
-                Job(self._command, self._settings, index, restarted, self._began_s, self._unix_descriptors), self._answer
+                Job(self._command, self._settings, index, restarted, self._began_s, self._unix_descriptors),
+                self._answer,
+                self._live_records,
             )
             self._workers[index] = worker
             if self._stopping.is_set():  # while it was being started
@@ -318,6 +335,14 @@ class Supervisor:
         snapshot = await self._gather(self._settings.http.metrics_interval_s)
         return self._ranking.shown(snapshot) if kind == _SHOWN else snapshot
 
+    async def _live_records(self, watching: Watching) -> LiveAnswer:
+        """Return what all workers have of a watch. A worker that does not answer in time is left out. Raises TooManyWatches."""
+        questions = [asyncio.create_task(worker.ask_live(watching)) for worker in self._workers.values()]
+        done, late = await asyncio.wait(questions, timeout=_SNAPSHOT_TIMEOUT_S)
+        for question in late:
+            question.cancel()
+        return combined([question.result() for question in done])
+
     async def _ask_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT_INTERVAL_S)
@@ -333,6 +358,7 @@ class _Worker:
         process: asyncio.subprocess.Process,
         frames: "_Frames",
         answer: Callable[[str], Awaitable[Snapshot]],
+        live_records: Answering,
     ) -> None:
         self.index: Final = index
         self.process: Final = process
@@ -344,14 +370,16 @@ class _Worker:
         self.cannot_run: str | None = None
         self._frames: Final = frames
         self._answer: Final = answer
+        self._live_records: Final = live_records
+        self._live_answers: Final = _Replies()
         self._answered: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
         self._answered.set()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._listening: Final = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]]) -> "_Worker":
-        """`answer` gives what the worker asks for, by its kind."""
+    async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]], live_records: Answering) -> "_Worker":
+        """`answer` gives the metrics that the worker asks for, by their kind; `live_records` those of all."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -361,7 +389,7 @@ class _Worker:
             )
         frames = _Frames(*await asyncio.open_unix_connection(sock=ours))
         frames.send(job)
-        return cls(job.worker, process, frames, answer)
+        return cls(job.worker, process, frames, answer, live_records)
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -383,6 +411,10 @@ class _Worker:
             self._frames.send(_Metrics(_SNAPSHOT, 0, []))
         return asyncio.create_task(self._answered.wait())
 
+    async def ask_live(self, watching: Watching) -> LiveAnswer:
+        """Return its live records. Raises TooManyWatches."""
+        return await self._live_answers.ask(lambda number: self._frames.send(_LiveQuestion(number, watching)))
+
     async def _listen(self) -> None:
         async for message in self._frames:
             if isinstance(message, _Started):
@@ -390,13 +422,20 @@ class _Worker:
                 self.started.set()
             elif isinstance(message, _CannotRun):
                 self.cannot_run = message.reason
+            elif isinstance(message, _LiveReply):
+                self._live_answers.take(message)
+            elif isinstance(message, _LiveQuestion):
+                self._run(_reply_live(self._frames, message, self._live_records))
             elif message.kind == _SNAPSHOT:
                 self.snapshot = message.snapshot
                 self._answered.set()
             else:
-                task = asyncio.create_task(self._reply(message.kind, message.number))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._run(self._reply(message.kind, message.number))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reply(self, kind: str, number: int) -> None:
         self._frames.send(_Metrics(kind, number, await self._answer(kind)))
@@ -405,22 +444,31 @@ class _Worker:
 class Link:
     """A worker's connection to the process above. Use: `run` in a task, `started`, `gather`."""
 
-    def __init__(self, frames: "_Frames", snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, frames: "_Frames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
         """Use `open`."""
         self._frames: Final = frames
         self._snapshot: Final = snapshot
+        self._own_live_records: Final = live_records
+        self._live_answers: Final = _Replies()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._answers: Final[dict[int, asyncio.Future[Snapshot]]] = {}
         self._asked = 0
 
     @classmethod
-    async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot]) -> "Link":
-        """`snapshot` reads this worker's own metrics."""
-        return cls(_Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot)
+    async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot], live_records: Answering) -> "Link":
+        """`snapshot` reads this worker's own metrics, `live_records` its own live records."""
+        return cls(_Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
 
     async def run(self) -> None:
         """Run until the supervisor is gone."""
         async for message in self._frames:
-            if message.kind == _SNAPSHOT:
+            if isinstance(message, _LiveReply):
+                self._live_answers.take(message)
+            elif isinstance(message, _LiveQuestion):
+                task = asyncio.create_task(_reply_live(self._frames, message, self._own_live_records))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif message.kind == _SNAPSHOT:
                 self._frames.send(message._replace(snapshot=self._snapshot()))
             elif (answer := self._answers.get(message.number)) is not None and not answer.done():
                 answer.set_result(message.snapshot)
@@ -442,6 +490,14 @@ class Link:
         """The metrics of all workers, as they are for everyone to see. Raises GatherFailed."""
         return await self._ask(_SHOWN)
 
+    async def live_records(self, watching: Watching) -> LiveAnswer:
+        """Return the live records of all workers. Raises TooManyWatches, GatherFailed."""
+        try:
+            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+                return await self._live_answers.ask(lambda number: self._frames.send(_LiveQuestion(number, watching)))
+        except TimeoutError:
+            raise GatherFailed(f"no live records of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+
     async def _ask(self, kind: str) -> Snapshot:
         self._asked += 1
         number = self._asked
@@ -455,6 +511,42 @@ class Link:
             raise GatherFailed(f"no metrics of all workers within {_GATHER_TIMEOUT_S:g} s") from None
         finally:
             del self._answers[number]
+
+
+class _Replies:
+    """Waits for the replies to live questions, by their numbers."""
+
+    def __init__(self) -> None:
+        self._waiting: Final[dict[int, asyncio.Future[LiveAnswer | None]]] = {}
+        self._asked = 0
+
+    async def ask(self, send: Callable[[int], None]) -> LiveAnswer:
+        """`send` sends the question with that number. Raises TooManyWatches."""
+        self._asked += 1
+        number = self._asked
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            send(number)
+            answer: LiveAnswer | None = await waiting
+        finally:
+            del self._waiting[number]
+        if answer is None:
+            raise TooManyWatches
+        return answer
+
+    def take(self, reply: _LiveReply) -> None:
+        """One that nobody waits for any more is dropped."""
+        waiting = self._waiting.get(reply.number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply.answer)
+
+
+async def _reply_live(frames: "_Frames", question: _LiveQuestion, answering: Answering) -> None:
+    try:
+        answer: LiveAnswer | None = await answering(question.watching)
+    except TooManyWatches:
+        answer = None
+    frames.send(_LiveReply(question.number, answer))
 
 
 class _Frames:

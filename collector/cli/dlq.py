@@ -22,6 +22,7 @@ from collector.cli.common import (
     fail,
     failures,
     load_settings,
+    printable,
     refuse,
     say,
     table,
@@ -86,7 +87,7 @@ def list_(
         message = entry["message"]
         short = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
         named = (entry[name] for name in ("id", "kept", "tenant", "source", "service_id", "reason", "state"))
-        rows.append((*map(_printable, named), _printable(short)))
+        rows.append((*map(printable, named), printable(short)))
     typer.echo(table(rows))
     if answer["next_cursor"] is not None:
         say(f"there are more: --cursor {answer['next_cursor']}")
@@ -225,14 +226,9 @@ def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None
         typer.echo(json.dumps(answer, indent=2))
     else:
         for outcome in outcomes:
-            why = ": ".join(_printable(outcome[name]) for name in ("reason", "message") if name in outcome)
+            why = ": ".join(printable(outcome[name]) for name in ("reason", "message") if name in outcome)
             typer.echo(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
         count = sum(outcome["outcome"] == wanted for outcome in outcomes)
         say(f"{count} of {len(outcomes)} {wanted}{'; there are more that match' if answer['more'] else ''}")
     if any(outcome["outcome"] == "rejected_again" for outcome in outcomes):
         raise typer.Exit(FAILED)
-
-
-def _printable(text: str) -> str:
-    """Replace what would move a terminal's cursor."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

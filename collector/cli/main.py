@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, audit, backup, restore, generate, dlq, log, schema, keys, config, version.
+"""The commands: serve, gateway, writer, query, audit, backup, restore, generate, tail, dlq, log, schema, keys, config, version.
 
 Invariants:
 1. A user's mistake is one clear line on standard error, never a traceback (test_a_server_that_is_away_is_named,
@@ -29,6 +29,7 @@ from collector.cli.common import (
 )
 from collector.cli.generate import generate
 from collector.cli.plain_errors import PlainErrors
+from collector.cli.tail import tail
 from collector.config.reference import FLAGS, SETTINGS, value_of
 from collector.config.settings import Settings
 from collector.config.show import show
@@ -52,6 +53,7 @@ app.command()(audit)
 app.command()(backup)
 app.command()(restore)
 app.command()(generate)
+app.command()(tail)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")

@@ -8,14 +8,13 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from adapters.errors import INVALID_JSON, REASONS
 from collector.dead_letters.payloads import shown
 from collector.query.reader import Reader, Value
-from collector.query.times import unix_nano_of
+from collector.query.times import rfc3339, unix_nano_of
 
 STATES: Final = ("open", "rejected_again", "replayed", "discarded")
 OPEN_STATES: Final = ("open", "rejected_again")
@@ -228,13 +227,6 @@ class DeadLetterReports:
         )
         by_id = {row["id"]: row for row in rows}
         return [_entry(by_id[str(id_)]) for id_ in ids if str(id_) in by_id]
-
-
-def rfc3339(unix_nano: int) -> str:
-    """In UTC; a fraction only where there is one."""
-    seconds, nanos = divmod(int(unix_nano), 10**9)
-    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _entry(row: dict[str, Any]) -> Entry:

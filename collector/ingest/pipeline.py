@@ -26,6 +26,7 @@ from collector.ingest.receipts import Receipt, Receipts, fingerprint_record, rec
 from collector.ingest.request_fingerprints import RequestFingerprints
 from collector.ingest.validate import LimitRules, Limits
 from collector.query.batches import RecentBatches
+from collector.query.live_records import LiveRecords
 from collector.rate_limit.contract import Limited, Limiter
 from collector.records.dead_letter import (
     ENTRY_BYTES_MAX,
@@ -165,8 +166,10 @@ class Pipeline:
         large_bodies: LargeBodies,
         recent: RecentBatches | None = None,
         fingerprints: RequestFingerprints | None = None,
+        live: LiveRecords | None = None,
     ) -> None:
-        """`recent` remembers what was answered. `fingerprints`: None recognizes no request that is sent again."""
+        """`recent` remembers what was answered. `fingerprints`: None recognizes no request that is sent again. `live` shows
+        records to clients that watch."""
         self._produce: Final = produce
         self.limits: Final = limits
         self._limiter: Final = limiter
@@ -174,6 +177,7 @@ class Pipeline:
         self._receipts: Final = receipts
         self._recent: Final = recent
         self._fingerprints: Final = fingerprints
+        self._live: Final = live
         self._metrics: Final = metrics
         self.large_bodies: Final = large_bodies
         self._on_loop: Final = OnLoop()
@@ -314,6 +318,8 @@ class Pipeline:
                 self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
         self._metrics.ingested(adapted, letters.by_reason)
         tenant.ingested(adapted, len(body))
+        if self._live is not None and self._live.is_watched:
+            self._live.note(caller.tenant, now, adapted)
         return Outcome(batch_id, adapted)
 
     def _with_receipt(self, header: Header, adapted: Adapted, receipt: Receipt, prints: list[bytes]) -> list[Part]:

@@ -1,5 +1,6 @@
-"""Times in questions, as pages and commands take them: RFC 3339, within what the store can hold."""
+"""Times in questions and answers, as pages and commands have them: RFC 3339. In questions, within what the store can hold."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 from adapters.codec.rfc3339 import BEFORE, BEYOND, INVALID, parse_time
@@ -21,3 +22,10 @@ def unix_nano_of(name: str, text: str) -> int:
     if found == BEYOND or (found == BEFORE and int(text[:4]) < _FIRST_YEAR):
         raise ValueError(f"{name} must be {_RANGE}, not {text[:_SHOWN_MAX]!r}")
     return max(found, 0)
+
+
+def rfc3339(unix_nano: int) -> str:
+    """In UTC; a fraction only where there is one."""
+    seconds, nanos = divmod(int(unix_nano), 10**9)
+    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

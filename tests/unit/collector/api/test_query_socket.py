@@ -21,6 +21,7 @@ from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.dead_letters.service import DeadLetterService
 from collector.ingest.validate import Limits
+from collector.query.live_records import LiveRecords
 from collector.query.reader import Reader
 from collector.store.contract import NOTHING, Completed, StoreError, StoreUnavailable
 from collector.telemetry.metrics import Metrics
@@ -129,7 +130,9 @@ async def serving(
     dead_letters: Callable[[str, str], bytes] = lambda _sql, _format: b"",
 ) -> AsyncIterator[None]:
     data_dir.mkdir(parents=True, exist_ok=True)
-    server = QuerySocket(data_dir, store or EchoStore(), caught_up, settings, desk(dead_letters), Metrics())
+    server = QuerySocket(
+        data_dir, store or EchoStore(), caught_up, settings, desk(dead_letters), Metrics(), LiveRecords(time.monotonic).answer
+    )
     await server.start()
     try:
         yield

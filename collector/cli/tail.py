@@ -1,0 +1,111 @@
+"""The command tail: records as they are accepted or rejected, a bounded sample."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import typer
+
+from collector.api import query_socket
+from collector.cli.common import Config, DataDir, failures, load_settings, printable, refuse, say
+from collector.cli.remote import KeyFile, RemoteCollector
+from collector.query.live_records import question_of
+from collector.runtime.errors import CannotRun
+
+_INTERVAL_S: Final = 0.5
+_SHOWN_MAX: Final = 200
+
+
+def tail(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only records of this tenant.", show_default="all")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Only records of this service.", show_default="all")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="Only records of this type: metric, log, trace, event, profile or slo.", show_default="all"
+        ),
+    ] = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected items, in place of accepted ones.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            help="The collector's address, where it does not run on --data-dir. It needs a key that may read.",
+            show_default="none",
+        ),
+    ] = None,
+    key_file: KeyFile = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Show records as they are accepted, until Ctrl-C.
+
+    It is a sample: of more than a screen can show, the rest is counted. It never slows the collector.
+    """
+    watch = uuid4().hex
+    try:
+        question_of(tenant, service, type_, watch, is_rejected=rejected)
+    except ValueError as error:
+        refuse(f"--{error}")
+    if endpoint is None:
+        settings = load_settings(config, {"data_dir": data_dir}).settings
+        request = {"watch": watch, "tenant": tenant, "service": service, "type": type_, "rejected": rejected}
+
+        def ask() -> Mapping[str, Any]:
+            try:
+                return query_socket.ask_tail(settings.data_dir, request)
+            except query_socket.NotRunning:
+                raise CannotRun(
+                    f"no collector runs on {settings.data_dir}: --data-dir names another directory, --endpoint an address"
+                ) from None
+    else:
+        remote = RemoteCollector.of(endpoint, key_file)
+        given = {"watch": watch, "tenant": tenant, "service_id": service, "type": type_, "rejected": "1" if rejected else None}
+        target = "/api/v1/tail?" + urlencode({name: value for name, value in given.items() if value is not None})
+
+        def ask() -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = json.loads(remote.get(target))
+            return answer
+
+    with failures():
+        _follow(ask, as_json=as_json)
+
+
+def _follow(ask: Callable[[], Mapping[str, Any]], *, as_json: bool) -> None:
+    """Raises CannotRun."""
+    try:
+        ask()
+        say("watching; Ctrl-C ends it")
+        while True:
+            time.sleep(_INTERVAL_S)
+            answer = ask()
+            for record in answer["records"]:
+                typer.echo(json.dumps(record) if as_json else line_of(record))
+            if answer["left_out"]:
+                say(f"and {answer['left_out']:,} more")
+    except KeyboardInterrupt:
+        return
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """A record for people, on one line."""
+    start = f"{record['received']}  {record['tenant']}  {record['service'] or '-'}  {record['type']}"
+    if "reason" in record:
+        rest = f"rejected: {record['reason']}: {record['message']}"
+    else:
+        said = [record[name] for name in ("severity", "name", "body", "trace_id") if record.get(name)]
+        if "value" in record:
+            said.append(f"= {record['value']}")
+        if "count" in record:
+            said.append(f"count {record['count']} sum {record['sum']}")
+        if "duration_ns" in record:
+            said.append(f"{record['duration_ns'] / 1e6:.3f} ms")
+        said += [f"{key}={value}" for key, value in record["attributes"].items()]
+        rest = "  ".join(map(str, said))
+    text = printable(f"{start}  {rest}")
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 1] + "…"

@@ -1,0 +1,261 @@
+"""Records shown as they are accepted or rejected, to clients that watch (`infrasage-collector tail`, GET /api/v1/tail).
+
+A watch is a question that is asked again and again. It collects a sample between two questions, and ends when nobody asks.
+
+Invariants:
+1. Where nobody watches, a request costs one comparison (the pipeline asks `is_watched`).
+2. A watch holds at most _REQUESTS_MAX requests and _BYTES_MAX bytes. What is beyond is counted, not kept
+   (test_a_watch_is_bounded).
+3. A watch that nobody asks for ends after _LEASE_S (test_a_watch_that_nobody_asks_for_ends).
+4. A watch of one tenant holds nothing of another (test_a_watch_holds_its_tenants_records_only).
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+
+from adapters.errors import REASON
+from adapters.record import TYPE_NAMES, Adapted, Rejection
+from collector.query.times import rfc3339
+
+# Of all processes together: each holds its own part of a watch.
+WATCHES_MAX: Final = 16
+WATCH_NAME_MAX: Final = 64
+_LEASE_S: Final = 10.0
+_REQUESTS_MAX: Final = 200
+_BYTES_MAX: Final = 1 << 20
+# In an answer of one process.
+_RECORDS_MAX: Final = 200
+_ATTRIBUTES_MAX: Final = 16
+_TEXT_CHARACTERS_MAX: Final = 1_000
+
+
+class TooManyWatches(Exception):
+    """So many are watching that there is no room for another."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{WATCHES_MAX} others are watching: end one of them, and try again")
+
+
+class Selection(NamedTuple):
+    """Which records a watch is about. None: any."""
+
+    tenant: str | None
+    service: str | None
+    type_: str | None
+    """A name of TYPE_NAMES."""
+    is_rejected: bool
+    """Whether rejected items are shown, in place of accepted ones."""
+
+
+class Watching(NamedTuple):
+    """A question: the watch's own name, unique among all, and what it is about."""
+
+    name: str
+    selection: Selection
+
+
+class LiveAnswer(NamedTuple):
+    """Records since the question before, the oldest first, as JSON documents; and how many items are not among them."""
+
+    records: list[dict[str, Any]]
+    left_out: int
+
+
+Answering = Callable[[Watching], Awaitable[LiveAnswer]]
+
+
+def question_of(tenant: str | None, service: str | None, type_: str | None, watch: str, *, is_rejected: bool) -> Watching:
+    """Raises ValueError, with what is wrong."""
+    if not (0 < len(watch) <= WATCH_NAME_MAX and watch.isascii() and watch.replace("-", "").isalnum()):
+        raise ValueError(f"watch must be 1 to {WATCH_NAME_MAX} letters, digits and hyphens, not {watch[:100]!r}")
+    if type_ is not None and type_ not in TYPE_NAMES[1:]:
+        raise ValueError(f"type must be one of {', '.join(TYPE_NAMES[1:])}, not {type_[:100]!r}")
+    return Watching(watch, Selection(tenant, service, type_, is_rejected))
+
+
+class _Sampled(NamedTuple):
+    """What is kept of a request."""
+
+    tenant: str
+    received_unix_nano: int
+    payloads: list[bytes]
+    rejected: list[dict[str, Any]]
+
+
+class _Watch:
+    def __init__(self, selection: Selection) -> None:
+        self.selection: Final = selection
+        self._service: Final = b"" if selection.service is None else selection.service.encode()
+        self._type: Final = 0 if selection.type_ is None else TYPE_NAMES.index(selection.type_)
+        self.expires_s = 0.0
+        self.requests: list[_Sampled] = []
+        self.left_out = 0
+        self._size_bytes = 0
+
+    def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
+        selection = self.selection
+        if selection.tenant is not None and selection.tenant != tenant:
+            return
+        sampled = _Sampled(tenant, received_unix_nano, [], [])
+        if selection.is_rejected:
+            self._note_rejected(sampled, adapted)
+        elif not self._type or adapted.accepted[self._type]:
+            for part in adapted.parts:
+                # A payload that has the name anywhere may be the service's; which records are, is looked at later.
+                if self._service not in part.payload:
+                    continue
+                size = len(part.payload)
+                if len(self.requests) < _REQUESTS_MAX and self._size_bytes + size <= _BYTES_MAX:
+                    self._size_bytes += size
+                    sampled.payloads.append(part.payload)
+                else:
+                    self.left_out += part.item_count
+        if sampled.payloads or sampled.rejected:
+            self.requests.append(sampled)
+
+    def _note_rejected(self, sampled: _Sampled, adapted: Adapted) -> None:
+        if not adapted.rejected:
+            return
+        looked_at = adapted.rejections[:_RECORDS_MAX]
+        wanted = [rejection for rejection in looked_at if self._is_wanted(rejection)]
+        if len(self.requests) >= _REQUESTS_MAX:
+            self.left_out += len(wanted)
+            return
+        if not (self._type or self._service):  # else nobody knows how many of the others are wanted
+            self.left_out += adapted.rejected_count() - len(wanted)
+        for rejection in wanted:
+            sampled.rejected.append(
+                {
+                    "type": TYPE_NAMES[rejection.type],
+                    "service": rejection.service_id.decode(errors="replace")[:_TEXT_CHARACTERS_MAX],
+                    "reason": REASON[rejection.reason].name,
+                    "message": rejection.message[:_TEXT_CHARACTERS_MAX],
+                    "index": rejection.index,
+                }
+            )
+
+    def _is_wanted(self, rejection: Rejection) -> bool:
+        return (not self._type or rejection.type == self._type) and (not self._service or rejection.service_id == self._service)
+
+    def take(self) -> tuple[list[_Sampled], int]:
+        taken = self.requests, self.left_out
+        self.requests = []
+        self.left_out = 0
+        self._size_bytes = 0
+        return taken
+
+
+class LiveRecords:
+    """The watches of one process. `clock`: seconds, monotonic."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock: Final = clock
+        self._watches: Final[dict[str, _Watch]] = {}
+        self.is_watched = False
+
+    def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
+        """A request whose accepted items are durable."""
+        self._end_unwatched()
+        for watch in self._watches.values():
+            watch.note(tenant, received_unix_nano, adapted)
+
+    async def answer(self, watching: Watching) -> LiveAnswer:
+        """What this process has of a watch. The first question begins it. Raises TooManyWatches."""
+        self._end_unwatched()
+        watch = self._watches.get(watching.name)
+        if watch is None or watch.selection != watching.selection:
+            if watch is None and len(self._watches) >= WATCHES_MAX:
+                raise TooManyWatches
+            watch = self._watches[watching.name] = _Watch(watching.selection)
+            self.is_watched = True
+        watch.expires_s = self._clock() + _LEASE_S
+        requests, left_out = watch.take()
+        if not requests:
+            return LiveAnswer([], left_out)
+        return await asyncio.to_thread(_answer, watching.selection, requests, left_out)
+
+    def _end_unwatched(self) -> None:
+        now_s = self._clock()
+        for name in [name for name, watch in self._watches.items() if watch.expires_s < now_s]:
+            del self._watches[name]
+        self.is_watched = bool(self._watches)
+
+
+def combined(answers: list[LiveAnswer]) -> LiveAnswer:
+    """One answer of those of several processes."""
+    records = [record for answer in answers for record in answer.records]
+    return LiveAnswer(sorted(records, key=lambda record: str(record["received"])), sum(answer.left_out for answer in answers))
+
+
+def _answer(selection: Selection, requests: list[_Sampled], left_out: int) -> LiveAnswer:
+    """Decode what was sampled: not on the event loop."""
+    records: list[dict[str, Any]] = []
+    for request in requests:
+        received = rfc3339(request.received_unix_nano)
+        for document in (*_accepted(selection, request), *request.rejected):
+            if len(records) < _RECORDS_MAX:
+                records.append({"received": received, "tenant": request.tenant, **document})
+            else:
+                left_out += 1
+    return LiveAnswer(records, left_out)
+
+
+def _accepted(selection: Selection, request: _Sampled) -> Iterator[dict[str, Any]]:
+    for payload in request.payloads:
+        for record in TelemetryBatch.FromString(payload).records:
+            type_ = TYPE_NAMES[record.type]
+            if selection.service not in (None, record.service_id) or selection.type_ not in (None, type_):
+                continue
+            for item in _items(record):
+                yield {"type": type_, "service": record.service_id, **item}
+
+
+def _items(record: TelemetryRecord) -> Iterator[dict[str, Any]]:
+    for log in record.log_records:
+        yield {
+            "time": _time(log.time_unix_nano or log.observed_time_unix_nano),
+            "severity": log.severity_text,
+            "body": log.body.string_value[:_TEXT_CHARACTERS_MAX],
+            "trace_id": log.trace_id.hex(),
+            "attributes": _attributes(log.attributes),
+        }
+    for span in record.spans:
+        yield {
+            "time": _time(span.start_time_unix_nano),
+            "name": span.name[:_TEXT_CHARACTERS_MAX],
+            "duration_ns": span.end_time_unix_nano - span.start_time_unix_nano,
+            "trace_id": span.trace_id.hex(),
+            "attributes": _attributes(span.attributes),
+        }
+    for metric in record.metrics:
+        yield from _points(metric)
+
+
+def _points(metric: Metric) -> Iterator[dict[str, Any]]:
+    kind = metric.WhichOneof("data")
+    for point in getattr(metric, kind).data_points if kind else ():
+        document: dict[str, Any] = {"time": _time(point.time_unix_nano), "name": metric.name[:_TEXT_CHARACTERS_MAX]}
+        if kind in ("gauge", "sum"):
+            value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+            document["value"] = value if math.isfinite(value) else str(value)
+        else:
+            document |= {"count": point.count, "sum": str(point.sum)}
+        yield {**document, "kind": kind, "attributes": _attributes(point.attributes)}
+
+
+def _time(unix_nano: int) -> str:
+    """Empty where there is none."""
+    return rfc3339(unix_nano) if unix_nano else ""
+
+
+def _attributes(attributes: Iterable[KeyValue]) -> dict[str, str]:
+    """The first of them. In records each value is a string."""
+    shown = islice(attributes, _ATTRIBUTES_MAX)
+    return {pair.key[:_TEXT_CHARACTERS_MAX]: pair.value.string_value[:_TEXT_CHARACTERS_MAX] for pair in shown}
