@@ -62,10 +62,18 @@ class ScannedBuckets:
                 return f"{int(counts)} bucket counts do not fit {int(bounds)} explicit bounds: there must be one more"
             if not self._has_ascending_bounds():
                 return "the explicit bounds do not ascend"
+            buffer = self._buffer
+            low: i64 = 0
+            upper: i64 = 0
             position: i64 = self.counts_start
-            while position < self.counts_end:
-                self.add(read_i64_le(self._buffer, position))
+            end: i64 = self.counts_end
+            while position < end:
+                one: i64 = read_i64_le(buffer, position)
+                low += one & _LOW
+                upper += one >> 32 & _LOW
                 position += 8
+            self._low += low
+            self._high += upper
         elif not self.has_counts:
             return ""
         high: i64 = self._high + (self._low >> 32)
@@ -76,12 +84,18 @@ class ScannedBuckets:
         return f"buckets of {total} observations, a count of {count}"
 
     def _has_ascending_bounds(self) -> bool:
+        buffer = self._buffer
         position: i64 = self.bounds_start
-        before: float = float("-inf")
-        while position < self.bounds_end:
-            bound: float = read_f64_le(self._buffer, position)
-            # A first bound of minus infinity has an empty bucket below it, and is allowed.
-            if not (bound > before or (position == self.bounds_start and bound == before)):
+        end: i64 = self.bounds_end
+        if position == end:
+            return True
+        before: float = read_f64_le(buffer, position)
+        if before != before:
+            return False
+        position += 8
+        while position < end:
+            bound: float = read_f64_le(buffer, position)
+            if not bound > before:
                 return False
             before = bound
             position += 8
