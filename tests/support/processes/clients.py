@@ -55,6 +55,18 @@ LANGUAGES: Final = {
         ("grpc", "http/protobuf"),
     ),
     "go": Language(("go",), ("go", "build", "-trimpath", "-o", "send", "."), ("./send",), ("grpc", "http/protobuf")),
+    # A page, which a browser runs.
+    "browser": Language(
+        ("npm",),
+        (
+            "sh",
+            "-c",
+            "npm ci --ignore-scripts --no-audit --no-fund"
+            " && node_modules/.bin/esbuild page.js --bundle --format=iife --outfile=page.bundle.js",
+        ),
+        (),
+        (),
+    ),
     # Those that read.
     "clickhouse-go": Language(("go",), ("go", "build", "-trimpath", "-o", "ask", "."), ("./ask",), ()),
     "clickhouse-jdbc": Language(
