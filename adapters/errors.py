@@ -92,7 +92,7 @@ REASONS: Final[tuple[Reason, ...]] = (
     Reason(INVALID_ATTRIBUTES, "invalid_attributes", "attributes must be an object", "send key-value pairs"),
     Reason(INVALID_LABELS, "invalid_labels", "labels must have names and values, each name once", "mend the relabeling"),
     Reason(INVALID_SERIES, "invalid_series", "the series is not what remote write 2.0 allows", "mend the sender"),
-    Reason(INVALID_HISTOGRAM, "invalid_histogram", "the histogram's buckets do not add up", "mend the exporter"),
+    Reason(INVALID_HISTOGRAM, "invalid_histogram", "the histogram's buckets do not fit each other", "fix the exporter"),
     Reason(
         TIMESTAMP_TOO_OLD,
         "timestamp_too_old",

@@ -14,6 +14,7 @@ VALUE_TRUNCATED: Final = 4
 ATTRIBUTES_DROPPED: Final = 5
 ID_DROPPED: Final = 6
 TEMPORALITY_ASSUMED: Final = 7
+HISTOGRAM_COUNT_DIFFERS: Final = 8
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -60,6 +61,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         TEMPORALITY_ASSUMED,
         "temporality_assumed",
         "a sum or histogram has no aggregation temporality: it was stored as cumulative (validation.otlp_temporality_missing)",
+    ),
+    Repair(
+        HISTOGRAM_COUNT_DIFFERS,
+        "histogram_count_differs",
+        "the bucket counts of a histogram's point do not add up to its count: all were stored as they came",
     ),
 )
 

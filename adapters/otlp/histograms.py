@@ -3,9 +3,13 @@
 The rules are those of metrics.proto: one count more than there are bounds, or neither; bounds that ascend; counts that add up
 to the point's count. A point that is flagged as having no value is not asked.
 
+Counts that do not add up come from exporters that read them one by one while others count, and from observations of NaN, which
+are in no bucket. Each number is usable by itself, so such a point is stored as it came, and its sender hears of it.
+
 Invariants:
 1. The verdict is that of the reference (test_any_request_is_adapted_as_the_twin_does,
    test_histograms_that_do_not_fit_are_rejected_one_by_one).
+2. A point is never rejected or changed because its counts do not add up (test_counts_that_do_not_add_up_are_kept_as_they_came).
 """
 
 from typing import Final
@@ -52,16 +56,22 @@ class ScannedBuckets:
         self._high += count >> 32 & _LOW
 
     def fault(self) -> str:
-        """What is wrong, in words; empty where the buckets fit."""
-        if self.flags & _NO_RECORDED_VALUE:
+        """What is wrong with the bounds and the number of counts, in words; empty where they fit."""
+        if self.flags & _NO_RECORDED_VALUE or (self.counts_end == self.counts_start and self.bounds_end == self.bounds_start):
             return ""
-        if self.counts_end > self.counts_start or self.bounds_end > self.bounds_start:
-            counts: i64 = (self.counts_end - self.counts_start) >> 3
-            bounds: i64 = (self.bounds_end - self.bounds_start) >> 3
-            if counts != bounds + 1:
-                return f"{int(counts)} bucket counts do not fit {int(bounds)} explicit bounds: there must be one more"
-            if not self._has_ascending_bounds():
-                return "the explicit bounds do not ascend"
+        counts: i64 = (self.counts_end - self.counts_start) >> 3
+        bounds: i64 = (self.bounds_end - self.bounds_start) >> 3
+        if counts != bounds + 1:
+            return f"{int(counts)} bucket counts do not fit {int(bounds)} explicit bounds: there must be one more"
+        if not self._has_ascending_bounds():
+            return "the explicit bounds do not ascend"
+        return ""
+
+    def adds_up(self) -> bool:
+        """Return whether the buckets have as many observations as the point's count says. Asked once, after `fault`."""
+        if self.flags & _NO_RECORDED_VALUE:
+            return True
+        if self.counts_end > self.counts_start:
             buffer = self._buffer
             low: i64 = 0
             upper: i64 = 0
@@ -75,13 +85,9 @@ class ScannedBuckets:
             self._low += low
             self._high += upper
         elif not self.has_counts:
-            return ""
+            return True
         high: i64 = self._high + (self._low >> 32)
-        if high == self.count >> 32 & _LOW and self._low & _LOW == self.count & _LOW:
-            return ""
-        total = (int(high) << 32) + int(self._low & _LOW)
-        count = (int(self.count >> 32 & _LOW) << 32) + int(self.count & _LOW)
-        return f"buckets of {total} observations, a count of {count}"
+        return high == self.count >> 32 & _LOW and self._low & _LOW == self.count & _LOW
 
     def _has_ascending_bounds(self) -> bool:
         buffer = self._buffer

@@ -47,7 +47,7 @@ from adapters.otlp.field_tables import (
 )
 from adapters.otlp.histograms import ScannedBuckets
 from adapters.otlp.patches import Patches
-from adapters.repairs import ATTRIBUTES_DROPPED, ID_DROPPED, VALUE_TRUNCATED
+from adapters.repairs import ATTRIBUTES_DROPPED, HISTOGRAM_COUNT_DIFFERS, ID_DROPPED, VALUE_TRUNCATED
 from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
@@ -315,12 +315,14 @@ class Scanner:
         return ""
 
     def histogram_reason(self) -> i64:
-        """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: its buckets fit."""
+        """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: it is taken."""
         fault = self.buckets.fault()
-        if not fault:
-            return 0
-        self.fault = fault
-        return INVALID_HISTOGRAM
+        if fault:
+            self.fault = fault
+            return INVALID_HISTOGRAM
+        if not self.buckets.adds_up():
+            self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
+        return 0
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
         """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at

@@ -29,6 +29,7 @@ from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
 from adapters.prometheus.series import Series
 from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header
+from adapters.repairs import HISTOGRAM_COUNT_DIFFERS
 from adapters.rules import Rules
 
 # A metric's points are kept together up to this size, so that messages are filled well.
@@ -277,6 +278,8 @@ class WriteRequestScan:
             if group is not None:
                 put_bytes(group.points, 0x0A, point)
                 self.histograms += 1
+                if not histogram.adds_up:
+                    self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
                 self.exemplars += len(exemplars)
                 return
             reason = RECORD_TOO_LARGE

@@ -124,7 +124,8 @@ REMOTE_WRITE: Final = (
         "2.0 io.prometheus.write.v2.Sample",
     ),
     Item(
-        "Native histograms, of integers, floats and custom buckets, are kept whole; counts that do not add up: rejected.",
+        "Native histograms, of integers, floats and custom buckets, are kept whole; spans and counts that do not fit: rejected."
+        " *Ours: a count that the buckets do not add up to is kept, with a note.*",
         "2.0 Histograms",
     ),
     Item("Samples out of order and repeated ones are the receiver's choice.", "1.0 Ordering", "kept"),

@@ -202,7 +202,7 @@ async def test_remote_write_08_start_timestamps_of_new_and_old_senders(client: C
 
 
 async def test_remote_write_09_native_histograms_are_kept_whole(client: Client) -> None:
-    """Of integers, of floats, with custom buckets; and where the counts do not add up, rejected."""
+    """Of integers, of floats, with custom buckets; noted where the counts do not add up; rejected where spans do not fit."""
     request = v2.Request(symbols=["", "__name__", "m"])
     made = request.timeseries.add(labels_refs=[1, 2])
     whole = made.histograms.add(count_int=6, sum=9.5, schema=2, zero_threshold=0.001, zero_count_int=1, timestamp=NOW_MS)
@@ -225,6 +225,9 @@ async def test_remote_write_09_native_histograms_are_kept_whole(client: Client) 
     [explicit] = [point for metric in kept for point in metric.histogram.data_points]
     assert (list(explicit.explicit_bounds), list(explicit.bucket_counts)) == ([0.5], [1, 2])
     whole.count_int = 7
+    answer = await client.write(V2, request.SerializeToString())
+    assert (answer.status_code, answer.headers["x-infrasage-repaired"]) == (204, "histogram_count_differs=1")
+    whole.positive_deltas.append(1)
     assert (await client.write(V2, request.SerializeToString())).status_code == 400
 
 

@@ -92,13 +92,13 @@ async def test_what_was_not_written_does_not_count(made: Receivers) -> None:
     """400 with counts and reasons; what is told is what is kept."""
     request = request_v2()
     request.timeseries[0].samples[1].timestamp = 1
-    request.timeseries[1].histograms[0].count_int = 7
+    request.timeseries[1].histograms[0].schema = 9
     request.timeseries.add(labels_refs=[1]).samples.add(value=1, timestamp=NOW_MS)
     answer = await send(made, V2, request.SerializeToString())
     assert answer.status_code == 400
     assert answer.text == (
         "3 of 6 samples rejected: 1 timestamp_too_old (Timestamp is more than 24h in the past),"
-        " 1 invalid_histogram (buckets of 1 observations, a count of 7),"
+        " 1 invalid_histogram (schema 9 is none of -4 to 8 and -53),"
         " 1 invalid_series (an odd number of label references: 1)\n"
     )
     assert written(answer) == ("2", "0", "3")

@@ -188,21 +188,12 @@ def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
 
 
 def explicit_fits(point: Any) -> bool:
-    """Whether the buckets of a HistogramDataPoint fit each other, as metrics.proto demands."""
+    """Whether the counts of a HistogramDataPoint fit its bounds, as metrics.proto demands; what they add up to is not asked."""
     counts, bounds = list(point.bucket_counts), list(point.explicit_bounds)
     if point.flags & 1 or not (counts or bounds):
         return True
     ascending = all(low < high for low, high in pairwise(bounds)) and not any(map(math.isnan, bounds))
-    return len(counts) == len(bounds) + 1 and ascending and sum(counts) == point.count
-
-
-def exponential_fits(point: Any) -> bool:
-    """The same of an ExponentialHistogramDataPoint."""
-    counts = [*point.positive.bucket_counts, *point.negative.bucket_counts]
-    return bool(point.flags & 1) or not counts or sum(counts) + point.zero_count == point.count
-
-
-_FITS = {"histogram": explicit_fits, "exponential_histogram": exponential_fits}
+    return len(counts) == len(bounds) + 1 and ascending
 
 
 def reference(
@@ -266,7 +257,7 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
             for point in points:
                 drop_ids(point)
                 reasons = common | normalize(point, limits) | time_reasons(point.time_unix_nano, limits, now)
-                reasons |= {errors.INVALID_HISTOGRAM} if kind in _FITS and not _FITS[kind](point) else set()
+                reasons |= {errors.INVALID_HISTOGRAM} if kind == "histogram" and not explicit_fits(point) else set()
                 verdicts.append(reasons)
                 if not reasons:
                     data.data_points.append(point)

@@ -430,12 +430,6 @@ def histogram_point(sent: Any, time: int, start: int) -> tuple[Any, Shape]:
     else:
         require(not sent.custom_values)
     low, high = buckets_of(sent.negative_spans, negative, custom), buckets_of(sent.positive_spans, positive, custom)
-    total = zero_count + sum(negative) + sum(positive)
-    if is_float:
-        slack = 1e-6 * max(count, total)
-        require(total - count <= slack and (math.isnan(sent.sum) or count - total <= slack))
-    else:
-        require(total <= count if math.isnan(sent.sum) else total == count)
     temporality = 0 if sent.reset_hint == write_pb2.Histogram.GAUGE else 2
     hint = {write_pb2.Histogram.YES: "yes", write_pb2.Histogram.NO: "no"}.get(sent.reset_hint, "")
     flags = int(is_stale(sent.sum))

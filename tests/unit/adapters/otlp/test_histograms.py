@@ -1,17 +1,22 @@
 """Buckets of OTLP's histograms that do not fit each other, and sums and histograms without a temporality."""
 
 import math
+from collections.abc import Callable
+from json import dumps
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from support.adapted import batch_of
 from support.limits import LOW, LOW_CUMULATIVE
 from support.references.otlp import REQUESTS
+from support.references.otlp_json import to_json
 from support.references.twins import NOW, adapt_otlp
 
 from adapters.errors import INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY
+from adapters.otlp import json
 from adapters.record import Adapted
-from adapters.repairs import TEMPORALITY_ASSUMED
+from adapters.repairs import HISTOGRAM_COUNT_DIFFERS, TEMPORALITY_ASSUMED
 
 
 def metric_of(request: Any) -> Any:
@@ -42,9 +47,6 @@ def adapt_explicit(point: dict[str, Any]) -> Adapted:
         (explicit([1, 2, 3], [2.0, 1.0], 6), "the explicit bounds do not ascend"),
         (explicit([1, 2, 3], [1.0, 1.0], 6), "the explicit bounds do not ascend"),
         (explicit([1, 2], [math.nan], 3), "the explicit bounds do not ascend"),
-        (explicit([1, 2], [1.0], 4), "buckets of 3 observations, a count of 4"),
-        (explicit([2**63, 2**63], [1.0], 0), "buckets of 18446744073709551616 observations, a count of 0"),
-        (explicit([2**64 - 1, 0], [1.0], 1), "buckets of 18446744073709551615 observations, a count of 1"),
     ],
 )
 def test_histograms_that_do_not_fit_are_rejected_one_by_one(point: dict[str, Any], message: str) -> None:
@@ -52,6 +54,34 @@ def test_histograms_that_do_not_fit_are_rejected_one_by_one(point: dict[str, Any
     adapted = adapt_explicit(point)
     assert [(1, INVALID_HISTOGRAM, message)] == [(found.index, found.reason, found.message) for found in adapted.rejections]
     assert 2 == adapted.accepted_count()
+
+
+def as_json(body: bytes) -> bytes:
+    """The same request in OTLP/JSON, through the collector's reader."""
+    return json.metrics_to_wire(dumps(to_json(ExportMetricsServiceRequest.FromString(body))).encode())
+
+
+@pytest.mark.parametrize("form", [bytes, as_json], ids=["protobuf", "json"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        explicit([1, 2], [1.0], 4),
+        explicit([1, 2], [1.0], 2),
+        explicit([2**63, 2**63], [1.0], 0),  # 2**64 in all
+        explicit([2**64 - 1, 0], [1.0], 1),
+    ],
+)
+def test_counts_that_do_not_add_up_are_kept_as_they_came(point: dict[str, Any], form: Callable[[bytes], bytes]) -> None:
+    """With a note in the answer; every number is stored as it was sent."""
+    request = REQUESTS["metrics"]()
+    histogram = metric_of(request).histogram
+    histogram.aggregation_temporality = 2
+    for each in (explicit([1, 2], [0.5], 3), point):
+        histogram.data_points.add(time_unix_nano=NOW, **each)
+    adapted = adapt_otlp("metrics", form(request.SerializeToString()))
+    assert (2, [], {HISTOGRAM_COUNT_DIFFERS: 1}) == (adapted.accepted_count(), adapted.rejections, adapted.repaired)
+    [record] = batch_of(adapted).records
+    assert [histogram] == [metric.histogram for metric in record.metrics]
 
 
 @pytest.mark.parametrize(
@@ -65,30 +95,35 @@ def test_histograms_that_do_not_fit_are_rejected_one_by_one(point: dict[str, Any
 )
 def test_histograms_that_fit_are_kept(point: dict[str, Any]) -> None:
     """One bucket without bounds, infinite bounds, the largest count, and whatever is flagged as having no value."""
-    assert 3 == adapt_explicit(point).accepted_count()
+    adapted = adapt_explicit(point)
+    assert (3, None) == (adapted.accepted_count(), adapted.repaired or None)
 
 
+@pytest.mark.parametrize("form", [bytes, as_json], ids=["protobuf", "json"])
 @pytest.mark.parametrize(
-    ("positive", "negative", "zero_count", "count", "accepted"),
+    ("positive", "negative", "zero_count", "count", "notes"),
     [
-        ([1, 2], [3], 4, 10, 1),
-        ([1, 2], [3], 4, 9, 0),
-        ([2**64 - 1], [], 0, 2**64 - 1, 1),
-        ([2**64 - 1, 1], [], 0, 0, 0),
-        ([], [], 0, 5, 1),  # no buckets were sent
+        ([1, 2], [3], 4, 10, 0),
+        ([1, 2], [3], 4, 9, 1),
+        ([2**64 - 1], [], 0, 2**64 - 1, 0),
+        ([2**64 - 1, 1], [], 0, 0, 1),
+        ([], [], 0, 5, 0),  # no buckets were sent
     ],
 )
-def test_exponential_histograms_add_up(
-    positive: list[int], negative: list[int], zero_count: int, count: int, accepted: int
+def test_exponential_histograms_that_do_not_add_up_are_kept(
+    positive: list[int], negative: list[int], zero_count: int, count: int, notes: int, form: Callable[[bytes], bytes]
 ) -> None:
-    """The buckets of both sides and that of zero are the count."""
+    """The buckets of both sides and that of zero are the count, or the answer says that they are not."""
     request = REQUESTS["metrics"]()
     histogram = metric_of(request).exponential_histogram
     histogram.aggregation_temporality = 1
     point = histogram.data_points.add(time_unix_nano=NOW, count=count, zero_count=zero_count)
     point.positive.bucket_counts.extend(positive)
     point.negative.bucket_counts.extend(negative)
-    assert accepted == adapt_otlp("metrics", request.SerializeToString()).accepted_count()
+    adapted = adapt_otlp("metrics", form(request.SerializeToString()))
+    assert (1, notes) == (adapted.accepted_count(), (adapted.repaired or {}).get(HISTOGRAM_COUNT_DIFFERS, 0))
+    [record] = batch_of(adapted).records
+    assert [histogram] == [metric.exponential_histogram for metric in record.metrics]
 
 
 @pytest.mark.parametrize("kind", ["sum", "histogram", "exponential_histogram"])

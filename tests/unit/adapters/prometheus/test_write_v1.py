@@ -1,5 +1,6 @@
 """adapters/prometheus/write_v1 against its twin in plain protobuf, and what the twin can't say: bounds, messages, limits."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from adapters import errors
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v1
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Header
+from adapters.repairs import HISTOGRAM_COUNT_DIFFERS
 from collector.ingest.validate import LimitRules, Limits
 
 LIMITS = LOW
@@ -207,7 +209,6 @@ def test_bad_labels_reject_their_series_and_no_other(labels: list[tuple[str, str
     ("change", "message"),
     [
         (lambda h: h.positive_deltas.append(1), "spans of 2 buckets, counts of 3"),
-        (lambda h: setattr(h, "count_int", 9), "buckets of 7 observations, a count of 9"),
         (lambda h: setattr(h, "schema", 9), "schema 9 is none of -4 to 8 and -53"),
         (lambda h: h.positive_counts.append(1.0), "integer and float counts are mixed"),
         (lambda h: h.positive_deltas.__setitem__(1, -3), "a bucket's count is negative or beyond int64"),
@@ -215,7 +216,7 @@ def test_bad_labels_reject_their_series_and_no_other(labels: list[tuple[str, str
         (lambda h: h.positive_spans.add(offset=-1), "span 1 has the negative offset -1"),
     ],
 )
-def test_histograms_that_do_not_add_up_are_rejected(change: Callable[[write_pb2.Histogram], None], message: str) -> None:
+def test_histograms_that_do_not_fit_are_rejected(change: Callable[[write_pb2.Histogram], None], message: str) -> None:
     """With a message that says what does not."""
     histogram = write_pb2.Histogram(count_int=7, zero_count_int=1, sum=3.5, schema=3, timestamp=NOW_MS)
     histogram.positive_spans.add(offset=-2, length=2)
@@ -227,6 +228,30 @@ def test_histograms_that_do_not_add_up_are_rejected(change: Callable[[write_pb2.
     adapted = adapt(request.SerializeToString())
     assert [(0, errors.INVALID_HISTOGRAM)] == reasons(adapted)
     assert message == adapted.rejections[0].message
+
+
+@pytest.mark.parametrize(
+    ("count", "sum_", "notes"),
+    [
+        (7, 3.5, 0),
+        (9, 3.5, 1),
+        (6, 3.5, 1),
+        (9, math.nan, 0),  # two were NaN, and are in no bucket
+        (6, math.nan, 1),
+    ],
+)
+def test_a_count_that_is_not_the_sum_of_the_buckets_is_kept(count: int, sum_: float, notes: int) -> None:
+    """The answer says so; every number is stored as it was sent."""
+    histogram = write_pb2.Histogram(count_int=count, zero_count_int=1, sum=sum_, schema=3, timestamp=NOW_MS)
+    histogram.positive_spans.add(offset=-2, length=2)
+    histogram.positive_deltas.extend([2, 2])
+    request = request_of({"__name__": "latency"})
+    request.timeseries[0].histograms.append(histogram)
+    adapted = adapt(request.SerializeToString())
+    assert ([], notes) == (reasons(adapted), (adapted.repaired or {}).get(HISTOGRAM_COUNT_DIFFERS, 0))
+    [metric] = batch_of(adapted).records[0].metrics
+    [point] = metric.exponential_histogram.data_points
+    assert (count, 1, [2, 4]) == (point.count, point.zero_count, list(point.positive.bucket_counts))
 
 
 def test_a_histogram_in_figures() -> None:

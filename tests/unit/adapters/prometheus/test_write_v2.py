@@ -376,7 +376,7 @@ def long_exemplar(request: write_pb2.Request) -> None:
 
 def broken_histogram(request: write_pb2.Request) -> None:
     del request.timeseries[1].samples[:]
-    request.timeseries[1].histograms.append(histogram(count_int=9))
+    request.timeseries[1].histograms.append(histogram(schema=9))
 
 
 def nothing(request: write_pb2.Request) -> None:
@@ -408,7 +408,7 @@ REJECTIONS: list[tuple[Callable[[write_pb2.Request], None], int, str]] = [
     (odd_exemplar, errors.INVALID_SERIES, "an exemplar: an odd number of label references: 1"),
     (stray_exemplar, errors.INVALID_SERIES, "an exemplar: a label refers to symbol 99, which is not in the table"),
     (long_exemplar, errors.ATTRIBUTE_VALUE_TOO_LONG, "an attribute's value is longer than 120 bytes"),
-    (broken_histogram, errors.INVALID_HISTOGRAM, "buckets of 7 observations, a count of 9"),
+    (broken_histogram, errors.INVALID_HISTOGRAM, "schema 9 is none of -4 to 8 and -53"),
 ]
 
 
