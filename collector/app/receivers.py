@@ -16,8 +16,8 @@ from collector.api.web.app import SettingShown, Sources, WebUi
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import UnixSockets, is_local, listens
 from collector.app.queries import replayer_of
-from collector.app.supervisor import Link
 from collector.app.tenancy import Tenancy
+from collector.app.worker_link import Link
 from collector.broker.contract import Producer
 from collector.config.places import Place, TcpPlace
 from collector.config.settings import Settings

@@ -28,8 +28,9 @@ from collector.app.queries import dead_letter_reports, open_query_socket, report
 from collector.app.receivers import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.scheduled_audit import auditing_on_schedule
 from collector.app.storage import Broker, data_disk, open_kafka, open_storage
-from collector.app.supervisor import AT_ONCE, Job, Link
 from collector.app.tenancy import Tenancy, first_key, open_tenancy
+from collector.app.worker_link import Link
+from collector.app.worker_messages import AT_ONCE, Job
 from collector.app.writer import caught_up_with, running_writer
 from collector.broker.local_log import LocalLog
 from collector.config.settings import Settings

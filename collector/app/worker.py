@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 
-from collector.app.supervisor import receive_job
+from collector.app.worker_messages import receive_job
 
 
 def main() -> int:

@@ -1,0 +1,97 @@
+"""A worker's connection to the process above."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from collector.app.worker_messages import (
+    COMBINED,
+    SHOWN,
+    SNAPSHOT,
+    Frames,
+    GatherFailed,
+    LiveQuestion,
+    LiveReplies,
+    LiveReply,
+    MetricsMessage,
+    WorkerCannotRun,
+    WorkerStarted,
+    reply_live,
+)
+from collector.query.live_records import Answering, LiveAnswer, Watching
+from collector.telemetry.aggregate import Snapshot
+
+_GATHER_TIMEOUT_S: Final = 5.0
+
+
+class Link:
+    """A worker's connection to the process above. Use: `run` in a task, `started`, `gather`."""
+
+    def __init__(self, frames: "Frames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
+        """Use `open`."""
+        self._frames: Final = frames
+        self._snapshot: Final = snapshot
+        self._own_live_records: Final = live_records
+        self._live_answers: Final = LiveReplies()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._answers: Final[dict[int, asyncio.Future[Snapshot]]] = {}
+        self._asked = 0
+
+    @classmethod
+    async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot], live_records: Answering) -> "Link":
+        """`snapshot` reads this worker's own metrics, `live_records` its own live records."""
+        return cls(Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
+
+    async def run(self) -> None:
+        """Run until the supervisor is gone."""
+        async for message in self._frames:
+            if isinstance(message, LiveReply):
+                self._live_answers.take(message)
+            elif isinstance(message, LiveQuestion):
+                task = asyncio.create_task(reply_live(self._frames, message, self._own_live_records))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif message.kind == SNAPSHOT:
+                self._frames.send(message._replace(snapshot=self._snapshot()))
+            elif (answer := self._answers.get(message.number)) is not None and not answer.done():
+                answer.set_result(message.snapshot)
+
+    def started(self, waits_for: str | None = None) -> None:
+        """Report that this worker listens. `waits_for`: why it can't do its work yet; reported again without, when it can."""
+        self._frames.send(WorkerStarted(waits_for))
+
+    async def cannot_run(self, reason: str) -> None:
+        """Report why this worker ends, and close the connection."""
+        self._frames.send(WorkerCannotRun(reason))
+        await self._frames.close_sent()
+
+    async def gather(self) -> Snapshot:
+        """The metrics of all workers, every tenant's too. Raises GatherFailed."""
+        return await self._ask(COMBINED)
+
+    async def gather_shown(self) -> Snapshot:
+        """The metrics of all workers, as they are for everyone to see. Raises GatherFailed."""
+        return await self._ask(SHOWN)
+
+    async def live_records(self, watching: Watching) -> LiveAnswer:
+        """Return the live records of all workers. Raises TooManyWatches, GatherFailed."""
+        try:
+            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+                return await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
+        except TimeoutError:
+            raise GatherFailed(f"no live records of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+
+    async def _ask(self, kind: str) -> Snapshot:
+        self._asked += 1
+        number = self._asked
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._frames.send(MetricsMessage(kind, number, []))
+        try:
+            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+                snapshot: Snapshot = await answer
+                return snapshot
+        except TimeoutError:
+            raise GatherFailed(f"no metrics of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+        finally:
+            del self._answers[number]

@@ -1,0 +1,127 @@
+"""A worker, as the process above it sees it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from collector.app.worker_messages import (
+    SNAPSHOT,
+    Frames,
+    Job,
+    LiveQuestion,
+    LiveReplies,
+    LiveReply,
+    MetricsMessage,
+    WorkerCannotRun,
+    WorkerStarted,
+    reply_live,
+)
+from collector.query.live_records import Answering, LiveAnswer, Watching
+from collector.telemetry.aggregate import Snapshot
+
+# What a worker sent before it ended is there already.
+_LAST_WORDS_S: Final = 1.0
+
+
+class WorkerProcess:
+    """One of them, as the process above sees it."""
+
+    def __init__(
+        self,
+        index: int,
+        process: asyncio.subprocess.Process,
+        frames: "Frames",
+        answer: Callable[[str], Awaitable[Snapshot]],
+        live_records: Answering,
+    ) -> None:
+        self.index: Final = index
+        self.process: Final = process
+        self.began_s: Final = time.monotonic()
+        self.started: Final = asyncio.Event()
+        self.waits_for: str | None = None
+        """Why it can't do its work yet: Kafka is away."""
+        self.snapshot: Snapshot = []
+        self.cannot_run: str | None = None
+        self._frames: Final = frames
+        self._answer: Final = answer
+        self._live_records: Final = live_records
+        self._live_answers: Final = LiveReplies()
+        self._answered: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
+        self._answered.set()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._listening: Final = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]], live_records: Answering) -> "WorkerProcess":
+        """`answer` gives the metrics that the worker asks for, by their kind; `live_records` those of all."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "collector.app.worker", str(theirs.fileno())),
+                pass_fds=[theirs.fileno(), *job.unix_descriptors.values()],
+                env=_environment(),
+            )
+        frames = Frames(*await asyncio.open_unix_connection(sock=ours))
+        frames.send(job)
+        return cls(job.worker, process, frames, answer, live_records)
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Its exit status, negative where a signal ended it."""
+        status = await self.process.wait()
+        await asyncio.wait({self._listening}, timeout=_LAST_WORDS_S)
+        self._listening.cancel()
+        self._answered.set()
+        self._frames.close()
+        return status
+
+    def ask(self) -> "asyncio.Task[bool]":
+        """Done when `snapshot` is up to date. Who has not answered yet is not asked again."""
+        if self._answered.is_set():
+            self._answered.clear()
+            self._frames.send(MetricsMessage(SNAPSHOT, 0, []))
+        return asyncio.create_task(self._answered.wait())
+
+    async def ask_live(self, watching: Watching) -> LiveAnswer:
+        """Return its live records. Raises TooManyWatches."""
+        return await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
+
+    async def _listen(self) -> None:
+        async for message in self._frames:
+            if isinstance(message, WorkerStarted):
+                self.waits_for = message.waits_for
+                self.started.set()
+            elif isinstance(message, WorkerCannotRun):
+                self.cannot_run = message.reason
+            elif isinstance(message, LiveReply):
+                self._live_answers.take(message)
+            elif isinstance(message, LiveQuestion):
+                self._run(reply_live(self._frames, message, self._live_records))
+            elif message.kind == SNAPSHOT:
+                self.snapshot = message.snapshot
+                self._answered.set()
+            else:
+                self._run(self._reply(message.kind, message.number))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, kind: str, number: int) -> None:
+        self._frames.send(MetricsMessage(kind, number, await self._answer(kind)))
+
+
+def _environment() -> dict[str, str]:
+    """In which a worker finds the very code that this process runs, and nothing that lies about in the working directory."""
+    paths = os.pathsep.join(path or str(os.getcwd()) for path in sys.path)  # noqa: PTH109  # a path's text
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
