@@ -9,13 +9,13 @@ from collector.app.worker_messages import (
     COMBINED,
     SHOWN,
     SNAPSHOT,
-    Frames,
     GatherFailed,
     LiveQuestion,
     LiveReplies,
     LiveReply,
     MetricsMessage,
     WorkerCannotRun,
+    WorkerFrames,
     WorkerStarted,
     reply_live,
 )
@@ -28,7 +28,7 @@ _GATHER_TIMEOUT_S: Final = 5.0
 class Link:
     """A worker's connection to the process above. Use: `run` in a task, `started`, `gather`."""
 
-    def __init__(self, frames: "Frames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
+    def __init__(self, frames: "WorkerFrames", snapshot: Callable[[], Snapshot], live_records: Answering) -> None:
         """Use `open`."""
         self._frames: Final = frames
         self._snapshot: Final = snapshot
@@ -41,7 +41,7 @@ class Link:
     @classmethod
     async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot], live_records: Answering) -> "Link":
         """`snapshot` reads this worker's own metrics, `live_records` its own live records."""
-        return cls(Frames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
+        return cls(WorkerFrames(*await asyncio.open_unix_connection(sock=connection)), snapshot, live_records)
 
     async def run(self) -> None:
         """Run until the supervisor is gone."""

@@ -106,7 +106,7 @@ class LiveReplies:
             waiting.set_result(reply.answer)
 
 
-async def reply_live(frames: "Frames", question: LiveQuestion, answering: Answering) -> None:
+async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: Answering) -> None:
     try:
         answer: LiveAnswer | None = await answering(question.watching)
     except TooManyWatches:
@@ -114,7 +114,7 @@ async def reply_live(frames: "Frames", question: LiveQuestion, answering: Answer
     frames.send(LiveReply(question.number, answer))
 
 
-class Frames:
+class WorkerFrames:
     """Objects over a stream between two processes of ours, each pickled, after its length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +135,7 @@ class Frames:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    def __aiter__(self) -> "Frames":
+    def __aiter__(self) -> "WorkerFrames":
         return self
 
     async def __anext__(self) -> Any:  # whatever the other side has sent

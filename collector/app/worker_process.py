@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from collector.app.worker_messages import (
     SNAPSHOT,
-    Frames,
     Job,
     LiveQuestion,
     LiveReplies,
     LiveReply,
     MetricsMessage,
     WorkerCannotRun,
+    WorkerFrames,
     WorkerStarted,
     reply_live,
 )
@@ -36,7 +36,7 @@ class WorkerProcess:
         self,
         index: int,
         process: asyncio.subprocess.Process,
-        frames: "Frames",
+        frames: "WorkerFrames",
         answer: Callable[[str], Awaitable[Snapshot]],
         live_records: Answering,
     ) -> None:
@@ -67,7 +67,7 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno(), *job.unix_descriptors.values()],
                 env=_environment(),
             )
-        frames = Frames(*await asyncio.open_unix_connection(sock=ours))
+        frames = WorkerFrames(*await asyncio.open_unix_connection(sock=ours))
         frames.send(job)
         return cls(job.worker, process, frames, answer, live_records)
 
