@@ -1,12 +1,15 @@
 """Find the elements of a JSON array in its text, for the few that have to be kept as they were sent.
 
 A parser has already accepted the text as one JSON array. So strings and brackets alone show where an element ends. The text is
-read once, from the front, and only as far as is needed.
+read once, from the front, and only as far as is needed, with a rest for each 256 KiB.
 """
 
 from typing import Final
 
 from mypy_extensions import i64
+
+from adapters.codec.text import REST_BYTES
+from adapters.rules import NO_RULES, Rules
 
 _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
@@ -21,8 +24,11 @@ _CLOSING_BRACE: Final = 0x7D
 class Elements:
     """After `find`, the element is `start:end` of the text, without the space around it."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, rules: Rules = NO_RULES) -> None:
+        """Rests by `rules`."""
         self.text: Final = text
+        self.rules: Final = rules
+        self.rest_at: i64 = REST_BYTES
         self.start: i64 = 0
         self.end: i64 = 0
         # Of those found so far: start, end, start, end, …
@@ -44,6 +50,8 @@ class Elements:
         start: i64 = self.position + 1
         while text[start] <= _SPACE:
             start += 1
+            if start > self.rest_at:
+                self._rest(start)
         depth: i64 = 0
         p: i64 = start
         while True:
@@ -54,6 +62,8 @@ class Elements:
                 while byte != _QUOTE:
                     p += 2 if byte == _BACKSLASH else 1
                     byte = text[p]
+                    if p > self.rest_at:
+                        self._rest(p)
             elif byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
                 depth += 1
             elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
@@ -63,8 +73,15 @@ class Elements:
             elif byte == _COMMA and depth == 0:
                 break
             p += 1
+            if p > self.rest_at:
+                self._rest(p)
         self.position = p
         while text[p - 1] <= _SPACE:
             p -= 1
         self.bounds.append(start)
         self.bounds.append(p)
+
+    def _rest(self, position: i64) -> None:
+        """Rest, where the text has been read up to that."""
+        self.rest_at = position + REST_BYTES
+        self.rules.rest()

@@ -121,6 +121,8 @@ class JsonScanner:
                 position += _WORD_BYTES
                 if position > self.rest_at:
                     self.rest(position)
+            if position > self.rest_at:
+                self.rest(position)
             byte = text[position]
         return position
 

@@ -11,7 +11,8 @@ Invariants:
    (test_text_repair.py, test_malformed_bodies_stay_malformed).
 4. A repaired body is at most an eighth larger than it was, or 64 MiB: a byte that is no text becomes three
    (test_text_repair.py, test_a_body_that_grows_too_much_is_refused).
-5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests).
+5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests), and for 16,000 fields. More fields than
+   `request_elements_max` are refused (test_text_repair.py, test_fields_that_are_no_texts_have_a_price).
 """
 
 from codecs import getincrementaldecoder
@@ -151,6 +152,7 @@ class _Texts:
         self.buffer: Final = buffer
         self.rules: Final = rules
         self.count: i64 = 0
+        self.elements: i64 = 0
         self.repaired_bytes_max: i64 = _repaired_bytes_max(len(buffer))
         self.repaired_bytes: i64 = len(buffer)  # of all that is measured
         # An entry a message that is not empty, in the order in which they begin.
@@ -176,6 +178,7 @@ class _Texts:
             position = self.after
             first: i64 = self.first
             head: i64 = self.length_at - at
+            self._count()
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
                 self.count += 1
@@ -187,11 +190,8 @@ class _Texts:
                 size += head + varint_size(length) + length
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 entry: i64 = len(sizes)
-                if entry >= self.rules.request_elements_max * _ENTRY_BYTES:
-                    raise too_many_elements(len(self.buffer), self.rules.request_elements_max)
                 write_i32_le(sizes, 0)
                 write_i32_le(sizes, 0)
-                self.rules.read(0)
                 before: i64 = self.count
                 length = self.measure(shape.children[int(self.tag >> 3)], first, position, depth + 1)
                 if self.count == before:
@@ -217,6 +217,7 @@ class _Texts:
             position = self.after
             first: i64 = self.first
             length_at: i64 = self.length_at
+            self.rules.read(0)
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 writer.write(buffer[keep:length_at])
@@ -233,7 +234,6 @@ class _Texts:
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 length: i64 = i64(read_i32_le(self.measured, self.entry))
                 next_: i64 = i64(read_i32_le(self.measured, self.entry + 4))
-                self.rules.read(0)
                 if length < 0:
                     self.entry = next_
                 else:
@@ -243,6 +243,16 @@ class _Texts:
                     self.write(shape.children[int(self.tag >> 3)], first, position, depth + 1)
                     keep = position
         writer.write(buffer[keep:end])
+
+    def _count(self) -> None:
+        """Count the last field as adapters/price.py does, which stops where a body is odd. Raises RequestRefused."""
+        rules = self.rules
+        kind: i64 = self.tag & 7
+        if kind != FIXED64 and kind != FIXED32:
+            self.elements += 1
+            if self.elements > rules.request_elements_max:
+                raise too_many_elements(len(self.buffer), rules.request_elements_max)
+        rules.read(0)
 
     def _repaired(self, start: i64, end: i64) -> i64:
         """Return how many bytes the text at start:end becomes. Raises RequestRefused."""

@@ -195,7 +195,7 @@ class RecordAdapter:
             return self.body if builder.keeps(len(self.body)) else b""
         elements = self.elements
         if elements is None:
-            elements = self.elements = Elements(self.body)
+            elements = self.elements = Elements(self.body, self.rules)
         for n in range(len(elements.bounds) // 2, index):
             elements.find(n)
             self.rules.read(elements.end - elements.start)

@@ -32,14 +32,14 @@ from adapters.rules import NO_RULES, Rules
 
 def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
     check_json_parts(body, rules.request_elements_max, rules)
-    notes = Notes(is_exact=False)
+    notes = Notes(rules, is_exact=False)
     wire = scanned(body, descriptor, rules, notes)
     if wire is None:
-        notes = Notes(is_exact=False)
+        notes = Notes(rules, is_exact=False)
         try:
             wire = converted(body, descriptor, rules, notes)
         except Inexact:
-            notes = Notes(is_exact=True)
+            notes = Notes(rules, is_exact=True)
             wire = converted(quote_long_integers(body, rules), descriptor, rules, notes)
         except Malformed:
             repaired = repaired_json(body, rules)

@@ -55,13 +55,16 @@ _CLOSING_BRACKET: Final = 0x5D
 _DEPTH_MAX: Final = 100
 _SHOWN_CHARACTERS_MAX: Final = 40
 _STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
+# What a value that does not fit takes beside its bytes: about 7 us, for its message and an exception.
+_UNFIT_COST_BYTES: Final = 2 << 10
 
 
 class Notes:
     """What is repaired of one body while it is read."""
 
-    def __init__(self, *, is_exact: bool) -> None:
+    def __init__(self, rules: Rules, *, is_exact: bool) -> None:
         """`is_exact`: long integers are in quotes, so that none has lost digits."""
+        self.rules: Final = rules
         self.is_exact: Final = is_exact
         self.nulls: int = 0
         self.integers: int = 0
@@ -122,6 +125,7 @@ def _put_item(writer: BytesWriter, fields: Fields, value: dict[str, object], not
             except Unfit as unfit:
                 writer.truncate(start)
                 put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+                notes.rules.read(_UNFIT_COST_BYTES)
 
 
 def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> None:
@@ -165,6 +169,7 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
             put_bytes(writer, field.tag, _bytes_of(field, value))
         except Unfit:
             notes.ids += 1
+            notes.rules.read(_UNFIT_COST_BYTES)
     elif kind == HEX or kind == BYTES:
         put_bytes(writer, field.tag, _bytes_of(field, value))
     elif field.is_attribute_integer:

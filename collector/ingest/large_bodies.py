@@ -1,22 +1,26 @@
 """Large bodies are adapted and decompressed beside the event loop, so that no request stops it.
 
-One thread adapts them, one body after another. Compiled code holds the interpreter's lock until it gives it back, so the thread
-alone would change nothing. Adapters call `Rules.rest` after each stretch of a body, and here that gives the lock back for a
-moment (ADR 0025). Libraries that decompress give the lock back while they work, so a few threads do that.
+A few threads adapt them, each a body of another tenant, in turns of a few milliseconds. Compiled code holds the interpreter's
+lock until it gives it back, so threads alone would change nothing. Adapters call `Rules.rest` after each stretch of a body, and
+here that gives the lock back for a moment, and the turn to the next thread (ADR 0025). Libraries that decompress give the lock
+back while they work, so a few threads do that.
 
 A small body is adapted on the event loop. One that turns out to take long there is left, and read again in the thread.
 
 Invariants:
-1. At most one body is read at a time, and of one tenant at most one waits with the others for its turn
+1. Of one tenant at most one body is read or waits for a thread, the others wait behind it
    (tests/unit/collector/ingest/test_large_bodies.py, test_a_tenant_waits_behind_its_own).
 2. A caller that is cancelled does not wait, and its body is left at the next rest (test_large_bodies.py,
    test_a_cancelled_body_is_left).
-3. Of one tenant at most one body is decompressed at a time, so it uses at most one of the threads for that, whatever it sends
+3. Bodies of different tenants are read in turns: one that takes long does not hold up a short one, and between two rests only
+   one of them runs (test_large_bodies.py, test_a_long_body_does_not_hold_up_a_short_one).
+4. Of one tenant at most one body is decompressed at a time, so it uses at most one of the threads for that, whatever it sends
    (test_large_bodies.py, test_a_tenant_decompresses_one_body_at_a_time).
 """
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +34,9 @@ _ON_LOOP_S: Final = 0.025
 _STRETCH_S: Final = 0.005
 # Long enough for a thread that waits for the lock to get it.
 _REST_S: Final = 50e-6
-# A thread decompresses more than the thread that adapts reads.
+# Bodies of so many tenants are read in turns. Their memory is bounded by broker.in_flight_bytes_max, which counts them all.
+_READ_MAX: Final = 8
+# A thread decompresses more than the threads that adapt read.
 _DECOMPRESSING_MAX: Final = 4
 
 Pause = Callable[[], None]
@@ -105,22 +111,23 @@ class Decompressing:
 
 
 class LargeBodies:
-    """The thread that adapts, and who waits for it. One event loop's: no locks but asyncio's."""
+    """The threads that adapt, and who waits for one. One event loop's: no locks but asyncio's, and the readers' own."""
 
     def __init__(self) -> None:
         self.decompressing: Final = Decompressing()
-        self._thread: Final = ThreadPoolExecutor(1, "large-bodies")
-        self._turn: Final = asyncio.Lock()
+        self._threads: Final = ThreadPoolExecutor(_READ_MAX, "large-bodies")
+        self._free: Final = asyncio.Semaphore(_READ_MAX)
         self._turns: Final = Turns()
+        # The thread that reads has it. So at most one thread competes with the event loop for the interpreter's lock.
+        self._reads: Final = threading.Lock()
 
     async def run(self, tenant: str, begin: Callable[[], Callable[[Pause], Result]]) -> Result:
-        """Call `begin` when it is this tenant's turn, and what that returns in the thread; return its result.
+        """Call `begin` when a thread is free for this tenant, and what that returns in the thread; return its result.
 
         What runs in the thread calls its argument every few milliseconds.
         """
-        async with self._turns.of(tenant), self._turn:
+        async with self._turns.of(tenant), self._free:
             is_abandoned = False
-
             rest_at_s = 0.0
 
             def pause() -> None:
@@ -128,15 +135,25 @@ class LargeBodies:
                 if is_abandoned:
                     raise _Abandoned
                 if time.thread_time() >= rest_at_s:
-                    time.sleep(_REST_S)
+                    self._reads.release()
+                    try:
+                        time.sleep(_REST_S)
+                    finally:
+                        self._reads.acquire()
                     rest_at_s = time.thread_time() + _STRETCH_S
 
+            def read_in_turns(read: Callable[[Pause], Result]) -> Result:
+                nonlocal rest_at_s
+                with self._reads:
+                    rest_at_s = time.thread_time() + _STRETCH_S
+                    return read(pause)
+
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, begin(), pause)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read_in_turns, begin())
             finally:
                 is_abandoned = True
 
     def close(self) -> None:
         """Start no more. One that is being read is left at its next rest, once its caller is cancelled."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self.decompressing.close()

@@ -28,9 +28,9 @@ def check_readers(signal: str, body: bytes, forms: int = 0) -> bool:
     descriptor: Any = cast("Any", REQUESTS[signal]).DESCRIPTOR
     rules = Rules()
     rules.json_forms = forms
-    found = Notes(is_exact=False)
+    found = Notes(rules, is_exact=False)
     wire = scanned(body, descriptor, rules, found)
-    expected = Notes(is_exact=False)
+    expected = Notes(rules, is_exact=False)
     try:
         twin = converted(body, descriptor, rules, expected)
     except (Malformed, Inexact):

@@ -3,11 +3,15 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.examples import examples
+from support.fakes.receiving import NOW_UNIX_NANO
+from support.limits import DEFAULT
 
 from adapters.codec.json_array import Elements
+from collector.ingest.validate import LimitRules
 
 _texts = st.text(st.sampled_from('a"\\[]{},: \n\té😀'), max_size=6)
 _values = st.recursive(
@@ -46,3 +50,12 @@ def test_an_element_is_its_text(values: list[Any], ascii_only: bool, spaces: lis
     for index in (data.draw(st.permutations(order)) if data else order) * 2:
         elements.find(index)
         assert expected[index] == elements.text[elements.start : elements.end]
+
+
+@pytest.mark.parametrize("text", [b"[" + b"\n" * (1 << 20) + b"1]", b'["' + b"x" * (1 << 20) + b'"]', b"[" + b"[" * (1 << 20)])
+def test_it_rests(text: bytes) -> None:
+    """In white space, in a string, and between brackets."""
+    rests: list[None] = []
+    elements = Elements(text + b"]" * text.count(b"["), LimitRules(DEFAULT, NOW_UNIX_NANO, pause=lambda: rests.append(None)))
+    elements.find(0)
+    assert len(rests) >= 3

@@ -132,7 +132,9 @@ def test_plain_doubles_are_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b'"' + b"x" * (4 * REST_BYTES) + b'" ', b" " * (4 * REST_BYTES) + b'"" '], ids=["a string", "white space"]
+    "text",
+    [b'"' + b"x" * (4 * REST_BYTES) + b'" ', b" " * (4 * REST_BYTES) + b'"" ', b" \n" * (2 * REST_BYTES) + b'"" '],
+    ids=["a string", "white space", "lines"],
 )
 def test_it_rests(text: bytes) -> None:
     """In a long string, and in long white space."""

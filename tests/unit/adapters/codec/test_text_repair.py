@@ -272,6 +272,24 @@ def test_repairing_rests() -> None:
 
 
 @pytest.mark.parametrize(
+    "odd",
+    [b"\x7b\x7c", b"\x78\x00", b"\x78\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00"],
+    ids=["groups", "numbers", "overlong numbers"],
+)
+def test_fields_that_are_no_texts_have_a_price(odd: bytes) -> None:
+    """Nothing counted them before where a group stopped the count: they rest like texts do, and too many are refused."""
+    rests: list[None] = []
+    rules = _counting(rests)
+    text = b"\x0a\x08\x12\x06\x12\x04\x1a\x02\xff\xff"
+    body = text + odd * 100_000
+    assert len(repaired_wire(body, REQUESTS["logs"], rules)) == len(body) + 4
+    assert len(rests) >= 10
+    rules.request_elements_max = 90_000
+    with pytest.raises(RequestRefused, match="more than 90000 elements"):
+        repaired_wire(body, REQUESTS["logs"], rules)
+
+
+@pytest.mark.parametrize(
     ("sent", "text"),
     [
         (rb"\ud800", "�"),

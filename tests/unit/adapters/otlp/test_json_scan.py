@@ -21,7 +21,7 @@ from support.strategies.otlp import messages
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.text import REST_BYTES
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
-from adapters.otlp.json_objects import Notes
+from adapters.otlp.json_objects import Notes, converted
 from adapters.otlp.json_scan import scanned
 from collector.ingest.validate import LimitRules
 
@@ -181,5 +181,22 @@ def test_large_bodies_are_read_in_one_pass() -> None:
     assert check_readers("logs", body)
     rules = LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause)
     descriptor: Any = REQUESTS["logs"].DESCRIPTOR
-    assert scanned(body, descriptor, rules, Notes(is_exact=False)) is not None
+    assert scanned(body, descriptor, rules, Notes(rules, is_exact=False)) is not None
     assert rests >= len(body) // (REST_BYTES + 1_000)
+
+
+@pytest.mark.parametrize(
+    ("signal", "item"),
+    [("logs", '{"severityNumber":[1]}'), ("traces", '{"traceId":"zz"}'), ("traces", '{"parentSpanId":"zz"}')],
+)
+def test_values_that_do_not_fit_rest(signal: str, item: str) -> None:
+    """Each costs as much as 2 KiB of a body: 7 us, for an exception and its message."""
+    rests: list[None] = []
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO, pause=lambda: rests.append(None))
+    outer, scopes, items = (signal.capitalize(), "scope" + signal.capitalize(), "logRecords")
+    if signal == "traces":
+        outer, scopes, items = ("Spans", "scopeSpans", "spans")
+    body = f'{{"resource{outer}":[{{"{scopes}":[{{"{items}":[{",".join([item] * 2_000)}]}}]}}]}}'.encode()
+    descriptor: Any = REQUESTS[signal].DESCRIPTOR
+    converted(body, descriptor, rules, Notes(rules, is_exact=False))
+    assert len(rests) >= 10

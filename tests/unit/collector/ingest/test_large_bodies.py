@@ -51,15 +51,48 @@ def test_a_body_that_takes_long_leaves_the_loop() -> None:
             on_loop.pause()
 
 
+async def test_a_long_body_does_not_hold_up_a_short_one() -> None:
+    """They are read in turns, and never at once: between two rests one runs alone, although each gives the lock away."""
+    bodies = LargeBodies()
+    running = 0
+    most = 0
+
+    def reading(stretches: int) -> Callable[[Pause], str]:
+        def read(pause: Pause) -> str:
+            nonlocal running, most
+            for _ in range(stretches):
+                running += 1
+                most = max(most, running)
+                spent = time.thread_time() + 0.006
+                while time.thread_time() < spent:
+                    time.sleep(0)  # as a library does that gives the lock back
+                running -= 1
+                pause()
+            return "read"
+
+        return read
+
+    long = [asyncio.create_task(bodies.run(f"noisy-{n}", lambda: reading(10_000))) for n in range(3)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        assert "read" == await bodies.run("quiet", lambda: reading(3))
+    assert not any(task.done() for task in long)
+    for task in long:
+        task.cancel()
+    await asyncio.gather(*long, return_exceptions=True)
+    assert 1 == most
+    bodies.close()
+
+
 async def test_a_tenant_waits_behind_its_own() -> None:
-    """One that has many bodies waiting does not hold up another, whose first is next after the one that is being read."""
+    """One that has many bodies waiting does not hold up another, which is read in turns with the first of them."""
     bodies = LargeBodies()
     order: list[str] = []
     tasks = [asyncio.create_task(bodies.run("noisy", spinning(0.02, lambda: order.append("noisy")))) for _ in range(5)]
     await asyncio.sleep(0)
     tasks.append(asyncio.create_task(bodies.run("quiet", spinning(0.01, lambda: order.append("quiet")))))
     await asyncio.gather(*tasks)
-    assert ["noisy", "quiet"] == order[:2]
+    assert "quiet" in order[:2]
     assert 5 == order.count("noisy")
     bodies.close()
 
