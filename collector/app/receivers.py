@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -56,107 +57,55 @@ class Listening(NamedTuple):
     grpc_port: int
 
 
-@asynccontextmanager
-async def receiving(
-    settings: Settings,
-    producer: Producer,
-    metrics: Metrics,
-    tenancy: Tenancy,
-    standing: HealthMonitor,
-    stopping: GracefulShutdown,
-    certificates: Certificates | None,
-    reports: DeadLetterReports | None,
-    began_s: float,
-    live: LiveRecords,
-    link: Link | None = None,
-    unix_descriptors: Mapping[str, int] | None = None,
-) -> AsyncIterator[Listening]:
-    """HTTP and gRPC. `link`: this process is one of several on the same ports, and tells the metrics of all.
+@dataclass(frozen=True)
+class Receiving:
+    """What the receivers of one process are made of. `reports`: None where no store can be asked. `began_s`: when the command
+    began, by the monotonic clock. `link`: this process is one of several on the same ports, and answers for all of them.
     `unix_descriptors`: as UnixSockets has them."""
+
+    settings: Settings
+    producer: Producer
+    metrics: Metrics
+    tenancy: Tenancy
+    standing: HealthMonitor
+    certificates: Certificates | None
+    reports: DeadLetterReports | None
+    began_s: float
+    live: LiveRecords
+    link: Link | None = None
+    unix_descriptors: Mapping[str, int] | None = None
+
+    def uptime_s(self) -> float:
+        return time.monotonic() - self.began_s
+
+    async def gather(self) -> Snapshot:
+        """The metrics of all processes."""
+        return self.metrics.snapshot() if self.link is None else await self.link.gather()
+
+    async def shown(self) -> Snapshot:
+        """The same, as they are for everyone to see."""
+        await self.standing.count_new_dead_letters()
+        return self.metrics.shown() if self.link is None else await self.link.gather_shown()
+
+
+@asynccontextmanager
+async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIterator[Listening]:
+    """HTTP and gRPC, until the end."""
+    settings, metrics = made_of.settings, made_of.metrics
     in_flight_bytes_max = settings.broker.in_flight_bytes_max
     in_flight = InFlight(in_flight_bytes_max, int(in_flight_bytes_max * settings.tenants.in_flight_share_max))
     metrics.watch_in_flight(lambda: in_flight.bytes_held, in_flight_bytes_max)
-    message_bytes_max = settings.broker.message_bytes_max
-    caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     recent = RecentBatches(settings.query.recent_batches_max)
     large_bodies = LargeBodies()
-    pipeline = Pipeline(
-        Produce(producer, metrics),
-        Limits(**settings.validation.model_dump()),
-        tenancy.limiter,
-        DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
-        Receipts(os.urandom(16)),
-        metrics,
-        message_bytes_max=message_bytes_max,
-        message_row_bytes_max=settings.broker.message_row_bytes_max,
-        now_unix_nano=time.time_ns,
-        large_bodies=large_bodies,
-        recent=recent,
-        fingerprints=request_fingerprints(settings),
-        live=live,
-    )
-    batches = BatchReports(None if reports is None else reports.reader, recent)
-    refuse = refusals(settings)
-
-    async def own() -> Snapshot:
-        return metrics.snapshot()
-
-    async def shown() -> Snapshot:
-        await standing.count_new_dead_letters()
-        return metrics.shown() if link is None else await link.gather_shown()
-
-    def uptime_s() -> float:
-        return time.monotonic() - began_s
-
-    began = datetime.fromtimestamp(time.time() - uptime_s(), UTC)
-    gather = own if link is None else link.gather
-    shown_metrics = metrics_page(settings, metrics, tenancy.access, shown)
-    web = WebUi(
-        Sources(
-            version=VERSION,
-            health=standing.health,
-            uptime_s=uptime_s,
-            snapshot=shown_metrics.snapshot,
-            gather=gather,
-            plans=tenancy.plans,
-            settings=lambda: [SettingShown(*shown) for shown in in_force(settings)],
-            letters=reports,
-            replayer=None if reports is None else replayer_of(settings, producer, reports),
-            form_bytes_max=settings.http.form_bytes_max,
-            body_timeout_s=settings.http.body_timeout_s,
-        ),
-        tenancy.access,
-        refuse,
-    )
-    application = HttpApplication(
-        pipeline,
-        in_flight,
-        metrics,
-        settings.http,
-        routes=http_routes(settings.http.batch_items_max),
-        pages=pages(
-            version=VERSION,
-            health=standing.health,
-            metrics=metrics,
-            metrics_page=shown_metrics,
-            uptime_s=uptime_s,
-            reading=reading(
-                tenancy.access, gather, began, reports, batches, live.answer if link is None else link.live_records
-            ),
-            web=web,
-            explain=refuse,
-        ),
-        page_paths=PAGE_PATHS,
-        access=tenancy.access,
-        explain=refuse,
-    )
+    pipeline = _pipeline(made_of, recent, large_bodies)
+    application = _application(made_of, pipeline, in_flight, recent)
     descriptors = prepare(
         settings.http.connections_max + settings.grpc.connections_max,
         settings.open_files_reserve,
         metrics.connection_refused_for_descriptors,
     )
     metrics.descriptors_reserve(descriptors.reserve)
-    unix_sockets = UnixSockets(settings, unix_descriptors)
+    unix_sockets = UnixSockets(settings, made_of.unix_descriptors)
     further = listens(settings)
     http = HttpServer(
         application,
@@ -166,8 +115,8 @@ async def receiving(
         metrics,
         places=_tcp(further["http.listen"] + further["http.otlp_listen"]),
         unix_sockets=unix_sockets.of("http.listen", "http.otlp_listen"),
-        certificates=certificates,
-        reuse_port=link is not None,
+        certificates=made_of.certificates,
+        reuse_port=made_of.link is not None,
         descriptors=descriptors,
     )
     grpc = GrpcServer(
@@ -177,33 +126,108 @@ async def receiving(
         settings.grpc,
         host=settings.host,
         services=GRPC_SERVICES,
-        access=tenancy.access,
-        explain=refuse,
+        access=made_of.tenancy.access,
+        explain=refusals(settings),
         places=_tcp(further["grpc.listen"]),
         unix_sockets=unix_sockets.of("grpc.listen"),
-        certificates=certificates,
-        reuse_port=link is not None,
+        certificates=made_of.certificates,
+        reuse_port=made_of.link is not None,
         descriptors=descriptors,
     )
-    sender_log = SenderLog(settings.logging.senders_interval_s, time.monotonic) if settings.logging.senders_interval_s else None
+    async with _logging(settings, application, grpc):
+        try:
+            await listen(settings, http, grpc)
+            http_port, otlp_port = http.ports
+            application.receiver.grpc_places = f"port {grpc.port}"
+            yield Listening(http_port, otlp_port, grpc.port)
+        finally:
+            await lame_duck(stopping, made_of.standing, http, grpc)
+            grace_s = stopping.left_s(RECEIVERS_SHARE)
+            await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
+            unix_sockets.close()
+            large_bodies.close()
+
+
+def _pipeline(made_of: Receiving, recent: RecentBatches, large_bodies: LargeBodies) -> Pipeline:
+    settings, metrics = made_of.settings, made_of.metrics
+    caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
+    return Pipeline(
+        Produce(made_of.producer, metrics),
+        Limits(**settings.validation.model_dump()),
+        made_of.tenancy.limiter,
+        DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
+        Receipts(os.urandom(16)),
+        metrics,
+        message_bytes_max=settings.broker.message_bytes_max,
+        message_row_bytes_max=settings.broker.message_row_bytes_max,
+        now_unix_nano=time.time_ns,
+        large_bodies=large_bodies,
+        recent=recent,
+        fingerprints=request_fingerprints(settings),
+        live=made_of.live,
+    )
+
+
+def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, recent: RecentBatches) -> HttpApplication:
+    """What answers over HTTP: telemetry, and the pages."""
+    settings, access, reports, link = made_of.settings, made_of.tenancy.access, made_of.reports, made_of.link
+    refuse = refusals(settings)
+    shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown)
+    web = WebUi(
+        Sources(
+            version=VERSION,
+            health=made_of.standing.health,
+            uptime_s=made_of.uptime_s,
+            snapshot=shown_metrics.snapshot,
+            gather=made_of.gather,
+            plans=made_of.tenancy.plans,
+            settings=lambda: [SettingShown(*shown) for shown in in_force(settings)],
+            letters=reports,
+            replayer=None if reports is None else replayer_of(settings, made_of.producer, reports),
+            form_bytes_max=settings.http.form_bytes_max,
+            body_timeout_s=settings.http.body_timeout_s,
+        ),
+        access,
+        refuse,
+    )
+    began = datetime.fromtimestamp(time.time() - made_of.uptime_s(), UTC)
+    batches = BatchReports(None if reports is None else reports.reader, recent)
+    live = made_of.live.answer if link is None else link.live_records
+    return HttpApplication(
+        pipeline,
+        in_flight,
+        made_of.metrics,
+        settings.http,
+        routes=http_routes(settings.http.batch_items_max),
+        pages=pages(
+            version=VERSION,
+            health=made_of.standing.health,
+            metrics=made_of.metrics,
+            metrics_page=shown_metrics,
+            uptime_s=made_of.uptime_s,
+            reading=reading(access, made_of.gather, began, reports, batches, live),
+            web=web,
+            explain=refuse,
+        ),
+        page_paths=PAGE_PATHS,
+        access=access,
+        explain=refuse,
+    )
+
+
+@asynccontextmanager
+async def _logging(settings: Settings, application: HttpApplication, grpc: GrpcServer) -> AsyncIterator[None]:
+    """Log requests, and what senders do, as the settings say."""
+    interval_s = settings.logging.senders_interval_s
+    sender_log = SenderLog(interval_s, time.monotonic) if interval_s else None
     for receiver in (application.receiver, grpc.receiver):
         receiver.sender_log = sender_log
         receiver.logs_requests = settings.logging.requests
-    logging_senders = None if sender_log is None else asyncio.create_task(sender_log.run(), name="sender log")
-    try:
-        await listen(settings, http, grpc)
-        http_port, otlp_port = http.ports
-        application.receiver.grpc_places = f"port {grpc.port}"
-        yield Listening(http_port, otlp_port, grpc.port)
-    finally:
-        await lame_duck(stopping, standing, http, grpc)
-        grace_s = stopping.left_s(RECEIVERS_SHARE)
-        await asyncio.gather(http.stop(grace_s), grpc.stop(grace_s))
-        if logging_senders is not None:
-            logging_senders.cancel()
-            await asyncio.wait({logging_senders})
-        unix_sockets.close()
-        large_bodies.close()
+    if sender_log is None:
+        yield
+        return
+    async with running(sender_log.run(), "sender log"):
+        yield
 
 
 def _tcp(places: tuple[Place, ...]) -> list[tuple[str, int]]:

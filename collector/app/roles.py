@@ -25,7 +25,7 @@ from collector.app.data_dir import has_data_dir, is_embedded
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import announcement, check_ports, reached_announcement, warn_of_anonymous
 from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
-from collector.app.receivers import certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
+from collector.app.receivers import Receiving, certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.scheduled_audit import auditing_on_schedule
 from collector.app.storage import Broker, data_disk, open_kafka, open_storage
 from collector.app.tenancy import Tenancy, first_key, open_tenancy
@@ -113,9 +113,8 @@ async def _serve(settings: Settings, say: Say) -> int:
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
         reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.page_wait_s)
-        listening = await stack.enter_async_context(
-            receiving(settings, storage.broker, metrics, tenancy, standing, stopping, certificates, reports, began_s, live)
-        )
+        made_of = Receiving(settings, storage.broker, metrics, tenancy, standing, certificates, reports, began_s, live)
+        listening = await stack.enter_async_context(receiving(made_of, stopping))
         clickhouse_port = await stack.enter_async_context(
             answering_clickhouse(settings, storage, metrics, tenancy, caught_up, certificates)
         )
@@ -148,20 +147,9 @@ async def _gateway(settings: Settings, began_s: float, say: Say) -> int:
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
-        listening = await stack.enter_async_context(
-            receiving(
-                settings,
-                opened.broker,
-                metrics,
-                tenancy,
-                standing,
-                stopping,
-                certificates,
-                reports,
-                began_s,
-                LiveRecords(time.monotonic),
-            )
-        )
+        live = LiveRecords(time.monotonic)
+        made_of = Receiving(settings, opened.broker, metrics, tenancy, standing, certificates, reports, began_s, live)
+        listening = await stack.enter_async_context(receiving(made_of, stopping))
         freeze()
 
         def started(waits_for: str | None) -> None:
@@ -201,22 +189,20 @@ async def _receive(job: Job, metrics: Metrics, live: LiveRecords, link: Link, st
         standing = _standing(settings, opened.broker, metrics, tenancy=tenancy)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         reports = await stack.enter_async_context(reports_of_servers(settings, settings.query.page_wait_s))
-        await stack.enter_async_context(
-            receiving(
-                settings,
-                opened.broker,
-                metrics,
-                tenancy,
-                standing,
-                stopping,
-                certificates,
-                reports,
-                job.began_s,
-                live,
-                link,
-                job.unix_descriptors,
-            )
+        made_of = Receiving(
+            settings,
+            opened.broker,
+            metrics,
+            tenancy,
+            standing,
+            certificates,
+            reports,
+            job.began_s,
+            live,
+            link,
+            job.unix_descriptors,
         )
+        await stack.enter_async_context(receiving(made_of, stopping))
         freeze()
         await stack.enter_async_context(_announced(opened.broker, link.started, link.started))
         return await _until_the_end(stopping, watching, tenancy.task, *opened.tasks)

@@ -276,6 +276,8 @@ class Supervisor:
     async def _live_records(self, watching: Watching) -> LiveAnswer:
         """Return what all workers have of a watch. A worker that does not answer in time is left out. Raises TooManyWatches."""
         questions = [asyncio.create_task(worker.ask_live(watching)) for worker in self._workers.values()]
+        if not questions:  # all have ended meanwhile
+            return combined([])
         done, late = await asyncio.wait(questions, timeout=_SNAPSHOT_TIMEOUT_S)
         for question in late:
             question.cancel()
