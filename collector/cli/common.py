@@ -5,9 +5,13 @@ not be done, 2 wrong usage (flags, settings).
 """
 
 import contextlib
+import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.cells import cell_len
@@ -77,6 +81,46 @@ def refuse(message: str) -> NoReturn:
 def say(message: str) -> None:
     """Print on standard error: standard output is for the answer."""
     typer.echo(message, err=True)
+
+
+def print_bytes(data: bytes) -> None:
+    """Write to standard output. A reader that ends early, as `head` does, is no mistake."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    """Replace what would move a terminal's cursor: text of senders, and of whatever answers at an address."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def endpoint_of(value: str) -> str:
+    """Return the value of --endpoint if it is an address; else exit."""
+    try:
+        is_address = re.fullmatch(r"https?://[^/\s?#@]+/?", value) is not None and urlsplit(value).port != 0
+    except ValueError:  # a port that is none
+        is_address = False
+    if not is_address:
+        refuse(f"--endpoint: {printable(value)} must be http://HOST:PORT or https://HOST:PORT")
+    return value
+
+
+def key_of(file: Path | None) -> str | None:
+    """Return the key in the file of --key-file; exit if there is none."""
+    if file is None:
+        return None
+    try:
+        key = file.read_bytes().decode().strip()
+    except OSError as error:
+        refuse(f"--key-file: cannot read {file}: {error.strerror}")
+    except UnicodeDecodeError:
+        key = ""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        refuse(f"--key-file: {file} must have one API key, as `keys create` prints it, and nothing else")
+    return key
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

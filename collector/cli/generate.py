@@ -7,7 +7,17 @@ from typing import Annotated, Final
 
 import typer
 
-from collector.cli.common import FAILED, Config, DataDir, ProductionClickHouse, failures, load_settings, refuse
+from collector.cli.common import (
+    FAILED,
+    Config,
+    DataDir,
+    ProductionClickHouse,
+    endpoint_of,
+    failures,
+    key_of,
+    load_settings,
+    refuse,
+)
 from collector.config.settings import Settings
 
 _SHAPE: Final = re.compile(r"([1-9]\d{0,5})x(\d{1,3})")
@@ -42,15 +52,10 @@ def generate(
     shaped = _SHAPE.fullmatch(shape)
     if shaped is None:
         refuse(f"--shape: {shape} must be ITEMSxATTRIBUTES, as 100x8: 1 to 999999 items, 0 to 999 attributes")
-    if not re.fullmatch(r"https?://[^/\s]+/?", endpoint):
-        refuse(f"--endpoint: {endpoint} must be http://HOST:PORT or https://HOST:PORT")
+    endpoint, key = endpoint_of(endpoint), key_of(key_file)
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     from collector.app import generate as app  # noqa: PLC0415  # the protobuf classes: not needed by other commands
 
-    try:
-        key = key_file.read_text().strip() if key_file is not None else None
-    except OSError as error:
-        refuse(f"--key-file: cannot read {key_file}: {error.strerror}")
     items, attributes = int(shaped[1]), int(shaped[2])
     plan = app.LoadPlan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
     with failures():
