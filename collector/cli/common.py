@@ -97,15 +97,20 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def endpoint_of(value: str) -> str:
-    """Return the value of --endpoint if it is an address; else exit."""
+def endpoint_of(value: str, *, may_have_path: bool) -> str:
+    """Return the value of --endpoint if it is an address, without a slash at its end; else exit.
+
+    `may_have_path`: a proxy may have the collector's pages under a path of its own.
+    """
+    path = r"(/[^\s?#]*)?" if may_have_path else "/?"
     try:
-        is_address = re.fullmatch(r"https?://[^/\s?#@]+/?", value) is not None and urlsplit(value).port != 0
+        is_address = re.fullmatch(rf"https?://[^/\s?#@]+{path}", value) is not None and urlsplit(value).port != 0
     except ValueError:  # a port that is none
         is_address = False
     if not is_address:
-        refuse(f"--endpoint: {printable(value)} must be http://HOST:PORT or https://HOST:PORT")
-    return value
+        prefix = ", and a path prefix where there is one" if may_have_path else ""
+        refuse(f"--endpoint: {printable(value)} must be http://HOST:PORT or https://HOST:PORT{prefix}")
+    return value.rstrip("/")
 
 
 def key_of(file: Path | None) -> str | None:
@@ -130,8 +135,3 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
         "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def printable(text: str) -> str:
-    """Replace what would move a terminal's cursor."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

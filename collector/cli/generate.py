@@ -52,7 +52,7 @@ def generate(
     shaped = _SHAPE.fullmatch(shape)
     if shaped is None:
         refuse(f"--shape: {shape} must be ITEMSxATTRIBUTES, as 100x8: 1 to 999999 items, 0 to 999 attributes")
-    endpoint, key = endpoint_of(endpoint), key_of(key_file)
+    endpoint, key = endpoint_of(endpoint, may_have_path=False), key_of(key_file)
     settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
     from collector.app import generate as app  # noqa: PLC0415  # the protobuf classes: not needed by other commands
 

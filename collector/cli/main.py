@@ -1,4 +1,4 @@
-"""The commands: serve, gateway, writer, query, audit, backup, restore, generate, tail, dlq, log, schema, keys, config, version.
+"""All commands: those that are one function are here, the others have modules beside this one.
 
 Invariants:
 1. A user's mistake is one clear line on standard error, never a traceback (test_a_server_that_is_away_is_named,
@@ -8,8 +8,6 @@ Invariants:
 """
 
 import contextlib
-import os
-import sys
 from typing import Annotated, Final
 
 import typer
@@ -25,11 +23,13 @@ from collector.cli.common import (
     KeysFile,
     failures,
     load_settings,
+    print_bytes,
     say,
 )
 from collector.cli.generate import generate
 from collector.cli.plain_errors import PlainErrors
 from collector.cli.tail import tail
+from collector.cli.top import top
 from collector.config.reference import FLAGS, SETTINGS, value_of
 from collector.config.settings import Settings
 from collector.config.show import show
@@ -54,6 +54,7 @@ app.command()(backup)
 app.command()(restore)
 app.command()(generate)
 app.command()(tail)
+app.command()(top)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(keys.app, name="keys")
 app.add_typer(log.app, name="log")
@@ -266,11 +267,7 @@ def query(
         say(f"warning: {answer.messages_behind} acknowledged messages are not stored yet, so not in this answer")
     if not answer.body.strip():
         say("no rows")
-    try:
-        sys.stdout.buffer.write(answer.body)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print_bytes(answer.body)
 
 
 def _answer(settings: Settings, sql: str, format_: str) -> query_socket.QueryAnswer:

@@ -2,28 +2,26 @@
 
 import http.client
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 import typer
 
-from collector.cli.common import refuse
+from collector.cli.common import endpoint_of, key_of
 from collector.runtime.errors import CannotRun
 
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="A file with the API key to send.", show_default="none")]
 
 _TIMEOUT_S: Final = 10.0
-_ENDPOINT: Final = re.compile(r"https?://[^/\s]+(/[^\s?#]*)?")
 
 
 class RemoteCollector:
     """GET requests, over one connection. `key`: an API key."""
 
     def __init__(self, endpoint: str, key: str | None) -> None:
-        self.endpoint: Final = endpoint.rstrip("/")
-        url = urlsplit(self.endpoint)
+        self.endpoint: Final = endpoint
+        url = urlsplit(endpoint)
         connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._prefix: Final = url.path
         self._connection: Final = connect(url.hostname or "", url.port, timeout=_TIMEOUT_S)
@@ -32,15 +30,7 @@ class RemoteCollector:
     @classmethod
     def of(cls, endpoint: str, key_file: Path | None) -> Self:
         """What the options name. Exits where they are wrong."""
-        if not _ENDPOINT.fullmatch(endpoint):
-            refuse(
-                f"--endpoint: {endpoint} must be http://HOST:PORT or https://HOST:PORT, and a path prefix where there is one"
-            )
-        try:
-            key = key_file.read_text().strip() if key_file is not None else None
-        except OSError as error:
-            refuse(f"--key-file: cannot read {key_file}: {error.strerror}")
-        return cls(endpoint, key)
+        return cls(endpoint_of(endpoint, may_have_path=True), key_of(key_file))
 
     def get(self, target: str) -> bytes:
         """The body of the answer to a path and its query. Raises CannotRun, also where the status is not 200."""

@@ -13,7 +13,7 @@ from collector.telemetry.aggregate import Family, Key, Snapshot
 
 THE_REST: Final = ""
 # In the help of what has no names.
-_NO_NAMES: Final = (
+NO_NAMES: Final = (
     'Here tenant="" is all of them: names are shown to a key of scope admin, and to all with tenants.metrics_names = "yes".'
 )
 
@@ -118,7 +118,7 @@ def _added_up(family: Family) -> Family:
     for key, value in family.samples.items():
         rest = _of_the_rest(key)
         samples[rest] = samples.get(rest, 0.0) + value
-    return family._replace(samples=samples, help=f"{family.help} {_NO_NAMES}")
+    return family._replace(samples=samples, help=f"{family.help} {NO_NAMES}")
 
 
 # The family by which tenants are ranked.
