@@ -7,6 +7,7 @@ Invariants:
    (test_what_was_acknowledged_is_waited_for).
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, Final
@@ -15,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from adapters.errors import INVALID_PARAMETER, STORE_UNAVAILABLE, RequestRefused
-from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, DeadLetterReports, Filter
+from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, DeadLetterReports, Filter, Page
 from collector.query.times import rfc3339
 from collector.store.contract import StoreError
 from collector.tenancy.identity import Caller
@@ -106,7 +107,7 @@ def dead_letter_pages(
             "not_kept": found.not_kept,
             "open": found.open,
         }
-        return _answer(document, behind)
+        return _json(json.dumps(document), behind)
 
     # Every parameter is a text here: what is wrong with one is said in the API's own shape.
     @router.get("/dlq", summary="Dead letters, the newest first", response_model=PageAnswer)
@@ -129,8 +130,8 @@ def dead_letter_pages(
             raise RequestRefused(INVALID_PARAMETER, str(error)) from error
         except StoreError as error:
             raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
-        document = {"entries": [entry.document() for entry in found.entries], "next_cursor": found.cursor}
-        return _answer(document, found.messages_behind)
+        # A page of 500 entries takes 150 ms to write.
+        return _json(await asyncio.to_thread(_text_of, found), found.messages_behind)
 
     return router
 
@@ -142,6 +143,12 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _answer(document: dict[str, Any], behind: int) -> Response:
+def _text_of(page: Page) -> str:
+    """Return the answer, written entry by entry: the encoder holds the interpreter's lock from its begin to its end."""
+    entries = ", ".join(json.dumps(entry.document()) for entry in page.entries)
+    return f'{{"entries": [{entries}], "next_cursor": {json.dumps(page.cursor)}}}'
+
+
+def _json(text: str, behind: int) -> Response:
     # In ASCII: what a sender wrote may have halves of surrogates, which are JSON, and not UTF-8.
-    return Response(json.dumps(document), media_type="application/json", headers={BEHIND_HEADER: str(behind)})
+    return Response(text, media_type="application/json", headers={BEHIND_HEADER: str(behind)})

@@ -4,6 +4,8 @@ Invariants:
 1. An answer contains everything that was acknowledged before the query, or says by how many messages it lags
    (test_what_was_acknowledged_is_waited_for).
 2. Text from outside is a literal of the statement, never a part of it (test_no_text_ends_its_literal).
+3. Of the questions about one tenant (their parameter `tenant`) one is with the store at a time, and the others wait for it. So
+   a tenant's key takes one of the threads, however much it asks (test_a_tenant_asks_one_question_at_a_time).
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 # A text, a whole number, a UUID, a moment (with its zone), or several of them: for IN.
 Value = str | int | UUID | datetime | Sequence["Value"]
@@ -46,6 +49,8 @@ class Reader:
         self._wait_s: Final = wait_s
         # Of its own: slow questions must not keep the threads in which keys and certificates are read.
         self._threads: Final = ThreadPoolExecutor(_THREADS_MAX, "reader")
+        # Of tenants about which somebody asks at this moment.
+        self._turns: Final[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
 
     async def messages_behind(self) -> int:
         """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
@@ -68,7 +73,14 @@ class Reader:
     async def rows_now(self, sql: str, parameters: Mapping[str, Value]) -> list[dict[str, Any]]:
         """As `rows`, without waiting: for who has waited already. Raises StoreError."""
         asked = statement(sql, parameters)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rows, asked)
+        tenant = parameters.get("tenant")
+        if not isinstance(tenant, str) or not tenant:
+            return await self._asked(asked)
+        async with self._turns.setdefault(tenant, asyncio.Lock()):
+            return await self._asked(asked)
+
+    async def _asked(self, sql: str) -> list[dict[str, Any]]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rows, sql)
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
         return rows_of(self._query(sql, ROWS_FORMAT))

@@ -1,5 +1,7 @@
 """Reader: what it asks, and when."""
 
+import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -73,6 +75,32 @@ async def test_what_was_acknowledged_is_waited_for() -> None:
 
     assert ([{"a": 1}, {"a": 2}], 3) == await Reader(query, caught_up, 2.5).read("SELECT {n}", {"n": 1})
     assert [2.5, ("SELECT 1", "JSONEachRow")] == seen
+
+
+async def test_a_tenant_asks_one_question_at_a_time() -> None:
+    """However many it asks, another's question does not wait for them; nor do those that are about no tenant alone."""
+    asked: list[str] = []
+    goes_on = threading.Event()
+
+    async def caught_up(_wait_s: float) -> int:
+        return 0
+
+    def query(sql: str, _format: str) -> bytes:
+        asked.append(sql)
+        if "noisy" in sql:
+            assert goes_on.wait(30)
+        return b"{}\n"
+
+    reader = Reader(query, caught_up, 1)
+    noisy = [asyncio.create_task(reader.rows("SELECT {tenant}", {"tenant": "noisy"})) for _ in range(8)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        assert [{}] == await reader.rows("SELECT {tenant}", {"tenant": "quiet"})
+        assert [{}] == await reader.rows("SELECT 1", {"tenant": ""})
+        assert ["SELECT 'noisy'", "SELECT 'quiet'", "SELECT 1"] == sorted(asked)
+        goes_on.set()
+        await asyncio.gather(*noisy)
+    assert 10 == len(asked)
 
 
 async def test_a_store_that_is_away_is_an_error() -> None:
