@@ -209,7 +209,7 @@ def _health(view: TopView) -> Text:
     if view.processes > 1:
         pieces.append(Text(f"{count(view.processes)} processes"))
     if view.restarts:
-        pieces.append(Text(f"{count(view.restarts)} processes replaced", _WARN))
+        pieces.append(Text(f"replaced processes: {count(view.restarts)}", _WARN))
     return _line(*pieces)
 
 

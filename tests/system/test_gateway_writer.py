@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ def test_the_sum_adds_up_though_a_worker_and_a_writer_are_killed(kafka: Kafka, t
         for topic in said["topics"].values():
             assert topic["accepted"] <= topic["broker"] == topic["stored"]
         assert sum(topic["accepted"] for topic in said["topics"].values()) >= len(senders.acknowledged) > 100
+        done = run("top", "--endpoint", back.http, "--once", "--interval", "1")
+        assert re.match(r"\w+  writer ", done.stdout), done.stderr
+        assert "RECEIVED" not in done.stdout, "a writer receives nothing"
         batch_id = send_one(front.http).headers["x-infrasage-batch-id"]
         until(lambda: ask_server(clickhouse, f"SELECT count() FROM telemetry_batches WHERE BatchId = '{batch_id}'") == [(1,)])
         client = clickhouse_connect.get_client(
@@ -252,6 +256,10 @@ def test_one_page_of_metrics_whichever_worker_answers(shared_kafka: Kafka, tmp_p
             assert send_one(front.http).status_code == 200
         assert {metric(front.http, *accepted) for _ in range(6)} == {40}
         assert metric(front.http, "infrasage_append_duration_seconds_count") == before + 10 == 40
+        done = run("top", "--endpoint", front.http, "--once", "--interval", "1")
+        assert re.match(r"\w+  gateway ", done.stdout), done.stderr
+        assert "3 processes  replaced processes: 1\n" in done.stdout
+        assert "to Kafka/s" in done.stdout
 
 
 @pytest.mark.parametrize("to_all", [False, True])
