@@ -227,10 +227,11 @@ class Pipeline:
         tenant = self._metrics.tenant(caller.tenant)
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
+        id_bytes: bytes = batch_id.bytes
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         full: DeadLettersFull | None = None
-        header = Header(caller.tenant, input_.source, now, batch_id.bytes)
-        reading = Reading(self, input_, body, caller, header, batch_id.bytes)
+        header = Header(caller.tenant, input_.source, now, id_bytes)
+        reading = Reading(self, input_, body, caller, header, id_bytes)
         prints: list[bytes] = []
         try:
             if reading.is_on_loop:
@@ -313,9 +314,9 @@ class Pipeline:
                 raise Defect(batch_id, failure)
             self._receipts.kept(receipt)
             if prints and self._fingerprints is not None:
-                self._fingerprints.note(caller.tenant, prints, batch_id, adapted, now)
+                self._fingerprints.note(caller.tenant, prints, id_bytes, adapted, now)
             if self._recent is not None:
-                self._recent.note(batch_id.bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
+                self._recent.note(id_bytes, caller.tenant, input_.source, input_.route, now, adapted, letters.items)
         self._metrics.ingested(adapted, letters.by_reason)
         tenant.ingested(adapted, len(body))
         if self._live is not None and self._live.is_watched:

@@ -11,16 +11,18 @@ Invariants:
 4. A plan's own setting comes before those of the routes (the same, test_a_plan_has_its_own_setting).
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
-from uuid_utils import UUID
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
 
+from adapters.codec.wire import put_bytes
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import layout_fingerprints, request_fingerprint, request_seed
 from adapters.record import Adapted
 from collector.ingest import endpoints
+from collector.ingest.answered_requests import AnsweredRequest, AnsweredRequests
+from collector.ingest.latest_entries import LatestEntries
 from collector.tenancy.identity import Caller
 
 _SECOND_NS: Final = 10**9
@@ -57,30 +59,17 @@ _MODES_OF_PLANS: Final[Mapping[str, Mapping[str, int]]] = {
 }
 
 
-class AnsweredRequest(NamedTuple):
-    """A request that was accepted as a whole, in this process. `counts` has its numbers and none of its data."""
-
-    batch_id: UUID
-    counts: Adapted
-    received_unix_nano: int
-
-
-class _KeyUsed(NamedTuple):
-    fingerprint: bytes
-    received_unix_nano: int
-
-
 class RequestFingerprints:
     """One process's. One event loop's: no locks."""
 
     def __init__(self, window_s: int, hashed: Collection[str], answers_max: int) -> None:
         """`window_s`: 0 recognizes nothing. `hashed`: names of HASHED. `answers_max`: how many answers are remembered."""
         self._window_ns: Final = window_s * _SECOND_NS
-        self._answers_max: Final = answers_max
         self._modes: Final[dict[str, int]] = {route: HASHED[name] for route, name in _ROUTES.items() if name in hashed}
         self._seeds: Final[dict[str, int]] = {}
-        self._answered: Final[OrderedDict[tuple[str, bytes], AnsweredRequest]] = OrderedDict()
-        self._keys: Final[OrderedDict[tuple[str, str, bytes], _KeyUsed]] = OrderedDict()
+        self._answered: Final = AnsweredRequests(answers_max)
+        # By tenant, route and key: when it was used, and the fingerprint of the request.
+        self._keys: Final = LatestEntries(answers_max)
 
     def of(
         self, caller: Caller, route: str, body: bytes, key: bytes, adapted: Adapted, has_coarse_times: bool, now_unix_nano: int
@@ -103,36 +92,33 @@ class RequestFingerprints:
         return layout_fingerprints(request, adapted)
 
     def _check_key(self, tenant: str, route: str, key: bytes, request: bytes, now_unix_nano: int) -> None:
-        used = self._keys.get((tenant, route, key))
-        if used is not None and now_unix_nano - used.received_unix_nano <= self._window_ns and used.fingerprint != request:
+        name = BytesWriter()
+        put_bytes(name, 0, tenant.encode())
+        put_bytes(name, 0, route.encode())
+        name.write(key)
+        used = self._keys.get(name.getvalue())
+        if used is not None and used[8:] != request and now_unix_nano - int(read_i64_le(used, 0)) <= self._window_ns:
             shown = repr(key[:_KEY_SHOWN_BYTES_MAX].decode("latin-1"))
             raise RequestRefused(
                 IDEMPOTENCY_KEY_REUSED,
                 f"Idempotency-Key {shown} was used for another body within {self._window_ns // _SECOND_NS} s"
                 " (repetitions.window_s): send a new key with each new request",
             )
-        self._keys[tenant, route, key] = _KeyUsed(request, now_unix_nano)
-        if len(self._keys) > self._answers_max:
-            self._keys.popitem(last=False)
+        entry = BytesWriter()
+        write_i64_le(entry, now_unix_nano)
+        entry.write(request)
+        self._keys.put(name.getvalue(), entry.getvalue())
 
     def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> AnsweredRequest | None:
         """Return the answer to the same request, where it was given here within the window."""
         if not fingerprints:
             return None
-        answered = self._answered.get((tenant, fingerprints[-1]))
+        answered = self._answered.find(tenant, fingerprints[-1])
         if answered is None or abs(now_unix_nano - answered.received_unix_nano) > self._window_ns:
             return None
         return answered
 
-    def note(self, tenant: str, fingerprints: list[bytes], batch_id: UUID, adapted: Adapted, now_unix_nano: int) -> None:
+    def note(self, tenant: str, fingerprints: list[bytes], batch_id: bytes, adapted: Adapted, now_unix_nano: int) -> None:
         """Remember a request that is durable, unless an item was rejected or repaired, since its answer said more."""
-        if not fingerprints or adapted.rejected or adapted.repaired or self._answers_max == 0:
-            return
-        counts = Adapted()
-        counts.accepted = adapted.accepted
-        counts.samples = adapted.samples
-        counts.histograms = adapted.histograms
-        counts.exemplars = adapted.exemplars
-        self._answered[tenant, fingerprints[-1]] = AnsweredRequest(batch_id, counts, now_unix_nano)
-        if len(self._answered) > self._answers_max:
-            self._answered.popitem(last=False)
+        if fingerprints and not adapted.rejected and not adapted.repaired:
+            self._answered.add(tenant, fingerprints[-1], batch_id, adapted, now_unix_nano)
