@@ -41,6 +41,7 @@ HOT_PACKAGES = [
 # Hot modules of packages that are not hot as a whole.
 HOT_MODULES = [
     "collector/broker/kafka/producer.py",
+    "collector/broker/kafka/producer_batches.py",
     "collector/broker/kafka/producer_session.py",
     "collector/broker/kafka/transport.py",
     "collector/receivers/encodings.py",

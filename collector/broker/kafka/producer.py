@@ -37,9 +37,8 @@ from aiokafka.errors import (
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, text, until_started
+from collector.broker.kafka.producer_batches import ORDERED_PARTITION, Append
 from collector.broker.kafka.producer_session import (
-    ORDERED_PARTITION,
-    Append,
     NoObserver,
     ProduceObserver,
     ProducerSession,

@@ -23,14 +23,20 @@ from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.options import KafkaOptions, text
+from collector.broker.kafka.producer_batches import (
+    ORDERED_PARTITION,
+    Append,
+    PartitionState,
+    PendingBatch,
+    Sending,
+    TopicState,
+)
 from collector.broker.kafka.protocol.produce import (
-    BATCH_OVERHEAD_BYTES,
-    MESSAGE_OVERHEAD_BYTES,
     PRODUCE_API,
     next_sequence,
+    partition_batch,
     produce_answer,
     produce_request,
-    record_batch,
 )
 from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, TopicsMissing
 from collector.broker.kafka.transport import Frames
@@ -45,8 +51,6 @@ _IDENTITY_S: Final = 0.05
 _LEADERLESS_S: Final = 0.25
 # How long a new session waits until its leaders answer. Those that do not take no batches.
 _REACHED_S: Final = 0.5
-# Where ordered messages go: the one that every topic has.
-ORDERED_PARTITION: Final = 0
 
 
 class ProduceObserver(Protocol):
@@ -71,75 +75,6 @@ class NoObserver:
 
     def partitions_added(self, topic: str, before: int, now: int) -> None:
         pass
-
-
-class Append:
-    """One call to `append`: done when all of its batches are, or at its deadline (the loop's time)."""
-
-    def __init__(self, done: "asyncio.Future[None]", deadline: float, topic: str, is_placed: bool, follows: bool) -> None:
-        """`topic`: of its first message. `is_placed`: all of its messages have fingerprints. `follows`: other messages of the
-        same call are kept already."""
-        self.done: Final = done
-        self.deadline: Final = deadline
-        self.topic: Final = topic
-        self.batches = 0
-        self.is_placed: Final = is_placed
-        self.is_sent = False  # some of it was: whether Kafka has it is not known
-        self.follows: Final = follows
-
-    def outcome(self) -> str:
-        """Say what is known of an append that was not acknowledged."""
-        if self.is_sent or self.follows:
-            return "it is not known whether it was kept"
-        return "nothing of it was kept"
-
-
-class PendingBatch:
-    """Messages of one topic that Kafka takes, or refuses, as a whole."""
-
-    def __init__(self, size_max: int, began: float, ordered: bool) -> None:
-        self.size_max: Final = size_max
-        self.ordered: Final = ordered
-        self.began: Final = began
-        self.appends: Final[list[Append]] = []
-        self.payloads: Final[list[bytes]] = []
-        self.size = 0  # of the payloads
-        self.full = False
-
-    def add(self, payload: bytes, append: Append) -> bool:
-        """Return whether it still fitted. The first always does."""
-        messages = len(self.payloads) + 1
-        size = self.size + len(payload)
-        if messages > 1 and size + messages * MESSAGE_OVERHEAD_BYTES + BATCH_OVERHEAD_BYTES > self.size_max:
-            self.full = True
-            return False
-        self.payloads.append(payload)
-        self.size = size
-        if not self.appends or self.appends[-1] is not append:
-            self.appends.append(append)
-            append.batches += 1
-        return True
-
-    def succeed(self) -> None:
-        for append in self.appends:
-            append.batches -= 1
-            if append.batches == 0 and not append.done.done():
-                append.done.set_result(None)
-
-    def fail(self, reason: str) -> None:
-        for append in self.appends:
-            if not append.done.done():
-                append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
-
-
-class Sending:
-    """A batch on its way to a partition: the bytes are the same however often they are sent."""
-
-    def __init__(self, topic: str, partition: int, batch: PendingBatch, pieces: list[bytes]) -> None:
-        self.topic: Final = topic
-        self.partition: Final = partition
-        self.batch: Final = batch
-        self.pieces: Final = pieces
 
 
 class PartRefused(Exception):
@@ -170,17 +105,10 @@ class ProducerSession:
         self._logger: Final = structlog.get_logger(__name__)
         self._loop: Final = asyncio.get_running_loop()
         self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
-        self._queues: Final[dict[str, deque[PendingBatch]]] = {name: deque() for name in topics}  # the last one is being filled
-        self._placed: Final[
-            dict[tuple[str, int], deque[PendingBatch]]
-        ] = {}  # by partition, messages with fingerprints; none is empty
+        self._states: Final[dict[str, TopicState]] = {name: TopicState(name) for name in topics}
+        self._placed: list[PartitionState] = []  # those where batches wait
         self._partitions: Final = partitions
         self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
-        self._layout: dict[str, list[list[int]]] = {}  # of each topic, the partitions of each leader
-        self._leaders: dict[tuple[str, int], int] = {}  # of each partition, the broker
-        self._turns: Final[defaultdict[str, int]] = defaultdict(int)
-        self._busy: Final[set[tuple[str, int]]] = set()  # partitions with a batch on its way
-        self._sequences: Final[defaultdict[tuple[str, int], int]] = defaultdict(int)
         self._producer_id = -1
         self._epoch = -1
         self._idle: Final = asyncio.Event()  # no append waits
@@ -200,7 +128,9 @@ class ProducerSession:
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
-        await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(set(self._leaders.values())))))
+        leaders = {partition.leader for state in self._states.values() for partition in state.partitions}
+        leaders.discard(-1)
+        await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(leaders))))
         first = self._first_lanes = self._leaders_max
         lanes = range(first * self._options.requests_in_flight_max)
         self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
@@ -221,7 +151,7 @@ class ProducerSession:
 
     def _is_leaderless(self) -> bool:
         """Return whether messages wait for a partition that has no leader which answers."""
-        return any(all(partition not in led for led in self._layout[topic]) for topic, partition in self._placed)
+        return any(partition.group < 0 for partition in self._placed)
 
     async def _reach(self, lane: int, leader: int) -> None:
         """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
@@ -235,8 +165,8 @@ class ProducerSession:
         """Find out which partitions can be written. Raises BrokerDown where a topic has none, or is missing; KafkaError,
         OSError."""
         answer = await self._client.metadata(self._topics)
-        layout: dict[str, list[list[int]]] = {}
-        leaders: dict[tuple[str, int], int] = {}
+        groups: dict[str, dict[int, list[int]]] = {}
+        leaders: dict[str, dict[int, int]] = {}
         numbers: dict[str, int] = {}
         leaders_max = 0
         topics = answer.to_object()["topics"]
@@ -247,21 +177,25 @@ class ProducerSession:
             name = described["topic"]
             by_leader: defaultdict[int, list[int]] = defaultdict(list)
             replicas: set[int] = set()
+            leaders[name] = {}
             for partition in described["partitions"]:
                 replicas.update(partition["replicas"])
                 if partition["leader"] >= 0:
-                    leaders[name, partition["partition"]] = partition["leader"]
+                    leaders[name][partition["partition"]] = partition["leader"]
                     if len(partition["isr"]) >= self._topics[name].in_sync_min:
                         by_leader[partition["leader"]].append(partition["partition"])
             if not by_leader:
                 raise BrokerDown(f"no partition of {name} has a leader and min.insync.replicas")
             present = {leader: led for leader, led in by_leader.items() if not self._client.is_away(leader)}
-            numbers[name] = len(described["partitions"])
-            layout[name] = [sorted(partitions) for _, partitions in sorted((present or by_leader).items())]
-            leaders_max = max(leaders_max, min(len(replicas), len(described["partitions"])))
-        self._layout = layout
-        self._leaders = leaders
+            # A broker may not know all partitions of a topic that is being created, and they have no gaps once it does.
+            numbers[name] = 1 + max(partition["partition"] for partition in described["partitions"])
+            groups[name] = present or by_leader
+            leaders_max = max(leaders_max, min(len(replicas), numbers[name]))
         for name, number in numbers.items():
+            state = self._states[name]
+            state.set_leaders([leaders[name].get(index, -1) for index in range(number)])
+            by_broker = sorted(groups[name].items())
+            state.set_groups([[state.partitions[index] for index in sorted(indexes)] for _, indexes in by_broker])
             before = self._partitions.get(name, number)
             self._partitions[name] = number
             if number > before:
@@ -279,14 +213,14 @@ class ProducerSession:
         """It was lost: batches to come go to other leaders, where a topic has any, until `refresh` finds that it answers."""
         self._client.lost(leader)
         self._avoided.set()
-        for name, groups in self._layout.items():
-            others = [group for group in groups if self._leaders.get((name, group[0])) != leader]
+        for state in self._states.values():
+            others = [group for group in state.groups if group[0].leader != leader]
             if others:
-                self._layout[name] = others
+                state.set_groups(others)
 
     def takes_ordered(self, name: str) -> bool:
         """Return whether the partition of a topic's ordered messages can be written."""
-        return any(ORDERED_PARTITION in partitions for partitions in self._layout[name])
+        return self._states[name].partitions[ORDERED_PARTITION].group >= 0
 
     async def _identity(self) -> tuple[int, int]:
         """The id and epoch of a new producer. Raises KafkaError."""
@@ -304,14 +238,14 @@ class ProducerSession:
         self._appends += 1
         self._idle.clear()
         for message in messages:
-            if message.fingerprint:
-                where = (message.topic, partition_of(message.fingerprint, self._partitions[message.topic]))
-                placed = self._placed.get(where)
-                if placed is None:
-                    placed = self._placed[where] = deque()
-                queue = placed
-            else:
-                queue = self._queues[message.topic]
+            state = self._states[message.topic]
+            queue = state.waiting
+            fingerprint = message.fingerprint
+            if fingerprint:
+                partition = state.partitions[partition_of(fingerprint, state.number)]
+                queue = partition.waiting
+                if not queue:
+                    self._placed.append(partition)
             batch = queue[-1] if queue else None
             if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
                 if batch is not None and batch.full:
@@ -344,14 +278,15 @@ class ProducerSession:
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers that wait must get it
                 reason = text(error)
                 refused = error.sending if isinstance(error, PartRefused) else sendings[0]
-                self._observer.produce_failed(refused.topic, "refused")
+                self._observer.produce_failed(refused.partition.topic, "refused")
                 for sending in sendings:
-                    sending.batch.fail(f"{sending.topic}: {reason}")
+                    sending.batch.fail(f"{sending.partition.topic}: {reason}")
                 if self.failed is not None:
                     self.failed(reason)
                 return
             finally:
-                self._busy.difference_update((sending.topic, sending.partition) for sending in sendings)
+                for sending in sendings:
+                    sending.partition.is_busy = False
                 self._arrived.set()  # what waited for one of these partitions
                 if timer is not None:
                     timer.cancel()
@@ -367,7 +302,7 @@ class ProducerSession:
         """Return when there may be something to take."""
         self._arrived.clear()
         now = self._loop.time()
-        queues = [*self._queues.values(), *self._placed.values()] if linger_s else []
+        queues = self._waiting() if linger_s else []
         lingering = [at for at in (queue[0].began + linger_s for queue in queues if queue) if at > now]
         if not lingering:
             await self._arrived.wait()
@@ -380,51 +315,47 @@ class ProducerSession:
         """The batches that can be sent now: of each topic, one for each partition that none is on its way to. `began_max`:
         later ones wait, unless they are full."""
         sendings: list[Sending] = []
-        for where in [where for where, queue in self._placed.items() if queue[0].full or queue[0].began <= began_max]:
-            if where not in self._busy and self._is_led(lane, where):
-                queue = self._placed[where]
-                sendings.append(self._sending(where, queue.popleft()))
-                if not queue:
-                    del self._placed[where]
-        for topic, queue in self._queues.items():
+        if self._placed:
+            left: list[PartitionState] = []
+            for placed in self._placed:
+                waiting = placed.waiting
+                first = waiting[0]
+                if not placed.is_busy and (first.full or first.began <= began_max) and self._is_led(lane, placed):
+                    sendings.append(self._sending(placed, waiting.popleft()))
+                    if not waiting:
+                        continue
+                left.append(placed)
+            self._placed = left
+        for state in self._states.values():
+            queue = state.waiting
             while queue and (queue[0].full or queue[0].began <= began_max):
-                partition = self._free(topic, lane, ordered=queue[0].ordered)
-                if partition is None:
+                partition = state.partitions[ORDERED_PARTITION] if queue[0].ordered else state.free(lane)
+                if partition is None or partition.is_busy:
                     break
-                sendings.append(self._sending((topic, partition), queue.popleft()))
+                sendings.append(self._sending(partition, queue.popleft()))
         return sendings
 
-    def _sending(self, where: tuple[str, int], batch: PendingBatch) -> Sending:
-        sequence = self._sequences[where]
-        self._sequences[where] = next_sequence(sequence, len(batch.payloads))
-        self._busy.add(where)
+    def _waiting(self) -> list[deque[PendingBatch]]:
+        """The queues of batches that nobody has taken; some may be empty."""
+        return [*[state.waiting for state in self._states.values()], *[placed.waiting for placed in self._placed]]
+
+    def _sending(self, partition: PartitionState, batch: PendingBatch) -> Sending:
+        sequence = partition.sequence
+        partition.sequence = next_sequence(sequence, len(batch.payloads))
+        partition.is_busy = True
         for append in batch.appends:
             append.is_sent = True
-        pieces = record_batch(
-            batch.payloads, int(time.time() * 1000), self._producer_id, self._epoch, sequence, self._options.compression
+        now_ms = int(time.time() * 1000)
+        pieces = partition_batch(
+            partition.index, batch.payloads, now_ms, self._producer_id, self._epoch, sequence, self._options.compression
         )
-        return Sending(where[0], where[1], batch, pieces)
+        return Sending(partition, batch, pieces)
 
-    def _is_led(self, lane: int, where: tuple[str, int]) -> bool:
+    def _is_led(self, lane: int, partition: PartitionState) -> bool:
         """Return whether a partition's leader is one that this lane sends to."""
-        topic, partition = where
-        leaders = self._layout[topic]
         # There may be more leaders by now than lanes were begun for.
-        lanes = min(len(leaders), max(1, self._first_lanes))
-        return any(index % lanes == lane % lanes and partition in led for index, led in enumerate(leaders))
-
-    def _free(self, topic: str, lane: int, *, ordered: bool) -> int | None:
-        """The partition whose turn it is, of those that the lane's leader has; None: each has a batch on its way."""
-        if ordered:
-            return None if (topic, ORDERED_PARTITION) in self._busy else ORDERED_PARTITION
-        leaders = self._layout[topic]
-        partitions = leaders[lane % len(leaders)]
-        for _ in partitions:
-            self._turns[topic] += 1
-            partition = partitions[self._turns[topic] % len(partitions)]
-            if (topic, partition) not in self._busy:
-                return partition
-        return None
+        lanes = min(len(self._states[partition.topic].groups), max(1, self._first_lanes))
+        return partition.group >= 0 and partition.group % lanes == lane % lanes
 
     async def _deliver(self, lane: int, sendings: Sequence[Sending]) -> None:
         """Return when all are durable. Raises PartRefused."""
@@ -432,7 +363,7 @@ class ProducerSession:
         while left:
             by_leader: defaultdict[int, list[Sending]] = defaultdict(list)
             for sending in left:
-                by_leader[self._leaders.get((sending.topic, sending.partition), -1)].append(sending)
+                by_leader[sending.partition.leader].append(sending)
             left = []
             for leader, together in by_leader.items():
                 try:
@@ -448,17 +379,21 @@ class ProducerSession:
     async def _send(self, lane: int, leader: int, sendings: Sequence[Sending]) -> list[Sending]:
         """Those that have to be sent again. Raises KafkaError, OSError, TimeoutError, ValueError; and PartRefused."""
         frames = await self._frames_to(lane, leader)
-        batches: dict[str, dict[int, list[bytes]]] = {}
+        batches: dict[str, list[list[bytes]]] = {}
         for sending in sendings:
-            batches.setdefault(sending.topic, {})[sending.partition] = sending.pieces
+            batches.setdefault(sending.partition.topic, []).append(sending.pieces)
         timeout_s = self._options.request_timeout_s
         async with asyncio.timeout(timeout_s):
             answer = await frames.ask(PRODUCE_API, produce_request(batches, int(timeout_s * 1000)))
         codes = produce_answer(answer)
         again: list[Sending] = []
         for sending in sendings:
-            error = for_code(codes[sending.topic, sending.partition])
-            if error is NoError or error is DuplicateSequenceNumber:
+            code = codes[sending.partition.topic, sending.partition.index]
+            if code == NoError.errno:
+                self._durable(sending)
+                continue
+            error = for_code(code)
+            if error is DuplicateSequenceNumber:
                 self._durable(sending)
             elif error.retriable:
                 again.append(sending)
@@ -469,7 +404,7 @@ class ProducerSession:
     def _durable(self, sending: Sending) -> None:
         batch = sending.batch
         self.waiting_bytes -= batch.size
-        self._observer.produced(sending.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
+        self._observer.produced(sending.partition.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
         batch.succeed()
         if self.succeeded is not None:
             self.succeeded()
@@ -488,19 +423,19 @@ class ProducerSession:
 
     def refuse(self, reason: str) -> None:
         """Refuse every message that was not sent yet; it will not be sent."""
-        for queue in [*self._queues.values(), *self._placed.values()]:
+        for queue in self._waiting():
             while queue:
                 queue.popleft().fail(reason)
-        self._placed.clear()
+        self._placed = []
 
     def forget_expired(self) -> None:
         """Forget messages that wait for their leader, whose callers have gone. A message among others
         that are waited for is sent with them: a repetition of it has the same fingerprint."""
-        for where, queue in list(self._placed.items()):
-            while queue and all(append.done.done() for append in queue[0].appends):
-                self.waiting_bytes -= queue.popleft().size
-            if not queue:
-                del self._placed[where]
+        for placed in self._placed:
+            waiting = placed.waiting
+            while waiting and all(append.done.done() for append in waiting[0].appends):
+                self.waiting_bytes -= waiting.popleft().size
+        self._placed = [placed for placed in self._placed if placed.waiting]
 
     async def flush(self) -> None:
         """Return when nothing waits, or after the time that an append has."""

@@ -121,7 +121,9 @@ async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
         session = producer._session
         assert session is not None
         await append_by(producer, topic, b"first")
-        layout, session._layout[topic] = session._layout[topic], [[]]  # as if all leaders were lost
+        state = session._states[topic]
+        groups = state.groups
+        state.set_groups([[]])  # as if all leaders were lost
         waiting = [
             asyncio.create_task(producer.append([Message(topic, print_ + b"second", fingerprint=print_)])) for print_ in PRINTS
         ]
@@ -130,7 +132,7 @@ async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
         assert session._placed
         session._avoided.set()  # metadata is read again, and there is a leader
         await asyncio.gather(*waiting)
-        assert layout == session._layout[topic]
+        assert groups == state.groups
         assert not session._placed
         assert session is producer._session
     partitions, payloads = await read(options, topic)
@@ -145,11 +147,13 @@ async def test_what_waits_too_long_for_a_leader_is_refused_alone() -> None:
         session = producer._session
         assert session is not None
         session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
-        layout, session._layout[topic] = session._layout[topic], [[]]
+        state = session._states[topic]
+        groups = state.groups
+        state.set_groups([[]])
         with pytest.raises(BrokerDown, match="nothing of it was kept"):
             await producer.append([Message(topic, b"late", fingerprint=PRINTS[0])])
-        assert (0, {}) == (session.waiting_bytes, session._placed)
-        session._layout[topic] = layout
+        assert (0, []) == (session.waiting_bytes, session._placed)
+        state.set_groups(groups)
         assert session is producer._session
         await append_by(producer, topic, b"on time")
     _, payloads = await read(options, topic)

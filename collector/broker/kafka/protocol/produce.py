@@ -10,7 +10,8 @@ from typing import Final
 
 import google_crc32c
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
-from librt.strings import BytesWriter
+from librt.strings import BytesWriter, write_i16_be, write_i32_be, write_i64_be
+from mypy_extensions import i16, i32, i64
 
 # Its key, and the first version that may bring batches in zstd: brokers since Kafka 2.1 (2018) take it.
 PRODUCE_API: Final = (0, 7)
@@ -27,12 +28,10 @@ _CODECS: Final[Mapping[str, tuple[int, Callable[[bytes], bytes]]]] = {
 }
 # From here on a payload is a piece by itself: to copy it would cost more than to handle one piece more.
 _ALONE_BYTES_MIN: Final = 16 * 1024
-# Base offset (set by the broker), length of what follows it, leader's epoch (also set by the broker), format, checksum.
-_HEAD: Final = struct.Struct(">qiibI")
-_HEAD_COUNTED: Final = 9  # of it, what the length counts
-# Attributes, the last offset's delta, two timestamps, the producer's id, epoch and sequence; how many records. All checked.
-_CHECKED: Final = struct.Struct(">hiqqqhii")
 _FORMAT: Final = 2
+# Of a batch, before its checked bytes.
+_LENGTH_COUNTED: Final = 9  # the leader's epoch, the format, the checksum
+_LENGTH_NOT_COUNTED: Final = 12  # the base offset, which the broker sets, and the length
 # Of a partition: its number, an error, the batch's offset and time, the partition's first offset.
 _ANSWERED: Final = struct.Struct(">ihqqq")
 _SEQUENCES: Final = 2**31
@@ -43,31 +42,67 @@ def next_sequence(sequence: int, messages: int) -> int:
     return (sequence + messages) % _SEQUENCES
 
 
-def record_batch(
-    payloads: Sequence[bytes], time_ms: int, producer_id: int, epoch: int, sequence: int, compression: str
+def partition_batch(
+    partition: int,
+    payloads: Sequence[bytes],
+    time_ms: int,
+    producer_id: int,
+    epoch: int,
+    sequence: int,
+    compression: str,
 ) -> list[bytes]:
-    """Return one batch, in pieces. `compression`: none, or one of Kafka's."""
-    pieces = _records(payloads)
-    attributes = 0
-    if compression != "none":
+    """Return one batch for a partition, in pieces, as it is in a request: after the partition's number and the batch's size.
+    `compression`: none, or one of Kafka's."""
+    writer = BytesWriter()
+    if compression == "none":
+        _put_checked(writer, 0, len(payloads), time_ms, producer_id, epoch, sequence)
+        pieces = _records(writer, payloads)
+    else:
         attributes, encode = _CODECS[compression]
-        pieces = [encode(b"".join(pieces))]
-    last = len(payloads) - 1
-    checked = _CHECKED.pack(attributes, last, time_ms, time_ms, producer_id, epoch, sequence, last + 1)
-    checksum: int = google_crc32c.value(checked)
-    size = _HEAD_COUNTED + len(checked)
+        _put_checked(writer, attributes, len(payloads), time_ms, producer_id, epoch, sequence)
+        pieces = [writer.getvalue(), encode(b"".join(_records(BytesWriter(), payloads)))]
+    checksum = 0
+    length: i64 = _LENGTH_COUNTED
     for piece in pieces:
         checksum = google_crc32c.extend(checksum, piece)
-        size += len(piece)
-    return [_HEAD.pack(0, size, -1, _FORMAT, checksum) + checked, *pieces]
+        length += len(piece)
+    return [_head(partition, length, checksum), *pieces]
 
 
-def _records(payloads: Sequence[bytes]) -> list[bytes]:
-    """Each: its length, no attributes, no time of its own, its offset's delta, no key, the payload, no headers."""
-    pieces: list[bytes] = []
+def _head(partition: i64, length: i64, checksum: i64) -> bytes:
     writer = BytesWriter()
+    write_i32_be(writer, i32(partition))
+    write_i32_be(writer, i32(length + _LENGTH_NOT_COUNTED))
+    write_i64_be(writer, 0)
+    write_i32_be(writer, i32(length))
+    write_i32_be(writer, -1)
+    writer.append(_FORMAT)
+    for shift in (24, 16, 8, 0):
+        writer.append(int(checksum >> shift & 0xFF))
+    return writer.getvalue()
+
+
+def _put_checked(
+    writer: BytesWriter, attributes: i64, messages: i64, time_ms: i64, producer_id: i64, epoch: i64, sequence: i64
+) -> None:
+    """What the checksum covers beside the records: attributes, the last offset's delta, two timestamps, the producer's id,
+    epoch and sequence, and how many records there are."""
+    write_i16_be(writer, i16(attributes))
+    write_i32_be(writer, i32(messages - 1))
+    write_i64_be(writer, time_ms)
+    write_i64_be(writer, time_ms)
+    write_i64_be(writer, producer_id)
+    write_i16_be(writer, i16(epoch))
+    write_i32_be(writer, i32(sequence))
+    write_i32_be(writer, i32(messages))
+
+
+def _records(writer: BytesWriter, payloads: Sequence[bytes]) -> list[bytes]:
+    """Return what is in the writer, then each: its length, no attributes, no time of its own, its offset's delta, no key, the
+    payload, no headers."""
+    pieces: list[bytes] = []
     for delta, payload in enumerate(payloads):
-        size = len(payload)
+        size: i64 = len(payload)
         _put(writer, 4 + _size(delta) + _size(size) + size)
         writer.append(0)
         writer.append(0)
@@ -84,32 +119,32 @@ def _records(payloads: Sequence[bytes]) -> list[bytes]:
     return pieces
 
 
-def _put(writer: BytesWriter, number: int) -> None:
+def _put(writer: BytesWriter, number: i64) -> None:
     """A zigzag varint of one that is not negative."""
     number <<= 1
     while number > 127:
-        writer.append(number & 127 | 128)
+        writer.append(int(number & 127 | 128))
         number >>= 7
-    writer.append(number)
+    writer.append(int(number))
 
 
-def _size(number: int) -> int:
+def _size(number: i64) -> i64:
     number <<= 1
-    size = 1
+    size: i64 = 1
     while number > 127:
         number >>= 7
         size += 1
     return size
 
 
-def produce_request(batches: Mapping[str, Mapping[int, Sequence[bytes]]], timeout_ms: int) -> list[bytes]:
-    """Return a request, in pieces, with a batch for each partition of each topic. All in-sync replicas must keep it."""
+def produce_request(batches: Mapping[str, Sequence[Sequence[bytes]]], timeout_ms: int) -> list[bytes]:
+    """Return a request, in pieces: of each topic, batches that `partition_batch` made, of different partitions. All in-sync
+    replicas must keep them."""
     pieces: list[bytes] = [struct.pack(">hhii", -1, -1, timeout_ms, len(batches))]
     for topic, partitions in batches.items():
         name = topic.encode()
         pieces.append(struct.pack(f">h{len(name)}si", len(name), name, len(partitions)))
-        for index, batch in partitions.items():
-            pieces.append(struct.pack(">ii", index, sum([len(piece) for piece in batch])))
+        for batch in partitions:
             pieces += batch
     return pieces
 

@@ -1,6 +1,7 @@
 """What is written is what aiokafka reads, and what it would write: batches, requests and answers."""
 
 import io
+import struct
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from collector.broker.kafka.protocol.produce import (
     BATCH_OVERHEAD_BYTES,
     MESSAGE_OVERHEAD_BYTES,
     next_sequence,
+    partition_batch,
     produce_answer,
     produce_request,
-    record_batch,
 )
 
 PAYLOADS = st.lists(
@@ -25,16 +26,20 @@ COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
 @given(
+    partition=st.integers(0, 2**31 - 1),
     payloads=PAYLOADS,
     time_ms=st.integers(0, 2**45),
     producer=st.tuples(st.integers(0, 2**62), st.integers(0, 2**15 - 1), st.integers(0, 2**31 - 1)),
     compression=st.sampled_from(COMPRESSIONS),
 )
 def test_a_batch_is_read_as_it_was_written(
-    payloads: list[bytes], time_ms: int, producer: tuple[int, int, int], compression: str
+    partition: int, payloads: list[bytes], time_ms: int, producer: tuple[int, int, int], compression: str
 ) -> None:
-    """Each message with its offset and time, under the producer and its sequence; and no larger than was reckoned with."""
-    written = b"".join(record_batch(payloads, time_ms, *producer, compression))
+    """Behind its partition and size, each message with its offset and time, under the producer and its sequence; and no larger
+    than the limit counts."""
+    request = b"".join(partition_batch(partition, payloads, time_ms, *producer, compression))
+    written = request[8:]
+    assert struct.pack(">ii", partition, len(written)) == request[:8]
     records = MemoryRecords(written)
     (batch,) = iter(records.next_batch, None)
     assert batch.validate_crc()
@@ -51,7 +56,7 @@ def test_a_batch_is_read_as_it_was_written(
 
 def test_a_large_payload_is_not_copied() -> None:
     payload = bytes(100_000)
-    assert any(piece is payload for piece in record_batch([b"a", payload, b"b"], 0, 1, 0, 0, "none"))
+    assert any(piece is payload for piece in partition_batch(0, [b"a", payload, b"b"], 0, 1, 0, 0, "none"))
 
 
 def test_sequences_begin_anew_after_the_largest() -> None:
@@ -61,7 +66,7 @@ def test_sequences_begin_anew_after_the_largest() -> None:
 
 BATCHES = st.dictionaries(
     st.text("abc.-_", min_size=1, max_size=20),
-    st.dictionaries(st.integers(0, 2**31 - 1), st.lists(st.binary(max_size=50), max_size=4), min_size=1, max_size=4),
+    st.dictionaries(st.integers(0, 2**31 - 1), PAYLOADS, min_size=1, max_size=4),
     min_size=1,
     max_size=4,
 )
@@ -69,9 +74,16 @@ BATCHES = st.dictionaries(
 
 @given(batches=BATCHES, timeout_ms=st.integers(0, 2**31 - 1))
 def test_the_request_is_as_aiokafka_writes_it(batches: dict[str, dict[int, list[bytes]]], timeout_ms: int) -> None:
-    topics = [(topic, [(index, b"".join(batch)) for index, batch in each.items()]) for topic, each in batches.items()]
+    ours = {
+        topic: [partition_batch(index, payloads, 0, 1, 0, 0, "none") for index, payloads in each.items()]
+        for topic, each in batches.items()
+    }
+    topics = [
+        (topic, [(index, b"".join(batch)[8:]) for index, batch in zip(each, ours[topic], strict=True)])
+        for topic, each in batches.items()
+    ]
     theirs = ProduceRequest_v7(transactional_id=None, required_acks=-1, timeout=timeout_ms, topics=topics)
-    assert theirs.encode() == b"".join(produce_request(batches, timeout_ms))
+    assert theirs.encode() == b"".join(produce_request(ours, timeout_ms))
 
 
 @given(
