@@ -11,7 +11,8 @@ from adapters.errors import INVALID_PARAMETER, OVERLOADED, RequestRefused
 from collector.query.live_records import Answering, TooManyWatches, question_of
 from collector.tenancy.identity import Caller
 
-LIVE_PATHS: Final = frozenset({"/api/v1/tail"})
+LIVE_PATH: Final = "/api/v1/tail"
+LIVE_PATHS: Final = frozenset({LIVE_PATH})
 
 
 class LiveRecordsAnswer(BaseModel):

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -10,8 +11,9 @@ from uuid import uuid4
 import typer
 
 from collector.api import query_socket
-from collector.cli.common import Config, DataDir, failures, load_settings, printable, refuse, say
-from collector.cli.remote import KeyFile, RemoteCollector
+from collector.api.live_pages import LIVE_PATH
+from collector.app.page_fetcher import CannotAsk, PageFetcher
+from collector.cli.common import Config, DataDir, endpoint_of, failures, key_of, load_settings, printable, refuse, say
 from collector.query.live_records import question_of
 from collector.runtime.errors import CannotRun
 
@@ -39,7 +41,9 @@ def tail(
             show_default="none",
         ),
     ] = None,
-    key_file: KeyFile = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="A file with the API key to send.", show_default="none")
+    ] = None,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
@@ -64,12 +68,17 @@ def tail(
                     f"no collector runs on {settings.data_dir}: --data-dir names another directory, --endpoint an address"
                 ) from None
     else:
-        remote = RemoteCollector.of(endpoint, key_file)
+        fetcher = PageFetcher(endpoint_of(endpoint, may_have_path=True), key_of(key_file))
         given = {"watch": watch, "tenant": tenant, "service_id": service, "type": type_, "rejected": "1" if rejected else None}
-        target = "/api/v1/tail?" + urlencode({name: value for name, value in given.items() if value is not None})
+        target = f"{LIVE_PATH}?" + urlencode({name: value for name, value in given.items() if value is not None})
 
         def ask() -> Mapping[str, Any]:
-            answer: Mapping[str, Any] = json.loads(remote.get(target))
+            try:
+                page = fetcher.get(target)
+                fetcher.check(LIVE_PATH, page, (200,))
+                answer: Mapping[str, Any] = json.loads(page.body)
+            except (CannotAsk, ValueError) as error:
+                raise CannotRun(str(error)) from error
             return answer
 
     with failures():

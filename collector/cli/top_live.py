@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from collector.app.page_client import CannotAsk, KeyRefused, PageClient
+from collector.app.page_client import PageClient
+from collector.app.page_fetcher import CannotAsk, KeyRefused
 from collector.app.top import DeadLetterStats, Look, RateHistory
 from collector.cli.common import fail, print_bytes, printable
 from collector.cli.full_screen import FullScreen

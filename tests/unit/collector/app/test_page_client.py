@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 from support.top import Collector
 
-from collector.app import page_client
-from collector.app.page_client import CannotAsk, KeyRefused, PageClient
+from collector.app import page_fetcher
+from collector.app.page_client import PageClient
+from collector.app.page_fetcher import CannotAsk, KeyRefused
 from collector.app.top import DeadLetterStats
 
 HEALTH = {
@@ -152,13 +153,13 @@ def test_a_name_that_is_none_is_named(host: str) -> None:
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
 def test_an_answer_that_never_ends_is_bounded(monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
     """Each byte is in time; the whole is not."""
-    monkeypatch.setattr(page_client, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(page_fetcher, "TIMEOUT_S", 0.3)
     with peer({"/healthz": first}, drip_s=0.01) as made, pytest.raises(CannotAsk, match=r"no whole answer within 0\.3 s"):
         PageClient(made.endpoint, None).look()
 
 
 def test_a_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_client, "PAGE_BYTES_MAX", 1000)
+    monkeypatch.setattr(page_fetcher, "PAGE_BYTES_MAX", 1000)
     with peer(pages(healthz=answer("x" * 1001))) as made, pytest.raises(CannotAsk, match="more than 1000 bytes"):
         PageClient(made.endpoint, None).look()
 
