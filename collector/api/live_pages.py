@@ -8,10 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from adapters.errors import INVALID_PARAMETER, OVERLOADED, RequestRefused
-from collector.query.live_records import Answering, TooManyWatches, question_of
+from collector.query.live_records import LIVE_PATH, Answering, TooManyWatches, question_of
 from collector.tenancy.identity import Caller
 
-LIVE_PATH: Final = "/api/v1/tail"
 LIVE_PATHS: Final = frozenset({LIVE_PATH})
 
 

@@ -72,7 +72,8 @@ class PageFetcher:
                 reason = f"no whole answer within {TIMEOUT_S:g} s"
             else:
                 reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:MESSAGE_MAX]
-            message = f"cannot read {self._endpoint}{path}: {reason}; --endpoint names another address"
+            shown = path.partition("?")[0]
+            message = f"cannot read {self._endpoint}{shown}: {reason}; --endpoint names another address"
             raise CannotAsk(message, reason) from None
         finally:
             connection.close()

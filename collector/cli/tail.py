@@ -11,11 +11,12 @@ from uuid import uuid4
 import typer
 
 from collector.api import query_socket
-from collector.api.live_pages import LIVE_PATH
-from collector.app.page_fetcher import CannotAsk, PageFetcher
 from collector.cli.common import Config, DataDir, endpoint_of, failures, key_of, load_settings, printable, refuse, say
-from collector.query.live_records import question_of
+from collector.query.live_records import LIVE_PATH, question_of
 from collector.runtime.errors import CannotRun
+
+# Raises CannotRun.
+Ask = Callable[[], Mapping[str, Any]]
 
 _INTERVAL_S: Final = 0.5
 _SHOWN_MAX: Final = 200
@@ -57,35 +58,49 @@ def tail(
     except ValueError as error:
         refuse(f"--{error}")
     if endpoint is None:
-        settings = load_settings(config, {"data_dir": data_dir}).settings
         request = {"watch": watch, "tenant": tenant, "service": service, "type": type_, "rejected": rejected}
-
-        def ask() -> Mapping[str, Any]:
-            try:
-                return query_socket.ask_tail(settings.data_dir, request)
-            except query_socket.NotRunning:
-                raise CannotRun(
-                    f"no collector runs on {settings.data_dir}: --data-dir names another directory, --endpoint an address"
-                ) from None
+        ask = _by_socket(load_settings(config, {"data_dir": data_dir}).settings.data_dir, request)
     else:
-        fetcher = PageFetcher(endpoint_of(endpoint, may_have_path=True), key_of(key_file))
         given = {"watch": watch, "tenant": tenant, "service_id": service, "type": type_, "rejected": "1" if rejected else None}
-        target = f"{LIVE_PATH}?" + urlencode({name: value for name, value in given.items() if value is not None})
-
-        def ask() -> Mapping[str, Any]:
-            try:
-                page = fetcher.get(target)
-                fetcher.check(LIVE_PATH, page, (200,))
-                answer: Mapping[str, Any] = json.loads(page.body)
-            except (CannotAsk, ValueError) as error:
-                raise CannotRun(str(error)) from error
-            return answer
-
+        query = urlencode({name: value for name, value in given.items() if value is not None})
+        ask = _by_page(endpoint_of(endpoint, may_have_path=True), key_of(key_file), f"{LIVE_PATH}?{query}")
     with failures():
         _follow(ask, as_json=as_json)
 
 
-def _follow(ask: Callable[[], Mapping[str, Any]], *, as_json: bool) -> None:
+def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
+    """Ask the collector that runs on that directory."""
+
+    def ask() -> Mapping[str, Any]:
+        try:
+            return query_socket.ask_tail(data_dir, request)
+        except query_socket.NotRunning:
+            raise CannotRun(
+                f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address"
+            ) from None
+
+    return ask
+
+
+def _by_page(endpoint: str, key: str | None, target: str) -> Ask:
+    """Ask the collector at that address."""
+    from collector.app.page_fetcher import CannotAsk, PageFetcher  # noqa: PLC0415  # not needed by other commands
+
+    fetcher = PageFetcher(endpoint, key)
+
+    def ask() -> Mapping[str, Any]:
+        try:
+            page = fetcher.get(target)
+            fetcher.check(LIVE_PATH, page, (200,))
+            answer: Mapping[str, Any] = json.loads(page.body)
+        except (CannotAsk, ValueError) as error:
+            raise CannotRun(str(error)) from error
+        return answer
+
+    return ask
+
+
+def _follow(ask: Ask, *, as_json: bool) -> None:
     """Raises CannotRun."""
     try:
         ask()

@@ -24,6 +24,7 @@ from adapters.errors import REASON
 from adapters.record import TYPE_NAMES, Adapted, Rejection
 from collector.query.times import rfc3339
 
+LIVE_PATH: Final = "/api/v1/tail"
 # Of all processes together: each holds its own part of a watch.
 WATCHES_MAX: Final = 16
 WATCH_NAME_MAX: Final = 64

@@ -55,6 +55,7 @@ LISTS: Final = {
         "collector/broker/contract.py",
         {
             "collector/app/generate.py": "a type, and a statement for each",
+            "collector/app/top.py": "the signals in the words of the screen",
             "collector/ingest/request_fingerprints.py": "names of settings: each signal has one",
         },
     ),
@@ -72,6 +73,7 @@ LISTS: Final = {
             "collector/api/app.py": "examples in the documentation of answers",
             "collector/api/batch_pages.py": "an example in the documentation of an answer",
             "collector/api/dead_letter_pages.py": "an example in the documentation of an answer",
+            "collector/app/top.py": "the metric repaired",
             "collector/telemetry/metrics.py": "the metric store_refused",
         },
         is_bound_to_home=True,
@@ -81,6 +83,8 @@ LISTS: Final = {
         "collector/telemetry/metrics.py",
         {
             "collector/api/web/overview.py": "the metrics that the overview page shows",
+            "collector/app/page_client.py": "the metric by which a collector is recognized",
+            "collector/app/top.py": "the metrics that the screen shows",
             "collector/telemetry/aggregate.py": "the metrics of several processes that are not added up",
             "collector/telemetry/tenant_ranking.py": "the metrics that have a tenant",
             "collector/telemetry/tenant_usage.py": "the metrics that a usage report has",

@@ -75,7 +75,7 @@ def test_rejected_items_are_shown(program: Program, tmp_path: Path) -> None:
         (["--data-dir", "{place}"], 1, "no collector runs on {place}"),
         (["--type", "logs"], 2, "--type must be one of metric, log"),
         (["--endpoint", "localhost"], 2, "--endpoint: localhost must be http://HOST:PORT"),
-        (["--endpoint", "http://127.0.0.1:1"], 1, "cannot reach http://127.0.0.1:1: "),
+        (["--endpoint", "http://127.0.0.1:1"], 1, "cannot read http://127.0.0.1:1/api/v1/tail: "),
         (["--key-file", "{place}/none", "--endpoint", "http://127.0.0.1:1"], 2, "--key-file: cannot read {place}/none"),
     ],
 )
