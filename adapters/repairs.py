@@ -15,6 +15,7 @@ ATTRIBUTES_DROPPED: Final = 5
 ID_DROPPED: Final = 6
 TEMPORALITY_ASSUMED: Final = 7
 HISTOGRAM_COUNT_DIFFERS: Final = 8
+VALUE_LEFT_OUT: Final = 9
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -55,7 +56,7 @@ REPAIRS: Final[tuple[Repair, ...]] = (
     Repair(
         ID_DROPPED,
         "id_dropped",
-        "an id of a parent, a link or an exemplar has a wrong length, or in JSON an id is no hex: it was left out",
+        "an id of a log record, a parent, a link or an exemplar has a wrong length, or in JSON is no hex: it was left out",
     ),
     Repair(
         TEMPORALITY_ASSUMED,
@@ -66,6 +67,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         HISTOGRAM_COUNT_DIFFERS,
         "histogram_count_differs",
         "the bucket counts of a histogram's point do not add up to its count: all were stored as they came",
+    ),
+    Repair(
+        VALUE_LEFT_OUT,
+        "value_left_out",
+        "in OTLP/JSON a value of a resource, a scope or a metric does not fit its field: it was left out",
     ),
 )
 

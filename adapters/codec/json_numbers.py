@@ -1,4 +1,5 @@
-"""Integers of more than 18 digits in JSON, put in quotes: a parser makes doubles of those beyond 64 bits, and loses digits."""
+"""Numbers of JSON that a parser can't hold, put in quotes: it makes doubles of integers beyond 64 bits, which loses digits, and
+refuses numbers beyond a double, which JSON allows (RFC 8259, 6)."""
 
 from typing import Final
 
@@ -18,11 +19,14 @@ _CASE: Final = 0x20
 _SMALL_E: Final = 0x65
 # An integer of so many digits always fits 64 bits.
 _DIGITS_MIN: Final = 19
+# A double ends at 1.8e308: a number beyond it has so many bytes, or an exponent of three digits.
+_LONG_BYTES: Final = 300
+_EXPONENT_DIGITS: Final = 3
 _REST_BYTES: Final = 256 << 10
 
 
-def quote_long_integers(body: bytes, rules: Rules) -> bytes:
-    """Return a JSON text with its long integers as strings."""
+def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
+    """Return a JSON text with its long integers as strings, and the numbers that may be beyond a double."""
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
@@ -41,6 +45,7 @@ def quote_long_integers(body: bytes, rules: Rules) -> bytes:
             continue
         start: i64 = position
         is_integer = True
+        exponent_at: i64 = size
         position += 1
         while position < size:
             if position > rest_at:
@@ -51,8 +56,10 @@ def quote_long_integers(body: bytes, rules: Rules) -> bytes:
                 if byte != _POINT and byte != _PLUS and byte != _MINUS and byte | _CASE != _SMALL_E:
                     break
                 is_integer = False
+                if byte | _CASE == _SMALL_E:
+                    exponent_at = position
             position += 1
-        if is_integer and position - start >= _DIGITS_MIN:
+        if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
             writer.write(body[keep:start])
             writer.append(_QUOTE)
             writer.write(body[start:position])

@@ -18,6 +18,7 @@ _SHOWN_BYTES_MAX: Final = 4 * SHOWN_CHARACTERS_MAX
 # From one rest to the next, where text is only looked through.
 REST_BYTES: Final = 256 << 10
 
+_BOM: Final = b"\xef\xbb\xbf"
 _QUOTE: Final = 0x22
 _COMMA: Final = 0x2C
 _COLON: Final = 0x3A
@@ -42,6 +43,16 @@ def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> No
             f"the JSON of {len(body)} bytes holds more than {parts_max} elements (objects, arrays and commas):"
             " send smaller batches, or raise validation.request_elements_max",
         )
+
+
+def without_bom(text: bytes, rules: Rules) -> bytes:
+    """Return JSON without the byte order mark that some senders put before it; a reader may ignore one (RFC 8259, 8.1)."""
+    if not text.startswith(_BOM):
+        return text
+    rules.rest()
+    text = text[len(_BOM) :]
+    rules.rest()
+    return text
 
 
 def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -> bool:

@@ -25,7 +25,7 @@ from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.json_scanner import NonPlain
-from adapters.codec.text import check_json_parts, holds_more_objects, quoted
+from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
 from adapters.codec.text_repair import repaired_json
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
 from adapters.native.records import NotFinite, RecordAdapter, shown
@@ -43,6 +43,7 @@ _SCANNED_BYTES_MAX: Final = 64 << 10
 # More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
 RECORD_OBJECTS_MAX: Final = 1 << 17
 
+_OTLP_ROUTES: Final = {"resourceSpans": "/v1/traces", "resourceLogs": "/v1/logs", "resourceMetrics": "/v1/metrics"}
 _TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
 # Integers of more digits can be beyond 64 bits, where orjson too makes doubles of them.
 _PLAIN_DIGITS_MAX: Final = 18
@@ -50,6 +51,7 @@ _PLAIN_DIGITS_MAX: Final = 18
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Adapt one JSON object. Raises Malformed if the body is not JSON."""
+    body = without_bom(body, rules)
     try:
         return _adapt_one(body, header, rules, message_bytes_max)
     except Malformed:
@@ -84,6 +86,7 @@ def parsed_record(body: bytes, header: Header, rules: Rules, message_bytes_max: 
 def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: int, batch_items_max: int) -> Adapted:
     """A JSON array of at most `batch_items_max` records. Raises Malformed where the body is not JSON, RequestRefused where it
     is not an array or too long a one."""
+    body = without_bom(body, rules)
     try:
         return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
     except Malformed:
@@ -136,7 +139,8 @@ def _hint(document: object) -> str:
     if isinstance(document, dict):
         for name, value in document.items():
             if isinstance(value, list):
-                return f": send the array {quoted(name)} by itself"
+                route = _OTLP_ROUTES.get(name)
+                return f": this is OTLP, which is for {route}" if route else f": send the array {quoted(name)} by itself"
     return ""
 
 

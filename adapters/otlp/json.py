@@ -10,7 +10,8 @@ Python objects (adapters/otlp/json_objects.py), whose verdict counts.
 
 Invariants:
 1. JSON is converted to the protobuf of the same request (test_json_stands_for_the_same_request).
-2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone).
+2. A value that does not fit rejects its own item only (test_what_does_not_fit_rejects_its_item_alone). One of a resource, a
+   scope or a metric, which belongs to many items, is left out (test_what_does_not_fit_an_envelope_is_left_out).
 3. A body that is read in one pass becomes the bytes that the reader over objects makes of it
    (tests/unit/adapters/otlp/test_json_scan.py, test_both_readers_agree).
 """
@@ -20,32 +21,32 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.codec.json_numbers import quote_long_integers
-from adapters.codec.text import check_json_parts
+from adapters.codec.json_numbers import quote_long_numbers
+from adapters.codec.text import check_json_parts, without_bom
 from adapters.codec.text_repair import repaired_json
 from adapters.errors import Malformed
 from adapters.otlp.json_objects import Inexact, Notes, converted
 from adapters.otlp.json_scan import scanned
-from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
+from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
 from adapters.rules import NO_RULES, Rules
 
 
-def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
+def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: bool = False) -> bytes:
+    """`is_exact`: the numbers that a parser can't hold are in quotes."""
     check_json_parts(body, rules.request_elements_max, rules)
-    notes = Notes(rules, is_exact=False)
+    notes = Notes(rules, is_exact=is_exact)
     wire = scanned(body, descriptor, rules, notes)
     if wire is None:
-        notes = Notes(rules, is_exact=False)
+        notes = Notes(rules, is_exact=is_exact)
         try:
             wire = converted(body, descriptor, rules, notes)
         except Inexact:
-            notes = Notes(rules, is_exact=True)
-            wire = converted(quote_long_integers(body, rules), descriptor, rules, notes)
+            return _to_wire(quote_long_numbers(body, rules), descriptor, rules, is_exact=True)
         except Malformed:
             repaired = repaired_json(body, rules)
             if repaired is body:
                 raise
-            return _to_wire(repaired, descriptor, rules)
+            return _to_wire(repaired, descriptor, rules, is_exact=is_exact)
     if notes.nulls:
         rules.repair(NULL_LIST_ENTRY, notes.nulls)
     if notes.unknown:
@@ -54,19 +55,21 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules) -> bytes:
         rules.repair(ID_DROPPED, notes.ids)
     if notes.integers:
         rules.repair(INTEGER_BEYOND_64_BITS, notes.integers)
+    if notes.left_out:
+        rules.repair(VALUE_LEFT_OUT, notes.left_out)
     return wire
 
 
 def metrics_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportMetricsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportMetricsServiceRequest.DESCRIPTOR, rules)
+    return _to_wire(without_bom(body, rules), ExportMetricsServiceRequest.DESCRIPTOR, rules)
 
 
 def logs_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportLogsServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportLogsServiceRequest.DESCRIPTOR, rules)
+    return _to_wire(without_bom(body, rules), ExportLogsServiceRequest.DESCRIPTOR, rules)
 
 
 def traces_to_wire(body: bytes, rules: Rules = NO_RULES) -> bytes:
     """Return the serialized ExportTraceServiceRequest that the JSON in `body` describes. Raises Malformed, RequestRefused."""
-    return _to_wire(body, ExportTraceServiceRequest.DESCRIPTOR, rules)
+    return _to_wire(without_bom(body, rules), ExportTraceServiceRequest.DESCRIPTOR, rules)

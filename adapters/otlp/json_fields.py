@@ -53,6 +53,12 @@ _RANGES: Final = {
     FieldDescriptor.TYPE_FIXED32: (0, 2**32 - 1),
 }
 _INT32_RANGE: Final = (-(2**31), 2**31 - 1)
+_REQUESTS: Final = ("ExportLogsServiceRequest", "ExportTraceServiceRequest", "ExportMetricsServiceRequest")
+_ENVELOPES: Final = (
+    *("ResourceLogs", "ResourceSpans", "ResourceMetrics", "Resource", "EntityRef"),
+    *("ScopeLogs", "ScopeSpans", "ScopeMetrics", "InstrumentationScope"),
+    *("Metric", "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"),
+)
 _ITEMS: Final = (
     "LogRecord",
     "Span",
@@ -131,6 +137,10 @@ class Fields:
                 self.by_name[field.name] = self.by_name[field.json_name]
         # What does not fit such a message is noted in it: the item is rejected, and its neighbours are kept.
         self.is_item: Final[bool] = descriptor.name in _ITEMS
+        # What does not fit such a message is left out: it belongs to many items.
+        self.is_envelope: Final[bool] = descriptor.name in _ENVELOPES
+        # Without its list a request has nothing, so only what is in the list can be left out.
+        self.is_request: Final[bool] = descriptor.name in _REQUESTS
         self.names: Final[dict[bytes, Name]] = {name.encode(): Name(name, field) for name, field in self.by_name.items()}
         # Before the first.
         self.head: Final = Name("", next(iter(self.by_name.values())))

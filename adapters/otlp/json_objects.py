@@ -57,18 +57,20 @@ _SHOWN_CHARACTERS_MAX: Final = 40
 _STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
 # What a value that does not fit takes beside its bytes: about 7 us, for its message and an exception.
 _UNFIT_COST_BYTES: Final = 2 << 10
+_BEYOND_A_DOUBLE: Final = "number is infinity"  # in orjson's words
 
 
 class Notes:
     """What is repaired of one body while it is read."""
 
     def __init__(self, rules: Rules, *, is_exact: bool) -> None:
-        """`is_exact`: long integers are in quotes, so that none has lost digits."""
+        """`is_exact`: long numbers are in quotes, so that none has lost digits."""
         self.rules: Final = rules
         self.is_exact: Final = is_exact
         self.nulls: int = 0
         self.integers: int = 0
         self.ids: int = 0
+        self.left_out: int = 0
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
 
@@ -90,7 +92,7 @@ class Unfit(Exception):
 
 
 class Inexact(Exception):
-    """An integer beyond 64 bits was met, and its digits are to be read."""
+    """A number was met that the parser can't hold, and its digits are to be read."""
 
 
 def _unfit(field: Field, wanted: str, value: object) -> Unfit:
@@ -110,7 +112,48 @@ def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], n
         if field is None:
             notes.skip(fields, key)
         elif entry is not None:
+            _put_member_of(writer, fields, field, entry, notes)
+
+
+def _put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: object, notes: Notes) -> None:
+    """A field of a message that is no item. What does not fit an envelope is left out: a value, or an element."""
+    start: i64 = len(writer)
+    if isinstance(entry, list) and field.kind == MESSAGE and field.repeated and (fields.is_envelope or fields.is_request):
+        for element in entry:
+            if element is None:
+                notes.nulls += 1
+            else:
+                _put_element(writer, field, element, notes)
+    elif fields.is_envelope:
+        try:
             put_member(writer, field, entry, notes)
+        except Unfit:
+            writer.truncate(start)
+            notes.left_out += 1
+            notes.rules.read(_UNFIT_COST_BYTES)
+    else:
+        put_member(writer, field, entry, notes)
+
+
+def _put_element(writer: BytesWriter, field: Field, element: object, notes: Notes) -> None:
+    """An element of an envelope's list. What is no item, where one must be, is one that is rejected."""
+    start: i64 = len(writer)
+    try:
+        put_field(writer, field, element, notes)
+    except Unfit as unfit:
+        writer.truncate(start)
+        notes.rules.read(_UNFIT_COST_BYTES)
+        if field.fields().is_item:
+            put_bytes(writer, field.tag, _rejection(unfit))
+        else:
+            notes.left_out += 1
+
+
+def _rejection(unfit: Unfit) -> bytes:
+    """What an item has that is to be rejected."""
+    writer = BytesWriter()
+    put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+    return writer.getvalue()
 
 
 def _put_item(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> None:
@@ -124,7 +167,7 @@ def _put_item(writer: BytesWriter, fields: Fields, value: dict[str, object], not
                 put_member(writer, field, entry, notes)
             except Unfit as unfit:
                 writer.truncate(start)
-                put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+                writer.write(_rejection(unfit))
                 notes.rules.read(_UNFIT_COST_BYTES)
 
 
@@ -290,7 +333,9 @@ def _integer_of(field: Field, value: object) -> int:
     if isinstance(value, float) and value == -_EXACT_BELOW:
         number = None  # of more digits than a double has, or less than an int64 may be
     if number is None or not field.low <= number <= field.high:
-        kind = "an enum's integer" if field.kind == VARINT and field.high == 2**31 - 1 else "an integer"
+        kind = "an integer"
+        if field.kind == VARINT and field.high == 2**31 - 1:
+            kind = "an enum's name, or an integer" if field.enum_names else "an enum's integer"
         raise _unfit(field, f"{kind} from {field.low} to {field.high}", value)
     return number
 
@@ -340,24 +385,31 @@ class LargeRequest:
                 seen.add(key)
             written: i64 = len(writer)
             try:
-                self._put_value(writer, field, depth)
+                self._put_value(writer, fields, field, depth)
             except Unfit as unfit:
-                if not fields.is_item or not unfit.is_read:
+                if not unfit.is_read or not (fields.is_item or fields.is_envelope):
+                    unfit.is_read = False  # the cursor is within this object
                     raise
                 writer.truncate(written)
-                put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+                if fields.is_item:
+                    writer.write(_rejection(unfit))
+                else:
+                    self.notes.left_out += 1
             if not slices.goes_on(_CLOSING_BRACE):
                 return
 
-    def _put_value(self, writer: BytesWriter, field: Field | None, depth: int) -> None:
-        """The value at the cursor, of a member. `field`: None where it is unknown, and so left out."""
+    def _put_value(self, writer: BytesWriter, fields: Fields, field: Field | None, depth: int) -> None:
+        """The value at the cursor, a member's of a message with `fields`. `field`: None where it is unknown."""
         slices = self.slices
         first: i64 = slices.peek()
         start: i64 = slices.position
         if slices.skip_value(SLICE_BYTES):
             value = self._loaded(self.text[start : slices.position])
             if field is not None and value is not None:
-                put_member(writer, field, value, self.notes)
+                if fields.is_item:
+                    put_member(writer, field, value, self.notes)
+                else:
+                    _put_member_of(writer, fields, field, value, self.notes)
             self.rules.read(slices.position - start)
         elif field is None:
             self._skip(depth)
@@ -368,13 +420,15 @@ class LargeRequest:
             self._put_message(inner, field.message, depth + 1)
             self._put_bytes(writer, field, inner.getvalue())
         elif first == _OPENING_BRACKET and field.repeated:
-            self._put_elements(writer, field, depth)
+            self._put_elements(writer, fields, field, depth)
         else:
             raise Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", is_read=False)
 
-    def _put_elements(self, writer: BytesWriter, field: Field, depth: int) -> None:
+    def _put_elements(self, writer: BytesWriter, fields: Fields, field: Field, depth: int) -> None:
         """The array of messages that begins at the cursor. Moves behind it."""
         slices = self.slices
+        is_lenient = fields.is_envelope or fields.is_request
+        unfit: Unfit | None = None
         slices.expect(_OPENING_BRACKET)
         assert field.message is not None
         if slices.peek() == _CLOSING_BRACKET:
@@ -388,12 +442,17 @@ class LargeRequest:
                 for element in elements:
                     if element is None:
                         self.notes.nulls += 1
-                    else:
-                        put_field(writer, field, element, self.notes)
+                    elif is_lenient:
+                        _put_element(writer, field, element, self.notes)
+                    elif unfit is None:  # else the item is rejected, and the rest only read
+                        try:
+                            put_field(writer, field, element, self.notes)
+                        except Unfit as found:
+                            unfit = found
                 self.rules.rest()
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
-                    return
+                    break
                 continue
             if slices.peek() != _OPENING_BRACE:
                 raise Unfit(f"{field.name} must hold objects", is_read=False)
@@ -401,7 +460,9 @@ class LargeRequest:
             self._put_message(inner, field.message, depth + 1)
             self._put_bytes(writer, field, inner.getvalue())
             if not slices.goes_on(_CLOSING_BRACKET):
-                return
+                break
+        if unfit is not None:
+            raise unfit
 
     def _put_large(self, writer: BytesWriter, field: Field, first: i64) -> None:
         """The value at the cursor, which is larger than a slice, of a field that holds no messages."""
@@ -554,8 +615,15 @@ class LargeRequest:
         try:
             return orjson.loads(piece)
         except orjson.JSONDecodeError as error:
+            _check_number(error, self.notes)
             where = f"{error.msg} before byte {self.slices.position}"
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {self.size_bytes} bytes, {where}") from None
+
+
+def _check_number(error: orjson.JSONDecodeError, notes: Notes) -> None:
+    """Raise Inexact where the text may be JSON but for a number that the parser refuses: one beyond a double."""
+    if not notes.is_exact and _BEYOND_A_DOUBLE in error.msg:
+        raise Inexact
 
 
 def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bytes:
@@ -571,6 +639,7 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -
         put_message(writer, fields_of(descriptor, rules.json_forms), value, notes)
         return writer.getvalue()
     except orjson.JSONDecodeError as error:
+        _check_number(error, notes)
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
     except NotJson as found:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, not JSON at byte {found.position}") from None

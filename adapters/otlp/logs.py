@@ -15,6 +15,7 @@ from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import LOG_RECORD
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header
+from adapters.repairs import ID_DROPPED
 from adapters.rules import Rules
 
 _MILLISECOND_NS: Final = 1_000_000
@@ -40,6 +41,8 @@ class LogsEnvelope(Envelope):
                 reason = self.rules.check_time(scanner.other_time)
                 if reason == 0:
                     reason = self.rules.check_own_time(time)
+        if reason == 0 and scanner.odd_ids:
+            self.rules.repair(ID_DROPPED, int(scanner.odd_ids))
         self.settle(LOG_RECORD, state, reason, start, end)
 
 

@@ -80,6 +80,8 @@ class Scanner:
         self.valid_span_id: bool = False
         # Set where an id is there, and is none: of the wrong length, or all zero.
         self.invalid_id: bool = False
+        # How many of its own ids have a wrong length; zeros say that there is none.
+        self.odd_ids: i64 = 0
         self.data_tag: i64 = 0
         self.data_at: i64 = 0
         self.data_length_at: i64 = 0
@@ -104,6 +106,7 @@ class Scanner:
         self.valid_trace_id = False
         self.valid_span_id = False
         self.invalid_id = False
+        self.odd_ids = 0
         self.data_tag = 0
         self.items = 0
         self.temporality = 0
@@ -277,7 +280,8 @@ class Scanner:
                 size: i64 = TRACE_ID_BYTES if action == OTHER_TRACE_ID else SPAN_ID_BYTES
                 if after > first and not _is_id(buffer, first, after, size):
                     self.patches.replace(at, after, b"")
-                    self._note_dropped_id(first, after)
+                    if not self._is_zero(first, after):
+                        self.rules.repair(ID_DROPPED)
                     if state == CLEAN:
                         state = REWRITE
             elif action == ODD:
@@ -335,11 +339,11 @@ class Scanner:
         elif action == TRACE_ID:
             self.valid_trace_id = _is_id(buffer, first, after, TRACE_ID_BYTES)
             if not self.valid_trace_id and after > first:
-                self._drop_id(at, after)
+                self._drop_id(at, first, after)
         elif action == SPAN_ID:
             self.valid_span_id = _is_id(buffer, first, after, SPAN_ID_BYTES)
             if not self.valid_span_id and after > first:
-                self._drop_id(at, after)
+                self._drop_id(at, first, after)
         elif action == ITEM:
             self.items += 1
             self.rules.read(0)
@@ -366,18 +370,19 @@ class Scanner:
             self.data_start = first
             self.data_end = after
 
-    def _drop_id(self, at: i64, after: i64) -> None:
+    def _drop_id(self, at: i64, first: i64, after: i64) -> None:
         """A log record is kept without it; a span is not kept."""
         self.invalid_id = True
+        if not self._is_zero(first, after):
+            self.odd_ids += 1
         self.patches.replace(at, after, b"")
 
-    def _note_dropped_id(self, first: i64, after: i64) -> None:
-        """Zeros say that there is no id; any other id that is none is a mistake, which its sender hears of."""
+    def _is_zero(self, first: i64, after: i64) -> bool:
+        """Return whether an id is zeros only, which says that there is none. Any other is reported."""
         position: i64 = first
         while position < after and self.buffer[position] == 0:
             position += 1
-        if position < after:
-            self.rules.repair(ID_DROPPED)
+        return position == after
 
     def _key_hash(self) -> i64:
         """0 to 255, of the key of the attribute checked last."""

@@ -11,6 +11,7 @@ HTTP: Final = {
     b"x-gzip": "gzip",
     b"zstd": "zstd",
     b"deflate": "deflate",
+    b"zlib": "deflate",  # what the Collector's exporters call it
     b"snappy": "snappy_of_any_format",
     b"x-snappy-framed": "snappy_of_any_format",
 }

@@ -48,7 +48,7 @@ class Format(NamedTuple):
 class Route:
     """One path that takes telemetry by POST.
 
-    `formats` by media type, in lower case; where `parameter` is named, with that parameter if it was sent, as
+    `formats` by media type; where `parameter` is named, with that parameter if it was sent, as
     `application/x-protobuf;proto=x`. `otherwise` answers what has none of them.
     """
 
@@ -56,7 +56,8 @@ class Route:
         self, endpoint: str, formats: Mapping[str, Format], *, otherwise: Dialect, parameter: str | None = None
     ) -> None:
         self.endpoint: Final = endpoint
-        self.formats: Final = formats
+        self.formats: Final = {media_type.lower(): format_ for media_type, format_ in formats.items()}
+        self.media_types: Final = ", ".join(media_type for media_type in formats if media_type)
         self.otherwise: Final = otherwise
         self._parameter: Final = parameter
         self._seen: Final[dict[bytes, Format]] = {}
@@ -71,7 +72,12 @@ class Route:
         return format_
 
     def _key(self, content_type: bytes) -> str:
-        media_type, *parameters = content_type.decode("latin-1").lower().split(";")
+        """Return the key of the format; where several types that differ were sent, one that no format has."""
+        keys = [self._key_of(each) for each in content_type.decode("latin-1").lower().split(",")]
+        return keys[0] if keys.count(keys[0]) == len(keys) else ", ".join(keys)
+
+    def _key_of(self, content_type: str) -> str:
+        media_type, *parameters = content_type.split(";")
         key = media_type.strip()
         if self._parameter is not None:
             for parameter in parameters:
@@ -165,7 +171,9 @@ class HttpReceiver(Receiver):
         self.grpc_places: str = f"port {_GRPC_PORT}"
         """Where gRPC is spoken, for its clients that come here instead."""
         self._routes: Final = {path: (route, metrics.http_endpoint(route.endpoint)) for path, route in routes.items()}
+        # Endpoints are configured with a slash at their end, or get one before their path.
         self._routes.update({f"{path}/": found for path, found in self._routes.items()})
+        self._routes.update({f"/{path}": found for path, found in self._routes.items()})
         if settings.path_prefix:
             self._routes.update({f"{settings.path_prefix}{path}": found for path, found in self._routes.items()})
         self._no_route: Final = (Route("other", {}, otherwise=NATIVE), metrics.http_endpoint("other"))
@@ -212,8 +220,9 @@ class HttpRequest(TelemetryRequest):
         if head.method != "POST":
             raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not for {route.endpoint}; POST is")
         if format_ is None:
-            known = ", ".join(route.formats)
-            raise RequestRefused(UNSUPPORTED_MEDIA_TYPE, f"Content-Type {value_text(head.content_type)} is not one of {known}")
+            raise RequestRefused(
+                UNSUPPORTED_MEDIA_TYPE, f"Content-Type {value_text(head.content_type)} is not one of {route.media_types}"
+            )
         encoding = format_.encodings.get(head.content_encoding)
         if encoding is None:
             encoding = format_.encodings.get(head.content_encoding.strip().lower())

@@ -14,6 +14,7 @@ from support.ways import JSON, SERVERS, WAYS, WAYS_BY_NAME, Way
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
+    "zlib": zlib.compress,
     "snappy": lambda body: bytes(cramjam.snappy.compress_raw(body)),
     "x-snappy-framed": lambda body: bytes(cramjam.snappy.compress(body)),
 }
@@ -43,15 +44,34 @@ async def test_deflate_and_snappy_over_http(server: str, way: Way, coding: str) 
 
 @EACH_SERVER
 @WAYS_BY_NAME
-async def test_a_trailing_slash_and_a_content_type_twice(server: str, way: Way) -> None:
-    """A proxy that sets what was there already changes nothing; two that differ are still refused."""
+async def test_odd_slashes_and_a_content_type_twice(server: str, way: Way) -> None:
+    """A slash too many at the end of an endpoint or of the path. A proxy that sets what was there already changes nothing, with
+    parameters or in one header; two that differ are still refused."""
     async with http_receivers(server) as made:
         body = way.as_sent(way.body(good=1))
         twice = [("content-type", way.content_type)] * 2
         assert way.status == (await send(made, f"{way.path}/", body, twice)).status_code
+        with_charset = [("content-type", way.content_type), ("content-type", f"{way.content_type}; charset=utf-8")]
+        joined = [("content-type", f"{way.content_type},{way.content_type}")]
+        assert way.status == (await send(made, way.path, body, with_charset)).status_code
+        answer = await httpx.AsyncClient(base_url=f"{made.url}/", timeout=20).post(
+            f"{made.url}/{way.path}", content=body, headers=joined
+        )
+        assert way.status == answer.status_code
         other = [("content-type", way.content_type), ("content-type", "text/html")]
         assert 415 == (await send(made, way.path, body, other)).status_code
-        assert 1 == made.producer.item_count()
+        assert 3 == made.producer.item_count()
+
+
+async def test_a_refused_content_type_names_those_that_are_taken() -> None:
+    """As they are written, each once."""
+    async with http_receivers() as made:
+        answer = await send(made, "/api/v1/prometheus/write", b"", [("content-type", "text/html")])
+        assert (
+            "unsupported_media_type: Content-Type 'text/html' is not one of application/x-protobuf, text/plain, application/"
+            in (answer.text)
+        )
+        assert "application/x-protobuf;proto=io.prometheus.write.v2.Request" in answer.text
 
 
 @EACH_SERVER
@@ -71,6 +91,9 @@ async def test_an_object_that_holds_the_array_is_told_what_to_send() -> None:
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url, timeout=20) as http:
         batch = (await http.post("/api/v1/telemetry/batch", json={"records": [record]}, headers={"content-type": JSON})).json()
         assert batch["message"] == 'a batch must be a JSON array of records; got object: send the array "records" by itself'
+        for name, route in (("resourceLogs", "/v1/logs"), ("resourceSpans", "/v1/traces"), ("resourceMetrics", "/v1/metrics")):
+            batch = (await http.post("/api/v1/telemetry/batch", json={name: []}, headers={"content-type": JSON})).json()
+            assert f"got object: this is OTLP, which is for {route}" in batch["message"]
         single = (await http.post("/api/v1/telemetry", json={"records": [record]})).json()
         assert ("missing_service_id", True) == (single["error"], "/api/v1/telemetry/batch" in single["message"])
 

@@ -332,7 +332,7 @@ IDS: dict[str, Callable[[int], bytes]] = {
 @pytest.mark.parametrize("repeated_key", [False, True])
 @pytest.mark.parametrize("kind", IDS)
 def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
-    """Of a parent, a link, an exemplar: the item is kept. Zeros are no mistake; a wrong length is told."""
+    """Of a log record, a parent, a link, an exemplar: the item is kept. Zeros are no mistake; a wrong length is reported."""
     make = IDS[kind]
     traces = REQUESTS["traces"]()
     span = (
@@ -348,6 +348,14 @@ def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
     for message in (span, link, point):
         for _ in range(1 + repeated_key):
             message.attributes.add(key="k").value.string_value = "v"
+    logs = REQUESTS["logs"]()
+    log = logs.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=NOW, trace_id=make(16), span_id=make(8))
+    for _ in range(1 + repeated_key):
+        log.attributes.add(key="k").value.string_value = "v"
+    found = adapt("logs", logs.SerializeToString())
+    assert (1, {ID_DROPPED: 2} if kind.startswith("too") else None) == (found.accepted_count(), found.repaired)
+    record = batch_of(found).records[0].log_records[0]
+    assert ((b"x" * 16, b"x" * 8) if kind == "one" else (b"", b"")) == (record.trace_id, record.span_id)
     dropped = {ID_DROPPED: 3} if kind.startswith("too") else None
     found = adapt("traces", traces.SerializeToString())
     assert (1, dropped) == (found.accepted_count(), found.repaired)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.adapted import batch_of
 from support.examples import examples
+from support.limits import LOW, LOW_BUT_VALUES, LOW_CUMULATIVE
 from support.references.otlp import REQUESTS
 from support.references.otlp_json import to_json
 from support.references.twins import NOW, adapt_otlp
@@ -25,6 +27,8 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+from adapters.repairs import VALUE_LEFT_OUT
+from collector.ingest.validate import LimitRules
 
 TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
 
@@ -144,6 +148,104 @@ def test_what_does_not_fit_rejects_its_item_alone(text: str, complaint: str) -> 
     assert rejection.reason in (INVALID_RECORD, INVALID_VALUE, INVALID_TIMESTAMP)
     assert complaint in rejection.message
     assert len(rejection.message) < 300
+
+
+def metrics_of(text: str, resource: str = "{}") -> bytes:
+    """A request with these metrics, and a good one before and behind them."""
+    good = f'{{"name":"good","gauge":{{"dataPoints":[{{"timeUnixNano":"{NOW}","asInt":1}}]}}}}'
+    scope = f'{{"scope":{{"name":"s"}},"metrics":[{good},{text},{good}]}}'
+    return f'{{"resourceMetrics":[{{"resource":{resource},"scopeMetrics":[{scope}]}}]}}'.encode()
+
+
+POINTS = f'"dataPoints":[{{"timeUnixNano":"{NOW}","asInt":2}}]'
+LARGE = '"description":"%s",' % ("d" * (1 << 20))  # is read in slices
+SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
+
+
+@pytest.mark.parametrize("padding", ["", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("metric", "accepted"),
+    [
+        ('{"name":"m","unit":5,"gauge":{POINTS}}', 3),
+        ('{"name":"m","unit":{"a":[1e400]},"gauge":{POINTS}}', 3),
+        ('{"name":"m","sum":{"aggregationTemporality":"X",POINTS}}', 3),
+        ('{"name":"m","sum":{"aggregationTemporality":2,"isMonotonic":"yes",POINTS}}', 3),
+        ('{"name":"m","metadata":[{"key":5},{"key":"a"}],"gauge":{POINTS}}', 3),
+        ('{"name":"m","gauge":{"dataPoints":{}}}', 2),
+        ('{"name":"m","gauge":[]}', 2),
+        ("5", 2),
+        ('"m"', 2),
+    ],
+)
+def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, padding: str) -> None:
+    """Of a metric, and what is no metric; the points are kept, and the answer says so."""
+    rules = LimitRules(LOW_CUMULATIVE, NOW)
+    metric = metric.replace("POINTS", POINTS)
+    wire = metrics_to_wire(metrics_of(padding.join(["{", metric[1:]]) if metric[0] == "{" else metric), rules)
+    assert {VALUE_LEFT_OUT: 1} == rules.repaired
+    adapted = adapt_otlp("metrics", wire, 4 << 20, limits=LOW_CUMULATIVE)
+    assert (accepted, 0) == (adapted.accepted_count(), adapted.rejected_count())
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("resource", "service"),
+    [
+        ("5", "unknown_service"),
+        ('{"attributes":{}}', "unknown_service"),
+        ('{"attributes":[5,SERVICE]}', "shop"),
+        ('{"attributes":[{"key":"a","value":{"intValue":1.5}},SERVICE]}', "shop"),
+        ('{"attributes":[SERVICE],"droppedAttributesCount":-1}', "shop"),
+    ],
+)
+def test_what_does_not_fit_a_resource_is_left_out(resource: str, service: str, size: int) -> None:
+    """An attribute alone, or a field; every item is kept."""
+    rules = LimitRules(LOW, NOW)
+    resource = resource.replace("SERVICE", SERVICE)
+    unknown = '{"name":"m","unknown":"%s"}' % ("u" * size)
+    adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(unknown, resource), rules))
+    assert ({VALUE_LEFT_OUT: 1}, 2, 0) == (rules.repaired, adapted.accepted_count(), adapted.rejected_count())
+    assert [service] == [record.service_id for record in batch_of(adapted).records]
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
+def test_an_item_that_is_no_object_is_rejected(size: int) -> None:
+    """Among others, each of which is kept."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good","startTimeUnixNano":"{NOW}"}}'
+    long = good.replace("{", '{"unknown":"%s",' % ("u" * size), 1)
+    adapted = adapt_otlp("traces", traces_to_wire(span(f'{long},"text",{good},5').encode()))
+    assert [(1, INVALID_RECORD), (3, INVALID_RECORD)] == [(each.index, each.reason) for each in adapted.rejections]
+    assert 2 == adapted.accepted_count()
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("number", ["1e400", "-1E+400", "1" + "0" * 400, "1" + "0" * 400 + ".5"])
+def test_a_number_beyond_a_double_costs_its_item_at_most(number: str, size: int) -> None:
+    """As a double it rejects its span; as an attribute's integer it becomes its text, if it is written without an exponent."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","unknown":"{"u" * size}","startTimeUnixNano":"{NOW}"'
+    double = f'{good},"attributes":[{{"key":"d","value":{{"doubleValue":{number}}}}}]}}'
+    integer = f'{good},"attributes":[{{"key":"i","value":{{"intValue":{number}}}}}]}}'
+    unknown = f'{good},"unknown2":[{number}]}}'
+    adapted = adapt_otlp(
+        "traces", traces_to_wire(span(f"{double},{integer},{good}}},{unknown}").encode()), limits=LOW_BUT_VALUES
+    )
+    is_integer = number.isdigit()
+    assert [(n, INVALID_VALUE) for n in ((0,) if is_integer else (0, 1))] == [
+        (each.index, each.reason) for each in adapted.rejections
+    ]
+    assert (3 if is_integer else 2) == adapted.accepted_count()
+    if is_integer:
+        [record] = batch_of(adapted).records
+        assert [number] == [pair.value.string_value for each in record.spans for pair in each.attributes]
+
+
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_a_byte_order_mark_is_ignored(signal: str) -> None:
+    """It may be ignored (RFC 8259, 8.1), and some senders write one. Two are no JSON."""
+    body = json.dumps(to_json(FullMessages(lambda _field, _turn: None).message(REQUESTS[signal].DESCRIPTOR))).encode()
+    assert TO_WIRE[signal](body) == TO_WIRE[signal](b"\xef\xbb\xbf" + body)
+    with pytest.raises(Malformed):
+        TO_WIRE[signal](b"\xef\xbb\xbf" * 2 + body)
 
 
 @pytest.mark.parametrize("text", ['{"name":NaN}', "[" * 100_000])
