@@ -6,7 +6,7 @@ and span ids are hex in any case, enums are integers only, keys are lowerCamelCa
 integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent.
 
 Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). What is not plain is left to the reader over
-Python objects (adapters/otlp/json_objects.py), whose verdict counts.
+Python objects (adapters/otlp/json_large.py), whose verdict counts.
 
 Invariants:
 1. JSON is converted to the protobuf of the same request (test_json_stands_for_the_same_request).
@@ -25,7 +25,8 @@ from adapters.codec.json_numbers import quote_long_numbers
 from adapters.codec.text import check_json_parts, without_bom
 from adapters.codec.text_repair import repaired_json
 from adapters.errors import Malformed
-from adapters.otlp.json_objects import Inexact, Notes, converted
+from adapters.otlp.json_large import converted
+from adapters.otlp.json_objects import Inexact, Notes
 from adapters.otlp.json_scan import scanned
 from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
 from adapters.rules import NO_RULES, Rules

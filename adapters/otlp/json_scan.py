@@ -2,7 +2,7 @@
 
 A field is found by comparing the text with the name that came there last time. A message is written into the writer of its
 depth, and copied behind its length. Attributes with a text or an integer, which are most of what a request has, are written at
-once. What is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_objects.py decides then.
+once. What is not plain raises `NonPlain`, and `scanned` returns None: adapters/otlp/json_large.py decides then.
 """
 
 from typing import Final

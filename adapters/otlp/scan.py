@@ -280,7 +280,7 @@ class Scanner:
                 size: i64 = TRACE_ID_BYTES if action == OTHER_TRACE_ID else SPAN_ID_BYTES
                 if after > first and not _is_id(buffer, first, after, size):
                     self.patches.replace(at, after, b"")
-                    if not self._is_zero(first, after):
+                    if not _is_zero(buffer, first, after):
                         self.rules.repair(ID_DROPPED)
                     if state == CLEAN:
                         state = REWRITE
@@ -373,16 +373,9 @@ class Scanner:
     def _drop_id(self, at: i64, first: i64, after: i64) -> None:
         """A log record is kept without it; a span is not kept."""
         self.invalid_id = True
-        if not self._is_zero(first, after):
+        if not _is_zero(self.buffer, first, after):
             self.odd_ids += 1
         self.patches.replace(at, after, b"")
-
-    def _is_zero(self, first: i64, after: i64) -> bool:
-        """Return whether an id is zeros only, which says that there is none. Any other is reported."""
-        position: i64 = first
-        while position < after and self.buffer[position] == 0:
-            position += 1
-        return position == after
 
     def _key_hash(self) -> i64:
         """0 to 255, of the key of the attribute checked last."""
@@ -565,3 +558,11 @@ def _is_id(buffer: bytes, start: i64, end: i64, length: i64) -> bool:
             return True
         position += 8
     return False
+
+
+def _is_zero(buffer: bytes, first: i64, after: i64) -> bool:
+    """Return whether an id is zeros only, which says that there is none. Any other is reported."""
+    position: i64 = first
+    while position < after and buffer[position] == 0:
+        position += 1
+    return position == after

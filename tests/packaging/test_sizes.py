@@ -28,7 +28,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/native/scan.py:_RecordScanner": (410, _SCANNER),
     "adapters/native/scan.py:_plain": (100, _SCANNER),
     "adapters/native/scan.py:_attributes": (100, _SCANNER),
-    "adapters/otlp/json_objects.py": (580, _TABLE),
     "adapters/otlp/json_scan.py:_Scan": (340, _SCANNER),
     "adapters/otlp/scan.py": (570, _SCANNER),
     "adapters/otlp/scan.py:Scanner": (490, _SCANNER),
