@@ -5,6 +5,7 @@ It also decides which files begin first, and says at the end of a run what was s
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,13 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_sessionfinish() -> None:
+    """End the broker that this process's tests shared."""
+    kafka = sys.modules.get("support.processes.kafka")
+    if kafka is not None:
+        kafka.close_shared()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

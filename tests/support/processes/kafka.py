@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 from support.processes import commands
@@ -271,6 +272,9 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+_shared: Final[list[tuple[Kafka, Path]]] = []
+
+
 @functools.cache
 def shared_bootstrap() -> str:
     """The address of a broker that all tests of this process share: KAFKA_BOOTSTRAP, or one started now. Nobody kills it."""
@@ -280,14 +284,19 @@ def shared_bootstrap() -> str:
     libraries()
     directory = Path(tempfile.mkdtemp(prefix="infrasage-kafka-"))
     kafka = Kafka(directory, is_killed=False)
-
-    def end() -> None:
-        kafka.close()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    atexit.register(end)
+    _shared.append((kafka, directory))
+    atexit.register(close_shared)
     kafka.start()
     return kafka.bootstrap
+
+
+def close_shared() -> None:
+    """End the broker of `shared_bootstrap`, if there is one. Processes of pytest-xdist end without what atexit has: they call
+    this themselves (tests/conftest.py)."""
+    while _shared:
+        kafka, directory = _shared.pop()
+        kafka.close()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def unique(name: str) -> str:
