@@ -27,13 +27,22 @@ def send(http: str, service: str, body: str, **changed: Any) -> None:
     httpx.post(f"{http}/api/v1/telemetry", json=record)
 
 
+def _heed_interrupts() -> None:
+    """A test run in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def tailing(place: Path, *options: str | Path) -> Iterator[Path]:
     """The command beside the test: what it prints, once it watches. It ends by Ctrl-C, with status 0."""
     out, said = place / "out", place / "said"
     with out.open("w") as stdout, said.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "collector", "tail", *map(str, options)], stdout=stdout, stderr=stderr, env=environment()
+            [sys.executable, "-m", "collector", "tail", *map(str, options)],
+            stdout=stdout,
+            stderr=stderr,
+            env=environment(),
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509  # it only sets a signal's disposition
         )
     try:
         until(lambda: "watching" in said.read_text() or process.poll() is not None)
