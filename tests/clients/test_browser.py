@@ -1,9 +1,7 @@
 """Pages in a real browser, from another origin: OpenTelemetry's SDK for the web, fetch and navigator.sendBeacon."""
 
 import json
-import os
 import queue
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
+from support.processes.chromium import chromium
 from support.processes.clients import built
 from support.processes.program import Program, started
 from support.waiting import until
@@ -82,17 +81,8 @@ def serving(script: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window. Skipped where there is none; under CI that fails."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing, and .ci/peers installs it")
-        pytest.skip("chromium is missing: no page of another origin was tried in a browser")
-    with sync_playwright() as playwright:
-        # As root there is no sandbox; it loads pages of this machine only.
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium("no page of another origin was tried in a browser") as opened:
         yield opened
-        opened.close()
 
 
 def test_pages_of_an_allowed_origin_send_and_read_answers(tmp_path: Path, browser: Browser) -> None:

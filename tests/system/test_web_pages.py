@@ -3,7 +3,6 @@
 import html
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +11,8 @@ from typing import Any, Final
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page
+from support.processes.chromium import chromium
 from support.processes.program import Program, run, started
 from support.waiting import until
 
@@ -208,17 +208,8 @@ def test_a_key_that_is_revoked_ends_its_session(served: Served) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window. Skipped where there is none; under CI that fails."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing, and .ci/peers installs it")
-        pytest.skip("chromium is missing")
-    with sync_playwright() as playwright:
-        # As root there is no sandbox; it loads pages of this machine only.
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium("no page was tried in a browser") as opened:
         yield opened
-        opened.close()
 
 
 class Visitor:

@@ -210,7 +210,7 @@ def test_what_does_not_fit_a_resource_is_left_out(resource: str, service: str, s
 
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
 def test_an_item_that_is_no_object_is_rejected(size: int) -> None:
-    """Among others, each of which is kept."""
+    """The others are kept."""
     good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good","startTimeUnixNano":"{NOW}"}}'
     long = good.replace("{", '{"unknown":"%s",' % ("u" * size), 1)
     adapted = adapt_otlp("traces", traces_to_wire(span(f'{long},"text",{good},5').encode()))
