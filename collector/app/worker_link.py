@@ -11,12 +11,13 @@ from collector.app.worker_messages import (
     SNAPSHOT,
     GatherFailed,
     LiveQuestion,
-    LiveReplies,
     LiveReply,
     MetricsMessage,
+    Replies,
     WorkerCannotRun,
     WorkerFrames,
     WorkerStarted,
+    live_answer,
     reply_live,
 )
 from collector.query.live_records import Answering, LiveAnswer, Watching
@@ -33,10 +34,9 @@ class Link:
         self._frames: Final = frames
         self._snapshot: Final = snapshot
         self._own_live_records: Final = live_records
-        self._live_answers: Final = LiveReplies()
+        self._live_answers: Final = Replies[LiveAnswer | None]()
+        self._answers: Final = Replies[Snapshot]()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
-        self._answers: Final[dict[int, asyncio.Future[Snapshot]]] = {}
-        self._asked = 0
 
     @classmethod
     async def open(cls, connection: socket.socket, snapshot: Callable[[], Snapshot], live_records: Answering) -> "Link":
@@ -47,15 +47,15 @@ class Link:
         """Run until the supervisor is gone."""
         async for message in self._frames:
             if isinstance(message, LiveReply):
-                self._live_answers.take(message)
+                self._live_answers.take(message.number, message.answer)
             elif isinstance(message, LiveQuestion):
                 task = asyncio.create_task(reply_live(self._frames, message, self._own_live_records))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             elif message.kind == SNAPSHOT:
                 self._frames.send(message._replace(snapshot=self._snapshot()))
-            elif (answer := self._answers.get(message.number)) is not None and not answer.done():
-                answer.set_result(message.snapshot)
+            else:
+                self._answers.take(message.number, message.snapshot)
 
     def started(self, waits_for: str | None = None) -> None:
         """Report that this worker listens. `waits_for`: why it can't do its work yet; reported again without, when it can."""
@@ -78,20 +78,14 @@ class Link:
         """Return the live records of all workers. Raises TooManyWatches, GatherFailed."""
         try:
             async with asyncio.timeout(_GATHER_TIMEOUT_S):
-                return await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
+                answer = await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
         except TimeoutError:
             raise GatherFailed(f"no live records of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+        return live_answer(answer)
 
     async def _ask(self, kind: str) -> Snapshot:
-        self._asked += 1
-        number = self._asked
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._frames.send(MetricsMessage(kind, number, []))
         try:
             async with asyncio.timeout(_GATHER_TIMEOUT_S):
-                snapshot: Snapshot = await answer
-                return snapshot
+                return await self._answers.ask(lambda number: self._frames.send(MetricsMessage(kind, number, [])))
         except TimeoutError:
             raise GatherFailed(f"no metrics of all workers within {_GATHER_TIMEOUT_S:g} s") from None
-        finally:
-            del self._answers[number]

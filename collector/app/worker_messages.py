@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from collector.config.settings import Settings
 from collector.query.live_records import Answering, LiveAnswer, TooManyWatches, Watching
@@ -27,6 +27,8 @@ COMBINED: Final = "combined"
 SHOWN: Final = "shown"
 
 _LENGTH: Final = struct.Struct("!I")
+
+Answer = TypeVar("Answer")
 
 
 class Job(NamedTuple):
@@ -78,32 +80,37 @@ class GatherFailed(Exception):
     """The process above does not answer."""
 
 
-class LiveReplies:
-    """Waits for the replies to live questions, by their numbers."""
+class Replies(Generic[Answer]):
+    """Waits for the replies to questions, by their numbers."""
 
     def __init__(self) -> None:
-        self._waiting: Final[dict[int, asyncio.Future[LiveAnswer | None]]] = {}
+        self._waiting: Final[dict[int, asyncio.Future[Answer]]] = {}
         self._asked = 0
 
-    async def ask(self, send: Callable[[int], None]) -> LiveAnswer:
-        """`send` sends the question with that number. Raises TooManyWatches."""
+    async def ask(self, send: Callable[[int], None]) -> Answer:
+        """`send` sends the question with that number."""
         self._asked += 1
         number = self._asked
-        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiting
         try:
             send(number)
-            answer: LiveAnswer | None = await waiting
+            return await waiting
         finally:
             del self._waiting[number]
-        if answer is None:
-            raise TooManyWatches
-        return answer
 
-    def take(self, reply: LiveReply) -> None:
+    def take(self, number: int, answer: Answer) -> None:
         """One that nobody waits for any more is dropped."""
-        waiting = self._waiting.get(reply.number)
+        waiting = self._waiting.get(number)
         if waiting is not None and not waiting.done():
-            waiting.set_result(reply.answer)
+            waiting.set_result(answer)
+
+
+def live_answer(answer: LiveAnswer | None) -> LiveAnswer:
+    """What a LiveReply has. Raises TooManyWatches."""
+    if answer is None:
+        raise TooManyWatches
+    return answer
 
 
 async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: Answering) -> None:

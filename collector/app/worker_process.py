@@ -14,12 +14,13 @@ from collector.app.worker_messages import (
     SNAPSHOT,
     Job,
     LiveQuestion,
-    LiveReplies,
     LiveReply,
     MetricsMessage,
+    Replies,
     WorkerCannotRun,
     WorkerFrames,
     WorkerStarted,
+    live_answer,
     reply_live,
 )
 from collector.query.live_records import Answering, LiveAnswer, Watching
@@ -51,7 +52,7 @@ class WorkerProcess:
         self._frames: Final = frames
         self._answer: Final = answer
         self._live_records: Final = live_records
-        self._live_answers: Final = LiveReplies()
+        self._live_answers: Final = Replies[LiveAnswer | None]()
         self._answered: Final = asyncio.Event()  # not set: a question for metrics is not answered yet
         self._answered.set()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
@@ -93,7 +94,7 @@ class WorkerProcess:
 
     async def ask_live(self, watching: Watching) -> LiveAnswer:
         """Return its live records. Raises TooManyWatches."""
-        return await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
+        return live_answer(await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching))))
 
     async def _listen(self) -> None:
         async for message in self._frames:
@@ -103,7 +104,7 @@ class WorkerProcess:
             elif isinstance(message, WorkerCannotRun):
                 self.cannot_run = message.reason
             elif isinstance(message, LiveReply):
-                self._live_answers.take(message)
+                self._live_answers.take(message.number, message.answer)
             elif isinstance(message, LiveQuestion):
                 self._run(reply_live(self._frames, message, self._live_records))
             elif message.kind == SNAPSHOT:
