@@ -26,6 +26,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from collector.runtime.turns import Turns
+
 # The way to the thread and back costs a smaller body more than it saves. Honest ones take up to 10 ms.
 DIRECT_BYTES_MAX: Final = 256 << 10
 # CPU on the event loop, from the first rest of a body on. 130,000 rejected items fit a small body, and take 300 ms.
@@ -72,20 +74,6 @@ class OnLoop:
             self._since_s = now_s
         elif now_s - self._since_s > _ON_LOOP_S:
             raise TooLong
-
-
-class Turns:
-    """A lock for each tenant."""
-
-    def __init__(self) -> None:
-        self._locks: Final[dict[str, asyncio.Lock]] = {}  # as many as tenants have keys
-
-    def of(self, tenant: str) -> asyncio.Lock:
-        """Return the lock of that tenant."""
-        lock = self._locks.get(tenant)
-        if lock is None:
-            lock = self._locks[tenant] = asyncio.Lock()
-        return lock
 
 
 class Decompressing:

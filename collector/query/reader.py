@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
-from weakref import WeakValueDictionary
+
+from collector.runtime.turns import Turns
 
 # A text, a whole number, a UUID, a moment (with its zone), or several of them: for IN.
 Value = str | int | UUID | datetime | Sequence["Value"]
@@ -50,7 +51,7 @@ class Reader:
         # Of its own: slow questions must not keep the threads in which keys and certificates are read.
         self._threads: Final = ThreadPoolExecutor(_THREADS_MAX, "reader")
         # Of tenants about which somebody asks at this moment.
-        self._turns: Final[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
+        self._turns: Final = Turns()
 
     async def messages_behind(self) -> int:
         """Wait, within bounds, until all that was acknowledged is stored; how many messages are not."""
@@ -76,7 +77,7 @@ class Reader:
         tenant = parameters.get("tenant")
         if not isinstance(tenant, str) or not tenant:
             return await self._asked(asked)
-        async with self._turns.setdefault(tenant, asyncio.Lock()):
+        async with self._turns.of(tenant):
             return await self._asked(asked)
 
     async def _asked(self, sql: str) -> list[dict[str, Any]]:
