@@ -333,7 +333,7 @@ WRITE_CASES: list[tuple[dict[str, str], list[int], int, bool, Callable[[write_pb
     (LATENCY, [1], errors.TIMESTAMP_IN_FUTURE, True, lambda series: move(series, 1, TWO_DAYS // 10**6)),
     (LATENCY, [1], errors.TIMESTAMP_IN_FUTURE, False, lambda series: move(series, 1, 2**62)),
     (LATENCY, [1], errors.MISSING_TIMESTAMP, False, lambda series: move(series, 1, -NOW_MS - 1)),
-    (LATENCY, [3], errors.INVALID_HISTOGRAM, False, lambda series: setattr(series.histograms[1], "count_int", 4)),
+    (LATENCY, [3], errors.INVALID_HISTOGRAM, False, lambda series: series.histograms[1].positive_deltas.append(1)),
     (LATENCY, [2], errors.INVALID_HISTOGRAM, False, lambda series: setattr(series.histograms[0], "schema", 9)),
     (LATENCY, [2], errors.ATTRIBUTE_KEY_TOO_LONG, True, lambda s: s.exemplars[2].labels.add(name="k" * 101, value="v")),
     (LATENCY, [0], errors.ATTRIBUTE_VALUE_TOO_LONG, True, lambda s: s.exemplars[0].labels.add(name="k", value="v" * 121)),
@@ -623,7 +623,7 @@ def test_a_remote_write_2_item_is_kept_with_a_table_of_its_own(
 def test_a_broken_remote_write_2_histogram_is_kept() -> None:
     """And its neighbour stored."""
     request = write_request_v2("histograms")
-    request.timeseries[1].histograms[1].count_int = 4
+    request.timeseries[1].histograms[1].positive_deltas.append(1)  # more buckets than its spans have
     [rejection] = check_replays(WRITE_V2, request.SerializeToString(), FITS).rejections
     assert (2, errors.INVALID_HISTOGRAM, b"api") == (rejection.index, rejection.reason, rejection.service_id)
     check_kept_v2(request, rejection)

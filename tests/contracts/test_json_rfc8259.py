@@ -57,6 +57,17 @@ def test_what_is_not_json_is_refused(text: str) -> None:
             to_wire(b'{"unknown":' + text.encode("utf-8", "surrogatepass") + b"}")
 
 
+def test_a_byte_order_mark_is_ignored_at_the_start_only() -> None:
+    """As section 8.1 allows a parser to; within a text it is no white space."""
+    marked = "\ufeff{}".encode()
+    assert is_read(marked)
+    assert not is_read(b"{" + marked + b"}")
+    for to_wire in (metrics_to_wire, logs_to_wire, traces_to_wire):
+        assert to_wire(marked) == b""
+        with pytest.raises(RequestRefused):
+            to_wire(b'{"unknown":' + marked + b"}")
+
+
 @pytest.mark.parametrize("data", BYTES_REFUSED, ids=repr)
 def test_what_is_not_utf_8_is_refused(data: bytes) -> None:
     assert not is_read(data)
