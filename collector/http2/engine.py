@@ -10,6 +10,8 @@ Invariants:
    (test_as_many_requests_as_announced_are_served, test_as_many_calls_as_announced_may_be_cancelled_at_once).
 5. A frame on a closed stream is ignored where this side reset the stream, since it may have been on its way. Everywhere else it
    is a connection error (test_frames_on_closed_streams).
+6. One call does a bounded number of steps. What is left of the data waits in `unread`, so that a server can give others their
+   turn (test_a_piece_of_many_steps_is_read_in_turns).
 """
 
 from typing import Final
@@ -76,6 +78,8 @@ _RESET_COST: Final = 20
 _ANSWER_WORTH: Final = 20
 # A change of all windows costs one for so many streams.
 _WINDOWS_A_FRAME: Final = 64
+# A millisecond or four: a frame is one step, and so is an octet of a head, which can be a whole field.
+_STEPS_AT_ONCE: Final = 8_192
 # How many streams that this side has reset are remembered, and how many gaps in the streams' numbers.
 _RESETS_KEPT_MAX: Final = 1024
 _GAPS_KEPT_MAX: Final = 64
@@ -152,6 +156,8 @@ class Http2Engine:
         self._preface_bytes: i64 = 0  # that are here
         self._has_settings: bool = False
         self._rest: bytes = b""  # a frame that is half here
+        self._steps: i64 = 0  # of this call of `receive`
+        self.unread: bytes = b""  # what came behind more steps than one call does
         # The head that is coming.
         self._head_bytes: i64 = 0
         self._head_is_whole: bool = False  # in one frame
@@ -173,7 +179,11 @@ class Http2Engine:
         self.out.append(_window_update(0, self._connection_window_bytes - _WINDOW_BYTES))
 
     def receive(self, data: bytes) -> None:
-        """Whatever came. Raises Http2Error; then nothing more is to be given."""
+        """Whatever came. Raises Http2Error; then nothing more is to be given.
+
+        What is left after `_STEPS_AT_ONCE` is in `unread`, and to be given first when the next turn comes.
+        """
+        self._steps = 0
         at: i64 = 0
         end: i64 = len(data)
         if self._preface_bytes < len(PREFACE):
@@ -201,6 +211,9 @@ class Http2Engine:
                     continue
             self._rest = rest
         while at < end and not self.is_over:
+            if self._steps > _STEPS_AT_ONCE:
+                self.unread = data[at:]
+                return
             if end - at < _FRAME_HEADER_BYTES:
                 self._rest = data[at:]
                 self.frames += 1
@@ -213,6 +226,7 @@ class Http2Engine:
                 self.frames += 1
                 return
             self.frames += 1
+            self._steps += 1
             self._frame(data, at, length)
             at += _FRAME_HEADER_BYTES + length
 
@@ -447,6 +461,7 @@ class Http2Engine:
 
     def _fragment(self, block: bytes, flags: i64) -> None:
         """Take one piece of a head."""
+        self._steps += len(block)
         self._head_bytes += len(block)
         if self._head_bytes > self._header_bytes_end:
             raise Http2Error(ENHANCE_YOUR_CALM)

@@ -2,8 +2,8 @@
 
 Invariants:
 1. Requests of a connection are answered one after the other, in their order (test_pipelined_requests_are_answered_in_order).
-2. However many requests one piece of data holds, other connections have their turn after a few of them
-   (test_thousands_of_requests_in_one_packet_do_not_hold_up_others).
+2. However many requests or chunks one piece of data holds, other connections have their turn after a few of them
+   (test_thousands_of_requests_in_one_packet_do_not_hold_up_others, test_a_body_of_tiny_chunks_is_read_in_turns).
 3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that nobody reads, ends its
    connection (test_trailers_and_chunk_extensions_are_bounded, test_a_head_that_trickles_is_not_waited_for_either,
    test_answers_that_nobody_reads_are_not_kept_for_ever).
@@ -69,6 +69,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 _AT_ONCE_BYTES: Final = 4_096
 _REQUESTS_AT_ONCE: Final = 32
 _CHUNKS_AT_ONCE_BYTES: Final = 16_384
+_CHUNKS_AT_ONCE: Final = 4_096
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _STATUS_LINES: Final[dict[int, bytes]] = {status.value: status_line(status.value) for status in HTTPStatus}
@@ -124,6 +125,7 @@ class Http1Connection:
         self._body_left: int = 0  # of a body whose length is known
         self._unfed: bytes = b""  # what came behind so many requests that they have to be answered first
         self._is_feed_due: bool = False
+        self._chunks: i64 = 0  # pieces of bodies that came with this piece of data
         self._asks_upgrade: bool = False
         self._refusal: bytes = b""  # why the head can't be taken
         self._last_words: bytes = b""  # the refusal that follows the answers to what came before it
@@ -170,7 +172,7 @@ class Http1Connection:
     def eof_received(self) -> bool:
         """Answer a sender that has sent its request and closed its half."""
         self._state = max(self._state, ENDING)
-        return (self._turn is not None or bool(self._unfed)) and self._incoming is None
+        return bool(self._unfed) or (self._turn is not None and self._incoming is None)
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -204,8 +206,13 @@ class Http1Connection:
         """Feed some requests of a large piece, which may hold thousands; the others follow when these are answered."""
         view = memoryview(data)
         requests_left = _REQUESTS_AT_ONCE
+        self._chunks = 0
         at, end = 0, len(data)
         while at < end and self._state < REFUSING:
+            if self._chunks > _CHUNKS_AT_ONCE:
+                self._unfed = data[at:]
+                self._feed_soon()
+                return
             if self._incoming is not None:
                 after = min(at + (self._body_left if self._body_left > 0 else _CHUNKS_AT_ONCE_BYTES), end)
             elif requests_left:
@@ -228,7 +235,7 @@ class Http1Connection:
 
     def _feed_unfed(self) -> None:
         self._is_feed_due = False
-        if self._turn is None and self._writable is None:
+        if (self._turn is None or self._incoming is not None) and self._writable is None:
             data = self._unfed
             self._unfed = b""
             if data:
@@ -368,6 +375,7 @@ class Http1Connection:
 
     def on_body(self, piece: bytes) -> None:
         self._unclaimed_bytes = 0
+        self._chunks += 1
         self._body_left -= len(piece)
         turn = self._incoming
         if turn is None:

@@ -90,6 +90,7 @@ class ServerConnection(Http2Engine):
         self.due: Final[
             list[ServerStream]
         ] = []  # answers to say once all that came is read: their requests may be whole by then
+        self._is_read_due: bool = False  # of what is left unread
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
         self._stall: Final = Stall(shared.answer_timeout_s)
@@ -137,6 +138,8 @@ class ServerConnection(Http2Engine):
 
     def eof_received(self) -> bool:
         """Answer requests that are complete, if the client still reads and the answers fit its windows."""
+        while self.unread:
+            self._read_unread()
         self.state = max(self.state, REFUSING)
         self.has_ended = True
         for stream in list(self.streams.values()):
@@ -152,7 +155,10 @@ class ServerConnection(Http2Engine):
 
     def resume_writing(self) -> None:
         self.is_writable = True
-        self.transport.resume_reading()
+        if self.unread:
+            self._read_on_soon()
+        else:
+            self.transport.resume_reading()
         if self.has_ended:
             self._pump_blocked()
         else:
@@ -160,6 +166,12 @@ class ServerConnection(Http2Engine):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
+        if self.unread:
+            self.unread += data
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         if self.state == CLOSED:
             return
         self.last_received = self.loop.time()
@@ -177,8 +189,29 @@ class ServerConnection(Http2Engine):
                 self.say(stream)
             self.due.clear()
         self.flush()
-        if self.state >= REFUSING:
+        if self.unread:
+            self.transport.pause_reading()
+            self._read_on_soon()
+        elif self.state >= REFUSING:
             self.close_if_over()
+
+    def _read_on_soon(self) -> None:
+        """Read what is left, once other connections have had their turn."""
+        if not self._is_read_due:
+            self._is_read_due = True
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._is_read_due = False
+        if self.unread and self.is_writable:
+            self._read_unread()
+            if not self.unread and self.is_writable and self.state != CLOSED:
+                self.transport.resume_reading()
+
+    def _read_unread(self) -> None:
+        data = self.unread
+        self.unread = b""
+        self._read(data)
 
     # The engine's side.
 
@@ -432,6 +465,7 @@ class ServerConnection(Http2Engine):
             self.on_gone(stream)
         self.streams.clear()
         self._blocked.clear()
+        self.unread = b""
 
     def flush(self) -> None:
         """Send what the engine has to send."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.fakes.receiving import (
+    MemoryProducer,
     Receivers,
     connection,
     http_receivers,
@@ -19,10 +21,12 @@ from support.fakes.receiving import (
     post_chunked,
     receivers,
 )
+from support.fakes.wire import Wire, http_shared
 from support.http2 import http2
 from support.smuggling import Heard
 from support.waiting import eventually
 
+from collector.receivers.http.http1 import Http1Connection
 from collector.receivers.http.server import SERVERS, HttpServer
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -150,6 +154,27 @@ async def test_thousands_of_requests_in_one_packet_do_not_hold_up_others(request
         assert (await honest.response()).status == 200
         assert len(flood.statuses()) < count / 2
         transport.abort()
+    assert made.in_flight.bytes_held == 0
+
+
+async def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
+    """Others have theirs in between, and nothing more is read from its sender meanwhile."""
+    made, wire = receivers(), Wire()
+    connection: Any = Http1Connection(http_shared(made))
+    connection.connection_made(wire)
+    body = otlp_logs(padding=30_000)
+    connection.data_received(post_chunked("/v1/logs", PROTOBUF, body, chunk_bytes=1))
+    assert not wire.is_read
+    turns = 0
+    while not wire.written:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 4  # of 30,000 chunks one takes 4,096 and what is left of 16 KiB
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert wire.is_read
+    assert isinstance(made.producer, MemoryProducer)
+    assert made.producer.item_count() == 1
+    connection.connection_lost(None)
     assert made.in_flight.bytes_held == 0
 
 

@@ -18,6 +18,7 @@ class Wire:
     def __init__(self) -> None:
         self.written = bytearray()
         self.is_closed = False
+        self.is_read = True
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -41,9 +42,10 @@ class Wire:
     abort = close
 
     def pause_reading(self) -> None:
-        pass
+        self.is_read = False
 
-    resume_reading = pause_reading
+    def resume_reading(self) -> None:
+        self.is_read = True
 
 
 def http_shared(made: Receivers) -> HttpShared:

@@ -313,3 +313,47 @@ def test_calls_pass_whole_whatever_the_windows_are(sizes: list[int], window: int
         assert made.in_flight.bytes_held == 0
 
     asyncio.run(converse())
+
+
+@pytest.mark.parametrize("kind", ["fields", "pings", "settings"])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_piece_of_many_steps_is_read_in_turns(kind: str, ends: bool) -> None:
+    """And nothing is read from its client meanwhile. What came before the end of its half is read all the same."""
+    made, wire = receivers(), Wire()
+    connection = grpc_connection(made, wire, control_frames_max=100_000, header_bytes_max=1024, ping_interval_min_s=0)
+    connection.data_received(BEGIN)
+    # Each octet of the block is a field. That its head is too large does not end its reading.
+    block = frame(1, b"\x84" * 9_000, stream_id=1, flags=4)
+    flood = {"fields": block, "pings": PING * 9_000, "settings": frame(4) * 9_000}[kind]
+    body = otlp_logs()
+    message = b"\0" + len(body).to_bytes(4, "big") + body
+    connection.data_received(flood + head(3) + data(3, message, end=True))
+    assert not wire.is_read
+    assert connection.unread
+    assert isinstance(made.producer, MemoryProducer)
+    if ends:
+        assert connection.eof_received()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert wire.is_read or ends
+    assert not connection.unread
+    assert made.producer.item_count() == 1
+    connection.connection_lost(None)
+    assert made.in_flight.bytes_held == 0
+
+
+async def test_a_client_that_does_not_read_waits_with_what_is_left() -> None:
+    made, wire = receivers(), Wire()
+    connection = grpc_connection(made, wire, control_frames_max=100_000, ping_interval_min_s=0)
+    connection.data_received(BEGIN)
+    connection.data_received(PING * 20_000)
+    connection.pause_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert connection.unread
+    connection.resume_writing()
+    assert not wire.is_read
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert wire.is_read
+    assert not connection.unread
