@@ -10,6 +10,7 @@ Invariants:
 3. Pieces of one string, joined, are the string (test_json_reader.py, test_pieces_are_the_string).
 4. `rest` is called at least once for each 256 KiB (test_json_reader.py, test_it_rests).
 5. A piece has at most CONTAINERS_MAX objects and arrays (test_json_reader.py, test_pieces_have_few_containers).
+6. A text that is nested too deep is refused where it is, and read once (test_json_reader.py, test_a_deep_text_is_read_once).
 """
 
 from typing import Final
@@ -23,6 +24,8 @@ from adapters.rules import Rules
 SLICE_BYTES: Final = 1 << 20
 # And how many objects and arrays: they cost more than anything else, since each is one more for the garbage collector.
 CONTAINERS_MAX: Final = 1 << 16
+# And how deep they may be in each other: orjson reads no more.
+_DEPTH_MAX: Final = 1024
 
 _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
@@ -47,11 +50,12 @@ def may_hold_many_containers(text: bytes) -> bool:
 
 
 class NotJson(Exception):
-    """The text is not JSON from this byte on."""
+    """The text is not JSON from this byte on, or `why` it can't be read further."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, why: str = "not JSON") -> None:
         super().__init__(position)
         self.position: Final = position
+        self.why: Final = why
 
 
 class JsonSlices:
@@ -236,6 +240,9 @@ class JsonSlices:
                 self.containers += 1
                 if self.containers > containers_max:
                     return False
+                if depth > _DEPTH_MAX:
+                    # Else each of its objects would be read as far as this one.
+                    raise NotJson(position, "nested too deep")
                 self._rest(position)
             elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
                 depth -= 1

@@ -167,7 +167,7 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
                 raise RequestRefused(BATCH_TOO_LARGE, f"a batch holds at most {batch_items_max} records; got more")
         slices.end()
     except NotJson as found:
-        raise _malformed(body, f"not JSON at character {found.position}") from None
+        raise _malformed(body, f"{found.why} at character {found.position}") from None
     return adapter.finish()
 
 

@@ -334,7 +334,9 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -
         check_number(error, notes)
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {error}") from None
     except NotJson as found:
-        raise Malformed(INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, not JSON at byte {found.position}") from None
+        raise Malformed(
+            INVALID_JSON, f"cannot decode {name}: {len(body)} bytes, {found.why} at byte {found.position}"
+        ) from None
     except Unfit as unfit:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit.message}") from None
     except RecursionError:

@@ -48,6 +48,22 @@ def pieces(text: bytes) -> Iterator[Any]:
             return
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_deep_text_is_read_once(opening: str) -> None:
+    """And not once more for each of the objects that are in each other. The parser refuses the same texts."""
+    fits, too_deep = (f"[{opening * deep}1{(']' if opening == '[' else '}') * deep}]".encode() for deep in (1023, 1025))
+    assert len(list(pieces(fits))) == 1  # which are too deep for Python to compare
+    with pytest.raises(orjson.JSONDecodeError, match="depth"):
+        orjson.loads(too_deep)
+    slices = JsonSlices(too_deep, Rules())
+    with pytest.raises(NotJson) as caught:
+        slices.skip_value(SLICE_BYTES)
+    assert caught.value.why == "nested too deep"
+    body = b'{"resourceLogs":' + opening.encode() * 1_000_000
+    with pytest.raises(Malformed, match=r"nested too deep at byte \d{4}$"):
+        logs_to_wire(body)
+
+
 @given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([None, 1, "\n\t "]))
 @settings(max_examples=100)
 def test_pieces_are_the_elements_of_the_array(values: list[Any], indent: Any) -> None:
