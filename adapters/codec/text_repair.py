@@ -10,7 +10,7 @@ Invariants:
 3. A body that cannot be read is copied from where it stumbles: the adapter says that it is malformed
    (test_text_repair.py, test_malformed_bodies_stay_malformed).
 4. A repaired body is at most an eighth larger than it was, or 64 MiB: a byte that is no text becomes three
-   (test_text_repair.py, test_a_body_that_grows_too_much_is_refused).
+   (test_text_repair.py, test_a_body_thatgrows_too_much_is_refused).
 5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests), and for 16,000 fields. More fields than
    `request_elements_max` are refused (test_text_repair.py, test_fields_that_are_no_texts_have_a_price).
 """
@@ -23,7 +23,6 @@ from google.protobuf.message import Message
 from librt.strings import BytesWriter, read_i32_le, write_i32_le
 from mypy_extensions import i64, u8
 
-from adapters.codec.text import end_of_string
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, is_utf8, put_varint, varint_size
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements
 from adapters.repairs import INVALID_TEXT
@@ -41,21 +40,15 @@ _START_GROUP: Final = 3
 _END_GROUP: Final = 4
 _VARINT_BYTES_MAX: Final = 10
 # How much text is decoded at once.
-_SLICE_BYTES: Final = 256 << 10
+SLICE_BYTES: Final = 256 << 10
 # What it takes to repair a short text, as bytes of a body that are read meanwhile.
-_REPAIR_BYTES: Final = 256
+REPAIR_BYTES: Final = 256
 # Of a message in `_Texts.sizes`: its new size, -1 where nothing in it changes, and where the entry behind its submessages' is.
 _ENTRY_BYTES: Final = 8
 
 # A repaired body may have so many bytes, or this part more than it had.
 _REPAIRED_BYTES_MAX: Final = 64 << 20
 _GROWTH_SHIFT: Final = 3
-
-_QUOTE: Final = 0x22
-_BACKSLASH: Final = 0x5C
-_SMALL_U: Final = 0x75
-_ESCAPE_BYTES: Final = 6
-_REPLACEMENT_ESCAPE: Final = b"\\ufffd"
 
 
 class _Shape:
@@ -88,7 +81,7 @@ def _shape_of(descriptor: Descriptor) -> _Shape:
 def repaired_text(raw: bytes, rules: Rules, repaired_bytes_max: i64 = _REPAIRED_BYTES_MAX) -> bytes:
     """Return the text, with U+FFFD in the place of each invalid sequence. Raises RequestRefused where it has more bytes than
     that."""
-    if len(raw) <= _SLICE_BYTES:
+    if len(raw) <= SLICE_BYTES:
         return raw.decode("utf-8", "replace").encode()
     writer = BytesWriter()
     _repair(writer, raw, 0, len(raw), rules, repaired_bytes_max)
@@ -103,11 +96,11 @@ def _repair(writer: BytesWriter | None, buffer: bytes, start: i64, end: i64, rul
     decoder = getincrementaldecoder("utf-8")("replace")
     total: i64 = 0
     while start < end:
-        stop: i64 = min(end, start + _SLICE_BYTES)
+        stop: i64 = min(end, start + SLICE_BYTES)
         piece: bytes = decoder.decode(buffer[start:stop], stop == end).encode()
         total += len(piece)
         if total > repaired_bytes_max:
-            raise _grows_too_much(len(buffer), repaired_bytes_max)
+            raise grows_too_much(len(buffer), repaired_bytes_max)
         if writer is not None:
             writer.write(piece)
         start = stop
@@ -115,12 +108,12 @@ def _repair(writer: BytesWriter | None, buffer: bytes, start: i64, end: i64, rul
     return total
 
 
-def _repaired_bytes_max(size_bytes: i64) -> i64:
+def repaired_bytes_max_of(size_bytes: i64) -> i64:
     """Return how many bytes a body of that size may have when it is repaired."""
     return max(_REPAIRED_BYTES_MAX, size_bytes + (size_bytes >> _GROWTH_SHIFT))
 
 
-def _grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
+def grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"texts of {size_bytes} bytes are not UTF-8 and become more than {repaired_bytes_max} bytes, since U+FFFD takes three"
@@ -153,7 +146,7 @@ class _Texts:
         self.rules: Final = rules
         self.count: i64 = 0
         self.elements: i64 = 0
-        self.repaired_bytes_max: i64 = _repaired_bytes_max(len(buffer))
+        self.repaired_bytes_max: i64 = repaired_bytes_max_of(len(buffer))
         self.repaired_bytes: i64 = len(buffer)  # of all that is measured
         # An entry a message that is not empty, in the order in which they begin.
         self.sizes: Final = BytesWriter()
@@ -182,11 +175,11 @@ class _Texts:
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
                 self.count += 1
-                self.rules.read(position - first + _REPAIR_BYTES)
+                self.rules.read(position - first + REPAIR_BYTES)
                 length: i64 = self._repaired(first, position)
                 self.repaired_bytes += length - (position - first)
                 if self.repaired_bytes > self.repaired_bytes_max:
-                    raise _grows_too_much(len(self.buffer), self.repaired_bytes_max)
+                    raise grows_too_much(len(self.buffer), self.repaired_bytes_max)
                 size += head + varint_size(length) + length
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
                 entry: i64 = len(sizes)
@@ -221,8 +214,8 @@ class _Texts:
             kind: i64 = self._kind(shape)
             if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 writer.write(buffer[keep:length_at])
-                self.rules.read(position - first + _REPAIR_BYTES)
-                if position - first <= _SLICE_BYTES:
+                self.rules.read(position - first + REPAIR_BYTES)
+                if position - first <= SLICE_BYTES:
                     text = repaired_text(buffer[first:position], self.rules)
                     put_varint(writer, len(text))
                     writer.write(text)
@@ -256,7 +249,7 @@ class _Texts:
 
     def _repaired(self, start: i64, end: i64) -> i64:
         """Return how many bytes the text at start:end becomes. Raises RequestRefused."""
-        if end - start <= _SLICE_BYTES:
+        if end - start <= SLICE_BYTES:
             return len(repaired_text(self.buffer[start:end], self.rules))
         return _repair(None, self.buffer, start, end, self.rules, self.repaired_bytes_max)
 
@@ -329,111 +322,3 @@ class _Texts:
             shift += 7
             start += 1
         return value
-
-
-def repaired_json(body: bytes, rules: Rules) -> bytes:
-    """Return a JSON text with its strings repaired, and count them in `rules`; the body itself where nothing is to be done."""
-    if not _may_hold_surrogates(body, rules) and is_utf8(body, 0, len(body), rules):
-        return body
-    writer = BytesWriter()
-    size: i64 = len(body)
-    repaired_bytes_max: i64 = _repaired_bytes_max(size)
-    keep: i64 = 0
-    position: i64 = body.find(b'"')
-    count: i64 = 0
-    while 0 <= position < size:
-        start: i64 = position + 1
-        end: i64 = end_of_string(body, start, size, rules)
-        rules.read(end - start)
-        text = body[start:end]
-        is_text = is_utf8(body, start, end, rules)
-        if not is_text:
-            text = repaired_text(text, rules, repaired_bytes_max)
-            rules.read(_REPAIR_BYTES)
-        if _may_hold_surrogates(text, rules):
-            whole = _without_lone_surrogates(text, rules)
-            is_text = is_text and len(whole) == len(text) and whole == text
-            text = whole
-        if not is_text:
-            count += 1
-            writer.write(body[keep:start])
-            writer.write(text)
-            if len(writer) + size - end > repaired_bytes_max:
-                raise _grows_too_much(len(body), repaired_bytes_max)
-            keep = end
-        position = body.find(b'"', end)
-    if count == 0:
-        return body
-    rules.repair(INVALID_TEXT, count)
-    writer.write(body[keep:])
-    return writer.getvalue()
-
-
-def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:
-    """Return whether any escape in it may be of half of a pair."""
-    size: i64 = len(text)
-    # One byte is found at 10 GB/s, and more than one at 1 GB/s.
-    position: i64 = text.find(b"\\")
-    if position < 0:
-        return False
-    while position < size:
-        end: i64 = min(size, position + _SLICE_BYTES)
-        # Escapes begin in the slice, and may end behind it.
-        if text.find(b"\\ud", position, end + 2) >= 0 or text.find(b"\\uD", position, end + 2) >= 0:
-            return True
-        position = end
-        rules.rest()
-    return False
-
-
-def _without_lone_surrogates(text: bytes, rules: Rules) -> bytes:
-    """Return what is between the quotes of a string, with an escape of U+FFFD for each half of a pair."""
-    writer = BytesWriter()
-    keep: i64 = 0
-    size: i64 = len(text)
-    position: i64 = 0
-    while position + _ESCAPE_BYTES <= size:
-        if text[position] != _BACKSLASH:
-            position = text.find(b"\\", position)
-            if position < 0:
-                break
-            continue
-        if text[position + 1] != _SMALL_U:
-            position += 2
-            continue
-        rules.read(0)
-        unit: i64 = _unit(text, position)
-        if unit < 0xD800 or unit > 0xDFFF:
-            position += _ESCAPE_BYTES
-            continue
-        if unit < 0xDC00 and position + 2 * _ESCAPE_BYTES <= size and text[position + _ESCAPE_BYTES] == _BACKSLASH:
-            low: i64 = _unit(text, position + _ESCAPE_BYTES)
-            if text[position + _ESCAPE_BYTES + 1] == _SMALL_U and low >= 0xDC00 and low <= 0xDFFF:
-                position += 2 * _ESCAPE_BYTES
-                continue
-        writer.write(text[keep:position])
-        writer.write(_REPLACEMENT_ESCAPE)
-        position += _ESCAPE_BYTES
-        keep = position
-    if keep == 0:
-        return text
-    writer.write(text[keep:])
-    return writer.getvalue()
-
-
-def _unit(text: bytes, at: i64) -> i64:
-    """Return the code unit of the escape there; -1 where it is none."""
-    unit: i64 = 0
-    n: i64 = at + 2
-    while n < at + _ESCAPE_BYTES:
-        digit: i64 = text[n]
-        if 0x30 <= digit <= 0x39:
-            digit -= 0x30
-        else:
-            digit |= 0x20
-            if digit < 0x61 or digit > 0x66:
-                return -1
-            digit -= 0x57
-        unit = unit << 4 | digit
-        n += 1
-    return unit

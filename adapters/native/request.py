@@ -24,9 +24,9 @@ import orjson
 from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
 from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
-from adapters.codec.text_repair import repaired_json
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
 from adapters.native.records import NotFinite, RecordAdapter, shown
 from adapters.native.scan import scan_batch, scan_record

@@ -22,8 +22,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.codec.json_numbers import quote_long_numbers
+from adapters.codec.json_repair import repaired_json
 from adapters.codec.text import check_json_parts, without_bom
-from adapters.codec.text_repair import repaired_json
 from adapters.errors import Malformed
 from adapters.otlp.json_large import converted
 from adapters.otlp.json_objects import Inexact, Notes

@@ -20,7 +20,6 @@ _TO_CUT: Final = "to be cut: it has more than one job"
 LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/codec/json_scanner.py:JsonScanner": (310, _SCANNER),
     "adapters/codec/rfc3339.py:parse_time": (90, _SCANNER),
-    "adapters/codec/text_repair.py": (440, _TO_CUT),
     "adapters/native/records.py": (610, _SCANNER),
     "adapters/native/records.py:RecordAdapter": (450, _SCANNER),
     "adapters/native/records.py:_take": (120, _SCANNER),

@@ -229,7 +229,7 @@ BYTES_REFUSED = [
     b"[\0\0\0]\0\0\0",
     b"[1]\x00",
 ]
-# JSON but for their texts, which are repaired (adapters/codec/text_repair.py).
+# JSON but for their texts, which are repaired (adapters/codec/json_repair.py).
 REPAIRED = [
     b'"\xff"',
     b'"\xed\xa0\x80"',

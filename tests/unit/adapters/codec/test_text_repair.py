@@ -24,7 +24,8 @@ from support.strategies.full_messages import FullMessages
 from support.strategies.prometheus import requests_v2, write_requests
 from support.strategies.wire_forms import ODDITIES, Forms
 
-from adapters.codec.text_repair import repaired_json, repaired_text, repaired_wire
+from adapters.codec.json_repair import repaired_json
+from adapters.codec.text_repair import repaired_text, repaired_wire
 from adapters.errors import Malformed, RequestRefused
 from adapters.native import request as native
 from adapters.otlp import json as otlp_json
