@@ -10,7 +10,7 @@ Invariants:
 3. A body that cannot be read is copied from where it stumbles: the adapter says that it is malformed
    (test_text_repair.py, test_malformed_bodies_stay_malformed).
 4. A repaired body is at most an eighth larger than it was, or 64 MiB: a byte that is no text becomes three
-   (test_text_repair.py, test_a_body_thatgrows_too_much_is_refused).
+   (test_text_repair.py, test_a_body_that_grows_too_much_is_refused).
 5. It rests at least once for each 256 KiB (test_text_repair.py, test_repairing_rests), and for 16,000 fields. More fields than
    `request_elements_max` are refused (test_text_repair.py, test_fields_that_are_no_texts_have_a_price).
 """

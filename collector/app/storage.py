@@ -28,7 +28,8 @@ from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
-    from collector.store.clickhouse import ClickHouseStore, StoreOptions
+    from collector.store.clickhouse import ClickHouseStore
+    from collector.store.options import StoreOptions
 
 # How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
 KAFKA_WAIT_S: Final = 5.0
@@ -240,7 +241,7 @@ def open_server(settings: Settings) -> "ClickHouseStore":
 
 
 def _store_options(settings: Settings) -> "StoreOptions":
-    from collector.store.clickhouse import QueryLimits, StoreOptions  # noqa: PLC0415  # as said above
+    from collector.store.options import QueryLimits, StoreOptions  # noqa: PLC0415  # as said above
 
     limits = settings.store
     return StoreOptions(

@@ -24,6 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from collector.store import tenant_view
 from collector.store.contract import StoreError, StoreUnavailable
+from collector.store.server import one_line
 
 _KEPT_MAX: Final = 8
 Settings = Mapping[str, str | int | float]
@@ -148,7 +149,7 @@ class AskedSessions:
                 }
             )
         except ClickHouseError as error:
-            raise StoreUnavailable(f"cannot open a session: {' '.join(str(error).split())}") from error
+            raise StoreUnavailable(f"cannot open a session: {one_line(error)}") from error
 
     def _give_back(self, key: _Key, client: Client) -> None:
         closed: list[Client] = []

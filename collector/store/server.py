@@ -23,6 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
+from collector.store.migrations import on_cluster
 
 # ClickHouse's names for what somebody has to change before it can work.
 _REFUSALS: Final = {
@@ -114,7 +115,7 @@ class ServerOptions(NamedTuple):
                 raise StoreMisconfigured(f"{self} refuses: {describe(error)}; to be changed: {_REFUSALS[name]}") from error
             if tls is not None:
                 what = "to be changed: the URL or the certificates (ca_file)"
-                raise StoreMisconfigured(f"{self} can't be trusted: {' '.join(str(tls).split())}; {what}") from error
+                raise StoreMisconfigured(f"{self} can't be trusted: {one_line(tls)}; {what}") from error
             if "Unexpected response" in str(error) or _NOT_CLICKHOUSE.search(str(error)):
                 raise StoreMisconfigured(
                     f"{self}: what answers there is not ClickHouse's HTTP interface: {describe(error)}"
@@ -168,3 +169,21 @@ def describe(error: BaseException) -> str:
         told = getattr(cause, "reason", None) or cause
     text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", " ".join(str(told).split()))
     return text if len(text) <= _MESSAGE_CHARACTERS_MAX else text[:_MESSAGE_CHARACTERS_MAX] + "…"
+
+
+def one_line(error: BaseException) -> str:
+    """All that it says, on one line."""
+    return " ".join(str(error).split())
+
+
+def make_database(client: Client, name: str, cluster: str) -> None:
+    """Create the database if it does not exist. system.databases shows it; any statement that names it would fail. Raises
+    ClickHouseError."""
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'").replace("`", "\\`")
+    found = client.raw_query(
+        f"SELECT count() FROM system.databases WHERE name = '{quoted}'",  # noqa: S608 - escaped
+        fmt="TabSeparated",
+        use_database=False,
+    )
+    if bytes(found).strip() == b"0":
+        client.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", cluster), use_database=False)

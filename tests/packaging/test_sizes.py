@@ -60,8 +60,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "collector/receivers/responses.py": (460, _TO_CUT),
     "collector/receivers/transport/http2_connection.py": (480, _STATES),
     "collector/receivers/transport/http2_connection.py:ServerConnection": (410, _STATES),
-    "collector/store/clickhouse.py": (730, _TO_CUT),
-    "collector/store/clickhouse.py:ClickHouseStore": (520, _TO_CUT),
     "collector/telemetry/metrics.py": (540, _TABLE),
     "collector/telemetry/metrics.py:Metrics": (500, _TABLE),
     "collector/telemetry/metrics.py:__init__": (200, _TABLE),

@@ -19,7 +19,8 @@ from collector.audit.broker_tally import BatchTally, Tally
 from collector.audit.reconcile import audit
 from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
+from collector.store.options import StoreOptions
 
 WINDOW = Window(NOW - MINUTE_NS, NOW + MINUTE_NS)
 PROCESS = b"p" * 16

@@ -14,8 +14,9 @@ from support import batches
 from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
-from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore, QueryLimits, StoreOptions
+from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore
 from collector.store.contract import StoreError, StoreUnavailable
+from collector.store.options import QueryLimits, StoreOptions
 
 Open = Callable[..., ClickHouseStore]
 

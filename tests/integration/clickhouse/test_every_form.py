@@ -40,8 +40,9 @@ from adapters.rules import Rules
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData
+from collector.store.options import StoreOptions
 
 MESSAGE_BYTES_MAX = 1 << 19
 # Messages that Hypothesis makes, beside those that have every field. Each is written in some dozen forms.

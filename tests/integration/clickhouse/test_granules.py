@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 from support import dashboards
 
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
+from collector.store.options import StoreOptions
 
 ROWS: Final = 1_000_000
 DAY: Final = 1_796_083_200  # 2026-12-01, UTC

@@ -9,8 +9,9 @@ import pytest
 from support.processes.clickhouse_server import OPTIONS
 from support.processes.clickhouse_server import server as any_server
 
-from collector.store.clickhouse import ClickHouseStore, QueryLimits
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError
+from collector.store.options import QueryLimits
 
 
 @contextmanager

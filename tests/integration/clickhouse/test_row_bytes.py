@@ -17,7 +17,8 @@ from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
+from collector.store.options import StoreOptions
 
 MEMORY_FACTOR = 8
 # Of the resource. Items of a few bytes under it: as many rows as row bytes allow.

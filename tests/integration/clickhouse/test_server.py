@@ -18,10 +18,11 @@ from support.processes.commands import pause, resume
 from support.waiting import until
 
 from collector.broker.contract import METRICS_TOPIC
-from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.insert import SETTINGS, format_text
 from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrations
+from collector.store.options import QueryLimits, StoreOptions
 
 # What proxies allow a request's first line, by default, is 8 KiB or more.
 URI_BYTES_MAX = 1024

@@ -16,8 +16,9 @@ from support.processes.write_to_engine import BAD_EVERY, POINTS
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Payload
 from collector.broker.local_log import LocalLog
 from collector.records.dead_letter import event_messages, replay_batch_id
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreUnavailable
+from collector.store.options import StoreOptions
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits

@@ -18,7 +18,8 @@ from urllib.request import Request, urlopen
 
 from support.processes.commands import environment
 
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
+from collector.store.options import StoreOptions
 
 USER, PASSWORD = "infrasage", "s3cret pässword"
 # The suites are about meaning, not about power cuts.

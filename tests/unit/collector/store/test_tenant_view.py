@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from collector.store.asked import _KEPT_MAX
-from collector.store.clickhouse import ClickHouseStore, QueryLimits, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Question, StoreError
+from collector.store.options import QueryLimits, StoreOptions
 from collector.store.tenant_view import OPEN_SYSTEM_TABLES
 
 OWN, OTHER = "acme", "it's the \\rival"

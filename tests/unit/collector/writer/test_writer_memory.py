@@ -30,8 +30,9 @@ from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.ingest.validate import Limits
 from collector.query.reader import Reader
-from collector.store.clickhouse import ClickHouseStore, StoreOptions
+from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreOutOfMemory
+from collector.store.options import StoreOptions
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece
 from collector.writer.store_refusals import RefusedRecords

@@ -1,0 +1,125 @@
+"""What is stored already: items, receipts, dead letters and fingerprints, looked up by their identifiers."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Final
+from uuid import UUID
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, TRACES_TOPIC
+from collector.store.completion import TRACE_TIMES
+from collector.store.contract import TABLES
+from collector.store.payload_index import MessageKey, contents, dead_letter_ids
+from collector.store.retention import DEAD_LETTERS, EVENTS
+
+# So many one statement names.
+_IDS_MAX: Final = 1000
+
+
+class Lookups:
+    """Of one store. Each method raises what `text` raises."""
+
+    def __init__(self, text: Callable[[str], str]) -> None:
+        """`text` answers a statement, tab-separated."""
+        self._text: Final = text
+
+    def holds(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int]) -> bool:
+        """Return whether every item and receipt of these payloads is stored already, and `besides`; every dead letter and
+        event."""
+        try:
+            if topic == DEAD_LETTERS_TOPIC:
+                letters, events = dead_letter_ids(payload)
+                return self._has(DEAD_LETTERS[0], letters) and self._has(EVENTS[0], events)
+            expected, receipts = contents(payload)
+        except ValueError:
+            return False  # nor can it be inserted: which is for `insert` to say
+        messages = list(expected)
+        for start in range(0, len(messages), _IDS_MAX):
+            some = messages[start : start + _IDS_MAX]
+            stored = self._stored(topic, {batch_id for batch_id, _ in some})
+            if any(stored.get(message, 0) < expected[message] + besides.get(message, 0) for message in some):
+                return False
+        return not receipts or receipts <= self.receipts({batch_id for batch_id, _ in receipts})
+
+    def untouched(self, topic: str, payload: bytes, besides: Mapping[MessageKey, int]) -> bool:
+        """Return whether no item and no receipt of these payloads is stored: no more items of their messages than `besides`."""
+        try:
+            expected, receipts = contents(payload)
+        except ValueError:
+            return False
+        for some in _in_parts({batch_id for batch_id, _ in expected}):
+            for found in self._counts(topic, set(some)):
+                if any(found.get(message, 0) > besides.get(message, 0) for message in expected):
+                    return False
+        return not receipts & self.receipts({batch_id for batch_id, _ in receipts})
+
+    def receipts(self, batch_ids: Collection[UUID]) -> set[MessageKey]:
+        """Return the receipts of these batches that are stored."""
+        found: set[MessageKey] = set()
+        for some in _in_parts(batch_ids):
+            answer = self._text(
+                f"SELECT BatchId, BatchPart FROM telemetry_batches WHERE BatchId IN ({_among(some)})"  # noqa: S608 - UUIDs
+            )
+            rows = (line.split("\t") for line in answer.splitlines())
+            found.update((UUID(batch_id), int(part)) for batch_id, part in rows)
+        return found
+
+    def fingerprints(
+        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
+        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and
+        when."""
+        found: dict[tuple[bytes, bytes], list[int]] = {}
+        for some in _in_parts([UUID(bytes=value) for value in sorted({value for _, value in asked})]):
+            answer = self._text(
+                "SELECT hex(TenantId), Fingerprint, toUnixTimestamp64Nano(ReceivedAt) FROM telemetry_batches"  # noqa: S608 - numbers
+                f" WHERE ReceivedAt >= fromUnixTimestamp64Nano(toInt64({since_unix_nano}))"
+                f" AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({until_unix_nano})) AND Fingerprint IN ({_among(some)})"
+            )
+            for line in answer.splitlines():
+                tenant, value, received = line.split("\t")
+                pair = bytes.fromhex(tenant), UUID(value).bytes
+                if pair in asked:
+                    found.setdefault(pair, []).append(int(received))
+        return found
+
+    def _has(self, table: str, ids: Collection[UUID]) -> bool:
+        """Return whether a row of each is stored."""
+        return all(
+            int(self._text(f"SELECT uniqExact(Id) FROM {table} WHERE Id IN ({_among(some)})")) == len(some)  # noqa: S608 - ours, and UUIDs
+            for some in _in_parts(ids)
+        )
+
+    def _stored(self, topic: str, batch_ids: set[UUID]) -> dict[MessageKey, int]:
+        """Return how many items of these batches are stored, by message."""
+        counts = self._counts(topic, batch_ids)
+        # A span counts once its trace's row is there too: the two are written one after the other.
+        return {message: min(found.get(message, 0) for found in counts) for message in counts[0]}
+
+    def _counts(self, topic: str, batch_ids: set[UUID]) -> list[dict[MessageKey, int]]:
+        """How many items of these batches are in the tables, by message; of spans, also how many their traces' rows count."""
+        among = _among(batch_ids)
+
+        def count(table: str, what: str) -> dict[MessageKey, int]:
+            answer = self._text(
+                f"SELECT BatchId, BatchPart, {what} FROM {table} "  # noqa: S608 - our own names, and UUIDs
+                f"WHERE BatchId IN ({among}) GROUP BY BatchId, BatchPart"
+            )
+            rows = (line.split("\t") for line in answer.splitlines())
+            return {(UUID(batch_id), int(part)): int(number) for batch_id, part, number in rows}
+
+        stored: Counter[MessageKey] = Counter()
+        for table in TABLES[topic]:
+            stored.update(count(table, "count()"))
+        if topic == TRACES_TOPIC:
+            return [stored, count(TRACE_TIMES, "sum(SpanCount)")]
+        return [stored]
+
+
+def _in_parts(ids: Collection[UUID]) -> Iterator[list[UUID]]:
+    """In numbers that one statement may name."""
+    all_ = list(ids)
+    return (all_[start : start + _IDS_MAX] for start in range(0, len(all_), _IDS_MAX))
+
+
+def _among(ids: Collection[UUID]) -> str:
+    return ", ".join(f"'{id_}'" for id_ in ids)

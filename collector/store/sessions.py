@@ -1,0 +1,114 @@
+"""Who asks ClickHouse: the sessions of a store, and the settings that each kind of statement has."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from collector.store.contract import StoreUnavailable
+from collector.store.engine import load_engine
+from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
+from collector.store.options import QueryLimits, StoreOptions
+from collector.store.server import ServerOptions, one_line
+
+# For parsing a statement, however long query.sql_bytes_max lets it be.
+_CHECK_MEMORY_BYTES_MAX: Final = 1024**3
+
+
+class Sessions(NamedTuple):
+    """Who asks. Embedded, each client is one session and serializes its own calls; on a server one client is all of them.
+
+    `insert`: by the writer. `checker` parses statements of others. `reading`, `checking`: settings of every query of the
+    readers and of the checker, where their sessions do not have them.
+    """
+
+    writer: Client
+    control: Client  # does what must not wait for the others
+    readers: tuple[Client, ...]
+    checker: Client
+    insert: Insert
+    inserting: Settings  # of an insert
+    reading: Mapping[str, str | int | float] | None = None
+    checking: Mapping[str, str | int | float] | None = None
+
+
+def connect_embedded(path: Path, settings: Mapping[str, str | int | float]) -> Client:
+    """Return a new session of the engine in this process. Raises ClickHouseError, OSError."""
+    return clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings))
+
+
+def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
+    """Open the engine in this process, its data under the directory `path`. Raises StoreUnavailable."""
+    opened: list[Client] = []
+    load_engine(options.engine_idle_threads_max)
+
+    def session(settings: Mapping[str, str | int | float]) -> Client:
+        client = connect_embedded(path, settings)
+        opened.append(client)
+        return client
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writer = session({})
+        readers = tuple(session(reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
+        checker = session(_checker_settings(options.queries))
+        inserting = _inserting(options)
+        inserts = embedded_inserts(writer, inserting)
+        return Sessions(writer, session({}), readers, checker, inserts, inserting)
+    except (ClickHouseError, OSError) as error:
+        for client in opened:
+            client.close()
+        raise StoreUnavailable(f"cannot open the store in {path}: {one_line(error)}") from error
+
+
+def connector(where: ServerOptions, options: StoreOptions, insert_quorum: int | Literal["auto"]) -> Callable[[], Sessions]:
+    """Return what connects to a server. It raises StoreUnavailable, StoreMisconfigured."""
+
+    def connect() -> Sessions:
+        client = where.connect()
+        # A server that does not know one of these has no such behaviour to be switched off.
+        known = {name: value for name, value in _inserting(options).items() if name in client.server_settings}
+        quorum: Settings = {"insert_quorum": insert_quorum} if insert_quorum else {}
+        inserting: Settings = {**known, **quorum}
+        return Sessions(
+            client,
+            client,
+            (client,) * options.queries.concurrent_max,
+            client,
+            server_inserts(client, inserting),
+            inserting,
+            reader_settings(options.queries),
+            _checker_settings(options.queries),
+        )
+
+    return connect
+
+
+def _inserting(options: StoreOptions) -> dict[str, str | int]:
+    return {**SETTINGS, "max_memory_usage": options.insert_memory_bytes_max}
+
+
+def reader_settings(limits: QueryLimits) -> dict[str, str | int | float]:
+    """Return the settings of a session that only reads."""
+    return {
+        "max_execution_time": limits.time_max_s,
+        "max_memory_usage": limits.memory_bytes_max,
+        "max_result_rows": limits.result_rows_max,
+        "max_result_bytes": limits.result_bytes_max,
+        "result_overflow_mode": "throw",
+        # The engine would go by its own standard output, which is the collector's and not that of the client.
+        "output_format_pretty_color": 0,
+        "readonly": 1,  # the last, since it forbids SET
+    }
+
+
+def _checker_settings(limits: QueryLimits) -> dict[str, str | int | float]:
+    """As those of readers, but for the size of the answer: a syntax tree is not what was asked for."""
+    return {
+        "max_execution_time": limits.time_max_s,
+        "max_memory_usage": _CHECK_MEMORY_BYTES_MAX,
+        "readonly": 1,
+    }
