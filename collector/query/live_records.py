@@ -4,8 +4,8 @@ A watch is a question that is asked again and again. It collects a sample betwee
 
 Invariants:
 1. Where nobody watches, a request costs one comparison (the pipeline asks `is_watched`).
-2. A watch holds at most _REQUESTS_MAX requests and _BYTES_MAX bytes. What is beyond is counted, not kept
-   (test_a_watch_is_bounded).
+2. A watch holds at most _REQUESTS_MAX requests and _BYTES_MAX bytes of them, or _RECORDS_MAX rejected items. What is beyond is
+   counted, not kept (test_a_watch_is_bounded, test_a_watch_of_rejected_items_is_bounded).
 3. A watch that nobody asks for ends after _LEASE_S (test_a_watch_that_nobody_asks_for_ends).
 4. A watch of one tenant holds nothing of another (test_a_watch_holds_its_tenants_records_only).
 """
@@ -93,11 +93,15 @@ class _Sampled(NamedTuple):
 class _Watch:
     def __init__(self, selection: Selection) -> None:
         self.selection: Final = selection
-        self._service: Final = b"" if selection.service is None else selection.service.encode()
+        self._service: Final = None if selection.service is None else selection.service.encode()
+        # As a record has it. A payload without these bytes has none of the service; one with them most likely has.
+        self._service_field: Final = TelemetryRecord(service_id=selection.service or "").SerializeToString()
         self._type: Final = 0 if selection.type_ is None else TYPE_NAMES.index(selection.type_)
+        self._selects: Final = selection.service is not None or selection.type_ is not None
         self.expires_s = 0.0
         self.requests: list[_Sampled] = []
         self.left_out = 0
+        self._items = 0
         self._size_bytes = 0
 
     def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
@@ -108,30 +112,40 @@ class _Watch:
         if selection.is_rejected:
             self._note_rejected(sampled, adapted)
         elif not self._type or adapted.accepted[self._type]:
-            for part in adapted.parts:
-                # A payload that has the name anywhere may be the service's; which records are, is looked at later.
-                if self._service not in part.payload:
-                    continue
-                size = len(part.payload)
-                if len(self.requests) < _REQUESTS_MAX and self._size_bytes + size <= _BYTES_MAX:
-                    self._size_bytes += size
-                    sampled.payloads.append(part.payload)
-                else:
-                    self.left_out += part.item_count
+            self._note_accepted(sampled, adapted)
         if sampled.payloads or sampled.rejected:
             self.requests.append(sampled)
+
+    def _note_accepted(self, sampled: _Sampled, adapted: Adapted) -> None:
+        for part in adapted.parts:
+            if self._service_field not in part.payload:
+                continue
+            size = len(part.payload)
+            # Of a payload not all items may be wanted. Where all are, no more are kept than can be shown.
+            is_enough = self._items >= _RECORDS_MAX and not self._selects
+            if is_enough or len(self.requests) >= _REQUESTS_MAX or self._size_bytes + size > _BYTES_MAX:
+                self.left_out += part.item_count
+            else:
+                self._items += part.item_count
+                self._size_bytes += size
+                sampled.payloads.append(part.payload)
 
     def _note_rejected(self, sampled: _Sampled, adapted: Adapted) -> None:
         if not adapted.rejected:
             return
-        looked_at = adapted.rejections[:_RECORDS_MAX]
-        wanted = [rejection for rejection in looked_at if self._is_wanted(rejection)]
-        if len(self.requests) >= _REQUESTS_MAX:
-            self.left_out += len(wanted)
-            return
-        if not (self._type or self._service):  # else nobody knows how many of the others are wanted
-            self.left_out += adapted.rejected_count() - len(wanted)
-        for rejection in wanted:
+        wanted = (
+            [rejection for rejection in adapted.rejections if self._is_wanted(rejection)]
+            if self._selects
+            else adapted.rejections
+        )
+        shown = wanted[: _RECORDS_MAX - self._items]
+        self._items += len(shown)
+        if self._service is None:
+            counted = sum(count for (type_, _), count in adapted.rejected.items() if self._type in (0, type_))
+        else:
+            counted = len(wanted)  # nobody knows whose those are that were not kept
+        self.left_out += counted - len(shown)
+        for rejection in shown:
             sampled.rejected.append(
                 {
                     "type": TYPE_NAMES[rejection.type],
@@ -143,12 +157,13 @@ class _Watch:
             )
 
     def _is_wanted(self, rejection: Rejection) -> bool:
-        return (not self._type or rejection.type == self._type) and (not self._service or rejection.service_id == self._service)
+        return self._type in (0, rejection.type) and self._service in (None, rejection.service_id)
 
     def take(self) -> tuple[list[_Sampled], int]:
         taken = self.requests, self.left_out
         self.requests = []
         self.left_out = 0
+        self._items = 0
         self._size_bytes = 0
         return taken
 
@@ -199,23 +214,21 @@ def _answer(selection: Selection, requests: list[_Sampled], left_out: int) -> Li
     """Decode what was sampled: not on the event loop."""
     records: list[dict[str, Any]] = []
     for request in requests:
-        received = rfc3339(request.received_unix_nano)
-        for document in (*_accepted(selection, request), *request.rejected):
-            if len(records) < _RECORDS_MAX:
-                records.append({"received": received, "tenant": request.tenant, **document})
-            else:
-                left_out += 1
+        head = {"received": rfc3339(request.received_unix_nano), "tenant": request.tenant}
+        records += [{**head, **document} for document in request.rejected]
+        for record in _accepted(selection, request):
+            about = {**head, "type": TYPE_NAMES[record.type], "service": record.service_id}
+            shown = [{**about, **item} for item in islice(_items(record), _RECORDS_MAX - len(records))]
+            records += shown
+            left_out += max(record.item_count - len(shown), 0)
     return LiveAnswer(records, left_out)
 
 
-def _accepted(selection: Selection, request: _Sampled) -> Iterator[dict[str, Any]]:
+def _accepted(selection: Selection, request: _Sampled) -> Iterator[TelemetryRecord]:
     for payload in request.payloads:
         for record in TelemetryBatch.FromString(payload).records:
-            type_ = TYPE_NAMES[record.type]
-            if selection.service not in (None, record.service_id) or selection.type_ not in (None, type_):
-                continue
-            for item in _items(record):
-                yield {"type": type_, "service": record.service_id, **item}
+            if selection.service in (None, record.service_id) and selection.type_ in (None, TYPE_NAMES[record.type]):
+                yield record
 
 
 def _items(record: TelemetryRecord) -> Iterator[dict[str, Any]]:

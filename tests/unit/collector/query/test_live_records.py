@@ -133,6 +133,44 @@ async def test_a_watch_is_bounded() -> None:
         assert all(len(record["body"]) <= 1_000 for record in answer.records)
 
 
+async def test_a_watch_of_rejected_items_is_bounded() -> None:
+    """However many are rejected, and of whichever request: the rest is counted, also what no request has kept."""
+    everything = Selection(None, None, None, is_rejected=True)
+    metrics = Selection(None, None, "metric", is_rejected=True)
+    one_service = Selection(None, "late", None, is_rejected=True)
+    live = LiveRecords(Clock())
+    for name, selection in (("all", everything), ("metrics", metrics), ("late", one_service)):
+        await records(live, selection, name)
+    adapted = Adapted()
+    # 150 of each are kept with their messages, and the last service's come after many others.
+    for type_, service, items in ((telemetry_pb2.TYPE_METRIC, b"early", 1_000), (telemetry_pb2.TYPE_LOG, b"late", 500)):
+        adapted.rejected[type_, INVALID_VALUE] = items
+        adapted.rejections += [Rejection(i, type_, INVALID_VALUE, "m" * 5_000, service, b"", 0) for i in range(150)]
+    for _ in range(100):
+        live.note("acme", NOW, adapted)
+    for name, selection, items in (("all", everything, 1_500), ("metrics", metrics, 1_000), ("late", one_service, 150)):
+        answer = await live.answer(Watching(name, selection))
+        assert (200, 100 * items - 200) == (len(answer.records), answer.left_out)
+        assert {1_000} == {len(record["message"]) for record in answer.records}
+    live.note("acme", NOW, adapted)
+    assert 150 == len(await records(live, one_service, "late"))
+
+
+async def test_what_is_not_shown_is_only_counted() -> None:
+    """By the number that a record says; a payload that is not needed is not even kept."""
+    record = telemetry_pb2.TelemetryRecord(type=telemetry_pb2.TYPE_LOG, service_id="s", item_count=5_000)
+    for _ in range(300):
+        record.log_records.add(time_unix_nano=NOW)
+    payload = telemetry_pb2.TelemetryBatch(records=[record, record]).SerializeToString()
+    adapted = Adapted()
+    adapted.parts += [Part(LOGS, payload, 10_000, len(payload)), Part(LOGS, b"is not read" + payload, 7, 0)]
+    live = LiveRecords(Clock())
+    await records(live)
+    live.note("acme", NOW, adapted)
+    answer = await live.answer(Watching("w", ALL))
+    assert (200, 10_007 - 200) == (len(answer.records), answer.left_out)
+
+
 async def test_a_watch_that_nobody_asks_for_ends() -> None:
     """And with the last of them, requests are not looked at any more."""
     clock = Clock()
