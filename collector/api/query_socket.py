@@ -313,6 +313,10 @@ def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
                 connected.connect(address)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(str(data_dir / SOCKET)) from error
+        except OSError as error:
+            raise QueryFailed(
+                f"cannot connect to {data_dir / SOCKET}: {error.strerror}; only the user that the collector runs as may ask"
+            ) from error
         connection = _UnixConnection(connected)
         try:
             connection.request("POST", target, body_sent, {"content-type": _PLAIN})

@@ -1,6 +1,8 @@
 """The command tail: records as they are accepted or rejected, a bounded sample."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,11 +17,15 @@ from collector.cli.common import Config, DataDir, endpoint_of, failures, key_of,
 from collector.query.live_records import LIVE_PATH, question_of
 from collector.runtime.errors import CannotRun
 
-# Raises CannotRun.
+# Raises CannotRun: where asking again may help, Away.
 Ask = Callable[[], Mapping[str, Any]]
 
 _INTERVAL_S: Final = 0.5
 _SHOWN_MAX: Final = 200
+
+
+class Away(CannotRun):
+    """The collector does not answer now."""
 
 
 def tail(
@@ -50,7 +56,8 @@ def tail(
 ) -> None:
     """Show records as they are accepted, until Ctrl-C.
 
-    It is a sample: of more than a screen can show, the rest is counted. It never slows the collector.
+    It is a sample: of more than a screen can show, the rest is counted. It never slows the collector. While the collector is
+    away, it waits.
     """
     watch = uuid4().hex
     try:
@@ -75,16 +82,16 @@ def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
         try:
             return query_socket.ask_tail(data_dir, request)
         except query_socket.NotRunning:
-            raise CannotRun(
-                f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address"
-            ) from None
+            raise Away(f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address") from None
+        except query_socket.QueryFailed as error:
+            raise Away(str(error)) from None
 
     return ask
 
 
 def _by_page(endpoint: str, key: str | None, target: str) -> Ask:
     """Ask the collector at that address."""
-    from collector.app.page_fetcher import CannotAsk, PageFetcher  # noqa: PLC0415  # not needed by other commands
+    from collector.app.page_fetcher import CannotAsk, KeyRefused, PageFetcher  # noqa: PLC0415  # not needed by other commands
 
     fetcher = PageFetcher(endpoint, key)
 
@@ -93,27 +100,41 @@ def _by_page(endpoint: str, key: str | None, target: str) -> Ask:
             page = fetcher.get(target)
             fetcher.check(LIVE_PATH, page, (200,))
             answer: Mapping[str, Any] = json.loads(page.body)
-        except (CannotAsk, ValueError) as error:
+        except KeyRefused as error:
             raise CannotRun(str(error)) from error
+        except (CannotAsk, ValueError) as error:
+            raise Away(str(error)) from error
         return answer
 
     return ask
 
 
 def _follow(ask: Ask, *, as_json: bool) -> None:
-    """Raises CannotRun."""
+    """Until Ctrl-C, or until nobody reads the output. Raises CannotRun."""
     try:
         ask()
         say("watching; Ctrl-C ends it")
+        is_away = False
         while True:
             time.sleep(_INTERVAL_S)
-            answer = ask()
+            try:
+                answer = ask()
+            except Away as error:
+                if not is_away:
+                    say(f"waiting: {printable(str(error))}")
+                is_away = True
+                continue
+            if is_away:
+                say("watching again")
+            is_away = False
             for record in answer["records"]:
                 typer.echo(json.dumps(record) if as_json else line_of(record))
             if answer["left_out"]:
                 say(f"and {answer['left_out']:,} more")
     except KeyboardInterrupt:
         return
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def line_of(record: Mapping[str, Any]) -> str:

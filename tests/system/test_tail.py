@@ -14,7 +14,7 @@ import httpx
 import pytest
 from support.processes.kafka import Kafka
 from support.processes.production import gateway
-from support.processes.program import Program, environment, run, started
+from support.processes.program import MakeProgram, Program, environment, run, started
 from support.senders import otlp_logs
 from support.waiting import until
 
@@ -94,6 +94,56 @@ def test_a_mistake_is_named(options: list[str], status: int, said: str, tmp_path
     assert (status, "") == (done.returncode, done.stdout)
     assert said.format(place=tmp_path) in done.stderr
     assert 1 == len(done.stderr.splitlines())
+
+
+def test_it_goes_on_while_the_collector_is_away(make_program: MakeProgram, tmp_path: Path) -> None:
+    """It says so once, and shows what is accepted after a restart; over HTTP and beside the collector."""
+    running = make_program()
+    running.start()
+    key = keys.create(running.data_dir / "keys.json", tenant="t", scope=Scope.ADMIN, plan="Unlimited", now=datetime.now(UTC))
+    (tmp_path / "key").write_text(key.text)
+    places = tmp_path / "beside", tmp_path / "http"
+    for place in places:
+        place.mkdir()
+    with (
+        tailing(places[0], "--data-dir", running.data_dir) as beside,
+        tailing(places[1], "--endpoint", running.http, "--key-file", tmp_path / "key") as over_http,
+    ):
+        running.kill()
+        until(lambda: all("\nwaiting: " in (place / "said").read_text() for place in places))
+        running.start()
+        until(lambda: all("\nwatching again\n" in (place / "said").read_text() for place in places))
+        send(running.http, "s", "after the restart")
+        until(lambda: all("after the restart" in out.read_text() for out in (beside, over_http)))
+    for place in places:
+        assert 1 == (place / "said").read_text().count("waiting: ")
+
+
+def test_a_key_that_is_revoked_ends_it(program: Program, tmp_path: Path) -> None:
+    """In one line, with status 1."""
+    keys_file = program.data_dir / "keys.json"
+    key = keys.create(keys_file, tenant="t", scope=Scope.READONLY, plan="Unlimited", now=datetime.now(UTC))
+    (tmp_path / "key").write_text(key.text)
+    command = [sys.executable, "-m", "collector", "tail", "--endpoint", program.http, "--key-file", str(tmp_path / "key")]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("watching")
+        run("keys", "revoke", key.text, "--keys-file", keys_file)
+        assert process.stderr.read().startswith(f"error: {program.http}/api/v1/tail answers 401: ")
+    assert 1 == process.returncode
+
+
+def test_it_ends_with_its_reader(program: Program) -> None:
+    """As in `tail | head -1`: without a word, and with status 0."""
+    command = [sys.executable, "-m", "collector", "tail", "--data-dir", str(program.data_dir)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("watching")
+        process.stdout.close()
+        until(lambda: send(program.http, "s", "x") or process.poll() is not None)
+        assert "" == process.stderr.read()
+    assert 0 == process.returncode
 
 
 def test_a_key_is_needed_over_http(program: Program) -> None:

@@ -228,6 +228,13 @@ def test_nobody_there(tmp_path: Path, missing: str) -> None:
         ask(tmp_path / missing, "x", TABLE_FORMAT)
 
 
+def test_a_socket_that_may_not_be_used_is_named(tmp_path: Path) -> None:
+    """As another user's; a loop of links stands in, since root may use every socket."""
+    (tmp_path / SOCKET).symlink_to(tmp_path / SOCKET)
+    with pytest.raises(QueryFailed, match=f"cannot connect to {tmp_path / SOCKET}: .+; only the user that"):
+        ask(tmp_path, "x", TABLE_FORMAT)
+
+
 async def test_a_server_that_dies_before_it_answers(tmp_path: Path) -> None:
     """The client does not take half an answer for a whole one."""
 
