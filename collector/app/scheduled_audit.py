@@ -114,6 +114,7 @@ async def auditing_on_schedule(
     if not settings.audit.interval_s:
         yield
         return
+    metrics.audits_scheduled()
     is_ending = threading.Event()
     audit = ScheduledAudit(
         partial(_judge, settings, storage, caught_up, is_ending),

@@ -4,11 +4,14 @@ Labels come from closed sets (types, reasons, routes, codes, topics), never from
 
 Invariants:
 1. The sum accepted + rejected + rate_limited + failed is every item that was received and decoded (test_the_counters_add_up).
+2. A counter that an alert watches for its first event is there from the start, with 0: Prometheus sees no growth in a series
+   that begins with its first event (test_what_alerts_watch_for_is_there_from_the_start).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
+from infrasage.v1.telemetry_pb2 import Source
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -16,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from adapters.errors import INVALID_JSON, REASONS
 from adapters.record import TYPE_NAMES, Adapted
-from collector.broker.contract import Partition
+from collector.broker.contract import TOPICS, Partition
 from collector.telemetry.aggregate import Family, Snapshot
 from collector.telemetry.counters import Counter, Gauge, Histogram
 from collector.telemetry.exposition import PageWriter, content_type_of
@@ -240,8 +243,11 @@ class Metrics:
         # Before the first audit there is nothing to show: a difference of 0 would be a claim.
         for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
             gauge.clear()
-        for result in AUDIT_RESULTS:
-            self._audits.labels(result)
+        for source in Source.values():
+            self._store_refused.labels(Source.Name(source).removeprefix("SOURCE_").lower())
+        for topic in TOPICS:
+            self._writer_completed.labels(topic)
+            self._writer_missing.labels(topic)
 
     # What became of items.
 
@@ -307,6 +313,7 @@ class Metrics:
 
     def http_endpoint(self, endpoint: str) -> Endpoint:
         """`endpoint` is a route of ours, never a path as it was sent."""
+        self._http_requests.labels(endpoint, "500")
         return Endpoint(
             lambda code: self._http_requests.labels(endpoint, code),
             self._http_seconds.labels(endpoint),
@@ -314,6 +321,7 @@ class Metrics:
         )
 
     def grpc_method(self, method: str) -> Endpoint:
+        self._grpc_requests.labels(method, "INTERNAL")
         return Endpoint(
             lambda code: self._grpc_requests.labels(method, code),
             self._grpc_seconds.labels(method),
@@ -454,6 +462,11 @@ class Metrics:
         """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""
         for signal, newest in unix_s.items():
             self._newest_age.labels(signal).set_function(_Age(newest, now).seconds)
+
+    def audits_scheduled(self) -> None:
+        """This process audits on a schedule: so what shows that no audit has ended is there."""
+        for result in AUDIT_RESULTS:
+            self._audits.labels(result)
 
     def audited(self, result: AuditResult, seconds: float) -> None:
         """A scheduled audit has ended, after so many seconds."""

@@ -10,6 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 from support.processes.program import require_peer
 
+from collector.telemetry.metrics import Metrics
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 
@@ -18,11 +20,13 @@ DAY = 24 * HOUR
 
 
 class Case(NamedTuple):
-    """Series, as promtool writes them: with which the alert fires `at` that minute, and with which it does not."""
+    """Series, as promtool writes them: with which the alert fires `at` that minute, and with which it does not. `fires_too`:
+    others with which it fires."""
 
     fires: dict[str, str]
     quiet: dict[str, str]
     at: int = 30
+    fires_too: dict[str, str] | None = None
 
 
 def up(part: str) -> Case:
@@ -36,6 +40,11 @@ def counter(series: str) -> Case:
     return Case({series: "0+5x60"}, {series: "7x60"})
 
 
+def once(series: str) -> Case:
+    """One event, and one before anyone watched."""
+    return Case({series: "0x20 1x40"}, {series: "1x60"})
+
+
 def level(use: str, limit: str, high: float, low: float, maximum: float, at: int = 30) -> Case:
     """A use near its limit, and one that is not."""
     return Case({use: f"{high}x60", limit: f"{maximum}x60"}, {use: f"{low}x60", limit: f"{maximum}x60"}, at)
@@ -47,6 +56,7 @@ LOGS = '{job="infrasage",instance="a",topic="infrasage.logs",partition="0"}'
 LOGS_OF_B = '{job="infrasage",instance="b",topic="infrasage.logs",partition="0"}'
 EVENTS = 'infrasage_ingestion_events_total{{job="infrasage",type="log",status="{}"}}'
 AGE = 'infrasage_store_newest_item_age_seconds{job="infrasage",instance="a",signal="logs"}'
+AUDITS = 'infrasage_audits_total{job="infrasage",instance="a",result="failed"}'
 WRITTEN = 'infrasage_writer_messages_total{job="infrasage",instance="a",topic="infrasage.logs"}'
 FREE, RESERVE = (
     f'infrasage_disk_{what}_bytes{{job="infrasage",instance="a",directory="data_dir"}}' for what in ("free", "reserve")
@@ -58,7 +68,7 @@ CASES: dict[str, Case] = {
     "InfraSageStoreDown": up("store"),
     "InfraSageKeysFileUnusable": up("keys"),
     "InfraSageRedisDown": up("redis"),
-    "InfraSageProcessesRestart": counter(f"infrasage_process_restarts_total{OF}"),
+    "InfraSageProcessesRestart": once(f"infrasage_process_restarts_total{OF}"),
     # promtool's clock begins in 1970.
     "InfraSageCertificateExpires": Case(
         {f"infrasage_tls_certificate_expires_seconds{OF}": f"{5 * 86400}x60"},
@@ -76,8 +86,10 @@ CASES: dict[str, Case] = {
         # It moved to another writer.
         {
             f"infrasage_log_lag_messages{LOGS}": "5x9",
-            f"infrasage_log_lag_messages{LOGS_OF_B}": "_x10 5x60",
+            f"infrasage_log_lag_messages{LOGS_OF_B}": "_x10 5x600",
         },
+        # As long as nobody has it.
+        8 * HOUR,
     ),
     "InfraSageStoredDataOld": Case(
         {AGE: "0+60x60", WRITTEN: "0+100x60"},
@@ -86,12 +98,20 @@ CASES: dict[str, Case] = {
     "InfraSageAuditDifference": Case({f"infrasage_audit_difference{OF}": "3x60"}, {f"infrasage_audit_difference{OF}": "0x60"}),
     "InfraSageAuditOverdue": Case(
         {f"infrasage_audit_timestamp_seconds{OF}": "100x600"},
-        {f"infrasage_audit_timestamp_seconds{OF}": "0+60x600"},
+        {
+            f"infrasage_audit_timestamp_seconds{OF}": "0+60x600",
+            f"process_start_time_seconds{OF}": "0x600",
+            AUDITS: "0x600",
+            # A gateway does not audit.
+            'process_start_time_seconds{job="infrasage-gateway",instance="b"}': "0x600",
+        },
         5 * HOUR,
+        # None has judged since the start.
+        {f"process_start_time_seconds{OF}": "100x600", AUDITS: "0x600"},
     ),
     "InfraSageAppendsFail": counter('infrasage_append_errors_total{job="infrasage",instance="a",kind="unavailable"}'),
-    "InfraSageStoreRefuses": counter('infrasage_store_refused_total{job="infrasage",instance="a",source="otlp"}'),
-    "InfraSageDeadLettersDropped": counter(f"infrasage_writer_dropped_total{OF}"),
+    "InfraSageStoreRefuses": once('infrasage_store_refused_total{job="infrasage",instance="a",source="otlp"}'),
+    "InfraSageDeadLettersDropped": once(f"infrasage_writer_dropped_total{OF}"),
     "InfraSageLogDamaged": Case(
         {f"infrasage_log_damages{OF}": "1x60", f"infrasage_log_lost_messages{OF}": "0x60"},
         {f"infrasage_log_damages{OF}": "0x60", f"infrasage_log_lost_messages{OF}": "0x60"},
@@ -99,8 +119,8 @@ CASES: dict[str, Case] = {
     "InfraSageStoreDamagedParts": Case(
         {f"infrasage_store_damaged_parts{OF}": "2x60"}, {f"infrasage_store_damaged_parts{OF}": "0x60"}
     ),
-    "InfraSageInsertsCompleted": counter(f"infrasage_writer_completed_rows_total{OF_LOGS}"),
-    "InfraSageRowsMissing": counter(f"infrasage_writer_missing_rows_total{OF_LOGS}"),
+    "InfraSageInsertsCompleted": once(f"infrasage_writer_completed_rows_total{OF_LOGS}"),
+    "InfraSageRowsMissing": once(f"infrasage_writer_missing_rows_total{OF_LOGS}"),
     "InfraSageRepairs": Case(
         {'infrasage_repaired_total{job="infrasage",instance="a",tenant="",reason="invalid_text"}': "0+90x60"},
         {'infrasage_repaired_total{job="infrasage",instance="a",tenant="",reason="invalid_text"}': "0+30x60"},
@@ -112,14 +132,15 @@ CASES: dict[str, Case] = {
         60,
     ),
     "InfraSageDeadLettersGrow": Case({f"infrasage_dlq_depth{OF}": "0+50x90"}, {f"infrasage_dlq_depth{OF}": "5000x90"}, 70),
-    "InfraSageDeadLettersNotKept": counter('infrasage_dlq_not_kept_total{job="infrasage",instance="a",reason="invalid_value"}'),
+    "InfraSageDeadLettersNotKept": once('infrasage_dlq_not_kept_total{job="infrasage",instance="a",reason="invalid_value"}'),
     "InfraSageTenantOverPlan": Case(
         {'infrasage_tenant_requests_total{job="infrasage",tenant="acme",status="limited_by_items"}': "0+5x60"},
         {'infrasage_tenant_requests_total{job="infrasage",tenant="acme",status="accepted"}': "0+5x60"},
     ),
     "InfraSageDefects": Case(
-        {'infrasage_http_requests_total{job="infrasage",instance="a",endpoint="/v1/logs",code="500"}': "0+1x60"},
+        {'infrasage_http_requests_total{job="infrasage",instance="a",endpoint="/v1/logs",code="500"}': "0x20 1x40"},
         {'infrasage_http_requests_total{job="infrasage",instance="a",endpoint="/v1/logs",code="503"}': "0+1x60"},
+        fires_too={'infrasage_grpc_requests_total{job="infrasage",instance="a",method="m",code="INTERNAL"}': "0x20 1x40"},
     ),
     "InfraSageDiskLow": level(FREE, RESERVE, 900, 2000, 1000),
     "InfraSageDiskFills": Case(
@@ -170,7 +191,8 @@ def test_each_alert_fires_when_it_should_and_not_otherwise(alerts: list[dict[str
             assert 0 == done.returncode, said
         else:
             failed = Counter(re.findall(r'alertname=\\?"(\w+)', said))
-            assert dict.fromkeys(CASES, 2) == failed, "a case passes whatever is expected of it"
+            cases = {name: 2 + (case.fires_too is not None) for name, case in CASES.items()}
+            assert cases == failed, "a case passes whatever is expected of it"
 
 
 def _test_file(place: Path, alert: dict[str, Any], case: Case, *, inverted: bool) -> Path:
@@ -200,8 +222,24 @@ def _tests(name: str, case: Case, *, inverted: bool) -> list[dict[str, Any]]:
                 }
             ],
         }
-        for fires, given in ((True, case.fires), (False, case.quiet))
+        for fires, given in ((True, case.fires), (False, case.quiet), (True, case.fires_too))
+        if given is not None
     ]
+
+
+def test_what_alerts_watch_for_is_there_from_the_start(alerts: list[dict[str, Any]]) -> None:
+    """With 0, in every counter whose growth by one event is enough: a series that begins with 1 has not grown."""
+    metrics = Metrics()
+    metrics.http_endpoint("/v1/logs")
+    metrics.grpc_method("S/Export")
+    shown = {(name, labels) for family in metrics.snapshot() for name, labels in family.samples}
+    watched = re.compile(r"increase\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[\w+\]\)+ > 0")
+    # What it watches goes on.
+    expressions = [alert["expr"] for alert in alerts if alert["alert"] != "InfraSageStoredDataOld"]
+    found = [match for expression in expressions for match in watched.findall(expression)]
+    assert len(found) > 7
+    for name, label, value in found:
+        assert any(name == known and (not label or (label, value) in labels) for known, labels in shown), name
 
 
 def test_each_alert_leads_to_documentation_that_there_is(alerts: list[dict[str, Any]]) -> None:

@@ -141,7 +141,12 @@ def test_it_ends_with_its_reader(program: Program) -> None:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("watching")
         process.stdout.close()
-        until(lambda: send(program.http, "s", "x") or process.poll() is not None)
+
+        def has_ended() -> bool:
+            send(program.http, "s", "x")
+            return process.poll() is not None
+
+        until(has_ended)
         assert "" == process.stderr.read()
     assert 0 == process.returncode
 
