@@ -90,6 +90,11 @@ class Counter:
             self._keys.append(((f"{self._name}_total", _labels(self._labels, values)), series))
         return series
 
+    def start_with(self, values: Sequence[str]) -> None:
+        """Show each of these, of the one label, before anything was counted."""
+        for value in values:
+            self.labels(value)
+
     def family(self) -> Family:
         return Family(self._name, self._meaning, "counter", {key: series.value for key, series in self._keys})
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from infrasage.v1.telemetry_pb2 import Source
+
 from adapters.record import Adapted
 from adapters.repairs import REPAIR
 from collector.telemetry.counters import Count, Distribution
@@ -17,6 +19,20 @@ TENANT_REQUEST_STATUSES: Final = (
     *(f"limited_by_{dimension}" for dimension in DIMENSIONS),
 )
 APPEND_ERRORS: Final = ("full", "unavailable", "cancelled", "defect")
+
+# By which adapter a record was made.
+SOURCES: Final = tuple(Source.Name(source).removeprefix("SOURCE_").lower() for source in Source.values())
+
+
+class Age:
+    """How long ago something was. `now`: by the clock of `unix_s`."""
+
+    def __init__(self, unix_s: float, now: Callable[[], float]) -> None:
+        self._unix_s: Final = unix_s
+        self._now: Final = now
+
+    def seconds(self) -> float:
+        return self._now() - self._unix_s
 
 
 class Described(NamedTuple):

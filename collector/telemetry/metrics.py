@@ -11,7 +11,6 @@ Invariants:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
-from infrasage.v1.telemetry_pb2 import Source
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -23,7 +22,7 @@ from collector.broker.contract import TOPICS, Partition
 from collector.telemetry.aggregate import Family, Snapshot
 from collector.telemetry.counters import Counter, Gauge, Histogram
 from collector.telemetry.exposition import PageWriter, content_type_of
-from collector.telemetry.instruments import APPEND_ERRORS, STATUSES, Described, Endpoint, Tenant
+from collector.telemetry.instruments import APPEND_ERRORS, SOURCES, STATUSES, Age, Described, Endpoint, Tenant
 from collector.telemetry.tenant_ranking import Ranking
 
 AuditResult = Literal["adds_up", "difference", "not_judged", "failed"]
@@ -31,17 +30,6 @@ AUDIT_RESULTS: Final[tuple[AuditResult, ...]] = ("adds_up", "difference", "not_j
 
 _SIZE_BUCKETS: Final = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 _SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-class _Age:
-    """How long ago something was. `now`: by the clock of `unix_s`."""
-
-    def __init__(self, unix_s: float, now: Callable[[], float]) -> None:
-        self._unix_s: Final = unix_s
-        self._now: Final = now
-
-    def seconds(self) -> float:
-        return self._now() - self._unix_s
 
 
 class Metrics:
@@ -145,8 +133,7 @@ class Metrics:
             "append_duration_seconds", "From a request's append to its being durable, or to its failure."
         ).labels()
         self._append_errors: Final = self._counter("append_errors", "Appends of requests that failed.", "kind")
-        for kind in APPEND_ERRORS:
-            self._append_errors.labels(kind)
+        self._append_errors.start_with(APPEND_ERRORS)
         self._produce_seconds: Final = self._seconds("produce_duration_seconds", "One batch to Kafka, acknowledged.", "topic")
         self._produce_messages: Final = self._counter("produce_messages", "Messages that Kafka acknowledged.", "topic")
         self._produce_bytes: Final = self._counter("produce_bytes", "Bytes of messages that Kafka acknowledged.", "topic")
@@ -220,6 +207,8 @@ class Metrics:
         self._writer_missing: Final = self._counter(
             "writer_missing_rows", "Rows of an interrupted insert that are missing, since it is not known which.", "topic"
         )
+        for rare, values in ((self._store_refused, SOURCES), (self._writer_completed, TOPICS), (self._writer_missing, TOPICS)):
+            rare.start_with(values)
         self._newest_age: Final = self._gauge(
             "store_newest_item_age_seconds",
             "Seconds since the time of the newest item in the store; below 0 where its sender's clock is ahead. signal:"
@@ -243,11 +232,6 @@ class Metrics:
         # Before the first audit there is nothing to show: a difference of 0 would be a claim.
         for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
             gauge.clear()
-        for source in Source.values():
-            self._store_refused.labels(Source.Name(source).removeprefix("SOURCE_").lower())
-        for topic in TOPICS:
-            self._writer_completed.labels(topic)
-            self._writer_missing.labels(topic)
 
     # What became of items.
 
@@ -455,18 +439,16 @@ class Metrics:
     def completed(self, topic: str, rows: int, in_part: int) -> None:
         """Rows that an interrupted insert had left out: those that are stored now, and those that are missing."""
         self._writer_completed.labels(topic).inc(rows)
-        if in_part:
-            self._writer_missing.labels(topic).inc(in_part)
+        self._writer_missing.labels(topic).inc(in_part)
 
     def newest_items(self, unix_s: Mapping[str, float], now: Callable[[], float]) -> None:
         """When the newest stored item of each signal was, in seconds since 1970. `now`: by the same clock, at each scrape."""
         for signal, newest in unix_s.items():
-            self._newest_age.labels(signal).set_function(_Age(newest, now).seconds)
+            self._newest_age.labels(signal).set_function(Age(newest, now).seconds)
 
     def audits_scheduled(self) -> None:
         """This process audits on a schedule: so what shows that no audit has ended is there."""
-        for result in AUDIT_RESULTS:
-            self._audits.labels(result)
+        self._audits.start_with(AUDIT_RESULTS)
 
     def audited(self, result: AuditResult, seconds: float) -> None:
         """A scheduled audit has ended, after so many seconds."""
