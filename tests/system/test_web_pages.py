@@ -134,7 +134,7 @@ def test_an_admin_sees_everything(served: Served) -> None:
     for tenant in TENANTS:
         assert f"{tenant} says hello &lt;b&gt;" in served.get("/ui/logs", admin).text
         assert f"{tenant}-span-1" in served.get("/ui/traces", admin).text
-        assert f'<th scope="row">{tenant}</th><td>Pro</td>' in served.get("/ui/tenants", admin).text
+        assert f'<a href="/?tenant={tenant}">{tenant}</a></th><td>Pro</td>' in served.get("/ui/tenants", admin).text
         assert served.get("/ui/logs", admin, tenant=tenant).text.count("says hello") == 1
     settings = served.get("/ui/settings", admin, changed="1").text
     assert "audit.interval_s" in settings

@@ -207,12 +207,13 @@ class WebUi:
             "problem": "",
             "behind": None,
             "age_s": 0.0,
+            "whose": None,
         }
         if asked.caller is None:
             return View("overview.html", context)
         if recent is None or reports is None:
             return View("overview.html", {**context, "problem": NO_STORE})
-        whose = asked.tenant
+        whose = context["whose"] = asked.tenant
         try:
             inflow = await self._kept.get(("inflow", whose), lambda: recent.inflow(whose))
             context["inflow"], context["age_s"] = inflow.value, inflow.age_s

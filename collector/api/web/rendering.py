@@ -11,6 +11,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from collector.api.documents import FileDocuments
 
@@ -47,7 +48,14 @@ def _environment() -> "Environment":
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        count=count, size=size, duration=duration, moment=moment, moment_ns=moment_ns, as_json=as_json, rate=rate
+        count=count,
+        size=size,
+        duration=duration,
+        moment=moment,
+        moment_ns=moment_ns,
+        as_json=as_json,
+        rate=rate,
+        in_link=in_link,
     )
     return environment
 
@@ -97,6 +105,11 @@ def moment_ns(unix_nano: float | str) -> str:
     """The same with milliseconds, of nanoseconds."""
     seconds, nanos = divmod(int(unix_nano), 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{nanos // 10**6:03}"
+
+
+def in_link(text: str) -> str:
+    """Text as the value of a link's query."""
+    return quote(text, safe="", errors="replace")
 
 
 def as_json(value: Any) -> str:

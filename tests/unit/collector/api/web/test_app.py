@@ -3,6 +3,7 @@
 import asyncio
 import re
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from support.fakes.web import LETTER_ID, TRACE_ID, Web, form, web
@@ -101,6 +102,27 @@ async def test_an_admin_may_name_a_tenant() -> None:
         one, all_ = made.store.asked
         assert "TenantId = 'globex'" in one
         assert "TenantId = " not in all_
+
+
+async def test_an_admin_finds_one_tenants_overview() -> None:
+    """Names lead to it; it says whose it is, its links keep the tenant, and one leads back. Other keys have one tenant only."""
+    made = web(plans={"acme": "Free"})
+    async with made.browser("admin") as client:
+        page = (await client.get("/")).text
+        names = re.findall(r'<th scope="row"><a id="tenant-([^"]+)" href="/\?tenant=([^"]+)">', page)
+        assert names
+        assert "All tenants" not in page
+        for name, link in names:
+            assert (quote(name), f"tenant={link}") == (link, urlencode({"tenant": name}))
+        assert f'<a href="/?tenant={quote("acme")}">acme</a>' in (await client.get("/ui/tenants")).text
+        page = (await client.get("/", params={"tenant": "a&b"})).text
+        assert "What comes in from a&amp;b, last hour" in page
+        assert '<a id="everybody" href="/">All tenants</a>' in page
+        assert "/ui/dead-letters?state=open&amp;tenant=a%26b" in page
+    async with made.browser("readonly") as client:
+        page = (await client.get("/")).text
+        assert "What comes in from acme, last hour" in page
+        assert "?tenant=" not in page + (await client.get("/ui/tenants")).text
 
 
 async def test_a_key_may_come_in_a_header() -> None:
@@ -371,11 +393,11 @@ async def test_a_page_costs_the_same_with_ten_thousand_tenants() -> None:
     async with few.browser("admin") as small, many.browser("admin") as large:
         assert len((await large.get("/")).content) < 1.1 * len((await small.get("/")).content)
         listed = (await large.get("/ui/tenants")).text
-        assert listed.count('<th scope="row">tenant-') == 50
+        assert listed.count('<th scope="row"><a href="/?tenant=tenant-') == 50
         assert "10,000 tenants" in listed
         assert "start=50" in listed
         found = (await large.get("/ui/tenants?text=09999")).text
-        assert found.count('<th scope="row">tenant-09999') == 1
+        assert found.count('">tenant-09999</a>') == 1
     assert any("LIMIT 20" in sql for sql in many.store.asked_of("telemetry_batches"))
 
 
