@@ -246,7 +246,10 @@ class _Pages:
             refused = RequestRefused(METHOD_NOT_ALLOWED, f"{scope['method']} is not for {path}; GET is")
             await self._refusal(refused, allow="GET, HEAD")(scope, receive, send)
         else:
-            await page(scope, receive, send)
+            try:
+                await page(scope, receive, send)
+            except RequestRefused as error:  # nothing was sent yet
+                await self._refusal(error)(scope, receive, send)
 
     def _file(self, name: str) -> Page | None:
         try:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
+from adapters.errors import OVERLOADED, RequestRefused
 from collector.config.settings import Settings
 from collector.query.live_records import Answering, LiveAnswer, TooManyWatches, Watching
 from collector.telemetry.aggregate import Snapshot
@@ -76,8 +77,11 @@ class WorkerCannotRun(NamedTuple):
     reason: str
 
 
-class GatherFailed(Exception):
-    """The process above does not answer."""
+class GatherFailed(RequestRefused):
+    """The process above does not answer: a page that needs it can be asked for again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(OVERLOADED, message)
 
 
 class Replies(Generic[Answer]):

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -163,12 +163,13 @@ def receivers(
     validation: Mapping[str, Any] | None = None,
     fingerprints: RequestFingerprints | None = None,
     now_unix_nano: Callable[[], int] = lambda: NOW_UNIX_NANO,
+    gather: Callable[[], Awaitable[Snapshot]] | None = None,
     **http: Any,
 ) -> Receivers:
     """All but servers; `http` and `validation` are settings of these sections. The pages, which take a while to make, only if
     asked for.
 
-    `find`: whose a key is, as the keyring's.
+    `find`: whose a key is, as the keyring's. `gather`: the metrics of several processes.
     """
     settings = Http.model_validate(http)
     producer = MemoryProducer()
@@ -204,10 +205,15 @@ def receivers(
             health=lambda: health[0],
             metrics=metrics,
             metrics_page=MetricsPage(
-                metrics, access, interval_s=settings.metrics_interval_s, names_for_all=names_for_all, clock=time.monotonic
+                metrics,
+                access,
+                interval_s=settings.metrics_interval_s,
+                names_for_all=names_for_all,
+                clock=time.monotonic,
+                gather=gather,
             ),
             uptime_s=lambda: 3601.9,
-            reading=reading(access, snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC), dead_letters),
+            reading=reading(access, gather or snapshot, datetime(2026, 4, 10, 11, tzinfo=UTC), dead_letters),
             web=_no_pages,
             explain=EXPLAIN,
         )

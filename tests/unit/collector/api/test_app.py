@@ -12,6 +12,11 @@ from support.fakes.receiving import Receivers, receivers
 from adapters.errors import REASONS
 from collector.api.app import PAGE_PATHS
 from collector.api.health import Health
+from collector.app.worker_messages import GatherFailed
+from collector.telemetry.aggregate import Snapshot
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
 
 
 @asynccontextmanager
@@ -87,6 +92,21 @@ async def test_metrics_are_openmetrics_when_asked_for() -> None:
 async def test_any_accept_header_gets_metrics(accept: str) -> None:
     async with asking() as (_, client):
         assert (await client.get("/metrics", headers=[(b"accept", accept.encode("latin-1"))])).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/usage"])
+async def test_a_process_above_that_does_not_answer_is_no_defect(path: str) -> None:
+    """503, which is sent again, and is no alert for a defect."""
+
+    async def gather() -> Snapshot:
+        raise GatherFailed("no metrics of all workers within 5 s")
+
+    made = receivers(with_pages=True, gather=gather, find=lambda _: Caller("acme", Scope.READONLY, UNLIMITED, "k"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://collector") as client:
+        answer = await client.get(path, headers={"x-api-key": "k"})
+        assert (503, "overloaded") == (answer.status_code, answer.json()["error"])
+        assert "no metrics of all workers within 5 s" == answer.json()["message"]
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_the_description_has_every_error_code_of_the_native_api() -> None:
