@@ -356,7 +356,7 @@ def test_a_frozen_server(tmp_path: Path) -> None:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="timed out"):
                 store.insert(METRICS_TOPIC, [data], "frozen")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 60  # the default is 300 s
         finally:
             resume(there.pid())
         store.insert(METRICS_TOPIC, [data], "frozen")
