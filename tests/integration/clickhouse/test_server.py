@@ -347,20 +347,21 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_a_frozen_server(tmp_path: Path) -> None:
-    """A server that takes the request and says nothing is given up after the timeout, by every call."""
-    with bridge(tmp_path) as there, closing(there.store(request_timeout_s=1)) as store:
-        store.apply_schema()
+    """A server that takes the request and says nothing is given up after the timeout, and takes the same one later."""
+    with bridge(tmp_path) as there, closing(there.store()) as patient, closing(there.store(request_timeout_s=3)) as store:
+        patient.apply_schema()
+        store.apply_schema()  # connects
         pause(there.pid())
         try:
             data, count = payload()
             began = time.monotonic()
-            with pytest.raises(StoreUnavailable, match="timed out"):
+            with pytest.raises(StoreUnavailable):
                 store.insert(METRICS_TOPIC, [data], "frozen")
-            assert time.monotonic() - began < 60  # the default is 300 s
+            assert time.monotonic() - began < 50  # others wait for 60 s
         finally:
             resume(there.pid())
-        store.insert(METRICS_TOPIC, [data], "frozen")
-        assert rows(store, count) == 3
+        patient.insert(METRICS_TOPIC, [data], "frozen")
+        assert rows(patient, count) == 3
 
 
 # Queries.
