@@ -68,7 +68,8 @@ def live_pages(reader: Callable[[Request], Caller], asked: Callable[[Caller, str
         except ValueError as error:
             raise RequestRefused(INVALID_PARAMETER, str(error)) from error
         # A name is its tenant's own: no other can end or empty the watch.
-        own = question._replace(name=f"{whose or '*'}/{question.name}")
+        asker = None if caller.scope.is_admin else caller.tenant
+        own = question._replace(name=f"{whose or '*'}/{question.name}", asker=asker)
         try:
             answer = await answering(own)
         except TooManyWatches as error:

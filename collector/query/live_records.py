@@ -25,8 +25,10 @@ from adapters.record import TYPE_NAMES, Adapted, Rejection
 from collector.query.times import rfc3339
 
 LIVE_PATH: Final = "/api/v1/tail"
-# Of all processes together: each holds its own part of a watch.
+# Of all processes together: each holds its own part of a watch. Tenants' keys leave some to those who read everything.
 WATCHES_MAX: Final = 16
+TENANTS_WATCHES_MAX: Final = 12
+TENANT_WATCHES_MAX: Final = 4
 WATCH_NAME_MAX: Final = 64
 _LEASE_S: Final = 10.0
 _REQUESTS_MAX: Final = 200
@@ -41,7 +43,10 @@ class TooManyWatches(Exception):
     """So many are watching that there is no room for another."""
 
     def __init__(self) -> None:
-        super().__init__(f"{WATCHES_MAX} others are watching: end one of them, and try again")
+        super().__init__(
+            f"too many are watching: {TENANT_WATCHES_MAX} may with keys of one tenant, {TENANTS_WATCHES_MAX} with tenants' keys"
+            f" and {WATCHES_MAX} in all; end another, and try again"
+        )
 
 
 class Selection(NamedTuple):
@@ -56,10 +61,12 @@ class Selection(NamedTuple):
 
 
 class Watching(NamedTuple):
-    """A question: the watch's own name, unique among all, and what it is about."""
+    """A question: the watch's own name, unique among all, and what it is about. `asker`: whose key it came with; None: one that
+    reads everything."""
 
     name: str
     selection: Selection
+    asker: str | None = None
 
 
 class LiveAnswer(NamedTuple):
@@ -91,8 +98,9 @@ class _Sampled(NamedTuple):
 
 
 class _Watch:
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, asker: str | None) -> None:
         self.selection: Final = selection
+        self.asker: Final = asker
         self._service: Final = None if selection.service is None else selection.service.encode()
         # As a record has it. A payload without these bytes has none of the service; one with them most likely has.
         self._service_field: Final = TelemetryRecord(service_id=selection.service or "").SerializeToString()
@@ -187,15 +195,21 @@ class LiveRecords:
         self._end_unwatched()
         watch = self._watches.get(watching.name)
         if watch is None or watch.selection != watching.selection:
-            if watch is None and len(self._watches) >= WATCHES_MAX:
+            if watch is None and not self._has_room(watching.asker):
                 raise TooManyWatches
-            watch = self._watches[watching.name] = _Watch(watching.selection)
+            watch = self._watches[watching.name] = _Watch(watching.selection, watching.asker)
             self.is_watched = True
         watch.expires_s = self._clock() + _LEASE_S
         requests, left_out = watch.take()
         if not requests:
             return LiveAnswer([], left_out)
         return await asyncio.to_thread(_answer, watching.selection, requests, left_out)
+
+    def _has_room(self, asker: str | None) -> bool:
+        """No tenant keeps others from watching, and all together not those who read everything."""
+        askers = [watch.asker for watch in self._watches.values() if watch.asker is not None]
+        is_tenants_room = len(askers) < TENANTS_WATCHES_MAX and askers.count(str(asker)) < TENANT_WATCHES_MAX
+        return len(self._watches) < WATCHES_MAX and (asker is None or is_tenants_room)
 
     def _end_unwatched(self) -> None:
         now_s = self._clock()

@@ -9,6 +9,8 @@ from support.batches import NOW
 from adapters.errors import INVALID_VALUE
 from adapters.record import LOGS, Adapted, Part, Rejection
 from collector.query.live_records import (
+    TENANT_WATCHES_MAX,
+    TENANTS_WATCHES_MAX,
     WATCHES_MAX,
     LiveAnswer,
     LiveRecords,
@@ -191,11 +193,33 @@ async def test_so_many_may_watch() -> None:
     live = LiveRecords(clock)
     for number in range(WATCHES_MAX):
         await records(live, name=str(number))
-    with pytest.raises(TooManyWatches, match=f"{WATCHES_MAX} others are watching"):
+    with pytest.raises(TooManyWatches, match=f"too many are watching: .+ and {WATCHES_MAX} in all; "):
         await records(live, name="more")
     await records(live, name="0")
     clock.now_s = 20.0
     await records(live, name="more")
+
+
+async def test_one_tenant_does_not_take_all_watches() -> None:
+    """It has some; all tenants together leave some to those who read everything; and what has begun goes on."""
+    live = LiveRecords(Clock())
+
+    async def watch(tenant: str | None, number: int) -> None:
+        selection = Selection(tenant, None, None, is_rejected=False)
+        await live.answer(Watching(f"{tenant}/{number}", selection, tenant))
+
+    for tenant in ("a", "b", "c"):
+        for number in range(TENANT_WATCHES_MAX):
+            await watch(tenant, number)
+        with pytest.raises(TooManyWatches):
+            await watch(tenant, TENANT_WATCHES_MAX)
+    with pytest.raises(TooManyWatches):
+        await watch("d", 0)
+    for number in range(WATCHES_MAX - TENANTS_WATCHES_MAX):
+        await watch(None, number)
+    with pytest.raises(TooManyWatches):
+        await watch(None, WATCHES_MAX)
+    await watch("a", 0)
 
 
 async def test_every_kind_of_item_is_shown() -> None:
