@@ -111,7 +111,6 @@ class Metrics:
         self._dlq_depth: Final = self._gauge(
             "dlq_depth", "Open dead letters. Known where the store is: a gateway shows 0."
         ).labels()
-        self._dlq_depth.set(0)
 
         self._tenant_requests: Final = self._counter(
             "tenant_requests",
@@ -229,9 +228,8 @@ class Metrics:
             "Up to when the last scheduled audit that judged has judged requests, in seconds since 1970.",
         )
         self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
-        # Before the first audit there is nothing to show: a difference of 0 would be a claim.
-        for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
-            gauge.clear()
+        self._audit_seconds.clear()
+        self.audit_judged(None, 0)  # before the first audit a difference of 0 would be a claim
 
     # What became of items.
 
@@ -455,10 +453,13 @@ class Metrics:
         self._audits.labels(result).inc()
         self._audit_seconds.labels().set(seconds)
 
-    def audit_judged(self, difference: int, until_unix_s: float) -> None:
-        """It has judged all requests up to then."""
-        self._audit_difference.labels().set(difference)
-        self._audit_time.labels().set(until_unix_s)
+    def audit_judged(self, difference: int | None, until_unix_s: float) -> None:
+        """It has judged all requests up to then. None: another process audits now, and what this one found is past."""
+        self._audit_difference.clear()
+        self._audit_time.clear()
+        if difference is not None:
+            self._audit_difference.labels().set(difference)
+            self._audit_time.labels().set(until_unix_s)
 
     def repeated(self) -> None:
         """A request was answered from memory."""
@@ -521,8 +522,7 @@ class Metrics:
         return gauge
 
     def _histogram(self, name: str, help_: str, bounds: Sequence[float], *labels: str) -> Histogram:
-        name = self._describe(f"infrasage_{name}", "histogram", labels, help_)
-        histogram = Histogram(name, help_, labels, bounds)
+        histogram = Histogram(self._describe(f"infrasage_{name}", "histogram", labels, help_), help_, labels, bounds)
         self._families.append(histogram)
         return histogram
 

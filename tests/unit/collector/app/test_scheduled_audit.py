@@ -118,3 +118,15 @@ async def test_one_of_several_writers_audits() -> None:
     world.is_ours = True
     assert await world.audit.audit_once()
     assert 1 == len(world.windows)
+    assert 0 == world.shown("difference")
+
+
+async def test_what_was_found_is_past_where_another_audits() -> None:
+    """Its difference would be an alert for as long as the process lives, and its time nobody's."""
+    world = World()
+    world.difference = 3
+    assert await world.audit.audit_once()
+    assert 3 == world.shown("difference")
+    world.is_ours = False
+    assert await world.audit.audit_once()
+    assert (None, None) == (world.shown("difference"), world.shown("timestamp_seconds"))
