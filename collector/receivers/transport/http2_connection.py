@@ -9,6 +9,8 @@ Invariants:
 4. A stream counts until its answer's last frame is written, and no longer (test_as_many_requests_as_announced_are_served).
 5. The end is announced before requests are refused, so that none is lost on its way
    (test_what_crosses_the_end_is_answered, test_a_server_that_leaves_answers_and_says_so).
+6. What a client sent before it closed its half is read in turns too (test_a_piece_of_many_steps_is_read_in_turns,
+   test_over_tls_nothing_is_read_at_once_since_the_client_ends).
 """
 
 import asyncio
@@ -91,6 +93,7 @@ class ServerConnection(Http2Engine):
             list[ServerStream]
         ] = []  # answers to say once all that came is read: their requests may be whole by then
         self._is_read_due: bool = False  # of what is left unread
+        self._is_end_due: bool = False  # the client has closed its half behind what is left unread
         self._streams_allowed: Final = shared.streams_max
         self._late_s: Final = shared.body_timeout_s
         self._stall: Final = Stall(shared.answer_timeout_s)
@@ -137,16 +140,24 @@ class ServerConnection(Http2Engine):
         self._drop_all()
 
     def eof_received(self) -> bool:
-        """Answer requests that are complete, if the client still reads and the answers fit its windows."""
-        while self.unread:
-            self._read_unread()
+        """Answer requests that are complete, if the client still reads and the answers fit its windows.
+
+        Over TLS the client's end is the end of both directions, so nothing of what is left unread can be answered.
+        """
+        if self.unread:
+            self._is_end_due = True
+            return not self.is_tls
+        self._end_input()
+        return bool(self.streams) and not self.is_tls
+
+    def _end_input(self) -> None:
+        """Drop the requests that are not whole, and the answers that no window is left for."""
         self.state = max(self.state, REFUSING)
         self.has_ended = True
         for stream in list(self.streams.values()):
             if not stream.is_received:
                 self._drop(stream)
         self._pump_blocked()
-        return bool(self.streams) and not self.is_tls  # whose end is the end of both directions
 
     def pause_writing(self) -> None:
         # Who does not read what it asked for can't ask for more.
@@ -204,14 +215,19 @@ class ServerConnection(Http2Engine):
     def _read_on(self) -> None:
         self._is_read_due = False
         if self.unread and self.is_writable:
-            self._read_unread()
-            if not self.unread and self.is_writable and self.state != CLOSED:
+            data = self.unread
+            self.unread = b""
+            self._read(data)
+            if self.unread or self.state == CLOSED:
+                return
+            if self._is_end_due:
+                self._is_end_due = False
+                self._end_input()
+                self.flush()
+                if not self.streams:
+                    self.close()
+            elif self.is_writable:
                 self.transport.resume_reading()
-
-    def _read_unread(self) -> None:
-        data = self.unread
-        self.unread = b""
-        self._read(data)
 
     # The engine's side.
 

@@ -15,10 +15,11 @@ from collector.receivers.routes import GRPC_SERVICES
 class Wire:
     """As asyncio's."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_tls: bool = False) -> None:
         self.written = bytearray()
         self.is_closed = False
         self.is_read = True
+        self.is_tls = is_tls
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -30,7 +31,7 @@ class Wire:
         return self.is_closed
 
     def get_extra_info(self, name: str) -> Any:
-        return self if name == "socket" else None
+        return self if name == "socket" or (name == "ssl_object" and self.is_tls) else None
 
     def fileno(self) -> int:
         """As its own socket. No limit of descriptors is near this one."""

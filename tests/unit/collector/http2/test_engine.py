@@ -333,13 +333,31 @@ async def test_a_piece_of_many_steps_is_read_in_turns(kind: str, ends: bool) -> 
     assert isinstance(made.producer, MemoryProducer)
     if ends:
         assert connection.eof_received()
+        assert connection.unread
     for _ in range(20):
         await asyncio.sleep(0)
     assert wire.is_read or ends
     assert not connection.unread
     assert made.producer.item_count() == 1
+    assert wire.is_closed == ends
     connection.connection_lost(None)
     assert made.in_flight.bytes_held == 0
+
+
+async def test_over_tls_nothing_is_read_at_once_since_the_client_ends() -> None:
+    """asyncio calls with the client's end while more is unread, and closes: what is left is dropped then."""
+    made, wire = receivers(), Wire(is_tls=True)
+    connection = grpc_connection(made, wire, control_frames_max=100_000, ping_interval_min_s=0)
+    connection.data_received(BEGIN)
+    connection.data_received(PING * 30_000)
+    unread = connection.unread
+    assert unread
+    assert not connection.eof_received()
+    assert unread == connection.unread
+    connection.connection_lost(None)
+    assert not connection.unread
+    await asyncio.sleep(0)
+    assert not connection.unread
 
 
 async def test_a_client_that_does_not_read_waits_with_what_is_left() -> None:
