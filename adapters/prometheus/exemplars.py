@@ -52,8 +52,8 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         cursor.position = position
         tag: i64 = cursor.field(end)
         position = cursor.position
+        rules.read(0)
         if tag == 0x0A:
-            rules.read(0)
             label.read(cursor, cursor.start, position, rules.key_bytes_max, rules.value_bytes_max)
             # With more attributes than are allowed, no other makes a difference.
             if len(attributes) <= attributes_max + _IDS:

@@ -51,6 +51,8 @@ _INT32_MIN: Final = -0x80000000
 # Doubles below are integers that int64 holds.
 _COUNT_END: Final = 9.2e18
 _NO_GAP: Final = bytes(BUCKETS_MAX)
+# A member of a JSON object costs as much as so many bytes of a body.
+_MEMBER_BYTES: Final = 80
 
 
 def _hint(word: bytes) -> bytes:
@@ -138,10 +140,12 @@ class NativeHistogram:
         self.count_bits = self.zero_count_bits = self.sum_bits = self.zero_threshold_bits = 0
         self.schema = self.reset_hint = self.time_ms = self.start_ms = self.bounds_start = self.bounds_end = 0
         zero_count_is_float = False
+        rules = cursor.rules
         position: i64 = start
         while position < end:
             cursor.position = position
             tag: i64 = cursor.field(end)
+            rules.read(0)
             position = cursor.position
             first: i64 = cursor.start
             if tag == 0x08 or tag == 0x11:
@@ -195,6 +199,7 @@ class NativeHistogram:
         length: i64 = 0
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            cursor.rules.read(0)
             if tag == 0x08:
                 offset = self._sint32(cursor.value)
             elif tag == 0x10:
@@ -217,6 +222,7 @@ class NativeHistogram:
         cursor.position = start
         while cursor.position < end:
             cursor.varint(end)
+            cursor.rules.read(0)
             side.deltas += 1
 
     def _read_counts(self, side: NativeBuckets, start: i64, end: i64) -> None:
@@ -271,10 +277,12 @@ class NativeHistogram:
 
     def _bounds_fault(self) -> str:
         """Bounds ascend strictly and are finite; the bucket up to infinity is not named."""
+        rules = self.cursor.rules
         position: i64 = self.bounds_start
         before = float("-inf")
         while position < self.bounds_end:
             bound = read_f64_le(self.buffer, position)
+            rules.read(0)
             if not (before < bound < float("inf")):
                 return "custom bounds must be finite and ascend"
             before = bound
@@ -294,6 +302,7 @@ class NativeHistogram:
     def _densify(self, side: NativeBuckets, is_custom: bool) -> str:
         """Fill in `first`, `dense` and `payload`, and add to the totals."""
         cursor = self.cursor
+        rules = cursor.rules
         payload = side.payload
         payload.truncate(0)
         side.first = side.dense = 0
@@ -312,6 +321,7 @@ class NativeHistogram:
             index += offset
             left: i64 = side.lengths[n]
             while left:
+                rules.read(0)
                 if self.is_float:
                     bits: i64 = read_i64_le(self.buffer, counts)
                     counts += 8
@@ -340,6 +350,7 @@ class NativeHistogram:
         if is_custom:
             bounds: i64 = (self.bounds_end - self.bounds_start) // 8
             while side.dense <= bounds:
+                rules.read(0)
                 write_i64_le(payload, 0)
                 side.dense += 1
         return ""
@@ -352,6 +363,7 @@ class NativeHistogram:
             if index > bounds:
                 return f"a bucket at {index} with only {bounds} custom bounds"
             while side.dense < index:
+                self.cursor.rules.read(0)
                 write_i64_le(payload, 0)
                 side.dense += 1
             return ""
@@ -380,6 +392,10 @@ class NativeHistogram:
             excess = self.float_total - count
             return excess > slack or (total_sum == total_sum and -excess > slack)
         return self.total > self.count or (total_sum == total_sum and self.total != self.count)
+
+    def point_bytes_min(self) -> i64:
+        """Return what `point` has at least, of what `prepare` has passed. A request can have 40 MB of custom bounds."""
+        return len(self.positive.payload) + len(self.negative.payload) + self.bounds_end - self.bounds_start
 
     def metric_tag(self) -> i64:
         """Return the field of Metric that the point is for: histogram or exponential_histogram."""
@@ -465,6 +481,7 @@ class NativeHistogram:
         for offset, length in zip(side.offsets, side.lengths, strict=True):
             index += offset
             for _ in range(length):
+                self.cursor.rules.read(_MEMBER_BYTES)
                 members.append(f'"{int(index)}":{read_f64_le(self.buffer, position)!r}')
                 position += 8
                 index += 1

@@ -34,6 +34,8 @@ MADE_SHIFT: Final = 1
 DESCRIPTION_BYTES: Final = 1_000
 # A series of so few bytes has no name, so no row. It counts as full of items.
 _TINY_SERIES_BYTES: Final = 8
+# A request has as many symbols as it has different texts: of 10,000 series, some thousands.
+SYMBOLS_MAX: Final = 1 << 20
 # A series of more bytes is always counted.
 _LONG_SERIES_BYTES: Final = 1 << 16
 
@@ -80,6 +82,11 @@ def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
     )
 
 
+def too_many_symbols() -> RequestRefused:
+    """Return the refusal of a request of 2.0 with more symbols than are taken."""
+    return RequestRefused(PAYLOAD_TOO_LARGE, f"the request has more than {SYMBOLS_MAX} symbols: send smaller batches")
+
+
 class _SeriesRows:
     """Counts the bytes of the rows of one request."""
 
@@ -101,16 +108,21 @@ class _SeriesRows:
         self.lengths: bytes = b""
 
     def read_symbols(self) -> i64:
-        """The length of the longest. Raises NonCanonical."""
+        """The length of the longest. Raises NonCanonical, RequestRefused."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         longest: i64 = 1
+        left: i64 = SYMBOLS_MAX
         while cursor.position < end:
             at: i64 = cursor.position
             if cursor.field(end) != _SYMBOLS:
                 cursor.position = at
                 break
             size: i64 = cursor.position - cursor.start
+            self.rules.read(0)
+            left -= 1
+            if left < 0:
+                raise too_many_symbols()
             write_i64_le(self.symbols, size)
             longest = max(longest, size)
         self.lengths = self.symbols.getvalue()
@@ -212,6 +224,7 @@ class _SeriesRows:
         cursor = self.cursor
         cursor.position = start
         while cursor.position < end:
+            self.rules.read(0)
             if cursor.field(end) == _LABELS:
                 after: i64 = cursor.position
                 self.made_bytes += self._texts_bytes(cursor.start, after)

@@ -69,6 +69,7 @@ class Label:
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            rules.read(0)  # one label can have millions of names: the last one counts
             if tag == _NAME or tag == _VALUE:
                 if not is_utf8(buffer, cursor.start, cursor.position, rules):
                     raise NonCanonical(cursor.start)
@@ -76,7 +77,6 @@ class Label:
                     self.name = beginning(buffer, cursor.start, cursor.position, key_bytes_max)
                 else:
                     self.value = beginning(buffer, cursor.start, cursor.position, value_bytes_max)
-                rules.read(0)  # one label can have millions of names: the last one counts
             elif tag >> 3 <= 2:
                 raise NonCanonical(cursor.start)
 

@@ -271,6 +271,8 @@ class WriteRequestScan:
         if reason == 0:
             reason = histogram.prepare()
             self.message = histogram.message
+        if reason == 0 and histogram.point_bytes_min() > self.builder.item_capacity():
+            reason = RECORD_TOO_LARGE
         if reason == 0:
             payloads = [exemplar.payload for exemplar in exemplars]
             point = histogram.point(self.time_unix_nano, self._start_unix_nano(), series.attributes, payloads)
@@ -302,6 +304,7 @@ class WriteRequestScan:
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag == 0x09:
                 self.value_bits = read_i64_le(self.buffer, cursor.start)
             elif tag == 0x10:

@@ -110,11 +110,11 @@ class _WriteRequest(WriteRequestScan):
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag == 0x12 or tag == 0x22 or tag == 0x2A:
                 if not is_utf8(buffer, cursor.start, cursor.position, self.rules):
                     raise NonCanonical(cursor.start)
                 text = beginning(buffer, cursor.start, cursor.position, self.builder.item_bytes_max)
-                self.rules.read(0)
                 if tag == 0x12:
                     family = text
                 elif tag == 0x22:
@@ -123,7 +123,6 @@ class _WriteRequest(WriteRequestScan):
                     unit = text
             elif tag == 0x08:
                 type_ = cursor.value & 0xFFFFFFFF
-                self.rules.read(0)
             elif tag >> 3 <= 5 and tag >> 3 != 3:
                 raise NonCanonical(cursor.start)
         self.spend(DESCRIPTION_BYTES)
@@ -184,6 +183,7 @@ class _WriteRequest(WriteRequestScan):
         before: i64 = SAMPLES
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag >> 3 > 4:
                 continue
             if tag < before or (tag != SAMPLES and tag != _EXEMPLARS and tag != _HISTOGRAMS):
@@ -206,6 +206,7 @@ class _WriteRequest(WriteRequestScan):
         cursor.position = start
         while position < end and buffer[position] == _LABELS:
             cursor.field(end)
+            self.rules.read(0)
             position = cursor.position
             labels += 1
         self.labels = labels

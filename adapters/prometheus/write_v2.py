@@ -29,12 +29,12 @@ from mypy_extensions import i64
 from adapters.canonical import adapt_plainly
 from adapters.codec.text import quoted_utf8
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes, put_varint, varint_size
-from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, PAYLOAD_TOO_LARGE, TOO_MANY_ATTRIBUTES, Malformed, RequestRefused
+from adapters.errors import INVALID_PROTOBUF, INVALID_SERIES, TOO_MANY_ATTRIBUTES, Malformed
 from adapters.price import check_elements, shape_of
 from adapters.prometheus.exemplars import Exemplar, make_exemplar, set_label
 from adapters.prometheus.histogram import CUMULATIVE
 from adapters.prometheus.metadata import COUNTER, HISTOGRAM, SUMMARY, Description
-from adapters.prometheus.price import check_rows_v2
+from adapters.prometheus.price import SYMBOLS_MAX, check_rows_v2, too_many_symbols
 from adapters.prometheus.series import (
     CACHE_BYTES_MAX,
     CACHE_ENTRIES_MAX,
@@ -50,8 +50,6 @@ from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, Writ
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
-# A request has as many symbols as it has different texts: of 10,000 series, some thousands.
-SYMBOLS_MAX: Final = 1 << 20
 # Metadata that is remembered while a request is read, by its bytes.
 DESCRIPTIONS_KEPT_MAX: Final = 10_000
 
@@ -148,9 +146,7 @@ class _Request(WriteRequestScan):
             symbols.append(symbol)
             write_i64_le(numbers, number)
             if len(symbols) > SYMBOLS_MAX:
-                raise RequestRefused(
-                    PAYLOAD_TOO_LARGE, f"the request has more than {SYMBOLS_MAX} symbols: send smaller batches"
-                )
+                raise too_many_symbols()
             tag = 0
         if symbols and symbols[0]:
             raise Malformed(
@@ -177,6 +173,7 @@ class _Request(WriteRequestScan):
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag >> 3 > 6:
                 continue
             if tag == SAMPLES and tag >= before:
@@ -395,6 +392,7 @@ class _Request(WriteRequestScan):
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
+            self.rules.read(0)
             if tag == _LABELS_REFS and not has_labels:
                 labels_start = cursor.start
                 labels_end = cursor.position

@@ -1,6 +1,7 @@
 """Requests of few bytes that cost much. bench/hostile.py sends them too."""
 
 import gzip
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -184,6 +185,7 @@ REFUSED: Final = (
         WRITE_V2,
         lambda: b"\x22\0" * 8_000_000,
     ),
+    Attack("4.9 million symbols, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" * 4_900_000),
     Attack(
         "30,000 exemplars of a label of 60 KB, remote write 2.0",
         REMOTE_WRITE,
@@ -386,6 +388,18 @@ HEAVY: Final = (
 _NAME_V1: Final = length_delimited(1, length_delimited(1, b"__name__") + length_delimited(2, b"m"))
 
 
+def _sample_v1(fields: bytes) -> bytes:
+    return _write_v1(_NAME_V1 + length_delimited(2, fields))
+
+
+def _deltas_v1(count: int) -> bytes:
+    """A series with a native histogram of a span with so many counts."""
+    span = length_delimited(
+        11, b"\x10" + bytes((count & 0x7F | 0x80, count >> 7 & 0x7F | 0x80, count >> 14 & 0x7F | 0x80, count >> 21))
+    )
+    return _histogram_v1(span, length_delimited(12, bytes(count)))
+
+
 def _exemplar_v1(labels: bytes) -> bytes:
     """A series with a sample and an exemplar."""
     return _write_v1(_NAME_V1 + b"\x12\0" + length_delimited(3, labels))
@@ -426,6 +440,43 @@ GROWING: Final = (
         ),
     ),
     Attack("60 MB of JSON that is not UTF-8", LOGS, JSON, lambda: b'{"x":"' + b"\xff" * 60_000_000 + b'"}'),
+)
+
+_HISTOGRAM_TIME: Final = b"\x78" + bytes(NOW_UNIX_NANO // 10**6 >> 7 * n & 0x7F | (0x80 if n < 5 else 0) for n in range(6))
+
+
+def _histogram_v1(*fields: bytes) -> bytes:
+    """A series with a native histogram."""
+    return _write_v1(_NAME_V1 + length_delimited(4, b"\x08\5" + _HISTOGRAM_TIME + b"".join(fields)))
+
+
+def _doubles(count: int) -> bytes:
+    return struct.pack(f"<{count}d", *range(count))
+
+
+# One item that is nearly all of the request.
+HEAVY_ITEMS: Final = (
+    Attack(
+        "4.8 million custom bounds of a native histogram",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _histogram_v1(b"\x20\x69", length_delimited(16, _doubles(4_800_000))),
+    ),
+    Attack(
+        "260,000 fractional counts of custom buckets",
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda: _histogram_v1(
+            b"\x20\x69",
+            length_delimited(11, b"\x10\xa0\xef\x0f"),
+            length_delimited(13, struct.pack("<d", 0.5) * 260_000),
+            length_delimited(16, _doubles(260_000)),
+        ),
+    ),
+    Attack("6.5 million values of one sample", REMOTE_WRITE, PROTOBUF, lambda: _sample_v1((b"\x09" + bytes(8)) * 6_500_000)),
+    Attack("6.5 million sums of a histogram", REMOTE_WRITE, PROTOBUF, lambda: _histogram_v1((b"\x19" + bytes(8)) * 6_500_000)),
+    Attack("12 million unknown fields of a sample", REMOTE_WRITE, PROTOBUF, lambda: _sample_v1(b"\x7d\0\0\0\0" * 12_000_000)),
+    Attack("4.8 million counts of a native histogram", REMOTE_WRITE, PROTOBUF, lambda: _deltas_v1(4_800_000)),
 )
 
 # The same of the largest exemplars and metadata, which are read where labels are not.

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from support.attacks import GROWING, HEAVY, HEAVY_METADATA, REFUSED, SMALL, Attack
+from support.attacks import GROWING, HEAVY, HEAVY_ITEMS, HEAVY_METADATA, REFUSED, SMALL, Attack
 from support.fakes.receiving import receivers
 from support.machine_speed import scaled
 
@@ -65,7 +65,9 @@ async def worst_stall_s(attack: Attack) -> float:
 @pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
 @pytest.mark.parametrize(
-    "attack", [*REFUSED, *GROWING, *HEAVY, *HEAVY_METADATA, *SMALL], ids=lambda attack: attack.name.replace(" ", "-")
+    "attack",
+    [*REFUSED, *GROWING, *HEAVY, *HEAVY_ITEMS, *HEAVY_METADATA, *SMALL],
+    ids=lambda attack: attack.name.replace(" ", "-"),
 )
 async def test_no_request_stops_the_loop(attack: Attack) -> None:
     """Neither a request that is refused nor one that is accepted does, in the best of five tries."""
