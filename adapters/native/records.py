@@ -217,10 +217,12 @@ class RecordAdapter:
         for group in self.metric_groups:
             builder.open_group(METRICS, group.type, group.service_id, group.resource())
             for metric in group.metrics.values():
+                self.rules.read(len(metric.point))
                 self._pack_metric(group.service_id, metric)
         for group in self.log_groups:
             builder.open_group(LOGS, group.type, group.service_id, group.resource())
             for log, index in zip(group.logs, group.indices, strict=True):
+                self.rules.read(len(log))
                 if not builder.add(log, 1, 0):
                     self._reject(index, RECORD_TOO_LARGE, "", group.service_id)
         adapted = builder.finish()
@@ -244,6 +246,7 @@ class RecordAdapter:
         points_max: i64 = builder.points_max(builder.group_row_bytes, own_bytes, points_bytes_max)
         count: i64 = 0
         for point, index in zip([metric.point, *more], [int(metric.index), *metric.more_indices], strict=True):
+            self.rules.read(len(point))
             need: i64 = field_size(len(point))
             if count and (count == points_max or len(points) + need > points_bytes_max):
                 self._add_points(metric.name, count)

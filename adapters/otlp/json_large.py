@@ -90,7 +90,7 @@ class LargeRequest:
                     raise
                 writer.truncate(written)
                 if fields.is_item:
-                    writer.write(rejection(unfit))
+                    writer.write(rejection(unfit, self.notes))
                 else:
                     self.notes.left_out += 1
             if not slices.goes_on(_CLOSING_BRACE):
@@ -116,7 +116,7 @@ class LargeRequest:
         elif first == _OPENING_BRACE and not field.repeated:
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
-            self._put_bytes(writer, field, inner.getvalue())
+            self._put_content(writer, field, inner)
         elif first == _OPENING_BRACKET and field.repeated:
             self._put_elements(writer, fields, field, depth)
         else:
@@ -156,7 +156,7 @@ class LargeRequest:
                 raise Unfit(f"{field.name} must hold objects", is_read=False)
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
-            self._put_bytes(writer, field, inner.getvalue())
+            self._put_content(writer, field, inner)
             if not slices.goes_on(_CLOSING_BRACKET):
                 break
         if unfit is not None:
@@ -170,13 +170,18 @@ class LargeRequest:
             inner = BytesWriter()
             self._put_scalars(inner if field.packed else writer, field)
             if len(inner):
-                self._put_bytes(writer, field, inner.getvalue())
+                self._put_content(writer, field, inner)
         elif field.kind == TEXT and first == _QUOTE:
             self._put_bytes(writer, field, self._text())
         elif field.kind == BYTES and first == _QUOTE:
             self._put_bytes(writer, field, self._base64(field))
         else:
             raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", is_read=False)
+
+    def _put_content(self, writer: BytesWriter, field: Field, inner: BytesWriter) -> None:
+        """As `_put_bytes`, of what was written: taking it is a copy, too."""
+        self.rules.rest()
+        self._put_bytes(writer, field, inner.getvalue())
 
     def _put_bytes(self, writer: BytesWriter, field: Field, content: bytes) -> None:
         """Put what may be as large as the body, between two rests: each of the messages that it is in is a copy."""

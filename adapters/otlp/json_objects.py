@@ -29,6 +29,7 @@ from adapters.otlp.json_fields import (
     Field,
     Fields,
 )
+from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
@@ -47,6 +48,8 @@ _SHOWN_CHARACTERS_MAX: Final = 40
 _STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
 # What a value that does not fit takes beside its bytes: about 7 us, for its message and an exception.
 _UNFIT_COST_BYTES: Final = 2 << 10
+# An item has at most 16 fields, and the first of them that does not fit says why.
+_UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
 _BEYOND_A_DOUBLE: Final = "number is infinity"  # in orjson's words
 
 
@@ -61,6 +64,8 @@ class Notes:
         self.integers: int = 0
         self.ids: int = 0
         self.left_out: int = 0
+        # Values, each of an item that is to be rejected.
+        self.unfit: int = 0
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
 
@@ -134,15 +139,18 @@ def put_element(writer: BytesWriter, field: Field, element: object, notes: Notes
         writer.truncate(start)
         notes.rules.read(_UNFIT_COST_BYTES)
         if field.fields().is_item:
-            put_bytes(writer, field.tag, rejection(unfit))
+            put_bytes(writer, field.tag, rejection(unfit, notes))
         else:
             notes.left_out += 1
 
 
-def rejection(unfit: Unfit) -> bytes:
-    """What an item has that is to be rejected."""
+def rejection(unfit: Unfit, notes: Notes) -> bytes:
+    """What an item has that is to be rejected. The reason in words follows as long as it may be kept: of millions of items of
+    two bytes, the words are thirty times as much."""
+    notes.unfit += 1
+    words = unfit.message.encode() if notes.unfit <= _UNFIT_WITH_WORDS_MAX else b""
     writer = BytesWriter()
-    put_bytes(writer, UNFIT, bytes((unfit.reason,)) + unfit.message.encode())
+    put_bytes(writer, UNFIT, bytes((unfit.reason,)) + words)
     return writer.getvalue()
 
 
@@ -157,7 +165,7 @@ def _put_item(writer: BytesWriter, fields: Fields, value: dict[str, object], not
                 put_member(writer, field, entry, notes)
             except Unfit as unfit:
                 writer.truncate(start)
-                writer.write(rejection(unfit))
+                writer.write(rejection(unfit, notes))
                 notes.rules.read(_UNFIT_COST_BYTES)
 
 

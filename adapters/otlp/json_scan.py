@@ -121,6 +121,8 @@ class _Scan(JsonScanner):
                 byte = text[position]
             if not is_known:
                 position = self.value_end(position)
+                if position > self.rest_at:
+                    self.rest(position)
             else:
                 previous = name
                 field = name.field
@@ -191,7 +193,9 @@ class _Scan(JsonScanner):
         """Write a message from the writer of its depth."""
         if len(level) > REST_BYTES:
             self.rules.rest()
-            put_bytes(writer, tag, level.getvalue())
+            content = level.getvalue()
+            self.rules.rest()
+            put_bytes(writer, tag, content)
             self.rules.rest()
         else:
             put_bytes(writer, tag, level.getvalue())

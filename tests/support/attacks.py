@@ -211,6 +211,12 @@ def _native_batch(records: int, padding: int) -> bytes:
     return f"[{','.join([record] * records)}]".encode()
 
 
+def native_attributes(records: int, attributes: int) -> bytes:
+    members = ",".join(f'"attribute.{n}":1' for n in range(attributes))
+    record = f'{{"service_id":"s","metric_name":"m","value":1,"timestamp":"{NOW}","attributes":{{{members}}}}}'
+    return f"[{','.join([record] * records)}]".encode()
+
+
 def _arrays(count: int) -> bytes:
     return b"[" + b"[]," * (count - 1) + b"[]]"
 
@@ -219,7 +225,7 @@ def _json_array(name: str, count: int) -> bytes:
     return f'{{"{name}":'.encode() + _arrays(count) + b"}"
 
 
-def _json_log(members: bytes) -> bytes:
+def json_log(members: bytes) -> bytes:
     return b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{' + members + b"}]}]}]}"
 
 
@@ -233,6 +239,7 @@ HEAVY: Final = (
     Attack("60 MiB of log records", LOGS, PROTOBUF, partial(_honest_logs, 60 << 20)),
     Attack("40,000 log records in JSON", LOGS, JSON, partial(_json_logs, 40_000)),
     Attack("9,000 records of 6 KB in native JSON", NATIVE_BATCH, JSON, partial(_native_batch, 9_000, 6_000)),
+    Attack("9,000 records of 400 attributes in native JSON", NATIVE_BATCH, JSON, partial(native_attributes, 9_000, 400)),
     Attack("1.5 million empty spans", TRACES, PROTOBUF, lambda: _in_resource(length_delimited(2, b"\x12\0" * 1_500_000))),
     Attack(
         "1.5 million empty points",
@@ -255,6 +262,12 @@ HEAVY: Final = (
         TRACES,
         PROTOBUF,
         lambda: _in_resource(length_delimited(2, length_delimited(2, b"\x5a\0" * 4_900_000))),
+    ),
+    Attack(
+        "1.5 million unknown members of a log record in JSON",
+        LOGS,
+        JSON,
+        lambda: json_log(b",".join([b'"unknown.%07d":0' % number for number in range(1_500_000)])),
     ),
     Attack(
         "500,000 empty spans, oddly written",
@@ -283,16 +296,16 @@ HEAVY: Final = (
         "60 MB of escapes in one text of JSON",
         LOGS,
         JSON,
-        lambda: _json_log(b'"body":{"stringValue":"' + b"\\u00e9" * 10_000_000 + b'"}'),
+        lambda: json_log(b'"body":{"stringValue":"' + b"\\u00e9" * 10_000_000 + b'"}'),
     ),
     Attack(
         "60 MB of base64 in one value of JSON",
         LOGS,
         JSON,
-        lambda: _json_log(b'"body":{"bytesValue":"' + b"QUFB" * 15_000_000 + b'"}'),
+        lambda: json_log(b'"body":{"bytesValue":"' + b"QUFB" * 15_000_000 + b'"}'),
     ),
-    Attack("60 MB of digits in JSON", LOGS, JSON, lambda: _json_log(b'"timeUnixNano":' + b"1" * 60_000_000)),
-    Attack("60 MB of white space in JSON", LOGS, JSON, lambda: _json_log(b" " * 60_000_000)),
+    Attack("60 MB of digits in JSON", LOGS, JSON, lambda: json_log(b'"timeUnixNano":' + b"1" * 60_000_000)),
+    Attack("60 MB of white space in JSON", LOGS, JSON, lambda: json_log(b" " * 60_000_000)),
     Attack("60 MB of unknown text in JSON", LOGS, JSON, lambda: b'{"x":"' + b"a" * 60_000_000 + b'"}'),
     Attack("4.9 million unknown texts in JSON", LOGS, JSON, lambda: b'{"x":[' + b'"abcdefgh",' * 4_900_000 + b"0]}"),
     Attack(
@@ -305,7 +318,7 @@ HEAVY: Final = (
         "60 MB of padding in base64",
         LOGS,
         JSON,
-        lambda: _json_log(b'"body":{"bytesValue":"' + b"=" * 60_000_000 + b'"}'),
+        lambda: json_log(b'"body":{"bytesValue":"' + b"=" * 60_000_000 + b'"}'),
     ),
     Attack("2.4 million arrays in the place of objects in JSON", LOGS, JSON, lambda: _json_array("resourceLogs", 2_400_000)),
     Attack(
@@ -328,7 +341,7 @@ HEAVY: Final = (
         "60 MB of digits in JSON behind a long integer",
         LOGS,
         JSON,
-        lambda: _json_log(b'"body":{"intValue":9223372036854775808},"x":' + b"1" * 60_000_000),
+        lambda: json_log(b'"body":{"intValue":9223372036854775808},"x":' + b"1" * 60_000_000),
     ),
     Attack(
         "an attribute key of 60 MB that is not UTF-8 at its end",
@@ -388,7 +401,12 @@ HEAVY: Final = (
 _NAME_V1: Final = length_delimited(1, length_delimited(1, b"__name__") + length_delimited(2, b"m"))
 
 
-def _sample_v1(fields: bytes) -> bytes:
+def label_v1(fields: bytes) -> bytes:
+    """A series with a sample, and a label of these fields."""
+    return _write_v1(_NAME_V1 + length_delimited(1, fields) + b"\x12\0")
+
+
+def sample_v1(fields: bytes) -> bytes:
     return _write_v1(_NAME_V1 + length_delimited(2, fields))
 
 
@@ -397,7 +415,7 @@ def _deltas_v1(count: int) -> bytes:
     span = length_delimited(
         11, b"\x10" + bytes((count & 0x7F | 0x80, count >> 7 & 0x7F | 0x80, count >> 14 & 0x7F | 0x80, count >> 21))
     )
-    return _histogram_v1(span, length_delimited(12, bytes(count)))
+    return histogram_v1(span, length_delimited(12, bytes(count)))
 
 
 def _exemplar_v1(labels: bytes) -> bytes:
@@ -445,7 +463,7 @@ GROWING: Final = (
 _HISTOGRAM_TIME: Final = b"\x78" + bytes(NOW_UNIX_NANO // 10**6 >> 7 * n & 0x7F | (0x80 if n < 5 else 0) for n in range(6))
 
 
-def _histogram_v1(*fields: bytes) -> bytes:
+def histogram_v1(*fields: bytes) -> bytes:
     """A series with a native histogram."""
     return _write_v1(_NAME_V1 + length_delimited(4, b"\x08\5" + _HISTOGRAM_TIME + b"".join(fields)))
 
@@ -460,22 +478,22 @@ HEAVY_ITEMS: Final = (
         "4.8 million custom bounds of a native histogram",
         REMOTE_WRITE,
         PROTOBUF,
-        lambda: _histogram_v1(b"\x20\x69", length_delimited(16, _doubles(4_800_000))),
+        lambda: histogram_v1(b"\x20\x69", length_delimited(16, _doubles(4_800_000))),
     ),
     Attack(
         "260,000 fractional counts of custom buckets",
         REMOTE_WRITE,
         PROTOBUF,
-        lambda: _histogram_v1(
+        lambda: histogram_v1(
             b"\x20\x69",
             length_delimited(11, b"\x10\xa0\xef\x0f"),
             length_delimited(13, struct.pack("<d", 0.5) * 260_000),
             length_delimited(16, _doubles(260_000)),
         ),
     ),
-    Attack("6.5 million values of one sample", REMOTE_WRITE, PROTOBUF, lambda: _sample_v1((b"\x09" + bytes(8)) * 6_500_000)),
-    Attack("6.5 million sums of a histogram", REMOTE_WRITE, PROTOBUF, lambda: _histogram_v1((b"\x19" + bytes(8)) * 6_500_000)),
-    Attack("12 million unknown fields of a sample", REMOTE_WRITE, PROTOBUF, lambda: _sample_v1(b"\x7d\0\0\0\0" * 12_000_000)),
+    Attack("6.5 million values of one sample", REMOTE_WRITE, PROTOBUF, lambda: sample_v1((b"\x09" + bytes(8)) * 6_500_000)),
+    Attack("6.5 million sums of a histogram", REMOTE_WRITE, PROTOBUF, lambda: histogram_v1((b"\x19" + bytes(8)) * 6_500_000)),
+    Attack("12 million unknown fields of a sample", REMOTE_WRITE, PROTOBUF, lambda: sample_v1(b"\x7d\0\0\0\0" * 12_000_000)),
     Attack("4.8 million counts of a native histogram", REMOTE_WRITE, PROTOBUF, lambda: _deltas_v1(4_800_000)),
 )
 

@@ -1,5 +1,6 @@
 """adapters/price.py: what costs too much is refused before it is paid, with its numbers, and nothing else is."""
 
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,23 @@ from infrasage.prometheus.v2 import write_pb2 as v2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.attacks import REFUSED, Attack, collector_batch, text_attribute
+from support.attacks import (
+    JSON,
+    NATIVE_BATCH,
+    PROTOBUF,
+    REFUSED,
+    REMOTE_WRITE,
+    Attack,
+    collector_batch,
+    histogram_v1,
+    json_log,
+    label_v1,
+    native_attributes,
+    sample_v1,
+    text_attribute,
+)
+from support.attacks import LOGS as LOGS_PATH
+from support.attacks import WRITE_V2 as WRITE_V2_HEADERS
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
 from support.machine_speed import scaled
@@ -281,6 +298,55 @@ def test_counting_rests(field: bytes) -> None:
     body = field * ((1 << 20) // len(field))
     check_elements(body, LOGS, 400_000, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
     assert 4 >= rests >= 3
+
+
+def rests_of(path: str, headers: dict[str, str], body: bytes) -> int:
+    """How often the body's adapter rests."""
+    rests = 0
+
+    def pause() -> None:
+        nonlocal rests
+        rests += 1
+
+    format_ = http_routes(10_000)[path].format(headers["content-type"].encode())
+    assert format_ is not None
+    header = Header("acme", format_.input.source, NOW_UNIX_NANO, bytes(16))
+    format_.input.adapt(body, header, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause), MESSAGE_BYTES_MAX)
+    return rests
+
+
+ONE_ITEM: dict[str, tuple[str, dict[str, str], Callable[[int], bytes]]] = {
+    "fields of a sample": (REMOTE_WRITE, PROTOBUF, lambda n: sample_v1((b"\x09" + bytes(8)) * n)),
+    "unknown fields of a sample": (REMOTE_WRITE, PROTOBUF, lambda n: sample_v1(b"\x7d\0\0\0\0" * n)),
+    "fields of a histogram": (REMOTE_WRITE, PROTOBUF, lambda n: histogram_v1((b"\x19" + bytes(8)) * n)),
+    "counts of a histogram": (REMOTE_WRITE, PROTOBUF, lambda n: histogram_v1(length_delimited(12, bytes(n)))),
+    "custom bounds": (
+        REMOTE_WRITE,
+        PROTOBUF,
+        lambda n: histogram_v1(b"\x20\x69", length_delimited(16, struct.pack(f"<{n}d", *range(n)))),
+    ),
+    "unknown fields of a label": (REMOTE_WRITE, PROTOBUF, lambda n: label_v1(b"\x7d\0\0\0\0" * n)),
+    "symbols": (REMOTE_WRITE, WRITE_V2_HEADERS, lambda n: b"\x22\0" * n),
+    "unknown members of a log record": (
+        LOGS_PATH,
+        JSON,
+        lambda n: json_log(b",".join([b'"unknown.%07d":0' % number for number in range(n)])),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_ITEM)
+def test_one_item_of_many_fields_is_read_with_rests(kind: str) -> None:
+    """An item may be nearly all of a request, so each loop over its fields rests."""
+    path, headers, body = ONE_ITEM[kind]
+    few, many = rests_of(path, headers, body(10)), rests_of(path, headers, body(70_000))
+    assert many - few >= 4
+
+
+def test_records_of_many_attributes_are_packed_with_rests() -> None:
+    """As often as the text is read with rests, or nearly: only copies are left, but four of each record."""
+    few, many = (rests_of(NATIVE_BATCH, JSON, native_attributes(records, 400)) for records in (100, 300))
+    assert many - few >= 1.4 * 200 * len(native_attributes(1, 400)) / (256 << 10)
 
 
 def test_an_item_of_very_many_changes_is_too_large() -> None:

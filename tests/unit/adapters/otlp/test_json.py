@@ -27,6 +27,7 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.repairs import VALUE_LEFT_OUT
 from collector.ingest.validate import LimitRules
 
@@ -216,6 +217,16 @@ def test_an_item_that_is_no_object_is_rejected(size: int) -> None:
     adapted = adapt_otlp("traces", traces_to_wire(span(f'{long},"text",{good},5').encode()))
     assert [(1, INVALID_RECORD), (3, INVALID_RECORD)] == [(each.index, each.reason) for each in adapted.rejections]
     assert 2 == adapted.accepted_count()
+
+
+def test_items_whose_rejection_is_not_kept_have_no_words_of_it() -> None:
+    """Else a body of items of two bytes becomes one of thirty times the size."""
+    items = 16 * REJECTIONS_KEPT_MAX + 50_000
+    wire = traces_to_wire(span(",".join(["5"] * items)).encode())
+    assert len(wire) < 16 * REJECTIONS_KEPT_MAX * 64 + 50_000 * 16
+    adapted = adapt_otlp("traces", wire)
+    assert (items, REJECTIONS_KEPT_MAX) == (adapted.rejected_count(), len(adapted.rejections))
+    assert all("must be an object; got 5" in each.message for each in adapted.rejections)
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
