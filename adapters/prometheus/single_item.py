@@ -112,7 +112,10 @@ class SingleItemWrite:
         put_varint(writer, self._series_bytes(tag, end - start))
         writer.write(self.before)
         if tag:
-            put_bytes(writer, tag, self.buffer[start:end])
+            item = self.buffer[start:end]
+            self.rules.read(len(item))
+            put_bytes(writer, tag, item)
+            self.rules.read(len(item))
         writer.write(self.exemplars.getvalue())
         writer.write(self.behind)
         request = writer.getvalue()

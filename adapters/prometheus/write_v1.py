@@ -243,7 +243,10 @@ class _WriteRequest(WriteRequestScan):
             writer.write(labels)
             rules.read(len(labels))
             if tag == SAMPLES:
-                put_bytes(writer, SAMPLES, buffer[start:end])
+                sent = buffer[start:end]
+                rules.read(len(sent))
+                put_bytes(writer, SAMPLES, sent)
+                rules.read(len(sent))
             for exemplar in exemplars:
                 sent = buffer[exemplar.start : exemplar.end]
                 rules.read(len(sent))
