@@ -118,7 +118,7 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
             earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:version])
-            earlier.setattr("collector.store.clickhouse.ClickHouseStore._keep", lambda *_: None)  # of tables yet to be
+            earlier.setattr("collector.store.retention.Retention.apply", lambda _: None)  # of tables yet to be
             assert len(store.apply_schema()) == version
             store.insert(METRICS_TOPIC, [before], "before")
         assert len(store.apply_schema()) == len(migrations()) - version
@@ -159,7 +159,7 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
             earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:6])
-            earlier.setattr("collector.store.clickhouse.ClickHouseStore._keep", lambda *_: None)  # of tables yet to be
+            earlier.setattr("collector.store.retention.Retention.apply", lambda _: None)  # of tables yet to be
             store.apply_schema()
             store.insert(LOGS_TOPIC, [logs], "logs")
             store.insert(METRICS_TOPIC, [gauge], "gauge")
