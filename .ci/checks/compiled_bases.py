@@ -27,7 +27,9 @@ def compiled_classes(compiled: list[str], root: Path = ROOT) -> set[str]:
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base).split("[")[0] for base in node.bases}
                 open_ = any("allow_interpreted_subclasses" in ast.unparse(each) for each in node.decorator_list)
-                if not open_ and not bases & {"Protocol", "NamedTuple", "Exception", "Enum", "IntEnum"}:
+                # An exception without methods of its own has none whose compiled form asks for its exact class.
+                is_plain = "Exception" in bases and not any(isinstance(each, ast.FunctionDef) for each in node.body)
+                if not open_ and not is_plain and not bases & {"Protocol", "NamedTuple", "Enum", "IntEnum"}:
                     names.add(f"{module}.{node.name}")
     return names
 

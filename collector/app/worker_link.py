@@ -7,9 +7,9 @@ from typing import Final
 
 from collector.app.worker_messages import (
     COMBINED,
+    GATHER_TIMEOUT_S,
     SHOWN,
     SNAPSHOT,
-    GatherFailed,
     LiveQuestion,
     LiveReply,
     MetricsMessage,
@@ -18,12 +18,11 @@ from collector.app.worker_messages import (
     WorkerFrames,
     WorkerStarted,
     live_answer,
+    no_answer,
     reply_live,
 )
 from collector.query.live_records import Answering, LiveAnswer, Watching
 from collector.telemetry.aggregate import Snapshot
-
-_GATHER_TIMEOUT_S: Final = 5.0
 
 
 class Link:
@@ -67,25 +66,25 @@ class Link:
         await self._frames.close_sent()
 
     async def gather(self) -> Snapshot:
-        """The metrics of all workers, every tenant's too. Raises GatherFailed."""
+        """The metrics of all workers, every tenant's too. Raises RequestRefused."""
         return await self._ask(COMBINED)
 
     async def gather_shown(self) -> Snapshot:
-        """The metrics of all workers, as they are for everyone to see. Raises GatherFailed."""
+        """The metrics of all workers, as they are for everyone to see. Raises RequestRefused."""
         return await self._ask(SHOWN)
 
     async def live_records(self, watching: Watching) -> LiveAnswer:
-        """Return the live records of all workers. Raises TooManyWatches, GatherFailed."""
+        """Return the live records of all workers. Raises TooManyWatches, RequestRefused."""
         try:
-            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+            async with asyncio.timeout(GATHER_TIMEOUT_S):
                 answer = await self._live_answers.ask(lambda number: self._frames.send(LiveQuestion(number, watching)))
         except TimeoutError:
-            raise GatherFailed(f"no live records of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+            raise no_answer("live records") from None
         return live_answer(answer)
 
     async def _ask(self, kind: str) -> Snapshot:
         try:
-            async with asyncio.timeout(_GATHER_TIMEOUT_S):
+            async with asyncio.timeout(GATHER_TIMEOUT_S):
                 return await self._answers.ask(lambda number: self._frames.send(MetricsMessage(kind, number, [])))
         except TimeoutError:
-            raise GatherFailed(f"no metrics of all workers within {_GATHER_TIMEOUT_S:g} s") from None
+            raise no_answer("metrics") from None

@@ -29,6 +29,7 @@ SHOWN: Final = "shown"
 
 _LENGTH: Final = struct.Struct("!I")
 
+GATHER_TIMEOUT_S: Final = 5.0
 Answer = TypeVar("Answer")
 
 
@@ -77,11 +78,9 @@ class WorkerCannotRun(NamedTuple):
     reason: str
 
 
-class GatherFailed(RequestRefused):
+def no_answer(what: str) -> RequestRefused:
     """The process above does not answer: a page that needs it can be asked for again."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(OVERLOADED, message)
+    return RequestRefused(OVERLOADED, f"no {what} of all workers within {GATHER_TIMEOUT_S:g} s")
 
 
 class Replies(Generic[Answer]):

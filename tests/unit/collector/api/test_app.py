@@ -12,7 +12,7 @@ from support.fakes.receiving import Receivers, receivers
 from adapters.errors import REASONS
 from collector.api.app import PAGE_PATHS
 from collector.api.health import Health
-from collector.app.worker_messages import GatherFailed
+from collector.app.worker_messages import no_answer
 from collector.telemetry.aggregate import Snapshot
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -99,7 +99,7 @@ async def test_a_process_above_that_does_not_answer_is_no_defect(path: str) -> N
     """503, which is sent again, and is no alert for a defect."""
 
     async def gather() -> Snapshot:
-        raise GatherFailed("no metrics of all workers within 5 s")
+        raise no_answer("metrics")
 
     made = receivers(with_pages=True, gather=gather, find=lambda _: Caller("acme", Scope.READONLY, UNLIMITED, "k"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://collector") as client:
