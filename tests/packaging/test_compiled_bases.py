@@ -29,18 +29,20 @@ def test_an_interpreted_subclass_is_found(source: str) -> None:
 
 
 def test_what_no_compiled_class_is_may_be_inherited(tmp_path: Path) -> None:
-    """A protocol, a tuple with names, an error, and what allows it."""
+    """A protocol, a tuple with names, an error without methods of its own, and what allows it."""
     (tmp_path / "page.py").write_text(
         dedent("""
             class Page: ...
             class Wire(Protocol): ...
             class Point(NamedTuple): ...
             class Refused(Exception): ...
+            class Told(Exception):
+                def __init__(self): ...
             @mypyc_attr(allow_interpreted_subclasses=True)
             class Open: ...
         """)
     )
-    assert {"page.Page"} == compiled_classes(["page.py"], tmp_path)
+    assert {"page.Page", "page.Told"} == compiled_classes(["page.py"], tmp_path)
 
 
 def test_this_project_has_none() -> None:
