@@ -347,7 +347,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_a_frozen_server(tmp_path: Path) -> None:
-    """A server that takes the request and says nothing is given up after the timeout, and takes the same one later."""
+    """A request that a server takes and does not answer fails after the timeout; repeated later, it is stored once."""
     with bridge(tmp_path) as there, closing(there.store()) as patient, closing(there.store(request_timeout_s=3)) as store:
         patient.apply_schema()
         store.apply_schema()  # connects

@@ -229,7 +229,7 @@ def test_nobody_there(tmp_path: Path, missing: str) -> None:
 
 
 def test_a_socket_that_may_not_be_used_is_named(tmp_path: Path) -> None:
-    """As another user's; a loop of links stands in, since root may use every socket."""
+    """A socket of another user. A loop of links is used in its place, since root may connect to every socket."""
     (tmp_path / SOCKET).symlink_to(tmp_path / SOCKET)
     with pytest.raises(QueryFailed, match=f"cannot connect to {tmp_path / SOCKET}: .+; only the user that"):
         ask(tmp_path, "x", TABLE_FORMAT)
