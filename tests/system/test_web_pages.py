@@ -227,7 +227,8 @@ class Visitor:
 
     def log_in(self, key: str) -> None:
         self.go("/ui/login")
-        self.page.keyboard.type(key)  # the field has the focus
+        self.page.locator(":focus").wait_for()  # the field gets the focus by itself, a moment after the page has loaded
+        self.page.keyboard.type(key)
         self.page.keyboard.press("Enter")
         self.page.wait_for_url(f"{self.served.http}/")
 
