@@ -82,7 +82,7 @@ class ScheduledAudit:
         began = time.monotonic()
         try:
             if not await self._is_ours():
-                self._metrics.audit_judged(None, 0)
+                self._metrics.forget_audit()
                 return True
             report = await self._judge(audit_report.Window(start, end))
         except (StoreError, BrokerError, CannotRun) as error:

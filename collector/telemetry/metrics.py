@@ -229,7 +229,7 @@ class Metrics:
         )
         self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
         self._audit_seconds.clear()
-        self.audit_judged(None, 0)  # before the first audit a difference of 0 would be a claim
+        self.forget_audit()  # before the first audit a difference of 0 would be a claim
 
     # What became of items.
 
@@ -453,13 +453,15 @@ class Metrics:
         self._audits.labels(result).inc()
         self._audit_seconds.labels().set(seconds)
 
-    def audit_judged(self, difference: int | None, until_unix_s: float) -> None:
-        """It has judged all requests up to then. None: another process audits now, and what this one found is past."""
+    def audit_judged(self, difference: int, until_unix_s: float) -> None:
+        """A scheduled audit has judged all requests up to then."""
+        self._audit_difference.labels().set(difference)
+        self._audit_time.labels().set(until_unix_s)
+
+    def forget_audit(self) -> None:
+        """Show no result of an audit: none has judged yet, or another process audits now."""
         self._audit_difference.clear()
         self._audit_time.clear()
-        if difference is not None:
-            self._audit_difference.labels().set(difference)
-            self._audit_time.labels().set(until_unix_s)
 
     def repeated(self) -> None:
         """A request was answered from memory."""
