@@ -1,5 +1,5 @@
 """`python -m collector` is `infrasage-collector`."""
 
-from collector.cli.main import main
+from collector.cli.entry import main
 
 main()

@@ -230,7 +230,9 @@ class Supervisor:
                 self._cannot_run = worker.cannot_run
                 self._stopping.set()
             if self._stopping.is_set():
-                return _exit_status(status)
+                # Our signal ends a worker that is too young to handle it: it has nothing to finish.
+                is_young = not worker.started.is_set() and status == -self._passed_on
+                return 0 if is_young else _exit_status(status)
             if not (worker.started.is_set() or restarted):
                 log.critical(f"{self._who} ended before it was ready", worker=index, ended=_ending(status))
                 return _exit_status(status)

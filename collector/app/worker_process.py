@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from collector.app.worker_messages import (
@@ -62,7 +62,7 @@ class WorkerProcess:
     async def start(cls, job: Job, answer: Callable[[str], Awaitable[Snapshot]], live_records: Answering) -> "WorkerProcess":
         """`answer` gives the metrics that the worker asks for, by their kind; `live_records` those of all."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _held_back(signal.SIGINT):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "collector.app.worker", str(theirs.fileno())),
                 pass_fds=[theirs.fileno(), *job.unix_descriptors.values()],
@@ -120,6 +120,17 @@ class WorkerProcess:
 
     async def _reply(self, kind: str, number: int) -> None:
         self._frames.send(MetricsMessage(kind, number, await self._answer(kind)))
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Block the signal in this thread, and for good in the processes that are started meanwhile."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        # Not the mask from before: several workers start at once, and one would restore the mask that another has set.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
 
 def _environment() -> dict[str, str]:

@@ -65,6 +65,27 @@ def has_more(back: WriterCommand, inserts: float) -> bool:
     return metric(back.http, INSERTS) > inserts
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_writer_starts_is_status_0(tmp_path: Path, number: signal.Signals) -> None:
+    """Also if the process that writes is too young to handle signals, and if Ctrl-C goes to both."""
+    back = WriterCommand(tmp_path / "writer", kafka__bootstrap="127.0.0.1:1", clickhouse__url="http://127.0.0.1:1", **FAST)
+    back.launch()
+    try:
+        until(back.children)
+        young = back.worker()
+        os.kill(young, signal.SIGSTOP)
+        if number == signal.SIGINT:
+            os.kill(young, number)
+        back.signal(number)
+        until(lambda: "stopping" in back.log())
+        os.kill(young, signal.SIGCONT)
+        assert back.wait() == 0
+        assert "Traceback" not in back.log()
+        assert "ended" not in back.log()
+    finally:
+        back.close()
+
+
 def test_a_writer_that_dies_is_replaced(kafka: Kafka, clickhouse: Bridge, tmp_path: Path) -> None:
     """By SIGKILL and by SIGSEGV: on the same port, with the counts of those before it, and it is in the log."""
     front = Gateway(tmp_path / "gateway", kafka__bootstrap=kafka.bootstrap, tenants__anonymous="yes")

@@ -12,6 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def main() -> None:
     """Run the command."""
-    from collector.cli.main import main as run  # noqa: PLC0415  # found by way of the line above
+    from collector.cli.entry import main as run  # noqa: PLC0415  # found by way of the line above
 
     run()

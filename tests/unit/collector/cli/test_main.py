@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -220,6 +221,20 @@ def test_light_commands_load_nothing_heavy() -> None:
     code = f"import sys, collector.cli.main; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_ctrl_c_while_the_commands_load_prints_nothing() -> None:
+    """The process ends by the signal, so a shell reports 130 and ends its own loop; no traceback of imports is printed."""
+    command = [sys.executable, "-X", "importtime", "-m", "collector", "version"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in iter(process.stderr.readline, ""):
+        if "typer" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (-signal.SIGINT, "")
+    assert all(line.startswith("import time:") for line in said.splitlines()), said
 
 
 def test_a_pipe_that_closes_is_no_error(tmp_path: Path) -> None:
