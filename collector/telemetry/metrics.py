@@ -224,11 +224,9 @@ class Metrics:
             "What did not add up in the last scheduled audit that judged: items, receipts and requests. 0: everything adds up.",
         )
         self._audit_time: Final = self._gauge(
-            "audit_timestamp_seconds",
-            "Up to when the last scheduled audit that judged has judged requests, in seconds since 1970.",
+            "audit_timestamp_seconds", "Up to when the last scheduled audit that judged has judged, in seconds since 1970."
         )
         self._audit_seconds: Final = self._gauge("audit_duration_seconds", "How long the last scheduled audit took.")
-        self._audit_seconds.clear()
         self.forget_audit()  # before the first audit a difference of 0 would be a claim
 
     # What became of items.
@@ -460,8 +458,8 @@ class Metrics:
 
     def forget_audit(self) -> None:
         """Show no result of an audit: none has judged yet, or another process audits now."""
-        self._audit_difference.clear()
-        self._audit_time.clear()
+        for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
+            gauge.clear()
 
     def repeated(self) -> None:
         """A request was answered from memory."""
