@@ -1,12 +1,14 @@
 """How `top` shows a TopView: blocks of lines, which fit 80 columns and 24 lines and grow with the terminal.
 
 Invariants:
-1. It is as many lines as the terminal has, and no line is wider (test_it_fits_every_terminal).
+1. It is as many lines as the terminal has, and no line is wider (test_it_fits_every_terminal). What does not fit is left out at
+   the right, never the names at the left (test_a_narrow_terminal_keeps_the_names).
 2. Without a terminal there are no escape sequences, and nothing is cut off (test_plain_text_has_everything).
 3. Text from senders and from whatever answers is shown without control characters (test_names_are_printed_safely).
 """
 
 import io
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -17,7 +19,7 @@ from rich.screen import Screen
 from rich.table import Table
 from rich.text import Text
 
-from collector.api.web.overview import Overview, Used
+from collector.api.web.overview import BAD_SHARE, WARN_SHARE, Overview, Used
 from collector.api.web.rendering import count, duration, rate, size
 from collector.app.top import ReasonRates, SignalRates, TenantRates, TopView
 from collector.cli.common import printable
@@ -28,11 +30,14 @@ _WARN: Final = "yellow"
 _BAD: Final = "bold red"
 _HEAD: Final = "bold"
 _UNKNOWN: Final = "-"
-_WARN_SHARE: Final = 0.8
-_BAD_SHARE: Final = 0.95
 _PLAIN_COLUMNS: Final = 1000
 _BAR_CELLS_MAX: Final = 30
 _NAME_CELLS_MIN: Final = 12
+# Tables are no wider unless their names are: a figure far from its name is hard to read.
+_TABLE_COLUMNS: Final = 100
+# What fits side by side: the state and all of the time, two limits.
+_TITLE_COLUMNS: Final = 60
+_TWO_LIMITS_COLUMNS: Final = 70
 # Shorter names of limits, which are shown side by side.
 _SHORT: Final = {
     "requests in flight": "in flight",
@@ -85,16 +90,31 @@ class _Block(NamedTuple):
     widths: Sequence[int]
     """Of the columns after the first."""
 
-    def table(self, rows_max: int, *, fills: bool) -> Table:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, expand=fills, header_style=_HEAD)
+    def table(self, rows_max: int, columns: int | None) -> Table:
+        """`columns`: what it fills; None: as wide as its cells."""
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, width=columns, header_style=_HEAD)
         hidden = len(self.rows) - rows_max
         first = f"{self.heading[0]} ({rows_max} of {len(self.rows)})" if hidden > 0 else self.heading[0]
-        table.add_column(Text(first), no_wrap=True, overflow="ellipsis", min_width=_NAME_CELLS_MIN, ratio=1 if fills else None)
-        for heading, width in zip(self.heading[1:], self.widths, strict=True):
+        fill = None if columns is None else 1
+        table.add_column(Text(first), no_wrap=True, overflow="ellipsis", min_width=_NAME_CELLS_MIN, ratio=fill)
+        figures = self._figures_within(columns)
+        for heading, width in zip(self.heading[1 : 1 + figures], self.widths, strict=False):
             table.add_column(Text(heading), no_wrap=True, min_width=width, justify="right")
         for row in self.rows[:rows_max]:
-            table.add_row(*row)
+            table.add_row(*row[: 1 + figures])
         return table
+
+    def columns_wanted(self) -> int:
+        """With whole names."""
+        names = max(row[0].cell_len for row in self.rows)
+        return max(names, _NAME_CELLS_MIN) + sum(width + 1 for width in self.widths)
+
+    def _figures_within(self, columns: int | None) -> int:
+        """How many columns after the first fit beside a short name."""
+        if columns is None:
+            return len(self.widths)
+        taken = itertools.accumulate((width + 1 for width in self.widths), initial=_NAME_CELLS_MIN)
+        return sum(cells <= columns for cells in taken) - 1 if columns >= _NAME_CELLS_MIN else 0
 
 
 def full_screen(shown: OnScreen, columns: int, lines: int, *, has_colours: bool = True) -> str:
@@ -111,7 +131,7 @@ def full_screen(shown: OnScreen, columns: int, lines: int, *, has_colours: bool 
         legacy_windows=False,
         _environ={},
     )
-    console.print(Screen(*_parts(shown, lines)), end="")
+    console.print(Screen(*_parts(shown, columns, lines)), end="")
     return out.getvalue()
 
 
@@ -127,32 +147,34 @@ def plain_text(shown: OnScreen) -> str:
         legacy_windows=False,
         _environ={},
     )
-    for part in _parts(shown, None):
+    for part in _parts(shown, None, None):
         console.print(part)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-def _parts(shown: OnScreen, lines: int | None) -> list[RenderableType]:
-    """`lines`: of the terminal; None: there is none, so everything is shown."""
-    view, fills = shown.view, lines is not None
-    parts: list[RenderableType] = [_title(shown, fills=fills), _health(view)]
+def _parts(shown: OnScreen, columns: int | None, lines: int | None) -> list[RenderableType]:
+    """`columns` and `lines` of the terminal; None: there is none, so everything is shown."""
+    view = shown.view
+    parts: list[RenderableType] = [_title(shown, columns), _health(view)]
     parts += [
         _problem(text, problem)
         for text, problem in (("unreachable", shown.problem), ("the key is refused", shown.key_problem))
         if problem
     ]
-    fixed = [block for block in (_signals(view.signals), _topics(view)) if block.rows]
-    parts += [block.table(len(block.rows), fills=fills) for block in fixed]
     parts.append(_delivery(view))
-    used = _limits(view.overview.used, fills=fills)
-    parts.append(used)
-    taken = len(parts) - len(fixed) - 1 + sum(len(block.rows) + 1 for block in fixed) + used.row_count
+    fixed = [block for block in (_signals(view.signals), _topics(view)) if block.rows]
     growing = [block for block in (_tenants(view), _reasons(view.reasons)) if block.rows]
+    wanted = max((block.columns_wanted() for block in (*fixed, *growing)), default=0)
+    width = None if columns is None else min(columns, max(wanted, _TABLE_COLUMNS))
+    used = _limits(view.overview.used, width)
+    taken = len(parts) + sum(len(block.rows) + 1 for block in fixed) + used.row_count
+    parts += [block.table(len(block.rows), width) for block in fixed]
+    parts.append(used)
     for block, rows in zip(
         growing, _shares([len(block.rows) for block in growing], None if lines is None else lines - taken), strict=True
     ):
         if rows:
-            parts.append(block.table(rows, fills=fills))
+            parts.append(block.table(rows, width))
     return parts
 
 
@@ -172,14 +194,15 @@ def _shares(wanted: Sequence[int], lines: int | None) -> list[int]:
     return given
 
 
-def _title(shown: OnScreen, *, fills: bool) -> RenderableType:
+def _title(shown: OnScreen, columns: int | None) -> RenderableType:
     view = shown.view
     found = view.overview
     state = Text(printable(found.status), _GOOD if found.status == "ok" else _BAD)
     what = Text(f"{view.role} {printable(view.version)} at {printable(shown.endpoint)}", _HEAD)
-    over = "" if view.rates_over_s is None else f", rates over {view.rates_over_s:.0f} s"
+    is_narrow = columns is not None and columns < _TITLE_COLUMNS
+    over = "" if view.rates_over_s is None or is_narrow else f", rates over {view.rates_over_s:.0f} s"
     when = Text(f"{_time(found.now_unix_s)} UTC{over}")
-    if not fills:
+    if columns is None:
         return _line(state, what, when)
     grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -336,13 +359,14 @@ def _audit(found: Overview) -> Text:
     return text
 
 
-def _limits(used: Sequence[Used], *, fills: bool) -> Table:
-    """Two in a row of a terminal, one in a line of plain text."""
-    beside = 2 if fills else 1
-    grid = Table.grid(padding=(0, 1, 0, 0), expand=fills)
+def _limits(used: Sequence[Used], columns: int | None) -> Table:
+    """Two in a row of a terminal, one where it is narrow and in a line of plain text."""
+    beside = 2 if columns is not None and columns >= _TWO_LIMITS_COLUMNS else 1
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.width = columns
     for index in range(beside):
         grid.add_column(no_wrap=True, min_width=10)
-        grid.add_column(no_wrap=True, ratio=1 if fills else None)
+        grid.add_column(no_wrap=True, ratio=None if columns is None else 1)
         grid.add_column(no_wrap=True, justify="right", min_width=4)
         grid.add_column(no_wrap=True, min_width=19 if index < beside - 1 else None)
     cells = [_used(limit) for limit in used]
@@ -353,7 +377,7 @@ def _limits(used: Sequence[Used], *, fills: bool) -> Table:
 
 def _used(limit: Used) -> tuple[RenderableType, ...]:
     share = limit.share if 0 <= limit.share <= 1 else 0.0  # not a number
-    style = _BAD if share >= _BAD_SHARE else _WARN if share >= _WARN_SHARE else ""
+    style = _BAD if share >= BAD_SHARE else _WARN if share >= WARN_SHARE else ""
     written = size if limit.unit == "bytes" else count
     return (
         Text(_SHORT.get(limit.name, limit.name)),

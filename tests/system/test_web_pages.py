@@ -134,7 +134,10 @@ def test_an_admin_sees_everything(served: Served) -> None:
     for tenant in TENANTS:
         assert f"{tenant} says hello &lt;b&gt;" in served.get("/ui/logs", admin).text
         assert f"{tenant}-span-1" in served.get("/ui/traces", admin).text
-        assert f'<a href="/?tenant={tenant}">{tenant}</a></th><td>Pro</td>' in served.get("/ui/tenants", admin).text
+        assert (
+            f'<a id="tenant-{tenant}" href="/?tenant={tenant}">{tenant}</a></th><td>Pro</td>'
+            in served.get("/ui/tenants", admin).text
+        )
         assert served.get("/ui/logs", admin, tenant=tenant).text.count("says hello") == 1
     settings = served.get("/ui/settings", admin, changed="1").text
     assert "audit.interval_s" in settings
@@ -273,7 +276,7 @@ def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: d
         contrasts = visitor.page.evaluate(_CONTRASTS)
         assert [] == [found for found in contrasts if found[0] < 4.5], path
         if SCREENSHOTS and (path, scheme, size["width"]) in _SCREENSHOTS:
-            visitor.page.screenshot(path=f"{SCREENSHOTS}/{_SCREENSHOTS[path, scheme, size['width']]}")
+            visitor.page.screenshot(path=f"{SCREENSHOTS}/{_SCREENSHOTS[path, scheme, size['width']]}", full_page=True)
     visitor.go("/")
     assert visitor.page.locator(".chart canvas").count() == 1
 

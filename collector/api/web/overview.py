@@ -6,6 +6,10 @@ from typing import Final, NamedTuple
 from collector.api.health import NOT_USED, Health, status_of
 from collector.telemetry.aggregate import Snapshot
 
+# Of a limit: yellow from here, and red.
+WARN_SHARE: Final = 0.8
+BAD_SHARE: Final = 0.95
+
 
 class OverviewPart(NamedTuple):
     """Something that the collector depends on. `detail`: what it is."""
@@ -96,7 +100,7 @@ def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: fl
         dict(sorted(reasons.items(), key=lambda item: -item[1])),
         [*_used(metrics)],
         _lags(metrics) if health.store != NOT_USED else None,
-        {labels["signal"]: value for labels, value in metrics.of("infrasage_store_newest_item_age_seconds")},
+        dict(sorted((labels["signal"], value) for labels, value in metrics.of("infrasage_store_newest_item_age_seconds"))),
         None
         if difference is None
         else Audited(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from collector.api.documents import FileDocuments
+from collector.api.web.overview import BAD_SHARE, WARN_SHARE
 
 if TYPE_CHECKING:
     # Imported where it is used first: most gateways show no page, and it takes 3 MB.
@@ -57,6 +58,7 @@ def _environment() -> "Environment":
         rate=rate,
         in_link=in_link,
     )
+    environment.globals.update(WARN_SHARE=WARN_SHARE, BAD_SHARE=BAD_SHARE)
     return environment
 
 

@@ -41,6 +41,32 @@ def test_it_fits_every_terminal(size: tuple[int, int], problem: Problem | None) 
     assert {cell_len(line) for line in drawn} == {columns}
 
 
+@pytest.mark.parametrize("columns", [32, 40, 60, 79])
+def test_a_narrow_terminal_keeps_the_names(columns: int) -> None:
+    """Without its name a figure means nothing. Columns that do not fit are left out as a whole."""
+    text = "\n".join(lines_of(full_screen(OnScreen(ENDPOINT, view()), columns, 60)))
+    assert text.startswith("ok  serve ")
+    for name in ("RECEIVED", "metrics", "dead_letters", "TENANT", "tenant-0", "REASON", "open files"):
+        assert re.search(rf"^{name} ", text, re.MULTILINE), text
+    headings = next(line for line in text.split("\n") if line.startswith("RECEIVED")).split()
+    assert headings[1:] == ["req/s", "bytes/s", "accepted/s", "rejected/s", "limited/s", "failed/s"][: len(headings) - 1]
+    assert ("failed/s" in headings, "bytes/s" in headings) == (columns >= 79, True)
+
+
+def test_a_wide_terminal_keeps_figures_beside_their_names() -> None:
+    """And has room for a long name."""
+    wide = lines_of(full_screen(OnScreen(ENDPOINT, view()), 200, 50))
+    tables = [len(line.rstrip()) for line in wide if line.startswith(("RECEIVED", "logs ", "TENANT", "REASON"))]
+    assert [100, 100, 100, 100, 100] == tables
+    assert "x" * 120 in "\n".join(lines_of(full_screen(OnScreen(ENDPOINT, view(1, "x" * 120 + "{}")), 200, 50)))
+
+
+def test_a_low_terminal_has_what_is_wrong_first() -> None:
+    text = "\n".join(lines_of(full_screen(OnScreen(ENDPOINT, view(30), Problem("Connection refused", 1.0)), 80, 5)))
+    for part in ("embedded log ok", "Connection refused", "dead letters", "everything adds up"):
+        assert part in text
+
+
 def test_80_by_24_has_every_part() -> None:
     """Nothing that is asked for at night is below the edge; the busiest tenants and reasons have what is left."""
     drawn = lines_of(full_screen(OnScreen(ENDPOINT, view(30)), 80, 24))

@@ -81,6 +81,15 @@ async def test_without_a_key_a_page_shows_what_everybody_may_see() -> None:
         assert made.store.asked == []
 
 
+async def test_a_meter_is_red_where_top_is() -> None:
+    """A browser shows the third of three ranges in red if the first is the best one."""
+    made = web()
+    made.metrics.watch_in_flight(lambda: 97, 100)
+    async with made.browser() as client:
+        page = (await client.get("/")).text
+    assert '<meter value="0.97" low="0.8" high="0.95" optimum="0" aria-label="requests in flight">' in page
+
+
 @pytest.mark.parametrize("path", ["/", *WITH_A_KEY])
 @pytest.mark.parametrize("scope", ["readonly", "write"])
 async def test_a_tenants_key_shows_its_own_rows(path: str, scope: str) -> None:
