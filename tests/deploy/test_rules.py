@@ -95,7 +95,12 @@ CASES: dict[str, Case] = {
         {AGE: "0+60x60", WRITTEN: "0+100x60"},
         {AGE: "0+60x60", WRITTEN: "100x60"},  # nobody sends
     ),
-    "InfraSageAuditDifference": Case({f"infrasage_audit_difference{OF}": "3x60"}, {f"infrasage_audit_difference{OF}": "0x60"}),
+    "InfraSageAuditDifference": Case(
+        {f"infrasage_audit_difference{OF}": "0x30 3x10 0x800"},
+        {f"infrasage_audit_difference{OF}": "3x10 0x800"},  # more than 12 hours ago
+        12 * HOUR + 20,
+        {f"infrasage_audit_difference{OF}": "0x30 3x10 stale _x800"},  # its process has ended
+    ),
     "InfraSageAuditOverdue": Case(
         {f"infrasage_audit_timestamp_seconds{OF}": "100x600"},
         {
