@@ -16,6 +16,8 @@ from typing import Final
 from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
+from adapters.errors import too_many_row_bytes, too_many_row_bytes_for_plan
+from adapters.rules import Rules
 
 # What a row takes beside the bytes of its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
 # arrays and maps. A gauge's row has 258 bytes of them, a span's 290.
@@ -34,6 +36,15 @@ _SUM: Final = 0x3A
 _HISTOGRAM: Final = 0x4A
 _EXPONENTIAL: Final = 0x52
 _SUMMARY: Final = 0x5A
+
+
+def check_row_count(rows: i64, rules: Rules) -> None:
+    """Refuse so many rows where they have too many bytes whatever is in them. Raises RequestRefused."""
+    row_bytes: i64 = rows * ROW_BYTES
+    if row_bytes > rules.request_row_bytes_max:
+        raise too_many_row_bytes(rules.request_row_bytes_max)
+    if row_bytes > rules.plan_row_bytes_max:
+        raise too_many_row_bytes_for_plan(rules.plan_row_bytes_max)
 
 
 def row_bytes(payload: bytes) -> int:

@@ -25,7 +25,7 @@ from typing import Any, Final
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from support.attacks import LOGS, PROTOBUF, REFUSED, Attack, collector_batch, honest_logs, small_logs
+from support.attacks import LOGS, PROTOBUF, REFUSED, REPAIRED, Attack, collector_batch, honest_logs, small_logs
 from support.processes.program import Program, started
 
 from bench import measuring, tables
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     print(tables.HEADS[SUITE])
-    for attack in (*REFUSED, *HONEST, *ATTACKS):
+    for attack in (*REFUSED, *HONEST, *REPAIRED, *ATTACKS):
         if options.only in attack.name:
             with tempfile.TemporaryDirectory() as directory:
                 result = measure(Path(directory), attack, options.seconds)

@@ -20,7 +20,9 @@ from adapters.codec.wire import is_utf8
 from adapters.repairs import INVALID_TEXT
 from adapters.rules import Rules
 
+_QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
+_ASCII_END: Final = 0x80
 _SMALL_U: Final = 0x75
 _ESCAPE_BYTES: Final = 6
 _REPLACEMENT_ESCAPE: Final = b"\\ufffd"
@@ -34,14 +36,25 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
     size: i64 = len(body)
     repaired_bytes_max: i64 = repaired_bytes_max_of(size)
     keep: i64 = 0
-    position: i64 = body.find(b'"')
+    position: i64 = 0
     count: i64 = 0
-    while 0 <= position < size:
+    while position < size:
+        stop: i64 = min(size, position + SLICE_BYTES)
+        while position < stop and body[position] != _QUOTE:
+            position += 1
+        if position == stop:
+            rules.rest()
+            continue
         start: i64 = position + 1
-        end: i64 = end_of_string(body, start, size, rules)
-        rules.read(end - start)
+        end: i64 = _end_of_plain_string(body, start, rules)
+        rules.read(end - position)
+        if end < size and body[end] == _QUOTE:
+            position = end + 1
+            continue
+        end = end_of_string(body, start, size, rules)
+        position = end
         text = body[start:end]
-        is_large = len(text) > SLICE_BYTES
+        is_large = end - start > SLICE_BYTES
         is_text = is_utf8(body, start, end, rules)
         if not is_text:
             text = repaired_text(text, rules, repaired_bytes_max)
@@ -61,7 +74,6 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
             if len(writer) + size - end > repaired_bytes_max:
                 raise grows_too_much(len(body), repaired_bytes_max)
             keep = end
-        position = body.find(b'"', end)
     if count == 0:
         return body
     rules.repair(INVALID_TEXT, count)
@@ -70,6 +82,22 @@ def repaired_json(body: bytes, rules: Rules) -> bytes:
     repaired = writer.getvalue()
     rules.rest()
     return repaired
+
+
+def _end_of_plain_string(text: bytes, start: i64, rules: Rules) -> i64:
+    """Return where the string that begins at `start` has its first byte that is a quote, a backslash or not ASCII, or its text
+    ends."""
+    size: i64 = len(text)
+    position: i64 = start
+    while position < size:
+        stop: i64 = min(size, position + SLICE_BYTES)
+        while position < stop:
+            byte: i64 = text[position]
+            if byte == _QUOTE or byte == _BACKSLASH or byte >= _ASCII_END:
+                return position
+            position += 1
+        rules.rest()
+    return position
 
 
 def _may_hold_surrogates(text: bytes, rules: Rules) -> bool:

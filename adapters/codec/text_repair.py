@@ -21,7 +21,7 @@ from typing import Final, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from librt.strings import BytesWriter, read_i32_le, write_i32_le
-from mypy_extensions import i64, u8
+from mypy_extensions import i32, i64, u8
 
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, is_utf8, put_varint, varint_size
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_elements
@@ -42,9 +42,9 @@ _VARINT_BYTES_MAX: Final = 10
 # How much text is decoded at once.
 SLICE_BYTES: Final = 256 << 10
 # What it takes to repair a short text, as bytes of a body that are read meanwhile.
-REPAIR_BYTES: Final = 256
-# Of a message in `_Texts.sizes`: its new size, -1 where nothing in it changes, and where the entry behind its submessages' is.
-_ENTRY_BYTES: Final = 8
+REPAIR_BYTES: Final = 128
+# Each in `_Texts.changes`.
+_NUMBER_BYTES: Final = 4
 
 # A repaired body may have so many bytes, or this part more than it had.
 _REPAIRED_BYTES_MAX: Final = 64 << 20
@@ -125,13 +125,11 @@ def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> by
     """Return a serialized message with its texts repaired, and count them in `rules`; the body itself where all are UTF-8.
     Raises RequestRefused."""
     texts = _Texts(body, rules)
-    shape = _shape_of(cast("Descriptor", message_class.DESCRIPTOR))
-    texts.measure(shape, 0, len(body), 0)
+    texts.find(_shape_of(cast("Descriptor", message_class.DESCRIPTOR)), 0, len(body), 0)
     if texts.count == 0:
         return body
     rules.repair(INVALID_TEXT, texts.count)
-    texts.measured = texts.sizes.getvalue()
-    texts.write(shape, 0, len(body), 0)
+    texts.write()
     rules.rest()
     repaired = texts.writer.getvalue()
     rules.rest()
@@ -139,7 +137,7 @@ def repaired_wire(body: bytes, message_class: type[Message], rules: Rules) -> by
 
 
 class _Texts:
-    """Repairs the texts of one body in two walks: the first finds how long each message becomes, the second writes."""
+    """Repairs the texts of one body: first it finds what changes, then it copies the body with these changes."""
 
     def __init__(self, buffer: bytes, rules: Rules) -> None:
         self.buffer: Final = buffer
@@ -147,11 +145,10 @@ class _Texts:
         self.count: i64 = 0
         self.elements: i64 = 0
         self.repaired_bytes_max: i64 = repaired_bytes_max_of(len(buffer))
-        self.repaired_bytes: i64 = len(buffer)  # of all that is measured
-        # An entry a message that is not empty, in the order in which they begin.
-        self.sizes: Final = BytesWriter()
-        self.measured: bytes = b""
-        self.entry: i64 = 0
+        self.repaired_bytes: i64 = len(buffer)  # of all that is found
+        # Two numbers for each length that changes, in the order of the body: where it is, and what it becomes. That of a
+        # message is written as -1 - length, since what follows it stays.
+        self.changes: Final = BytesWriter()
         self.writer: Final = BytesWriter()
         # After `_field`: its tag, where its length and its payload begin, and where it ends.
         self.tag: i64 = 0
@@ -159,83 +156,74 @@ class _Texts:
         self.first: i64 = 0
         self.after: i64 = 0
 
-    def measure(self, shape: _Shape, start: i64, end: i64, depth: i64) -> i64:
-        """Return how long the message at start:end becomes. Raises RequestRefused."""
-        sizes = self.sizes
-        size: i64 = 0
+    def find(self, shape: _Shape, start: i64, end: i64, depth: i64) -> i64:
+        """Find what changes in the message at start:end, and return how many bytes it grows. Raises RequestRefused."""
+        buffer = self.buffer
+        changes = self.changes
+        grown: i64 = 0
         position: i64 = start
-        while position < end:
-            at: i64 = position
-            if not self._field(position, end):
-                return size + end - at
+        while position < end and self._field(position, end):
             position = self.after
             first: i64 = self.first
-            head: i64 = self.length_at - at
+            length_at: i64 = self.length_at
             self._count()
             kind: i64 = self._kind(shape)
-            if kind == _TEXT and not is_utf8(self.buffer, first, position, self.rules):
+            if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
                 self.count += 1
                 self.rules.read(position - first + REPAIR_BYTES)
                 length: i64 = self._repaired(first, position)
                 self.repaired_bytes += length - (position - first)
                 if self.repaired_bytes > self.repaired_bytes_max:
-                    raise grows_too_much(len(self.buffer), self.repaired_bytes_max)
-                size += head + varint_size(length) + length
+                    raise grows_too_much(len(buffer), self.repaired_bytes_max)
+                grown += varint_size(length) + length - (position - length_at)
+                write_i32_le(changes, i32(length_at))
+                write_i32_le(changes, i32(length))
             elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
-                entry: i64 = len(sizes)
-                write_i32_le(sizes, 0)
-                write_i32_le(sizes, 0)
-                before: i64 = self.count
-                length = self.measure(shape.children[int(self.tag >> 3)], first, position, depth + 1)
-                if self.count == before:
-                    self._set(entry, -1)
-                    size += position - at
+                before: i64 = len(changes)
+                write_i32_le(changes, i32(length_at))
+                write_i32_le(changes, 0)
+                count: i64 = self.count
+                length = position - first + self.find(shape.children[int(self.tag >> 3)], first, position, depth + 1)
+                if self.count == count:
+                    changes.truncate(before)
                 else:
-                    self._set(entry, length)
-                    size += head + varint_size(length) + length
-                self._set(entry + 4, len(sizes))
-            else:
-                size += position - at
-        return size
+                    self._set(before + _NUMBER_BYTES, -1 - length)
+                    grown += varint_size(length) + length - (position - length_at)
+        return grown
 
-    def write(self, shape: _Shape, start: i64, end: i64, depth: i64) -> None:
-        """Write the message at start:end, after all of it was measured."""
+    def write(self) -> None:
+        """Write the body, after all of it was looked through."""
         buffer = self.buffer
         writer = self.writer
-        keep: i64 = start  # from here on not written yet
-        position: i64 = start
-        while position < end:
-            if not self._field(position, end):
-                break
-            position = self.after
-            first: i64 = self.first
-            length_at: i64 = self.length_at
-            self.rules.read(0)
-            kind: i64 = self._kind(shape)
-            if kind == _TEXT and not is_utf8(buffer, first, position, self.rules):
-                writer.write(buffer[keep:length_at])
-                self.rules.read(position - first + REPAIR_BYTES)
-                if position - first <= SLICE_BYTES:
-                    text = repaired_text(buffer[first:position], self.rules)
-                    put_varint(writer, len(text))
-                    writer.write(text)
-                    self.rules.read(len(text))
-                else:
-                    put_varint(writer, self._repaired(first, position))
-                    _repair(writer, buffer, first, position, self.rules, self.repaired_bytes_max)
-                keep = position
-            elif kind == _MESSAGE and position > first and depth < _DEPTH_MAX:
-                length: i64 = i64(read_i32_le(self.measured, self.entry))
-                next_: i64 = i64(read_i32_le(self.measured, self.entry + 4))
-                if length < 0:
-                    self.entry = next_
-                else:
-                    self.entry += _ENTRY_BYTES
-                    writer.write(buffer[keep:length_at])
-                    put_varint(writer, length)
-                    self.write(shape.children[int(self.tag >> 3)], first, position, depth + 1)
-                    keep = position
-        writer.write(buffer[keep:end])
+        changes = self.changes.getvalue()
+        keep: i64 = 0  # from here on not written yet
+        at: i64 = 0
+        while at < len(changes):
+            length_at: i64 = i64(read_i32_le(changes, at))
+            length: i64 = i64(read_i32_le(changes, at + _NUMBER_BYTES))
+            at += 2 * _NUMBER_BYTES
+            self._copy(keep, length_at)
+            first: i64 = self._varint(length_at, len(buffer))
+            if length < 0:
+                put_varint(writer, -1 - length)
+                keep = first
+                continue
+            put_varint(writer, length)
+            keep = first + self._value(length_at, first)
+            self.rules.read(keep - first + REPAIR_BYTES)
+            if keep - first <= SLICE_BYTES:
+                writer.write(repaired_text(buffer[first:keep], self.rules))
+            else:
+                _repair(writer, buffer, first, keep, self.rules, self.repaired_bytes_max)
+        self._copy(keep, len(buffer))
+
+    def _copy(self, start: i64, end: i64) -> None:
+        """Write start:end as it is."""
+        while start < end:
+            stop: i64 = min(end, start + SLICE_BYTES)
+            self.writer.write(self.buffer[start:stop])
+            self.rules.read(stop - start)
+            start = stop
 
     def _count(self) -> None:
         """Count the last field as adapters/price.py does, which stops where a body is odd. Raises RequestRefused."""
@@ -254,11 +242,11 @@ class _Texts:
         return _repair(None, self.buffer, start, end, self.rules, self.repaired_bytes_max)
 
     def _set(self, at: i64, value: i64) -> None:
-        sizes = self.sizes
-        sizes[at] = u8(value & 0xFF)
-        sizes[at + 1] = u8(value >> 8 & 0xFF)
-        sizes[at + 2] = u8(value >> 16 & 0xFF)
-        sizes[at + 3] = u8(value >> 24 & 0xFF)
+        changes = self.changes
+        changes[at] = u8(value & 0xFF)
+        changes[at + 1] = u8(value >> 8 & 0xFF)
+        changes[at + 2] = u8(value >> 16 & 0xFF)
+        changes[at + 3] = u8(value >> 24 & 0xFF)
 
     def _kind(self, shape: _Shape) -> i64:
         """Return what the payload of the last field is."""

@@ -128,6 +128,8 @@ class Cursor:
 _HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
 
 
+# A decoder puts it in the place of what is invalid; a text may also have it.
+_REPLACEMENT: Final = "\ufffd"
 # How much of a text is looked at between two rests.
 _TEXT_SLICE_BYTES: Final = 256 << 10
 # A character has at most three bytes behind its first.
@@ -175,11 +177,9 @@ def _is_long_utf8(buffer: bytes, start: i64, end: i64, rules: Rules) -> bool:
 
 
 def _is_utf8_slow(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    # Without an exception, which takes 1 us, for each of a million texts.
+    decoded = text.decode("utf-8", "replace")
+    return _REPLACEMENT not in decoded or decoded.encode() == text
 
 
 def varint_size(n: i64) -> i64:

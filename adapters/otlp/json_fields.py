@@ -84,6 +84,7 @@ class Field:
         self.tag: Final[int] = descriptor.number << 3 | (2 if packed else _WIRE_TYPES.get(self.kind, 2))
         self.message: Final[Descriptor | None] = descriptor.message_type
         self.message_name: Final[str] = descriptor.message_type.name if descriptor.message_type is not None else ""
+        self.is_item: Final[bool] = self.message_name in _ITEMS
         self.is_attribute: Final[bool] = self.message_name == "KeyValue"
         self.is_any_value: Final[bool] = self.message_name == "AnyValue"
         # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its

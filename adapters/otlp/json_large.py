@@ -92,7 +92,7 @@ class LargeRequest:
                 if fields.is_item:
                     writer.write(rejection(unfit, self.notes))
                 else:
-                    self.notes.left_out += 1
+                    self.notes.leave_out()
             if not slices.goes_on(_CLOSING_BRACE):
                 return
 
@@ -105,9 +105,11 @@ class LargeRequest:
             value = self._loaded(self.text[start : slices.position])
             if field is not None and value is not None:
                 if fields.is_item:
-                    put_member(writer, field, value, self.notes)
+                    fits = put_member(writer, field, value, self.notes)
                 else:
-                    put_member_of(writer, fields, field, value, self.notes)
+                    fits = put_member_of(writer, fields, field, value, self.notes)
+                if not fits:
+                    raise self.notes.refusal()
             self.rules.read(slices.position - start)
         elif field is None:
             self._skip(depth)
@@ -142,11 +144,8 @@ class LargeRequest:
                         self.notes.nulls += 1
                     elif is_lenient:
                         put_element(writer, field, element, self.notes)
-                    elif unfit is None:  # else the item is rejected, and the rest only read
-                        try:
-                            put_field(writer, field, element, self.notes)
-                        except Unfit as found:
-                            unfit = found
+                    elif unfit is None and not put_field(writer, field, element, self.notes):
+                        unfit = self.notes.refusal()  # the item is rejected, and the rest only read
                 self.rules.rest()
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
@@ -155,6 +154,8 @@ class LargeRequest:
             if slices.peek() != _OPENING_BRACE:
                 raise Unfit(f"{field.name} must hold objects", is_read=False)
             inner = BytesWriter()
+            if field.is_item:
+                self.notes.count_item()
             self._put_message(inner, field.message, depth + 1)
             self._put_content(writer, field, inner)
             if not slices.goes_on(_CLOSING_BRACKET):
@@ -204,10 +205,12 @@ class LargeRequest:
                 for element in elements:
                     if element is None:
                         self.notes.nulls += 1
-                    elif field.packed:
-                        put_scalar(writer, field, element)
-                    else:
-                        put_field(writer, field, element, self.notes)
+                    elif not (
+                        put_scalar(writer, field, element, self.notes)
+                        if field.packed
+                        else put_field(writer, field, element, self.notes)
+                    ):
+                        raise self.notes.refusal()
                     self.rules.read(0)
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
@@ -246,10 +249,17 @@ class LargeRequest:
             is_padded = is_padded or len(digits) < len(text)
             unread += digits
             whole = len(unread) // 4 * 4
-            content.write(bytes_of(field, unread[:whole]))
+            content.write(self._bytes_of(field, unread[:whole]))
             unread = unread[whole:]
-        content.write(bytes_of(field, unread))
+        content.write(self._bytes_of(field, unread))
         return content.getvalue()
+
+    def _bytes_of(self, field: Field, digits: str) -> bytes:
+        content = bytes_of(field, digits)
+        if content is None:
+            self.notes.refuse(field, "base64", digits)
+            raise self.notes.refusal()
+        return content
 
     def _skip(self, depth: int) -> None:
         """Check that the value at the cursor, which is larger than a slice, is JSON. Moves behind it."""
@@ -333,7 +343,8 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -
         if not isinstance(value, dict):
             raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
         writer = BytesWriter()
-        put_message(writer, fields_of(descriptor, rules.json_forms), value, notes)
+        if not put_message(writer, fields_of(descriptor, rules.json_forms), value, notes):
+            raise notes.refusal()
         return writer.getvalue()
     except orjson.JSONDecodeError as error:
         check_number(error, notes)

@@ -5,6 +5,8 @@ plain is read without objects (adapters/otlp/json_scan.py), to the same bytes.
 """
 
 import binascii
+import re
+from math import isinf
 from typing import Final
 
 import orjson
@@ -30,6 +32,7 @@ from adapters.otlp.json_fields import (
     Fields,
 )
 from adapters.record import REJECTIONS_KEPT_MAX
+from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
@@ -46,15 +49,23 @@ _INTEGER_DIGITS_MAX: Final = 20
 _EXACT_BELOW: Final = 2.0**63
 _SHOWN_CHARACTERS_MAX: Final = 40
 _STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
-# What a value that does not fit takes beside its bytes: about 7 us, for its message and an exception.
-_UNFIT_COST_BYTES: Final = 2 << 10
+# What a value that does not fit takes beside its bytes.
+_UNFIT_COST_BYTES: Final = 128
+_REASONS_END: Final = 256
 # An item has at most 16 fields, and the first of them that does not fit says why.
 _UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
+_HEX_DIGITS: Final = "0123456789abcdefABCDEF"
+# A number of JSON: RFC 8259, 6.
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _BEYOND_A_DOUBLE: Final = "number is infinity"  # in orjson's words
 
 
 class Notes:
-    """What is repaired of one body while it is read."""
+    """What is repaired of one body while it is read, and what does not fit.
+
+    A request may have a million values that do not fit. So a `put_` function that meets one raises nothing: it returns False,
+    and the caller truncates what was written.
+    """
 
     def __init__(self, rules: Rules, *, is_exact: bool) -> None:
         """`is_exact`: long numbers are in quotes, so that none has lost digits."""
@@ -66,13 +77,52 @@ class Notes:
         self.left_out: int = 0
         # Values, each of an item that is to be rejected.
         self.unfit: int = 0
+        self.items: i64 = 0
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
+        # After a `put_` function has returned False: the field, what it must have, and what it got instead.
+        self.field: Field | None = None
+        self.wanted: str = ""
+        self.value: object = None
+
+    def count_item(self) -> None:
+        """Note that an item begins. Raises RequestRefused where there are more than may become rows."""
+        self.items += 1
+        check_row_count(self.items, self.rules)
 
     def skip(self, fields: Fields, name: str) -> None:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}")
+
+    def refuse(self, field: Field, wanted: str, value: object) -> bool:
+        """Note that a value does not fit its field. Return False."""
+        self.field = field
+        self.wanted = wanted
+        self.value = value
+        return False
+
+    def refusal(self) -> "Unfit":
+        """Return what was noted last."""
+        assert self.field is not None
+        shown = orjson.dumps(self.value).decode()
+        if len(shown) > _SHOWN_CHARACTERS_MAX:
+            shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
+        return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
+
+    def rejection(self) -> bytes:
+        """Return what an item has that is to be rejected for what was noted last."""
+        self.rules.read(_UNFIT_COST_BYTES)
+        if self.unfit < _UNFIT_WITH_WORDS_MAX:
+            return rejection(self.refusal(), self)
+        self.unfit += 1
+        assert self.field is not None
+        return _REJECTIONS[self.field.reason]
+
+    def leave_out(self) -> None:
+        """Note that something does not fit an envelope and is left out."""
+        self.left_out += 1
+        self.rules.read(_UNFIT_COST_BYTES)
 
 
 class Unfit(Exception):
@@ -90,60 +140,6 @@ class Inexact(Exception):
     """A number was met that the parser can't hold, and its digits are to be read."""
 
 
-def _unfit(field: Field, wanted: str, value: object) -> Unfit:
-    shown = orjson.dumps(value).decode()
-    if len(shown) > _SHOWN_CHARACTERS_MAX:
-        shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
-    return Unfit(f"{field.name} must be {wanted}; got {shown}", field.reason)
-
-
-def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> None:
-    if fields.is_item:
-        _put_item(writer, fields, value, notes)
-        return
-    by_name = fields.by_name
-    for key, entry in value.items():
-        field = by_name.get(key)
-        if field is None:
-            notes.skip(fields, key)
-        elif entry is not None:
-            put_member_of(writer, fields, field, entry, notes)
-
-
-def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: object, notes: Notes) -> None:
-    """A field of a message that is no item. What does not fit an envelope is left out: a value, or an element."""
-    start: i64 = len(writer)
-    if isinstance(entry, list) and field.kind == MESSAGE and field.repeated and (fields.is_envelope or fields.is_request):
-        for element in entry:
-            if element is None:
-                notes.nulls += 1
-            else:
-                put_element(writer, field, element, notes)
-    elif fields.is_envelope:
-        try:
-            put_member(writer, field, entry, notes)
-        except Unfit:
-            writer.truncate(start)
-            notes.left_out += 1
-            notes.rules.read(_UNFIT_COST_BYTES)
-    else:
-        put_member(writer, field, entry, notes)
-
-
-def put_element(writer: BytesWriter, field: Field, element: object, notes: Notes) -> None:
-    """An element of an envelope's list. What is no item, where one must be, is one that is rejected."""
-    start: i64 = len(writer)
-    try:
-        put_field(writer, field, element, notes)
-    except Unfit as unfit:
-        writer.truncate(start)
-        notes.rules.read(_UNFIT_COST_BYTES)
-        if field.fields().is_item:
-            put_bytes(writer, field.tag, rejection(unfit, notes))
-        else:
-            notes.left_out += 1
-
-
 def rejection(unfit: Unfit, notes: Notes) -> bytes:
     """What an item has that is to be rejected. The reason in words follows as long as it may be kept: of millions of items of
     two bytes, the words are thirty times as much."""
@@ -154,78 +150,130 @@ def rejection(unfit: Unfit, notes: Notes) -> bytes:
     return writer.getvalue()
 
 
-def _put_item(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> None:
-    """A log record, a span or a point."""
+def _rejections() -> list[bytes]:
+    """What an item has that is to be rejected, without words, by reason."""
+    rejections = []
+    for reason in range(_REASONS_END):
+        writer = BytesWriter()
+        put_bytes(writer, UNFIT, bytes((reason,)))
+        rejections.append(writer.getvalue())
+    return rejections
+
+
+_REJECTIONS: Final = _rejections()
+
+
+def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> bool:
     by_name = fields.by_name
+    if fields.is_item:
+        # A log record, a span or a point.
+        for key, entry in value.items():
+            field = by_name.get(key)
+            if field is not None and entry is not None:
+                start: i64 = len(writer)
+                if not put_member(writer, field, entry, notes):
+                    writer.truncate(start)
+                    writer.write(notes.rejection())
+        return True
     for key, entry in value.items():
         field = by_name.get(key)
-        if field is not None and entry is not None:
-            start: i64 = len(writer)
-            try:
-                put_member(writer, field, entry, notes)
-            except Unfit as unfit:
-                writer.truncate(start)
-                writer.write(rejection(unfit, notes))
-                notes.rules.read(_UNFIT_COST_BYTES)
+        if field is None:
+            notes.skip(fields, key)
+        elif entry is not None and not put_member_of(writer, fields, field, entry, notes):
+            return False
+    return True
 
 
-def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> None:
+def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: object, notes: Notes) -> bool:
+    """A field of a message that is no item. What does not fit an envelope is left out: a value, or an element."""
+    start: i64 = len(writer)
+    if isinstance(entry, list) and field.kind == MESSAGE and field.repeated and (fields.is_envelope or fields.is_request):
+        for element in entry:
+            if element is None:
+                notes.nulls += 1
+            else:
+                put_element(writer, field, element, notes)
+        return True
+    if put_member(writer, field, entry, notes):
+        return True
+    if not fields.is_envelope:
+        return False
+    writer.truncate(start)
+    notes.leave_out()
+    return True
+
+
+def put_element(writer: BytesWriter, field: Field, element: object, notes: Notes) -> None:
+    """An element of an envelope's list. What is no item, where one must be, is one that is rejected."""
+    start: i64 = len(writer)
+    if put_field(writer, field, element, notes):
+        return
+    writer.truncate(start)
+    if field.is_item:
+        put_bytes(writer, field.tag, notes.rejection())
+    else:
+        notes.leave_out()
+
+
+def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> bool:
     """A field with all of its values."""
     if not field.repeated:
-        put_field(writer, field, entry, notes)
-    elif not isinstance(entry, list):
-        raise _unfit(field, "an array", entry)
-    elif field.packed:
+        return put_field(writer, field, entry, notes)
+    if not isinstance(entry, list):
+        return notes.refuse(field, "an array", entry)
+    if field.packed:
         inner = BytesWriter()
         for element in entry:
             if element is None:
                 notes.nulls += 1
-            else:
-                put_scalar(inner, field, element)
+            elif not put_scalar(inner, field, element, notes):
+                return False
         if len(inner):  # a packed list without elements is none
             put_bytes(writer, field.tag, inner.getvalue())
-    else:
-        for element in entry:
-            if element is None:
-                notes.nulls += 1
-            else:
-                put_field(writer, field, element, notes)
+        return True
+    for element in entry:
+        if element is None:
+            notes.nulls += 1
+        elif not put_field(writer, field, element, notes):
+            return False
+    return True
 
 
-def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) -> None:
+def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
     """A field that is not packed, tag and all."""
     kind = field.kind
     if kind == MESSAGE:
+        if field.is_item:
+            notes.count_item()
         if not isinstance(value, dict):
-            raise _unfit(field, "an object", value)
+            return notes.refuse(field, "an object", value)
         inner = BytesWriter()
-        put_message(inner, field.fields(), value, notes)
+        if not put_message(inner, field.fields(), value, notes):
+            return False
         put_bytes(writer, field.tag, inner.getvalue())
-    elif kind == TEXT:
+        return True
+    if kind == TEXT:
         if not isinstance(value, str):
-            raise _unfit(field, "a string", value)
+            return notes.refuse(field, "a string", value)
         put_bytes(writer, field.tag, value.encode())
-    elif kind == HEX and isinstance(value, str) and not field.is_required_id:
-        try:
-            put_bytes(writer, field.tag, bytes_of(field, value))
-        except Unfit:
+        return True
+    if kind == HEX or kind == BYTES:
+        content = bytes_of(field, value)
+        if content is not None:
+            put_bytes(writer, field.tag, content)
+            return True
+        if kind == HEX and isinstance(value, str) and not field.is_required_id:
             notes.ids += 1
-            notes.rules.read(_UNFIT_COST_BYTES)
-    elif kind == HEX or kind == BYTES:
-        put_bytes(writer, field.tag, bytes_of(field, value))
-    elif field.is_attribute_integer:
-        _put_attribute_integer(writer, field, value, notes)
-    else:
-        start: i64 = len(writer)
-        put_varint(writer, field.tag)
-        try:
-            put_scalar(writer, field, value)
-        except Unfit:
-            writer.truncate(start)
-            raise
+            notes.rules.read(0)
+            return True
+        return notes.refuse(field, "hex" if kind == HEX else "base64", value)
+    if field.is_attribute_integer:
+        return _put_attribute_integer(writer, field, value, notes)
+    put_varint(writer, field.tag)
+    return put_scalar(writer, field, value, notes)
 
 
-def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, notes: Notes) -> None:
+def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
     """An AnyValue's integer; beyond 64 bits, its decimal text."""
     number = _whole_number(value)
     if isinstance(value, float) and not notes.is_exact and not -_EXACT_BELOW < value < _EXACT_BELOW:
@@ -234,15 +282,16 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
         put_varint(writer, field.tag)
         signed: i64 = number
         put_signed_varint(writer, signed)
-        return
+        return True
     if isinstance(value, str):
         text = value if _is_decimal(value) else ""
     else:
         text = "" if number is None else str(number)
     if not text:
-        raise _unfit(field, f"an integer from {field.low} to {field.high}", value)
+        return notes.refuse(field, f"an integer from {field.low} to {field.high}", value)
     notes.integers += 1
     put_bytes(writer, _STRING_VALUE_TAG, text.encode())
+    return True
 
 
 def _is_decimal(text: str) -> bool:
@@ -251,31 +300,45 @@ def _is_decimal(text: str) -> bool:
     return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 
 
-def bytes_of(field: Field, value: object) -> bytes:
-    wanted = "hex" if field.kind == HEX else "base64"
+def _is_hex(text: str) -> bool:
+    """Return whether a text is bytes in hex."""
+    return len(text) % 2 == 0 and not text.strip(_HEX_DIGITS)
+
+
+def bytes_of(field: Field, value: object) -> bytes | None:
+    """Return the bytes that a value in hex or base64 has; None where it is neither."""
     if not isinstance(value, str):
-        raise _unfit(field, wanted, value)
+        return None
+    if field.kind == HEX:
+        return binascii.unhexlify(value) if _is_hex(value) else None
+    # Either alphabet, padded or not, as protobuf's JSON mapping has it.
+    standard = value.replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        if field.kind == HEX:
-            return binascii.unhexlify(value)
-        # Either alphabet, padded or not, as protobuf's JSON mapping has it.
-        standard = value.replace("-", "+").replace("_", "/").rstrip("=")
         return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
-        raise _unfit(field, wanted, value) from None
+        return None
 
 
-def put_scalar(writer: BytesWriter, field: Field, value: object) -> None:
+def put_scalar(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:
+    """A number or a truth, without a tag."""
     kind = field.kind
     if kind == DOUBLE:
-        write_f64_le(writer, _double_of(field, value))
-        return
+        double = _double_of(value)
+        if double is None:
+            return notes.refuse(field, "a number", value)
+        write_f64_le(writer, double)
+        return True
     if kind == BOOL:
         if not isinstance(value, bool):
-            raise _unfit(field, "true or false", value)
+            return notes.refuse(field, "true or false", value)
         writer.append(1 if value else 0)
-        return
+        return True
     number = _integer_of(field, value)
+    if number is None:
+        kinds = "an integer"
+        if field.kind == VARINT and field.high == 2**31 - 1:
+            kinds = "an enum's name, or an integer" if field.enum_names else "an enum's integer"
+        return notes.refuse(field, f"{kinds} from {field.low} to {field.high}", value)
     signed: i64 = number if number < 2**63 else number - 2**64
     if kind == FIXED64:
         write_i64_le(writer, signed)
@@ -285,9 +348,10 @@ def put_scalar(writer: BytesWriter, field: Field, value: object) -> None:
         put_varint(writer, signed * 2 if signed >= 0 else -signed * 2 - 1)
     else:
         put_signed_varint(writer, signed)
+    return True
 
 
-def _double_of(field: Field, value: object) -> float:
+def _double_of(value: object) -> float | None:
     if isinstance(value, float):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -295,21 +359,16 @@ def _double_of(field: Field, value: object) -> float:
     if isinstance(value, str):
         if value == "NaN" or value == "Infinity" or value == "-Infinity":
             return float(value)
-        number = _number_in(value)
-        if number is not None:
-            return float(number)
-    raise _unfit(field, "a number", value)
+        return _number_in(value)
+    return None
 
 
-def _number_in(text: str) -> int | float | None:
-    """The JSON number that a string is."""
-    if text != text.strip():
+def _number_in(text: str) -> float | None:
+    """The JSON number that a string is; None where it is none, or beyond a double."""
+    if _NUMBER.fullmatch(text) is None:
         return None
-    try:
-        number = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return number if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+    number = float(text)
+    return None if isinf(number) else number
 
 
 def _whole_number(value: object) -> int | None:
@@ -324,18 +383,13 @@ def _whole_number(value: object) -> int | None:
     return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
-def _integer_of(field: Field, value: object) -> int:
-    number = _whole_number(value)
-    if number is None and isinstance(value, str):
-        number = field.enum_names.get(value)
+def _integer_of(field: Field, value: object) -> int | None:
+    number = field.enum_names.get(value) if isinstance(value, str) else None
+    if number is None:
+        number = _whole_number(value)
     if isinstance(value, float) and value == -_EXACT_BELOW:
-        number = None  # of more digits than a double has, or less than an int64 may be
-    if number is None or not field.low <= number <= field.high:
-        kind = "an integer"
-        if field.kind == VARINT and field.high == 2**31 - 1:
-            kind = "an enum's name, or an integer" if field.enum_names else "an enum's integer"
-        raise _unfit(field, f"{kind} from {field.low} to {field.high}", value)
-    return number
+        return None  # of more digits than a double has, or less than an int64 may be
+    return number if number is not None and field.low <= number <= field.high else None
 
 
 def check_number(error: orjson.JSONDecodeError, notes: Notes) -> None:

@@ -28,7 +28,7 @@ from adapters.codec.json_scanner import (
 from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
-from adapters.otlp.json_objects import Inexact, Notes, Unfit, put_field, put_scalar
+from adapters.otlp.json_objects import Inexact, Notes, put_field, put_scalar
 from adapters.rules import Rules
 
 # Messages in each other. Deeper ones are left to the reader over objects.
@@ -59,7 +59,7 @@ def scanned(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> 
     scan = _Scan(body, rules, notes)
     try:
         return scan.request(fields_of(descriptor, rules.json_forms))
-    except (NonPlain, Unfit, Inexact, IndexError):  # IndexError: the text ends too soon
+    except (NonPlain, Inexact, IndexError):  # IndexError: the text ends too soon
         return None
 
 
@@ -257,6 +257,8 @@ class _Scan(JsonScanner):
                 return end
             if text[position] != OPENING_BRACE:
                 raise NonPlain
+            if field.is_item:
+                self.notes.count_item()
             level = self._level(depth)
             self.position = position + 1
             self._message(level, field.fields(), depth + 1)
@@ -282,18 +284,16 @@ class _Scan(JsonScanner):
                 put_signed_varint(writer, self.integer)
                 return end
         end = self.scalar_end(position)
-        put_field(writer, field, self.loaded(position, end), self.notes)
+        if not put_field(writer, field, self.loaded(position, end), self.notes):
+            raise NonPlain
         return end
 
     def _integer(self, position: i64) -> i64:
         """Return where the integer ends that begins there, in quotes or not, and is `integer` then. 0: it is not so simple."""
         text = self.text
-        end: i64
         if text[position] == QUOTE:
-            end = self.integer_end(position + 1)
-            if end and text[end] == QUOTE:
-                return end + 1
-            return 0
+            end: i64 = self.integer_end(position + 1)
+            return end + 1 if end and text[end] == QUOTE else 0
         end = self.integer_end(position)
         return end if end and self.is_number_end(end) else 0
 
@@ -325,7 +325,8 @@ class _Scan(JsonScanner):
                 writer.append(1)
                 return end
         end = self.scalar_end(position)
-        put_scalar(writer, field, self.loaded(position, end))
+        if not put_scalar(writer, field, self.loaded(position, end), self.notes):
+            raise NonPlain
         return end
 
     def _id(self, writer: BytesWriter, tag: i64, position: i64) -> i64:

@@ -224,8 +224,23 @@ def _json_array(name: str, count: int) -> bytes:
     return f'{{"{name}":'.encode() + _arrays(count) + b"}"
 
 
+def json_logs(records: bytes) -> bytes:
+    return b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + records + b"]}]}]}"
+
+
 def json_log(members: bytes) -> bytes:
-    return b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{' + members + b"}]}]}]}"
+    return json_logs(b"{" + members + b"}")
+
+
+def _json_attributes(records: int, text: bytes) -> bytes:
+    """A thousand a record."""
+    attribute = b'{"key":"k","value":{"stringValue":"' + text + b'"}}'
+    return json_logs(b",".join([b'{"attributes":[' + b",".join([attribute] * 1_000) + b"]}"] * records))
+
+
+def _attributes_not_utf8(records: int) -> bytes:
+    """A thousand a record."""
+    return length_delimited(2, length_delimited(2, text_attribute(6, b"k", b"\xff") * 1_000) * records)
 
 
 def _json_histogram(members: bytes) -> bytes:
@@ -394,6 +409,25 @@ HEAVY: Final = (
         lambda: _in_resource(length_delimited(2, b"\x12\2\x10\1" + length_delimited(3, b"a" * 60_000_000))),
     ),
     Attack("1 million empty series, remote write 2.0", REMOTE_WRITE, WRITE_V2, lambda: b"\x22\0" + b"\x2a\0" * 1_000_000),
+)
+
+# Each is repaired, or rejected item by item, at many places.
+REPAIRED: Final = (
+    Attack("1.2 million attributes that are not UTF-8", LOGS, PROTOBUF, lambda: _in_resource(_attributes_not_utf8(1_200))),
+    Attack("1.2 million attributes in JSON that are not UTF-8", LOGS, JSON, lambda: _json_attributes(1_200, b"\xff")),
+    Attack("1 million attributes in JSON with half a surrogate pair", LOGS, JSON, lambda: _json_attributes(1_000, b"\\ud800")),
+    Attack(
+        "1.2 million attributes of a resource in JSON that do not fit",
+        LOGS,
+        JSON,
+        lambda: b'{"resourceLogs":[{"resource":{"attributes":[' + b",".join([b'{"key":7}'] * 1_200_000) + b"]}}]}",
+    ),
+    Attack(
+        "1 million log records in JSON with an enum's name that there is not",
+        LOGS,
+        JSON,
+        lambda: json_logs(b",".join([b'{"severityNumber":"NOPE"}'] * 1_000_000)),
+    ),
 )
 
 

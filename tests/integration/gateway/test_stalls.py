@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from support.attacks import GROWING, HEAVY, HEAVY_ITEMS, HEAVY_METADATA, REFUSED, SMALL, Attack
+from support.attacks import GROWING, HEAVY, HEAVY_ITEMS, HEAVY_METADATA, REFUSED, REPAIRED, SMALL, Attack
 from support.fakes.receiving import receivers
 from support.machine_speed import scaled
 
@@ -66,7 +66,7 @@ async def worst_stall_s(attack: Attack) -> float:
 @pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
 @pytest.mark.parametrize(
     "attack",
-    [*REFUSED, *GROWING, *HEAVY, *HEAVY_ITEMS, *HEAVY_METADATA, *SMALL],
+    [*REFUSED, *GROWING, *HEAVY, *HEAVY_ITEMS, *HEAVY_METADATA, *REPAIRED, *SMALL],
     ids=lambda attack: attack.name.replace(" ", "-"),
 )
 async def test_no_request_stops_the_loop(attack: Attack) -> None:

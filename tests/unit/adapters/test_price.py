@@ -21,6 +21,7 @@ from support.attacks import (
     collector_batch,
     histogram_v1,
     json_log,
+    json_logs,
     label_v1,
     native_attributes,
     sample_v1,
@@ -37,6 +38,7 @@ from adapters.codec.text import check_json_parts, count_json_parts
 from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
 from adapters.native.request import adapt_batch
 from adapters.otlp import logs, metrics, traces
+from adapters.otlp.json import logs_to_wire
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.price import Shape, check_elements, check_rows, shape_of
 from adapters.prometheus import write_v1, write_v2
@@ -284,6 +286,22 @@ def test_rows_beyond_the_plan_are_refused_before_they_are_made(adapt: Callable[.
         adapt(body, header, rules, MESSAGE_BYTES_MAX)
     assert EXCEEDS_PLAN == caught.value.reason
     assert f"more than {5_000 * ROW_BYTES} bytes" in caught.value.message
+
+
+@pytest.mark.parametrize("item", [b"{}", b"7"], ids=["plain", "rejected"])
+def test_rows_beyond_the_plan_are_refused_while_json_is_read(item: bytes) -> None:
+    """Not after all of it has become protobuf: each item is a row, whatever is in it, and so is one that is rejected."""
+    body = json_logs(b",".join([item] * 5_000))
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    assert logs_to_wire(body, rules)
+    rules.plan_row_bytes_max = 4_999 * ROW_BYTES
+    with pytest.raises(RequestRefused) as caught:
+        logs_to_wire(body, rules)
+    assert EXCEEDS_PLAN == caught.value.reason
+    rules.request_row_bytes_max = 4_999 * ROW_BYTES
+    with pytest.raises(RequestRefused) as caught:
+        logs_to_wire(body, rules)
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
 
 
 @pytest.mark.parametrize("field", [b"\x7d\0\0\0\0", b"\x79" + bytes(8), b"\x78\x80\0", b"\x7a\1\0"])
