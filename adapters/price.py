@@ -1,23 +1,18 @@
-"""What a request costs beyond the bytes of its body, known before it is paid.
+"""How many elements a request holds, known before it is read: a sender pays by the byte, and a scanner by the element.
 
-A sender pays by the byte. Two costs have another measure, and each has a limit of its own:
+An element is a field on the wire that is not of fixed size: a message, an attribute, a label, a text, a number, or an entry of
+a packed list. Each costs a step of a scanner. An empty message takes two bytes and costs as much as a full one.
 
-- Elements. An element is a field on the wire that is not of fixed size: a message, an attribute, a label, a text, a number, or
-  an entry of a packed list. Each costs a step of a scanner. An empty message takes two bytes and costs as much as a full one.
-- Row bytes (adapters/rows.py). The store repeats a resource, a scope, and a metric's own fields in each row.
-
-The checks here read a body before its adapter does, and keep nothing of it. They stop at the limit. `check_elements` takes 3 to
-12 ns an element, `check_rows` about 5 ns an item.
+The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: 3 to 12 ns an element. What the
+rows of a request cost, adapters/otlp/row_price.py and adapters/prometheus/price.py say.
 
 Invariants:
 1. An element takes at least two bytes of the body. So a body of at most twice the limit is not read at all
    (tests/unit/adapters/test_price.py, test_small_bodies_are_not_counted).
 2. What `check_elements` counts is at least the number of steps that a scanner takes (test_price.py,
    test_each_kind_of_element_counts).
-3. What `check_rows` counts is what BatchBuilder counts where each item is accepted as it is (test_price.py,
-   test_rows_are_counted_as_the_builder_counts_them).
-4. `check_elements` rests at least once for each 256 KiB, but for a value of one attribute (test_price.py, test_counting_rests).
-5. Neither refuses a body for being malformed: the adapter that reads the body next says so (test_price.py,
+3. It rests at least once for each 256 KiB, but for a value of one attribute (test_price.py, test_counting_rests).
+4. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -29,14 +24,7 @@ from librt.strings import read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, Cursor, NonCanonical
-from adapters.errors import (
-    PAYLOAD_TOO_LARGE,
-    RequestRefused,
-    too_many_elements,
-    too_many_row_bytes,
-    too_many_row_bytes_for_plan,
-)
-from adapters.rows import ROW_BYTES
+from adapters.errors import too_many_elements
 from adapters.rules import NO_RULES, Rules
 
 # The fewest bytes that an element takes: its tag, and its length or value.
@@ -51,17 +39,6 @@ _COUNTED_AT_ONCE: Final = 10_000
 # From one rest to the next: 10 ns a byte at most.
 _REST_BYTES: Final = 256 << 10
 
-# An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
-COPIES_SHIFT: Final = 3
-# Of an OTLP export request, by whatever signal.
-_RESOURCE: Final = 0x0A
-_MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
-_POINT: Final = 0x0A  # `data_points` of every kind of metric data
-_GAUGE: Final = 0x2A
-_SUM: Final = 0x3A
-_HISTOGRAM: Final = 0x4A
-_EXPONENTIAL: Final = 0x52
-_SUMMARY: Final = 0x5A
 # Of a KeyValue, an AnyValue.
 _KEY: Final = 0x0A
 _VALUE: Final = 0x12
@@ -147,34 +124,6 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: 
     except _TooMany:
         return True
     return False
-
-
-def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
-    """Refuse an OTLP export request whose rows have more bytes than that. Raises RequestRefused.
-
-    `has_points`: its items are the points of metrics.
-    """
-    row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
-    # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
-    size: i64 = len(body)
-    if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
-        return
-    rows = _Rows(body, rules, has_points)
-    try:
-        rows.request()
-    except NonCanonical:
-        return
-    except _TooMany:
-        if rows.row_bytes > rules.request_row_bytes_max:
-            raise too_many_row_bytes(rules.request_row_bytes_max) from None
-        if rows.row_bytes > row_bytes_max:
-            raise too_many_row_bytes_for_plan(row_bytes_max) from None
-        copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
-        raise RequestRefused(
-            PAYLOAD_TOO_LARGE,
-            f"the request's resources, repeated for each scope, take more than {copied_bytes_max} bytes: send smaller resources"
-            " or fewer scopes, or raise validation.request_row_bytes_max, which is eight times this limit",
-        ) from None
 
 
 class _TooMany(Exception):
@@ -328,106 +277,3 @@ class _Count:
                 elements = 0
                 self._value(cursor.start, position, inner, depth + 1)
         self._add(elements)
-
-
-class _Rows:
-    """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
-
-    def __init__(self, buffer: bytes, rules: Rules, has_points: bool) -> None:
-        self.buffer: Final = buffer
-        self.cursor: Final = Cursor(buffer)
-        self.rules: Final = rules
-        self.row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
-        self.copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
-        self.has_points: Final = has_points
-        self.row_bytes: i64 = 0
-        self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
-
-    def request(self) -> None:
-        """Raises NonCanonical, _TooMany."""
-        cursor = self.cursor
-        end: i64 = len(self.buffer)
-        position: i64 = 0
-        while position < end:
-            cursor.position = position
-            tag: i64 = cursor.field(end)
-            position = cursor.position
-            if tag == _RESOURCE:
-                self._resource(cursor.start, position)
-            self.rules.read(0)
-
-    def _resource(self, start: i64, end: i64) -> None:
-        cursor = self.cursor
-        own_bytes: i64 = self._own_bytes(start, end)
-        scopes: i64 = 0
-        position: i64 = start
-        while position < end:
-            cursor.position = position
-            tag: i64 = cursor.field(end)
-            position = cursor.position
-            if tag == _MEMBER:
-                scopes += 1
-                self.rules.read(0)
-                if scopes > 1:
-                    self.copied_bytes += own_bytes
-                    if self.copied_bytes > self.copied_bytes_max:
-                        raise _TooMany
-                self._scope(own_bytes, cursor.start, position)
-
-    def _own_bytes(self, start: i64, end: i64) -> i64:
-        """Of an entry at start:end, without its members."""
-        cursor = self.cursor
-        cursor.position = start
-        members: i64 = 0
-        while cursor.position < end:
-            at: i64 = cursor.position
-            cursor.skip_fields(_MEMBER, end)
-            if cursor.position == at and cursor.field(end) != _MEMBER:
-                continue
-            members += cursor.position - at
-            self.rules.read(0)
-        return end - start - members
-
-    def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
-        cursor = self.cursor
-        group_bytes: i64 = resource_bytes + self._own_bytes(start, end) + ROW_BYTES
-        items: i64 = 0
-        items_bytes: i64 = 0
-        cursor.position = start
-        while cursor.position < end:
-            at: i64 = cursor.position
-            if cursor.field(end) != _MEMBER:
-                continue
-            after: i64 = cursor.position
-            if self.has_points:
-                self._metric(group_bytes, cursor.start, after)
-                cursor.position = after
-                continue
-            items += 1
-            items_bytes += after - at
-            if items == _COUNTED_AT_ONCE:
-                self._add(items * group_bytes + items_bytes)
-                items = items_bytes = 0
-        self._add(items * group_bytes + items_bytes)
-
-    def _metric(self, group_bytes: i64, start: i64, end: i64) -> None:
-        cursor = self.cursor
-        points: i64 = 0
-        points_bytes: i64 = 0
-        cursor.position = start
-        while cursor.position < end:
-            tag: i64 = cursor.field(end)
-            if tag == _GAUGE or tag == _SUM or tag == _HISTOGRAM or tag == _EXPONENTIAL or tag == _SUMMARY:
-                after: i64 = cursor.position
-                cursor.position = cursor.start
-                while cursor.position < after:
-                    at: i64 = cursor.position
-                    if cursor.field(after) == _POINT:
-                        points += 1
-                        points_bytes += cursor.position - at
-        self._add(points * (group_bytes + end - start - points_bytes) + points_bytes)
-
-    def _add(self, row_bytes: i64) -> None:
-        self.row_bytes += row_bytes
-        if self.row_bytes > self.row_bytes_max:
-            raise _TooMany

@@ -1,6 +1,7 @@
 """The questions that an adapter asks about what it reads, and the limits that it keeps. The collector answers them.
 
-A request with more elements or row bytes than `Rules` allow is refused as a whole (adapters/price.py).
+A request with more elements or row bytes than `Rules` allow is refused as a whole (adapters/price.py,
+adapters/otlp/row_price.py, adapters/prometheus/price.py).
 """
 
 from typing import Final
@@ -35,7 +36,7 @@ class Rules:
     message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
     # How much of a body has been read since the last rest, in bytes and a few for each step.
     unrested: i64 = 0
-    # A request that holds more elements, or whose rows have more bytes, is refused as a whole (adapters/price.py).
+    # A request that holds more elements, or whose rows have more bytes, is refused as a whole.
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
     # So are the rows that are more than the tenant's plan ever allows.

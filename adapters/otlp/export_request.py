@@ -24,9 +24,10 @@ from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
 from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, MessageTable
 from adapters.otlp.patches import PATCHES_MAX
+from adapters.otlp.row_price import check_rows
 from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemExport
-from adapters.price import check_elements, check_rows, shape_of
+from adapters.price import check_elements, shape_of
 from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header
 from adapters.rules import Rules
 

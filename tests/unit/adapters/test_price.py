@@ -1,4 +1,4 @@
-"""adapters/price.py: what costs too much is refused before it is paid, with its numbers, and nothing else is."""
+"""What costs too much, in elements or bytes of rows, is refused before it is paid, with its numbers; nothing else is."""
 
 import struct
 import time
@@ -40,7 +40,8 @@ from adapters.native.request import adapt_batch
 from adapters.otlp import logs, metrics, traces
 from adapters.otlp.json import logs_to_wire
 from adapters.otlp.patches import PATCHES_MAX
-from adapters.price import Shape, check_elements, check_rows, shape_of
+from adapters.otlp.row_price import check_rows
+from adapters.price import Shape, check_elements, shape_of
 from adapters.prometheus import write_v1, write_v2
 from adapters.prometheus.price import check_rows_v1, check_rows_v2
 from adapters.record import Adapted, Header

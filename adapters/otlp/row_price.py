@@ -1,0 +1,169 @@
+"""How many bytes the rows of an OTLP export request have, known before it is read.
+
+The store repeats a resource, a scope, and a metric's own fields in each row (adapters/rows.py), and a sender pays for them
+once. The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item.
+
+Invariants:
+1. What is counted is what BatchBuilder counts where each item is accepted as it is (tests/unit/adapters/test_price.py,
+   test_rows_are_counted_as_the_builder_counts_them).
+2. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+   test_malformed_bodies_are_left_to_the_adapter).
+"""
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from adapters.codec.wire import Cursor, NonCanonical
+from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
+from adapters.rows import ROW_BYTES
+from adapters.rules import Rules
+
+# An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
+COPIES_SHIFT: Final = 3
+# Of a request, by whatever signal.
+_RESOURCE: Final = 0x0A
+_MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
+_POINT: Final = 0x0A  # `data_points` of every kind of metric data
+_GAUGE: Final = 0x2A
+_SUM: Final = 0x3A
+_HISTOGRAM: Final = 0x4A
+_EXPONENTIAL: Final = 0x52
+_SUMMARY: Final = 0x5A
+# How many items are counted before the limit is looked at.
+_COUNTED_AT_ONCE: Final = 10_000
+
+
+def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
+    """Refuse an OTLP export request whose rows have more bytes than that. Raises RequestRefused.
+
+    `has_points`: its items are the points of metrics.
+    """
+    row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
+    # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
+    size: i64 = len(body)
+    if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
+        return
+    rows = _Rows(body, rules, has_points)
+    try:
+        rows.request()
+    except NonCanonical:
+        return
+    except _TooManyRowBytes:
+        if rows.row_bytes > rules.request_row_bytes_max:
+            raise too_many_row_bytes(rules.request_row_bytes_max) from None
+        if rows.row_bytes > row_bytes_max:
+            raise too_many_row_bytes_for_plan(row_bytes_max) from None
+        copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
+        raise RequestRefused(
+            PAYLOAD_TOO_LARGE,
+            f"the request's resources, repeated for each scope, take more than {copied_bytes_max} bytes: send smaller resources"
+            " or fewer scopes, or raise validation.request_row_bytes_max, which is eight times this limit",
+        ) from None
+
+
+class _TooManyRowBytes(Exception):
+    """The limit is exceeded: the rest need not be read."""
+
+
+class _Rows:
+    """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
+
+    def __init__(self, buffer: bytes, rules: Rules, has_points: bool) -> None:
+        self.buffer: Final = buffer
+        self.cursor: Final = Cursor(buffer)
+        self.rules: Final = rules
+        self.row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
+        self.copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
+        self.has_points: Final = has_points
+        self.row_bytes: i64 = 0
+        self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
+
+    def request(self) -> None:
+        """Raises NonCanonical, _TooManyRowBytes."""
+        cursor = self.cursor
+        end: i64 = len(self.buffer)
+        position: i64 = 0
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _RESOURCE:
+                self._resource(cursor.start, position)
+            self.rules.read(0)
+
+    def _resource(self, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        own_bytes: i64 = self._own_bytes(start, end)
+        scopes: i64 = 0
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            position = cursor.position
+            if tag == _MEMBER:
+                scopes += 1
+                self.rules.read(0)
+                if scopes > 1:
+                    self.copied_bytes += own_bytes
+                    if self.copied_bytes > self.copied_bytes_max:
+                        raise _TooManyRowBytes
+                self._scope(own_bytes, cursor.start, position)
+
+    def _own_bytes(self, start: i64, end: i64) -> i64:
+        """Of an entry at start:end, without its members."""
+        cursor = self.cursor
+        cursor.position = start
+        members: i64 = 0
+        while cursor.position < end:
+            at: i64 = cursor.position
+            cursor.skip_fields(_MEMBER, end)
+            if cursor.position == at and cursor.field(end) != _MEMBER:
+                continue
+            members += cursor.position - at
+            self.rules.read(0)
+        return end - start - members
+
+    def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        group_bytes: i64 = resource_bytes + self._own_bytes(start, end) + ROW_BYTES
+        items: i64 = 0
+        items_bytes: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            at: i64 = cursor.position
+            if cursor.field(end) != _MEMBER:
+                continue
+            after: i64 = cursor.position
+            if self.has_points:
+                self._metric(group_bytes, cursor.start, after)
+                cursor.position = after
+                continue
+            items += 1
+            items_bytes += after - at
+            if items == _COUNTED_AT_ONCE:
+                self._add(items * group_bytes + items_bytes)
+                items = items_bytes = 0
+        self._add(items * group_bytes + items_bytes)
+
+    def _metric(self, group_bytes: i64, start: i64, end: i64) -> None:
+        cursor = self.cursor
+        points: i64 = 0
+        points_bytes: i64 = 0
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            if tag == _GAUGE or tag == _SUM or tag == _HISTOGRAM or tag == _EXPONENTIAL or tag == _SUMMARY:
+                after: i64 = cursor.position
+                cursor.position = cursor.start
+                while cursor.position < after:
+                    at: i64 = cursor.position
+                    if cursor.field(after) == _POINT:
+                        points += 1
+                        points_bytes += cursor.position - at
+        self._add(points * (group_bytes + end - start - points_bytes) + points_bytes)
+
+    def _add(self, row_bytes: i64) -> None:
+        self.row_bytes += row_bytes
+        if self.row_bytes > self.row_bytes_max:
+            raise _TooManyRowBytes
