@@ -73,7 +73,7 @@ _POWERS: Final = _powers()
 
 
 class NonPlain(Exception):
-    """Not what nearly all senders write: an escape that is none, a lone surrogate, a number of many digits, a name twice, …"""
+    """Not what nearly all senders write: an escape that is none, a lone surrogate, a number of many digits, a name twice."""
 
 
 class JsonName:

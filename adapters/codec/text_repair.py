@@ -114,6 +114,7 @@ def repaired_bytes_max_of(size_bytes: i64) -> i64:
 
 
 def grows_too_much(size_bytes: int, repaired_bytes_max: int) -> RequestRefused:
+    """Return the refusal of a body that becomes larger than that when its texts are repaired."""
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"texts of {size_bytes} bytes are not UTF-8 and become more than {repaired_bytes_max} bytes, since U+FFFD takes three"

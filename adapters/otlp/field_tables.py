@@ -189,6 +189,7 @@ _messages: Final[dict[str, MessageTable]] = {}
 
 
 def message_of(descriptor: Descriptor) -> MessageTable:
+    """Return the table of a message type."""
     message = _messages.get(descriptor.full_name)
     if message is None:
         message = _messages[descriptor.full_name] = MessageTable(descriptor)

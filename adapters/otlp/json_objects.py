@@ -164,6 +164,7 @@ _REJECTIONS: Final = _rejections()
 
 
 def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> bool:
+    """The fields of a message. What does not fit an item is noted in it; what does not fit an envelope is left out."""
     by_name = fields.by_name
     if fields.is_item:
         # A log record, a span or a point.

@@ -22,6 +22,8 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 class LogsEnvelope(Envelope):
+    """Takes the log records of an export request."""
+
     def take(self, start: i64, end: i64) -> None:
         scanner = self.scanner
         scanner.begin()

@@ -17,6 +17,8 @@ from adapters.rules import Rules
 
 
 class TracesEnvelope(Envelope):
+    """Takes the spans of an export request."""
+
     def take(self, start: i64, end: i64) -> None:
         scanner = self.scanner
         scanner.begin()

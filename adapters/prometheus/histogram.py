@@ -66,6 +66,7 @@ _WAS_NOT_RESET: Final = _hint(b"no")
 
 
 def unzigzag(n: i64) -> i64:
+    """Return the number that protobuf writes as this varint in a field of type sint64."""
     return ((n >> 1) & _INT64_MAX) ^ -(n & 1)
 
 

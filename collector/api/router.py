@@ -70,7 +70,6 @@ def reading(
 ) -> APIRouter:
     """Routes of READING_PATHS. `gather`: the metrics of all processes, with every tenant under its name. `dead_letters`: None
     where there is no store to ask. `live`: answers with the live records of all processes."""
-
     # Both only for the description: a key is found as everywhere else.
     declared = [
         Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),

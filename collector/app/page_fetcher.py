@@ -37,6 +37,8 @@ class KeyRefused(CannotAsk):
 
 
 class FetchedPage(NamedTuple):
+    """A page as it was answered."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes

@@ -168,6 +168,7 @@ def data_disk(settings: Settings, *, warning: str | None) -> Disk:
 
 
 def kafka_options(settings: Settings) -> KafkaOptions:
+    """Return what the settings say of Kafka."""
     kafka = settings.kafka
     return KafkaOptions(
         bootstrap=kafka.bootstrap.split(","),
@@ -203,6 +204,7 @@ def kafka_options(settings: Settings) -> KafkaOptions:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
+    """Raise CannotRun, or BrokerDown where a new start may help, for what Kafka's clients raise."""
     try:
         yield
     except KafkaAway as error:

@@ -117,6 +117,7 @@ def live_answer(answer: LiveAnswer | None) -> LiveAnswer:
 
 
 async def reply_live(frames: "WorkerFrames", question: LiveQuestion, answering: Answering) -> None:
+    """Answer a question for live records; None where there are too many who watch."""
     try:
         answer: LiveAnswer | None = await answering(question.watching)
     except TooManyWatches:

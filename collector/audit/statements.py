@@ -19,6 +19,7 @@ ACCEPTED_COLUMNS: Final = {
 
 
 def for_window(sql: str, window: Window) -> str:
+    """Return a statement of this module with the values of a window in it."""
     parameters: dict[str, Value] = {"start": window.start, "end": window.end, "tenant": window.tenant or ""}
     return statement(sql.replace("/*tenant*/", "" if window.tenant is None else "AND TenantId = {tenant}"), parameters)
 

@@ -24,6 +24,8 @@ _SHAPE: Final = re.compile(r"([1-9]\d{0,5})x(\d{1,3})")
 
 
 class Signal(StrEnum):
+    """What is sent."""
+
     LOGS = "logs"
     METRICS = "metrics"
     TRACES = "traces"

@@ -13,6 +13,8 @@ _HOST: Final = re.compile(r"[\w.:%-]+", re.ASCII)
 
 
 class TcpPlace(NamedTuple):
+    """An address and a port."""
+
     host: str
     port: int
 
@@ -21,6 +23,8 @@ class TcpPlace(NamedTuple):
 
 
 class UnixPlace(NamedTuple):
+    """A Unix socket."""
+
     path: Path
 
     def __str__(self) -> str:

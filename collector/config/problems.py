@@ -30,6 +30,7 @@ class ConfigError(Exception):
 def problem(
     location: tuple[int | str, ...], message: str, given: Mapping[str, tuple[object, str]], within: Mapping[str, str]
 ) -> str:
+    """Return one line for a setting that is wrong: where it was given, what is wrong with it, and what would be right."""
     key = ".".join(str(part) for part in location)
     if location and location[0] in SETTINGS and len(location) > 1:
         value, origin = given[str(location[0])]
@@ -62,11 +63,13 @@ def _problem_in_table(key: str, location: tuple[int | str, ...], message: str) -
 
 
 def value_text(value: object) -> str:
+    """Return a value as a message shows it: the beginning of its JSON."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def unknown_setting(key: str) -> str:
+    """Return what is wrong with a setting that there is not, and which was probably meant."""
     section, _, name = key.rpartition(".")
     if section and section not in section_names():
         return f"there is no section [{section}]{suggest(section, section_names())}"
@@ -79,9 +82,11 @@ def unknown_setting(key: str) -> str:
 
 
 def section_names() -> list[str]:
+    """Return the sections that a settings file may have."""
     return [name for name, _, _ in sections() if name]
 
 
 def suggest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """Return the name that was probably meant, as the end of a message; nothing where none is near."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -71,6 +71,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel], list[Setting]]]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section that a field is; None for a setting."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -79,6 +80,7 @@ SETTINGS: Final[dict[str, Setting]] = {setting.key: setting for _, _, listed in 
 
 
 def allowed_text(field: FieldInfo) -> str:
+    """Return in words what a setting may be."""
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(get_args(field.annotation))
     if field.annotation is bool:

@@ -58,6 +58,7 @@ def _to_quorum(value: object) -> object:
 
 
 def no_whitespace(value: str) -> str:
+    """Return a value that has neither spaces nor control characters. Raises ValueError."""
     if not value.isprintable() or " " in value:
         raise ValueError("whitespace")
     return value
@@ -210,10 +211,13 @@ def secret_text(secret: SecretStr | None) -> str:
 
 
 def limit(default: float | None, low: float, high: float, description: str) -> Any:  # as pydantic's Field
+    """Return a setting that is a number from `low` to `high`."""
     return Field(default=default, ge=low, le=high, allow_inf_nan=False, description=description)
 
 
 class Section(BaseModel):
+    """A section of the settings: unknown names are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
@@ -226,4 +230,5 @@ def size_text(size: Any) -> str:  # annotated_types has bounds of any ordered ty
 
 
 def number_text(number: Any) -> str:  # as size_text
+    """Return a number as documentation shows it: without a fraction where it has none."""
     return f"{int(number)}" if number == int(number) else f"{number:g}"

@@ -80,8 +80,8 @@ class Insert(Protocol):
 
 
 def embedded_inserts(client: Client, settings: Settings) -> Insert:
-    """By the driver of the embedded engine, which reads the format's file. (Given as text, the engine would write it into
-    whatever directory we run in.)"""
+    """By the driver of the embedded engine, which reads the format's file. A format that is given as text the engine would
+    write into the directory that we run in."""
 
     def insert(topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> QuerySummary:
         assert not session, "a client of the embedded engine is a session"

@@ -407,7 +407,7 @@ class Metrics:
         self._up.labels(part).set(up)
 
     def restarted(self) -> None:
-        """This process takes the place of one that died."""
+        """Note that this process takes the place of one that died."""
         self._restarts.inc()
 
     def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
@@ -443,7 +443,7 @@ class Metrics:
             self._newest_age.labels(signal).set_function(Age(newest, now).seconds)
 
     def audits_scheduled(self) -> None:
-        """This process audits on a schedule: so what shows that no audit has ended is there."""
+        """Note that this process audits on a schedule: so what shows that no audit has ended is there."""
         self._audits.start_with(AUDIT_RESULTS)
 
     def audited(self, result: AuditResult, seconds: float) -> None:

@@ -143,7 +143,7 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
 
     @property
     def _get_conn_lock(self) -> AbstractAsyncContextManager[None]:
-        """aiokafka's lock is one for all connections; ours, below, is one for each."""
+        """Without the lock of aiokafka, which is one for all connections; ours, below, is one for each."""
         return nullcontext()
 
     async def _get_conn(self, node_id: int, *, group: int = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:

@@ -130,7 +130,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def committed(self, ownership: Ownership) -> dict[Partition, tuple[int, str]]:
         """Offset and metadata of those that have any. Sees every commit of the generations before `ownership`'s. Raises
-        KafkaError, OSError: then nothing is known of any. (aiokafka's own way to ask would say then that there are none.)"""
+        KafkaError, OSError: then nothing is known of any; aiokafka's own way to ask would say that there are none."""
         if not ownership.partitions:
             return {}
         request = committed_request(self._options.group_id, ownership.partitions)

@@ -110,6 +110,7 @@ async def _reason(options: KafkaOptions) -> str:
 
 
 def text(error: BaseException) -> str:
+    """Return an error's message, or what says as much where it has none."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     return str(error) or type(error).__name__

@@ -308,8 +308,8 @@ class KafkaProducer:
         self._begin(session)
 
     async def _create_topics(self) -> None:
-        """As a start does: another Kafka has taken the place of the one before. (Of a single topic that is missing somebody has
-        deleted it, and may be about to create it otherwise.)"""
+        """Create the topics, as a start does: another Kafka has taken the place of the one before. A single topic that is
+        missing was deleted by somebody, who may be about to create it otherwise."""
         try:
             self._topics = await ready_topics(self._options, list(self._topics))
         except KafkaUnusable as error:

@@ -67,6 +67,8 @@ class ProduceObserver(Protocol):
 
 
 class NoObserver:
+    """Observes nothing."""
+
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         pass
 
@@ -458,6 +460,7 @@ class ProducerSession:
 
 
 async def started(session: ProducerSession) -> ProducerSession:
+    """Start a session, and return it; one that cannot start is abandoned. Raises what its start raises."""
     failure: BaseException | None = None
     try:
         await session.start()

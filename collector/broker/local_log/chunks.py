@@ -22,6 +22,7 @@ _UINT32_MASK: Final = 0xFFFF_FFFF
 
 
 def chunk_key(id_: int, offset: int) -> int:
+    """Return the key under which a chunk is stored: of a topic's id and its first offset."""
     return id_ << OFFSET_BITS | offset
 
 
@@ -44,6 +45,7 @@ def pack_lengths(payloads: list[bytes]) -> bytes:
 
 
 def count(lengths: bytes) -> int:
+    """Return of how many messages these are the lengths."""
     return len(lengths) // 4
 
 

@@ -37,14 +37,20 @@ NO_HEAD: Final = PartitionHead(0, 0, 0, None)  # of a topic that nothing was app
 
 
 class LogAppend(NamedTuple):
+    """Append messages."""
+
     messages: Sequence[Message]
 
 
 class Intend(NamedTuple):
+    """Note that messages are about to be inserted."""
+
     messages: Range
 
 
 class Commit(NamedTuple):
+    """Note that messages were inserted."""
+
     messages: Range
 
 
@@ -155,4 +161,5 @@ class LogPlan:
 
 
 def text(range_: Range) -> str:
+    """Return a range as log lines name it."""
     return f"{range_.partition.topic}/{range_.partition.index} {range_.start} to {range_.end}"

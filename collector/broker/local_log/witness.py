@@ -74,6 +74,7 @@ def read_witness(file: Path) -> dict[str, PartitionHead] | None:
 
 
 def sync_directory(directory: Path) -> None:
+    """Let a file that was made or renamed in a directory outlive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -28,6 +28,7 @@ def ok_trailers(batch_id: bytes) -> bytes:
 
 
 def trailers(code: int, message: str) -> bytes:
+    """Return the encoded trailers of a call that ends with a code of google.rpc and a message."""
     return encode(b"grpc-status", b"%d" % code) + encode(b"grpc-message", quoted(message))
 
 

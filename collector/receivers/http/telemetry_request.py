@@ -287,4 +287,5 @@ class HttpRequest(TelemetryRequest):
 
 
 def value_text(header: bytes) -> str:
+    """Return the beginning of a header's value in quotes, as messages show it."""
     return repr(header[:_HEADER_SHOWN_BYTES_MAX].decode("latin-1")) if header else "(none)"
