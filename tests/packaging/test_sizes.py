@@ -46,7 +46,7 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "collector/api/dead_letter_pages.py:dead_letter_pages": (70, _TO_CUT),
     "collector/broker/kafka/consumer.py": (810, _TO_CUT),
     "collector/broker/kafka/consumer.py:KafkaConsumer": (690, _TO_CUT),
-    "collector/broker/kafka/producer_session.py": (470, _TO_CUT),
+    "collector/broker/kafka/producer_session.py": (450, _TO_CUT),
     "collector/broker/kafka/producer_session.py:ProducerSession": (370, _TO_CUT),
     "collector/broker/local_log/files.py": (490, _TO_CUT),
     "collector/broker/local_log/files.py:LogFiles": (360, _TO_CUT),

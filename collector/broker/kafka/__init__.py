@@ -15,7 +15,7 @@ from collector.broker.kafka.consumer import KafkaConsumer
 from collector.broker.kafka.lag import KafkaProgress
 from collector.broker.kafka.options import KafkaAway, KafkaOptions, KafkaUnusable
 from collector.broker.kafka.producer import KafkaProducer
-from collector.broker.kafka.producer_session import ProduceObserver
+from collector.broker.kafka.producer_observer import ProduceObserver
 from collector.broker.kafka.time_range_reader import Beginnings, History
 
 __all__ = [

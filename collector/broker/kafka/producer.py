@@ -31,19 +31,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
-from aiokafka.errors import (
-    KafkaError,
-)
+from aiokafka.errors import KafkaError
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.options import KafkaOptions, KafkaUnusable, text, until_started
 from collector.broker.kafka.producer_batches import ORDERED_PARTITION, Append
-from collector.broker.kafka.producer_session import (
-    NoObserver,
-    ProduceObserver,
-    ProducerSession,
-    started,
-)
+from collector.broker.kafka.producer_observer import NoObserver, ProduceObserver
+from collector.broker.kafka.producer_session import ProducerSession, started
 from collector.broker.kafka.topics import Topic, TopicsMissing, ready_topics
 from collector.runtime.reminders import Reminder
 

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from aiokafka.errors import (
@@ -31,6 +31,7 @@ from collector.broker.kafka.producer_batches import (
     Sending,
     TopicState,
 )
+from collector.broker.kafka.producer_observer import ProduceObserver
 from collector.broker.kafka.protocol.produce import (
     PRODUCE_API,
     next_sequence,
@@ -51,32 +52,6 @@ _IDENTITY_S: Final = 0.05
 _LEADERLESS_S: Final = 0.25
 # How long a new session waits until its leaders answer. Those that do not take no batches.
 _REACHED_S: Final = 0.5
-
-
-class ProduceObserver(Protocol):
-    """Receives the outcome of batches; collector.telemetry.metrics.Metrics is one."""
-
-    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """Count one batch that is durable. `seconds`: since its first message came."""
-
-    def produce_failed(self, topic: str, kind: str) -> None:
-        """Count one batch that failed, or was abandoned. `kind`: timeout or refused (by Kafka, or on the way)."""
-
-    def partitions_added(self, topic: str, before: int, now: int) -> None:
-        """Report that a topic has more partitions than before, so that some fingerprints have another partition."""
-
-
-class NoObserver:
-    """Observes nothing."""
-
-    def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        pass
-
-    def produce_failed(self, topic: str, kind: str) -> None:
-        pass
-
-    def partitions_added(self, topic: str, before: int, now: int) -> None:
-        pass
 
 
 class PartRefused(Exception):
