@@ -45,6 +45,7 @@ HOT_MODULES = [
     "collector/broker/kafka/producer_session.py",
     "collector/broker/kafka/transport.py",
     "collector/receivers/encodings.py",
+    "collector/receivers/refusals.py",
     "collector/receivers/request.py",
     "collector/receivers/responses.py",
     "collector/receivers/rpc_codes.py",

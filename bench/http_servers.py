@@ -41,7 +41,8 @@ from collector.receivers.encodings import HTTP
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
 from collector.receivers.http.telemetry_request import Format, Route
-from collector.receivers.responses import OtlpJsonDialect, OtlpProtobufDialect, explain
+from collector.receivers.refusals import explain
+from collector.receivers.responses import OtlpJsonDialect, OtlpProtobufDialect
 from collector.receivers.transport.certificates import Certificates
 from collector.records.dead_letter import Caps, DeadLetters
 from collector.telemetry.metrics import Metrics

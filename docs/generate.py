@@ -18,7 +18,7 @@ from adapters.errors import INVALID_JSON, REASONS, Reason
 from adapters.repairs import REPAIRS
 from collector.config.reference import FLAGS, Setting, sections
 from collector.config.tenants import PlanLimits
-from collector.receivers.responses import codes_of
+from collector.receivers.refusals import codes_of
 from collector.telemetry.metrics import Metrics
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

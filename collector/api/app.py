@@ -48,7 +48,8 @@ from collector.api.web.app import HOME, TREE, WEB_PATHS
 from collector.ingest import endpoints
 from collector.receivers import encodings
 from collector.receivers.http.page_gate import HEALTH_PATH
-from collector.receivers.responses import NATIVE, Explain, codes_of
+from collector.receivers.refusals import Explain, codes_of
+from collector.receivers.responses import NATIVE
 from collector.telemetry.metrics import Metrics
 
 STATIC_TREE: Final = "/static-offline-docs/"

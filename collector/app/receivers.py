@@ -35,7 +35,7 @@ from collector.query.live_records import LiveRecords
 from collector.receivers.grpc.server import GrpcServer
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
-from collector.receivers.responses import Explain, explain
+from collector.receivers.refusals import Explain, explain
 from collector.receivers.routes import GRPC_SERVICES, http_routes
 from collector.receivers.sender_log import SenderLog
 from collector.receivers.transport.certificates import Certificates

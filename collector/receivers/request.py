@@ -24,7 +24,7 @@ from collector.ingest.pipeline import Input, Outcome, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare
 from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
-from collector.receivers.responses import Explain, Refusal, ShuttingDown, log_if_defect
+from collector.receivers.refusals import Explain, Refusal, ShuttingDown, log_if_defect
 from collector.receivers.sender_log import SenderLog, log_request
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics

@@ -17,7 +17,7 @@ import structlog
 from adapters.errors import DEAD_LETTERS_FULL, EXCEEDS_PLAN, OVERLOADED, RATE_LIMIT_EXCEEDED, REASON
 from adapters.record import Adapted
 from adapters.repairs import REPAIR
-from collector.receivers.responses import Refusal, printable
+from collector.receivers.refusals import Refusal, printable
 from collector.tenancy.identity import Caller
 
 _LOOK_S: Final = 1.0

@@ -57,7 +57,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "collector/ingest/pipeline.py:ingest": (110, _TO_CUT),
     "collector/receivers/http/http1.py": (690, _STATES),
     "collector/receivers/http/http1.py:Http1Connection": (580, _STATES),
-    "collector/receivers/responses.py": (460, _TO_CUT),
     "collector/receivers/transport/http2_connection.py": (500, _STATES),
     "collector/receivers/transport/http2_connection.py:ServerConnection": (430, _STATES),
     "collector/telemetry/metrics.py": (540, _TABLE),

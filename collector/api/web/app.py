@@ -42,7 +42,7 @@ from collector.broker.contract import BrokerError
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.query.recent import RecentTelemetry
-from collector.receivers.responses import Explain, Refusal
+from collector.receivers.refusals import Explain, Refusal
 from collector.store.contract import StoreError
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.tenant_usage import Usage, usage_by_tenant

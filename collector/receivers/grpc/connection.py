@@ -20,7 +20,7 @@ from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, ok_trailers, trailers
 from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
-from collector.receivers.responses import printable
+from collector.receivers.refusals import printable
 from collector.receivers.rpc_codes import (
     RPC_CANCELLED,
     RPC_INTERNAL,

@@ -23,7 +23,7 @@ from collector.receivers.grpc.health import GrpcHealth
 from collector.receivers.grpc.reflection import Reflection
 from collector.receivers.grpc.services import Methods, Service
 from collector.receivers.grpc.unary_call import GrpcReceiver
-from collector.receivers.responses import Explain
+from collector.receivers.refusals import Explain
 from collector.receivers.transport.certificates import Certificates
 from collector.receivers.transport.server import Server
 from collector.receivers.transport.tls_listener import Handshake

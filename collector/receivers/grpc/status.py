@@ -9,7 +9,8 @@ from urllib.parse import quote_from_bytes
 
 from collector.http2.headers import encode
 from collector.receivers.encodings import GRPC_NAMES
-from collector.receivers.responses import Refusal, rpc_status
+from collector.receivers.refusals import Refusal
+from collector.receivers.responses import rpc_status
 
 # Of a message, coded; a head has more than that in it, and some clients take no more than 8 KiB.
 _MESSAGE_BYTES_MAX: Final = 2048

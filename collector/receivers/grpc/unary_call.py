@@ -24,8 +24,8 @@ from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import ok_trailers, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
+from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
-from collector.receivers.responses import Explain, Refusal
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
 from collector.receivers.transport.http2_connection import ServerStream
 from collector.telemetry.metrics import Metrics

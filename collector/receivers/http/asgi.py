@@ -21,7 +21,8 @@ from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.http.page_gate import PageGate
 from collector.receivers.http.telemetry_request import Head, HttpReceiver, HttpRequest, Route
-from collector.receivers.responses import Answer, Explain
+from collector.receivers.refusals import Explain
+from collector.receivers.responses import Answer
 from collector.receivers.sender_log import log_page
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics

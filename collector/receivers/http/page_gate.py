@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import OVERLOADED, RequestRefused
 from collector.config.receivers import Http
-from collector.receivers.responses import NATIVE, Explain
+from collector.receivers.refusals import Explain
+from collector.receivers.responses import NATIVE
 from collector.telemetry.metrics import Metrics
 
 HEALTH_PATH: Final = "/healthz"

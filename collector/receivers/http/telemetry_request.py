@@ -23,8 +23,9 @@ from collector.ingest.pipeline import Input, Outcome, Pipeline
 from collector.ingest.produce import InFlight
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.http.cors import cors_of
+from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
-from collector.receivers.responses import NATIVE, Answer, Dialect, Explain, Refusal, grpc_elsewhere
+from collector.receivers.responses import NATIVE, Answer, Dialect, grpc_elsewhere
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_in_query, key_of

@@ -28,8 +28,8 @@ from collector.broker.contract import BrokerDown, BrokerError, BrokerFull
 from collector.ingest.pipeline import Defect, Outcome
 from collector.ingest.produce import Overloaded
 from collector.rate_limit.contract import Limited
+from collector.receivers.refusals import CODES, ShuttingDown, codes_of, explain, printable
 from collector.receivers.responses import (
-    CODES,
     NATIVE,
     NATIVE_BATCH,
     REMOTE_WRITE_V1,
@@ -37,10 +37,6 @@ from collector.receivers.responses import (
     Dialect,
     OtlpJsonDialect,
     OtlpProtobufDialect,
-    ShuttingDown,
-    codes_of,
-    explain,
-    printable,
     rpc_status,
     summarize,
 )

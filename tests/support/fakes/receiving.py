@@ -39,7 +39,7 @@ from collector.receivers.grpc.services import Service
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer
 from collector.receivers.http.telemetry_request import Route
-from collector.receivers.responses import explain
+from collector.receivers.refusals import explain
 from collector.receivers.routes import GRPC_SERVICES, http_routes
 from collector.receivers.transport.certificates import Certificates
 from collector.records.dead_letter import Caps, DeadLetters

@@ -13,7 +13,7 @@ from adapters.errors import (
 )
 from adapters.record import Adapted, Rejection
 from adapters.repairs import INVALID_TEXT
-from collector.receivers.responses import Refusal, codes_of
+from collector.receivers.refusals import Refusal, codes_of
 from collector.receivers.sender_log import SenderLog
 
 
