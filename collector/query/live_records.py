@@ -111,10 +111,16 @@ class _Watch:
         self.left_out = 0
         self._items = 0
         self._size_bytes = 0
+        # Of accepted items that are all wanted, as many are kept as can be shown: under load this is so nearly always.
+        self._is_full = False
 
     def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
         selection = self.selection
         if selection.tenant is not None and selection.tenant != tenant:
+            return
+        if self._is_full:
+            for part in adapted.parts:
+                self.left_out += part.item_count
             return
         sampled = _Sampled(tenant, received_unix_nano, [], [])
         if selection.is_rejected:
@@ -129,14 +135,14 @@ class _Watch:
             if self._service_field not in part.payload:
                 continue
             size = len(part.payload)
-            # Of a payload not all items may be wanted. Where all are, no more are kept than can be shown.
-            is_enough = self._items >= _RECORDS_MAX and not self._selects
-            if is_enough or len(self.requests) >= _REQUESTS_MAX or self._size_bytes + size > _BYTES_MAX:
+            if self._is_full or len(self.requests) >= _REQUESTS_MAX or self._size_bytes + size > _BYTES_MAX:
                 self.left_out += part.item_count
             else:
                 self._items += part.item_count
                 self._size_bytes += size
                 sampled.payloads.append(part.payload)
+                # Of a payload not all items may be wanted.
+                self._is_full = self._items >= _RECORDS_MAX and not self._selects
 
     def _note_rejected(self, sampled: _Sampled, adapted: Adapted) -> None:
         if not adapted.rejected:
@@ -173,6 +179,7 @@ class _Watch:
         self.left_out = 0
         self._items = 0
         self._size_bytes = 0
+        self._is_full = False
         return taken
 
 
@@ -182,11 +189,14 @@ class LiveRecords:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock: Final = clock
         self._watches: Final[dict[str, _Watch]] = {}
+        # When the first of them may end.
+        self._look_s = math.inf
         self.is_watched = False
 
     def note(self, tenant: str, received_unix_nano: int, adapted: Adapted) -> None:
         """A request whose accepted items are durable."""
-        self._end_unwatched()
+        if self._clock() > self._look_s:
+            self._end_unwatched()
         for watch in self._watches.values():
             watch.note(tenant, received_unix_nano, adapted)
 
@@ -200,6 +210,7 @@ class LiveRecords:
             watch = self._watches[watching.name] = _Watch(watching.selection, watching.asker)
             self.is_watched = True
         watch.expires_s = self._clock() + _LEASE_S
+        self._look_s = min(self._look_s, watch.expires_s)
         requests, left_out = watch.take()
         if not requests:
             return LiveAnswer([], left_out)
@@ -215,6 +226,7 @@ class LiveRecords:
         now_s = self._clock()
         for name in [name for name, watch in self._watches.items() if watch.expires_s < now_s]:
             del self._watches[name]
+        self._look_s = min((watch.expires_s for watch in self._watches.values()), default=math.inf)
         self.is_watched = bool(self._watches)
 
 
