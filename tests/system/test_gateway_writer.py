@@ -195,10 +195,18 @@ def test_away_at_the_start(tmp_path: Path) -> None:
     clickhouse = Bridge("", directory=tmp_path / "clickhouse")
     clickhouse.start()
     clickhouse.kill()
-    with started(gateway(kafka, tmp_path)) as front, started(writer(kafka, clickhouse, tmp_path / "writer")) as back:
-        for program in (front, back):
+    alone = gateway(kafka, tmp_path / "alone", workers=1)
+    whole = Program(tmp_path / "whole" / "data", kafka__bootstrap=kafka.bootstrap)
+    with (
+        started(gateway(kafka, tmp_path)) as front,
+        started(writer(kafka, clickhouse, tmp_path / "writer")) as back,
+        started(alone),
+        started(whole),
+    ):
+        for program in (front, back, alone, whole):
             assert "waits for Kafka: cannot use Kafka at" in program.printed
             assert "is ready" not in program.printed
+        assert "query" in whole.next_line()
         answer = send_one(front.http)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert httpx.get(f"{front.http}/healthz").json()["kafka"] == "unavailable"
@@ -206,8 +214,9 @@ def test_away_at_the_start(tmp_path: Path) -> None:
         assert (health.status_code, health.json()["status"], health.json()["kafka"]) == (200, "degraded", "unavailable")
         try:
             kafka.start()
-            for program in (front, back):
+            for program in (front, back, alone, whole):
                 assert "is ready: Kafka is reached." in program.next_line()
+            assert (0, 0) == (alone.stop(), whole.stop())  # `whole` would store some of what comes
             until(lambda: send_one(front.http, "1").status_code == 200)
             # ClickHouse is still away: the gateway does not mind, the writer waits.
             until(lambda: httpx.get(f"{front.http}/healthz").json()["status"] == "ok")
