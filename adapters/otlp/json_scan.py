@@ -26,7 +26,7 @@ from adapters.codec.json_scanner import (
     NonPlain,
 )
 from adapters.codec.text import REST_BYTES
-from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
+from adapters.codec.wire import put_bytes, put_signed_varint, put_varint, varint_size
 from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
 from adapters.otlp.json_objects import Inexact, Notes, put_field, put_scalar
 from adapters.rules import Rules
@@ -40,7 +40,8 @@ _VALUE: Final = b',"value"'
 _STRING_1: Final = b':{"strin'
 _STRING_2: Final = b'gValue":'
 _INT_1: Final = b':{"intVa'
-_INT_2: Final = b'lue":'
+_INT_2: Final = b'lue":\0\0\0'
+_INT_2_MASK: Final = b"\xff\xff\xff\xff\xff\0\0\0"
 _BODY_1: Final = b'{"string'
 _BODY_2: Final = b'Value":"'
 # The longest attribute or value that is written at once, and what is compared behind its key.
@@ -49,6 +50,8 @@ _COMPARED_BYTES: Final = 64
 
 # The value of a hex digit; 255 where it is none.
 _ID_DIGITS_MAX: Final = 64  # of an id
+_VARINT_BYTES_MAX: Final = 10
+_INT_VALUE: Final = 0x18  # the tag of an AnyValue's integer
 _INT32_END: Final = 1 << 31
 _HEX_DIGITS: Final = bytes([int(chr(n), 16) if chr(n) in "0123456789abcdefABCDEF" else 255 for n in range(256)])
 _NO_DIGIT: Final = 255
@@ -401,4 +404,29 @@ class _Scan(JsonScanner):
             write_i32_le(writer, i32(0x12 | (size + 2) << 8 | 0x0A << 16 | size << 24))
             self.copy(writer, start, end)
             return end + 3
+        if word == read_i64_le(_INT_1, 0):
+            return self._integer_attribute(writer, tag, key, key_end)
         return 0
+
+    def _integer_attribute(self, writer: BytesWriter, tag: i64, key: i64, key_end: i64) -> i64:
+        """As `_attribute`, from where the key is known and the value is an integer."""
+        text = self.text
+        if (read_i64_le(text, key_end + 17) ^ read_i64_le(_INT_2, 0)) & read_i64_le(_INT_2_MASK, 0):
+            return 0
+        end: i64 = self._integer(key_end + 22)
+        if end == 0 or text[end] != CLOSING_BRACE or text[end + 1] != CLOSING_BRACE:
+            return 0
+        key_size: i64 = key_end - key
+        number: i64 = self.integer
+        size: i64 = _VARINT_BYTES_MAX
+        if number >= 0:
+            size = varint_size(number)
+        if key_size + size + 5 > _SHORT_MAX:
+            return 0
+        write_i32_le(writer, i32(tag | (key_size + size + 5) << 8 | 0x0A << 16 | key_size << 24))
+        self.copy(writer, key, key_end)
+        writer.append(0x12)
+        writer.append(u8(size + 1))
+        writer.append(_INT_VALUE)
+        put_signed_varint(writer, number)
+        return end + 2

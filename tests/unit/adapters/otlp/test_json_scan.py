@@ -154,6 +154,18 @@ def test_the_texts_of_rfc_8259(text: bytes) -> None:
         check_readers("logs", place % text + b" " * 80)
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 40, 105, 106, 107, 115, 119, 120, 121, 122, 123, 124, 127, 128, 300])
+@pytest.mark.parametrize("value", ['"intValue":%s', '"intValue":"%s"', '"stringValue":"%s"'])
+def test_attributes_of_every_size(size: int, value: str) -> None:
+    """Around what is written at once, with the numbers around those that fit."""
+    for number in (0, "-0", 1, -1, 127, 128, 2**62, 2**63 - 1, -(2**63) + 1, -(2**63)):
+        attribute = f'{{"key":"{"k" * size}","value":{{{value % number}}}}}'
+        for place in ('{"attributes":[%s]}', '{"body":{"kvlistValue":{"values":[%s]}}}'):
+            assert check_readers("logs", logs(",".join([place % attribute] * 2)))
+    for odd in ("", "01", "1.5", 2**63, "x", "1 ", "--1", "1}}"):
+        check_readers("logs", logs('{"attributes":[{"key":"k","value":{%s}}]}' % (value % odd) + " " * 80))
+
+
 @pytest.mark.parametrize("levels", [5, 20, 22, 40, 200])
 def test_nested_values(levels: int) -> None:
     """Those that nest deep are left to the other reader."""
