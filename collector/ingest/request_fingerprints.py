@@ -9,9 +9,11 @@ Invariants:
 3. Only a request that is durable as a whole is remembered as answered (the same,
    test_a_request_that_failed_is_not_answered_from_memory).
 4. A plan's own setting comes before those of the routes (the same, test_a_plan_has_its_own_setting).
+5. A remembered key takes the same memory, however long it is (the same, test_long_keys_take_no_more_memory).
 """
 
 from collections.abc import Collection, Mapping
+from hashlib import sha256
 from typing import Final
 
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
@@ -68,7 +70,8 @@ class RequestFingerprints:
         self._modes: Final[dict[str, int]] = {route: HASHED[name] for route, name in _ROUTES.items() if name in hashed}
         self._seeds: Final[dict[str, int]] = {}
         self._answered: Final = AnsweredRequests(answers_max)
-        # By tenant, route and key: when it was used, and the fingerprint of the request.
+        # By the digest of tenant, route and key, since a key may be as long as all headers: when it was used, and the
+        # fingerprint of the request.
         self._keys: Final = LatestEntries(answers_max)
 
     def of(
@@ -96,7 +99,8 @@ class RequestFingerprints:
         put_bytes(name, 0, tenant.encode())
         put_bytes(name, 0, route.encode())
         name.write(key)
-        used = self._keys.get(name.getvalue())
+        digest = sha256(name.getvalue()).digest()
+        used = self._keys.get(digest)
         if used is not None and used[8:] != request and now_unix_nano - int(read_i64_le(used, 0)) <= self._window_ns:
             shown = repr(key[:_KEY_SHOWN_BYTES_MAX].decode("latin-1"))
             raise RequestRefused(
@@ -107,7 +111,7 @@ class RequestFingerprints:
         entry = BytesWriter()
         write_i64_le(entry, now_unix_nano)
         entry.write(request)
-        self._keys.put(name.getvalue(), entry.getvalue())
+        self._keys.put(digest, entry.getvalue())
 
     def find(self, tenant: str, fingerprints: list[bytes], now_unix_nano: int) -> AnsweredRequest | None:
         """Return the answer to the same request, where it was given here within the window."""

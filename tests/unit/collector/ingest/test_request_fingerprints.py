@@ -1,5 +1,6 @@
 """A request that is sent again to the same process, and what its messages say for the writer."""
 
+import tracemalloc
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +14,7 @@ import adapters.native.request
 import adapters.otlp.logs
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import read_fingerprint
-from adapters.record import SOURCE_NATIVE, SOURCE_OTLP
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, Adapted
 from collector.broker.contract import BrokerDown
 from collector.ingest.pipeline import Input, Outcome
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
@@ -161,6 +162,29 @@ async def test_a_key_with_another_body_is_refused() -> None:
     assert IDEMPOTENCY_KEY_REUSED == refused.value.reason
     await ingest(made, logs(FINE_NS + 1), b"key", OTHER)
     assert 2 == len(made.producer.messages)
+
+
+async def test_long_keys_take_no_more_memory() -> None:
+    """A sender may fill all its headers with each key: of 200 such keys, 12 MB, less than a hundredth is remembered. They are
+    compared as a whole."""
+    fingerprints = RequestFingerprints(WINDOW_S, HASHED, 1000)
+    keys = [b"%060000d" % number for number in range(200)]
+
+    def use(key: bytes, body: bytes) -> None:
+        fingerprints.of(ACME, "/v1/logs", body, key, Adapted(), False, NOW_UNIX_NANO)
+
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for key in keys:
+            use(key, b"body")
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 120_000
+    for key in keys:
+        with pytest.raises(RequestRefused, match="was used for another body"):
+            use(key, b"another")
 
 
 async def test_each_message_of_a_large_request_has_its_own_fingerprint() -> None:
