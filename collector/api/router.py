@@ -20,6 +20,7 @@ from collector.api.live_pages import LIVE_PATHS, live_pages
 from collector.dead_letters.queries import DeadLetterReports
 from collector.query.batches import BatchReports, RecentBatches
 from collector.query.live_records import Answering, LiveRecords
+from collector.receivers.http.page_gate import CALLER
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.tenant_usage import usage_of
 from collector.tenancy.access import Access, key_of
@@ -79,7 +80,9 @@ def reading(
 
     def reader(request: Request) -> Caller:
         """Raises RequestRefused."""
-        return access.reader(key_of(_header(request, "x-api-key"), _header(request, "authorization")))
+        caller = access.reader(key_of(_header(request, "x-api-key"), _header(request, "authorization")))
+        request.scope[CALLER] = caller.tenant
+        return caller
 
     @router.get("/usage", tags=["tenants"], summary="What your tenant has used, and what of it was limited")
     async def usage(

@@ -71,7 +71,13 @@ class Http(Section):
     form_bytes_max: Bytes = limit(
         4 * MIB, 1 * KIB, 64 * MIB, "Largest form of a web page, in bytes: an edited dead letter, say. Larger: 413."
     )
-    page_bytes_max: Bytes = limit(64 * MIB, 64 * KIB, 64 * GIB, "Bytes of pages in memory that are not sent yet. Over it: 503.")
+    page_bytes_max: Bytes = limit(
+        64 * MIB,
+        64 * KIB,
+        64 * GIB,
+        "Bytes of large pages in memory that are not sent yet, half of them for one tenant or address. Over it: 503. A page of"
+        " at most page_bytes_max / pages_max is not large.",
+    )
     metrics_interval_s: Number = limit(
         1, 0, 60, "Seconds for which /metrics is kept as it was rendered, for all who ask. 0: rendered for each."
     )

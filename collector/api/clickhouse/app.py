@@ -10,6 +10,8 @@ Invariants:
    (test_errors_are_as_clickhouse_sends_them)
 5. Of a tenant's queries at most half as many run at once as of all: the others wait, and hold up no other tenant.
    (test_a_tenants_queries_leave_room_for_anothers)
+6. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
+   (test_an_answer_that_is_not_read_keeps_none_from_another_tenant)
 """
 
 import asyncio
@@ -31,6 +33,7 @@ from starlette.types import Receive, Scope, Send
 from adapters.errors import RequestRefused
 from collector.api.clickhouse.frames import encoded, framed
 from collector.api.clickhouse.hello import hello, is_hello
+from collector.receivers.http.page_gate import CALLER
 from collector.store.contract import Answered, Question, StoreError, StoreUnavailable
 from collector.tenancy.access import Access, key_of
 
@@ -178,6 +181,7 @@ class ClickHouseApi:
         if method in ("GET", "HEAD") and "query" not in query and not body:
             return _Answer(b"Ok.\n")
         tenant = self._tenant(query, headers)
+        scope[CALLER] = tenant
         asked = self._read(query, headers, query_id, body)
         if is_hello(asked.sql, asked.format, asked.client_revision):
             answered = Answered(hello(self._version, self._timezone, asked.client_revision), "Native")

@@ -6,15 +6,20 @@ A page is everything that does not bring telemetry: /metrics, the documentation,
 Invariants:
 1. At most http.pages_max pages are answered at once, http.connection_pages_max on one connection, and half of the first to one
    address: so one client leaves room for the others. (test_pages_at_once_are_bounded, test_one_address_leaves_half_to_others)
-2. The bodies of answers that are not sent yet take at most http.page_bytes_max together; a larger one is answered only while
-   there is no other. (test_bodies_are_bounded)
+2. Large bodies that are not sent yet take at most http.page_bytes_max together, and half of it for one caller. A caller's only
+   one may be larger, and counts as that half, so nobody who reads slowly keeps others from their answers.
+   (test_bodies_are_bounded, test_a_caller_who_reads_nothing_leaves_room_for_others)
 3. What is refused hears 503 with Retry-After and the number that was reached. Every place and byte is given back, however the
    answer ends. (test_places_and_bytes_are_given_back)
 4. /healthz is never refused: it holds nothing, and without it an orchestrator would restart the collector.
    (test_health_is_always_answered)
+5. A body of at most http.page_bytes_max / http.pages_max is small: it is never refused for its size, and all that are answered
+   at once take at most http.page_bytes_max. (test_a_small_answer_needs_no_room)
 """
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,8 +32,10 @@ from collector.telemetry.metrics import Metrics
 
 HEALTH_PATH: Final = "/healthz"
 _ALWAYS: Final = frozenset({HEALTH_PATH})
-# Part of http.pages_max that one address may have.
+# Part of http.pages_max that one address may have; and part of http.page_bytes_max that one caller may have.
 _ADDRESS_SHARE: Final = 0.5
+CALLER: Final = "infrasage.caller"
+"""In the scope of a request, set by the application: whose answer it is. Without it, the client's address is the caller."""
 
 
 class PageGate:
@@ -40,10 +47,13 @@ class PageGate:
         self._address_pages_max: Final = max(1, int(settings.pages_max * _ADDRESS_SHARE))
         self._connection_pages_max: Final = settings.connection_pages_max
         self._bytes_max: Final = settings.page_bytes_max
+        self._caller_bytes_max: Final = int(settings.page_bytes_max * _ADDRESS_SHARE)
+        self._small_bytes_max: Final = settings.page_bytes_max // settings.pages_max
         self._metrics: Final = metrics
         self._explain: Final = explain
         self._by_connection: Final[Counter[object]] = Counter()
         self._by_address: Final[Counter[object]] = Counter()
+        self._large_bytes: Final[Counter[object]] = Counter()  # by caller
         self.pages = 0
         """How many are being answered."""
         self.bytes_held = 0
@@ -62,7 +72,7 @@ class PageGate:
         self.pages += 1
         self._by_connection[connection] += 1
         self._by_address[address] += 1
-        answer = _GatedAnswer(self, send)
+        answer = _GatedAnswer(self, scope, send)
         try:
             await self._app(scope, receive, answer.send)
         finally:
@@ -83,14 +93,30 @@ class PageGate:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def over_budget(self, size_bytes: int) -> str | None:
+    def over_budget(self, size_bytes: int, caller: object) -> str | None:
         """Return why a body of that size can't be answered with now; None: it can."""
-        if not self.bytes_held or self.bytes_held + size_bytes <= self._bytes_max:
+        if size_bytes <= self._small_bytes_max:
+            return None
+        own, share = self._large_bytes[caller], self._caller_bytes_max
+        others = sum(min(held, share) for other, held in self._large_bytes.items() if other != caller)
+        if (not own or own + size_bytes <= share) and others + min(own + size_bytes, share) <= self._bytes_max:
             return None
         return (
-            f"the answer has {size_bytes} bytes, and {self.bytes_held} of other pages are not read yet, of at most"
-            f" {self._bytes_max} (http.page_bytes_max): ask again later, or for less"
+            f"the answer has {size_bytes} bytes; {own} of yours and {others} of other pages are not read yet, of at most"
+            f" {self._bytes_max}, half of it for one caller (http.page_bytes_max): ask again later, or for less"
         )
+
+    @asynccontextmanager
+    async def held(self, size_bytes: int, caller: object) -> AsyncIterator[None]:
+        """Count a body while it is being sent."""
+        large_bytes = size_bytes if size_bytes > self._small_bytes_max else 0
+        self.bytes_held += size_bytes
+        self._large_bytes[caller] += large_bytes
+        try:
+            yield
+        finally:
+            self.bytes_held -= size_bytes
+            _less(self._large_bytes, caller, large_bytes)
 
     def _full(self, connection: object, address: object) -> str | None:
         """Return why no page can be answered now; None: one can."""
@@ -107,8 +133,9 @@ class PageGate:
 class _GatedAnswer:
     """One page's, as it is sent."""
 
-    def __init__(self, gate: PageGate, send: Send) -> None:
+    def __init__(self, gate: PageGate, scope: Scope, send: Send) -> None:
         self._gate: Final = gate
+        self._scope: Final = scope
         self._send: Final = send
         self._start: Message | None = None
         self._is_refused = False
@@ -120,21 +147,20 @@ class _GatedAnswer:
             self._start = message  # until it is known whether the body may follow
             return
         gate, size_bytes = self._gate, len(message.get("body", b""))
+        client = self._scope.get("client")
+        caller = self._scope.get(CALLER, client[0] if client else None)
         if self._start is not None:
-            if (reason := gate.over_budget(size_bytes)) is not None:
+            if (reason := gate.over_budget(size_bytes, caller)) is not None:
                 self._is_refused = True
                 await gate.refuse(reason, self._send)
                 return
             start, self._start = self._start, None
             await self._send(start)
-        gate.bytes_held += size_bytes
-        try:
+        async with gate.held(size_bytes, caller):
             await self._send(message)
-        finally:
-            gate.bytes_held -= size_bytes
 
 
-def _less(counter: Counter[object], key: object) -> None:
-    counter[key] -= 1
+def _less(counter: Counter[object], key: object, by: int = 1) -> None:
+    counter[key] -= by
     if not counter[key]:
         del counter[key]

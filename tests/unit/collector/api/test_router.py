@@ -10,6 +10,7 @@ from support.fakes.receiving import ANONYMOUS, Receivers, otlp_logs, receivers
 
 from collector.broker.contract import BrokerDown
 from collector.rate_limit.local import LocalLimiter
+from collector.receivers.http.page_gate import CALLER
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED, Plan, Rate
 from collector.tenancy.scopes import Scope
@@ -118,6 +119,21 @@ async def test_a_tenant_that_metrics_do_not_name_reads_its_usage() -> None:
         assert await send(client, "acme-ingest", otlp_logs(good=3)) == 200
         assert 'tenant="acme"' not in (await client.get("/metrics")).text
         assert (await usage(client, "acme-readonly"))["items"]["accepted"] == 3
+
+
+async def test_an_answer_is_its_tenants() -> None:
+    """The gate of all pages counts its bytes as the tenant's, not as the address's."""
+    made = receivers(with_pages=True, find=KEYS.get, limiter=LocalLimiter(lambda: 0))
+    callers: list[object] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await made.app(scope, receive, send)
+        callers.append(scope.get(CALLER))
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://collector") as client:
+        for key in ("acme-readonly", "other-admin", "unknown"):
+            await client.get(USAGE, headers={"X-API-Key": key})
+    assert ["acme", "other", None] == callers
 
 
 async def test_usage_is_what_metrics_show() -> None:

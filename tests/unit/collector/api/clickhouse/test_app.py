@@ -2,10 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from starlette.types import ASGIApp
+from support.fakes.receiving import EXPLAIN
+from support.waiting import eventually
+
 from collector.api.clickhouse.app import ClickHouseApi
+from collector.config.receivers import Http
+from collector.receivers.http.page_gate import PageGate
 from collector.store.contract import Answered, Question
+from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED
@@ -21,8 +29,8 @@ async def _caught_up(_wait_s: float) -> int:
     return 0
 
 
-async def _ask(api: ClickHouseApi, tenant: str) -> int:
-    """Send a query with the tenant's key; the status of its answer."""
+async def _ask(api: ASGIApp, tenant: str, reads: asyncio.Event | None = None) -> int:
+    """Send a query with the tenant's key; the status of its answer, whose body is taken once `reads` is set."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -30,11 +38,49 @@ async def _ask(api: ClickHouseApi, tenant: str) -> int:
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if reads is not None and message["type"] == "http.response.body":
+            await reads.wait()
 
-    scope = {"path": "/", "method": "POST", "http_version": "1.1", "query_string": b"", "headers": []}
+    scope = {
+        "type": "http",
+        "client": ("10.0.0.1", 1),
+        "path": "/",
+        "method": "POST",
+        "http_version": "1.1",
+        "query_string": b"",
+        "headers": [],
+    }
     await api({**scope, "headers": [(b"x-clickhouse-key", tenant.encode())]}, receive, send)
     status: int = sent[0]["status"]
     return status
+
+
+def _api(answer: Callable[[Question], Answered]) -> ClickHouseApi:
+    return ClickHouseApi(
+        Access(_reader, None),
+        answer,
+        _caught_up,
+        version="1",
+        timezone="UTC",
+        sql_bytes_max=1000,
+        concurrent_max=2,
+        wait_s=0,
+        body_timeout_s=10,
+    )
+
+
+async def test_an_answer_that_is_not_read_keeps_none_from_another_tenant() -> None:
+    """It is larger than all pages may be; both tenants are behind one proxy, and so of one address."""
+    api = _api(lambda _: Answered(b"x" * 200_000, "TabSeparated"))
+    gate = PageGate(api, Http(page_bytes_max=100_000), Metrics(), EXPLAIN)
+    reads = asyncio.Event()
+    slow = asyncio.create_task(_ask(gate, "slow", reads))
+    await eventually(lambda: gate.bytes_held == 200_000)
+    assert 503 == await _ask(gate, "slow")
+    assert 200 == await _ask(gate, "other")
+    reads.set()
+    assert 200 == await slow
+    api.close()
 
 
 async def test_a_tenants_queries_leave_room_for_anothers() -> None:
@@ -52,17 +98,7 @@ async def test_a_tenants_queries_leave_room_for_anothers() -> None:
         running.remove(question.tenant)
         return Answered(b"1\n", "TabSeparated")
 
-    api = ClickHouseApi(
-        Access(_reader, None),
-        answer,
-        _caught_up,
-        version="1",
-        timezone="UTC",
-        sql_bytes_max=1000,
-        concurrent_max=2,
-        wait_s=0,
-        body_timeout_s=10,
-    )
+    api = _api(answer)
     noisy = [asyncio.create_task(_ask(api, "noisy")) for _ in range(10)]
     async with asyncio.timeout(20):
         while not running:

@@ -117,21 +117,49 @@ async def test_one_address_leaves_half_to_others() -> None:
 
 
 async def test_bodies_are_bounded() -> None:
-    """A page that would be too much is refused with the numbers, and answered once others are read. One alone may be larger, or
-    it would never be answered."""
+    """A page that would be too much is refused with the numbers, and answered once others are read. A caller's only one may be
+    larger, or it would never be answered."""
     async with gated(page_bytes_max=100_000) as (gate, _):
         assert 200_000 == len((await Client(gate).get("/200000"))["body"])
-        holders = [Client(gate, port=1), Client(gate, port=2)]
-        for holder, path in zip(holders, ("/60000", "/40000"), strict=True):
+        holders = [Client(gate, port=1), Client(gate, "10.0.0.2"), Client(gate, "10.0.0.2")]
+        for holder, path in zip(holders, ("/60000", "/30000", "/20000"), strict=True):
             holder.ask(path)
-        await eventually(lambda: gate.bytes_held == 100_000)
-        message = refused(await Client(gate, port=3).get("/1"))
-        assert "the answer has 1 bytes, and 100000 of other pages are not read yet, of at most 100000" in message
-        holders[0].reads.set()
-        await asyncio.gather(*holders[0].asked)
-        assert 200 == (await Client(gate, port=3).get("/1"))["status"]
+        await eventually(lambda: gate.bytes_held == 110_000)
+        numbers = "the answer has 1000 bytes; {} of yours and {} of other pages are not read yet, of at most 100000, half of it"
+        assert numbers.format(60_000, 50_000) in refused(await Client(gate, port=2).get("/1000"))
+        assert numbers.format(0, 100_000) in refused(await Client(gate, "10.0.0.3").get("/1000"))
         holders[1].reads.set()
         await asyncio.gather(*holders[1].asked)
+        assert 200 == (await Client(gate, "10.0.0.3").get("/1000"))["status"]
+        assert numbers.format(20_000, 50_000).replace("1000 bytes", "40000 bytes") in refused(
+            await Client(gate, "10.0.0.2").get("/40000")
+        )
+        for holder in holders:
+            holder.reads.set()
+            await asyncio.gather(*holder.asked)
+
+
+async def test_a_caller_who_reads_nothing_leaves_room_for_others() -> None:
+    """However large the answer is."""
+    async with gated(page_bytes_max=100_000) as (gate, _):
+        holder = Client(gate)
+        holder.ask("/1000000")
+        await eventually(lambda: gate.bytes_held == 1_000_000)
+        assert 200 == (await Client(gate, "10.0.0.2").get("/50000"))["status"]
+        holder.reads.set()
+        await asyncio.gather(*holder.asked)
+
+
+async def test_a_small_answer_needs_no_room() -> None:
+    """Its caller's own large one is not in its way."""
+    async with gated(page_bytes_max=100_000, pages_max=100) as (gate, _):
+        holder = Client(gate)
+        holder.ask("/1000000")
+        await eventually(lambda: gate.bytes_held == 1_000_000)
+        assert 200 == (await Client(gate, port=2).get("/1000"))["status"]
+        assert "the answer has 1001 bytes" in refused(await Client(gate, port=2).get("/1001"))
+        holder.reads.set()
+        await asyncio.gather(*holder.asked)
 
 
 async def test_places_and_bytes_are_given_back() -> None:
@@ -145,7 +173,7 @@ async def test_places_and_bytes_are_given_back() -> None:
         holder.asked[0].cancel()
         await asyncio.wait(holder.asked)
         assert (0, 0) == (gate.pages, gate.bytes_held)
-        assert (0, 0) == (len(gate._by_connection), len(gate._by_address))
+        assert (0, 0, 0) == (len(gate._by_connection), len(gate._by_address), len(gate._large_bytes))
 
 
 async def test_health_is_always_answered() -> None:
