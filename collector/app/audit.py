@@ -11,7 +11,7 @@ from uuid import UUID
 from collector.api.query_socket import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.log_incidents import unconfirmed_messages
-from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage
+from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage, retention_of
 from collector.app.writer import caught_up_with, written
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
@@ -108,8 +108,9 @@ def judged_from(settings: Settings, now: int) -> int:
     """What arrived before has items, receipts or dead letters whose days may be over."""
     day_ns = 86_400 * 10**9
     bounds = [0]
-    if settings.store.retention_days is not None:
-        bounds.append(now - settings.store.retention_days * day_ns + _past_max_s(settings) * 10**9)
+    shortest = retention_of(settings).shortest()
+    if shortest is not None:
+        bounds.append(now - shortest * day_ns + _past_max_s(settings) * 10**9)
     if settings.dead_letters.retention_days is not None:
         bounds.append(now - settings.dead_letters.retention_days * day_ns)
     return max(bounds)

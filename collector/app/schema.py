@@ -1,15 +1,25 @@
 """The commands `schema`: the store's tables."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from collector.app.data_dir import is_embedded, locked_data_dir
-from collector.app.storage import open_store
+from collector.api.query_socket import QueryFailed, ask
+from collector.app.data_dir import is_embedded, locked_data_dir, offline_or_running, store_dir
+from collector.app.storage import open_store, wanted_tables
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import Locked
 from collector.store.contract import StoreError
-from collector.store.migrations import schema_sql
+from collector.store.migrations import migrations, on_cluster, pending, schema_sql
+from collector.store.table_plan import TableChange, changes
 from collector.telemetry import logs
+
+if TYPE_CHECKING:
+    # It loads the engine's library.
+    from collector.store.clickhouse import ClickHouseStore
+
+_UP_TO_DATE = "the tables are up to date"
 
 
 def text(settings: Settings) -> str:
@@ -18,13 +28,57 @@ def text(settings: Settings) -> str:
 
 
 def apply(settings: Settings) -> str:
-    """Bring the store's tables up to date, and tell what was done. Raises CannotRun."""
+    """Bring the store's tables up to date, and return what was done. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
-        with locked_data_dir(settings, wanted=is_embedded(settings)), contextlib.closing(open_store(settings)) as store:
-            applied = store.apply_schema()
+        with _opened(settings) as store:
+            done = store.apply_schema()
     except Locked as locked:
-        raise CannotRun(f"{locked}, which brought its tables up to date when it started") from None
+        raise CannotRun(f"{locked}, which brings its tables up to date when it starts: restart it to apply settings") from None
     except StoreError as error:
         raise CannotRun(str(error)) from error
-    return f"applied {', '.join(applied)}" if applied else "the tables are up to date"
+    lines = [f"applied {', '.join(done.migrations)}"] if done.migrations else []
+    lines += [f"ran {change.statement}" for change in done.changes]
+    return "\n".join(lines) or _UP_TO_DATE
+
+
+def plan(settings: Settings) -> str:
+    """Return the statements that `apply` would run, each below its cost. Change nothing. Raises CannotRun."""
+    logs.set_up_quietly(settings.logging)
+    cluster = settings.clickhouse.cluster
+    try:
+        if not is_embedded(settings):
+            return _text(*_planned(settings), cluster)
+        if not store_dir(settings.data_dir).is_dir():
+            return _text([migration.name for migration in migrations()], [], cluster)
+        return _text(*offline_or_running(settings, lambda: _planned(settings), lambda: _planned_of_running(settings)), cluster)
+    except (StoreError, QueryFailed) as error:
+        raise CannotRun(str(error)) from error
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
+    with locked_data_dir(settings, wanted=is_embedded(settings)), contextlib.closing(open_store(settings)) as store:
+        yield store
+
+
+def _planned(settings: Settings) -> tuple[list[str], list[TableChange]]:
+    with _opened(settings) as store:
+        found = store.schema_plan()
+    return [*found.migrations], [*found.changes]
+
+
+def _planned_of_running(settings: Settings) -> tuple[list[str], list[TableChange]]:
+    """Ask the collector that has the data directory: to read what the tables are is all that a plan needs."""
+
+    def select(sql: str) -> str:
+        return ask(settings.data_dir, sql, "TabSeparated").body.decode()
+
+    return [*pending(select, migrations())], [*changes(select, wanted_tables(settings))]
+
+
+def _text(migrations_: list[str], changes_: list[TableChange], cluster: str) -> str:
+    lines = [f"-- {name}: a migration, which rewrites no rows; `schema show` prints it" for name in migrations_]
+    for change in changes_:
+        lines += [f"-- {change.table}: {change.cost}", f"{on_cluster(change.statement, cluster)};"]
+    return "\n".join(lines) or _UP_TO_DATE

@@ -18,18 +18,19 @@ from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, Kafka
 from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config.settings import Settings
-from collector.config.values import secret_text
+from collector.config.values import attribute_keys, days_of_tenants, secret_text
 from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
 from collector.runtime.shutdown import running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
+from collector.store.options import QueryLimits, StoreOptions, WantedTables
+from collector.store.retention import Retention
 from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # Imported where it is used, which most gateways don't: a tenth of their memory.
     from collector.store.clickhouse import ClickHouseStore
-    from collector.store.options import StoreOptions
 
 # How long the start waits for Kafka; then it goes on, and Kafka is waited for in the background.
 KAFKA_WAIT_S: Final = 5.0
@@ -242,14 +243,36 @@ def open_server(settings: Settings) -> "ClickHouseStore":
     )
 
 
-def _store_options(settings: Settings) -> "StoreOptions":
-    from collector.store.options import QueryLimits, StoreOptions  # noqa: PLC0415  # as said above
+def retention_of(settings: Settings) -> Retention:
+    """Return for how long the tables keep rows."""
+    store = settings.store
+    return Retention(
+        days=store.retention_days,
+        metrics=store.metrics_retention_days,
+        logs=store.logs_retention_days,
+        traces=store.traces_retention_days,
+        dead_letters=settings.dead_letters.retention_days,
+        tenants=days_of_tenants(store.tenant_retention_days),
+        cold_volume=store.cold_volume,
+        cold_after_days=store.cold_after_days,
+    )
 
+
+def wanted_tables(settings: Settings) -> WantedTables:
+    """Return what the settings want of the tables."""
+    return WantedTables(
+        retention=retention_of(settings),
+        fsync=settings.store.fsync,
+        storage_policy=settings.store.storage_policy,
+        materialized_attributes=attribute_keys(settings.schema.materialized_attributes),
+        text_indexes=settings.schema.text_indexes,
+    )
+
+
+def _store_options(settings: Settings) -> StoreOptions:
     limits = settings.store
     return StoreOptions(
-        retention_days=limits.retention_days,
-        dead_letters_retention_days=settings.dead_letters.retention_days,
-        fsync=limits.fsync,
+        tables=wanted_tables(settings),
         insert_memory_bytes_max=limits.insert_memory_bytes_max,
         engine_idle_threads_max=limits.engine_idle_threads_max,
         queries=QueryLimits(

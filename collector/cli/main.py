@@ -305,6 +305,16 @@ def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config
         typer.echo(schema.apply(settings))
 
 
+@schema_app.command("plan")
+def schema_plan(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
+    """Print what schema apply would change, and at what cost."""
+    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    from collector.app import schema  # noqa: PLC0415  # as in serve
+
+    with failures():
+        typer.echo(schema.plan(settings))
+
+
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Check the settings, and print every mistake."""

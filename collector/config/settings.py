@@ -1,5 +1,6 @@
 """All settings in one object, and the rules between sections."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -10,11 +11,14 @@ from collector.config.broker import BrokerSection, Kafka, LocalLogSection
 from collector.config.process import Audit, Gateway, Logging, Shutdown, WriterSection
 from collector.config.receivers import Grpc, Http, Tls, Validation
 from collector.config.repetitions import RepetitionsSection
-from collector.config.store import ClickHouse, DeadLettersSection, Query, StoreSection
+from collector.config.store import ClickHouse, DeadLettersSection, Query, SchemaSection, StoreSection
 from collector.config.tenants import PLAN_NAME_MAX, LimitsSection, PlanLimits, Tenants
 from collector.config.values import FileMode, Hosts, Kind, Location, Section, Whole, limit, no_whitespace, size_text, to_tables
 from collector.tenancy.plans import Plan
 from collector.tenancy.plans import plans as all_plans
+
+# pydantic's own `schema` is a method of its first version, which nothing here calls.
+warnings.filterwarnings("ignore", 'Field name "schema" in "Settings" shadows an attribute', UserWarning)
 
 
 class Settings(Section):
@@ -48,6 +52,7 @@ class Settings(Section):
     gateway: Gateway = Field(default_factory=Gateway)
     writer: WriterSection = Field(default_factory=WriterSection)
     store: StoreSection = Field(default_factory=StoreSection)
+    schema: SchemaSection = Field(default_factory=SchemaSection)  # type: ignore[assignment]  # as said above
     query: Query = Field(default_factory=Query)
     logging: Logging = Field(default_factory=Logging)
     repetitions: RepetitionsSection = Field(default_factory=RepetitionsSection)
@@ -118,6 +123,7 @@ class Settings(Section):
                     raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
         self._agree_on_kafka()
         self._agree_on_plans()
+        self._agree_on_volumes()
         if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
             raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
         return self
@@ -142,6 +148,18 @@ class Settings(Section):
                     raise ValueError(f"kafka.{name} is given, but kafka.security is {kafka.security}, without TLS")
         if kafka.key_file is not None and kafka.cert_file is None:
             raise ValueError("kafka.key_file is given without kafka.cert_file, whose key it would be")
+
+    def _agree_on_volumes(self) -> None:
+        store = self.store
+        if store.cold_volume and store.cold_after_days is None:
+            raise ValueError(f"store.cold_volume is {store.cold_volume}, which needs store.cold_after_days")
+        if store.cold_after_days is not None and not store.cold_volume:
+            raise ValueError(f"store.cold_after_days is {store.cold_after_days}, which needs store.cold_volume")
+        for name in ("storage_policy", "cold_volume"):
+            if getattr(store, name) and not self.clickhouse.url:
+                raise ValueError(
+                    f"store.{name} is {getattr(store, name)}, which needs clickhouse.url: the embedded engine has one volume"
+                )
 
     def _agree_on_plans(self) -> None:
         try:

@@ -1,11 +1,15 @@
 """The sections of the store: ClickHouse, what an insert may take, queries, and dead letters."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from collector.config.values import (
+    DAYS_MAX,
     GIB,
     KIB,
     MIB,
+    AttributeKeys,
     Bytes,
     Name,
     Number,
@@ -15,6 +19,7 @@ from collector.config.values import (
     Secret,
     Section,
     ServerUrl,
+    TenantDays,
     Text,
     Whole,
     limit,
@@ -54,7 +59,30 @@ class ClickHouse(Section):
 class StoreSection(Section):
     """The tables, and what a query may cost."""
 
-    retention_days: OptionalWhole = limit(None, 1, 36_525, "Days for which rows are kept. none: for ever.")
+    retention_days: OptionalWhole = limit(None, 1, DAYS_MAX, "Days for which rows are kept. none: for ever.")
+    metrics_retention_days: OptionalWhole = limit(
+        None, 1, DAYS_MAX, "Days for which data points are kept. none: as retention_days."
+    )
+    logs_retention_days: OptionalWhole = limit(
+        None, 1, DAYS_MAX, "Days for which log records are kept. none: as retention_days."
+    )
+    traces_retention_days: OptionalWhole = limit(None, 1, DAYS_MAX, "Days for which spans are kept. none: as retention_days.")
+    tenant_retention_days: TenantDays = Field(
+        default="",
+        description="Days for which all telemetry of single tenants is kept, whatever the other settings say. With any, merges"
+        " remove rows, which costs more than to drop whole days.",
+    )
+    storage_policy: Name = Field(
+        default="",
+        max_length=128,
+        description="Storage policy of the tables, from the server's configuration. Empty: the one that they have.",
+    )
+    cold_volume: Name = Field(
+        default="", max_length=128, description="Volume of the storage policy for rows older than cold_after_days. Empty: none."
+    )
+    cold_after_days: OptionalWhole = limit(
+        None, 1, DAYS_MAX, "Days after which rows move to cold_volume. none: they stay where they are."
+    )
     fsync: bool = Field(
         default=True, description="Whether inserted parts are on disk, not only with the operating system, when an insert ends."
     )
@@ -80,6 +108,21 @@ class StoreSection(Section):
     query_memory_bytes_max: Bytes = limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
     query_rows_max: Whole = limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")
     query_result_bytes_max: Bytes = limit(256 * MIB, 1 * KIB, 64 * GIB, "Bytes that a query may answer with.")
+
+
+class SchemaSection(Section):
+    """What the tables have beside their fixed columns and indexes. A change is made at the next start, or by `schema apply`."""
+
+    materialized_attributes: AttributeKeys = Field(
+        default="k8s.cluster.name,k8s.container.name,k8s.deployment.name,k8s.namespace.name,k8s.node.name,k8s.pod.name,"
+        "k8s.pod.uid,deployment.environment.name",
+        description="Attributes of a log's resource that are columns too, __otel_materialized_KEY. ClickStack finds them.",
+    )
+    text_indexes: Literal["none", "body", "all"] = Field(
+        default="none",
+        description="Text indexes in place of bloom filters. body: of the text of logs. all: also of ids and attributes of logs"
+        " and spans. A server must be of version 26.2 or newer.",
+    )
 
 
 class Query(Section):
@@ -119,4 +162,4 @@ class DeadLettersSection(Section):
         4 * MIB,
         "Bytes that are kept of the body of a request that was refused as a whole: its beginning.",
     )
-    retention_days: OptionalWhole = limit(30, 1, 36_525, "Days for which dead letters are kept. none: for ever.")
+    retention_days: OptionalWhole = limit(30, 1, DAYS_MAX, "Days for which dead letters are kept. none: for ever.")

@@ -15,6 +15,8 @@ from collector.tenancy.origins import ORIGINS_MAX, origin_problem
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+# 50 years. ClickHouse adds days to times of 32 bits, which end in 2106; past that it is 1970 again, and all rows are too old.
+DAYS_MAX: Final = 18_262
 _UNITS: Final = {"b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024 * GIB}
 _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port.
@@ -155,6 +157,33 @@ def _header_names(value: str) -> str:
     return ",".join(names)
 
 
+def _attribute_keys(value: str) -> str:
+    keys = _list_of(value)
+    if not all(key and key.isprintable() for key in keys) or len(set(keys)) != len(keys):
+        raise ValueError("not keys")
+    return ",".join(keys)
+
+
+def attribute_keys(value: str) -> tuple[str, ...]:
+    """Return the keys that an AttributeKeys names."""
+    return tuple(_list_of(value))
+
+
+def days_of_tenants(value: str) -> dict[str, int]:
+    """Return what TENANT=DAYS,TENANT=DAYS says. Raises ValueError."""
+    found: dict[str, int] = {}
+    for entry in _list_of(value):
+        tenant, _, days = entry.rpartition("=")
+        if not tenant or not re.fullmatch(r"[0-9]{1,5}", days) or not 1 <= int(days) <= DAYS_MAX or tenant in found:
+            raise ValueError("not TENANT=DAYS")
+        found[tenant] = int(days)
+    return found
+
+
+def _tenant_days(value: str) -> str:
+    return ",".join(f"{tenant}={days}" for tenant, days in days_of_tenants(value).items())
+
+
 class Kind(NamedTuple):
     """How a type is called in messages and in the reference."""
 
@@ -199,6 +228,14 @@ Places = Annotated[
     str, AfterValidator(_places), Kind('HOST:PORT or unix:/PATH (of at most 107 bytes), several with commas between, or ""')
 ]
 FileMode = Annotated[str, AfterValidator(_file_mode), Kind("a mode in octal, as 0660")]
+AttributeKeys = Annotated[
+    str, AfterValidator(_attribute_keys), Kind('keys of attributes, each once, with commas between, or ""')
+]
+TenantDays = Annotated[
+    str,
+    AfterValidator(_tenant_days),
+    Kind(f'TENANT=DAYS, each tenant once, with commas between, of 1 to {DAYS_MAX} days, or ""'),
+]
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), Kind("auto, or a whole number from 0 to 100")]
 Secret = Annotated[SecretStr | None, BeforeValidator(_to_optional), Kind("text")]

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid4
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
@@ -27,18 +27,20 @@ from collector.store.contract import (
     Answered,
     Completed,
     Question,
+    StoreMisconfigured,
     StoreUnavailable,
 )
 from collector.store.damaged_parts import PUT_ASIDE_COUNT, DamagedParts
 from collector.store.insert_errors import refusals, shortages
 from collector.store.lookups import Lookups
-from collector.store.migrations import migrate, migrations
+from collector.store.migrations import migrate, migrations, on_cluster, pending
 from collector.store.options import StoreOptions
 from collector.store.payload_index import MessageKey, can_be_looked_up, dead_letter_ids
 from collector.store.queries import Queries
-from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS, Retention
-from collector.store.server import ServerOptions, describe, make_database, one_line
+from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
+from collector.store.server import ServerOptions, describe, has_database, make_database, one_line
 from collector.store.sessions import Sessions, connect_embedded, connector, embedded_sessions, reader_settings
+from collector.store.table_plan import TableChange, changes
 
 _SIGNALS: Final = {signal: TABLES[topic] for signal, topic in SIGNAL_TOPICS.items()}
 _NEWEST_ITEMS: Final = "SELECT signal, max(newest) FROM ({}) WHERE items > 0 GROUP BY signal".format(  # noqa: S608 - our own names
@@ -53,6 +55,29 @@ _MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDa
 
 _PING_TIMEOUT_S: Final = 3.0
 _DEFAULTS: Final = StoreOptions()
+# What ClickHouse answers to a change of a table that it can't make, however often it is asked.
+_IMPOSSIBLE: Final = frozenset(
+    {
+        "BAD_ARGUMENTS",
+        "BAD_TTL_EXPRESSION",
+        "ILLEGAL_INDEX",
+        "INCORRECT_QUERY",
+        "NOT_IMPLEMENTED",
+        "SUPPORT_IS_DISABLED",
+        "SYNTAX_ERROR",
+        "UNKNOWN_DISK",
+        "UNKNOWN_POLICY",
+        "UNKNOWN_SETTING",
+        "UNKNOWN_TYPE",
+    }
+)
+
+
+class SchemaPlan(NamedTuple):
+    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
+
+    migrations: tuple[str, ...]
+    changes: tuple[TableChange, ...]
 
 
 class ClickHouseStore:
@@ -129,19 +154,42 @@ class ClickHouseStore:
 
         return cls(connector(where, options, insert_quorum), options, server=where, cluster=cluster, looks_up=not insert_quorum)
 
-    def apply_schema(self) -> list[str]:
-        """Bring tables and their settings up to date; the names of the migrations applied. Raises SchemaTooNew,
-        StoreUnavailable, and StoreMisconfigured where a server refuses."""
+    def apply_schema(self) -> SchemaPlan:
+        """Bring tables and their settings up to date, and return what was done. May be killed at any point and run again, also
+        while others insert. Raises SchemaTooNew, StoreUnavailable, and StoreMisconfigured where a server refuses, or where the
+        settings ask for what can't be."""
         self._sessions()
         with self._errors():
             if self._server is not None:
                 make_database(self._sessions().control, self._server.database, self._cluster)
             applied = migrate(self._command, self._text, migrations(), self._cluster)
-            Retention(self._command, self._text, self._options, self._cluster).apply()
+            changed = tuple(changes(self._text, self._options.tables))
+            for change in changed:
+                self._make_change(change)
             if self._damaged_parts is not None:
                 self._damaged_parts.report()
         self._has_schema = True
-        return applied
+        return SchemaPlan(tuple(applied), changed)
+
+    def schema_plan(self) -> SchemaPlan:
+        """Return what `apply_schema` would do. Changes to tables that a migration has yet to make are not in it. Raises as
+        `apply_schema`."""
+        with self._errors():
+            if self._server is not None and not has_database(self._sessions().control, self._server.database):
+                return SchemaPlan(tuple(migration.name for migration in migrations()), ())
+            return SchemaPlan(pending(self._text, migrations()), tuple(changes(self._text, self._options.tables)))
+
+    def _make_change(self, change: TableChange) -> None:
+        statement = on_cluster(change.statement, self._cluster)
+        try:
+            self._command(statement)
+        except DatabaseError as error:
+            if error.name not in _IMPOSSIBLE:
+                raise
+            raise StoreMisconfigured(
+                f"{self._server or 'the embedded engine'} can't change the table {change.table}: {describe(error)}; the"
+                f" statement: {statement}; to be changed: {change.settings}"
+            ) from error
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""

@@ -28,13 +28,11 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
-from collector.store.contract import TABLES, Completed, StoreUnavailable
+from collector.store.contract import RECEIPTS, TABLES, TRACE_TIMES, Completed, StoreUnavailable
 from collector.store.insert import LANDING, Settings
 from collector.store.migrations import literal
 from collector.store.payload_index import record_count
 
-RECEIPTS: Final = "telemetry_batches"
-TRACE_TIMES: Final = "otel_traces_trace_id_ts"
 # Where the rows of a topic end up.
 TARGETS: Final = {
     METRICS_TOPIC: (*TABLES[METRICS_TOPIC], RECEIPTS),

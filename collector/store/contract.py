@@ -24,7 +24,8 @@ TABLES: Final = {
     LOGS_TOPIC: ("otel_logs",),
     TRACES_TOPIC: ("otel_traces",),
 }
-
+RECEIPTS: Final = "telemetry_batches"
+TRACE_TIMES: Final = "otel_traces_trace_id_ts"
 
 NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
 

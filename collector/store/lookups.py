@@ -6,8 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, TRACES_TOPIC
-from collector.store.completion import TRACE_TIMES
-from collector.store.contract import TABLES
+from collector.store.contract import TABLES, TRACE_TIMES
 from collector.store.payload_index import MessageKey, contents, dead_letter_ids
 from collector.store.retention import DEAD_LETTERS, EVENTS
 

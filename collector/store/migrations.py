@@ -124,14 +124,7 @@ def migrate(
 
     `command` runs one statement, `select` answers a query as TabSeparated text. Raises SchemaTooNew, and what these two raise.
     """
-    exists = int(select("EXISTS TABLE schema_migrations"))
-    version = int(select("SELECT max(Version) FROM schema_migrations")) if exists else 0
-    newest = known[-1].version
-    if version > newest:
-        raise SchemaTooNew(
-            f"the store's schema has version {version}, this program knows up to {newest}: "
-            "start the program that last wrote to it, or a newer one"
-        )
+    exists, version = _version(select, known)
     if not exists:
         command(on_cluster(_CREATE_MIGRATIONS, cluster))
     applied = []
@@ -144,6 +137,27 @@ def migrate(
             command(f"INSERT INTO schema_migrations (Version, Name) VALUES {row}")  # noqa: S608 - a file's own name
             applied.append(migration.name)
     return applied
+
+
+def pending(select: Callable[[str], str], known: list[Migration]) -> tuple[str, ...]:
+    """Return the names of the files of `known` that are not applied yet. Raises SchemaTooNew."""
+    _, version = _version(select, known)
+    return tuple(migration.name for migration in known if migration.version > version)
+
+
+def _version(select: Callable[[str], str], known: list[Migration]) -> tuple[bool, int]:
+    """Return whether the database has a schema, and its version. Raises SchemaTooNew."""
+    # A running collector that is asked refuses EXISTS.
+    found = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'"
+    exists = bool(int(select(found)))
+    version = int(select("SELECT max(Version) FROM schema_migrations")) if exists else 0
+    newest = known[-1].version
+    if version > newest:
+        raise SchemaTooNew(
+            f"the store's schema has version {version}, this program knows up to {newest}: "
+            "start the program that last wrote to it, or a newer one"
+        )
+    return exists, version
 
 
 def _is_kept(statement: str, select: Callable[[str], str], *, is_of_earlier_version: bool, cluster: str) -> bool:

@@ -1,6 +1,8 @@
 """How the store keeps data, and what a query may use of it."""
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
+
+from collector.store.retention import Retention
 
 
 class QueryLimits(NamedTuple):
@@ -13,19 +15,45 @@ class QueryLimits(NamedTuple):
     concurrent_max: int = 2
 
 
+EXPORTERS_ATTRIBUTES: Final = (
+    "k8s.cluster.name",
+    "k8s.container.name",
+    "k8s.deployment.name",
+    "k8s.namespace.name",
+    "k8s.node.name",
+    "k8s.pod.name",
+    "k8s.pod.uid",
+    "deployment.environment.name",
+)
+"""The attributes of a log's resource that the OpenTelemetry exporter makes columns of."""
+
+TextIndexes = Literal["none", "body", "all"]
+
+
+class WantedTables(NamedTuple):
+    """What the settings want of the tables.
+
+    `fsync`: an insert returns only once its rows would survive a power cut.
+    `storage_policy`: of all tables of telemetry; empty: as it is.
+    `materialized_attributes`: attributes of a log's resource that are columns too.
+    `text_indexes`: which bloom filters are replaced by text indexes.
+    """
+
+    retention: Retention = Retention()
+    fsync: bool = True
+    storage_policy: str = ""
+    materialized_attributes: tuple[str, ...] = EXPORTERS_ATTRIBUTES
+    text_indexes: TextIndexes = "none"
+
+
 class StoreOptions(NamedTuple):
     """How the store keeps data.
 
-    `retention_days`: rows older than this are dropped, a day's partition at a time; None keeps them for ever.
-    `dead_letters_retention_days`: the same, for dead letters.
-    `fsync`: an insert returns only once its rows would survive a power cut.
     `insert_memory_bytes_max`: an insert that needs more fails as StoreUnavailable.
     `engine_idle_threads_max`: threads that a pool of the embedded engine keeps, or uses to load and remove parts.
     """
 
-    retention_days: int | None = None
-    dead_letters_retention_days: int | None = 30
-    fsync: bool = True
+    tables: WantedTables = WantedTables()
     insert_memory_bytes_max: int = 2 * 1024**3
     engine_idle_threads_max: int = 8
     queries: QueryLimits = QueryLimits()

@@ -1,21 +1,19 @@
-"""How long the store keeps rows: by its day a row is in a partition, and a partition is dropped as a whole."""
+"""How long the store keeps rows, and when they move to a cold volume: the TTL of each table."""
 
-import re
-from collections.abc import Callable
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 from collector.broker.contract import METRICS_TOPIC
-from collector.store.completion import TRACE_TIMES
-from collector.store.contract import TABLES
-from collector.store.migrations import on_cluster
-from collector.store.options import StoreOptions
+from collector.store.contract import RECEIPTS, TABLES, TRACE_TIMES
+from collector.store.migrations import literal
 
 TIME_COLUMNS: Final = {
     **dict.fromkeys(TABLES[METRICS_TOPIC], "TimeUnix"),
     "otel_logs": "Timestamp",
     "otel_traces": "Timestamp",
     TRACE_TIMES: "Start",
-    "telemetry_batches": "ReceivedAt",
+    RECEIPTS: "ReceivedAt",
 }
 """By which column a table's rows grow old, for tables that have the retention of telemetry."""
 
@@ -26,36 +24,63 @@ EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
 
 
-class Retention:
-    """Of one store."""
+class Retention(NamedTuple):
+    """The days for which rows are kept; None: for ever.
 
-    def __init__(
-        self, command: Callable[[str], object], text: Callable[[str], str], options: StoreOptions, cluster: str
-    ) -> None:
-        """`command` runs a statement; `text` answers one, tab-separated."""
-        self._command: Final = command
-        self._text: Final = text
-        self._options: Final = options
-        self._cluster: Final = cluster
+    `metrics`, `logs`, `traces`: None: as `days`. `tenants`: the days of single tenants, which replace all of these.
+    `cold_volume`: where rows move that are older than `cold_after_days`.
+    """
 
-    def apply(self) -> None:
-        """Give each table the retention and the durability that the options ask for, where it has others."""
-        for table, column in TIME_COLUMNS.items():
-            self._keep(table, column, self._options.retention_days)
-        days = self._options.dead_letters_retention_days
-        self._keep(*DEAD_LETTERS, days)
-        self._keep(*EVENTS, None if days is None else days + _EVENTS_STAY_DAYS)
+    days: int | None = None
+    metrics: int | None = None
+    logs: int | None = None
+    traces: int | None = None
+    dead_letters: int | None = 30
+    tenants: Mapping[str, int] = {}
+    cold_volume: str = ""
+    cold_after_days: int | None = None
 
-    def _keep(self, table: str, column: str, days: int | None) -> None:
-        engine = self._text(f"SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = '{table}'")  # noqa: S608 - ours
-        found = re.search(r" TTL (.+?) SETTINGS ", engine)
-        wanted = None if days is None else f"toDateTime({column}) + toIntervalDay({days})"
+    def of_table(self, table: str) -> int | None:
+        """Return the days of a telemetry table, for tenants without days of their own. Receipts outlive what they count."""
+        metrics, logs, traces = (days or self.days for days in (self.metrics, self.logs, self.traces))
+        if table == RECEIPTS:
+            return None if metrics is None or logs is None or traces is None else max(metrics, logs, traces)
+        if table == "otel_logs":
+            return logs
+        return traces if table in {"otel_traces", TRACE_TIMES} else metrics
 
-        def alter(what: str) -> None:
-            self._command(on_cluster(f"ALTER TABLE {table} {what}", self._cluster))
+    def shortest(self) -> int | None:
+        """Return the fewest days that any telemetry is kept; None: all of it is kept for ever."""
+        every = [*map(self.of_table, TIME_COLUMNS), *self.tenants.values()]
+        return min((days for days in every if days is not None), default=None)
 
-        if (found[1] if found else None) != wanted:
-            alter(f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL")
-        for setting in ("fsync_after_insert", "fsync_part_directory"):
-            if f"{setting} = {self._options.fsync:d}" not in engine:
-                alter(f"MODIFY SETTING {setting} = {self._options.fsync:d}")
+    def ttl(self, table: str) -> str:
+        """Return the table's TTL as ClickHouse writes it; empty: the table has none."""
+        return ", ".join(self._telemetry(table) if table in TIME_COLUMNS else self._dead_letters(table))
+
+    def _dead_letters(self, table: str) -> Iterator[str]:
+        if self.dead_letters is not None:
+            stay = _EVENTS_STAY_DAYS if table == EVENTS[0] else 0
+            yield _after(dict((DEAD_LETTERS, EVENTS))[table], self.dead_letters + stay)
+
+    def _telemetry(self, table: str) -> Iterator[str]:
+        column, days = TIME_COLUMNS[table], self.of_table(table)
+        if days is not None:
+            yield _after(column, days) + (f" WHERE TenantId NOT IN {_names(self.tenants)}" if self.tenants else "")
+        # One rule for all tenants of the same days: ClickHouse keeps what it knows of a part by a rule's days, not by its
+        # condition.
+        tenants = defaultdict(list)
+        for tenant, of_tenant in self.tenants.items():
+            tenants[of_tenant].append(tenant)
+        for of_tenants, names in sorted(tenants.items()):
+            yield f"{_after(column, of_tenants)} WHERE TenantId IN {_names(names)}"
+        if self.cold_volume and self.cold_after_days is not None:
+            yield f"{_after(column, self.cold_after_days)} TO VOLUME {literal(self.cold_volume)}"
+
+
+def _after(column: str, days: int) -> str:
+    return f"toDateTime({column}) + toIntervalDay({days})"
+
+
+def _names(tenants: Mapping[str, int] | list[str]) -> str:
+    return f"({', '.join(map(literal, sorted(tenants)))})"

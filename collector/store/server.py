@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
-from collector.store.migrations import on_cluster
+from collector.store.migrations import literal, on_cluster
 
 # ClickHouse's names for what somebody has to change before it can work.
 _REFUSALS: Final = {
@@ -176,14 +176,19 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def make_database(client: Client, name: str, cluster: str) -> None:
-    """Create the database if it does not exist. system.databases shows it; any statement that names it would fail. Raises
+def has_database(client: Client, name: str) -> bool:
+    """Return whether the database exists. system.databases shows it; any statement that names it would fail. Raises
     ClickHouseError."""
-    quoted = name.replace("\\", "\\\\").replace("'", "\\'").replace("`", "\\`")
     found = client.raw_query(
-        f"SELECT count() FROM system.databases WHERE name = '{quoted}'",  # noqa: S608 - escaped
+        f"SELECT count() FROM system.databases WHERE name = {literal(name)}",  # noqa: S608 - quoted
         fmt="TabSeparated",
         use_database=False,
     )
-    if bytes(found).strip() == b"0":
+    return bytes(found).strip() != b"0"
+
+
+def make_database(client: Client, name: str, cluster: str) -> None:
+    """Create the database if it does not exist. Raises ClickHouseError."""
+    if not has_database(client, name):
+        quoted = name.replace("\\", "\\\\").replace("`", "\\`")
         client.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", cluster), use_database=False)

@@ -483,6 +483,18 @@ def test_an_empty_result_says_so(program: Program) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no rows\n")
 
 
+def test_a_plan_of_the_schema_beside_it(program: Program, tmp_path: Path) -> None:
+    """The tables are as the settings of its start say; other settings are planned, and the start that applies them is named."""
+    config = tmp_path / "collector.toml"
+    config.write_text("[store]\nlogs_retention_days = 7\n")
+    assert run("schema", "plan", "--data-dir", program.data_dir).stdout == "the tables are up to date\n"
+    planned = run("schema", "plan", "--data-dir", program.data_dir, "--config", config).stdout
+    assert "\n-- otel_logs: a mutation that reads " in planned
+    refused = run("schema", "apply", "--data-dir", program.data_dir, "--config", config)
+    assert refused.returncode == 1
+    assert "restart it to apply settings" in refused.stderr
+
+
 def test_a_second_collector_on_the_same_data_is_refused(program: Program) -> None:
     """It names the process that has the data directory, and does it no harm."""
     done = run("serve", "--data-dir", program.data_dir, "--http-port", "0", "--otlp-http-port", "0", "--grpc-port", "0")

@@ -20,7 +20,8 @@ from collector.audit.reconcile import audit
 from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
+from collector.store.retention import Retention
 
 WINDOW = Window(NOW - MINUTE_NS, NOW + MINUTE_NS)
 PROCESS = b"p" * 16
@@ -28,7 +29,7 @@ PROCESS = b"p" * 16
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    made = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(dead_letters_retention_days=None))
+    made = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(Retention(dead_letters=None))))
     made.apply_schema()
     yield made
     made.close()

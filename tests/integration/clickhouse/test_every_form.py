@@ -42,7 +42,7 @@ from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 
 MESSAGE_BYTES_MAX = 1 << 19
 # Messages that Hypothesis makes, beside those that have every field. Each is written in some dozen forms.
@@ -60,7 +60,7 @@ class Form(NamedTuple):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    opened = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(fsync=False))
+    opened = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(fsync=False)))
     opened.apply_schema()
     yield opened
     opened.close()

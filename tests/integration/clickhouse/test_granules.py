@@ -12,7 +12,7 @@ import pytest
 from support import dashboards
 
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 
 ROWS: Final = 1_000_000
 DAY: Final = 1_796_083_200  # 2026-12-01, UTC
@@ -63,7 +63,7 @@ FROM numbers({SERIES_POINTS})""",
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(fsync=False))) as opened:
+    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(fsync=False)))) as opened:
         opened.apply_schema()
         for statement in FILL:
             head, select = statement.split("SELECT", 1)

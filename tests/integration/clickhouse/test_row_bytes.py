@@ -18,7 +18,7 @@ from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 
 MEMORY_FACTOR = 8
 # Of the resource. Items of a few bytes under it: as many rows as row bytes allow.
@@ -74,7 +74,7 @@ def first_message(adapt: Adapt, body: bytes) -> Part:
 
 def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> None:
     """For each signal, and for few large rows and many small ones."""
-    options = StoreOptions(fsync=False, insert_memory_bytes_max=MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
+    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
     with closing(ClickHouseStore.embedded(tmp_path / "store", options)) as store:
         store.apply_schema()
         for adapt, make in WAYS:

@@ -18,7 +18,7 @@ from collector.broker.local_log import LocalLog
 from collector.records.dead_letter import event_messages, replay_batch_id
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreUnavailable
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
@@ -89,7 +89,7 @@ async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
         event_messages([replay(entry, 2) for entry in entries[5:15]], 2000),
         event_messages([replay(entry, 3, LOGS_TOPIC) for entry in entries[:3]], 1 << 20),
     ]
-    with closing(ClickHouseStore.embedded(tmp_path / "store", StoreOptions(fsync=False))) as store:
+    with closing(ClickHouseStore.embedded(tmp_path / "store", StoreOptions(WantedTables(fsync=False)))) as store:
         store.apply_schema()
         async with await LocalLog.open(tmp_path / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
             await log.append([Message(DEAD_LETTERS_TOPIC, letters.dead_letters(*entries))])

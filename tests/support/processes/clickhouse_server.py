@@ -19,11 +19,11 @@ from urllib.request import Request, urlopen
 from support.processes.commands import environment
 
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 
 USER, PASSWORD = "infrasage", "s3cret pässword"
 # The suites are about meaning, not about power cuts.
-OPTIONS = StoreOptions(fsync=False)
+OPTIONS = StoreOptions(WantedTables(fsync=False))
 
 
 @dataclass

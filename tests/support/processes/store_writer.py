@@ -17,6 +17,8 @@ from support.store_ranges import messages, topic_of
 
 from collector.broker.contract import Partition, Position, Range
 from collector.store.clickhouse import ClickHouseStore
+from collector.store.options import WantedTables
+from collector.store.retention import Retention
 from collector.telemetry.metrics import Metrics
 from collector.writer.store_refusals import RefusedItem
 from collector.writer.writer import Writer, WriterLimits
@@ -27,7 +29,9 @@ LIMITS = WriterLimits(
 
 
 def open_store(directory: Path) -> ClickHouseStore:
-    store = ClickHouseStore.embedded(directory / "store", OPTIONS._replace(dead_letters_retention_days=None))
+    store = ClickHouseStore.embedded(
+        directory / "store", OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+    )
     store.apply_schema()
     return store
 

@@ -82,6 +82,16 @@ def test_rows_that_a_retention_may_have_dropped_are_not_judged(changes: dict[str
     assert NOW - 5 * DAY_S * 10**9 == judged_from(plan, NOW)
 
 
+@pytest.mark.parametrize(
+    ("store", "days"),
+    [({"logs_retention_days": 20}, 20), ({"retention_days": 30, "tenant_retention_days": "acme=18,beta=90"}, 18)],
+)
+def test_the_shortest_retention_bounds_what_is_judged(store: dict[str, object], days: int) -> None:
+    """Rows of one signal or tenant may be gone while the others are there."""
+    settings = Settings.model_validate({"store": store, "dead_letters": {"retention_days": None}})
+    assert NOW - (days - 14) * DAY_S * 10**9 == judged_from(settings, NOW)
+
+
 def test_faults_are_named_and_counted() -> None:
     """As many as are asked for, and how many more there are."""
     report = Report(WINDOW, WINDOW, faults=[Fault("b", "acme", "t", "no receipt")], faults_total=3, receipts_at_fault=3)

@@ -184,9 +184,18 @@ def test_the_schema_is_applied_once(tmp_path: Path) -> None:
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.startswith("applied 0001_")
     assert run("schema", "apply", "--data-dir", tmp_path / "data").stdout == "the tables are up to date\n"
+    assert run("schema", "plan", "--data-dir", tmp_path / "data").stdout == "the tables are up to date\n"
     done = run("query", "--data-dir", tmp_path / "data", "SELECT count() AS n FROM otel_logs")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"│\s+0\s+│", done.stdout)
+
+
+def test_a_plan_of_the_schema_makes_nothing(tmp_path: Path) -> None:
+    """Where no collector has run there is no data directory after it either."""
+    done = run("schema", "plan", "--data-dir", tmp_path / "data")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("-- 0001_metrics.sql: a migration, which rewrites no rows; `schema show` prints it\n")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,22 @@ def test_none_can_be_written() -> None:
         ),
         (
             "[store]\nretention_days = 0\n",
-            "line 2: store.retention_days = 0 is not allowed: must be none, or a whole number from 1 to 36525"
+            "line 2: store.retention_days = 0 is not allowed: must be none, or a whole number from 1 to 18262"
             ' (default: "none")',
+        ),
+        (
+            '[store]\ntenant_retention_days = "acme=0"\n',
+            'line 2: store.tenant_retention_days = "acme=0" is not allowed: must be TENANT=DAYS, each tenant once, with commas'
+            ' between, of 1 to 18262 days, or "" (default: "")',
+        ),
+        (
+            '[schema]\nmaterialized_attributes = "a,,b"\n',
+            'line 2: schema.materialized_attributes = "a,,b" is not allowed: must be keys of attributes, each once, with commas'
+            ' between, or "" (default: ',
+        ),
+        (
+            '[schema]\ntext_indexes = "some"\n',
+            'line 2: schema.text_indexes = "some" is not allowed: must be one of none, body, all (default: "none")',
         ),
         (
             '[tenants]\nanonymous_tenant = ""\n',
@@ -154,6 +168,27 @@ def test_what_is_wrong_in_a_file_is_named(write: Write, text: str, expected: str
     (problem,) = problems(file)
     assert problem.startswith(str(file))
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cold_after_days = 3\n", "store.cold_after_days is 3, which needs store.cold_volume"),
+        ('cold_volume = "slow"\n', "store.cold_volume is slow, which needs store.cold_after_days"),
+        (
+            'cold_after_days = 3\ncold_volume = "slow"\n',
+            "store.cold_volume is slow, which needs clickhouse.url: the embedded engine has one volume",
+        ),
+        (
+            'storage_policy = "tiers"\n',
+            "store.storage_policy is tiers, which needs clickhouse.url: the embedded engine has one volume",
+        ),
+    ],
+)
+def test_what_volumes_need_is_named(write: Write, text: str, expected: str) -> None:
+    """A volume and its days need one another, and both a server."""
+    (problem,) = problems(write(f"[store]\n{text}"))
+    assert problem.startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, TRACES_TOP
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData
 from collector.store.insert import LANDING
+from collector.store.options import WantedTables
 from collector.store.payload_index import contents
+from collector.store.retention import Retention
 from collector.writer.piece import Piece
 
 _ROUNDS = itertools.count(1)
@@ -30,7 +32,9 @@ NAMELESS_RECORD = b"\x0a\x00"
 
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouseStore]:
-    store = ClickHouseStore.embedded(directory, OPTIONS._replace(dead_letters_retention_days=None))
+    store = ClickHouseStore.embedded(
+        directory, OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+    )
     try:
         store.apply_schema()
         store._command("SYSTEM STOP MERGES")

@@ -8,7 +8,8 @@ import pytest
 from collector.store.asked import _KEPT_MAX
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Question, StoreError
-from collector.store.options import QueryLimits, StoreOptions
+from collector.store.options import QueryLimits, StoreOptions, WantedTables
+from collector.store.retention import Retention
 from collector.store.tenant_view import OPEN_SYSTEM_TABLES
 
 OWN, OTHER = "acme", "it's the \\rival"
@@ -19,7 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
     """With a row of each tenant in every table that has tenants."""
     directory: Path = tmp_path_factory.mktemp("store") / "store"
     made = ClickHouseStore.embedded(
-        directory, StoreOptions(dead_letters_retention_days=None, queries=QueryLimits(result_rows_max=1000))
+        directory, StoreOptions(WantedTables(Retention(dead_letters=None)), queries=QueryLimits(result_rows_max=1000))
     )
     made.apply_schema()
     for table in tables(made, "engine LIKE '%MergeTree' AND has_tenant"):

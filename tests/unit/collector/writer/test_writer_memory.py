@@ -32,7 +32,7 @@ from collector.ingest.validate import Limits
 from collector.query.reader import Reader
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreOutOfMemory
-from collector.store.options import StoreOptions
+from collector.store.options import StoreOptions, WantedTables
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece
 from collector.writer.store_refusals import RefusedRecords
@@ -295,7 +295,7 @@ def large(number: int, records: int, size: int) -> bytes:
 
 @asynccontextmanager
 async def engine(directory: Path) -> AsyncIterator[tuple[LocalLog, ClickHouseStore]]:
-    options = StoreOptions(fsync=False, insert_memory_bytes_max=256 * MIB)
+    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=256 * MIB)
     with closing(ClickHouseStore.embedded(directory / "store", options)) as store:
         store.apply_schema()
         async with await LocalLog.open(directory / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:

@@ -1,0 +1,215 @@
+"""What the settings want of the tables beyond the migrations, and the statements that bring the tables there.
+
+Retention, tiers, durability, materialized attributes and text indexes are settings. A plan compares them with the live tables.
+docs/adr/0044 has the reasons.
+
+Invariants (tests/integration/clickhouse/test_table_plan.py):
+1. A plan that was carried out is empty the next time, so a start that has nothing to change only reads
+   (test_a_plan_that_was_applied_is_empty).
+2. Every statement of a plan may be the last one that is run, and may be killed at any point: the next plan has the rest
+   (test_a_plan_that_was_interrupted_goes_on, test_a_ttl_that_was_interrupted_reaches_every_part).
+3. No statement loses or doubles a row; a TTL drops those that are older than it says (test_rows_stay_through_every_change).
+4. An index is never replaced by one of another type under the same name. The files of a dropped index stay in the parts until
+   a mutation has removed them, and would be read as those of the new one (test_an_index_has_a_name_of_its_own).
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, get_args
+
+from collector.store.migrations import literal
+from collector.store.options import TextIndexes, WantedTables
+from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
+
+MATERIALIZED_PREFIX: Final = "__otel_materialized_"
+_MATERIALIZED_TABLE: Final = "otel_logs"
+_MAPS: Final = {
+    "otel_logs": {"res": "ResourceAttributes", "scope": "ScopeAttributes", "log": "LogAttributes"},
+    "otel_traces": {"res": "ResourceAttributes", "span": "SpanAttributes"},
+}
+# At the end of a table's comment, from before its TTL is changed until the mutation is there that tells every part.
+TTL_PENDING: Final = "[parts have yet to learn of the TTL]"
+METADATA_ONLY: Final = "metadata only"
+
+
+class TableChange(NamedTuple):
+    """A statement, what it costs in people's words, and the settings that ask for it."""
+
+    table: str
+    statement: str
+    cost: str
+    settings: str
+
+
+class _LiveTable(NamedTuple):
+    """A table as it is. `size_bytes`: of its parts. `columns`: bytes of each, of those that plans change or read.
+    `indexes`: bytes of each."""
+
+    engine: str
+    comment: str
+    size_bytes: int
+    columns: Mapping[str, int]
+    indexes: Mapping[str, int]
+
+
+def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[TableChange]:
+    """Yield what is missing, in the order in which it is to be run. A table that is not there yet is left out.
+
+    `select` answers a query as TabSeparated text.
+    """
+    for table, live in _tables(select).items():
+        yield from _settings_changes(table, live, wanted)
+        yield from _retention_changes(table, live, wanted)
+        if table == _MATERIALIZED_TABLE:
+            yield from _column_changes(table, live, wanted.materialized_attributes)
+        if table in _MAPS:
+            yield from _index_changes(table, live, wanted.text_indexes)
+
+
+def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
+    """Read what the tables are."""
+    names = ", ".join(map(literal, (*TIME_COLUMNS, DEAD_LETTERS[0], EVENTS[0])))
+    times = ", ".join(map(literal, sorted(set(TIME_COLUMNS.values()))))
+
+    def rows(sql: str) -> Iterator[list[str]]:
+        return (line.split("\t") for line in select(sql).splitlines())
+
+    def sizes(sql: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for table, name, size in rows(f"{sql} AND database = currentDatabase() AND table IN ({names})"):
+            found.setdefault(table, {})[b64decode(name).decode()] = int(size)
+        return found
+
+    columns = sizes(
+        "SELECT table, base64Encode(name), data_compressed_bytes FROM system.columns"  # noqa: S608 - our own names
+        f" WHERE (startsWith(name, '{MATERIALIZED_PREFIX}') OR name IN ({times}))"
+    )
+    indexes = sizes("SELECT table, base64Encode(name), data_compressed_bytes FROM system.data_skipping_indices WHERE TRUE")
+    tables = rows(
+        "SELECT name, base64Encode(engine_full), base64Encode(comment), ifNull(total_bytes, 0) FROM system.tables"  # noqa: S608 - the same
+        f" WHERE database = currentDatabase() AND name IN ({names}) AND engine LIKE '%MergeTree' ORDER BY name"
+    )
+    return {
+        name: _LiveTable(
+            b64decode(engine).decode(),
+            b64decode(comment).decode(),
+            int(size),
+            columns.get(name, {}),
+            indexes.get(name, {}),
+        )
+        for name, engine, comment, size in tables
+    }
+
+
+def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
+    settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{wanted.fsync:d}", "store.fsync"))
+    if table in TIME_COLUMNS:
+        # A part may go as a whole once all of its rows may. With tenants of their own days, merges remove rows.
+        settings["ttl_only_drop_parts"] = f"{not wanted.retention.tenants:d}", "store.tenant_retention_days"
+        if wanted.storage_policy:
+            settings["storage_policy"] = literal(wanted.storage_policy), "store.storage_policy"
+    lacking = {
+        f"{name} = {value}": asked_by
+        for name, (value, asked_by) in settings.items()
+        if not re.search(rf"\b{name} = {re.escape(value)}(?:,|$)", live.engine)
+    }
+    if lacking:
+        asked_by = ", ".join(dict.fromkeys(lacking.values()))
+        yield TableChange(table, f"ALTER TABLE {table} MODIFY SETTING {', '.join(lacking)}", METADATA_ONLY, asked_by)
+
+
+def _retention_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
+    """A part knows until when its rows stay. Where the TTL changes, a mutation tells the parts that are there.
+
+    ClickHouse changes the TTL first and begins the mutation then. A crash between the two would leave parts that no TTL
+    removes, and nothing that shows it. So the two are statements of their own, and the comment remembers the second.
+    """
+    found = re.search(r" TTL (.+?) SETTINGS ", live.engine)
+    ttl = wanted.retention.ttl(table)
+    is_pending = live.comment.endswith(TTL_PENDING)
+    comment = live.comment.removesuffix(TTL_PENDING)
+    asked_by = "the retention in [store] and [dead_letters], store.cold_volume and store.cold_after_days"
+
+    def change(what: str, cost: str = METADATA_ONLY) -> TableChange:
+        return TableChange(table, f"ALTER TABLE {table} {what}", cost, asked_by)
+
+    if (found[1] if found else "") != ttl:
+        if not ttl:
+            yield change("REMOVE TTL")
+        else:
+            if not is_pending:
+                yield change(f"MODIFY COMMENT {literal(comment + TTL_PENDING)}")
+                is_pending = True
+            yield change(f"MODIFY TTL {ttl} SETTINGS materialize_ttl_after_modify = 0")
+    if not is_pending:
+        return
+    if ttl:
+        if table in TIME_COLUMNS and wanted.retention.tenants:
+            cost = f"a mutation that rewrites {live.size_bytes:,} bytes without the rows that are too old, in the background"
+        else:
+            read = sum(size for name, size in live.columns.items() if name in TIME_COLUMNS.values())
+            cost = f"a mutation that reads {read:,} bytes of times, and rewrites small parts, in the background"
+        yield change("MATERIALIZE TTL", cost)
+    yield change(f"MODIFY COMMENT {literal(comment)}")
+
+
+def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> Iterator[TableChange]:
+    wanted = {MATERIALIZED_PREFIX + key: f"ResourceAttributes[{literal(key)}]" for key in attributes}
+    asked_by = "schema.materialized_attributes"
+    made = [
+        f"ADD COLUMN IF NOT EXISTS {_quoted(name)} LowCardinality(String) MATERIALIZED {expression} CODEC(ZSTD(1))"
+        for name, expression in wanted.items()
+        if name not in live.columns
+    ]
+    if made:
+        cost = f"{METADATA_ONLY}; parts that exist get the columns when they are merged, until then they are computed"
+        yield TableChange(table, f"ALTER TABLE {table} {', '.join(made)}", cost, asked_by)
+    dropped = [name for name in live.columns if name.startswith(MATERIALIZED_PREFIX) and name not in wanted]
+    if dropped:
+        what = ", ".join(f"DROP COLUMN IF EXISTS {_quoted(name)}" for name in dropped)
+        cost = _removal(sum(live.columns[name] for name in dropped))
+        yield TableChange(table, f"ALTER TABLE {table} {what} SETTINGS alter_sync = 0", cost, asked_by)
+
+
+def _index_changes(table: str, live: _LiveTable, mode: TextIndexes) -> Iterator[TableChange]:
+    wanted = _indexes(table, mode)
+    others = {name for every in get_args(TextIndexes) for name in _indexes(table, every)} - wanted.keys()
+    asked_by = "schema.text_indexes"
+    made = [f"ADD INDEX IF NOT EXISTS {name} {index}" for name, index in wanted.items() if name not in live.indexes]
+    if made:
+        cost = f"{METADATA_ONLY}; parts that exist ({live.size_bytes:,} bytes) get the indexes when they are merged"
+        yield TableChange(table, f"ALTER TABLE {table} {', '.join(made)}", cost, asked_by)
+    dropped = sorted(others & live.indexes.keys())
+    if dropped:
+        what = ", ".join(f"DROP INDEX IF EXISTS {name}" for name in dropped)
+        cost = _removal(sum(live.indexes[name] for name in dropped))
+        yield TableChange(table, f"ALTER TABLE {table} {what} SETTINGS alter_sync = 0", cost, asked_by)
+
+
+def _indexes(table: str, mode: TextIndexes) -> dict[str, str]:
+    """Return the definitions of the indexes that depend on the mode, by name."""
+    made = {}
+    columns = {"trace_id": ("TraceId", "0.001")}
+    for whose, attributes in _MAPS[table].items():
+        columns[f"{whose}_attr_key"] = f"mapKeys({attributes})", "0.01"
+        columns[f"{whose}_attr_value"] = f"mapValues({attributes})", "0.01"
+    for name, (column, false_positives) in columns.items():
+        if mode == "all":
+            made[f"text_{name}"] = f"{column} TYPE text(tokenizer = 'array')"
+        else:
+            made[f"idx_{name}"] = f"{column} TYPE bloom_filter({false_positives}) GRANULARITY 1"
+    if table == "otel_logs":
+        if mode == "none":
+            made["idx_lower_body"] = "lower(Body) TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8"
+        else:
+            made["text_lower_body"] = "lower(Body) TYPE text(tokenizer = 'splitByNonAlpha')"
+    return made
+
+
+def _removal(size_bytes: int) -> str:
+    return f"a mutation that removes {size_bytes:,} bytes of files and links the others, in the background"
+
+
+def _quoted(column: str) -> str:
+    return "`" + column.replace("\\", "\\\\").replace("`", "\\`") + "`"
