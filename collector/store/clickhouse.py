@@ -61,7 +61,6 @@ _IMPOSSIBLE: Final = frozenset(
         "BAD_ARGUMENTS",
         "BAD_TTL_EXPRESSION",
         "ILLEGAL_INDEX",
-        "INCORRECT_QUERY",
         "NOT_IMPLEMENTED",
         "SUPPORT_IS_DISABLED",
         "SYNTAX_ERROR",

@@ -8,7 +8,8 @@ Invariants (tests/integration/clickhouse/test_table_plan.py):
    (test_a_plan_that_was_applied_is_empty).
 2. Every statement of a plan may be the last one that is run, and may be killed at any point: the next plan has the rest
    (test_a_plan_that_was_interrupted_goes_on, test_a_ttl_that_was_interrupted_reaches_every_part).
-3. No statement loses or doubles a row; a TTL drops those that are older than it says (test_rows_stay_through_every_change).
+3. No statement loses or doubles a row; a TTL drops those that are older than it says (test_rows_stay_through_every_change;
+   test_schema_apply.py, under load and with kills).
 4. An index is never replaced by one of another type under the same name. The files of a dropped index stay in the parts until
    a mutation has removed them, and would be read as those of the new one (test_an_index_has_a_name_of_its_own).
 """

@@ -1,7 +1,8 @@
 """The collector's writer, to be killed: run as a program, it stores numbered ranges one after the other until someone ends it.
 
-    python store_writer.py DIRECTORY OUTLIVES_S
+    python store_writer.py DIRECTORY OUTLIVES_S [URL]
 
+Its store is the embedded engine in DIRECTORY/store, or the server of the tests at URL.
 Its broker is a file, DIRECTORY/progress: the range that is intended, or the last that is committed. OUTLIVES_S: for so long an
 insert counts as going on after its process died, as a server's may.
 """
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
-from support.processes.clickhouse_server import OPTIONS
+from support.processes.clickhouse_server import OPTIONS, Server
 from support.store_ranges import messages, topic_of
 
 from collector.broker.contract import Partition, Position, Range
@@ -27,11 +28,12 @@ LIMITS = WriterLimits(
     bytes_max=1 << 24, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.01, retry_max_s=0.1
 )
 
+# The letters are years old.
+KEEPING = OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+
 
 def open_store(directory: Path) -> ClickHouseStore:
-    store = ClickHouseStore.embedded(
-        directory / "store", OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
-    )
+    store = ClickHouseStore.embedded(directory / "store", KEEPING)
     store.apply_schema()
     return store
 
@@ -90,12 +92,12 @@ def writer(store: ClickHouseStore, ranges: NumberedRanges) -> Writer:
     return Writer(ranges, store, keep, LIMITS, Metrics())
 
 
-async def main(directory: Path, outlives_s: float) -> None:
-    store = open_store(directory)
+async def main(directory: Path, outlives_s: float, url: str = "") -> None:
+    store = Server(url).store(KEEPING) if url else open_store(directory)
     type(store).insert_outlives_s = property(lambda _: outlives_s)  # type: ignore[method-assign, assignment]
     await writer(store, NumberedRanges(directory)).run()
 
 
 if __name__ == "__main__":
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))

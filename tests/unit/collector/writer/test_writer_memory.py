@@ -295,7 +295,7 @@ def large(number: int, records: int, size: int) -> bytes:
 
 @asynccontextmanager
 async def engine(directory: Path) -> AsyncIterator[tuple[LocalLog, ClickHouseStore]]:
-    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=256 * MIB)
+    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=288 * MIB)
     with closing(ClickHouseStore.embedded(directory / "store", options)) as store:
         store.apply_schema()
         async with await LocalLog.open(directory / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
