@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, Self
 from uuid import UUID, uuid4
 
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
@@ -27,20 +27,19 @@ from collector.store.contract import (
     Answered,
     Completed,
     Question,
-    StoreMisconfigured,
     StoreUnavailable,
 )
 from collector.store.damaged_parts import PUT_ASIDE_COUNT, DamagedParts
 from collector.store.insert_errors import refusals, shortages
 from collector.store.lookups import Lookups
-from collector.store.migrations import migrate, migrations, on_cluster, pending
+from collector.store.migrations import migrations
 from collector.store.options import StoreOptions
 from collector.store.payload_index import MessageKey, can_be_looked_up, dead_letter_ids
 from collector.store.queries import Queries
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 from collector.store.server import ServerOptions, describe, has_database, make_database, one_line
 from collector.store.sessions import Sessions, connect_embedded, connector, embedded_sessions, reader_settings
-from collector.store.table_plan import TableChange, changes
+from collector.store.table_changes import SchemaPlan, TableChanges
 
 _SIGNALS: Final = {signal: TABLES[topic] for signal, topic in SIGNAL_TOPICS.items()}
 _NEWEST_ITEMS: Final = "SELECT signal, max(newest) FROM ({}) WHERE items > 0 GROUP BY signal".format(  # noqa: S608 - our own names
@@ -55,28 +54,6 @@ _MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDa
 
 _PING_TIMEOUT_S: Final = 3.0
 _DEFAULTS: Final = StoreOptions()
-# What ClickHouse answers to a change of a table that it can't make, however often it is asked.
-_IMPOSSIBLE: Final = frozenset(
-    {
-        "BAD_ARGUMENTS",
-        "BAD_TTL_EXPRESSION",
-        "ILLEGAL_INDEX",
-        "NOT_IMPLEMENTED",
-        "SUPPORT_IS_DISABLED",
-        "SYNTAX_ERROR",
-        "UNKNOWN_DISK",
-        "UNKNOWN_POLICY",
-        "UNKNOWN_SETTING",
-        "UNKNOWN_TYPE",
-    }
-)
-
-
-class SchemaPlan(NamedTuple):
-    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
-
-    migrations: tuple[str, ...]
-    changes: tuple[TableChange, ...]
 
 
 class ClickHouseStore:
@@ -108,6 +85,8 @@ class ClickHouseStore:
         self._inserted = False  # since the last ping
         self._can_complete: bool | None = None  # None: not asked for yet
         self._lookups: Final = Lookups(self._look_up)
+        where = str(server or "the embedded engine")
+        self._table_changes: Final = TableChanges(self._command, self._text, options.tables, where, cluster)
         # A server's parts are its operator's.
         self._damaged_parts: Final = DamagedParts(self._command, self._ask) if server is None else None
 
@@ -154,41 +133,24 @@ class ClickHouseStore:
         return cls(connector(where, options, insert_quorum), options, server=where, cluster=cluster, looks_up=not insert_quorum)
 
     def apply_schema(self) -> SchemaPlan:
-        """Bring tables and their settings up to date, and return what was done. May be killed at any point and run again, also
-        while others insert. Raises SchemaTooNew, StoreUnavailable, and StoreMisconfigured where a server refuses, or where the
-        settings ask for what can't be."""
+        """Bring tables and their settings up to date, and return what was done. Raises SchemaTooNew, StoreUnavailable, and
+        StoreMisconfigured where a server refuses, or the settings ask for what can't be."""
         self._sessions()
         with self._errors():
             if self._server is not None:
                 make_database(self._sessions().control, self._server.database, self._cluster)
-            applied = migrate(self._command, self._text, migrations(), self._cluster)
-            changed = tuple(changes(self._text, self._options.tables))
-            for change in changed:
-                self._make_change(change)
+            done = self._table_changes.apply()
             if self._damaged_parts is not None:
                 self._damaged_parts.report()
         self._has_schema = True
-        return SchemaPlan(tuple(applied), changed)
+        return done
 
     def schema_plan(self) -> SchemaPlan:
-        """Return what `apply_schema` would do. Changes to tables that a migration has yet to make are not in it. Raises as
-        `apply_schema`."""
+        """Return what `apply_schema` would do. Raises as `apply_schema`."""
         with self._errors():
             if self._server is not None and not has_database(self._sessions().control, self._server.database):
                 return SchemaPlan(tuple(migration.name for migration in migrations()), ())
-            return SchemaPlan(pending(self._text, migrations()), tuple(changes(self._text, self._options.tables)))
-
-    def _make_change(self, change: TableChange) -> None:
-        statement = on_cluster(change.statement, self._cluster)
-        try:
-            self._command(statement)
-        except DatabaseError as error:
-            if error.name not in _IMPOSSIBLE:
-                raise
-            raise StoreMisconfigured(
-                f"{self._server or 'the embedded engine'} can't change the table {change.table}: {describe(error)}; the"
-                f" statement: {statement}; to be changed: {change.settings}"
-            ) from error
+            return self._table_changes.plan()
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""

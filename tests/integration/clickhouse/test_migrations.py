@@ -117,7 +117,7 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     before = batches.gauge(1, 3).SerializeToString()
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:version])
+            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:version])
             assert len(store.apply_schema().migrations) == version
             store.insert(METRICS_TOPIC, [before], "before")
         assert len(store.apply_schema().migrations) == len(migrations()) - version
@@ -138,7 +138,7 @@ def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path, mon
         with closing(ClickHouseStore.embedded(tmp_path)) as store:
             if not opening:
                 with monkeypatch.context() as earlier:
-                    earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:10])
+                    earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:10])
                     assert len(store.apply_schema().migrations) == 10
                     for number in numbers:
                         store.insert(topic_of(number), [payload(number)], f"before {number}")
@@ -157,7 +157,7 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
     logs, gauge = batches.logs(1, "tenant-a").SerializeToString(), batches.gauge(1, 3).SerializeToString()
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:6])
+            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:6])
             store.apply_schema()
             store.insert(LOGS_TOPIC, [logs], "logs")
             store.insert(METRICS_TOPIC, [gauge], "gauge")
@@ -182,7 +182,7 @@ def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sent = batches.gauge(1, 3).SerializeToString()
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.clickhouse.migrations", lambda: migrations()[:10])
+            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:10])
             store.apply_schema()
             store.insert(METRICS_TOPIC, [sent], "token")
             (partition,) = store.query(

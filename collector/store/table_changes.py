@@ -1,0 +1,78 @@
+"""Bring the tables of a store up to date: migrations first, and then what the settings ask for."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from collector.store.contract import StoreMisconfigured
+from collector.store.migrations import migrate, migrations, on_cluster, pending
+from collector.store.options import WantedTables
+from collector.store.server import describe
+from collector.store.table_plan import TableChange, changes
+
+# What ClickHouse answers to a change of a table that it can't make, however often it is asked.
+_IMPOSSIBLE: Final = frozenset(
+    {
+        "BAD_ARGUMENTS",
+        "BAD_TTL_EXPRESSION",
+        "ILLEGAL_INDEX",
+        "NOT_IMPLEMENTED",
+        "SUPPORT_IS_DISABLED",
+        "SYNTAX_ERROR",
+        "UNKNOWN_DISK",
+        "UNKNOWN_POLICY",
+        "UNKNOWN_SETTING",
+        "UNKNOWN_TYPE",
+    }
+)
+
+
+class SchemaPlan(NamedTuple):
+    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
+
+    migrations: tuple[str, ...]
+    changes: tuple[TableChange, ...]
+
+
+class TableChanges:
+    """Of one store."""
+
+    def __init__(
+        self, command: Callable[[str], object], text: Callable[[str], str], wanted: WantedTables, where: str, cluster: str
+    ) -> None:
+        """`command` runs a statement; `text` answers one, tab-separated. `where`: the engine's name in messages."""
+        self._command: Final = command
+        self._text: Final = text
+        self._wanted: Final = wanted
+        self._where: Final = where
+        self._cluster: Final = cluster
+
+    def plan(self) -> SchemaPlan:
+        """Return what `apply` would do. Changes of tables that a migration has yet to make are not in it."""
+        return SchemaPlan(pending(self._text, migrations()), self._changes())
+
+    def apply(self) -> SchemaPlan:
+        """Make what is missing, and return it. May be killed at any point and run again, also while others insert."""
+        applied = migrate(self._command, self._text, migrations(), self._cluster)
+        changed = self._changes()
+        for change in changed:
+            self._make(change)
+        return SchemaPlan(tuple(applied), changed)
+
+    def _changes(self) -> tuple[TableChange, ...]:
+        return tuple(changes(self._text, self._wanted))
+
+    def _make(self, change: TableChange) -> None:
+        statement = on_cluster(change.statement, self._cluster)
+        try:
+            self._command(statement)
+        except DatabaseError as error:
+            if change not in self._changes():
+                return  # another process has made it since the plan
+            if error.name not in _IMPOSSIBLE:
+                raise
+            raise StoreMisconfigured(
+                f"{self._where} can't change the table {change.table}: {describe(error)}; the statement: {statement};"
+                f" to be changed: {change.settings}"
+            ) from error
