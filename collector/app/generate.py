@@ -3,11 +3,13 @@
 Invariants (tests in tests/system/test_generate.py):
 1. An item is sent once, and counts as acknowledged only by an answer that says so. test_what_is_acknowledged_is_found
 2. A request without an answer is in doubt: its items may be stored, once. test_what_is_acknowledged_is_found
+3. Ctrl-C ends the sending, not the check of what was sent. test_ctrl_c_ends_the_sending
 """
 
 import http.client
 import itertools
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -31,6 +33,7 @@ Signal = Literal["logs", "metrics", "traces"]
 ANSWER_TIMEOUT_S: Final = 30.0
 STORED_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.5
+_PORTS: Final = {"http": 80, "https": 443}
 # The number of an item, as the tables have it.
 _STORED: Final[dict[Signal, str]] = {
     "logs": "SELECT Body AS number FROM otel_logs",
@@ -78,16 +81,28 @@ class Stored:
 
 
 def send(plan: LoadPlan) -> Sent:
-    """Send until the duration is over and every request is answered. Raises CannotRun if no server listens."""
+    """Send until the duration is over or Ctrl-C, and every request is answered. Raises CannotRun if no server listens."""
+    url = urlsplit(plan.endpoint)
+    try:
+        socket.create_connection((url.hostname or "", url.port or _PORTS[url.scheme]), ANSWER_TIMEOUT_S).close()
+    except OSError as error:
+        raise CannotRun(f"cannot send to {plan.endpoint}: {error}; --endpoint names another") from error
     sender = _Sender(plan)
-    threads = [threading.Thread(target=sender.run) for _ in range(plan.connections)]
+    # Daemons, so that a second Ctrl-C does not wait for answers.
+    threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]
     for thread in threads:
         thread.start()
+    try:
+        _join(threads)
+    except KeyboardInterrupt:
+        sender.stopping.set()
+        _join(threads)
+    return sender.sent
+
+
+def _join(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join()
-    if sender.unreachable is not None and not sender.sent.acknowledged:
-        raise CannotRun(f"cannot send to {plan.endpoint}: {sender.unreachable}; --endpoint names another")
-    return sender.sent
 
 
 def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
@@ -107,7 +122,7 @@ class _Sender:
 
     def __init__(self, plan: LoadPlan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
-        self.unreachable: str | None = None
+        self.stopping: Final = threading.Event()
         self._plan: Final = plan
         self._requests: Final = itertools.count()
         self._lock: Final = threading.Lock()
@@ -126,14 +141,13 @@ class _Sender:
             if due_s >= plan.duration_s:
                 break
             wait_s = self._began_s + due_s - time.monotonic()
-            if wait_s > 0:
-                time.sleep(wait_s)
+            if self.stopping.wait(max(0.0, wait_s)):
+                break
             body = _request(plan, self.sent.service, number * plan.items).SerializeToString()
             try:
                 connection.connect() if connection.sock is None else None
-            except OSError as error:  # nothing was sent
+            except OSError:  # nothing was sent
                 with self._lock:
-                    self.unreachable = str(error)
                     self.sent.refused[0] += 1
                 continue
             try:

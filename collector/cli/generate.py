@@ -49,7 +49,7 @@ def generate(
 ) -> None:
     """Send a load, and check that it is stored.
 
-    Items are numbered. Exit status 0: everything acknowledged is stored, and nothing twice.
+    Items are numbered. Ctrl-C ends the sending. Exit status 0: everything acknowledged is stored, and nothing twice.
     """
     shaped = _SHAPE.fullmatch(shape)
     if shaped is None:
@@ -61,6 +61,7 @@ def generate(
     items, attributes = int(shaped[1]), int(shaped[2])
     plan = app.LoadPlan(signal.value, rate, items, attributes, duration, connections, endpoint, key)
     with failures():
+        _query(settings, "SELECT 1")  # before a minute of sending, not after it
         sent = app.send(plan)
         stored = app.find(plan, sent, lambda sql: _query(settings, sql))
     refused = ", ".join(f"{count} with {status or 'no connection'}" for status, count in sorted(sent.refused.items()))

@@ -1,10 +1,15 @@
 """generate, against the running collector."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from support.processes.program import Program, run
+from support.processes.program import Program, metric, run
+from support.processes.terminal import in_terminal
+from support.waiting import until
+
+ACCEPTED = ("infrasage_ingestion_events_total", 'status="accepted"')
 
 
 @pytest.mark.parametrize("signal", ["logs", "metrics", "traces"])
@@ -31,12 +36,29 @@ def test_what_is_refused_is_not_expected_in_the_store(program: Program, tmp_path
     [
         (["--shape", "many"], 2, "--shape: many must be ITEMSxATTRIBUTES"),
         (["--endpoint", "localhost:4318"], 2, "--endpoint: localhost:4318 must be http://HOST:PORT"),
-        (["--endpoint", "http://127.0.0.1:1", "--duration", "0.1"], 1, "cannot send to http://127.0.0.1:1: "),
+        (["--endpoint", "http://127.0.0.1:1", "--duration", "3600"], 1, "cannot send to http://127.0.0.1:1: "),
+        (["--data-dir", "elsewhere", "--duration", "3600"], 1, "elsewhere"),
     ],
 )
-def test_a_mistake_is_named(options: list[str], status: int, said: str) -> None:
+def test_a_mistake_is_named(program: Program, options: list[str], status: int, said: str) -> None:
     """In one line, before anything is sent."""
-    done = run("generate", *options)
+    done = run("generate", "--endpoint", program.otlp_http, "--data-dir", program.data_dir, *options)
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_ends_the_sending(program: Program) -> None:
+    """What was sent until then is looked for, and reported; the waits between requests do not delay it."""
+    command: list[str | Path] = [sys.executable, "-m", "collector", "generate", "--endpoint", program.otlp_http]
+    options: list[str | Path] = ["--data-dir", program.data_dir, "--rate", "100", "--duration", "3600"]
+    before = metric(program.http, *ACCEPTED)
+    with in_terminal([*command, *options], columns=200) as terminal:
+        until(lambda: metric(program.http, *ACCEPTED) > before)
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+    found = re.search(
+        r"acknowledged ([\d,]+) logs, rejected 0, in doubt 0; .*\s+stored ([\d,]+), of which 0", terminal.everything
+    )
+    assert found is not None, terminal.everything
+    assert found[1] == found[2] != "0"
