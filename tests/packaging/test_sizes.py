@@ -48,8 +48,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "collector/broker/kafka/consumer.py:KafkaConsumer": (690, _TO_CUT),
     "collector/broker/kafka/producer_session.py": (450, _TO_CUT),
     "collector/broker/kafka/producer_session.py:ProducerSession": (370, _TO_CUT),
-    "collector/broker/local_log/files.py": (490, _TO_CUT),
-    "collector/broker/local_log/files.py:LogFiles": (360, _TO_CUT),
     "collector/http2/engine.py": (680, _STATES),
     "collector/http2/engine.py:Http2Engine": (540, _STATES),
     "collector/http2/headers.py": (410, _STATES),

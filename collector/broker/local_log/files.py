@@ -11,8 +11,6 @@ Invariants:
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
 """
 
-import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -24,28 +22,28 @@ from urllib.parse import quote
 
 import structlog
 
-from collector.broker.contract import BrokerDown, BrokerError, Payload, Range
+from collector.broker.contract import BrokerDown, BrokerError, Range
 from collector.broker.local_log import schema
 from collector.broker.local_log.carve import carve, carve_heads
-from collector.broker.local_log.chunks import OFFSET_MASK, slices
-from collector.broker.local_log.database import Database, FileDamaged, Gap, heads_in, make_directory
-from collector.broker.local_log.incidents import Damage, Incidents
+from collector.broker.local_log.database import Database, FileDamaged, make_directory
+from collector.broker.local_log.durable_files import copy_in_place, link, size_of
+from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.losses import LossReports
 from collector.broker.local_log.plan import LogAppend, PartitionHead, Skip, Work
+from collector.broker.local_log.positions import heads_of, is_behind, merged
 from collector.broker.local_log.reader import Found, LogReader
-from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witness, read_witness, sync_directory
+from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
 # At the start the structure of a file up to this size is checked: half a second. A larger one is checked when it is read.
 _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 # How long a structure that was found to be sound is trusted while more messages are missing.
 _SOUND_S: Final = 60.0
-WITNESS_SYNC_S: Final = 1.0
 # How long, and for how many bytes of messages, what the disk had free is taken for what it has.
 _DISK_SEEN_S: Final = 0.2
 _UNSEEN_BYTES_MAX: Final = 4 * 1024 * 1024
-_REQUESTS_SHOWN_MAX: Final = 20
 
 
 class LogFiles:
@@ -56,6 +54,7 @@ class LogFiles:
         self.file: Final = directory / schema.FILE_NAME
         self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
         self.incidents: Final = Incidents(directory.parent)
+        self._losses: Final = LossReports(self.incidents)
         self._limits: Final = limits
         self._logger: Final = structlog.get_logger(__name__)
         self._wal: Final = self.file.with_name(f"{self.file.name}-wal")
@@ -69,9 +68,6 @@ class LogFiles:
         """Why the file must be made anew before it can be used; None: it can be used."""
         self._known: Mapping[str, PartitionHead] = {}
         self._sound_until = 0.0
-        self._last_read: dict[str, tuple[int, Payload]] = {}  # by topic: the last message that was read, and where it ends
-        self._witness_synced_at = time.monotonic()
-        self._witness_failed = False
         self._disk_seen_until = 0.0
         self._unseen_bytes = 0
         self._copying: Final = threading.Lock()
@@ -91,9 +87,9 @@ class LogFiles:
         heads = read_witness(self._witness_file)
         if not self.file.exists() and self._new.exists():  # made anew, and died before it had its name
             self._new.rename(self.file)
-        had_witness, had_file = self._witness_file.exists(), _size(self.file) > 0
-        if _size(self._wal) and not self._wal_before.exists():
-            _link(self._wal, self._wal_before)
+        had_witness, had_file = self._witness_file.exists(), size_of(self.file) > 0
+        if size_of(self._wal) and not self._wal_before.exists():
+            link(self._wal, self._wal_before)
         if heads is None:
             self._open_without_witness(had_file)
             self._report_no_witness(had_witness)
@@ -107,19 +103,19 @@ class LogFiles:
                     raise
                 self._rebuild(str(error), heads)
             else:
-                if _is_behind(self._database.heads, heads):
+                if is_behind(self._database.heads, heads):
                     self._recover(heads)
         self._database.settle()
         self._wal_before.unlink(missing_ok=True)
         self._reader = LogReader(self.file, self._database.identity, self._reading)
-        self._witness = Witness.open(self._witness_file)
-        self._write_witness()
+        self._witness = WitnessKeeper(self._witness_file)
+        self._witness.write(self._database.heads)
         self._witness.sync()
 
     def _opened(self) -> Database:
         database = Database(self.file, self._limits, self._reading)
         try:
-            if _size(self.file) <= _CHECK_BYTES_MAX:
+            if size_of(self.file) <= _CHECK_BYTES_MAX:
                 database.check()
         except BaseException:
             database.close()
@@ -192,7 +188,7 @@ class LogFiles:
                     raise
                 self._reopen(str(error))
                 refusals = self._database.transact(works, self.disk.shortage)
-            self._write_witness()
+            self._witness.write(self._database.heads)
             return refusals
 
     def _look_at_disk(self, works: Sequence[Work]) -> None:
@@ -217,29 +213,9 @@ class LogFiles:
         return self._witness.is_synced
 
     def sync_witness(self) -> None:
-        """Not more often than once a second. Where it fails, it is tried again with what is written next."""
+        """Not more often than once a second."""
         with self._busy:
-            if not self._witness.is_synced and time.monotonic() - self._witness_synced_at >= WITNESS_SYNC_S:
-                self._witness_synced_at = time.monotonic()
-                try:
-                    self._witness.sync()
-                except OSError as error:
-                    self._witness_fails(error)
-
-    def _witness_fails(self, error: OSError) -> None:
-        """Appends go on: the witness trails, and nothing is lost by that."""
-        if not self._witness_failed:
-            file = str(self._witness_file)
-            self._logger.warning("cannot write how far the local log has come", file=file, error=str(error))
-        self._witness_failed = True
-
-    def _write_witness(self) -> None:
-        try:
-            self._witness.write(self._database.heads)
-        except OSError as error:
-            self._witness_fails(error)
-        else:
-            self._witness_failed = False
+            self._witness.sync_now_and_then()
 
     def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
@@ -277,7 +253,7 @@ class LogFiles:
             range_, found = self._reader.read(topic, head, bytes_max)
             if any(it.row is None for it in found) and self._is_made_anew():
                 return None
-            self._report([self._keep(topic, head.id, it) for it in found])
+            self._report(topic, head.id, found)
         except sqlite3.DatabaseError as error:
             if _is_damage(error):
                 try:
@@ -290,7 +266,7 @@ class LogFiles:
         except (OSError, sqlite3.Error) as error:
             raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self.file}: {error}") from error
         if range_ is not None:
-            self._last_read[topic] = range_.end, range_.payloads[-1]
+            self._losses.remember(range_)
             return range_
         return Skip(topic, found[0].start, found[-1].end)
 
@@ -307,18 +283,12 @@ class LogFiles:
             self._sound_until = time.monotonic() + _SOUND_S
             return False
 
-    def _keep(self, topic: str, id_: int, found: Found) -> Damage:
-        with self._busy:
-            requests = _neighbours(self._database, id_, Gap(topic, found.start, found.end), self._last_read.get(topic))
-        if found.row is not None:
-            key, lengths, payload, checksums = found.row
-            first = found.start - (key & OFFSET_MASK)
-            damaged = slices(lengths, payload)[first : first + min(found.end - found.start, _REQUESTS_SHOWN_MAX)]
-            name = f"{topic}-{key & OFFSET_MASK}"
-            for suffix, content in (("lengths", lengths), ("payload", payload), ("checksums", checksums or b"")):
-                self.incidents.keep(f"{name}.{suffix}", content)
-            requests += [{"where": "damaged", **receipt} for it in damaged if (receipt := receipt_of(it)) is not None]
-        return Damage(topic=topic, start=found.start, end=found.end, reason=found.reason, requests=requests)
+    def _report(self, topic: str, id_: int, found: Sequence[Found]) -> None:
+        """Raises OSError: then it must be done again."""
+        if found:
+            with self._busy:
+                damages = [self._losses.damage_of(self._database, topic, id_, it) for it in found]
+            self._losses.report(damages)
 
     # What is made anew.
 
@@ -334,14 +304,14 @@ class LogFiles:
             self._database.settle()
             self._reader = LogReader(self.file, self._database.identity, self._reading)
             self._damage = None
-            self._write_witness()
+            self._witness.write(self._database.heads)
 
     def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead]) -> None:
         """Make another file from what is found in these, and set these aside."""
         old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
         kept = str(self.incidents.folder()) if old else "nothing was left"
         self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
-        known = _merged(_heads_of(self.file), heads)
+        known = merged(heads_of(self.file), heads)
         for suffix in ("", "-wal", "-shm"):
             self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
         with closing(Database(self._new, self._limits, self._reading)) as database:
@@ -364,8 +334,8 @@ class LogFiles:
         reason = "the file was behind what had been acknowledged"
         self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
         if self._wal_before.exists():
-            _copy_in_place(self._wal_before)
-        self._restore(self._database, None, [self._wal_before], _merged(self._database.heads, heads), reason)
+            copy_in_place(self._wal_before)
+        self._restore(self._database, None, [self._wal_before], merged(self._database.heads, heads), reason)
         if self._wal_before.exists():
             self.incidents.take(self._wal_before)
 
@@ -373,50 +343,8 @@ class LogFiles:
         self, database: Database, file: Path | None, wals: Sequence[Path], heads: Mapping[str, PartitionHead], reason: str
     ) -> None:
         topics = {head.id: topic for topic, head in heads.items()}
-
-        def report(gaps: Sequence[Gap]) -> None:
-            self._report(
-                [
-                    Damage(
-                        topic=gap.topic,
-                        start=gap.start,
-                        end=gap.end,
-                        reason=reason,
-                        requests=_neighbours(database, heads[gap.topic].id, gap),
-                    )
-                    for gap in gaps
-                ]
-            )
-
-        database.restore(heads, carve(file, wals, topics), report)
-
-    def _report(self, damages: Sequence[Damage]) -> None:
-        """Raises OSError: then it must be done again."""
-        if not damages:
-            return
-        for damage in self.incidents.report(damages):
-            self._logger.error(
-                "acknowledged messages of the local log are lost or damaged; see docs/operate/operating.md, "
-                "confirm with `log confirm`",
-                topic=damage.topic,
-                first_offset=damage.start,
-                messages=damage.messages,
-                reason=damage.reason,
-                requests=list(damage.requests),
-                kept=str(self.incidents.folder()),
-            )
-
-
-def _neighbours(database: Database, id_: int, gap: Gap, last: tuple[int, Payload] | None = None) -> list[Mapping[str, object]]:
-    """The receipts before and after what is lost: the requests between them, by process and sequence, are the lost ones.
-    `last`: a message that was read, and where it ends; the database may have it no more."""
-    before = bytes(last[1]) if last is not None and last[0] == gap.start else database.message(id_, gap.start - 1)
-    named = (("before", before), ("after", database.message(id_, gap.end)))
-    return [
-        {"where": where, **receipt}
-        for where, payload in named
-        if payload is not None and (receipt := receipt_of(payload)) is not None
-    ]
+        ids = {topic: head.id for topic, head in heads.items()}
+        database.restore(heads, carve(file, wals, topics), lambda gaps: self._losses.report_gaps(database, ids, gaps, reason))
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
@@ -424,67 +352,3 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _is_behind(heads: Mapping[str, PartitionHead], witness: Mapping[str, PartitionHead]) -> bool:
-    """Return whether the witness has seen more than there is."""
-    for topic, seen in witness.items():
-        head = heads.get(topic)
-        if head is None:
-            if seen.end:
-                return True
-        elif seen.end > head.end or seen.committed > head.committed:
-            return True
-    return False
-
-
-def _merged(heads: Mapping[str, PartitionHead], others: Mapping[str, PartitionHead]) -> dict[str, PartitionHead]:
-    """For each topic the positions that are farthest."""
-    merged = dict(heads)
-    for topic, other in others.items():
-        head = merged.get(topic)
-        if head is None:
-            taken = {it.id for it in merged.values()}
-            merged[topic] = other if other.id not in taken else other._replace(id=max(taken) + 1)
-        else:
-            farthest = other if other.committed > head.committed else head
-            if farthest.intent is None and other.committed == head.committed:
-                farthest = other if other.intent is not None else farthest
-            merged[topic] = farthest._replace(id=head.id, end=max(head.end, other.end))
-    return merged
-
-
-def _heads_of(file: Path) -> dict[str, PartitionHead]:
-    """Return what a damaged file still says of its partitions; nothing if it can't be read."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro&immutable=1", uri=True)) as connection:
-            return heads_in(connection)
-    except sqlite3.Error:
-        return {}
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _copy_in_place(link: Path) -> None:
-    """Make a link a file of its own, durably: what is written to the other name does not change it any more."""
-    copy = link.with_name(f"{link.name}-copy")
-    shutil.copyfile(link, copy)
-    descriptor = os.open(copy, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    copy.rename(link)
-    sync_directory(link.parent)
-
-
-def _link(file: Path, link: Path) -> None:
-    try:
-        os.link(file, link)
-    except OSError:  # a file system without links
-        shutil.copyfile(file, link)

@@ -22,9 +22,10 @@ from typing import Final, Self
 import structlog
 
 from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
-from collector.broker.local_log.files import WITNESS_SYNC_S, LogFiles
+from collector.broker.local_log.files import LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import NO_HEAD, Commit, Intend, LogAppend, PartitionHead, Probe, Work
+from collector.broker.local_log.witness_keeper import WITNESS_SYNC_S
 from collector.runtime.disk import Disk
 from collector.runtime.reminders import Reminder
 

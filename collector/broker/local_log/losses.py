@@ -1,0 +1,89 @@
+"""Acknowledged messages that are lost or damaged: which requests they were of, reported and logged.
+
+A message has a receipt, which names its request. Where the message itself is lost, the receipts before and after it say between
+which requests of a process it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from collector.broker.contract import Payload, Range
+from collector.broker.local_log.chunks import OFFSET_MASK, slices
+from collector.broker.local_log.database import Database, Gap
+from collector.broker.local_log.incidents import Damage, Incidents
+from collector.broker.local_log.reader import Found
+from collector.broker.local_log.receipts import receipt_of
+
+_REQUESTS_SHOWN_MAX: Final = 20
+
+
+class LossReports:
+    """Those of one log."""
+
+    def __init__(self, incidents: Incidents) -> None:
+        """`incidents`: where they are kept."""
+        self._incidents: Final = incidents
+        self._logger: Final = structlog.get_logger(__name__)
+        self._last_read: Final[dict[str, tuple[int, Payload]]] = {}  # by topic: the last message that was read, and its end
+
+    def remember(self, messages: Range) -> None:
+        """Note what was read last: it may be the last before a loss, and the database may have it no more by then."""
+        self._last_read[messages.partition.topic] = messages.end, messages.payloads[-1]
+
+    def damage_of(self, database: Database, topic: str, id_: int, found: Found) -> Damage:
+        """Return what was found while reading, and keep what is left of it. Raises OSError."""
+        requests = _neighbours(database, id_, Gap(topic, found.start, found.end), self._last_read.get(topic))
+        if found.row is not None:
+            key, lengths, payload, checksums = found.row
+            first = found.start - (key & OFFSET_MASK)
+            damaged = slices(lengths, payload)[first : first + min(found.end - found.start, _REQUESTS_SHOWN_MAX)]
+            name = f"{topic}-{key & OFFSET_MASK}"
+            for suffix, content in (("lengths", lengths), ("payload", payload), ("checksums", checksums or b"")):
+                self._incidents.keep(f"{name}.{suffix}", content)
+            requests += [{"where": "damaged", **receipt} for it in damaged if (receipt := receipt_of(it)) is not None]
+        return Damage(topic=topic, start=found.start, end=found.end, reason=found.reason, requests=requests)
+
+    def report_gaps(self, database: Database, ids: Mapping[str, int], gaps: Sequence[Gap], reason: str) -> None:
+        """Report messages that a database lacks. `ids`: of the topics in it. Raises OSError: then it must be done again."""
+        self.report(
+            [
+                Damage(
+                    topic=gap.topic,
+                    start=gap.start,
+                    end=gap.end,
+                    reason=reason,
+                    requests=_neighbours(database, ids[gap.topic], gap),
+                )
+                for gap in gaps
+            ]
+        )
+
+    def report(self, damages: Sequence[Damage]) -> None:
+        """Raises OSError: then it must be done again."""
+        if not damages:
+            return
+        for damage in self._incidents.report(damages):
+            self._logger.error(
+                "acknowledged messages of the local log are lost or damaged; see docs/operate/operating.md, "
+                "confirm with `log confirm`",
+                topic=damage.topic,
+                first_offset=damage.start,
+                messages=damage.messages,
+                reason=damage.reason,
+                requests=list(damage.requests),
+                kept=str(self._incidents.folder()),
+            )
+
+
+def _neighbours(database: Database, id_: int, gap: Gap, last: tuple[int, Payload] | None = None) -> list[Mapping[str, object]]:
+    """The receipts before and after what is lost: the requests between them, by process and sequence, are the lost ones.
+    `last`: a message that was read, and where it ends; the database may have it no more."""
+    before = bytes(last[1]) if last is not None and last[0] == gap.start else database.message(id_, gap.start - 1)
+    named = (("before", before), ("after", database.message(id_, gap.end)))
+    return [
+        {"where": where, **receipt}
+        for where, payload in named
+        if payload is not None and (receipt := receipt_of(payload)) is not None
+    ]
