@@ -49,6 +49,7 @@ async def answering_clickhouse(
         timezone=timezone,
         sql_bytes_max=settings.query.sql_bytes_max,
         concurrent_max=settings.query.concurrent_max,
+        connections_max=settings.store.http_connections_max,
         wait_s=settings.query.page_wait_s,
         body_timeout_s=settings.query.body_timeout_s,
     )

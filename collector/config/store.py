@@ -103,7 +103,9 @@ class StoreSection(Section):
     http_host: Text = Field(
         default="127.0.0.1", min_length=1, max_length=255, description="Address to listen on for http_port."
     )
-    http_connections_max: Whole = limit(64, 1, 100_000, "Most connections at once on http_port. More: 503.")
+    http_connections_max: Whole = limit(
+        64, 1, 100_000, "Most connections at once on http_port; half as many queries of one tenant. More: 503."
+    )
     query_time_max_s: Number = limit(60, 0.1, 86_400, "Seconds that a query may take.")
     query_memory_bytes_max: Bytes = limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
     query_rows_max: Whole = limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")

@@ -10,7 +10,9 @@ Invariants:
    (test_errors_are_as_clickhouse_sends_them)
 5. Of a tenant's queries at most half as many run at once as of all: the others wait, and hold up no other tenant.
    (test_a_tenants_queries_leave_room_for_anothers)
-6. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
+6. A query is read with a key only, and a tenant has at most half as many that are not answered yet as there may be connections.
+   More are refused at their heads. (test_who_sends_no_query_leaves_room_for_others)
+7. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
    (test_an_answer_that_is_not_read_keeps_none_from_another_tenant)
 """
 
@@ -20,9 +22,10 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -108,6 +111,7 @@ class ClickHouseApi:
         timezone: str,
         sql_bytes_max: int,
         concurrent_max: int,
+        connections_max: int,
         wait_s: float,
         body_timeout_s: float,
     ) -> None:
@@ -123,7 +127,14 @@ class ClickHouseApi:
         self._body_timeout_s: Final = body_timeout_s
         self._threads: Final = ThreadPoolExecutor(concurrent_max, "clickhouse-http")
         self._share: Final = max(1, concurrent_max // 2)
+        self._open: Final[Counter[str | None]] = Counter()  # by tenant
+        self._open_max: Final = max(1, connections_max // 2)
         self._turns: Final[dict[str, asyncio.Semaphore]] = {}  # as many as tenants have keys
+
+    @property
+    def open_queries(self) -> int:
+        """Return how many queries are being read, wait or run."""
+        return self._open.total()
 
     def close(self) -> None:
         """Take no more questions. Those that run end with the store."""
@@ -171,6 +182,17 @@ class ClickHouseApi:
             return _Answer(f"There is no handle {path}. Use / or /ping for health checks.\n".encode(), 404)
         if method not in ("GET", "POST", "HEAD"):
             raise ClickHouseError(48, "NOT_IMPLEMENTED", f"{method} is not answered here, GET and POST are")
+        if method in ("GET", "HEAD") and "query" not in query and not _has_body(headers):
+            return _Answer(b"Ok.\n")
+        tenant = self._tenant(query, headers)
+        scope[CALLER] = tenant
+        with self._place(tenant):
+            return await self._queried(query, headers, query_id, receive, tenant)
+
+    async def _queried(
+        self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, receive: Receive, tenant: str | None
+    ) -> _Answer:
+        """Raises ClickHouseError, StoreError."""
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 body = await self._body(receive)
@@ -178,10 +200,6 @@ class ClickHouseApi:
             raise ClickHouseError(
                 209, "SOCKET_TIMEOUT", f"no whole query within {self._body_timeout_s:g} s (query.body_timeout_s)"
             ) from None
-        if method in ("GET", "HEAD") and "query" not in query and not body:
-            return _Answer(b"Ok.\n")
-        tenant = self._tenant(query, headers)
-        scope[CALLER] = tenant
         asked = self._read(query, headers, query_id, body)
         if is_hello(asked.sql, asked.format, asked.client_revision):
             answered = Answered(hello(self._version, self._timezone, asked.client_revision), "Native")
@@ -195,6 +213,24 @@ class ClickHouseApi:
             return _Answer(await asyncio.to_thread(framed, answered.body, asked.frames), 200, sent)
         compressed, encoding = await asyncio.to_thread(encoded, answered.body, asked.accept_encoding)
         return _Answer(compressed, 200, sent | ({"content-encoding": encoding} if encoding else {}))
+
+    @contextmanager
+    def _place(self, tenant: str | None) -> Iterator[None]:
+        """Count a query from its head to its answer. Raises ClickHouseError."""
+        if tenant is not None and self._open[tenant] >= self._open_max:
+            raise ClickHouseError(
+                202,
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
+                f"{self._open_max} queries of this tenant are being read, wait or run: half of store.http_connections_max."
+                " Ask again when one is answered",
+            )
+        self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
 
     def _turn(self, tenant: str | None) -> AbstractAsyncContextManager[object]:
         """Return what to hold while a query of that tenant runs; None, who reads everything, has all threads."""
@@ -288,6 +324,10 @@ def _key(query: Mapping[str, str], headers: Mapping[str, str]) -> bytes | None:
         return password.encode("latin-1", "replace")
     api_key = headers.get("x-api-key")
     return key_of(api_key.encode("latin-1") if api_key is not None else None, authorization.encode("latin-1") or None)
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _type_of(format_: str) -> str:

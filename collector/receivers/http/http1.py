@@ -644,7 +644,13 @@ class Http1Connection:
             self._go_on()
 
     def idle_since(self) -> float:
-        if self._state == CLOSED or self._turn is not None or self._incoming is not None or self._waiting or self._unfed:
+        turn = self._turn
+        if self._state == CLOSED or self._waiting or self._unfed:
+            return BUSY
+        if turn is not None and turn is self._incoming and turn.is_answered:
+            # The rest of its body is worth nothing: most often it was refused, and who refuses to end must not hold the place.
+            return turn.answered_at
+        if turn is not None or self._incoming is not None:
             return BUSY
         # A head that is not whole is no request yet.
         return self._began or self._idle_since

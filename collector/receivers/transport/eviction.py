@@ -1,8 +1,10 @@
 """Room for a new connection: the one that has had no request for longest is closed.
 
 Invariants:
-1. A connection with an open request is not evicted, nor one that had its last request within FRESH_S: its next may be on its
-   way (tests/unit/collector/receivers/transport/test_eviction.py, test_only_idle_connections_are_evicted).
+1. A connection with an open request is not evicted, unless the request is answered and only the rest of its body is missing
+   (tests/integration/gateway/test_http_servers.py, test_who_goes_on_after_a_refusal_makes_room). Nor is one that had its last
+   request within FRESH_S: its next may be on its way (tests/unit/collector/receivers/transport/test_eviction.py,
+   test_only_idle_connections_are_evicted).
 2. The one that has been idle for longest is evicted (test_the_longest_idle_goes_first).
 3. However many connections come, all are looked at for every _CANDIDATES evictions, or once in _RESCAN_S where none is idle
    (test_looking_for_idle_connections_is_bounded).

@@ -536,6 +536,32 @@ async def test_connections_over_the_limit_are_refused(server: str) -> None:
         assert made.counted("infrasage_http_connections_refused_total") == 1
 
 
+@pytest.mark.parametrize("path", ["/v1/logs", "/no-page"])
+async def test_who_goes_on_after_a_refusal_makes_room(path: str) -> None:
+    """The refusal came before the body, which never comes: such connections are closed for a new one, as idle ones are."""
+
+    def find(_: bytes) -> None:
+        """No key is valid."""
+
+    async def is_taken() -> bool:
+        async with connection(made.port) as raw:
+            await raw.send(logs())
+            return (await raw.response()).status == 200
+
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: wrong\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+    async with (
+        http_receivers(connections_max=2, with_pages=True, find=find) as made,
+        connection(made.port) as first,
+        connection(made.port) as second,
+    ):
+        for raw in (first, second):
+            raw.writer.write(head.encode() + b"\r\n")
+            assert (await raw.response()).status in (401, 404)
+        # Within http.body_timeout_s, 30 s, after which they would be closed anyway.
+        await eventually(is_taken, timeout_s=10)
+        assert 1 == made.counted("infrasage_connections_evicted_total")
+
+
 # How it ends.
 
 

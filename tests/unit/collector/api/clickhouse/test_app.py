@@ -20,8 +20,10 @@ from collector.tenancy.plans import UNLIMITED
 from collector.tenancy.scopes import Scope
 
 
-def _reader(key: bytes) -> Caller:
-    """Each key is of the tenant that it names."""
+def _reader(key: bytes) -> Caller | None:
+    """Each key is of the tenant that it names, but for one."""
+    if key == b"unknown":
+        return None
     return Caller(key.decode(), Scope.READONLY, UNLIMITED, key.decode())
 
 
@@ -29,11 +31,14 @@ async def _caught_up(_wait_s: float) -> int:
     return 0
 
 
-async def _ask(api: ASGIApp, tenant: str, reads: asyncio.Event | None = None) -> int:
-    """Send a query with the tenant's key; the status of its answer, whose body is taken once `reads` is set."""
+async def _ask(api: ASGIApp, tenant: str, reads: asyncio.Event | None = None, sends: asyncio.Event | None = None) -> int:
+    """Send a query with the tenant's key; the status of its answer, whose body is taken once `reads` is set. The query is sent
+    once `sends` is."""
     sent: list[Any] = []
 
     async def receive() -> Any:
+        if sends is not None:
+            await sends.wait()
         return {"type": "http.request", "body": b"SELECT 1", "more_body": False}
 
     async def send(message: Any) -> None:
@@ -55,7 +60,7 @@ async def _ask(api: ASGIApp, tenant: str, reads: asyncio.Event | None = None) ->
     return status
 
 
-def _api(answer: Callable[[Question], Answered]) -> ClickHouseApi:
+def _api(answer: Callable[[Question], Answered], connections_max: int = 64) -> ClickHouseApi:
     return ClickHouseApi(
         Access(_reader, None),
         answer,
@@ -64,6 +69,7 @@ def _api(answer: Callable[[Question], Answered]) -> ClickHouseApi:
         timezone="UTC",
         sql_bytes_max=1000,
         concurrent_max=2,
+        connections_max=connections_max,
         wait_s=0,
         body_timeout_s=10,
     )
@@ -80,6 +86,23 @@ async def test_an_answer_that_is_not_read_keeps_none_from_another_tenant() -> No
     assert 200 == await _ask(gate, "other")
     reads.set()
     assert 200 == await slow
+    api.close()
+
+
+async def test_who_sends_no_query_leaves_room_for_others() -> None:
+    """Without a key nobody is waited for; with one, half of the connections at most are, and then there is room again."""
+    api = _api(lambda _: Answered(b"1\n", "TabSeparated"), connections_max=8)
+    never = asyncio.Event()
+    async with asyncio.timeout(20):
+        assert 403 == await _ask(api, "unknown", sends=never)
+        sends = asyncio.Event()
+        slow = [asyncio.create_task(_ask(api, "slow", sends=sends)) for _ in range(4)]
+        await eventually(lambda: api.open_queries == 4)
+        assert 503 == await _ask(api, "slow", sends=never)
+        assert 200 == await _ask(api, "other")
+        sends.set()
+        assert [200] * 4 == await asyncio.gather(*slow)
+        assert 200 == await _ask(api, "slow")
     api.close()
 
 
