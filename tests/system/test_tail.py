@@ -14,7 +14,7 @@ import httpx
 import pytest
 from support.processes.kafka import Kafka
 from support.processes.production import gateway
-from support.processes.program import MakeProgram, Program, environment, run, started
+from support.processes.program import MakeProgram, Program, environment, heed_interrupts, run, started
 from support.senders import otlp_logs
 from support.waiting import until
 
@@ -27,11 +27,6 @@ def send(http: str, service: str, body: str, **changed: Any) -> None:
     httpx.post(f"{http}/api/v1/telemetry", json=record)
 
 
-def _heed_interrupts() -> None:
-    """A test run in the background ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def tailing(place: Path, *options: str | Path) -> Iterator[Path]:
     """The command beside the test: what it prints, once it watches. It ends by Ctrl-C, with status 0."""
@@ -42,7 +37,7 @@ def tailing(place: Path, *options: str | Path) -> Iterator[Path]:
             stdout=stdout,
             stderr=stderr,
             env=environment(),
-            preexec_fn=_heed_interrupts,  # noqa: PLW1509  # it only sets a signal's disposition
+            preexec_fn=heed_interrupts,  # noqa: PLW1509  # it only sets a signal's disposition
         )
     try:
         until(lambda: "watching" in said.read_text() or process.poll() is not None)

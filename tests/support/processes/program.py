@@ -35,6 +35,11 @@ def environment(**settings: object) -> dict[str, str]:
     return inherited | given | {"PYTHONPATH": os.pathsep.join(str(root) for root in dict.fromkeys(_ROOTS))}
 
 
+def heed_interrupts() -> None:
+    """For a child before it begins: a test that runs in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(*arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """One command, to its end."""
     return subprocess.run(

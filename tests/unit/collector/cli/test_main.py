@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes.program import environment, run
+from support.processes.program import environment, heed_interrupts, run
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -235,7 +235,14 @@ def test_light_commands_load_nothing_heavy() -> None:
 def test_ctrl_c_while_the_commands_load_prints_nothing() -> None:
     """The process ends by the signal, so a shell reports 130 and ends its own loop; no traceback of imports is printed."""
     command = [sys.executable, "-X", "importtime", "-m", "collector", "version"]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509  # it only sets a signal's disposition
+    )
     assert process.stderr is not None
     for line in iter(process.stderr.readline, ""):
         if "typer" in line:
