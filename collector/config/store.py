@@ -137,7 +137,11 @@ class Query(Section):
     )
     sql_bytes_max: Bytes = limit(1 * MIB, 1 * KIB, 64 * MIB, "Longest query, in bytes.")
     concurrent_max: Whole = limit(
-        2, 1, 64, "Queries answered at once; more wait. A tenant's are at most half of them on store.http_port."
+        2,
+        1,
+        64,
+        "Queries of users answered at once, and as many of pages beside them; more wait. A tenant's are at most half of them on"
+        " store.http_port.",
     )
     body_timeout_s: Number = limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
 

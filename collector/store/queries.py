@@ -1,4 +1,10 @@
-"""Statements that read: those of users, checked first, those of ClickHouse's protocol, and our own. So many run at once."""
+"""Statements that read: those of users, checked first, those of ClickHouse's protocol, and our own.
+
+Invariants:
+1. At most `concurrent_max` statements of users run at once, and as many of our own beside them: a user's may take longer than
+   time_max_s, since the engine looks at the time between two blocks only, and no page of ours waits for it.
+   (tests/integration/clickhouse/test_embedded.py, test_our_own_statements_do_not_wait_for_users)
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -47,14 +53,17 @@ class Queries:
         self._limits: Final = limits
         self._asked: Final = asked
         self._refused_functions: RefusedFunctions | None = None  # in statements of others; None: not asked for yet
-        self._idle: Final[SimpleQueue[int]] = SimpleQueue()
+        # Numbers of readers.
+        self._users_idle: Final[SimpleQueue[int]] = SimpleQueue()
+        self._own_idle: Final[SimpleQueue[int]] = SimpleQueue()
         for number in range(limits.concurrent_max):
-            self._idle.put(number)
+            self._users_idle.put(number)
+            self._own_idle.put(limits.concurrent_max + number)
 
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's
         message."""
-        return self._run(self._checked(sql, format_))
+        return self._run(self._checked(sql, format_), self._users_idle)
 
     def answer(self, question: Question) -> Answered:
         """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only the
@@ -64,13 +73,17 @@ class Queries:
         named = set(_PARAMETER.findall(question.sql))
         parameters = {name: _Escaped(value) for name, value in question.parameters.items() if name in named}
         statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
-        with self._place(), self._asked.session(question.tenant, question.settings, self._checking) as client, _store_errors():
+        with (
+            self._place(self._users_idle),
+            self._asked.session(question.tenant, question.settings, self._checking) as client,
+            _store_errors(),
+        ):
             body = bytes(client.raw_query(statement, parameters=parameters or None))
         return Answered(body, format_of(statement))
 
     def read(self, sql: str, format_: str) -> bytes:
         """Answer a statement of our own. Raises StoreError with ClickHouse's message."""
-        return self._run(f"{sql}\nFORMAT {format_}")
+        return self._run(f"{sql}\nFORMAT {format_}", self._own_idle)
 
     def _checked(
         self, sql: str, format_: str, parameters: Mapping[str, _Escaped] = _NO_PARAMETERS, *, for_tenant: bool = False
@@ -91,19 +104,19 @@ class Queries:
             settings = dict(sessions.checking or {})
             return bytes(sessions.checker.raw_query(statement, parameters=dict(parameters) or None, settings=settings))
 
-    def _run(self, statement: str) -> bytes:
+    def _run(self, statement: str, idle: "SimpleQueue[int]") -> bytes:
         """In the place of one of the readers, as soon as one is free. Raises StoreError."""
         sessions = self._sessions()
-        with self._place() as (place, name), _store_errors():
+        with self._place(idle) as (place, name), _store_errors():
             settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
             return bytes(sessions.readers[place].raw_query(statement, settings=settings))
 
     @contextmanager
-    def _place(self) -> Iterator[tuple[int, str]]:
+    def _place(self, idle: "SimpleQueue[int]") -> Iterator[tuple[int, str]]:
         """One of the queries that may run at once: its number, and a name for it. Raises StoreUnavailable."""
         limits = self._limits
         try:
-            place = self._idle.get(timeout=limits.time_max_s)
+            place = idle.get(timeout=limits.time_max_s)
         except Empty:
             running = f"{limits.concurrent_max} queries are running"
             raise StoreUnavailable(f"{running}, and none ended in {limits.time_max_s:g} s") from None
@@ -113,7 +126,7 @@ class Queries:
             yield place, name
         finally:
             self.running.discard(name)
-            self._idle.put(place)
+            idle.put(place)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Sessions(NamedTuple):
 
     writer: Client
     control: Client  # does what must not wait for the others
-    readers: tuple[Client, ...]
+    readers: tuple[Client, ...]  # the first half for statements of users, the others for our own
     checker: Client
     insert: Insert
     inserting: Settings  # of an insert
@@ -53,7 +53,7 @@ def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
     try:
         path.mkdir(parents=True, exist_ok=True)
         writer = session({})
-        readers = tuple(session(reader_settings(options.queries)) for _ in range(options.queries.concurrent_max))
+        readers = tuple(session(reader_settings(options.queries)) for _ in range(2 * options.queries.concurrent_max))
         checker = session(_checker_settings(options.queries))
         inserting = _inserting(options)
         inserts = embedded_inserts(writer, inserting)
@@ -76,7 +76,7 @@ def connector(where: ServerOptions, options: StoreOptions, insert_quorum: int | 
         return Sessions(
             client,
             client,
-            (client,) * options.queries.concurrent_max,
+            (client,) * (2 * options.queries.concurrent_max),
             client,
             server_inserts(client, inserting),
             inserting,

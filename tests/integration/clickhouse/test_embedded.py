@@ -1,5 +1,6 @@
 """The embedded store beyond its contract: schema, options, threads, limits, and what it does when it can't."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import batches
 from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
+from support.waiting import until
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore
@@ -172,6 +174,24 @@ def test_queries_at_once(open_store: Open) -> None:
     time.sleep(0.1)
     assert text(store, "SELECT 1") == "1\n"
     slow.join()
+
+
+def test_our_own_statements_do_not_wait_for_users(open_store: Open) -> None:
+    """A user's takes all places, and longer than any may wait: the engine does not look at the time while it sleeps."""
+    store = open_store(StoreOptions(queries=QueryLimits(concurrent_max=1, time_max_s=0.5)))
+
+    def ask() -> None:
+        with contextlib.suppress(StoreError):
+            store.query("SELECT sleep(3)", "TabSeparated")
+
+    user = threading.Thread(target=ask)
+    user.start()
+    until(lambda: store._queries.running)
+    with pytest.raises(StoreUnavailable, match="1 queries are running"):
+        store.query("SELECT 1", "TabSeparated")
+    assert b"1\n" == store.read("SELECT 1", "TabSeparated")
+    assert user.is_alive()
+    user.join()
 
 
 def test_insert_memory(open_store: Open) -> None:
