@@ -56,7 +56,7 @@ def tail(
 ) -> None:
     """Show records as they are accepted, until Ctrl-C.
 
-    It is a sample: of more than a screen can show, the rest is counted. It never slows the collector. While the collector is
+    It is a sample: of more than a screen can show, the rest is counted. No request waits for it. While the collector is
     away, it waits.
     """
     watch = uuid4().hex
