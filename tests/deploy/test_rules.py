@@ -153,7 +153,7 @@ CASES: dict[str, Case] = {
     ),
     "InfraSageLogNearlyFull": level(f"infrasage_log_bytes{OF}", f"infrasage_log_limit_bytes{OF}", 900, 100, 1000),
     "InfraSageInFlightNearLimit": level(
-        f"infrasage_in_flight_bytes{OF}", f"infrasage_in_flight_limit_bytes{OF}", 900, 100, 1000
+        f"infrasage_in_flight_bytes{OF}", f"infrasage_in_flight_limit_bytes{OF}", 450, 350, 1000
     ),
     "InfraSageConnectionsNearLimit": level(
         f"infrasage_grpc_connections{OF}", f"infrasage_grpc_connections_limit{OF}", 3900, 100, 4096
