@@ -9,6 +9,8 @@ Invariants:
    test_what_snappy_announces_is_checked_before_anything_is_allocated).
 2. A truncated body and bytes after the content are refused (test_truncated_bodies_are_refused,
    test_what_follows_the_content_is_refused).
+3. A body has at most 1,000 streams, and in snappy's framed format at most 1,000 chunks of less than 64 bytes: each costs more
+   than its bytes do (test_snappys_short_chunks_are_bounded).
 """
 
 import sys
@@ -37,6 +39,9 @@ _ZSTD_WINDOW_LOG_MAX: Final = 23
 _SNAPPY_RATIO_MAX: Final = 22
 _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
 _SNAPPY_CHUNK_HEAD_BYTES: Final = 4
+# Senders of many chunks fill each. One costs as much as decompressing some hundred bytes, and 14 million fit into a body.
+_SNAPPY_SHORT_CHUNK_BYTES: Final = 64
+_SNAPPY_SHORT_CHUNKS_MAX: Final = 1000
 # They become 22 times as many bytes at most, and a chunk more.
 _SNAPPY_SLICE_BYTES: Final = 64 << 10
 
@@ -165,6 +170,7 @@ def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
     out = _Output("snappy", bytes_max)
     end = len(body)
     position = start = len(_SNAPPY_FRAMED)
+    short_chunks = 0
     while True:
         if position - start >= _SNAPPY_SLICE_BYTES or position == end:
             try:
@@ -177,7 +183,16 @@ def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
             start = position
         if end - position < _SNAPPY_CHUNK_HEAD_BYTES:
             raise _invalid(body, "snappy", "truncated")
-        position += _SNAPPY_CHUNK_HEAD_BYTES + int.from_bytes(body[position + 1 : position + 4], "little")
+        chunk_bytes = int.from_bytes(body[position + 1 : position + 4], "little")
+        if chunk_bytes < _SNAPPY_SHORT_CHUNK_BYTES:
+            short_chunks += 1
+            if short_chunks > _SNAPPY_SHORT_CHUNKS_MAX:
+                raise _invalid(
+                    body,
+                    "snappy",
+                    f"more than {_SNAPPY_SHORT_CHUNKS_MAX} chunks of less than {_SNAPPY_SHORT_CHUNK_BYTES} bytes",
+                )
+        position += _SNAPPY_CHUNK_HEAD_BYTES + chunk_bytes
         if position > end:
             raise _invalid(body, "snappy", "truncated")
 
