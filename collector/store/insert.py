@@ -38,6 +38,19 @@ LANDING: Final = {
 # Many batches: the payload is one message, behind its length, and the batches together are its content.
 _FORMAT: Final = "ProtobufList"
 
+MERGED_INDEXES: Final = (
+    *(
+        f"{kind}_{whose}attr_{what}"
+        for kind in ("idx", "text")
+        for whose in ("res_", "scope_", "log_", "span_", "")
+        for what in ("key", "value")
+    ),
+    "idx_lower_body",
+    "text_lower_body",
+    "idx_lower_span_name",
+)
+"""Indexes that are made when parts are merged, and not at each insert. docs/adr/0044 has the reasons."""
+
 SETTINGS: Final[Settings] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
@@ -63,6 +76,7 @@ SETTINGS: Final[Settings] = {
     "input_format_connection_handling": 0,
     "input_format_allow_errors_num": 0,
     "input_format_allow_errors_ratio": 0,
+    "exclude_materialize_skip_indexes_on_insert": ",".join(MERGED_INDEXES),
 }
 _TOKEN: Final = "insert_deduplication_token"  # noqa: S105 - a setting's name
 

@@ -12,6 +12,7 @@ import pytest
 from support import dashboards
 
 from collector.store.clickhouse import ClickHouseStore
+from collector.store.insert import MERGED_INDEXES
 from collector.store.options import StoreOptions, WantedTables
 
 ROWS: Final = 1_000_000
@@ -102,6 +103,14 @@ def test_a_quarter_of_an_hour_of_a_day(store: ClickHouseStore, table: str, ask: 
 def test_dashboards_find_rows(store: ClickHouseStore, ask: dashboards.Ask) -> None:
     """Each statement runs, and answers with rows: none is fast because it finds nothing."""
     assert store.query(ask.within(DAY + 36_000, DAY + 36_000 + QUARTER_S), "TSV")
+
+
+def test_no_dashboard_needs_what_is_made_at_merges(store: ClickHouseStore) -> None:
+    """So a part that was just inserted is read like any other."""
+    for ask in (*dashboards.LOGS, *dashboards.TRACES, *dashboards.METRICS):
+        plan = store.query(f"EXPLAIN indexes = 1 {ask.within(DAY, DAY + QUARTER_S)}", "TSVRaw").decode()
+        used = set(re.findall(r"Name: (\w+)", plan))
+        assert used & {"idx_time", *MERGED_INDEXES} == {"idx_time"}, ask.name
 
 
 def test_a_trace_by_its_id(store: ClickHouseStore) -> None:

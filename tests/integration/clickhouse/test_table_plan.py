@@ -196,6 +196,23 @@ def test_a_tenants_rows_expire_alone(open_store: Open) -> None:
     until(lambda: text(store, "SELECT TenantId FROM otel_logs") == "long")
 
 
+@pytest.mark.parametrize("mode", ["none", "all"])
+def test_filters_of_attributes_are_made_when_parts_are_merged(open_store: Open, mode: TextIndexes) -> None:
+    """An insert makes the indexes of times, traces and batches only. A merge makes the others, and the same rows are found."""
+
+    def made() -> set[str]:
+        of_logs = "WHERE table = 'otel_logs' AND data_uncompressed_bytes > 0"
+        return set(text(store, f"SELECT name FROM system.data_skipping_indices {of_logs}").split())
+
+    store = open_store(PLAIN._replace(text_indexes=mode))
+    store.apply_schema()
+    store.insert(LOGS_TOPIC, [LOG], "token")
+    assert made() == {"idx_time", "idx_batch_id", "idx_trace_id" if mode == "none" else "text_trace_id"}
+    store._command("OPTIMIZE TABLE otel_logs FINAL")
+    assert made() == indexes(store).keys()
+    assert store.holds(LOGS_TOPIC, LOG)
+
+
 def test_the_exporters_attributes_are_columns(open_store: Open) -> None:
     """By default; ClickStack recognizes such a column by its expression."""
     store = open_store(PLAIN)
