@@ -2,6 +2,7 @@
 
 Invariants:
 1. All requests within one interval get what was rendered first, in the format that each asks for. (test_it_is_rendered_once)
+   There are few formats. (test_no_version_or_escaping_is_rendered_anew)
    The event loop only reads the counters; a thread ranks tenants and writes the text. (test_many_tenants_do_not_stop_the_loop)
 2. Tenants have names only for a key with scope admin, or where `names_for_all` says so; for others all tenants are one series,
    whose label is empty. (test_who_sees_names_of_tenants)

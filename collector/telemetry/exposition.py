@@ -7,6 +7,7 @@ The library takes a third of a second for the metrics of 50 tenants asked for a 
 sorting of labels, which are the same each time. Here the part of a line before its value is kept from one time to the next.
 """
 
+import re
 from typing import Final
 
 from prometheus_client import exposition
@@ -15,16 +16,22 @@ from prometheus_client.utils import floatToGoString
 from collector.telemetry.aggregate import Family, Key, Snapshot
 
 _OPENMETRICS: Final = "application/openmetrics-text"
+_OPENMETRICS_VERSION: Final = "version=1.0.0"
+_VERSION: Final = re.compile(r"version=[^;]*")
 # Series come and go (tenants, partitions): what is kept of those that have gone.
 _SPARE_LINES: Final = 1000
 
 
 def content_type_of(accept: str) -> str:
-    """Return the Content-Type that answers an Accept header: OpenMetrics where it asks for that, else Prometheus text."""
+    """Return the Content-Type that answers an Accept header: OpenMetrics where it asks for that, else Prometheus text.
+
+    There are few of them, whatever is asked for."""
     try:
-        return exposition.choose_encoder(accept)[1]
+        chosen = exposition.choose_encoder(accept)[1]
     except (TypeError, ValueError):  # a version that is none: the library compares it as if it were one
-        return exposition.choose_encoder("")[1]
+        chosen = exposition.choose_encoder("")[1]
+    # The library repeats a later version than it knows.
+    return _VERSION.sub(_OPENMETRICS_VERSION, chosen) if chosen.startswith(_OPENMETRICS) else chosen
 
 
 class PageWriter:

@@ -132,6 +132,24 @@ async def test_it_is_rendered_once() -> None:
     assert line % 2 in await show(page, openmetrics)
 
 
+async def test_no_version_or_escaping_is_rendered_anew() -> None:
+    """An Accept header may name any: few pages are kept in an interval, and later versions of OpenMetrics get the latest."""
+    page = MetricsPage(Metrics(), None, interval_s=1, names_for_all=True, clock=Clock())
+    accepts = [
+        accept
+        for number in range(300)
+        for accept in (
+            f"application/openmetrics-text; version=1.{number}.0; escaping=underscores",
+            f"application/openmetrics-text; version={number}; escaping=e{number}",
+            f"application/openmetrics-text; version=1.0.0{number}",
+            f"text/plain; version=1.{number}.0; escaping=e{number}",
+            f"text/plain; version={number}.0.0; escaping=values",
+        )
+    ]
+    bodies = [await show(page, (b"accept", accept.encode())) for accept in accepts]
+    assert len({id(body) for body in bodies}) <= 10
+
+
 async def test_several_processes_are_asked_once() -> None:
     """All who ask while the answer is on its way wait for the same one; one that goes away leaves it to the others."""
     metrics, gathered, gate = Metrics(), 0, asyncio.Event()
