@@ -18,6 +18,7 @@ from collector.store.contract import StoreMisconfigured
 from collector.store.migrations import literal, on_cluster
 from collector.store.options import EXPORTERS_ATTRIBUTES, StoreOptions, TextIndexes, WantedTables
 from collector.store.retention import TIME_COLUMNS, Retention
+from collector.store.table_changes import TableChanges
 from collector.store.table_plan import MATERIALIZED_PREFIX, METADATA_ONLY, TTL_PENDING
 
 Open = Callable[[WantedTables], ClickHouseStore]
@@ -251,6 +252,22 @@ def test_what_can_not_be_is_said_with_its_setting(open_store: Open) -> None:
         open_store(PLAIN._replace(retention=cold)).apply_schema()
     store = open_store(PLAIN)
     store.apply_schema()
+    assert store.schema_plan() == ((), ())
+
+
+def test_what_another_process_has_made_is_no_fault(open_store: Open) -> None:
+    """Two that start at once plan the same; ClickHouse refuses to remove a TTL for the second time."""
+    open_store(PLAIN._replace(retention=Retention(logs=9000))).apply_schema()
+    store = open_store(PLAIN)
+    ran: list[str] = []
+
+    def command(sql: str) -> None:
+        ran.append(sql)
+        store._command(sql)  # the other's
+        store._command(sql)
+
+    TableChanges(command, store._text, PLAIN, "the engine", "").apply()
+    assert "ALTER TABLE otel_logs REMOVE TTL" in ran
     assert store.schema_plan() == ((), ())
 
 
