@@ -24,7 +24,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from collector.store import tenant_view
 from collector.store.contract import StoreError, StoreUnavailable
-from collector.store.server import one_line
+from collector.store.server import describe, one_line
 
 _KEPT_MAX: Final = 8
 Settings = Mapping[str, str | int | float]
@@ -61,6 +61,13 @@ _WITHOUT_EFFECT: Final = frozenset(
         "wait_end_of_query",
         "wait_for_async_insert",
     }
+)
+# What the engine says of a setting that it does not know, or whose value does not fit: to try again would not help.
+_SETTING_ERRORS: Final = frozenset(
+    [
+        *("ARGUMENT_OUT_OF_BOUND", "BAD_ARGUMENTS", "CANNOT_PARSE_BOOL", "CANNOT_PARSE_INPUT_ASSERTION_FAILED"),
+        *("CANNOT_PARSE_NUMBER", "CANNOT_PARSE_TEXT", "INVALID_SETTING_VALUE", "TYPE_MISMATCH", "UNKNOWN_SETTING"),
+    ]
 )
 
 
@@ -149,6 +156,8 @@ class AskedSessions:
                 }
             )
         except ClickHouseError as error:
+            if accepted and getattr(error, "name", None) in _SETTING_ERRORS:
+                raise StoreError(describe(error)) from error
             raise StoreUnavailable(f"cannot open a session: {one_line(error)}") from error
 
     def _give_back(self, key: _Key, client: Client) -> None:

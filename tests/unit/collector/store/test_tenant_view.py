@@ -7,7 +7,7 @@ import pytest
 
 from collector.store.asked import _KEPT_MAX
 from collector.store.clickhouse import ClickHouseStore
-from collector.store.contract import Question, StoreError
+from collector.store.contract import Question, StoreError, StoreUnavailable
 from collector.store.options import QueryLimits, StoreOptions, WantedTables
 from collector.store.retention import Retention
 from collector.store.tenant_view import OPEN_SYSTEM_TABLES
@@ -178,6 +178,26 @@ def test_limits_can_only_be_lowered(store: ClickHouseStore) -> None:
         asked(store, sql.format(20), settings={"max_result_rows": "10"})
     with pytest.raises(StoreError, match="not a number"):
         asked(store, sql.format(1), settings={"max_result_rows": "many"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_block_size", "0", "BAD_ARGUMENTS"),
+        ("max_block_size", "many", "CANNOT_PARSE"),
+        ("session_timezone", "Nowhere", "BAD_ARGUMENTS"),
+        ("output_format_no_such_thing", "1", "UNKNOWN_SETTING"),
+        ("join_use_nulls", "perhaps", "CANNOT_PARSE"),
+    ],
+)
+def test_a_setting_that_the_engine_refuses_is_the_clients_error(
+    store: ClickHouseStore, name: str, value: str, message: str
+) -> None:
+    """Not a store that is away, which clients ask again and again."""
+    with pytest.raises(StoreError, match=message) as refused:
+        asked(store, "SELECT 1", settings={name: value})
+    assert not isinstance(refused.value, StoreUnavailable)
+    assert str(refused.value).startswith("Code: ")
 
 
 def test_parameters_are_values(store: ClickHouseStore) -> None:
