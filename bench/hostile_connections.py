@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+import cramjam
 from hpack import Encoder
+from support.attacks import small_logs
 from support.http2 import frame
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,6 +22,7 @@ INITIAL_WINDOW_SIZE: Final = 4
 STREAMS: Final = 128  # http.concurrent_streams_max
 READ_TIMEOUT_S: Final = 0.5
 READ_BYTES: Final = 1 << 16
+KEY_BYTES: Final = 30_000
 
 
 class ConnectionAttack(NamedTuple):
@@ -63,8 +66,32 @@ def _metrics() -> bytes:
     return b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 100
 
 
+def _metrics_in_versions() -> bytes:
+    """Each is of a version that there is not."""
+    head = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text; version=1.%d.0\r\n\r\n"
+    return b"".join([head % number for number in range(2, 102)])
+
+
+def _snappy_chunks() -> bytes:
+    """A body that ends in chunks of padding, of four bytes each."""
+    body = bytes(cramjam.snappy.compress(b"content")) + b"\xfe\0\0\0" * 4_000_000
+    fields = (b"host: a", b"content-type: application/x-protobuf", b"content-encoding: x-snappy-framed")
+    return b"\r\n".join((b"POST /v1/logs HTTP/1.1", *fields, b"content-length: %d" % len(body), b"", body))
+
+
+def _keys() -> bytes:
+    """Each has an Idempotency-Key of its own."""
+    body = small_logs()
+    head = b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nidempotency-key: %d%s\r\n"
+    rest = b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    return b"".join([head % (time.time_ns(), b"k" * KEY_BYTES) + rest for _ in range(100)])
+
+
 ATTACKS: Final = (
     ConnectionAttack("one connection: 100 GET /metrics", _metrics),
+    ConnectionAttack("one connection: 100 GET /metrics, each of another version", _metrics_in_versions),
+    ConnectionAttack("one connection: 4 million chunks of padding in framed snappy", _snappy_chunks),
+    ConnectionAttack("one connection: 100 log records, each with an Idempotency-Key of 30 KB", _keys),
     ConnectionAttack("one connection: HTTP/2, 128 pages with a window of zero", lambda: _pages("/docs"), is_read=False),
     ConnectionAttack("one connection: HTTP/2, 128 /metrics with a window of zero", lambda: _pages("/metrics"), is_read=False),
     ConnectionAttack("one connection: HTTP/2, 50 SETTINGS of 2,730 windows, 128 streams", _many_settings),
