@@ -64,6 +64,24 @@ def row_bytes(payload: bytes) -> int:
     return int(total)
 
 
+def points_of(cursor: Cursor, start: i64, end: i64) -> tuple[i64, i64]:
+    """Return how many data points the Metric at start:end has, and how many bytes they take. Raises NonCanonical."""
+    points: i64 = 0
+    points_bytes: i64 = 0
+    cursor.position = start
+    while cursor.position < end:
+        data: i64 = cursor.field(end)
+        if data == _GAUGE or data == _SUM or data == _HISTOGRAM or data == _EXPONENTIAL or data == _SUMMARY:
+            data_end: i64 = cursor.position
+            cursor.position = cursor.start
+            while cursor.position < data_end:
+                point_at: i64 = cursor.position
+                if cursor.field(data_end) == _POINT:
+                    points += 1
+                    points_bytes += cursor.position - point_at
+    return points, points_bytes
+
+
 def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
     """Of the TelemetryRecord at start:end. A receipt is a row of its own."""
     rows: i64 = 0
@@ -80,19 +98,7 @@ def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
             items += position - at
         elif tag == _METRIC:
             first: i64 = cursor.start
-            cursor.position = first
-            points: i64 = 0
-            points_bytes: i64 = 0
-            while cursor.position < position:
-                data: i64 = cursor.field(position)
-                if data == _GAUGE or data == _SUM or data == _HISTOGRAM or data == _EXPONENTIAL or data == _SUMMARY:
-                    data_end: i64 = cursor.position
-                    cursor.position = cursor.start
-                    while cursor.position < data_end:
-                        point_at: i64 = cursor.position
-                        if cursor.field(data_end) == _POINT:
-                            points += 1
-                            points_bytes += cursor.position - point_at
+            points, points_bytes = points_of(cursor, first, position)
             rows += points
             items += position - at
             if points > 1:

@@ -25,7 +25,6 @@ from adapters.otlp.json_objects import (
     put_member_of,
     put_message,
     put_scalar,
-    rejection,
 )
 from adapters.rules import Rules
 
@@ -90,7 +89,7 @@ class LargeRequest:
                     raise
                 writer.truncate(written)
                 if fields.is_item:
-                    writer.write(rejection(unfit, self.notes))
+                    writer.write(self.notes.rejection(unfit))
                 else:
                     self.notes.leave_out()
             if not slices.goes_on(_CLOSING_BRACE):

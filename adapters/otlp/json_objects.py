@@ -110,14 +110,21 @@ class Notes:
             shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
         return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
 
-    def rejection(self) -> bytes:
-        """Return what an item has that is to be rejected for what was noted last."""
+    def rejection(self, unfit: "Unfit | None" = None) -> bytes:
+        """Return what an item has that is to be rejected for `unfit`, or for what was noted last.
+
+        The reason in words follows as long as it may be kept: of millions of items of two bytes, the words are thirty times as
+        much.
+        """
         self.rules.read(_UNFIT_COST_BYTES)
-        if self.unfit < _UNFIT_WITH_WORDS_MAX:
-            return rejection(self.refusal(), self)
         self.unfit += 1
-        assert self.field is not None
-        return _REJECTIONS[self.field.reason]
+        if self.unfit > _UNFIT_WITH_WORDS_MAX:
+            if unfit is not None:
+                return _REJECTIONS[unfit.reason]
+            assert self.field is not None
+            return _REJECTIONS[self.field.reason]
+        found = self.refusal() if unfit is None else unfit
+        return _rejection(found.reason, found.message.encode())
 
     def leave_out(self) -> None:
         """Note that something does not fit an envelope and is left out."""
@@ -140,27 +147,14 @@ class Inexact(Exception):
     """A number was met that the parser can't hold, and its digits are to be read."""
 
 
-def rejection(unfit: Unfit, notes: Notes) -> bytes:
-    """What an item has that is to be rejected. The reason in words follows as long as it may be kept: of millions of items of
-    two bytes, the words are thirty times as much."""
-    notes.unfit += 1
-    words = unfit.message.encode() if notes.unfit <= _UNFIT_WITH_WORDS_MAX else b""
+def _rejection(reason: int, words: bytes) -> bytes:
     writer = BytesWriter()
-    put_bytes(writer, UNFIT, bytes((unfit.reason,)) + words)
+    put_bytes(writer, UNFIT, bytes((reason,)) + words)
     return writer.getvalue()
 
 
-def _rejections() -> list[bytes]:
-    """What an item has that is to be rejected, without words, by reason."""
-    rejections = []
-    for reason in range(_REASONS_END):
-        writer = BytesWriter()
-        put_bytes(writer, UNFIT, bytes((reason,)))
-        rejections.append(writer.getvalue())
-    return rejections
-
-
-_REJECTIONS: Final = _rejections()
+# Without words, by reason.
+_REJECTIONS: Final[list[bytes]] = [_rejection(reason, b"") for reason in range(_REASONS_END)]
 
 
 def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], notes: Notes) -> bool:

@@ -16,7 +16,7 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
-from adapters.rows import ROW_BYTES
+from adapters.rows import ROW_BYTES, points_of
 from adapters.rules import Rules
 
 # An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
@@ -24,12 +24,6 @@ COPIES_SHIFT: Final = 3
 # Of a request, by whatever signal.
 _RESOURCE: Final = 0x0A
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
-_POINT: Final = 0x0A  # `data_points` of every kind of metric data
-_GAUGE: Final = 0x2A
-_SUM: Final = 0x3A
-_HISTOGRAM: Final = 0x4A
-_EXPONENTIAL: Final = 0x52
-_SUMMARY: Final = 0x5A
 # How many items are counted before the limit is looked at.
 _COUNTED_AT_ONCE: Final = 10_000
 
@@ -147,20 +141,7 @@ class _Rows:
         self._add(items * group_bytes + items_bytes)
 
     def _metric(self, group_bytes: i64, start: i64, end: i64) -> None:
-        cursor = self.cursor
-        points: i64 = 0
-        points_bytes: i64 = 0
-        cursor.position = start
-        while cursor.position < end:
-            tag: i64 = cursor.field(end)
-            if tag == _GAUGE or tag == _SUM or tag == _HISTOGRAM or tag == _EXPONENTIAL or tag == _SUMMARY:
-                after: i64 = cursor.position
-                cursor.position = cursor.start
-                while cursor.position < after:
-                    at: i64 = cursor.position
-                    if cursor.field(after) == _POINT:
-                        points += 1
-                        points_bytes += cursor.position - at
+        points, points_bytes = points_of(self.cursor, start, end)
         self._add(points * (group_bytes + end - start - points_bytes) + points_bytes)
 
     def _add(self, row_bytes: i64) -> None:

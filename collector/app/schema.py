@@ -11,8 +11,8 @@ from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import Locked
 from collector.store.contract import StoreError
-from collector.store.migrations import migrations, on_cluster, pending, schema_sql
-from collector.store.table_plan import TableChange, changes
+from collector.store.migrations import migrations, on_cluster, schema_sql
+from collector.store.table_plan import SchemaPlan, schema_plan
 from collector.telemetry import logs
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ def plan(settings: Settings) -> str:
     cluster = settings.clickhouse.cluster
     try:
         if not is_embedded(settings):
-            return _text(*_planned(settings), cluster)
+            return _text(_planned(settings), cluster)
         if not store_dir(settings.data_dir).is_dir():
-            return _text([migration.name for migration in migrations()], [], cluster)
-        return _text(*offline_or_running(settings, lambda: _planned(settings), lambda: _planned_of_running(settings)), cluster)
+            return _text(SchemaPlan(tuple(migration.name for migration in migrations()), ()), cluster)
+        found = offline_or_running(settings, lambda: _planned(settings), lambda: _planned_of_running(settings))
+        return _text(found, cluster)
     except (StoreError, QueryFailed) as error:
         raise CannotRun(str(error)) from error
 
@@ -62,23 +63,18 @@ def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
         yield store
 
 
-def _planned(settings: Settings) -> tuple[list[str], list[TableChange]]:
+def _planned(settings: Settings) -> SchemaPlan:
     with _opened(settings) as store:
-        found = store.schema_plan()
-    return [*found.migrations], [*found.changes]
+        return store.schema_plan()
 
 
-def _planned_of_running(settings: Settings) -> tuple[list[str], list[TableChange]]:
+def _planned_of_running(settings: Settings) -> SchemaPlan:
     """Ask the collector that has the data directory: to read what the tables are is all that a plan needs."""
-
-    def select(sql: str) -> str:
-        return ask(settings.data_dir, sql, "TabSeparated").body.decode()
-
-    return [*pending(select, migrations())], [*changes(select, wanted_tables(settings))]
+    return schema_plan(lambda sql: ask(settings.data_dir, sql, "TabSeparated").body.decode(), wanted_tables(settings))
 
 
-def _text(migrations_: list[str], changes_: list[TableChange], cluster: str) -> str:
-    lines = [f"-- {name}: a migration, which rewrites no rows; `schema show` prints it" for name in migrations_]
-    for change in changes_:
+def _text(found: SchemaPlan, cluster: str) -> str:
+    lines = [f"-- {name}: a migration, which rewrites no rows; `schema show` prints it" for name in found.migrations]
+    for change in found.changes:
         lines += [f"-- {change.table}: {change.cost}", f"{on_cluster(change.statement, cluster)};"]
     return "\n".join(lines) or _UP_TO_DATE

@@ -39,7 +39,8 @@ from collector.store.queries import Queries
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 from collector.store.server import ServerOptions, describe, has_database, make_database, one_line
 from collector.store.sessions import Sessions, connect_embedded, connector, embedded_sessions, reader_settings
-from collector.store.table_changes import SchemaPlan, TableChanges
+from collector.store.table_changes import TableChanges
+from collector.store.table_plan import SchemaPlan
 
 _SIGNALS: Final = {signal: TABLES[topic] for signal, topic in SIGNAL_TOPICS.items()}
 _NEWEST_ITEMS: Final = "SELECT signal, max(newest) FROM ({}) WHERE items > 0 GROUP BY signal".format(  # noqa: S608 - our own names

@@ -1,15 +1,15 @@
 """Bring the tables of a store up to date: migrations first, and then what the settings ask for."""
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from collector.store.contract import StoreMisconfigured
-from collector.store.migrations import migrate, migrations, on_cluster, pending
+from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.options import WantedTables
 from collector.store.server import describe
-from collector.store.table_plan import TableChange, changes
+from collector.store.table_plan import SchemaPlan, TableChange, changes, schema_plan
 
 # What ClickHouse answers to a change of a table that it can't make, however often it is asked.
 _IMPOSSIBLE: Final = frozenset(
@@ -28,13 +28,6 @@ _IMPOSSIBLE: Final = frozenset(
 )
 
 
-class SchemaPlan(NamedTuple):
-    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
-
-    migrations: tuple[str, ...]
-    changes: tuple[TableChange, ...]
-
-
 class TableChanges:
     """Of one store."""
 
@@ -50,7 +43,7 @@ class TableChanges:
 
     def plan(self) -> SchemaPlan:
         """Return what `apply` would do. Changes of tables that a migration has yet to make are not in it."""
-        return SchemaPlan(pending(self._text, migrations()), self._changes())
+        return schema_plan(self._text, self._wanted)
 
     def apply(self) -> SchemaPlan:
         """Make what is missing, and return it. May be killed at any point and run again, also while others insert."""

@@ -19,7 +19,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, get_args
 
-from collector.store.migrations import literal
+from collector.store.migrations import literal, migrations, pending
 from collector.store.options import TextIndexes, WantedTables
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 
@@ -43,6 +43,13 @@ class TableChange(NamedTuple):
     settings: str
 
 
+class SchemaPlan(NamedTuple):
+    """What the schema lacks: names of migrations, and then the changes that the settings ask for."""
+
+    migrations: tuple[str, ...]
+    changes: tuple[TableChange, ...]
+
+
 class _LiveTable(NamedTuple):
     """A table as it is. `size_bytes`: of its parts. `columns`: bytes of each, of those that plans change or read.
     `indexes`: bytes of each."""
@@ -52,6 +59,14 @@ class _LiveTable(NamedTuple):
     size_bytes: int
     columns: Mapping[str, int]
     indexes: Mapping[str, int]
+
+
+def schema_plan(select: Callable[[str], str], wanted: WantedTables) -> SchemaPlan:
+    """Return what the schema lacks. Changes of tables that a migration has yet to make are not in it.
+
+    `select` answers a query as TabSeparated text.
+    """
+    return SchemaPlan(pending(select, migrations()), tuple(changes(select, wanted)))
 
 
 def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[TableChange]:
