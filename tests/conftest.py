@@ -75,8 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
 
 
-def pytest_sessionfinish() -> None:
-    """End the broker that this process's tests shared."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End the broker that this process's tests shared, and leave the exit status for .ci/checks/second_try.py."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.cache.set("infrasage/exit_status", int(exitstatus))
     kafka = sys.modules.get("support.processes.kafka")
     if kafka is not None:
         kafka.close_shared()

@@ -9,8 +9,8 @@ from support.processes.fronts import Failed, Front, Grpc, H2c, Http1, Traffic, h
 from support.processes.program import Program
 from support.waiting import until
 
-# HAProxy looks at /healthz every 500 ms, and must see it fail twice.
-LAME_DUCK_S = 2
+# The default. HAProxy looks at /healthz every 500 ms and must see it fail twice; nginx closes what is unused for 1 s.
+LAME_DUCK_S = 3
 
 
 @pytest.fixture(scope="module")

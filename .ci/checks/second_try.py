@@ -1,0 +1,55 @@
+"""After a failed run of all tests: run the few that failed once more, alone, if they drive other processes (ADR 45).
+
+Exit status 0: each of them passed. Everything else fails: more than `FAILED_MAX` tests failed, or one of them drives no other
+process, or the run did not come to its end, or one fails again. The run must have begun without `.pytest_cache`.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+FAILED_MAX = 3
+# Tests that wait for brokers, engines, browsers and sockets, which a busy machine may hold up. Nothing else gets a second try.
+FOLDERS = ("tests/system/", "tests/integration/")
+_CACHE = Path(".pytest_cache/v")
+_TESTS_FAILED = 1  # pytest's exit status where the run came to its end
+
+
+def refusal(exit_status: int | None, failed: Collection[str]) -> str:
+    """Return why these tests get no second try; empty: they do. `exit_status`: pytest's, None if it wrote none."""
+    if exit_status != _TESTS_FAILED or not failed:
+        return f"the run did not come to its end with failed tests: pytest's exit status is {exit_status}"
+    if len(failed) > FAILED_MAX:
+        return f"{len(failed)} tests failed, and at most {FAILED_MAX} get a second try"
+    others = [test for test in failed if not test.startswith(FOLDERS)]
+    if others:
+        return f"these drive no other process, so the machine is no excuse: {', '.join(others)}"
+    return ""
+
+
+def _read(name: str) -> object:
+    try:
+        return json.loads((_CACHE / name).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def main() -> int:
+    exit_status, failed = _read("infrasage/exit_status"), _read("cache/lastfailed")
+    tests = sorted(failed) if isinstance(failed, dict) else []
+    reason = refusal(exit_status if isinstance(exit_status, int) else None, tests)
+    if reason:
+        print(f"No second try: {reason}.", file=sys.stderr)
+        return 1
+    print(f"{len(tests)} tests failed beside others. Each gets a second try, alone.", flush=True)
+    command = [sys.executable, "-P", "-m", "pytest", "-n", "0", *tests]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603  # names of our own tests
+    if code == 0:
+        print("UNSTABLE: failed beside others, passed alone. Find out why:\n  " + "\n  ".join(tests))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
