@@ -319,6 +319,46 @@ def test_the_overview_keeps_itself_up_to_date(visit: Any, served: Served) -> Non
     until(has_one_chart)
 
 
+def test_a_page_says_when_the_collector_is_away(visit: Any, served: Served) -> None:
+    """Open pages do not pass old answers off as new ones: the overview that refreshes itself, and a search that fails."""
+    visitor = visit()
+    page = visitor.page
+    page.clock.install()
+    visitor.log_in(served.keys["ops", Scope.ADMIN])
+    notice = page.locator("#notice")
+    assert not notice.is_visible()
+
+    def says(text: str) -> bool:
+        page.clock.run_for(10_000)
+        return text in notice.inner_text()
+
+    page.route("**/*", lambda route: route.abort())
+    until(lambda: says("The collector does not answer. This page shows the answer of "))
+    page.unroute("**/*")
+    until(lambda: says("") and not notice.is_visible())
+
+    visitor.go("/ui/logs?text=hello")
+    page.evaluate("document.querySelector('select[name=minutes]').selectedOptions[0].value = '77'")
+    page.fill("input[name=text]", "nothing like it")
+    until(lambda: says("minutes must be one of"))
+    page.route("**/*", lambda route: route.fulfill(status=503, body='{"error": "busy"}'))
+    page.fill("input[name=text]", "nothing at all like it")
+    until(lambda: says("The collector answered with status 503. "))
+    visitor.faults.clear()  # the browser logs what failed
+
+
+def test_the_legend_of_a_chart_has_figures(visit: Any, served: Served) -> None:
+    """Those of the last minute, while no pointer is on the chart."""
+    visitor = visit()
+    visitor.log_in(served.keys["ops", Scope.ADMIN])
+    figures = visitor.page.locator(".u-legend .u-value")
+    figures.first.wait_for()
+    time_, *values = figures.all_inner_texts()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", time_)
+    assert values
+    assert [] == [value for value in values if not re.fullmatch(r"[\d.,]+ items/s", value)]
+
+
 def test_a_dead_letter_is_edited_in_the_browser(visit: Any, served: Served) -> None:
     """Found by its reason, edited, replayed; and one that is chosen from the list is discarded. Without scripts too."""
     for has_scripts in (True, False):

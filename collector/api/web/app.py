@@ -146,6 +146,10 @@ class WebUi:
             session.check_origin(headers)
             form = await self._form(headers, receive, _LOGIN_FORM_BYTES_MAX)
             return self._log_in(asked, form)
+        if method == "POST" and asked.path == "/ui/logout" and (asked.key is None or self._access.find(asked.key) is None):
+            # A browser whose key was revoked can still log out.
+            session.check_origin(headers)
+            return await self._log_out(asked)
         if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
             asked = asked._replace(caller=self._access.reader(asked.key))
         if method == "POST":
@@ -309,7 +313,7 @@ class WebUi:
         if refusal.codes.http == 401:
             # A page that refreshes itself shows at once that its key is not in force any more.
             headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | ({"hx-refresh": "true"} if asked.is_fragment else {})
-            login = {"next": asked.path, "error": refusal.message if asked.key is not None else ""}
+            login = {"next": quote(asked.path) + asked.query_text, "error": refusal.message if asked.key is not None else ""}
             return View("login.html", login, 401, headers)
         context: dict[str, Any] = {"name": refusal.name, "message": refusal.message, "status": refusal.codes.http}
         return View("error.html", context, refusal.codes.http, headers)

@@ -8,19 +8,21 @@
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const {times, series} = JSON.parse(element.dataset.chart);
+    // Where no pointer is, the legend has the last minute's figures.
+    const valueAt = (plot, value, series) => value ?? plot.data[series].at(-1);
     const axis = {stroke: colour("--text"), grid: {stroke: colour("--edge"), width: 1}, ticks: {stroke: colour("--edge"), width: 1}};
     const options = {
       width: element.clientWidth,
       height: 220,
       series: [
-        {label: "time (UTC)", value: (_, at) => (at === null ? "" : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " "))},
-        ...Object.keys(series).map((name, at) => ({
+        {label: "time (UTC)", value: (plot, time) => new Date(valueAt(plot, time, 0) * 1000).toISOString().slice(0, 16).replace("T", " ")},
+        ...Object.keys(series).map((name, number) => ({
           label: name,
-          stroke: colour(name === "rejected" ? "--bad" : colours[at % colours.length]),
+          stroke: colour(name === "rejected" ? "--bad" : colours[number % colours.length]),
           width: 2,
           points: {show: false},
           dash: name === "rejected" ? [6, 4] : undefined,
-          value: (_, value) => (value === null ? "" : `${value.toLocaleString("en", {maximumSignificantDigits: 3})} ${element.dataset.unit}`),
+          value: (plot, value, series) => `${valueAt(plot, value, series).toLocaleString("en", {maximumSignificantDigits: 3})} ${element.dataset.unit}`,
         })),
       ],
       axes: [{...axis, values: (_, times) => times.map((at) => new Date(at * 1000).toISOString().slice(11, 16))}, {...axis, size: 70}],

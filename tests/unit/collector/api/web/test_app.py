@@ -1,6 +1,7 @@
 """The web pages over a fake store: who sees what, who may do what, and what it costs."""
 
 import asyncio
+import html
 import re
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -61,6 +62,18 @@ async def test_a_page_is_not_shown_without_a_key_that_reads(path: str, scope: st
         assert made.store.asked == []
         if status == 401:
             assert f'name="next" value="{path}"' in answer.text
+
+
+async def test_logging_in_leads_back_to_the_same_search() -> None:
+    """As a link that somebody was sent, or a page whose key was revoked meanwhile, has it."""
+    async with web().browser("unknown") as client:
+        page = (await client.get("/ui/logs", params={"text": 'a&b "c" ä', "minutes": "15"})).text
+        found = re.search(r'name="next" value="([^"]*)"', page)
+        assert found is not None
+        target = html.unescape(found[1])
+        answer = await client.post("/ui/login", data={"key": "readonly", "next": target})
+        assert answer.headers["location"] == target
+        assert 'value="a&amp;b &#34;c&#34; ä"' in (await client.get(target, headers={"x-api-key": "readonly"})).text
 
 
 @pytest.mark.parametrize("scope", ["readonly", "write"])
@@ -149,6 +162,17 @@ async def test_logging_in_sets_the_cookie_and_logging_out_removes_it() -> None:
         answer = await client.post("/ui/logout", data=form("readonly"))
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         assert COOKIE not in client.cookies
+
+
+@pytest.mark.parametrize("scope", [None, "unknown"])
+async def test_a_browser_whose_key_was_revoked_logs_out(scope: str | None) -> None:
+    """By the button of a page that was loaded before; a page of another site does not log it out."""
+    async with web().browser(scope) as client:
+        answer = await client.post("/ui/logout", data=form("unknown"))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert f"{COOKIE}=;" in answer.headers["set-cookie"]
+        answer = await client.post("/ui/logout", data=form("unknown"), headers={"sec-fetch-site": "cross-site"})
+        assert answer.status_code == 403
 
 
 @pytest.mark.parametrize(("key", "status"), [("wrong", 401), ("", 401), ("ingest", 403)])
@@ -321,7 +345,7 @@ async def test_a_page_loads_nothing_from_elsewhere(path: str) -> None:
         assert "https:" not in answer.text
         assert not re.search(r"<script(?! src=)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
         sources = re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', answer.text)
-        assert len(sources) == 6
+        assert len(sources) == 7
         for source in sources:
             file = await client.get(source)
             assert file.status_code == 200, source
