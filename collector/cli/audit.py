@@ -23,6 +23,7 @@ from collector.cli.common import (
     ProductionKafka,
     failures,
     load_settings,
+    print_text,
     refuse,
 )
 from collector.query.times import unix_nano_of
@@ -70,7 +71,7 @@ def audit(
 
     with failures():
         report = run(settings, Window(max(start, 0), end, tenant), faults)
-    typer.echo(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else shown(report))
+    print_text(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else shown(report))
     if not report.adds_up:
         raise typer.Exit(FAILED)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from collector.cli.common import Config, DataDir, failures, load_settings
+from collector.cli.common import Config, DataDir, failures, load_settings, print_text
 
 
 def backup(
@@ -22,7 +22,7 @@ def backup(
 
     with failures():
         done = app.backup(settings, target)
-    typer.echo(f"backed up {done.files:,} files, {done.size_bytes:,} bytes; the writer paused for {done.paused_s:.2f} s")
+    print_text(f"backed up {done.files:,} files, {done.size_bytes:,} bytes; the writer paused for {done.paused_s:.2f} s")
 
 
 def restore(
@@ -39,4 +39,4 @@ def restore(
 
     with failures():
         done = app.restore(settings, source)
-    typer.echo(f"restored {done.files:,} files, {done.size_bytes:,} bytes, into {settings.data_dir}")
+    print_text(f"restored {done.files:,} files, {done.size_bytes:,} bytes, into {settings.data_dir}")

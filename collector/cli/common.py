@@ -24,6 +24,9 @@ from collector.runtime.errors import CannotRun
 FAILED: Final = 1
 USAGE: Final = 2
 
+# What moves a terminal's cursor, or the order of its text, except the ends of lines and tabs.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The data directory.", show_default="./data")]
 KeysFile = Annotated[
     Path | None, typer.Option("--keys-file", help="The keys file.", show_default="keys.json in the data directory")
@@ -79,17 +82,42 @@ def refuse(message: str) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Print on standard error: standard output is for the answer."""
-    typer.echo(message, err=True)
+    """Print on standard error: standard output is for the answer. Where it can't be written, the command goes on."""
+    with contextlib.suppress(OSError):
+        typer.echo(message, err=True)
 
 
-def print_bytes(data: bytes) -> None:
-    """Write to standard output. A reader that ends early, as `head` does, is no mistake."""
+def print_text(text: str, *, ends_line: bool = True) -> bool:
+    """As `print_bytes`. A character that is not in the encoding of standard output becomes a question mark."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return print_bytes((text + "\n" if ends_line else text).encode(encoding, errors="replace"))
+
+
+def print_bytes(data: bytes) -> bool:
+    """Write to standard output, and return whether somebody reads it: a reader that ends early, as `head` does, is no mistake.
+
+    A terminal gets no control characters: rows have what senders wrote. Exit where it can't be written, as on a full disk.
+    """
+    if sys.stdout is None:  # the process was started without
+        return False
+    if sys.stdout.isatty():
+        text = data.decode(sys.stdout.encoding, errors="replace")
+        data = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text).encode(sys.stdout.encoding, errors="replace")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere()
+        return False
+    except OSError as error:
+        _write_nowhere()
+        fail(f"cannot write to standard output: {error.strerror}")
+    return True
+
+
+def _write_nowhere() -> None:
+    """What is left in the buffer is written when the process ends, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:

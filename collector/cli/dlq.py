@@ -22,6 +22,7 @@ from collector.cli.common import (
     fail,
     failures,
     load_settings,
+    print_text,
     printable,
     refuse,
     say,
@@ -80,7 +81,7 @@ def list_(
     if answer["messages_behind"]:
         say(f"warning: {answer['messages_behind']} acknowledged messages are not stored yet, so not in this answer")
     if as_json:
-        typer.echo(json.dumps({"entries": answer["entries"], "next_cursor": answer["next_cursor"]}, indent=2))
+        print_text(json.dumps({"entries": answer["entries"], "next_cursor": answer["next_cursor"]}, indent=2))
         return
     rows: list[tuple[str, ...]] = [("ID", "KEPT", "TENANT", "SOURCE", "SERVICE", "REASON", "STATE", "MESSAGE")]
     for entry in answer["entries"]:
@@ -88,7 +89,7 @@ def list_(
         short = message if len(message) <= _MESSAGE_CHARACTERS_MAX else message[: _MESSAGE_CHARACTERS_MAX - 1] + "…"
         named = (entry[name] for name in ("id", "kept", "tenant", "source", "service_id", "reason", "state"))
         rows.append((*map(printable, named), printable(short)))
-    typer.echo(table(rows))
+    print_text(table(rows))
     if answer["next_cursor"] is not None:
         say(f"there are more: --cursor {answer['next_cursor']}")
 
@@ -110,13 +111,13 @@ def show(
     answer = _ask(_settings(data_dir, kafka, clickhouse, config), {"do": "show", "ids": ids})
     for entry in answer["entries"]:
         if not payload:
-            typer.echo(json.dumps(entry, indent=2))
+            print_text(json.dumps(entry, indent=2))
         elif entry["payload"] is None or (entry["payload_encoding"] == "base64" and entry["decoded"] is None):
             fail("nothing of its payload can be read; without --payload its bytes are shown")
         elif entry["payload_encoding"] == "text":
-            typer.echo(entry["payload"])
+            print_text(entry["payload"])
         else:
-            typer.echo(json.dumps(entry["payload"] if entry["decoded"] is None else entry["decoded"], indent=2))
+            print_text(json.dumps(entry["payload"] if entry["decoded"] is None else entry["decoded"], indent=2))
 
 
 @app.command()
@@ -223,11 +224,11 @@ def _ask(settings: Settings, request: dict[str, Any]) -> dict[str, Any]:
 def _say_outcomes(answer: dict[str, Any], wanted: str, *, as_json: bool) -> None:
     outcomes = answer["outcomes"]
     if as_json:
-        typer.echo(json.dumps(answer, indent=2))
+        print_text(json.dumps(answer, indent=2))
     else:
         for outcome in outcomes:
             why = ": ".join(printable(outcome[name]) for name in ("reason", "message") if name in outcome)
-            typer.echo(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
+            print_text(f"{outcome['id']}  {outcome['outcome']}{f'  {why}' if why else ''}")
         count = sum(outcome["outcome"] == wanted for outcome in outcomes)
         say(f"{count} of {len(outcomes)} {wanted}{'; there are more that match' if answer['more'] else ''}")
     if any(outcome["outcome"] == "rejected_again" for outcome in outcomes):

@@ -16,6 +16,7 @@ from collector.cli.common import (
     failures,
     key_of,
     load_settings,
+    print_text,
     refuse,
 )
 from collector.config.settings import Settings
@@ -65,11 +66,11 @@ def generate(
         sent = app.send(plan)
         stored = app.find(plan, sent, lambda sql: _query(settings, sql))
     refused = ", ".join(f"{count} with {status or 'no connection'}" for status, count in sorted(sent.refused.items()))
-    typer.echo(
+    print_text(
         f"service {sent.service}: acknowledged {sent.acknowledged:,} {signal.value}, rejected {sent.rejected:,},"
         f" in doubt {sent.in_doubt:,}; requests refused: {refused or 'none'}; the latest began {sent.late_s:.2f} s late"
     )
-    typer.echo(f"stored {stored.items:,}, of which {stored.items - stored.distinct:,} more than once")
+    print_text(f"stored {stored.items:,}, of which {stored.items - stored.distinct:,} more than once")
     if not stored.adds_up(sent):
         raise typer.Exit(FAILED)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from collector.cli.common import Config, DataDir, KeysFile, fail, failures, load_settings, refuse, say, table
+from collector.cli.common import Config, DataDir, KeysFile, fail, failures, load_settings, print_text, refuse, say, table
 from collector.config.settings import Settings
 from collector.tenancy import key_format, keys
 from collector.tenancy.keys import Created
@@ -86,11 +86,11 @@ def list_(
         found = keys.list_keys(path)
     now = _now()
     if as_json:
-        typer.echo(json.dumps([_as_json(key, now) for key in found], indent=2, ensure_ascii=False))
+        print_text(json.dumps([_as_json(key, now) for key in found], indent=2, ensure_ascii=False))
         return
     rows = [("ID", "TENANT", "SCOPE", "PLAN", "CREATED", "STATE", "NOTE")]
     rows += [(key.id, key.tenant, key.scope, key.plan, time_text(key.created), _state(key, now), key.note) for key in found]
-    typer.echo(table(rows))
+    print_text(table(rows))
 
 
 @app.command()

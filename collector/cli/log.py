@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collector.cli.common import Config, DataDir, failures, load_settings, table
+from collector.cli.common import Config, DataDir, failures, load_settings, print_text, table
 
 if TYPE_CHECKING:
     from collector.app.log_incidents import Incident
@@ -27,7 +27,7 @@ def show(as_json: AsJson = False, data_dir: DataDir = None, config: Config = Non
 
     with failures():
         found = log_incidents.incidents(settings)
-    typer.echo(json.dumps([_document(incident) for incident in found], indent=2) if as_json else _shown(found))
+    print_text(json.dumps([_document(incident) for incident in found], indent=2) if as_json else _shown(found))
 
 
 @app.command("confirm")
@@ -42,9 +42,9 @@ def confirm(data_dir: DataDir = None, config: Config = None) -> None:
     with failures():
         confirmed = log_incidents.confirm_all(settings)
     if not confirmed:
-        typer.echo("nothing to confirm")
+        print_text("nothing to confirm")
     for incident in confirmed:
-        typer.echo(f"confirmed {incident.folder}: {incident.messages:,} messages lost")
+        print_text(f"confirmed {incident.folder}: {incident.messages:,} messages lost")
 
 
 def _shown(incidents: "list[Incident]") -> str:

@@ -24,6 +24,7 @@ from collector.cli.common import (
     failures,
     load_settings,
     print_bytes,
+    print_text,
     say,
 )
 from collector.cli.generate import generate
@@ -289,7 +290,7 @@ def schema_show(config: Config = None) -> None:
     settings = load_settings(config, {}).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
-    typer.echo(schema.text(settings))
+    print_text(schema.text(settings))
 
 
 @schema_app.command("apply")
@@ -302,7 +303,7 @@ def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
     with failures():
-        typer.echo(schema.apply(settings))
+        print_text(schema.apply(settings))
 
 
 @schema_app.command("plan")
@@ -312,7 +313,7 @@ def schema_plan(data_dir: DataDir = None, clickhouse: ClickHouse = None, config:
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
     with failures():
-        typer.echo(schema.plan(settings))
+        print_text(schema.plan(settings))
 
 
 @config_app.command("check")
@@ -320,13 +321,13 @@ def config_check(config: Config = None) -> None:
     """Check the settings, and print every mistake."""
     loaded = load_settings(config, {})
     changed = len(loaded.origins)
-    typer.echo(f"ok: {changed} {'setting is' if changed == 1 else 'settings are'} given, the others are at their defaults")
+    print_text(f"ok: {changed} {'setting is' if changed == 1 else 'settings are'} given, the others are at their defaults")
 
 
 @config_app.command("show")
 def config_show(data_dir: DataDir = None, config: Config = None) -> None:
     """Print all settings in force, and their origins."""
-    typer.echo(show(load_settings(config, {"data_dir": data_dir})), nl=False)
+    print_text(show(load_settings(config, {"data_dir": data_dir})), ends_line=False)
 
 
 @app.command()
@@ -338,12 +339,12 @@ def version() -> None:
 def _print_version() -> None:
     from collector.runtime.version import VERSION, is_compiled  # noqa: PLC0415  # loads the hot path to see whether it is compiled
 
-    typer.echo(f"infrasage-collector {VERSION} ({'compiled' if is_compiled() else 'not compiled'})")
+    print_text(f"infrasage-collector {VERSION} ({'compiled' if is_compiled() else 'not compiled'})")
 
 
 def _announce(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads standard output: no reason not to serve
-        typer.echo(text)
+        print_text(text)
 
 
 def _require(command: str, settings: Settings, *keys: str) -> None:

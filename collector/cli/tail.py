@@ -1,8 +1,6 @@
 """The command tail: records as they are accepted or rejected, a bounded sample."""
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +11,18 @@ from uuid import uuid4
 import typer
 
 from collector.api import query_socket
-from collector.cli.common import Config, DataDir, endpoint_of, failures, key_of, load_settings, printable, refuse, say
+from collector.cli.common import (
+    Config,
+    DataDir,
+    endpoint_of,
+    failures,
+    key_of,
+    load_settings,
+    print_text,
+    printable,
+    refuse,
+    say,
+)
 from collector.query.live_records import LIVE_PATH, question_of
 from collector.runtime.errors import CannotRun
 
@@ -128,13 +137,12 @@ def _follow(ask: Ask, *, as_json: bool) -> None:
                 say("watching again")
             is_away = False
             for record in answer["records"]:
-                typer.echo(json.dumps(record) if as_json else line_of(record))
+                if not print_text(json.dumps(record) if as_json else line_of(record)):
+                    return
             if answer["left_out"]:
                 say(f"and {answer['left_out']:,} more")
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def line_of(record: Mapping[str, Any]) -> str:

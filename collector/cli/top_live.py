@@ -18,7 +18,7 @@ from typing import Final, Generic, TypeVar
 from collector.app.page_client import PageClient
 from collector.app.page_fetcher import CannotAsk, KeyRefused
 from collector.app.top import DeadLetterStats, Look, RateHistory
-from collector.cli.common import fail, print_bytes, printable
+from collector.cli.common import fail, print_text, printable
 from collector.cli.full_screen import FullScreen
 from collector.cli.top_screen import OnScreen, Problem, full_screen, plain_text
 
@@ -45,8 +45,7 @@ def run(endpoint: str, key: str | None, interval_s: float, *, is_once: bool) -> 
         if is_full_screen:  # before there was a screen
             return
         raise
-    # Where the locale has ASCII only, "?" is shown for what it can't.
-    print_bytes(plain_text(live.shown).encode(sys.stdout.encoding, errors="replace"))
+    print_text(plain_text(live.shown), ends_line=False)
 
 
 def _show(client: PageClient, live: "_Live", interval_s: float, *, has_key: bool) -> None:
