@@ -12,7 +12,7 @@ HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b1m\rb\u202ec\u2066d\te\n"
 PRINT = "import sys; from collector.cli.common import print_text, say; {}; say('and goes on')"
 
 
-def printing(statement: str) -> list[str]:
+def printing(statement: str) -> list[str | Path]:
     return [sys.executable, "-c", PRINT.format(statement)]
 
 
