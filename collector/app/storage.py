@@ -275,11 +275,17 @@ def _store_options(settings: Settings) -> StoreOptions:
         tables=wanted_tables(settings),
         insert_memory_bytes_max=limits.insert_memory_bytes_max,
         engine_idle_threads_max=limits.engine_idle_threads_max,
-        queries=QueryLimits(
-            time_max_s=limits.query_time_max_s,
-            memory_bytes_max=limits.query_memory_bytes_max,
-            result_rows_max=limits.query_rows_max,
-            result_bytes_max=limits.query_result_bytes_max,
-            concurrent_max=settings.query.concurrent_max,
-        ),
+        queries=query_limits(settings),
+    )
+
+
+def query_limits(settings: Settings) -> QueryLimits:
+    """Return what a query may use."""
+    limits = settings.store
+    return QueryLimits(
+        time_max_s=limits.query_time_max_s,
+        memory_bytes_max=limits.query_memory_bytes_max,
+        result_rows_max=limits.query_rows_max,
+        result_bytes_max=limits.query_result_bytes_max,
+        concurrent_max=settings.query.concurrent_max,
     )

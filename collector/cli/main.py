@@ -28,6 +28,7 @@ from collector.cli.common import (
     say,
 )
 from collector.cli.generate import generate
+from collector.cli.grants import grants
 from collector.cli.plain_errors import PlainErrors
 from collector.cli.tail import tail
 from collector.cli.top import top
@@ -50,6 +51,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Show or create the tables of the store.", no_args_is_help=True)
 config_app = typer.Typer(help="Check or show the settings.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+schema_app.command("grants")(grants)
 app.command()(audit)
 app.command()(backup)
 app.command()(restore)

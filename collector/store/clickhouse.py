@@ -153,6 +153,12 @@ class ClickHouseStore:
                 return SchemaPlan(tuple(migration.name for migration in migrations()), ())
             return self._table_changes.plan()
 
+    def administer(self, statement: str) -> None:
+        """Run a statement of ours that changes who may do what. Raises StoreUnavailable, StoreMisconfigured."""
+        self._sessions()
+        with self._errors():
+            self._command(statement)
+
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""
         self._insert(topic, payloads, token)

@@ -97,6 +97,11 @@ def literal(text: str) -> str:
     return f"'{escaped}'"
 
 
+def identifier(name: str) -> str:
+    """A name as a statement has it, in backticks."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
 def on_cluster(statement: str, cluster: str) -> str:
     """A statement of ours for every server of a cluster, its table replicated; as it is where there is no cluster.
 

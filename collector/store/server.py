@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
-from collector.store.migrations import literal, on_cluster
+from collector.store.migrations import identifier, literal, on_cluster
 
 # ClickHouse's names for what somebody has to change before it can work.
 _REFUSALS: Final = {
@@ -35,6 +35,8 @@ _REFUSALS: Final = {
     "ACCESS_DENIED": "the user's grants (docs/use/store.md has a list)",
     "DATABASE_ACCESS_DENIED": "the user's grants (docs/use/store.md has a list)",
     "UNKNOWN_DATABASE": "the database",
+    "ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND": "the server's user_directories: users are kept where one is writable",
+    "ACCESS_STORAGE_READONLY": "the server's user_directories: the user is defined in a file, so no statement changes it",
     "READONLY": "the user's profile: it must not be read-only",
     "SETTING_CONSTRAINT_VIOLATION": "the constraints of the user's profile",
     "CLUSTER_DOESNT_EXIST": "the cluster: system.clusters has their names",
@@ -190,5 +192,4 @@ def has_database(client: Client, name: str) -> bool:
 def make_database(client: Client, name: str, cluster: str) -> None:
     """Create the database if it does not exist. Raises ClickHouseError."""
     if not has_database(client, name):
-        quoted = name.replace("\\", "\\\\").replace("`", "\\`")
-        client.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS `{quoted}`", cluster), use_database=False)
+        client.command(on_cluster(f"CREATE DATABASE IF NOT EXISTS {identifier(name)}", cluster), use_database=False)

@@ -19,7 +19,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, get_args
 
-from collector.store.migrations import literal, migrations, pending
+from collector.store.migrations import identifier, literal, migrations, pending
 from collector.store.options import TextIndexes, WantedTables
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 
@@ -174,7 +174,7 @@ def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> 
     wanted = {MATERIALIZED_PREFIX + key: f"ResourceAttributes[{literal(key)}]" for key in attributes}
     asked_by = "schema.materialized_attributes"
     made = [
-        f"ADD COLUMN IF NOT EXISTS {_quoted(name)} LowCardinality(String) MATERIALIZED {expression} CODEC(ZSTD(1))"
+        f"ADD COLUMN IF NOT EXISTS {identifier(name)} LowCardinality(String) MATERIALIZED {expression} CODEC(ZSTD(1))"
         for name, expression in wanted.items()
         if name not in live.columns
     ]
@@ -183,7 +183,7 @@ def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> 
         yield TableChange(table, f"ALTER TABLE {table} {', '.join(made)}", cost, asked_by)
     dropped = [name for name in live.columns if name.startswith(MATERIALIZED_PREFIX) and name not in wanted]
     if dropped:
-        what = ", ".join(f"DROP COLUMN IF EXISTS {_quoted(name)}" for name in dropped)
+        what = ", ".join(f"DROP COLUMN IF EXISTS {identifier(name)}" for name in dropped)
         cost = _removal(sum(live.columns[name] for name in dropped))
         yield TableChange(table, f"ALTER TABLE {table} {what} SETTINGS alter_sync = 0", cost, asked_by)
 
@@ -225,7 +225,3 @@ def _indexes(table: str, mode: TextIndexes) -> dict[str, str]:
 
 def _removal(size_bytes: int) -> str:
     return f"a mutation that removes {size_bytes:,} bytes of files and links the others, in the background"
-
-
-def _quoted(column: str) -> str:
-    return "`" + column.replace("\\", "\\\\").replace("`", "\\`") + "`"

@@ -61,6 +61,7 @@ _HOW: Final = (
     ("Kafka", "install Java 17 or newer and Maven (apt-get install default-jre-headless maven)"),
     ("PEERS", "build the programs with .ci/peers, or let PEERS name the folder that has them"),
     ("the compiled build", "make test, which installs the compiled package; make test-one and make test-fast run the source"),
+    ("a ClickHouse server", "let CLICKHOUSE_URL name a server (tests/support/processes/clickhouse_server.py)"),
     ("root", "run the tests as root, in a container"),
 )
 

@@ -1,0 +1,161 @@
+"""The command `schema grants`: users of a ClickHouse server, one for each tenant."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from collector.app.data_dir import is_embedded
+from collector.app.storage import open_server, query_limits
+from collector.config.settings import Settings
+from collector.runtime.errors import CannotRun
+from collector.store.contract import StoreError
+from collector.store.migrations import literal
+from collector.store.tenant_grants import NO_PASSWORD, TenantGrants
+from collector.telemetry import logs
+from collector.tenancy import keys
+from collector.tenancy.keys_file import shown
+
+if TYPE_CHECKING:
+    # It loads the engine's library.
+    from collector.store.clickhouse import ClickHouseStore
+
+_PASSWORDS_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+class WantedGrants(NamedTuple):
+    """What a call asks for. `tenants`: None: those of the keys file. `passwords`: a JSON object, by tenant."""
+
+    tenants: Sequence[str] | None
+    removed: Sequence[str]
+    passwords: Path | None
+    all_rows: Sequence[str]
+    has_delivery: bool
+    user_prefix: str
+
+
+def text(settings: Settings, wanted: WantedGrants) -> str:
+    """Return the statements. The server is not asked. Raises CannotRun."""
+    grants, passwords = _grants(settings, wanted), _passwords(wanted.passwords)
+    tenants = _tenants(settings, wanted)
+    lines = [f"{statement};" for statement in grants.shared()] if tenants else []
+    for tenant in tenants:
+        lines.append(f"-- tenant {shown(tenant)}")
+        if tenant not in passwords:
+            lines.append(f"-- put the SHA-256 of a password in the place of {NO_PASSWORD}, or give it with --passwords")
+        lines += [f"{statement};" for statement in grants.of_tenant(tenant, passwords.get(tenant))]
+    for tenant in wanted.removed:
+        lines.append(f"-- without tenant {shown(tenant)}")
+        lines += [f"{statement};" for statement in grants.without_tenant(tenant)]
+    return "\n".join(lines)
+
+
+def apply(settings: Settings, wanted: WantedGrants) -> str:
+    """Run the statements on the server, and return whose user was made, changed or removed. Raises CannotRun."""
+    logs.set_up_quietly(settings.logging)
+    if is_embedded(settings):
+        raise CannotRun(
+            "--apply needs a ClickHouse server (--clickhouse, clickhouse.url): the embedded engine has no users, and its"
+            " tenants ask with their keys on store.http_port"
+        )
+    grants, passwords = _grants(settings, wanted), _passwords(wanted.passwords)
+    tenants = _tenants(settings, wanted)
+    try:
+        with contextlib.closing(open_server(settings)) as store:
+            users = _users(store, wanted.user_prefix)
+            _check_passwords([tenant for tenant in tenants if grants.user(tenant) not in users], passwords)
+            lines = list(_applied(store, grants, tenants, wanted.removed, passwords, users))
+    except StoreError as error:
+        raise CannotRun(f"{error}; what was done until then stays, and `schema grants` may be run again") from error
+    if wanted.tenants is None and not wanted.removed:
+        strays = sorted(users - set(map(grants.user, tenants)))
+        lines += [f"user {shown(user)} has no tenant in the keys file; --remove TENANT removes one" for user in strays]
+    return "\n".join(lines)
+
+
+def _applied(
+    store: "ClickHouseStore",
+    grants: TenantGrants,
+    tenants: Sequence[str],
+    removed: Sequence[str],
+    passwords: Mapping[str, str],
+    users: set[str],
+) -> Iterator[str]:
+    for statement in grants.shared() if tenants else ():
+        store.administer(statement)
+    for tenant in tenants:
+        exists = grants.user(tenant) in users
+        for statement in grants.of_tenant(tenant, passwords.get(tenant), exists=exists):
+            store.administer(statement)
+        yield f"{'changed' if exists else 'made'} user {shown(grants.user(tenant))} for tenant {shown(tenant)}"
+    for tenant in removed:
+        for statement in grants.without_tenant(tenant):
+            store.administer(statement)
+        yield f"removed user {shown(grants.user(tenant))}"
+
+
+def _grants(settings: Settings, wanted: WantedGrants) -> TenantGrants:
+    all_rows = tuple(dict.fromkeys((settings.clickhouse.user, *wanted.all_rows)))
+    for user in all_rows:
+        if user.startswith(wanted.user_prefix):
+            raise CannotRun(
+                f"user {shown(user)} is to read every row, and has the name of a tenant's: --user-prefix, which is"
+                f" {wanted.user_prefix}, must be another"
+            )
+    return TenantGrants(
+        database=settings.clickhouse.database,
+        cluster=settings.clickhouse.cluster,
+        limits=query_limits(settings),
+        all_rows=all_rows,
+        has_delivery=wanted.has_delivery,
+        user_prefix=wanted.user_prefix,
+    )
+
+
+def _tenants(settings: Settings, wanted: WantedGrants) -> list[str]:
+    """Return the tenants whose users are wanted: by name, or with a key in force that is no administrator's."""
+    if wanted.tenants is not None:
+        return sorted(set(wanted.tenants))
+    if wanted.removed:
+        return []
+    path = keys.path_of(settings.data_dir, settings.tenants.keys_file)
+    now = datetime.now(UTC)
+    found = {key.tenant for key in keys.list_keys(path) if not (key.has_ended(now) or key.scope.is_admin)}
+    if not found:
+        raise CannotRun(f"{path} has no key in force of a tenant, but for administrators'; --tenant names tenants")
+    return sorted(found)
+
+
+def _users(store: "ClickHouseStore", prefix: str) -> set[str]:
+    sql = f"SELECT name FROM system.users WHERE startsWith(name, {literal(prefix)})"  # noqa: S608 - quoted
+    return set(json.loads(store.read(f"SELECT groupArray(name) FROM ({sql})", "JSONCompactColumns"))[0][0])  # noqa: S608
+
+
+def _check_passwords(made: Sequence[str], passwords: Mapping[str, str]) -> None:
+    lacking = [shown(tenant) for tenant in made if tenant not in passwords]
+    if lacking:
+        raise CannotRun(
+            f'no password for the new users of {", ".join(lacking)}: --passwords names a JSON file, {{"TENANT": "PASSWORD"}};'
+            " --tenant names the tenants that are to have users. Nothing was changed"
+        )
+
+
+def _passwords(file: Path | None) -> dict[str, str]:
+    """Return the passwords in a file, by tenant. A message about it repeats none of them. Raises CannotRun."""
+    if file is None:
+        return {}
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_PASSWORDS_BYTES_MAX + 1)
+        if len(data) > _PASSWORDS_BYTES_MAX:
+            raise CannotRun(f"--passwords: {file} has more than {_PASSWORDS_BYTES_MAX:,} bytes")
+        found = json.loads(data.decode())
+    except OSError as error:
+        raise CannotRun(f"--passwords: cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(password, str) and password for password in found.values()):
+        raise CannotRun(f'--passwords: {file} must be a JSON object of passwords that are not empty, {{"TENANT": "PASSWORD"}}')
+    return found
