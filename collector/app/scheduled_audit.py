@@ -1,13 +1,15 @@
 """Audits on a schedule: what the command `audit` finds, as metrics, and a line at error where something does not add up.
 
 Invariants:
-1. Windows follow one another: a request is in the window of one judgement, whatever happened between two of them, as far back
-   as _INTERVALS_MAX intervals. (test_windows_follow_one_another)
+1. Windows follow one another: a request is in the window of a judgement, whatever happened between two of them. A long time is
+   judged in pieces. (test_windows_follow_one_another, test_a_long_time_is_judged_in_pieces)
 2. A difference while messages still wait to be stored is not judged, and neither is anything while the store or Kafka is away.
    The same window, and what came since, is judged when that is over; until then the time in the metrics stays where it was.
    (test_what_cannot_be_judged_is_judged_later)
-3. Of several writers one audits: the one that has the first partition of the metrics' topic.
-   (test_one_of_several_writers_audits)
+3. Of several writers one audits: the one that has the first partition of the metrics' topic. When another takes over, it begins
+   where the one before may have stopped. (test_one_of_several_writers_audits)
+4. The first audit begins where the process before may have stopped, by the newest receipt that it stored, however long ago
+   that was. (test_the_first_audit_begins_before_a_stop)
 """
 
 import asyncio
@@ -25,7 +27,7 @@ from collector.app.audit import HeldByKafka, judged_from
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import Storage, kafka_options
 from collector.audit import reconcile as auditing
-from collector.audit import report as audit_report
+from collector.audit.report import Report, Window, moment, whole_number
 from collector.broker.contract import METRICS_TOPIC, TOPICS, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
 from collector.config.process import Audit
@@ -36,7 +38,9 @@ from collector.runtime.shutdown import running
 from collector.store.contract import StoreError
 from collector.telemetry.metrics import Metrics
 
-_INTERVALS_MAX: Final = 24
+# What is judged at once: so many intervals, or a day where that is longer.
+_INTERVALS_AT_ONCE: Final = 24
+_DAY_NS: Final = 86_400 * 10**9
 _FAULTS_LOGGED_MAX: Final = 5
 # The process that owns this partition audits for all.
 _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
@@ -44,7 +48,9 @@ _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
 log = structlog.get_logger(__name__)
 
 # Compares all that arrived in a window. Raises StoreError, BrokerError, CannotRun.
-Judge = Callable[[audit_report.Window], Awaitable[audit_report.Report]]
+Judge = Callable[[Window], Awaitable[Report]]
+
+_NEWEST_RECEIPT: Final = "SELECT toUnixTimestamp64Nano(max(ReceivedAt)) AS at FROM telemetry_batches"
 
 
 class ScheduledAudit:
@@ -54,57 +60,88 @@ class ScheduledAudit:
         self,
         judge: Judge,
         is_ours: Callable[[], Awaitable[bool]],
+        newest_receipt: Callable[[], Awaitable[int]],
         settings: Audit,
         metrics: Metrics,
         now_unix_nano: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`is_ours`: whether this process is the one that audits. Raises BrokerError."""
+        """`is_ours`: whether this process is the one that audits. Raises BrokerError. `newest_receipt`: when the newest request
+        arrived whose receipt is stored, nanoseconds; 0: there is none. Raises StoreError."""
         self._judge: Final = judge
         self._is_ours: Final = is_ours
+        self._newest_receipt: Final = newest_receipt
         self._settings: Final = settings
         self._metrics: Final = metrics
         self._now: Final = now_unix_nano
+        self._interval_ns: Final = int(settings.interval_s * 1e9)
+        self._delay_ns: Final = int(settings.delay_s * 1e9)
+        # Nanoseconds. 0: nothing is known of audits before.
         self._judged_until = 0
 
     async def run(self) -> None:
         """Audit at every interval, and sooner after one that could not judge."""
         settings = self._settings
+        await self.look_back()
         pause_s = settings.delay_s
         while True:
             await asyncio.sleep(min(pause_s, settings.interval_s))
             pause_s = settings.interval_s if await self.audit_once() else settings.delay_s
 
+    async def look_back(self) -> None:
+        """Find where to begin, before this process stores anything of its own.
+
+        The process before, if there was one, judged all that arrived earlier than one interval and the delay before its end.
+        """
+        now = self._now()
+        try:
+            newest = await self._newest_receipt()
+        except StoreError:
+            newest = now - _INTERVALS_AT_ONCE * self._interval_ns
+        if newest:
+            self._judged_until = min(newest, now) - self._delay_ns - self._interval_ns
+
     async def audit_once(self) -> bool:
         """Judge what arrived since the last judgement and long enough ago; whether that was possible, or is another's to do."""
-        interval_ns = int(self._settings.interval_s * 1e9)
-        end = self._now() - int(self._settings.delay_s * 1e9)
-        start = max(self._judged_until or end - interval_ns, end - _INTERVALS_MAX * interval_ns)
-        began = time.monotonic()
-        try:
-            if not await self._is_ours():
-                self._metrics.forget_audit()
-                return True
-            report = await self._judge(audit_report.Window(start, end))
-        except (StoreError, BrokerError, CannotRun) as error:
-            log.warning("a scheduled audit failed, and is repeated", error=str(error))
-            self._metrics.audited("failed", time.monotonic() - began)
-            return False
-        seconds = time.monotonic() - began
-        if not report.adds_up and report.messages_behind:
-            self._metrics.audited("not_judged", seconds)
-            return False
-        self._metrics.audited("adds_up" if report.adds_up else "difference", seconds)
-        self._metrics.audit_judged(report.difference, end / 1e9)
-        self._judged_until = end
-        if not report.adds_up:
-            log.error(
-                "the audit found that something does not add up; `infrasage-collector audit` over the same time lists it",
-                difference=report.difference,
-                **{"from": audit_report.moment(start)},
-                to=audit_report.moment(end),
-                faults=[f"{fault.batch_id} {fault.what}" for fault in report.faults[:_FAULTS_LOGGED_MAX]],
-            )
+        end = self._now() - self._delay_ns
+        # Not later, though it has been judged, where the clock was set back: requests that came since have such times again.
+        start = min(self._judged_until or end, end - self._interval_ns)
+        difference = 0
+        while start < end:
+            window = Window(start, min(end, start + max(_INTERVALS_AT_ONCE * self._interval_ns, _DAY_NS)))
+            began = time.monotonic()
+            try:
+                if not await self._is_ours():
+                    self._metrics.forget_audit()
+                    # Another has judged until then, or will. It may end before its next audit.
+                    self._judged_until = end - self._interval_ns
+                    return True
+                report = await self._judge(window)
+            except (StoreError, BrokerError, CannotRun) as error:
+                log.warning("a scheduled audit failed, and is repeated", error=str(error))
+                self._metrics.audited("failed", time.monotonic() - began)
+                return False
+            seconds = time.monotonic() - began
+            if not report.adds_up and report.messages_behind:
+                self._metrics.audited("not_judged", seconds)
+                return False
+            self._metrics.audited("adds_up" if report.adds_up else "difference", seconds)
+            # Of all pieces together: one that adds up does not hide the one before.
+            difference += report.difference
+            self._metrics.audit_judged(difference, window.end / 1e9)
+            self._judged_until = start = window.end
+            if not report.adds_up:
+                _log_difference(report, window)
         return True
+
+
+def _log_difference(report: Report, window: Window) -> None:
+    log.error(
+        "the audit found that something does not add up; `infrasage-collector audit` over the same time lists it",
+        difference=report.difference,
+        **{"from": moment(window.start)},
+        to=moment(window.end),
+        faults=[f"{fault.batch_id} {fault.what}" for fault in report.faults[:_FAULTS_LOGGED_MAX]],
+    )
 
 
 @asynccontextmanager
@@ -120,6 +157,7 @@ async def auditing_on_schedule(
     audit = ScheduledAudit(
         partial(_judge, settings, storage, caught_up, is_ending),
         partial(_is_ours, settings, storage),
+        partial(_newest_receipt, storage),
         settings.audit,
         metrics,
     )
@@ -134,9 +172,14 @@ async def _is_ours(settings: Settings, storage: Storage) -> bool:
     return not settings.kafka.bootstrap or _AUDITORS_PARTITION in await storage.broker.progress()
 
 
+async def _newest_receipt(storage: Storage) -> int:
+    rows = rows_of(await asyncio.to_thread(storage.store.read, _NEWEST_RECEIPT, ROWS_FORMAT))
+    return whole_number(rows[0]["at"])
+
+
 async def _judge(
-    settings: Settings, storage: Storage, caught_up: CaughtUp, is_ending: threading.Event, window: audit_report.Window
-) -> audit_report.Report:
+    settings: Settings, storage: Storage, caught_up: CaughtUp, is_ending: threading.Event, window: Window
+) -> Report:
     behind = await (_behind_kafka(settings) if settings.kafka.bootstrap else caught_up(settings.query.wait_s))
 
     def ask(sql: str) -> list[dict[str, Any]]:
@@ -144,7 +187,7 @@ async def _judge(
             raise CannotRun("the collector ends")
         return rows_of(storage.store.read(sql, ROWS_FORMAT))
 
-    def compare() -> audit_report.Report:
+    def compare() -> Report:
         broker = HeldByKafka(settings, is_ending.is_set) if settings.kafka.bootstrap else None
         report = auditing.audit(ask, window, broker=broker, judged_from=judged_from(settings, time.time_ns()))
         if not settings.kafka.bootstrap:

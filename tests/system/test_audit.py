@@ -126,6 +126,24 @@ def test_whatever_was_done_by_hand_is_noticed(make_program: MakeProgram) -> None
     assert program.stop() == 0, program.log()
 
 
+def test_the_first_audit_judges_the_time_before_a_stop(make_program: MakeProgram) -> None:
+    """It was longer than audit.interval_s: what disappeared of the last requests before it is found by itself."""
+    program = make_program(audit__delay_s=1)
+    program.start()
+    batch = send(program, "one", "two")
+    assert program.stop() == 0, program.log()
+    stopped = time.time()
+    change(program.data_dir, f"DELETE FROM otel_logs WHERE BatchId = '{batch}' AND Body = 'one'")
+    program.settings["audit__interval_s"] = 0.5
+    until(lambda: time.time() > stopped + 2)
+    program.start()
+    until(lambda: "the audit found that something does not add up" in program.log())
+    # Of the next, which judges what came later.
+    until(lambda: gauge(program, "infrasage_audit_difference") == 0)
+    assert program.log().count("the audit found that something does not add up") == 1
+    assert program.stop() == 0, program.log()
+
+
 def test_the_scheduled_audit_and_the_age_of_what_is_stored_are_shown(make_program: MakeProgram) -> None:
     """Where everything adds up the difference is 0, and it says up to when; each signal that has items has an age."""
     program = make_program(audit__delay_s=1)

@@ -1,5 +1,8 @@
 """When audits run by themselves, what they judge, and what is shown of it."""
 
+import itertools
+
+import pytest
 from structlog.testing import capture_logs
 from support.fakes.receiving import counted
 
@@ -24,18 +27,29 @@ class World:
         self.behind = 0
         self.is_away = False
         self.is_ours = True
+        self.newest = 0
+        self.is_unknown = False
+        # Where these are set: the start of the one window that differs, and the end of the first that can't be judged.
+        self.only_from: int | None = None
+        self.away_until: int | None = None
         self.metrics = Metrics()
-        self.audit = ScheduledAudit(self._judge, self._has_it, Audit(), self.metrics, lambda: self.now)
+        self.audit = ScheduledAudit(self._judge, self._has_it, self._newest, Audit(), self.metrics, lambda: self.now)
 
     async def _has_it(self) -> bool:
         return self.is_ours
 
+    async def _newest(self) -> int:
+        if self.is_unknown:
+            raise StoreUnavailable("connection refused")
+        return self.newest
+
     async def _judge(self, window: Window) -> Report:
         self.windows.append(window)
-        if self.is_away:
+        if self.is_away or window.end == self.away_until:
             raise StoreUnavailable("connection refused")
-        faults = [Fault("batch", "acme", "then", "no receipt")] * self.difference
-        return Report(window, window, self.behind, receipts_at_fault=self.difference, faults=faults)
+        difference = self.difference if self.only_from is None or window.start == self.only_from else 0
+        faults = [Fault("batch", "acme", "then", "no receipt")] * difference
+        return Report(window, window, self.behind, receipts_at_fault=difference, faults=faults)
 
     def results(self) -> dict[str, float]:
         names = ("adds_up", "difference", "not_judged", "failed")
@@ -49,7 +63,7 @@ class World:
 
 
 async def test_windows_follow_one_another() -> None:
-    """The first judges one interval, each later one goes on where the last judged; what is older than a day's worth is left."""
+    """The first judges one interval, each later one goes on where the last judged."""
     world = World()
     assert world.shown("difference") is None, "before the first audit nothing is claimed"
     assert await world.audit.audit_once()
@@ -60,9 +74,65 @@ async def test_windows_follow_one_another() -> None:
     assert Window(first.end, world.now - DELAY) == second
     assert 0 == world.shown("difference")
     assert second.end / S == world.shown("timestamp_seconds")
-    world.now += 100 * HOUR
+
+
+async def test_a_long_time_is_judged_in_pieces() -> None:
+    """Of a day each; the difference of all of them is shown, and one that fails is where the next audit begins."""
+    world = World()
     assert await world.audit.audit_once()
-    assert Window(world.now - DELAY - 24 * HOUR, world.now - DELAY) == world.windows[-1]
+    begin = world.windows.pop().end
+    world.now += 60 * HOUR
+    world.difference = 3
+    world.only_from = begin
+    assert await world.audit.audit_once()
+    assert [
+        Window(begin, begin + 24 * HOUR),
+        Window(begin + 24 * HOUR, begin + 48 * HOUR),
+        Window(begin + 48 * HOUR, begin + 60 * HOUR),
+    ] == world.windows
+    assert 3 == world.shown("difference")
+    assert (begin + 60 * HOUR) / S == world.shown("timestamp_seconds")
+    world.windows.clear()
+    world.now += 30 * HOUR
+    world.away_until = begin + 90 * HOUR
+    assert not await world.audit.audit_once()
+    assert (begin + 84 * HOUR) / S == world.shown("timestamp_seconds")
+    world.away_until = None
+    assert await world.audit.audit_once()
+    assert Window(begin + 84 * HOUR, begin + 90 * HOUR) == world.windows[-1]
+
+
+async def test_the_first_audit_begins_before_a_stop() -> None:
+    """The process before may have stopped just before its next audit, a week ago: the end of its time is judged too."""
+    world = World()
+    world.newest = world.now - 168 * HOUR
+    await world.audit.look_back()
+    world.now += DELAY
+    assert await world.audit.audit_once()
+    assert world.newest - DELAY - HOUR == world.windows[0].start
+    assert world.now - DELAY == world.windows[-1].end
+    assert all(one.end == next_.start for one, next_ in itertools.pairwise(world.windows))
+
+
+@pytest.mark.parametrize(("newest", "is_unknown", "intervals"), [(0, False, 1), (2_000_000 * S, False, 1), (5, True, 24)])
+async def test_the_first_audit_begins_at_the_latest_one_interval_ago(newest: int, is_unknown: bool, intervals: int) -> None:
+    """Also of an empty store and of one whose newest time is in the future; where the store is away, a day ago."""
+    world = World()
+    world.newest, world.is_unknown = newest, is_unknown
+    started = world.now
+    await world.audit.look_back()
+    world.now += DELAY
+    assert await world.audit.audit_once()
+    assert 0 <= started - intervals * HOUR - world.windows[0].start <= DELAY + HOUR
+
+
+async def test_a_clock_that_is_set_back_leaves_nothing_unjudged() -> None:
+    """Requests that came since it was have times that were judged before."""
+    world = World()
+    assert await world.audit.audit_once()
+    world.now -= 5 * HOUR
+    assert await world.audit.audit_once()
+    assert Window(world.now - DELAY - HOUR, world.now - DELAY) == world.windows[-1]
 
 
 async def test_what_cannot_be_judged_is_judged_later() -> None:
@@ -115,9 +185,11 @@ async def test_one_of_several_writers_audits() -> None:
     world.is_ours = False
     assert await world.audit.audit_once()
     assert ([], None) == (world.windows, world.shown("difference"))
+    judged_by_another = world.now
+    world.now += HOUR
     world.is_ours = True
     assert await world.audit.audit_once()
-    assert 1 == len(world.windows)
+    assert [Window(judged_by_another - DELAY - HOUR, world.now - DELAY)] == world.windows
     assert 0 == world.shown("difference")
 
 
