@@ -270,7 +270,8 @@ _SCREENSHOTS: Final = {
 
 @pytest.mark.parametrize(("scheme", "size"), [("dark", PHONE), ("light", DESKTOP)])
 def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: dict[str, int]) -> None:
-    """It fits its window, its text stands out against what is behind it (WCAG AA), and its chart is drawn."""
+    """It fits its window, and what was said is not beyond its edge; its text stands out against what is behind it (WCAG AA), and
+    its chart is drawn."""
     visitor = visit(color_scheme=scheme, viewport=size)
     visitor.log_in(served.keys["ops", Scope.ADMIN])
     letter = letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
@@ -279,6 +280,7 @@ def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: d
         assert visitor.page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
         contrasts = visitor.page.evaluate(_CONTRASTS)
         assert [] == [found for found in contrasts if found[0] < 4.5], path
+        assert [] == visitor.page.evaluate(_TEXTS_OUT_OF_SIGHT), path
         if SCREENSHOTS and (path, scheme, size["width"]) in _SCREENSHOTS:
             visitor.page.screenshot(path=f"{SCREENSHOTS}/{_SCREENSHOTS[path, scheme, size['width']]}", full_page=True)
     visitor.go("/")
@@ -408,6 +410,11 @@ def test_another_site_reaches_nothing(visit: Any, served: Served, browser: Brows
     visitor.faults.clear()  # the browser logs the refusal
     visitor.asked.clear()
 
+
+# What was said, in lists: the cells of which a part is beyond the window's edge.
+_TEXTS_OUT_OF_SIGHT: Final = """() => [...document.querySelectorAll("td.text")]
+  .filter((cell) => cell.getBoundingClientRect().right > innerWidth)
+  .map((cell) => cell.textContent)"""
 
 # For each element with text of its own: the contrast of its colour with the nearest background behind it, and the text.
 _CONTRASTS: Final = """() => {

@@ -328,6 +328,14 @@ async def test_text_from_senders_is_escaped(path: str) -> None:
         assert answer.text.count("<textarea") == answer.text.count("</textarea>")
 
 
+async def test_text_from_right_to_left_stays_in_its_place() -> None:
+    """A service whose name turns the order of text around does not turn around the time behind it."""
+    turned = "\u202eservice"
+    async with web(turned).browser("admin") as client:
+        assert f"<bdi>{turned}</bdi> · <bdi>{turned}</bdi> · " in (await client.get("/")).text
+        assert f"<bdi>{turned}</bdi> <small>" in (await client.get(TRACE)).text
+
+
 async def test_half_of_a_surrogate_pair_is_shown_all_the_same() -> None:
     async with web("a\ud800b").browser("admin") as client:
         for path in PAGES:
