@@ -270,8 +270,8 @@ _SCREENSHOTS: Final = {
 
 @pytest.mark.parametrize(("scheme", "size"), [("dark", PHONE), ("light", DESKTOP)])
 def test_every_page_can_be_read(visit: Any, served: Served, scheme: str, size: dict[str, int]) -> None:
-    """It fits its window, and what was said is not beyond its edge; its text stands out against what is behind it (WCAG AA), and
-    its chart is drawn."""
+    """It fits its window, and what was said is not beyond its edge; its text stands out against what is behind it (WCAG AA),
+    and its chart is drawn."""
     visitor = visit(color_scheme=scheme, viewport=size)
     visitor.log_in(served.keys["ops", Scope.ADMIN])
     letter = letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
