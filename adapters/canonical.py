@@ -6,9 +6,11 @@ written anew, plainly, known fields only, and read in that form.
 """
 
 from collections.abc import Callable
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from adapters.codec.text_repair import repaired_wire
 from adapters.codec.wire import NonCanonical
@@ -16,15 +18,28 @@ from adapters.errors import INVALID_PROTOBUF, PAYLOAD_TOO_LARGE, Malformed, Requ
 from adapters.price import may_hold_more_elements, shape_of
 from adapters.record import Adapted
 from adapters.rules import Rules
+from adapters.unknown_fields import unknown_fields
 
 # Protobuf's own parser takes up to 170 bytes of memory and 0.2 us an element, and no client that we know writes oddly.
 ODD_BODY_BYTES_MAX: Final = 16 << 20
 ODD_ELEMENTS_MAX: Final = 1 << 19
+_MISTYPED_MESSAGES_MAX: Final = 1_000
 
 
 def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
     """Return what `adapt`, which raises NonCanonical, makes of a body; else of the body with its texts repaired; else of the
-    canonical form of that. Raises Malformed, RequestRefused."""
+    canonical form of that. Raises Malformed, RequestRefused.
+
+    Where that has no item, it has the fields of the body that are unknown.
+    """
+    adapted = _adapted(adapt, body, message_class, rules)
+    if body and not adapted.parts and not adapted.rejected and adapted.unknown_fields is None:
+        adapted.unknown_fields = unknown_fields(body, message_class.DESCRIPTOR) or None
+    return adapted
+
+
+def _adapted(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
+    """As `adapt_plainly`, without the unknown fields."""
     noted = rules.repaired
     before = None if noted is None else dict(noted)
     try:
@@ -73,9 +88,34 @@ def _plain(body: bytes, sent_bytes: int, message_class: type[Message], position:
     except DecodeError:
         raise _cannot_decode(name, sent_bytes, min(position, sent_bytes)) from None
     rules.rest()
+    mistyped = _mistyped(message)
+    if mistyped:
+        raise Malformed(
+            INVALID_PROTOBUF, f"cannot decode {name}: {mistyped}: check that the request is sent to the route of its signal"
+        )
     message.DiscardUnknownFields()
     rules.rest()
     return message.SerializeToString()
+
+
+def _mistyped(message: Message) -> str:
+    """Return which field of its first messages has the number of a known one, and a wire type that this can't have; nothing if
+    none has. Protobuf's parser takes it for unknown. A request of another signal has such fields."""
+    pending = [message]
+    left = _MISTYPED_MESSAGES_MAX
+    while pending and left:
+        left -= 1
+        found = pending.pop()
+        descriptor = found.DESCRIPTOR
+        unknown_set: Any = UnknownFieldSet(found)  # whose stubs have no iterator
+        for unknown in unknown_set:
+            field = descriptor.fields_by_number.get(unknown.field_number)
+            if field is not None:
+                return f"{descriptor.name}.{field.name} has wire type {unknown.wire_type}"
+        for field, value in found.ListFields():
+            if field.message_type is not None:
+                pending.extend(islice(value, left) if field.is_repeated else [value])
+    return ""
 
 
 def _cannot_decode(name: str, size_bytes: int, position: int) -> Malformed:

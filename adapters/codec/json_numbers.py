@@ -23,6 +23,14 @@ _DIGITS_MIN: Final = 19
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
 _REST_BYTES: Final = 256 << 10
+# Python converts no more at once (sys.set_int_max_str_digits), since it takes quadratic time.
+INTEGER_DIGITS_MAX: Final = 4_300
+
+
+def is_whole(token: str) -> bool:
+    """Return whether a text is an integer as JSON writes it."""
+    digits = token.removeprefix("-")
+    return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 
 
 def quote_long_numbers(body: bytes, rules: Rules) -> bytes:

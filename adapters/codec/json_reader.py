@@ -11,11 +11,15 @@ Invariants:
 4. `rest` is called at least once for each 256 KiB (test_json_reader.py, test_it_rests).
 5. A piece has at most CONTAINERS_MAX objects and arrays (test_json_reader.py, test_pieces_have_few_containers).
 6. A text that is nested too deep is refused where it is, and read once (test_json_reader.py, test_a_deep_text_is_read_once).
+7. `shallow_json` changes nothing but what is nested too deep, and that only if it is JSON (test_json_reader.py,
+   test_what_is_nested_too_deep_is_emptied).
 """
 
 from typing import Final
 
-from mypy_extensions import i64
+import orjson
+from librt.strings import BytesWriter
+from mypy_extensions import i64, u8
 
 from adapters.codec.text import REST_BYTES, end_of_string
 from adapters.rules import Rules
@@ -26,6 +30,12 @@ SLICE_BYTES: Final = 1 << 20
 CONTAINERS_MAX: Final = 1 << 16
 # And how deep they may be in each other: orjson reads no more.
 _DEPTH_MAX: Final = 1024
+# What is nested deeper is emptied by `shallow_json`. An attribute may nest 64 deep, and in OTLP/JSON each of those takes up to
+# four objects and arrays.
+SHALLOW_DEPTH_MAX: Final = 300
+_EMPTY_BYTES: Final = 2
+# How the parser refuses a number that JSON allows.
+BEYOND_A_DOUBLE: Final = "number is infinity"
 
 _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
@@ -141,6 +151,59 @@ class JsonSlices:
             self._go_back(start)
             return False
         return True
+
+    def check_value(self) -> None:
+        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson."""
+        closings = BytesWriter()  # of the objects and arrays that are open
+        while True:
+            opening: i64 = self.peek()
+            if opening == _OPENING_BRACE or opening == _OPENING_BRACKET:
+                self.position += 1
+                closing: i64 = _CLOSING_BRACE if opening == _OPENING_BRACE else _CLOSING_BRACKET
+                if self.peek() != closing:
+                    closings.append(u8(closing))
+                    if closing == _CLOSING_BRACE:
+                        self._check_name()
+                    continue
+                self.position += 1
+            elif opening == _QUOTE:
+                self._check_string()
+            else:
+                self._check_scalar()
+            while True:
+                depth: i64 = len(closings)
+                if depth == 0:
+                    return
+                closing = i64(closings[depth - 1])
+                if self.goes_on(closing):
+                    if closing == _CLOSING_BRACE:
+                        self._check_name()
+                    break
+                closings.truncate(depth - 1)
+
+    def _check_name(self) -> None:
+        if self.peek() != _QUOTE:
+            raise NotJson(self.position)
+        self._check_string()
+        self.expect(_COLON)
+
+    def _check_string(self) -> None:
+        self.open_string()
+        while self.is_in_string:
+            self._check(self.next_text(), self.position)
+
+    def _check_scalar(self) -> None:
+        start: i64 = self.position
+        self._skip_scalar()
+        self._check(self.text[start : self.position], start)
+
+    def _check(self, token: bytes, position: i64) -> None:
+        self.rules.read(0)
+        try:
+            orjson.loads(token)
+        except orjson.JSONDecodeError as error:
+            if BEYOND_A_DOUBLE not in error.msg:
+                raise NotJson(position) from None
 
     def next_elements(self) -> bytes:
         """The next elements of the array in which the cursor is, as an array: as many as fit a slice. Moves behind the comma
@@ -273,3 +336,48 @@ class JsonSlices:
         if position > self.rest_at:
             self.rest_at = position + REST_BYTES
             self.rules.rest()
+
+
+def shallow_json(body: bytes, rules: Rules) -> bytes:
+    """Return a JSON text with each object and array that is nested deeper than `SHALLOW_DEPTH_MAX` emptied. A parser reads it.
+
+    Return the text itself where there is none, or where one of them is not JSON.
+    """
+    size: i64 = len(body)
+    writer = BytesWriter()
+    slices = JsonSlices(body, rules)
+    keep: i64 = 0
+    depth: i64 = 0
+    position: i64 = 0
+    rest_at: i64 = REST_BYTES
+    while position < size:
+        if position > rest_at:
+            rest_at = position + REST_BYTES
+            rules.rest()
+        byte: i64 = body[position]
+        if byte == _QUOTE:
+            position = end_of_string(body, position + 1, size, rules)
+            continue
+        if byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
+            if depth == SHALLOW_DEPTH_MAX:
+                slices.position = position
+                try:
+                    slices.check_value()
+                except NotJson:
+                    return body
+                end: i64 = slices.position
+                if end - position > _EMPTY_BYTES:
+                    writer.write(body[keep : position + 1])
+                    keep = end - 1  # the closing bracket
+                position = end
+                continue
+            depth += 1
+        elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+            depth -= 1
+        position += 1
+    if keep == 0:
+        return body
+    rules.rest()
+    writer.write(body[keep:])
+    rules.rest()
+    return writer.getvalue()

@@ -1,7 +1,6 @@
 """Records of the native API: each is validated, sorted into groups of one service and type, and packed into messages."""
 
 from itertools import islice
-from json import JSONEncoder
 from typing import Final
 
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
@@ -10,7 +9,7 @@ from mypy_extensions import i64
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import hex_id, quoted, shortened, text_within
+from adapters.codec.text import hex_id, quoted, text_within
 from adapters.codec.wire import field_size, put_bytes, put_varint, varint_size
 from adapters.errors import (
     ATTRIBUTE_VALUE_TOO_LONG,
@@ -28,11 +27,11 @@ from adapters.errors import (
     MISSING_SERVICE_ID,
     MISSING_TIMESTAMP,
     MISSING_VALUE,
-    NESTED_TOO_DEEP,
     RECORD_TOO_LARGE,
     TIMESTAMP_IN_FUTURE,
     TIMESTAMP_TOO_OLD,
 )
+from adapters.native.values import NestedValues, NotFinite, is_double, shown, with_long_numbers
 from adapters.record import (
     LOGS,
     METRICS,
@@ -53,8 +52,6 @@ NO_TRACE_ID: Final = "0" * 32
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
-# Attributes may nest as deep as OTLP's; what is deeper is more likely a mistake than a tag.
-NESTING_MAX: Final = 64
 # A metric's points are kept together up to this size, so that messages are filled well.
 METRIC_BYTES_MAX: Final = 64 << 10
 
@@ -79,14 +76,6 @@ SEVERITY_KEYS: Final[tuple[bytes, ...]] = (b"severity_text", b"severity", b"leve
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 _NO_EXTRAS: Final[dict[str, bytes]] = {}
 _NO_INDICES: Final[list[int]] = []
-_ENCODER: Final = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-class NotFinite:
-    """Takes the place of a number without a finite float64 value: NaN, Infinity, -Infinity, 1e999."""
-
-    def __init__(self, token: str) -> None:
-        self.token: Final = token
 
 
 class Metric:
@@ -158,6 +147,7 @@ class RecordAdapter:
         self.type: i64 = 0
         self.message: str = ""
         self.extras: dict[str, bytes] = _NO_EXTRAS
+        self.nested: Final = NestedValues(rules)
 
     def add(self, record: object) -> None:
         """Take or reject the next record."""
@@ -193,6 +183,11 @@ class RecordAdapter:
             return b""
         if not self.is_batch:
             return self.body if builder.keeps(len(self.body)) else b""
+        elements = self._find(index)
+        return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
+
+    def _find(self, index: i64) -> Elements:
+        """Return the elements of the batch, at that one."""
         elements = self.elements
         if elements is None:
             elements = self.elements = Elements(self.body, self.rules)
@@ -200,7 +195,14 @@ class RecordAdapter:
             elements.find(n)
             self.rules.read(elements.end - elements.start)
         elements.find(index)
-        return self.body[elements.start : elements.end] if builder.keeps(elements.end - elements.start) else b""
+        return elements
+
+    def _text(self) -> bytes:
+        """The current record, to the byte."""
+        if not self.is_batch:
+            return self.body
+        elements = self._find(self.index)
+        return self.body[elements.start : elements.end]
 
     def _service_of(self, record: object) -> bytes:
         """Return the service of a record that can't be accepted."""
@@ -336,7 +338,10 @@ class RecordAdapter:
         elif number is not None:
             if isinstance(number, bool) or not isinstance(number, int):
                 return self._wrong("value must be a finite float64", number, INVALID_VALUE)
-            value = float(number)
+            try:
+                value = float(number)
+            except OverflowError:
+                return self._wrong("value must be a finite float64", NotFinite(str(number)), INVALID_VALUE)
         elif not is_log:
             return MISSING_VALUE
 
@@ -508,6 +513,8 @@ class RecordAdapter:
         item = self.item
         rules = self.rules
         extras = self.extras
+        nested = self.nested
+        quoted_attributes: dict[str, object] | None = None
         reason: i64
         count: i64 = len(attributes)
         if count > rules.attributes_max:
@@ -523,15 +530,19 @@ class RecordAdapter:
                 text = b"true" if value else b"false"
             elif isinstance(value, int):
                 text = str(value).encode()
-            elif isinstance(value, float):
+            elif isinstance(value, float) and is_double(value):
                 text = repr(value).encode()
+            elif isinstance(value, NotFinite) and value.is_integer:
+                text = value.token.encode()
             else:
-                reason = self._check_nested(key, value, 0)
+                reason = nested.check(value)
+                if reason == INVALID_ATTRIBUTES:
+                    return self._wrong(f"attribute {quoted(key)} must be finite", nested.not_finite, reason)
                 if reason:
                     return reason
-                rules.rest()
-                text = _ENCODER.encode(value).encode()
-                rules.rest()
+                if not nested.is_exact and quoted_attributes is None:
+                    quoted_attributes = with_long_numbers(self._text(), attributes, rules)
+                text = nested.json(value, None if quoted_attributes is None else quoted_attributes[key])
             if not extras or key not in extras:
                 reason = self._put_text(tag, key.encode(), text)
                 if reason:
@@ -559,47 +570,6 @@ class RecordAdapter:
         put_attribute(self.item, tag, key, text)
         return 0
 
-    def _check_nested(self, key: str, value: object, depth: i64) -> i64:
-        """Whether an attribute's array or object can be written as JSON."""
-        if isinstance(value, list):
-            if depth >= NESTING_MAX:
-                return NESTED_TOO_DEEP
-            for member in value:
-                self.rules.read(0)
-                if not isinstance(member, str):
-                    reason: i64 = self._check_nested(key, member, depth + 1)
-                    if reason:
-                        return reason
-        elif isinstance(value, dict):
-            if depth >= NESTING_MAX:
-                return NESTED_TOO_DEEP
-            for member in value.values():
-                self.rules.read(0)
-                if not isinstance(member, str):
-                    reason = self._check_nested(key, member, depth + 1)
-                    if reason:
-                        return reason
-        elif isinstance(value, NotFinite):
-            return self._wrong(f"attribute {quoted(key)} must be finite", value, INVALID_ATTRIBUTES)
-        return 0
-
 
 def _index_of(rejection: Rejection) -> int:
     return rejection.index
-
-
-def shown(value: object) -> str:
-    """What was got instead: its JSON type and, shortened and escaped, itself."""
-    if value is None:
-        return "null"
-    if isinstance(value, NotFinite):
-        return shortened(value.token)
-    if isinstance(value, bool):
-        return "boolean true" if value else "boolean false"
-    if isinstance(value, (int, float)):
-        return f"number {value!r}"
-    if isinstance(value, str):
-        return f"string {quoted(value)}"
-    if isinstance(value, list):
-        return f"array of {len(value)}"
-    return "object"

@@ -10,7 +10,8 @@ which its OTLP message has no field is kept as an attribute: infrasage.metric_na
 infrasage.trace_id where the trace id is not 32 hex digits; they win over attributes sent under the same keys. An attribute
 severity_text, severity or level that is text also gives a log record its severity.
 
-JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; whole numbers beyond 64 bits are doubles.
+JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; an attribute's integer of any size keeps its
+digits.
 
 A rejected record's payload is its JSON to the byte: of a batch the array's element, without the space around it, else the body.
 `adapt` reads it again.
@@ -23,13 +24,15 @@ from typing import Final
 import orjson
 from mypy_extensions import i64
 
-from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, quote_long_numbers
+from adapters.codec.json_reader import BEYOND_A_DOUBLE, SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers, shallow_json
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
 from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
-from adapters.native.records import NotFinite, RecordAdapter, shown
+from adapters.native.records import RecordAdapter
 from adapters.native.scan import scan_batch, scan_record
+from adapters.native.values import NotFinite, shown
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
@@ -37,7 +40,7 @@ _OPENING_BRACKET: Final = 0x5B
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
 # Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
-NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES
+NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES + 2  # and the brackets of a slice
 # A single record of at most so many bytes is read in one pass.
 _SCANNED_BYTES_MAX: Final = 64 << 10
 # More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
@@ -45,8 +48,6 @@ RECORD_OBJECTS_MAX: Final = 1 << 17
 
 _OTLP_ROUTES: Final = {"resourceSpans": "/v1/traces", "resourceLogs": "/v1/logs", "resourceMetrics": "/v1/metrics"}
 _TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
-# Integers of more digits can be beyond 64 bits, where orjson too makes doubles of them.
-_PLAIN_DIGITS_MAX: Final = 18
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
@@ -55,7 +56,7 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     try:
         return _adapt_one(body, header, rules, message_bytes_max)
     except Malformed:
-        repaired = repaired_json(body, rules)
+        repaired = shallow_json(repaired_json(body, rules), rules)
         if repaired is body:
             raise
     return _adapt_one(repaired, header, rules, message_bytes_max)
@@ -90,7 +91,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
     try:
         return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
     except Malformed:
-        repaired = repaired_json(body, rules)
+        repaired = shallow_json(repaired_json(body, rules), rules)
         if repaired is body:
             raise
     return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
@@ -181,12 +182,12 @@ def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:
             if holds_more_objects(text, RECORD_OBJECTS_MAX, slices.rules):
                 adapter.reject_large(_TOO_MANY_OBJECTS)
             else:
-                adapter.add(_parsed(text))
+                adapter.add(_parsed(text, slices.rules))
         else:
             slices.skip_value(slices.size, slices.size)
             adapter.reject_large(_TOO_MANY_OBJECTS if slices.position - start <= adapter.record_bytes_max else "")
         return slices.goes_on(_CLOSING_BRACKET)
-    records = _parsed(piece)
+    records = _parsed(piece, slices.rules)
     assert isinstance(records, list)
     for record in records:
         adapter.add(record)
@@ -203,23 +204,13 @@ def _float(token: str) -> object:
 
 
 def _int(token: str) -> object:
-    """Read a number as orjson does: exact in 64 bits, else a double. Python's own int() takes quadratic time."""
-    if len(token) <= _PLAIN_DIGITS_MAX:
-        return int(token)
-    value = float(token)
-    if -9.3e18 < value < 1.9e19:
-        exact = int(token)
-        if _INT64_MIN <= exact <= _UINT64_MAX:
-            return exact
-    return value if value - value == 0.0 else NotFinite(token)
+    return int(token) if len(token) <= INTEGER_DIGITS_MAX else NotFinite(token)
 
 
 def _no_value(_: object) -> None:
     return None
 
 
-_INT64_MIN: Final = -(2**63)
-_UINT64_MAX: Final = 2**64 - 1
 _DECODER: Final = JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=NotFinite)
 _CHECKER: Final = JSONEncoder(ensure_ascii=False, default=_no_value)
 
@@ -228,12 +219,12 @@ def _document(body: bytes, rules: Rules) -> object:
     """The body's JSON, numbers that are not finite as `NotFinite`. Raises Malformed."""
     check_json_parts(body, rules.request_elements_max, rules)
     rules.rest()
-    document = _parsed(body)
+    document = _parsed(body, rules)
     rules.rest()
     return document
 
 
-def _parsed(body: bytes) -> object:
+def _parsed(body: bytes, rules: Rules) -> object:
     """The JSON of a body, or of a slice of one. Raises Malformed."""
     try:
         return orjson.loads(body)
@@ -244,10 +235,15 @@ def _parsed(body: bytes) -> object:
         text = body.decode()
     except UnicodeDecodeError as unreadable:
         raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
-    if (
-        text.startswith("NaN", position) or text.startswith("Infinity", position) or fault.startswith("number is infinity")
-    ) and len(body) <= NAMED_NUMBERS_BYTES_MAX:
+    if (text.startswith("NaN", position) or text.startswith("Infinity", position) or BEYOND_A_DOUBLE in fault) and len(
+        body
+    ) <= NAMED_NUMBERS_BYTES_MAX:
         return _document_with_names(body, text)
+    if BEYOND_A_DOUBLE in fault:
+        try:
+            return orjson.loads(quote_long_numbers(body, rules))
+        except orjson.JSONDecodeError as error:
+            raise _malformed(body, f"{error.msg} at character {error.pos}") from None
     raise _malformed(body, f"{fault} at character {position}")
 
 

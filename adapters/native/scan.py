@@ -9,6 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
+from adapters.codec.json_numbers import is_whole
 from adapters.codec.json_reader import SLICE_BYTES, may_hold_many_containers
 from adapters.codec.json_scanner import (
     CLOSING_BRACE,
@@ -50,6 +51,9 @@ _HAS_BODY: Final = 1 << _BODY
 _POINT_ATTRIBUTES: Final = 0x3A
 _LOG_ATTRIBUTES: Final = 0x32
 _SHORT_MAX: Final = 127
+# The parser makes a double of an integer that is longer.
+_PARSED_INTEGER_BYTES_MAX: Final = 19
+_LITERALS: Final[dict[bool | None, bytes]] = {None: b"", True: b"true", False: b"false"}
 _WORD_BYTES: Final = 8
 # The low bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7.
 _LOW_BITS: Final = b"".join([((1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
@@ -415,17 +419,7 @@ class _RecordScanner(JsonScanner):
                     end = position
                 else:
                     position = self.scalar_end(start)
-                    value = self.loaded(start, position)
-                    if value is None:
-                        pass
-                    elif isinstance(value, bool):
-                        other = b"true" if value else b"false"
-                    elif isinstance(value, int):
-                        other = str(value).encode()
-                    elif isinstance(value, float):
-                        other = repr(value).encode()
-                    else:
-                        return 0
+                    other = self._scalar(start, position)
                 if tag == _LOG_ATTRIBUTES and text[key:key_end] == b"event.name":
                     self.is_event_named = True
             size: i64 = len(other)
@@ -447,6 +441,13 @@ class _RecordScanner(JsonScanner):
                 return position
             if text[position] <= SPACE:
                 position = self.skip_space(position)
+
+    def _scalar(self, start: i64, end: i64) -> bytes:
+        """The text of the attribute's number, truth or null at start:end. Raises NonPlain."""
+        if end - start > _PARSED_INTEGER_BYTES_MAX and is_whole(self.text[start:end].decode("latin-1")):
+            return self.text[start:end]
+        value = self.loaded(start, end)
+        return _LITERALS[value] if value is None or isinstance(value, bool) else repr(value).encode()
 
     def _put(self, tag: i64, key: i64, key_end: i64, start: i64, end: i64, other: bytes) -> None:
         """Write an attribute: its key is at key:key_end of the text, its value is `other`, or at start:end."""

@@ -16,6 +16,8 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP
+
 # Actions.
 ODD: Final = 0  # let protobuf's own parser say what it is
 SKIP: Final = 1  # unknown: ignored, kept
@@ -52,6 +54,7 @@ FLAGS: Final = 27
 # A field that the JSON adapter puts into an item in the place of what does not fit: the reason's number, then the message. No
 # .proto file may have a field of this number: protobuf reserves 19000 to 19999.
 UNFIT: Final = 19999 << 3 | 2
+UNFIT_REASONS: Final = frozenset({INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP})
 
 # 1 << n, as 8 bytes each, for n from 0 to 63. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
 BIT_MASKS: Final = b"".join([(2**n).to_bytes(8, "little") for n in range(64)])

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.codec.json_numbers import quote_long_numbers
+from adapters.codec.json_reader import shallow_json
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.text import check_json_parts, without_bom
 from adapters.errors import Malformed
@@ -32,7 +33,7 @@ from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY
 from adapters.rules import NO_RULES, Rules
 
 
-def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: bool = False) -> bytes:
+def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: bool = False, is_repaired: bool = False) -> bytes:
     """`is_exact`: the numbers that a parser can't hold are in quotes."""
     check_json_parts(body, rules.request_elements_max, rules)
     notes = Notes(rules, is_exact=is_exact)
@@ -42,12 +43,14 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
         try:
             wire = converted(body, descriptor, rules, notes)
         except Inexact:
-            return _to_wire(quote_long_numbers(body, rules), descriptor, rules, is_exact=True)
+            return _to_wire(quote_long_numbers(body, rules), descriptor, rules, is_exact=True, is_repaired=is_repaired)
         except Malformed:
-            repaired = repaired_json(body, rules)
+            if is_repaired:
+                raise
+            repaired = shallow_json(repaired_json(body, rules), rules)
             if repaired is body:
                 raise
-            return _to_wire(repaired, descriptor, rules, is_exact=is_exact)
+            return _to_wire(repaired, descriptor, rules, is_exact=is_exact, is_repaired=True)
     if notes.nulls:
         rules.repair(NULL_LIST_ENTRY, notes.nulls)
     if notes.unknown:

@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.wire import put_bytes
-from adapters.errors import INVALID_JSON, Malformed
+from adapters.errors import INVALID_JSON, NESTED_TOO_DEEP, Malformed
 from adapters.otlp.json_fields import BYTES, TEXT, Field, Fields, fields_of
 from adapters.otlp.json_objects import (
     Notes,
@@ -25,6 +25,7 @@ from adapters.otlp.json_objects import (
     put_member_of,
     put_message,
     put_scalar,
+    put_unfit_element,
 )
 from adapters.rules import Rules
 
@@ -61,7 +62,7 @@ class LargeRequest:
     def _put_message(self, writer: BytesWriter, descriptor: Descriptor, depth: int) -> None:
         """The object that begins at the cursor. Moves behind it."""
         if depth > _DEPTH_MAX:
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: nested too deep")
+            raise Unfit(f"{descriptor.name} is nested too deep", NESTED_TOO_DEEP, is_read=False)
         slices = self.slices
         fields = fields_of(descriptor, self.rules.json_forms)
         slices.expect(_OPENING_BRACE)
@@ -81,12 +82,16 @@ class LargeRequest:
                     raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} occurs twice in one object")
                 seen.add(key)
             written: i64 = len(writer)
+            start: i64 = slices.position
             try:
                 self._put_value(writer, fields, field, depth)
             except Unfit as unfit:
-                if not unfit.is_read or not (fields.is_item or fields.is_envelope):
+                if not (fields.is_item or fields.is_envelope):
                     unfit.is_read = False  # the cursor is within this object
                     raise
+                if not unfit.is_read:
+                    slices.position = start
+                    slices.check_value()
                 writer.truncate(written)
                 if fields.is_item:
                     writer.write(self.notes.rejection(unfit))
@@ -111,7 +116,7 @@ class LargeRequest:
                     raise self.notes.refusal()
             self.rules.read(slices.position - start)
         elif field is None:
-            self._skip(depth)
+            slices.check_value()
         elif field.message is None:
             self._put_large(writer, field, first)
         elif first == _OPENING_BRACE and not field.repeated:
@@ -150,13 +155,17 @@ class LargeRequest:
                     slices.position += 1
                     break
                 continue
-            if slices.peek() != _OPENING_BRACE:
-                raise Unfit(f"{field.name} must hold objects", is_read=False)
-            inner = BytesWriter()
             if field.is_item:
                 self.notes.count_item()
-            self._put_message(inner, field.message, depth + 1)
-            self._put_content(writer, field, inner)
+            if slices.peek() == _OPENING_BRACE:
+                inner = BytesWriter()
+                self._put_message(inner, field.message, depth + 1)
+                self._put_content(writer, field, inner)
+            elif is_lenient:
+                slices.check_value()
+                put_unfit_element(writer, field, self.notes, Unfit(f"{field.name} must hold objects"))
+            else:
+                raise Unfit(f"{field.name} must hold objects", is_read=False)
             if not slices.goes_on(_CLOSING_BRACKET):
                 break
         if unfit is not None:
@@ -259,62 +268,6 @@ class LargeRequest:
             self.notes.refuse(field, "base64", digits)
             raise self.notes.refusal()
         return content
-
-    def _skip(self, depth: int) -> None:
-        """Check that the value at the cursor, which is larger than a slice, is JSON. Moves behind it."""
-        if depth > _DEPTH_MAX:
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: nested too deep")
-        slices = self.slices
-        first: i64 = slices.peek()
-        if first == _QUOTE:
-            slices.open_string()
-            while slices.is_in_string:
-                self._next_text()
-        elif first == _OPENING_BRACKET:
-            slices.position += 1
-            self._skip_elements(depth)
-        elif first == _OPENING_BRACE:
-            slices.position += 1
-            if slices.peek() == _CLOSING_BRACE:
-                slices.position += 1
-                return
-            while True:
-                self._loaded(self._name())
-                self._skip_value(depth)
-                if not slices.goes_on(_CLOSING_BRACE):
-                    return
-        else:
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: a number of more than {SLICE_BYTES} bytes")
-
-    def _skip_elements(self, depth: int) -> None:
-        """Skip the elements of the array that has been opened. Moves behind it."""
-        slices = self.slices
-        if slices.peek() == _CLOSING_BRACKET:
-            slices.position += 1
-            return
-        while True:
-            piece = slices.next_elements()
-            if not piece:
-                self._skip(depth + 1)
-                if not slices.goes_on(_CLOSING_BRACKET):
-                    return
-                continue
-            self._loaded(piece)
-            self.rules.rest()
-            if slices.peek() == _CLOSING_BRACKET:
-                slices.position += 1
-                return
-
-    def _skip_value(self, depth: int) -> None:
-        """The value of a member that is unknown. Moves behind it."""
-        slices = self.slices
-        slices.peek()
-        start: i64 = slices.position
-        if slices.skip_value(SLICE_BYTES):
-            self._loaded(self.text[start : slices.position])
-            self.rules.read(slices.position - start)
-        else:
-            self._skip(depth + 1)
 
     def _name(self) -> bytes:
         """The name of the next member, in quotes. Moves behind its colon."""

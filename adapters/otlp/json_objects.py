@@ -13,6 +13,8 @@ import orjson
 from librt.strings import BytesWriter, write_f64_le, write_i32_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.json_numbers import is_whole
+from adapters.codec.json_reader import BEYOND_A_DOUBLE
 from adapters.codec.text import quoted
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_RECORD
@@ -57,7 +59,6 @@ _UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
 _HEX_DIGITS: Final = "0123456789abcdefABCDEF"
 # A number of JSON: RFC 8259, 6.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_BEYOND_A_DOUBLE: Final = "number is infinity"  # in orjson's words
 
 
 class Notes:
@@ -105,7 +106,10 @@ class Notes:
     def refusal(self) -> "Unfit":
         """Return what was noted last."""
         assert self.field is not None
-        shown = orjson.dumps(self.value).decode()
+        try:
+            shown = orjson.dumps(self.value).decode()
+        except orjson.JSONEncodeError:  # it reads values 1,024 deep, and writes them 254 deep
+            shown = "a value that is nested too deep"
         if len(shown) > _SHOWN_CHARACTERS_MAX:
             shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
         return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
@@ -204,8 +208,13 @@ def put_element(writer: BytesWriter, field: Field, element: object, notes: Notes
     if put_field(writer, field, element, notes):
         return
     writer.truncate(start)
+    put_unfit_element(writer, field, notes)
+
+
+def put_unfit_element(writer: BytesWriter, field: Field, notes: Notes, unfit: Unfit | None = None) -> None:
+    """In the place of an element that does not fit, for `unfit` or for what was noted last: a rejected item, or nothing."""
     if field.is_item:
-        put_bytes(writer, field.tag, notes.rejection())
+        put_bytes(writer, field.tag, notes.rejection(unfit))
     else:
         notes.leave_out()
 
@@ -279,7 +288,7 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
         put_signed_varint(writer, signed)
         return True
     if isinstance(value, str):
-        text = value if _is_decimal(value) else ""
+        text = value if is_whole(value) else ""
     else:
         text = "" if number is None else str(number)
     if not text:
@@ -287,12 +296,6 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
     notes.integers += 1
     put_bytes(writer, _STRING_VALUE_TAG, text.encode())
     return True
-
-
-def _is_decimal(text: str) -> bool:
-    """Return whether a text is a whole number as JSON writes it."""
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 
 
 def _is_hex(text: str) -> bool:
@@ -370,7 +373,7 @@ def _whole_number(value: object) -> int | None:
     """The integer that a value is: a number, or the text of one."""
     number = value
     if isinstance(value, str) and len(value) <= _INTEGER_DIGITS_MAX:
-        if _is_decimal(value):
+        if is_whole(value):
             return int(value)
         number = _number_in(value)
     if isinstance(number, float) and number.is_integer():
@@ -389,5 +392,5 @@ def _integer_of(field: Field, value: object) -> int | None:
 
 def check_number(error: orjson.JSONDecodeError, notes: Notes) -> None:
     """Raise Inexact where the text may be JSON but for a number that the parser refuses: one beyond a double."""
-    if not notes.is_exact and _BEYOND_A_DOUBLE in error.msg:
+    if not notes.is_exact and BEYOND_A_DOUBLE in error.msg:
         raise Inexact

@@ -10,7 +10,7 @@ from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint
-from adapters.errors import INVALID_HISTOGRAM, INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, RECORD_TOO_LARGE
+from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
@@ -42,6 +42,7 @@ from adapters.otlp.field_tables import (
     TRACE_ID,
     UINT32,
     UNFIT,
+    UNFIT_REASONS,
     ZERO_COUNT,
     MessageTable,
 )
@@ -307,14 +308,14 @@ class Scanner:
         if start == end:
             return 0
         reason: i64 = self.buffer[start]
-        if reason != INVALID_RECORD and reason != INVALID_VALUE and reason != INVALID_TIMESTAMP:
+        if reason not in UNFIT_REASONS:
             return 0
         self.fault = self.buffer[start + 1 : min(end, start + _FAULT_BYTES_MAX)].decode("utf-8", "replace")
         return reason
 
     def fault_of(self, reason: i64) -> str:
         """What is to be said of the item scanned last, which is rejected for that reason; empty: what the rules say."""
-        if reason == INVALID_RECORD or reason == INVALID_VALUE or reason == INVALID_TIMESTAMP or reason == INVALID_HISTOGRAM:
+        if reason == INVALID_HISTOGRAM or (reason in UNFIT_REASONS and reason != NESTED_TOO_DEEP):
             return self.fault
         return ""
 

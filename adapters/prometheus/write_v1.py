@@ -28,6 +28,7 @@ from adapters.prometheus.labels import LabelReader
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import DESCRIPTION_BYTES, check_rows_v1
 from adapters.prometheus.series import Series, beginning, read_series, refused_series
+from adapters.prometheus.versions import refuse_unknown
 from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
@@ -45,10 +46,13 @@ _SUFFIXES: Final = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_i
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """A WriteRequest. Raises Malformed where protobuf can't parse it, RequestRefused where far too much would become of it."""
-    return adapt_plainly(
+    """A WriteRequest. Raises Malformed where protobuf can't parse it or knows nothing of it, RequestRefused where far too much
+    would become of it."""
+    adapted = adapt_plainly(
         lambda plain: _WriteRequest(plain, header, rules, message_bytes_max).run(), body, write_pb2.WriteRequest, rules
     )
+    refuse_unknown(adapted)
+    return adapted
 
 
 class _WriteRequest(WriteRequestScan):

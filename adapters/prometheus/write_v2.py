@@ -46,6 +46,7 @@ from adapters.prometheus.series import (
 )
 from adapters.prometheus.single_item import SingleItemWrite
 from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRIES_MAX, SymbolNumbers
+from adapters.prometheus.versions import refuse_unknown
 from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
@@ -73,8 +74,13 @@ _numbers: Final = SymbolNumbers(NUMBERS_ENTRIES_MAX, NUMBERS_BYTES_MAX)
 
 
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    """A Request. Raises Malformed where protobuf can't parse it, RequestRefused where far too much would become of it."""
-    return adapt_plainly(lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules)
+    """A Request. Raises Malformed where protobuf can't parse it or knows nothing of it, RequestRefused where far too much would
+    become of it."""
+    adapted = adapt_plainly(
+        lambda plain: _Request(plain, header, rules, message_bytes_max).run(), body, write_pb2.Request, rules
+    )
+    refuse_unknown(adapted)
+    return adapted
 
 
 class _Request(WriteRequestScan):

@@ -23,6 +23,7 @@ import adapters.otlp.metrics
 import adapters.otlp.traces
 import adapters.prometheus.write_v1
 import adapters.prometheus.write_v2
+from adapters.prometheus.versions import V1_MEDIA_TYPE, V2_MEDIA_TYPE
 from adapters.record import (
     LOGS,
     METRICS,
@@ -120,14 +121,14 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
         Route(
             remote_write,
             {
-                "application/x-protobuf": write_v1,
+                V1_MEDIA_TYPE: write_v1,
                 # What senders that do not know the specification send, or leave out.
                 "": write_v1,
                 "text/plain": write_v1,
                 "application/octet-stream": write_v1,
                 "application/vnd.google.protobuf": write_v1,
                 "application/x-protobuf;proto=prometheus.WriteRequest": write_v1,
-                "application/x-protobuf;proto=io.prometheus.write.v2.Request": write_v2,
+                V2_MEDIA_TYPE: write_v2,
             },
             otherwise=REMOTE_WRITE_V1,
             parameter="proto",

@@ -71,6 +71,32 @@ async def test_the_content_type_says_which_version_it_is(made: Receivers, conten
     assert source == TelemetryBatch.FromString(message.payload).records[0].source
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body", "told"),
+    [
+        (V1, remote_write_v2(), "the body is remote write 2.0: its Content-Type must be " + V2),
+        ("", remote_write_v2(), "the body is remote write 2.0: its Content-Type must be " + V2),
+        ("text/plain", remote_write_v2(), "the body is remote write 2.0"),
+        ("application/octet-stream", remote_write_v2(), "the body is remote write 2.0"),
+        ("application/vnd.google.protobuf", remote_write_v2(), "the body is remote write 2.0"),
+        (V2, remote_write(), "the body is remote write 1.0: its Content-Type must be " + V1),
+    ],
+    ids=["v1", "none", "text", "octets", "vnd", "v2"],
+)
+async def test_a_body_of_the_other_version_is_415(made: Receivers, content_type: str, body: bytes, told: str) -> None:
+    """Nothing of it would be read: all of its fields are unknown."""
+    answer = await send(made, content_type, body, **{"X-Prometheus-Remote-Write-Version": "2.0.0"})
+    assert (415, True) == (answer.status_code, told in answer.text)
+    assert [] == made.producer.messages
+
+
+@pytest.mark.parametrize("content_type", [V1, V2])
+async def test_a_body_of_which_nothing_is_known_is_400(made: Receivers, content_type: str) -> None:
+    answer = await send(made, content_type, bytes([0xC2, 0x3E, 3]) + b"new")
+    assert (400, True) == (answer.status_code, "has no field 1000" in answer.text)
+    assert 204 == (await send(made, content_type, b"")).status_code
+
+
 @pytest.mark.parametrize("proto", ["io.prometheus.write.v3.Request", "x", ""])
 async def test_unknown_messages_are_415(made: Receivers, proto: str) -> None:
     """What such a body means nobody knows here; nor is anything said of what was written."""

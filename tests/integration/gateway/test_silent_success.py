@@ -6,7 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
-from support.fakes.receiving import Receivers, http_receivers, otlp_logs, otlp_metrics, otlp_traces
+from grpc import StatusCode, aio
+from support.fakes.receiving import Receivers, grpc_receivers, http_receivers, otlp_logs, otlp_metrics, otlp_traces
+from support.otlp_grpc import LOGS, METRICS, TRACES, export, refused
 from support.references.otlp import REQUESTS
 
 BODIES = {"metrics": otlp_metrics, "logs": otlp_logs, "traces": otlp_traces}
@@ -106,3 +108,56 @@ async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
         ]
         for nothing in quiet:
             assert {} == (await send(made, "logs", nothing)).json()
+
+
+PROTOBUF = {"content-type": "application/x-protobuf"}
+SERVICES = {"metrics": METRICS, "logs": LOGS, "traces": TRACES}
+UNKNOWN = bytes([0xC2, 0x3E, 3]) + b"new"  # field 1000
+
+
+def within(levels: int) -> bytes:
+    """An unknown field in that many messages, each the first or second field of the one around it."""
+    body = UNKNOWN
+    for level in range(levels):
+        body = bytes([0x0A if level == levels - 1 else 0x12, len(body)]) + body
+    return body
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+@pytest.mark.parametrize("signal", SERVICES)
+async def test_protobuf_of_which_nothing_was_taken_is_told(signal: str, levels: int) -> None:
+    """By HTTP and by gRPC: in the request, a resource and a scope."""
+    service = SERVICES[signal]
+    async with (
+        http_receivers() as made,
+        grpc_receivers(made) as (_, server),
+        httpx.AsyncClient(base_url=made.url) as http,
+        aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        by_http = await http.post(f"/v1/{signal}", content=within(levels), headers=PROTOBUF)
+        assert 200 == by_http.status_code
+        for body in (by_http.content, await export(channel, service, within(levels))):
+            partial = service.response.FromString(body).partial_success
+            assert 0 == getattr(partial, service.rejected_field)
+            assert "nothing was taken of the request" in partial.error_message
+            assert "has no field 1000" in partial.error_message
+        for quiet in (b"", UNKNOWN + service.body()):
+            assert b"" == (await http.post(f"/v1/{signal}", content=quiet, headers=PROTOBUF)).content
+
+
+@pytest.mark.parametrize(("sent", "route"), [("metrics", "logs"), ("logs", "metrics"), ("logs", "traces")])
+async def test_protobuf_of_another_signal_is_refused(sent: str, route: str) -> None:
+    """Their fields have the same numbers and other types: protobuf's parser takes those for unknown, and reads empty items."""
+    body = BODIES[sent](good=1)
+    async with (
+        http_receivers() as made,
+        grpc_receivers(made) as (_, server),
+        httpx.AsyncClient(base_url=made.url) as http,
+        aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        answer = await http.post(f"/v1/{route}", content=body, headers=PROTOBUF)
+        assert 400 == answer.status_code
+        assert b"check that the request is sent to the route of its signal" in answer.content
+        error, _ = await refused(channel, SERVICES[route], body)
+        assert StatusCode.INVALID_ARGUMENT == error.code()
+        assert [] == made.producer.messages

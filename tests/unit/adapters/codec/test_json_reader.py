@@ -14,15 +14,26 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
+from support.references.twins import NOW as TWINS_NOW
+from support.references.twins import adapt_otlp
 
-from adapters.codec.json_reader import CONTAINERS_MAX, SLICE_BYTES, JsonSlices, NotJson
+from adapters.codec.json_reader import (
+    BEYOND_A_DOUBLE,
+    CONTAINERS_MAX,
+    SHALLOW_DEPTH_MAX,
+    SLICE_BYTES,
+    JsonSlices,
+    NotJson,
+    shallow_json,
+)
 from adapters.codec.text import REST_BYTES
 from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
 from adapters.native import request as native
 from adapters.native.request import RECORD_OBJECTS_MAX, adapt_batch
 from adapters.otlp.json import logs_to_wire, metrics_to_wire
 from adapters.record import Adapted, Header
-from adapters.rules import Rules
+from adapters.repairs import VALUE_LEFT_OUT
+from adapters.rules import NO_RULES, Rules
 from collector.ingest.validate import LimitRules
 
 MESSAGE_BYTES_MAX = 512 << 10
@@ -103,7 +114,7 @@ def test_an_element_of_many_containers_is_larger_than_a_slice() -> None:
 def padded_logs(records: int, padding: int = 300) -> bytes:
     """More than a slice of OTLP, its members in an unusual order, with unknown ones and white space between."""
     texts = [
-        f'{{"timeUnixNano":"{NOW_UNIX_NANO}","body":{{"stringValue":"line {n} {"x" * padding} \\"}}]"}},'
+        f'{{"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"line {n} {"x" * padding} \\"}}]"}},'
         f'"attributes":[{{"key":"n","value":{{"intValue":{n}}}}}], "unknown": {{"a":[1,2]}}}}'
         for n in range(records)
     ]
@@ -353,20 +364,120 @@ def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
 @pytest.mark.parametrize(
     "members",
     [
+        '"body":{"stringValue":"' + "line" * LONG + '\x00"}',
+        '"' + "x" * (2 * SLICE_BYTES) + '":1',
+        '"x":["' + "x" * (2 * SLICE_BYTES) + '\\x"]',
+        '"x":["' + "x" * (2 * SLICE_BYTES) + '",]',
+        '"body":[' + "0," * (4 * LONG) + "01]",
+    ],
+    ids=lambda value: value[:24],
+)
+def test_large_values_that_are_refused(members: str) -> None:
+    """What is not JSON is not taken."""
+    with pytest.raises(Malformed):
+        logs_to_wire(one_log(members))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
         '"body":{"bytesValue":"' + "QUJD" * LONG + "Q===" + "QUJD" * LONG + '"}',
         '"body":{"bytesValue":"' + "QUJD" * LONG + '!"}',
-        '"body":{"stringValue":"' + "line" * LONG + '\x00"}',
         '"body":{"stringValue":[' + "0," * (4 * LONG) + "0]}",
+        '"body":[' + "0," * (4 * LONG) + "0]",
         '"timeUnixNano":' + "1" * (2 * SLICE_BYTES),
         '"timeUnixNano":"' + "1" * (2 * SLICE_BYTES) + '"',
         '"traceId":"' + "ab" * (2 * SLICE_BYTES) + '"',
+        '"attributes":{"a":"' + "x" * (2 * SLICE_BYTES) + '"}',
+        '"attributes":["' + "x" * (2 * SLICE_BYTES) + '"]',
+        '"body":' + '{"arrayValue":{"values":[' * 50 + '{"stringValue":"' + "x" * SLICE_BYTES + '"}' + "]}}" * 50,
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_large_value_that_does_not_fit_rejects_its_item_alone(members: str) -> None:
+    """The log records before and behind it are taken."""
+    good = f'{{"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"a"}}}}'
+    body = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{good},{{{members}}},{good}]}}]}}]}}'
+    adapted = adapted_logs(body.encode())
+    assert ([1], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
+
+
+def test_a_large_element_that_is_no_item_is_rejected_alone() -> None:
+    """A text among log records; among scopes it is left out."""
+    text = '"' + "x" * (2 * SLICE_BYTES) + '"'
+    good = f'{{"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"a"}}}}'
+    rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
+    body = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{good},{text},{good}]}},{text}]}}]}}'
+    adapted = adapted_logs(body.encode(), rules)
+    assert ([1], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
+    assert {VALUE_LEFT_OUT: 1} == rules.repaired
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
         '"x":' + "1" * (2 * SLICE_BYTES),
-        '"' + "x" * (2 * SLICE_BYTES) + '":1',
         '"x":' + "[" * 200 + '"' + "x" * (2 * SLICE_BYTES) + '"' + "]" * 200,
-        '"x":["' + "x" * (2 * SLICE_BYTES) + '\\x"]',
+        '"x":{"a":' + "[1e999," * 1_100 + '"' + "x" * (2 * SLICE_BYTES) + '"' + "]" * 1_100 + ',"b":null}',
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_large_value_that_is_not_read_is_ignored(members: str) -> None:
+    """However deep it is, and whatever its numbers are."""
+    good = f'"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"a"}}'
+    assert 1 == adapted_logs(one_log(f"{members},{good}")).accepted_count()
+
+
+def adapted_logs(body: bytes, rules: Rules = NO_RULES) -> Adapted:
+    return adapt_otlp("logs", logs_to_wire(body, rules), 4 << 20)
+
+
+def is_json(text: bytes) -> bool:
+    """As the parser says, but for numbers beyond a double."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return BEYOND_A_DOUBLE in error.msg
+    return True
+
+
+@given(VALUES, st.data())
+@settings(max_examples=300)
+def test_a_checked_value_is_json(value: Any, data: st.DataObject) -> None:
+    """The parser and the check agree on a text with a byte taken out, put in, or changed."""
+    text = json.dumps(value).encode()
+    at = data.draw(st.integers(0, len(text)))
+    piece = data.draw(
+        st.sampled_from([b"", b",", b"]", b"}", b"[", b"{", b":", b'"', b"0", b"-", b".", b"e", b"\\", b" ", b"\x00"])
+    )
+    text = text[:at] + piece + text[at + data.draw(st.integers(0, 1)) :]
+    slices = JsonSlices(text, Rules())
+    try:
+        slices.check_value()
+        slices.end()
+    except NotJson:
+        assert not is_json(text)
+    else:
+        assert is_json(text)
+
+
+@pytest.mark.parametrize("padding", [b"", b'"%s",' % (b"x" * (2 * REST_BYTES))], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("deep", "emptied"),
+    [
+        (b"[[1]]", b"[[]]"),
+        (b"[[]]", b"[[]]"),
+        (b'["]", {"a": [1e999]}, null]', b'["]", {}, null]'),
+        (b'{"a": {"b": [[[0]], "}"]}, "c": [1, 2]}', b'{"a": {}, "c": []}'),
+        (b'["a", 1]', b'["a", 1]'),
+        (b"[[01]]", b"[[01]]"),
     ],
 )
-def test_large_values_that_are_refused(members: str) -> None:
-    """Neither what is not JSON nor what its field can't hold is taken."""
-    with pytest.raises(Malformed):
-        logs_to_wire(one_log(members))
+def test_what_is_nested_too_deep_is_emptied(deep: bytes, emptied: bytes, padding: bytes) -> None:
+    """And nothing else changes; what is not JSON stays as it is."""
+    outside = SHALLOW_DEPTH_MAX - 1
+    text, expected = (b"[" * outside + padding + inside + b"]" * outside for inside in (deep, emptied))
+    shallow = shallow_json(text, Rules())
+    assert expected == shallow
+    assert (deep == emptied) == (shallow is text)
+    assert shallow_json(shallow, Rules()) is shallow

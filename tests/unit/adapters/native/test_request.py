@@ -29,6 +29,10 @@ HEADER: dict[str, Any] = {"tenant_id": "acme", "received_time_unix_nano": NOW, "
 METRIC: dict[str, Any] = {"service_id": "payment-api", "metric_name": "cpu", "value": 87.3, "timestamp": NOW_TEXT}
 LOG: dict[str, Any] = {"service_id": "payment-api", "type": "log", "body": "hello", "timestamp": NOW_TEXT}
 
+# JSON, which no parser here reads.
+DEEP_ARRAY = "[" * 1_100 + "1" + "]" * 1_100
+DEEP_OBJECT = '{"a":' * 1_100 + "1" + "}" * 1_100
+
 
 def header() -> Header:
     return Header("acme", SOURCE_NATIVE, NOW, BATCH_ID)
@@ -215,22 +219,30 @@ def test_numbers_become_the_nearest_double(token: str, value: float) -> None:
     [
         ("18446744073709551615", "18446744073709551615"),
         ("-9223372036854775808", "-9223372036854775808"),
-        ("18446744073709551616", "1.8446744073709552e+19"),
-        ("-9223372036854775809", "-9.223372036854776e+18"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("-9223372036854775809", "-9223372036854775809"),
+        ("9" * 5_000, "9" * 5_000),
         ("1e16", "1e+16"),
+        ("1e20", "1e+20"),
+        ("123456789012345678901.0", "1.2345678901234568e+20"),
         ("1.0", "1.0"),
         ("true", "true"),
         ("null", ""),
         ('"é"', "é"),
         ('["é", 1.50, {"b": null, "a": 1e16}]', '["é",1.5,{"b":null,"a":1e+16}]'),
+        ('[18446744073709551616, {"a": -9223372036854775809}]', '[18446744073709551616,{"a":-9223372036854775809}]'),
+        ("[1e20, 9223372036854775807, 18446744073709551616]", "[1e+20,9223372036854775807,18446744073709551616]"),
+        (f"[1e20, {'9' * 5_000}]", f'[1e+20,"{"9" * 5_000}"]'),
         ("{}", "{}"),
     ],
+    ids=lambda value: value[:24],
 )
 def test_attributes_in_normal_form(token: str, text: str) -> None:
-    """As the .proto says, read either way."""
+    """As the .proto says, read either way. Integers of any size keep their digits."""
     good = json.dumps(METRIC | {"attributes": {"a": "TOKEN"}}).replace('"TOKEN"', token)
-    for body in (f"[{good}]", f"[{good},NaN]"):
-        [record] = records_of(adapt_batch(body.encode()))
+    for body in (f"[{good}]", f"[{good},NaN]", f'[{{"a":1}},{good}]', f"{' ' * (2 << 20)}[{good}]"):
+        adapted = native.adapt_batch(body.encode(), header(), LimitRules(_wide(), NOW), 1 << 20, 10_000)
+        [record] = records_of(adapted)
         assert {"a": text} == attributes_of(record.metrics[0].gauge.data_points[0])
 
 
@@ -328,9 +340,42 @@ def test_beyond_the_second_readings_limit_nan_is_not_json() -> None:
     assert 1 == native.adapt(b"1" + padding, header(), LimitRules(LIMITS, NOW), 4 << 20).rejected_count()
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "value", [DEEP_ARRAY, DEEP_OBJECT, DEEP_ARRAY.replace("1", "1e999")], ids=["array", "object", "number"]
+)
+def test_a_record_that_no_parser_reads_is_rejected_alone(value: str, padding: int) -> None:
+    """One that is nested deeper than parsers go, or has such a value under a name that is not read, costs nobody else's."""
+    good = json.dumps(METRIC)
+    deep = json.dumps(METRIC | {"attributes": {"a": "DEEP"}}).replace('"DEEP"', value)
+    unread = json.dumps(METRIC | {"unread": "DEEP"}).replace('"DEEP"', value)
+    adapted = adapt_batch(f"{' ' * padding}[{good},{deep},{good},{value},{unread}]".encode())
+    wrong = errors.INVALID_RECORD if value[0] == "[" else errors.MISSING_SERVICE_ID
+    assert [(1, errors.NESTED_TOO_DEEP), (3, wrong)] == [(one.index, one.reason) for one in adapted.rejections]
+    assert 3 == adapted.accepted_count()
+    assert errors.NESTED_TOO_DEEP == adapt(deep.encode()).rejections[0].reason
+    assert 1 == adapt(unread.encode()).accepted_count()
+
+
+@pytest.mark.parametrize("damage", ["1,]", "01]", '"\\x"]', "{]"])
+def test_what_is_not_json_deep_inside_is_refused(damage: str) -> None:
+    """What is not read for its depth is checked all the same."""
+    with pytest.raises(Malformed):
+        adapt_batch(f"[{json.dumps(METRIC)},{'[' * 1_100}{damage}{']' * 1_100}]".encode())
+
+
+def test_a_large_record_with_a_number_beyond_a_double_is_rejected_alone() -> None:
+    """It is too large for the parser that names such numbers."""
+    good = json.dumps(METRIC)
+    large = json.dumps(METRIC | {"unread": "x" * (2 << 20)}).replace("87.3", "1e999")
+    [rejection] = adapt_batch(f"[{good},{large},{good}]".encode()).rejections
+    assert (1, errors.INVALID_VALUE) == (rejection.index, rejection.reason)
+    assert "1e999" in rejection.message
+
+
 def test_attributes_nest_64_deep() -> None:
     """And no deeper."""
-    for depth, accepted in ((64, 1), (65, 0), (900, 0)):
+    for depth, accepted in ((64, 1), (65, 0), (900, 0), (100_000, 0)):
         adapted = adapt(_nested(depth), _wide())
         assert (accepted, 1 - accepted) == (adapted.accepted_count(), adapted.rejected_count())
         assert accepted or ("nested_too_deep", "an attribute is nested more than 64 deep") == refusal(adapted)

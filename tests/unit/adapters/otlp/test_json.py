@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.adapted import batch_of
 from support.examples import examples
-from support.limits import LOW, LOW_BUT_VALUES, LOW_CUMULATIVE
+from support.limits import DEFAULT, LOW, LOW_BUT_VALUES, LOW_CUMULATIVE
 from support.references.otlp import REQUESTS
 from support.references.otlp_json import to_json
 from support.references.twins import NOW, adapt_otlp
@@ -22,6 +22,7 @@ from adapters.errors import (
     INVALID_RECORD,
     INVALID_TIMESTAMP,
     INVALID_VALUE,
+    NESTED_TOO_DEEP,
     PAYLOAD_TOO_LARGE,
     Malformed,
     RequestRefused,
@@ -134,6 +135,10 @@ def test_what_the_specification_allows(text: str, expected: dict[str, Any]) -> N
         ('{"startTimeUnixNano":" 1 "}', "Span.startTimeUnixNano must be"),
         ('{"startTimeUnixNano":"%s"}' % ("9" * 1_000_000), "Span.startTimeUnixNano must be"),
         ('{"attributes":{}}', "Span.attributes must be an array; got {}"),
+        (
+            '{"attributes":{"a":%s}}' % ("[" * 290 + "]" * 290),
+            "Span.attributes must be an array; got a value that is nested too",
+        ),
         ('{"status":[]}', "Span.status must be an object; got []"),
         ('{"attributes":[{"key":"a","value":{"boolValue":1}}]}', "AnyValue.boolValue must be true or false; got 1"),
         ('{"attributes":[{"key":"a","value":{"doubleValue":"inf"}}]}', 'AnyValue.doubleValue must be a number; got "inf"'),
@@ -149,6 +154,28 @@ def test_what_does_not_fit_rejects_its_item_alone(text: str, complaint: str) -> 
     assert rejection.reason in (INVALID_RECORD, INVALID_VALUE, INVALID_TIMESTAMP)
     assert complaint in rejection.message
     assert len(rejection.message) < 300
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "deep",
+    [
+        '{"arrayValue":{"values":[' * 340 + "{}" + "]}}" * 340,
+        '{"kvlistValue":{"values":[{"key":"a","value":' * 300 + "{}" + "}]}}" * 300,
+        '{"unknown":' + "[" * 1_100 + '"]"' + "]" * 1_100 + ',"arrayValue":{"values":[' + "[" * 1_100 + "]" * 1_100 + "]}}",
+    ],
+    ids=["array", "list", "no value"],
+)
+def test_what_no_parser_reads_costs_its_item_at_most(deep: str, padding: int) -> None:
+    """A value that is nested deeper than parsers go rejects its span, and is left out of a resource and a scope."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good","startTimeUnixNano":"{NOW}"'
+    attribute = f'"attributes":[{{"key":"a","value":{deep}}}]'
+    unknown = '"x":' + "[" * 1_100 + "]" * 1_100
+    spans = f"{good}}},{good},{attribute}}},{good},{unknown}}}"
+    body = f'{{"resourceSpans":[{{{unknown},"scopeSpans":[{{"scope":{{{unknown}}},"spans":[{spans}]}}]}}],{unknown}}}'
+    adapted = adapt_otlp("traces", traces_to_wire(body.encode() + b" " * padding), limits=DEFAULT)
+    assert ([1], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
+    assert adapted.rejections[0].reason in (NESTED_TOO_DEEP, INVALID_RECORD)
 
 
 def metrics_of(text: str, resource: str = "{}") -> bytes:
