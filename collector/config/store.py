@@ -50,7 +50,9 @@ class ClickHouse(Section):
     insert_quorum: Quorum = Field(
         default=0, description="Replicas that must have an insert before it counts as stored. 0: one; auto: most of them."
     )
-    connect_timeout_s: Number = limit(5, 0.1, 600, "Seconds within which a connection must be made.")
+    connect_timeout_s: Number = limit(
+        5, 0.1, 600, "Seconds within which a connection must be made, and the first ping answered."
+    )
     request_timeout_s: Number = limit(
         300, 0.1, 86_400, "Seconds to wait for an answer. An insert without one is looked up before it is repeated."
     )

@@ -4,7 +4,9 @@ An error names what can be changed (the URL, the user, the database, the certifi
 
 Invariants:
 1. A failure that can pass by itself is StoreUnavailable (test_failures_pass).
-2. A failure that somebody has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
+2. A server that takes connections and does not answer delays nobody for longer than connect_timeout_s before there is a
+   client: a start goes on without it (test_a_server_that_hangs_is_not_waited_for).
+3. A failure that somebody has to correct is StoreMisconfigured (test_wrong_password, test_no_url, test_another_service).
 """
 
 import logging
@@ -21,6 +23,8 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.httputil import get_pool_manager
+from urllib3 import PoolManager, Timeout
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from collector.store.contract import StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import identifier, literal, on_cluster
@@ -74,6 +78,7 @@ class ServerOptions(NamedTuple):
             ca_cert=str(self.ca_file) if self.ca_file else None, verify=self.verify, maxsize=_CONNECTIONS_MAX
         )
         try:
+            self._check_that_it_answers(pool, url, port)
             with self.errors():
                 client = clickhouse_connect.get_client(
                     interface=url.scheme,
@@ -123,6 +128,20 @@ class ServerOptions(NamedTuple):
                     f"{self}: what answers there is not ClickHouse's HTTP interface: {describe(error)}"
                 ) from error
             raise StoreUnavailable(f"{self}: {describe(error)}") from error
+
+    def _check_that_it_answers(self, pool: PoolManager, url: SplitResult, port: int) -> None:
+        """Raise StoreUnavailable where nothing comes within connect_timeout_s: the driver's first question would be waited for
+        as long as an insert is. Anything else is judged by the driver's."""
+        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+        wait = Timeout(connect=self.connect_timeout_s, read=self.connect_timeout_s)
+        try:
+            pool.request("GET", f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}/ping", timeout=wait, retries=False)
+        except ReadTimeoutError as error:
+            raise StoreUnavailable(
+                f"{self}: no answer to a ping within {self.connect_timeout_s:g} s (clickhouse.connect_timeout_s)"
+            ) from error
+        except HTTPError:
+            pass
 
     def _check_certificates(self) -> None:
         if self.ca_file is None:

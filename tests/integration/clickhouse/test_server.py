@@ -1,6 +1,7 @@
 """A server as the store, beyond the contract: what it is asked for, what is said when it fails, TLS, timeouts, going away."""
 
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -286,6 +287,19 @@ def test_failures_pass(there: Bridge, store: ClickHouseStore, fault: dict[str, o
     assert not isinstance(caught.value, StoreMisconfigured)
     store.insert(METRICS_TOPIC, [data], f"passes/{count}")
     assert rows(store, count) == 3
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1", "[::1]"])
+def test_a_server_that_hangs_is_not_waited_for(place: str) -> None:
+    """It takes connections and answers none, as one that is stopped or overloaded does: a start goes on without it."""
+    family = socket.AF_INET6 if ":" in place else socket.AF_INET
+    with socket.create_server((place.strip("[]"), 0), family=family) as hung:
+        url = f"http://{place}:{hung.getsockname()[1]}/below"
+        with closing(ClickHouseStore.server(url, connect_timeout_s=0.2)) as store:
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=r"no answer to a ping within 0\.2 s \(clickhouse\.connect_timeout_s\)"):
+                store.apply_schema()
+            assert time.monotonic() - began < 30
 
 
 def test_a_password_that_changes(there: Bridge, store: ClickHouseStore) -> None:
