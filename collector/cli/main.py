@@ -14,6 +14,7 @@ import typer
 
 from collector.api import query_socket
 from collector.cli import dlq, keys, log
+from collector.cli.adopt import adopt
 from collector.cli.audit import audit
 from collector.cli.backup import backup, restore
 from collector.cli.common import (
@@ -51,6 +52,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Show or create the tables of the store.", no_args_is_help=True)
 config_app = typer.Typer(help="Check or show the settings.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+schema_app.command("adopt")(adopt)
 schema_app.command("grants")(grants)
 app.command()(audit)
 app.command()(backup)

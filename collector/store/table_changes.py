@@ -5,6 +5,7 @@ from typing import Final
 
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from collector.store.adoption import check_own_tables
 from collector.store.contract import StoreMisconfigured
 from collector.store.migrations import migrate, migrations, on_cluster
 from collector.store.options import WantedTables
@@ -43,10 +44,12 @@ class TableChanges:
 
     def plan(self) -> SchemaPlan:
         """Return what `apply` would do. Changes of tables that a migration has yet to make are not in it."""
+        check_own_tables(self._text, self._where)
         return schema_plan(self._text, self._wanted)
 
     def apply(self) -> SchemaPlan:
         """Make what is missing, and return it. May be killed at any point and run again, also while others insert."""
+        check_own_tables(self._text, self._where)
         applied = migrate(self._command, self._text, migrations(), self._cluster)
         changed = self._changes()
         for change in changed:

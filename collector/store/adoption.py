@@ -1,0 +1,216 @@
+"""Tables that the OpenTelemetry Collector's ClickHouse exporter made, taken over.
+
+The collector's own tables have the exporter's names and other columns, so they need a database of their own. In the exporter's
+database a table `otel_logs` is renamed to `otel_logs_exporter`, and `otel_logs` becomes the union of that and of our table:
+dashboards stay as they are, and read old and new rows as one (docs/adr/0048).
+
+Invariants (tests/integration/clickhouse/test_adoption.py):
+1. Each statement may be the last one that is run: the next run does the rest (test_an_adoption_that_was_interrupted_goes_on).
+2. Adopting changes no row: what the exporter's tables had is in the union, and what is stored afterwards too
+   (test_old_and_new_rows_are_one_table).
+3. A start that finds the exporter's tables in its own database changes nothing, and says what can be done
+   (test_a_start_names_the_tables_and_the_ways_out).
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from collector.store.contract import RECEIPTS, TRACE_TIMES, StoreMisconfigured
+from collector.store.migrations import identifier, literal
+from collector.store.retention import TIME_COLUMNS
+
+# The exporter's names of tables, as far as its settings leave them as they are, and ours for the same rows.
+EXPORTER_TABLES: Final = {
+    **{table: table for table in TIME_COLUMNS if table != RECEIPTS},
+    "otel_metrics_exp_histogram": "otel_metrics_exponential_histogram",
+}
+# It writes the times of traces. Nothing is written to the old tables any more, and ours have views of their own.
+_EXPORTER_VIEW: Final = f"{TRACE_TIMES}_mv"
+KEPT_SUFFIX: Final = "_exporter"
+_UNIONS: Final = frozenset({"Merge", "View"})
+_JSON: Final = re.compile(r"\bJSON\b")
+
+
+class LiveColumn(NamedTuple):
+    """A column as it is: its type, and its kind (empty, DEFAULT, MATERIALIZED, ALIAS) with that expression."""
+
+    type: str
+    kind: str
+    expression: str
+
+
+Columns = Mapping[str, LiveColumn]
+Select = Callable[[str], str]
+
+
+class OldTable(NamedTuple):
+    """A table of the exporter: its own name, that of ours, and the name that its rows are kept under."""
+
+    name: str
+    ours: str
+
+    @property
+    def kept(self) -> str:
+        return self.name + KEPT_SUFFIX
+
+
+class Adoption:
+    """Of one database of the exporter, into the one of ours."""
+
+    def __init__(
+        self, command: Callable[[str], object], select: Select, *, source: str, database: str, tenant: str, cluster: str
+    ) -> None:
+        """`source`: the exporter's database; `database`: ours, with its tables up to date. `tenant`: whose the old rows are."""
+        self._command: Final = command
+        self._select: Final = select
+        self._source: Final = source
+        self._database: Final = database
+        self._tenant: Final = tenant
+        self._on_cluster: Final = f" ON CLUSTER {literal(cluster)}" if cluster else ""
+
+    def adopt(self) -> Iterator[OldTable]:
+        """Rename what is not renamed yet, make the unions anew, and yield each table once done. Raises StoreMisconfigured."""
+        engines = self._engines()
+        every = [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items()]
+        for table in every:
+            self._check(table, engines)
+        found = [table for table in every if table.kept in engines or engines.get(table.name, "View") not in _UNIONS]
+        if "MergeTree" in engines.get("otel_traces", "") and engines.get(_EXPORTER_VIEW) == "MaterializedView":
+            self._command(f"DROP VIEW IF EXISTS {self._of_source(_EXPORTER_VIEW)}{self._on_cluster} SYNC")
+        for table in found:
+            kept = self._of_source(table.kept)
+            if table.kept not in engines:
+                self._command(f"RENAME TABLE {self._of_source(table.name)} TO {kept}{self._on_cluster}")
+            column = f"TenantId LowCardinality(String) DEFAULT {literal(self._tenant)}"
+            self._command(f"ALTER TABLE {kept}{self._on_cluster} ADD COLUMN IF NOT EXISTS {column}")
+            self._command(self._union(table))
+            yield table
+
+    def tables(self) -> list[OldTable]:
+        """Return the tables that are adopted."""
+        engines = self._engines()
+        return [OldTable(name, ours) for name, ours in EXPORTER_TABLES.items() if name + KEPT_SUFFIX in engines]
+
+    def readers(self) -> list[str]:
+        """Return the materialized views that read the exporter's tables, but for the exporter's own: they see no new rows."""
+        names = ", ".join(map(literal, EXPORTER_TABLES))
+        found = self._select(
+            "SELECT base64Encode(concat(view_database, '.', view_name)) FROM ("  # noqa: S608 - quoted
+            " SELECT arrayJoin(arrayZip(dependencies_database, dependencies_table)) AS view, view.1 AS view_database,"
+            f" view.2 AS view_name FROM system.tables WHERE database = {literal(self._source)} AND name IN ({names}))"
+            f" WHERE view_name != {literal(_EXPORTER_VIEW)} ORDER BY 1"
+        )
+        return [b64decode(line).decode() for line in found.split()]
+
+    def _check(self, table: OldTable, engines: Mapping[str, str]) -> None:
+        engine = engines.get(table.name, "")
+        if not engine or engine in _UNIONS:
+            return
+        where = f"{self._source}.{table.name}"
+        if "MergeTree" not in engine:
+            raise StoreMisconfigured(f"{where} has the engine {engine}: only tables of the MergeTree family can be adopted")
+        if table.kept in engines:
+            raise StoreMisconfigured(
+                f"{where} was made again after {table.kept} had been adopted, by an exporter that still runs or did then: end"
+                f" it, move its rows into {table.kept}, drop {where}, and run `schema adopt` again"
+            )
+        if "TenantId" in columns_of(self._select, self._source, table.name):
+            raise StoreMisconfigured(
+                f"{where} has a column TenantId, so it is a table of a collector like this one, not of the exporter"
+            )
+
+    def _union(self, table: OldTable) -> str:
+        old = columns_of(self._select, self._source, table.kept)
+        ours = columns_of(self._select, self._database, table.ours)
+        name = self._of_source(table.name)
+        # A Merge table of JSON and Map columns finds no paths in the maps. One whose names differ could find another union.
+        if table.name != table.ours or is_json(old):
+            return f"CREATE OR REPLACE VIEW {name}{self._on_cluster} AS {self._union_of_queries(table, old, ours)}"
+        columns = []
+        for column, live in ours.items():
+            if live.kind == "ALIAS" and column not in old:
+                columns.append(f"{identifier(column)} {live.type} ALIAS {live.expression}")
+            elif live.kind != "MATERIALIZED":
+                columns.append(f"{identifier(column)} {live.type}")
+        columns += [f"{identifier(column)} {live.type}" for column, live in old.items() if column not in ours]
+        databases = "|".join(map(re.escape, (self._source, self._database)))
+        engine = f"Merge(REGEXP({literal(f'^({databases})$')}), {literal(f'^({table.kept}|{table.ours})$')})"
+        return f"CREATE OR REPLACE TABLE {name}{self._on_cluster} ({', '.join(columns)}) ENGINE = {engine}"
+
+    def _union_of_queries(self, table: OldTable, old: Columns, ours: Columns) -> str:
+        from_old, from_ours = [], []
+        for column, live in ours.items():
+            if live.kind == "MATERIALIZED":
+                continue
+            name = identifier(column)
+            before = old.get(column)
+            if before is None:
+                made = live.expression if live.kind == "ALIAS" else f"defaultValueOfTypeName({literal(live.type)})"
+                from_old.append(f"{made} AS {name}")
+                from_ours.append(name)
+            elif _JSON.search(before.type):
+                from_old.append(name)
+                from_ours.append(f"CAST(ours.{name}, {literal(before.type)}) AS {name}")
+            else:
+                from_old.append(f"CAST(old.{name}, {literal(live.type)}) AS {name}")
+                from_ours.append(name)
+        for column, live in old.items():
+            if column not in ours:
+                # Beside each JSON column the exporter has one of its keys.
+                keys = f"mapKeys(ours.{identifier(column.removesuffix('Keys'))})" if column.removesuffix("Keys") in ours else ""
+                from_old.append(identifier(column))
+                value = keys or f"defaultValueOfTypeName({literal(live.type)})"
+                from_ours.append(f"CAST({value}, {literal(live.type)}) AS {identifier(column)}")
+        return (
+            f"SELECT {', '.join(from_old)} FROM {self._of_source(table.kept)} AS old"  # noqa: S608 - quoted
+            f" UNION ALL SELECT {', '.join(from_ours)} FROM {identifier(self._database)}.{table.ours} AS ours"
+        )
+
+    def _engines(self) -> dict[str, str]:
+        found = self._select(f"SELECT base64Encode(name), engine FROM system.tables WHERE database = {literal(self._source)}")  # noqa: S608 - quoted
+        return {b64decode(name).decode(): engine for name, engine in (line.split("\t") for line in found.splitlines())}
+
+    def _of_source(self, table: str) -> str:
+        return f"{identifier(self._source)}.{identifier(table)}"
+
+
+def columns_of(select: Select, database: str, table: str) -> dict[str, LiveColumn]:
+    """Return the columns of a table, in their order; none of one that is not there."""
+    found = select(
+        "SELECT base64Encode(name), base64Encode(type), default_kind, base64Encode(default_expression) FROM system.columns"  # noqa: S608
+        f" WHERE database = {literal(database)} AND table = {literal(table)} ORDER BY position"
+    )
+    rows = (line.split("\t") for line in found.splitlines())
+    return {
+        b64decode(name).decode(): LiveColumn(b64decode(type_).decode(), kind, b64decode(expression).decode())
+        for name, type_, kind, expression in rows
+    }
+
+
+def is_json(columns: Columns) -> bool:
+    """Return whether it is the exporter's form with attributes of type JSON."""
+    return any(_JSON.search(column.type) for column in columns.values())
+
+
+def check_own_tables(select: Select, where: str) -> None:
+    """Raise StoreMisconfigured where a table in our database has a name of ours, and is of another program."""
+    names = ", ".join(map(literal, EXPORTER_TABLES))
+    found = select(
+        "SELECT name, database, ifNull(total_rows, 0), (database, name) IN"  # noqa: S608 - our own names
+        " (SELECT database, table FROM system.columns WHERE name IN ('ServiceName', 'TraceId')) FROM system.tables"
+        f" WHERE database = currentDatabase() AND name IN ({names}) AND engine LIKE '%MergeTree' AND (database, name) NOT IN"
+        " (SELECT database, table FROM system.columns WHERE name = 'TenantId') ORDER BY name"
+    ).splitlines()
+    if not found:
+        return
+    rows = [line.split("\t") for line in found]
+    tables = ", ".join(f"{name} ({int(count):,} rows)" for name, _, count, _ in rows)
+    owner = "the OpenTelemetry Collector's ClickHouse exporter" if all(row[3] == "1" for row in rows) else "another program"
+    database = rows[0][1]
+    raise StoreMisconfigured(
+        f"{where}: {owner} made these tables in the database {database}, whose names are those of this collector's tables:"
+        f" {tables}. Nothing was changed. To be changed: clickhouse.database must name another database; and then"
+        f" `schema adopt --from {database} --tenant TENANT` lets dashboards read old and new rows under the old names"
+    )
