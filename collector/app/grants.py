@@ -11,7 +11,7 @@ from collector.app.data_dir import is_embedded
 from collector.app.storage import open_server, query_limits
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
-from collector.store.contract import StoreError
+from collector.store.contract import StoreError, StoreUnavailable
 from collector.store.migrations import literal
 from collector.store.tenant_grants import NO_PASSWORD, TenantGrants
 from collector.telemetry import logs
@@ -64,7 +64,7 @@ def apply(settings: Settings, wanted: WantedGrants) -> str:
     tenants = _tenants(settings, wanted)
     try:
         with contextlib.closing(open_server(settings)) as store:
-            users = _users(store, wanted.user_prefix)
+            users = _users(store, settings.clickhouse.user, wanted.user_prefix)
             _check_passwords([tenant for tenant in tenants if grants.user(tenant) not in users], passwords)
             lines = list(_applied(store, grants, tenants, wanted.removed, passwords, users))
     except StoreError as error:
@@ -128,9 +128,18 @@ def _tenants(settings: Settings, wanted: WantedGrants) -> list[str]:
     return sorted(found)
 
 
-def _users(store: "ClickHouseStore", prefix: str) -> set[str]:
+def _users(store: "ClickHouseStore", asking: str, prefix: str) -> set[str]:
     sql = f"SELECT name FROM system.users WHERE startsWith(name, {literal(prefix)})"  # noqa: S608 - quoted
-    return set(json.loads(store.read(f"SELECT groupArray(name) FROM ({sql})", "JSONCompactColumns"))[0][0])  # noqa: S608
+    try:
+        found = store.read(f"SELECT groupArray(name) FROM ({sql})", "JSONCompactColumns")  # noqa: S608 - the same
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        raise CannotRun(
+            f"user {shown(asking)} can't see which users there are: {error}; docs/operate/tenants.md lists the grants that"
+            " --apply needs, and clickhouse.user names another user"
+        ) from error
+    return set(json.loads(found)[0][0])
 
 
 def _check_passwords(made: Sequence[str], passwords: Mapping[str, str]) -> None:

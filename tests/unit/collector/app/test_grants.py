@@ -11,7 +11,7 @@ from collector.app import grants
 from collector.app.grants import WantedGrants
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
-from collector.store.contract import StoreMisconfigured
+from collector.store.contract import StoreError, StoreMisconfigured
 from collector.tenancy import keys
 from collector.tenancy.scopes import Scope
 
@@ -22,7 +22,8 @@ WANTED = WantedGrants(None, (), None, (), False, "tenant_")
 class Server:
     """Remembers the statements that were run; `users` are there before."""
 
-    def __init__(self, *users: str, failing: str = "\0") -> None:
+    def __init__(self, *users: str, failing: str = "\0", is_refused: bool = False) -> None:
+        self.is_refused = is_refused
         self.users = users
         self.failing = failing
         self.ran: list[str] = []
@@ -30,6 +31,8 @@ class Server:
     def read(self, sql: str, format_: str) -> bytes:
         assert "startsWith(name, 'tenant_')" in sql
         assert format_ == "JSONCompactColumns"
+        if self.is_refused:
+            raise StoreError("no")
         return json.dumps([[list(self.users)]]).encode()
 
     def administer(self, statement: str) -> None:
@@ -136,6 +139,14 @@ def test_a_user_who_reads_every_row_is_no_tenants(settings: Settings) -> None:
     for wanted in (WANTED._replace(user_prefix="wri"), WANTED._replace(all_rows=("tenant_x",))):
         with pytest.raises(CannotRun, match="--user-prefix"):
             grants.text(settings, wanted)
+
+
+def test_who_may_not_see_users_is_named(settings: Settings, use: Use) -> None:
+    """With the page that lists the grants; and nothing is run."""
+    server = use(Server(is_refused=True))
+    with pytest.raises(CannotRun, match=r'user "writer" can\'t see which users there are: no; docs/operate/tenants\.md'):
+        grants.apply(settings, WANTED)
+    assert [] == server.ran
 
 
 def test_the_embedded_engine_has_no_users(tmp_path: Path) -> None:
