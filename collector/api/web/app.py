@@ -229,10 +229,15 @@ class WebUi:
         return View("overview.html", context)
 
     async def _letters(self, asked: Asked) -> View:
-        return await letters.listed(asked, self._reports())
+        reports = self._reports()
+        # Not kept: what a form has just changed is shown as it is now.
+        key = ("letters", asked.tenant, asked.query_text)
+        return (await self._kept.get(key, lambda: letters.listed(asked, reports), is_kept=False)).value
 
     async def _letter(self, asked: Asked) -> View:
-        return await letters.shown_entry(asked, self._reports(), self._sources.form_bytes_max)
+        reports, bytes_max = self._reports(), self._sources.form_bytes_max
+        key = ("letter", asked.path, asked.tenant_allowed, asked.query_text)
+        return (await self._kept.get(key, lambda: letters.shown_entry(asked, reports, bytes_max), is_kept=False)).value
 
     async def _change_letters(self, asked: Asked) -> View:
         return await letters.change_listed(asked, self._reports(), self._replayer(asked))

@@ -43,8 +43,9 @@ class AnswerCache:
         self._held: Final[OrderedDict[Hashable, _CacheEntry]] = OrderedDict()
         self._making: Final[dict[Hashable, asyncio.Task[Any]]] = {}
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> KeptAnswer[T]:
-        """What `make` gives, or gave a moment ago. Raises what `make` raises, and TooSlow."""
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[T]], *, is_kept: bool = True) -> KeptAnswer[T]:
+        """What `make` gives, or gave a moment ago; where it is not kept, what `make` gives. Raises what `make` raises, and
+        TooSlow."""
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
@@ -52,7 +53,7 @@ class AnswerCache:
                 return KeptAnswer(held.value, self._clock() - held.at)
         making = self._making.get(key)
         if making is None:
-            making = self._making[key] = asyncio.create_task(self._make(key, make))
+            making = self._making[key] = asyncio.create_task(self._make(key, make, is_kept=is_kept))
             # What fails when nobody waits any more is asked for anew by the next.
             making.add_done_callback(lambda task: task.cancelled() or task.exception())
         done, _ = await asyncio.wait({making}, timeout=self._wait_s)
@@ -62,11 +63,13 @@ class AnswerCache:
             return KeptAnswer(held.value, self._clock() - held.at)
         raise TooSlow(f"no answer within {self._wait_s:g} s; it is still being made")
 
-    async def _make(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
+    async def _make(self, key: Hashable, make: Callable[[], Awaitable[T]], *, is_kept: bool) -> T:
         try:
             value = await make()
         finally:
             del self._making[key]
+        if not is_kept:
+            return value
         self._held[key] = _CacheEntry(value, self._clock())
         self._held.move_to_end(key)
         if len(self._held) > self._answers_max:

@@ -1,6 +1,7 @@
 """The web pages on a store that answers with what it is given, and asks nobody."""
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -31,15 +32,19 @@ KEYS = {
 
 
 class FakeStore:
-    """Answers by the table that a statement reads, and remembers the statements. With an `error` it raises that."""
+    """Answers by the table that a statement reads, and remembers the statements. With an `error` it raises that. With a
+    `gate` it waits until that is set."""
 
     def __init__(self, text: str = "plain") -> None:
         self.asked: list[str] = []
         self.error: StoreError | None = None
+        self.gate: threading.Event | None = None
         self.text = text
 
     def query(self, sql: str, _format: str) -> bytes:
         self.asked.append(sql)
+        if self.gate is not None:
+            self.gate.wait(30)
         if self.error is not None:
             raise self.error
         return b"\n".join(json.dumps(row).encode() for row in self._rows(sql))

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+import threading
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -385,6 +386,24 @@ async def test_a_store_that_fails_is_reported(path: str) -> None:
         else:
             assert answer.status_code == (200 if path == "/" else 503)
             assert "it is away" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", *(path for path in WITH_A_KEY if path != "/ui/tenants")])
+async def test_no_page_waits_for_a_store_that_hangs(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and the next that asks waits for the same answer: the store has one question, not two."""
+    monkeypatch.setattr("collector.api.web.app._WAIT_S", 0.05)
+    made = web()
+    hung = threading.Event()
+    made.store.gate = hung
+    async with made.browser("write") as client:
+        try:
+            for _ in range(2):
+                answer = await client.get(path)
+                assert "no answer within 0.05 s" in answer.text
+                assert answer.status_code == (200 if path == "/" else 503)
+            assert len(made.store.asked) == 1
+        finally:
+            hung.set()
 
 
 async def test_a_gateway_without_a_store_shows_what_it_knows() -> None:

@@ -62,6 +62,21 @@ async def test_a_slow_answer_is_not_waited_for() -> None:
     assert maker.asked == 2
 
 
+async def test_what_is_not_kept_is_asked_for_anew() -> None:
+    """It is shared while it is being made, and waited for no longer than anything else."""
+    maker = Maker()
+    kept = AnswerCache(Clock(), keep_s=5, wait_s=0.01, answers_max=2)
+    for number in (1, 2):
+        answers = await asyncio.gather(*(kept.get("a", maker, is_kept=False) for _ in range(3)))
+        assert [(number, 0.0)] * 3 == answers
+    maker.gate.clear()
+    for _ in range(2):
+        with pytest.raises(TooSlow):
+            await kept.get("a", maker, is_kept=False)
+    maker.gate.set()
+    assert maker.asked == 3
+
+
 async def test_a_failure_is_everyones_who_waits_and_is_not_kept() -> None:
     maker = Maker()
     kept = AnswerCache(Clock(), keep_s=5, wait_s=1, answers_max=2)
