@@ -86,6 +86,10 @@ class Rules:
         """When it happened; 0 is unknown, and a negative number is an unsigned one past 2**63: far in the future."""
         raise NotImplementedError
 
+    def check_record_time(self, time_unix_nano: i64, is_log: bool) -> i64:
+        """The same of a request that has items of two signals: of a log record or an event, or of a data point."""
+        raise NotImplementedError
+
     def check_own_time(self, time_unix_nano: i64) -> i64:
         """When something happened whose other time, checked before, is newer: a span's start, a log record's own time."""
         raise NotImplementedError

@@ -371,7 +371,7 @@ class RecordAdapter:
         if not isinstance(timestamp, str):
             return self._wrong("timestamp must be an RFC 3339 string", timestamp, INVALID_TIMESTAMP)
         time_unix_nano: i64 = parse_time(timestamp.encode())
-        reason = self._check_time(time_unix_nano, timestamp)
+        reason = self._check_time(time_unix_nano, timestamp, is_log)
         if reason:
             return reason
 
@@ -429,14 +429,14 @@ class RecordAdapter:
         self.message = f"{rule}; got {shown(got)}"
         return reason
 
-    def _check_time(self, time_unix_nano: i64, timestamp: str) -> i64:
+    def _check_time(self, time_unix_nano: i64, timestamp: str, is_log: bool) -> i64:
         if time_unix_nano > 0 and time_unix_nano != BEYOND:
-            return self.rules.check_time(time_unix_nano)
+            return self.rules.check_record_time(time_unix_nano, is_log)
         if time_unix_nano == INVALID:
             return self._wrong("timestamp must be RFC 3339", timestamp, INVALID_TIMESTAMP)
         if time_unix_nano == BEYOND:
             return TIMESTAMP_IN_FUTURE
-        if self.rules.check_time(1) == 0:  # the window reaches back beyond what the record can hold
+        if self.rules.check_record_time(1, is_log) == 0:  # the window reaches back beyond what the record can hold
             self.message = "Timestamp is not after 1970-01-01T00:00:00Z"
         return TIMESTAMP_TOO_OLD
 

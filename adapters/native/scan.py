@@ -314,7 +314,7 @@ class _RecordScanner(JsonScanner):
             self.timestamp = timestamp
             self.time_unix_nano = parse_time(timestamp)
         time_unix_nano: i64 = self.time_unix_nano
-        if time_unix_nano <= 0 or time_unix_nano == BEYOND or rules.check_time(time_unix_nano):
+        if time_unix_nano <= 0 or time_unix_nano == BEYOND or rules.check_record_time(time_unix_nano, is_log):
             return False
         if is_log:
             return self._take_log(group, name, texts[_BODY], trace, time_unix_nano)

@@ -19,6 +19,7 @@ from collector.audit.broker_tally import BatchTally, Tally
 from collector.broker.contract import TELEMETRY_TOPICS, TOPICS, BrokerError
 from collector.broker.kafka import Beginnings, History, KafkaProgress
 from collector.config.settings import Settings
+from collector.ingest.validate import oldest_kept_s
 from collector.query.reader import ROWS_FORMAT, rows_of
 from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError
@@ -31,6 +32,8 @@ _ATTEMPTS: Final = 4
 _PAUSE_S: Final = 1.0
 # How far the clocks of gateways and Kafka, and arrival and append, may be apart.
 _SLACK_NS: Final = 120 * 10**9
+# The store adds days by its calendar: with a change to daylight saving time, they are an hour less.
+_SHORT_DAY_NS: Final = 3600 * 10**9
 
 
 def audit(settings: Settings, window: audit_report.Window, faults_max: int) -> audit_report.Report:
@@ -110,7 +113,9 @@ def judged_from(settings: Settings, now: int) -> int:
     bounds = [0]
     shortest = retention_of(settings).shortest()
     if shortest is not None:
-        bounds.append(now - shortest * day_ns + _past_max_s(settings) * 10**9)
+        # No item is accepted that is older than this, however wide the windows are.
+        past_max_s = min(_past_max_s(settings), oldest_kept_s(shortest))
+        bounds.append(now - shortest * day_ns + past_max_s * 10**9 + _SHORT_DAY_NS)
     if settings.dead_letters.retention_days is not None:
         bounds.append(now - settings.dead_letters.retention_days * day_ns)
     return max(bounds)

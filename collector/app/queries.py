@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 from collector.api.query_socket import CaughtUp, QuerySocket
 from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
-from collector.app.storage import Storage, kafka_options, open_server
+from collector.app.storage import Storage, kafka_options, limits_of, open_server
 from collector.broker.contract import TOPICS, Producer
 from collector.broker.kafka import KafkaProgress
 from collector.config.settings import Settings
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.dead_letters.service import DeadLetterService
-from collector.ingest.validate import Limits
 from collector.query.live_records import Answering
 from collector.query.reader import Reader
 from collector.receivers.routes import PAYLOAD_ADAPTERS
@@ -49,7 +48,7 @@ def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterRepor
         reports,
         producer.append,
         PAYLOAD_ADAPTERS,
-        Limits(**settings.validation.model_dump()),
+        limits_of(settings),
         message_bytes_max=settings.broker.message_bytes_max,
         now_unix_nano=time.time_ns,
     )

@@ -17,6 +17,7 @@ from collector.api.web.app import SettingShown, Sources, WebUi
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import UnixSockets, is_local, listens
 from collector.app.queries import replayer_of
+from collector.app.storage import limits_of
 from collector.app.tenancy import Tenancy
 from collector.app.worker_link import Link
 from collector.broker.contract import Producer
@@ -29,7 +30,6 @@ from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
-from collector.ingest.validate import Limits
 from collector.query.batches import BatchReports, RecentBatches
 from collector.query.live_records import LiveRecords
 from collector.receivers.grpc.server import GrpcServer
@@ -153,7 +153,7 @@ def _pipeline(made_of: Receiving, recent: RecentBatches, large_bodies: LargeBodi
     caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     return Pipeline(
         Produce(made_of.producer, metrics),
-        Limits(**settings.validation.model_dump()),
+        limits_of(settings),
         made_of.tenancy.limiter,
         DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
         Receipts(os.urandom(16)),

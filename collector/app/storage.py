@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
+from adapters.record import LOGS, METRICS, TRACES
 from collector.app.data_dir import has_data_dir, is_embedded, locked_data_dir, store_dir
 from collector.broker.contract import (
     TOPICS,
@@ -19,6 +20,7 @@ from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config.settings import Settings
 from collector.config.values import attribute_keys, days_of_tenants, secret_text
+from collector.ingest.validate import KeptDays, Limits
 from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
 from collector.runtime.shutdown import running
@@ -256,6 +258,14 @@ def retention_of(settings: Settings) -> Retention:
         cold_volume=store.cold_volume,
         cold_after_days=store.cold_after_days,
     )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what an item may be: by the settings of validation, and so that the store keeps it for a while."""
+    retention = retention_of(settings)
+    metrics, logs, traces = retention.of_signals()
+    kept = KeptDays({METRICS: metrics, LOGS: logs, TRACES: traces}, retention.tenants)
+    return Limits(**settings.validation.model_dump(), kept_days=kept)
 
 
 def wanted_tables(settings: Settings) -> WantedTables:

@@ -61,7 +61,13 @@ class ClickHouse(Section):
 class StoreSection(Section):
     """The tables, and what a query may cost."""
 
-    retention_days: OptionalWhole = limit(None, 1, DAYS_MAX, "Days for which rows are kept. none: for ever.")
+    retention_days: OptionalWhole = limit(
+        None,
+        1,
+        DAYS_MAX,
+        "Days for which rows are kept. none: for ever. Receivers reject items that would be kept for less than three hours, so"
+        " gateways need this section's days too.",
+    )
     metrics_retention_days: OptionalWhole = limit(
         None, 1, DAYS_MAX, "Days for which data points are kept. none: as retention_days."
     )

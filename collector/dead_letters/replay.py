@@ -23,7 +23,7 @@ from infrasage.v1.dead_letter_pb2 import (
 from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch
 from uuid_utils import uuid7
 
-from adapters.errors import REASON, RECORD_TOO_LARGE, UNREADABLE_MESSAGE, RequestRefused
+from adapters.errors import REASON, RECORD_TOO_LARGE, TIMESTAMP_TOO_OLD, UNREADABLE_MESSAGE, RequestRefused
 from adapters.record import LOGS, METRICS, TRACES, Adapted, Header, Part
 from adapters.rows import row_bytes
 from collector.broker.contract import Message
@@ -32,7 +32,7 @@ from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.receipts import replay_record
-from collector.ingest.validate import LimitRules, Limits
+from collector.ingest.validate import LimitRules, Limits, days_text, oldest_kept_s
 from collector.records.dead_letter import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text
 
 REPLAY_ROUTE: Final = b"replay"
@@ -157,7 +157,7 @@ class DeadLetterReplayer:
         if not item:
             raise _Rejected(REASON[RECORD_TOO_LARGE].name, "its payload was not kept; give one that is mended")
         header = Header(row["tenant"], Source.Value(f"SOURCE_{row['source'].upper()}"), received, batch_id)
-        adapted = self._adapted(form, item, header, received, batch_id)
+        adapted = self._adapted(row, item, header, received, batch_id)
         if adapted.rejections:
             rejection = adapted.rejections[0]
             raise _Rejected(REASON[rejection.reason].name, rejection.message)
@@ -167,25 +167,48 @@ class DeadLetterReplayer:
                 f"the payload has {adapted.accepted_count()} items; the entry is {row['item_count']}",
             )
         (part,) = adapted.parts
+        self._check_kept(part, row["tenant"], event.time_unix_nano)
         event.action = DEAD_LETTER_ACTION_REPLAYED
         event.batch_id = batch_id
         event.topic = TOPICS[part.signal]
         event.payload = part.payload + replay_record(header, REPLAY_ROUTE, adapted)
 
-    def _adapted(self, form: str, item: bytes, header: Header, received: int, batch_id: bytes) -> Adapted:
+    def _adapted(self, row: Mapping[str, Any], item: bytes, header: Header, received: int, batch_id: bytes) -> Adapted:
         """Raises _Rejected."""
+        form = row["payload_form"]
         name = f"PAYLOAD_FORM_{form.upper()}"
         if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
             return refused_record(item, batch_id)
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
-        rules = LimitRules(self._limits, received, past_max_s=self._limits.past_max_of(PayloadForm.Value(name)))
+        window = self._limits.window_of(PayloadForm.Value(name), row["tenant"])
+        rules = LimitRules(self._limits, received, window=window)
         rules.item_bytes_max = self._limits.item_bytes_max - 2 * ENTRY_BYTES_MAX
         try:
             # Room for the event around it, and for the receipt.
             return self._adapters[name](item, header, rules, self._message_bytes_max - 2 * ENTRY_BYTES_MAX)
         except RequestRefused as error:
             raise _Rejected(REASON[error.reason].name, error.message) from error
+
+    def _check_kept(self, part: Part, tenant: str, now: int) -> None:
+        """Raises _Rejected where the store would delete an item at once, whenever it arrived: it is past its retention."""
+        days = self._limits.kept_days.of(tenant, part.signal)
+        if days and _oldest(part.payload) < now - oldest_kept_s(days) * 10**9:
+            raise _Rejected(
+                REASON[TIMESTAMP_TOO_OLD].name, f"Timestamp is too far in the past: rows are kept for {days_text(days)}"
+            )
+
+
+def _oldest(payload: bytes) -> int:
+    """Return the oldest time of the items of one record: the time by which its row is deleted."""
+    (record,) = TelemetryBatch.FromString(payload).records
+    received = record.received_time_unix_nano
+    times = [log.time_unix_nano or log.observed_time_unix_nano or received for log in record.log_records]
+    times += [span.start_time_unix_nano for span in record.spans]
+    for metric in record.metrics:
+        kind = metric.WhichOneof("data")
+        times += [point.time_unix_nano for point in getattr(metric, kind).data_points] if kind else []
+    return min(times, default=received)
 
 
 def refused_record(item: bytes, batch_id: bytes) -> Adapted:

@@ -89,7 +89,7 @@ class Reading:
         self._caller: Final = caller
         self._tenant: Final = caller.tenant
         self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
-        self._past_max_s: Final[int] = pipeline.limits.past_max_of(input_.payload_form, caller.plan.past_max_s)
+        self._window: Final = pipeline.limits.window_of(input_.payload_form, caller.tenant, caller.plan.past_max_s)
         self._header: Final = header
         self._batch_id: Final = batch_id
         self.budget: Budget = NO_BUDGET
@@ -120,7 +120,7 @@ class Reading:
             dead_letter_bytes_max=self.budget.size_bytes,
             message_row_bytes_max=pipeline.message_row_bytes_max,
             pause=pause,
-            past_max_s=self._past_max_s,
+            window=self._window,
         )
         rules.plan_row_bytes_max = self._plan_row_bytes_max
         rules.item_bytes_max = pipeline.limits.item_bytes_max - ENTRY_BYTES_MAX

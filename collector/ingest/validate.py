@@ -3,10 +3,11 @@
 Every rule is here, for every protocol. Each rule judges one item, so a bad item never causes a good one to be rejected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from infrasage.v1.dead_letter_pb2 import (
+    PAYLOAD_FORM_NATIVE_JSON,
     PAYLOAD_FORM_OTLP_LOGS,
     PAYLOAD_FORM_OTLP_METRICS,
     PAYLOAD_FORM_OTLP_TRACES,
@@ -26,9 +27,69 @@ from adapters.errors import (
     TOO_MANY_ATTRIBUTES,
 )
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
+from adapters.record import LOGS, METRICS, TRACES
 from adapters.rules import MESSAGE_ROW_BYTES_MAX, REQUEST_ELEMENTS_MAX, REQUEST_ROW_BYTES_MAX, Rules
 
 _NANOSECONDS: Final = 1_000_000_000
+_DAY_S: Final = 86_400
+_HOUR_S: Final = 3600
+# What is accepted is kept for so long at least, although its time is the oldest allowed: until it can be queried, and until an
+# audit has judged it. It waits in the log at first, and audits run every hour.
+KEPT_S_MIN: Final = 3 * _HOUR_S
+# By the form of a dead letter's payload, which tells the signal. Requests of the native API have items of two signals.
+_SIGNALS: Final[dict[int, int]] = {
+    PAYLOAD_FORM_OTLP_LOGS: LOGS,
+    PAYLOAD_FORM_OTLP_TRACES: TRACES,
+}
+
+
+def oldest_kept_s(days: int) -> int:
+    """Return how old an item may be, in seconds, where rows are kept for so many days."""
+    return days * _DAY_S - KEPT_S_MIN
+
+
+class KeptDays:
+    """For how many days the store keeps rows, where that is known here."""
+
+    def __init__(self, by_signal: Mapping[int, int | None], by_tenant: Mapping[str, int]) -> None:
+        """`by_signal`: None: for ever. `by_tenant`: replaces the days of every signal."""
+        self._by_signal: Final[dict[int, int]] = {signal: days for signal, days in by_signal.items() if days is not None}
+        self._by_tenant: Final[dict[str, int]] = dict(by_tenant)
+
+    def of(self, tenant: str, signal: int) -> int:
+        """Return the days; 0: for ever."""
+        if tenant in self._by_tenant:
+            return self._by_tenant[tenant]
+        return self._by_signal.get(signal, 0)
+
+
+_KEPT_FOR_EVER: Final = KeptDays({}, {})
+
+
+class Past:
+    """How old something may be, in seconds. `days`: those of the store's retention, where it allows less than the settings; or
+    0."""
+
+    def __init__(self, past_max_s: int, days: int) -> None:
+        """`days`: of the retention; 0: for ever."""
+        self.past_max_s: int = past_max_s
+        self.days: int = 0
+        if days and oldest_kept_s(days) < past_max_s:
+            self.past_max_s = oldest_kept_s(days)
+            self.days = days
+
+    def kept_text(self) -> str:
+        """Return why it is less than the settings allow, for a sender; empty: it is not."""
+        return f" (rows are kept for {days_text(self.days)})" if self.days else ""
+
+
+class TimeWindow:
+    """How old an item may be; a time beside which there is a newer one; and a log record or an event of the native API."""
+
+    def __init__(self, item: Past, own_time: Past, log: Past) -> None:
+        self.item: Final = item
+        self.own_time: Final = own_time
+        self.log: Final = log
 
 
 class Limits:
@@ -55,6 +116,7 @@ class Limits:
         otlp_json_snake_case: bool = False,
         otlp_json_enum_names: bool = False,
         otlp_temporality_missing: str = "reject",
+        kept_days: KeptDays = _KEPT_FOR_EVER,
     ) -> None:
         self.past_max_s: Final = past_max_s
         self._past_max_s: Final[dict[int, int]] = {
@@ -76,12 +138,19 @@ class Limits:
         self.json_forms: Final = SNAKE_CASE * otlp_json_snake_case | ENUM_NAMES * otlp_json_enum_names
         self.truncates_values: Final = attribute_value_too_long == "truncate"
         self.assumes_cumulative: Final = otlp_temporality_missing == "cumulative"
+        self.kept_days: Final = kept_days
 
-    def past_max_of(self, form: int, plan_past_max_s: int | None = None) -> int:
-        """Return how many seconds old an item may be. `form`: of a dead letter's payload: it tells the source and signal."""
-        if plan_past_max_s is not None:
-            return plan_past_max_s
-        return max(self.past_max_s, self._past_max_s.get(form, 0))
+    def window_of(self, form: int, tenant: str, plan_past_max_s: int | None = None) -> TimeWindow:
+        """Return how old an item may be. `form`: of a dead letter's payload: it tells the source and signal."""
+        past_max_s = plan_past_max_s
+        if past_max_s is None:
+            past_max_s = max(self.past_max_s, self._past_max_s.get(form, 0))
+        days = self.kept_days.of(tenant, _SIGNALS.get(form, METRICS))
+        log_days = days
+        if form == PAYLOAD_FORM_NATIVE_JSON:
+            log_days = self.kept_days.of(tenant, LOGS)
+        own_time_past_max_s = max(past_max_s, self.own_time_past_max_s)
+        return TimeWindow(Past(past_max_s, days), Past(own_time_past_max_s, days), Past(past_max_s, log_days))
 
 
 class LimitRules(Rules):
@@ -100,10 +169,12 @@ class LimitRules(Rules):
         dead_letter_bytes_max: int = 0,
         message_row_bytes_max: int = MESSAGE_ROW_BYTES_MAX,
         pause: Callable[[], None] | None = None,
-        past_max_s: int | None = None,
+        window: TimeWindow | None = None,
     ) -> None:
-        """`pause` is called from time to time while a body is read. `past_max_s`: None: the limits' own."""
-        self.past_max_s: Final[int] = limits.past_max_s if past_max_s is None else past_max_s
+        """`pause` is called from time to time while a body is read. `window`: None: that of no source and no tenant."""
+        if window is None:
+            window = limits.window_of(0, "")
+        self.window: Final = window
         self.pause: Final = pause
         self.dead_letter_items_max = dead_letter_items_max
         self.dead_letter_bytes_max = dead_letter_bytes_max
@@ -113,10 +184,10 @@ class LimitRules(Rules):
         self.request_row_bytes_max = limits.request_row_bytes_max
         self.limits: Final = limits
         # However far back the window reaches, 0 is no time, and what is negative as a signed number is far in the future.
-        self.time_min: i64 = max(1, now_unix_nano - self.past_max_s * _NANOSECONDS)
+        self.time_min: i64 = max(1, now_unix_nano - window.item.past_max_s * _NANOSECONDS)
+        self.log_time_min: i64 = max(1, now_unix_nano - window.log.past_max_s * _NANOSECONDS)
         self.has_old_own_time = False
-        own_time_past_max_s = max(self.past_max_s, limits.own_time_past_max_s)
-        self.own_time_min: i64 = max(1, now_unix_nano - own_time_past_max_s * _NANOSECONDS)
+        self.own_time_min: i64 = max(1, now_unix_nano - window.own_time.past_max_s * _NANOSECONDS)
         self.time_max: i64 = now_unix_nano + limits.future_max_s * _NANOSECONDS
         self.attributes_max = limits.attributes_max
         self.key_bytes_max = limits.attribute_key_bytes_max
@@ -138,6 +209,14 @@ class LimitRules(Rules):
         if time_unix_nano < 0:
             return TIMESTAMP_IN_FUTURE
         return MISSING_TIMESTAMP if time_unix_nano == 0 else TIMESTAMP_TOO_OLD
+
+    def check_record_time(self, time_unix_nano: i64, is_log: bool) -> i64:
+        if is_log:
+            if time_unix_nano < self.log_time_min and time_unix_nano > 0:
+                return TIMESTAMP_TOO_OLD
+            if time_unix_nano >= self.log_time_min and time_unix_nano <= self.time_max:
+                return 0
+        return self.check_time(time_unix_nano)
 
     def check_own_time(self, time_unix_nano: i64) -> i64:
         if time_unix_nano < self.own_time_min:
@@ -165,11 +244,7 @@ class LimitRules(Rules):
     def message(self, reason: int) -> str:
         limits = self.limits
         if reason == TIMESTAMP_TOO_OLD:
-            text = f"Timestamp is more than {_duration(self.past_max_s)} in the past"
-            if self.has_old_own_time:
-                own = _duration(max(self.past_max_s, limits.own_time_past_max_s))
-                text += f", or {own} where a log record's observed time or a span's end is newer"
-            return text
+            return self._too_old()
         if reason == TIMESTAMP_IN_FUTURE:
             return f"Timestamp is more than {_duration(limits.future_max_s)} in the future"
         if reason == TOO_MANY_ATTRIBUTES:
@@ -181,6 +256,21 @@ class LimitRules(Rules):
         if reason == NAME_TOO_LONG:
             return f"a name is longer than {limits.name_bytes_max} bytes"
         return REASON[reason].meaning
+
+    def _too_old(self) -> str:
+        item, own_time, log = self.window.item, self.window.own_time, self.window.log
+        text = f"Timestamp is more than {_duration(item.past_max_s)} in the past{item.kept_text()}"
+        if self.has_old_own_time and own_time.past_max_s != item.past_max_s:
+            where = "where a log record's observed time or a span's end is newer"
+            text += f", or {_duration(own_time.past_max_s)} {where}{own_time.kept_text()}"
+        if log.past_max_s != item.past_max_s:
+            text += f", or {_duration(log.past_max_s)} of a log record or an event{log.kept_text()}"
+        return text
+
+
+def days_text(days: int) -> str:
+    """Return a number of days in words."""
+    return "1 day" if days == 1 else f"{days} days"
 
 
 def _duration(seconds: int) -> str:

@@ -42,12 +42,16 @@ class Retention(NamedTuple):
 
     def of_table(self, table: str) -> int | None:
         """Return the days of a telemetry table, for tenants without days of their own. Receipts outlive what they count."""
-        metrics, logs, traces = (days or self.days for days in (self.metrics, self.logs, self.traces))
+        metrics, logs, traces = self.of_signals()
         if table == RECEIPTS:
             return None if metrics is None or logs is None or traces is None else max(metrics, logs, traces)
         if table == "otel_logs":
             return logs
         return traces if table in {"otel_traces", TRACE_TIMES} else metrics
+
+    def of_signals(self) -> tuple[int | None, int | None, int | None]:
+        """Return the days of metrics, logs and traces, for tenants without days of their own."""
+        return self.metrics or self.days, self.logs or self.days, self.traces or self.days
 
     def shortest(self) -> int | None:
         """Return the fewest days that any telemetry is kept; None: all of it is kept for ever."""

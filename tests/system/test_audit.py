@@ -144,6 +144,30 @@ def test_the_first_audit_judges_the_time_before_a_stop(make_program: MakeProgram
     assert program.stop() == 0, program.log()
 
 
+def test_nothing_is_accepted_that_the_store_deletes_at_once(make_program: MakeProgram) -> None:
+    """With a day of retention and a window of ten: 20 hours old is stored, 22 rejected, and all adds up."""
+    program = make_program(store__retention_days=1, validation__past_max_s=10 * 86_400)
+    program.start()
+    for hours in (0, 20, 22, 30, 200):
+        moment = time.time() - hours * 3600
+        answer = httpx.post(f"{program.http}/v1/logs", json=logs_at(moment)).json()
+        point = {"timeUnixNano": str(int(moment * 1e9)), "asDouble": 1.5}
+        metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", "gauge": {"dataPoints": [point]}}]}]}]}
+        assert (hours > 20) == ("partialSuccess" in answer)
+        assert (hours > 20) == ("partialSuccess" in httpx.post(f"{program.http}/v1/metrics", json=metrics).json())
+    assert 2 == program.value("SELECT count() FROM otel_logs")
+    assert 2 == program.value("SELECT count() FROM otel_metrics_gauge")
+    status, said = audit(program)
+    assert (status, said["difference"], said["topics"]["infrasage.logs"]["accepted"]) == (0, 0, 2), said
+    assert (6, 6) == (said["rejected"]["told"], said["rejected"]["dead_letters"])
+
+
+def logs_at(moment: float) -> dict[str, Any]:
+    """A request of one log record of that time, in seconds since 1970."""
+    record = {"timeUnixNano": str(int(moment * 1e9)), "body": {"stringValue": "b"}}
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+
+
 def test_the_scheduled_audit_and_the_age_of_what_is_stored_are_shown(make_program: MakeProgram) -> None:
     """Where everything adds up the difference is 0, and it says up to when; each signal that has items has an age."""
     program = make_program(audit__delay_s=1)

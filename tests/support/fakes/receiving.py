@@ -31,7 +31,7 @@ from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
 from collector.ingest.request_fingerprints import RequestFingerprints
-from collector.ingest.validate import Limits
+from collector.ingest.validate import KeptDays, Limits
 from collector.rate_limit.contract import Limiter
 from collector.rate_limit.local import LocalLimiter
 from collector.receivers.grpc.server import GrpcServer
@@ -161,6 +161,7 @@ def receivers(
     dead_letters: DeadLetterReports | None = None,
     names_for_all: bool = True,
     validation: Mapping[str, Any] | None = None,
+    kept_days: KeptDays | None = None,
     fingerprints: RequestFingerprints | None = None,
     now_unix_nano: Callable[[], int] = lambda: NOW_UNIX_NANO,
     gather: Callable[[], Awaitable[Snapshot]] | None = None,
@@ -178,7 +179,10 @@ def receivers(
     access = Access(find, anonymous)
     pipeline = Pipeline(
         Produce(producer),
-        Limits(**Validation.model_validate({**ONE_WINDOW, **(validation or {})}).model_dump()),
+        Limits(
+            **Validation.model_validate({**ONE_WINDOW, **(validation or {})}).model_dump(),
+            kept_days=kept_days or KeptDays({}, {}),
+        ),
         LocalLimiter(time.monotonic_ns) if limiter is None else limiter,
         DeadLetters(caps, message_bytes_max),
         Receipts(PROCESS_ID),

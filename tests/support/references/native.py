@@ -154,7 +154,7 @@ class Item:
         assert time is not None
         require(time > 0, errors.TIMESTAMP_TOO_OLD)
         require(time < 2**63, errors.TIMESTAMP_IN_FUTURE)
-        self.rule(self.rules.check_time(time))
+        self.rule(self.rules.check_record_time(time, self.is_log))
         self.time = time
         sent = record.get("attributes")
         require(sent is None or isinstance(sent, dict), errors.INVALID_ATTRIBUTES)

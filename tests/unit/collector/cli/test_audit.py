@@ -13,6 +13,7 @@ from collector.config.tenants import PlanLimits
 WINDOW = Window(0, 3600 * 10**9)
 NOW = 1_775_822_400_000_000_000
 DAY_S = 86_400
+HOUR_NS = 3600 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,13 @@ def test_messages_that_only_wait_are_no_difference(
     ],
 )
 def test_rows_that_a_retention_may_have_dropped_are_not_judged(changes: dict[str, int], days: int) -> None:
-    """A row goes by its own time, which may be older than its arrival by the widest window of any source."""
+    """A row goes by its own time, which may be older than its arrival by the widest window. A day may have 23 hours."""
     settings = Settings.model_validate(
         {"store": {"retention_days": 30}, "dead_letters": {"retention_days": None}, "validation": changes}
     )
-    assert NOW - days * DAY_S * 10**9 == judged_from(settings, NOW)
+    assert NOW - days * DAY_S * 10**9 + HOUR_NS == judged_from(settings, NOW)
     plan = settings.model_copy(update={"plans": {"archive": PlanLimits(past_max_s=25 * DAY_S)}})
-    assert NOW - 5 * DAY_S * 10**9 == judged_from(plan, NOW)
+    assert NOW - 5 * DAY_S * 10**9 + HOUR_NS == judged_from(plan, NOW)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,14 @@ def test_rows_that_a_retention_may_have_dropped_are_not_judged(changes: dict[str
 def test_the_shortest_retention_bounds_what_is_judged(store: dict[str, object], days: int) -> None:
     """Rows of one signal or tenant may be gone while the others are there."""
     settings = Settings.model_validate({"store": store, "dead_letters": {"retention_days": None}})
-    assert NOW - (days - 14) * DAY_S * 10**9 == judged_from(settings, NOW)
+    assert NOW - (days - 14) * DAY_S * 10**9 + HOUR_NS == judged_from(settings, NOW)
+
+
+@pytest.mark.parametrize("store", [{"retention_days": 1}, {"retention_days": 30, "tenant_retention_days": "acme=3"}])
+def test_the_last_hours_are_judged_however_short_the_retention_is(store: dict[str, object]) -> None:
+    """What is accepted is kept for three hours at least, or two on a day of 23 hours: so an audit of each hour judges it."""
+    settings = Settings.model_validate({"store": store, "validation": {"past_max_s": 100 * DAY_S}})
+    assert NOW - 2 * HOUR_NS == judged_from(settings, NOW)
 
 
 def test_faults_are_named_and_counted() -> None:

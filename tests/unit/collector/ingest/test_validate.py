@@ -1,18 +1,29 @@
 """collector/ingest/validate where the adapters' twins do not reach: the ends of the time window."""
 
 import pytest
+from infrasage.v1.dead_letter_pb2 import (
+    PAYLOAD_FORM_NATIVE_JSON,
+    PAYLOAD_FORM_OTLP_LOGS,
+    PAYLOAD_FORM_OTLP_METRICS,
+    PAYLOAD_FORM_OTLP_TRACES,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
+    PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
+)
 from support.limits import DEFAULT
 
 from adapters.errors import MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
-from collector.ingest.validate import LimitRules, Limits
+from adapters.record import LOGS, METRICS, TRACES
+from collector.ingest.validate import KEPT_S_MIN, KeptDays, LimitRules, Limits
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
 CENTURY_S = 3_155_760_000
 
 
-def limits(past_max_s: int) -> Limits:
+def limits(past_max_s: int, kept: KeptDays | None = None, own_time_past_max_s: int = 0) -> Limits:
     return Limits(
         past_max_s=past_max_s,
+        own_time_past_max_s=own_time_past_max_s,
+        kept_days=kept or KeptDays({}, {}),
         future_max_s=600,
         attributes_max=1,
         attribute_key_bytes_max=1,
@@ -47,6 +58,59 @@ def test_the_message_names_the_window_that_was_exceeded() -> None:
     assert [0, TIMESTAMP_TOO_OLD] == [wider.check_own_time(oldest), wider.check_own_time(oldest - 1)]
     expected = "Timestamp is more than 24h in the past, or 336h where a log record's observed time or a span's end is newer"
     assert expected == wider.message(TIMESTAMP_TOO_OLD)
+
+
+@pytest.mark.parametrize(
+    ("form", "days", "log_days"),
+    [
+        (PAYLOAD_FORM_OTLP_METRICS, 2, 2),
+        (PAYLOAD_FORM_PROMETHEUS_WRITE_V1, 2, 2),
+        (PAYLOAD_FORM_PROMETHEUS_WRITE_V2, 2, 2),
+        (PAYLOAD_FORM_OTLP_LOGS, 3, 3),
+        (PAYLOAD_FORM_OTLP_TRACES, 4, 4),
+        (PAYLOAD_FORM_NATIVE_JSON, 2, 3),
+    ],
+)
+def test_the_window_ends_where_the_store_would_delete(form: int, days: int, log_days: int) -> None:
+    """By the days of the signal, or by those of a tenant of its own days; less what an accepted item is kept for at least."""
+    kept = KeptDays({METRICS: 2, LOGS: 3, TRACES: 4}, {"short": 1, "long": 30})
+    for tenant, expected in (("acme", (days, log_days)), ("short", (1, 1)), ("long", (10, 10))):
+        window = limits(10 * 86_400, kept).window_of(form, tenant)
+        found = window.item.past_max_s, window.log.past_max_s
+        assert found == tuple(days * 86_400 - KEPT_S_MIN * (days != 10) for days in expected)
+        assert window.own_time.past_max_s == window.item.past_max_s
+
+
+@pytest.mark.parametrize("form", [PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_TRACES])
+def test_an_own_time_ends_where_the_store_would_delete(form: int) -> None:
+    """Rows go by that time, however new the one beside it is; where rows are kept longer, the settings decide."""
+    for days, expected in ((9, 9 * 86_400 - KEPT_S_MIN), (30, 14 * 86_400)):
+        kept = limits(86_400, KeptDays({LOGS: days, TRACES: days}, {}), own_time_past_max_s=14 * 86_400)
+        window = kept.window_of(form, "acme")
+        assert (86_400, expected) == (window.item.past_max_s, window.own_time.past_max_s)
+        rules = LimitRules(kept, NOW, window=window)
+        oldest = NOW - expected * 10**9
+        assert [0, TIMESTAMP_TOO_OLD] == [rules.check_own_time(oldest), rules.check_own_time(oldest - 1)]
+
+
+def test_a_window_that_the_retention_ends_is_explained() -> None:
+    """The sender learns the number that counts, and why it is not the one of the settings."""
+    kept = KeptDays({METRICS: 1, LOGS: 3}, {})
+
+    def message(form: int, own_time: bool = False) -> str:
+        made = limits(10 * 86_400, kept)
+        rules = LimitRules(made, NOW, window=made.window_of(form, "acme"))
+        rules.has_old_own_time = own_time
+        return rules.message(TIMESTAMP_TOO_OLD)
+
+    assert "Timestamp is more than 69h in the past (rows are kept for 3 days)" == message(PAYLOAD_FORM_OTLP_LOGS)
+    assert message(PAYLOAD_FORM_OTLP_LOGS) == message(PAYLOAD_FORM_OTLP_LOGS, own_time=True)
+    assert "Timestamp is more than 21h in the past (rows are kept for 1 day)" == message(PAYLOAD_FORM_OTLP_METRICS)
+    assert "Timestamp is more than 240h in the past" == message(PAYLOAD_FORM_OTLP_TRACES)
+    assert (
+        "Timestamp is more than 21h in the past (rows are kept for 1 day),"
+        " or 69h of a log record or an event (rows are kept for 3 days)" == message(PAYLOAD_FORM_NATIVE_JSON)
+    )
 
 
 def test_rules_keep_no_dead_letters_unless_told_to() -> None:
