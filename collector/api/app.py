@@ -276,7 +276,8 @@ def _with_metrics(document: dict[str, Any]) -> dict[str, Any]:
             "tags": ["operation"],
             "operationId": "metrics",
             "summary": "Prometheus text, or OpenMetrics where Accept asks for it",
-            "description": "A second old at most (http.metrics_interval_s). Tenants have their names for a key of scope admin,"
+            "description": "A second old at most (http.metrics_interval_s), but with every dead letter that came before."
+            " Tenants have their names for a key of scope admin,"
             " or where tenants.metrics_names says so; else they are one series with an empty label.",
             "responses": {"200": {"description": "All metrics.", "content": content}},
         }

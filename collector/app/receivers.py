@@ -172,7 +172,7 @@ def _application(made_of: Receiving, pipeline: Pipeline, in_flight: InFlight, re
     """What answers over HTTP: telemetry, and the pages."""
     settings, access, reports, link = made_of.settings, made_of.tenancy.access, made_of.reports, made_of.link
     refuse = refusals(settings)
-    shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown)
+    shown_metrics = metrics_page(settings, made_of.metrics, access, made_of.shown, made_of.standing.newest_dead_letters)
     web = WebUi(
         Sources(
             version=VERSION,
@@ -251,9 +251,13 @@ def refusals(settings: Settings) -> Explain:
 
 
 def metrics_page(
-    settings: Settings, metrics: Metrics, access: Access | None, gather: Callable[[], Awaitable[Snapshot]] | None = None
+    settings: Settings,
+    metrics: Metrics,
+    access: Access | None,
+    gather: Callable[[], Awaitable[Snapshot]] | None = None,
+    newest: Callable[[], Awaitable[object]] | None = None,
 ) -> MetricsPage:
-    """GET /metrics. `gather`: of all processes, where there are several."""
+    """GET /metrics. `gather`: of all processes, where there are several. `newest`: as MetricsPage has it."""
     names = settings.tenants.metrics_names
     return MetricsPage(
         metrics,
@@ -262,6 +266,7 @@ def metrics_page(
         names_for_all=names == "yes" or (names == "auto" and is_local(settings)),
         clock=time.monotonic,
         gather=gather,
+        newest=newest,
     )
 
 

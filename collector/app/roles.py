@@ -226,7 +226,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         app = writer_pages(
             version=VERSION,
             health=standing.health,
-            metrics_page=metrics_page(settings, metrics, None, shown),
+            metrics_page=metrics_page(settings, metrics, None, shown, standing.newest_dead_letters),
             uptime_s=lambda: time.monotonic() - job.began_s,
         )
         gate = PageGate(app, settings.http, metrics, refusals(settings))

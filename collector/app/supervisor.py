@@ -272,7 +272,9 @@ class Supervisor:
 
     async def _answer(self, kind: str) -> Snapshot:
         """Return what a worker requested: the metrics of all processes, either raw or as they are shown."""
-        snapshot = await self._gather(self._settings.http.metrics_interval_s)
+        # A writer's one worker keeps its page itself, and asks anew when there are dead letters.
+        interval_s = 0.0 if self._command == "writer" else self._settings.http.metrics_interval_s
+        snapshot = await self._gather(interval_s)
         return self._ranking.shown(snapshot) if kind == SHOWN else snapshot
 
     async def _live_records(self, watching: Watching) -> LiveAnswer:

@@ -79,7 +79,10 @@ class Http(Section):
         " at most page_bytes_max / pages_max is not large.",
     )
     metrics_interval_s: Number = limit(
-        1, 0, 60, "Seconds for which /metrics is kept as it was rendered, for all who ask. 0: rendered for each."
+        1,
+        0,
+        60,
+        "Seconds for which /metrics is kept as it was rendered, for all who ask; less after dead letters. 0: rendered for each.",
     )
     path_prefix: PathPrefix = Field(
         default="",

@@ -287,3 +287,13 @@ def test_the_next_scrape_has_what_an_answer_reported(make_program: MakeProgram) 
         answer = httpx.post(f"{program.http}/api/v1/telemetry", json={"service_id": "x", "type": "log"})
         assert 400 == answer.status_code
         assert number == metric(program.http, "infrasage_dlq_depth")
+
+
+def test_the_next_scrape_has_them(make_program: Any) -> None:
+    """Right after the answer that reports a failed item, although the page was rendered just before and is kept a minute."""
+    with started(make_program(http__metrics_interval_s=60)) as made:
+        for number in range(1, 6):
+            assert number - 1 == metric(made.http, "infrasage_dlq_depth")
+            answer = httpx.post(f"{made.http}/api/v1/telemetry/batch", json=[native("missing_value")], timeout=60)
+            assert 1 == answer.json()["failed"]
+            assert number == metric(made.http, "infrasage_dlq_depth")

@@ -132,6 +132,72 @@ async def test_it_is_rendered_once() -> None:
     assert line % 2 in await show(page, openmetrics)
 
 
+class Letters:
+    """Dead letters, and a page that shows them; a look takes `cost_s`."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.number = 0
+        self.cost_s = 0.0
+        self.looks = 0
+        self.metrics = Metrics()
+        self.page = MetricsPage(
+            self.metrics,
+            None,
+            interval_s=interval_s,
+            names_for_all=True,
+            clock=time.monotonic,
+            gather=self.gather,
+            newest=self.newest,
+        )
+
+    async def newest(self) -> object:
+        return {"partition": self.number}
+
+    async def gather(self) -> Snapshot:
+        self.looks += 1
+        self.metrics.dead_letters(self.number)
+        await asyncio.sleep(self.cost_s)
+        return self.metrics.shown()
+
+    async def shown(self) -> int:
+        line = next(line for line in (await show(self.page)).splitlines() if line.startswith(b"infrasage_dlq_depth "))
+        return int(float(line.split()[1]))
+
+
+async def test_a_page_has_the_dead_letters_that_came_before_it() -> None:
+    """Within the interval too, and where an earlier look is under way, which began too soon; without any the page is kept."""
+    letters = Letters(interval_s=60)
+    assert [0, 0] == [await letters.shown(), await letters.shown()]
+    assert 1 == letters.looks
+    for number in range(1, 4):
+        letters.number = number
+        assert number == await letters.shown()
+    assert 4 == letters.looks
+    letters.cost_s, letters.number = 0.05, 4
+    earlier = asyncio.create_task(letters.shown())
+    await eventually(lambda: letters.looks == 5)
+    letters.number = 5
+    later = [asyncio.create_task(letters.shown()) for _ in range(20)]
+    await asyncio.sleep(0)
+    later[0].cancel()
+    assert [4, *[5] * 19] == await asyncio.gather(earlier, *later[1:])
+    assert 6 == letters.looks
+
+
+async def test_dead_letters_do_not_make_pages_dear() -> None:
+    """With a dead letter before each of many scrapes at once, a page rests for four times as long as the last one took."""
+    letters = Letters(interval_s=60)
+    letters.cost_s = 0.02
+    began, scrapes = time.monotonic(), 0
+    while time.monotonic() - began < 0.6:
+        letters.number += 1
+        assert letters.number == max(await asyncio.gather(*(letters.shown() for _ in range(10))))
+        scrapes += 10
+    spent_s = letters.looks * letters.cost_s
+    assert spent_s <= 0.2 * (time.monotonic() - began) + 2 * letters.cost_s
+    assert scrapes == 10 * letters.looks
+
+
 async def test_no_version_or_escaping_is_rendered_anew() -> None:
     """An Accept header may name any: few pages are kept in an interval, and later versions of OpenMetrics get the latest."""
     page = MetricsPage(Metrics(), None, interval_s=1, names_for_all=True, clock=Clock())

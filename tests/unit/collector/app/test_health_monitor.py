@@ -208,6 +208,40 @@ async def test_a_scrape_has_the_dead_letters_that_came_before_it(monkeypatch: py
         await standing.count_new_dead_letters()
 
 
+async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began before a dead letter was stored is followed by another, and what it finds is not shown after that."""
+    monkeypatch.setattr("collector.app.health_monitor._DEAD_LETTERS_INTERVAL_S", 1000)
+    metrics, broker, asked = Metrics(), Broker(), 0
+    answers = [threading.Event() for _ in range(3)]
+
+    def count() -> int:
+        nonlocal asked
+        asked += 1
+        number, found = asked, broker.letters.end
+        answers[number - 1].wait(10)
+        return found
+
+    async def caught_up(_timeout_s: float) -> bool:
+        return True
+
+    standing = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    async with running(standing):  # which counts by itself: that count hangs
+        await eventually(lambda: asked == 1)
+        broker.letters = Position(1, 1)
+        first = asyncio.create_task(standing.count_new_dead_letters())
+        await eventually(lambda: asked == 2)
+        broker.letters = Position(2, 2)
+        second = asyncio.create_task(standing.count_new_dead_letters())
+        answers[1].set()
+        await eventually(lambda: asked == 3)
+        answers[2].set()
+        await asyncio.gather(first, second)
+        assert 2 == counted(metrics, "infrasage_dlq_depth")
+        answers[0].set()
+        await asyncio.sleep(0.05)  # the count that hung ends: with nothing to see
+        assert 2 == counted(metrics, "infrasage_dlq_depth")
+
+
 async def test_a_store_that_hangs_does_not_hold_up_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for a while, and asked once, however many scrapes come."""
     monkeypatch.setattr("collector.app.health_monitor._STORED_WAIT_S", 0.01)
