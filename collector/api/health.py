@@ -61,7 +61,7 @@ class HealthAnswer(BaseModel):
     kafka: str = Field(description="ok, or what is the matter with the broker", examples=["ok"])
     log: str = Field(
         description="ok; damaged: the local log's files were found damaged, until an operator confirms it with `log confirm`;"
-        " with Kafka: not used",
+        " removed: they were removed or replaced while the collector runs, and it takes nothing; with Kafka: not used",
         examples=["ok"],
     )
     broker: str = Field(

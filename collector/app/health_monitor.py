@@ -72,6 +72,10 @@ class WatchedLog(Protocol):
     def bytes_max(self) -> int:
         """What they may take."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Return whether its files were removed or replaced since they were opened."""
+
     def damages(self) -> tuple[int, int]:
         """How often damage was found, and how many messages were lost, as far as no operator has confirmed it. Blocks; raises
         OSError."""
@@ -156,6 +160,8 @@ class HealthMonitor:
     def _log(self) -> str:
         if self._local_log is None:
             return NOT_USED
+        if self._local_log.is_gone:
+            return "removed"
         return "damaged" if self._damages[0] else "ok"
 
     def _store(self) -> str:

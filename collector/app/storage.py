@@ -82,9 +82,12 @@ async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[St
     has_kafka = bool(settings.kafka.bootstrap)
     with locked_data_dir(settings, wanted=has_data_dir(settings)):
         async with open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
+            is_new_store = is_embedded(settings) and not store_dir(settings.data_dir).exists()
             store = await _opened_store(settings)
             if is_embedded(settings):
                 await asyncio.to_thread(_report_new_log, opened.broker, store)
+            if is_new_store and isinstance(opened.broker, LocalLog):
+                await _report_new_store(opened.broker)
             try:
                 yield Storage(opened, store)
             finally:
@@ -99,6 +102,18 @@ def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:
         log.warning(
             "the local log began anew beside a store that has data: what the former log still held is not stored; what is"
             " accepted from now on is",
+            log=broker.identity,
+        )
+
+
+async def _report_new_store(broker: LocalLog) -> None:
+    """Report where the store was made just now and the local log beside it has stored messages: a former store was removed."""
+    stored = sum(position.committed for position in (await broker.positions()).values())
+    if stored:
+        log.error(
+            "the store began anew beside a log that had stored messages: what was stored before is gone, unless this log came"
+            " from elsewhere",
+            messages=stored,
             log=broker.identity,
         )
 

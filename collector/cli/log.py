@@ -73,6 +73,7 @@ def _document(incident: "Incident") -> dict[str, Any]:
                 "last_offset": it.end - 1,
                 "messages": it.messages,
                 "reason": it.reason,
+                "log": it.log or None,
                 "requests": list(it.requests),
             }
             for it in incident.damages

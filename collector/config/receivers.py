@@ -82,7 +82,7 @@ class Http(Section):
         1,
         0,
         60,
-        "Seconds for which /metrics is kept as it was rendered, for all who ask; less after dead letters. 0: rendered for each.",
+        "Seconds for which /metrics is kept as rendered, for all who ask; less after dead letters. 0: rendered for each.",
     )
     path_prefix: PathPrefix = Field(
         default="",

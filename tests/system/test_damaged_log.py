@@ -3,9 +3,13 @@
 import json
 import shutil
 import time
+from typing import Any
 
+import grpc
 import httpx
+import pytest
 from support.processes.program import MakeProgram, metric, run
+from support.senders import otlp_logs
 from support.waiting import until
 
 
@@ -46,3 +50,57 @@ def test_a_loss_is_shown_until_it_is_confirmed(make_program: MakeProgram) -> Non
     program.wait_for("SELECT groupArray(Body) FROM otel_logs", ["after"])
     audited = run("audit", "--json", "--data-dir", program.data_dir)
     assert (0, True) == (audited.returncode, json.loads(audited.stdout)["adds_up"])
+
+
+def test_a_log_that_is_removed_while_it_runs_takes_nothing(make_program: MakeProgram) -> None:
+    """Over HTTP and gRPC it is 503 and UNAVAILABLE, with the reason in the log and in /healthz. What was acknowledged before is
+    stored, also by the end that follows, and the next start takes telemetry again."""
+    program = make_program(writer__linger_ms=0)
+    program.start()
+
+    def send(body: str) -> int:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"service_id": "removed", "type": "log", "body": body, "timestamp": now}
+        return httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
+
+    def log_state() -> tuple[int, str]:
+        answer = httpx.get(f"{program.http}/healthz")
+        return answer.status_code, answer.json()["log"]
+
+    acknowledged = [body for body in (f"before {number}" for number in range(20)) if send(body) == 200]
+    assert 20 == len(acknowledged)
+    shutil.rmtree(program.data_dir / "log")
+    assert [503] * 3 == [send("refused") for _ in range(3)]
+    with grpc.insecure_channel(program.grpc) as channel:
+        export: Any = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+        with pytest.raises(grpc.RpcError) as refused:
+            export(otlp_logs(["refused"]), timeout=20)
+    assert grpc.StatusCode.UNAVAILABLE == refused.value.code()
+    until(lambda: log_state() == (503, "removed"))
+    assert "local log cannot be written" in program.log()
+    assert "was removed while it was in use" in program.log()
+    assert program.stop() == 0
+    program.start()
+    assert 200 == send("after")
+    program.wait_for("SELECT arraySort(groupArray(Body)) FROM otel_logs", sorted([*acknowledged, "after"]))
+    audited = run("audit", "--json", "--data-dir", program.data_dir)
+    assert (0, True) == (audited.returncode, json.loads(audited.stdout)["adds_up"])
+
+
+def test_a_store_that_was_removed_is_missed(make_program: MakeProgram) -> None:
+    """The log says that it was stored before: with the store gone, the start says so at error, and goes on."""
+    program = make_program()
+    program.start()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record = {"service_id": "gone", "type": "log", "body": "b", "timestamp": now}
+    assert 200 == httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
+    assert 1 == program.value("SELECT count() FROM otel_logs")
+    assert program.stop() == 0
+    shutil.rmtree(program.data_dir / "store")
+    program.start()
+    assert "the store began anew beside a log that had stored messages" in program.log()
+    assert 200 == httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
+    program.wait_for("SELECT count() FROM otel_logs", 1)
+    assert program.stop() == 0
+    program.start()
+    assert 1 == program.log().count("the store began anew")

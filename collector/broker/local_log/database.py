@@ -40,7 +40,8 @@ class Database:
     def __init__(self, file: Path, limits: LocalLogLimits, reading: threading.Lock) -> None:
         self.file: Final = file
         self.heads: dict[str, PartitionHead] = {}
-        self.identity = ""
+        self.identities: tuple[str, ...] = ()
+        """The file's own, and those of the files that it was made anew from, the latest first."""
         self.is_new = False
         self.had_witness = True
         """Whether the file is of a version that keeps a witness beside it (collector/broker/local_log/witness.py)."""
@@ -86,7 +87,7 @@ class Database:
                 execute("UPDATE partitions SET checksum = ? WHERE id = ?", (head.checksum(topic), head.id))
             execute("COMMIT")
             self.had_witness = False
-        self.identity = str(execute("SELECT id FROM identity").fetchone()[0])
+        self.identities = tuple(str(row[0]) for row in execute(schema.IDENTITIES).fetchall())
         self._read_heads()
         self._measure()
 
@@ -117,14 +118,28 @@ class Database:
         messages = split(topic, *row)
         return messages[index] if 0 <= index < len(messages) else None
 
+    @property
+    def identity(self) -> str:
+        """The file's own."""
+        return self.identities[0]
+
     def restore(
-        self, heads: Mapping[str, PartitionHead], carved: Iterable[Carved], report: Callable[[Sequence[Gap]], None]
+        self,
+        heads: Mapping[str, PartitionHead],
+        carved: Iterable[Carved],
+        report: Callable[[Sequence[Gap]], None],
+        former: Sequence[str] = (),
     ) -> None:
         """Take in the chunks that are not here yet, and go on where `heads` ends. `report` is given what is still missing,
-        before it is committed that the log goes on behind it. Raises sqlite3.Error, OSError."""
+        before it is committed that the log goes on behind it. `former`: identities of what it is made anew from. Raises
+        sqlite3.Error, OSError."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
+            for identity in former:
+                if identity not in self.identities:
+                    execute(schema.ADD_IDENTITY, (identity,))
+                    self.identities = (*self.identities, identity)
             ends = {topic: head.end for topic, head in heads.items()}
             for topic, head in heads.items():
                 head = head._replace(floor=head.end)  # noqa: PLW2901
@@ -168,14 +183,25 @@ class Database:
             raise FileDamaged(f"the last messages of {topic} do not fit their checksums")
         return int(last[0] & OFFSET_MASK) + count(last[1])
 
-    def transact(self, works: Sequence[Work], shortage: str | None = None) -> list[BrokerError | None]:
+    def transact(self, works: Sequence[Work], shortage: str | None = None, gone: str | None = None) -> list[BrokerError | None]:
         """All of it in one durable transaction; why each was refused, or None. `shortage`: why nothing new is
-        taken. Raises sqlite3.Error: nothing was done."""
-        plan = LogPlan(self.heads, self._limits.bytes_max - self.used_bytes, shortage)
+        taken. `gone`: why nothing at all is. Raises sqlite3.Error: nothing was done."""
+        plan = LogPlan(self.heads, self._limits.bytes_max - self.used_bytes, shortage, gone)
         refusals = [plan.add(work) for work in works]
         self._execute(plan.statements())
         self.heads = plan.heads
         return refusals
+
+    def withdraw(self, before: Mapping[str, PartitionHead]) -> None:
+        """Take back what was appended since the partitions were there. Raises sqlite3.Error."""
+        statements: list[Statement] = []
+        heads: dict[str, PartitionHead] = {}
+        for topic, head in self.heads.items():
+            end = before[topic].end if topic in before else 0
+            statements.append((schema.WITHDRAW, (chunk_key(head.id, end), chunk_key(head.id, OFFSET_MASK))))
+            heads[topic] = head._replace(end=end)
+        self._execute(statements)
+        self.heads = heads
 
     def _execute(self, statements: Sequence[Statement]) -> None:
         connection = self._connection

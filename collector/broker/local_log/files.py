@@ -9,6 +9,10 @@ Invariants:
 2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
 3. A damaged file is moved aside, never deleted (test_a_damaged_header_costs_nothing,
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
+4. Another log in the place of the own one is a log of its own; what the own one still held is reported
+   (test_another_log_in_its_place_is_a_log_of_its_own).
+5. Nothing is acknowledged once the files are no longer where they were; what they hold can still be read and committed
+   (test_a_log_that_is_removed_takes_nothing).
 """
 
 import sqlite3
@@ -27,13 +31,14 @@ from collector.broker.local_log import schema
 from collector.broker.local_log.carve import carve, carve_heads
 from collector.broker.local_log.database import Database, FileDamaged, make_directory
 from collector.broker.local_log.durable_files import copy_in_place, link, size_of
-from collector.broker.local_log.incidents import Incidents
+from collector.broker.local_log.incidents import Damage, Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.losses import LossReports
-from collector.broker.local_log.plan import LogAppend, PartitionHead, Skip, Work
+from collector.broker.local_log.open_paths import OpenPaths
+from collector.broker.local_log.plan import LogAppend, PartitionHead, Probe, Skip, Work
 from collector.broker.local_log.positions import heads_of, is_behind, merged
 from collector.broker.local_log.reader import Found, LogReader
-from collector.broker.local_log.witness import Witness, read_witness, sync_directory
+from collector.broker.local_log.witness import Witness, Witnessed, read_witness, sync_directory
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
@@ -67,10 +72,13 @@ class LogFiles:
         self._damage: str | None = None
         """Why the file must be made anew before it can be used; None: it can be used."""
         self._known: Mapping[str, PartitionHead] = {}
+        self._former: Sequence[str] = ()
         self._sound_until = 0.0
         self._disk_seen_until = 0.0
         self._unseen_bytes = 0
         self._copying: Final = threading.Lock()
+        self.gone: str | None = None
+        """Why nothing is taken: the files are no longer at their paths. None: they are."""
 
     @classmethod
     def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
@@ -84,33 +92,42 @@ class LogFiles:
         return files
 
     def _open(self) -> None:
-        heads = read_witness(self._witness_file)
+        witnessed = read_witness(self._witness_file)
         if not self.file.exists() and self._new.exists():  # made anew, and died before it had its name
             self._new.rename(self.file)
         had_witness, had_file = self._witness_file.exists(), size_of(self.file) > 0
         if size_of(self._wal) and not self._wal_before.exists():
             link(self._wal, self._wal_before)
-        if heads is None:
+        if witnessed is None:
             self._open_without_witness(had_file)
             self._report_no_witness(had_witness)
-        elif not had_file and any(head.end for head in heads.values()):
-            self._rebuild("its file is missing", heads)
+        elif not had_file and any(head.end for head in witnessed.heads.values()):
+            self._rebuild("its file is missing", witnessed.heads, witnessed.identities)
         else:
             try:
                 self._database = self._opened()
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
-                self._rebuild(str(error), heads)
+                self._rebuild(str(error), witnessed.heads, witnessed.identities)
             else:
-                if is_behind(self._database.heads, heads):
-                    self._recover(heads)
-        self._database.settle()
+                if witnessed.identities and not set(witnessed.identities) & set(self._database.identities):
+                    self._report_other_log(witnessed)
+                elif is_behind(self._database.heads, witnessed.heads):
+                    self._recover(witnessed.heads)
+        self._begin_reading()
         self._wal_before.unlink(missing_ok=True)
-        self._reader = LogReader(self.file, self._database.identity, self._reading)
-        self._witness = WitnessKeeper(self._witness_file)
-        self._witness.write(self._database.heads)
+        self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
+        self._write_witness()
         self._witness.sync()
+
+    def _begin_reading(self) -> None:
+        self._database.settle()
+        self._reader = LogReader(self.file, self._database.identity, self._reading)
+        self._paths = OpenPaths([self.file, self._wal])
+
+    def _write_witness(self) -> None:
+        self._witness.write(self._database.identities, self._database.heads)
 
     def _opened(self) -> Database:
         database = Database(self.file, self._limits, self._reading)
@@ -136,7 +153,7 @@ class LogFiles:
             reason = "its file is missing"
         heads = carve_heads(self.file, [self._wal_before, self._wal])
         if heads:
-            self._rebuild(reason, heads)
+            self._rebuild(reason, heads, ())
         elif had_file:
             raise LocalLogUnusable(
                 f"cannot open the local log {self.file}: {reason}; nothing says what it held: move {self.file.parent} away to"
@@ -154,6 +171,24 @@ class LogFiles:
                 " can't be noticed by it",
                 file=str(self._witness_file),
             )
+
+    def _report_other_log(self, witnessed: Witnessed) -> None:
+        """Report what the log that was here before still held. Raises OSError."""
+        former = witnessed.identities[0]
+        damages = [
+            Damage(topic=topic, start=head.committed, end=head.end, reason="another log is in its place", log=former)
+            for topic, head in witnessed.heads.items()
+            if head.end > head.committed
+        ]
+        self._logger.warning(
+            "the local log is another one than before: what it holds is stored, and what the one before still held is missing"
+            " until that one is put back",
+            file=str(self.file),
+            log=self._database.identity,
+            log_before=former,
+            missing_messages=sum(damage.messages for damage in damages),
+        )
+        self._losses.report(damages)
 
     # Called while there is no damage.
 
@@ -180,16 +215,42 @@ class LogFiles:
         with self._busy:
             if self._damage is not None:
                 self._reopen(self._damage)
+            if self.gone is not None or any(isinstance(work, Probe) for work in works):
+                self.gone = self._gone()
             self._look_at_disk(works)
             try:
-                refusals = self._database.transact(works, self.disk.shortage)
+                refusals = self._transact(works)
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
                 self._reopen(str(error))
-                refusals = self._database.transact(works, self.disk.shortage)
-            self._witness.write(self._database.heads)
+                refusals = self._transact(works)
+            self._write_witness()
             return refusals
+
+    def _transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
+        """Look whether the files are still there before anything is acknowledged; if not, take back what was appended: its
+        sender learns that it was not kept. Raises sqlite3.Error."""
+        before = self._database.heads
+        refusals = self._database.transact(works, self.disk.shortage, self.gone)
+        if self.gone is None and any(isinstance(work, LogAppend) for work in works):
+            self.gone = self._gone()
+            if self.gone is not None:
+                self._database.withdraw(before)
+                refused = BrokerDown(f"cannot append: {self.gone}")
+                taken = zip(works, refusals, strict=True)
+                return [refused if isinstance(work, LogAppend) else refusal for work, refusal in taken]
+        return refusals
+
+    def look(self) -> str | None:
+        """Return why the files are not where they were; None: they are. Called by any thread."""
+        return self._paths.gone()
+
+    def _gone(self) -> str | None:
+        gone = self._paths.gone()
+        if gone is None:
+            return None
+        return f"{gone}: put it back, or restart the collector; what it holds is stored meanwhile, and nothing new is taken"
 
     def _look_at_disk(self, works: Sequence[Work]) -> None:
         """Now and then, and after so many bytes: it costs a trip through the interpreter lock."""
@@ -205,7 +266,7 @@ class LogFiles:
         with self._busy:
             self.sync_witness()
             # A copy holds the write-ahead log: to cut it off would wait for the copy, and appends with it.
-            if self._damage is None and not self._copying.locked():
+            if self._damage is None and self.gone is None and not self._copying.locked():
                 self._database.tidy(idle, is_disk_low=self.disk.is_low)
 
     @property
@@ -220,6 +281,8 @@ class LogFiles:
     def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
         Raises OSError, sqlite3.Error."""
+        if (gone := self.look()) is not None:
+            raise OSError(gone)
         make_directory(directory)
         copy = directory / schema.FILE_NAME
         with (
@@ -230,15 +293,18 @@ class LogFiles:
             source.backup(target)
         with closing(Database(copy, self._limits, threading.Lock())) as database:
             database.check()
-            heads = database.heads
+            identities, heads = database.identities, database.heads
         with closing(Witness.open(directory.with_name(self._witness_file.name))) as witness:
-            witness.write(heads)
+            witness.write(identities, heads)
             witness.sync()
 
     def close(self) -> None:
         with self._busy:
-            # The reader first: the last connection to close checkpoints, and that must be the one that writes.
-            self._reader.close()
+            if self.look() is None:
+                # The reader first: the last connection to close checkpoints, and that must be the one that writes.
+                self._reader.close()
+            else:
+                self._reader.leave_open()
             self._database.close()
             with suppress(OSError):
                 self._witness.sync()
@@ -294,20 +360,21 @@ class LogFiles:
 
     def _reopen(self, reason: str) -> None:
         with self._busy:
+            if (gone := self._gone()) is not None:
+                raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
             if self._damage is None:
-                self._known = self._database.heads
+                self._known, self._former = self._database.heads, self._database.identities
                 with self._reading:
                     self._reader.close()
                 self._database.close()
             self._damage = reason
-            self._rebuild(reason, self._known)
-            self._database.settle()
-            self._reader = LogReader(self.file, self._database.identity, self._reading)
+            self._rebuild(reason, self._known, self._former)
+            self._begin_reading()
             self._damage = None
-            self._witness.write(self._database.heads)
+            self._write_witness()
 
-    def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead]) -> None:
-        """Make another file from what is found in these, and set these aside."""
+    def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead], former: Sequence[str]) -> None:
+        """Make another file from what is found in these, and set these aside. `former`: the identities of these."""
         old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
         kept = str(self.incidents.folder()) if old else "nothing was left"
         self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
@@ -315,7 +382,7 @@ class LogFiles:
         for suffix in ("", "-wal", "-shm"):
             self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
         with closing(Database(self._new, self._limits, self._reading)) as database:
-            self._restore(database, self.file, [self._wal_before, self._wal], known, f"the file was damaged: {reason}")
+            self._restore(database, self.file, [self._wal_before, self._wal], known, f"the file was damaged: {reason}", former)
             database.settle()
         for file in old:
             self.incidents.take(file)
@@ -340,11 +407,19 @@ class LogFiles:
             self.incidents.take(self._wal_before)
 
     def _restore(
-        self, database: Database, file: Path | None, wals: Sequence[Path], heads: Mapping[str, PartitionHead], reason: str
+        self,
+        database: Database,
+        file: Path | None,
+        wals: Sequence[Path],
+        heads: Mapping[str, PartitionHead],
+        reason: str,
+        former: Sequence[str] = (),
     ) -> None:
         topics = {head.id: topic for topic, head in heads.items()}
         ids = {topic: head.id for topic, head in heads.items()}
-        database.restore(heads, carve(file, wals, topics), lambda gaps: self._losses.report_gaps(database, ids, gaps, reason))
+        database.restore(
+            heads, carve(file, wals, topics), lambda gaps: self._losses.report_gaps(database, ids, gaps, reason), former
+        )
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

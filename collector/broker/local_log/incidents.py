@@ -6,7 +6,7 @@ that it can be written whether the collector runs or not.
 
 Invariants:
 1. A loss is in a synced report before the log goes on after it (test_a_loss_is_reported_before_the_log_goes_on).
-2. The same messages are reported once, however often and in whichever stretches they are found
+2. The same messages of a log are reported once, however often and in whichever stretches they are found
    (test_damage_in_doubt_is_reported_once, test_what_is_reported_is_not_reported_again_in_parts).
 """
 
@@ -35,6 +35,8 @@ class Damage:
     start: int
     end: int
     reason: str
+    log: str = ""
+    """The identity of the log; empty: of the one that was there, whichever it was."""
     requests: Sequence[Mapping[str, Any]] = ()
     """Receipts: of the damaged messages, where they are readable, and of their neighbours."""
 
@@ -119,7 +121,8 @@ def confirm(incidents: Sequence[Incident]) -> None:
 def _uncovered(damage: Damage, known: Sequence[Damage]) -> Iterator[tuple[int, int]]:
     """Yield the parts of the range that no other range covers."""
     start = damage.start
-    for other in sorted((it for it in known if it.topic == damage.topic), key=lambda it: it.start):
+    same = (it for it in known if it.topic == damage.topic and (it.log == damage.log or not it.log or not damage.log))
+    for other in sorted(same, key=lambda it: it.start):
         if other.start >= damage.end:
             break
         if other.start > start:

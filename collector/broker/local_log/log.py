@@ -149,11 +149,16 @@ class LocalLog:
         return {Partition(topic, 0): self.depth(topic) for topic in self._turns}
 
     async def ping(self) -> None:
-        """Raises BrokerDown where the log can't be written: after a failure, by trying. Costs nothing while all is well."""
+        """Raises BrokerDown where the log can't be written: after a failure, by trying. Notices that its files are gone."""
         if self._closing:
             raise BrokerDown(f"cannot write {self._file}: it is closed")
-        if self.failure is not None:
+        if self.failure is not None or await asyncio.to_thread(self._files.look) is not None:
             await self._submit(Probe(), 0)
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether its files were removed or replaced since they were opened."""
+        return self._files.gone is not None
 
     async def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
@@ -301,7 +306,8 @@ class LocalLog:
 
     def _transact(self, works: list[Work]) -> tuple[str | None, list[BrokerError | None]]:
         try:
-            return None, self._files.transact(works)
+            refusals = self._files.transact(works)
+            return self._files.gone, refusals
         except Exception as error:  # noqa: BLE001 - whatever it is, every caller must hear of it and none may wait for ever
             failure = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
             return failure, [BrokerDown(f"cannot write {self._file}: {failure}") for _ in works]

@@ -72,8 +72,11 @@ Work = LogAppend | Intend | Commit | Skip | Probe
 class LogPlan:
     """One transaction before it is executed: what to execute, and the partitions' offsets after it. Does no I/O."""
 
-    def __init__(self, heads: Mapping[str, PartitionHead], room_bytes: int, shortage: str | None = None) -> None:
-        """`shortage`: why nothing is taken but dead letters."""
+    def __init__(
+        self, heads: Mapping[str, PartitionHead], room_bytes: int, shortage: str | None = None, gone: str | None = None
+    ) -> None:
+        """`shortage`: why nothing is taken but dead letters. `gone`: why nothing is taken."""
+        self._gone: Final = gone
         self._shortage: Final = shortage
         self.heads: Final = dict(heads)
         self._room_bytes = room_bytes
@@ -100,6 +103,8 @@ class LogPlan:
     def _append(self, messages: Sequence[Message]) -> BrokerError | None:
         need = sum(len(message.payload) + _MESSAGE_OVERHEAD_BYTES for message in messages)
         is_new = any(message.topic != DEAD_LETTERS_TOPIC for message in messages)
+        if self._gone is not None:
+            return BrokerDown(f"cannot append {need} bytes: {self._gone}")
         if is_new and self._shortage is not None:
             return BrokerFull(f"cannot append {need} bytes: {self._shortage}")
         if is_new and need > self._room_bytes:

@@ -1,5 +1,6 @@
 """The connection that reads, and never writes or checkpoints."""
 
+import ctypes
 import os
 import sqlite3
 import threading
@@ -35,6 +36,8 @@ class LogReader:
         self._connection: Final = sqlite3.connect(file, schema.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA query_only = ON")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        # Opens the write-ahead log too, which may be removed later.
+        self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
     def read(self, topic: str, head: PartitionHead, bytes_max: int) -> tuple[Range | None, list[Found]]:
         """Return the range from what is committed on. It ends before messages that can't be read.
@@ -93,6 +96,11 @@ class LogReader:
             if bytes_max is None:
                 payloads += [None] * (end - next_)
         return payloads, found
+
+    def leave_open(self) -> None:
+        """Let no one close it, not even the interpreter at its end: the last connection to close removes what is at the path of
+        the write-ahead log, which may be another log's by now."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
     def close(self) -> None:
         self._connection.close()

@@ -36,6 +36,9 @@ INSERT INTO identity VALUES (lower(hex(randomblob(16))));
 ALTER TABLE partitions ADD COLUMN intent_log TEXT;
 ALTER TABLE partitions ADD COLUMN intent_depth INTEGER;
 """
+# The first row is the file's own, the others are those of the files that it was made anew from.
+IDENTITIES: Final = "SELECT id FROM identity ORDER BY rowid"
+ADD_IDENTITY: Final = "INSERT INTO identity VALUES (?)"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 # What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
 CHECKSUMS: Final = f"""
@@ -63,6 +66,8 @@ SELECT count(*) FROM (SELECT 1 FROM chunks WHERE key >= ?1 AND key < ?2 AND key 
 """
 # The chunk that holds an offset, if there is one: the last that begins at or before it.
 HOLDS: Final = "SELECT key, lengths, payload, checksums FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
+# What was appended from an offset on.
+WITHDRAW: Final = "DELETE FROM chunks WHERE key >= ? AND key < ?"
 # A chunk that the range ends in stays until its last message is committed.
 DELETE: Final = "DELETE FROM chunks WHERE key >= ?1 AND key < ?2 AND key + length(lengths) / 4 <= ?2"
 # From the chunk that holds the first offset, which need not be its first.

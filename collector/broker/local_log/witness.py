@@ -9,23 +9,37 @@ It has two places that are written in turns, each with a checksum: a torn write 
 Invariants:
 1. The file never says more than what is durable in the log (test_the_witness_never_runs_ahead).
 2. A damaged or missing file loses nothing and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
+3. It names the log that it is about: positions of another log are never compared with it
+   (test_another_log_in_its_place_is_a_log_of_its_own).
 """
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import google_crc32c
 
 from collector.broker.local_log.plan import PartitionHead
 
-_MAGIC: Final = b"ISLGACK1"
+_MAGIC: Final = b"ISLGACK2"
+_FORMER_MAGIC: Final = b"ISLGACK1"  # names no log
 _PLACE_BYTES: Final = 4096
 _START: Final = struct.Struct("<8sQH")
 _HEAD: Final = struct.Struct("<IQQQIHH")
 _CHECKSUM_BYTES: Final = 4
+_IDENTITY_BYTES: Final = 16
+# The log, and the last ones that it was made anew from.
+_IDENTITIES_MAX: Final = 8
+
+
+class Witnessed(NamedTuple):
+    """What the file says. `identities`: those of the log and of what it was made anew from; none in a file of a version that
+    wrote none."""
+
+    identities: tuple[str, ...]
+    heads: dict[str, PartitionHead]
 
 
 class Witness:
@@ -51,20 +65,28 @@ class Witness:
         newest = _newest(file.read_bytes())
         return cls(file, newest[0] if newest is not None else 0)
 
-    def write(self, heads: Mapping[str, PartitionHead]) -> None:
+    def write(self, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> None:
         self._sequence += 1
-        os.pwrite(self._descriptor, _encode(self._sequence, heads), self._sequence % 2 * _PLACE_BYTES)
+        os.pwrite(self._descriptor, _encode(self._sequence, identities, heads), self._sequence % 2 * _PLACE_BYTES)
         self.is_synced = False
 
     def sync(self) -> None:
         self.is_synced = True  # also where it fails: the next `write` is another reason to try
         os.fdatasync(self._descriptor)
 
+    def is_at(self, file: Path) -> bool:
+        """Return whether the path still leads to it."""
+        try:
+            found = file.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._descriptor))
+
     def close(self) -> None:
         os.close(self._descriptor)
 
 
-def read_witness(file: Path) -> dict[str, PartitionHead] | None:
+def read_witness(file: Path) -> Witnessed | None:
     """Return what it says; None where there is no file, or neither of its places is whole."""
     try:
         newest = _newest(file.read_bytes())
@@ -82,13 +104,14 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _newest(raw: bytes) -> tuple[int, dict[str, PartitionHead]] | None:
+def _newest(raw: bytes) -> tuple[int, Witnessed] | None:
     places = [_decode(raw[at : at + _PLACE_BYTES]) for at in (0, _PLACE_BYTES)]
     return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
 
-def _encode(sequence: int, heads: Mapping[str, PartitionHead]) -> bytes:
-    parts = [_START.pack(_MAGIC, sequence, len(heads))]
+def _encode(sequence: int, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> bytes:
+    named = [bytes.fromhex(identity) for identity in identities[:_IDENTITIES_MAX]]
+    parts = [_START.pack(_MAGIC, sequence, len(heads)), bytes([len(named)]), *named]
     for topic, head in heads.items():
         name, log = topic.encode(), head.intent_log.encode()
         # An intent ends after the first message, so 0 is none.
@@ -99,20 +122,27 @@ def _encode(sequence: int, heads: Mapping[str, PartitionHead]) -> bytes:
     return text + int(google_crc32c.value(text)).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def _decode(place: bytes) -> tuple[int, dict[str, PartitionHead]] | None:
+def _decode(place: bytes) -> tuple[int, Witnessed] | None:
     try:
         magic, sequence, topics = _START.unpack_from(place)
         at = _START.size
         heads: dict[str, PartitionHead] = {}
-        for _ in range(topics if magic == _MAGIC else 0):
+        identities: tuple[str, ...] = ()
+        if magic == _MAGIC:
+            first = at + 1
+            at = first + place[at] * _IDENTITY_BYTES
+            identities = tuple(place[i : i + _IDENTITY_BYTES].hex() for i in range(first, at, _IDENTITY_BYTES))
+        elif magic != _FORMER_MAGIC:
+            return None
+        for _ in range(topics):
             id_, committed, end, intent, depth, name_bytes, log_bytes = _HEAD.unpack_from(place, at)
             at += _HEAD.size
             name, log = place[at : at + name_bytes], place[at + name_bytes : at + name_bytes + log_bytes]
             at += name_bytes + log_bytes
             heads[name.decode()] = PartitionHead(id_, committed, end, intent or None, log.decode(), depth)
-    except (struct.error, UnicodeDecodeError):
+    except (struct.error, UnicodeDecodeError, IndexError):
         return None
     checksum = int(google_crc32c.value(place[:at])).to_bytes(_CHECKSUM_BYTES, "little")
-    if magic != _MAGIC or place[at : at + _CHECKSUM_BYTES] != checksum:
+    if place[at : at + _CHECKSUM_BYTES] != checksum:
         return None
-    return sequence, heads
+    return sequence, Witnessed(identities, heads)

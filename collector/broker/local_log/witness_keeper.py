@@ -4,7 +4,7 @@ Where that fails, appends go on: the witness trails, and nothing is lost by that
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,22 +19,25 @@ WITNESS_SYNC_S: Final = 1.0
 class WitnessKeeper:
     """Writes and syncs one witness. One thread at a time."""
 
-    def __init__(self, file: Path) -> None:
-        """Raises OSError."""
+    def __init__(self, file: Path, is_here: Callable[[], bool]) -> None:
+        """`is_here`: whether the log is still at its path. Raises OSError."""
+        self._is_here: Final = is_here
         self._file: Final = file
-        self._witness: Final = Witness.open(file)
+        self._witness = Witness.open(file)
         self._logger: Final = structlog.get_logger(__name__)
         self._synced_at = time.monotonic()
         self._has_failed = False
+        self._said: tuple[Sequence[str], Mapping[str, PartitionHead]] | None = None
 
     @property
     def is_synced(self) -> bool:
         return self._witness.is_synced
 
-    def write(self, heads: Mapping[str, PartitionHead]) -> None:
-        """Write how far the log has come."""
+    def write(self, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> None:
+        """Write how far the log has come. `identities`: as Witnessed has them."""
+        self._said = identities, heads
         try:
-            self._witness.write(heads)
+            self._witness.write(identities, heads)
         except OSError as error:
             self._fails(error)
         else:
@@ -45,9 +48,22 @@ class WitnessKeeper:
         if not self._witness.is_synced and time.monotonic() - self._synced_at >= WITNESS_SYNC_S:
             self._synced_at = time.monotonic()
             try:
+                self._make_again()
                 self._witness.sync()
             except OSError as error:
                 self._fails(error)
+
+    def _make_again(self) -> None:
+        """Where the file was removed or replaced, make another. Raises OSError."""
+        if self._said is None or self._witness.is_at(self._file) or not self._is_here():
+            return
+        made = Witness.open(self._file)
+        self._logger.warning(
+            "the file that says how far the local log had come was removed, and is made again", file=str(self._file)
+        )
+        self._witness.close()
+        self._witness = made
+        self._witness.write(*self._said)
 
     def sync(self) -> None:
         """Raises OSError."""

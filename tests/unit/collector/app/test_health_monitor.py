@@ -270,6 +270,7 @@ class LocalLog:
     """As it is set."""
 
     is_full = False
+    is_gone = False
     bytes_used = 77
     bytes_max = 100
     found = (0, 0)

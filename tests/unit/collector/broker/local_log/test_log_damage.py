@@ -1,6 +1,7 @@
 """A log whose files are damaged, cut, removed or put back: each acknowledged message is read as it was, or reported as lost."""
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.fakes.brokers import MIB, TOPICS, limits
 
-from collector.broker.contract import Message
+from collector.broker.contract import BrokerDown, Message
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogUnusable
 from collector.broker.local_log.carve import carve
 from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
@@ -291,6 +292,181 @@ async def test_a_log_that_was_removed_is_missed(tmp_path: Path) -> None:
     assert set(range(15, 40)) == found.lost
 
 
+def identity_of(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as connection:
+        return str(connection.execute("SELECT id FROM identity ORDER BY rowid").fetchone()[0])
+
+
+@pytest.mark.parametrize(("own", "other"), [(5, 20), (20, 5)])
+@pytest.mark.parametrize("stored", [0, 3, 5])
+async def test_another_log_in_its_place_is_a_log_of_its_own(
+    tmp_path: Path, own: int, other: int, stored: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever has come farther: what it holds is read; what the own one still held is reported, until that is put back."""
+    left, theirs = await leave(tmp_path, count=own, committed=stored), await leave(tmp_path, count=other)
+    kept = tmp_path / "kept"
+    left.log.rename(kept)
+    shutil.copytree(theirs.log, left.log)
+    async with await open_log(left.data) as log:
+        found = await drain(log, left.data)
+    assert theirs.messages == found.messages
+    assert set(range(stored, own)) == found.lost
+    assert 1 == capsys.readouterr().out.count("the local log is another one than before")
+    (left.log).rename(tmp_path / "theirs")
+    kept.rename(left.log)
+    found = await read(left)
+    assert left.messages == found.messages
+    assert "another one than before" in capsys.readouterr().out
+    again = await open_log(left.data)
+    await again.close()
+    assert "another one" not in capsys.readouterr().out
+
+
+async def test_two_logs_in_turn_are_told_apart(tmp_path: Path) -> None:
+    """Messages at the same offsets of two logs are reported for each of the two."""
+    left, theirs, third = await leave(tmp_path, count=4), await leave(tmp_path, count=4), await leave(tmp_path, count=1)
+    for log in (theirs, third):
+        shutil.rmtree(left.log)
+        shutil.copytree(log.log, left.log)
+        await (await open_log(left.data)).close()
+    damages = [damage for incident in read_incidents(left.data) for damage in incident.damages]
+    assert [(0, 4), (0, 4)] == [(damage.start, damage.end) for damage in damages]
+    assert 2 == len({damage.log for damage in damages})
+
+
+@pytest.mark.parametrize("what", ["witness", "file"])
+async def test_a_log_that_was_made_anew_is_no_other_one(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where only the new file or only the new witness outlived a crash, or one is a copy from before: they belong together."""
+    left = await leave(tmp_path, committed=15, checkpointed=True)
+    before = tmp_path / "before"
+    shutil.copytree(left.data, before)
+    flip(left.file, 20)
+    async with await open_log(left.data) as log:
+        made_anew = log.identity
+    assert made_anew != identity_of(before / "log" / FILE_NAME)
+    if what == "witness":
+        shutil.copy(before / "log.acknowledged", left.witness)
+    else:
+        shutil.copy(before / "log" / FILE_NAME, left.file)
+    found = await read(left)
+    check(left, found)
+    assert left.messages == found.messages
+    assert "another one than before" not in capsys.readouterr().out
+
+
+# Removals and moves while it runs.
+
+
+def remove(data: Path) -> None:
+    shutil.rmtree(data / "log")
+
+
+def remove_wal(data: Path) -> None:
+    (data / "log" / f"{FILE_NAME}-wal").unlink()
+
+
+def remove_file(data: Path) -> None:
+    (data / "log" / FILE_NAME).unlink()
+
+
+def move_log(data: Path) -> None:
+    (data / "log").rename(data / "moved")
+
+
+def move_data(data: Path) -> None:
+    data.rename(data.with_name("moved"))
+
+
+def replace(data: Path) -> None:
+    shutil.copytree(data / "log", data / "copy")
+    (data / "log").rename(data / "moved")
+    (data / "copy").rename(data / "log")
+
+
+@pytest.mark.parametrize("away", [remove, remove_wal, remove_file, move_log, move_data, replace])
+async def test_a_log_that_is_removed_takes_nothing(tmp_path: Path, away: Callable[[Path], None]) -> None:
+    """Not even the first append after it; what it held is read and committed, so that it can be stored, and nothing else."""
+    data = tmp_path / "data"
+    async with await open_log(data) as log:
+        await log.append([Message(TOPIC, b"a")])
+        polled = await log.poll(4000, 0)
+        assert polled is not None
+        await log.append([Message(TOPIC, b"b"), Message(TOPICS[1], b"c")])
+        away(data)
+        for _ in range(3):
+            with pytest.raises(BrokerDown, match="put it back, or restart the collector"):
+                await log.append([Message(TOPIC, b"lost")])
+        assert log.is_gone
+        assert log.failure is not None
+        assert "while it was in use" in log.failure
+        await log.intend(polled)
+        await log.commit(polled)
+        read = {polled.partition.topic: [b"a"]}
+        while more := await log.poll(4000, 0):
+            read.setdefault(more.partition.topic, []).extend(bytes(payload) for payload in more.payloads)
+            await log.intend(more)
+            await log.commit(more)
+        assert {TOPIC: [b"a", b"b"], TOPICS[1]: [b"c"]} == read
+
+
+async def test_an_idle_log_notices_that_it_is_gone(tmp_path: Path) -> None:
+    """Without an append: at a look at its state."""
+    async with await open_log(tmp_path) as log:
+        await log.ping()
+        remove(tmp_path)
+        await log.ping()
+        assert log.is_gone
+
+
+async def test_a_log_that_is_put_back_goes_on(tmp_path: Path) -> None:
+    """With the same files nothing is missing: what came before and after is read, and nothing that was refused."""
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, b"a")])
+        move_log(tmp_path)
+        with pytest.raises(BrokerDown):
+            await log.append([Message(TOPIC, b"refused")])
+        (tmp_path / "moved").rename(tmp_path / "log")
+        await log.ping()
+        assert (False, None) == (log.is_gone, log.failure)
+        await log.append([Message(TOPIC, b"b")])
+    async with await open_log(tmp_path) as log:
+        found = await drain(log, tmp_path)
+    assert ([b"a", b"b"], set()) == (list(found.messages.values()), found.lost)
+
+
+async def test_closing_leaves_what_is_in_its_place_alone(tmp_path: Path) -> None:
+    """SQLite removes the write-ahead log at its path when the last connection is closed: another log's, that was put there."""
+    theirs = await leave(tmp_path)
+    data = tmp_path / "data"
+    log = await open_log(data)
+    await log.append([Message(TOPIC, b"a")])
+    move_log(data)
+    shutil.copytree(theirs.log, data / "log")
+    await log.close()
+    del log
+    gc.collect()
+    moved = Left(data, theirs.messages)
+    assert theirs.wal.read_bytes() == moved.wal.read_bytes()
+    async with await open_log(data) as log:
+        found = await drain(log, data)
+    assert (theirs.messages, {0}) == (found.messages, found.lost)
+
+
+async def test_a_witness_that_is_removed_is_made_again(tmp_path: Path) -> None:
+    """While the log is used: what is lost later is noticed."""
+    async with await open_log(tmp_path) as log:
+        (tmp_path / "log.acknowledged").unlink()
+        deadline = asyncio.get_running_loop().time() + 10
+        while not (tmp_path / "log.acknowledged").exists():
+            await log.append([Message(TOPIC, b"a")])
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+        await log.append([Message(TOPIC, b"a")])
+        seen = read_witness(tmp_path / "log.acknowledged")
+        assert seen is not None
+        assert ((log.identity,), log.depth(TOPIC)) == (seen.identities, seen.heads[TOPIC].end)
+
+
 async def test_a_log_that_was_empty_may_be_removed(tmp_path: Path) -> None:
     left = await leave(tmp_path, committed=40)
     shutil.rmtree(left.log)
@@ -300,10 +476,23 @@ async def test_a_log_that_was_empty_may_be_removed(tmp_path: Path) -> None:
 
 async def test_an_old_copy_is_not_stored_again(tmp_path: Path) -> None:
     """A copy of the log of before 30 messages were stored gives none of these, and what came after it is reported."""
-    left = await leave(tmp_path, committed=30)
-    old = await leave(tmp_path, count=20)
-    shutil.rmtree(left.log)
-    shutil.copytree(old.log, left.log)
+    data, old = tmp_path / "data", tmp_path / "old"
+    messages = {number: payload(number) for number in range(40)}
+    log = await open_log(data)
+    for number, content in messages.items():
+        if number == 20:
+            shutil.copytree(data / "log", old)
+        await log.append([Message(TOPIC, content)])
+        if number == 29:
+            polled = await log.poll(100 * MIB, 0)
+            assert polled is not None
+            await log.intend(polled)
+            await log.commit(polled)
+    left = Left(tmp_path / "left", {number: messages[number] for number in range(30, 40)})
+    left.data.mkdir()
+    shutil.copy(data / "log.acknowledged", left.witness)
+    shutil.copytree(old, left.log)
+    await log.close()
     found = await read(left)
     check(left, found)
     assert set(range(30, 40)) == found.lost
@@ -384,7 +573,7 @@ async def test_a_witness_of_the_past_is_no_alarm(tmp_path: Path) -> None:
     left = await leave(tmp_path)
     witness = Witness.open(left.witness)
     for _ in range(2):
-        witness.write({TOPIC: PartitionHead(1, 0, 12, None)})
+        witness.write([identity_of(left.file)], {TOPIC: PartitionHead(1, 0, 12, None)})
     witness.close()
     found = await read(left)
     assert left.messages == found.messages
@@ -398,10 +587,10 @@ async def test_the_witness_never_runs_ahead(tmp_path: Path) -> None:
             await log.append([Message(TOPIC, b"x"), Message(TOPICS[1], b"y")])
             seen = read_witness(tmp_path / "log.acknowledged")
             assert seen is not None
-            assert (number + 1, number + 1) == (seen[TOPIC].end, seen[TOPICS[1]].end)
+            assert (number + 1, number + 1) == (seen.heads[TOPIC].end, seen.heads[TOPICS[1]].end)
             with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection:
                 (last,) = connection.execute("SELECT max(key) & 0xFFFFFFFFFFFF FROM chunks WHERE key < 2 << 48").fetchone()
-            assert last + 1 >= seen[TOPIC].end
+            assert last + 1 >= seen.heads[TOPIC].end
         deadline = asyncio.get_running_loop().time() + 10
         while not log._files.is_witness_synced:  # nothing public tells: only a power cut shows it
             assert asyncio.get_running_loop().time() < deadline
