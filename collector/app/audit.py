@@ -89,7 +89,7 @@ async def _audit_offline(
 ) -> audit_report.Report:
     check_there(settings.data_dir, str(settings.data_dir))
     metrics = Metrics()
-    async with open_storage(settings, metrics) as storage:
+    async with open_storage(settings, metrics, "audit") as storage:
         async with written(settings, storage, metrics) as writer:
             behind = await caught_up_with(storage, writer)(settings.query.wait_s)
         return await asyncio.to_thread(compare, partial(_rows, storage.store.read), behind)

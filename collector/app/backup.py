@@ -137,7 +137,7 @@ def restore(settings: Settings, source: Path) -> Done:
     """Put a backup into the data directory, which must have no data. Raises CannotRun."""
     data_dir = settings.data_dir
     manifest = _read_manifest(source)
-    with locked_data_dir(settings, wanted=True, restoring=True):
+    with locked_data_dir(settings, wanted=True, command="restore", restoring=True):
         place = data_dir / RESTORING
         try:
             if place.exists():  # an earlier restore was broken off: what it put in its place is half of a backup
@@ -168,7 +168,7 @@ def restore(settings: Settings, source: Path) -> Done:
 
 
 async def _backup_offline(settings: Settings, target: Path) -> Done:
-    async with open_storage(settings, Metrics()) as storage:
+    async with open_storage(settings, Metrics(), "backup") as storage:
         # No writer runs here. What one that was killed left in the middle is looked up after a restore, as after any start.
         snapshots = Snapshots(settings, storage, lambda _: contextlib.nullcontext())
         try:

@@ -16,6 +16,8 @@ from collector.runtime.lockfile import DataDirLock, Locked
 STARTING_MAX_S: Final = 10.0
 # In the data directory while a restore is under way, or was broken off (collector/app/backup.py).
 RESTORING: Final = "restoring"
+# From one look at a data directory that is in use to the next.
+LOOK_S: Final = 0.1
 T = TypeVar("T")
 
 
@@ -41,8 +43,9 @@ def check_there(directory: Path, what: str) -> None:
 
 
 @contextmanager
-def locked_data_dir(settings: Settings, *, wanted: bool, restoring: bool = False) -> Iterator[None]:
-    """Made, locked, and closed to other users. Raises CannotRun, Locked; unless `restoring`, also on half of a backup."""
+def locked_data_dir(settings: Settings, *, wanted: bool, command: str, restoring: bool = False) -> Iterator[None]:
+    """Made, locked, and closed to other users. `command`: as Locked has it. Raises CannotRun, Locked; unless `restoring`, also
+    on half of a backup."""
     if not wanted:
         yield
         return
@@ -52,7 +55,7 @@ def locked_data_dir(settings: Settings, *, wanted: bool, restoring: bool = False
     except OSError as error:
         raise CannotRun(f"cannot make the data directory {data_dir}: {error.strerror}; --data-dir names another") from error
     try:
-        lock = DataDirLock(data_dir)
+        lock = DataDirLock(data_dir, command)
     except OSError as error:
         raise CannotRun(f"cannot use the data directory {data_dir}: {error.strerror}") from error
     with lock, private_files():
@@ -68,7 +71,7 @@ def locked_data_dir(settings: Settings, *, wanted: bool, restoring: bool = False
 def offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:
     """What `offline` gives, which opens the data directory itself; or, where someone else has it, who may just be starting,
     what `running` does, which asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
-    until = time.monotonic() + STARTING_MAX_S
+    began = time.monotonic()
     while True:
         try:
             return offline()
@@ -76,6 +79,14 @@ def offline_or_running(settings: Settings, offline: Callable[[], T], running: Ca
             try:
                 return running()
             except NotRunning:
-                if time.monotonic() > until:
+                waited_s = time.monotonic() - began
+                if locked.command and waited_s > settings.data_dir_wait_s:
+                    raise CannotRun(still_in_use(locked, settings)) from None
+                if not locked.command and waited_s > STARTING_MAX_S:
                     raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
-                time.sleep(0.1)
+                time.sleep(LOOK_S)
+
+
+def still_in_use(locked: Locked, settings: Settings) -> str:
+    """Return what to say of a command that has the data directory for too long."""
+    return f"{locked}, still after {settings.data_dir_wait_s:g} s (data_dir_wait_s): wait until it has ended, or end it"

@@ -58,7 +58,7 @@ def dead_letters(settings: Settings, request: Mapping[str, Any]) -> dict[str, An
 
 async def _query_offline(settings: Settings, sql: str, format_: str) -> QueryAnswer:
     metrics = Metrics()
-    async with open_storage(settings, metrics) as storage:
+    async with open_storage(settings, metrics, "query") as storage:
         try:
             async with written(settings, storage, metrics) as writer:
                 behind = sum((await storage.broker.lag()).values())
@@ -79,7 +79,7 @@ async def _query_offline(settings: Settings, sql: str, format_: str) -> QueryAns
 
 async def _dead_letters_offline(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]:
     metrics = Metrics()
-    async with open_storage(settings, metrics) as storage, written(settings, storage, metrics) as writer:
+    async with open_storage(settings, metrics, "dlq") as storage, written(settings, storage, metrics) as writer:
         reports = dead_letter_reports(settings, storage.store, caught_up_with(storage, writer), settings.query.wait_s)
         return await DeadLetterService(reports, replayer_of(settings, storage.broker, reports)).answer(request)
 

@@ -27,7 +27,7 @@ from collector.app.ports import announcement, check_ports, reached_announcement,
 from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.receivers import Receiving, certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
 from collector.app.scheduled_audit import auditing_on_schedule
-from collector.app.storage import Broker, data_disk, open_kafka, open_storage
+from collector.app.storage import Broker, StoppedWaiting, data_disk, open_kafka, open_storage_when_free
 from collector.app.tenancy import Tenancy, first_key, open_tenancy
 from collector.app.worker_link import Link
 from collector.app.worker_messages import AT_ONCE, Job
@@ -99,7 +99,10 @@ async def _serve(settings: Settings, say: Say) -> int:
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.tenants.shown_max)
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
-        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        try:
+            storage = await stack.enter_async_context(open_storage_when_free(settings, metrics, stopping))
+        except StoppedWaiting:
+            return 0
         admin_key = first_key(settings)
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1, anonymous_by_default=True))
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
@@ -212,7 +215,10 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
     settings = job.settings
     async with AsyncExitStack() as stack:
         certificates = await stack.enter_async_context(certificates_in_force(settings, metrics))
-        storage = await stack.enter_async_context(open_storage(settings, metrics))
+        try:
+            storage = await stack.enter_async_context(open_storage_when_free(settings, metrics, stopping))
+        except StoppedWaiting:
+            return 0
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))

@@ -34,6 +34,8 @@ def apply(settings: Settings) -> str:
         with _opened(settings) as store:
             done = store.apply_schema()
     except Locked as locked:
+        if locked.command:
+            raise
         raise CannotRun(f"{locked}, which brings its tables up to date when it starts: restart it to apply settings") from None
     except StoreError as error:
         raise CannotRun(str(error)) from error
@@ -59,7 +61,10 @@ def plan(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
-    with locked_data_dir(settings, wanted=is_embedded(settings)), contextlib.closing(open_store(settings)) as store:
+    with (
+        locked_data_dir(settings, wanted=is_embedded(settings), command="schema"),
+        contextlib.closing(open_store(settings)) as store,
+    ):
         yield store
 
 

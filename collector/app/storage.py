@@ -1,14 +1,15 @@
 """The broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, as the settings say."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
 from adapters.record import LOGS, METRICS, TRACES
-from collector.app.data_dir import has_data_dir, is_embedded, locked_data_dir, store_dir
+from collector.app.data_dir import LOOK_S, has_data_dir, is_embedded, locked_data_dir, still_in_use, store_dir
 from collector.broker.contract import (
     TOPICS,
     BrokerDown,
@@ -23,7 +24,8 @@ from collector.config.values import attribute_keys, days_of_tenants, secret_text
 from collector.ingest.validate import KeptDays, Limits
 from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
-from collector.runtime.shutdown import running
+from collector.runtime.lockfile import Locked
+from collector.runtime.shutdown import GracefulShutdown, running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
 from collector.store.options import QueryLimits, StoreOptions, WantedTables
@@ -76,22 +78,66 @@ class Storage(NamedTuple):
         return self.opened.broker
 
 
+class StoppedWaiting(Exception):
+    """Asked to stop while a command had the data directory."""
+
+
 @asynccontextmanager
-async def open_storage(settings: Settings, metrics: Metrics) -> AsyncIterator[Storage]:
-    """Broker and store, its tables up to date, and the data directory's lock if either is in it. Raises CannotRun."""
+async def open_storage(settings: Settings, metrics: Metrics, command: str) -> AsyncIterator[Storage]:
+    """For a command that ends by itself: as open_storage_when_free, but raises Locked where the directory is in use."""
+    with locked_data_dir(settings, wanted=has_data_dir(settings), command=command):
+        async with _open_in_data_dir(settings, metrics) as storage:
+            yield storage
+
+
+@asynccontextmanager
+async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping: GracefulShutdown) -> AsyncIterator[Storage]:
+    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after a command that has it
+    just now. Raises CannotRun, StoppedWaiting."""
+    with ExitStack() as stack:
+        await _enter_when_free(stack, settings, stopping)
+        async with _open_in_data_dir(settings, metrics) as storage:
+            yield storage
+
+
+async def _enter_when_free(stack: ExitStack, settings: Settings, stopping: GracefulShutdown) -> None:
+    began = time.monotonic()
+    is_said = is_second_look = False
+    while True:
+        try:
+            stack.enter_context(locked_data_dir(settings, wanted=has_data_dir(settings), command=""))
+        except Locked as locked:
+            if locked.command:
+                if time.monotonic() - began > settings.data_dir_wait_s:
+                    raise CannotRun(still_in_use(locked, settings)) from None
+                if not is_said:
+                    is_said = True
+                    log.warning("the start waits for a command to end", reason=str(locked), wait_s=settings.data_dir_wait_s)
+            elif is_second_look:
+                raise
+            # One that has just taken the lock may not have written who it is: the file names the last holder, or none.
+            is_second_look = not locked.command
+        else:
+            return
+        if stopping.is_asked:
+            raise StoppedWaiting
+        await asyncio.sleep(LOOK_S)
+
+
+@asynccontextmanager
+async def _open_in_data_dir(settings: Settings, metrics: Metrics) -> AsyncIterator[Storage]:
     has_kafka = bool(settings.kafka.bootstrap)
-    with locked_data_dir(settings, wanted=has_data_dir(settings)):
-        async with open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
-            is_new_store = is_embedded(settings) and not store_dir(settings.data_dir).exists()
-            store = await _opened_store(settings)
-            if is_embedded(settings):
-                await asyncio.to_thread(_report_new_log, opened.broker, store)
-            if is_new_store and isinstance(opened.broker, LocalLog):
-                await _report_new_store(opened.broker)
-            try:
-                yield Storage(opened, store)
-            finally:
-                await asyncio.to_thread(store.close)
+    async with open_kafka(settings, metrics, reads=True) if has_kafka else _open_local(settings) as opened:
+        is_new_store = is_embedded(settings) and not store_dir(settings.data_dir).exists()
+        store = await _opened_store(settings)
+        if is_embedded(settings):
+            await asyncio.to_thread(_report_new_log, opened.broker, store)
+        if is_new_store and isinstance(opened.broker, LocalLog):
+            await _report_new_store(opened.broker)
+        try:
+            yield Storage(opened, store)
+        finally:
+            await asyncio.to_thread(store.close)
 
 
 def _report_new_log(broker: Broker, store: "ClickHouseStore") -> None:

@@ -13,7 +13,19 @@ from collector.config.receivers import Grpc, Http, Tls, Validation
 from collector.config.repetitions import RepetitionsSection
 from collector.config.store import ClickHouse, DeadLettersSection, Query, SchemaSection, StoreSection
 from collector.config.tenants import PLAN_NAME_MAX, LimitsSection, PlanLimits, Tenants
-from collector.config.values import FileMode, Hosts, Kind, Location, Section, Whole, limit, no_whitespace, size_text, to_tables
+from collector.config.values import (
+    FileMode,
+    Hosts,
+    Kind,
+    Location,
+    Number,
+    Section,
+    Whole,
+    limit,
+    no_whitespace,
+    size_text,
+    to_tables,
+)
 from collector.tenancy.plans import Plan
 from collector.tenancy.plans import plans as all_plans
 
@@ -26,6 +38,9 @@ class Settings(Section):
 
     data_dir: Location = Field(
         default=Path("data"), description="Where the log and the store are; relative to the working directory."
+    )
+    data_dir_wait_s: Number = limit(
+        60, 0, 86_400, "Seconds to wait for a command, as `audit` or `query`, that has data_dir in use. Another collector: 0."
     )
     host: Hosts = Field(
         default="127.0.0.1",

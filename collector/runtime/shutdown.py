@@ -78,6 +78,11 @@ class GracefulShutdown:
         self._end_in(self.lame_duck_s + self._timeout_s)
 
     @property
+    def is_asked(self) -> bool:
+        """Return whether the process was asked to stop."""
+        return self._asked.is_set()
+
+    @property
     def lame_duck_s(self) -> float:
         """How long requests are still to be accepted: not after SIGINT, for which a person waits, or where a part failed."""
         return self._lame_duck_s if self._leaves else 0.0

@@ -32,9 +32,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from support.processes.exporter import BOUNDS, START_S, Exporter
-from support.processes.program import Program, require_peer, run
+from support.processes.program import MakeProgram, Program, require_peer, run
 from support.processes.prometheus import FEATURES, prometheus
 from support.references.remote_write import write_request
+from support.waiting import until
+
+from collector.runtime.lockfile import DataDirLock
 
 TRANSPORTS = ["grpc", "http"]
 
@@ -502,6 +505,22 @@ def test_a_second_collector_on_the_same_data_is_refused(program: Program) -> Non
     assert f"in use by process {program.pid()}" in done.stderr
     assert "Traceback" not in done.stderr
     assert program.value("SELECT 1") == 1
+
+
+def test_a_start_waits_for_a_command_that_has_the_data(make_program: MakeProgram) -> None:
+    """An audit of what a collector left, say: the start goes on when that has ended. Stopped before, it ends with 0."""
+    made = make_program()
+    made.data_dir.mkdir()
+    command = DataDirLock(made.data_dir, "audit")
+    made.launch()
+    until(lambda: "the start waits for a command to end" in made.log())
+    assert made.stop() == 0, made.log()
+    made.launch()
+    until(lambda: made.log().count("the start waits for a command to end") == 2)
+    command.release()
+    made.await_ready()
+    assert made.value("SELECT 1") == 1
+    assert made.stop() == 0
 
 
 @pytest.mark.parametrize("flag", ["--http-port", "--otlp-http-port", "--grpc-port"])

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from collector.broker.contract import BrokerError
+from collector.broker.contract import BrokerDown, BrokerError
 from collector.broker.local_log import schema
 from collector.broker.local_log.carve import Carved
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
-from collector.broker.local_log.plan import LogPlan, PartitionHead, Statement, Work
+from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the three tables and the index.
 _EMPTY_PAGES: Final = 6
@@ -250,6 +250,21 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def transact_in_place(
+    database: Database, works: Sequence[Work], shortage: str | None, gone: str | None, look: Callable[[], str | None]
+) -> tuple[list[BrokerError | None], str | None]:
+    """As Database.transact. Look whether the files are still at their paths before anything is acknowledged; if not, take back
+    what was appended, since its sender learns that it was not kept. Also return why they are not. Raises sqlite3.Error."""
+    before = database.heads
+    refusals = database.transact(works, shortage, gone)
+    if gone is not None or not any(isinstance(work, LogAppend) for work in works) or (gone := look()) is None:
+        return refusals, gone
+    database.withdraw(before)
+    refused = BrokerDown(f"cannot append: {gone}")
+    taken = zip(works, refusals, strict=True)
+    return [refused if isinstance(work, LogAppend) else refusal for work, refusal in taken], gone
 
 
 def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, PartitionHead]:

@@ -22,23 +22,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import quote
 
 import structlog
 
 from collector.broker.contract import BrokerDown, BrokerError, Range
 from collector.broker.local_log import schema
-from collector.broker.local_log.carve import carve, carve_heads
-from collector.broker.local_log.database import Database, FileDamaged, make_directory
+from collector.broker.local_log.carve import carve_heads
+from collector.broker.local_log.database import Database, FileDamaged, make_directory, transact_in_place
+from collector.broker.local_log.disk_looks import DiskLooks
 from collector.broker.local_log.durable_files import copy_in_place, link, size_of
-from collector.broker.local_log.incidents import Damage, Incidents
+from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.losses import LossReports
 from collector.broker.local_log.open_paths import OpenPaths
-from collector.broker.local_log.plan import LogAppend, PartitionHead, Probe, Skip, Work
+from collector.broker.local_log.plan import PartitionHead, Probe, Skip, Work
 from collector.broker.local_log.positions import heads_of, is_behind, merged
 from collector.broker.local_log.reader import Found, LogReader
-from collector.broker.local_log.witness import Witness, Witnessed, read_witness, sync_directory
+from collector.broker.local_log.recovery import copy_log, restore
+from collector.broker.local_log.witness import read_witness, sync_directory
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
@@ -46,9 +47,6 @@ from collector.runtime.disk import Disk
 _CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 # How long a structure that was found to be sound is trusted while more messages are missing.
 _SOUND_S: Final = 60.0
-# How long, and for how many bytes of messages, what the disk had free is taken for what it has.
-_DISK_SEEN_S: Final = 0.2
-_UNSEEN_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class LogFiles:
@@ -74,8 +72,7 @@ class LogFiles:
         self._known: Mapping[str, PartitionHead] = {}
         self._former: Sequence[str] = ()
         self._sound_until = 0.0
-        self._disk_seen_until = 0.0
-        self._unseen_bytes = 0
+        self._disk_looks: Final = DiskLooks(self.disk)
         self._copying: Final = threading.Lock()
         self.gone: str | None = None
         """Why nothing is taken: the files are no longer at their paths. None: they are."""
@@ -112,22 +109,19 @@ class LogFiles:
                 self._rebuild(str(error), witnessed.heads, witnessed.identities)
             else:
                 if witnessed.identities and not set(witnessed.identities) & set(self._database.identities):
-                    self._report_other_log(witnessed)
+                    self._losses.report_other_log(witnessed, self.file, self._database.identity)
                 elif is_behind(self._database.heads, witnessed.heads):
                     self._recover(witnessed.heads)
         self._begin_reading()
         self._wal_before.unlink(missing_ok=True)
         self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
-        self._write_witness()
+        self._witness.write(self._database.identities, self._database.heads)
         self._witness.sync()
 
     def _begin_reading(self) -> None:
         self._database.settle()
         self._reader = LogReader(self.file, self._database.identity, self._reading)
         self._paths = OpenPaths([self.file, self._wal])
-
-    def _write_witness(self) -> None:
-        self._witness.write(self._database.identities, self._database.heads)
 
     def _opened(self) -> Database:
         database = Database(self.file, self._limits, self._reading)
@@ -172,24 +166,6 @@ class LogFiles:
                 file=str(self._witness_file),
             )
 
-    def _report_other_log(self, witnessed: Witnessed) -> None:
-        """Report what the log that was here before still held. Raises OSError."""
-        former = witnessed.identities[0]
-        damages = [
-            Damage(topic=topic, start=head.committed, end=head.end, reason="another log is in its place", log=former)
-            for topic, head in witnessed.heads.items()
-            if head.end > head.committed
-        ]
-        self._logger.warning(
-            "the local log is another one than before: what it holds is stored, and what the one before still held is missing"
-            " until that one is put back",
-            file=str(self.file),
-            log=self._database.identity,
-            log_before=former,
-            missing_messages=sum(damage.messages for damage in damages),
-        )
-        self._losses.report(damages)
-
     # Called while there is no damage.
 
     @property
@@ -216,8 +192,8 @@ class LogFiles:
             if self._damage is not None:
                 self._reopen(self._damage)
             if self.gone is not None or any(isinstance(work, Probe) for work in works):
-                self.gone = self._gone()
-            self._look_at_disk(works)
+                self.gone = self.look()
+            self._disk_looks.look(works)
             try:
                 refusals = self._transact(works)
             except sqlite3.DatabaseError as error:
@@ -225,41 +201,16 @@ class LogFiles:
                     raise
                 self._reopen(str(error))
                 refusals = self._transact(works)
-            self._write_witness()
+            self._witness.write(self._database.identities, self._database.heads)
             return refusals
 
     def _transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
-        """Look whether the files are still there before anything is acknowledged; if not, take back what was appended: its
-        sender learns that it was not kept. Raises sqlite3.Error."""
-        before = self._database.heads
-        refusals = self._database.transact(works, self.disk.shortage, self.gone)
-        if self.gone is None and any(isinstance(work, LogAppend) for work in works):
-            self.gone = self._gone()
-            if self.gone is not None:
-                self._database.withdraw(before)
-                refused = BrokerDown(f"cannot append: {self.gone}")
-                taken = zip(works, refusals, strict=True)
-                return [refused if isinstance(work, LogAppend) else refusal for work, refusal in taken]
+        refusals, self.gone = transact_in_place(self._database, works, self.disk.shortage, self.gone, self.look)
         return refusals
 
     def look(self) -> str | None:
         """Return why the files are not where they were; None: they are. Called by any thread."""
         return self._paths.gone()
-
-    def _gone(self) -> str | None:
-        gone = self._paths.gone()
-        if gone is None:
-            return None
-        return f"{gone}: put it back, or restart the collector; what it holds is stored meanwhile, and nothing new is taken"
-
-    def _look_at_disk(self, works: Sequence[Work]) -> None:
-        """Now and then, and after so many bytes: it costs a trip through the interpreter lock."""
-        appends = (work for work in works if isinstance(work, LogAppend))
-        self._unseen_bytes += sum(len(message.payload) for append in appends for message in append.messages)
-        now = time.monotonic()
-        if now >= self._disk_seen_until or self._unseen_bytes >= _UNSEEN_BYTES_MAX:
-            self.disk.look()
-            self._disk_seen_until, self._unseen_bytes = now + _DISK_SEEN_S, 0
 
     def tidy(self, idle: Callable[[], bool]) -> None:
         """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
@@ -283,28 +234,13 @@ class LogFiles:
         Raises OSError, sqlite3.Error."""
         if (gone := self.look()) is not None:
             raise OSError(gone)
-        make_directory(directory)
-        copy = directory / schema.FILE_NAME
-        with (
-            self._copying,
-            closing(sqlite3.connect(f"file:{quote(str(self.file))}?mode=ro", uri=True)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-        with closing(Database(copy, self._limits, threading.Lock())) as database:
-            database.check()
-            identities, heads = database.identities, database.heads
-        with closing(Witness.open(directory.with_name(self._witness_file.name))) as witness:
-            witness.write(identities, heads)
-            witness.sync()
+        with self._copying:
+            copy_log(self.file, self._witness_file.name, self._limits, directory)
 
     def close(self) -> None:
         with self._busy:
-            if self.look() is None:
-                # The reader first: the last connection to close checkpoints, and that must be the one that writes.
-                self._reader.close()
-            else:
-                self._reader.leave_open()
+            # The reader first: the last connection to close checkpoints, and that must be the one that writes.
+            self._reader.close(is_gone=self.look() is not None)
             self._database.close()
             with suppress(OSError):
                 self._witness.sync()
@@ -360,7 +296,7 @@ class LogFiles:
 
     def _reopen(self, reason: str) -> None:
         with self._busy:
-            if (gone := self._gone()) is not None:
+            if (gone := self.look()) is not None:
                 raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
             if self._damage is None:
                 self._known, self._former = self._database.heads, self._database.identities
@@ -371,7 +307,7 @@ class LogFiles:
             self._rebuild(reason, self._known, self._former)
             self._begin_reading()
             self._damage = None
-            self._write_witness()
+            self._witness.write(self._database.identities, self._database.heads)
 
     def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead], former: Sequence[str]) -> None:
         """Make another file from what is found in these, and set these aside. `former`: the identities of these."""
@@ -382,7 +318,15 @@ class LogFiles:
         for suffix in ("", "-wal", "-shm"):
             self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
         with closing(Database(self._new, self._limits, self._reading)) as database:
-            self._restore(database, self.file, [self._wal_before, self._wal], known, f"the file was damaged: {reason}", former)
+            restore(
+                database,
+                self._losses,
+                self.file,
+                [self._wal_before, self._wal],
+                known,
+                f"the file was damaged: {reason}",
+                former,
+            )
             database.settle()
         for file in old:
             self.incidents.take(file)
@@ -402,24 +346,9 @@ class LogFiles:
         self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
         if self._wal_before.exists():
             copy_in_place(self._wal_before)
-        self._restore(self._database, None, [self._wal_before], merged(self._database.heads, heads), reason)
+        restore(self._database, self._losses, None, [self._wal_before], merged(self._database.heads, heads), reason)
         if self._wal_before.exists():
             self.incidents.take(self._wal_before)
-
-    def _restore(
-        self,
-        database: Database,
-        file: Path | None,
-        wals: Sequence[Path],
-        heads: Mapping[str, PartitionHead],
-        reason: str,
-        former: Sequence[str] = (),
-    ) -> None:
-        topics = {head.id: topic for topic, head in heads.items()}
-        ids = {topic: head.id for topic, head in heads.items()}
-        database.restore(
-            heads, carve(file, wals, topics), lambda gaps: self._losses.report_gaps(database, ids, gaps, reason), former
-        )
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

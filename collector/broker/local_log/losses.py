@@ -5,6 +5,7 @@ which requests of a process it was.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from collector.broker.local_log.database import Database, Gap
 from collector.broker.local_log.incidents import Damage, Incidents
 from collector.broker.local_log.reader import Found
 from collector.broker.local_log.receipts import receipt_of
+from collector.broker.local_log.witness import Witnessed
 
 _REQUESTS_SHOWN_MAX: Final = 20
 
@@ -59,6 +61,25 @@ class LossReports:
                 for gap in gaps
             ]
         )
+
+    def report_other_log(self, former: Witnessed, file: Path, identity: str) -> None:
+        """Report what the log that was in the place of this one still held. Raises OSError: then it must be done again."""
+        damages = [
+            Damage(
+                topic=topic, start=head.committed, end=head.end, reason="another log is in its place", log=former.identities[0]
+            )
+            for topic, head in former.heads.items()
+            if head.end > head.committed
+        ]
+        self._logger.warning(
+            "the local log is another one than before: what it holds is stored, and what the one before still held is missing"
+            " until that one is put back",
+            file=str(file),
+            log=identity,
+            log_before=former.identities[0],
+            missing_messages=sum(damage.messages for damage in damages),
+        )
+        self.report(damages)
 
     def report(self, damages: Sequence[Damage]) -> None:
         """Raises OSError: then it must be done again."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+_WHAT_TO_DO: Final = "put it back, or restart the collector; what it holds is stored meanwhile, and nothing new is taken"
+
 
 class OpenPaths:
     """Paths, and the files that they led to."""
@@ -28,7 +30,7 @@ class OpenPaths:
                 found = os.stat(path)  # noqa: PTH116  # a Path takes three times as long
             except OSError as error:
                 what = "was removed" if isinstance(error, FileNotFoundError) else f"can't be looked at ({error.strerror})"
-                return f"{path} {what} while it was in use"
+                return f"{path} {what} while it was in use: {_WHAT_TO_DO}"
             if found.st_ino != opened.st_ino or found.st_dev != opened.st_dev:
-                return f"{path} was replaced while it was in use"
+                return f"{path} was replaced while it was in use: {_WHAT_TO_DO}"
         return None

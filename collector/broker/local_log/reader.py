@@ -97,13 +97,13 @@ class LogReader:
                 payloads += [None] * (end - next_)
         return payloads, found
 
-    def leave_open(self) -> None:
-        """Let no one close it, not even the interpreter at its end: the last connection to close removes what is at the path of
-        the write-ahead log, which may be another log's by now."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-
-    def close(self) -> None:
-        self._connection.close()
+    def close(self, *, is_gone: bool = False) -> None:
+        """`is_gone`: the log is no longer at its path. Then let no one close the connection, not even the interpreter at its
+        end: the last one to be closed removes what is at the path of the write-ahead log, which may be another log's by now."""
+        if is_gone:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        else:
+            self._connection.close()
 
 
 def _add_damaged(found: list[Found], offset: int, row: Row) -> None:

@@ -2,15 +2,19 @@
 
 import asyncio
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
 import pytest
 import structlog
+from support.waiting import eventually
 
-from collector.app import storage
+from collector.app import data_dir, storage
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
+from collector.runtime.lockfile import DataDirLock, Locked
+from collector.runtime.shutdown import GracefulShutdown
 from collector.store.clickhouse import ClickHouseStore
 from collector.telemetry.metrics import Metrics
 
@@ -21,7 +25,7 @@ def test_a_log_that_is_not_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "log" / "messages.sqlite").write_bytes(b"not a database, but long enough to have a header" * 40)
 
     async def open_it() -> None:
-        async with storage.open_storage(Settings(data_dir=tmp_path), Metrics()):
+        async with storage.open_storage(Settings(data_dir=tmp_path), Metrics(), "test"):
             pass
 
     with pytest.raises(CannotRun, match=r"cannot open the local log .*messages\.sqlite"):
@@ -50,3 +54,62 @@ def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "log.acknowledged").unlink()
     said += [start(b"1\n"), start(b"1\n")]
     assert [[], [], ["warning"], []] == said
+
+
+class Stopping:
+    """Asked to stop, or not."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+
+async def enter(directory: Path, wait_s: float = 20, stopping: Stopping | None = None) -> None:
+    """Wait as a collector that starts does, and leave the directory."""
+    settings = Settings(data_dir=directory, data_dir_wait_s=wait_s)
+    with ExitStack() as stack:
+        await storage._enter_when_free(stack, settings, cast("GracefulShutdown", stopping or Stopping()))
+
+
+async def test_a_start_waits_for_a_command(tmp_path: Path) -> None:
+    """It says so once, and goes on as soon as the command has ended."""
+    command = DataDirLock(tmp_path, "audit")
+    with structlog.testing.capture_logs() as logs:
+        entering = asyncio.create_task(enter(tmp_path))
+        await eventually(lambda: bool(logs))
+        await asyncio.sleep(3 * data_dir.LOOK_S)
+        assert not entering.done()
+        command.release()
+        await entering
+    assert [("warning", "the start waits for a command to end")] == [(it["log_level"], it["event"]) for it in logs]
+    assert "(the command audit)" in logs[0]["reason"]
+
+
+async def test_a_start_waits_so_long_and_no_longer(tmp_path: Path) -> None:
+    """Then it names the command, and what to do."""
+    named = r"\(the command audit\), still after 0\.2 s \(data_dir_wait_s\): wait until it has ended, or end it"
+    with DataDirLock(tmp_path, "audit"), pytest.raises(CannotRun, match=named):
+        await enter(tmp_path, wait_s=0.2)
+
+
+async def test_a_start_does_not_wait_for_another_collector(tmp_path: Path) -> None:
+    """Also where the file still names a command, or nobody, as the other has just taken the lock: a second look shows it."""
+    for stale in ("", "7", "7 audit"):
+        with DataDirLock(tmp_path):
+            own = (tmp_path / "lock").read_text()
+            (tmp_path / "lock").write_text(stale)
+            entering = asyncio.create_task(enter(tmp_path))
+            await asyncio.sleep(0)
+            (tmp_path / "lock").write_text(own)
+            with pytest.raises(Locked, match=r"in use by process \d+$"):
+                async with asyncio.timeout(10):
+                    await entering
+
+
+async def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    stopping = Stopping()
+    with DataDirLock(tmp_path, "audit"):
+        entering = asyncio.create_task(enter(tmp_path, stopping=stopping))
+        await asyncio.sleep(0)
+        stopping.is_asked = True
+        with pytest.raises(storage.StoppedWaiting):
+            await entering

@@ -28,6 +28,17 @@ def test_the_second_is_told_who_is_first(tmp_path: Path) -> None:
         pass
 
 
+def test_a_command_is_named(tmp_path: Path) -> None:
+    """Who waits for it knows that it ends, and says which it is; a collector after it is none."""
+    named = rf"in use by process {os.getpid()} \(the command audit\)$"
+    with DataDirLock(tmp_path, "audit"), pytest.raises(Locked, match=named) as caught:
+        DataDirLock(tmp_path)
+    assert ("audit", os.getpid()) == (caught.value.command, caught.value.pid)
+    with DataDirLock(tmp_path), pytest.raises(Locked, match=f"in use by process {os.getpid()}$") as caught:
+        DataDirLock(tmp_path, "query")
+    assert "" == caught.value.command
+
+
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     """The lock is the kernel's: it ends with the process, however that ends."""
     process = subprocess.Popen(
