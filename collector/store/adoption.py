@@ -195,19 +195,24 @@ def is_json(columns: Columns) -> bool:
 
 
 def check_own_tables(select: Select, where: str) -> None:
-    """Raise StoreMisconfigured where a table in our database has a name of ours, and is of another program."""
+    """Raise StoreMisconfigured where something in our database has a name of ours, and is of another program."""
     names = ", ".join(map(literal, EXPORTER_TABLES))
     found = select(
-        "SELECT name, database, ifNull(total_rows, 0), (database, name) IN"  # noqa: S608 - our own names
+        "SELECT name, database, ifNull(total_rows, 0), engine, (database, name) IN"  # noqa: S608 - our own names
         " (SELECT database, table FROM system.columns WHERE name IN ('ServiceName', 'TraceId')) FROM system.tables"
-        f" WHERE database = currentDatabase() AND name IN ({names}) AND engine LIKE '%MergeTree' AND (database, name) NOT IN"
-        " (SELECT database, table FROM system.columns WHERE name = 'TenantId') ORDER BY name"
+        f" WHERE database = currentDatabase() AND name IN ({names}) AND ((database, name) NOT IN"
+        " (SELECT database, table FROM system.columns WHERE name = 'TenantId')"
+        " OR engine NOT LIKE '%MergeTree' AND name != 'otel_metrics_exp_histogram') ORDER BY name"
     ).splitlines()
     if not found:
         return
     rows = [line.split("\t") for line in found]
-    tables = ", ".join(f"{name} ({int(count):,} rows)" for name, _, count, _ in rows)
-    owner = "the OpenTelemetry Collector's ClickHouse exporter" if all(row[3] == "1" for row in rows) else "another program"
+    tables = ", ".join(f"{name} ({int(count):,} rows)" for name, _, count, _, _ in rows)
+    if any(engine == "Merge" for _, _, _, engine, _ in rows):
+        owner = "`schema adopt`"
+    else:
+        is_exporters = all(has_columns == "1" for _, _, _, _, has_columns in rows)
+        owner = "the OpenTelemetry Collector's ClickHouse exporter" if is_exporters else "another program"
     database = rows[0][1]
     raise StoreMisconfigured(
         f"{where}: {owner} made these tables in the database {database}, whose names are those of this collector's tables:"

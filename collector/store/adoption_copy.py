@@ -25,7 +25,7 @@ SOURCE: Final = "adopted"
 _JSON: Final = "attributes of type JSON can't be copied"
 _STAGING: Final = "adoption_staging"
 _NAMESPACE: Final = UUID("5f0c7c52-3f0e-5d6b-9a53-0f6a4a1f6f0e")
-# A day with more rows is copied by hours, so that no statement takes longer than clickhouse.request_timeout_s.
+# At 450,000 rows a second (docs/adr/0048) a statement takes far less than the default clickhouse.request_timeout_s.
 _STATEMENT_ROWS_MAX: Final = 5_000_000
 _HOURS: Final = 24
 _HISTOGRAM: Final = {"Type": "'metric'", "HasSum": "true", "HasMin": "Min != 0 OR Max != 0", "HasMax": "Min != 0 OR Max != 0"}
@@ -55,14 +55,24 @@ class AdoptionCopy:
     """Of one database of the exporter, into ours, which is the current one."""
 
     def __init__(
-        self, command: Callable[[str], object], select: Select, *, source: str, database: str, tenant: str, retention: Retention
+        self,
+        command: Callable[[str], object],
+        select: Select,
+        *,
+        source: str,
+        database: str,
+        tenant: str,
+        retention: Retention,
+        statement_rows_max: int = _STATEMENT_ROWS_MAX,
     ) -> None:
+        """`statement_rows_max`: a day with more rows is copied by hours."""
         self._command: Final = command
         self._select: Final = select
         self._source: Final = source
         self._database: Final = database
         self._tenant: Final = tenant
         self._retention: Final = retention
+        self._statement_rows_max: Final = statement_rows_max
 
     def copy(self, table: OldTable) -> Iterator[CopiedDay]:
         """Copy what is not copied yet, the newest day first, and yield each day. Raises StoreError."""
@@ -127,7 +137,7 @@ class AdoptionCopy:
         if table.ours != TRACE_TIMES:
             values["Source"] = literal(SOURCE)
         time = TIME_COLUMNS[table.ours]
-        is_large = day.rows > _STATEMENT_ROWS_MAX
+        is_large = day.rows > self._statement_rows_max
         for hour in range(_HOURS) if is_large else (None,):
             of_hour = "" if hour is None else f" AND toHour({time}) = {hour}"
             yield (

@@ -123,6 +123,12 @@ def test_a_start_names_the_tables_and_the_ways_out(tmp_path: Path) -> None:
         store._command("CREATE TABLE otel_logs (x UInt8) ENGINE = MergeTree ORDER BY x")
         with pytest.raises(StoreMisconfigured, match="another program made these tables"):
             store.apply_schema()
+        store._command("DROP TABLE otel_logs SYNC")
+        store._command("CREATE TABLE otel_logs (TenantId String) ENGINE = Merge('default', '^other$')")
+        with pytest.raises(
+            StoreMisconfigured, match=r"`schema adopt` made these tables in the database default.*otel_logs \(0 rows"
+        ):
+            store.apply_schema()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -234,6 +240,37 @@ def test_rows_that_come_later_are_copied_too(store: ClickHouseStore) -> None:
     store._command("INSERT INTO old.otel_logs_exporter (Timestamp) SELECT '2026-03-01 12:00:00' FROM numbers(3)")
     copy(store)
     assert (6, 0, 6) == counts(store, "otel_logs")
+
+
+def test_a_large_day_is_copied_by_hours(store: ClickHouseStore) -> None:
+    """With every row of it; in a database whose name needs quotes."""
+    store._command("CREATE DATABASE `o-l.d`")
+    try:
+        store._command(
+            "CREATE TABLE `o-l.d`.otel_logs (Timestamp DateTime64(9), Body String) ENGINE = MergeTree"
+            " PARTITION BY toDate(Timestamp) ORDER BY Timestamp"
+        )
+        store._command(
+            "INSERT INTO `o-l.d`.otel_logs SELECT toDateTime64('2026-03-01 00:00:00', 9) + number * 1800, 'x' FROM numbers(48)"
+        )
+
+        def select(sql: str) -> str:
+            return store.read(sql, "TabSeparated").decode()
+
+        whose = {"source": "o-l.d", "database": "default", "tenant": "acme"}
+        (table,) = Adoption(store.administer, select, **whose, cluster="").adopt()
+        ran: list[str] = []
+
+        def administer(statement: str) -> None:
+            ran.append(statement)
+            store.administer(statement)
+
+        copier = AdoptionCopy(administer, select, **whose, retention=FOREVER, statement_rows_max=47)
+        assert [48] == [day.rows for day in copier.copy(table)]
+        assert len([statement for statement in ran if statement.startswith("INSERT")]) == 24
+        assert text(store, "SELECT count(), uniqExact(Timestamp) FROM `o-l.d`.otel_logs WHERE TenantId = 'acme'") == "48\t48"
+    finally:
+        store._command("DROP DATABASE `o-l.d` SYNC")
 
 
 def test_a_day_that_does_not_add_up_stays(store: ClickHouseStore) -> None:
