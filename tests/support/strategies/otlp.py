@@ -232,7 +232,7 @@ def fields_of(body: bytes) -> list[bytes]:
     return fields
 
 
-_UNKNOWN = [b"\xf8\x7f\x07", b"\xfa\x7f\x02hi", b"\x19" + bytes(8), b"\xfd\x7f\x00\x00\x00\x00", b"\xf0\x07\x00"]
+_UNKNOWN = [b"\xf8\x7f\x07", b"\xfa\x7f\x02hi", b"\x99\x06" + bytes(8), b"\xfd\x7f\x00\x00\x00\x00", b"\xf0\x07\x00"]
 
 
 _oddities = st.sets(st.sampled_from(ODDITIES), min_size=1, max_size=3).map(sorted)
