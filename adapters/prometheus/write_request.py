@@ -271,7 +271,7 @@ class WriteRequestScan:
         if reason == 0:
             reason = histogram.prepare()
             self.message = histogram.message
-        if reason == 0 and histogram.point_bytes_min() > self.builder.item_capacity():
+        if reason == 0 and histogram.point_bytes_min() > self.builder.item_bytes_max:
             reason = RECORD_TOO_LARGE
         if reason == 0:
             payloads = [exemplar.payload for exemplar in exemplars]

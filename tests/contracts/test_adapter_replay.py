@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from infrasage.prometheus.v1 import write_pb2
 from support.examples import examples
 from support.references.otlp import REQUESTS
-from support.references.replaying import Adapter, check_budget, check_replays
+from support.references.replaying import NOW, Adapter, check_budget, check_replays
 from support.strategies.native import records
 from support.strategies.otlp import messages, oddly_written
 from support.strategies.prometheus import requests_v2, write_requests
@@ -81,6 +82,19 @@ def test_any_rejected_remote_write_item_can_be_replayed(version: str, data: st.D
     except RequestRefused:
         return
     check_budget(adapter, body, *data.draw(budgets))
+
+
+def test_the_labels_of_another_series_do_not_make_a_histogram_too_large() -> None:
+    """With messages of 150 bytes the first fits no message for its labels, and the second does."""
+    request = write_pb2.WriteRequest()
+    for instance, schema in (("shop", 0), ("", -53)):
+        series = request.timeseries.add()
+        for name, value in (("__name__", "up"), ("job", "node"), ("service_instance_id", instance)):
+            if value:
+                series.labels.add(name=name, value=value)
+        series.histograms.add(count_int=0, schema=schema, custom_values=[0.0] if schema else [], timestamp=NOW // 10**6)
+    adapted = check_replays(REMOTE_WRITE["v1"][0], request.SerializeToString(), 150)
+    assert ([0], 1) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
 
 
 @examples(200)
