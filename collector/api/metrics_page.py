@@ -30,7 +30,7 @@ from collector.tenancy.access import Access, key_of
 
 METRICS_PATH: Final = "/metrics"
 
-# Between two looks within an interval, in the time that the last one took, and in seconds at most.
+# Between two looks, in the time that the last one took; and in seconds at most.
 _PAUSES: Final = 4
 _PAUSE_MAX_S: Final = 1.0
 
@@ -45,6 +45,27 @@ class _Rendered:
         self.at: Final = at
         self.seen: Final = seen
         self.documents: Final[dict[tuple[str, bool], Document]] = {}
+
+
+class _Pauses:
+    """Between two times of the same work, which is the context: _PAUSES times as long as the last one took."""
+
+    def __init__(self, interval_s: float, clock: Callable[[], float]) -> None:
+        self._max_s: Final = min(interval_s, _PAUSE_MAX_S)
+        self._clock: Final = clock
+        self._began = self._until = 0.0
+
+    async def rest(self) -> None:
+        rest_s = self._until - self._clock()
+        if rest_s > 0:
+            await asyncio.sleep(rest_s)
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        ended = self._clock()
+        self._until = ended + min(self._max_s, _PAUSES * (ended - self._began))
 
 
 class MetricsPage:
@@ -73,7 +94,8 @@ class MetricsPage:
         self._last: _Rendered | None = None
         self._looking: asyncio.Task[_Rendered] | None = None
         self._next: asyncio.Task[_Rendered] | None = None
-        self._rests_until = 0.0
+        self._checks: Final = _Pauses(interval_s, clock)
+        self._looks: Final = _Pauses(interval_s, clock)
         self._making: Final[dict[object, asyncio.Task[Any]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,20 +133,16 @@ class MetricsPage:
         """Look after the one that is under way, which began before some of those who wait came."""
         if looking is not None:
             await asyncio.wait({looking})
-        rest_s = self._rests_until - self._clock()
-        if rest_s > 0:
-            await asyncio.sleep(rest_s)
+        await self._checks.rest()
         self._looking, self._next = self._next, None
-        began = self._clock()
-        try:
+        with self._checks:
             seen = await newest()
-            last = self._last
-            if last is None or self._is_over(last) or seen != last.seen:
-                last = await self._look(seen)
+        last = self._last
+        if last is not None and seen == last.seen and not self._is_over(last):
             return last
-        finally:
-            ended = self._clock()
-            self._rests_until = ended + min(self._interval_s, _PAUSES * (ended - began), _PAUSE_MAX_S)
+        await self._looks.rest()
+        with self._looks:
+            return await self._look(await newest())
 
     def _shows_names(self, scope: Scope) -> bool:
         if self._access is None:
@@ -144,6 +162,7 @@ class MetricsPage:
             snapshot = await asyncio.to_thread(self._metrics.ranked, self._metrics.snapshot())
         else:
             snapshot = await self._gather()
+            at = self._clock()  # it may have waited for dead letters that are on their way
         self._last = _Rendered(snapshot, at, seen)
         return self._last
 

@@ -184,6 +184,16 @@ async def test_a_page_has_the_dead_letters_that_came_before_it() -> None:
     assert 6 == letters.looks
 
 
+async def test_a_look_that_takes_long_is_for_those_who_wait_too() -> None:
+    """Where nothing came since it began: a store that hangs holds up a scrape once, not twice."""
+    letters = Letters(interval_s=0.2)
+    letters.cost_s, letters.number = 0.5, 1
+    earlier = asyncio.create_task(letters.shown())
+    await eventually(lambda: letters.looks == 1)
+    assert [1, 1] == [await letters.shown(), await earlier]
+    assert 1 == letters.looks
+
+
 async def test_dead_letters_do_not_make_pages_dear() -> None:
     """With a dead letter before each of many scrapes at once, a page rests for four times as long as the last one took."""
     letters = Letters(interval_s=60)
