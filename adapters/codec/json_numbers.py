@@ -23,8 +23,8 @@ _DIGITS_MIN: Final = 19
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
 _REST_BYTES: Final = 256 << 10
-# Python converts no more at once (sys.set_int_max_str_digits), since it takes quadratic time.
-INTEGER_DIGITS_MAX: Final = 4_300
+# The largest double has as many. To convert an integer of more takes quadratic time.
+INTEGER_DIGITS_MAX: Final = 309
 
 
 def is_whole(token: str) -> bool:

@@ -344,7 +344,7 @@ def shallow_json(body: bytes, rules: Rules) -> bytes:
     Return the text itself where there is none, or where one of them is not JSON.
     """
     size: i64 = len(body)
-    writer = BytesWriter()
+    pieces: list[bytes] = []
     slices = JsonSlices(body, rules)
     keep: i64 = 0
     depth: i64 = 0
@@ -367,7 +367,7 @@ def shallow_json(body: bytes, rules: Rules) -> bytes:
                     return body
                 end: i64 = slices.position
                 if end - position > _EMPTY_BYTES:
-                    writer.write(body[keep : position + 1])
+                    pieces.append(body[keep : position + 1])
                     keep = end - 1  # the closing bracket
                 position = end
                 continue
@@ -378,6 +378,6 @@ def shallow_json(body: bytes, rules: Rules) -> bytes:
     if keep == 0:
         return body
     rules.rest()
-    writer.write(body[keep:])
+    pieces.append(body[keep:])
     rules.rest()
-    return writer.getvalue()
+    return b"".join(pieces)

@@ -23,7 +23,7 @@ _HIGHEST_INTEGER: Final = 1.8e19
 
 
 class NotFinite:
-    """Takes the place of a number without a finite float64 value (NaN, Infinity, 1e999), or of an integer of many digits."""
+    """Takes the place of a number without a finite float64 value: NaN, Infinity, 1e999, an integer of 400 digits."""
 
     def __init__(self, token: str) -> None:
         self.token: Final = token
@@ -31,7 +31,7 @@ class NotFinite:
 
 
 def _digits_of(number: object) -> str:
-    """Of an integer of more digits than Python converts, its text: `NestedValues.check` accepts no other `NotFinite`."""
+    """Of an integer beyond a double, its text: `NestedValues.check` accepts no other `NotFinite`."""
     assert isinstance(number, NotFinite)
     return number.token
 
