@@ -55,9 +55,9 @@ def _shown(incidents: "list[Incident]") -> str:
         name, confirmed = incident.folder.name, "yes" if incident.is_confirmed else "no"
         if not incident.damages:
             rows.append((name, confirmed, "-", "-", "0", "files were damaged, all messages were recovered"))
-        rows += [
-            (name, confirmed, it.topic, f"{it.start} to {it.end - 1}", f"{it.messages:,}", it.reason) for it in incident.damages
-        ]
+        for it in incident.damages:
+            places = (it.topic, f"{it.start} to {it.end - 1}", f"{it.messages:,}") if it.topic else ("-", "-", "unknown")
+            rows.append((name, confirmed, *places, it.reason))
     return table(rows)
 
 
@@ -68,10 +68,10 @@ def _document(incident: "Incident") -> dict[str, Any]:
         "messages": incident.messages,
         "damages": [
             {
-                "topic": it.topic,
-                "first_offset": it.start,
-                "last_offset": it.end - 1,
-                "messages": it.messages,
+                "topic": it.topic or None,
+                "first_offset": it.start if it.topic else None,
+                "last_offset": it.end - 1 if it.topic else None,
+                "messages": it.messages if it.topic else None,
                 "reason": it.reason,
                 "log": it.log or None,
                 "requests": list(it.requests),

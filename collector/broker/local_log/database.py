@@ -15,8 +15,8 @@ from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, spl
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, Statement, Work
 
-# A file without messages: its header and schema, one pointer map, the three tables and the index.
-_EMPTY_PAGES: Final = 6
+# A file without messages: its header and schema, one pointer map, the four tables and the index.
+_EMPTY_PAGES: Final = 7
 # What the write-ahead log may take where the disk is low.
 _WAL_LOW_BYTES: Final = 1024 * 1024
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
@@ -45,6 +45,8 @@ class Database:
         self.is_new = False
         self.had_witness = True
         """Whether the file is of a version that keeps a witness beside it (collector/broker/local_log/witness.py)."""
+        self.was_open = False
+        """Whether it was not closed when it was used last."""
         self.used_bytes = 0
         self._free_bytes = 0
         self._limits: Final = limits
@@ -88,6 +90,8 @@ class Database:
             execute("COMMIT")
             self.had_witness = False
         self.identities = tuple(str(row[0]) for row in execute(schema.IDENTITIES).fetchall())
+        execute(schema.STATE)
+        self.was_open = bool(execute(schema.WAS_OPEN).fetchone()[0])
         self._read_heads()
         self._measure()
 
@@ -99,7 +103,9 @@ class Database:
             self.heads[topic] = head._replace(end=max(head.committed, self._end(topic, head.id), head.floor))
 
     def settle(self) -> None:
-        """What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk."""
+        """What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk. Note in the file
+        that it is in use."""
+        self._connection.execute(schema.SET_STATE, (1,))
         self._truncate_wal()
 
     def check(self) -> None:
@@ -248,7 +254,11 @@ class Database:
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def close(self) -> None:
+    def close(self, *, is_done: bool = False) -> None:
+        """`is_done`: the file was in use, and has all that was written."""
+        if is_done:
+            with suppress(sqlite3.Error):
+                self._connection.execute(schema.SET_STATE, (0,))
         self._connection.close()
 
 

@@ -92,12 +92,12 @@ class LogFiles:
         witnessed = read_witness(self._witness_file)
         if not self.file.exists() and self._new.exists():  # made anew, and died before it had its name
             self._new.rename(self.file)
-        had_witness, had_file = self._witness_file.exists(), size_of(self.file) > 0
+        had_witness, had_file, had_wal = self._witness_file.exists(), size_of(self.file) > 0, self._wal.exists()
         if size_of(self._wal) and not self._wal_before.exists():
             link(self._wal, self._wal_before)
         if witnessed is None:
             self._open_without_witness(had_file)
-            self._report_no_witness(had_witness)
+            self._report_no_witness(had_witness, had_wal)
         elif not had_file and any(head.end for head in witnessed.heads.values()):
             self._rebuild("its file is missing", witnessed.heads, witnessed.identities)
         else:
@@ -156,15 +156,13 @@ class LogFiles:
         else:
             self._database = self._opened()
 
-    def _report_no_witness(self, had_witness: bool) -> None:
+    def _report_no_witness(self, had_witness: bool, had_wal: bool) -> None:
         if had_witness:
             self.incidents.take(self._witness_file)
         if had_witness or self._database.had_witness:
-            self._logger.warning(
-                "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
-                " can't be noticed by it",
-                file=str(self._witness_file),
-            )
+            self._losses.report_no_witness(self._witness_file)
+        if self._database.was_open and not had_wal:
+            self._losses.report_no_wal(self._wal)
 
     # Called while there is no damage.
 
@@ -240,8 +238,9 @@ class LogFiles:
     def close(self) -> None:
         with self._busy:
             # The reader first: the last connection to close checkpoints, and that must be the one that writes.
-            self._reader.close(is_gone=self.look() is not None)
-            self._database.close()
+            is_gone = self.look() is not None
+            self._reader.close(is_gone=is_gone)
+            self._database.close(is_done=not is_gone)
             with suppress(OSError):
                 self._witness.sync()
             self._witness.close()

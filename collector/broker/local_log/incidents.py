@@ -29,7 +29,8 @@ _CONFIRMED: Final = "confirmed.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """Acknowledged messages of a topic that can't be read: offsets from `start` up to but not including `end`."""
+    """Acknowledged messages of a topic that can't be read: offsets from `start` up to but not including `end`. Without a topic
+    nobody knows which."""
 
     topic: str
     start: int
@@ -87,6 +88,11 @@ class Incidents:
             _write(self.folder() / _REPORT, lines.encode(), os.O_APPEND)
             self._reported += new
         return new
+
+    def report_unknown(self, reason: str) -> None:
+        """Write, durably, that nobody knows what was lost. Raises OSError."""
+        damage = {"found_at": self.now(), **asdict(Damage(topic="", start=0, end=0, reason=reason))}
+        _write(self.folder() / _REPORT, json.dumps(damage).encode() + b"\n", os.O_APPEND)
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep a part that was damaged. Raises OSError."""

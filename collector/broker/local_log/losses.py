@@ -62,6 +62,24 @@ class LossReports:
             ]
         )
 
+    def report_no_witness(self, file: Path) -> None:
+        """Say that a loss can't be noticed by its witness."""
+        self._logger.warning(
+            "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
+            " can't be noticed by it",
+            file=str(file),
+        )
+
+    def report_no_wal(self, wal: Path) -> None:
+        """Report that the write-ahead log is missing, where no witness says what was in it. Raises OSError."""
+        reason = "its write-ahead log and log.acknowledged were removed: nothing says how many messages were in it"
+        self._incidents.report_unknown(reason)
+        self._logger.error(
+            "acknowledged messages of the local log may be lost: its write-ahead log is missing, and nothing says what it held;"
+            " see docs/operate/operating.md, confirm with `log confirm`",
+            file=str(wal),
+        )
+
     def report_other_log(self, former: Witnessed, file: Path, identity: str) -> None:
         """Report what the log that was in the place of this one still held. Raises OSError: then it must be done again."""
         damages = [

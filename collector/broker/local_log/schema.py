@@ -39,6 +39,10 @@ ALTER TABLE partitions ADD COLUMN intent_depth INTEGER;
 # The first row is the file's own, the others are those of the files that it was made anew from.
 IDENTITIES: Final = "SELECT id FROM identity ORDER BY rowid"
 ADD_IDENTITY: Final = "INSERT INTO identity VALUES (?)"
+# Whether the file is in use: one that was not closed has a write-ahead log beside it, or that was removed.
+STATE: Final = "CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), is_open INTEGER NOT NULL) STRICT"
+SET_STATE: Final = "INSERT INTO state VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET is_open = ?1"
+WAS_OPEN: Final = "SELECT count(*) FROM state WHERE is_open"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 # What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
 CHECKSUMS: Final = f"""

@@ -531,6 +531,28 @@ async def test_a_lost_witness_is_reported_and_loses_nothing(
     assert read_witness(left.witness) is not None, "the check goes on from here"
 
 
+async def test_a_witness_that_is_removed_with_the_wal_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody knows how much is lost, which is said until it is confirmed; not of a log that was closed, which has no WAL."""
+    closed = await leave(tmp_path, checkpointed=True)
+    closed.witness.unlink()
+    assert closed.messages == (await read(closed)).messages
+    assert not read_incidents(closed.data)
+    assert "may be lost" not in capsys.readouterr().out
+
+    left = await leave(tmp_path)
+    left.witness.unlink()
+    left.wal.unlink()
+    async with await open_log(left.data) as log:
+        await log.append([Message(TOPIC, b"after")])
+        assert (1, 0) == log.damages()
+    (incident,) = read_incidents(left.data)
+    assert [("", 0)] == [(damage.topic, damage.messages) for damage in incident.damages]
+    assert "its write-ahead log is missing, and nothing says what it held" in capsys.readouterr().out
+    confirm([incident])
+    async with await open_log(left.data) as log:
+        assert (0, 0) == log.damages()
+
+
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("part", ["header", "first page", "file"])
 async def test_positions_are_carved_where_the_witness_is_gone(tmp_path: Path, part: str, checkpointed: bool) -> None:
