@@ -153,7 +153,8 @@ class JsonSlices:
         return True
 
     def check_value(self) -> None:
-        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson."""
+        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson; also for a number of
+        more bytes than a slice."""
         closings = BytesWriter()  # of the objects and arrays that are open
         while True:
             opening: i64 = self.peek()
@@ -195,6 +196,8 @@ class JsonSlices:
     def _check_scalar(self) -> None:
         start: i64 = self.position
         self._skip_scalar()
+        if self.position - start > SLICE_BYTES:  # a parser would take it in one go
+            raise NotJson(start, f"a number of more than {SLICE_BYTES} bytes")
         self._check(self.text[start : self.position], start)
 
     def _check(self, token: bytes, position: i64) -> None:
