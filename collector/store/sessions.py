@@ -8,6 +8,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from collector.store import time_zone
 from collector.store.contract import StoreUnavailable
 from collector.store.engine import load_engine
 from collector.store.insert import SETTINGS, Insert, Settings, embedded_inserts, server_inserts
@@ -43,7 +44,6 @@ def connect_embedded(path: Path, settings: Mapping[str, str | int | float]) -> C
 def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
     """Open the engine in this process, its data under the directory `path`. Raises StoreUnavailable."""
     opened: list[Client] = []
-    load_engine(options.engine_idle_threads_max)
 
     def session(settings: Mapping[str, str | int | float]) -> Client:
         client = connect_embedded(path, settings)
@@ -52,7 +52,11 @@ def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
+        has_zone = time_zone.choose(path)
+        load_engine(options.engine_idle_threads_max)
         writer = session({})
+        if not has_zone:
+            time_zone.note(path, lambda: str(writer.command("SELECT timezone()")))
         readers = tuple(session(reader_settings(options.queries)) for _ in range(2 * options.queries.concurrent_max))
         checker = session(_checker_settings(options.queries))
         inserting = _inserting(options)

@@ -1,0 +1,35 @@
+"""What is known of a store's time zone before the engine is loaded. (With the engine: tests/integration/clickhouse.)"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from collector.store import time_zone
+
+EAST = "Pacific/Kiritimati"
+
+
+@pytest.fixture(autouse=True)
+def zone_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as before when a test has ended."""
+    monkeypatch.setenv("TZ", EAST)
+
+
+def test_a_new_store_has_utc(tmp_path: Path) -> None:
+    assert time_zone.choose(tmp_path)
+    assert "UTC" == os.environ["TZ"]
+    assert "UTC\n" == (tmp_path / time_zone.FILE).read_text()
+
+
+@pytest.mark.parametrize("left", [None, "", "\n"])
+def test_a_note_that_was_never_written_is_none(tmp_path: Path, left: str | None) -> None:
+    """The store goes on with the machine's zone, and that is kept once the engine has said what it is."""
+    (tmp_path / "metadata").mkdir()
+    if left is not None:
+        (tmp_path / time_zone.FILE).write_text(left)
+    assert not time_zone.choose(tmp_path)
+    assert EAST == os.environ["TZ"]
+    time_zone.note(tmp_path, lambda: "Asia/Kolkata")
+    assert time_zone.choose(tmp_path)
+    assert "Asia/Kolkata" == os.environ["TZ"]
