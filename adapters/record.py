@@ -140,7 +140,7 @@ class Adapted:
         self.rejections: list[Rejection] = []
         # What was repaired, and how often, by kind (adapters/repairs.py).
         self.repaired: dict[int, int] | None = None
-        # Where nothing was taken, and there was something: what the fields are that are unknown.
+        # Where nothing was taken, and there was something: the fields that are unknown; else those that hold items elsewhere.
         self.unknown_fields: list[str] | None = None
         # How many of the rejections have a payload, and how many bytes those hold together.
         self.dead_letter_items: int = 0
@@ -333,6 +333,5 @@ class BatchBuilder:
         self.close_record()
         self.close_message()
         self.out.repaired = self.rules.repaired
-        if self.index == 0:
-            self.out.unknown_fields = self.rules.unknown_fields
+        self.out.unknown_fields = self.rules.unknown_fields if self.index == 0 else self.rules.misplaced_fields
         return self.out

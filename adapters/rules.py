@@ -62,6 +62,8 @@ class Rules:
     json_forms: int = 0
     # Fields of OTLP/JSON that are unknown, in words; the first of them.
     unknown_fields: list[str] | None = None
+    # Those of them that would hold items in another request.
+    misplaced_fields: list[str] | None = None
     # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
     repaired: dict[int, int] | None = None
 

@@ -55,6 +55,8 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
         rules.repair(NULL_LIST_ENTRY, notes.nulls)
     if notes.unknown:
         rules.unknown_fields = notes.unknown
+    if notes.misplaced:
+        rules.misplaced_fields = list(notes.misplaced.values())
     if notes.ids:
         rules.repair(ID_DROPPED, notes.ids)
     if notes.integers:

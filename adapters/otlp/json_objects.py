@@ -81,6 +81,7 @@ class Notes:
         self.items: i64 = 0
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
+        self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere: reported in any case
         # After a `put_` function has returned False: the field, what it must have, and what it got instead.
         self.field: Field | None = None
         self.wanted: str = ""
@@ -95,6 +96,8 @@ class Notes:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}")
+        if name in _HINTS and name not in self.misplaced:
+            self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{_HINTS[name]}"
 
     def refuse(self, field: Field, wanted: str, value: object) -> bool:
         """Note that a value does not fit its field. Return False."""
@@ -110,8 +113,7 @@ class Notes:
             shown = orjson.dumps(self.value).decode()
         except orjson.JSONEncodeError:  # it reads values 1,024 deep, and writes them 254 deep
             shown = "a value that is nested too deep"
-        if len(shown) > _SHOWN_CHARACTERS_MAX:
-            shown = shown[:_SHOWN_CHARACTERS_MAX] + "…"
+        shown = shown if len(shown) <= _SHOWN_CHARACTERS_MAX else f"{shown[:_SHOWN_CHARACTERS_MAX]}…"
         return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
 
     def rejection(self, unfit: "Unfit | None" = None) -> bytes:

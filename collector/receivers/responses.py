@@ -70,9 +70,12 @@ def warning(outcome: Outcome, noun: str) -> str:
 
 
 def nothing_taken(outcome: Outcome) -> str:
-    """Return the unknown fields of a body, where none of its items was accepted; else nothing."""
-    unknown = outcome.adapted.unknown_fields
-    return f"nothing was taken of the request: {'; '.join(unknown)}" if unknown else ""
+    """Return the unknown fields of a body of which nothing was taken, or that would hold items elsewhere; else nothing."""
+    adapted = outcome.adapted
+    if not adapted.unknown_fields:
+        return ""
+    part = "a part of the request was not taken" if adapted.parts or adapted.rejected else "nothing was taken of the request"
+    return f"{part}: {'; '.join(adapted.unknown_fields)}"
 
 
 def has_warning(adapted: Adapted) -> bool:

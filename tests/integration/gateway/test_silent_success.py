@@ -87,6 +87,26 @@ async def test_another_signals_request_is_told_its_route(path: str, padding: int
         assert [] == made.producer.messages
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+async def test_another_signals_items_beside_the_routes_own_are_told(padding: int) -> None:
+    """In one body, or in a scope under its old name: what was taken is stored, and the answer says what was not."""
+    async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
+        both = document_of("logs") | document_of("traces")
+        old = document_of("logs")
+        old["resourceLogs"].append({"instrumentationLibraryLogs": [{"logs": [{}]}]})
+        for document, told in (
+            (both, '"resourceSpans", which is for /v1/traces'),
+            (old, '"instrumentationLibraryLogs": OTLP 1.0'),
+        ):
+            body = json.dumps({"a": 1, "b": 1, "c": 1, "d": 1, "e": 1} | document).encode() + b" " * padding
+            answer = await http.post("/v1/logs", content=body, headers={"content-type": "application/json"}, timeout=30)
+            partial = answer.json()["partialSuccess"]
+            assert "0" == partial["rejectedLogRecords"]
+            assert partial["errorMessage"].startswith("a part of the request was not taken: ")
+            assert told in partial["errorMessage"]
+        assert 2 == sum(len(record.log_records) for record in made.producer.records())
+
+
 async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
     """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
     strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}
