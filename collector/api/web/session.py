@@ -47,6 +47,11 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     return found
 
 
+def came_over_tls(headers: Headers) -> bool:
+    """Whether a proxy says that the browser came over TLS. Of several proxies the first says it."""
+    return headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
+
+
 def key_in(headers: Headers) -> bytes | None:
     """The key in a request: in a header, as the API takes it, or in the cookie; None: there is none."""
     api_key, authorization = headers.get("x-api-key"), headers.get("authorization")
