@@ -8,13 +8,11 @@ from collector.app import data_dir, offline_queries
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock
-from collector.telemetry import logs
 
 
 def test_a_query_waits_for_another_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the settings say, not as long as a collector may take to start; then it names the command."""
     monkeypatch.setattr(data_dir, "STARTING_MAX_S", 0.0)
-    monkeypatch.setattr(logs, "set_up", lambda _settings: None)  # pytest's own stays
     (tmp_path / "store").mkdir()
     settings = Settings(data_dir=tmp_path, data_dir_wait_s=0.3)
     with (
@@ -27,7 +25,6 @@ def test_a_query_waits_for_another_command(tmp_path: Path, monkeypatch: pytest.M
 def test_a_query_while_somebody_silent_holds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that is starting gets time to answer; after that, the message names the process."""
     monkeypatch.setattr(data_dir, "STARTING_MAX_S", 0.3)
-    monkeypatch.setattr(logs, "set_up", lambda _settings: None)  # pytest's own stays
     (tmp_path / "store").mkdir()
     with (
         DataDirLock(tmp_path),
