@@ -208,6 +208,7 @@ class LimitRules(Rules):
             return 0
         if time_unix_nano < 0:
             return TIMESTAMP_IN_FUTURE
+        self.has_old_own_time = False  # of another item
         return MISSING_TIMESTAMP if time_unix_nano == 0 else TIMESTAMP_TOO_OLD
 
     def check_record_time(self, time_unix_nano: i64, is_log: bool) -> i64:

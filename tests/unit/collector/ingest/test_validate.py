@@ -32,6 +32,15 @@ def limits(past_max_s: int, kept: KeptDays | None = None, own_time_past_max_s: i
     )
 
 
+def test_the_message_is_of_its_own_item() -> None:
+    """An item before it had an old time of its own, and it has not."""
+    rules = LimitRules(limits(86_400, own_time_past_max_s=2 * 86_400), NOW)
+    assert TIMESTAMP_TOO_OLD == rules.check_own_time(1)
+    assert ", or 48h where" in rules.message(TIMESTAMP_TOO_OLD)
+    assert TIMESTAMP_TOO_OLD == rules.check_time(1)
+    assert "Timestamp is more than 24h in the past" == rules.message(TIMESTAMP_TOO_OLD)
+
+
 @pytest.mark.parametrize("past_max_s", [86_400, 1_775_822_400, CENTURY_S])
 def test_a_window_never_reaches_back_to_no_time_at_all(past_max_s: int) -> None:
     """0 is missing, and an unsigned number beyond 2**63 is in the future, however wide the window is."""
