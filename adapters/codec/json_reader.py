@@ -164,7 +164,7 @@ class JsonSlices:
                 if self.peek() != closing:
                     closings.append(u8(closing))
                     if closing == _CLOSING_BRACE:
-                        self._check_name()
+                        self.check_name()
                     continue
                 self.position += 1
             elif opening == _QUOTE:
@@ -178,11 +178,12 @@ class JsonSlices:
                 closing = i64(closings[depth - 1])
                 if self.goes_on(closing):
                     if closing == _CLOSING_BRACE:
-                        self._check_name()
+                        self.check_name()
                     break
                 closings.truncate(depth - 1)
 
-    def _check_name(self) -> None:
+    def check_name(self) -> None:
+        """Move behind the name of the next member and its colon, however long it is. Raises NotJson."""
         if self.peek() != _QUOTE:
             raise NotJson(self.position)
         self._check_string()

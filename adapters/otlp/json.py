@@ -3,7 +3,8 @@
 OTLP's own rules apply where they differ from protobuf's JSON mapping (the OTLP specification, "JSON Protobuf Encoding"): trace
 and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, and unknown keys are ignored. With
 `Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit
-integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent.
+integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent. Where a member with items
+comes twice in one object, all of them are read, as the Collector does; of others the last one wins.
 
 Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). What is not plain is left to the reader over
 Python objects (adapters/otlp/json_large.py), whose verdict counts.
@@ -26,7 +27,7 @@ from adapters.codec.json_reader import shallow_json
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.text import check_json_parts, without_bom
 from adapters.errors import Malformed
-from adapters.otlp.json_large import converted
+from adapters.otlp.json_large import converted, may_repeat_members
 from adapters.otlp.json_objects import Inexact, Notes
 from adapters.otlp.json_scan import scanned
 from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
@@ -42,6 +43,9 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
         notes = Notes(rules, is_exact=is_exact)
         try:
             wire = converted(body, descriptor, rules, notes)
+            if may_repeat_members(body, descriptor, rules, notes):
+                notes = Notes(rules, is_exact=is_exact)
+                wire = converted(body, descriptor, rules, notes, is_walked=True)
         except Inexact:
             return _to_wire(quote_long_numbers(body, rules), descriptor, rules, is_exact=True, is_repaired=is_repaired)
         except Malformed:

@@ -59,6 +59,7 @@ _ENVELOPES: Final = (
     *("ScopeLogs", "ScopeSpans", "ScopeMetrics", "InstrumentationScope"),
     *("Metric", "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"),
 )
+_HOLD_ITEMS: Final = frozenset(_ENVELOPES) - {"Resource", "EntityRef", "InstrumentationScope"}
 _ITEMS: Final = (
     "LogRecord",
     "Span",
@@ -85,6 +86,8 @@ class Field:
         self.message: Final[Descriptor | None] = descriptor.message_type
         self.message_name: Final[str] = descriptor.message_type.name if descriptor.message_type is not None else ""
         self.is_item: Final[bool] = self.message_name in _ITEMS
+        # Whether its value has items, or is one.
+        self.holds_items: Final[bool] = self.is_item or self.message_name in _HOLD_ITEMS
         self.is_attribute: Final[bool] = self.message_name == "KeyValue"
         self.is_any_value: Final[bool] = self.message_name == "AnyValue"
         # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its
@@ -146,6 +149,16 @@ class Fields:
         # Before the first.
         self.head: Final = Name("", next(iter(self.by_name.values())))
         self.head.follower = next(iter(self.names.values()))
+
+    def item_names(self) -> frozenset[bytes]:
+        """Return the names, in quotes, of the fields that hold items, of this message and of those in it."""
+        found: set[bytes] = set()
+        for name, field in self.by_name.items():
+            if field.holds_items:
+                found.add(f'"{name}"'.encode())
+                if not field.is_item:
+                    found |= field.fields().item_names()
+        return frozenset(found)
 
 
 # By the forms that are read.

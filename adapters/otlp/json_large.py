@@ -34,6 +34,9 @@ _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACE: Final = 0x7D
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
+_SMALL_N: Final = 0x6E
+# Of the name of a member that no message has.
+_SHOWN_NAME_BYTES: Final = 100
 # Of objects that are larger than a slice, in each other.
 _DEPTH_MAX: Final = 100
 
@@ -41,7 +44,9 @@ _DEPTH_MAX: Final = 100
 class LargeRequest:
     """A request that is too large to be parsed at once. What is larger than a slice is read member by member."""
 
-    def __init__(self, body: bytes, name: str, rules: Rules, notes: Notes) -> None:
+    def __init__(self, body: bytes, name: str, rules: Rules, notes: Notes, *, is_walked: bool) -> None:
+        """`is_walked`: whatever holds items is read member by member, however small it is."""
+        self.is_walked: Final = is_walked
         self.name: Final = name
         self.notes: Final = notes
         self.size_bytes: Final = len(body)
@@ -69,18 +74,14 @@ class LargeRequest:
         if slices.peek() == _CLOSING_BRACE:
             slices.position += 1
             return
-        seen: set[str] = set()
         while True:
-            key = self._loaded(self._name())
-            assert isinstance(key, str)
+            key = self._name()
             field = fields.by_name.get(key)
             if field is None:
                 if not fields.is_item:
                     self.notes.skip(fields, key)
-            else:
-                if key in seen:
-                    raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {field.name} occurs twice in one object")
-                seen.add(key)
+            elif field.holds_items:
+                self.notes.lists += 1
             written: i64 = len(writer)
             start: i64 = slices.position
             try:
@@ -105,7 +106,8 @@ class LargeRequest:
         slices = self.slices
         first: i64 = slices.peek()
         start: i64 = slices.position
-        if slices.skip_value(SLICE_BYTES):
+        is_walked = self.is_walked and field is not None and field.holds_items
+        if not (is_walked and (first == _OPENING_BRACE or first == _OPENING_BRACKET)) and slices.skip_value(SLICE_BYTES):
             value = self._loaded(self.text[start : slices.position])
             if field is not None and value is not None:
                 if fields.is_item:
@@ -139,7 +141,7 @@ class LargeRequest:
             slices.position += 1
             return
         while True:
-            piece = slices.next_elements()
+            piece = b"" if self.is_walked and field.holds_items and not field.is_item else slices.next_elements()
             if piece:
                 elements = self._loaded(piece)
                 assert isinstance(elements, list)
@@ -157,10 +159,15 @@ class LargeRequest:
                 continue
             if field.is_item:
                 self.notes.count_item()
-            if slices.peek() == _OPENING_BRACE:
+            first: i64 = slices.peek()
+            self.rules.read(0)
+            if first == _OPENING_BRACE:
                 inner = BytesWriter()
                 self._put_message(inner, field.message, depth + 1)
                 self._put_content(writer, field, inner)
+            elif first == _SMALL_N:
+                slices.check_value()
+                self.notes.nulls += 1
             elif is_lenient:
                 slices.check_value()
                 put_unfit_element(writer, field, self.notes, Unfit(f"{field.name} must hold objects"))
@@ -269,12 +276,19 @@ class LargeRequest:
             raise self.notes.refusal()
         return content
 
-    def _name(self) -> bytes:
-        """The name of the next member, in quotes. Moves behind its colon."""
-        name = self.slices.name()
+    def _name(self) -> str:
+        """The name of the next member; the beginning of a very long one, which no message has. Moves behind its colon."""
+        slices = self.slices
+        slices.peek()
+        start: i64 = slices.position
+        name = slices.name()
         if len(name) > SLICE_BYTES:
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: a member's name has more than {SLICE_BYTES} bytes")
-        return name
+            slices.position = start
+            slices.check_name()
+            return name[1:_SHOWN_NAME_BYTES].decode(errors="replace")
+        text = self._loaded(name)
+        assert isinstance(text, str)
+        return text
 
     def _loaded(self, piece: bytes) -> object:
         try:
@@ -285,12 +299,12 @@ class LargeRequest:
             raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {self.size_bytes} bytes, {where}") from None
 
 
-def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bytes:
-    """Raises Malformed, Inexact."""
+def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *, is_walked: bool = False) -> bytes:
+    """`is_walked`: what holds items is read member by member, as where `may_repeat_members`. Raises Malformed, Inexact."""
     name = descriptor.name
     try:
-        if len(body) > SLICE_BYTES or may_hold_many_containers(body):
-            return LargeRequest(body, name, rules, notes).to_wire(descriptor)
+        if is_walked or len(body) > SLICE_BYTES or may_hold_many_containers(body):
+            return LargeRequest(body, name, rules, notes, is_walked=is_walked).to_wire(descriptor)
         value = orjson.loads(body)
         if not isinstance(value, dict):
             raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
@@ -309,3 +323,17 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit.message}") from None
     except RecursionError:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
+
+
+def may_repeat_members(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bool:
+    """Return whether the body, which was read with `notes`, may have a member that holds items twice in one object. A parser
+    keeps only the last."""
+    found: i64 = 0
+    for name in fields_of(descriptor, rules.json_forms).item_names():
+        start: i64 = 0
+        while start < len(body):
+            stop: i64 = start + SLICE_BYTES
+            found += body.count(name, start, stop + len(name) - 1)
+            start = stop
+            rules.rest()
+    return found > notes.lists

@@ -79,6 +79,7 @@ class Notes:
         # Values, each of an item that is to be rejected.
         self.unfit: int = 0
         self.items: i64 = 0
+        self.lists: i64 = 0  # members that hold items
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
         self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere: reported in any case
@@ -180,7 +181,9 @@ def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], n
         field = by_name.get(key)
         if field is None:
             notes.skip(fields, key)
-        elif entry is not None and not put_member_of(writer, fields, field, entry, notes):
+            continue
+        notes.lists += field.holds_items
+        if entry is not None and not put_member_of(writer, fields, field, entry, notes):
             return False
     return True
 
@@ -300,17 +303,13 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
     return True
 
 
-def _is_hex(text: str) -> bool:
-    """Return whether a text is bytes in hex."""
-    return len(text) % 2 == 0 and not text.strip(_HEX_DIGITS)
-
-
 def bytes_of(field: Field, value: object) -> bytes | None:
     """Return the bytes that a value in hex or base64 has; None where it is neither."""
     if not isinstance(value, str):
         return None
     if field.kind == HEX:
-        return binascii.unhexlify(value) if _is_hex(value) else None
+        is_hex = len(value) % 2 == 0 and not value.strip(_HEX_DIGITS)
+        return binascii.unhexlify(value) if is_hex else None
     # Either alphabet, padded or not, as protobuf's JSON mapping has it.
     standard = value.replace("-", "+").replace("_", "/").rstrip("=")
     try:

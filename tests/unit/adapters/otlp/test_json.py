@@ -1,6 +1,7 @@
 """adapters/otlp/json: OTLP/JSON stands for the same request as its protobuf twin."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,10 +29,13 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+from adapters.otlp.json_fields import SNAKE_CASE
 from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.repairs import VALUE_LEFT_OUT
+from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
+ITEM_LISTS = ("logRecords", "spans", "dataPoints")
 TO_WIRE = {"metrics": metrics_to_wire, "logs": logs_to_wire, "traces": traces_to_wire}
 
 
@@ -275,6 +279,81 @@ def test_a_number_beyond_a_double_costs_its_item_at_most(number: str, size: int)
     if is_integer:
         [record] = batch_of(adapted).records
         assert [number] == [pair.value.string_value for each in record.spans for pair in each.attributes]
+
+
+def repeated(document: Any, path: Sequence[str | int], name: str) -> str:
+    """Return the JSON of a document in which the last member on the path comes twice, the second time under that name."""
+    parent = document
+    for step in path[:-1]:
+        parent = parent[step]
+    last = str(path[-1])
+    parent["SECOND"] = parent[last]
+    text = json.dumps(document).replace('"SECOND"', f'"{name}"')
+    del parent["SECOND"]
+    return text
+
+
+@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_members_that_come_twice_are_both_read(signal: str, padding: int) -> None:
+    """Of each that holds items, no item is lost, however it is written and whatever else is odd in the body."""
+    document = to_json(FullMessages(lambda _field, _turn: None).message(REQUESTS[signal].DESCRIPTOR))
+    resource, scope, items = {
+        "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+        "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
+        "traces": ("resourceSpans", "scopeSpans", "spans"),
+    }[signal]
+    paths: list[tuple[str | int, ...]] = [(resource,), (resource, 0, scope), (resource, 0, scope, 0, items)]
+    if signal == "metrics":
+        [data] = {"gauge", "sum", "histogram", "exponentialHistogram", "summary"} & set(
+            document[resource][0][scope][0][items][0]
+        )
+        paths += [(*paths[-1], 0, data), (*paths[-1], 0, data, "dataPoints")]
+    rules = Rules()
+    rules.json_forms = SNAKE_CASE
+    once = item_count(signal, TO_WIRE[signal](json.dumps(document).encode()))
+    for path in paths:
+        for name in (str(path[-1]), re.sub("[A-Z]", lambda found: f"_{found.group().lower()}", str(path[-1]))):
+            for odd in [""] if padding else ["", '"odd":[1e400],']:
+                body = "{" + f'{odd}"unknown":"{"u" * padding}",' + repeated(document, path, name)[1:]
+                found = item_count(signal, TO_WIRE[signal](body.encode(), rules))
+                assert once + item_count_at(document, path) == found, (path, name, odd)
+
+
+def item_count(signal: str, wire: bytes) -> int:
+    """Return how many log records, spans or points a request has."""
+    return item_count_at(to_json(REQUESTS[signal].FromString(wire)), ())
+
+
+def item_count_at(document: Any, path: Sequence[str | int]) -> int:
+    """Return how many items are there in a document."""
+    for step in path:
+        document = document[step]
+    if path and path[-1] in ITEM_LISTS:
+        return len(document)
+    members = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return sum(len(each) if name in ITEM_LISTS else item_count_at(each, ()) for name, each in members)
+
+
+def test_of_a_field_that_comes_twice_the_last_one_wins() -> None:
+    """However large the object is that it is in."""
+    for padding in (0, 1 << 20):
+        item = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"a","unknown":"{"u" * padding}","name":"b"}}'
+        request = ExportTraceServiceRequest.FromString(traces_to_wire(span(item).encode()))
+        assert ["b"] == [each.name for each in request.resource_spans[0].scope_spans[0].spans]
+
+
+def test_a_long_name_costs_nothing() -> None:
+    """No field has it, so its member is skipped, wherever it is; it must be JSON."""
+    good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good"}}'
+    name = "n" * (1 << 20)
+    for text in (f'{{"{name}":1,{good[1:]}', f'{good},{{"{name}":[1e400]}}'):
+        request = ExportTraceServiceRequest.FromString(traces_to_wire(span(text).encode()))
+        assert "good" == request.resource_spans[0].scope_spans[0].spans[0].name
+    for body in (f'{{"{name}":1,"resourceSpans":[]}}', f'{{"resourceSpans":[{{"{name}":1}}]}}'):
+        assert ExportTraceServiceRequest.FromString(traces_to_wire(body.encode())).ByteSize() < 3
+    with pytest.raises(Malformed):
+        traces_to_wire(span(f'{{"{name}\\x":1}}').encode())
 
 
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
