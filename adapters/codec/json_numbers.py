@@ -1,5 +1,5 @@
 """Numbers of JSON that a parser can't hold, put in quotes: it makes doubles of integers beyond 64 bits, which loses digits, and
-refuses numbers beyond a double, which JSON allows (RFC 8259, 6)."""
+refuses numbers beyond a double, which JSON allows (RFC 8259, 6), and NaN and infinities, which it does not."""
 
 from typing import Final
 
@@ -22,6 +22,8 @@ _DIGITS_MIN: Final = 19
 # A double ends at 1.8e308: a number beyond it has so many bytes, or an exponent of three digits.
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
+_CAPITAL_I: Final = 0x49
+_CAPITAL_N: Final = 0x4E
 _REST_BYTES: Final = 256 << 10
 # The largest double has as many. To convert an integer of more takes quadratic time.
 INTEGER_DIGITS_MAX: Final = 309
@@ -73,5 +75,40 @@ def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
             writer.write(body[start:position])
             writer.append(_QUOTE)
             keep = position
+    writer.write(body[keep:])
+    return writer.getvalue()
+
+
+def quote_constants(body: bytes, rules: Rules) -> bytes:
+    """Return a text that is JSON but for NaN, Infinity and -Infinity, with these as strings."""
+    writer = BytesWriter()
+    size: i64 = len(body)
+    keep: i64 = 0
+    rest_at: i64 = _REST_BYTES
+    position: i64 = 0
+    while position < size:
+        if position > rest_at:
+            rest_at = position + _REST_BYTES
+            rules.rest()
+        byte: i64 = body[position]
+        if byte == _QUOTE:
+            position = end_of_string(body, position + 1, size, rules)
+            continue
+        end: i64 = position
+        if byte == _CAPITAL_N and body[position : position + 3] == b"NaN":
+            end += 3
+        elif byte == _CAPITAL_I and body[position : position + 8] == b"Infinity":
+            end += 8
+        if end == position:
+            position += 1
+            continue
+        if byte == _CAPITAL_I and position > keep and body[position - 1] == _MINUS:
+            position -= 1
+        writer.write(body[keep:position])
+        writer.append(_QUOTE)
+        writer.write(body[position:end])
+        writer.append(_QUOTE)
+        keep = end
+        position = end
     writer.write(body[keep:])
     return writer.getvalue()

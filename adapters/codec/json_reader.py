@@ -36,6 +36,8 @@ SHALLOW_DEPTH_MAX: Final = 300
 _EMPTY_BYTES: Final = 2
 # How the parser refuses a number that JSON allows.
 BEYOND_A_DOUBLE: Final = "number is infinity"
+# Numbers that some senders write, and JSON does not have.
+CONSTANTS: Final = (b"NaN", b"Infinity", b"-Infinity")
 
 _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
@@ -71,7 +73,9 @@ class NotJson(Exception):
 class JsonSlices:
     """A cursor over `text`. Where a method says that it moves, it does so behind what it has read."""
 
-    def __init__(self, text: bytes, rules: Rules) -> None:
+    def __init__(self, text: bytes, rules: Rules, *, allows_constants: bool = False) -> None:
+        """`allows_constants`: what `check_value` checks may have NaN and infinities, which are not JSON."""
+        self.allows_constants: Final = allows_constants
         self.text: Final = text
         self.rules: Final = rules
         self.size: i64 = len(text)
@@ -206,7 +210,7 @@ class JsonSlices:
         try:
             orjson.loads(token)
         except orjson.JSONDecodeError as error:
-            if BEYOND_A_DOUBLE not in error.msg:
+            if BEYOND_A_DOUBLE not in error.msg and not (self.allows_constants and token in CONSTANTS):
                 raise NotJson(position) from None
 
     def next_elements(self) -> bytes:
@@ -342,14 +346,14 @@ class JsonSlices:
             self.rules.rest()
 
 
-def shallow_json(body: bytes, rules: Rules) -> bytes:
+def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -> bytes:
     """Return a JSON text with each object and array that is nested deeper than `SHALLOW_DEPTH_MAX` emptied. A parser reads it.
 
-    Return the text itself where there is none, or where one of them is not JSON.
+    Return the text itself where there is none, or where one of them is not JSON. `allows_constants`: as `JsonSlices`.
     """
     size: i64 = len(body)
     pieces: list[bytes] = []
-    slices = JsonSlices(body, rules)
+    slices = JsonSlices(body, rules, allows_constants=allows_constants)
     keep: i64 = 0
     depth: i64 = 0
     position: i64 = 0

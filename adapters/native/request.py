@@ -24,7 +24,7 @@ from typing import Final
 import orjson
 from mypy_extensions import i64
 
-from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, quote_long_numbers
+from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, quote_constants, quote_long_numbers
 from adapters.codec.json_reader import BEYOND_A_DOUBLE, SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers, shallow_json
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
@@ -40,6 +40,7 @@ _OPENING_BRACKET: Final = 0x5B
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
 # Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
+# In a larger one these are put in quotes, and are texts.
 NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES + 2  # and the brackets of a slice
 # A single record of at most so many bytes is read in one pass.
 _SCANNED_BYTES_MAX: Final = 64 << 10
@@ -56,7 +57,7 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     try:
         return _adapt_one(body, header, rules, message_bytes_max)
     except Malformed:
-        repaired = shallow_json(repaired_json(body, rules), rules)
+        repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
         if repaired is body:
             raise
     return _adapt_one(repaired, header, rules, message_bytes_max)
@@ -91,7 +92,7 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
     try:
         return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
     except Malformed:
-        repaired = shallow_json(repaired_json(body, rules), rules)
+        repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
         if repaired is body:
             raise
     return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
@@ -235,10 +236,13 @@ def _parsed(body: bytes, rules: Rules) -> object:
         text = body.decode()
     except UnicodeDecodeError as unreadable:
         raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
-    if (text.startswith("NaN", position) or text.startswith("Infinity", position) or BEYOND_A_DOUBLE in fault) and len(
-        body
-    ) <= NAMED_NUMBERS_BYTES_MAX:
+    is_constant = text.startswith(("NaN", "Infinity"), position)
+    if (is_constant or BEYOND_A_DOUBLE in fault) and len(body) <= NAMED_NUMBERS_BYTES_MAX:
         return _document_with_names(body, text)
+    if is_constant:
+        quoted_body = quote_constants(body, rules)
+        if len(quoted_body) > len(body):
+            return _parsed(quoted_body, rules)
     if BEYOND_A_DOUBLE in fault:
         try:
             return orjson.loads(quote_long_numbers(body, rules))

@@ -332,17 +332,25 @@ def test_a_million_digits_are_quick(token: str) -> None:
     assert all(len(rejection.message) < 120 for rejection in adapted.rejections)
 
 
-def test_beyond_the_second_readings_limit_nan_is_not_json() -> None:
-    """A body too large to be read again slowly is refused as what it is by the RFC."""
-    padding = b" " * native.NAMED_NUMBERS_BYTES_MAX
-    with pytest.raises(Malformed, match=r"at character 0$"):
-        native.adapt(b"NaN" + padding, header(), LimitRules(LIMITS, NOW), 4 << 20)
-    assert 1 == native.adapt(b"1" + padding, header(), LimitRules(LIMITS, NOW), 4 << 20).rejected_count()
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity"])
+def test_beyond_the_second_readings_limit_a_constant_is_text(token: str) -> None:
+    """It rejects the record as a value, and its neighbours are kept, whatever is around it. Alone as well as in a batch."""
+    padding = "p" * (native.NAMED_NUMBERS_BYTES_MAX + 1)
+    bad = json.dumps(METRIC | {"unknown": [padding, "NaN, -Infinity"]}).replace("87.3", token)
+    good = json.dumps(METRIC)
+    adapted = adapt_batch(f"[{good},{bad},{good}]".encode())
+    assert (2, [1]) == (adapted.accepted_count(), [rejection.index for rejection in adapted.rejections])
+    text = f'value must be a finite float64; got string "{token}"'
+    assert ("invalid_value", text) == refusal(native.adapt(bad.encode(), header(), LimitRules(LIMITS, NOW), 4 << 20))
+    with pytest.raises(Malformed):
+        adapt_batch(f"[{good},{bad[:-1]},}}]".encode())
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20], ids=["small", "large"])
 @pytest.mark.parametrize(
-    "value", [DEEP_ARRAY, DEEP_OBJECT, DEEP_ARRAY.replace("1", "1e999")], ids=["array", "object", "number"]
+    "value",
+    [DEEP_ARRAY, DEEP_OBJECT, DEEP_ARRAY.replace("1", "1e999"), DEEP_ARRAY.replace("1", "NaN,-Infinity")],
+    ids=["array", "object", "number", "constants"],
 )
 def test_a_record_that_no_parser_reads_is_rejected_alone(value: str, padding: int) -> None:
     """One that is nested deeper than parsers go, or has such a value under a name that is not read, costs nobody else's."""
