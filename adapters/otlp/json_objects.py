@@ -45,6 +45,9 @@ _HINTS: Final = {
     **dict.fromkeys(("instrumentationLibrarySpans", "instrumentation_library_spans"), ": OTLP 1.0 has scopeSpans"),
     **dict.fromkeys(("instrumentationLibraryLogs", "instrumentation_library_logs"), ": OTLP 1.0 has scopeLogs"),
     **dict.fromkeys(("instrumentationLibraryMetrics", "instrumentation_library_metrics"), ": OTLP 1.0 has scopeMetrics"),
+    **dict.fromkeys(("intGauge", "doubleGauge", "int_gauge", "double_gauge"), ": OTLP 1.0 has gauge"),
+    **dict.fromkeys(("intSum", "doubleSum", "int_sum", "double_sum"), ": OTLP 1.0 has sum"),
+    **dict.fromkeys(("intHistogram", "doubleHistogram", "int_histogram", "double_histogram"), ": OTLP 1.0 has histogram"),
 }
 _INTEGER_DIGITS_MAX: Final = 20
 # A parser makes doubles of integers from here on.

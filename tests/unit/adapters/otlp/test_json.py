@@ -335,6 +335,16 @@ def item_count_at(document: Any, path: Sequence[str | int]) -> int:
     return sum(len(each) if name in ITEM_LISTS else item_count_at(each, ()) for name, each in members)
 
 
+@pytest.mark.parametrize("name", ["intGauge", "doubleSum", "int_histogram"])
+def test_data_of_old_metrics_is_named_beside_metrics_that_are_read(name: str) -> None:
+    """Its points are not stored, so its sender has to hear of it."""
+    rules = Rules()
+    metrics_to_wire(metrics_of(f'{{"name":"m","{name}":{{"dataPoints":[{{"value":"1"}}]}}}}'), rules)
+    assert rules.misplaced_fields is not None
+    [told] = rules.misplaced_fields
+    assert f'Metric has no field "{name}": OTLP 1.0 has {re.split("_|(?=[GSH])", name)[1].lower()}' == told
+
+
 def test_of_a_field_that_comes_twice_the_last_one_wins() -> None:
     """However large the object is that it is in."""
     for padding in (0, 1 << 20):
