@@ -85,7 +85,7 @@ class Notes:
         self.lists: i64 = 0  # members that hold items
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
-        self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere: reported in any case
+        self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere, or a value: reported in any case
         # After a `put_` function has returned False: the field, what it must have, and what it got instead.
         self.field: Field | None = None
         self.wanted: str = ""
@@ -100,8 +100,8 @@ class Notes:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}")
-        if name in _HINTS and name not in self.misplaced:
-            self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{_HINTS[name]}"
+        if name in _HINTS or (fields.name == "AnyValue" and len(self.misplaced) < _UNKNOWN_TOLD_MAX):
+            self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}"
 
     def refuse(self, field: Field, wanted: str, value: object) -> bool:
         """Note that a value does not fit its field. Return False."""

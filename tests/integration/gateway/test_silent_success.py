@@ -107,6 +107,31 @@ async def test_another_signals_items_beside_the_routes_own_are_told(padding: int
         assert 2 == sum(len(record.log_records) for record in made.producer.records())
 
 
+VALUE = {"stringValue": "x"}
+
+
+@pytest.mark.parametrize(
+    "value", [{"value": VALUE}, {"Value": {"StringValue": "x"}}, {"text": "x"}, {"arrayValue": {"values": [{"value": VALUE}]}}]
+)
+@pytest.mark.parametrize("place", ["body", "attribute", "resource"])
+async def test_values_that_nobody_reads_are_named(place: str, value: Any) -> None:
+    """As encoders of structures write them. Their items are stored, and without a word the values would be missing."""
+    document = document_of("logs")
+    resource = document["resourceLogs"][0]
+    record = resource["scopeLogs"][0]["logRecords"][0]
+    if place == "body":
+        record["body"] = value
+    else:
+        owner = record if place == "attribute" else resource.setdefault("resource", {})
+        owner.setdefault("attributes", []).append({"key": "k", "value": value})
+    async with http_receivers() as made:
+        partial = (await send(made, "logs", document)).json()["partialSuccess"]
+        assert 0 < sum(len(stored.log_records) for stored in made.producer.records())
+    assert "0" == partial["rejectedLogRecords"]
+    name = next(iter(value)) if "arrayValue" not in value else "value"
+    assert f'a part of the request was not taken: AnyValue has no field "{name}"' == partial["errorMessage"]
+
+
 async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
     """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
     strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}
