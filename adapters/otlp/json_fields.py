@@ -59,6 +59,18 @@ _ENVELOPES: Final = (
     *("ScopeLogs", "ScopeSpans", "ScopeMetrics", "InstrumentationScope"),
     *("Metric", "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"),
 )
+# What is said of a name that no field has, behind it.
+HINTS: Final = {
+    **dict.fromkeys(("resourceSpans", "resource_spans"), ", which is for /v1/traces"),
+    **dict.fromkeys(("resourceLogs", "resource_logs"), ", which is for /v1/logs"),
+    **dict.fromkeys(("resourceMetrics", "resource_metrics"), ", which is for /v1/metrics"),
+    **dict.fromkeys(("instrumentationLibrarySpans", "instrumentation_library_spans"), ": OTLP 1.0 has scopeSpans"),
+    **dict.fromkeys(("instrumentationLibraryLogs", "instrumentation_library_logs"), ": OTLP 1.0 has scopeLogs"),
+    **dict.fromkeys(("instrumentationLibraryMetrics", "instrumentation_library_metrics"), ": OTLP 1.0 has scopeMetrics"),
+    **dict.fromkeys(("intGauge", "doubleGauge", "int_gauge", "double_gauge"), ": OTLP 1.0 has gauge"),
+    **dict.fromkeys(("intSum", "doubleSum", "int_sum", "double_sum"), ": OTLP 1.0 has sum"),
+    **dict.fromkeys(("intHistogram", "doubleHistogram", "int_histogram", "double_histogram"), ": OTLP 1.0 has histogram"),
+}
 _HOLD_ITEMS: Final = frozenset(_ENVELOPES) - {"Resource", "EntityRef", "InstrumentationScope"}
 _ITEMS: Final = (
     "LogRecord",

@@ -26,6 +26,7 @@ from adapters.otlp.json_fields import (
     FIXED32,
     FIXED64,
     HEX,
+    HINTS,
     MESSAGE,
     TEXT,
     VARINT,
@@ -38,17 +39,6 @@ from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
-_HINTS: Final = {
-    **dict.fromkeys(("resourceSpans", "resource_spans"), ", which is for /v1/traces"),
-    **dict.fromkeys(("resourceLogs", "resource_logs"), ", which is for /v1/logs"),
-    **dict.fromkeys(("resourceMetrics", "resource_metrics"), ", which is for /v1/metrics"),
-    **dict.fromkeys(("instrumentationLibrarySpans", "instrumentation_library_spans"), ": OTLP 1.0 has scopeSpans"),
-    **dict.fromkeys(("instrumentationLibraryLogs", "instrumentation_library_logs"), ": OTLP 1.0 has scopeLogs"),
-    **dict.fromkeys(("instrumentationLibraryMetrics", "instrumentation_library_metrics"), ": OTLP 1.0 has scopeMetrics"),
-    **dict.fromkeys(("intGauge", "doubleGauge", "int_gauge", "double_gauge"), ": OTLP 1.0 has gauge"),
-    **dict.fromkeys(("intSum", "doubleSum", "int_sum", "double_sum"), ": OTLP 1.0 has sum"),
-    **dict.fromkeys(("intHistogram", "doubleHistogram", "int_histogram", "double_histogram"), ": OTLP 1.0 has histogram"),
-}
 _INTEGER_DIGITS_MAX: Final = 20
 # A parser makes doubles of integers from here on.
 _EXACT_BELOW: Final = 2.0**63
@@ -99,9 +89,10 @@ class Notes:
     def skip(self, fields: Fields, name: str) -> None:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
-            self.unknown.append(f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}")
-        if name in _HINTS or (fields.name == "AnyValue" and len(self.misplaced) < _UNKNOWN_TOLD_MAX):
-            self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{_HINTS.get(name, '')}"
+            self.unknown.append(f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}")
+        is_told = name in HINTS or (fields.name == "AnyValue" and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
+        if is_told and name not in self.misplaced:
+            self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}"
 
     def refuse(self, field: Field, wanted: str, value: object) -> bool:
         """Note that a value does not fit its field. Return False."""
