@@ -15,6 +15,7 @@ Invariants:
    test_what_is_nested_too_deep_is_emptied).
 """
 
+from io import BytesIO
 from typing import Final
 
 import orjson
@@ -352,7 +353,7 @@ def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -
     Return the text itself where there is none, or where one of them is not JSON. `allows_constants`: as `JsonSlices`.
     """
     size: i64 = len(body)
-    pieces: list[bytes] = []
+    shallow = BytesIO()  # its buffer becomes the result without a copy
     slices = JsonSlices(body, rules, allows_constants=allows_constants)
     keep: i64 = 0
     depth: i64 = 0
@@ -375,7 +376,7 @@ def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -
                     return body
                 end: i64 = slices.position
                 if end - position > _EMPTY_BYTES:
-                    pieces.append(body[keep : position + 1])
+                    _copy(shallow, body, keep, position + 1, rules)
                     keep = end - 1  # the closing bracket
                 position = end
                 continue
@@ -385,7 +386,13 @@ def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -
         position += 1
     if keep == 0:
         return body
-    rules.rest()
-    pieces.append(body[keep:])
-    rules.rest()
-    return b"".join(pieces)
+    _copy(shallow, body, keep, size, rules)
+    return shallow.getvalue()
+
+
+def _copy(target: BytesIO, text: bytes, start: i64, end: i64, rules: Rules) -> None:
+    """Append start:end of the text, with a rest for each slice."""
+    while start < end:
+        target.write(text[start : min(end, start + SLICE_BYTES)])
+        start += SLICE_BYTES
+        rules.rest()

@@ -9,12 +9,14 @@ Invariants:
 2. It rests at least once for each 256 KiB (test_json_scanner.py, test_it_rests).
 """
 
+from struct import pack
 from typing import Final
 
 import orjson
-from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_f64_le, write_i64_le
+from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
 from mypy_extensions import i64, u8
 
+from adapters.codec.json_reader import CONTAINERS_MAX
 from adapters.codec.text import REST_BYTES, end_of_string
 from adapters.codec.wire import put_varint
 from adapters.rules import Rules
@@ -62,14 +64,7 @@ _ONES: Final = b"\1" * 8
 _HIGH_BITS: Final = b"\x80" * 8
 
 
-def _powers() -> bytes:
-    writer = BytesWriter()
-    for exponent in range(_POWER_MAX + 1):
-        write_f64_le(writer, float(10**exponent))
-    return writer.getvalue()
-
-
-_POWERS: Final = _powers()
+_POWERS: Final = pack(f"<{_POWER_MAX + 1}d", *[float(10**exponent) for exponent in range(_POWER_MAX + 1)])
 
 
 class NonPlain(Exception):
@@ -363,11 +358,13 @@ class JsonScanner:
         start: i64 = position
         last: i64 = min(self.size, start + bytes_max)
         depth: i64 = 0
+        containers: i64 = 0
         while True:
             byte: i64 = text[position]
             if byte == QUOTE:
                 position = self.string_end(position + 1) + 1
             elif byte == OPENING_BRACE or byte == OPENING_BRACKET:
+                containers += 1
                 depth += 1
                 position += 1
             elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
@@ -379,7 +376,7 @@ class JsonScanner:
                 position = self.scalar_end(position)
             if depth <= 0:
                 break
-            if position > last:
+            if position > last or containers > CONTAINERS_MAX:
                 raise NonPlain
         self.loaded(start, position)
         return position

@@ -10,7 +10,7 @@ from librt.strings import BytesWriter, read_i64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
 from adapters.codec.json_numbers import is_whole
-from adapters.codec.json_reader import SLICE_BYTES, may_hold_many_containers
+from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.json_scanner import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
@@ -141,8 +141,6 @@ class _RecordScanner(JsonScanner):
             end = self._plain(position)
         if end == 0:
             end = self.value_end(position, SLICE_BYTES)
-            if end - position > _RECORD_BYTES_MAX and may_hold_many_containers(self.text[position:end]):
-                raise NonPlain
             self.parsed += 1
             self.adapter.add(self.loaded(position, end))
         if end > self.rest_at:

@@ -15,6 +15,7 @@ from support.fakes.receiving import NOW_UNIX_NANO
 from support.limits import DEFAULT
 from support.references.rfc8259 import BYTES_REFUSED, READ, REFUSED, REPAIRED
 
+from adapters.codec.json_reader import CONTAINERS_MAX, SLICE_BYTES
 from adapters.codec.json_scanner import JsonScanner, NonPlain
 from adapters.codec.text import REST_BYTES
 from adapters.rules import NO_RULES
@@ -129,6 +130,15 @@ def test_plain_doubles_are_read(text: str) -> None:
     assert len(text) == scanner.double_end(0)
     assert math.copysign(1, float(text)) == math.copysign(1, scanner.double)
     assert float(text) == scanner.double
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_value_of_many_objects_and_arrays_is_not_parsed_in_one_go(opening: str) -> None:
+    """It is left to the reader that reads slices; those in a text do not count."""
+    closing, body = ("]", "") if opening == "[" else ("}", "1")
+    for count, in_text, is_read in ((CONTAINERS_MAX - 1, 0, True), (CONTAINERS_MAX, 0, False), (1, CONTAINERS_MAX, True)):
+        text = ("[" + f"{opening}{body}{closing}," * count + '"' + "[{" * in_text + '"]').encode()
+        assert is_read == (read(text + b"]", lambda scan: scan.value_end(0, SLICE_BYTES)) == len(text))
 
 
 @pytest.mark.parametrize(
