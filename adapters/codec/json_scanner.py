@@ -323,6 +323,8 @@ class JsonScanner:
             if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
                 raise NonPlain
             position += 1
+            if position > self.rest_at:
+                self.rest(position)
 
     def scalar_end(self, position: i64) -> i64:
         """Return where a string, a number or a literal ends, of which only a string is checked."""

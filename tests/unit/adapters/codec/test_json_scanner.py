@@ -147,7 +147,7 @@ def test_a_value_of_many_objects_and_arrays_is_not_parsed_in_one_go(opening: str
     ids=["a string", "white space", "lines"],
 )
 def test_it_rests(text: bytes) -> None:
-    """In a long string, and in long white space."""
+    """In a long string, and in long white space, also at the end."""
     rests = 0
 
     def pause() -> None:
@@ -156,4 +156,7 @@ def test_it_rests(text: bytes) -> None:
 
     scanner = JsonScanner(text, LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause))
     assert len(text) - 2 == scanner.string_end(scanner.skip_space(0) + 1)
+    assert rests >= 3
+    rests = 0
+    JsonScanner(b" " * (4 * REST_BYTES), LimitRules(DEFAULT, NOW_UNIX_NANO, pause=pause)).finish(0)
     assert rests >= 3
