@@ -317,9 +317,8 @@ class JsonScanner:
 
     def finish(self, position: i64) -> None:
         """Raise NonPlain where anything but white space is from there on."""
-        text = self.text
         while position < self.size:
-            byte: i64 = text[position]
+            byte: i64 = self.text[position]
             if byte != SPACE and byte != 0x0A and byte != 0x0D and byte != 0x09:
                 raise NonPlain
             position += 1
@@ -365,17 +364,15 @@ class JsonScanner:
             byte: i64 = text[position]
             if byte == QUOTE:
                 position = self.string_end(position + 1) + 1
-            elif byte == OPENING_BRACE or byte == OPENING_BRACKET:
-                containers += 1
-                depth += 1
-                position += 1
-            elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
-                depth -= 1
-                position += 1
-            elif depth:
-                position += 1
-            else:
+            elif depth == 0 and byte != OPENING_BRACE and byte != OPENING_BRACKET:
                 position = self.scalar_end(position)
+            else:
+                position += 1
+                if byte == OPENING_BRACE or byte == OPENING_BRACKET:
+                    containers += 1
+                    depth += 1
+                elif byte == CLOSING_BRACE or byte == CLOSING_BRACKET:
+                    depth -= 1
             if depth <= 0:
                 break
             if position > last or containers > CONTAINERS_MAX:
