@@ -357,7 +357,6 @@ class JsonScanner:
         """Return where the value ends that begins there, of any kind and of about so many bytes at most. It is JSON."""
         text = self.text
         start: i64 = position
-        last: i64 = min(self.size, start + bytes_max)
         depth: i64 = 0
         containers: i64 = 0
         while True:
@@ -375,7 +374,7 @@ class JsonScanner:
                     depth -= 1
             if depth <= 0:
                 break
-            if position > last or containers > CONTAINERS_MAX:
+            if position - start > bytes_max or containers > CONTAINERS_MAX:
                 raise NonPlain
         self.loaded(start, position)
         return position
