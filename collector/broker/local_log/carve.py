@@ -13,6 +13,7 @@ Invariants:
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -22,7 +23,9 @@ from collector.broker.local_log.schema import PAGE_BYTES
 
 _FILE_HEADER_BYTES: Final = 100
 _WAL_HEADER_BYTES: Final = 32
+_WAL_MAGIC: Final = b"\x37\x7f\x06"  # and 82 or 83, for the order of bytes in checksums
 _FRAME_HEADER_BYTES: Final = 24
+_FRAMES_ASKED: Final = 1_000
 _FRAME_BYTES: Final = _FRAME_HEADER_BYTES + PAGE_BYTES
 _TABLE_LEAF: Final = 0x0D
 _PAYLOAD_BYTES_MAX: Final = 1 << 31
@@ -82,6 +85,17 @@ def _progress(head: PartitionHead) -> tuple[int, bool, int, int]:
     return head.committed, head.intent is not None, head.intent_depth, head.floor
 
 
+def _salts(wal: int, frames: Sequence[int]) -> bytes:
+    """Return the salts of the last turn of a write-ahead log, which its header and each frame of that turn have: whichever of
+    them are whole. `frames`: where each begins."""
+    told = os.pread(wal, 8, 16) if os.pread(wal, 3, 0) == _WAL_MAGIC else b""
+    found = [os.pread(wal, 8, at + 8) for at in frames[:_FRAMES_ASKED]]
+    if told in found:
+        return told
+    repeated = (salts for salts, following in pairwise(found) if salts == following and any(salts))
+    return next(repeated, found[0] if found else b"")
+
+
 class _Files:
     """Pages by their number, as they were at a moment: -1 is the database file, others the frames in their order."""
 
@@ -95,10 +109,10 @@ class _Files:
             self._index(wal)
 
     def _index(self, wal: int) -> None:
-        size = os.fstat(wal).st_size
-        salts = os.pread(wal, 8, _WAL_HEADER_BYTES + 8)  # the first frame's: the header's own may be what is damaged
+        frames = range(_WAL_HEADER_BYTES, os.fstat(wal).st_size - _FRAME_BYTES + 1, _FRAME_BYTES)
+        salts = _salts(wal, frames)
         open_from = len(self._frames)
-        for at in range(_WAL_HEADER_BYTES, size - _FRAME_BYTES + 1, _FRAME_BYTES):
+        for at in frames:
             header = os.pread(wal, _FRAME_HEADER_BYTES, at)
             if header[8:16] != salts:
                 continue  # of an earlier turn of the write-ahead log, or damaged

@@ -136,13 +136,25 @@ def flip(file: Path, at: int, bits: int = 0xFF) -> None:
 async def test_a_flipped_byte_of_the_wal_costs_at_most_its_message(tmp_path: Path) -> None:
     """SQLite would drop all that comes after it: 29 of 40 messages."""
     size = (await leave(tmp_path)).wal.stat().st_size
-    for at in (size // 3, size // 2, size - 1000, 5, 20, 32 + 5 * (24 + 16384) + 10):
+    first_salt = 32 + 8
+    for at in (size // 3, size // 2, size - 1000, 1, 5, 20, first_salt, first_salt + 7, 32 + 5 * (24 + 16384) + 10):
         left = await leave(tmp_path)
         flip(left.wal, at)
         found = await read(left)
         check(left, found)
         assert len(found.lost) <= 1, at
         assert any(path.name.endswith("-wal-before") for path in left.data.glob("damaged-*/*")), "it is not kept"
+
+
+@pytest.mark.parametrize("zeroed", [4_096, 17_000, 50_000])
+async def test_a_wal_whose_beginning_is_zeros_costs_what_was_there(tmp_path: Path, zeroed: int) -> None:
+    """As a disk may leave a page of it: its header and its first frames are gone."""
+    left = await leave(tmp_path)
+    raw = left.wal.read_bytes()
+    left.wal.write_bytes(bytes(zeroed) + raw[zeroed:])
+    found = await read(left)
+    check(left, found)
+    assert len(found.lost) <= 1
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.1, 0])
