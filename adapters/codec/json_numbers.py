@@ -6,7 +6,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import i64
 
-from adapters.codec.text import end_of_string
+from adapters.codec.text import REST_BYTES, byte_table, find_outside_strings
 from adapters.rules import Rules
 
 _QUOTE: Final = 0x22
@@ -22,9 +22,8 @@ _DIGITS_MIN: Final = 19
 # A double ends at 1.8e308: a number beyond it has so many bytes, or an exponent of three digits.
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
-_CAPITAL_I: Final = 0x49
-_CAPITAL_N: Final = 0x4E
-_REST_BYTES: Final = 256 << 10
+_NUMBER_STARTS: Final = byte_table(b"-0123456789")
+_CONSTANT_STARTS: Final = byte_table(b"NI")
 # The largest double has as many. To convert an integer of more takes quadratic time.
 INTEGER_DIGITS_MAX: Final = 309
 
@@ -40,28 +39,18 @@ def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
-    rest_at: i64 = _REST_BYTES
-    position: i64 = 0
+    position: i64 = find_outside_strings(body, 0, _NUMBER_STARTS, rules)
     while position < size:
-        if position > rest_at:
-            rest_at = position + _REST_BYTES
-            rules.rest()
-        byte: i64 = body[position]
-        if byte == _QUOTE:
-            position = end_of_string(body, position + 1, size, rules)
-            continue
-        if byte != _MINUS and (byte < _ZERO or byte > _NINE):
-            position += 1
-            continue
         start: i64 = position
         is_integer = True
         exponent_at: i64 = size
         position += 1
+        rest_at: i64 = position + REST_BYTES
         while position < size:
             if position > rest_at:
-                rest_at = position + _REST_BYTES
+                rest_at = position + REST_BYTES
                 rules.rest()
-            byte = body[position]
+            byte: i64 = body[position]
             if byte < _ZERO or byte > _NINE:
                 if byte != _POINT and byte != _PLUS and byte != _MINUS and byte | _CASE != _SMALL_E:
                     break
@@ -70,11 +59,9 @@ def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
                     exponent_at = position
             position += 1
         if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
-            writer.write(body[keep:start])
-            writer.append(_QUOTE)
-            writer.write(body[start:position])
-            writer.append(_QUOTE)
+            _put_quoted(writer, body, keep, start, position)
             keep = position
+        position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
     writer.write(body[keep:])
     return writer.getvalue()
 
@@ -84,31 +71,27 @@ def quote_constants(body: bytes, rules: Rules) -> bytes:
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
-    rest_at: i64 = _REST_BYTES
-    position: i64 = 0
+    position: i64 = find_outside_strings(body, 0, _CONSTANT_STARTS, rules)
     while position < size:
-        if position > rest_at:
-            rest_at = position + _REST_BYTES
-            rules.rest()
-        byte: i64 = body[position]
-        if byte == _QUOTE:
-            position = end_of_string(body, position + 1, size, rules)
-            continue
-        end: i64 = position
-        if byte == _CAPITAL_N and body[position : position + 3] == b"NaN":
-            end += 3
-        elif byte == _CAPITAL_I and body[position : position + 8] == b"Infinity":
-            end += 8
-        if end == position:
-            position += 1
-            continue
-        if byte == _CAPITAL_I and position > keep and body[position - 1] == _MINUS:
-            position -= 1
-        writer.write(body[keep:position])
-        writer.append(_QUOTE)
-        writer.write(body[position:end])
-        writer.append(_QUOTE)
-        keep = end
-        position = end
+        start: i64 = position
+        position += 1
+        if body[start : start + 3] == b"NaN":
+            position = start + 3
+        elif body[start : start + 8] == b"Infinity":
+            position = start + 8
+            if start > keep and body[start - 1] == _MINUS:
+                start -= 1
+        if position - start > 1:
+            _put_quoted(writer, body, keep, start, position)
+            keep = position
+        position = find_outside_strings(body, position, _CONSTANT_STARTS, rules)
     writer.write(body[keep:])
     return writer.getvalue()
+
+
+def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64) -> None:
+    """Write what is at keep:start of the body, and what is at start:end in quotes."""
+    writer.write(body[keep:start])
+    writer.append(_QUOTE)
+    writer.write(body[start:end])
+    writer.append(_QUOTE)

@@ -22,7 +22,7 @@ import orjson
 from librt.strings import BytesWriter
 from mypy_extensions import i64, u8
 
-from adapters.codec.text import REST_BYTES, end_of_string
+from adapters.codec.text import REST_BYTES, byte_table, end_of_string, find_outside_strings
 from adapters.rules import Rules
 
 # What is given to the parser at once: it takes up to 20 ms for it.
@@ -35,6 +35,7 @@ _DEPTH_MAX: Final = 1024
 # four objects and arrays.
 SHALLOW_DEPTH_MAX: Final = 300
 _EMPTY_BYTES: Final = 2
+_BRACKETS: Final = byte_table(b"{}[]")
 # How the parser refuses a number that JSON allows.
 BEYOND_A_DOUBLE: Final = "number is infinity"
 # Numbers that some senders write, and JSON does not have.
@@ -357,33 +358,25 @@ def shallow_json(body: bytes, rules: Rules, *, allows_constants: bool = False) -
     slices = JsonSlices(body, rules, allows_constants=allows_constants)
     keep: i64 = 0
     depth: i64 = 0
-    position: i64 = 0
-    rest_at: i64 = REST_BYTES
+    position: i64 = find_outside_strings(body, 0, _BRACKETS, rules)
     while position < size:
-        if position > rest_at:
-            rest_at = position + REST_BYTES
-            rules.rest()
         byte: i64 = body[position]
-        if byte == _QUOTE:
-            position = end_of_string(body, position + 1, size, rules)
-            continue
-        if byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
-            if depth == SHALLOW_DEPTH_MAX:
-                slices.position = position
-                try:
-                    slices.check_value()
-                except NotJson:
-                    return body
-                end: i64 = slices.position
-                if end - position > _EMPTY_BYTES:
-                    _copy(shallow, body, keep, position + 1, rules)
-                    keep = end - 1  # the closing bracket
-                position = end
-                continue
-            depth += 1
-        elif byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
+        end: i64 = position + 1
+        if byte == _CLOSING_BRACE or byte == _CLOSING_BRACKET:
             depth -= 1
-        position += 1
+        elif depth < SHALLOW_DEPTH_MAX:
+            depth += 1
+        else:
+            slices.position = position
+            try:
+                slices.check_value()
+            except NotJson:
+                return body
+            end = slices.position
+            if end - position > _EMPTY_BYTES:
+                _copy(shallow, body, keep, position + 1, rules)
+                keep = end - 1  # the closing bracket
+        position = find_outside_strings(body, end, _BRACKETS, rules)
     if keep == 0:
         return body
     _copy(shallow, body, keep, size, rules)

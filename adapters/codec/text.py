@@ -117,6 +117,34 @@ def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) ->
     return end
 
 
+def find_outside_strings(text: bytes, position: i64, wanted: bytes, rules: Rules) -> i64:
+    """Return where the next wanted byte is, outside of the strings of a JSON text; the text's size, where there is none.
+
+    `wanted`: from `byte_table`. Rests by `rules`.
+    """
+    size: i64 = len(text)
+    start: i64 = position
+    rest_at: i64 = start + REST_BYTES
+    while position < size:
+        byte: i64 = text[position]
+        if byte == _QUOTE:
+            position = end_of_string(text, position + 1, size, rules)
+        elif wanted[byte]:
+            break
+        else:
+            position += 1
+        if position > rest_at:
+            rules.rest()
+            rest_at = position + REST_BYTES
+    rules.read(position - start)
+    return position
+
+
+def byte_table(wanted: bytes) -> bytes:
+    """Return 256 bytes, of which those at the wanted ones are not 0."""
+    return bytes([byte in wanted for byte in range(256)])
+
+
 def hex_id(text: str, size: int) -> bytes:
     """The `size` bytes of an id written in hex, in any case. Nothing, where it is anything else, or all zero."""
     if len(text) != 2 * size:

@@ -56,11 +56,17 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
     body = without_bom(body, rules)
     try:
         return _adapt_one(body, header, rules, message_bytes_max)
-    except Malformed:
-        repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
-        if repaired is body:
-            raise
-    return _adapt_one(repaired, header, rules, message_bytes_max)
+    except Malformed as malformed:
+        refusal = malformed
+    return _adapt_one(_repaired(body, rules, refusal), header, rules, message_bytes_max)
+
+
+def _repaired(body: bytes, rules: Rules, refusal: Malformed) -> bytes:
+    """What a parser may read of a body that it did not read. Raises the refusal where nothing can be done."""
+    repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
+    if repaired is body:
+        raise refusal
+    return repaired
 
 
 def _adapt_one(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
@@ -91,11 +97,9 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
     body = without_bom(body, rules)
     try:
         return _adapt_array(body, header, rules, message_bytes_max, batch_items_max)
-    except Malformed:
-        repaired = shallow_json(repaired_json(body, rules), rules, allows_constants=True)
-        if repaired is body:
-            raise
-    return _adapt_array(repaired, header, rules, message_bytes_max, batch_items_max)
+    except Malformed as malformed:
+        refusal = malformed
+    return _adapt_array(_repaired(body, rules, refusal), header, rules, message_bytes_max, batch_items_max)
 
 
 def _is_scanned(scan: Callable[[], i64], rules: Rules) -> bool:

@@ -59,7 +59,7 @@ _ENVELOPES: Final = (
     *("ScopeLogs", "ScopeSpans", "ScopeMetrics", "InstrumentationScope"),
     *("Metric", "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"),
 )
-# What is said of a name that no field has, behind it.
+# What follows an unknown name where it is reported: where its value belongs.
 HINTS: Final = {
     **dict.fromkeys(("resourceSpans", "resource_spans"), ", which is for /v1/traces"),
     **dict.fromkeys(("resourceLogs", "resource_logs"), ", which is for /v1/logs"),

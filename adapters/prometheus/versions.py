@@ -1,4 +1,4 @@
-"""Refuse a body of remote write of which nothing is known. Most often it is of the version other than its Content-Type's."""
+"""Refuse a body of remote write that has unknown fields alone: most often, its Content-Type names the other version."""
 
 from typing import Final
 
@@ -7,12 +7,12 @@ from adapters.record import Adapted
 
 V1_MEDIA_TYPE: Final = "application/x-protobuf"
 V2_MEDIA_TYPE: Final = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
-# The fields of the other version: those of the one are reserved in the other.
+_IS_V1: Final = f"the body is remote write 1.0: its Content-Type must be {V1_MEDIA_TYPE}"
+_IS_V2: Final = f"the body is remote write 2.0: its Content-Type must be {V2_MEDIA_TYPE}"
+# The fields of each version are reserved in the other.
 _OTHERS: Final = {
-    "WriteRequest has no field 4": f"the body is remote write 2.0: its Content-Type must be {V2_MEDIA_TYPE}",
-    "WriteRequest has no field 5": f"the body is remote write 2.0: its Content-Type must be {V2_MEDIA_TYPE}",
-    "Request has no field 1": f"the body is remote write 1.0: its Content-Type must be {V1_MEDIA_TYPE}",
-    "Request has no field 3": f"the body is remote write 1.0: its Content-Type must be {V1_MEDIA_TYPE}",
+    **dict.fromkeys(("WriteRequest has no field 4", "WriteRequest has no field 5"), _IS_V2),
+    **dict.fromkeys(("Request has no field 1", "Request has no field 3"), _IS_V1),
 }
 
 
