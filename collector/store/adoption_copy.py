@@ -93,8 +93,9 @@ class AdoptionCopy:
     def _copy_partition(self, table: OldTable, partition: str, columns: Columns) -> Iterator[CopiedDay]:
         here = f"_partition_id = {literal(partition)}"
         time = TIME_COLUMNS[table.ours]
+        source = self._rows(table)
         counted = self._select(
-            f"SELECT toDate({time}) AS day, count(), sum(cityHash64({time})) FROM {self._rows(table)}"  # noqa: S608 - quoted
+            f"SELECT toDate({time}) AS day, count(), sum(cityHash64({time})) FROM {source}"  # noqa: S608 - quoted
             f" WHERE {here} GROUP BY day ORDER BY day DESC"
         )
         rows = (line.split("\t") for line in counted.splitlines())
@@ -107,7 +108,7 @@ class AdoptionCopy:
             self._copy_day(table, day, here, columns)
             yield day
         # A row more or less than was counted means that something still writes to the exporter's table.
-        if counted and sum(day.rows for day in days) != self._count(self._rows(table), here):
+        if counted and sum(day.rows for day in days) != self._count(source, here):
             raise StoreError(
                 f"{self._source}.{table.kept} changed while it was copied: end what writes to it, and run this again"
             )
@@ -137,12 +138,13 @@ class AdoptionCopy:
         if table.ours != TRACE_TIMES:
             values["Source"] = literal(SOURCE)
         time = TIME_COLUMNS[table.ours]
+        rows = self._rows(table)  # the server is asked for its engine
         is_large = day.rows > self._statement_rows_max
         for hour in range(_HOURS) if is_large else (None,):
             of_hour = "" if hour is None else f" AND toHour({time}) = {hour}"
             yield (
                 f"INSERT INTO {_STAGING} ({', '.join(map(identifier, values))}) SELECT {', '.join(values.values())}"  # noqa: S608
-                f" FROM {self._rows(table)} WHERE {here} AND toDate({time}) = {literal(day.day)}{of_hour}"
+                f" FROM {rows} WHERE {here} AND toDate({time}) = {literal(day.day)}{of_hour}"
             )
 
     def _check(self, table: OldTable, day: CopiedDay, found: int) -> None:
