@@ -1,7 +1,7 @@
 """Which fields of a protobuf body nobody reads: said where nothing at all was taken of it.
 
-A field that is unknown is skipped, as protobuf wants it: a newer sender may have more. A request of which nothing else is there
-was meant for another route or version, and its sender has to hear of it.
+An unknown field is skipped, as protobuf wants it: a newer sender may have more fields. A request that has unknown fields alone
+was meant for another route or version, and the answer must say so.
 """
 
 from contextlib import suppress

@@ -70,7 +70,7 @@ def warning(outcome: Outcome, noun: str) -> str:
 
 
 def nothing_taken(outcome: Outcome) -> str:
-    """Return the unknown fields of a body of which nothing was taken, or that would hold items elsewhere; else nothing."""
+    """Return the unknown fields of a body: all if nothing was taken, else those that hold items on another route."""
     adapted = outcome.adapted
     if not adapted.unknown_fields:
         return ""
