@@ -4,11 +4,13 @@ It also decides which files begin first, and says at the end of a run what was s
 """
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 from support.skips import MARKERS, imported_modules, needs, summary
 
@@ -96,6 +98,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("what did not run, and how to run it")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command that ran in this process set up for it: the next tests capture log lines of every level.
+
+    A logger that keeps what it was configured with (cache_logger_on_first_use) would keep it for them too.
+    """
+    configure = structlog.configure
+    monkeypatch.setattr(structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False}))
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture

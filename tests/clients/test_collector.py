@@ -1,6 +1,5 @@
 """OpenTelemetry's Collector between a sender and ours, with each exporter that can reach us."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
+from support.ports import free_port
 from support.processes.clients import AMOUNT, expected, new_key, stored
 from support.processes.program import Program, require_peer
 from support.waiting import until
@@ -50,9 +50,7 @@ service:
 def collector(place: Path, program: Program, name: str, exporter: str, signals: list[str], key: str | None) -> Iterator[str]:
     """The Collector with this one exporter, ready; its address. Ended in order, so that it sends what it still has."""
     command = require_peer("otelcol")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     headers = "" if key is None else f", headers: {{x-api-key: {key}}}"
     filled = exporter.format(grpc=program.grpc, otlp_http=program.otlp_http, http=program.http, headers=headers)
     pipelines = ", ".join(f'{signal}: {{receivers: [otlp], exporters: ["{name}"]}}' for signal in signals)

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support.processes.redis_server import RedisServer, free_port
+from support.ports import free_port
+from support.processes.redis_server import RedisServer
 from support.references.limiting import caller
 
 from adapters.errors import EXCEEDS_PLAN, RequestRefused

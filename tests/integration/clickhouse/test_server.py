@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches
+from support.ports import free_port
 from support.processes.clickhouse_server import OPTIONS, PASSWORD, USER, Bridge, Server, bridge, server
 from support.processes.commands import pause, resume
 from support.waiting import until
@@ -155,15 +156,6 @@ def test_comes_later(tmp_path: Path) -> None:
             assert rows(store, count) == 3
         finally:
             there.kill()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("name", ["fresh", "it's `odd` \\ ☃"])

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 from typing import Any
 
 import httpx
@@ -23,6 +22,7 @@ from support.fakes.receiving import (
 )
 from support.fakes.wire import Wire, http_shared
 from support.http2 import http2
+from support.ports import free_port
 from support.smuggling import Heard
 from support.waiting import eventually
 
@@ -70,14 +70,12 @@ async def test_a_port_in_use_fails_loudly(server: str) -> None:
     """And the other port is not listened on then."""
     async with http_receivers(server) as first:
         made = receivers(server=server)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            free_port = free.getsockname()[1]
-        second = HttpServer(made.app, "127.0.0.1", [free_port, first.port], made.http_settings, made.metrics)
+        free = free_port()
+        second = HttpServer(made.app, "127.0.0.1", [free, first.port], made.http_settings, made.metrics)
         with pytest.raises(OSError, match="Address already in use"):
             await second.start()
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", free_port)
+            await asyncio.open_connection("127.0.0.1", free)
 
 
 @EACH_SERVER

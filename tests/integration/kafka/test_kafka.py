@@ -25,9 +25,10 @@ from aiokafka.protocol.commit import OffsetFetchResponse_v1
 from aiokafka.protocol.metadata import MetadataRequest
 from support.fakes.brokers import MIB, kafka_options
 from support.fakes.stores import FakeStore, batch
+from support.ports import free_port
 from support.processes.commands import command, environment, pause, resume
 from support.processes.holding import HoldingProxy
-from support.processes.kafka import Kafka, free_ports, libraries, shared_bootstrap, unique
+from support.processes.kafka import Kafka, libraries, shared_bootstrap, unique
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
@@ -99,7 +100,7 @@ async def admin(bootstrap: str) -> AsyncIterator[Any]:
 
 async def test_a_broker_that_is_not_there_is_named(shared: str) -> None:
     """open fails when its time is up, with the address and the reason; with start_timeout_s = 0, after one attempt."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_port()}"
     options, topics = fresh(address, start_timeout_s=0.5)
     began = time.monotonic()
     with pytest.raises(KafkaAway, match=rf"{address}.*Connect call failed"):
@@ -257,7 +258,7 @@ async def append_through(producer: KafkaProducer, topic: str) -> bytes:
 @pytest.mark.parametrize("lanes", [1, 2])
 async def test_a_request_that_takes_long_holds_nobody_up(lanes: int, tmp_path: Path) -> None:
     """As long as another may be under way beside it. Each is in Kafka once."""
-    (port,) = free_ports(1)
+    port = free_port()
     kafka = Kafka(tmp_path / "kafka", advertised__listeners=f"PLAINTEXT://127.0.0.1:{port}", is_killed=False)
     proxy = HoldingProxy(port, kafka.ports["PLAINTEXT"])
     await proxy.start()

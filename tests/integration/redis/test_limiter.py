@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 import structlog
-from support.processes.redis_server import RedisServer, free_port
+from support.ports import free_port
+from support.processes.redis_server import RedisServer
 from support.references.limiting import caller
 from support.waiting import eventually
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import grpc
 import httpx
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from support.processes.kafka import free_ports
+from support.ports import free_ports
 from support.processes.program import Program, require_peer
 from support.waiting import until
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support.ports import free_ports
 from support.processes import commands
 
 POM = Path(__file__).parents[2] / "kafka" / "pom.xml"
@@ -258,18 +259,6 @@ def random_id() -> str:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
             return text
-
-
-def free_ports(count: int) -> list[int]:
-    """Free just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 _shared: Final[list[tuple[Kafka, Path]]] = []

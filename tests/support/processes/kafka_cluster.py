@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import CreatePartitionsRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from support.ports import free_ports
 from support.processes.faulty_network import FaultyNetwork
-from support.processes.kafka import Kafka, free_ports, random_id, usual_java
+from support.processes.kafka import Kafka, random_id, usual_java
 
 BROKERS: Final = 3
 SESSION_S: Final = 3.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.ports import free_port
 from support.processes import commands
 
 START_TIMEOUT_S = 60
@@ -79,11 +80,3 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         commands.resume(self._process.pid)
-
-
-def free_port() -> int:
-    """Free just now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

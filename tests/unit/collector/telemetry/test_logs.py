@@ -5,7 +5,6 @@ import http.client
 import json
 import logging
 import ssl
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -17,21 +16,6 @@ from collector.config.process import Logging
 from collector.telemetry import logs
 
 EVIL = "x\n2026-01-01 [error] forged\r\x1b[2J\u2028\x85\x00"
-
-
-@pytest.fixture
-def restored() -> Iterator[None]:
-    """Logging is as it was, afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-
-
-pytestmark = pytest.mark.usefixtures("restored")
 
 
 def provoke() -> None:
