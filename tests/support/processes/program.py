@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import infrasage
 import pytest
+from support.ports import free_port, free_ports
 from support.waiting import TIMEOUT_S
 
 import collector
@@ -179,7 +180,7 @@ class Receiver(Command):
 
     def __init__(self, place: Path, **settings: object) -> None:
         super().__init__(place, **settings)
-        self.http_port = self.otlp_http_port = self.grpc_port = 0
+        self.http_port, self.otlp_http_port, self.grpc_port = free_ports(3)
 
     def ports(self) -> list[str]:
         return [
@@ -224,7 +225,7 @@ class WriterCommand(Command):
 
     def __init__(self, place: Path, **settings: object) -> None:
         super().__init__(place, **settings)
-        self.port = 0
+        self.port = free_port()
 
     def arguments(self) -> list[str]:
         return ["writer", "--port", str(self.port)]
