@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from collector.api.clickhouse.app import ClickHouseApi
+from collector.api.clickhouse.turns import QueryTurns
 from collector.api.query_socket import CaughtUp
 from collector.app.data_dir import is_embedded
 from collector.app.receivers import refusals
@@ -48,7 +49,7 @@ async def answering_clickhouse(
         version=version,
         timezone=timezone,
         sql_bytes_max=settings.query.sql_bytes_max,
-        concurrent_max=settings.query.concurrent_max,
+        turns=QueryTurns(settings.query.concurrent_max, settings.store.http_overdue_max, settings.store.query_time_max_s),
         connections_max=settings.store.http_connections_max,
         wait_s=settings.query.page_wait_s,
         body_timeout_s=settings.query.body_timeout_s,

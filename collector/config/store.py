@@ -114,6 +114,13 @@ class StoreSection(Section):
     http_connections_max: Whole = limit(
         64, 1, 100_000, "Most connections at once on http_port; half as many queries of one tenant. More: 503."
     )
+    http_overdue_max: Whole = limit(
+        8,
+        0,
+        1000,
+        "Queries on http_port that the engine can't end in query_time_max_s and that no longer keep others waiting. Each takes"
+        " CPU until it ends by itself.",
+    )
     query_time_max_s: Number = limit(60, 0.1, 86_400, "Seconds that a query may take.")
     query_memory_bytes_max: Bytes = limit(1 * GIB, 16 * MIB, 1024 * GIB, "Memory that a query may use, in bytes.")
     query_rows_max: Whole = limit(1_000_000, 1, 10_000_000_000, "Rows that a query may answer with.")
@@ -148,8 +155,8 @@ class Query(Section):
         2,
         1,
         64,
-        "Queries of users answered at once, and as many of pages beside them; more wait. A tenant's are at most half of them on"
-        " store.http_port.",
+        "Queries answered at once: of the query command, as many on store.http_port, and as many of pages. More wait. Of those"
+        " on store.http_port a tenant has at most half.",
     )
     body_timeout_s: Number = limit(10, 0.1, 3600, "Seconds within which a whole query must have arrived.")
 

@@ -1,8 +1,9 @@
 """Statements that read: those of users, checked first, those of ClickHouse's protocol, and our own.
 
 Invariants:
-1. At most `concurrent_max` statements of users run at once, and as many of our own beside them: a user's may take longer than
-   time_max_s, since the engine looks at the time between two blocks only, and no page of ours waits for it.
+1. At most `concurrent_max` statements of `query` run at once, and as many of our own beside them: a user's may take longer than
+   time_max_s, since the engine looks at the time between two blocks only, and no page of ours waits for it. Who asks by
+   `answer` bounds how many run (collector/api/clickhouse/turns.py).
    (tests/integration/clickhouse/test_embedded.py, test_our_own_statements_do_not_wait_for_users)
 """
 
@@ -73,11 +74,7 @@ class Queries:
         named = set(_PARAMETER.findall(question.sql))
         parameters = {name: _Escaped(value) for name, value in question.parameters.items() if name in named}
         statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
-        with (
-            self._place(self._users_idle),
-            self._asked.session(question.tenant, question.settings, self._checking) as client,
-            _store_errors(),
-        ):
+        with self._asked.session(question.tenant, question.settings, self._checking) as client, _store_errors():
             body = bytes(client.raw_query(statement, parameters=parameters or None))
         return Answered(body, format_of(statement))
 

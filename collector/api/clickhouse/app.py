@@ -8,11 +8,9 @@ Invariants:
    (test_errors_are_as_clickhouse_sends_them)
 4. An answer is whole before its first byte is sent: no error comes in the middle of one.
    (test_errors_are_as_clickhouse_sends_them)
-5. Of a tenant's queries at most half as many run at once as of all: the others wait, and hold up no other tenant.
-   (test_a_tenants_queries_leave_room_for_anothers)
-6. A query is read with a key only, and a tenant has at most half as many that are not answered yet as there may be connections.
+5. A query is read with a key only, and a tenant has at most half as many that are not answered yet as there may be connections.
    More are refused at their heads. (test_who_sends_no_query_leaves_room_for_others)
-7. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
+6. An answer that its tenant does not read keeps none from another tenant, behind the same proxy as well.
    (test_an_answer_that_is_not_read_keeps_none_from_another_tenant)
 """
 
@@ -24,8 +22,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -36,6 +34,7 @@ from starlette.types import Receive, Scope, Send
 from adapters.errors import RequestRefused
 from collector.api.clickhouse.frames import encoded, framed
 from collector.api.clickhouse.hello import hello, is_hello
+from collector.api.clickhouse.turns import QueryOverdue, QueryTurns
 from collector.receivers.http.page_gate import CALLER
 from collector.store.contract import Answered, Question, StoreError, StoreUnavailable
 from collector.tenancy.access import Access, key_of
@@ -110,13 +109,13 @@ class ClickHouseApi:
         version: str,
         timezone: str,
         sql_bytes_max: int,
-        concurrent_max: int,
+        turns: QueryTurns,
         connections_max: int,
         wait_s: float,
         body_timeout_s: float,
     ) -> None:
         """`answer` is the store's, and blocks. `caught_up` waits so many seconds until what was acknowledged is stored.
-        `version`, `timezone`: of the engine."""
+        `version`, `timezone`: of the engine. `turns` is closed with this."""
         self._access: Final = access
         self._answer: Final = answer
         self._caught_up: Final = caught_up
@@ -125,11 +124,9 @@ class ClickHouseApi:
         self._sql_bytes_max: Final = sql_bytes_max
         self._wait_s: Final = wait_s
         self._body_timeout_s: Final = body_timeout_s
-        self._threads: Final = ThreadPoolExecutor(concurrent_max, "clickhouse-http")
-        self._share: Final = max(1, concurrent_max // 2)
+        self._turns: Final = turns
         self._open: Final[Counter[str | None]] = Counter()  # by tenant
         self._open_max: Final = max(1, connections_max // 2)
-        self._turns: Final[dict[str, asyncio.Semaphore]] = {}  # as many as tenants have keys
 
     @property
     def open_queries(self) -> int:
@@ -138,7 +135,7 @@ class ClickHouseApi:
 
     def close(self) -> None:
         """Take no more questions. Those that run end with the store."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -149,6 +146,8 @@ class ClickHouseApi:
             answer = await self._answered(scope, query, headers, query_id, receive)
         except ClickHouseError as refused:
             answer = self._error(str(refused))
+        except QueryOverdue as error:
+            answer = self._error(f"Code: 159. DB::Exception: {error} (TIMEOUT_EXCEEDED)")
         except StoreUnavailable as error:
             answer = self._error(f"Code: 202. DB::Exception: {error} (TOO_MANY_SIMULTANEOUS_QUERIES)")
         except StoreError as error:
@@ -192,7 +191,7 @@ class ClickHouseApi:
     async def _queried(
         self, query: Mapping[str, str], headers: Mapping[str, str], query_id: str, receive: Receive, tenant: str | None
     ) -> _Answer:
-        """Raises ClickHouseError, StoreError."""
+        """Raises ClickHouseError, StoreError, QueryOverdue."""
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 body = await self._body(receive)
@@ -206,8 +205,7 @@ class ClickHouseApi:
         else:
             await self._caught_up(self._wait_s)
             question = Question(asked.sql, asked.format, tenant, asked.settings, asked.parameters)
-            async with self._turn(tenant):
-                answered = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+            answered = await self._turns.run(tenant, query_id, partial(self._answer, question))
         sent = {"x-clickhouse-format": answered.format, "content-type": _type_of(answered.format)}
         if asked.frames is not None:
             return _Answer(await asyncio.to_thread(framed, answered.body, asked.frames), 200, sent)
@@ -231,15 +229,6 @@ class ClickHouseApi:
             self._open[tenant] -= 1
             if not self._open[tenant]:
                 del self._open[tenant]
-
-    def _turn(self, tenant: str | None) -> AbstractAsyncContextManager[object]:
-        """Return what to hold while a query of that tenant runs; None, who reads everything, has all threads."""
-        if tenant is None:
-            return nullcontext()
-        turn = self._turns.get(tenant)
-        if turn is None:
-            turn = self._turns[tenant] = asyncio.Semaphore(self._share)
-        return turn
 
     async def _body(self, receive: Receive) -> bytes:
         """Raises Refused."""

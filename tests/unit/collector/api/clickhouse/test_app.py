@@ -1,7 +1,6 @@
-"""collector/api/clickhouse/app.py: whose query runs when."""
+"""collector/api/clickhouse/app.py: whose queries are read and answered."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from support.fakes.receiving import EXPLAIN
 from support.waiting import eventually
 
 from collector.api.clickhouse.app import ClickHouseApi
+from collector.api.clickhouse.turns import QueryTurns
 from collector.config.receivers import Http
 from collector.receivers.http.page_gate import PageGate
 from collector.store.contract import Answered, Question
@@ -68,7 +68,7 @@ def _api(answer: Callable[[Question], Answered], connections_max: int = 64) -> C
         version="1",
         timezone="UTC",
         sql_bytes_max=1000,
-        concurrent_max=2,
+        turns=QueryTurns(2, 8, 60),
         connections_max=connections_max,
         wait_s=0,
         body_timeout_s=10,
@@ -103,32 +103,4 @@ async def test_who_sends_no_query_leaves_room_for_others() -> None:
         sends.set()
         assert [200] * 4 == await asyncio.gather(*slow)
         assert 200 == await _ask(api, "slow")
-    api.close()
-
-
-async def test_a_tenants_queries_leave_room_for_anothers() -> None:
-    """Ten of one tenant that do not end, and one of another is answered; then the ten are, one after the other."""
-    running: list[str] = []
-    most: list[int] = []
-    may_end = threading.Event()
-
-    def answer(question: Question) -> Answered:
-        assert question.tenant is not None
-        running.append(question.tenant)
-        most.append(running.count("noisy"))
-        if question.tenant == "noisy":
-            may_end.wait(30)
-        running.remove(question.tenant)
-        return Answered(b"1\n", "TabSeparated")
-
-    api = _api(answer)
-    noisy = [asyncio.create_task(_ask(api, "noisy")) for _ in range(10)]
-    async with asyncio.timeout(20):
-        while not running:
-            await asyncio.sleep(0.01)
-        assert 200 == await _ask(api, "quiet")
-    assert not any(task.done() for task in noisy)
-    may_end.set()
-    assert [200] * 10 == await asyncio.gather(*noisy)
-    assert 1 == max(most)
     api.close()
