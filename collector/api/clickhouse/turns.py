@@ -34,7 +34,7 @@ class QueryOverdue(Exception):
     """The statement ran past its time, and the engine can't end it."""
 
 
-class _Turn:
+class _RunningQuery:
     """A statement that runs."""
 
     def __init__(self, tenant: str | None, query_id: str) -> None:
@@ -94,7 +94,7 @@ class QueryTurns:
             " Ask for less: shorter texts, fewer rows, no functions that compare each part of a text with each of another"
         )
 
-    async def _begun(self, tenant: str | None, query_id: str) -> _Turn:
+    async def _begun(self, tenant: str | None, query_id: str) -> _RunningQuery:
         """Wait for the turn. Raises StoreUnavailable."""
         share = self._share_of(tenant)
         if share is not None and self._overdue[tenant] >= self._share:
@@ -114,7 +114,7 @@ class QueryTurns:
                     raise
         except TimeoutError:
             raise StoreUnavailable(f"other queries are running, and none ended in {self._time_max_s:g} s") from None
-        return _Turn(tenant, query_id)
+        return _RunningQuery(tenant, query_id)
 
     def _share_of(self, tenant: str | None) -> asyncio.Semaphore | None:
         """None: who reads everything may have all places."""
@@ -122,7 +122,7 @@ class QueryTurns:
             return None
         return self._shares.setdefault(tenant, asyncio.Semaphore(self._share))
 
-    def _note_overdue(self, turn: _Turn, is_overdue: asyncio.Event) -> None:
+    def _note_overdue(self, turn: _RunningQuery, is_overdue: asyncio.Event) -> None:
         turn.is_overdue = True
         self._overdue[turn.tenant] += 1
         if self._without_place < self._overdue_max:
@@ -139,7 +139,7 @@ class QueryTurns:
         )
         is_overdue.set()
 
-    def _end(self, turn: _Turn) -> None:
+    def _end(self, turn: _RunningQuery) -> None:
         if turn.is_overdue:
             self._overdue[turn.tenant] -= 1
             if not self._overdue[turn.tenant]:

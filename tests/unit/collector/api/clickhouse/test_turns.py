@@ -15,7 +15,7 @@ from collector.store.contract import StoreUnavailable
 NEVER_S = 60.0  # longer than a test
 
 
-class Work:
+class Statements:
     """Statements that end when they may."""
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Work:
 
 
 @asynccontextmanager
-async def turns(overdue_max: int = 8, time_max_s: float = NEVER_S) -> AsyncIterator[tuple[QueryTurns, Work]]:
-    made, work = QueryTurns(2, overdue_max, time_max_s, grace_s=0.0), Work()
+async def turns(overdue_max: int = 8, time_max_s: float = NEVER_S) -> AsyncIterator[tuple[QueryTurns, Statements]]:
+    made, work = QueryTurns(2, overdue_max, time_max_s, grace_s=0.0), Statements()
     try:
         yield made, work
     finally:
