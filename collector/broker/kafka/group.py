@@ -43,6 +43,7 @@ from collector.broker.kafka.protocol.offsets import (
     committed_answer,
     committed_request,
 )
+from collector.broker.left_out import after
 
 # Heartbeats in a session. Kafka's answers to them report that partitions move.
 _HEARTBEATS: Final = 10
@@ -58,6 +59,12 @@ class GroupHead(NamedTuple):
     log: str = ""  # the identity of the log that the offsets belong to, as Range has it; empty: not known
     depth: int = 0  # of the range that is about to be written, as `left_out` is
     left_out: bytes = b""
+
+    def without_deleted(self, earliest: int) -> "GroupHead":
+        """Return the head of a partition whose messages before `earliest` Kafka has deleted."""
+        if self.intent is None or self.intent <= earliest:
+            return GroupHead(earliest, None, self.log)
+        return self._replace(committed=earliest, left_out=after(self.left_out, earliest - self.committed))
 
 
 class Ownership:

@@ -595,7 +595,7 @@ async def test_a_group_that_is_not_loaded_yet_is_not_a_new_one(shared: str, code
         await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])
         taken = await take(consumer, 5)
         monkeypatch.setattr(Brokers, "ask", asked)
-        consumer._member.rejoin(consumer._member.ownership)  # type: ignore[arg-type]  # as after a commit without an answer
+        consumer._group.member.rejoin(consumer._group.ownership)  # type: ignore[arg-type]  # as after a commit without an answer
         for _ in range(3):
             with pytest.raises(BrokerDown):
                 await poll(consumer)
@@ -666,12 +666,12 @@ async def test_a_stale_range_is_refused_though_its_partition_came_back(shared: s
         await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])
         async with await KafkaConsumer.open(options, topics) as first:
             stale = await poll(first, 3)
-            first._member.rejoin(first._member.ownership)  # type: ignore[arg-type]  # as after a commit without an answer
+            first._group.member.rejoin(first._group.ownership)  # type: ignore[arg-type]  # as after a commit without an answer
             async with await KafkaConsumer.open(options, topics) as second:
                 while not await second.positions():
                     await asyncio.sleep(0.05)
                     if await first.positions():
-                        first._member.rejoin(first._member.ownership)  # type: ignore[arg-type]
+                        first._group.member.rejoin(first._group.ownership)  # type: ignore[arg-type]
                 taken = await take(second, 5)
             await eventually_owns(first, 1)
             with pytest.raises(BrokerDown):

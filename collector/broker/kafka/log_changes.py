@@ -1,0 +1,149 @@
+"""Logs that began anew, and logs whose end was lost: where the head of a partition is to be moved.
+
+Invariants:
+1. An offset that was committed for another log is not used (test_a_topic_made_anew_while_the_writer_is_stopped_loses_nothing).
+2. Before anything is read under a leader, what is committed is compared with what this leader has. Where Kafka has lost the end
+   of the log, reading goes back to where it ended (test_an_end_lost_while_the_writer_is_stopped).
+3. Where a partition that was never committed begins is asked after its log's identity
+   (test_a_beginning_of_another_log_is_not_used).
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from collector.broker.contract import BrokerDown, Partition, Range
+from collector.broker.kafka.group import GroupHead, Ownership
+from collector.broker.kafka.identity import TopicLog, epoch_of, identity_of, log_of
+from collector.broker.kafka.leaders import Leaders
+
+# How often partitions that have nothing to read are looked at, whether their logs began anew.
+_IDENTITIES_INTERVAL_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+Heads = dict[Partition, GroupHead]
+
+
+class LogChanges:
+    """Of one consumer. Used by the event loop that made it."""
+
+    def __init__(self, leaders: Leaders) -> None:
+        self._leaders: Final = leaders
+        self._loop: Final = asyncio.get_running_loop()
+        self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
+        self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
+        self._never_committed: Final[set[Partition]] = set()  # of those whose heads have no identity yet
+        self._compared: Final[dict[Partition, int]] = {}  # the epoch of the leader that has all that is committed
+        self._read_under: Final[dict[Partition, int | None]] = {}  # the epoch of the leader when the range in hand was read
+
+    def clear(self) -> None:
+        """Other partitions are ours, or their heads were read anew."""
+        self._never_committed.clear()
+        self._compared.clear()
+
+    def note_never_committed(self, partition: Partition) -> None:
+        """Its head is where it begins, in a log whose identity is not known yet."""
+        self._never_committed.add(partition)
+
+    def note_committed(self, partition: Partition) -> None:
+        """Its head was moved: under a later leader it is compared again."""
+        if self._compared.get(partition) != self._read_under.get(partition):
+            self._compared.pop(partition, None)
+
+    async def look(self, ownership: Ownership, node: int, ends: Mapping[Partition, int]) -> None:
+        """Partitions with nothing to read, as it seems: where their logs began anew, read them from the first message on."""
+        now_s = self._loop.time()
+        heads = ownership.heads
+        if heads is None or now_s - self._identities_read.get(node, -math.inf) < _IDENTITIES_INTERVAL_S:
+            return
+        self._identities_read[node] = now_s
+        idle = [partition for partition, end in ends.items() if partition in heads and end <= heads[partition].committed]
+        if not idle:
+            return
+        try:
+            known = await self._leaders.logs(node, sorted({partition.topic for partition in idle}))
+        except (KafkaError, OSError):
+            return  # its partitions are looked at when it answers again
+        for partition in idle:
+            if partition.topic in known:
+                with suppress(KafkaError, OSError, ValueError, BrokerDown):  # it is looked at again
+                    await self._fit(heads, partition, known[partition.topic])
+
+    async def begin_reading(self, heads: Heads, partition: Partition) -> str:
+        """Make the head one of the log that is there now; return the log's identity. Raises KafkaError, OSError, ValueError,
+        BrokerDown."""
+        topic_log = await self._leaders.log(partition)
+        await self._fit(heads, partition, topic_log)
+        self._read_under[partition] = topic_log.leader_epochs.get(partition.index)
+        return topic_log.identity
+
+    async def change_since(self, messages: Range) -> str | None:
+        """Return what has changed about the partition since the range was read; None: nothing. Raises KafkaError, OSError,
+        BrokerDown."""
+        partition = messages.partition
+        topic_log = await self._leaders.log(partition)
+        if messages.log and topic_log.identity != identity_of(messages.log):
+            self._identities_read.clear()  # look at all of them soon
+            return "the topic was made anew"
+        if topic_log.leader_epochs.get(partition.index) != self._read_under.get(partition):
+            return "its leader has changed"
+        return None
+
+    async def _fit(self, heads: Heads, partition: Partition, topic_log: TopicLog) -> None:
+        """Make the head one of this log. Raises KafkaError, OSError, ValueError, BrokerDown."""
+        await self._begin_if_new(heads, partition, topic_log.identity)
+        leader_epoch = topic_log.leader_epochs.get(partition.index)
+        if leader_epoch is not None and leader_epoch != self._compared.get(partition):
+            await self._go_back_if_lost(heads, partition, topic_log.identity, leader_epoch)
+            self._compared[partition] = leader_epoch
+
+    async def _begin_if_new(self, heads: Heads, partition: Partition, identity: str) -> None:
+        """Start at the first message of the current log if the head belongs to another log."""
+        head = heads[partition]
+        former = self._seen.get(partition.topic) or identity_of(head.log)
+        if former not in ("", identity):
+            log.warning(
+                "a topic was made anew, or Kafka was replaced: its committed offsets are of another log, so it is read from its"
+                " first message on; what the former log still held is not stored",
+                topic=partition.topic,
+                log=identity,
+                former_log=former,
+            )
+        self._seen[partition.topic] = identity
+        if partition in self._never_committed or (head.log and identity_of(head.log) != identity):
+            earliest = await self._leaders.earliest(partition)
+            self._never_committed.discard(partition)
+            heads[partition] = GroupHead(earliest, None, log_of(identity, -1))
+        elif not head.log and head.intent is None:
+            heads[partition] = head._replace(log=log_of(identity, -1))
+
+    async def _go_back_if_lost(self, heads: Heads, partition: Partition, identity: str, leader_epoch: int) -> None:
+        """Go back to the end of the leader's log if the leader does not have everything that is committed."""
+        head = heads[partition]
+        epoch = epoch_of(head.log)
+        if epoch < 0 or epoch == leader_epoch:
+            return
+        if epoch > leader_epoch:
+            raise BrokerDown(f"the leader of {partition.topic}/{partition.index} is of epoch {leader_epoch}, not yet {epoch}")
+        last = await self._leaders.epoch_end(partition, leader_epoch, epoch)
+        goal = head.committed if head.intent is None else head.intent
+        if last is None or not 0 <= last.offset < goal:
+            return
+        log.error(
+            "Kafka lost the end of a partition: what it had not given to the writer is lost. What is there now is read from"
+            " there on; check unclean.leader.election.enable, the replicas and the disks",
+            topic=partition.topic,
+            partition=partition.index,
+            end=last.offset,
+            read_to=goal,
+            leader_epoch=leader_epoch,
+        )
+        intent = last.offset if head.intent is not None and last.offset > head.committed else None
+        began = log_of(identity, last.epoch)
+        heads[partition] = GroupHead(min(last.offset, head.committed), intent, began, head.depth, head.left_out)

@@ -1,0 +1,90 @@
+"""Partitions that can't be read now: since when, why, and what is said about it."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+import structlog
+
+from collector.broker.contract import BrokerDown, Partition
+from collector.broker.kafka.group import Ownership
+from collector.broker.kafka.options import text
+
+# How often metadata is read while a partition can't be.
+_REFRESH_S: Final = 0.5
+# A partition that can't be read for so long is logged: not each change of its leader. And how often, at most.
+_LOGGED_AFTER_S: Final = 2.0
+_LOGGED_EVERY_S: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Trouble(NamedTuple):
+    """Why a partition can't be read, and since when, by the loop's clock."""
+
+    error: str
+    since_s: float
+    is_of_reading: bool  # its leader says where it ends
+
+
+class Troubles:
+    """Of one consumer. Used by the event loop that made it."""
+
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        """`refresh` has the cluster's metadata read again, soon."""
+        self._refresh: Final = refresh
+        self._loop: Final = asyncio.get_running_loop()
+        self._by_partition: Final[dict[Partition, _Trouble]] = {}
+        self._refreshed = self._logged = -math.inf  # when, by the loop's clock
+
+    @property
+    def failure(self) -> str | None:
+        """Return what can't be read, and why; None: everything can."""
+        if not self._by_partition:
+            return None
+        partition, trouble = next(iter(self._by_partition.items()))
+        return f"cannot read {partition.topic}/{partition.index}: {trouble.error}"
+
+    def note(self, partitions: Iterable[Partition], error: BaseException, *, is_of_reading: bool = False) -> None:
+        """They can't be read now."""
+        now_s = self._loop.time()
+        for partition in partitions:
+            before = self._by_partition.get(partition)
+            self._by_partition[partition] = _Trouble(text(error), now_s if before is None else before.since_s, is_of_reading)
+        if now_s - self._refreshed > _REFRESH_S:
+            self._refreshed = now_s
+            self._refresh()
+
+    def note_end(self, partition: Partition) -> None:
+        """Its leader says where it ends."""
+        trouble = self._by_partition.get(partition)
+        if trouble is not None and not trouble.is_of_reading:
+            del self._by_partition[partition]
+
+    def note_read(self, partition: Partition) -> None:
+        """It was read, or there is nothing to read in it."""
+        self._by_partition.pop(partition, None)
+
+    def clear(self) -> None:
+        """Other partitions are ours."""
+        self._by_partition.clear()
+
+    def check(self, ownership: Ownership) -> None:
+        """Raise BrokerDown where none of the partitions can be read; log where some can't for a while."""
+        if not self._by_partition:
+            return
+        partition, trouble = next(iter(self._by_partition.items()))
+        now_s = self._loop.time()
+        if self._by_partition.keys() >= set(ownership.partitions):
+            raise BrokerDown(f"cannot read {partition.topic}/{partition.index}: {trouble.error}")
+        if now_s - trouble.since_s > _LOGGED_AFTER_S and now_s - self._logged > _LOGGED_EVERY_S:
+            self._logged = now_s
+            log.warning(
+                "some partitions cannot be read, the others go on",
+                topic=partition.topic,
+                partition=partition.index,
+                partitions=len(self._by_partition),
+                seconds=round(now_s - trouble.since_s, 1),
+                error=trouble.error,
+            )
