@@ -5,9 +5,7 @@ Invariants:
    (test_writer.py, test_a_crash_anywhere_loses_and_repeats_nothing).
 2. Whatever fails, at whatever step, the range is abandoned, polled again in doubt, and looked up before it is repeated, and
    after (test_writer.py, test_any_sequence_of_faults_ends_with_every_record_once).
-3. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
-   nothing of the piece that failed is stored (test_writer_memory.py).
-4. What is left out of a range, because it was stored before, is decided before the intent, and durable with it
+3. What is left out of a range, because it was stored before, is decided before the intent, and durable with it
    (test_repetitions.py, test_each_request_is_stored_once).
 docs/internals/exactly-once.md has the argument.
 
@@ -29,8 +27,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import structlog
@@ -39,10 +37,10 @@ from adapters.errors import STORE_REFUSED
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
 from collector.broker.left_out import before
 from collector.runtime.reminders import Reminder
-from collector.store.contract import Store, StoreError, StoreRefusedData, StoreShortage
-from collector.store.payload_index import MessageKey, contents
+from collector.store.contract import Store, StoreError
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece, bounded
+from collector.writer.range_inserter import InsertObserver, RangeInserter
 from collector.writer.repetitions import Repetitions, replaced
 from collector.writer.replay_range import DeadLetterRange, by_topic, refuse
 from collector.writer.store_refusals import RefusedItem
@@ -69,14 +67,8 @@ class WriterLimits:
     retry_max_s: float
 
 
-class WriterObserver(Protocol):
+class WriterObserver(InsertObserver, Protocol):
     """Receives what the writer does; collector.telemetry.metrics.Metrics is one."""
-
-    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
-        """Count one insert that is in the store. `messages`: 0 if it was only a part of one."""
-
-    def write_failed(self, topic: str, kind: str) -> None:
-        """Count one insert that failed. `kind`: unavailable (tried again) or refused (the data)."""
 
     def dead_lettered(self, topic: str, records: int) -> None:
         """Count records of a range that were refused, and are durable in the dead letters."""
@@ -86,13 +78,6 @@ class WriterObserver(Protocol):
 
     def dropped(self, records: int) -> None:
         """Count entries or events of dead letters that were refused themselves."""
-
-    def completed(self, topic: str, rows: int, in_part: int) -> None:
-        """An interrupted insert had left out so many rows, which are stored now; and `in_part`, which are missing."""
-
-
-class _NotFound(StoreError):
-    """An insert succeeded, and not all of its rows are there."""
 
 
 class Writer:
@@ -126,19 +111,27 @@ class Writer:
         self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
         self._jitter: Final = jitter
-        self._is_disk_low: Final = is_disk_low
         self._logger: Final = structlog.get_logger(__name__)
         self._thread: Final = ThreadPoolExecutor(1, "writer")
         self._stopping: Final = asyncio.Event()
         self._progress = asyncio.Event()  # set, and replaced, at every commit
         self._in_hand: Partition | None = None  # None: polling
-        self._intended_at = -math.inf  # the range in hand, by `clock`
         self._at_work: Final = asyncio.Lock()  # held from the intent of a range to its commit
         self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
         self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
         self._in_a_row = 0  # failures, whatever was in hand
         self._reminders: Final[defaultdict[Partition | None, Reminder]] = defaultdict(lambda: Reminder(clock))
         self._memory: Final = MemoryShortages(limits.row_bytes_max, store, clock)
+        self._inserter: Final = RangeInserter(
+            store,
+            self._memory,
+            observer,
+            self._in_thread,
+            self._intend_deeper,
+            refusals_max=limits.refusals_max,
+            clock=clock,
+            looks_up=lambda partition: is_disk_low() and self._failures[partition] < _LOOK_UPS_MAX,
+        )
 
     @property
     def state(self) -> Literal["ok", "degraded"]:
@@ -203,13 +196,13 @@ class Writer:
     async def _write_range(self, messages: Range) -> None:
         if messages.in_doubt:
             self._memory.found_in_doubt(messages)
-        self._intended_at = self._clock()
+        self._inserter.will_intend()
         await self._consumer.intend(messages)
         self._memory.intended(messages)
         if messages.partition.topic == DEAD_LETTERS_TOPIC:
             await self._write_dead_letters(messages)
         else:
-            refused = await self._insert_all(messages, Piece.whole(messages))
+            refused = await self._inserter.insert(messages, Piece.whole(messages))
             if refused:
                 sources = await self._keep(refused)
                 self._observer.dead_lettered(messages.partition.topic, len(refused))
@@ -229,11 +222,11 @@ class Writer:
             stored = await self._in_thread(self._store.stored_batches, batch_ids, read.mark)
             for topic, replays in by_topic(read.replays, stored).items():
                 piece = Piece.replays(messages, topic, [replay.payload for replay in replays])
-                for one in await self._insert_all(messages, piece):
+                for one in await self._inserter.insert(messages, piece):
                     for event in replays[one.offset].events:
                         refuse(event, STORE_REFUSED, one.error)
         payloads = await self._in_thread(read.payloads)
-        dropped = await self._insert_all(messages, Piece.whole(messages._replace(payloads=payloads)))
+        dropped = await self._inserter.insert(messages, Piece.whole(messages._replace(payloads=payloads)))
         for one in dropped:
             self._logger.critical(
                 "the store refused a dead letter, which is lost but for what the broker still has",
@@ -246,143 +239,10 @@ class Writer:
         if dropped:
             self._observer.dropped(len(dropped))
 
-    async def _insert_all(self, messages: Range, piece: Piece) -> list[RefusedItem]:
-        """Every item of it is stored, or among those returned. Raises StoreError: some may be stored."""
-        attempt = _Attempt(messages.in_doubt, messages.depth)
-        try:
-            await self._insert(piece, attempt)
-        except StoreShortage as error:
-            if attempt.failed is not None:
-                await self._halve(messages, attempt.failed, attempt.stored, error)
-            raise
-        return attempt.refused
-
-    async def _insert(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Pieces in their order: what is stored of a message is always its first items, but for those that were refused."""
-        if piece.level < attempt.depth and (halves := await self._in_thread(piece.halves)):
-            for half in halves:
-                await self._insert(half, attempt)
-            return
-        topic = piece.topic
-        began = self._clock()
-        try:
-            if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
-                if self._memory.gives_up(piece):
-                    attempt.refused.append(_refused(piece, self._memory.last_error))
-                    return
-                await self._store_piece(piece, attempt)
-                await self._check_stored(piece, attempt)
-                self._memory.stored(piece)
-                self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
-            attempt.note(piece)
-        except StoreRefusedData as error:
-            self._observer.write_failed(topic, "refused")
-            attempt.refusals += 1
-            if attempt.refusals > self._limits.refusals_max:
-                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
-                return
-            halves = await self._in_thread(piece.halves)
-            if not halves or await self._is_refused_bare(piece):
-                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
-                return
-            for half in halves:
-                await self._insert(half, attempt)
-        except StoreError as error:
-            self._observer.write_failed(topic, "unavailable")
-            if isinstance(error, StoreShortage):
-                attempt.failed = attempt.failed or piece
-            elif not isinstance(error, _NotFound):
-                self._memory.unanswered(piece.partition)
-            raise
-
-    async def _store_piece(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Insert it. In doubt, tokens prove nothing by themselves: the rows of a known one may be missing, and those of a
-        forgotten one may be there. Raises StoreError."""
-        looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
-        is_quiet = self._memory.is_quiet(piece.partition)
-        asked = piece.topic, piece.payload, attempt.stored
-        if looks_up and is_quiet and not await self._in_thread(self._store.untouched, *asked):
-            await self._complete(piece, attempt)
-            return
-        await self._in_thread(self._store.insert, piece.topic, piece.parts, piece.token)
-        if not looks_up or await self._in_thread(self._store.holds, *asked):
-            return
-        if not is_quiet:
-            raise _NotFound(
-                "an insert succeeded, and some of its rows are missing: they are inserted once no other can bring them"
-            )
-        await self._complete(piece, attempt)
-
-    async def _complete(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Store what is missing of it. Raises StoreError.
-
-        Without tokens only one writer may do that. Another, to which the partition has gone, completes nothing until inserts
-        of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
-        """
-        if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
-            raise _NotFound("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
-        earlier = [each.payload for each in attempt.earlier(piece)]
-        done = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
-        rows, in_part = sum(done.rows.values()), sum(done.in_part.values())
-        if not rows and not in_part:
-            return
-        self._observer.completed(piece.topic, rows, in_part)
-        place = {"topic": piece.topic, "partition": piece.partition.index, "offset": piece.offset, "token": piece.token}
-        if rows:
-            self._logger.warning(
-                "an interrupted insert is completed: its missing rows are stored", **place, rows=dict(done.rows)
-            )
-        if in_part:
-            self._logger.error(
-                "rows of an interrupted insert are missing: the store has some of their message and not all, and which is not"
-                " known; `audit` shows the message",
-                **place,
-                rows_missing=dict(done.in_part),
-            )
-
-    async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
-        """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
-        read. Raises StoreError. Ends after some attempts, in case the look-up is what fails."""
-        if not self._is_disk_low() or self._failures[piece.partition] >= _LOOK_UPS_MAX:
-            return
-        if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
-            raise _NotFound("an insert succeeded on a full disk, and its rows are not found: it is repeated")
-
-    async def _is_refused_bare(self, piece: Piece) -> bool:
-        """Return whether it is a record that is refused without its items too, so that none of them is at fault alone, and
-        to search among them is of no use. Raises StoreError."""
-        bare = await self._in_thread(piece.bare)
-        if bare is None:
-            return False
-        try:
-            await self._in_thread(self._store.insert, bare.topic, bare.parts, bare.token)
-        except StoreRefusedData:
-            return True
-        return False
-
-    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreShortage) -> None:
-        """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
-        BrokerError."""
-        is_one = not await self._in_thread(piece.halves)
-        if not self._memory.failed(piece, error, is_one=is_one):
-            return
-        if not await self._in_thread(self._store.untouched, piece.topic, piece.payload, stored):
-            return
-        if is_one:
-            self._memory.give_up(piece, error)
-            return
-        await self._consumer.intend(messages._replace(depth=piece.level + 1))
-        self._memory.halved()
-        self._in_a_row = 0
-        self._logger.warning(
-            "the store has too little room for an insert, which is cut in smaller pieces",
-            topic=piece.topic,
-            partition=piece.partition.index,
-            offset=piece.offset,
-            row_bytes=piece.row_bytes(),
-            pieces=2 ** (piece.level + 1),
-            error=str(error),
-        )
+    async def _intend_deeper(self, messages: Range, depth: int) -> None:
+        """Raises BrokerError."""
+        await self._consumer.intend(messages._replace(depth=depth))
+        self._in_a_row = 0  # the next attempt is another one
 
     def stop(self) -> None:
         """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
@@ -450,31 +310,3 @@ class Writer:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
-
-
-@dataclass
-class _Attempt:
-    """One attempt at a range."""
-
-    in_doubt: bool
-    depth: int
-    refused: list[RefusedItem] = field(default_factory=list)
-    refusals: int = 0
-    stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
-    pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
-    failed: Piece | None = None  # for which the store had too little room
-
-    def note(self, piece: Piece) -> None:
-        """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""
-        if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
-            with suppress(ValueError):
-                self.stored.update(contents(piece.payload).items)
-            self.pieces = [*self.earlier(piece), piece]
-
-    def earlier(self, piece: Piece) -> list[Piece]:
-        """Return the pieces of the same message that are stored."""
-        return [each for each in self.pieces if each.offset == piece.offset] if not piece.messages else []
-
-
-def _refused(piece: Piece, error: str) -> RefusedItem:
-    return RefusedItem(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)

@@ -58,8 +58,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "collector/telemetry/metrics.py": (540, _TABLE),
     "collector/telemetry/metrics.py:Metrics": (500, _TABLE),
     "collector/telemetry/metrics.py:__init__": (200, _TABLE),
-    "collector/writer/writer.py": (480, _TO_CUT),
-    "collector/writer/writer.py:Writer": (360, _TO_CUT),
 }
 
 

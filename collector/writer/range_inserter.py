@@ -1,0 +1,242 @@
+"""One attempt to insert a range: whole, in pieces, or what of it is missing.
+
+Only data that the store refuses is not tried again: it is halved (collector/writer/piece.py), down to the item that is at
+fault, while the rest is stored. A range for which the store has too little memory is halved as well, after an intent that says
+so.
+
+Invariants:
+1. The pieces of a range that the store did not refuse are those at the depth of its intent. A deeper intent is made only while
+   nothing of the piece that failed is stored (test_writer_memory.py).
+2. In doubt, a piece is looked up before it is inserted, and after (test_writer.py,
+   test_any_sequence_of_faults_ends_with_every_record_once).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Range
+from collector.store.contract import Store, StoreError, StoreRefusedData, StoreShortage
+from collector.store.payload_index import MessageKey, contents
+from collector.writer.memory_shortage import MemoryShortages
+from collector.writer.piece import Piece
+from collector.writer.store_refusals import RefusedItem
+
+log = structlog.get_logger(__name__)
+
+
+class InsertObserver(Protocol):
+    """Receives what is inserted, and what is not."""
+
+    def written(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
+        """Count one insert that is in the store. `messages`: 0 if it was only a part of one."""
+
+    def write_failed(self, topic: str, kind: str) -> None:
+        """Count one insert that failed. `kind`: unavailable (tried again) or refused (the data)."""
+
+    def completed(self, topic: str, rows: int, in_part: int) -> None:
+        """An interrupted insert had left out so many rows, which are stored now; and `in_part`, which are missing."""
+
+
+class RowsMissing(StoreError):
+    """An insert succeeded, and not all of its rows are there."""
+
+
+class RangeInserter:
+    """Used by the writer's task, for one range at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        memory: MemoryShortages,
+        observer: InsertObserver,
+        in_thread: Callable[..., Awaitable[Any]],
+        intend_deeper: Callable[[Range, int], Awaitable[None]],
+        *,
+        refusals_max: int,
+        clock: Callable[[], float],
+        looks_up: Callable[[Partition], bool],
+    ) -> None:
+        """`in_thread` calls what blocks, in the writer's thread. `intend_deeper` intends a range to be halved so often.
+        `clock` is in seconds. `looks_up`: whether an insert of this partition is believed only after a look-up."""
+        self._store: Final = store
+        self._memory: Final = memory
+        self._observer: Final = observer
+        self._in_thread: Final = in_thread
+        self._intend_deeper: Final = intend_deeper
+        self._refusals_max: Final = refusals_max
+        self._clock: Final = clock
+        self._looks_up: Final = looks_up
+        self._intended_at = -math.inf  # the range in hand, by `clock`
+
+    def will_intend(self) -> None:
+        """The next range is intended now."""
+        self._intended_at = self._clock()
+
+    async def insert(self, messages: Range, piece: Piece) -> list[RefusedItem]:
+        """Every item of it is stored, or among those returned. Raises StoreError: some may be stored; BrokerError."""
+        attempt = _Attempt(messages.in_doubt, messages.depth)
+        try:
+            await self._insert(piece, attempt)
+        except StoreShortage as error:
+            if attempt.failed is not None:
+                await self._halve(messages, attempt.failed, attempt.stored, error)
+            raise
+        return attempt.refused
+
+    async def _insert(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Pieces in their order: what is stored of a message is always its first items, but for those that were refused."""
+        if piece.level < attempt.depth and (halves := await self._in_thread(piece.halves)):
+            for half in halves:
+                await self._insert(half, attempt)
+            return
+        topic = piece.topic
+        began = self._clock()
+        try:
+            if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
+                if self._memory.gives_up(piece):
+                    attempt.refused.append(_refused(piece, self._memory.last_error))
+                    return
+                await self._store_piece(piece, attempt)
+                await self._check_stored(piece, attempt)
+                self._memory.stored(piece)
+                self._observer.written(topic, piece.messages, sum(map(len, piece.parts)), self._clock() - began)
+            attempt.note(piece)
+        except StoreRefusedData as error:
+            self._observer.write_failed(topic, "refused")
+            attempt.refusals += 1
+            if attempt.refusals > self._refusals_max:
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
+            halves = await self._in_thread(piece.halves)
+            if not halves or await self._is_refused_bare(piece):
+                attempt.refused += [_refused(one, str(error)) for one in piece.records()]
+                return
+            for half in halves:
+                await self._insert(half, attempt)
+        except StoreError as error:
+            self._observer.write_failed(topic, "unavailable")
+            if isinstance(error, StoreShortage):
+                attempt.failed = attempt.failed or piece
+            elif not isinstance(error, RowsMissing):
+                self._memory.unanswered(piece.partition)
+            raise
+
+    async def _store_piece(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Insert it. In doubt, tokens prove nothing by themselves: the rows of a known one may be missing, and those of a
+        forgotten one may be there. Raises StoreError."""
+        looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
+        is_quiet = self._memory.is_quiet(piece.partition)
+        asked = piece.topic, piece.payload, attempt.stored
+        if looks_up and is_quiet and not await self._in_thread(self._store.untouched, *asked):
+            await self._complete(piece, attempt)
+            return
+        await self._in_thread(self._store.insert, piece.topic, piece.parts, piece.token)
+        if not looks_up or await self._in_thread(self._store.holds, *asked):
+            return
+        if not is_quiet:
+            raise RowsMissing(
+                "an insert succeeded, and some of its rows are missing: they are inserted once no other can bring them"
+            )
+        await self._complete(piece, attempt)
+
+    async def _complete(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Store what is missing of it. Raises StoreError.
+
+        Without tokens only one writer may do that. Another, to which the partition has gone, completes nothing until inserts
+        of this one have ended: `insert_outlives_s` after it found the range, and so after our intent.
+        """
+        if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
+            raise RowsMissing("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
+        earlier = [each.payload for each in attempt.earlier(piece)]
+        done = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
+        rows, in_part = sum(done.rows.values()), sum(done.in_part.values())
+        if not rows and not in_part:
+            return
+        self._observer.completed(piece.topic, rows, in_part)
+        place = {"topic": piece.topic, "partition": piece.partition.index, "offset": piece.offset, "token": piece.token}
+        if rows:
+            log.warning("an interrupted insert is completed: its missing rows are stored", **place, rows=dict(done.rows))
+        if in_part:
+            log.error(
+                "rows of an interrupted insert are missing: the store has some of their message and not all, and which is not"
+                " known; `audit` shows the message",
+                **place,
+                rows_missing=dict(done.in_part),
+            )
+
+    async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
+        """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be
+        read. Raises StoreError. Ends after some attempts, in case the look-up is what fails."""
+        if not self._looks_up(piece.partition):
+            return
+        if not await self._in_thread(self._store.holds, piece.topic, piece.payload, attempt.stored):
+            raise RowsMissing("an insert succeeded on a full disk, and its rows are not found: it is repeated")
+
+    async def _is_refused_bare(self, piece: Piece) -> bool:
+        """Return whether it is a record that is refused without its items too, so that none of them is at fault alone, and
+        to search among them is of no use. Raises StoreError."""
+        bare = await self._in_thread(piece.bare)
+        if bare is None:
+            return False
+        try:
+            await self._in_thread(self._store.insert, bare.topic, bare.parts, bare.token)
+        except StoreRefusedData:
+            return True
+        return False
+
+    async def _halve(self, messages: Range, piece: Piece, stored: Mapping[MessageKey, int], error: StoreShortage) -> None:
+        """Intend the range once more, to be inserted in smaller pieces, where that is called for and safe. Raises StoreError,
+        BrokerError."""
+        is_one = not await self._in_thread(piece.halves)
+        if not self._memory.failed(piece, error, is_one=is_one):
+            return
+        if not await self._in_thread(self._store.untouched, piece.topic, piece.payload, stored):
+            return
+        if is_one:
+            self._memory.give_up(piece, error)
+            return
+        await self._intend_deeper(messages, piece.level + 1)
+        self._memory.halved()
+        log.warning(
+            "the store has too little room for an insert, which is cut in smaller pieces",
+            topic=piece.topic,
+            partition=piece.partition.index,
+            offset=piece.offset,
+            row_bytes=piece.row_bytes(),
+            pieces=2 ** (piece.level + 1),
+            error=str(error),
+        )
+
+
+@dataclass
+class _Attempt:
+    """One attempt at a range."""
+
+    in_doubt: bool
+    depth: int
+    refused: list[RefusedItem] = field(default_factory=list)
+    refusals: int = 0
+    stored: Counter[MessageKey] = field(default_factory=Counter)  # items of messages that are inserted in parts
+    pieces: list[Piece] = field(default_factory=list)  # that are stored, of the last message that is inserted in parts
+    failed: Piece | None = None  # for which the store had too little room
+
+    def note(self, piece: Piece) -> None:
+        """It is stored. Parts of one message have the same batch id and part, so only together do they tell which are there."""
+        if not piece.messages and piece.topic != DEAD_LETTERS_TOPIC:
+            with suppress(ValueError):
+                self.stored.update(contents(piece.payload).items)
+            self.pieces = [*self.earlier(piece), piece]
+
+    def earlier(self, piece: Piece) -> list[Piece]:
+        """Return the pieces of the same message that are stored."""
+        return [each for each in self.pieces if each.offset == piece.offset] if not piece.messages else []
+
+
+def _refused(piece: Piece, error: str) -> RefusedItem:
+    return RefusedItem(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)
