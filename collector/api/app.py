@@ -194,6 +194,18 @@ def pages(
         told = {name.decode(): value.decode() for name, value in answer.headers} | headers
         return Response(answer.body, answer.status, told, "application/json")
 
+    _answer_errors(app, metrics, refusal)
+
+    def description() -> bytes:
+        paths = get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
+        return orjson.dumps(_with_metrics(_with_telemetry(paths)))
+
+    return _Pages(app, metrics_page, web, description, refusal)
+
+
+def _answer_errors(app: FastAPI, metrics: Metrics, refusal: Callable[..., Response]) -> None:
+    """Have `app` answer its errors by `refusal`."""
+
     @app.exception_handler(RequestRefused)
     async def refused(_: Request, error: RequestRefused) -> Response:
         metrics.refused(error.reason)
@@ -205,12 +217,6 @@ def pages(
             method = RequestRefused(METHOD_NOT_ALLOWED, f"{request.method} is not for {request.url.path}; GET is")
             return refusal(method, allow="GET, HEAD")
         return refusal(RequestRefused(NOT_FOUND, "there is no such page; see /docs"))
-
-    def description() -> bytes:
-        paths = get_openapi(title=app.title, version=version, summary=app.summary, routes=app.routes)
-        return orjson.dumps(_with_metrics(_with_telemetry(paths)))
-
-    return _Pages(app, metrics_page, web, description, refusal)
 
 
 class _Pages:

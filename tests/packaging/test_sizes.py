@@ -42,7 +42,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/prometheus/write_v2.py": (440, _SCANNER),
     "adapters/prometheus/write_v2.py:_Request": (360, _SCANNER),
     "adapters/prometheus/write_v2.py:_take_timeseries": (80, _SCANNER),
-    "collector/api/app.py:pages": (70, _TO_CUT),
     "collector/api/dead_letter_pages.py:dead_letter_pages": (70, _TO_CUT),
     "collector/broker/kafka/producer_session.py": (450, _TO_CUT),
     "collector/broker/kafka/producer_session.py:ProducerSession": (370, _TO_CUT),
