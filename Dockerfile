@@ -26,7 +26,7 @@ FROM python:3.11-slim-bookworm
 
 RUN groupadd --gid 10001 infrasage \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin infrasage \
-    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/infrasage /run/infrasage \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/infrasage /run/infrasage /run/gateway-secrets \
     && install --directory --owner 10001 --group 10001 --mode 0755 /run/clickhouse-users /run/grafana-secrets
 COPY --from=build /opt/infrasage /opt/infrasage
 ENV PATH=/opt/infrasage/bin:$PATH \

@@ -306,6 +306,8 @@ def _places(settings: Settings, *, stores: bool) -> list[str]:
     if stores and not (settings.kafka.bootstrap and settings.clickhouse.url):
         lines.append(f"  data            {settings.data_dir.resolve()}")
     if not stores:
+        shown = settings.clickhouse.url or "none: pages show no traces, logs and dead letters (--clickhouse)"
+        lines.append(f"  ClickHouse      {shown}")
         lines.append(f"  processes       {settings.gateway.workers}")
     return lines
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import typer
@@ -19,7 +20,10 @@ from collector.config.reference import SETTINGS
 from collector.config.sources import load
 
 ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus" / "prometheus.yaml"
 OURS = ("password", "gateway", "writer")
+# What reads or writes the store: a gateway's pages show what is in it.
+READERS = ("gateway", "writer")
 SERVICES = (*OURS, "kafka", "clickhouse", "redis", "prometheus", "grafana")
 
 
@@ -63,7 +67,7 @@ def test_every_variable_is_a_setting(compose: dict[str, Any], dockerfile: list[t
     assert not secrets & environment.keys()
     # The file is there in the container only; what it is for is tried below.
     file_of_secret = environment.pop("INFRASAGE_CLICKHOUSE__PASSWORD_FILE", None)
-    assert (file_of_secret is not None) == (service == "writer")
+    assert (file_of_secret is not None) == (service in READERS)
     settings = load(environment=environment).settings
     assert settings.host == "0.0.0.0"
 
@@ -79,8 +83,10 @@ def test_every_command_exists(compose: dict[str, Any], dockerfile: list[tuple[st
         assert {word for word in words if word.startswith("--")} <= flags
     entrypoint = json.loads(next(arguments for instruction, arguments in dockerfile if instruction == "ENTRYPOINT"))
     assert entrypoint == [commands.name]
-    assert "INFRASAGE_KAFKA__BOOTSTRAP" in compose["services"]["gateway"]["environment"]
-    assert {"INFRASAGE_KAFKA__BOOTSTRAP", "INFRASAGE_CLICKHOUSE__URL"} <= compose["services"]["writer"]["environment"].keys()
+    for service in READERS:
+        made = compose["services"][service]
+        assert made["command"] == [service]
+        assert {"INFRASAGE_KAFKA__BOOTSTRAP", "INFRASAGE_CLICKHOUSE__URL"} <= made["environment"].keys()
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -118,6 +124,14 @@ def test_what_runs_on_is_watched_and_kept(compose: dict[str, Any], service: str)
         assert port.startswith("127.0.0.1:"), "nobody needs a key yet"
 
 
+def test_prometheus_sees_tenants(compose: dict[str, Any]) -> None:
+    """It is on another address than the gateway's loopback, so that nothing but the setting, or a key, shows it their names."""
+    gateway, scraped = compose["services"]["gateway"], YAML(typ="safe", pure=True).load(PROMETHEUS.read_text())
+    has_key = any("authorization" in job for job in scraped["scrape_configs"])
+    assert has_key != (gateway["environment"].get("INFRASAGE_TENANTS__METRICS_NAMES") == "yes")
+    assert has_key or all(port.startswith("127.0.0.1:") for port in gateway["ports"]), "others would see the names"
+
+
 def test_services_speak_of_the_same_ports(compose: dict[str, Any]) -> None:
     """Where a health check asks, and where a port leads, something listens."""
     services = compose["services"]
@@ -147,7 +161,7 @@ def test_the_health_check_s_own_code_works(compose: dict[str, Any]) -> None:
 
 
 def test_the_password_is_drawn_once(compose: dict[str, Any], tmp_path: Path) -> None:
-    """The writer's file has it, ClickHouse's only its hash; a second start changes neither, also after one that was killed."""
+    """A user's file has it, ClickHouse's only its hash; a second start changes neither, also after one that was killed."""
     made = compose["services"]["password"]
     assert made["entrypoint"] == ["python", "-c"]
     (code,) = made["command"]
@@ -165,23 +179,52 @@ def test_the_password_is_drawn_once(compose: dict[str, Any], tmp_path: Path) -> 
             preexec_fn=_like_a_container,  # it makes one system call
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        password = tmp_path / "clickhouse-password" / "clickhouse-password"
         users = (tmp_path / "clickhouse-users" / "infrasage.xml").read_text()
-        text = load(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(password)}).settings.clickhouse.password
-        assert text is not None
-        assert len(text.get_secret_value()) > 40
-        assert password.stat().st_mode & 0o777 == 0o400
-        assert f"<password_sha256_hex>{hashlib.sha256(text.get_secret_value().encode()).hexdigest()}<" in users
-        assert text.get_secret_value() not in users
-        found.add(text.get_secret_value())
-        for name in ("clickhouse-password", "clickhouse-users", "grafana-secrets"):
+        for service in READERS:
+            password = _on_the_host(compose["services"][service], tmp_path)
+            text = load(environment={"INFRASAGE_CLICKHOUSE__PASSWORD_FILE": str(password)}).settings.clickhouse.password
+            assert text is not None
+            assert len(text.get_secret_value()) > 40
+            assert password.stat().st_mode & 0o777 == 0o400
+            user = compose["services"][service]["environment"]["INFRASAGE_CLICKHOUSE__USER"]
+            digest = hashlib.sha256(text.get_secret_value().encode()).hexdigest()
+            assert f"<{user}><password_sha256_hex>{digest}<" in users
+            assert text.get_secret_value() not in users
+            found.add(text.get_secret_value())
+        for name in ("clickhouse-password", "clickhouse-users", "gateway-secrets", "grafana-secrets"):
             for left in ("clickhouse-password.partial", "infrasage.partial"):
                 (tmp_path / name / left).touch(mode=0o400)
-    assert len(found) == 1
-    writer = compose["services"]["writer"]
-    assert "clickhouse-password:/run/infrasage:ro" in writer["volumes"]
-    assert writer["environment"]["INFRASAGE_CLICKHOUSE__PASSWORD_FILE"] == "/run/infrasage/clickhouse-password"
-    assert f"<{writer['environment']['INFRASAGE_CLICKHOUSE__USER']}>" in users
+    assert len(found) == len(READERS)
+
+
+def _on_the_host(service: dict[str, Any], volumes: Path) -> Path:
+    """Where the file of the service's password is, in the volume that it mounts, which it can't write."""
+    file = Path(service["environment"]["INFRASAGE_CLICKHOUSE__PASSWORD_FILE"])
+    (volume,) = [volume for volume in service["volumes"] if f":{file.parent}:" in volume]
+    assert volume.endswith(":ro")
+    return volumes / volume.split(":")[0] / file.name
+
+
+def test_the_gateway_reads_the_store_that_the_writer_writes(compose: dict[str, Any], tmp_path: Path) -> None:
+    """The same server and database, as a user that may read the telemetry and do nothing else."""
+    environments = [compose["services"][service]["environment"] for service in ("gateway", "writer")]
+    for name in ("INFRASAGE_CLICKHOUSE__URL", "INFRASAGE_CLICKHOUSE__DATABASE"):
+        assert environments[0][name] == environments[1][name]
+    (code,) = compose["services"]["password"]["command"]
+    for volume in compose["services"]["password"]["volumes"]:
+        name, place = volume.split(":")
+        (tmp_path / name).mkdir()
+        code = code.replace(place, str(tmp_path / name))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    users = ElementTree.parse(tmp_path / "clickhouse-users" / "infrasage.xml")
+    database = environments[0]["INFRASAGE_CLICKHOUSE__DATABASE"]
+    made = {user.tag: [query.text for query in user.iter("query")] for user in users.findall("users/*")}
+    assert made[environments[0]["INFRASAGE_CLICKHOUSE__USER"]] == [f"GRANT SELECT ON {database}.*"]
+    assert made["grafana"] == [f"GRANT SELECT ON {database}.*", "GRANT SELECT ON system.parts"]
+    # Everything, by ClickHouse's default for users of a file.
+    assert made[environments[1]["INFRASAGE_CLICKHOUSE__USER"]] == []
+    # Every query says `readonly = 1`, which a read-only profile refuses to be told.
+    assert users.findtext(f"users/{environments[0]['INFRASAGE_CLICKHOUSE__USER']}/profile") == "default"
 
 
 def test_the_image(dockerfile: list[tuple[str, str]]) -> None:

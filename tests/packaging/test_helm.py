@@ -56,7 +56,7 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
             "tolerations": [{"key": "telemetry", "operator": "Exists"}],
             "podAnnotations": {"note": "here"},
         },
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": {"name": "scrape", "key": "k"}},
         "networkPolicy": {
             "senders": [{"namespaceSelector": {}}],
             "monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
@@ -271,6 +271,10 @@ def test_what_refers_to_something_finds_it(manifests: list[Manifest]) -> None:
         (endpoint,) = monitor["spec"]["endpoints"]
         assert endpoint["path"] == "/metrics"
         assert endpoint["port"] in {port["name"] for port in matched[0]["spec"]["ports"]}
+        # The labels are set in the same case: with a key, /metrics names tenants.
+        key = {"authorization": {"credentials": {"name": "scrape", "key": "k"}}}
+        has_key = "release" in monitor["metadata"]["labels"]
+        assert {name: value for name, value in endpoint.items() if name == "authorization"} == (key if has_key else {})
 
 
 def test_ports_are_those_of_the_settings(manifests: list[Manifest]) -> None:

@@ -98,7 +98,7 @@ def test_the_announcement_says_https_where_it_is(client_ca: Path | None, identit
         (Settings(kafka=Kafka(bootstrap="k:9092")), True, {"Kafka", "data"}),
         (Settings(clickhouse=ClickHouse(url="http://c:8123")), True, {"ClickHouse", "data"}),
         (Settings(kafka=Kafka(bootstrap="k:9092"), clickhouse=ClickHouse(url="http://c:8123")), True, {"Kafka", "ClickHouse"}),
-        (Settings(kafka=Kafka(bootstrap="k:9092")), False, {"Kafka", "processes"}),
+        (Settings(kafka=Kafka(bootstrap="k:9092")), False, {"Kafka", "ClickHouse", "processes"}),
     ],
 )
 def test_the_announcement_names_what_is_used(settings: Settings, stores: bool, expected: set[str]) -> None:
@@ -108,6 +108,14 @@ def test_the_announcement_names_what_is_used(settings: Settings, stores: bool, e
     assert {line.split()[0] for line in places.splitlines()[4:]} == expected
     assert ("infrasage-collector query" in text) == stores
     assert ("--clickhouse http://c:8123" in text) == bool(settings.clickhouse.url)
+    # A gateway stores nothing; what it lacks without a store, it says.
+    assert ("none: pages show no traces" in text) == (not stores)
+
+
+def test_a_gateway_names_the_store_that_its_pages_read() -> None:
+    settings = Settings(kafka=Kafka(bootstrap="k:9092"), clickhouse=ClickHouse(url="http://c:8123"))
+    text = listening.announcement(settings, 1, 2, 3, stores=False)
+    assert "  ClickHouse      http://c:8123\n" in text
 
 
 @pytest.mark.parametrize(
