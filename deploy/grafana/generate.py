@@ -400,14 +400,17 @@ def store() -> Any:
     made.with_variable(
         dashboard.QueryVariable("tenant")
         .label("Tenant")
+        .description("Those of the list, or any name that is typed.")
         .datasource(DataSourceRef(CLICKHOUSE_PLUGIN, "${clickhouse}"))
         .query(TENANTS)
         .refresh(VariableRefresh.ON_DASHBOARD_LOAD)
         .include_all(True)
+        .all_value(ALL_TENANTS)
         .multi(True)
     )
     made.with_variable(dashboard.TextBoxVariable("text").label("Log text").default_value(""))
-    tenant = "TenantId IN (${tenant:singlequote})"
+    # Without a value of its own, "All" would be the tenants that the list has. The second part is a constant: it costs nothing.
+    tenant = f"(TenantId IN (${{tenant:singlequote}}) OR {ALL_TENANTS} IN (${{tenant:singlequote}}))"
     receipts = f"FROM telemetry_batches WHERE $__timeFilter(ReceivedAt) AND {tenant}"
     logs = f"FROM otel_logs WHERE $__timeFilter(Timestamp) AND {tenant}"
     spans = f"FROM otel_traces WHERE $__timeFilter(Timestamp) AND {tenant}"
@@ -497,7 +500,9 @@ def store() -> Any:
     return made
 
 
-TENANTS: Final = "SELECT DISTINCT TenantId FROM telemetry_batches ORDER BY TenantId LIMIT 1000"
+TENANTS: Final = "SELECT DISTINCT TenantId FROM telemetry_batches ORDER BY TenantId LIMIT 10000"
+# What "All" is in a query, as it is: Grafana quotes no value that a dashboard gives to it. No tenant has this name.
+ALL_TENANTS: Final = "''"
 DASHBOARDS: Final = {"flow": flow, "delivery": delivery, "tenants": tenants, "store": store}
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 import typer
@@ -132,6 +132,15 @@ def test_prometheus_sees_tenants(compose: dict[str, Any]) -> None:
     assert has_key or all(port.startswith("127.0.0.1:") for port in gateway["ports"]), "others would see the names"
 
 
+def test_alerts_lead_somewhere(compose: dict[str, Any]) -> None:
+    """To a URL: that of the variable, or the files of this machine."""
+    labels = YAML(typ="safe", pure=True).load(PROMETHEUS.read_text())["global"]["external_labels"]
+    variable = re.fullmatch(r"\$\{(\w+)\}", labels["infrasage_docs"])
+    assert variable is not None
+    value = compose["services"]["prometheus"]["environment"][variable[1]]
+    assert value == f"${{{variable[1]}:-file://${{PWD}}/docs}}"
+
+
 def test_services_speak_of_the_same_ports(compose: dict[str, Any]) -> None:
     """Where a health check asks, and where a port leads, something listens."""
     services = compose["services"]
@@ -216,7 +225,7 @@ def test_the_gateway_reads_the_store_that_the_writer_writes(compose: dict[str, A
         (tmp_path / name).mkdir()
         code = code.replace(place, str(tmp_path / name))
     subprocess.run([sys.executable, "-c", code], check=True)
-    users = ElementTree.parse(tmp_path / "clickhouse-users" / "infrasage.xml")
+    users = ET.parse(tmp_path / "clickhouse-users" / "infrasage.xml")
     database = environments[0]["INFRASAGE_CLICKHOUSE__DATABASE"]
     made = {user.tag: [query.text for query in user.iter("query")] for user in users.findall("users/*")}
     assert made[environments[0]["INFRASAGE_CLICKHOUSE__USER"]] == [f"GRANT SELECT ON {database}.*"]

@@ -17,6 +17,7 @@ from support.senders import otlp_logs
 from support.waiting import until
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yaml"
+DOCS = "https://docs.example/infrasage"
 # Of a rule: how long it must be true, over what time it looks back, and how long a message may wait.
 SHORTER = ((r"for: \d+[mh]", "for: 1s"), (r"\[\d+[mhd]\]", "[6s]"), (r"lag_seconds\) > \d+", "lag_seconds) > 2"))
 # What a scrape that fails says too: its series end.
@@ -34,6 +35,8 @@ class Alerts:
 
     def firing(self) -> set[str]:
         found = httpx.get(f"{self._address}/api/v1/alerts").json()["data"]["alerts"]
+        # As a mail has it.
+        assert all(alert["annotations"]["runbook_url"].startswith(f"{DOCS}/") for alert in found)
         names = {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"} - OF_THE_MACHINE
         self._ever |= names
         return names
@@ -57,7 +60,8 @@ def watching(target: str, place: Path) -> Iterator[Alerts]:
         assert number, long
     (place / "rules.yaml").write_text(rules)
     config = (
-        "global: {scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 500ms}\n"
+        "global: {scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 500ms,"
+        f" external_labels: {{infrasage_docs: '{DOCS}'}}}}\n"
         f"rule_files: [{place}/rules.yaml]\n"
         f"scrape_configs: [{{job_name: infrasage, static_configs: [{{targets: ['{target}']}}]}}]\n"
     )

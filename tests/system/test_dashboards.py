@@ -86,6 +86,31 @@ def test_every_promql_names_only_metrics_and_labels_that_exist(program: Program,
                 assert used <= has, f"{where}: {name} has no label {used - has}"
 
 
+def all_value(variable: str) -> str:
+    """What "All" is in a query of the dashboard Store: its own value, which Grafana inserts as it is."""
+    templating = json.loads((DEPLOY / "grafana" / "dashboards" / "store.json").read_text())["templating"]["list"]
+    (value,) = [each["allValue"] for each in templating if each["name"] == variable]
+    return str(value)
+
+
+def test_all_tenants_are_more_than_the_list_has(program: Program) -> None:
+    """Grafana would make "All" of the names that the variable's query answers with, which has a limit."""
+    assert re.search(r"LIMIT \d+$", generator().TENANTS)
+    asked = 0
+    for where, target in targets():
+        for condition in re.findall(r"\(TenantId IN [^)]*\)[^)]*\)\)", target.get("rawSql", "")):
+            asked += 1
+            for tenants, expected in ((all_value("tenant"), [0, 1, 2]), ("'1'", [1]), ("'2','x'", [2])):
+                filled = condition.replace("${tenant:singlequote}", tenants)
+                rows = program.query(
+                    f"SELECT number FROM (SELECT number, toString(number) AS TenantId FROM numbers(3)) WHERE {filled}"
+                )
+                assert [int(row["number"]) for row in rows] == expected, where
+    assert asked > 8
+    every = [target["rawSql"] for _, target in targets() if "tenant" in target.get("rawSql", "")]
+    assert all("${tenant" not in re.sub(r"\(TenantId IN [^)]*\)[^)]*\)\)", "", sql) for sql in every)
+
+
 def _names(name: str, type_: str) -> list[str]:
     """Of a metric's samples."""
     if type_ == "histogram":
@@ -110,13 +135,14 @@ def _selected(node: Any, grouped: frozenset[str] = frozenset()) -> Iterator[tupl
 
 
 def test_every_sql_runs_on_the_schema(program: Program) -> None:
-    """With macros and variables as Grafana's plugin fills them in; for one tenant, for some, and with text that has a quote."""
+    """With macros and variables as Grafana's plugin fills them in; for one tenant, for some, for all, and with text that has a
+    quote."""
     sqls = {where: target["rawSql"] for where, target in targets() if "rawSql" in target}
     sqls["store: variable tenant"] = generator().TENANTS
     assert len(sqls) > 8
     record = {"service_id": "dash", "type": "log", "body": "it's a line", "timestamp": datetime.now(UTC).isoformat()}
     assert httpx.post(f"{program.http}/api/v1/telemetry", json=record).status_code == 200
-    for tenants, text in (("'anonymous'", "'it''s'"), ("'a','anonymous'", "''")):
+    for tenants, text in (("'anonymous'", "'it''s'"), ("'a','anonymous'", "''"), (all_value("tenant"), "''")):
         for where, sql in sqls.items():
             filled = re.sub(
                 r"\$__timeFilter\((\w+)\)",
