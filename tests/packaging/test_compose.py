@@ -211,7 +211,7 @@ def _on_the_host(service: dict[str, Any], volumes: Path) -> Path:
     file = Path(service["environment"]["INFRASAGE_CLICKHOUSE__PASSWORD_FILE"])
     (volume,) = [volume for volume in service["volumes"] if f":{file.parent}:" in volume]
     assert volume.endswith(":ro")
-    return volumes / volume.split(":")[0] / file.name
+    return volumes / str(volume).partition(":")[0] / file.name
 
 
 def test_the_gateway_reads_the_store_that_the_writer_writes(compose: dict[str, Any], tmp_path: Path) -> None:
