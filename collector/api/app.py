@@ -44,7 +44,8 @@ from collector.api.documents import Document, FileDocuments, Page
 from collector.api.health import Health, HealthAnswer, health_answer
 from collector.api.metrics_page import METRICS_PATH
 from collector.api.router import READING_PATHS
-from collector.api.web.app import HOME, TREE, WEB_PATHS
+from collector.api.web.app import WEB_PATHS
+from collector.api.web.login import HOME, TREE
 from collector.ingest import endpoints
 from collector.receivers import encodings
 from collector.receivers.http.page_gate import HEALTH_PATH

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from collector.api.app import PAGE_PATHS, pages
 from collector.api.metrics_page import MetricsPage
 from collector.api.router import reading
-from collector.api.web.app import SettingShown, Sources, WebUi
+from collector.api.web.app import WebUi
+from collector.api.web.sources import SettingShown, Sources
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import UnixSockets, is_local, listens
 from collector.app.queries import replayer_of

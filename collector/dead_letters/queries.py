@@ -218,6 +218,16 @@ class DeadLetterReports:
         last = entries[-1].row if len(rows) > limit else None
         return Page(entries, None if last is None else f"{last['kept']}.{last['id']}", behind)
 
+    async def counts(self, which: Filter) -> dict[str, int]:
+        """Return how many entries there are of each reason."""
+        conditions, values = which.conditions()
+        rows = await self.reader.rows(
+            f"SELECT Reason AS reason, count() AS entries FROM dead_letters WHERE {' AND '.join(conditions) or 'TRUE'} "  # noqa: S608  # our own words
+            "GROUP BY Reason",
+            values,
+        )
+        return {row["reason"]: int(row["entries"]) for row in rows}
+
     async def entries(self, ids: Sequence[UUID], tenant: str | None = None) -> list[Entry]:
         """Those of these that there are, with their payloads, in this order. `tenant`: whose; None: everybody's."""
         of_tenant = "TRUE" if tenant is None else "TenantId = {tenant}"

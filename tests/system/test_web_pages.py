@@ -172,7 +172,10 @@ def test_a_dead_letter_is_edited_replayed_and_stored(served: Served) -> None:
     assert "of acme" in page
     sql = "SELECT count() FROM otel_metrics_gauge WHERE ServiceName = 'mine' AND TenantId = 'acme' FORMAT TSV"
     assert run("query", sql, "--data-dir", served.data_dir).stdout == "1\n"
-    assert post(served, path, key, do="edit", payload=edited).headers["location"] == f"{path}?unchanged=1"
+    again = post(served, path, key, do="edit", payload=edited)
+    assert again.status_code == 409
+    assert "it was replayed before" in again.text
+    assert edited in html.unescape(again.text)
 
 
 def test_a_replay_that_is_rejected_again_says_why(served: Served) -> None:
@@ -180,7 +183,8 @@ def test_a_replay_that_is_rejected_again_says_why(served: Served) -> None:
     path = letter_of(served, key, "missing_value")
     assert post(served, path, key, do="replay").headers["location"] == f"{path}?rejected_again=1"
     assert "missing_value, value is required" in served.get(path, key).text
-    assert post(served, path, key, do="discard", note="not needed").headers["location"] == f"{path}?discarded=1"
+    done = post(served, path, key, do="discard", note="not needed", confirmed="yes")
+    assert done.headers["location"] == f"{path}?discarded=1"
     assert ">discarded</span>" in served.get(path, key).text
 
 
@@ -190,9 +194,11 @@ def test_dead_letters_of_others_are_not_changed(served: Served) -> None:
     key = served.keys["acme", Scope.WRITE]
     token = re.search(r'name="token" value="([0-9a-f]+)"', served.get("/", key).text)
     assert token is not None
-    fields = {"token": token[1], "do": "discard", "id": theirs.rpartition("/")[2]}
+    fields = {"token": token[1], "do": "discard", "id": theirs.rpartition("/")[2], "confirmed": "yes"}
     cookie = {"cookie": f"infrasage_key={key}"}
     assert httpx.post(f"{served.http}{theirs}", data=fields, headers=cookie, timeout=60).status_code == 404
+    httpx.post(f"{served.http}/ui/dead-letters", data=fields, headers=cookie, timeout=60)
+    fields |= {"do": "discard_all", "back": "tenant=globex"}
     httpx.post(f"{served.http}/ui/dead-letters", data=fields, headers=cookie, timeout=60)
     assert theirs == letter_of(served, served.keys["globex", Scope.WRITE], "missing_service_id")
 
@@ -365,6 +371,7 @@ def test_a_dead_letter_is_edited_in_the_browser(visit: Any, served: Served) -> N
     """Found by its reason, edited, replayed; and one that is chosen from the list is discarded. Without scripts too."""
     for has_scripts in (True, False):
         served.send("globex")
+        served.send("globex")
         visitor = visit(java_script_enabled=has_scripts)
         page = visitor.page
         visitor.log_in(served.keys["globex", Scope.WRITE])
@@ -375,18 +382,58 @@ def test_a_dead_letter_is_edited_in_the_browser(visit: Any, served: Served) -> N
         page.wait_for_url("**reason=missing_service_id*")
         page.click("td.time a >> nth=0")
         text = page.input_value("#payload")
+        wrong = text.replace('"metric_name"', '"service_id": 7, "metric_name"')
+        page.fill("#payload", wrong)
+        page.fill("input[name=note]", "a try")
+        page.click("text=Replay as edited")
+        visitor.reads("main [role=alert]", "What you edited was not stored: ")
+        assert (page.input_value("#payload"), page.input_value("input[name=note]")) == (wrong, "a try")
         page.fill("#payload", text.replace('"metric_name"', '"service_id": "by-browser", "metric_name"'))
         page.click("text=Replay as edited")
         visitor.reads("h1", "replayed")
+        visitor.faults.clear()  # the browser logs the refusal
         visitor.go("/ui/dead-letters?reason=missing_value&state=open")
         page.check("input[name=id] >> nth=0")
         page.click("text=Discard the chosen")
+        visitor.reads("h1", "Discard 1 dead letter?")
+        page.click("main button")
         visitor.reads("[role=status]", "1 discarded")
         assert "reason=missing_value" in page.url
+        page.click("text=Choose all of this page")
+        visitor.reads("main a", "Choose none of this page")
+        assert page.locator("input[name=id]:checked").count() == page.locator("input[name=id]").count() > 0
+        page.click("text=Discard all that match")
+        visitor.reads("h1", "Discard ")
+        page.click("main button")
+        visitor.reads("main", "There are none.")
         page.click("text=Log out")
         visitor.reads("main", "This is what everyone may see")
     sql = "SELECT count() FROM otel_metrics_gauge WHERE ServiceName = 'by-browser' AND TenantId = 'globex' FORMAT TSV"
     assert run("query", sql, "--data-dir", served.data_dir).stdout == "2\n"
+
+
+def test_what_was_edited_outlives_the_collector(visit: Any, served: Served) -> None:
+    """With scripts, a form that nobody answers leaves its page as it is: the text stays, and a notice says why."""
+    served.send("globex")
+    visitor = visit()
+    page = visitor.page
+    visitor.log_in(served.keys["globex", Scope.WRITE])
+    visitor.go(letter_of(served, served.keys["globex", Scope.WRITE], "missing_value"))
+    page.fill("#payload", "mine")
+    page.route("**/*", lambda route: route.abort())
+    page.click("text=Replay as edited")
+    visitor.reads("#notice", "The collector does not answer")
+    assert page.input_value("#payload") == "mine"
+    page.unroute("**/*")
+    page.route("**/*", lambda route: route.fulfill(status=503, body='{"error": "busy"}'))
+    page.click("text=Replay as edited")
+    visitor.reads("#notice", "The collector answered with status 503")
+    assert page.input_value("#payload") == "mine"
+    page.unroute("**/*")
+    page.click("text=Replay as edited")
+    visitor.reads("main [role=alert]", "What you edited was not stored: ")
+    assert page.input_value("#payload") == "mine"
+    visitor.faults.clear()  # the browser logs what failed
 
 
 def test_another_site_reaches_nothing(visit: Any, served: Served, browser: Browser) -> None:

@@ -12,9 +12,9 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, quote, urlsplit
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -31,12 +31,13 @@ from adapters.errors import (
 )
 from collector.api.dead_letter_pages import NO_STORE
 from collector.api.documents import Page
-from collector.api.health import Health
-from collector.api.web import letters, search, session
+from collector.api.web import letter_actions, letters, login, search, session
 from collector.api.web.kept import AnswerCache, TooSlow
+from collector.api.web.login import HOME, TREE
 from collector.api.web.overview import Overview, overview
 from collector.api.web.rendering import POLICY, render, static_files
 from collector.api.web.shown import Asked, View
+from collector.api.web.sources import Sources
 from collector.api.web.tenants import TenantsPage, tenants_page
 from collector.broker.contract import BrokerError
 from collector.dead_letters.queries import DeadLetterReports
@@ -44,16 +45,16 @@ from collector.dead_letters.replay import DeadLetterReplayer
 from collector.query.recent import RecentTelemetry
 from collector.receivers.refusals import Explain, Refusal
 from collector.store.contract import StoreError
-from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.tenant_usage import Usage, usage_by_tenant
 from collector.tenancy.access import Access
+from collector.tenancy.identity import Caller
 
-HOME: Final = "/"
-TREE: Final = "/ui/"
 WEB_PATHS: Final = frozenset({HOME, TREE})
 
 _STATIC: Final = "/ui/static/"
 _LOGIN_FORM_BYTES_MAX: Final = 4096
+# Read of a form whose key is not in force any more, to give back what was typed.
+_REFUSED_FORM_BYTES_MAX: Final = 256 * 1024
 # What the store is asked for is kept for so long, and waited for at most so long.
 _KEEP_S: Final = 5.0
 _WAIT_S: Final = 10.0
@@ -61,35 +62,6 @@ _KEPT_MAX: Final = 64
 _HTML: Final = "text/html; charset=utf-8"
 
 log = structlog.get_logger(__name__)
-
-
-class SettingShown(NamedTuple):
-    """A setting in force."""
-
-    key: str
-    value: str
-    is_default: bool
-    description: str
-
-
-class Sources(NamedTuple):
-    """Where pages get what they show. What is None, this process has no store for.
-
-    `snapshot`: the metrics as /metrics shows them. `gather`: those of all processes, with every tenant under its name.
-    `plans`: the names of tenants' plans. `settings`: those in force.
-    """
-
-    version: str
-    health: Callable[[], Health]
-    uptime_s: Callable[[], float]
-    snapshot: Callable[[], Awaitable[Snapshot]]
-    gather: Callable[[], Awaitable[Snapshot]]
-    plans: Callable[[], Mapping[str, str]]
-    settings: Callable[[], Sequence[SettingShown]]
-    letters: DeadLetterReports | None = None
-    replayer: DeadLetterReplayer | None = None
-    form_bytes_max: int = 4 * 1024 * 1024
-    body_timeout_s: float = 30.0
 
 
 class WebUi:
@@ -104,7 +76,7 @@ class WebUi:
         self._recent: Final = None if sources.letters is None else RecentTelemetry(sources.letters.reader)
         self._views: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
             HOME: self._overview,
-            "/ui/login": self._login,
+            "/ui/login": login.form_shown,
             "/ui/dead-letters": self._letters,
             "/ui/logs": self._logs,
             "/ui/traces": self._traces,
@@ -112,7 +84,7 @@ class WebUi:
             "/ui/settings": self._settings,
         }
         self._actions: Final[Mapping[str, Callable[[Asked], Awaitable[View]]]] = {
-            "/ui/logout": self._log_out,
+            "/ui/logout": login.logged_out,
             "/ui/dead-letters": self._change_letters,
         }
 
@@ -130,7 +102,8 @@ class WebUi:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")),
             key=session.key_in(headers),
             is_secure=scope["scheme"] == "https" or session.came_over_tls(headers),
-            is_fragment="hx-request" in headers,
+            # What a form brought is answered in its place.
+            is_fragment="hx-request" in headers and scope["method"] == "GET",
         )
         try:
             view = await self._answered(scope["method"], asked, headers, receive)
@@ -145,22 +118,18 @@ class WebUi:
         if method == "POST" and asked.path == "/ui/login":
             session.check_origin(headers)
             form = await self._form(headers, receive, _LOGIN_FORM_BYTES_MAX)
-            return self._log_in(asked, form)
+            return login.logged_in(asked, form, self._access, self._explain)
         if method == "POST" and asked.path == "/ui/logout" and (asked.key is None or self._access.find(asked.key) is None):
             # A browser whose key was revoked can still log out.
             session.check_origin(headers)
-            return await self._log_out(asked)
-        if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
-            asked = asked._replace(caller=self._access.reader(asked.key))
+            return await login.logged_out(asked)
         if method == "POST":
             action = self._actions.get(asked.path) or (self._change_letter if letters.id_in(asked.path) else None)
             if action is None:
                 raise RequestRefused(METHOD_NOT_ALLOWED, f"POST is not for {asked.path}; GET is")
-            if asked.key is None or asked.caller is None:
-                raise _no_key()
-            form = await self._form(headers, receive, self._sources.form_bytes_max)
-            session.check_form(headers, form, asked.key)
-            return await action(asked._replace(form=form))
+            return await self._changed(action, asked, headers, receive)
+        if asked.key is not None and not (method == "GET" and asked.path == "/ui/login"):
+            asked = asked._replace(caller=self._access.reader(asked.key))
         if method != "GET":
             raise RequestRefused(METHOD_NOT_ALLOWED, f"{method} is not for {asked.path}; GET and POST are")
         view = self._views.get(asked.path)
@@ -174,28 +143,40 @@ class WebUi:
             raise _no_key()
         return await view(asked)
 
+    async def _changed(
+        self, action: Callable[[Asked], Awaitable[View]], asked: Asked, headers: session.Headers, receive: Receive
+    ) -> View:
+        """Do what a form asks for. Where that fails, whatever the reason, what was typed comes back with it.
+
+        Raises RequestRefused, Gone."""
+        refused: RequestRefused | None = None
+        try:
+            asked = asked._replace(caller=self._known_reader(asked.key))
+        except RequestRefused as error:
+            refused = error
+        bytes_max = self._sources.form_bytes_max if refused is None else _REFUSED_FORM_BYTES_MAX
+        try:
+            form = await self._form(headers, receive, bytes_max)
+        except RequestRefused as error:
+            raise (refused or error) from None
+        asked = asked._replace(form=form)
+        try:
+            if refused is not None:
+                raise refused
+            session.check_form(headers, form, asked.key or b"")
+            asked = asked._replace(is_from_us=True)
+            return await action(asked)
+        except Exception as error:  # noqa: BLE001  # every error becomes a page
+            return self._refusal(asked, error)
+
+    def _known_reader(self, key: bytes | None) -> Caller:
+        """Raises RequestRefused."""
+        if key is None:
+            raise _no_key()
+        return self._access.reader(key)
+
     async def _form(self, headers: session.Headers, receive: Receive, bytes_max: int) -> session.Form:
         return await session.read_form(headers, receive, bytes_max=bytes_max, timeout_s=self._sources.body_timeout_s)
-
-    # Logging in.
-
-    async def _login(self, asked: Asked) -> View:
-        return View("login.html", {"next": _own_path(asked.query.get("next", HOME))})
-
-    def _log_in(self, asked: Asked, form: session.Form) -> View:
-        key = "".join(form.get("key", ())).strip()
-        target = _own_path("".join(form.get("next", ())))
-        try:
-            self._access.reader(key.encode(errors="replace") or None)
-        except RequestRefused as refused:
-            refusal = self._explain(refused)
-            return View("login.html", {"next": target, "error": refusal.message}, status=refusal.codes.http)
-        cookie = session.cookie_with(key, path=asked.base or "/", is_secure=asked.is_secure)
-        return View.redirect(asked.base + target, {"set-cookie": cookie})
-
-    async def _log_out(self, asked: Asked) -> View:
-        cookie = session.cookie_with("", path=asked.base or "/", is_secure=asked.is_secure)
-        return View.redirect(asked.base + HOME, {"set-cookie": cookie})
 
     # Pages.
 
@@ -240,10 +221,10 @@ class WebUi:
         return (await self._kept.get(key, lambda: letters.shown_entry(asked, reports, bytes_max), is_kept=False)).value
 
     async def _change_letters(self, asked: Asked) -> View:
-        return await letters.change_listed(asked, self._reports(), self._replayer(asked))
+        return await letter_actions.change_listed(asked, self._reports(), self._replayer(asked))
 
     async def _change_letter(self, asked: Asked) -> View:
-        return await letters.change_entry(asked, self._reports(), self._replayer(asked))
+        return await letters.change_entry(asked, self._reports(), self._replayer(asked), self._sources.form_bytes_max)
 
     async def _logs(self, asked: Asked) -> View:
         recent = self._known_recent()
@@ -313,14 +294,21 @@ class WebUi:
         elif not isinstance(error, (RequestRefused, BrokerError)):
             log.error("a web page failed", path=asked.path, exc_info=error)
             error = RequestRefused(INTERNAL, "a defect of the collector; its log has the details")
+        context: dict[str, Any]
         refusal: Refusal = self._explain(error)
         headers = {} if refusal.retry_after_s is None else {"retry-after": str(int(refusal.retry_after_s) or 1)}
         if refusal.codes.http == 401:
             # A page that refreshes itself shows at once that its key is not in force any more.
             headers |= {"www-authenticate": 'ApiKey realm="infrasage"'} | ({"hx-refresh": "true"} if asked.is_fragment else {})
-            login = {"next": quote(asked.path) + asked.query_text, "error": refusal.message if asked.key is not None else ""}
-            return View("login.html", login, 401, headers)
-        context: dict[str, Any] = {"name": refusal.name, "message": refusal.message, "status": refusal.codes.http}
+            context = {"next": quote(asked.path) + asked.query_text, "error": refusal.message if asked.key is not None else ""}
+            return View("login.html", {**context, **letters.given_back(asked, may_retry=False)}, 401, headers)
+        context = {
+            "name": refusal.name,
+            "message": refusal.message,
+            "status": refusal.codes.http,
+            # What failed for now may be sent once more; a form that another site made up is not offered.
+            **letters.given_back(asked, may_retry=asked.is_from_us and refusal.codes.http not in (403, 404)),
+        }
         return View("error.html", context, refusal.codes.http, headers)
 
     async def _send(self, asked: Asked, view: View, send: Send) -> None:
@@ -370,11 +358,3 @@ async def _static(page: Page, scope: Scope, receive: Receive, send: Send) -> Non
 
 def _no_key() -> RequestRefused:
     return RequestRefused(MISSING_API_KEY, "this page needs a key of scope readonly or higher")
-
-
-def _own_path(target: str) -> str:
-    """`target` if it is a page of ours, else HOME: a link to the login form must not lead to another site afterwards."""
-    parts = urlsplit(target)
-    is_ours = not parts.scheme and not parts.netloc and (parts.path == HOME or parts.path.startswith(TREE))
-    is_plain = target.isascii() and target.isprintable() and "\\" not in target and " " not in target
-    return target if is_ours and is_plain and not target.startswith("//") else HOME

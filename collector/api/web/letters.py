@@ -1,27 +1,35 @@
-"""Dead letters on web pages: a list with filters, one entry with its payload, and what is done about them."""
+"""Dead letters on web pages: a list with filters, and one entry with its payload.
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Final
-from urllib.parse import parse_qsl, urlencode
+Invariants:
+1. What somebody typed comes back with the error of a form that fails (test_what_was_edited_comes_back_with_an_error,
+   test_what_was_edited_comes_back_where_it_is_not_taken).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 from adapters.errors import INVALID_JSON, NOT_FOUND, REASON, REASONS, RequestRefused
+from collector.api.web import letter_actions
 from collector.api.web.rendering import as_json
 from collector.api.web.shown import Asked, View
 from collector.dead_letters.payloads import REQUEST
 from collector.dead_letters.queries import STATES, DeadLetterReports, Entry, Filter
-from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome
+from collector.dead_letters.replay import DeadLetterReplayer
 
-LISTED_MAX: Final = 50
 # Longer payloads are shown in part, and edited with the dlq commands.
 _SHOWN_BYTES_MAX: Final = 256 * 1024
 _TREE: Final = "/ui/dead-letters/"
 _UUID_CHARACTERS: Final = 36
-_FILTERS: Final = ("reason", "service_id", "since", "until", "state")
 _REASONS: Final = tuple(reason.name for reason in REASONS if reason.code < INVALID_JSON)
 _REMEDIES: Final = {reason.name: reason.remedy for reason in REASON.values()}
 _OUTCOMES: Final = ("replayed", "rejected_again", "discarded", "unchanged")
+# The status of a page that shows an edited payload which was not taken: the rules refuse it, or somebody was faster.
+_NOT_TAKEN: Final = {"rejected_again": 422, "unchanged": 409}
+# In a form, a character takes at most so many: three of UTF-8, each as %XX. The other fields: a note above all.
+_FORM_BYTES_OF_CHARACTER: Final = 9
+_OTHER_FIELDS_BYTES: Final = 16 * 1024
 
 
 def id_in(path: str) -> UUID | None:
@@ -37,9 +45,10 @@ def id_in(path: str) -> UUID | None:
 
 async def listed(asked: Asked, reports: DeadLetterReports) -> View:
     """The newest first. Raises ValueError, StoreError."""
-    given = {name: asked.query.get(name) or None for name in _FILTERS}
-    found = await reports.page(Filter.of(given, asked.tenant), LISTED_MAX, asked.query.get("cursor") or None, 0)
-    kept = {name: value for name, value in asked.query.items() if name not in ("cursor", *_OUTCOMES)}
+    given = {name: asked.query.get(name) or None for name in letter_actions.FILTERS}
+    found = await reports.page(Filter.of(given, asked.tenant), letter_actions.LISTED_MAX, asked.query.get("cursor") or None, 0)
+    kept = {name: value for name, value in asked.query.items() if name not in ("cursor", "chosen", "more", *_OUTCOMES)}
+    here = {name: value for name, value in asked.query.items() if name in (*kept, "cursor")}
     following = None if found.cursor is None else urlencode({**kept, "cursor": found.cursor})
     return View(
         "dead_letters.html",
@@ -47,17 +56,21 @@ async def listed(asked: Asked, reports: DeadLetterReports) -> View:
             "entries": [entry.row for entry in found.entries],
             "next_query": following,
             "behind": found.messages_behind,
-            "given": {**dict.fromkeys((*_FILTERS, "tenant"), ""), **kept},
+            "given": {**dict.fromkeys((*letter_actions.FILTERS, "tenant"), ""), **kept},
             "reasons": _REASONS,
             "states": STATES,
             "done": _done(asked.query),
+            "has_more": asked.query.get("more") == "1",
             "back": urlencode(kept),
+            "is_chosen": asked.query.get("chosen") == "all",
+            "here_query": urlencode(here),
         },
     )
 
 
-async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: int) -> View:
-    """One entry. Raises RequestRefused, StoreError."""
+async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: int, problem: str = "") -> View:
+    """One entry. `problem`: why what was edited was not taken, which is shown in the payload's place. Raises RequestRefused,
+    StoreError."""
     entry = await _entry(asked, reports)
     row = entry.row
     document = entry.document()
@@ -65,45 +78,59 @@ async def shown_entry(asked: Asked, reports: DeadLetterReports, form_bytes_max: 
     text = payload if isinstance(payload, str) else "" if payload is None else as_json(payload)
     is_whole = len(text) <= _SHOWN_BYTES_MAX and (entry.payload is None or len(entry.payload) >= int(row["payload_size_bytes"]))
     is_text = document["decoded"] is not None or document["payload_encoding"] in ("json", "text")
+    characters_max = _characters_max(form_bytes_max)
     return View(
         "dead_letter.html",
         {
             "row": row,
             "entry": document,
-            "text": text[:_SHOWN_BYTES_MAX],
+            "text": text[:_SHOWN_BYTES_MAX] if asked.edited is None else asked.edited,
             "is_whole": is_whole,
-            # A form's percent-encoding takes up to three bytes for each.
-            "is_editable": is_whole
-            and is_text
-            and row["payload_form"] != REQUEST
-            and 3 * len(text.encode("utf-8", "replace")) < form_bytes_max,
+            "is_editable": is_whole and is_text and row["payload_form"] != REQUEST and _characters(text) <= characters_max,
+            "characters_max": characters_max,
             "is_replayable": row["payload_form"] != REQUEST,
             "is_open": entry.is_open,
             "remedy": _REMEDIES.get(row["reason"], ""),
             "done": _done(asked.query),
+            "problem": problem,
+            "note": asked.field("note"),
+            "as_of": asked.field("as_of"),
         },
     )
 
 
-async def change_entry(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
-    """Replay, edit and replay, or discard one entry. Raises RequestRefused, ValueError, StoreError, BrokerError."""
+async def change_entry(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer, form_bytes_max: int) -> View:
+    """Replay, edit and replay, or discard one entry. An edit that was not taken is shown with the reason, to be edited further.
+
+    Raises RequestRefused, ValueError, StoreError, BrokerError."""
     entry = await _entry(asked, reports)
-    outcomes = await _change(asked, replayer, [entry])
-    return View.redirect(f"{asked.base}{_TREE}{entry.id}?{_summary(outcomes)}")
+    if asked.field("do") == "discard" and not letter_actions.is_confirmed(asked):
+        return letter_actions.confirmation(asked, {entry.row["reason"]: 1} if entry.is_open else {}, back=asked.path)
+    outcomes = await letter_actions.change(asked, replayer, [entry])
+    outcome = outcomes[0]
+    if asked.field("do") == "edit" and outcome.outcome in _NOT_TAKEN:
+        why = f"{outcome.reason}: {outcome.message}" if outcome.reason else outcome.message
+        shown = await shown_entry(asked, reports, form_bytes_max, f"What you edited was not stored: {why}")
+        return shown._replace(status=_NOT_TAKEN[outcome.outcome])
+    return View.redirect(f"{asked.base}{_TREE}{entry.id}?{letter_actions.summary(outcomes)}")
 
 
-async def change_listed(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
-    """Replay or discard the entries that are ticked. Raises as `change_entry`."""
-    if asked.field("do") == "edit":
-        raise ValueError("an edited payload is for one entry")
-    try:
-        ids = [UUID(text) for text in asked.form.get("id", ())[:LISTED_MAX]]
-    except ValueError:
-        raise ValueError("an id of a dead letter is a UUID") from None
-    entries = await reports.entries(ids, asked.tenant_allowed) if ids else []
-    outcomes = await _change(asked, replayer, entries) if entries else []
-    back = asked.field("back")
-    return View.redirect(f"{asked.base}{_TREE[:-1]}?{_filters_only(back)}{_summary(outcomes) or 'unchanged=0'}")
+def given_back(asked: Asked, *, may_retry: bool) -> Mapping[str, Any]:
+    """What was typed into the form of an entry, for a page that says why it failed. `may_retry`: with its form."""
+    return {"edited": asked.edited, "may_retry": may_retry, "note": asked.field("note"), "as_of": asked.field("as_of")}
+
+
+NOTHING_EDITED: Final[Mapping[str, Any]] = {"edited": None, "may_retry": False, "note": "", "as_of": ""}
+
+
+def _characters_max(form_bytes_max: int) -> int:
+    """How long an edited payload may be, so that no form with it is too large."""
+    return max(0, form_bytes_max - _OTHER_FIELDS_BYTES) // _FORM_BYTES_OF_CHARACTER
+
+
+def _characters(text: str) -> int:
+    """As a browser counts them."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
@@ -114,32 +141,6 @@ async def _entry(asked: Asked, reports: DeadLetterReports) -> Entry:
     if not found:
         raise RequestRefused(NOT_FOUND, f"there is no dead letter {wanted}")
     return found[0]
-
-
-async def _change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[Entry]) -> list[ReplayOutcome]:
-    """Raises ValueError, StoreError, BrokerError."""
-    assert asked.caller is not None
-    actor, note = f"key {asked.caller.key_id} of {asked.caller.tenant}", asked.field("note")[:1000]
-    as_of: AsOf = "received" if asked.field("as_of") == "received" else "now"
-    do = asked.field("do")
-    if do == "discard":
-        return await replayer.discard(entries, actor=actor, note=note)
-    if do == "replay":
-        return await replayer.replay(entries, as_of=as_of, actor=actor, note=note)
-    if do == "edit":
-        payload = asked.field("payload").encode()
-        return await replayer.replay(entries, as_of=as_of, actor=actor, note=note, payload=payload)
-    raise ValueError(f"what to do must be replay, edit or discard, not {do[:100]!r}")
-
-
-def _summary(outcomes: Sequence[ReplayOutcome]) -> str:
-    return urlencode(Counter(outcome.outcome for outcome in outcomes))
-
-
-def _filters_only(back: str) -> str:
-    """What of a query the list itself made: it goes into a link of ours."""
-    kept = {name: value for name, value in parse_qsl(back) if name in (*_FILTERS, "tenant")}
-    return f"{urlencode(kept)}&" if kept else ""
 
 
 def _done(query: Mapping[str, str]) -> dict[str, int]:

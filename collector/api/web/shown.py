@@ -18,6 +18,8 @@ class Asked(NamedTuple):
     is_fragment: bool
     caller: Caller | None = None
     form: Mapping[str, list[str]] = {}
+    # The form has this key's token.
+    is_from_us: bool = False
 
     @property
     def tenant(self) -> str | None:
@@ -40,6 +42,11 @@ class Asked(NamedTuple):
     def query_text(self) -> str:
         """The query as a link has it, with its question mark."""
         return f"?{urlencode(self.query)}" if self.query else ""
+
+    @property
+    def edited(self) -> str | None:
+        """The payload of a dead letter as a form brought it: what somebody may have typed. None: it brought none."""
+        return self.field("payload") if "payload" in self.form else None
 
     def field(self, name: str) -> str:
         """A form's field; empty where it is not there."""

@@ -11,8 +11,9 @@ from starlette.types import ASGIApp
 from support.fakes.receiving import ANONYMOUS, EXPLAIN
 
 from collector.api.health import EMBEDDED_ENGINE, EMBEDDED_LOG, Health
-from collector.api.web.app import SettingShown, Sources, WebUi
+from collector.api.web.app import WebUi
 from collector.api.web.session import COOKIE, TOKEN_FIELD, token_of
+from collector.api.web.sources import SettingShown, Sources
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
 from collector.query.reader import Reader
@@ -40,6 +41,8 @@ class FakeStore:
         self.error: StoreError | None = None
         self.gate: threading.Event | None = None
         self.text = text
+        self.state = "open"
+        self.letters = 1
 
     def query(self, sql: str, _format: str) -> bytes:
         self.asked.append(sql)
@@ -64,8 +67,8 @@ class FakeStore:
             return [{"reason": text, "id": LETTER_ID, "tenant": text, "service": text, "message": text, "kept": 1}]
         if "FROM dead_letters" in sql:
             if "GROUP BY Reason" in sql:
-                return [{"reason": text, "open": 1, "items": 0, "oldest": None, "newest": None}]
-            return [letter(text)]
+                return [{"reason": text, "open": 1, "entries": 1234, "items": 0, "oldest": None, "newest": None}]
+            return [{**letter(text), "state": self.state}] * self.letters
         if "FROM otel_logs" in sql:
             names = ("tenant", "service", "severity", "body", "type")
             return [{"at_unix_nano": 1, "trace_id": TRACE_ID, **dict.fromkeys(names, text)}]

@@ -12,6 +12,7 @@ from support.fakes.web import LETTER_ID, TRACE_ID, Web, form, web
 
 from collector.api.web.app import WEB_PATHS
 from collector.api.web.session import COOKIE
+from collector.broker.contract import BrokerDown
 from collector.dead_letters.queries import Entry
 from collector.dead_letters.replay import ReplayOutcome
 from collector.store.contract import StoreError
@@ -20,18 +21,23 @@ LETTER = f"/ui/dead-letters/{LETTER_ID}"
 TRACE = f"/ui/traces/{TRACE_ID}"
 WITH_A_KEY = ("/ui/dead-letters", LETTER, "/ui/logs", "/ui/traces", TRACE, "/ui/tenants")
 PAGES = ("/", *WITH_A_KEY, "/ui/settings")
+ACTOR = "key id-of-write of acme"
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
 
 class Replayer:
-    """Notes what is done; everything succeeds."""
+    """Notes what is done; everything succeeds, or ends with this `outcome` of a replay, or this `error`."""
 
     def __init__(self) -> None:
         self.done: list[tuple[Any, ...]] = []
+        self.outcome = ReplayOutcome(LETTER_ID, "replayed")
+        self.error: Exception | None = None
 
     async def replay(self, entries: list[Entry], *, as_of: str, actor: str, note: str, payload: bytes | None = None) -> Any:
+        if self.error is not None:
+            raise self.error
         self.done.append(("replay", [entry.row["id"] for entry in entries], as_of, actor, note, payload))
-        return [ReplayOutcome(LETTER_ID, "replayed")]
+        return [self.outcome]
 
     async def discard(self, entries: list[Entry], *, actor: str, note: str) -> Any:
         self.done.append(("discard", [entry.row["id"] for entry in entries], actor, note))
@@ -200,13 +206,13 @@ async def test_a_dead_letter_is_changed_by_its_form(do: str) -> None:
     """The page for it is shown again afterwards, by GET."""
     made, replayer = changing()
     async with made.browser("write") as client:
-        answer = await client.post(LETTER, data=form("write", do=do, note="why", payload='{"a": 1}', as_of="received"))
+        fields = form("write", do=do, note="why", payload='{"a": 1}', as_of="received", confirmed="yes")
+        answer = await client.post(LETTER, data=fields)
         assert answer.status_code == 303
         assert answer.headers["location"].startswith(f"{LETTER}?")
-        actor = "key id-of-write of acme"
         payload = b'{"a": 1}' if do == "edit" else None
         expected = (
-            (do, [LETTER_ID], actor, "why") if do == "discard" else ("replay", [LETTER_ID], "received", actor, "why", payload)
+            (do, [LETTER_ID], ACTOR, "why") if do == "discard" else ("replay", [LETTER_ID], "received", ACTOR, "why", payload)
         )
         assert [expected] == replayer.done
 
@@ -214,11 +220,206 @@ async def test_a_dead_letter_is_changed_by_its_form(do: str) -> None:
 async def test_chosen_dead_letters_are_changed_together() -> None:
     made, replayer = changing()
     async with made.browser("admin") as client:
-        fields = form("admin", do="discard", id=LETTER_ID, back="reason=x&state=open&evil=1")
+        fields = form("admin", do="discard", id=LETTER_ID, back="reason=x&state=open&evil=1", confirmed="yes")
         answer = await client.post("/ui/dead-letters", data=fields)
         assert (answer.status_code, answer.headers["location"]) == (303, "/ui/dead-letters?reason=x&state=open&discarded=1")
         assert [("discard", [LETTER_ID], "key id-of-admin of admins", "")] == replayer.done
         assert "1 discarded" in (await client.get("/ui/dead-letters?discarded=1")).text
+
+
+EDITED = '{"a": "</textarea><b>mine"}'
+
+
+def given_back(page: str) -> str | None:
+    """The text that the page has for editing or copying; None: it has none."""
+    found = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.DOTALL)
+    return None if found is None else html.unescape(found[1])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "says"),
+    [
+        (
+            ReplayOutcome(LETTER_ID, "rejected_again", "missing_value", "value is required"),
+            422,
+            "missing_value: value is required",
+        ),
+        (ReplayOutcome(LETTER_ID, "unchanged", message="it was replayed before"), 409, "it was replayed before"),
+    ],
+)
+async def test_what_was_edited_comes_back_where_it_is_not_taken(outcome: ReplayOutcome, status: int, says: str) -> None:
+    """With the reason, in the same form, whose other fields are kept too."""
+    made, replayer = changing()
+    replayer.outcome = outcome
+    async with made.browser("write") as client:
+        answer = await client.post(LETTER, data=form("write", do="edit", payload=EDITED, note="my note", as_of="received"))
+        assert answer.status_code == status
+        assert given_back(answer.text) == EDITED
+        assert re.search(rf'role="alert">[^<]*{says}', answer.text)
+        assert 'value="my note"' in answer.text
+        assert '<option value="received" selected>' in answer.text
+        assert 'value="edit">Replay as edited' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreError("it is away"), 503),
+        (BrokerDown("it is away"), 503),
+        (ValueError("it is wrong"), 400),
+        (RuntimeError("a defect"), 500),
+    ],
+)
+async def test_what_was_edited_comes_back_with_an_error(error: Exception, status: int) -> None:
+    """Whatever fails; and it can be sent once more from that page."""
+    made, replayer = changing()
+    replayer.error = error
+    async with made.browser("write") as client:
+        answer = await client.post(LETTER, data=form("write", do="edit", payload=EDITED, note="my note", as_of="received"))
+        assert answer.status_code == status
+        assert given_back(answer.text) == EDITED
+        assert 'role="alert"' in answer.text
+        fields = dict(re.findall(r'type="hidden" name="(token|as_of|note)" value="([^"]*)"', answer.text.partition("<main")[2]))
+        replayer.error = None
+        again = await client.post(LETTER, data={**fields, "do": "edit", "payload": EDITED})
+        assert (again.status_code, replayer.done[-1][2:]) == (303, ("received", ACTOR, "my note", EDITED.encode()))
+
+
+async def test_what_was_edited_comes_back_where_the_store_is_away() -> None:
+    """Before the entry could be looked up."""
+    made, _ = changing()
+    made.store.error = StoreError("it is away")
+    async with made.browser("write") as client:
+        answer = await client.post(LETTER, data=form("write", do="edit", payload=EDITED))
+        assert (answer.status_code, given_back(answer.text)) == (503, EDITED)
+
+
+@pytest.mark.parametrize(
+    ("scope", "token", "status"),
+    [("unknown", "unknown", 401), (None, "", 401), ("write", "readonly", 403), ("readonly", "readonly", 403)],
+)
+async def test_what_was_edited_can_be_copied_where_the_key_is_refused(scope: str | None, token: str, status: int) -> None:
+    """A key that was revoked or exchanged meanwhile. It is no form: another site's page might have sent it."""
+    made, replayer = changing()
+    async with made.browser(scope) as client:
+        for headers in ({}, {"hx-request": "true"}):
+            answer = await client.post(LETTER, data=form(token, do="edit", payload=EDITED), headers=headers)
+            assert (answer.status_code, given_back(answer.text)) == (status, EDITED)
+            assert 'value="edit"' not in answer.text
+            assert " readonly>" in answer.text
+            # The page with the text stays as it is.
+            assert "hx-refresh" not in answer.headers
+        assert replayer.done == []
+
+
+async def test_a_form_of_an_edited_payload_is_never_too_large() -> None:
+    """A browser lets nobody type more than the largest form has room for, also where each character takes nine bytes."""
+    made, _ = changing()
+    async with made.browser("write") as client:
+        found = re.search(r'maxlength="(\d+)"[^>]*>\n', (await client.get(LETTER)).text)
+        assert found is not None
+        fields = form("write", do="edit", payload="\u20ac" * int(found[1]), note="\u20ac" * 1000, as_of="received")
+        assert (await client.post(LETTER, data=fields)).status_code == 303
+
+
+@pytest.mark.parametrize("path", [LETTER, "/ui/dead-letters"])
+async def test_a_discard_is_confirmed(path: str) -> None:
+    """The first form asks, says how many, and leads back; the form of the answer does it."""
+    made, replayer = changing()
+    async with made.browser("write") as client:
+        fields = form("write", do="discard", id=LETTER_ID, note="why", back="state=open")
+        answer = await client.post(path, data=fields)
+        assert answer.status_code == 200
+        assert "<h1>Discard 1 dead letter?</h1>" in answer.text
+        assert replayer.done == []
+        assert f'id="cancel" href="{path}' in answer.text
+        answer = await client.post(path, data=confirming(answer.text))
+        assert answer.status_code == 303
+        assert replayer.done == [("discard", [LETTER_ID], ACTOR, "why")]
+        made.store.state = "discarded"
+        assert "There is nothing to discard" in (await client.post(path, data=fields)).text
+
+
+def confirming(page: str) -> dict[str, str]:
+    """The form of a confirmation."""
+    content = page.partition("<main")[2]
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', content))
+    button = re.search(r'<button name="do" value="(\w+)"', content)
+    assert button is not None
+    return {name: html.unescape(value) for name, value in fields.items()} | {"do": button[1]}
+
+
+@pytest.mark.parametrize(("do", "verb"), [("discard_all", "Discard"), ("replay_all", "Replay")])
+async def test_all_that_match_are_counted_first(do: str, verb: str) -> None:
+    """By reason, with the filter of the list, of the key's tenant; what comes afterwards is not meant."""
+    made, replayer = changing()
+    async with made.browser("write") as client:
+        fields = form("write", do=do, note="why", back="state=open&service_id=s&tenant=globex")
+        answer = await client.post("/ui/dead-letters", data=fields)
+        assert f"<h1>{verb} 1,000 dead letters?</h1>" in answer.text
+        assert "1,234 match" in answer.text
+        assert "plain: 1,234" in answer.text
+        assert replayer.done == []
+        (counting,) = made.store.asked_of("dead_letters")
+        made.store.asked.clear()
+        assert (await client.post("/ui/dead-letters", data=confirming(answer.text))).status_code == 303
+        listing = next(sql for sql in made.store.asked_of("dead_letters") if "LIMIT" in sql)
+        for sql in (counting, listing):
+            assert "TenantId = 'acme'" in sql
+            assert "globex" not in sql
+            assert "ServiceName = 's'" in sql
+            assert "State IN ('open', 'rejected_again')" in sql
+        until = re.search(r"KeptAt < \S+", counting)
+        assert until is not None
+        assert until[0] in listing
+        assert replayer.done[0][0] == do.removesuffix("_all")
+
+
+@pytest.mark.parametrize(
+    ("do", "state"), [("discard_all", "discarded"), ("discard_all", "replayed"), ("replay_all", "replayed")]
+)
+async def test_what_can_not_be_done_is_not_offered(do: str, state: str) -> None:
+    made, _ = changing()
+    async with made.browser("write") as client:
+        answer = await client.post("/ui/dead-letters", data=form("write", do=do, back=f"state={state}"))
+        assert "There is nothing to" in answer.text
+        assert "<button name" not in answer.text
+        assert made.store.asked == []
+
+
+async def test_all_that_match_are_changed_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most so many at once, and the list says that there are more."""
+    monkeypatch.setattr("collector.api.web.letter_actions.MATCHING_MAX", 1)
+    made, replayer = changing()
+    made.store.letters = 3
+    async with made.browser("admin") as client:
+        fields = form(
+            "admin", do="discard_all", back="reason=missing_value", confirmed="yes", counted_until="2026-04-10T12:00:00Z"
+        )
+        answer = await client.post("/ui/dead-letters", data=fields)
+        target = answer.headers["location"]
+        assert target == "/ui/dead-letters?reason=missing_value&discarded=1&more=1"
+        assert len(replayer.done) == 1
+        page = (await client.get(target)).text
+        assert "1 discarded. There are more that match." in page
+        assert "more=1" not in page
+
+
+async def test_all_of_a_page_are_chosen_without_scripts() -> None:
+    """By a link that keeps the filter and the page; and once more, none."""
+    made, _ = changing()
+    made.store.letters = 3
+    async with made.browser("write") as client:
+        path = "/ui/dead-letters?state=open"
+        for checked, text in ((3, "Choose none of this page"), (0, "Choose all of this page")):
+            page = (await client.get(path)).text
+            found = re.search(r'id="choose-all" href="([^"]*)"', page)
+            assert found is not None
+            path = html.unescape(found[1])
+            assert "state=open" in path
+            page = (await client.get(path)).text
+            assert page.count(" checked ") == checked
+            assert text in page
 
 
 @pytest.mark.parametrize("path", [LETTER, "/ui/dead-letters"])
@@ -226,7 +427,7 @@ async def test_chosen_dead_letters_are_changed_together() -> None:
 async def test_only_keys_that_read_and_send_change_dead_letters(path: str, scope: str | None, status: int) -> None:
     made, replayer = changing()
     async with made.browser(scope) as client:
-        answer = await client.post(path, data=form(scope or "", do="discard", id=LETTER_ID))
+        answer = await client.post(path, data=form(scope or "", do="discard", id=LETTER_ID, confirmed="yes"))
         assert answer.status_code == status
         assert replayer.done == []
 
@@ -260,7 +461,8 @@ async def test_a_form_of_another_site_changes_nothing(path: str, fields: dict[st
     """Without the token, with another key's, or where the browser says that another site's page sent it."""
     made, replayer = changing()
     async with made.browser("write") as client:
-        answer = await client.post(path, data={**fields, "do": "discard", "id": LETTER_ID}, headers=headers)
+        sent = {**fields, "do": "discard", "id": LETTER_ID, "confirmed": "yes"}
+        answer = await client.post(path, data=sent, headers=headers)
         assert answer.status_code == 403
         assert "set-cookie" not in answer.headers
         assert replayer.done == []
@@ -272,7 +474,8 @@ async def test_a_form_of_another_site_changes_nothing(path: str, fields: dict[st
 async def test_a_form_of_this_site_is_taken(headers: dict[str, str]) -> None:
     made, replayer = changing()
     async with made.browser("write") as client:
-        assert (await client.post(LETTER, data=form("write", do="discard"), headers=headers)).status_code == 303
+        fields = form("write", do="discard", confirmed="yes")
+        assert (await client.post(LETTER, data=fields, headers=headers)).status_code == 303
         assert len(replayer.done) == 1
 
 

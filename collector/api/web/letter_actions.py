@@ -1,0 +1,147 @@
+"""What the forms of the pages of dead letters do: for one entry, for those that are chosen, or for all that a filter matches.
+
+Invariants:
+1. Nothing is discarded, and nothing that a filter matches is replayed, before a page has said how many entries that are and
+   was confirmed (test_a_discard_is_confirmed, test_all_that_match_are_counted_first).
+2. A confirmed form changes at most MATCHING_MAX entries, of those that were there when they were counted
+   (test_all_that_match_are_changed_within_bounds).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
+
+from collector.api.web.shown import Asked, View
+from collector.dead_letters.queries import OPEN_STATES, DeadLetterReports, Entry, Filter
+from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome
+from collector.dead_letters.service import DeadLetterService
+from collector.query.times import rfc3339
+
+LIST: Final = "/ui/dead-letters"
+LISTED_MAX: Final = 50
+MATCHING_MAX: Final = 1000
+FILTERS: Final = ("reason", "service_id", "since", "until", "state")
+_ALL: Final = "_all"
+
+
+async def change_listed(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
+    """Replay or discard the entries that are chosen, or all that match. Raises RequestRefused, ValueError, StoreError,
+    BrokerError."""
+    do = asked.field("do")
+    if do == "edit":
+        raise ValueError("an edited payload is for one entry")
+    if do.endswith(_ALL):
+        return await _change_matching(asked, reports, replayer)
+    try:
+        ids = [UUID(text) for text in asked.form.get("id", ())[:LISTED_MAX]]
+    except ValueError:
+        raise ValueError("an id of a dead letter is a UUID") from None
+    entries = await reports.entries(ids, asked.tenant_allowed) if ids else []
+    if do == "discard" and entries and not is_confirmed(asked):
+        open_ = [entry for entry in entries if entry.is_open]
+        counts = Counter(str(entry.row["reason"]) for entry in open_)
+        return confirmation(asked, counts, back=_list(asked), ids=[str(entry.id) for entry in open_])
+    outcomes = await change(asked, replayer, entries) if entries else []
+    return View.redirect(f"{asked.base}{_list(asked, summary(outcomes) or 'unchanged=0')}")
+
+
+async def change(asked: Asked, replayer: DeadLetterReplayer, entries: Sequence[Entry]) -> list[ReplayOutcome]:
+    """Raises ValueError, StoreError, BrokerError."""
+    as_of: AsOf = "received" if asked.field("as_of") == "received" else "now"
+    do, actor, note = asked.field("do"), _actor(asked), _note(asked)
+    if do == "discard":
+        return await replayer.discard(entries, actor=actor, note=note)
+    if do == "replay":
+        return await replayer.replay(entries, as_of=as_of, actor=actor, note=note)
+    if do == "edit":
+        payload = asked.field("payload").encode()
+        return await replayer.replay(entries, as_of=as_of, actor=actor, note=note, payload=payload)
+    raise _unknown(do)
+
+
+def is_confirmed(asked: Asked) -> bool:
+    """Whether the form is that of a confirmation."""
+    return asked.field("confirmed") == "yes"
+
+
+def confirmation(asked: Asked, counts: Mapping[str, int], *, back: str, ids: Sequence[str] = (), until: str = "") -> View:
+    """The page that asks whether to do it, with the same form. `counts`: entries by reason. `back`: where nothing is done.
+    `until`: entries that are kept from then on were not counted."""
+    return View(
+        "confirm.html",
+        {
+            "do": asked.field("do"),
+            "verb": "Discard" if asked.field("do").startswith("discard") else "Replay",
+            "counts": dict(sorted(counts.items(), key=lambda item: -item[1])),
+            "total": sum(counts.values()),
+            "most": MATCHING_MAX,
+            "ids": ids,
+            "until": until,
+            "back": asked.field("back"),
+            "cancel": back,
+            "note": asked.field("note"),
+            "as_of": asked.field("as_of"),
+        },
+    )
+
+
+def summary(outcomes: Sequence[ReplayOutcome]) -> str:
+    """What was done, as a part of an address."""
+    return urlencode(Counter(outcome.outcome for outcome in outcomes))
+
+
+async def _change_matching(asked: Asked, reports: DeadLetterReports, replayer: DeadLetterReplayer) -> View:
+    """Raises ValueError, StoreError, BrokerError."""
+    do = asked.field("do").removesuffix(_ALL)
+    if do not in ("replay", "discard"):
+        raise _unknown(asked.field("do"))
+    given = dict(_filters(asked))
+    # Those that come while somebody looks at their number are not meant.
+    given["until"] = until = asked.field("counted_until") or given.get("until") or rfc3339(time.time_ns())
+    tenant = asked.tenant_allowed or given.get("tenant")
+    if not is_confirmed(asked):
+        which = Filter.of({name: given.get(name) for name in FILTERS}, tenant)
+        allowed = OPEN_STATES if do == "discard" else (*OPEN_STATES, "discarded")
+        states = tuple(state for state in which.states or OPEN_STATES if state in allowed)
+        counts = await reports.counts(which._replace(states=states)) if states else {}
+        return confirmation(asked, counts, back=_list(asked), until=until)
+    filters = {name: given[name] for name in FILTERS if name in given} | ({} if tenant is None else {"tenant": tenant})
+    answer = await DeadLetterService(reports, replayer).answer(
+        {
+            "do": do,
+            "filter": filters,
+            "limit": MATCHING_MAX,
+            "as_of": asked.field("as_of"),
+            "actor": _actor(asked),
+            "note": _note(asked),
+        }
+    )
+    done: dict[str, Any] = dict(Counter(outcome["outcome"] for outcome in answer["outcomes"])) or {"unchanged": 0}
+    return View.redirect(f"{asked.base}{_list(asked, urlencode(done | ({'more': 1} if answer['more'] else {})))}")
+
+
+def _filters(asked: Asked) -> list[tuple[str, str]]:
+    """What of a query the list itself made."""
+    return [(name, value) for name, value in parse_qsl(asked.field("back")) if name in (*FILTERS, "tenant")]
+
+
+def _list(asked: Asked, done: str = "") -> str:
+    """The address of the list that the form is of. `done`: what was done."""
+    query = "&".join(filter(None, (urlencode(_filters(asked)), done)))
+    return f"{LIST}?{query}" if query else LIST
+
+
+def _actor(asked: Asked) -> str:
+    assert asked.caller is not None
+    return f"key {asked.caller.key_id} of {asked.caller.tenant}"
+
+
+def _note(asked: Asked) -> str:
+    return asked.field("note")[:1000]
+
+
+def _unknown(do: str) -> ValueError:
+    return ValueError(f"what to do must be replay, edit or discard, not {do[:100]!r}")

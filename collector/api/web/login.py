@@ -1,0 +1,46 @@
+"""Logging in with a key, and out."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from adapters.errors import RequestRefused
+from collector.api.web import session
+from collector.api.web.letters import NOTHING_EDITED
+from collector.api.web.shown import Asked, View
+from collector.receivers.refusals import Explain
+from collector.tenancy.access import Access
+
+HOME: Final = "/"
+TREE: Final = "/ui/"
+
+
+async def form_shown(asked: Asked) -> View:
+    """The form, which leads to the page of ours that the address names."""
+    return View("login.html", {"next": _own_path(asked.query.get("next", HOME)), **NOTHING_EDITED})
+
+
+def logged_in(asked: Asked, form: session.Form, access: Access, explain: Explain) -> View:
+    """What the form is answered with: the cookie, or why the key is refused."""
+    key = "".join(form.get("key", ())).strip()
+    target = _own_path("".join(form.get("next", ())))
+    try:
+        access.reader(key.encode(errors="replace") or None)
+    except RequestRefused as refused:
+        refusal = explain(refused)
+        return View("login.html", {"next": target, "error": refusal.message, **NOTHING_EDITED}, status=refusal.codes.http)
+    cookie = session.cookie_with(key, path=asked.base or "/", is_secure=asked.is_secure)
+    return View.redirect(asked.base + target, {"set-cookie": cookie})
+
+
+async def logged_out(asked: Asked) -> View:
+    """The cookie is removed."""
+    cookie = session.cookie_with("", path=asked.base or "/", is_secure=asked.is_secure)
+    return View.redirect(asked.base + HOME, {"set-cookie": cookie})
+
+
+def _own_path(target: str) -> str:
+    """`target` if it is a page of ours, else HOME: a link to the login form must not lead to another site afterwards."""
+    parts = urlsplit(target)
+    is_ours = not parts.scheme and not parts.netloc and (parts.path == HOME or parts.path.startswith(TREE))
+    is_plain = target.isascii() and target.isprintable() and "\\" not in target and " " not in target
+    return target if is_ours and is_plain and not target.startswith("//") else HOME
