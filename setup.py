@@ -42,6 +42,7 @@ HOT_PACKAGES = [
 HOT_MODULES = [
     "collector/broker/kafka/producer.py",
     "collector/broker/kafka/producer_batches.py",
+    "collector/broker/kafka/producer_queue.py",
     "collector/broker/kafka/producer_session.py",
     "collector/broker/kafka/transport.py",
     "collector/receivers/encodings.py",

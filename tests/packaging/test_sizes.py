@@ -43,8 +43,6 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/prometheus/write_v2.py:_Request": (360, _SCANNER),
     "adapters/prometheus/write_v2.py:_take_timeseries": (80, _SCANNER),
     "collector/api/dead_letter_pages.py:dead_letter_pages": (70, _TO_CUT),
-    "collector/broker/kafka/producer_session.py": (450, _TO_CUT),
-    "collector/broker/kafka/producer_session.py:ProducerSession": (370, _TO_CUT),
     "collector/http2/engine.py": (680, _STATES),
     "collector/http2/engine.py:Http2Engine": (540, _STATES),
     "collector/http2/headers.py": (410, _STATES),

@@ -123,7 +123,7 @@ class KafkaProducer:
     @property
     def waiting_bytes(self) -> int:
         """Bytes that Kafka has not acknowledged yet."""
-        return self._retired_bytes + (self._session.waiting_bytes if self._session else 0)
+        return self._retired_bytes + (self._session.queue.waiting_bytes if self._session else 0)
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Return when all of them are durable. Raises BrokerDown, at once while Kafka is known to be away, and after
@@ -204,7 +204,7 @@ class KafkaProducer:
                 # Its partition has no leader that answers. The others go on.
                 reason = f"its partition had no leader within {self._options.append_timeout_s:g} s"
                 append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
-                session.forget_expired()
+                session.queue.forget_expired()
                 return
             reason = f"not acknowledged within {self._options.append_timeout_s:g} s"
             append.done.set_exception(BrokerDown(f"cannot append to Kafka: {reason}; {append.outcome()}"))
@@ -234,7 +234,7 @@ class KafkaProducer:
         if self._session is session:
             self._session = None
             self.failure = reason
-            session.refuse(reason)
+            session.queue.refuse(reason)
             if self._away_since_s < 0:
                 self._away_since_s = self._loop.time()
             self._remind(reason)
@@ -262,7 +262,7 @@ class KafkaProducer:
         task.add_done_callback(self._tasks.discard)
 
     async def _bury(self, session: ProducerSession) -> None:
-        held = session.waiting_bytes
+        held = session.queue.waiting_bytes
         self._retired_bytes += held
         failure: BaseException | None = None
         try:

@@ -19,7 +19,6 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
-from adapters.fingerprint import partition_of
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.options import KafkaOptions, text
@@ -29,9 +28,9 @@ from collector.broker.kafka.producer_batches import (
     PartitionState,
     PendingBatch,
     Sending,
-    TopicState,
 )
 from collector.broker.kafka.producer_observer import ProduceObserver
+from collector.broker.kafka.producer_queue import ProducerQueue
 from collector.broker.kafka.protocol.produce import (
     PRODUCE_API,
     next_sequence,
@@ -69,7 +68,6 @@ class ProducerSession:
         self, options: KafkaOptions, topics: Mapping[str, Topic], partitions: dict[str, int], observer: ProduceObserver
     ) -> None:
         """`partitions`: how many each topic has, as far as sessions before this one knew. This session updates it."""
-        self.waiting_bytes = 0  # not acknowledged
         self.failed: Callable[[str], None] | None = None
         """Called, with the reason, when a batch has failed."""
         self.succeeded: Callable[[], None] | None = None
@@ -81,22 +79,21 @@ class ProducerSession:
         self._observer: Final = observer
         self._logger: Final = structlog.get_logger(__name__)
         self._loop: Final = asyncio.get_running_loop()
-        self._batch_bytes_max: Final = min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
-        self._states: Final[dict[str, TopicState]] = {name: TopicState(name) for name in topics}
-        self._placed: list[PartitionState] = []  # those where batches wait
+        self.queue: Final = ProducerQueue(
+            list(topics), min(BATCH_BYTES_MAX, *(topic.message_bytes_max for topic in topics.values()))
+        )
+        self._states: Final = self.queue.states
         self._partitions: Final = partitions
         self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
         self._producer_id = -1
         self._epoch = -1
         self._idle: Final = asyncio.Event()  # no append waits
         self._idle.set()
-        self._arrived: Final = asyncio.Event()
-        self._helping: Final = asyncio.Event()  # the lanes beyond the first take part
+        self._helping: Final = self.queue.filled  # the lanes beyond the first take part
         self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
         self._appends = 0
         self._tasks: Final[list[asyncio.Task[None]]] = []  # the lanes, and what keeps up with the cluster
         self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
-        self._first_lanes = 0
         self._leaders_max = 0  # how many brokers may lead partitions of a topic
         self._client: Final = Client(options)
 
@@ -108,7 +105,7 @@ class ProducerSession:
         leaders = {partition.leader for state in self._states.values() for partition in state.partitions}
         leaders.discard(-1)
         await asyncio.gather(*(self._reach(lane, leader) for lane, leader in enumerate(sorted(leaders))))
-        first = self._first_lanes = self._leaders_max
+        first = self.queue.first_lanes = self._leaders_max
         lanes = range(first * self._options.requests_in_flight_max)
         self._tasks.extend(asyncio.create_task(self._run(lane, helps=lane >= first), name=f"kafka-{lane}") for lane in lanes)
         self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
@@ -116,7 +113,7 @@ class ProducerSession:
     async def _keep_up(self) -> None:
         """With partitions that are added, leaders that move, and brokers that come back."""
         while True:
-            wait_s = _LEADERLESS_S if self._is_leaderless() else self._options.metadata_refresh_s
+            wait_s = _LEADERLESS_S if self.queue.is_leaderless() else self._options.metadata_refresh_s
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._avoided.wait()
@@ -125,10 +122,6 @@ class ProducerSession:
                 await asyncio.sleep(_LEADERLESS_S)
             with suppress(KafkaError, OSError, BrokerDown):
                 await self.refresh()
-
-    def _is_leaderless(self) -> bool:
-        """Return whether messages wait for a partition that has no leader which answers."""
-        return any(partition.group < 0 for partition in self._placed)
 
     async def _reach(self, lane: int, leader: int) -> None:
         """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
@@ -183,7 +176,7 @@ class ProducerSession:
                     before=before,
                     now=number,
                 )
-        self._arrived.set()  # what waited for a leader
+        self.queue.arrived.set()  # what waited for a leader
         self._leaders_max = leaders_max
 
     def _avoid(self, leader: int) -> None:
@@ -214,24 +207,7 @@ class ProducerSession:
         """All of them wait from here on, until `leave`."""
         self._appends += 1
         self._idle.clear()
-        for message in messages:
-            state = self._states[message.topic]
-            queue = state.waiting
-            fingerprint = message.fingerprint
-            if fingerprint:
-                partition = state.partitions[partition_of(fingerprint, state.number)]
-                queue = partition.waiting
-                if not queue:
-                    self._placed.append(partition)
-            batch = queue[-1] if queue else None
-            if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
-                if batch is not None and batch.full:
-                    self._helping.set()
-                batch = PendingBatch(self._batch_bytes_max, self._loop.time(), message.ordered)
-                batch.add(message.payload, append)
-                queue.append(batch)
-                self._arrived.set()
-            self.waiting_bytes += len(message.payload)
+        self.queue.put(messages, append)
 
     def leave(self) -> None:
         self._appends -= 1
@@ -245,7 +221,9 @@ class ProducerSession:
         while True:
             if helps:
                 await self._helping.wait()
-            sendings = self._take(lane, self._loop.time() - linger_s)
+            sendings = [
+                self._sending(taken.partition, taken.batch) for taken in self.queue.take(lane, self._loop.time() - linger_s)
+            ]
             if not sendings:
                 await self._more(linger_s)
                 continue
@@ -264,7 +242,7 @@ class ProducerSession:
             finally:
                 for sending in sendings:
                     sending.partition.is_busy = False
-                self._arrived.set()  # what waited for one of these partitions
+                self.queue.arrived.set()  # what waited for one of these partitions
                 if timer is not None:
                     timer.cancel()
                     self._late.discard(lane)
@@ -277,49 +255,18 @@ class ProducerSession:
 
     async def _more(self, linger_s: float) -> None:
         """Return when there may be something to take."""
-        self._arrived.clear()
-        now = self._loop.time()
-        queues = self._waiting() if linger_s else []
-        lingering = [at for at in (queue[0].began + linger_s for queue in queues if queue) if at > now]
-        if not lingering:
-            await self._arrived.wait()
+        self.queue.arrived.clear()
+        began = self.queue.first_that_lingers(self._loop.time() - linger_s) if linger_s else None
+        if began is None:
+            await self.queue.arrived.wait()
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(min(lingering)):
-                await self._arrived.wait()
-
-    def _take(self, lane: int, began_max: float) -> list[Sending]:
-        """The batches that can be sent now: of each topic, one for each partition that none is on its way to. `began_max`:
-        later ones wait, unless they are full."""
-        sendings: list[Sending] = []
-        if self._placed:
-            left: list[PartitionState] = []
-            for placed in self._placed:
-                waiting = placed.waiting
-                first = waiting[0]
-                if not placed.is_busy and (first.full or first.began <= began_max) and self._is_led(lane, placed):
-                    sendings.append(self._sending(placed, waiting.popleft()))
-                    if not waiting:
-                        continue
-                left.append(placed)
-            self._placed = left
-        for state in self._states.values():
-            queue = state.waiting
-            while queue and (queue[0].full or queue[0].began <= began_max):
-                partition = state.partitions[ORDERED_PARTITION] if queue[0].ordered else state.free(lane)
-                if partition is None or partition.is_busy:
-                    break
-                sendings.append(self._sending(partition, queue.popleft()))
-        return sendings
-
-    def _waiting(self) -> list[deque[PendingBatch]]:
-        """The queues of batches that nobody has taken; some may be empty."""
-        return [*[state.waiting for state in self._states.values()], *[placed.waiting for placed in self._placed]]
+            async with asyncio.timeout_at(began + linger_s):
+                await self.queue.arrived.wait()
 
     def _sending(self, partition: PartitionState, batch: PendingBatch) -> Sending:
         sequence = partition.sequence
         partition.sequence = next_sequence(sequence, len(batch.payloads))
-        partition.is_busy = True
         for append in batch.appends:
             append.is_sent = True
         now_ms = int(time.time() * 1000)
@@ -327,12 +274,6 @@ class ProducerSession:
             partition.index, batch.payloads, now_ms, self._producer_id, self._epoch, sequence, self._options.compression
         )
         return Sending(partition, batch, pieces)
-
-    def _is_led(self, lane: int, partition: PartitionState) -> bool:
-        """Return whether a partition's leader is one that this lane sends to."""
-        # There may be more leaders by now than lanes were begun for.
-        lanes = min(len(self._states[partition.topic].groups), max(1, self._first_lanes))
-        return partition.group >= 0 and partition.group % lanes == lane % lanes
 
     async def _deliver(self, lane: int, sendings: Sequence[Sending]) -> None:
         """Return when all are durable. Raises PartRefused."""
@@ -380,7 +321,7 @@ class ProducerSession:
 
     def _durable(self, sending: Sending) -> None:
         batch = sending.batch
-        self.waiting_bytes -= batch.size
+        self.queue.waiting_bytes -= batch.size
         self._observer.produced(sending.partition.topic, len(batch.payloads), batch.size, self._loop.time() - batch.began)
         batch.succeed()
         if self.succeeded is not None:
@@ -397,22 +338,6 @@ class ProducerSession:
             async with asyncio.timeout(self._options.answer_timeout_s):
                 frames = self._frames[where] = await Frames.open(self._options, broker.host, broker.port)
         return frames
-
-    def refuse(self, reason: str) -> None:
-        """Refuse every message that was not sent yet; it will not be sent."""
-        for queue in self._waiting():
-            while queue:
-                queue.popleft().fail(reason)
-        self._placed = []
-
-    def forget_expired(self) -> None:
-        """Forget messages that wait for their leader, whose callers have gone. A message among others
-        that are waited for is sent with them: a repetition of it has the same fingerprint."""
-        for placed in self._placed:
-            waiting = placed.waiting
-            while waiting and all(append.done.done() for append in waiting[0].appends):
-                self.waiting_bytes -= waiting.popleft().size
-        self._placed = [placed for placed in self._placed if placed.waiting]
 
     async def flush(self) -> None:
         """Return when nothing waits, or after the time that an append has."""

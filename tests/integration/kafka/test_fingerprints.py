@@ -121,7 +121,7 @@ async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
         session = producer._session
         assert session is not None
         await append_by(producer, topic, b"first")
-        state = session._states[topic]
+        state = session.queue.states[topic]
         groups = state.groups
         state.set_groups([[]])  # as if all leaders were lost
         waiting = [
@@ -129,11 +129,11 @@ async def test_a_message_waits_for_the_leader_of_its_partition() -> None:
         ]
         await asyncio.sleep(0.1)
         assert not any(task.done() for task in waiting)
-        assert session._placed
+        assert session.queue.placed
         session._avoided.set()  # metadata is read again, and there is a leader
         await asyncio.gather(*waiting)
         assert groups == state.groups
-        assert not session._placed
+        assert not session.queue.placed
         assert session is producer._session
     partitions, payloads = await read(options, topic)
     assert {print_: [partition_of(print_, 3)] * 2 for print_ in PRINTS} == partitions
@@ -147,12 +147,12 @@ async def test_what_waits_too_long_for_a_leader_is_refused_alone() -> None:
         session = producer._session
         assert session is not None
         session._tasks[-1].cancel()  # nobody asks for leaders meanwhile
-        state = session._states[topic]
+        state = session.queue.states[topic]
         groups = state.groups
         state.set_groups([[]])
         with pytest.raises(BrokerDown, match="nothing of it was kept"):
             await producer.append([Message(topic, b"late", fingerprint=PRINTS[0])])
-        assert (0, []) == (session.waiting_bytes, session._placed)
+        assert (0, []) == (session.queue.waiting_bytes, session.queue.placed)
         state.set_groups(groups)
         assert session is producer._session
         await append_by(producer, topic, b"on time")

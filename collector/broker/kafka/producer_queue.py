@@ -1,0 +1,123 @@
+"""What waits to be sent, in a session of the producer: for each topic, and for each partition that a fingerprint chose."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from adapters.fingerprint import partition_of
+from collector.broker.contract import Message
+from collector.broker.kafka.producer_batches import ORDERED_PARTITION, Append, PartitionState, PendingBatch, TopicState
+
+
+class TakenBatch(NamedTuple):
+    """A batch, and the partition that it goes to, which is busy from here on."""
+
+    partition: PartitionState
+    batch: PendingBatch
+
+
+class ProducerQueue:
+    """Used by one event loop."""
+
+    def __init__(self, topics: Sequence[str], batch_bytes_max: int) -> None:
+        self.states: Final[dict[str, TopicState]] = {name: TopicState(name) for name in topics}
+        self.waiting_bytes: int = 0
+        """Of what is not acknowledged, sent or not: who takes a batch counts it down."""
+
+        self.placed: list[PartitionState] = []
+        """The partitions for which batches wait."""
+
+        self.arrived: Final = asyncio.Event()
+        """Set when there may be something more to take."""
+
+        self.filled: Final = asyncio.Event()
+        """Set when a batch is full."""
+
+        self.first_lanes: int = 0
+        """How many lanes were begun, each for the leaders of its number."""
+
+        self._batch_bytes_max: Final = batch_bytes_max
+        self._loop: Final = asyncio.get_running_loop()
+
+    def put(self, messages: Sequence[Message], append: Append) -> None:
+        """All of them wait from here on."""
+        for message in messages:
+            state = self.states[message.topic]
+            queue = state.waiting
+            fingerprint = message.fingerprint
+            if fingerprint:
+                partition = state.partitions[partition_of(fingerprint, state.number)]
+                queue = partition.waiting
+                if not queue:
+                    self.placed.append(partition)
+            batch = queue[-1] if queue else None
+            if batch is None or batch.full or batch.ordered != message.ordered or not batch.add(message.payload, append):
+                if batch is not None and batch.full:
+                    self.filled.set()
+                batch = PendingBatch(self._batch_bytes_max, self._loop.time(), message.ordered)
+                batch.add(message.payload, append)
+                queue.append(batch)
+                self.arrived.set()
+            self.waiting_bytes += len(message.payload)
+
+    def take(self, lane: int, began_max: float) -> list[TakenBatch]:
+        """Return the batches that can be sent now: of each topic, one for each partition that none is on its way to.
+        `began_max`: later ones wait, unless they are full."""
+        taken: list[TakenBatch] = []
+        if self.placed:
+            left: list[PartitionState] = []
+            for placed in self.placed:
+                waiting = placed.waiting
+                first = waiting[0]
+                if not placed.is_busy and (first.full or first.began <= began_max) and self._is_led(lane, placed):
+                    placed.is_busy = True
+                    taken.append(TakenBatch(placed, waiting.popleft()))
+                    if not waiting:
+                        continue
+                left.append(placed)
+            self.placed = left
+        for state in self.states.values():
+            queue = state.waiting
+            while queue and (queue[0].full or queue[0].began <= began_max):
+                partition = state.partitions[ORDERED_PARTITION] if queue[0].ordered else state.free(lane)
+                if partition is None or partition.is_busy:
+                    break
+                partition.is_busy = True
+                taken.append(TakenBatch(partition, queue.popleft()))
+        return taken
+
+    def first_that_lingers(self, began_min: float) -> float | None:
+        """Return when the first waiting batch began, of those that began after `began_min`; None: there is none."""
+        lingering = [queue[0].began for queue in self._waiting() if queue and queue[0].began > began_min]
+        return min(lingering) if lingering else None
+
+    def is_leaderless(self) -> bool:
+        """Return whether messages wait for a partition that has no leader which answers."""
+        return any(partition.group < 0 for partition in self.placed)
+
+    def refuse(self, reason: str) -> None:
+        """Refuse every message that was not taken; it will not be sent."""
+        for queue in self._waiting():
+            while queue:
+                queue.popleft().fail(reason)
+        self.placed = []
+
+    def forget_expired(self) -> None:
+        """Forget messages that wait for their leader, whose callers have gone. A message among others that are waited for is
+        sent with them: a repetition of it has the same fingerprint."""
+        for placed in self.placed:
+            waiting = placed.waiting
+            while waiting and all(append.done.done() for append in waiting[0].appends):
+                self.waiting_bytes -= waiting.popleft().size
+        self.placed = [placed for placed in self.placed if placed.waiting]
+
+    def _waiting(self) -> list[deque[PendingBatch]]:
+        """The queues of batches that nobody has taken; some may be empty."""
+        return [*[state.waiting for state in self.states.values()], *[placed.waiting for placed in self.placed]]
+
+    def _is_led(self, lane: int, partition: PartitionState) -> bool:
+        """Return whether a partition's leader is one that this lane sends to."""
+        # There may be more leaders by now than lanes were begun for.
+        lanes = min(len(self.states[partition.topic].groups), max(1, self.first_lanes))
+        return partition.group >= 0 and partition.group % lanes == lane % lanes
