@@ -1,7 +1,7 @@
 """SQL over the running collector's Unix socket: POST the statement, and the answer's body is what ClickHouse returns.
 
-POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py), and POST
-/tail those of the command tail.
+POST to /dead-letters carries the requests of the dlq commands, in JSON both ways (collector/dead_letters/service.py), POST
+/tail those of the command tail, and POST /confirm-audit confirms what audits found, in the name that is its body.
 
 The socket is data_dir/query.sock. The protocol is HTTP/1.1, one request a connection, or HTTP/2:
 `curl --unix-socket data/query.sock 'http://collector/query?format=CSV' --data 'SELECT 1'`.
@@ -29,6 +29,7 @@ from urllib.parse import parse_qs, quote
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from collector.audit.findings import AuditFinding, AuditFindings, documents, from_documents
 from collector.broker.contract import BrokerError
 from collector.config.receivers import Http
 from collector.config.store import Query
@@ -111,6 +112,7 @@ class QuerySocket:
         metrics: Metrics,
         live: Answering,
         snapshots: SnapshotTaker | None = None,
+        findings: AuditFindings | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._store = store
@@ -118,6 +120,7 @@ class QuerySocket:
         self._desk = desk
         self._live = live
         self._snapshots = snapshots
+        self._findings = findings
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.concurrent_max)
         self._threads = ThreadPoolExecutor(settings.concurrent_max, "query")
@@ -194,7 +197,7 @@ class QuerySocket:
 
     async def _answer(self, scope: Scope, sql: str) -> tuple[int, dict[str, str], bytes]:
         path = scope["path"]
-        if path not in ("/query", "/dead-letters", "/tail", "/snapshot"):
+        if path not in ("/query", "/dead-letters", "/tail", "/snapshot", "/confirm-audit"):
             raise _QueryRefused(404, f"there is nothing at {path}; POST the statement to /query")
         if scope["method"] != "POST":
             raise _QueryRefused(405, "POST the statement")
@@ -204,6 +207,8 @@ class QuerySocket:
             return await self._answer_tail(sql)
         if path == "/snapshot":
             return await self._answer_snapshot(sql)
+        if path == "/confirm-audit":
+            return await self._answer_confirmation(sql)
         asked = parse_qs(scope["query_string"].decode())
         format_ = asked.get("format", [TABLE_FORMAT])[-1]
         async with self._slots:
@@ -244,6 +249,18 @@ class QuerySocket:
         except TooManyWatches as error:
             return 503, {}, str(error).encode()
         return 200, {}, json.dumps({"records": answer.records, "left_out": answer.left_out}).encode()
+
+    async def _answer_confirmation(self, actor: str) -> tuple[int, dict[str, str], bytes]:
+        if self._findings is None:
+            raise _QueryRefused(404, "nothing audits here")
+        try:
+            confirmed = await asyncio.to_thread(self._findings.confirm_all, actor)
+        except StoreError as error:
+            return 503, {}, str(error).encode()
+        except Exception:
+            log.exception("a confirmation failed")
+            return 500, {}, _DEFECT
+        return 200, {}, json.dumps(documents(confirmed)).encode()
 
     async def _answer_snapshot(self, action: str) -> tuple[int, dict[str, str], bytes]:
         if self._snapshots is None or action not in ("take", "remove"):
@@ -297,6 +314,11 @@ def ask_tail(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/tail", json.dumps(request).encode()).body)
     return answer
+
+
+def confirm_audit(data_dir: Path, actor: str) -> list[AuditFinding]:
+    """Confirm what audits of the collector that runs on `data_dir` found; return it. Raises NotRunning, QueryFailed."""
+    return from_documents(_post(data_dir, "/confirm-audit", actor.encode()).body)
 
 
 def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collector.api.query_socket import CaughtUp, QuerySocket
 from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
 from collector.app.storage import Storage, kafka_options, limits_of, open_server
+from collector.audit.findings import AuditFindings
 from collector.broker.contract import TOPICS, Producer
 from collector.broker.kafka import KafkaProgress
 from collector.config.settings import Settings
@@ -62,7 +63,17 @@ async def open_query_socket(
     reports = dead_letter_reports(settings, storage.store, caught_up, settings.query.wait_s)
     desk = DeadLetterService(reports, replayer_of(settings, storage.broker, reports))
     snapshots = Snapshots(settings, storage, pause)
-    query_socket = QuerySocket(settings.data_dir, storage.store, caught_up, settings.query, desk, metrics, live, snapshots)
+    query_socket = QuerySocket(
+        settings.data_dir,
+        storage.store,
+        caught_up,
+        settings.query,
+        desk,
+        metrics,
+        live,
+        snapshots,
+        AuditFindings(storage.store),
+    )
     try:
         await snapshots.remove()  # left by a process that was killed: it keeps parts that the store has deleted
         await query_socket.start()

@@ -8,12 +8,14 @@ Invariants:
 """
 
 import dataclasses
+import getpass
 import json
 import time
 from typing import Annotated, Any, Final
 
 import typer
 
+from collector.audit.findings import AuditFinding
 from collector.audit.report import Report, Window, moment
 from collector.cli.common import (
     FAILED,
@@ -25,7 +27,9 @@ from collector.cli.common import (
     load_settings,
     print_text,
     refuse,
+    table,
 )
+from collector.config.settings import Settings
 from collector.query.times import unix_nano_of
 
 _HOUR_NS: Final = 3600 * 10**9
@@ -52,6 +56,15 @@ def audit(
     faults: Annotated[
         int, typer.Option("--faults", min=0, max=_FAULTS_MAX, help="Print at most so many batches that differ.")
     ] = 20,
+    found: Annotated[
+        bool, typer.Option("--found", help="List what scheduled audits found that does not add up; judge nothing.")
+    ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm", help="Confirm all that scheduled audits found, which ends the alarm; judge and delete nothing."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = None,
     kafka: ProductionKafka = None,
@@ -62,6 +75,12 @@ def audit(
 
     The broker, the store and the dead letters are counted. Exit status 0: there is no difference.
     """
+    if found or confirm:
+        if since or until or tenant or (found and confirm):
+            refuse("--found and --confirm are about all that was found: each is given alone")
+        flags: dict[str, object] = {"data_dir": data_dir, "kafka.bootstrap": kafka, "clickhouse.url": clickhouse}
+        _say_findings(load_settings(config, flags).settings, is_confirmed=confirm, as_json=as_json)
+        return
     end = time.time_ns() if until is None else _time("--to", until)
     start = end - _HOUR_NS if since is None else _time("--from", since)
     if start >= end:
@@ -74,6 +93,42 @@ def audit(
     print_text(json.dumps(document(report), indent=2, ensure_ascii=False) if as_json else shown(report))
     if not report.adds_up:
         raise typer.Exit(FAILED)
+
+
+def _say_findings(settings: Settings, *, is_confirmed: bool, as_json: bool) -> None:
+    """Print what was found, or what of it was confirmed just now."""
+    from collector.app.audit_findings import audit_findings, confirm_findings  # noqa: PLC0415  # as below
+
+    with failures():
+        findings = confirm_findings(settings, getpass.getuser()) if is_confirmed else audit_findings(settings)
+    if as_json:
+        print_text(json.dumps([_finding_document(finding) for finding in findings], indent=2))
+    elif is_confirmed:
+        for it in findings:
+            print_text(f"confirmed {moment(it.start)} to {moment(it.end)}: difference {it.difference:,}")
+        if not findings:
+            print_text("nothing to confirm")
+    elif findings:
+        rows = [("FROM", "TO", "DIFFERENCE", "STATE", "SINCE", "BY")]
+        rows += [
+            (moment(it.start), moment(it.end), f"{it.difference:,}", it.state, moment(it.at), it.actor or "-")
+            for it in findings
+        ]
+        print_text(table(rows))
+    else:
+        print_text("scheduled audits found nothing")
+
+
+def _finding_document(finding: AuditFinding) -> dict[str, Any]:
+    times = {name: moment(getattr(finding, name)) for name in ("start", "end", "at")}
+    return {
+        "from": times["start"],
+        "to": times["end"],
+        "difference": finding.difference,
+        "state": finding.state,
+        "since": times["at"],
+        "by": finding.actor or None,
+    }
 
 
 def document(report: Report) -> dict[str, Any]:

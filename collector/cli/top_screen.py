@@ -349,7 +349,8 @@ def _audit(found: Overview) -> Text:
     if found.audited is None:
         text = Text("audit: the writers audit" if found.lags is None else "audit: none has judged yet")
     else:
-        age = f", {duration(found.now_unix_s - found.audited.until_unix_s)} ago"
+        until_s = found.audited.until_unix_s
+        age = "" if until_s is None else f", {duration(found.now_unix_s - until_s)} ago"
         if found.audited.difference == 0:
             text = Text("audit: ") + Text("everything adds up", _GOOD) + Text(age)
         else:

@@ -125,6 +125,15 @@ class RecentTelemetry:
             },
         )
 
+    async def audit_findings(self) -> Sequence[Row]:
+        """What audits found and nobody has confirmed, of all tenants: `difference`, and `start` and `end` in nanoseconds."""
+        return await self._reader.rows_now(
+            """SELECT toUnixTimestamp64Nano(WindowStart) AS start, toUnixTimestamp64Nano(WindowEnd) AS end,
+                toFloat64(Difference) AS difference
+            FROM telemetry_audit_findings FINAL WHERE State = 'open' ORDER BY WindowStart LIMIT {limit}""",
+            {"limit": ROWS_MAX},
+        )
+
     async def logs(self, search: Search) -> Sequence[Row]:
         """The newest first, at most ROWS_MAX. Each has at_unix_nano, tenant, service, severity, body, trace_id and type."""
         conditions, values = _conditions(search)

@@ -39,6 +39,7 @@ TENANT_COLUMNS: Final = TELEMETRY | DELIVERY
 NEVER_READ: Final = frozenset(
     {
         "schema_migrations",
+        "telemetry_audit_findings",
         "landing_dead_letters",
         "landing_dead_letters_to_entries",
         "landing_dead_letters_to_events",

@@ -221,7 +221,12 @@ class Metrics:
         )
         self._audit_difference: Final = self._gauge(
             "audit_difference",
-            "What did not add up in the last scheduled audit that judged: items, receipts and requests. 0: everything adds up.",
+            "What scheduled audits found that does not add up: items, receipts and requests. It stays until an audit of the"
+            " same time adds up, or `audit --confirm`. 0: everything adds up.",
+        )
+        self._audit_from: Final = self._gauge(
+            "audit_difference_timestamp_seconds",
+            "Beginning of the earliest time in which scheduled audits found a difference that stays, in seconds since 1970.",
         )
         self._audit_time: Final = self._gauge(
             "audit_timestamp_seconds", "Up to when the last scheduled audit that judged has judged, in seconds since 1970."
@@ -451,14 +456,20 @@ class Metrics:
         self._audits.labels(result).inc()
         self._audit_seconds.labels().set(seconds)
 
-    def audit_judged(self, difference: int, until_unix_s: float) -> None:
-        """A scheduled audit has judged all requests up to then."""
+    def audit_found(self, difference: int, from_unix_s: float) -> None:
+        """So much does not add up, by all audits, since then; 0: since no time that is known."""
         self._audit_difference.labels().set(difference)
+        self._audit_from.clear()
+        if from_unix_s:
+            self._audit_from.labels().set(from_unix_s)
+
+    def audit_judged(self, until_unix_s: float) -> None:
+        """A scheduled audit has judged all requests up to then."""
         self._audit_time.labels().set(until_unix_s)
 
     def forget_audit(self) -> None:
         """Show no result of an audit: none has judged yet, or another process audits now."""
-        for gauge in (self._audit_difference, self._audit_time, self._audit_seconds):
+        for gauge in (self._audit_difference, self._audit_from, self._audit_time, self._audit_seconds):
             gauge.clear()
 
     def repeated(self) -> None:

@@ -96,10 +96,10 @@ CASES: dict[str, Case] = {
         {AGE: "0+60x60", WRITTEN: "100x60"},  # nobody sends
     ),
     "InfraSageAuditDifference": Case(
-        {f"infrasage_audit_difference{OF}": "0x30 3x10 0x800"},
-        {f"infrasage_audit_difference{OF}": "3x10 0x800"},  # more than 12 hours ago
+        {f"infrasage_audit_difference{OF}": "0x30 3x800"},
+        {f"infrasage_audit_difference{OF}": "3x600 0x800"},  # confirmed
         12 * HOUR + 20,
-        {f"infrasage_audit_difference{OF}": "0x30 3x10 stale _x800"},  # its process has ended
+        {f"infrasage_audit_difference{OF}": "0x30 3x700 stale _x100"},  # its process has ended just now
     ),
     "InfraSageAuditOverdue": Case(
         {f"infrasage_audit_timestamp_seconds{OF}": "100x600"},

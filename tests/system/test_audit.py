@@ -127,7 +127,8 @@ def test_whatever_was_done_by_hand_is_noticed(make_program: MakeProgram) -> None
 
 
 def test_the_first_audit_judges_the_time_before_a_stop(make_program: MakeProgram) -> None:
-    """It was longer than audit.interval_s: what disappeared of the last requests before it is found by itself."""
+    """It was longer than audit.interval_s: what disappeared of the last requests before it is found by itself. It stays
+    visible, in the next process too, until somebody confirms it."""
     program = make_program(audit__delay_s=1)
     program.start()
     batch = send(program, "one", "two")
@@ -138,10 +139,26 @@ def test_the_first_audit_judges_the_time_before_a_stop(make_program: MakeProgram
     until(lambda: time.time() > stopped + 2)
     program.start()
     until(lambda: "the audit found that something does not add up" in program.log())
-    # Of the next, which judges what came later.
-    until(lambda: gauge(program, "infrasage_audit_difference") == 0)
+    # The next ones judge what came later.
+    until(lambda: (gauge(program, 'infrasage_audits_total{result="adds_up"}') or 0) > 2)
+    assert gauge(program, "infrasage_audit_difference") == 1
     assert program.log().count("the audit found that something does not add up") == 1
     assert program.stop() == 0, program.log()
+    found = json.loads(run("audit", "--found", "--json", "--data-dir", program.data_dir).stdout)
+    assert [(finding["difference"], finding["state"], finding["by"]) for finding in found] == [(1, "open", None)]
+
+    program.settings["audit__interval_s"] = 3600
+    program.start()
+    until(lambda: gauge(program, "infrasage_audit_difference") == 1)
+    assert gauge(program, "infrasage_audit_timestamp_seconds") is None, "no audit of this process has judged"
+    assert "difference: 1<" in httpx.get(program.http).text
+    assert "audit: difference 1" in run("top", "--endpoint", program.http, "--once").stdout
+    confirmed = run("audit", "--confirm", "--data-dir", program.data_dir).stdout
+    assert confirmed.endswith(": difference 1\n")
+    until(lambda: not gauge(program, "infrasage_audit_difference"))
+    assert program.stop() == 0, program.log()
+    assert run("audit", "--confirm", "--data-dir", program.data_dir).stdout == "nothing to confirm\n"
+    assert "confirmed" in run("audit", "--found", "--data-dir", program.data_dir).stdout
 
 
 def test_nothing_is_accepted_that_the_store_deletes_at_once(make_program: MakeProgram) -> None:

@@ -43,10 +43,12 @@ class Lag(NamedTuple):
 
 
 class Audited(NamedTuple):
-    """The last scheduled audit that judged. `difference`: 0 where everything adds up."""
+    """Scheduled audits. `difference`: of all that is not confirmed and not explained; 0: everything adds up. `from_unix_s`:
+    when the earliest of it arrived. `until_unix_s`: up to when was judged; None: since the start nothing was."""
 
     difference: float
-    until_unix_s: float
+    from_unix_s: float | None
+    until_unix_s: float | None
     seconds: float
 
 
@@ -105,7 +107,8 @@ def overview(snapshot: Snapshot, health: Health, uptime_s: float, now_unix_s: fl
         if difference is None
         else Audited(
             difference,
-            metrics.one("infrasage_audit_timestamp_seconds") or 0.0,
+            metrics.one("infrasage_audit_difference_timestamp_seconds"),
+            metrics.one("infrasage_audit_timestamp_seconds"),
             metrics.one("infrasage_audit_duration_seconds") or 0.0,
         ),
         sum(v for labels, v in metrics.of("infrasage_audits_total") if labels["result"] in ("failed", "not_judged")),

@@ -43,6 +43,7 @@ class FakeStore:
         self.text = text
         self.state = "open"
         self.letters = 1
+        self.difference: int | None = None
 
     def query(self, sql: str, _format: str) -> bytes:
         self.asked.append(sql)
@@ -63,6 +64,8 @@ class FakeStore:
             if "GROUP BY tenant" in sql:
                 return [{"tenant": text, "requests": 1, "accepted": 2, "rejected": 3}]
             return [{"minute": 60, "accepted": {text: 5}, "rejected": {text: 3}, "repaired": {text: 1}, "requests": 1}]
+        if "FROM telemetry_audit_findings" in sql:
+            return [] if self.difference is None else [{"start": 1, "end": 2, "difference": self.difference}]
         if "FROM telemetry_dead_letters" in sql:
             return [{"reason": text, "id": LETTER_ID, "tenant": text, "service": text, "message": text, "kept": 1}]
         if "FROM dead_letters" in sql:

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 from support.fakes.receiving import counted
 
 from collector.app.scheduled_audit import ScheduledAudit
+from collector.audit.findings import CONFIRMED, OPEN, AuditFinding
 from collector.audit.report import Fault, Report, Window
 from collector.config.process import Audit
 from collector.store.contract import StoreUnavailable
@@ -15,6 +16,25 @@ from collector.telemetry.metrics import Metrics
 S = 10**9
 HOUR = 3600 * S
 DELAY = 300 * S
+
+
+class Kept:
+    """Findings, as the store keeps them: the newest state of each."""
+
+    def __init__(self) -> None:
+        self.by_time: dict[tuple[int, int], AuditFinding] = {}
+        self.is_away = False
+
+    async def open(self) -> list[AuditFinding]:
+        if self.is_away:
+            raise StoreUnavailable("connection refused")
+        return [finding for _, finding in sorted(self.by_time.items()) if finding.state == OPEN]
+
+    async def put(self, finding: AuditFinding) -> None:
+        self.by_time[finding.start, finding.end] = finding
+
+    def confirm(self) -> None:
+        self.by_time = {time: finding._replace(state=CONFIRMED) for time, finding in self.by_time.items()}
 
 
 class World:
@@ -32,8 +52,19 @@ class World:
         # Where these are set: the start of the one window that differs, and the end of the first that can't be judged.
         self.only_from: int | None = None
         self.away_until: int | None = None
+        # Differences by the start of their windows, and what reports say was not judged.
+        self.differences: dict[int, int] = {}
+        self.notes: list[str] = []
+        self.log_lost = 0
+        self.findings = Kept()
+        self.start()
+
+    def start(self) -> None:
+        """A new process."""
         self.metrics = Metrics()
-        self.audit = ScheduledAudit(self._judge, self._has_it, self._newest, Audit(), self.metrics, lambda: self.now)
+        self.audit = ScheduledAudit(
+            self._judge, self._has_it, self._newest, self.findings, Audit(), self.metrics, lambda: self.now
+        )
 
     async def _has_it(self) -> bool:
         return self.is_ours
@@ -48,8 +79,17 @@ class World:
         if self.is_away or window.end == self.away_until:
             raise StoreUnavailable("connection refused")
         difference = self.difference if self.only_from is None or window.start == self.only_from else 0
+        difference = self.differences.get(window.start, difference)
         faults = [Fault("batch", "acme", "then", "no receipt")] * difference
-        return Report(window, window, self.behind, receipts_at_fault=difference, faults=faults)
+        return Report(
+            window,
+            window,
+            self.behind,
+            receipts_at_fault=difference,
+            faults=faults,
+            notes=self.notes,
+            log_lost_messages=self.log_lost,
+        )
 
     def results(self) -> dict[str, float]:
         names = ("adds_up", "difference", "not_judged", "failed")
@@ -156,7 +196,7 @@ async def test_what_cannot_be_judged_is_judged_later() -> None:
 
 
 async def test_a_difference_is_shown_and_logged() -> None:
-    """At level error, with the first faults; the next that adds up ends it."""
+    """At level error, with the first faults."""
     world = World()
     world.difference = 6
     with capture_logs() as logs:
@@ -164,11 +204,108 @@ async def test_a_difference_is_shown_and_logged() -> None:
     (entry,) = logs
     assert ("error", 6, ["batch no receipt"] * 5) == (entry["log_level"], entry["difference"], entry["faults"])
     assert 6 == world.shown("difference")
+    assert {"adds_up": 0, "difference": 1, "not_judged": 0, "failed": 0} == world.results()
+
+
+async def found_once(difference: int) -> tuple[World, Window]:
+    """A world whose first audit found that, and where an hour has gone by in which everything adds up."""
+    world = World()
+    world.difference = difference
+    assert await world.audit.audit_once()
+    (window,) = world.windows
+    world.differences[window.start] = difference
     world.difference = 0
+    world.now += HOUR
+    return world, window
+
+
+async def test_a_difference_stays_until_it_is_explained() -> None:
+    """Audits of later requests add up; the time of the difference is judged again with each of them."""
+    world, window = await found_once(6)
+    for _ in range(3):
+        assert await world.audit.audit_once()
+        assert (6, window.start / S) == (world.shown("difference"), world.shown("difference_timestamp_seconds"))
+        world.now += HOUR
+    assert 4 == world.windows.count(window)
+    world.differences[window.start] = 2
+    assert await world.audit.audit_once()
+    assert 2 == world.shown("difference")
+    world.differences[window.start] = 0
+    world.now += HOUR
+    assert await world.audit.audit_once()
+    assert (0, None) == (world.shown("difference"), world.shown("difference_timestamp_seconds"))
+    assert {"adds_up": 5, "difference": 1, "not_judged": 0, "failed": 0} == world.results()
+
+
+async def test_a_difference_stays_until_it_is_confirmed() -> None:
+    """Also in the next process, before its first audit; a confirmation is seen without one, and lasts."""
+    world, window = await found_once(6)
+    world.start()
+    await world.audit.show_findings()
+    assert (6, window.start / S) == (world.shown("difference"), world.shown("difference_timestamp_seconds"))
+    assert world.shown("timestamp_seconds") is None
+    assert await world.audit.audit_once()
+    assert 6 == world.shown("difference")
+    world.findings.confirm()
+    await world.audit.show_findings()
+    assert 0 == world.shown("difference")
     world.now += HOUR
     assert await world.audit.audit_once()
     assert 0 == world.shown("difference")
-    assert {"adds_up": 1, "difference": 1, "not_judged": 0, "failed": 0} == world.results()
+
+
+async def test_differences_of_several_times_are_added() -> None:
+    world, window = await found_once(6)
+    world.difference = 3
+    assert await world.audit.audit_once()
+    assert (9, window.start / S) == (world.shown("difference"), world.shown("difference_timestamp_seconds"))
+
+
+async def test_what_was_found_is_not_found_twice() -> None:
+    """A new process begins before the end of the one before: what is the time of a finding is judged once."""
+    world, window = await found_once(6)
+    world.start()
+    world.newest = window.end
+    await world.audit.look_back()
+    world.windows.clear()
+    assert await world.audit.audit_once()
+    assert [
+        window,
+        Window(window.start - DELAY, window.start),
+        Window(window.end, world.now - DELAY),
+    ] == world.windows
+
+
+async def test_what_is_past_its_retention_explains_nothing() -> None:
+    world, window = await found_once(6)
+    world.differences[window.start] = 0
+    world.notes = ["before then rows may have been dropped by their retention: not judged"]
+    assert await world.audit.audit_once()
+    assert 6 == world.shown("difference")
+
+
+async def test_messages_that_the_log_has_lost_are_no_finding() -> None:
+    """They are in every audit, until `log confirm`."""
+    world = World()
+    world.log_lost = 4
+    for _ in range(2):
+        assert await world.audit.audit_once()
+        world.now += HOUR
+        assert 4 == world.shown("difference")
+    assert world.findings.by_time == {}
+    world.log_lost = 0
+    assert await world.audit.audit_once()
+    assert 0 == world.shown("difference")
+
+
+async def test_a_finding_that_can_not_be_kept_is_found_again() -> None:
+    world = World()
+    world.difference = 6
+    world.findings.is_away = True
+    assert not await world.audit.audit_once()
+    world.findings.is_away = False
+    assert await world.audit.audit_once()
+    assert 6 == world.shown("difference")
 
 
 async def test_messages_that_wait_do_not_hide_that_all_adds_up() -> None:

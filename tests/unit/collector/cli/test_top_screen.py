@@ -23,7 +23,8 @@ def view(tenants: int = 1, name: str = "tenant-{}") -> TopView:
     collector.store(8, lag=3, waited_s=1.5)
     collector.metrics.watch_in_flight(lambda: 900, 1000)
     collector.metrics.log_bytes(96, 100)
-    collector.metrics.audit_judged(0, 1_800_000_000 - 60)
+    collector.metrics.audit_found(0, 0)
+    collector.metrics.audit_judged(1_800_000_000 - 60)
     return view_of(first, collector.answer(12))
 
 
@@ -155,7 +156,8 @@ def test_it_says_since_when_nothing_answers() -> None:
 def test_the_audits_result_is_one_line(difference: int | None, failed: int, said: str) -> None:
     collector = Collector()
     if difference is not None:
-        collector.metrics.audit_judged(difference, 1_800_000_000 - 50)
+        collector.metrics.audit_found(difference, 0)
+        collector.metrics.audit_judged(1_800_000_000 - 50)
     for _ in range(failed):
         collector.metrics.audited("not_judged", 1.0)
     assert f"dead letters: 0 open  {said}\n" in plain_text(OnScreen(ENDPOINT, view_of(None, collector.answer(10))))

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from support.fakes.web import LETTER_ID, TRACE_ID, Web, form, web
 
+from collector.api.health import NOT_USED, Health
 from collector.api.web.app import WEB_PATHS
 from collector.api.web.session import COOKIE
 from collector.broker.contract import BrokerDown
@@ -607,6 +608,18 @@ async def test_no_page_waits_for_a_store_that_hangs(path: str, monkeypatch: pyte
             assert len(made.store.asked) == 1
         finally:
             hung.set()
+
+
+@pytest.mark.parametrize(("difference", "says"), [(3, "difference: 3"), (None, "no difference is open")])
+async def test_a_gateway_shows_what_the_writer_s_audits_found(difference: int | None, says: str) -> None:
+    """From the store, to an admin: it is of all tenants."""
+    health = Health("ok", NOT_USED, NOT_USED, broker="Kafka", store=NOT_USED)
+    made = web(health=lambda: health)
+    made.store.difference = difference
+    async with made.browser("admin") as client:
+        assert says in (await client.get("/")).text
+    async with made.browser("write") as client:
+        assert "the process that writes to the store audits" in (await client.get("/")).text
 
 
 async def test_a_gateway_without_a_store_shows_what_it_knows() -> None:
