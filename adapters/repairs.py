@@ -16,6 +16,8 @@ ID_DROPPED: Final = 6
 TEMPORALITY_ASSUMED: Final = 7
 HISTOGRAM_COUNT_DIFFERS: Final = 8
 VALUE_LEFT_OUT: Final = 9
+KEY_TRUNCATED: Final = 10
+NAME_TRUNCATED: Final = 11
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -71,7 +73,19 @@ REPAIRS: Final[tuple[Repair, ...]] = (
     Repair(
         VALUE_LEFT_OUT,
         "value_left_out",
-        "in OTLP/JSON a value of a resource, a scope or a metric does not fit its field: it was left out",
+        "a value of a resource, a scope or a metric, which belongs to many items, does not fit its field in OTLP/JSON, or is"
+        " nested more than 64 deep: it was left out",
+    ),
+    Repair(
+        KEY_TRUNCATED,
+        "key_truncated",
+        "an attribute's key is longer than validation.attribute_key_bytes_max: its beginning was stored, and `~` and 16 digits"
+        " of its SHA-256 behind that, so two keys stay two",
+    ),
+    Repair(
+        NAME_TRUNCATED,
+        "name_truncated",
+        "the name of a service, scope, span or event is longer than validation.name_bytes_max: it was stored as such a key is",
     ),
 )
 

@@ -52,8 +52,12 @@ class Rules:
     # Whether an attribute's value of more bytes is cut instead of refused, with its item.
     truncates_values: bool = False
     value_bytes_max: i64 = VALUE_BYTES_MAX
-    # The same of its key, which is never cut.
+    # The same of its key, and of the name of a service, scope, span or event: cut so that two of them stay two
+    # (adapters/codec/text.py, `shortened_name`). A label of remote write and a metric's name are never cut.
+    cuts_keys: bool = False
     key_bytes_max: i64 = VALUE_BYTES_MAX
+    cuts_names: bool = False
+    name_bytes_max: i64 = VALUE_BYTES_MAX
     # Of a rejected item that no message can hold, so many bytes are kept; 0: all.
     dead_letter_cut_bytes: i64 = 0
     # Whether sums and histograms without a temporality are taken, as cumulative.

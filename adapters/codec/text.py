@@ -4,6 +4,7 @@ Text that is shown is short and printable ASCII, so it can forge neither a line 
 """
 
 from binascii import unhexlify
+from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Final
 
@@ -15,6 +16,9 @@ from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
 _SHOWN_BYTES_MAX: Final = 4 * SHOWN_CHARACTERS_MAX
+# A name is shortened to so many bytes at least: its beginning must be seen beside the digest.
+SHORTENED_BYTES_MIN: Final = 32
+_DIGEST_DIGITS: Final = 16
 # From one rest to the next, where text is only looked through.
 REST_BYTES: Final = 256 << 10
 
@@ -162,6 +166,19 @@ def text_within(text: bytes, bytes_max: i64) -> bytes:
     while end > 0 and text[end] & 0xC0 == 0x80:
         end -= 1
     return text[:end]
+
+
+def shortened_name(name: bytes, bytes_max: i64, rules: Rules) -> bytes:
+    """A name of more bytes than that: its beginning, whole characters of it, then `~` and 16 digits of its SHA-256, so that two
+    names stay two. `bytes_max`: at least `SHORTENED_BYTES_MIN`. Rests by `rules`."""
+    digest = sha256()
+    position: i64 = 0
+    size: i64 = len(name)
+    while position < size:
+        digest.update(name[position : position + REST_BYTES])
+        position += REST_BYTES
+        rules.read(REST_BYTES)
+    return text_within(name, bytes_max - _DIGEST_DIGITS - 1) + b"~" + digest.hexdigest()[:_DIGEST_DIGITS].encode()
 
 
 def quoted(text: str) -> str:

@@ -9,10 +9,9 @@ from mypy_extensions import i64
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import hex_id, quoted, text_within
+from adapters.codec.text import hex_id, quoted, shortened_name
 from adapters.codec.wire import field_size, put_bytes, put_varint, varint_size
 from adapters.errors import (
-    ATTRIBUTE_VALUE_TOO_LONG,
     INVALID_ATTRIBUTES,
     INVALID_BODY,
     INVALID_METRIC_NAME,
@@ -44,8 +43,9 @@ from adapters.record import (
     Header,
     Rejection,
     put_attribute,
+    put_checked_attribute,
 )
-from adapters.repairs import ATTRIBUTES_DROPPED, CUT_KEY_PREFIX, VALUE_TRUNCATED
+from adapters.repairs import ATTRIBUTES_DROPPED, NAME_TRUNCATED
 from adapters.rules import Rules
 
 NO_TRACE_ID: Final = "0" * 32
@@ -306,6 +306,8 @@ class RecordAdapter:
         if not service_id:
             return MISSING_SERVICE_ID
         service = service_id.encode()
+        if rules.cuts_names and rules.check_name(len(service)):
+            service = self._name_within(service)
         reason: i64
         if type_ == 0:
             reason = rules.check_name(len(service))
@@ -328,7 +330,9 @@ class RecordAdapter:
             metric = group.metrics.get(name)
         if name and metric is None:
             reason = rules.check_name(len(name))
-            if reason:
+            if reason and is_log and rules.cuts_names:
+                name = self._name_within(name)
+            elif reason:
                 return reason
 
         number = record.get("value")
@@ -425,6 +429,11 @@ class RecordAdapter:
         group.logs.append(log)
         group.indices.append(self.index)
 
+    def _name_within(self, name: bytes) -> bytes:
+        """The name of a service or an event, which is too long, cut."""
+        self.rules.repair(NAME_TRUNCATED)
+        return shortened_name(name, self.rules.name_bytes_max, self.rules)
+
     def _wrong(self, rule: str, got: object, reason: i64) -> i64:
         self.message = f"{rule}; got {shown(got)}"
         return reason
@@ -487,7 +496,9 @@ class RecordAdapter:
                 named = attributes.get("event.name")
                 name = named.encode() if isinstance(named, str) and named else b"event"
                 reason = self.rules.check_name(len(name))
-                if reason:
+                if reason and self.rules.cuts_names:
+                    name = self._name_within(name)
+                elif reason:
                     return reason
             put_bytes(item, 0x62, name)
         self.add_log(group, item.getvalue())
@@ -544,30 +555,16 @@ class RecordAdapter:
                     quoted_attributes = with_long_numbers(self._text(), attributes, rules)
                 text = nested.json(value, None if quoted_attributes is None else quoted_attributes[key])
             if not extras or key not in extras:
-                reason = self._put_text(tag, key.encode(), text)
+                reason = put_checked_attribute(item, tag, key.encode(), text, rules)
                 if reason:
                     return reason
         for extra, text in extras.items():
-            reason = self._put_text(tag, extra.encode(), text)
+            reason = put_checked_attribute(item, tag, extra.encode(), text, rules)
             if reason:
                 return reason
         if count > rules.attributes_max and tag == _LOG_ATTRIBUTES:
             item.append(_DROPPED_TAG)
             put_varint(item, count - rules.attributes_max)
-        return 0
-
-    def _put_text(self, tag: i64, key: bytes, text: bytes) -> i64:
-        """An attribute, as field `tag` of `item`: 0, or why not. What is too long is cut, if that is allowed."""
-        rules = self.rules
-        reason: i64 = rules.check_attribute(len(key), len(text))
-        if reason == ATTRIBUTE_VALUE_TOO_LONG and rules.truncates_values:
-            rules.repair(VALUE_TRUNCATED)
-            put_attribute(self.item, tag, key, text_within(text, rules.value_bytes_max))
-            put_attribute(self.item, tag, CUT_KEY_PREFIX + key, str(len(text)).encode())
-            return 0
-        if reason:
-            return reason
-        put_attribute(self.item, tag, key, text)
         return 0
 
 

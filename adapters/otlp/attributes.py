@@ -11,9 +11,9 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le
 from mypy_extensions import i64
 
-from adapters.codec.text import text_within
+from adapters.codec.text import shortened_name, text_within
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
-from adapters.errors import ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
+from adapters.errors import ATTRIBUTE_KEY_TOO_LONG, ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
 from adapters.repairs import CUT_KEY_PREFIX
 from adapters.rules import Rules
 
@@ -21,7 +21,7 @@ CLEAN: Final = 0
 REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
-# A list or a map that is so many times too long, as sent, is refused: its text would have to be made first.
+# Of a list or a map that is so many times too long, as sent, nothing is kept: its text would have to be made first.
 _WRITTEN_TO_BE_CUT: Final = 4
 # How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
 _CACHE_ENTRIES_MAX: Final = 16_384
@@ -53,6 +53,9 @@ class Attribute:
         self.value_start: i64 = 0
         self.value_end: i64 = 0
         self.normal: bytes = b""
+        # Whether the key or the value of the attribute checked last was cut.
+        self.is_cut: bool = False
+        self.is_key_cut: bool = False
         # Of a value that was cut, the attribute that says how long it was, with its length before it; else empty.
         self.marker: bytes = b""
 
@@ -115,9 +118,8 @@ class Attribute:
                 raise NonCanonical(text_start)
             if end - start > self.unasked_bytes_max:
                 reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
-                if reason == ATTRIBUTE_VALUE_TOO_LONG and self.rules.truncates_values:
-                    self._cut(buffer[key_start:key_end], buffer[text_start:value_end])
-                    return REWRITE
+                if reason and self._is_cut_for(reason):
+                    return self._cut(buffer[key_start:key_end], buffer[text_start:value_end])
             return reason or CLEAN
         if end - start > self.unasked_bytes_max:
             reason = self.rules.check_attribute(key_end - key_start, self.value_end - self.value_start)
@@ -155,16 +157,16 @@ class Attribute:
         self.key_start = key_start
         self.key_end = key_end
         key = self.buffer[key_start:key_end]
-        if found == 0 and reason == ATTRIBUTE_VALUE_TOO_LONG and self.rules.truncates_values:
+        if reason and self._is_cut_for(reason):
+            if found:
+                return found
             # A string is there already; of what has to be written, only so much is.
             is_text = _is_one_string(self.cursor, value_start, value_end)
-            if is_text or value_end - value_start <= _WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
-                text = text_of(self.cursor, value_start, value_end)
-                if len(text) > self.rules.value_bytes_max:
-                    self._cut(key, text)
-                else:
-                    self.normal = _normal_of(key, text)
-                return REWRITE
+            if is_text or not self.rules.truncates_values:
+                return self._cut(key, text_of(self.cursor, value_start, value_end))
+            if value_end - value_start > _WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
+                return self._cut_to(key, b"", value_end - value_start)
+            return self._cut(key, text_of(self.cursor, value_start, value_end))
         if reason or found:
             return reason or found
         self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end))
@@ -174,10 +176,35 @@ class Attribute:
             _normal[self.buffer[start:end]] = self.normal
         return REWRITE
 
-    def _cut(self, key: bytes, text: bytes) -> None:
-        """Leave the beginning of a text that is too long as the normal form, and its length as the marker."""
-        self.normal = _normal_of(key, text_within(text, self.rules.value_bytes_max))
-        self.marker = _normal_of(CUT_KEY_PREFIX + key, str(len(text)).encode())
+    def _is_cut_for(self, reason: i64) -> bool:
+        """Return whether an attribute that can't be taken for that reason is cut."""
+        rules = self.rules
+        if reason == ATTRIBUTE_KEY_TOO_LONG:
+            return rules.cuts_keys
+        return reason == ATTRIBUTE_VALUE_TOO_LONG and rules.truncates_values
+
+    def _cut(self, key: bytes, text: bytes) -> i64:
+        """Leave an attribute whose key or text may be too long as the normal form, each within its limit. Return REWRITE."""
+        if len(text) > self.rules.value_bytes_max:
+            return self._cut_to(key, text_within(text, self.rules.value_bytes_max), len(text))
+        self.normal = _normal_of(self._key_within(key), text)
+        return REWRITE
+
+    def _cut_to(self, key: bytes, text: bytes, sent_bytes: i64) -> i64:
+        """As `_cut`, of a value of so many bytes: `text` is kept of it, and the marker says how long it was."""
+        key = self._key_within(key)
+        self.is_cut = True
+        self.normal = _normal_of(key, text)
+        self.marker = _normal_of(CUT_KEY_PREFIX + key, str(int(sent_bytes)).encode())
+        return REWRITE
+
+    def _key_within(self, key: bytes) -> bytes:
+        rules = self.rules
+        if len(key) <= rules.key_bytes_max:
+            return key
+        self.is_cut = True
+        self.is_key_cut = True
+        return shortened_name(key, rules.key_bytes_max, rules)
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from adapters.codec.text import shortened_name
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, text_of
@@ -29,6 +30,7 @@ from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemExport
 from adapters.price import check_elements, shape_of
 from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header
+from adapters.repairs import NAME_TRUNCATED
 from adapters.rules import Rules
 
 _SHAPES: Final = {
@@ -138,10 +140,13 @@ class Envelope:
         self.service_id = UNKNOWN_SERVICE
         reason: i64 = self._head(group, RESOURCE_ENVELOPE, RESOURCE, _RESOURCE_TAG, start, end)
         named: i64 = self.rules.check_name(len(self.service_id))
-        if named:
+        if named and self.rules.cuts_names:
+            self.service_id = shortened_name(self.service_id, self.rules.name_bytes_max, self.rules)
+            self.rules.repair(NAME_TRUNCATED)
+        elif named:
             self.service_id = b""
-        if reason == 0:
-            reason = named
+            if reason == 0:
+                reason = named
         resource = group.getvalue()
         cursor = self.cursor
         position: i64 = start

@@ -136,6 +136,10 @@ class MessageTable:
         self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
         self.has_buckets: bool = descriptor.name in ("HistogramDataPoint", "ExponentialHistogramDataPoint")
+        # A metric is found by its name: with a longer one it is refused.
+        self.cuts_name: bool = descriptor.name != "Metric"
+        # It belongs to many items: an attribute that can't be taken is left out.
+        self.leaves_out: bool = descriptor.name in ("Resource", "InstrumentationScope", "Metric")
         # The tag of `dropped_attributes_count`, where it has one: it counts those that are beyond the limit.
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)

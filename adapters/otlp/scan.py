@@ -9,6 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.text import shortened_name
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
@@ -48,7 +49,15 @@ from adapters.otlp.field_tables import (
 )
 from adapters.otlp.histograms import ScannedBuckets
 from adapters.otlp.patches import Patches
-from adapters.repairs import ATTRIBUTES_DROPPED, HISTOGRAM_COUNT_DIFFERS, ID_DROPPED, VALUE_TRUNCATED
+from adapters.repairs import (
+    ATTRIBUTES_DROPPED,
+    HISTOGRAM_COUNT_DIFFERS,
+    ID_DROPPED,
+    KEY_TRUNCATED,
+    NAME_TRUNCATED,
+    VALUE_LEFT_OUT,
+    VALUE_TRUNCATED,
+)
 from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
@@ -177,11 +186,15 @@ class Scanner:
                     continue
                 found: i64 = self.attribute.check(first, after)
                 if found == REWRITE:
-                    if self.attribute.marker:
-                        self.patches.replace(length_at, after, self._take_marked(buffer[at:length_at]))
-                        self.rules.repair(VALUE_TRUNCATED)
+                    if self.attribute.is_cut:
+                        self._count_cut()
+                        self.patches.replace(length_at, after, self._take_cut(buffer[at:length_at]))
                     else:
                         self.patches.replace(length_at, after, self.attribute.normal)
+                elif found == NESTED_TOO_DEEP and message.leaves_out:
+                    self.patches.cut(self.patches.count, self.patches.delta, at, after, b"")
+                    self.rules.repair(VALUE_LEFT_OUT)
+                    found = REWRITE
                 if found > state and state <= REWRITE:
                     state = found
                 hashed: i64 = self._key_hash()
@@ -271,6 +284,10 @@ class Scanner:
                 if not is_utf8(buffer, first, after, self.rules):
                     raise NonCanonical(first)
                 found = self.rules.check_name(after - first)
+                if found and message.cuts_name and self.rules.cuts_names:
+                    self.patches.replace(length_at, after, self._name_within(first, after))
+                    self.rules.repair(NAME_TRUNCATED)
+                    found = REWRITE
                 if found > state and state <= REWRITE:
                     state = found
             elif action == BODY:
@@ -296,12 +313,28 @@ class Scanner:
                 self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
         return state
 
-    def _take_marked(self, tag: bytes) -> bytes:
-        """The attribute checked last, whose value was cut: its length, it, and behind it the one that says so."""
+    def _count_cut(self) -> None:
+        """Note what was cut of the attribute checked last."""
+        if self.attribute.is_key_cut:
+            self.rules.repair(KEY_TRUNCATED)
+        if self.attribute.marker:
+            self.rules.repair(VALUE_TRUNCATED)
+
+    def _take_cut(self, tag: bytes) -> bytes:
+        """The attribute checked last, which was cut: its length, it, and, if its value was, behind it the one that says so."""
         attribute = self.attribute
-        marked = attribute.normal + tag + attribute.marker
+        cut = attribute.normal
+        if attribute.marker:
+            cut += tag + attribute.marker
+        attribute.is_cut = False
+        attribute.is_key_cut = False
         attribute.marker = b""
-        return marked
+        return cut
+
+    def _name_within(self, start: i64, end: i64) -> bytes:
+        """The name at start:end, which is too long, cut; its length before it."""
+        name = shortened_name(self.buffer[start:end], self.rules.name_bytes_max, self.rules)
+        return length_of(len(name)) + name
 
     def _unfit(self, start: i64, end: i64) -> i64:
         """Return the reason that is written at start:end for what could not be written; 0: none is read there."""
@@ -485,12 +518,22 @@ class Scanner:
                 if attributes > self.attributes_max or last[self.attribute.key_of(first, position)] != at:
                     writer.write(buffer[keep:at])
                     keep = position
-                elif self.attribute.check(first, position) == REWRITE:
+                else:
+                    found: i64 = self.attribute.check(first, position)
+                    if found == REWRITE:
+                        writer.write(buffer[keep:length_at])
+                        if self.attribute.is_cut:
+                            writer.write(self._take_cut(buffer[at:length_at]))
+                        else:
+                            writer.write(self.attribute.normal)
+                        keep = position
+                    elif found == NESTED_TOO_DEEP:
+                        writer.write(buffer[keep:at])
+                        keep = position
+            elif action == NAME:
+                if message.cuts_name and self.rules.check_name(position - first):
                     writer.write(buffer[keep:length_at])
-                    if self.attribute.marker:
-                        writer.write(self._take_marked(buffer[at:length_at]))
-                    else:
-                        writer.write(self.attribute.normal)
+                    writer.write(self._name_within(first, position))
                     keep = position
             elif tag == message.dropped_tag and tag and attributes > self.attributes_max:
                 is_dropped_told = True

@@ -16,7 +16,7 @@ from mypy_extensions import i64
 from adapters.codec.text import hex_id
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
-from adapters.record import put_attribute
+from adapters.record import put_checked_attribute
 from adapters.rules import Rules
 
 _NO_TRACE_ID: Final = b"0" * 32
@@ -54,7 +54,11 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
         position = cursor.position
         rules.read(0)
         if tag == 0x0A:
-            label.read(cursor, cursor.start, position, rules.key_bytes_max, rules.value_bytes_max)
+            if rules.truncates_values:
+                label.read(cursor, cursor.start, position)
+                rules.read(position - cursor.start)
+            else:
+                label.read(cursor, cursor.start, position, rules.key_bytes_max, rules.value_bytes_max)
             # With more attributes than are allowed, no other makes a difference.
             if len(attributes) <= attributes_max + _IDS:
                 set_label(attributes, label.name, label.value)
@@ -105,10 +109,8 @@ def make_exemplar(
         put_bytes(writer, 0x2A, trace_id)
     exemplar.reason = rules.check_attribute_count(len(attributes))
     for key, value in attributes.items():
-        if exemplar.reason == 0:
-            exemplar.reason = rules.check_attribute(len(key), len(value))
         if exemplar.reason == 0:  # else nothing of it is written
-            put_attribute(writer, 0x3A, key, value)
+            exemplar.reason = put_checked_attribute(writer, 0x3A, key, value, rules)
     exemplar.payload = writer.getvalue()
     return exemplar
 

@@ -213,8 +213,9 @@ class Validation(Section):
     attribute_value_too_long: Literal["truncate", "reject"] = Field(
         default="truncate",
         description="What becomes of a longer value: its beginning is stored, and its length as attribute"
-        " infrasage.truncated.KEY; or the item is rejected. A label of remote write is never truncated: two series would become"
-        " one.",
+        " infrasage.truncated.KEY; or the item is rejected. The same goes for longer keys, and for longer names of services,"
+        " scopes, spans and events: their beginning is stored, with a digest that keeps two of them apart, where their limit is"
+        " 32 bytes or more. A series' label and a metric's name are never truncated.",
     )
     otlp_json_snake_case: bool = Field(
         default=True,

@@ -16,6 +16,7 @@ from infrasage.v1.dead_letter_pb2 import (
 )
 from mypy_extensions import i64
 
+from adapters.codec.text import SHORTENED_BYTES_MIN
 from adapters.errors import (
     ATTRIBUTE_KEY_TOO_LONG,
     ATTRIBUTE_VALUE_TOO_LONG,
@@ -193,9 +194,11 @@ class LimitRules(Rules):
         self.key_bytes_max = limits.attribute_key_bytes_max
         self.value_bytes_max = limits.attribute_value_bytes_max
         self.truncates_values = limits.truncates_values
+        self.cuts_keys = limits.truncates_values and limits.attribute_key_bytes_max >= SHORTENED_BYTES_MIN
+        self.cuts_names = limits.truncates_values and limits.name_bytes_max >= SHORTENED_BYTES_MIN
         self.json_forms = limits.json_forms
         self.assumes_cumulative = limits.assumes_cumulative
-        self.name_bytes_max: i64 = limits.name_bytes_max
+        self.name_bytes_max = limits.name_bytes_max
 
     def rest(self) -> None:
         if self.pause is not None:

@@ -4,6 +4,7 @@ It says, item by item, for which reasons it may be refused (none: it must be acc
 """
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -81,6 +82,12 @@ def truncated(key: str, text: str, bytes_max: int) -> list[tuple[str, str]]:
     return [(key, raw[:bytes_max].decode(errors="ignore")), (f"infrasage.truncated.{key}", str(len(raw)))]
 
 
+def shortened(name: str, bytes_max: int) -> str:
+    """What is stored of a key or a name that is too long."""
+    raw = name.encode()
+    return f"{raw[: bytes_max - 17].decode(errors='ignore')}~{hashlib.sha256(raw).hexdigest()[:16]}"
+
+
 def normalize(message: Message, limits: Limits) -> set[int]:
     """Bring a message's attributes into the normal form, in place; the reasons why it can't be taken."""
     reasons: set[int] = set()
@@ -96,17 +103,21 @@ def normalize(message: Message, limits: Limits) -> set[int]:
                     told.dropped_attributes_count = min(told.dropped_attributes_count + dropped, 2**32 - 1)
             last: dict[str, list[tuple[str, str]]] = {}
             for pair in value:
-                if len(pair.key.encode()) > limits.attribute_key_bytes_max:
-                    reasons.add(errors.ATTRIBUTE_KEY_TOO_LONG)
-                size, text = value_bytes(pair.value), text_of(pair.value)
-                stored = [(pair.key, text)]
-                if size > limits.attribute_value_bytes_max:
-                    if limits.truncates_values and (
-                        pair.value.HasField("string_value") or size <= 4 * limits.attribute_value_bytes_max
-                    ):
-                        stored = truncated(pair.key, text, limits.attribute_value_bytes_max)
+                key = pair.key
+                if len(key.encode()) > limits.attribute_key_bytes_max:
+                    if limits.truncates_values:
+                        key = shortened(key, limits.attribute_key_bytes_max)
                     else:
-                        reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
+                        reasons.add(errors.ATTRIBUTE_KEY_TOO_LONG)
+                size, text = value_bytes(pair.value), text_of(pair.value)
+                stored = [(key, text)]
+                if limits.truncates_values:
+                    if size > 4 * limits.attribute_value_bytes_max and not pair.value.HasField("string_value"):
+                        stored = [(key, ""), (f"infrasage.truncated.{key}", str(size))]
+                    elif size > limits.attribute_value_bytes_max or len(pair.key.encode()) > limits.attribute_key_bytes_max:
+                        stored = truncated(key, text, limits.attribute_value_bytes_max)
+                elif size > limits.attribute_value_bytes_max:
+                    reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
                 last.pop(pair.key, None)
                 last[pair.key] = stored
             del value[:]
@@ -126,7 +137,10 @@ def normalize(message: Message, limits: Limits) -> set[int]:
             message.DESCRIPTOR.name in ("Metric", "Span", "Event", "InstrumentationScope", "LogRecord")
             and len(getattr(message, name, "").encode()) > limits.name_bytes_max
         ):
-            reasons.add(errors.NAME_TOO_LONG)
+            if limits.truncates_values and message.DESCRIPTOR.name != "Metric":
+                setattr(message, name, shortened(getattr(message, name), limits.name_bytes_max))
+            else:
+                reasons.add(errors.NAME_TOO_LONG)
     return reasons
 
 
@@ -209,7 +223,10 @@ def reference(
         named = [pair.value.string_value for pair in resource_entry.resource.attributes if pair.key == "service.name"]
         service = named[0] if named and named[0] and not common else "unknown_service"
         if len(service.encode()) > limits.name_bytes_max:
-            common.add(errors.NAME_TOO_LONG)
+            if limits.truncates_values:
+                service = shortened(service, limits.name_bytes_max)
+            else:
+                common.add(errors.NAME_TOO_LONG)
         for scope_entry in getattr(resource_entry, f"scope_{'spans' if signal == 'traces' else signal}"):
             group = common | normalize(scope_entry.scope, limits)
             record = telemetry_pb2.TelemetryRecord(type=TYPES[signal], service_id=service, **header)
