@@ -18,6 +18,8 @@ HISTOGRAM_COUNT_DIFFERS: Final = 8
 VALUE_LEFT_OUT: Final = 9
 KEY_TRUNCATED: Final = 10
 NAME_TRUNCATED: Final = 11
+BYTES_FORM: Final = 12
+INFINITE_BOUND: Final = 13
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -86,6 +88,18 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         NAME_TRUNCATED,
         "name_truncated",
         "the name of a service, scope, span or event is longer than validation.name_bytes_max: it was stored as such a key is",
+    ),
+    Repair(
+        BYTES_FORM,
+        "bytes_form",
+        "in OTLP/JSON an id is base64 in the place of hex, or an id or bytes are numbers, as JavaScript writes them"
+        ' ([1,2], {"0":1}, {"type":"Buffer","data":[1]}): they were read',
+    ),
+    Repair(
+        INFINITE_BOUND,
+        "infinite_bound",
+        "the explicit bounds of a histogram's point end with infinity: it was left out, with the count of 0 behind it if there"
+        " was one",
     ),
 )
 

@@ -6,12 +6,17 @@ to the point's count. A point that is flagged as having no value is not asked.
 Counts that do not add up come from exporters that read them one by one while others count, and from observations of NaN, which
 are in no bucket. Each number is usable by itself, so such a point is stored as it came, and its sender hears of it.
 
+The last bucket has no bound. Where infinity is written as one, it is left out, and so is a count of 0 behind it. Any other
+count there is of observations: such a point is stored as it came.
+
 Invariants:
 1. The verdict is that of the reference (test_any_request_is_adapted_as_the_twin_does,
    test_histograms_that_do_not_fit_are_rejected_one_by_one).
-2. A point is never rejected or changed because its counts do not add up (test_counts_that_do_not_add_up_are_kept_as_they_came).
+2. A point whose bounds end with infinity keeps its observations (test_bounds_that_end_with_infinity).
+3. A point is never rejected or changed because its counts do not add up (test_counts_that_do_not_add_up_are_kept_as_they_came).
 """
 
+from struct import pack
 from typing import Final
 
 from librt.strings import read_f64_le, read_i64_le
@@ -19,6 +24,7 @@ from mypy_extensions import i64
 
 _NO_RECORDED_VALUE: Final = 1  # DataPointFlags
 _LOW: Final = 0xFFFFFFFF
+_INFINITY: Final = pack("<d", float("inf"))
 
 
 class ScannedBuckets:
@@ -29,6 +35,7 @@ class ScannedBuckets:
         self.count: i64 = 0
         self.flags: i64 = 0
         # Of an explicit histogram: where its packed counts and bounds are.
+        self.counts_length_at: i64 = 0
         self.counts_start: i64 = 0
         self.counts_end: i64 = 0
         self.bounds_start: i64 = 0
@@ -49,6 +56,20 @@ class ScannedBuckets:
         self.has_counts = False
         self._low = 0
         self._high = 0
+
+    def infinite(self) -> i64:
+        """Leave out a last bound that is infinity, where the counts say that it is one too many, and a count of 0 behind it.
+        Return how many counts were left out; -1: nothing is."""
+        end: i64 = self.bounds_end
+        if end == self.bounds_start or read_i64_le(self._buffer, end - 8) != read_i64_le(_INFINITY, 0):
+            return -1
+        more: i64 = self.counts_end - self.counts_start - end + self.bounds_start
+        if more == 8 and read_i64_le(self._buffer, self.counts_end - 8) == 0:
+            self.counts_end -= 8
+        elif more != 0:
+            return -1
+        self.bounds_end = end - 8
+        return more >> 3
 
     def add(self, count: i64) -> None:
         """Another count of the point."""

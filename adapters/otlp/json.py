@@ -4,7 +4,8 @@ OTLP's own rules apply where they differ from protobuf's JSON mapping (the OTLP 
 and span ids are hex in any case, enums are integers only, keys are lowerCamelCase only, and unknown keys are ignored. With
 `Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit
 integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent. Where a member with items
-comes twice in one object, all of them are read, as the Collector does; of others the last one wins.
+comes twice in one object, all of them are read, as the Collector does; of others the last one wins. Ids in base64, and ids and
+bytes as numbers, are read and counted as repairs.
 
 Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). What is not plain is left to the reader over
 Python objects (adapters/otlp/json_large.py), whose verdict counts.
@@ -30,7 +31,7 @@ from adapters.errors import Malformed
 from adapters.otlp.json_large import converted, may_repeat_members
 from adapters.otlp.json_objects import Inexact, Notes
 from adapters.otlp.json_scan import scanned
-from adapters.repairs import ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
+from adapters.repairs import BYTES_FORM, ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
 from adapters.rules import NO_RULES, Rules
 
 
@@ -63,6 +64,8 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
         rules.misplaced_fields = list(notes.misplaced.values())
     if notes.ids:
         rules.repair(ID_DROPPED, notes.ids)
+    if notes.forms:
+        rules.repair(BYTES_FORM, notes.forms)
     if notes.integers:
         rules.repair(INTEGER_BEYOND_64_BITS, notes.integers)
     if notes.left_out:

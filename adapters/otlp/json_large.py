@@ -13,11 +13,11 @@ from mypy_extensions import i64
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_JSON, NESTED_TOO_DEEP, Malformed
+from adapters.otlp.json_bytes import bytes_of
 from adapters.otlp.json_fields import BYTES, TEXT, Field, Fields, fields_of
 from adapters.otlp.json_objects import (
     Notes,
     Unfit,
-    bytes_of,
     check_number,
     put_element,
     put_field,
@@ -74,18 +74,23 @@ class LargeRequest:
         if slices.peek() == _CLOSING_BRACE:
             slices.position += 1
             return
+        # By the name of each member that holds no items: where it comes twice the last one wins, as a parser has it.
+        parts: dict[str, BytesWriter] = {}
         while True:
             key = self._name()
             field = fields.by_name.get(key)
+            part = writer
             if field is None:
                 if not fields.is_item:
                     self.notes.skip(fields, key)
             elif field.holds_items:
                 self.notes.lists += 1
-            written: i64 = len(writer)
+            else:
+                part = parts[key] = BytesWriter()
+            written: i64 = len(part)
             start: i64 = slices.position
             try:
-                self._put_value(writer, fields, field, depth)
+                self._put_value(part, fields, field, depth)
             except Unfit as unfit:
                 if not (fields.is_item or fields.is_envelope):
                     unfit.is_read = False  # the cursor is within this object
@@ -93,13 +98,18 @@ class LargeRequest:
                 if not unfit.is_read:
                     slices.position = start
                     slices.check_value()
-                writer.truncate(written)
+                part.truncate(written)
                 if fields.is_item:
-                    writer.write(self.notes.rejection(unfit))
+                    part.write(self.notes.rejection(unfit))
                 else:
                     self.notes.leave_out()
             if not slices.goes_on(_CLOSING_BRACE):
-                return
+                break
+        for part in parts.values():
+            content = part.getvalue()
+            self.rules.read(len(content))
+            writer.write(content)
+            self.rules.read(len(content))
 
     def _put_value(self, writer: BytesWriter, fields: Fields, field: Field | None, depth: int) -> None:
         """The value at the cursor, a member's of a message with `fields`. `field`: None where it is unknown."""

@@ -4,7 +4,6 @@ It says what is accepted, repaired and rejected, and in which words. Bodies are 
 plain is read without objects (adapters/otlp/json_scan.py), to the same bytes.
 """
 
-import binascii
 import re
 from math import isinf
 from typing import Final
@@ -19,6 +18,7 @@ from adapters.codec.text import quoted
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint
 from adapters.errors import INVALID_RECORD
 from adapters.otlp.field_tables import UNFIT
+from adapters.otlp.json_bytes import BYTE_MAX, bytes_in_other_form, bytes_of
 from adapters.otlp.json_fields import (
     BOOL,
     BYTES,
@@ -49,7 +49,6 @@ _UNFIT_COST_BYTES: Final = 128
 _REASONS_END: Final = 256
 # An item has at most 16 fields, and the first of them that does not fit says why.
 _UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
-_HEX_DIGITS: Final = "0123456789abcdefABCDEF"
 # A number of JSON: RFC 8259, 6.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
@@ -68,6 +67,8 @@ class Notes:
         self.nulls: int = 0
         self.integers: int = 0
         self.ids: int = 0
+        # Ids and bytes that were read from another form than theirs.
+        self.forms: int = 0
         self.left_out: int = 0
         # Values, each of an item that is to be rejected.
         self.unfit: int = 0
@@ -265,11 +266,20 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
         if content is not None:
             put_bytes(writer, field.tag, content)
             return True
+        content = bytes_in_other_form(field, value)
+        if content is not None:
+            notes.forms += 1
+            put_bytes(writer, field.tag, content)
+            return True
         if kind == HEX and isinstance(value, str) and not field.is_required_id:
             notes.ids += 1
             notes.rules.read(0)
             return True
-        return notes.refuse(field, "hex" if kind == HEX else "base64", value)
+        wanted = "hex" if kind == HEX else "base64"
+        if isinstance(value, (list, dict)):
+            wanted += f", or {field.id_bytes} numbers" if kind == HEX else ", or numbers"
+            wanted += f" from 0 to {BYTE_MAX}"
+        return notes.refuse(field, wanted, value)
     if field.is_attribute_integer:
         return _put_attribute_integer(writer, field, value, notes)
     put_varint(writer, field.tag)
@@ -295,21 +305,6 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
     notes.integers += 1
     put_bytes(writer, _STRING_VALUE_TAG, text.encode())
     return True
-
-
-def bytes_of(field: Field, value: object) -> bytes | None:
-    """Return the bytes that a value in hex or base64 has; None where it is neither."""
-    if not isinstance(value, str):
-        return None
-    if field.kind == HEX:
-        is_hex = len(value) % 2 == 0 and not value.strip(_HEX_DIGITS)
-        return binascii.unhexlify(value) if is_hex else None
-    # Either alphabet, padded or not, as protobuf's JSON mapping has it.
-    standard = value.replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 def put_scalar(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:

@@ -286,7 +286,11 @@ class _Scan(JsonScanner):
                 put_varint(writer, field.wire_tag)
                 put_signed_varint(writer, self.integer)
                 return end
-        end = self.scalar_end(position)
+        byte: i64 = text[position]
+        if byte == OPENING_BRACE or byte == OPENING_BRACKET:  # bytes, as numbers
+            end = self.value_end(position)
+        else:
+            end = self.scalar_end(position)
         if not put_field(writer, field, self.loaded(position, end), self.notes):
             raise NonPlain
         return end

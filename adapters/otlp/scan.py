@@ -53,6 +53,7 @@ from adapters.repairs import (
     ATTRIBUTES_DROPPED,
     HISTOGRAM_COUNT_DIFFERS,
     ID_DROPPED,
+    INFINITE_BOUND,
     KEY_TRUNCATED,
     NAME_TRUNCATED,
     VALUE_LEFT_OUT,
@@ -252,11 +253,19 @@ class Scanner:
                 if (after - first) & 7:
                     raise NonCanonical(first)
                 if action == BUCKET_COUNTS:
+                    self.buckets.counts_length_at = length_at
                     self.buckets.counts_start = first
                     self.buckets.counts_end = after
+                    if self.buckets.bounds_end > self.buckets.bounds_start and self.buckets.infinite() >= 0:
+                        raise NonCanonical(at)  # the plain form has the bounds behind them
                 elif action == BOUNDS:
                     self.buckets.bounds_start = first
                     self.buckets.bounds_end = after
+                    left_out: i64 = self.buckets.infinite()
+                    if left_out >= 0:
+                        self._leave_out_infinity(left_out, at, length_at, first, after)
+                        if state == CLEAN:
+                            state = REWRITE
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
@@ -361,6 +370,22 @@ class Scanner:
         if not self.buckets.adds_up():
             self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
         return 0
+
+    def _leave_out_infinity(self, counts_left_out: i64, at: i64, length_at: i64, start: i64, end: i64) -> None:
+        """Patch the bounds at start:end, and the counts before them, to what `ScannedBuckets` has left of them."""
+        buckets = self.buckets
+        buffer = self.buffer
+        if counts_left_out:
+            first: i64 = buckets.counts_start
+            after: i64 = buckets.counts_end
+            if after + 8 != at:
+                raise NonCanonical(at)  # the plain form has the counts right before the bounds
+            self.patches.replace(buckets.counts_length_at, at, length_of(after - first) + buffer[first:after])
+        if buckets.bounds_end == start:
+            self.patches.replace(at, end, b"")
+        else:
+            self.patches.replace(length_at, end, length_of(end - 8 - start) + buffer[start : end - 8])
+        self.rules.repair(INFINITE_BOUND)
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
         """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at
@@ -548,9 +573,16 @@ class Scanner:
                     writer.write(buffer[keep:at])
                     put_bytes(writer, tag, content.getvalue())
                     keep = position
-            elif first == position and (
-                action == PACKED_FIXED64 or action == PACKED_VARINT or action == BUCKET_COUNTS or action == BOUNDS
-            ):
+            elif action == BUCKET_COUNTS or action == BOUNDS:
+                left: i64 = self.buckets.counts_end
+                if action == BOUNDS:
+                    left = self.buckets.bounds_end
+                if left < position or left == first:
+                    writer.write(buffer[keep:at])
+                    keep = position
+                    if left > first:
+                        put_bytes(writer, tag, buffer[first:left])
+            elif first == position and (action == PACKED_FIXED64 or action == PACKED_VARINT):
                 writer.write(buffer[keep:at])
                 keep = position
             elif action == BODY:

@@ -201,6 +201,18 @@ def log_reasons(log: Any, limits: Limits, now: int) -> set[int]:
     return reasons | against
 
 
+def without_infinity(point: Any) -> None:
+    """A last bound that is infinity is left out, where the counts say that it is one too many, with a count of 0 behind it."""
+    counts, bounds = list(point.bucket_counts), list(point.explicit_bounds)
+    if (
+        bounds
+        and bounds[-1] == math.inf
+        and (len(counts) == len(bounds) or (len(counts) == len(bounds) + 1 and counts[-1] == 0))
+    ):
+        point.explicit_bounds[:] = bounds[:-1]
+        point.bucket_counts[:] = counts[: len(bounds)]
+
+
 def explicit_fits(point: Any) -> bool:
     """Whether the counts of a HistogramDataPoint fit its bounds, as metrics.proto demands; what they add up to is not asked."""
     counts, bounds = list(point.bucket_counts), list(point.explicit_bounds)
@@ -273,6 +285,8 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
             verdicts = []
             for point in points:
                 drop_ids(point)
+                if kind == "histogram":
+                    without_infinity(point)
                 reasons = common | normalize(point, limits) | time_reasons(point.time_unix_nano, limits, now)
                 reasons |= {errors.INVALID_HISTOGRAM} if kind == "histogram" and not explicit_fits(point) else set()
                 verdicts.append(reasons)

@@ -16,7 +16,7 @@ from support.references.twins import NOW, adapt_otlp
 from adapters.errors import INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY
 from adapters.otlp import json
 from adapters.record import Adapted
-from adapters.repairs import HISTOGRAM_COUNT_DIFFERS, TEMPORALITY_ASSUMED
+from adapters.repairs import HISTOGRAM_COUNT_DIFFERS, INFINITE_BOUND, TEMPORALITY_ASSUMED
 
 
 def metric_of(request: Any) -> Any:
@@ -41,6 +41,7 @@ def adapt_explicit(point: dict[str, Any]) -> Adapted:
     ("point", "message"),
     [
         (explicit([1, 2], [1.0, 2.0, 3.0], 3), "2 bucket counts do not fit 3 explicit bounds: there must be one more"),
+        (explicit([1], [2.0, math.inf], 3), "1 bucket counts do not fit 2 explicit bounds: there must be one more"),
         (explicit([1, 2], [1.0, 2.0], 3), "2 bucket counts do not fit 2 explicit bounds: there must be one more"),
         (explicit([], [1.0], 3), "0 bucket counts do not fit 1 explicit bounds: there must be one more"),
         (explicit([1, 2], [], 3), "2 bucket counts do not fit 0 explicit bounds: there must be one more"),
@@ -82,6 +83,66 @@ def test_counts_that_do_not_add_up_are_kept_as_they_came(point: dict[str, Any], 
     assert (2, [], {HISTOGRAM_COUNT_DIFFERS: 1}) == (adapted.accepted_count(), adapted.rejections, adapted.repaired)
     [record] = batch_of(adapted).records
     assert [histogram] == [metric.histogram for metric in record.metrics]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("form", [bytes, as_json], ids=["protobuf", "json"])
+@pytest.mark.parametrize(
+    ("counts", "bounds", "expected"),
+    [
+        ([1, 2], [0.5, math.inf], ([1, 2], [0.5])),
+        ([1, 2, 0], [0.5, math.inf], ([1, 2], [0.5])),
+        ([3], [math.inf], ([3], [])),
+        ([3, 0], [math.inf], ([3], [])),
+        ([1, 1, 1], [0.5, math.inf], ([1, 1, 1], [0.5, math.inf])),  # an observation that is in no other bucket
+    ],
+)
+def test_bounds_that_end_with_infinity(
+    counts: list[int], bounds: list[float], expected: tuple[list[int], list[float]], form: Callable[[bytes], bytes], twice: bool
+) -> None:
+    """It is left out, and a count of 0 behind it; also where a key comes twice, so that all of the point is written anew."""
+    request = REQUESTS["metrics"]()
+    histogram = metric_of(request).histogram
+    histogram.aggregation_temporality = 2
+    for each in (explicit([1, 2], [0.5], 3), explicit(counts, bounds, 3), explicit([], [], 7)):
+        point = histogram.data_points.add(time_unix_nano=NOW, **each)
+        for n in range(1 + twice):
+            point.attributes.add(key="a").value.string_value = f"{n}"
+        point.exemplars.add(time_unix_nano=NOW)
+    adapted = adapt_otlp("metrics", form(request.SerializeToString()))
+    is_changed = expected != (counts, bounds)
+    assert (3, [], {INFINITE_BOUND: 1} if is_changed else None) == (
+        adapted.accepted_count(),
+        adapted.rejections,
+        adapted.repaired,
+    )
+    first, second, third = batch_of(adapted).records[0].metrics[0].histogram.data_points
+    assert expected == (list(second.bucket_counts), list(second.explicit_bounds))
+    assert (histogram.data_points[0].bucket_counts, []) == (first.bucket_counts, list(third.bucket_counts))
+    assert [1 + len(point.exemplars) for point in (first, second, third)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [1, 2, 0]])
+def test_infinity_is_left_out_however_the_point_is_written(counts: list[int]) -> None:
+    """Fields in another order, and others between them."""
+    request = REQUESTS["metrics"]()
+    histogram = metric_of(request).histogram
+    histogram.aggregation_temporality = 2
+    point = histogram.data_points.add(time_unix_nano=NOW, count=3)
+    point.attributes.add(key="a").value.string_value = "v"
+    rest = point.SerializeToString()
+    counts_field = type(point)(bucket_counts=counts).SerializeToString()
+    bounds_field = type(point)(explicit_bounds=[0.5, math.inf]).SerializeToString()
+    for parts in ([bounds_field, rest, counts_field], [counts_field, rest, bounds_field], [rest, bounds_field, counts_field]):
+        written = b"".join(parts)
+        data = bytes((0x0A, len(written))) + written + b"\x10\x02"
+        metric = b"\x0a\x01m" + bytes((0x4A, len(data))) + data
+        scope = bytes((0x12, len(metric))) + metric
+        resource = bytes((0x12, len(scope))) + scope
+        adapted = adapt_otlp("metrics", bytes((0x0A, len(resource))) + resource)
+        assert (1, {INFINITE_BOUND: 1}) == (adapted.accepted_count(), adapted.repaired)
+        [stored] = batch_of(adapted).records[0].metrics[0].histogram.data_points
+        assert ([1, 2], [0.5]) == (list(stored.bucket_counts), list(stored.explicit_bounds))
 
 
 @pytest.mark.parametrize(

@@ -345,12 +345,42 @@ def test_data_of_old_metrics_is_named_beside_metrics_that_are_read(name: str) ->
     assert f'Metric has no field "{name}": OTLP 1.0 has {re.split("_|(?=[GSH])", name)[1].lower()}' == told
 
 
-def test_of_a_field_that_comes_twice_the_last_one_wins() -> None:
-    """However large the object is that it is in."""
-    for padding in (0, 1 << 20):
-        item = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"a","unknown":"{"u" * padding}","name":"b"}}'
-        request = ExportTraceServiceRequest.FromString(traces_to_wire(span(item).encode()))
-        assert ["b"] == [each.name for each in request.resource_spans[0].scope_spans[0].spans]
+@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ('"name":"a"', '"name":"b"', {"name": "b"}),
+        ('"name":5', '"name":"b"', {"name": "b"}),
+        ('"name":"a"', '"name":null', {}),
+        ('"attributes":[{"key":"a"}]', '"attributes":[{"key":"b"}]', {"attributes": [{"key": "b"}]}),
+        ('"attributes":[{"key":"a"}]', '"attributes":[]', {}),
+        ('"links":[{"traceState":"a"}]', '"links":[{},{}]', {"links": [{}, {}]}),
+        ('"status":{"message":"a"}', '"status":{"code":2}', {"status": {"code": 2}}),
+        ('"kind":2', '"kind":3', {"kind": 3}),
+    ],
+)
+def test_of_a_field_that_comes_twice_the_last_one_wins(first: str, last: str, expected: Any, padding: int) -> None:
+    """However large the object is that it is in: another reader has it from a megabyte on."""
+    item = f'{{"traceId":"{"1" * 32}",{first},"traceState":"{"u" * padding}",{last}}}'
+    wire = traces_to_wire(span(item).encode())
+    [found] = ExportTraceServiceRequest.FromString(wire).resource_spans[0].scope_spans[0].spans
+    document = to_json(found)
+    assert "1" * 32 == document.pop("traceId")
+    assert padding == len(document.pop("traceState", ""))
+    assert expected == document
+
+
+@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["small", "large"])
+def test_of_an_attribute_that_comes_twice_in_an_envelope_the_last_one_wins(padding: int) -> None:
+    """A resource, a scope and a key-value pair, beside what is read twice."""
+    resource = [f'"resource":{{"attributes":[{{"key":"{key}","key":"b{key}"}}]}}' for key in "ac"]
+    scope = [f'"scope":{{"name":"{name}","version":"{"v" * padding}"}}' for name in "ab"]
+    scopes = f'"scopeSpans":[{{{",".join(scope)},"spans":[{{}}]}}]'
+    text = f'{{"resourceSpans":[{{{resource[0]},{scopes},{resource[1]}}}]}}'
+    [found] = ExportTraceServiceRequest.FromString(traces_to_wire(text.encode())).resource_spans
+    assert ["bc"] == [pair.key for pair in found.resource.attributes]
+    assert ["b"] == [each.scope.name for each in found.scope_spans]
+    assert 1 == len(found.scope_spans[0].spans)
 
 
 def test_a_long_name_costs_nothing() -> None:

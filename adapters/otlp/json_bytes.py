@@ -1,0 +1,66 @@
+"""Ids and bytes of OTLP/JSON: hex and base64, and the forms that encoders of other mappings write.
+
+ProtoJSON has base64 for every field of bytes, so for ids too. JavaScript writes a Uint8Array as an object of numbers, and a
+Buffer as an object that holds an array.
+"""
+
+import binascii
+from typing import Final
+
+from adapters.otlp.json_fields import HEX, Field
+
+BYTE_MAX: Final = 255
+# Of 16 bytes, padded.
+_BASE64_ID_MAX: Final = 24
+_HEX_DIGITS: Final = "0123456789abcdefABCDEF"
+
+
+def bytes_of(field: Field, value: object) -> bytes | None:
+    """Return the bytes that a value in hex or base64 has; None where it is neither."""
+    if not isinstance(value, str):
+        return None
+    if field.kind == HEX:
+        is_hex = len(value) % 2 == 0 and not value.strip(_HEX_DIGITS)
+        return binascii.unhexlify(value) if is_hex else None
+    return _bytes_of_base64(value)
+
+
+def bytes_in_other_form(field: Field, value: object) -> bytes | None:
+    """Return the bytes of an id that is base64, or that is written as numbers, as JavaScript does it. None
+    where it is neither, or no id of its length.
+
+    What is all hex digits is no base64: it is a part of an id.
+    """
+    content: bytes | None = None
+    if isinstance(value, str):
+        if field.kind == HEX and value.strip(_HEX_DIGITS) and len(value) <= _BASE64_ID_MAX:
+            content = _bytes_of_base64(value)
+    elif isinstance(value, list):
+        content = _bytes_of_numbers(value)
+    elif isinstance(value, dict):
+        data = value.get("data")
+        if value.get("type") == "Buffer" and isinstance(data, list):
+            content = _bytes_of_numbers(data)
+        else:
+            content = _bytes_of_numbers([value.get(str(n)) for n in range(len(value))])
+    if content is None or (field.kind == HEX and len(content) != field.id_bytes and content):
+        return None
+    return content
+
+
+def _bytes_of_numbers(numbers: list[object]) -> bytes | None:
+    content: list[int] = []
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0 or number > BYTE_MAX:
+            return None
+        content.append(number)
+    return bytes(content)
+
+
+def _bytes_of_base64(value: str) -> bytes | None:
+    # Either alphabet, padded or not, as protobuf's JSON mapping has it.
+    standard = value.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)
+    except (binascii.Error, ValueError):
+        return None
