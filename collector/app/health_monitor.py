@@ -75,7 +75,11 @@ class WatchedLog(Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Return whether its files were removed or replaced since they were opened."""
+        """Return whether its files were removed, replaced or cut since they were opened."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether its files were cut since they were opened."""
 
     def damages(self) -> tuple[int, int]:
         """How often damage was found, and how many messages were lost, as far as no operator has confirmed it. Blocks; raises
@@ -162,7 +166,7 @@ class HealthMonitor:
         if self._local_log is None:
             return NOT_USED
         if self._local_log.is_gone:
-            return "removed"
+            return "cut" if self._local_log.is_cut else "removed"
         return "damaged" if self._damages[0] else "ok"
 
     def _store(self) -> str:

@@ -1,6 +1,7 @@
 """A local log that lost messages, as an operator sees it."""
 
 import json
+import os
 import shutil
 import time
 from typing import Any
@@ -85,6 +86,31 @@ def test_a_log_that_is_removed_while_it_runs_takes_nothing(make_program: MakePro
     program.wait_for("SELECT arraySort(groupArray(Body)) FROM otel_logs", sorted([*acknowledged, "after"]))
     audited = run("audit", "--json", "--data-dir", program.data_dir)
     assert (0, True) == (audited.returncode, json.loads(audited.stdout)["adds_up"])
+
+
+def test_a_log_that_is_cut_while_it_runs_takes_nothing(make_program: MakeProgram) -> None:
+    """It is 503 until the restart, which finds or reports what was in the file. Nothing of what was refused is stored."""
+    program = make_program(clickhouse__url="http://127.0.0.1:9")  # nothing is stored yet
+    program.start()
+
+    def send(body: str) -> int:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"service_id": "cut", "type": "log", "body": body, "timestamp": now}
+        return httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
+
+    assert [200] * 5 == [send("before") for _ in range(5)]
+    os.truncate(program.data_dir / "log" / "messages.sqlite-wal", 0)
+    assert [503] * 3 == [send("refused") for _ in range(3)]
+    until(lambda: httpx.get(f"{program.http}/healthz").json()["log"] == "cut")
+    assert "was cut while it was in use" in program.log()
+    assert program.stop() == 0
+    del program.settings["clickhouse__url"]
+    program.start()
+    assert 200 == send("after")
+    program.wait_for("SELECT countIf(Body = 'after') FROM otel_logs", 1)
+    assert 0 == program.value("SELECT countIf(Body = 'refused') FROM otel_logs")
+    found = program.value("SELECT countIf(Body = 'before') FROM otel_logs")
+    until(lambda: metric(program.http, "infrasage_log_lost_messages") == 5 - found)
 
 
 def test_a_store_that_was_removed_is_missed(make_program: MakeProgram) -> None:

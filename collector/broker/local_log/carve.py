@@ -20,13 +20,12 @@ from typing import Final, NamedTuple, Self
 from collector.broker.local_log.chunks import OFFSET_BITS, split
 from collector.broker.local_log.plan import PartitionHead
 from collector.broker.local_log.schema import PAGE_BYTES
+from collector.broker.local_log.wal_index import FRAME_BYTES, WAL_HEADER_BYTES
 
 _FILE_HEADER_BYTES: Final = 100
-_WAL_HEADER_BYTES: Final = 32
 _WAL_MAGIC: Final = b"\x37\x7f\x06"  # and 82 or 83, for the order of bytes in checksums
 _FRAME_HEADER_BYTES: Final = 24
 _FRAMES_ASKED: Final = 1_000
-_FRAME_BYTES: Final = _FRAME_HEADER_BYTES + PAGE_BYTES
 _TABLE_LEAF: Final = 0x0D
 _PAYLOAD_BYTES_MAX: Final = 1 << 31
 # Bytes of an integer by its type in a row.
@@ -109,7 +108,7 @@ class _Files:
             self._index(wal)
 
     def _index(self, wal: int) -> None:
-        frames = range(_WAL_HEADER_BYTES, os.fstat(wal).st_size - _FRAME_BYTES + 1, _FRAME_BYTES)
+        frames = range(WAL_HEADER_BYTES, os.fstat(wal).st_size - FRAME_BYTES + 1, FRAME_BYTES)
         salts = _salts(wal, frames)
         open_from = len(self._frames)
         for at in frames:

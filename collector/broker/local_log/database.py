@@ -77,7 +77,8 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         # On by default in Debian's build: would write zeros over every page that is given back.
         execute("PRAGMA secure_delete = OFF")
-        execute(f"PRAGMA wal_autocheckpoint = {max(1, self._limits.wal_bytes_max // schema.PAGE_BYTES)}")
+        # Not within a transaction: `tidy` does it, after it is known that the write-ahead log is whole.
+        execute("PRAGMA wal_autocheckpoint = 0")
         execute(f"PRAGMA journal_size_limit = {self._limits.wal_bytes_max}")
         if self._pragma("application_id") == 0:
             self._connection.executescript(f"BEGIN; {schema.SCHEMA} {schema.IDENTITY} {schema.CHECKSUMS} COMMIT")
@@ -135,10 +136,12 @@ class Database:
         carved: Iterable[Carved],
         report: Callable[[Sequence[Gap]], None],
         former: Sequence[str] = (),
+        *,
+        is_final: bool = False,
     ) -> None:
         """Take in the chunks that are not here yet, and go on where `heads` ends. `report` is given what is still missing,
-        before it is committed that the log goes on behind it. `former`: identities of what it is made anew from. Raises
-        sqlite3.Error, OSError."""
+        before it is committed that the log goes on behind it. `former`: identities of what it is made anew from. `is_final`:
+        what comes behind `heads` was refused. Raises sqlite3.Error, OSError."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -155,7 +158,7 @@ class Database:
             self.heads = dict(heads)
             for topic, key, lengths, payload, checksums in carved:
                 end = (key & OFFSET_MASK) + count(lengths)
-                if end > heads[topic].committed:
+                if end > heads[topic].committed and not (is_final and end > heads[topic].end):
                     execute(schema.RESTORE, (key, lengths, payload, checksums))
                     ends[topic] = max(ends[topic], end)
             for head in heads.values():
@@ -199,15 +202,15 @@ class Database:
         return refusals
 
     def withdraw(self, before: Mapping[str, PartitionHead]) -> None:
-        """Take back what was appended since the partitions were there. Raises sqlite3.Error."""
+        """Take back what comes after where the partitions were. Raises sqlite3.Error."""
         statements: list[Statement] = []
         heads: dict[str, PartitionHead] = {}
         for topic, head in self.heads.items():
             end = before[topic].end if topic in before else 0
             statements.append((schema.WITHDRAW, (chunk_key(head.id, end), chunk_key(head.id, OFFSET_MASK))))
-            heads[topic] = head._replace(end=end)
+            heads[topic] = head._replace(end=min(head.end, end))
+        self.heads = heads  # also where it fails: then nothing can be appended, since its place is taken
         self._execute(statements)
-        self.heads = heads
 
     def _execute(self, statements: Sequence[Statement]) -> None:
         connection = self._connection
@@ -224,15 +227,17 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def tidy(self, idle: Callable[[], bool], *, is_disk_low: bool = False) -> None:
+    def tidy(self, idle: Callable[[], bool], *, is_disk_low: bool = False) -> bool:
         """Give space back, a step at a time unless idle, all of it where the disk is low; and bound the
-        write-ahead log. Raises sqlite3.Error: later, then."""
+        write-ahead log. Return whether the files have changed. Raises sqlite3.Error: later, then."""
         limits = self._limits
+        is_changed = False
         self._measure()
         spare = 0 if is_disk_low else max(limits.spare_bytes_max, self.used_bytes)
         while self._free_bytes > spare:
             # Not `execute`: it would step once, and so free one page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_STEP_PAGES})")
+            is_changed = True
             self._measure()
             if self._free_bytes <= spare:
                 self._truncate_wal()  # only a checkpoint makes the file itself shorter
@@ -240,6 +245,12 @@ class Database:
                 break
         if self._wal.stat().st_size > (_WAL_LOW_BYTES if is_disk_low else 4 * limits.wal_bytes_max):
             self._truncate_wal()
+            is_changed = True
+        return is_changed
+
+    def checkpoint(self) -> None:
+        """Copy what is in the write-ahead log into the file, as far as no reader holds it. Raises sqlite3.Error."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _truncate_wal(self) -> None:
         # While a reader holds on to it, the write-ahead log can't start anew.
@@ -265,11 +276,11 @@ class Database:
 def transact_in_place(
     database: Database, works: Sequence[Work], shortage: str | None, gone: str | None, look: Callable[[], str | None]
 ) -> tuple[list[BrokerError | None], str | None]:
-    """As Database.transact. Look whether the files are still at their paths before anything is acknowledged; if not, take back
+    """As Database.transact. Look whether the files are still what they were before anything is acknowledged; if not, take back
     what was appended, since its sender learns that it was not kept. Also return why they are not. Raises sqlite3.Error."""
     before = database.heads
     refusals = database.transact(works, shortage, gone)
-    if gone is not None or not any(isinstance(work, LogAppend) for work in works) or (gone := look()) is None:
+    if gone is not None or (gone := look()) is None or not any(isinstance(work, LogAppend) for work in works):
         return refusals, gone
     database.withdraw(before)
     refused = BrokerDown(f"cannot append: {gone}")

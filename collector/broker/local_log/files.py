@@ -11,14 +11,14 @@ Invariants:
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
 4. Another log in the place of the own one is a log of its own; what the own one still held is reported
    (test_another_log_in_its_place_is_a_log_of_its_own).
-5. Nothing is acknowledged once the files are no longer where they were; what they hold can still be read and committed
-   (test_a_log_that_is_removed_takes_nothing).
+5. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
+   (test_a_log_that_is_removed_takes_nothing, test_a_log_that_is_cut_takes_nothing).
 """
 
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -34,12 +34,12 @@ from collector.broker.local_log.durable_files import copy_in_place, link, size_o
 from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.losses import LossReports
-from collector.broker.local_log.open_paths import OpenPaths
+from collector.broker.local_log.open_files import OpenFiles
 from collector.broker.local_log.plan import PartitionHead, Probe, Skip, Work
 from collector.broker.local_log.positions import heads_of, is_behind, merged
 from collector.broker.local_log.reader import Found, LogReader
 from collector.broker.local_log.recovery import copy_log, restore
-from collector.broker.local_log.witness import read_witness, sync_directory
+from collector.broker.local_log.witness import Witnessed, read_witness, sync_directory
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
@@ -69,13 +69,12 @@ class LogFiles:
         self._new: Final = self.file.with_name(f"{self.file.name}-new")
         self._damage: str | None = None
         """Why the file must be made anew before it can be used; None: it can be used."""
-        self._known: Mapping[str, PartitionHead] = {}
-        self._former: Sequence[str] = ()
+        self._known = Witnessed((), {})
         self._sound_until = 0.0
         self._disk_looks: Final = DiskLooks(self.disk)
         self._copying: Final = threading.Lock()
         self.gone: str | None = None
-        """Why nothing is taken: the files are no longer at their paths. None: they are."""
+        """Why nothing is taken: the files are no longer where or what they were. None: they are."""
 
     @classmethod
     def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
@@ -99,29 +98,36 @@ class LogFiles:
             self._open_without_witness(had_file)
             self._report_no_witness(had_witness, had_wal)
         elif not had_file and any(head.end for head in witnessed.heads.values()):
-            self._rebuild("its file is missing", witnessed.heads, witnessed.identities)
+            self._rebuild("its file is missing", witnessed)
         else:
             try:
                 self._database = self._opened()
             except sqlite3.DatabaseError as error:
                 if not _is_damage(error):
                     raise
-                self._rebuild(str(error), witnessed.heads, witnessed.identities)
+                self._rebuild(str(error), witnessed)
             else:
-                if witnessed.identities and not set(witnessed.identities) & set(self._database.identities):
-                    self._losses.report_other_log(witnessed, self.file, self._database.identity)
-                elif is_behind(self._database.heads, witnessed.heads):
-                    self._recover(witnessed.heads)
+                self._compare(witnessed)
         self._begin_reading()
         self._wal_before.unlink(missing_ok=True)
         self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
-        self._witness.write(self._database.identities, self._database.heads)
+        self._write_witness()
         self._witness.sync()
+
+    def _compare(self, witnessed: Witnessed) -> None:
+        """Do what is needed where the database is not that of the witness, or has not come as far."""
+        if witnessed.identities and not set(witnessed.identities) & set(self._database.identities):
+            self._losses.report_other_log(witnessed, self.file, self._database.identity)
+            return
+        if witnessed.is_final:
+            self._database.withdraw(witnessed.heads)
+        if is_behind(self._database.heads, witnessed.heads):
+            self._recover(witnessed)
 
     def _begin_reading(self) -> None:
         self._database.settle()
         self._reader = LogReader(self.file, self._database.identity, self._reading)
-        self._paths = OpenPaths([self.file, self._wal])
+        self._open_files = OpenFiles(self.file, self._wal)
 
     def _opened(self) -> Database:
         database = Database(self.file, self._limits, self._reading)
@@ -147,7 +153,7 @@ class LogFiles:
             reason = "its file is missing"
         heads = carve_heads(self.file, [self._wal_before, self._wal])
         if heads:
-            self._rebuild(reason, heads, ())
+            self._rebuild(reason, Witnessed((), heads))
         elif had_file:
             raise LocalLogUnusable(
                 f"cannot open the local log {self.file}: {reason}; nothing says what it held: move {self.file.parent} away to"
@@ -199,16 +205,34 @@ class LogFiles:
                     raise
                 self._reopen(str(error))
                 refusals = self._transact(works)
-            self._witness.write(self._database.identities, self._database.heads)
+            self._write_witness()
             return refusals
 
     def _transact(self, works: Sequence[Work]) -> list[BrokerError | None]:
-        refusals, self.gone = transact_in_place(self._database, works, self.disk.shortage, self.gone, self.look)
+        look = self._open_files.fault_of_written
+        refusals, self.gone = transact_in_place(self._database, works, self.disk.shortage, self.gone, look)
         return refusals
 
+    def _write_witness(self) -> None:
+        is_final = self.gone is not None
+        self._witness.write(Witnessed(self._database.identities, self._database.heads, is_final=is_final))
+
     def look(self) -> str | None:
-        """Return why the files are not where they were; None: they are. Called by any thread."""
-        return self._paths.gone()
+        """Return why the files are not where or what they were; None: they are. Called by any thread."""
+        return self._open_files.fault()
+
+    @property
+    def is_witness_whole(self) -> bool:
+        """Return whether the witness is at its path and was not cut. Called by any thread."""
+        try:
+            return self._witness.is_whole
+        except OSError:
+            return False
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether they were cut: then only a restart helps."""
+        return self._open_files.cut is not None
 
     def tidy(self, idle: Callable[[], bool]) -> None:
         """As Database.tidy; and sync the witness now and then. Raises sqlite3.Error, OSError."""
@@ -216,7 +240,11 @@ class LogFiles:
             self.sync_witness()
             # A copy holds the write-ahead log: to cut it off would wait for the copy, and appends with it.
             if self._damage is None and self.gone is None and not self._copying.locked():
-                self._database.tidy(idle, is_disk_low=self.disk.is_low)
+                if self._open_files.frames_ahead >= max(1, self._limits.wal_bytes_max // schema.PAGE_BYTES):
+                    self._database.checkpoint()
+                    self._open_files.fault_of_written()
+                if self._database.tidy(idle, is_disk_low=self.disk.is_low):
+                    self._open_files.fault_of_written()
 
     @property
     def is_witness_synced(self) -> bool:
@@ -238,9 +266,11 @@ class LogFiles:
     def close(self) -> None:
         with self._busy:
             # The reader first: the last connection to close checkpoints, and that must be the one that writes.
-            is_gone = self.look() is not None
+            is_gone = self._open_files.fault_of_written() is not None
             self._reader.close(is_gone=is_gone)
             self._database.close(is_done=not is_gone)
+            if not is_gone:
+                self._open_files.close()
             with suppress(OSError):
                 self._witness.sync()
             self._witness.close()
@@ -295,25 +325,28 @@ class LogFiles:
 
     def _reopen(self, reason: str) -> None:
         with self._busy:
-            if (gone := self.look()) is not None:
-                raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
             if self._damage is None:
-                self._known, self._former = self._database.heads, self._database.identities
+                if (gone := self._open_files.fault_of_written()) is not None:
+                    self.gone = gone
+                    self._write_witness()
+                    raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
+                self._known = Witnessed(self._database.identities, self._database.heads)
                 with self._reading:
                     self._reader.close()
                 self._database.close()
+                self._open_files.close()
             self._damage = reason
-            self._rebuild(reason, self._known, self._former)
+            self._rebuild(reason, self._known)
             self._begin_reading()
             self._damage = None
-            self._witness.write(self._database.identities, self._database.heads)
+            self._write_witness()
 
-    def _rebuild(self, reason: str, heads: Mapping[str, PartitionHead], former: Sequence[str]) -> None:
-        """Make another file from what is found in these, and set these aside. `former`: the identities of these."""
+    def _rebuild(self, reason: str, witnessed: Witnessed) -> None:
+        """Make another file from what is found in these, and set these aside. `witnessed`: what is known of these."""
         old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
         kept = str(self.incidents.folder()) if old else "nothing was left"
         self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
-        known = merged(heads_of(self.file), heads)
+        known = merged(heads_of(self.file), witnessed.heads)
         for suffix in ("", "-wal", "-shm"):
             self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
         with closing(Database(self._new, self._limits, self._reading)) as database:
@@ -324,7 +357,8 @@ class LogFiles:
                 [self._wal_before, self._wal],
                 known,
                 f"the file was damaged: {reason}",
-                former,
+                witnessed.identities,
+                is_final=witnessed.is_final,
             )
             database.settle()
         for file in old:
@@ -334,7 +368,7 @@ class LogFiles:
         sync_directory(self.file.parent)
         self._database = Database(self.file, self._limits, self._reading)
 
-    def _recover(self, heads: Mapping[str, PartitionHead]) -> None:
+    def _recover(self, witnessed: Witnessed) -> None:
         """Restore what the file lacks of what was acknowledged.
 
         Its write-ahead log was cut, damaged or removed, or the file is a copy of former times.
@@ -345,7 +379,8 @@ class LogFiles:
         self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
         if self._wal_before.exists():
             copy_in_place(self._wal_before)
-        restore(self._database, self._losses, None, [self._wal_before], merged(self._database.heads, heads), reason)
+        known = merged(self._database.heads, witnessed.heads)
+        restore(self._database, self._losses, None, [self._wal_before], known, reason, is_final=witnessed.is_final)
         if self._wal_before.exists():
             self.incidents.take(self._wal_before)
 

@@ -152,13 +152,22 @@ class LocalLog:
         """Raises BrokerDown where the log can't be written: after a failure, by trying. Notices that its files are gone."""
         if self._closing:
             raise BrokerDown(f"cannot write {self._file}: it is closed")
-        if self.failure is not None or await asyncio.to_thread(self._files.look) is not None:
+        if self.failure is not None or await asyncio.to_thread(self._has_changed):
             await self._submit(Probe(), 0)
+
+    def _has_changed(self) -> bool:
+        """Return whether somebody else has changed a file: what is written next tells, or makes it again."""
+        return self._files.look() is not None or not self._files.is_witness_whole
 
     @property
     def is_gone(self) -> bool:
-        """Return whether its files were removed or replaced since they were opened."""
+        """Return whether its files were removed, replaced or cut since they were opened."""
         return self._files.gone is not None
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether its files were cut since they were opened."""
+        return self._files.is_cut
 
     async def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.

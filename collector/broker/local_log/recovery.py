@@ -13,7 +13,7 @@ from collector.broker.local_log.database import Database, make_directory
 from collector.broker.local_log.limits import LocalLogLimits
 from collector.broker.local_log.losses import LossReports
 from collector.broker.local_log.plan import PartitionHead
-from collector.broker.local_log.witness import Witness
+from collector.broker.local_log.witness import Witness, Witnessed
 
 
 def restore(
@@ -24,13 +24,15 @@ def restore(
     heads: Mapping[str, PartitionHead],
     reason: str,
     former: Sequence[str] = (),
+    *,
+    is_final: bool = False,
 ) -> None:
-    """Take in what the files still hold, and report what is missing, with its reason. `former`: as Database.restore has it.
-    Raises sqlite3.Error, OSError."""
+    """Take in what the files still hold, and report what is missing, with its reason. `former`, `is_final`: as Database.restore
+    has them. Raises sqlite3.Error, OSError."""
     topics = {head.id: topic for topic, head in heads.items()}
     ids = {topic: head.id for topic, head in heads.items()}
     carved = carve(file, wals, topics)
-    database.restore(heads, carved, lambda gaps: losses.report_gaps(database, ids, gaps, reason), former)
+    database.restore(heads, carved, lambda gaps: losses.report_gaps(database, ids, gaps, reason), former, is_final=is_final)
 
 
 def copy_log(file: Path, witness_name: str, limits: LocalLogLimits, directory: Path) -> None:
@@ -47,5 +49,5 @@ def copy_log(file: Path, witness_name: str, limits: LocalLogLimits, directory: P
         database.check()
         identities, heads = database.identities, database.heads
     with closing(Witness.open(directory.with_name(witness_name))) as witness:
-        witness.write(identities, heads)
+        witness.write(Witnessed(identities, heads))
         witness.sync()

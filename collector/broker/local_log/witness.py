@@ -11,11 +11,11 @@ Invariants:
 2. A damaged or missing file loses nothing and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
 3. It names the log that it is about: positions of another log are never compared with it
    (test_another_log_in_its_place_is_a_log_of_its_own).
+4. Versions before a part of it was added read the others (test_a_witness_is_read_by_older_versions).
 """
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -29,6 +29,9 @@ _PLACE_BYTES: Final = 4096
 _START: Final = struct.Struct("<8sQH")
 _HEAD: Final = struct.Struct("<IQQQIHH")
 _CHECKSUM_BYTES: Final = 4
+# What later versions added, behind the checksum of what versions before them read, with a checksum that covers both.
+_ADDED: Final = struct.Struct("<8sB")
+_ADDED_MAGIC: Final = b"ISLGADD1"
 _IDENTITY_BYTES: Final = 16
 # The log, and the last ones that it was made anew from.
 _IDENTITIES_MAX: Final = 8
@@ -40,6 +43,8 @@ class Witnessed(NamedTuple):
 
     identities: tuple[str, ...]
     heads: dict[str, PartitionHead]
+    is_final: bool = False
+    """Whether what comes behind these positions was refused, not only unknown."""
 
 
 class Witness:
@@ -65,9 +70,9 @@ class Witness:
         newest = _newest(file.read_bytes())
         return cls(file, newest[0] if newest is not None else 0)
 
-    def write(self, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> None:
+    def write(self, witnessed: Witnessed) -> None:
         self._sequence += 1
-        os.pwrite(self._descriptor, _encode(self._sequence, identities, heads), self._sequence % 2 * _PLACE_BYTES)
+        os.pwrite(self._descriptor, _encode(self._sequence, witnessed), self._sequence % 2 * _PLACE_BYTES)
         self.is_synced = False
 
     def sync(self) -> None:
@@ -75,12 +80,12 @@ class Witness:
         os.fdatasync(self._descriptor)
 
     def is_at(self, file: Path) -> bool:
-        """Return whether the path still leads to it."""
+        """Return whether the path still leads to it, and it was not cut."""
         try:
             found = file.stat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self._descriptor))
+        return os.path.samestat(found, os.fstat(self._descriptor)) and found.st_size >= 2 * _PLACE_BYTES
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -109,7 +114,8 @@ def _newest(raw: bytes) -> tuple[int, Witnessed] | None:
     return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
 
-def _encode(sequence: int, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> bytes:
+def _encode(sequence: int, witnessed: Witnessed) -> bytes:
+    identities, heads, is_final = witnessed
     named = [bytes.fromhex(identity) for identity in identities[:_IDENTITIES_MAX]]
     parts = [_START.pack(_MAGIC, sequence, len(heads)), bytes([len(named)]), *named]
     for topic, head in heads.items():
@@ -119,7 +125,8 @@ def _encode(sequence: int, identities: Sequence[str], heads: Mapping[str, Partit
             _HEAD.pack(head.id, head.committed, head.end, head.intent or 0, head.intent_depth, len(name), len(log)) + name + log
         )
     text = b"".join(parts)
-    return text + int(google_crc32c.value(text)).to_bytes(_CHECKSUM_BYTES, "little")
+    text += _checksum(text) + _ADDED.pack(_ADDED_MAGIC, is_final)
+    return text + _checksum(text)
 
 
 def _decode(place: bytes) -> tuple[int, Witnessed] | None:
@@ -142,7 +149,19 @@ def _decode(place: bytes) -> tuple[int, Witnessed] | None:
             heads[name.decode()] = PartitionHead(id_, committed, end, intent or None, log.decode(), depth)
     except (struct.error, UnicodeDecodeError, IndexError):
         return None
-    checksum = int(google_crc32c.value(place[:at])).to_bytes(_CHECKSUM_BYTES, "little")
-    if place[at : at + _CHECKSUM_BYTES] != checksum:
+    if place[at : at + _CHECKSUM_BYTES] != _checksum(place[:at]):
         return None
-    return sequence, Witnessed(identities, heads)
+    return sequence, Witnessed(identities, heads, *_added(place, at + _CHECKSUM_BYTES))
+
+
+def _added(place: bytes, at: int) -> tuple[bool]:
+    """Return what later versions added, or what is so without it. Raises struct.error."""
+    magic, is_final = _ADDED.unpack_from(place, at)
+    end = at + _ADDED.size
+    if magic != _ADDED_MAGIC or place[end : end + _CHECKSUM_BYTES] != _checksum(place[:end]):
+        return (False,)
+    return (bool(is_final),)
+
+
+def _checksum(text: bytes) -> bytes:
+    return int(google_crc32c.value(text)).to_bytes(_CHECKSUM_BYTES, "little")

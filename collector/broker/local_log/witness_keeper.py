@@ -4,14 +4,13 @@ Where that fails, appends go on: the witness trails, and nothing is lost by that
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from collector.broker.local_log.plan import PartitionHead
-from collector.broker.local_log.witness import Witness
+from collector.broker.local_log.witness import Witness, Witnessed
 
 WITNESS_SYNC_S: Final = 1.0
 
@@ -27,17 +26,24 @@ class WitnessKeeper:
         self._logger: Final = structlog.get_logger(__name__)
         self._synced_at = time.monotonic()
         self._has_failed = False
-        self._said: tuple[Sequence[str], Mapping[str, PartitionHead]] | None = None
+        self._said: Witnessed | None = None
 
     @property
     def is_synced(self) -> bool:
         return self._witness.is_synced
 
-    def write(self, identities: Sequence[str], heads: Mapping[str, PartitionHead]) -> None:
-        """Write how far the log has come. `identities`: as Witnessed has them."""
-        self._said = identities, heads
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the file is there and was not cut. Called by any thread; raises OSError."""
+        return self._witness.is_at(self._file)
+
+    def write(self, witnessed: Witnessed) -> None:
+        """Write how far the log has come. Where that is final, also sync it."""
+        self._said = witnessed
         try:
-            self._witness.write(identities, heads)
+            self._witness.write(witnessed)
+            if witnessed.is_final:
+                self._witness.sync()
         except OSError as error:
             self._fails(error)
         else:
@@ -54,16 +60,16 @@ class WitnessKeeper:
                 self._fails(error)
 
     def _make_again(self) -> None:
-        """Where the file was removed or replaced, make another. Raises OSError."""
+        """Where the file was removed, replaced or cut, make another. Raises OSError."""
         if self._said is None or self._witness.is_at(self._file) or not self._is_here():
             return
         made = Witness.open(self._file)
         self._logger.warning(
-            "the file that says how far the local log had come was removed, and is made again", file=str(self._file)
+            "the file that says how far the local log had come was removed or cut, and is made again", file=str(self._file)
         )
         self._witness.close()
         self._witness = made
-        self._witness.write(*self._said)
+        self._witness.write(self._said)
 
     def sync(self) -> None:
         """Raises OSError."""

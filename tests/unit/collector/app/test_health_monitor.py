@@ -271,6 +271,7 @@ class LocalLog:
 
     is_full = False
     is_gone = False
+    is_cut = False
     bytes_used = 77
     bytes_max = 100
     found = (0, 0)

@@ -8,12 +8,15 @@ import random
 import shutil
 import sqlite3
 import struct
+import threading
+import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ from collector.broker.local_log.carve import carve
 from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
 from collector.broker.local_log.incidents import Damage, Incidents, confirm, read_incidents
 from collector.broker.local_log.plan import PartitionHead
-from collector.broker.local_log.witness import Witness, read_witness
+from collector.broker.local_log.witness import Witness, Witnessed, read_witness
 
 TOPIC = TOPICS[0]
 LIMITS = limits(wal_bytes_max=64 * MIB)
@@ -421,6 +424,107 @@ async def test_a_log_that_is_removed_takes_nothing(tmp_path: Path, away: Callabl
         assert {TOPIC: [b"a", b"b"], TOPICS[1]: [b"c"]} == read
 
 
+def cut(file: Path, size: int, *, grown: bool = False) -> None:
+    before = file.stat().st_size
+    assert size < before
+    os.truncate(file, size)
+    if grown:
+        os.truncate(file, before)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, -16_000, -20_000])
+@pytest.mark.parametrize("grown", [False, True])
+async def test_a_log_that_is_cut_takes_nothing(tmp_path: Path, keep: float, grown: bool) -> None:
+    """Not even the first append after it, whether the write-ahead log is filled up again or not; what the last transaction
+    wrote can't be a hole. The next start reports what is missing, and none of what was refused is there."""
+    messages = {number: payload(number) for number in range(40)}
+    data = tmp_path / "data"
+    log = await open_log(data)
+    for content in messages.values():
+        await log.append([Message(TOPIC, content)])
+    wal = data / "log" / f"{FILE_NAME}-wal"
+    size = wal.stat().st_size
+    cut(wal, int(size * keep) if 0 < keep < 1 else int(keep) % size, grown=grown)
+    for _ in range(3):
+        with pytest.raises(BrokerDown, match="restart the collector"):
+            await log.append([Message(TOPIC, b"refused")])
+    assert (True, True) == (log.is_gone, log.is_cut)
+    await log.close()
+    left = Left(data, messages)
+    found = await read(left)
+    check(left, found)
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 100_000])
+async def test_a_database_that_is_cut_takes_nothing(tmp_path: Path, size: int) -> None:
+    left = await leave(tmp_path, checkpointed=True)
+    async with await open_log(left.data) as log:
+        cut(left.file, size)
+        with pytest.raises(BrokerDown, match="restart the collector"):
+            await log.append([Message(TOPIC, b"refused")])
+        assert log.is_cut
+    check(left, await read(left))
+
+
+async def test_a_log_that_is_cut_during_a_transaction_takes_nothing(tmp_path: Path) -> None:
+    """At any moment: no append that begins after it is acknowledged; and what was acknowledged is read or reported."""
+    for number in range(20):
+        data, acknowledged = tmp_path / f"{number}", dict[int, bytes]()
+        log = await open_log(data)
+        wal = data / "log" / f"{FILE_NAME}-wal"
+        was_cut = threading.Event()
+
+        async def send(log: LocalLog, acknowledged: dict[int, bytes], was_cut: threading.Event) -> None:
+            with suppress(BrokerDown):
+                while True:
+                    began_after = was_cut.is_set()
+                    content = payload(len(acknowledged))
+                    await log.append([Message(TOPIC, content)])
+                    assert not began_after
+                    acknowledged[len(acknowledged)] = content
+
+        def cut_soon(wal: Path, was_cut: threading.Event, number: int) -> None:
+            time.sleep(0.02 + 0.0003 * number)
+            os.truncate(wal, (0, 40, wal.stat().st_size // 2)[number % 3])
+            was_cut.set()
+
+        sending = asyncio.create_task(send(log, acknowledged, was_cut))
+        await asyncio.to_thread(cut_soon, wal, was_cut, number)
+        await asyncio.wait_for(sending, 60)
+        await log.close()
+        left = Left(data, acknowledged)
+        check(left, await read(left))
+
+
+async def test_a_write_ahead_log_that_begins_anew_is_not_cut(tmp_path: Path) -> None:
+    """Checkpoints, freed pages and smaller files are no damage."""
+    small = limits(wal_bytes_max=64 * 1024, spare_bytes_max=0)
+    async with await LocalLog.open(tmp_path / "log", small, TOPICS) as log:
+        for number in range(300):
+            await log.append([Message(TOPIC, payload(number, 5000)) for _ in range(1 + number % 7)])
+            if number % 50 == 49:
+                await drain(log, tmp_path)
+            await log.ping()
+        assert (False, False, None) == (log.is_gone, log.is_cut, log.failure)
+        assert (tmp_path / "log" / FILE_NAME).stat().st_size < MIB
+    assert not read_incidents(tmp_path)
+
+
+async def test_a_write_ahead_log_that_is_overwritten_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    """In its middle, while it is in use: nothing that was changed is stored."""
+    messages = {number: payload(number) for number in range(40)}
+    async with await open_log(tmp_path) as log:
+        for content in messages.values():
+            await log.append([Message(TOPIC, content)])
+        wal = tmp_path / "log" / f"{FILE_NAME}-wal"
+        with wal.open("r+b") as file:
+            raw = file.read()
+            file.seek(raw.rindex(messages[20][:100]))
+            file.write(b"x" * 50)
+        left = Left(tmp_path, messages)
+        check(left, await drain(log, tmp_path))
+
+
 async def test_an_idle_log_notices_that_it_is_gone(tmp_path: Path) -> None:
     """Without an append: at a look at its state."""
     async with await open_log(tmp_path) as log:
@@ -602,12 +706,38 @@ async def test_a_torn_witness_still_tells(tmp_path: Path) -> None:
     assert set(range(39)) <= found.lost
 
 
+def test_a_witness_is_read_by_older_versions(tmp_path: Path) -> None:
+    """What was added is behind what they read; and what they wrote, without it, is read."""
+    file = tmp_path / "log.acknowledged"
+    witness = Witness.open(file)
+    heads = {TOPIC: PartitionHead(1, 3, 12, None)}
+    witness.write(Witnessed(("ab" * 16,), heads, is_final=True))
+    witness.close()
+    raw = file.read_bytes()
+    at = raw.index(b"ISLGADD1")
+    assert int(google_crc32c.value(raw[4096 : at - 4])).to_bytes(4, "little") == raw[at - 4 : at]
+    assert Witnessed(("ab" * 16,), heads, is_final=True) == read_witness(file)
+    file.write_bytes(raw[:at].ljust(8192, b"\0"))
+    assert Witnessed(("ab" * 16,), heads) == read_witness(file)
+
+
+async def test_a_witness_that_is_cut_is_made_again(tmp_path: Path) -> None:
+    """Also where nothing is appended: at a look at the log's state."""
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, b"a")])
+        os.truncate(tmp_path / "log.acknowledged", 0)
+        await log.ping()
+        seen = read_witness(tmp_path / "log.acknowledged")
+        assert seen is not None
+        assert 1 == seen.heads[TOPIC].end
+
+
 async def test_a_witness_of_the_past_is_no_alarm(tmp_path: Path) -> None:
     """As after a power cut: it was not synced lately."""
     left = await leave(tmp_path)
     witness = Witness.open(left.witness)
     for _ in range(2):
-        witness.write([identity_of(left.file)], {TOPIC: PartitionHead(1, 0, 12, None)})
+        witness.write(Witnessed((identity_of(left.file),), {TOPIC: PartitionHead(1, 0, 12, None)}))
     witness.close()
     found = await read(left)
     assert left.messages == found.messages
