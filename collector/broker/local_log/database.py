@@ -1,5 +1,6 @@
 """The connection that writes and checkpoints: the only one that ever does."""
 
+import json
 import os
 import sqlite3
 import threading
@@ -13,10 +14,11 @@ from collector.broker.local_log import schema
 from collector.broker.local_log.carve import Carved
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
+from collector.broker.local_log.lineage import EPOCHS_MAX, At, Branch, Epoch, new_epoch
 from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, Statement, Work
 
-# A file without messages: its header and schema, one pointer map, the four tables and the index.
-_EMPTY_PAGES: Final = 7
+# A file without messages: its header and schema, one pointer map, the five tables and the index.
+_EMPTY_PAGES: Final = 8
 # What the write-ahead log may take where the disk is low.
 _WAL_LOW_BYTES: Final = 1024 * 1024
 _VACUUM_STEP_PAGES: Final = 4 * 1024 * 1024 // schema.PAGE_BYTES
@@ -42,6 +44,8 @@ class Database:
         self.heads: dict[str, PartitionHead] = {}
         self.identities: tuple[str, ...] = ()
         """The file's own, and those of the files that it was made anew from, the latest first."""
+        self.lineage: tuple[Epoch, ...] = ()
+        """Its last starts."""
         self.is_new = False
         self.had_witness = True
         """Whether the file is of a version that keeps a witness beside it (collector/broker/local_log/witness.py)."""
@@ -92,6 +96,11 @@ class Database:
             self.had_witness = False
         self.identities = tuple(str(row[0]) for row in execute(schema.IDENTITIES).fetchall())
         execute(schema.STATE)
+        execute(schema.EPOCHS)
+        self.lineage = tuple(
+            Epoch(id_, {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
+            for id_, heads, is_branch in execute(schema.READ_EPOCHS).fetchall()
+        )
         self.was_open = bool(execute(schema.WAS_OPEN).fetchone()[0])
         self._read_heads()
         self._measure()
@@ -103,11 +112,19 @@ class Database:
                 raise FileDamaged(f"{topic} has messages before offset {head.committed}, which is committed")
             self.heads[topic] = head._replace(end=max(head.committed, self._end(topic, head.id), head.floor))
 
-    def settle(self) -> None:
+    def settle(self, branch: Branch | None = None) -> None:
         """What a crash left in the write-ahead log may be in the page cache only; from here on it is on disk. Note in the file
-        that it is in use."""
+        that it is in use, and this start. `branch`: what was found at it."""
         self._connection.execute(schema.SET_STATE, (1,))
+        self.inherit([new_epoch(self.heads, branch)])
         self._truncate_wal()
+
+    def inherit(self, epochs: Sequence[Epoch]) -> None:
+        """Add starts to those that are known. Raises sqlite3.Error."""
+        for epoch in epochs:
+            self._connection.execute(schema.ADD_EPOCH, (epoch.id, json.dumps(epoch.heads), epoch.is_branch))
+        self._connection.execute(schema.DROP_EPOCHS, (EPOCHS_MAX,))
+        self.lineage = (*self.lineage, *epochs)[-EPOCHS_MAX:]
 
     def check(self) -> None:
         """Raises FileDamaged where the structure of the file is not sound. Reads all of it."""
@@ -170,6 +187,36 @@ class Database:
                 execute("ROLLBACK")
             raise
         self._read_heads()
+        self._measure()
+
+    def branch_off(self, committed: Mapping[str, int], report: Callable[[], None]) -> None:
+        """Be a log of another identity, and leave out what is before `committed`: it is stored. Call `report` before it is
+        committed. Raises sqlite3.Error, OSError."""
+        execute = self._connection.execute
+        heads: dict[str, PartitionHead] = {}
+        for topic, head in self.heads.items():
+            stored = min(committed.get(topic, 0), head.end)
+            if stored > head.committed:
+                head = head._replace(committed=stored, intent=None, intent_log="", intent_depth=0)  # noqa: PLW2901
+            heads[topic] = head
+        identities = (os.urandom(16).hex(), *self.identities)
+        execute("BEGIN IMMEDIATE")
+        try:
+            execute(schema.CLEAR_IDENTITIES)
+            for identity in identities:
+                execute(schema.ADD_IDENTITY, (identity,))
+            for topic, head in heads.items():
+                log, depth = head.intent_log or None, head.intent_depth
+                values = (head.id, topic, head.committed, head.intent, log, depth, head.floor, head.checksum(topic))
+                execute(schema.RESTORE_HEAD, values)
+                execute(schema.DELETE, (chunk_key(head.id, 0), chunk_key(head.id, head.committed)))
+            report()
+            execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                execute("ROLLBACK")
+            raise
+        self.identities, self.heads = identities, heads
         self._measure()
 
     def _gaps(self, topic: str, head: PartitionHead, end: int) -> Iterator[Gap]:

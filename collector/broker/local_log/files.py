@@ -9,9 +9,7 @@ Invariants:
 2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
 3. A damaged file is moved aside, never deleted (test_a_damaged_header_costs_nothing,
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
-4. Another log in the place of the own one is a log of its own; what the own one still held is reported
-   (test_another_log_in_its_place_is_a_log_of_its_own).
-5. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
+4. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
    (test_a_log_that_is_removed_takes_nothing, test_a_log_that_is_cut_takes_nothing).
 """
 
@@ -19,32 +17,27 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-import structlog
-
 from collector.broker.contract import BrokerDown, BrokerError, Range
 from collector.broker.local_log import schema
-from collector.broker.local_log.carve import carve_heads
-from collector.broker.local_log.database import Database, FileDamaged, make_directory, transact_in_place
+from collector.broker.local_log.database import FileDamaged, make_directory, transact_in_place
 from collector.broker.local_log.disk_looks import DiskLooks
-from collector.broker.local_log.durable_files import copy_in_place, link, size_of
 from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.lineage import Branch
 from collector.broker.local_log.losses import LossReports
 from collector.broker.local_log.open_files import OpenFiles
+from collector.broker.local_log.opening import LogOpening, is_damage
 from collector.broker.local_log.plan import PartitionHead, Probe, Skip, Work
-from collector.broker.local_log.positions import heads_of, is_behind, merged
 from collector.broker.local_log.reader import Found, LogReader
-from collector.broker.local_log.recovery import copy_log, restore
-from collector.broker.local_log.witness import Witnessed, read_witness, sync_directory
+from collector.broker.local_log.recovery import copy_log
+from collector.broker.local_log.witness import Witnessed, read_witness
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
-# At the start the structure of a file up to this size is checked: half a second. A larger one is checked when it is read.
-_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 # How long a structure that was found to be sound is trusted while more messages are missing.
 _SOUND_S: Final = 60.0
 
@@ -59,14 +52,12 @@ class LogFiles:
         self.incidents: Final = Incidents(directory.parent)
         self._losses: Final = LossReports(self.incidents)
         self._limits: Final = limits
-        self._logger: Final = structlog.get_logger(__name__)
         self._wal: Final = self.file.with_name(f"{self.file.name}-wal")
-        # The write-ahead log as it was at the start: SQLite removes it when it closes, and cuts off what it could not read.
-        self._wal_before: Final = self.file.with_name(f"{self.file.name}-wal-before")
         self._witness_file: Final = directory.with_name(f"{directory.name}.acknowledged")
         self._busy: Final = threading.RLock()
         self._reading: Final = threading.Lock()
-        self._new: Final = self.file.with_name(f"{self.file.name}-new")
+        self._opening: Final = LogOpening(self.file, limits, self._reading, self.incidents, self._losses)
+        self._branch: Branch | None = None
         self._damage: str | None = None
         """Why the file must be made anew before it can be used; None: it can be used."""
         self._known = Witnessed((), {})
@@ -88,87 +79,23 @@ class LogFiles:
         return files
 
     def _open(self) -> None:
+        self._opening.take_write_ahead_log()
         witnessed = read_witness(self._witness_file)
-        if not self.file.exists() and self._new.exists():  # made anew, and died before it had its name
-            self._new.rename(self.file)
-        had_witness, had_file, had_wal = self._witness_file.exists(), size_of(self.file) > 0, self._wal.exists()
-        if size_of(self._wal) and not self._wal_before.exists():
-            link(self._wal, self._wal_before)
         if witnessed is None:
-            self._open_without_witness(had_file)
-            self._report_no_witness(had_witness, had_wal)
-        elif not had_file and any(head.end for head in witnessed.heads.values()):
-            self._rebuild("its file is missing", witnessed)
+            self._database = self._opening.without_witness(self._witness_file)
         else:
-            try:
-                self._database = self._opened()
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._rebuild(str(error), witnessed)
-            else:
-                self._compare(witnessed)
+            self._database, self._branch = self._opening.with_witness(witnessed)
         self._begin_reading()
-        self._wal_before.unlink(missing_ok=True)
+        self._branch = None
+        self._opening.is_done()
         self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
         self._write_witness()
         self._witness.sync()
 
-    def _compare(self, witnessed: Witnessed) -> None:
-        """Do what is needed where the database is not that of the witness, or has not come as far."""
-        if witnessed.identities and not set(witnessed.identities) & set(self._database.identities):
-            self._losses.report_other_log(witnessed, self.file, self._database.identity)
-            return
-        if witnessed.is_final:
-            self._database.withdraw(witnessed.heads)
-        if is_behind(self._database.heads, witnessed.heads):
-            self._recover(witnessed)
-
     def _begin_reading(self) -> None:
-        self._database.settle()
+        self._database.settle(self._branch)
         self._reader = LogReader(self.file, self._database.identity, self._reading)
         self._open_files = OpenFiles(self.file, self._wal)
-
-    def _opened(self) -> Database:
-        database = Database(self.file, self._limits, self._reading)
-        try:
-            if size_of(self.file) <= _CHECK_BYTES_MAX:
-                database.check()
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _open_without_witness(self, had_file: bool) -> None:
-        """What the partitions' own rows say, wherever they are found, has to do in its place."""
-        if had_file:
-            try:
-                self._database = self._opened()
-                return
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                reason = str(error)
-        else:
-            reason = "its file is missing"
-        heads = carve_heads(self.file, [self._wal_before, self._wal])
-        if heads:
-            self._rebuild(reason, Witnessed((), heads))
-        elif had_file:
-            raise LocalLogUnusable(
-                f"cannot open the local log {self.file}: {reason}; nothing says what it held: move {self.file.parent} away to"
-                " begin a new log, and keep it"
-            )
-        else:
-            self._database = self._opened()
-
-    def _report_no_witness(self, had_witness: bool, had_wal: bool) -> None:
-        if had_witness:
-            self.incidents.take(self._witness_file)
-        if had_witness or self._database.had_witness:
-            self._losses.report_no_witness(self._witness_file)
-        if self._database.was_open and not had_wal:
-            self._losses.report_no_wal(self._wal)
 
     # Called while there is no damage.
 
@@ -201,7 +128,7 @@ class LogFiles:
             try:
                 refusals = self._transact(works)
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 self._reopen(str(error))
                 refusals = self._transact(works)
@@ -214,8 +141,11 @@ class LogFiles:
         return refusals
 
     def _write_witness(self) -> None:
-        is_final = self.gone is not None
-        self._witness.write(Witnessed(self._database.identities, self._database.heads, is_final=is_final))
+        self._witness.write(self._witnessed())
+
+    def _witnessed(self) -> Witnessed:
+        database = self._database
+        return Witnessed(database.identities, database.heads, self.gone is not None, database.lineage)
 
     def look(self) -> str | None:
         """Return why the files are not where or what they were; None: they are. Called by any thread."""
@@ -286,7 +216,7 @@ class LogFiles:
                 return None
             self._report(topic, head.id, found)
         except sqlite3.DatabaseError as error:
-            if _is_damage(error):
+            if is_damage(error):
                 try:
                     self._reopen(str(error))
                 except (OSError, sqlite3.Error) as another:
@@ -330,63 +260,13 @@ class LogFiles:
                     self.gone = gone
                     self._write_witness()
                     raise OSError(f"the local log is damaged ({reason}), and can't be made anew: {gone}")
-                self._known = Witnessed(self._database.identities, self._database.heads)
+                self._known = self._witnessed()
                 with self._reading:
                     self._reader.close()
                 self._database.close()
                 self._open_files.close()
             self._damage = reason
-            self._rebuild(reason, self._known)
+            self._database = self._opening.rebuilt(reason, self._known)
             self._begin_reading()
             self._damage = None
             self._write_witness()
-
-    def _rebuild(self, reason: str, witnessed: Witnessed) -> None:
-        """Make another file from what is found in these, and set these aside. `witnessed`: what is known of these."""
-        old = [file for file in (self.file, self._wal_before, self._wal) if file.exists()]
-        kept = str(self.incidents.folder()) if old else "nothing was left"
-        self._logger.error("the local log is damaged, and made anew from what can be read", reason=reason, kept=kept)
-        known = merged(heads_of(self.file), witnessed.heads)
-        for suffix in ("", "-wal", "-shm"):
-            self._new.with_name(self._new.name + suffix).unlink(missing_ok=True)
-        with closing(Database(self._new, self._limits, self._reading)) as database:
-            restore(
-                database,
-                self._losses,
-                self.file,
-                [self._wal_before, self._wal],
-                known,
-                f"the file was damaged: {reason}",
-                witnessed.identities,
-                is_final=witnessed.is_final,
-            )
-            database.settle()
-        for file in old:
-            self.incidents.take(file)
-        self.file.with_name(f"{self.file.name}-shm").unlink(missing_ok=True)
-        self._new.rename(self.file)
-        sync_directory(self.file.parent)
-        self._database = Database(self.file, self._limits, self._reading)
-
-    def _recover(self, witnessed: Witnessed) -> None:
-        """Restore what the file lacks of what was acknowledged.
-
-        Its write-ahead log was cut, damaged or removed, or the file is a copy of former times.
-
-        SQLite writes the restored chunks over the frames that it could not read, so these are copied first.
-        """
-        reason = "the file was behind what had been acknowledged"
-        self._logger.error("the local log lacks acknowledged messages; what its write-ahead log still holds is restored")
-        if self._wal_before.exists():
-            copy_in_place(self._wal_before)
-        known = merged(self._database.heads, witnessed.heads)
-        restore(self._database, self._losses, None, [self._wal_before], known, reason, is_final=witnessed.is_final)
-        if self._wal_before.exists():
-            self.incidents.take(self._wal_before)
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    if isinstance(error, FileDamaged):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -14,6 +14,8 @@ from collector.broker.contract import Payload, Range
 from collector.broker.local_log.chunks import OFFSET_MASK, slices
 from collector.broker.local_log.database import Database, Gap
 from collector.broker.local_log.incidents import Damage, Incidents
+from collector.broker.local_log.lineage import Branch
+from collector.broker.local_log.plan import PartitionHead
 from collector.broker.local_log.reader import Found
 from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witnessed
@@ -94,6 +96,26 @@ class LossReports:
             " until that one is put back",
             file=str(file),
             log=identity,
+            log_before=former.identities[0],
+            missing_messages=sum(damage.messages for damage in damages),
+        )
+        self.report(damages)
+
+    def report_other_branch(self, former: Witnessed, branch: Branch, heads: Mapping[str, PartitionHead], file: Path) -> None:
+        """Report what the log that was in the place of this one held, and this one, which is a branch of the same, does not.
+        `heads`: of this one. Raises OSError: then it must be done again."""
+        damages: list[Damage] = []
+        for topic, head in former.heads.items():
+            shared, stored = branch.shared.get(topic, 0), branch.stored.get(topic, head.committed)
+            taken_elsewhere = min(shared, heads[topic].committed) if topic in heads else shared
+            for start, end in ((stored, taken_elsewhere), (max(head.committed, shared), head.end)):
+                if start < end:
+                    reason = "another branch of the log is in its place"
+                    damages.append(Damage(topic=topic, start=start, end=end, reason=reason, log=former.identities[0]))
+        self._logger.warning(
+            "the local log is another branch than before, one of the two is a copy: what it holds is stored, and what only the"
+            " one before still held is missing until that one is put back",
+            file=str(file),
             log_before=former.identities[0],
             missing_messages=sum(damage.messages for damage in damages),
         )

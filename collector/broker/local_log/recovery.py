@@ -47,7 +47,7 @@ def copy_log(file: Path, witness_name: str, limits: LocalLogLimits, directory: P
         source.backup(target)
     with closing(Database(copy, limits, threading.Lock())) as database:
         database.check()
-        identities, heads = database.identities, database.heads
+        witnessed = Witnessed(database.identities, database.heads, lineage=database.lineage)
     with closing(Witness.open(directory.with_name(witness_name))) as witness:
-        witness.write(Witnessed(identities, heads))
+        witness.write(witnessed)
         witness.sync()

@@ -43,6 +43,16 @@ ADD_IDENTITY: Final = "INSERT INTO identity VALUES (?)"
 STATE: Final = "CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), is_open INTEGER NOT NULL) STRICT"
 SET_STATE: Final = "INSERT INTO state VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET is_open = ?1"
 WAS_OPEN: Final = "SELECT count(*) FROM state WHERE is_open"
+# Where a file that is another branch gets an identity of its own.
+CLEAR_IDENTITIES: Final = "DELETE FROM identity"
+# The last starts (collector/broker/local_log/lineage.py).
+EPOCHS: Final = """
+CREATE TABLE IF NOT EXISTS epochs (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, heads TEXT NOT NULL, is_branch INTEGER NOT NULL) STRICT
+"""
+READ_EPOCHS: Final = "SELECT id, heads, is_branch FROM epochs ORDER BY number"
+ADD_EPOCH: Final = "INSERT INTO epochs (id, heads, is_branch) VALUES (?, ?, ?)"
+DROP_EPOCHS: Final = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 # What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
 CHECKSUMS: Final = f"""

@@ -16,11 +16,13 @@ Invariants:
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import google_crc32c
 
+from collector.broker.local_log.lineage import EPOCH_BYTES, At, Epoch
 from collector.broker.local_log.plan import PartitionHead
 
 _MAGIC: Final = b"ISLGACK2"
@@ -30,8 +32,11 @@ _START: Final = struct.Struct("<8sQH")
 _HEAD: Final = struct.Struct("<IQQQIHH")
 _CHECKSUM_BYTES: Final = 4
 # What later versions added, behind the checksum of what versions before them read, with a checksum that covers both.
-_ADDED: Final = struct.Struct("<8sB")
+_ADDED: Final = struct.Struct("<8sBH")
 _ADDED_MAGIC: Final = b"ISLGADD1"
+# A start: its number, whether another branch was found, and of how many of the topics above, in their order, a place follows.
+_EPOCH: Final = struct.Struct(f"<{EPOCH_BYTES}sBH")
+_AT: Final = struct.Struct("<QQ")
 _IDENTITY_BYTES: Final = 16
 # The log, and the last ones that it was made anew from.
 _IDENTITIES_MAX: Final = 8
@@ -45,6 +50,8 @@ class Witnessed(NamedTuple):
     heads: dict[str, PartitionHead]
     is_final: bool = False
     """Whether what comes behind these positions was refused, not only unknown."""
+    lineage: tuple[Epoch, ...] = ()
+    """The last starts, as many as there is room for."""
 
 
 class Witness:
@@ -115,7 +122,7 @@ def _newest(raw: bytes) -> tuple[int, Witnessed] | None:
 
 
 def _encode(sequence: int, witnessed: Witnessed) -> bytes:
-    identities, heads, is_final = witnessed
+    identities, heads, is_final, lineage = witnessed
     named = [bytes.fromhex(identity) for identity in identities[:_IDENTITIES_MAX]]
     parts = [_START.pack(_MAGIC, sequence, len(heads)), bytes([len(named)]), *named]
     for topic, head in heads.items():
@@ -125,8 +132,22 @@ def _encode(sequence: int, witnessed: Witnessed) -> bytes:
             _HEAD.pack(head.id, head.committed, head.end, head.intent or 0, head.intent_depth, len(name), len(log)) + name + log
         )
     text = b"".join(parts)
-    text += _checksum(text) + _ADDED.pack(_ADDED_MAGIC, is_final)
+    text += _checksum(text)
+    room = _PLACE_BYTES - len(text) - _ADDED.size - _CHECKSUM_BYTES
+    starts: list[bytes] = []
+    for epoch in reversed(lineage):
+        start = _start(epoch, heads)
+        room -= len(start)
+        if room < 0:
+            break
+        starts.insert(0, start)
+    text += _ADDED.pack(_ADDED_MAGIC, is_final, len(starts)) + b"".join(starts)
     return text + _checksum(text)
+
+
+def _start(epoch: Epoch, heads: Mapping[str, PartitionHead]) -> bytes:
+    places = [_AT.pack(*epoch.heads.get(topic, (0, 0))) for topic in heads]
+    return _EPOCH.pack(bytes.fromhex(epoch.id), epoch.is_branch, len(places)) + b"".join(places)
 
 
 def _decode(place: bytes) -> tuple[int, Witnessed] | None:
@@ -151,16 +172,31 @@ def _decode(place: bytes) -> tuple[int, Witnessed] | None:
         return None
     if place[at : at + _CHECKSUM_BYTES] != _checksum(place[:at]):
         return None
-    return sequence, Witnessed(identities, heads, *_added(place, at + _CHECKSUM_BYTES))
+    is_final, lineage = _added(place, at + _CHECKSUM_BYTES, list(heads))
+    return sequence, Witnessed(identities, heads, is_final, lineage)
 
 
-def _added(place: bytes, at: int) -> tuple[bool]:
-    """Return what later versions added, or what is so without it. Raises struct.error."""
-    magic, is_final = _ADDED.unpack_from(place, at)
-    end = at + _ADDED.size
-    if magic != _ADDED_MAGIC or place[end : end + _CHECKSUM_BYTES] != _checksum(place[:end]):
-        return (False,)
-    return (bool(is_final),)
+def _added(place: bytes, at: int, topics: list[str]) -> tuple[bool, tuple[Epoch, ...]]:
+    """Return what later versions added, or what is so without it."""
+    lineage: list[Epoch] = []
+    try:
+        magic, is_final, starts = _ADDED.unpack_from(place, at)
+        if magic != _ADDED_MAGIC:
+            return False, ()
+        at += _ADDED.size
+        for _ in range(starts):
+            id_, is_branch, count = _EPOCH.unpack_from(place, at)
+            at += _EPOCH.size
+            heads: dict[str, At] = {}
+            for topic in topics[:count]:
+                heads[topic] = At(*_AT.unpack_from(place, at))
+                at += _AT.size
+            lineage.append(Epoch(id_.hex(), heads, bool(is_branch)))
+    except struct.error:
+        return False, ()
+    if place[at : at + _CHECKSUM_BYTES] != _checksum(place[:at]):
+        return False, ()
+    return bool(is_final), tuple(lineage)
 
 
 def _checksum(text: bytes) -> bytes:

@@ -369,6 +369,131 @@ async def test_a_log_that_was_made_anew_is_no_other_one(tmp_path: Path, what: st
     assert "another one than before" not in capsys.readouterr().out
 
 
+class Site:
+    """A data directory, what was acknowledged in it, and what its store has."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.acknowledged: list[bytes] = []
+        self.stored: list[bytes] = []
+
+    async def use(self, name: str, appended: int, stored: int | None, *, clean: bool = True) -> None:
+        """Append, and store so many, or all; end as a process does, or as one that is killed."""
+        log = await open_log(self.data)
+        for number in range(appended):
+            content = f"{name} {number}".encode()
+            await log.append([Message(TOPIC, content)])
+            self.acknowledged.append(content)
+        while stored != 0 and (polled := await log.poll(1, 0)):
+            await log.intend(polled)
+            self.stored += [bytes(it) for it in polled.payloads]
+            await log.commit(polled)
+            stored = None if stored is None else stored - 1
+        before = self.data.with_name("killed")
+        if not clean:
+            shutil.copytree(self.data, before)
+        await log.close()
+        if not clean:
+            shutil.rmtree(self.data)
+            before.rename(self.data)
+
+    def copied(self, data: Path) -> "Site":
+        shutil.copytree(self.data, data)
+        copy = Site(data)
+        copy.acknowledged, copy.stored = list(self.acknowledged), list(self.stored)
+        return copy
+
+    @property
+    def lost_messages(self) -> int:
+        return sum(damage.messages for incident in read_incidents(self.data) for damage in incident.damages)
+
+    def check(self, others: set[bytes]) -> None:
+        """Nothing is stored twice, what is not stored is reported, and what waited in the log that came is stored."""
+        assert len(self.stored) == len(set(self.stored))
+        assert others <= set(self.stored)
+        assert len(set(self.acknowledged) - set(self.stored)) <= self.lost_messages
+
+
+def exchange(one: Path, other: Path) -> None:
+    one.rename(one.with_name("between"))
+    other.rename(one)
+    one.with_name("between").rename(other)
+
+
+@pytest.mark.parametrize(("clean", "starts"), [(True, 1), (False, 3), (True, 40)])
+@pytest.mark.parametrize("of_own", [(6, 0), (6, 3), (0, None)])
+@pytest.mark.parametrize("of_copy", [(4, 0), (9, 8), (4, None)])
+async def test_logs_of_two_copies_that_are_exchanged_lose_nothing(
+    tmp_path: Path, of_own: tuple[int, int | None], of_copy: tuple[int, int | None], clean: bool, starts: int
+) -> None:
+    """A directory and its copy go on with messages of their own, then each gets the other's log, and later its own again."""
+    own = Site(tmp_path / "own")
+    await own.use("both", 10, 4, clean=clean)
+    copy = own.copied(tmp_path / "copy")
+    for site, name, (appended, stored) in ((own, "own", of_own), (copy, "copy", of_copy)):
+        await site.use(name, appended, stored, clean=clean)
+        for _ in range((starts if site is copy else 1) - 1):
+            await site.use(name, 0, 0)
+    waited = {site.data: set(site.acknowledged) - set(site.stored) for site in (own, copy)}
+    exchange(own.data / "log", copy.data / "log")
+    for site, other in ((own, copy), (copy, own)):
+        await site.use(f"after {site.data.name}", 1, None)
+        site.check(waited[other.data])
+    exchange(own.data / "log", copy.data / "log")
+    for site in (own, copy):
+        await site.use(f"again {site.data.name}", 1, None)
+        site.check(set())
+
+
+async def test_a_start_that_broke_off_is_no_other_branch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was killed when the log had its start and the witness did not."""
+    site = Site(tmp_path / "data")
+    await site.use("a", 5, 2)
+    for _ in range(3):
+        witness = site.data / "log.acknowledged"
+        before = witness.read_bytes()
+        await site.use("b", 0, 0)
+        witness.write_bytes(before)
+    await site.use("c", 1, None)
+    site.check(set(site.acknowledged))
+    assert not read_incidents(site.data)
+    assert "another branch" not in capsys.readouterr().out
+
+
+async def test_an_old_copy_of_before_a_start_is_the_same_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it had is not stored again, and what came since is reported."""
+    site = Site(tmp_path / "data")
+    await site.use("a", 5, 2)
+    shutil.copytree(site.data / "log", tmp_path / "old")
+    for number in range(3):
+        await site.use(f"b {number}", 2, 1)
+    shutil.rmtree(site.data / "log")
+    shutil.copytree(tmp_path / "old", site.data / "log")
+    await site.use("c", 1, None)
+    assert len(set(site.stored)) == len(site.stored)
+    assert set(range(5, 11)) == lost(site.data)
+    assert "another branch" not in capsys.readouterr().out
+
+
+async def test_a_log_of_an_older_version_has_no_branches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its witness names no starts: the positions are compared, as they were. So too where the older one ran in between."""
+    site = Site(tmp_path / "data")
+    for number in range(2):
+        await site.use(f"a {number}", 5, 2)
+        witness = site.data / "log.acknowledged"
+        seen = read_witness(witness)
+        assert seen is not None
+        assert len(seen.lineage) == 1 + number
+        raw = witness.read_bytes()
+        witness.write_bytes(raw.replace(b"ISLGADD1", bytes(8)))
+    with closing(sqlite3.connect(site.data / "log" / FILE_NAME)) as connection:
+        connection.execute("DROP TABLE epochs")
+    await site.use("b", 1, None)
+    site.check(set(site.acknowledged))
+    assert not read_incidents(site.data)
+    assert "another branch" not in capsys.readouterr().out
+
+
 # Removals and moves while it runs.
 
 
