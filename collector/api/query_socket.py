@@ -327,9 +327,21 @@ def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str,
     return answer
 
 
-def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with connected:
+def is_listening(data_dir: Path) -> bool:
+    """Return whether a collector runs on `data_dir`: one that is starting or ending does not listen."""
+    try:
+        with _connected(data_dir):
+            return True
+    except NotRunning:
+        return False
+    except QueryFailed:  # another user's
+        return True
+
+
+@contextlib.contextmanager
+def _connected(data_dir: Path) -> Iterator[socket.socket]:
+    """Raises NotRunning, QueryFailed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
         try:
             with _address(data_dir) as address:
                 connected.connect(address)
@@ -339,6 +351,11 @@ def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
             raise QueryFailed(
                 f"cannot connect to {data_dir / SOCKET}: {error.strerror}; only the user that the collector runs as may ask"
             ) from error
+        yield connected
+
+
+def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
+    with _connected(data_dir) as connected:
         connection = _UnixConnection(connected)
         try:
             connection.request("POST", target, body_sent, {"content-type": _PLAIN})

@@ -29,7 +29,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict
 
 from collector.api.query_socket import SNAPSHOT, ask_snapshot
-from collector.app.data_dir import RESTORING, check_there, is_embedded, locked_data_dir, offline_or_running, store_dir
+from collector.app.data_dir import (
+    RESTORING,
+    check_there,
+    is_embedded,
+    locked_data_dir,
+    offline_only,
+    offline_or_running,
+    store_dir,
+)
 from collector.app.storage import Storage, open_storage
 from collector.broker.contract import BrokerError
 from collector.broker.local_log import LocalLog
@@ -135,8 +143,12 @@ def backup(settings: Settings, target: Path) -> Done:
 
 def restore(settings: Settings, source: Path) -> Done:
     """Put a backup into the data directory, which must have no data. Raises CannotRun."""
-    data_dir = settings.data_dir
     manifest = _read_manifest(source)
+    return offline_only(settings, lambda: _restored(settings, source, manifest), "stop it, or name another with --data-dir")
+
+
+def _restored(settings: Settings, source: Path, manifest: dict[str, Any]) -> Done:
+    data_dir = settings.data_dir
     with locked_data_dir(settings, wanted=True, command="restore", restoring=True):
         place = data_dir / RESTORING
         try:

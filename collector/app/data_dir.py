@@ -6,19 +6,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from collector.api.query_socket import SOCKET, NotRunning
+import structlog
+
+from collector.api.query_socket import SOCKET, NotRunning, is_listening
 from collector.app.private_files import make_private, private_files
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock, Locked
 
-# How long a collector that holds the data directory may take to open its query socket: it is starting.
-STARTING_MAX_S: Final = 10.0
 # In the data directory while a restore is under way, or was broken off (collector/app/backup.py).
 RESTORING: Final = "restoring"
 # From one look at a data directory that is in use to the next.
 LOOK_S: Final = 0.1
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -68,10 +69,32 @@ def locked_data_dir(settings: Settings, *, wanted: bool, command: str, restoring
         yield
 
 
+class DataDirWait:
+    """The one rule about a data directory that is in use: a command, and a collector that does not listen at its query socket,
+    because it is starting or ending, are waited for, up to data_dir_wait_s. A collector that listens is not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._began: Final = time.monotonic()
+        self._is_said = False
+
+    def look(self, locked: Locked) -> None:
+        """Call every LOOK_S while it is in use. Says so once. Raises CannotRun when it has taken too long."""
+        wait_s = self._settings.data_dir_wait_s
+        if time.monotonic() - self._began > wait_s:
+            does_not_listen = "" if locked.command else f", which does not answer at {self._settings.data_dir / SOCKET}"
+            raise CannotRun(
+                f"{locked}{does_not_listen}, still after {wait_s:g} s (data_dir_wait_s): wait until it has ended, or end it"
+            )
+        if not self._is_said:
+            self._is_said = True
+            log.warning("the data directory is in use, and waited for", reason=str(locked), wait_s=wait_s)
+
+
 def offline_or_running(settings: Settings, offline: Callable[[], T], running: Callable[[], T]) -> T:
-    """What `offline` gives, which opens the data directory itself; or, where someone else has it, who may just be starting,
-    what `running` does, which asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
-    began = time.monotonic()
+    """What `offline` gives, which opens the data directory itself; or, where a collector runs on it, what `running` does, which
+    asks that one. Raises CannotRun, and what they raise but Locked and NotRunning."""
+    wait = DataDirWait(settings)
     while True:
         try:
             return offline()
@@ -79,14 +102,19 @@ def offline_or_running(settings: Settings, offline: Callable[[], T], running: Ca
             try:
                 return running()
             except NotRunning:
-                waited_s = time.monotonic() - began
-                if locked.command and waited_s > settings.data_dir_wait_s:
-                    raise CannotRun(still_in_use(locked, settings)) from None
-                if not locked.command and waited_s > STARTING_MAX_S:
-                    raise CannotRun(f"{locked}, which does not answer at {settings.data_dir / SOCKET}") from None
-                time.sleep(LOOK_S)
+                wait.look(locked)
+        time.sleep(LOOK_S)
 
 
-def still_in_use(locked: Locked, settings: Settings) -> str:
-    """Return what to say of a command that has the data directory for too long."""
-    return f"{locked}, still after {settings.data_dir_wait_s:g} s (data_dir_wait_s): wait until it has ended, or end it"
+def offline_only(settings: Settings, offline: Callable[[], T], instead: str) -> T:
+    """What `offline` gives, which opens the data directory itself. `instead`: what to do where a collector runs on it. Raises
+    CannotRun, and what `offline` raises but Locked."""
+    wait = DataDirWait(settings)
+    while True:
+        try:
+            return offline()
+        except Locked as locked:
+            if is_listening(settings.data_dir):
+                raise CannotRun(f"{locked}: {instead}") from None
+            wait.look(locked)
+        time.sleep(LOOK_S)

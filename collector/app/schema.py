@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from collector.api.query_socket import QueryFailed, ask
-from collector.app.data_dir import is_embedded, locked_data_dir, offline_or_running, store_dir
+from collector.app.data_dir import is_embedded, locked_data_dir, offline_only, offline_or_running, store_dir
 from collector.app.storage import open_store, wanted_tables
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
-from collector.runtime.lockfile import Locked
 from collector.store.contract import StoreError
 from collector.store.migrations import migrations, on_cluster, schema_sql
 from collector.store.table_plan import SchemaPlan, schema_plan
@@ -31,12 +30,7 @@ def apply(settings: Settings) -> str:
     """Bring the store's tables up to date, and return what was done. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
-        with _opened(settings) as store:
-            done = store.apply_schema()
-    except Locked as locked:
-        if locked.command:
-            raise
-        raise CannotRun(f"{locked}, which brings its tables up to date when it starts: restart it to apply settings") from None
+        done = offline_only(settings, lambda: _applied(settings), "it brings its tables up to date when it starts: restart it")
     except StoreError as error:
         raise CannotRun(str(error)) from error
     lines = [f"applied {', '.join(done.migrations)}"] if done.migrations else []
@@ -66,6 +60,11 @@ def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
         contextlib.closing(open_store(settings)) as store,
     ):
         yield store
+
+
+def _applied(settings: Settings) -> SchemaPlan:
+    with _opened(settings) as store:
+        return store.apply_schema()
 
 
 def _planned(settings: Settings) -> SchemaPlan:

@@ -1,7 +1,6 @@
 """The broker and the store: Kafka or the local log, a ClickHouse server or the embedded engine, as the settings say."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import structlog
 
 from adapters.record import LOGS, METRICS, TRACES
-from collector.app.data_dir import LOOK_S, has_data_dir, is_embedded, locked_data_dir, still_in_use, store_dir
+from collector.api.query_socket import is_listening
+from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
 from collector.broker.contract import (
     TOPICS,
     BrokerDown,
@@ -92,8 +92,8 @@ async def open_storage(settings: Settings, metrics: Metrics, command: str) -> As
 
 @asynccontextmanager
 async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping: GracefulShutdown) -> AsyncIterator[Storage]:
-    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after a command that has it
-    just now. Raises CannotRun, StoppedWaiting."""
+    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after whoever has it just now
+    (DataDirWait). Raises CannotRun, StoppedWaiting."""
     with ExitStack() as stack:
         await _enter_when_free(stack, settings, stopping)
         async with _open_in_data_dir(settings, metrics) as storage:
@@ -101,22 +101,14 @@ async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping:
 
 
 async def _enter_when_free(stack: ExitStack, settings: Settings, stopping: GracefulShutdown) -> None:
-    began = time.monotonic()
-    is_said = is_second_look = False
+    wait = DataDirWait(settings)
     while True:
         try:
             stack.enter_context(locked_data_dir(settings, wanted=has_data_dir(settings), command=""))
         except Locked as locked:
-            if locked.command:
-                if time.monotonic() - began > settings.data_dir_wait_s:
-                    raise CannotRun(still_in_use(locked, settings)) from None
-                if not is_said:
-                    is_said = True
-                    log.warning("the start waits for a command to end", reason=str(locked), wait_s=settings.data_dir_wait_s)
-            elif is_second_look:
+            if is_listening(settings.data_dir):
                 raise
-            # One that has just taken the lock may not have written who it is: the file names the last holder, or none.
-            is_second_look = not locked.command
+            wait.look(locked)
         else:
             return
         if stopping.is_asked:

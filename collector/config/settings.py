@@ -40,7 +40,10 @@ class Settings(Section):
         default=Path("data"), description="Where the log and the store are; relative to the working directory."
     )
     data_dir_wait_s: Number = limit(
-        60, 0, 86_400, "Seconds to wait for a command, as `audit` or `query`, that has data_dir in use. Another collector: 0."
+        60,
+        0,
+        86_400,
+        "Seconds to wait while a command, as `audit`, or a collector that is starting or ending has data_dir in use.",
     )
     host: Hosts = Field(
         default="127.0.0.1",

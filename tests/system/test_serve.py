@@ -495,7 +495,7 @@ def test_a_plan_of_the_schema_beside_it(program: Program, tmp_path: Path) -> Non
     assert "\n-- otel_logs: a mutation that reads " in planned
     refused = run("schema", "apply", "--data-dir", program.data_dir, "--config", config)
     assert refused.returncode == 1
-    assert "restart it to apply settings" in refused.stderr
+    assert "it brings its tables up to date when it starts: restart it" in refused.stderr
 
 
 def test_a_second_collector_on_the_same_data_is_refused(program: Program) -> None:
@@ -513,10 +513,10 @@ def test_a_start_waits_for_a_command_that_has_the_data(make_program: MakeProgram
     made.data_dir.mkdir()
     command = DataDirLock(made.data_dir, "audit")
     made.launch()
-    until(lambda: "the start waits for a command to end" in made.log())
+    until(lambda: "the data directory is in use, and waited for" in made.log())
     assert made.stop() == 0, made.log()
     made.launch()
-    until(lambda: made.log().count("the start waits for a command to end") == 2)
+    until(lambda: made.log().count("the data directory is in use, and waited for") == 2)
     command.release()
     made.await_ready()
     assert made.value("SELECT 1") == 1

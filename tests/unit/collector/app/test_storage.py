@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
-from contextlib import ExitStack
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +13,7 @@ import structlog
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_METRICS, PAYLOAD_FORM_OTLP_TRACES
 from support.waiting import eventually
 
+from collector.api import query_socket
 from collector.app import data_dir, storage
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
@@ -64,6 +67,16 @@ class Stopping:
         self.is_asked = False
 
 
+@contextmanager
+def listening(directory: Path) -> Iterator[None]:
+    """A query socket, as of a collector that runs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, query_socket._address(directory) as address:
+        listener.bind(address)
+        listener.listen()
+        yield
+    (directory / query_socket.SOCKET).unlink()
+
+
 async def enter(directory: Path, wait_s: float = 20, stopping: Stopping | None = None) -> None:
     """Wait as a collector that starts does, and leave the directory."""
     settings = Settings(data_dir=directory, data_dir_wait_s=wait_s)
@@ -81,7 +94,7 @@ async def test_a_start_waits_for_a_command(tmp_path: Path) -> None:
         assert not entering.done()
         command.release()
         await entering
-    assert [("warning", "the start waits for a command to end")] == [(it["log_level"], it["event"]) for it in logs]
+    assert [("warning", "the data directory is in use, and waited for")] == [(it["log_level"], it["event"]) for it in logs]
     assert "(the command audit)" in logs[0]["reason"]
 
 
@@ -93,17 +106,28 @@ async def test_a_start_waits_so_long_and_no_longer(tmp_path: Path) -> None:
 
 
 async def test_a_start_does_not_wait_for_another_collector(tmp_path: Path) -> None:
-    """Also where the file still names a command, or nobody, as the other has just taken the lock: a second look shows it."""
+    """One that listens is refused at once, also where the file still names a command, as the other has just taken the lock."""
     for stale in ("", "7", "7 audit"):
-        with DataDirLock(tmp_path):
-            own = (tmp_path / "lock").read_text()
+        with DataDirLock(tmp_path), listening(tmp_path):
             (tmp_path / "lock").write_text(stale)
-            entering = asyncio.create_task(enter(tmp_path))
-            await asyncio.sleep(0)
-            (tmp_path / "lock").write_text(own)
-            with pytest.raises(Locked, match=r"in use by process \d+$"):
+            with pytest.raises(Locked, match="in use by"):
                 async with asyncio.timeout(10):
-                    await entering
+                    await enter(tmp_path, wait_s=60)
+
+
+async def test_a_start_waits_for_a_collector_that_starts_or_ends(tmp_path: Path) -> None:
+    """Which does not listen: it goes on where that one has ended, and is refused where it listens."""
+    ending = DataDirLock(tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        entering = asyncio.create_task(enter(tmp_path, wait_s=60))
+        await eventually(lambda: bool(logs))
+        ending.release()
+        await entering
+    with DataDirLock(tmp_path), structlog.testing.capture_logs() as logs:
+        entering = asyncio.create_task(enter(tmp_path, wait_s=60))
+        await eventually(lambda: bool(logs))
+        with listening(tmp_path), pytest.raises(Locked):
+            await entering
 
 
 async def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
