@@ -29,7 +29,8 @@ _INTERVAL_S: Final = 3.0
 # If it did not answer. Writers and readers notice an outage first.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
-_NEWEST_INTERVAL_S: Final = 10.0
+# The time of the newest item is looked up for a scrape, unless it was so short a time before.
+_NEWEST_KEPT_S: Final = 1.0
 _DAMAGED_PARTS_INTERVAL_S: Final = 10.0
 # How long a scrape waits for dead letters that are on their way to the store. Prometheus waits 10 s for a scrape.
 _STORED_WAIT_S: Final = 2.0
@@ -130,6 +131,8 @@ class HealthMonitor:
         self._caught_up: Final = caught_up
         self._lag_clock: Final = LagClock(clock)
         self._newest_items: Final = newest_items
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
         self._count_damaged_parts: Final = damaged_parts
         self._damaged_parts = 0
         self._counting: asyncio.Task[None] | None = None
@@ -185,8 +188,6 @@ class HealthMonitor:
                 group.create_task(self._watch_store(self._ping_store))
             if self._dead_letters is not None:
                 group.create_task(self._watch_dead_letters(self._dead_letters))
-            if self._newest_items is not None:
-                group.create_task(self._watch_newest_items(self._newest_items))
             if self._count_damaged_parts is not None:
                 group.create_task(self._watch_damaged_parts(self._count_damaged_parts))
 
@@ -257,6 +258,10 @@ class HealthMonitor:
             return {partition: position.end for partition, position in (await self._dead_letter_positions()).items()}
         return None
 
+    async def look_for_scrape(self) -> None:
+        """Look at what a scrape shows of the store as it is now: dead letters, and the newest items."""
+        await asyncio.gather(self.count_new_dead_letters(), self._look_at_newest_items())
+
     async def count_new_dead_letters(self) -> None:
         """Count the open dead letters if some came since they were last counted: so the next scrape has those of an answer that
         reports failed items. Waits _STORED_WAIT_S at most until they are stored, and as long until they are counted."""
@@ -301,12 +306,19 @@ class HealthMonitor:
             self._count_shown = number
             self._metrics.dead_letters(found)
 
-    async def _watch_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
-        while True:
-            # While the store is away the last one known goes on to grow older: nothing newer is stored.
-            with contextlib.suppress(StoreError):
-                self._metrics.newest_items(await asyncio.to_thread(look), time.time)
-            await asyncio.sleep(_NEWEST_INTERVAL_S)
+    async def _look_at_newest_items(self) -> None:
+        """Find the newest items, once for all scrapes that wait for it, each _STORED_WAIT_S at most."""
+        if self._newest_items is None:
+            return
+        if self._looking is None or (self._looking.done() and self._clock() >= self._looked_at + _NEWEST_KEPT_S):
+            self._looked_at = self._clock()
+            self._looking = asyncio.create_task(self._find_newest_items(self._newest_items))
+        await asyncio.wait({self._looking}, timeout=_STORED_WAIT_S)
+
+    async def _find_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
+        # While the store is away the last one known goes on to grow older: nothing newer is stored.
+        with contextlib.suppress(StoreError):
+            self._metrics.newest_items(await asyncio.to_thread(look), time.time)
 
     async def _watch_damaged_parts(self, count: Callable[[], int]) -> None:
         while True:

@@ -85,7 +85,7 @@ class Receiving:
 
     async def shown(self) -> Snapshot:
         """The same, as they are for everyone to see."""
-        await self.standing.count_new_dead_letters()
+        await self.standing.look_for_scrape()
         return self.metrics.shown() if self.link is None else await self.link.gather_shown()
 
 

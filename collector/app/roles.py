@@ -226,7 +226,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         await stack.enter_async_context(auditing_on_schedule(settings, storage, metrics, caught_up))
 
         async def shown() -> Snapshot:
-            await standing.count_new_dead_letters()
+            await standing.look_for_scrape()
             return await link.gather_shown()
 
         app = writer_pages(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +56,6 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collector.app.health_monitor._INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.app.health_monitor._AWAY_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.app.health_monitor._DEAD_LETTERS_INTERVAL_S", 0.01)
-    monkeypatch.setattr("collector.app.health_monitor._NEWEST_INTERVAL_S", 0.01)
     monkeypatch.setattr("collector.app.health_monitor._DAMAGED_PARTS_INTERVAL_S", 0.01)
 
 
@@ -363,26 +363,67 @@ def test_health_says_what_there_is_in_place_of_kafka_and_clickhouse() -> None:
     assert (KAFKA, CLICKHOUSE) == parts(ping_store=lambda: None, writer_state=lambda: "ok")
 
 
-async def test_the_newest_items_grow_older_while_the_store_is_away() -> None:
-    """Each signal has its age at each scrape; a store that does not answer leaves the last time known, not the last age."""
-    metrics = Metrics()
-    answers: list[dict[str, float] | StoreUnavailable] = [{"logs": 100.0, "traces": 50.0}, StoreUnavailable("away")]
+class Newest:
+    """A store that says when its newest items were, or does not answer; it counts the questions, and waits for `gate`."""
 
-    def newest() -> dict[str, float]:
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, StoreUnavailable):
-            raise answer
-        return answer
+    def __init__(self) -> None:
+        self.answer: dict[str, float] | StoreUnavailable = {"logs": 100.0, "traces": 50.0}
+        self.asked = 0
+        self.gate = threading.Event()
+        self.gate.set()
 
-    def age(signal: str) -> float:
-        return counted(metrics, "infrasage_store_newest_item_age_seconds", signal=signal)
+    def __call__(self) -> dict[str, float]:
+        self.asked += 1
+        assert self.gate.wait(30)
+        if isinstance(self.answer, StoreUnavailable):
+            raise self.answer
+        return self.answer
 
-    async with running(HealthMonitor(metrics, Broker(), newest_items=newest)):
-        await eventually(lambda: len(answers) == 1 and age("logs") > 0)
-        assert age("traces") == pytest.approx(age("logs") + 50, abs=1)
-        assert 'signal="metrics"' not in metrics.expose("")[0].decode(), "of a signal without items there is nothing to show"
-        before = age("logs")
-        await eventually(lambda: age("logs") > before)
+
+def newest_at(metrics: Metrics, signal: str) -> float | None:
+    """When the item was whose age the next scrape has; None: there is no age."""
+    series = f'infrasage_store_newest_item_age_seconds{{signal="{signal}"}}'
+    if series not in metrics.expose("")[0].decode():
+        return None
+    return time.time() - counted(metrics, "infrasage_store_newest_item_age_seconds", signal=signal)
+
+
+async def test_each_scrape_has_the_age_of_what_is_the_newest_then() -> None:
+    """What was stored since the scrape before is in the next one; a store that does not answer leaves the last time known, not
+    the last age."""
+    metrics, store, now = Metrics(), Newest(), [100.0]
+    monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
+    await monitor.look_for_scrape()
+    assert newest_at(metrics, "logs") == pytest.approx(100, abs=5)
+    assert newest_at(metrics, "traces") == pytest.approx(50, abs=5)
+    assert newest_at(metrics, "metrics") is None, "of a signal without items there is nothing to show"
+    now[0] += 1
+    store.answer = {"logs": 1000.0}
+    await monitor.look_for_scrape()
+    assert newest_at(metrics, "logs") == pytest.approx(1000, abs=5)
+    now[0] += 1
+    store.answer = StoreUnavailable("away")
+    await monitor.look_for_scrape()
+    assert newest_at(metrics, "logs") == pytest.approx(1000, abs=5)
+    assert store.asked == 3
+
+
+async def test_many_scrapes_ask_for_the_newest_items_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a second, and while the store takes its time; none waits for it without end."""
+    monkeypatch.setattr("collector.app.health_monitor._STORED_WAIT_S", 0.01)
+    metrics, store, now = Metrics(), Newest(), [100.0]
+    monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
+    store.gate.clear()
+    await asyncio.gather(monitor.look_for_scrape(), monitor.look_for_scrape())
+    now[0] += 5
+    await monitor.look_for_scrape()
+    assert (store.asked, newest_at(metrics, "logs")) == (1, None)
+    store.gate.set()
+    await eventually(lambda: newest_at(metrics, "logs") is not None)
+    now[0] += 0.5
+    for _ in range(2):
+        await asyncio.gather(*(monitor.look_for_scrape() for _ in range(20)))
+        await eventually(lambda: store.asked == 2)
 
 
 async def test_the_lag_is_shown_in_seconds_too() -> None:
