@@ -1,7 +1,8 @@
 """Decompress bodies by their Content-Encoding: gzip, deflate, zstd, snappy's block format.
 
 A body is decompressed as a whole or refused: truncated, corrupt and trailing bytes are errors. Formats: RFC 1952, RFC 1950,
-RFC 8878, google/snappy's format_description.txt.
+RFC 8878, google/snappy's format_description.txt. Deflate is RFC 1950's; RFC 9110 knows senders that leave out its frame, and
+send RFC 1951's.
 
 Invariants:
 1. Neither output nor memory exceeds the limit, by more than a window or a chunk. A format that announces its size is refused
@@ -32,6 +33,7 @@ _CHUNK_BYTES: Final = 1 << 20
 _SLICE_BYTES: Final = 1 << 18
 # Each stream costs a decompressor: millions of empty ones would fit into a body.
 _STREAMS_MAX: Final = 1000
+_ZLIB_HEAD_DIVISOR: Final = 31
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
 # RFC 9659: a zstd content coding's window is at most 8 MiB.
 _ZSTD_WINDOW_LOG_MAX: Final = 23
@@ -88,7 +90,8 @@ def _steps(body: bytes, encoding: str, bytes_max: int) -> _Steps:
     if encoding == "gzip":
         return _inflate(body, encoding, _GZIP_WINDOW_BITS, bytes_max)
     if encoding == "deflate":
-        return _inflate(body, encoding, zlib.MAX_WBITS, bytes_max)
+        window_bits = zlib.MAX_WBITS if _has_zlib_head(body) else -zlib.MAX_WBITS
+        return _inflate(body, encoding, window_bits, bytes_max)
     if encoding == "zstd":
         return _unzstd(body, bytes_max)
     if encoding == "snappy":
@@ -96,6 +99,11 @@ def _steps(body: bytes, encoding: str, bytes_max: int) -> _Steps:
     if encoding == "snappy_of_any_format":
         return _unsnappy_frames(body, bytes_max) if body.startswith(_SNAPPY_FRAMED) else _unsnappy(body, bytes_max)
     raise ValueError(f"unknown encoding {encoding!r}")
+
+
+def _has_zlib_head(body: bytes) -> bool:
+    """Return whether a body begins as RFC 1950 has it. No encoder of RFC 1951 begins so: its padding would not be zeros."""
+    return len(body) > 1 and body[0] & 0xF == zlib.DEFLATED and int.from_bytes(body[:2]) % _ZLIB_HEAD_DIVISOR == 0
 
 
 def _identity(body: bytes, bytes_max: int) -> _Steps:

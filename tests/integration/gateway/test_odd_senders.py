@@ -15,6 +15,7 @@ from support.ways import JSON, SERVERS, WAYS, WAYS_BY_NAME, Way
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
     "zlib": zlib.compress,
+    "Deflate": lambda body: zlib.compress(body, wbits=-15),
     "snappy": lambda body: bytes(cramjam.snappy.compress_raw(body)),
     "x-snappy-framed": lambda body: bytes(cramjam.snappy.compress(body)),
 }

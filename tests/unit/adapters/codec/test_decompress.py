@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import cramjam
@@ -39,12 +40,15 @@ WAYS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "identity": ("identity", bytes),
     "gzip": ("gzip", gzip.compress),
     "gzip, stored": ("gzip", lambda content: gzip.compress(content, 0)),
+    "deflate": ("deflate", zlib.compress),
+    "deflate, raw": ("deflate", lambda content: zlib.compress(content, wbits=-15)),
+    "deflate, raw, stored": ("deflate", lambda content: zlib.compress(content, 0, wbits=-15)),
     "zstd": ("zstd", zstd.compress),
     "zstd, size unknown": ("zstd", zstd_of_unknown_size),
     "snappy": ("snappy", snappy),
 }
 EACH_WAY = pytest.mark.parametrize(("encoding", "compress"), WAYS.values(), ids=WAYS)
-STREAMS = [(encoding, compress) for encoding, compress in WAYS.values() if encoding in ("gzip", "zstd")]
+STREAMS = [(encoding, compress) for encoding, compress in WAYS.values() if encoding in ("gzip", "deflate", "zstd")]
 EACH_STREAM = pytest.mark.parametrize(("encoding", "compress"), STREAMS)
 
 CONTENT = st.one_of(st.binary(max_size=200), st.binary(min_size=1, max_size=5).map(lambda part: part * 1000))
@@ -112,7 +116,7 @@ def test_truncated_snappy_is_refused(content: bytes, data: st.DataObject) -> Non
     assert refusal(body[: data.draw(st.integers(0, len(body) - 1))], "snappy").reason == INVALID_COMPRESSION
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "snappy"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "snappy"])
 @given(garbage=st.binary(min_size=1, max_size=20))
 def test_what_follows_the_content_is_refused(encoding: str, garbage: bytes) -> None:
     """It is not part of anything, so something is wrong with all of it."""
@@ -121,7 +125,7 @@ def test_what_follows_the_content_is_refused(encoding: str, garbage: bytes) -> N
     assert refusal(body, encoding).reason == INVALID_COMPRESSION
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "snappy"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "snappy"])
 @given(body=st.binary(max_size=300))
 def test_random_bytes_are_content_or_refused(encoding: str, body: bytes) -> None:
     reason = 0
@@ -132,9 +136,9 @@ def test_random_bytes_are_content_or_refused(encoding: str, body: bytes) -> None
     assert reason in (0, INVALID_COMPRESSION, PAYLOAD_TOO_LARGE)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "snappy"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "snappy"])
 def test_a_damaged_body_is_refused(encoding: str) -> None:
-    """gzip and zstd check sums; what snappy can't tell it can't."""
+    """gzip, deflate and zstd check sums; what snappy can't tell it can't."""
     _, compress = WAYS["zstd, size unknown" if encoding == "zstd" else encoding]
     body = bytearray(compress(b"content of some length, not all the same"))
     body[-1] ^= 0xFF
@@ -231,7 +235,7 @@ def test_large_bodies_at_usual_levels_pass(level: int) -> None:
 BOMB = 4 * LIMIT
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "snappy"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "snappy"])
 def test_a_bomb_costs_no_more_than_the_limit(encoding: str) -> None:
     """It is refused within a second."""
     _, compress = WAYS[encoding]
