@@ -92,8 +92,8 @@ async def open_storage(settings: Settings, metrics: Metrics, command: str) -> As
 
 @asynccontextmanager
 async def open_storage_when_free(settings: Settings, metrics: Metrics, stopping: GracefulShutdown) -> AsyncIterator[Storage]:
-    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after the process that has it just now
-    (DataDirWait). Raises CannotRun, StoppedWaiting."""
+    """Broker and store, its tables up to date, and the data directory's lock if either is in it; after the process that has it
+    just now (DataDirWait). Raises CannotRun, StoppedWaiting."""
     with ExitStack() as stack:
         await _enter_when_free(stack, settings, stopping)
         async with _open_in_data_dir(settings, metrics) as storage:

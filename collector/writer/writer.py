@@ -248,11 +248,13 @@ class Writer:
         """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
         self._stopping.set()
 
-    async def drained(self, timeout_s: float) -> bool:
-        """Return whether everything that was appended before this call is stored; waits for that, up to `timeout_s`."""
+    async def drained(self, timeout_s: float, topic: str | None = None) -> bool:
+        """Return whether everything that was appended before this call is stored, or what was to one topic; waits for that, up
+        to `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                goals = {partition: position.end for partition, position in (await self._consumer.positions()).items()}
+                ends = {partition: position.end for partition, position in (await self._consumer.positions()).items()}
+                goals = {partition: end for partition, end in ends.items() if topic is None or partition.topic == topic}
                 while True:
                     progress = self._progress
                     positions = await self._consumer.positions()

@@ -68,8 +68,9 @@ OTLP: Final = (
         " otlp_json_enum_names say no; where nothing is taken of a body, a warning names its unknown fields",
     ),
     Item(
-        "A span without valid ids, a point without time, an unknown temporality, buckets that do not fit: rejected. A log"
-        " record is kept without an invalid id; a point flagged NO_RECORDED_VALUE is kept, flag and all.",
+        "A span without valid ids or a start, a point without time, an unknown temporality, buckets that do not fit: rejected."
+        " A log record is kept without an invalid id, and without a time; a point flagged NO_RECORDED_VALUE is kept, flag and"
+        " all.",
         "comments of trace.proto, metrics.proto, logs.proto",
         "of a repeated attribute key the last wins; an unspecified temporality is stored as cumulative, with a note, unless"
         " validation.otlp_temporality_missing says no",

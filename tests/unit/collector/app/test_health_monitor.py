@@ -189,7 +189,7 @@ async def test_a_scrape_has_the_dead_letters_that_came_before_it(monkeypatch: py
         asked[0] += 1
         return stored[0]
 
-    async def caught_up(_timeout_s: float) -> bool:
+    async def caught_up(_timeout_s: float, _topic: str) -> bool:
         stored[0] = broker.letters.end
         broker.letters = Position(broker.letters.end, broker.letters.end)
         return True
@@ -221,7 +221,7 @@ async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest
         answers[number - 1].wait(10)
         return found
 
-    async def caught_up(_timeout_s: float) -> bool:
+    async def caught_up(_timeout_s: float, _topic: str) -> bool:
         return True
 
     standing = HealthMonitor(metrics, broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
@@ -242,9 +242,46 @@ async def test_an_earlier_count_is_not_taken_for_a_later_one(monkeypatch: pytest
         assert 2 == counted(metrics, "infrasage_dlq_depth")
 
 
+async def test_a_count_that_came_too_late_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page was made of says so: where dead letters were not stored in time, or the store did not answer."""
+    monkeypatch.setattr("collector.app.health_monitor._COUNTED_WAIT_S", 0.05)
+    broker, found = Broker(), [3]
+    is_stored = False
+
+    def count() -> int:
+        if found[0] < 0:
+            raise StoreUnavailable("away")
+        return found[0]
+
+    async def caught_up(_timeout_s: float, topic: str) -> bool:
+        assert topic == DEAD_LETTERS_TOPIC
+        if is_stored:
+            broker.letters = Position(broker.letters.end, broker.letters.end)
+        return is_stored
+
+    standing = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
+    newest = standing.newest_dead_letters
+    assert newest is not None
+
+    async def is_kept() -> bool:
+        seen = await newest()
+        await standing.count_new_dead_letters()
+        return seen == await newest()
+
+    assert await is_kept()
+    broker.letters = Position(0, 3)
+    assert not await is_kept()
+    is_stored = True
+    assert await is_kept()
+    broker.letters, found[0] = Position(3, 4), -1
+    assert not await is_kept()
+    found[0] = 4
+    assert await is_kept()
+
+
 async def test_a_store_that_hangs_does_not_hold_up_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for a while, and asked once, however many scrapes come."""
-    monkeypatch.setattr("collector.app.health_monitor._STORED_WAIT_S", 0.01)
+    monkeypatch.setattr("collector.app.health_monitor._COUNTED_WAIT_S", 0.01)
     broker, hangs, asked = Broker(), threading.Event(), [0]
 
     def count() -> int:
@@ -252,7 +289,7 @@ async def test_a_store_that_hangs_does_not_hold_up_a_scrape(monkeypatch: pytest.
         hangs.wait(10)
         return 1
 
-    async def caught_up(_timeout_s: float) -> bool:
+    async def caught_up(_timeout_s: float, _topic: str) -> bool:
         return False
 
     standing = HealthMonitor(Metrics(), broker, dead_letters=count, writer_state=lambda: "ok", caught_up=caught_up)
@@ -410,7 +447,7 @@ async def test_each_scrape_has_the_age_of_what_is_the_newest_then() -> None:
 
 async def test_many_scrapes_ask_for_the_newest_items_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a second, and while the store takes its time; none waits for it without end."""
-    monkeypatch.setattr("collector.app.health_monitor._STORED_WAIT_S", 0.01)
+    monkeypatch.setattr("collector.app.health_monitor._LOOKED_WAIT_S", 0.01)
     metrics, store, now = Metrics(), Newest(), [100.0]
     monitor = HealthMonitor(metrics, Broker(), newest_items=store, clock=lambda: now[0])
     store.gate.clear()

@@ -1,6 +1,9 @@
 """collector/ingest/validate where the adapters' twins do not reach: the ends of the time window."""
 
+from collections.abc import Callable
+
 import pytest
+from google.protobuf.message import Message
 from infrasage.v1.dead_letter_pb2 import (
     PAYLOAD_FORM_NATIVE_JSON,
     PAYLOAD_FORM_OTLP_LOGS,
@@ -9,10 +12,17 @@ from infrasage.v1.dead_letter_pb2 import (
     PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
 )
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.limits import DEFAULT
 
-from adapters.errors import MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
-from adapters.record import LOGS, METRICS, TRACES
+from adapters.errors import MISSING_TIMESTAMP, REASON, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
+from adapters.otlp.logs import adapt as adapt_logs
+from adapters.otlp.metrics import adapt as adapt_metrics
+from adapters.otlp.traces import adapt as adapt_traces
+from adapters.record import LOGS, METRICS, SOURCE_OTLP, TRACES, Adapted, Header
+from collector.config.receivers import Validation
 from collector.ingest.validate import KEPT_S_MIN, KeptDays, LimitRules, Limits
 
 NOW = 1_775_822_400_000_000_000  # 2026-04-10T12:00:00Z
@@ -120,6 +130,41 @@ def test_a_window_that_the_retention_ends_is_explained() -> None:
         "Timestamp is more than 21h in the past (rows are kept for 1 day),"
         " or 69h of a log record or an event (rows are kept for 3 days)" == message(PAYLOAD_FORM_NATIVE_JSON)
     )
+
+
+@pytest.mark.parametrize("days", [0, 1])
+def test_a_time_that_is_absent_is_not_an_old_one(days: int) -> None:
+    """However short rows are kept. A log record has its observed time then, or was when it was received; a span without a start
+    and a point without a time are rejected for that."""
+    day = 86_400 * 10**9
+    wide = {"past_max_s": 10 * 86_400, "own_time_past_max_s": 20 * 86_400}
+    made = Limits(**Validation().model_dump() | wide, kept_days=KeptDays({METRICS: days, LOGS: days, TRACES: days}, {}))
+
+    def found(form: int, adapt: Callable[..., Adapted], request: Message) -> list[str]:
+        rules = LimitRules(made, NOW, window=made.window_of(form, "acme"))
+        adapted = adapt(request.SerializeToString(), Header("acme", SOURCE_OTLP, NOW, bytes(16)), rules, 1_000_000)
+        why = {rejection.index: REASON[rejection.reason].name for rejection in adapted.rejections}
+        return [why.get(index, "") for index in range(adapted.accepted_count() + len(why))]
+
+    old = "timestamp_too_old" if days else ""
+    logs = ExportLogsServiceRequest()
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    for own, observed in ((0, 0), (0, NOW), (NOW, 0), (0, NOW - 2 * day), (NOW - 2 * day, 0), (NOW - 2 * day, NOW)):
+        records.add(time_unix_nano=own, observed_time_unix_nano=observed)
+    assert ["", "", "", old, old, old] == found(PAYLOAD_FORM_OTLP_LOGS, adapt_logs, logs)
+
+    traces = ExportTraceServiceRequest()
+    spans = traces.resource_spans.add().scope_spans.add().spans
+    for start, end in ((0, 0), (0, NOW), (NOW, 0), (NOW - 2 * day, 0), (NOW - 2 * day, NOW)):
+        spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=start, end_time_unix_nano=end)
+    missing = "missing_timestamp"
+    assert [missing, missing, "", old, old] == found(PAYLOAD_FORM_OTLP_TRACES, adapt_traces, traces)
+
+    metrics = ExportMetricsServiceRequest()
+    points = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="m").gauge.data_points
+    for start, time in ((0, 0), (NOW, 0), (0, NOW), (NOW - 2 * day, NOW)):
+        points.add(start_time_unix_nano=start, time_unix_nano=time, as_int=1)
+    assert [missing, missing, "", ""] == found(PAYLOAD_FORM_OTLP_METRICS, adapt_metrics, metrics)
 
 
 def test_rules_keep_no_dead_letters_unless_told_to() -> None:

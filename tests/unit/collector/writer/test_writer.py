@@ -325,6 +325,15 @@ async def test_a_look_up_that_never_finds_does_not_hold_up_the_topic(tmp_path: P
         assert {"unavailable": 8} == w.observed.failed
 
 
+async def test_one_topic_is_waited_for_alone(tmp_path: Path) -> None:
+    """What else is on its way may take as long as it likes."""
+    async with world(tmp_path) as w:
+        await w.append(TOPICS[0], "waits")
+        writer = w.writer()
+        assert await writer.drained(60, TOPICS[1])
+        assert not await writer.drained(0, TOPICS[0])
+
+
 async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """It tries for ever, less and less often, says that it is degraded, takes turns, and then stores everything once."""
     async with world(tmp_path, FakeStore(faults=["down"] * 200)) as w:
