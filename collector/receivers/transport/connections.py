@@ -90,6 +90,8 @@ class Connections:
         self.streams_max: Final[int] = limits.concurrent_streams_max
         self.control_frames_max: Final[int] = limits.control_frames_max
         self._age_max_s: Final[float] = limits.connection_age_max_s
+        # For so long an old connection may wait until nothing is in flight.
+        self.age_grace_s: Final[float] = limits.connection_age_max_s * _AGE_JITTER
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self._defect_logged: float = -_DEFECT_LOG_S

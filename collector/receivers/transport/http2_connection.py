@@ -372,7 +372,9 @@ class ServerConnection(Http2Engine):
             self.abort()
             return
         if now > self.ends_at and self.state < ENDING:
-            self.shutdown()
+            # A busy one ends behind an answer, as soon as nothing else is in flight.
+            if self.idle_since() != BUSY or now > self.ends_at + self.connections.age_grace_s:
+                self.shutdown()
             if self.state == CLOSED:
                 return
         if self.is_between:
@@ -422,6 +424,8 @@ class ServerConnection(Http2Engine):
         super().answered()
         if self.connections.is_leaving and self.state == OPEN:
             self._announce_end()
+        if not self.streams and self.state < ENDING and self.loop.time() > self.ends_at:
+            self._end_behind_answer()
 
     def leave(self) -> None:
         """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
@@ -444,6 +448,14 @@ class ServerConnection(Http2Engine):
         self.state = ENDING
         self.ping(HEARD)
         self.flush()
+        self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
+
+    def _end_behind_answer(self) -> None:
+        """As `shutdown`, where nothing is in flight. Without a ping: clients by Python's h2, as httpx, take no frame behind
+        GOAWAY, and would lose the answer before it."""
+        if self.state == OPEN:
+            self._announce_end()
+        self.state = ENDING
         self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
 
     def abort(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -324,6 +325,21 @@ async def test_an_old_http_2_connection_ends_with_goaway(way: Way) -> None:
         again = await stack.enter_async_context(http2(port))
         assert (await again.response(begin(again))).status == 200
         assert made.producer.item_count() == 2
+
+
+async def test_a_client_that_takes_nothing_behind_goaway_loses_no_answer() -> None:
+    """httpx: what comes behind GOAWAY is an error to it, in the middle of an answer. So GOAWAY comes behind an answer."""
+    async with http_receivers(connection_age_max_s=0.5) as made, asyncio.timeout(60):
+        accepted: set[int] = set()
+        calls = 0
+        server: Any = made.server
+        async with httpx.AsyncClient(base_url=made.url, http1=False, http2=True, timeout=20) as http:
+            while len(accepted) < 3:
+                answer = await http.post("/v1/logs", content=otlp_logs(), headers={"content-type": "application/x-protobuf"})
+                assert answer.status_code == 200
+                calls += 1
+                accepted |= {id(open_) for open_ in server._connections.open}
+        assert made.producer.item_count() == calls
 
 
 async def test_a_grpc_client_moves_without_an_error() -> None:
