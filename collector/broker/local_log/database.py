@@ -230,6 +230,19 @@ class Database:
         if expected < end:
             yield Gap(topic, expected, end)
 
+    def present(self, topic: str, start: int, end: int) -> list[tuple[int, int]]:
+        """Return which offsets of these are here and not committed. Raises sqlite3.Error."""
+        head = self.heads.get(topic)
+        if head is None:
+            return []
+        present: list[tuple[int, int]] = []
+        at, end = max(start, head.committed), min(end, head.end)
+        for gap in (*self._gaps(topic, head, head.end), Gap(topic, end, end)):
+            if at < min(gap.start, end):
+                present.append((at, min(gap.start, end)))
+            at = max(at, gap.end)
+        return present
+
     def _end(self, topic: str, id_: int) -> int:
         values = (chunk_key(id_, 0), chunk_key(id_, OFFSET_MASK))
         last = self._connection.execute(schema.HOLDS, values).fetchone()

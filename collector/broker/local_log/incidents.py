@@ -8,6 +8,8 @@ Invariants:
 1. A loss is in a synced report before the log goes on after it (test_a_loss_is_reported_before_the_log_goes_on).
 2. The same messages of a log are reported once, however often and in whichever stretches they are found
    (test_damage_in_doubt_is_reported_once, test_what_is_reported_is_not_reported_again_in_parts).
+3. What was missing with a log that was put back is lost no more (test_another_log_in_its_place_is_a_log_of_its_own,
+   test_what_is_found_again_ends_its_alarm).
 """
 
 import json
@@ -94,6 +96,18 @@ class Incidents:
         damage = {"found_at": self.now(), **asdict(Damage(topic="", start=0, end=0, reason=reason))}
         _write(self.folder() / _REPORT, json.dumps(damage).encode() + b"\n", os.O_APPEND)
 
+    def found_again(self, is_there: Callable[[Damage], Sequence[tuple[int, int]]]) -> int:
+        """Note, durably, which messages that were reported are there again, and return how many. `is_there`: which offsets of a
+        report. Raises OSError."""
+        found = 0
+        for incident in self.unconfirmed():
+            for damage in incident.damages:
+                for start, end in is_there(damage):
+                    note = {"found_again_at": self.now(), "topic": damage.topic, "log": damage.log, "start": start, "end": end}
+                    _write(incident.folder / _REPORT, json.dumps(note).encode() + b"\n", os.O_APPEND)
+                    found += end - start
+        return found
+
     def keep(self, name: str, content: bytes) -> None:
         """Keep a part that was damaged. Raises OSError."""
         _write(self.folder() / name, content, os.O_TRUNC)
@@ -110,12 +124,14 @@ class Incidents:
 
 
 def read_incidents(directory: Path) -> list[Incident]:
-    """Every folder, in the order of their names."""
-    return [
-        Incident(folder=folder, damages=_read(folder / _REPORT), is_confirmed=(folder / _CONFIRMED).exists())
-        for folder in sorted(directory.glob(f"{_PREFIX}*"))
-        if folder.is_dir()
-    ]
+    """Every folder, in the order of their names. Of one whose messages are all there again nothing is left to confirm."""
+    incidents: list[Incident] = []
+    for folder in sorted(directory.glob(f"{_PREFIX}*")):
+        if folder.is_dir():
+            damages, found = _read(folder / _REPORT)
+            is_confirmed = (folder / _CONFIRMED).exists() or (found > 0 and not damages)
+            incidents.append(Incident(folder=folder, damages=damages, is_confirmed=is_confirmed))
+    return incidents
 
 
 def confirm(incidents: Sequence[Incident]) -> None:
@@ -138,17 +154,31 @@ def _uncovered(damage: Damage, known: Sequence[Damage]) -> Iterator[tuple[int, i
         yield start, damage.end
 
 
-def _read(report: Path) -> list[Damage]:
+def _read(report: Path) -> tuple[list[Damage], int]:
+    """Return what is reported and not found again, and how often some of it was."""
     damages: list[Damage] = []
-    if report.exists():
-        for line in report.read_text(errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
+    found = 0
+    for line in report.read_text(errors="replace").splitlines() if report.exists() else ():
+        try:
+            entry = json.loads(line)
+            if "found_again_at" in entry:
+                del entry["found_again_at"]
+                again = Damage(reason="", **entry)
+                damages = [replace(it, start=start, end=end) for it in damages for start, end in _left_of(it, again)]
+                found += 1
+            else:
                 del entry["found_at"]
                 damages.append(Damage(**entry))
-            except (ValueError, TypeError, KeyError):
-                continue  # cut by a power cut while it was written: then the log had not gone on, and finds it again
-    return damages
+        except (ValueError, TypeError, KeyError):
+            continue  # cut by a power cut while it was written: then the log had not gone on, and finds it again
+    return damages, found
+
+
+def _left_of(damage: Damage, found: Damage) -> Iterator[tuple[int, int]]:
+    if damage.start == damage.end or damage.log != found.log:
+        yield damage.start, damage.end
+    else:
+        yield from _uncovered(damage, [found])
 
 
 def _free_name(folder: Path, name: str) -> Path:

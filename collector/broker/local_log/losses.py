@@ -101,6 +101,17 @@ class LossReports:
         )
         self.report(damages)
 
+    def found_again(self, database: Database) -> None:
+        """Take back what was reported as missing while another log was in this one's place. Raises OSError, sqlite3.Error."""
+
+        def is_there(damage: Damage) -> Sequence[tuple[int, int]]:
+            return database.present(damage.topic, damage.start, damage.end) if damage.log == database.identity else ()
+
+        if found := self._incidents.found_again(is_there):
+            self._logger.warning(
+                "messages of the local log that were reported as missing are here again, as it was put back", messages=found
+            )
+
     def report_other_branch(self, former: Witnessed, branch: Branch, heads: Mapping[str, PartitionHead], file: Path) -> None:
         """Report what the log that was in the place of this one held, and this one, which is a branch of the same, does not.
         `heads`: of this one. Raises OSError: then it must be done again."""

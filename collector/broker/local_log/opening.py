@@ -72,6 +72,7 @@ class LogOpening:
 
     def _compared(self, database: Database, witnessed: Witnessed) -> Branch | None:
         """Do what is needed where the database is not that of the witness, or has not come as far."""
+        self._losses.found_again(database)
         if witnessed.identities and not set(witnessed.identities) & set(database.identities):
             self._losses.report_other_log(witnessed, self._file, database.identity)
             return None

@@ -330,7 +330,8 @@ async def test_another_log_in_its_place_is_a_log_of_its_own(
     (left.log).rename(tmp_path / "theirs")
     kept.rename(left.log)
     found = await read(left)
-    assert left.messages == found.messages
+    assert (left.messages, set()) == (found.messages, found.lost)
+    assert all(incident.is_confirmed for incident in read_incidents(left.data)[:1]) or stored == own
     assert "another one than before" in capsys.readouterr().out
     again = await open_log(left.data)
     await again.close()
@@ -960,6 +961,29 @@ async def test_a_loss_is_reported_before_the_log_goes_on(tmp_path: Path, monkeyp
             await open_log(left.data)
     found = await read(left)
     check(left, found)
+
+
+def test_what_is_found_again_ends_its_alarm(tmp_path: Path) -> None:
+    """Where all of it is; and it is a loss again where it is missing again. What names another log, or none, is not meant."""
+    incidents = Incidents(tmp_path)
+
+    def report(start: int, end: int, log: str = "own") -> None:
+        incidents.report([Damage(topic=TOPIC, start=start, end=end, reason="missing", log=log)])
+
+    def left() -> list[tuple[str, int, int]]:
+        damages = [damage for incident in incidents.unconfirmed() for damage in incident.damages]
+        return [(damage.log, damage.start, damage.end) for damage in damages]
+
+    report(3, 9)
+    assert 2 == incidents.found_again(lambda _: [(4, 6)])
+    assert [("own", 3, 4), ("own", 6, 9)] == left()
+    assert 4 == incidents.found_again(lambda damage: [(damage.start, damage.end)])
+    assert not incidents.unconfirmed()
+    again = Incidents(tmp_path)
+    again.report([Damage(topic=TOPIC, start=3, end=5, reason="missing", log="own")])
+    report(0, 2, "other")
+    assert 2 == again.found_again(lambda damage: [(3, 5)] if damage.log == "own" else [])
+    assert [("other", 0, 2)] == left()
 
 
 def test_what_is_reported_is_not_reported_again_in_parts(tmp_path: Path) -> None:
