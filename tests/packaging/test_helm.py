@@ -92,11 +92,12 @@ FOREIGN: Final = ("ServiceMonitor",)
 Manifest = dict[str, Any]
 
 
-def render(values: dict[str, Any], name: str = "try") -> list[Manifest]:
+def render(values: dict[str, Any], name: str = "try", namespace: str = "telemetry") -> list[Manifest]:
     with helm.Chart.load(str(CHART)) as chart:
         chart.validate_schema(values)
-        rendered = chart.render(values, name=name, namespace="telemetry")
+        rendered = chart.render(values, name=name, namespace=namespace)
     read = YAML(typ="safe", pure=True)
+    read.version = (1, 1)  # as Helm and kubectl read it: there, yes and no are booleans
     return [
         manifest
         for path, text in sorted(rendered.items())
@@ -356,6 +357,16 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
             "the value clickhouse.passwordSecret of the chart is for it",
         ),
         (MINIMAL | {"gateway": {"autoscaling": {"minReplicas": 11}}}, "minReplicas is 11, more than maxReplicas, 10"),
+        (MINIMAL | {"tls": {"clientCaSecret": {"name": "clients"}}}, "tls.clientCaSecret is given without tls.secret"),
+        (MINIMAL | {"kafka": {"bootstrap": "k:1", "username": "u"}}, "kafka.username is given, and kafka.security is PLAINTEXT"),
+        (
+            MINIMAL | {"kafka": {"bootstrap": "k:1", "security": "SSL", "passwordSecret": {"name": "p"}}},
+            "kafka.passwordSecret is given, and kafka.security is SSL",
+        ),
+        (
+            MINIMAL | {"kafka": {"bootstrap": "k:1", "caSecret": {"name": "ca"}}},
+            "kafka.caSecret is given, and kafka.security is PLAINTEXT",
+        ),
         ({"mode": "single"} | MINIMAL, "mode single embeds the log and the store: leave it empty, or use mode distributed"),
     ],
 )
@@ -389,6 +400,36 @@ def test_a_release_has_a_name_that_a_service_may_have(release: str, name: str | 
         assert [name, f"{name}-writer"] == [
             service["metadata"]["name"] for service in of_kind(render(MINIMAL, release), "Service")
         ]
+
+
+@pytest.mark.parametrize("word", ["true", "no", "null", "on"])
+@pytest.mark.parametrize("values", [MINIMAL, VALUES["single"]], ids=["distributed", "single"])
+def test_a_name_that_yaml_takes_for_something_else_stays_text(word: str, values: dict[str, Any]) -> None:
+    """Of a release, a namespace (which may also be a number) and a service account; topology keys are free, too."""
+    names = {"serviceAccount": {"name": "123"}, "topologySpread": {"keys": [word]}, "serviceMonitor": {"enabled": True}}
+    for namespace in (word, "123"):
+        manifests = render(values | names, word, namespace)
+        for manifest in manifests:
+            assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == word
+            if manifest["kind"] not in FOREIGN:
+                kubernetes_validate.validate(manifest, KUBERNETES[1], strict=True)
+        assert {pod["serviceAccountName"] for _, pod, _ in pods(manifests)} == {"123"}
+        for monitor in of_kind(manifests, "ServiceMonitor"):
+            assert monitor["spec"]["namespaceSelector"] == {"matchNames": [namespace]}
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, "yes"), (False, "no"), ("no", "no"), ("auto", "auto")])
+def test_yes_and_no_need_no_quotes(given: object, meant: str) -> None:
+    """In a file of values Helm reads `anonymous: no` as false."""
+    for values in (MINIMAL, VALUES["single"]):
+        receiver = next(pod for _, _, pod in pods(render(values | {"keys": {"anonymous": given}})) if pod["name"] != "writer")
+        assert {"name": "INFRASAGE_TENANTS__ANONYMOUS", "value": meant} in receiver["env"]
+
+
+def test_a_setting_of_null_is_the_default() -> None:
+    """As null removes a value elsewhere in Helm. It is also what a section is whose lines are comments."""
+    for settings in ({"http": {"connections_max": None}}, {"open_files_reserve": None}, {"http": None}):
+        assert render(MINIMAL) == render(MINIMAL | {"settings": settings})
 
 
 def test_every_value_is_in_the_schema() -> None:

@@ -44,6 +44,19 @@
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
 {{- fail (printf "gateway.autoscaling.minReplicas is %d, more than maxReplicas, %d" (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
 {{- end -}}
+{{- if and .Values.tls.clientCaSecret.name (not .Values.tls.secret) -}}
+{{- fail "tls.clientCaSecret is given without tls.secret: nothing would ask clients for a certificate" -}}
+{{- end -}}
+{{- if not (hasPrefix "SASL" .Values.kafka.security) -}}
+{{- range $name, $value := dict "kafka.username" .Values.kafka.username "kafka.passwordSecret" .Values.kafka.passwordSecret.name -}}
+{{- if $value -}}
+{{- fail (printf "%s is given, and kafka.security is %s, which has no users: use SASL_SSL or SASL_PLAINTEXT" $name $.Values.kafka.security) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.kafka.caSecret.name (not (hasSuffix "SSL" .Values.kafka.security)) -}}
+{{- fail (printf "kafka.caSecret is given, and kafka.security is %s, which has no TLS: use SSL or SASL_SSL" .Values.kafka.security) -}}
+{{- end -}}
 {{- if eq .Values.mode "single" -}}
 {{- range $name, $value := dict "kafka.bootstrap" .Values.kafka.bootstrap "clickhouse.url" .Values.clickhouse.url "redis.url" .Values.redis.url -}}
 {{- if $value -}}
@@ -60,7 +73,7 @@
 {{/* (dict "root" $ "component" NAME) */}}
 {{- define "collector.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -97,9 +110,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- range $section, $settings := .Values.settings }}
 {{- if and (kindIs "map" $settings) (ne $section "plans") }}
 {{- range $name, $value := $settings }}
+{{- if not (kindIs "invalid" $value) }}{{/* null: the setting's own default */}}
 - {name: {{ printf "INFRASAGE_%s__%s" (upper $section) (upper $name) }}, value: {{ include "collector.text" $value }}}
 {{- end }}
-{{- else }}
+{{- end }}
+{{- else if not (kindIs "invalid" $settings) }}
 - {name: {{ printf "INFRASAGE_%s" (upper $section) }}, value: {{ include "collector.text" $settings }}}
 {{- end }}
 {{- end }}
@@ -184,11 +199,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end -}}
 
+{{/* Helm reads YAML in which yes and no without quotes are true and false. */}}
+{{- define "collector.anonymous" -}}
+{{- $given := toString .Values.keys.anonymous -}}
+{{- get (dict "true" "yes" "false" "no") $given | default $given -}}
+{{- end -}}
+
 {{- define "collector.keysEnv" -}}
 {{- if .Values.keys.secret }}
 - {name: INFRASAGE_TENANTS__KEYS_FILE, value: {{ printf "/etc/infrasage/keys/%s" .Values.keys.key | quote }}}
 {{- end }}
-- {name: INFRASAGE_TENANTS__ANONYMOUS, value: {{ .Values.keys.anonymous | quote }}}
+- {name: INFRASAGE_TENANTS__ANONYMOUS, value: {{ include "collector.anonymous" . | quote }}}
 {{- end -}}
 
 {{- define "collector.container" -}}
@@ -230,7 +251,7 @@ livenessProbe:
 
 {{/* (dict "root" $ "component" NAME "values" the component's values) */}}
 {{- define "collector.podSpec" -}}
-serviceAccountName: {{ include "collector.serviceAccount" .root }}
+serviceAccountName: {{ include "collector.serviceAccount" .root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
@@ -253,7 +274,7 @@ topologySpreadConstraints:
 {{- $selector := include "collector.selector" . }}
 {{- range .root.Values.topologySpread.keys }}
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: {{ . | quote }}
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
