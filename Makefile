@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-one test-fast test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
+.PHONY: serve environment test test-one test-fast test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
 # Uncompiled at first, which takes seconds; compiled from the next start on: deploy/install.py.
 serve: $(VENV)/requirements.installed
@@ -84,9 +84,15 @@ install: $(VENV)/requirements.installed
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is %d.%d: set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@echo "making $(VENV): about a minute where pip has the packages in its cache, else the time to download 300 MB"
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half an environment would be taken for a whole one
+	@# Two commands at once make one. Half an environment would be taken for a whole one.
+	@flock Makefile sh -c 'test -d $(VENV) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }'
 
-$(VENV)/requirements.installed: requirements.lock | $(VENV)/bin/python
+# An environment whose Python was removed or upgraded, or is too old, or that was broken off.
+environment: | $(VENV)/bin/python
+	@flock Makefile $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "error: $(VENV) has no Python 3.11 or newer with pip that runs. Remove it, then repeat the command: rm -rf $(VENV)" >&2; exit 1; }
+
+$(VENV)/requirements.installed: requirements.lock | environment
 	@$(BIN)/python deploy/install.py requirements requirements.lock
 	@touch $@
 

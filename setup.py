@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 HOME = "infrasage_collector"
@@ -103,6 +104,10 @@ BUILD_OPTIONS = [
 ]
 
 
+# Commands of a build that compile nothing. Each would else type-check and translate the hot path as the build itself does.
+METADATA_COMMANDS = {"egg_info", "dist_info", "sdist"}
+
+
 def missing_to_compile() -> str | None:
     """Return what a compile needs and is not there. Without this check mypyc works for a minute before that is noticed."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
@@ -115,7 +120,7 @@ def missing_to_compile() -> str | None:
 
 
 def _extensions() -> list[Extension]:
-    if os.environ.get("INFRASAGE_UNCOMPILED"):
+    if os.environ.get("INFRASAGE_UNCOMPILED") or METADATA_COMMANDS.intersection(sys.argv):
         return []
     if (missing := missing_to_compile()) is not None:
         print(f"warning: {missing}, so the hot path is not compiled", file=sys.stderr)
@@ -130,12 +135,33 @@ def _extensions() -> list[Extension]:
     return extensions
 
 
+class BuildExactly(build):
+    """Removes what an earlier build from the same folder left: pip would pack modules that are gone, and run them compiled."""
+
+    def run(self) -> None:
+        super().run()
+        made = {
+            Path(file).resolve() for name in self.get_sub_commands() for file in self.get_finalized_command(name).get_outputs()
+        }
+        for file in Path(self.build_lib).resolve().rglob("*"):
+            if file.is_file() and file not in made:
+                file.unlink()
+
+
 class BuildInside(build_ext):
     """Puts compiled modules beside their sources, in HOME. Their names stay: compiled code knows its own module's."""
 
     def get_ext_fullpath(self, ext_name: str) -> str:
         path = super().get_ext_fullpath(ext_name)
         return path if self.inplace else str(Path(self.build_lib, HOME, Path(path).relative_to(self.build_lib)))
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile. Where the compiler fails, the module of an earlier build must not stay beside its newer source."""
+        try:
+            super().build_extension(ext)
+        except BaseException:
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+            raise
 
 
 if __name__ == "__main__":  # others only read from here: deploy/install.py, .ci/checks/compiled_handlers.py
@@ -145,5 +171,5 @@ if __name__ == "__main__":  # others only read from here: deploy/install.py, .ci
         package_data=PACKAGE_DATA,
         include_package_data=False,  # PACKAGE_DATA has all; else setuptools warns of each folder of data, for 40 lines
         ext_modules=_extensions(),
-        cmdclass={"build_ext": BuildInside},
+        cmdclass={"build": BuildExactly, "build_ext": BuildInside},
     )

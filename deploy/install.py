@@ -8,6 +8,9 @@ Invariants (tests in tests/packaging/test_installing.py):
 2. A wheel is of the sources as they were at one moment, and is used only for these. test_a_changed_source_needs_another_wheel
 3. One compile runs at a time: a second one waits and uses its wheel. test_the_second_compile_uses_the_wheel_of_the_first
 4. A compile installs nothing, so no program loses its files while it runs. test_a_compile_installs_nothing
+5. A compiled wheel of the sources that run waits for that program's end. test_what_runs_is_not_replaced
+6. Where the C compiler fails, each start says so; none compiles or installs again. test_a_failed_compiler_is_reported
+7. One command installs at a time. test_the_second_command_installs_nothing
 """
 
 import argparse
@@ -26,6 +29,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +59,7 @@ class Installation:
 
     def __init__(self, checkout: Path, prefix: Path) -> None:
         self._checkout: Final = checkout
+        self._prefix: Final = prefix
         self._place: Final = prefix / "collector-builds"
         self._place.mkdir(exist_ok=True)
         self._state: Final = self._place / "installed.json"
@@ -68,18 +73,15 @@ class Installation:
             state = json.loads(self._state.read_text())
         except (OSError, ValueError):
             return False
-        return bool(state["fingerprint"] == self.fingerprint and (state["compiled"] or not compiled))
+        # Scripts name the environment, so one that was moved needs them anew.
+        is_here = (state["fingerprint"], state.get("prefix")) == (self.fingerprint, str(self._prefix))
+        return bool(is_here and (state["compiled"] or not compiled))
 
-    def install(self, wheel: Path) -> bool:
-        """Return whether the wheel is compiled."""
-        compiled = is_compiled(wheel)
+    def install(self, wheel: Path) -> None:
         self._state.unlink(missing_ok=True)
-        subprocess.run([*PIP, "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel)], check=True)
-        # In an environment of a checkout, tests and benchmarks import the packages by their own names.
-        site = Path(sysconfig.get_path("purelib"))
-        (site / f"{HOME}.pth").write_text(f"{site / HOME}\n")
-        self._state.write_text(json.dumps({"fingerprint": self.fingerprint, "compiled": compiled}))
-        return compiled
+        pip_install(wheel)
+        state = {"fingerprint": self.fingerprint, "compiled": is_compiled(wheel), "prefix": str(self._prefix)}
+        self._state.write_text(json.dumps(state))
 
     def install_uncompiled(self, build: Build) -> None:
         with self._snapshot() as source, tempfile.TemporaryDirectory(dir=self._place, prefix="wheel-") as out:
@@ -87,7 +89,25 @@ class Installation:
             self.install(next(Path(out).glob("*.whl")))
 
     def compiled_wheel(self) -> Path | None:
+        """Return what a compile left: without compiled modules where the C compiler failed."""
         return next(self.wheel.glob("*.whl"), None)
+
+    def running(self) -> int | None:
+        """Return the id of a process that runs a command of this environment's collector, if there is one."""
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+                if b"infrasage" in command and f" {self._prefix}/" in (process / "maps").read_text(errors="replace"):
+                    return int(process.name)
+            except OSError:  # it ended, or it is another user's
+                continue
+        return None
+
+    @contextmanager
+    def installing(self) -> Iterator[None]:
+        """Wait until no other command installs."""
+        with locked(self._place / "install.lock", "another `make`, which installs"):
+            yield
 
     def compile(self, build: Build, *, wait: bool) -> None:
         """Make the compiled wheel of these sources, unless it is there. Without `wait`, leave it to a compile under way."""
@@ -133,13 +153,25 @@ class Installation:
             yield copy
 
 
+@contextmanager
+def locked(file: Path, holder: str) -> Iterator[None]:
+    with file.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for {holder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class ChangedMeanwhile(Exception):
     """The sources changed while they were copied."""
 
 
 def fingerprint(checkout: Path) -> str:
     """Of all that a compiled wheel depends on: sources, versions of what builds it, this Python."""
-    digest = hashlib.sha256(f"{sys.version} {sysconfig.get_platform()}".encode())
+    compiler = os.environ.get("CC", "")
+    digest = hashlib.sha256(f"{sys.version} {sysconfig.get_platform()} {compiler}".encode())
     folders = [checkout / name for name in BUILD_FILES if (checkout / name).is_dir()]
     sources = [
         file for folder in folders for file in folder.rglob("*") if file.suffix in HASHED_ENDINGS or file.name == "py.typed"
@@ -155,24 +187,43 @@ def is_compiled(wheel: Path) -> bool:
         return any(COMPILED_MODULE in name for name in archive.namelist())
 
 
-def pip_wheel(source: Path, out: Path, compiled: bool) -> None:
+def pip_wheel(source: Path, out: Path, compiled: bool, output: str = "--quiet") -> None:
     """Raises CalledProcessError."""
     environment = {name: value for name, value in os.environ.items() if name != "INFRASAGE_UNCOMPILED"}
     if not compiled:
         environment["INFRASAGE_UNCOMPILED"] = "1"
-    command = [*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
+    command = [*PIP, "wheel", output, "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
     subprocess.run(command, env=environment, check=True)
+
+
+def pip_install(wheel: Path) -> None:
+    """Raises CalledProcessError."""
+    subprocess.run([*PIP, "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel)], check=True)
+    # In an environment of a checkout, tests and benchmarks import the packages by their own names.
+    site = Path(sysconfig.get_path("purelib"))
+    (site / f"{HOME}.pth").write_text(f"{site / HOME}\n")
 
 
 def install_now(installation: Installation) -> None:
     """Install what is there at once; compile in the background for the next time."""
     if installation.is_installed(compiled=True):
         return
+    is_there = installation.is_installed(compiled=False)
     if (wheel := installation.compiled_wheel()) is not None:
-        say("installing the compiled collector")
-        installation.install(wheel)
+        if not is_compiled(wheel):
+            _report_failed_compiler(installation)
+            if not is_there:
+                installation.install(wheel)
+        elif is_there and (process := installation.running()) is not None:
+            say(
+                f"process {process} runs the uncompiled collector of this environment, so it stays as it is:"
+                " once that has ended, the next `make serve` is compiled"
+            )
+        else:
+            say("installing the compiled collector")
+            installation.install(wheel)
         return
-    if not installation.is_installed(compiled=False):
+    if not is_there:
         say("installing the collector, uncompiled: some seconds")
         installation.install_uncompiled(pip_wheel)
     if not _may_compile():
@@ -196,16 +247,26 @@ def install_compiled(installation: Installation) -> None:
     compiler = _may_compile()
     if installation.is_installed(compiled=compiler):
         return
-    if not compiler:
-        installation.install_uncompiled(pip_wheel)
-        return
-    if installation.compiled_wheel() is None:
+    if compiler and installation.compiled_wheel() is None:
         say("compiling the hot path: about 5 minutes of one core")
         installation.compile(pip_wheel, wait=True)
-    wheel = installation.compiled_wheel()
-    assert wheel is not None
-    if not installation.install(wheel):
-        say("warning: the C compiler failed, so the hot path is not compiled: the same answers, several times slower")
+    with installation.installing():  # not before: a `make serve` starts while this one compiles
+        wheel = installation.compiled_wheel() if compiler else None
+        if wheel is not None and not is_compiled(wheel):
+            _report_failed_compiler(installation)
+        if installation.is_installed(compiled=wheel is not None and is_compiled(wheel)):
+            return
+        if wheel is None:
+            installation.install_uncompiled(pip_wheel)
+        else:
+            installation.install(wheel)
+
+
+def _report_failed_compiler(installation: Installation) -> None:
+    say(
+        "warning: the C compiler failed, so the hot path is not compiled: the same answers, several times slower."
+        f" To try again, with the output in {installation.log}: rm -r '{installation.wheel.parent}' && make serve"
+    )
 
 
 def _may_compile() -> bool:
@@ -251,22 +312,27 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "requirements":
-            install_requirements(arguments.file)
+            with locked(Path(sys.prefix, "install.lock"), "another `make`, which installs the same packages"):
+                install_requirements(arguments.file)
             return 0
         installation = Installation(CHECKOUT, Path(sys.prefix))
         if arguments.command == "now":
-            install_now(installation)
+            with installation.installing():
+                install_now(installation)
         elif arguments.command == "compiled":
             install_compiled(installation)
         else:
             os.nice(LOWEST_PRIORITY)
-            installation.compile(pip_wheel, wait=False)
+            installation.compile(partial(pip_wheel, output="--verbose"), wait=False)
     except subprocess.CalledProcessError as error:
         say(f"error: pip failed with status {error.returncode}: its own message is above")
         return 1
     except ChangedMeanwhile:
         say("error: the sources changed while they were copied: run the command again")
         return 1
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on from here")
+        return 130
     return 0
 
 

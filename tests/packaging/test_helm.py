@@ -358,7 +358,10 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
         ),
         (MINIMAL | {"gateway": {"autoscaling": {"minReplicas": 11}}}, "minReplicas is 11, more than maxReplicas, 10"),
         (MINIMAL | {"tls": {"clientCaSecret": {"name": "clients"}}}, "tls.clientCaSecret is given without tls.secret"),
-        (MINIMAL | {"kafka": {"bootstrap": "k:1", "username": "u"}}, "kafka.username is given, and kafka.security is PLAINTEXT"),
+        (
+            MINIMAL | {"kafka": {"bootstrap": "k:1", "username": "u"}},
+            "kafka.username is given, and kafka.security is PLAINTEXT",
+        ),
         (
             MINIMAL | {"kafka": {"bootstrap": "k:1", "security": "SSL", "passwordSecret": {"name": "p"}}},
             "kafka.passwordSecret is given, and kafka.security is SSL",

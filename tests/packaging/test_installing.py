@@ -67,6 +67,15 @@ def write_wheel(source: Path, out: Path, compiled: bool) -> None:
             wheel.writestr("infrasage__mypyc.so", "")
 
 
+@pytest.fixture
+def installed(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """In pip's place: for each wheel that was installed, whether it is compiled."""
+    wheels: list[bool] = []
+    monkeypatch.setattr(install, "pip_install", lambda wheel: wheels.append(install.is_compiled(wheel)))
+    monkeypatch.setattr(install, "pip_wheel", write_wheel)
+    return wheels
+
+
 def test_a_compile_installs_nothing(install: ModuleType, checkout: Path, prefix: Path) -> None:
     """It leaves a wheel for the next command; the sources are left as they were, without a folder of the build."""
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
@@ -184,6 +193,88 @@ def test_the_second_compile_uses_the_wheel_of_the_first(
     installation.compile(again, wait=True)
 
 
+def test_a_failed_compiler_is_reported(
+    install: ModuleType, checkout: Path, prefix: Path, installed: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By each start and by `make install`; the wheel without compiled modules is installed once, and not called compiled."""
+    installation = install.Installation(checkout, prefix)
+    installation.compile(lambda source, out, _: write_wheel(source, out, False), wait=True)
+    for command in (install.install_now, install.install_now, install.install_compiled):
+        command(installation)
+        said = capsys.readouterr().out
+        assert "warning: the C compiler failed" in said
+        assert str(installation.wheel.parent) in said
+        assert "installing the compiled collector" not in said
+    assert [False] == installed
+    shutil.rmtree(installation.wheel.parent)
+    install.install_compiled(installation)
+    assert [False, True] == installed
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_what_runs_is_not_replaced(
+    install: ModuleType, checkout: Path, prefix: Path, installed: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second `make serve` while the first one's collector runs uncompiled; after its end, the compiled wheel is installed."""
+    installation = install.Installation(checkout, prefix)
+    installation.install_uncompiled(write_wheel)
+    installation.compile(write_wheel, wait=True)
+    (prefix / "library.so").write_bytes(b"x" * 4096)
+    program = "import mmap, sys; f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); print(); input()"
+    command = [sys.executable, "-c", program, str(prefix / "library.so"), "infrasage-collector"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as collector:
+        assert collector.stdout is not None
+        assert collector.stdout.readline()
+        install.install_now(installation)
+        assert [False] == installed
+        assert f"process {collector.pid} runs the uncompiled collector" in capsys.readouterr().out
+        collector.communicate(b"\n")
+    install.install_now(installation)
+    assert [False, True] == installed
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_moved_environment_is_installed_anew(install: ModuleType, checkout: Path, prefix: Path) -> None:
+    """Its scripts name the place where it was: another checkout's collector would run, or none."""
+    installation = install.Installation(checkout, prefix)
+    installation.install_uncompiled(write_wheel)
+    assert installation.is_installed(compiled=False)
+    moved = prefix.rename(prefix.with_name("moved"))
+    assert not install.Installation(checkout, moved).is_installed(compiled=False)
+
+
+def test_the_second_command_installs_nothing(
+    install: ModuleType,
+    checkout: Path,
+    prefix: Path,
+    installed: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Two `make serve` at once: the second waits until the first has installed, and finds it done."""
+    first, second = (install.Installation(checkout, prefix) for _ in range(2))
+    monkeypatch.setattr(install, "_may_compile", lambda: False)
+
+    def run_second() -> None:
+        with second.installing():
+            install.install_now(second)
+
+    waiting = threading.Thread(target=run_second)
+    said = ""
+    with first.installing():
+        waiting.start()
+
+        def is_waiting() -> bool:
+            nonlocal said
+            said += capfd.readouterr().out
+            return "waiting for another `make`" in said
+
+        until(is_waiting)
+        install.install_now(first)
+    waiting.join()
+    assert [False] == installed
+
+
 def test_half_an_environment_is_removed(tmp_path: Path) -> None:
     """Debian's Python makes the environment, and then fails where python3-venv is missing. The next `make` begins anew."""
     python = tmp_path / "python"
@@ -217,3 +308,42 @@ def test_serve_starts_from_nothing(tmp_path: Path) -> None:
     version = [str(venv / "bin" / "infrasage-collector"), "--version"]
     shown = subprocess.run(version, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert shown.endswith(" (not compiled)\n")
+
+
+def test_an_environment_that_does_not_run_is_named(tmp_path: Path) -> None:
+    """Its Python is gone, is too old, or has no pip, as after an upgrade of the system or a broken-off start."""
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / "requirements.lock").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    for make in (lambda: python.symlink_to("/nonexistent/python"), lambda: python.symlink_to("/bin/false")):
+        make()
+        made = subprocess.run(
+            ["make", "serve", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert made.returncode != 0
+        assert "error: .venv has no Python 3.11 or newer with pip that runs" in made.stderr
+        assert "rm -rf .venv" in made.stderr
+        assert "Traceback" not in made.stderr
+        python.unlink()
+
+
+def test_two_commands_at_once_make_one_environment(tmp_path: Path) -> None:
+    """The second waits until the first has made it, and goes on with it."""
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\n[ "$2" = venv ] || exit 0\necho made >> made\nmkdir -p "$3/bin"\n'
+        'while [ ! -e go ]; do sleep 0.05; done\nln -s /bin/true "$3/bin/python"\n'
+    )
+    python.chmod(0o755)
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / "requirements.lock").touch()
+    command = ["make", ".venv/requirements.installed", f"PYTHON={python}"]
+    with subprocess.Popen(command, cwd=tmp_path) as first:
+        until((tmp_path / "made").exists)
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            assert "making .venv" in second.stdout.readline()
+            (tmp_path / "go").touch()
+            assert (first.wait(), second.wait()) == (0, 0)
+    assert (tmp_path / "made").read_text() == "made\n"

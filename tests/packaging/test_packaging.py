@@ -181,3 +181,48 @@ def test_uv_builds_anew_where_a_source_has_changed() -> None:
         file = next((ROOT / source).rglob("*.py"), ROOT / source).relative_to(ROOT)
         assert any(fnmatch.fnmatch(file.as_posix(), pattern.replace("**/*", "*")) for pattern in patterns), source
     assert {"CC", "INFRASAGE_UNCOMPILED"} == {key["env"] for key in keys if "env" in key}
+
+
+# In mypyc's place, in a build's environment: compiles the modules of MODULES from the C source BODY.
+COMPILER = """
+import os
+from setuptools import Extension
+
+def mypycify(paths, **options):
+    modules = os.environ["MODULES"].split()
+    for name in modules:
+        with open(f"{name}.c", "w") as source:
+            source.write(os.environ["BODY"] % name.rpartition(".")[2])
+    return [Extension(name, [f"{name}.c"]) for name in modules]
+"""
+EMPTY_MODULE = "void *PyInit_%s(void) { return 0; }"
+
+
+def test_a_build_has_nothing_of_the_build_before_it(tmp_path: Path) -> None:
+    """`pip install PATH` builds in PATH: a module that is gone, no longer compiled or not compilable is not in the wheel."""
+    (tmp_path / "mypyc").mkdir()
+    (tmp_path / "mypyc" / "__init__.py").touch()
+    (tmp_path / "mypyc" / "build.py").write_text(COMPILER)
+    source = _copied(tmp_path / "source")
+
+    def compiled_and_modules(modules: str, body: str) -> tuple[set[str], set[str]]:
+        environment = {name: value for name, value in os.environ.items() if name != "INFRASAGE_UNCOMPILED"}
+        environment |= {"PYTHONPATH": str(tmp_path), "MODULES": modules, "BODY": body}
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        (wheel,) = tmp_path.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        wheel.unlink()
+        return {name.partition(".")[0] for name in names if name.endswith(".so")}, names
+
+    hot = {f"{HOME}/adapters/codec/wire", f"{HOME}/adapters/rules", f"{HOME}/infrasage__mypyc"}
+    compiled, _ = compiled_and_modules("adapters.codec.wire adapters.rules infrasage__mypyc", EMPTY_MODULE)
+    assert hot == compiled
+    (source / "adapters" / "rows.py").unlink()
+    compiled, names = compiled_and_modules("adapters.codec.wire infrasage__mypyc", EMPTY_MODULE)
+    assert hot - {f"{HOME}/adapters/rules"} == compiled
+    assert f"{HOME}/adapters/rules.py" in names
+    assert f"{HOME}/adapters/rows.py" not in names
+    compiled, _ = compiled_and_modules("adapters.codec.wire infrasage__mypyc", "not %s, but an error of C")
+    assert compiled == set()
