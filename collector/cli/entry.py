@@ -3,13 +3,18 @@
 Invariants:
 1. Ctrl-C while the commands load ends the process by that signal, without a traceback; a shell reports status 130
    (test_ctrl_c_while_the_commands_load_prints_nothing).
+2. What the terminal's encoding does not have is printed escaped (test_a_terminal_that_is_not_utf_8_gets_every_text).
 """
 
+import io
 import signal
+import sys
 
 
 def main() -> None:
     """Run the command that was typed."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
     handler = signal.getsignal(signal.SIGINT)
     # Python's own handler raises KeyboardInterrupt, which nobody can catch inside an import. One that is ignored stays ignored.
     if handler is signal.default_int_handler:

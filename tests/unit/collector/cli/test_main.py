@@ -232,6 +232,19 @@ def test_light_commands_load_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_a_terminal_that_is_not_utf_8_gets_every_text(encoding: str) -> None:
+    """The help of `serve` has an ellipsis, which Latin-1 has not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "collector", "serve", "--help"],
+        env=environment() | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"HOST:PORT,{'…' if encoding == 'utf-8' else chr(92) + 'u2026'}" in done.stdout.decode(encoding)
+
+
 def test_ctrl_c_while_the_commands_load_prints_nothing() -> None:
     """The process ends by the signal, so a shell reports 130 and ends its own loop; no traceback of imports is printed."""
     command = [sys.executable, "-X", "importtime", "-m", "collector", "version"]
