@@ -27,11 +27,17 @@ prefix=$root/opt/infrasage
 mkdir -p "$root/opt"
 rm -rf "$prefix.new"
 "$python" -m venv "$prefix.new"
-"$prefix.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$here"/wheels/*.whl
-# The scripts name the environment that they were installed into.
+"$prefix.new/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$here"/wheels/*.whl || {
+  echo "error: the wheels of this folder cannot be installed: they are for the Python and the processor that made them" \
+    "($(cd "$here/wheels" && echo infrasage_collector-*.whl)), and this is $("$python" --version) on $(uname -m);" \
+    "PYTHON= names another. Nothing was replaced" >&2
+  rm -rf "$prefix.new"
+  exit 1
+}
+# The scripts name the environment that they were installed into: in the second line, where its path is long or has a space.
 for script in "$prefix.new"/bin/*; do
   if [ ! -L "$script" ] && head -c 2 "$script" | grep -q '#!'; then
-    sed -i "1s|$prefix.new/|$prefix/|" "$script"
+    sed -i "1,2s|$prefix.new/|$prefix/|" "$script"
   fi
 done
 if [ -z "$files_only" ]; then

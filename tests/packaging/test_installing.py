@@ -316,8 +316,8 @@ def test_an_environment_that_does_not_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").touch()
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    for make in (lambda: python.symlink_to("/nonexistent/python"), lambda: python.symlink_to("/bin/false")):
-        make()
+    for target in ("/nonexistent/python", "/bin/false"):
+        python.symlink_to(target)
         made = subprocess.run(
             ["make", "serve", f"PYTHON={sys.executable}"], cwd=tmp_path, capture_output=True, text=True, check=False
         )

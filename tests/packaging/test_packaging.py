@@ -208,7 +208,18 @@ def test_a_build_has_nothing_of_the_build_before_it(tmp_path: Path) -> None:
     def compiled_and_modules(modules: str, body: str) -> tuple[set[str], set[str]]:
         environment = {name: value for name, value in os.environ.items() if name != "INFRASAGE_UNCOMPILED"}
         environment |= {"PYTHONPATH": str(tmp_path), "MODULES": modules, "BODY": body}
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(source),
+        ]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         (wheel,) = tmp_path.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

@@ -88,13 +88,17 @@ def _install(source: Path, root: Path, version: str, *, broken: bool = False) ->
 
 def test_the_installer_installs_and_upgrades(tmp_path: Path) -> None:
     """The command runs from where it was installed; an upgrade that fails leaves it; a changed configuration is kept."""
-    root, prefix = tmp_path / "root", tmp_path / "root" / "opt" / "infrasage"
+    root = tmp_path / "a root"
+    prefix = root / "opt" / "infrasage"
     command = [str(prefix / "bin" / "infrasage-collector")]
     first = _install(tmp_path / "one", root, "1.0")
     assert (first.returncode, first.stdout) == (0, f"infrasage-collector {prefix}\n"), first.stderr
     configuration = root / "etc" / "infrasage" / "collector.toml"
     configuration.write_text("# mine\n")
-    assert _install(tmp_path / "two", root, "2.0", broken=True).returncode != 0
+    broken = _install(tmp_path / "two", root, "2.0", broken=True)
+    assert broken.returncode != 0
+    assert "(infrasage_collector-2.0-py3-none-any.whl), and this is Python 3." in broken.stderr
+    assert not prefix.with_name("infrasage.new").exists()
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"infrasage-collector {prefix}\n"
     assert list(prefix.glob("lib/*/site-packages/infrasage_collector-1.0.dist-info"))
     second = _install(tmp_path / "two", root, "2.0")
