@@ -175,9 +175,10 @@ def shortened_name(name: bytes, bytes_max: i64, rules: Rules) -> bytes:
     position: i64 = 0
     size: i64 = len(name)
     while position < size:
-        digest.update(name[position : position + REST_BYTES])
+        part = name[position : position + REST_BYTES]
+        digest.update(part)
         position += REST_BYTES
-        rules.read(REST_BYTES)
+        rules.read(len(part))
     return text_within(name, bytes_max - _DIGEST_DIGITS - 1) + b"~" + digest.hexdigest()[:_DIGEST_DIGITS].encode()
 
 
