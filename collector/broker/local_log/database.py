@@ -66,7 +66,8 @@ class Database:
 
     def _prepare(self) -> None:
         execute = self._connection.execute
-        if self._pragma("page_count") == 0:
+        # One page without a table: the first start was killed.
+        if self._pragma("page_count") <= 1 and not execute(schema.HAS_TABLES).fetchone()[0]:
             self.is_new = True
             execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
             execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -99,7 +99,8 @@ class LogOpening:
 
     def without_witness(self, witness_file: Path) -> Database:
         """Return the database: what the partitions' own rows say, wherever they are found, has to do in the witness's place."""
-        had_witness = witness_file.exists()
+        # Of zeros: a start was killed before it wrote the first time.
+        had_witness = witness_file.exists() and any(witness_file.read_bytes())
         database = self._opened_without_witness()
         if had_witness:
             self._incidents.take(witness_file)

@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS epochs (
 READ_EPOCHS: Final = "SELECT id, heads, is_branch FROM epochs ORDER BY number"
 ADD_EPOCH: Final = "INSERT INTO epochs (id, heads, is_branch) VALUES (?, ?, ?)"
 DROP_EPOCHS: Final = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?"
+HAS_TABLES: Final = "SELECT count(*) FROM sqlite_schema"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 # What version 2 added. Rows of version 1 have no checksums. `floor`: where a partition ends whose last messages are lost.
 CHECKSUMS: Final = f"""

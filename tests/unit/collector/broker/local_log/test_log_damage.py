@@ -709,6 +709,22 @@ async def test_a_witness_that_is_removed_is_made_again(tmp_path: Path) -> None:
         assert ((log.identity,), log.depth(TOPIC)) == (seen.identities, seen.heads[TOPIC].end)
 
 
+async def test_a_first_start_that_was_killed_is_begun_again(tmp_path: Path) -> None:
+    """The file had a header and no tables yet, the witness had nothing."""
+    (tmp_path / "log").mkdir()
+    with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection:
+        connection.execute("PRAGMA page_size = 16384")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert (tmp_path / "log" / FILE_NAME).stat().st_size == 16384
+    (tmp_path / "log.acknowledged").write_bytes(bytes(8192))
+    async with await open_log(tmp_path) as log:
+        await log.append([Message(TOPIC, b"a")])
+        assert log.is_new
+        assert {0: b"a"} == (await drain(log, tmp_path)).messages
+    assert not read_incidents(tmp_path)
+
+
 async def test_a_log_that_was_empty_may_be_removed(tmp_path: Path) -> None:
     left = await leave(tmp_path, committed=40)
     shutil.rmtree(left.log)
