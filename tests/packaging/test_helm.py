@@ -338,7 +338,16 @@ def test_what_is_missing_is_named(missing: dict[str, Any], said: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"mode": "both"}, {"gateway": {"replica": 3}}, {"clickhouse": {"url": "clickhouse:9000"}}, {"writer": {"replicas": 0}}],
+    [
+        {"mode": "both"},
+        {"gateway": {"replica": 3}},
+        {"clickhouse": {"url": "clickhouse:9000"}},
+        {"writer": {"replicas": 0}},
+        {"gateway": {"podAnnotations": {"prometheus.io/scrape": True}}},  # what Kubernetes takes as text only
+        {"writer": {"nodeSelector": {"disk": 1}}},
+        {"service": {"annotations": {"internal": True}}},
+        {"serviceMonitor": {"labels": {"release": 1}}},
+    ],
 )
 def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
     """By the chart's schema: a misspelt name too."""
