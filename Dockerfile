@@ -12,7 +12,7 @@ WORKDIR /build
 # What rarely changes first: these versions, checked by their hashes.
 COPY requirements.lock .
 RUN pip install --require-hashes --no-deps -r requirements.lock
-COPY pyproject.toml setup.py README.md ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY adapters adapters
 COPY collector collector
 COPY proto proto

@@ -122,6 +122,16 @@ def test_every_file_of_a_wheel_counts(install: ModuleType) -> None:
     assert [] == [file for file in data if file.suffix not in install.HASHED_ENDINGS and file.name != "py.typed"]
 
 
+def test_the_image_is_built_of_every_file_that_a_build_reads(install: ModuleType) -> None:
+    """The licence was left out, which setuptools takes without a word. What .dockerignore keeps out cannot be copied."""
+    copies = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    copied = {Path(name) for names in copies for name in names if not name.startswith(("--", "/"))}
+    let_in = {Path(line[1:]) for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for name in (*install.BUILD_FILES, "requirements.lock"):
+        for found in (copied, let_in):
+            assert found & {Path(name), *Path(name).parents}, name
+
+
 def test_a_source_that_changes_while_it_is_copied_is_not_built(install: ModuleType, checkout: Path, prefix: Path) -> None:
     """A wheel of two versions would be kept under the name of one."""
     installation = install.Installation(checkout, prefix)
