@@ -13,6 +13,7 @@ Invariants:
 5. A difference stays in the metrics, of the next process too, until an operator confirms it, or a later audit of the same time
    adds up; time that may not be judged any more explains nothing. (test_a_difference_stays_until_it_is_explained,
    test_a_difference_stays_until_it_is_confirmed, test_what_is_past_its_retention_explains_nothing)
+6. What was confirmed is not found again where its time is judged again (test_what_was_confirmed_is_not_found_again).
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from collector.app.audit import HeldByKafka, judged_from
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import Storage, kafka_options
 from collector.audit import reconcile as auditing
-from collector.audit.findings import EXPLAINED, AuditFinding, AuditFindings
+from collector.audit.findings import EXPLAINED, OPEN, AuditFinding, AuditFindings
 from collector.audit.report import Report, Window, moment, whole_number
 from collector.broker.contract import METRICS_TOPIC, TOPICS, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
@@ -48,7 +49,7 @@ _DAY_NS: Final = 86_400 * 10**9
 _FAULTS_LOGGED_MAX: Final = 5
 # Findings that one audit judges again: the newest.
 _JUDGED_AGAIN_MAX: Final = 24
-# From one look at whether findings were confirmed to the next, while there are any.
+# From one look at who audits, and at whether findings were confirmed, to the next.
 _LOOK_S: Final = 10.0
 # The process that owns this partition audits for all.
 _AUDITORS_PARTITION: Final = Partition(METRICS_TOPIC, 0)
@@ -62,6 +63,9 @@ class Findings(Protocol):
     async def open(self) -> list[AuditFinding]:
         """Return those that are neither confirmed nor explained, the oldest first."""
 
+    async def confirmed(self, since: int) -> list[AuditFinding]:
+        """Return those that are confirmed and end after `since`, nanoseconds, the oldest first."""
+
     async def put(self, finding: AuditFinding) -> None:
         """Keep a finding as it is from now on."""
 
@@ -74,6 +78,9 @@ class _FindingsInThreads:
 
     async def open(self) -> list[AuditFinding]:
         return await asyncio.to_thread(self._findings.open)
+
+    async def confirmed(self, since: int) -> list[AuditFinding]:
+        return await asyncio.to_thread(self._findings.confirmed, since)
 
     async def put(self, finding: AuditFinding) -> None:
         await asyncio.to_thread(self._findings.put, finding)
@@ -114,7 +121,7 @@ class ScheduledAudit:
         self._has_judged = False
         # Messages that the log has lost are in each audit until `log confirm`, whatever the time, and are no finding.
         self._log_lost = 0
-        # Whether findings may change while nothing is audited: some are open, or nobody has looked yet.
+        # Whether findings may change while nothing is audited: some are open, or this process has not looked yet.
         self._looks_on = True
 
     async def run(self) -> None:
@@ -130,25 +137,31 @@ class ScheduledAudit:
         """Meanwhile, show when somebody confirms what was found."""
         end_s = time.monotonic() + seconds
         while (rest_s := end_s - time.monotonic()) > 0:
-            if self._looks_on:
-                await self.show_findings()
-            await asyncio.sleep(min(rest_s, _LOOK_S) if self._looks_on else rest_s)
+            await self.show_findings()
+            await asyncio.sleep(min(rest_s, _LOOK_S))
 
     async def show_findings(self) -> None:
-        """Show what is open, which an audit before, or another process, may have found."""
+        """Show what is open, which an audit before, or another process, may have found; where another audits now, nothing."""
         try:
             if not await self._is_ours():
-                return
-            found = await self._findings.open()
+                self._forget()
+            elif self._looks_on:
+                self._show(await self._findings.open())
         except (StoreError, BrokerError):
             return
-        self._show(found)
 
     def _show(self, found: Sequence[AuditFinding]) -> None:
         self._looks_on = bool(found)
-        if found or self._has_judged:  # before the first audit a difference of 0 would be a claim
+        if found or self._has_judged:
             difference = sum(finding.difference for finding in found) + self._log_lost
             self._metrics.audit_found(difference, min((finding.start for finding in found), default=0) / 1e9)
+        else:
+            self._metrics.forget_audit()  # before the first audit a difference of 0 would be a claim
+
+    def _forget(self) -> None:
+        """Another process audits. What is open is shown here once that is over."""
+        self._metrics.forget_audit()
+        self._has_judged, self._looks_on = False, True
 
     async def look_back(self) -> None:
         """Find where to begin, before this process stores anything of its own.
@@ -175,8 +188,13 @@ class ScheduledAudit:
             if not await self._is_ours():
                 return self._leave_to_another(end)
             at_once = max(_INTERVALS_AT_ONCE * self._interval_ns, _DAY_NS)
-            # What is open has been judged just now, and is not found twice.
-            for window in _windows(start, end, await self._judge_again(), at_once):
+            found = await self._judge_again()
+            confirmed = await self._judge_confirmed(start)
+            if confirmed is None:
+                self._metrics.audited("not_judged", time.monotonic() - began)
+                return False
+            # Their times have been judged just now, and are not found twice.
+            for window in _windows(start, end, sorted([*found, *confirmed]), at_once):
                 began = time.monotonic()
                 if not await self._is_ours():
                     return self._leave_to_another(end)
@@ -189,6 +207,8 @@ class ScheduledAudit:
                 self._metrics.audited("adds_up" if report.adds_up else "difference", seconds)
                 self._judged_until = window.end
             self._judged_until = end
+            self._has_judged = True
+            self._show(await self._findings.open())
             self._metrics.audit_judged(end / 1e9)
         except (StoreError, BrokerError, CannotRun) as error:
             log.warning("a scheduled audit failed, and is repeated", error=str(error))
@@ -198,8 +218,7 @@ class ScheduledAudit:
 
     def _leave_to_another(self, end: int) -> bool:
         """Another has judged until then, or will. It may end before its next audit."""
-        self._metrics.forget_audit()
-        self._has_judged = self._looks_on = False
+        self._forget()
         self._judged_until = end - self._interval_ns
         return True
 
@@ -230,6 +249,21 @@ class ScheduledAudit:
             await self._findings.put(
                 finding._replace(difference=difference) if difference else finding._replace(state=EXPLAINED)
             )
+        return found
+
+    async def _judge_confirmed(self, since: int) -> Sequence[AuditFinding] | None:
+        """Judge the times of what was confirmed and is to be audited again, as by the first audit of a process; return it. More
+        than was confirmed opens it again. None: it can't be judged now. Raises StoreError, BrokerError, CannotRun."""
+        found = await self._findings.confirmed(since)
+        for finding in found:
+            report = await self._judge(Window(finding.start, finding.end))
+            difference = _own_difference(report)
+            if difference <= finding.difference:
+                continue
+            if report.messages_behind:
+                return None
+            await self._findings.put(finding._replace(difference=difference, state=OPEN, actor=""))
+            _log_difference(report, Window(finding.start, finding.end))
         return found
 
 

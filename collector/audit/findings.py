@@ -21,6 +21,9 @@ _FINDINGS: Final = """SELECT
     toUInt64(Difference) AS difference, State AS state, Actor AS actor, toString(toUnixTimestamp64Nano(At)) AS at
 FROM telemetry_audit_findings FINAL"""
 OPEN_FINDINGS: Final = f"{_FINDINGS} WHERE State = '{OPEN}' ORDER BY WindowStart"
+_CONFIRMED_SINCE: Final = (
+    f"{_FINDINGS} WHERE State = '{CONFIRMED}' AND WindowEnd > fromUnixTimestamp64Nano({{since}}) ORDER BY WindowStart"
+)
 ALL_FINDINGS: Final = f"{_FINDINGS} ORDER BY WindowStart DESC LIMIT 1000"
 
 
@@ -63,6 +66,10 @@ class AuditFindings:
     def open(self) -> list[AuditFinding]:
         """Return those that are neither confirmed nor explained, the oldest first."""
         return self._read(OPEN_FINDINGS)
+
+    def confirmed(self, since: int) -> list[AuditFinding]:
+        """Return those that are confirmed and end after `since`, nanoseconds since the Unix epoch, the oldest first."""
+        return self._read(_CONFIRMED_SINCE.format(since=since))
 
     def all(self) -> list[AuditFinding]:
         """Return the newest thousand."""

@@ -109,6 +109,10 @@ CASES: dict[str, Case] = {
             AUDITS: "0x600",
             # A gateway does not audit.
             'process_start_time_seconds{job="infrasage-gateway",instance="b"}': "0x600",
+            # The writer that audited has ended; the other one, as old, audits within its interval.
+            'infrasage_audit_timestamp_seconds{job="infrasage-writer",instance="a"}': "0+60x270 stale _x100",
+            'process_start_time_seconds{job="infrasage-writer",instance="b"}': "0x600",
+            'infrasage_audits_total{job="infrasage-writer",instance="b",result="failed"}': "0x600",
         },
         5 * HOUR,
         # None has judged since the start.

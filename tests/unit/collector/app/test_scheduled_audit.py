@@ -30,6 +30,9 @@ class Kept:
             raise StoreUnavailable("connection refused")
         return [finding for _, finding in sorted(self.by_time.items()) if finding.state == OPEN]
 
+    async def confirmed(self, since: int) -> list[AuditFinding]:
+        return [each for _, each in sorted(self.by_time.items()) if each.state == CONFIRMED and each.end > since]
+
     async def put(self, finding: AuditFinding) -> None:
         self.by_time[finding.start, finding.end] = finding
 
@@ -254,6 +257,19 @@ async def test_a_difference_stays_until_it_is_confirmed() -> None:
     assert 0 == world.shown("difference")
 
 
+async def test_a_confirmation_before_the_first_audit_of_a_process_is_seen() -> None:
+    """A difference of 0 would be a claim, since nothing has been judged."""
+    world, _ = await found_once(6)
+    world.start()
+    await world.audit.show_findings()
+    assert 6 == world.shown("difference")
+    world.findings.confirm()
+    await world.audit.show_findings()
+    assert (None, None) == (world.shown("difference"), world.shown("difference_timestamp_seconds"))
+    assert await world.audit.audit_once()
+    assert 0 == world.shown("difference")
+
+
 async def test_differences_of_several_times_are_added() -> None:
     world, window = await found_once(6)
     world.difference = 3
@@ -274,6 +290,32 @@ async def test_what_was_found_is_not_found_twice() -> None:
         Window(window.start - DELAY, window.start),
         Window(window.end, world.now - DELAY),
     ] == world.windows
+
+
+async def test_what_was_confirmed_is_not_found_again() -> None:
+    """The first audit of a new process judges its time again; only more than was confirmed opens it."""
+    world, window = await found_once(6)
+    world.findings.confirm()
+    for difference, shown in ((6, 0), (2, 0), (7, 7)):
+        world.start()
+        world.newest = window.end
+        await world.audit.look_back()
+        world.windows.clear()
+        world.differences[window.start] = difference
+        assert await world.audit.audit_once()
+        assert window in world.windows
+        assert not [
+            other for other in world.windows if other != window and other.start < window.end and window.start < other.end
+        ]
+        assert shown == world.shown("difference")
+    assert [window] == [Window(finding.start, finding.end) for finding in await world.findings.open()]
+    world.findings.confirm()
+    world.start()
+    world.differences[window.start] = 8
+    world.behind = 1
+    await world.audit.look_back()
+    assert not await world.audit.audit_once()
+    assert 1 == world.results()["not_judged"]
 
 
 async def test_what_is_past_its_retention_explains_nothing() -> None:
@@ -339,3 +381,15 @@ async def test_what_was_found_is_past_where_another_audits() -> None:
     world.is_ours = False
     assert await world.audit.audit_once()
     assert (None, None) == (world.shown("difference"), world.shown("timestamp_seconds"))
+
+
+async def test_what_is_open_is_shown_by_the_process_that_audits_only() -> None:
+    """Without waiting for its next audit: in the one before it would outlast its confirmation, and here the alert would end."""
+    world, _ = await found_once(6)
+    world.is_ours = False
+    await world.audit.show_findings()
+    assert (None, None) == (world.shown("difference"), world.shown("timestamp_seconds"))
+    assert await world.audit.audit_once()
+    world.is_ours = True
+    await world.audit.show_findings()
+    assert 6 == world.shown("difference")
