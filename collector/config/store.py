@@ -94,7 +94,13 @@ class StoreSection(Section):
     fsync: bool = Field(
         default=True, description="Whether inserted parts are on disk, not only with the operating system, when an insert ends."
     )
-    insert_memory_bytes_max: Bytes = limit(2 * GIB, 64 * MIB, 1024 * GIB, "Memory that an insert may use, in bytes.")
+    insert_memory_bytes_max: Bytes = limit(
+        2 * GIB,
+        64 * MIB,
+        1024 * GIB,
+        "Memory that an insert may use, in bytes. With less than eight times broker.message_row_bytes_max a large message may"
+        " hold up its topic.",
+    )
     engine_idle_threads_max: Whole = limit(
         8,
         1,

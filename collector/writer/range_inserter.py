@@ -9,6 +9,8 @@ Invariants:
    nothing of the piece that failed is stored (test_writer_memory.py).
 2. In doubt, a piece is looked up before it is inserted, and after (test_writer.py,
    test_any_sequence_of_faults_ends_with_every_record_once).
+3. Messages of which some are stored in part, and for which the store has too little room at once, are completed in smaller
+   groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
 """
 
 import math
@@ -21,7 +23,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Range
-from collector.store.contract import Store, StoreError, StoreRefusedData, StoreShortage
+from collector.store.contract import Completed, Store, StoreError, StoreRefusedData, StoreShortage
 from collector.store.payload_index import MessageKey, contents
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece
@@ -153,8 +155,12 @@ class RangeInserter:
         """
         if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
             raise RowsMissing("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
-        earlier = [each.payload for each in attempt.earlier(piece)]
-        done = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
+        done = await self._completed(piece, attempt)
+        if done is None:
+            for half in await self._in_thread(piece.halves):
+                if not await self._in_thread(self._store.holds, half.topic, half.payload, attempt.stored):
+                    await self._complete(half, attempt)
+            return
         rows, in_part = sum(done.rows.values()), sum(done.in_part.values())
         if not rows and not in_part:
             return
@@ -169,6 +175,18 @@ class RangeInserter:
                 **place,
                 rows_missing=dict(done.in_part),
             )
+
+    async def _completed(self, piece: Piece, attempt: "_Attempt") -> Completed | None:
+        """Return what was missing. None: the store has too little room to complete these messages at once. Each can be
+        completed alone, since a completion judges by a message's own rows, and not by tokens. Raises StoreError."""
+        earlier = [each.payload for each in attempt.earlier(piece)]
+        try:
+            done: Completed = await self._in_thread(self._store.complete, piece.topic, piece.payload, piece.token, earlier)
+        except StoreShortage:
+            if piece.messages < 2:
+                raise
+            return None
+        return done
 
     async def _check_stored(self, piece: Piece, attempt: "_Attempt") -> None:
         """Look up what was inserted, while the disk is low: an insert on a full disk may succeed and leave nothing that can be

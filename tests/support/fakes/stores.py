@@ -76,7 +76,7 @@ class FakeStore:
         self._down_for = down_for
         self._slow_s = slow_s
         self._forgets = forgets
-        self._memory_records = memory_records
+        self.memory_records = memory_records
         self._outlives_s = outlives_s
         self._completes = completes
         self.disk_records = disk_records
@@ -108,7 +108,7 @@ class FakeStore:
             raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
         for bad in (name for name in names if name.startswith("bad")):
             raise StoreRefusedData(f"cannot read {bad}")
-        if self._memory_records is not None and len(names) > self._memory_records:
+        if self.memory_records is not None and len(names) > self.memory_records:
             raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
         if self.disk_records is not None and len(names) > self.disk_records:
             raise StoreOutOfSpace("Cannot reserve 14.10 MiB, not enough space")
@@ -164,7 +164,7 @@ class FakeStore:
                 raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
             for bad in (name for name in names if name.startswith("bad")):
                 raise StoreRefusedData(f"cannot read {bad}")
-            if self._memory_records is not None and len(names) > self._memory_records:
+            if self.memory_records is not None and len(names) > self.memory_records:
                 raise StoreOutOfMemory("Query memory limit exceeded", of_this_insert=True)
             if self.disk_records is not None and len(names) > self.disk_records:
                 raise StoreOutOfSpace("Cannot reserve 14.10 MiB, not enough space")

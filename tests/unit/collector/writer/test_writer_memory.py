@@ -5,7 +5,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from uuid import UUID
@@ -23,7 +23,7 @@ from support.fakes.writing import CRASHES, TOPIC, Observed, world
 from support.waiting import eventually
 
 from adapters.codec.wire import BYTES, Cursor, length_of
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Range
+from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Payload, Range
 from collector.broker.local_log import LocalLog
 from collector.config.receivers import Validation
 from collector.dead_letters.queries import DeadLetterReports
@@ -191,6 +191,27 @@ async def test_a_partly_stored_range_is_not_cut(tmp_path: Path) -> None:
         await w.append(TOPIC, "a", "b", "c", "d")
         await w.drain(w.writer())
         assert dict.fromkeys("abcd", 1) == store.rows
+        assert 1 == len(set(store.asked))
+
+
+@pytest.mark.parametrize("room", ["memory", "disk"])
+async def test_a_partly_stored_range_is_completed_message_by_message(tmp_path: Path, room: str) -> None:
+    """There is too little room for all of them, from then on: a completion needs no token, so it takes as many as it can."""
+
+    class Narrowing(FakeStore):
+        def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
+            try:
+                super().insert(topic, payloads, token)
+            finally:
+                setattr(self, f"{room}_records", 3)
+
+    store = Narrowing(faults=["half done, then no memory"])
+    async with world(tmp_path, store) as w:
+        for number in range(9):
+            await w.append(TOPIC, f"a{number}", f"b{number}")
+        await w.drain(w.writer())
+        assert dict.fromkeys((f"{letter}{number}" for letter in "ab" for number in range(9)), 1) == store.rows
+        assert [] == w.letters
         assert 1 == len(set(store.asked))
 
 
