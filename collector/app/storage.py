@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from adapters.record import LOGS, METRICS, TRACES
 from collector.api.query_socket import is_listening
 from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
+from collector.app.store_history import note_start
 from collector.broker.contract import (
     TOPICS,
     BrokerDown,
@@ -126,6 +128,8 @@ async def _open_in_data_dir(settings: Settings, metrics: Metrics) -> AsyncIterat
             await asyncio.to_thread(_report_new_log, opened.broker, store)
         if is_new_store and isinstance(opened.broker, LocalLog):
             await _report_new_store(opened.broker)
+        if is_embedded(settings) and isinstance(opened.broker, LocalLog):
+            await asyncio.to_thread(_report_old_store, opened.broker, store_dir(settings.data_dir))
         try:
             yield Storage(opened, store)
         finally:
@@ -152,6 +156,22 @@ async def _report_new_store(broker: LocalLog) -> None:
             "the store began anew beside a log that had stored messages: what was stored before is gone, unless this log came"
             " from elsewhere",
             messages=stored,
+            log=broker.identity,
+        )
+
+
+def _report_old_store(broker: LocalLog, directory: Path) -> None:
+    """Report where the log had messages stored while this store was not beside it. Note that it is now."""
+    try:
+        missed = note_start(directory, broker.starts)
+    except OSError as error:  # a full disk: the next start knows of this one by the log
+        log.warning("cannot note in the store that the local log was started beside it", error=str(error))
+        return
+    if missed:
+        log.error(
+            "the store is older than the local log beside it: what the log had stored meanwhile is not in this store, unless"
+            " it was put into another one; where a copy was put back, put the newer store in its place",
+            messages=missed,
             log=broker.identity,
         )
 

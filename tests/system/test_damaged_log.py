@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -130,3 +131,30 @@ def test_a_store_that_was_removed_is_missed(make_program: MakeProgram) -> None:
     assert program.stop() == 0
     program.start()
     assert 1 == program.log().count("the store began anew")
+
+
+def test_an_older_copy_of_the_store_is_missed(make_program: MakeProgram, tmp_path: Path) -> None:
+    """Put back without its log: the start says at error how many messages were stored since; once, and goes on."""
+    program = make_program()
+    copy = tmp_path / "copy"
+
+    def run_with(body: str) -> None:
+        program.start()
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"service_id": "old", "type": "log", "body": body, "timestamp": now}
+        assert 200 == httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
+        program.wait_for(f"SELECT countIf(Body = '{body}') FROM otel_logs", 1)
+        assert program.stop() == 0
+
+    run_with("before")
+    shutil.copytree(program.data_dir / "store", copy, symlinks=True)
+    run_with("since")
+    assert "the store is older" not in program.log()
+    shutil.rmtree(program.data_dir / "store")
+    copy.rename(program.data_dir / "store")
+    run_with("after")
+    (line,) = [line for line in program.log().splitlines() if "the store is older than the local log beside it" in line]
+    assert ("error", 1) == ((said := json.loads(line))["level"], said["messages"])
+    run_with("later")
+    assert 1 == program.log().count("the store is older")
+    assert ["after", "before", "later"] == [row["Body"] for row in program.query("SELECT Body FROM otel_logs ORDER BY Body")]

@@ -2,6 +2,7 @@
 
 from collector.broker.local_log.incidents import Incident, confirm, read_incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
+from collector.broker.local_log.lineage import Epoch as LogStart
 from collector.broker.local_log.log import LocalLog
 from collector.broker.local_log.schema import FILE_NAME
 
@@ -11,6 +12,7 @@ __all__ = [
     "LocalLog",
     "LocalLogLimits",
     "LocalLogUnusable",
+    "LogStart",
     "confirm",
     "read_incidents",
 ]

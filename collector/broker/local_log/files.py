@@ -27,7 +27,7 @@ from collector.broker.local_log.database import FileDamaged, make_directory, tra
 from collector.broker.local_log.disk_looks import DiskLooks
 from collector.broker.local_log.incidents import Incidents
 from collector.broker.local_log.limits import LocalLogLimits, LocalLogUnusable
-from collector.broker.local_log.lineage import Branch
+from collector.broker.local_log.lineage import Branch, Epoch
 from collector.broker.local_log.losses import LossReports
 from collector.broker.local_log.open_files import OpenFiles
 from collector.broker.local_log.opening import LogOpening, is_damage
@@ -111,6 +111,11 @@ class LogFiles:
     def identity(self) -> str:
         """The file's identity."""
         return self._database.identity
+
+    @property
+    def lineage(self) -> tuple[Epoch, ...]:
+        """Its last starts, this one last."""
+        return self._database.lineage
 
     @property
     def is_new(self) -> bool:

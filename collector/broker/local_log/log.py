@@ -24,6 +24,7 @@ import structlog
 from collector.broker.contract import BrokerDown, BrokerError, Message, Partition, Position, Range
 from collector.broker.local_log.files import LogFiles
 from collector.broker.local_log.limits import LocalLogLimits
+from collector.broker.local_log.lineage import Epoch
 from collector.broker.local_log.plan import NO_HEAD, Commit, Intend, LogAppend, PartitionHead, Probe, Work
 from collector.broker.local_log.witness_keeper import WITNESS_SYNC_S
 from collector.runtime.disk import Disk
@@ -168,6 +169,11 @@ class LocalLog:
     def is_cut(self) -> bool:
         """Return whether its files were cut since they were opened."""
         return self._files.is_cut
+
+    @property
+    def starts(self) -> tuple[Epoch, ...]:
+        """Its last starts, and where the partitions were at each; this one last."""
+        return self._files.lineage
 
     async def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
