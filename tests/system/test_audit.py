@@ -159,6 +159,14 @@ def test_the_first_audit_judges_the_time_before_a_stop(make_program: MakeProgram
     assert program.stop() == 0, program.log()
     assert run("audit", "--confirm", "--data-dir", program.data_dir).stdout == "nothing to confirm\n"
     assert "confirmed" in run("audit", "--found", "--data-dir", program.data_dir).stdout
+    # The first audit of the next process judges that time again.
+    assert program.stop() == 0, program.log()
+    program.settings["audit__delay_s"] = 1
+    program.start()
+    until(lambda: gauge(program, "infrasage_audit_timestamp_seconds"))
+    assert gauge(program, "infrasage_audit_difference") == 0
+    found = json.loads(run("audit", "--found", "--json", "--data-dir", program.data_dir).stdout)
+    assert [(finding["difference"], finding["state"]) for finding in found] == [(1, "confirmed")]
 
 
 def test_nothing_is_accepted_that_the_store_deletes_at_once(make_program: MakeProgram) -> None:

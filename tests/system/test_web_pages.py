@@ -329,6 +329,12 @@ def test_everything_works_by_keyboard(visit: Any, served: Served) -> None:
     visitor.reads("#results", "globex says hello <b>")
     until(lambda: "text=GLOBEX" in page.url)
     assert page.evaluate("document.activeElement.name") == "text"
+    visitor.go("/ui/dead-letters")
+    page.locator("#choose-all").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**chosen=all#choose-all")
+    page.keyboard.press("Tab")
+    until(lambda: page.evaluate("document.activeElement.name") == "id")
 
 
 def test_the_overview_keeps_itself_up_to_date(visit: Any, served: Served) -> None:

@@ -407,7 +407,7 @@ async def test_all_that_match_are_changed_within_bounds(monkeypatch: pytest.Monk
 
 
 async def test_all_of_a_page_are_chosen_without_scripts() -> None:
-    """By a link that keeps the filter and the page; and once more, none."""
+    """By a link that keeps the filter, the page and where the keyboard is; and once more, none."""
     made, _ = changing()
     made.store.letters = 3
     async with made.browser("write") as client:
@@ -418,6 +418,7 @@ async def test_all_of_a_page_are_chosen_without_scripts() -> None:
             assert found is not None
             path = html.unescape(found[1])
             assert "state=open" in path
+            assert path.endswith("#choose-all")
             page = (await client.get(path)).text
             assert page.count(" checked ") == checked
             assert text in page
