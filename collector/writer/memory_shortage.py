@@ -54,10 +54,12 @@ class MemoryShortages:
         self._ours: Final[set[tuple[Partition, int]]] = set()  # ranges that were intended here
         self._quiet: Final[dict[Partition, float]] = {}  # when no earlier insert can be going on any more, by the clock
         self._troubles: Final[dict[Partition, _Shortage]] = {}
+        self._completed: Final[set[Partition]] = set()  # of whose range in hand rows may have been completed
 
     def owns(self, partitions: Collection[Partition]) -> None:
         """These are ours now. What is known of others does not hold any more when they come back."""
         self._ours.difference_update([each for each in self._ours if each[0] not in partitions])
+        self._completed.intersection_update(partitions)
         for known in (self._quiet, self._troubles):
             for partition in [partition for partition in known if partition not in partitions]:
                 del known[partition]
@@ -66,12 +68,23 @@ class MemoryShortages:
         """Note that an earlier attempt at this range may have left an insert that is still running."""
         if (messages.partition, messages.start) not in self._ours:
             self.unanswered(messages.partition)
+            self._completed.add(messages.partition)
+
+    def completes(self, partition: Partition) -> None:
+        """Rows of the range in hand are completed from now on."""
+        self._completed.add(partition)
+
+    def may_be_completed(self, partition: Partition) -> bool:
+        """Return whether some rows of the range in hand may have been completed, here or in another process: no token is known
+        of these, so a repetition of the insert would store them again."""
+        return partition in self._completed
 
     def intended(self, messages: Range) -> None:
         self._ours.add((messages.partition, messages.start))
 
     def committed(self, messages: Range) -> None:
         self._ours.discard((messages.partition, messages.start))
+        self._completed.discard(messages.partition)
         self._troubles.pop(messages.partition, None)
         self._quiet.pop(messages.partition, None)
 

@@ -11,6 +11,8 @@ Invariants:
    test_any_sequence_of_faults_ends_with_every_record_once).
 3. Messages of which some are stored in part, and for which the store has too little room at once, are completed in smaller
    groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
+4. A range of which rows may have been completed is not repeated under its token: that is known of no completed row
+   (test_writer_memory.py, test_a_completion_that_breaks_off_stores_nothing_twice).
 """
 
 import math
@@ -135,7 +137,16 @@ class RangeInserter:
         looks_up = attempt.in_doubt and await self._in_thread(self._store.can_complete, piece.topic, piece.payload)
         is_quiet = self._memory.is_quiet(piece.partition)
         asked = piece.topic, piece.payload, attempt.stored
-        if looks_up and is_quiet and not await self._in_thread(self._store.untouched, *asked):
+        if (
+            looks_up
+            and (is_quiet or self._memory.may_be_completed(piece.partition))
+            and not await self._in_thread(self._store.untouched, *asked)
+        ):
+            if not is_quiet:
+                raise RowsMissing(
+                    "rows of an interrupted insert are missing, and some may have been completed: the rest is inserted once no"
+                    " other insert can bring it"
+                )
             await self._complete(piece, attempt)
             return
         await self._in_thread(self._store.insert, piece.topic, piece.parts, piece.token)
@@ -155,6 +166,7 @@ class RangeInserter:
         """
         if self._clock() - self._intended_at > (self._store.insert_outlives_s or math.inf) / 2:
             raise RowsMissing("rows of an interrupted insert are missing: before they are inserted, the range is intended anew")
+        self._memory.completes(piece.partition)
         done = await self._completed(piece, attempt)
         if done is None:
             for half in await self._in_thread(piece.halves):

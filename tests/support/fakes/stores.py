@@ -158,7 +158,7 @@ class FakeStore:
             names = _names(topic, payload)
             self.completions += 1
             fault = next(self._faults, "")
-            if fault in ("down", "answer lost", "half done, then down"):
+            if fault in ("down", "answer lost"):
                 raise StoreUnavailable("away")
             if fault in ("no memory", "half done, then no memory"):
                 raise StoreOutOfMemory("(total) memory limit exceeded", of_this_insert=False)
@@ -174,6 +174,8 @@ class FakeStore:
             for count, name in enumerate(missing):
                 if count and fault in ("insert half done", "token without rows", "rows without token"):
                     raise Crash(fault)
+                if count and fault == "half done, then down":
+                    raise StoreUnavailable("gone half way")
                 self.rows[name] += 1
                 self._note_receipts(topic, payload, [name])
             if fault == "inserted":
