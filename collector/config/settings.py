@@ -11,7 +11,7 @@ from collector.config.broker import BrokerSection, Kafka, LocalLogSection
 from collector.config.process import Audit, Gateway, Logging, Shutdown, WriterSection
 from collector.config.receivers import Grpc, Http, Tls, Validation
 from collector.config.repetitions import RepetitionsSection
-from collector.config.store import ClickHouse, DeadLettersSection, Query, SchemaSection, StoreSection
+from collector.config.store import INSERT_MEMORY_FACTOR, ClickHouse, DeadLettersSection, Query, SchemaSection, StoreSection
 from collector.config.tenants import PLAN_NAME_MAX, LimitsSection, PlanLimits, Tenants
 from collector.config.values import (
     FileMode,
@@ -120,6 +120,13 @@ class Settings(Section):
                 f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
                 f" validation.item_bytes_max, {size_text(self.validation.item_bytes_max)}: the row of the largest item would"
                 " exceed it"
+            )
+        insert_memory = INSERT_MEMORY_FACTOR * self.broker.message_row_bytes_max
+        if self.store.insert_memory_bytes_max < insert_memory:
+            raise ValueError(
+                f"store.insert_memory_bytes_max is {size_text(self.store.insert_memory_bytes_max)}, less than"
+                f" {INSERT_MEMORY_FACTOR} times broker.message_row_bytes_max, {size_text(insert_memory)}: the insert of one"
+                " message could need more, and what comes behind it would wait"
             )
         in_flight = int(self.broker.in_flight_bytes_max * self.tenants.in_flight_share_max)
         for name, size in (

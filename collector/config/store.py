@@ -1,6 +1,6 @@
 """The sections of the store: ClickHouse, what an insert may take, queries, and dead letters."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,10 @@ class ClickHouse(Section):
     )
 
 
+# Memory that the insert of one message may need, by the bytes of its rows: measured, docs/use/store.md.
+INSERT_MEMORY_FACTOR: Final = 8
+
+
 class StoreSection(Section):
     """The tables, and what a query may cost."""
 
@@ -98,8 +102,7 @@ class StoreSection(Section):
         2 * GIB,
         64 * MIB,
         1024 * GIB,
-        "Memory that an insert may use, in bytes. With less than eight times broker.message_row_bytes_max a large message may"
-        " hold up its topic.",
+        f"Memory that an insert may use, in bytes: at least {INSERT_MEMORY_FACTOR} times broker.message_row_bytes_max.",
     )
     engine_idle_threads_max: Whole = limit(
         8,

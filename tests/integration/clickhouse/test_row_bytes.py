@@ -14,13 +14,13 @@ from support.strategies.otlp import NOW
 from adapters.otlp import logs, metrics, traces
 from adapters.record import SOURCE_OTLP, Header, Part
 from adapters.rules import MESSAGE_ROW_BYTES_MAX
+from collector.config.store import INSERT_MEMORY_FACTOR
 from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.options import StoreOptions, WantedTables
 
-MEMORY_FACTOR = 8
 # Of the resource. Items of a few bytes under it: as many rows as row bytes allow.
 SIZES = (1_000, 250_000)
 
@@ -74,7 +74,7 @@ def first_message(adapt: Adapt, body: bytes) -> Part:
 
 def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> None:
     """For each signal, and for few large rows and many small ones."""
-    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
+    options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
     with closing(ClickHouseStore.embedded(tmp_path / "store", options)) as store:
         store.apply_schema()
         for adapt, make in WAYS:

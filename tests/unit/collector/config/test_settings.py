@@ -255,6 +255,12 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
             " broker.message_row_bytes_max: environment variable INFRASAGE_BROKER__MESSAGE_ROW_BYTES_MAX)",
         ),
         (
+            {"INFRASAGE_STORE__INSERT_MEMORY_BYTES_MAX": "128 MiB"},
+            "store.insert_memory_bytes_max is 128 MiB, less than 8 times broker.message_row_bytes_max, 512 MiB: the insert of"
+            " one message could need more, and what comes behind it would wait"
+            " (store.insert_memory_bytes_max: environment variable INFRASAGE_STORE__INSERT_MEMORY_BYTES_MAX)",
+        ),
+        (
             {"INFRASAGE_TENANTS__ANONYMOUS_PLAN": "Gold"},
             "tenants.anonymous_plan is Gold, and there is no such plan; known: Free, Pro, Unlimited"
             " (tenants.anonymous_plan: environment variable INFRASAGE_TENANTS__ANONYMOUS_PLAN)",
