@@ -109,6 +109,20 @@ class Settings(Section):
                 f"writer.retry_min_s is {self.writer.retry_min_s:g} and writer.retry_max_s {self.writer.retry_max_s:g}:"
                 " the first may not be the larger"
             )
+        self._agree_on_sizes()
+        if self.tls.cert_file is None:
+            for name in ("key_file", "client_ca_file"):
+                if getattr(self.tls, name) is not None:
+                    raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
+        self._agree_on_kafka()
+        self._agree_on_plans()
+        self._agree_on_volumes()
+        if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
+            raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
+        return self
+
+    def _agree_on_sizes(self) -> None:
+        """Raises ValueError."""
         if self.broker.message_row_bytes_max < 2 * self.broker.message_bytes_max:
             raise ValueError(
                 f"broker.message_row_bytes_max is {size_text(self.broker.message_row_bytes_max)}, less than twice"
@@ -142,16 +156,6 @@ class Settings(Section):
                     f"broker.in_flight_bytes_max times tenants.in_flight_share_max is {size_text(in_flight)}, less than {name},"
                     f" {size_text(size)}: a request of the largest size would never be admitted"
                 )
-        if self.tls.cert_file is None:
-            for name in ("key_file", "client_ca_file"):
-                if getattr(self.tls, name) is not None:
-                    raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
-        self._agree_on_kafka()
-        self._agree_on_plans()
-        self._agree_on_volumes()
-        if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
-            raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
-        return self
 
     def plans_by_name(self) -> dict[str, Plan]:
         """All there are, the built-in ones too."""
