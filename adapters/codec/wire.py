@@ -200,6 +200,16 @@ def length_of(size_bytes: i64) -> bytes:
     return writer.getvalue()
 
 
+def with_length(buffer: bytes, start: i64, end: i64, rules: Rules) -> bytes:
+    """What is at start:end, its length before it. It may be most of a body, so each copy is a stretch of its own."""
+    size: i64 = end - start
+    content = buffer[start:end]
+    rules.read(size)
+    content = length_of(size) + content
+    rules.read(size)
+    return content
+
+
 def field_size(payload_bytes: i64) -> i64:
     """Return the size of a length-delimited field whose tag is one byte."""
     return 1 + varint_size(payload_bytes) + payload_bytes

@@ -10,7 +10,7 @@ from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.text import shortened_name
-from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint
+from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
 from adapters.otlp.field_tables import (
@@ -363,28 +363,30 @@ class Scanner:
 
     def histogram_reason(self) -> i64:
         """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: it is taken."""
-        fault = self.buckets.fault()
+        buckets = self.buckets
+        fault = buckets.fault()
+        self.rules.read(buckets.bounds_end - buckets.bounds_start)
         if fault:
             self.fault = fault
             return INVALID_HISTOGRAM
-        if not self.buckets.adds_up():
+        if not buckets.adds_up():
             self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
+        self.rules.read(buckets.counts_end - buckets.counts_start)
         return 0
 
     def _leave_out_infinity(self, counts_left_out: i64, at: i64, length_at: i64, start: i64, end: i64) -> None:
         """Patch the bounds at start:end, and the counts before them, to what `ScannedBuckets` has left of them."""
         buckets = self.buckets
-        buffer = self.buffer
         if counts_left_out:
             first: i64 = buckets.counts_start
             after: i64 = buckets.counts_end
             if after + 8 != at:
                 raise NonCanonical(at)  # the plain form has the counts right before the bounds
-            self.patches.replace(buckets.counts_length_at, at, length_of(after - first) + buffer[first:after])
+            self.patches.replace(buckets.counts_length_at, at, with_length(self.buffer, first, after, self.rules))
         if buckets.bounds_end == start:
             self.patches.replace(at, end, b"")
         else:
-            self.patches.replace(length_at, end, length_of(end - 8 - start) + buffer[start : end - 8])
+            self.patches.replace(length_at, end, with_length(self.buffer, start, end - 8, self.rules))
         self.rules.repair(INFINITE_BOUND)
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:

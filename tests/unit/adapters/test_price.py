@@ -1,5 +1,6 @@
 """What costs too much, in elements or bytes of rows, is refused before it is paid, with its numbers; nothing else is."""
 
+import math
 import struct
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from support.attacks import (
     text_attribute,
 )
 from support.attacks import LOGS as LOGS_PATH
+from support.attacks import METRICS as METRICS_PATH
 from support.attacks import WRITE_V2 as WRITE_V2_HEADERS
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
@@ -360,6 +362,23 @@ def test_one_item_of_many_fields_is_read_with_rests(kind: str) -> None:
     path, headers, body = ONE_ITEM[kind]
     few, many = rests_of(path, headers, body(10)), rests_of(path, headers, body(70_000))
     assert many - few >= 4
+
+
+def buckets_of(last_bound: float) -> bytes:
+    """Metrics of one point whose counts and bounds have more than 256 KiB each."""
+    bounds = [*map(float, range(39_999)), last_bound]
+    point = b"\x19" + NOW_UNIX_NANO.to_bytes(8, "little") + length_delimited(6, bytes(8 * 40_001))
+    points = length_delimited(1, point + length_delimited(7, struct.pack("<40000d", *bounds))) + b"\x10\x02"
+    return nest(length_delimited(1, b"m") + length_delimited(9, points), 1, 2, 2)
+
+
+def test_buckets_are_checked_and_written_anew_with_rests() -> None:
+    """There are two loops over them, and two copies each of the counts and the bounds where infinity is left out."""
+    in_disorder, finite, infinite = (
+        rests_of(METRICS_PATH, PROTOBUF, buckets_of(bound)) for bound in (-1.0, 40_000.0, math.inf)
+    )
+    assert finite - in_disorder >= 3
+    assert infinite - finite >= 4
 
 
 def test_records_of_many_attributes_are_packed_with_rests() -> None:
