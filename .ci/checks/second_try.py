@@ -1,7 +1,8 @@
-"""After a failed run of all tests: run the few that failed once more, alone, if they drive other processes (ADR 45).
+"""After a failed run of all tests: run the few that failed once more, alone, if the machine may be why (ADR 45).
 
-Exit status 0: each of them passed. Everything else fails: more than `FAILED_MAX` tests failed, or one of them drives no other
-process, or the run did not come to its end, or one fails again. The run must have begun without `.pytest_cache`.
+Exit status 0: each of them passed. Everything else fails: more than `FAILED_MAX` tests failed, or one of them neither drives
+another process nor measures, or the run did not come to its end, or one fails again. The run must have begun without
+`.pytest_cache`.
 """
 
 import json
@@ -11,8 +12,19 @@ from collections.abc import Collection
 from pathlib import Path
 
 FAILED_MAX = 3
-# Tests that wait for brokers, engines, browsers and sockets, which a busy machine may hold up. Nothing else gets a second try.
+# Tests that wait for brokers, engines, browsers and sockets, which a busy machine may hold up.
 FOLDERS = ("tests/system/", "tests/integration/")
+# Tests with limits of CPU seconds, which other processes on the same cores make larger. Nothing else gets a second try.
+MEASURING = (
+    "tests/unit/adapters/codec/test_decompress.py",
+    "tests/unit/adapters/native/test_request.py",
+    "tests/unit/adapters/prometheus/test_write_v1.py",
+    "tests/unit/adapters/test_price.py",
+    "tests/unit/collector/api/test_metrics_page.py",
+    "tests/unit/collector/http2/test_engine.py",
+    "tests/unit/collector/ingest/test_large_bodies.py",
+    "tests/unit/collector/receivers/test_decompress.py",
+)
 _CACHE = Path(".pytest_cache/v")
 _TESTS_FAILED = 1  # pytest's exit status where the run came to its end
 
@@ -23,9 +35,9 @@ def refusal(exit_status: int | None, failed: Collection[str]) -> str:
         return f"the run did not come to its end with failed tests: pytest's exit status is {exit_status}"
     if len(failed) > FAILED_MAX:
         return f"{len(failed)} tests failed, and at most {FAILED_MAX} get a second try"
-    others = [test for test in failed if not test.startswith(FOLDERS)]
+    others = [test for test in failed if not test.startswith((*FOLDERS, *MEASURING))]
     if others:
-        return f"these drive no other process, so the machine is no excuse: {', '.join(others)}"
+        return f"these drive no other process and measure nothing, so the machine is no excuse: {', '.join(others)}"
     return ""
 
 

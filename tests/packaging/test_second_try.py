@@ -1,17 +1,30 @@
 """.ci/checks/second_try.py, which decides which failed tests of CI run once more (ADR 45)."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-refusal = runpy.run_path(str(ROOT / ".ci/checks/second_try.py"))["refusal"]
+SCRIPT = runpy.run_path(str(ROOT / ".ci/checks/second_try.py"))
+refusal = SCRIPT["refusal"]
 SYSTEM = "tests/system/test_fronts.py::test_a_rolling_restart_fails_no_request"
 
 
 def test_a_few_tests_of_processes_get_a_second_try() -> None:
     assert refusal(1, [SYSTEM, "tests/integration/kafka/test_cluster.py::test_a", "tests/system/test_a.py::test_b"]) == ""
+
+
+def test_so_do_tests_of_cpu_seconds() -> None:
+    """All of tests/unit that read the CPU's clock, and no others."""
+    measuring = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests/unit").rglob("test_*.py")
+        if re.search("(process|thread)_time|loop_cpu_s", path.read_text())
+    }
+    assert measuring == set(SCRIPT["MEASURING"])
+    assert refusal(1, [f"{path}::test_a" for path in sorted(measuring)[:3]]) == ""
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ def loop_cpu_s() -> Callable[[], float]:
 @pytest.mark.usefixtures("frozen_heap")
 def test_rendering_costs_a_millisecond(loop_cpu_s: Callable[[], float]) -> None:
     """For 50 tenants, in CPU of the loop: the least of 20, since a busy machine makes each of them slower. It was
-    6.9; the bound leaves room for a slow machine and uncompiled code."""
+    6.9, and is 0.8 on a quiet machine."""
     metrics = Metrics()
     with_tenants(metrics)
     costs: list[float] = []
@@ -284,9 +284,10 @@ def test_rendering_costs_a_millisecond(loop_cpu_s: Callable[[], float]) -> None:
         loop_cpu_s()
         metrics.expose("")
         costs.append(loop_cpu_s())
-    assert min(costs) < 0.002
+    assert min(costs) < 0.004
 
 
+@pytest.mark.usefixtures("frozen_heap")
 async def test_many_tenants_do_not_stop_the_loop(loop_cpu_s: Callable[[], float]) -> None:
     """5,000 of them: the loop's own CPU is a part of what the page costs, the rest is a thread's."""
     metrics = Metrics()
