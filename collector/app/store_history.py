@@ -9,7 +9,6 @@ Invariants:
 2. What was committed at starts that the store was not beside is counted (test_what_an_older_copy_lacks_is_counted).
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from collector.broker.local_log import LogStart
 from collector.broker.local_log.lineage import EPOCH_BYTES, EPOCHS_MAX
+from collector.runtime.small_file import replace_text
 
 _FILE: Final = "log.starts"
 _ID: Final = re.compile(rf"\b[0-9a-f]{{{2 * EPOCH_BYTES}}}\b")
@@ -30,7 +30,7 @@ def note_start(directory: Path, starts: Sequence[LogStart]) -> int:
     missed = _missed(known, starts)
     new = [start.id for start in starts[-1:] if start.id not in known]
     if new:
-        _write(file, [*known, *new][-EPOCHS_MAX:])
+        replace_text(file, "".join(f"{each}\n" for each in [*known, *new][-EPOCHS_MAX:]))
     return missed
 
 
@@ -43,12 +43,3 @@ def _missed(known: Sequence[str], starts: Sequence[LogStart]) -> int:
     before = starts[last + 1].heads if last >= 0 else {}
     now = starts[-1].heads
     return sum(max(0, at.committed - (before[topic].committed if topic in before else 0)) for topic, at in now.items())
-
-
-def _write(file: Path, ids: Sequence[str]) -> None:
-    made = file.with_name(f"{file.name}-new")
-    with made.open("w", encoding="ascii") as out:
-        out.write("\n".join(ids) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    made.replace(file)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from collector.runtime.small_file import replace_text
+
 FILE: Final = "time_zone"
 _NEW: Final = "UTC"
 # The engine makes this directory first of all.
@@ -27,7 +29,7 @@ def choose(store: Path) -> bool:
     zone = file.read_text().strip() if file.exists() else ""
     if not zone and not (store / _ENGINE).exists():
         zone = _NEW
-        _write(file, zone)
+        replace_text(file, f"{zone}\n")
     if zone:
         os.environ["TZ"] = zone
     return bool(zone)
@@ -35,13 +37,4 @@ def choose(store: Path) -> bool:
 
 def note(store: Path, ask: Callable[[], str]) -> None:
     """Once the engine is open with a zone that was not known: keep it. `ask`: for the engine's. Raises OSError."""
-    _write(store / FILE, ask())
-
-
-def _write(file: Path, zone: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w") as writing:
-        writing.write(f"{zone}\n")
-        writing.flush()
-        os.fsync(writing.fileno())
-    partial.replace(file)
+    replace_text(store / FILE, f"{ask()}\n")

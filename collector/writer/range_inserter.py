@@ -9,9 +9,9 @@ Invariants:
    nothing of the piece that failed is stored (test_writer_memory.py).
 2. In doubt, a piece is looked up before it is inserted, and after (test_writer.py,
    test_any_sequence_of_faults_ends_with_every_record_once).
-3. Messages of which some are stored in part, and for which the store has too little room at once, are completed in smaller
-   groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
-4. A range of which rows may have been completed is not repeated under its token: that is known of no completed row
+3. Where a range is stored in part, and the store has too little room to complete all its messages at once, they are completed
+   in smaller groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
+4. Once rows may have been completed, the range is not repeated under its token: the token knows of no completed row
    (test_writer_memory.py, test_a_completion_that_breaks_off_stores_nothing_twice).
 """
 

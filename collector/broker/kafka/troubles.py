@@ -77,7 +77,7 @@ class Troubles:
         partition, trouble = next(iter(self._by_partition.items()))
         now_s = self._loop.time()
         if self._by_partition.keys() >= set(ownership.partitions):
-            raise BrokerDown(f"cannot read {partition.topic}/{partition.index}: {trouble.error}")
+            raise BrokerDown(self.failure)
         if now_s - trouble.since_s > _LOGGED_AFTER_S and now_s - self._logged > _LOGGED_EVERY_S:
             self._logged = now_s
             log.warning(
