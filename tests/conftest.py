@@ -45,6 +45,10 @@ _FIRST = (
 )
 _WORKERS_MAX = 8  # an engine in each takes some hundred MB
 
+# Under "make test", a make that a test starts would take over the outer one's options and say which directory it enters.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(_name, None)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     fidelity = parser.getgroup("fidelity", "tests/fidelity")

@@ -350,10 +350,14 @@ def test_two_commands_at_once_make_one_environment(tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").touch()
     command = ["make", ".venv/requirements.installed", f"PYTHON={python}"]
     with subprocess.Popen(command, cwd=tmp_path) as first:
-        until((tmp_path / "made").exists)
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as second:
-            assert second.stdout is not None
-            assert "making .venv" in second.stdout.readline()
+        try:
+            until((tmp_path / "made").exists)
+            with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as second:
+                assert second.stdout is not None
+                line = second.stdout.readline()
+                (tmp_path / "go").touch()
+                assert (first.wait(), second.wait()) == (0, 0)
+        finally:
             (tmp_path / "go").touch()
-            assert (first.wait(), second.wait()) == (0, 0)
+    assert "making .venv" in line
     assert (tmp_path / "made").read_text() == "made\n"
