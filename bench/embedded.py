@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.processes.program import Program, started
 
-from collector.api.query_socket import ask
+from collector.api.query_client import ask
 
 SUITE: Final = "embedded"
 ITEMS: Final = 1000

@@ -16,7 +16,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from adapters.errors import INVALID_PARAMETER, STORE_UNAVAILABLE, RequestRefused
-from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, DeadLetterReports, Filter, Page
+from collector.dead_letters.filters import PAGE_DEFAULT, PAGE_MAX, Filter
+from collector.dead_letters.queries import DeadLetterReports, Page
 from collector.query.times import rfc3339
 from collector.store.contract import StoreError
 from collector.tenancy.identity import Caller

@@ -13,23 +13,20 @@ Invariants:
 """
 
 import asyncio
-import contextlib
-import http.client
 import json
 import math
-import os
 import socket
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
-from urllib.parse import parse_qs, quote
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from collector.audit.findings import AuditFinding, AuditFindings, documents, from_documents
+from collector.api.query_client import BEHIND_HEADER, PLAIN, SOCKET, TABLE_FORMAT, socket_address
+from collector.audit.findings import AuditFindings, documents
 from collector.broker.contract import BrokerError
 from collector.config.receivers import Http
 from collector.config.store import Query
@@ -41,52 +38,14 @@ from collector.runtime.errors import CannotRun
 from collector.store.contract import Store, StoreError, StoreUnavailable
 from collector.telemetry.metrics import Metrics
 
-SOCKET: Final = "query.sock"
-# Where a snapshot of the data is, in the data directory (collector/app/backup.py).
-SNAPSHOT: Final = "snapshot"
-# For people: rows in a frame, one frame whatever the number of blocks.
-TABLE_FORMAT: Final = "PrettyCompactMonoBlock"
-BEHIND_HEADER: Final = "x-infrasage-messages-behind"
-
-# The kernel's bound on the path of a Unix socket: 108 bytes on Linux, 104 on others, the ending zero included.
-_PATH_BYTES_MAX: Final = 103
 # Others may wait to be accepted.
 _CONNECTIONS_MAX: Final = 1024
-_PLAIN: Final = "text/plain; charset=utf-8"
 _DEFECT: Final = b"a defect of the collector; its log has the details"
 
 log = structlog.get_logger(__name__)
 
 # Waits at most so many seconds until everything acknowledged before the call is stored; how many messages are not, then.
 CaughtUp = Callable[[float], Awaitable[int]]
-
-
-class NotRunning(Exception):
-    """Nobody listens at the socket."""
-
-
-class QueryFailed(CannotRun):
-    """The statement was refused, or failed; the message is the store's."""
-
-
-class QueryAnswer(NamedTuple):
-    """`body` is in the format that was asked for; `messages_behind` acknowledged messages are not in it yet."""
-
-    body: bytes
-    messages_behind: int
-
-
-@contextlib.contextmanager
-def _address(data_dir: Path) -> Iterator[str]:
-    """The socket's path, by way of a short symbolic link where the kernel would refuse it as too long."""
-    path = data_dir / SOCKET
-    if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
-        yield str(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="infrasage-", dir="/tmp") as directory:  # $TMPDIR may be long, too
-        link = Path(directory) / "data"
-        link.symlink_to(data_dir.absolute())
-        yield str(link / SOCKET)
 
 
 class SnapshotTaker(Protocol):
@@ -132,7 +91,7 @@ class QuerySocket:
         path = self._data_dir / SOCKET
         path.unlink(missing_ok=True)  # left by a process that was killed: the lock says that none is alive
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _address(self._data_dir) as address:
+        with socket_address(self._data_dir) as address:
             listener.bind(address)
         path.chmod(0o600)  # nobody can have connected before: it does not listen yet
         limits = Http(connections_max=_CONNECTIONS_MAX, body_timeout_s=self._settings.body_timeout_s)
@@ -170,7 +129,7 @@ class QuerySocket:
             status, headers, body = refused.status, {}, str(refused).encode()
         except _ClientGone:
             return
-        head = {"content-type": _PLAIN, "content-length": str(len(body)), "connection": "close", **headers}
+        head = {"content-type": PLAIN, "content-length": str(len(body)), "connection": "close", **headers}
         raw = [(name.encode(), value.encode()) for name, value in head.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
@@ -285,84 +244,3 @@ class _QueryRefused(Exception):
 
 class _ClientGone(Exception):
     """The client disconnected before its query was whole."""
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """The standard library's HTTP client, on a connected socket."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        super().__init__("collector")
-        self.sock = connected
-
-
-def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAnswer:
-    """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
-
-    Raises NotRunning, QueryFailed.
-    """
-    return _post(data_dir, f"/query?format={quote(format_)}{'&now=1' if now else ''}", sql.encode())
-
-
-def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, of its dead letters (Desk.answer). Raises NotRunning, QueryFailed."""
-    answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
-    return answer
-
-
-def ask_tail(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, of live records: `watch`, `tenant`, `service`, `type` and `rejected`, as GET /api/v1/tail has them. Raises
-    NotRunning, QueryFailed."""
-    answer: dict[str, Any] = json.loads(_post(data_dir, "/tail", json.dumps(request).encode()).body)
-    return answer
-
-
-def confirm_audit(data_dir: Path, actor: str) -> list[AuditFinding]:
-    """Confirm what audits of the collector that runs on `data_dir` found; return it. Raises NotRunning, QueryFailed."""
-    return from_documents(_post(data_dir, "/confirm-audit", actor.encode()).body)
-
-
-def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str, Any]:
-    """The same, of a snapshot of its data. Raises NotRunning, QueryFailed."""
-    answer: dict[str, Any] = json.loads(_post(data_dir, "/snapshot", action.encode()).body)
-    return answer
-
-
-def is_listening(data_dir: Path) -> bool:
-    """Return whether a collector runs on `data_dir`: one that is starting or ending does not listen."""
-    try:
-        with _connected(data_dir):
-            return True
-    except NotRunning:
-        return False
-    except QueryFailed:  # another user's
-        return True
-
-
-@contextlib.contextmanager
-def _connected(data_dir: Path) -> Iterator[socket.socket]:
-    """Raises NotRunning, QueryFailed."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
-        try:
-            with _address(data_dir) as address:
-                connected.connect(address)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(str(data_dir / SOCKET)) from error
-        except OSError as error:
-            raise QueryFailed(
-                f"cannot connect to {data_dir / SOCKET}: {error.strerror}; only the user that the collector runs as may ask"
-            ) from error
-        yield connected
-
-
-def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
-    with _connected(data_dir) as connected:
-        connection = _UnixConnection(connected)
-        try:
-            connection.request("POST", target, body_sent, {"content-type": _PLAIN})
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise QueryFailed(f"the collector broke off before it had answered ({error})") from error
-    if response.status != http.HTTPStatus.OK:
-        raise QueryFailed(body.decode(errors="replace"))
-    return QueryAnswer(body, int(response.headers.get(BEHIND_HEADER, "0")))

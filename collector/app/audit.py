@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from collector.api.query_socket import NotRunning, ask
+from collector.api.query_client import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage, retention_of

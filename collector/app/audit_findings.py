@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 
-from collector.api.query_socket import NotRunning, ask, confirm_audit
+from collector.api.query_client import NotRunning, ask, confirm_audit
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.storage import open_server, open_storage
 from collector.audit.findings import ALL_FINDINGS, AuditFinding, AuditFindings

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict
 
-from collector.api.query_socket import SNAPSHOT, ask_snapshot
+from collector.api.query_client import SNAPSHOT, ask_snapshot
 from collector.app.data_dir import (
     RESTORING,
     check_there,

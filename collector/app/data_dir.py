@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from collector.api.query_socket import SOCKET, NotRunning, is_listening
+from collector.api.query_client import SOCKET, NotRunning, is_listening
 from collector.app.private_files import make_private, private_files
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun

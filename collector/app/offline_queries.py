@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from collector.api.query_socket import QueryAnswer, QueryFailed, ask, ask_dead_letters
+from collector.api.query_client import QueryAnswer, QueryFailed, ask, ask_dead_letters
 from collector.app.data_dir import check_there, is_embedded, offline_or_running, store_dir
 from collector.app.queries import dead_letter_reports, replayer_of, reports_of_servers
 from collector.app.storage import open_kafka, open_server, open_storage

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from collector.api.query_socket import QueryFailed, ask
+from collector.api.query_client import QueryFailed, ask
 from collector.app.data_dir import is_embedded, locked_data_dir, offline_only, offline_or_running, store_dir
 from collector.app.storage import open_store, wanted_tables
 from collector.config.settings import Settings

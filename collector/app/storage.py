@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import structlog
 
 from adapters.record import LOGS, METRICS, TRACES
-from collector.api.query_socket import is_listening
+from collector.api.query_client import is_listening
 from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
 from collector.app.store_history import note_start
 from collector.broker.contract import (

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from collector.api.query_socket import NotRunning, ask_dead_letters
+from collector.api.query_client import NotRunning, ask_dead_letters
 from collector.cli.common import (
     FAILED,
     Config,
@@ -29,8 +29,7 @@ from collector.cli.common import (
     table,
 )
 from collector.config.settings import Settings
-from collector.dead_letters.queries import PAGE_DEFAULT, PAGE_MAX, Filter
-from collector.dead_letters.service import ENTRIES_MAX
+from collector.dead_letters.filters import ENTRIES_MAX, PAGE_DEFAULT, PAGE_MAX, Filter
 
 app = typer.Typer(help="List, show, replay and discard dead letters.", no_args_is_help=True)
 

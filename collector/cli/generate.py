@@ -81,12 +81,12 @@ def _query(settings: Settings, sql: str) -> bytes:
         from collector.app import offline_queries  # noqa: PLC0415  # the engine: a second that others need not wait
 
         return offline_queries.query_server(settings, sql, "JSONEachRow").body
-    from collector.api import query_socket  # noqa: PLC0415  # as above
+    from collector.api import query_client  # noqa: PLC0415  # as above
     from collector.runtime.errors import CannotRun  # noqa: PLC0415
 
     try:
-        return query_socket.ask(settings.data_dir, sql, "JSONEachRow").body
-    except query_socket.NotRunning:
+        return query_client.ask(settings.data_dir, sql, "JSONEachRow").body
+    except query_client.NotRunning:
         raise CannotRun(
             f"no collector runs on {settings.data_dir}: --data-dir or --clickhouse says where its store is"
         ) from None

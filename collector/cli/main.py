@@ -5,6 +5,8 @@ Invariants:
    test_a_wrong_host_is_named).
 2. The exit status says what happened: 0 done, 1 could not be done, 2 wrong usage (flags, settings)
    (test_what_was_asked_for_wrongly_is_status_2).
+3. A command loads what it runs: a help text does not wait for the servers, the store, or the libraries of either
+   (test_light_commands_load_nothing_heavy).
 """
 
 import contextlib
@@ -12,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from collector.api import query_socket
+from collector.api import query_client
 from collector.cli import dlq, keys, log
 from collector.cli.adopt import adopt
 from collector.cli.audit import audit
@@ -258,7 +260,7 @@ def query(
     clickhouse: ClickHouse = None,
     format_: Annotated[
         str, typer.Option("--format", help="An output format of ClickHouse: CSVWithNames, JSONEachRow, …")
-    ] = query_socket.TABLE_FORMAT,
+    ] = query_client.TABLE_FORMAT,
     config: Config = None,
 ) -> None:
     """Run a SQL statement and print its result.
@@ -275,11 +277,11 @@ def query(
     print_bytes(answer.body)
 
 
-def _answer(settings: Settings, sql: str, format_: str) -> query_socket.QueryAnswer:
+def _answer(settings: Settings, sql: str, format_: str) -> query_client.QueryAnswer:
     """Raises CannotRun."""
     if not settings.clickhouse.url:
-        with contextlib.suppress(query_socket.NotRunning):
-            return query_socket.ask(settings.data_dir, sql, format_)
+        with contextlib.suppress(query_client.NotRunning):
+            return query_client.ask(settings.data_dir, sql, format_)
     from collector.app import offline_queries  # noqa: PLC0415  # as in serve
 
     return (offline_queries.query_server if settings.clickhouse.url else offline_queries.query_offline)(settings, sql, format_)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from collector.api import query_socket
+from collector.api import query_client
 from collector.cli.common import (
     Config,
     DataDir,
@@ -23,7 +23,6 @@ from collector.cli.common import (
     refuse,
     say,
 )
-from collector.query.live_records import LIVE_PATH, question_of
 from collector.runtime.errors import CannotRun
 
 # Raises CannotRun: where asking again may help, Away.
@@ -68,6 +67,8 @@ def tail(
     It is a sample: of more than a screen can show, the rest is counted. No request waits for it. While the collector is
     away, it waits.
     """
+    from collector.query.live_records import question_of  # noqa: PLC0415  # protobuf, which other commands do not need
+
     watch = uuid4().hex
     try:
         question_of(tenant, service, type_, watch, is_rejected=rejected)
@@ -79,7 +80,7 @@ def tail(
     else:
         given = {"watch": watch, "tenant": tenant, "service_id": service, "type": type_, "rejected": "1" if rejected else None}
         query = urlencode({name: value for name, value in given.items() if value is not None})
-        ask = _by_page(endpoint_of(endpoint, may_have_path=True), key_of(key_file), f"{LIVE_PATH}?{query}")
+        ask = _by_page(endpoint_of(endpoint, may_have_path=True), key_of(key_file), query)
     with failures():
         _follow(ask, as_json=as_json)
 
@@ -89,24 +90,25 @@ def _by_socket(data_dir: Path, request: Mapping[str, Any]) -> Ask:
 
     def ask() -> Mapping[str, Any]:
         try:
-            return query_socket.ask_tail(data_dir, request)
-        except query_socket.NotRunning:
+            return query_client.ask_tail(data_dir, request)
+        except query_client.NotRunning:
             raise Away(f"no collector runs on {data_dir}: --data-dir names another directory, --endpoint an address") from None
-        except query_socket.QueryFailed as error:
+        except query_client.QueryFailed as error:
             raise Away(str(error)) from None
 
     return ask
 
 
-def _by_page(endpoint: str, key: str | None, target: str) -> Ask:
+def _by_page(endpoint: str, key: str | None, query: str) -> Ask:
     """Ask the collector at that address."""
     from collector.app.page_fetcher import CannotAsk, KeyRefused, PageFetcher  # noqa: PLC0415  # not needed by other commands
+    from collector.query.live_records import LIVE_PATH  # noqa: PLC0415  # as above
 
     fetcher = PageFetcher(endpoint, key)
 
     def ask() -> Mapping[str, Any]:
         try:
-            page = fetcher.get(target)
+            page = fetcher.get(f"{LIVE_PATH}?{query}")
             fetcher.check(LIVE_PATH, page, (200,))
             answer: Mapping[str, Any] = json.loads(page.body)
         except KeyRefused as error:

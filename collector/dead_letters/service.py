@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from collector.dead_letters.queries import OPEN_STATES, DeadLetterReports, Entry, Filter
+from collector.dead_letters.filters import OPEN_STATES, Filter
+from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome, documents
 
-# How many entries one request may do something about, and how many of them are in memory at once.
-ENTRIES_MAX: Final = 10_000
+# How many of the entries that a request does something about are in memory at once.
 _AT_ONCE: Final = 100
 _PAYLOAD_BYTES_MAX: Final = 2**62
 

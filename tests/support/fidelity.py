@@ -31,7 +31,7 @@ from support.strategies.otlp import messages
 from support.strategies.prometheus import requests_v2, write_requests
 from support.ways import JSON, PROTOBUF, REMOTE_WRITE_V2, snappy
 
-from collector.api.query_socket import ask
+from collector.api.query_client import ask
 from collector.ingest.validate import Limits
 
 # As far as the settings go: all but the times that a store can't hold, and zero, are in time.

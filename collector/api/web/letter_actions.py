@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from collector.api.web.shown import Asked, View
-from collector.dead_letters.queries import OPEN_STATES, DeadLetterReports, Entry, Filter
+from collector.dead_letters.filters import OPEN_STATES, Filter
+from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.dead_letters.replay import AsOf, DeadLetterReplayer, ReplayOutcome
 from collector.dead_letters.service import DeadLetterService
 from collector.query.times import rfc3339

@@ -10,19 +10,19 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
-from adapters.errors import INVALID_JSON, NOT_FOUND, REASON, REASONS, RequestRefused
+from adapters.errors import NOT_FOUND, REASON, RequestRefused
 from collector.api.web import letter_actions
 from collector.api.web.rendering import as_json
 from collector.api.web.shown import Asked, View
+from collector.dead_letters.filters import ITEM_REASONS, STATES, Filter
 from collector.dead_letters.payloads import REQUEST
-from collector.dead_letters.queries import STATES, DeadLetterReports, Entry, Filter
+from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.dead_letters.replay import DeadLetterReplayer
 
 # Longer payloads are shown in part, and edited with the dlq commands.
 _SHOWN_BYTES_MAX: Final = 256 * 1024
 _TREE: Final = "/ui/dead-letters/"
 _UUID_CHARACTERS: Final = 36
-_REASONS: Final = tuple(reason.name for reason in REASONS if reason.code < INVALID_JSON)
 _REMEDIES: Final = {reason.name: reason.remedy for reason in REASON.values()}
 _OUTCOMES: Final = ("replayed", "rejected_again", "discarded", "unchanged")
 # The status of a page that shows an edited payload which was not taken: the rules refuse it, or somebody was faster.
@@ -57,7 +57,7 @@ async def listed(asked: Asked, reports: DeadLetterReports) -> View:
             "next_query": following,
             "behind": found.messages_behind,
             "given": {**dict.fromkeys((*letter_actions.FILTERS, "tenant"), ""), **kept},
-            "reasons": _REASONS,
+            "reasons": ITEM_REASONS,
             "states": STATES,
             "done": _done(asked.query),
             "has_more": asked.query.get("more") == "1",

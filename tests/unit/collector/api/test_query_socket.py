@@ -13,7 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from collector.api.query_socket import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, QuerySocket, ask, ask_dead_letters
+from collector.api.query_client import SOCKET, TABLE_FORMAT, NotRunning, QueryFailed, ask, ask_dead_letters
+from collector.api.query_socket import QuerySocket
 from collector.broker.contract import BrokerDown, Message, Payload
 from collector.config.receivers import Validation
 from collector.config.store import Query

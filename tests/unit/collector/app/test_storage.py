@@ -13,7 +13,7 @@ import structlog
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_METRICS, PAYLOAD_FORM_OTLP_TRACES
 from support.waiting import eventually
 
-from collector.api import query_socket
+from collector.api import query_client
 from collector.app import data_dir, storage
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
@@ -70,11 +70,11 @@ class Stopping:
 @contextmanager
 def listening(directory: Path) -> Iterator[None]:
     """A query socket, as of a collector that runs."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, query_socket._address(directory) as address:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, query_client.socket_address(directory) as address:
         listener.bind(address)
         listener.listen()
         yield
-    (directory / query_socket.SOCKET).unlink()
+    (directory / query_client.SOCKET).unlink()
 
 
 async def enter(directory: Path, wait_s: float = 20, stopping: Stopping | None = None) -> None:

@@ -17,7 +17,20 @@ from collector.cli.main import app
 from collector.config.settings import Settings
 from collector.config.sources import load
 
-HEAVY = ["collector.app", "collector.store.clickhouse", "chdb", "clickhouse_connect", "grpc", "fastapi", "hypercorn", "uvloop"]
+HEAVY = [
+    "collector.app",
+    "collector.receivers",
+    "collector.store.clickhouse",
+    "chdb",
+    "clickhouse_connect",
+    "fastapi",
+    "google.protobuf",
+    "grpc",
+    "hpack",
+    "hypercorn",
+    "structlog",
+    "uvloop",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.dead_letters.queries import DeadLetterReports, Filter
+from collector.dead_letters.filters import Filter
+from collector.dead_letters.queries import DeadLetterReports
 from collector.query.reader import Reader
 from collector.query.times import unix_nano_of
 from collector.store.clickhouse import ClickHouseStore

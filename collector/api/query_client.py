@@ -1,0 +1,138 @@
+"""The client's side of the query socket (query_socket.py): commands ask the collector that runs on a data directory.
+
+Every command loads this module, so it needs only the standard library and small modules of ours.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
+
+from collector.audit.findings import AuditFinding, from_documents
+from collector.runtime.errors import CannotRun
+
+SOCKET: Final = "query.sock"
+# Where a snapshot of the data is, in the data directory (collector/app/backup.py).
+SNAPSHOT: Final = "snapshot"
+# For people: rows in a frame, one frame whatever the number of blocks.
+TABLE_FORMAT: Final = "PrettyCompactMonoBlock"
+BEHIND_HEADER: Final = "x-infrasage-messages-behind"
+PLAIN: Final = "text/plain; charset=utf-8"
+
+# The kernel's bound on the path of a Unix socket: 108 bytes on Linux, 104 on others, the ending zero included.
+_PATH_BYTES_MAX: Final = 103
+
+
+class NotRunning(Exception):
+    """Nobody listens at the socket."""
+
+
+class QueryFailed(CannotRun):
+    """The statement was refused, or failed; the message is the store's."""
+
+
+class QueryAnswer(NamedTuple):
+    """`body` is in the format that was asked for; `messages_behind` acknowledged messages are not in it yet."""
+
+    body: bytes
+    messages_behind: int
+
+
+@contextlib.contextmanager
+def socket_address(data_dir: Path) -> Iterator[str]:
+    """The socket's path, by way of a short symbolic link where the kernel would refuse it as too long."""
+    path = data_dir / SOCKET
+    if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="infrasage-", dir="/tmp") as directory:  # $TMPDIR may be long, too
+        link = Path(directory) / "data"
+        link.symlink_to(data_dir.absolute())
+        yield str(link / SOCKET)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """The standard library's HTTP client, on a connected socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__("collector")
+        self.sock = connected
+
+
+def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAnswer:
+    """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
+
+    Raises NotRunning, QueryFailed.
+    """
+    return _post(data_dir, f"/query?format={quote(format_)}{'&now=1' if now else ''}", sql.encode())
+
+
+def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of its dead letters (DeadLetterService.answer). Raises NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
+    return answer
+
+
+def ask_tail(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, of live records: `watch`, `tenant`, `service`, `type` and `rejected`, as GET /api/v1/tail has them. Raises
+    NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/tail", json.dumps(request).encode()).body)
+    return answer
+
+
+def confirm_audit(data_dir: Path, actor: str) -> list[AuditFinding]:
+    """Confirm what audits of the collector that runs on `data_dir` found; return it. Raises NotRunning, QueryFailed."""
+    return from_documents(_post(data_dir, "/confirm-audit", actor.encode()).body)
+
+
+def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str, Any]:
+    """The same, of a snapshot of its data. Raises NotRunning, QueryFailed."""
+    answer: dict[str, Any] = json.loads(_post(data_dir, "/snapshot", action.encode()).body)
+    return answer
+
+
+def is_listening(data_dir: Path) -> bool:
+    """Return whether a collector runs on `data_dir`: one that is starting or ending does not listen."""
+    try:
+        with _connected(data_dir):
+            return True
+    except NotRunning:
+        return False
+    except QueryFailed:  # another user's
+        return True
+
+
+@contextlib.contextmanager
+def _connected(data_dir: Path) -> Iterator[socket.socket]:
+    """Raises NotRunning, QueryFailed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
+        try:
+            with socket_address(data_dir) as address:
+                connected.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(str(data_dir / SOCKET)) from error
+        except OSError as error:
+            raise QueryFailed(
+                f"cannot connect to {data_dir / SOCKET}: {error.strerror}; only the user that the collector runs as may ask"
+            ) from error
+        yield connected
+
+
+def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
+    with _connected(data_dir) as connected:
+        connection = _UnixConnection(connected)
+        try:
+            connection.request("POST", target, body_sent, {"content-type": PLAIN})
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise QueryFailed(f"the collector broke off before it had answered ({error})") from error
+    if response.status != http.HTTPStatus.OK:
+        raise QueryFailed(body.decode(errors="replace"))
+    return QueryAnswer(body, int(response.headers.get(BEHIND_HEADER, "0")))
