@@ -32,8 +32,9 @@ from adapters.rules import Rules
 from collector.broker.contract import Message
 from collector.config.receivers import Http, Tls, Validation
 from collector.ingest.large_bodies import LargeBodies
-from collector.ingest.pipeline import Input, Pipeline
+from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
+from collector.ingest.reading import Input
 from collector.ingest.receipts import Receipts
 from collector.ingest.validate import Limits
 from collector.rate_limit.local import LocalLimiter

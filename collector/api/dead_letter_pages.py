@@ -8,8 +8,9 @@ Invariants:
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from adapters.errors import INVALID_PARAMETER, STORE_UNAVAILABLE, RequestRefused
 from collector.dead_letters.filters import PAGE_DEFAULT, PAGE_MAX, Filter
-from collector.dead_letters.queries import DeadLetterReports, Page
+from collector.dead_letters.queries import DeadLetterReports, Page, Stats
 from collector.query.times import rfc3339
 from collector.store.contract import StoreError
 from collector.tenancy.identity import Caller
@@ -96,19 +97,9 @@ def dead_letter_pages(
         tenant: Annotated[str | None, Query(description="One tenant: for an admin's key.")] = None,
     ) -> Response:
         whose = seen(caller, tenant)
-        try:
+        with _refusals():
             found, behind = await known().stats(whose)
-        except StoreError as error:
-            raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
-        document = {
-            "total_failed": found.total_failed,
-            "by_reason": found.by_reason,
-            "oldest_entry": None if found.oldest_unix_nano is None else rfc3339(found.oldest_unix_nano),
-            "newest_entry": None if found.newest_unix_nano is None else rfc3339(found.newest_unix_nano),
-            "not_kept": found.not_kept,
-            "open": found.open,
-        }
-        return _json(json.dumps(document), behind)
+        return _json(json.dumps(_document(found)), behind)
 
     # Every parameter is a text here: what is wrong with one is said in the API's own shape.
     @router.get("/dlq", summary="Dead letters, the newest first", response_model=PageAnswer)
@@ -125,16 +116,34 @@ def dead_letter_pages(
     ) -> Response:
         whose = seen(caller, tenant)
         given = {"reason": reason, "service_id": service_id, "since": since, "until": until, "state": state}
-        try:
+        with _refusals():
             found = await known().page(Filter.of(given, whose), _limit(limit), cursor)
-        except ValueError as error:
-            raise RequestRefused(INVALID_PARAMETER, str(error)) from error
-        except StoreError as error:
-            raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
         # A page of 500 entries takes 150 ms to write.
         return _json(await asyncio.to_thread(_text_of, found), found.messages_behind)
 
     return router
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Raises RequestRefused in place of what a wrong parameter and the store raise."""
+    try:
+        yield
+    except ValueError as error:
+        raise RequestRefused(INVALID_PARAMETER, str(error)) from error
+    except StoreError as error:
+        raise RequestRefused(STORE_UNAVAILABLE, f"the store can't be asked: {error}") from error
+
+
+def _document(stats: Stats) -> dict[str, Any]:
+    return {
+        "total_failed": stats.total_failed,
+        "by_reason": stats.by_reason,
+        "oldest_entry": None if stats.oldest_unix_nano is None else rfc3339(stats.oldest_unix_nano),
+        "newest_entry": None if stats.newest_unix_nano is None else rfc3339(stats.newest_unix_nano),
+        "not_kept": stats.not_kept,
+        "open": stats.open,
+    }
 
 
 def _limit(text: str) -> int:

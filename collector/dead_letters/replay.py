@@ -29,8 +29,8 @@ from adapters.rows import row_bytes
 from collector.broker.contract import Message
 from collector.dead_letters.payloads import mended
 from collector.dead_letters.queries import DeadLetterReports, Entry
-from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
+from collector.ingest.reading import Adapt
 from collector.ingest.receipts import replay_record
 from collector.ingest.validate import LimitRules, Limits, days_text, oldest_kept_s
 from collector.records.dead_letter import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text

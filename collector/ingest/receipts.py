@@ -19,14 +19,17 @@ from librt.strings import BytesWriter
 from adapters.codec.wire import put_bytes, put_varint
 from adapters.errors import REASONS
 from adapters.fingerprint import put_fingerprint
-from adapters.record import Adapted, Header
+from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part
 from adapters.repairs import REPAIRS
+from adapters.rows import row_bytes
 
 # Ranges of failed requests that one receipt tells; the others have to wait for the next.
 FAILED_TOLD_MAX: Final = 100
 
 _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
 _REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
+# Where the receipt goes if nothing of the request was accepted. Any signal's topic would take it.
+_SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
 _RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
 _PART_TAG: Final = 0x70  # TelemetryRecord.batch_part
 _RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
@@ -113,14 +116,31 @@ class Receipts:
             self._settled += 1
 
 
-def receipt_alone(header: Header, receipt: Receipt, part: int) -> bytes:
-    """Return its record for a message of its own, which is one more part: a serialized TelemetryBatch."""
-    return _record(header, receipt.content, part, b"")
-
-
-def fingerprint_record(header: Header, part: int, fingerprint: bytes) -> bytes:
-    """Return what a part without a receipt has at its end: a serialized TelemetryBatch."""
-    return _record(header, b"", part, fingerprint)
+def parts_with_receipt(
+    header: Header, adapted: Adapted, receipt: Receipt, prints: list[bytes], message_bytes_max: int, message_row_bytes_max: int
+) -> list[Part]:
+    """Return the parts to produce. The receipt is in the last message, or in one of its own if there is no message or no room
+    within the two limits. The fingerprint of each message, one of `prints`, is at its end."""
+    parts = adapted.parts
+    if prints and len(parts) > 1:
+        parts = [
+            _with_fingerprint(header, part, index, prints[index]) if index < len(parts) - 1 else part
+            for index, part in enumerate(parts)
+        ]
+    receipt_row_bytes = row_bytes(receipt.record)
+    if parts:
+        last = parts[-1]
+        rows = last.row_bytes + receipt_row_bytes
+        payload_bytes = len(last.payload) + len(receipt.record)
+        if payload_bytes <= message_bytes_max and rows <= message_row_bytes_max:
+            print_ = prints[-1] if prints else b""
+            return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows, print_)]
+        if prints:
+            parts = [*parts[:-1], _with_fingerprint(header, last, len(parts) - 1, prints[-1])]
+            record = _record(header, receipt.content, len(parts), b"")
+            return [*parts, Part(last.signal, record, 0, row_bytes(record))]
+    signal = parts[-1].signal if parts else _SIGNALS.get(next(iter(adapted.rejected))[0], METRICS)
+    return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
 
 def replay_record(header: Header, route: bytes, adapted: Adapted) -> bytes:
@@ -164,6 +184,11 @@ def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_lette
             repaired.append(0x10)
             put_varint(repaired, count)
             put_bytes(writer, 0x5A, repaired.getvalue())
+
+
+def _with_fingerprint(header: Header, part: Part, index: int, fingerprint: bytes) -> Part:
+    record = _record(header, b"", index, fingerprint)
+    return Part(part.signal, part.payload + record, part.item_count, part.row_bytes + row_bytes(record), fingerprint)
 
 
 def _record(header: Header, receipt: bytes, part: int, fingerprint: bytes) -> bytes:

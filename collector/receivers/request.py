@@ -20,8 +20,9 @@ from mypy_extensions import i64
 
 from adapters.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
 from adapters.record import Adapted
-from collector.ingest.pipeline import Input, Outcome, Pipeline
+from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare
+from collector.ingest.reading import Input
 from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.refusals import Explain, Refusal, ShuttingDown, log_if_defect
@@ -164,11 +165,11 @@ class TelemetryRequest:
                     self._encoding,
                     self._receiver.decompressed_bytes_max,
                     hold=self._hold,
-                    admit=partial(pipeline.check, caller),
+                    admit=partial(pipeline.charges.check, caller),
                     tenant=caller.tenant,
                     threads=pipeline.large_bodies.decompressing,
                 )
-                body = await pipeline.charging_refusals(caller, work, self._cost)
+                body = await pipeline.charges.of_refusals(caller, work, self._cost)
                 self._content_bytes = len(body)
             outcome = await pipeline.ingest(self._input, body, caller, self._hold_rows, self._idempotency_key)
             self._adapted = outcome.adapted
@@ -218,7 +219,7 @@ class TelemetryRequest:
                 PAYLOAD_TOO_LARGE,
                 f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken",
             )
-        receiver.pipeline.check(self._caller, plan_bytes)
+        receiver.pipeline.charges.check(self._caller, plan_bytes)
         self._share.check(size_bytes)
 
     def _hold(self, size_bytes: int) -> None:

@@ -37,7 +37,7 @@ from adapters.record import (
 )
 from adapters.rules import Rules
 from collector.ingest import endpoints
-from collector.ingest.pipeline import Adapt, Input
+from collector.ingest.reading import Adapt, Input
 from collector.receivers.encodings import HTTP, SNAPPY
 from collector.receivers.grpc.services import Service
 from collector.receivers.http.telemetry_request import Format, Route

@@ -14,9 +14,8 @@ FUNCTION_LINES_MAX = 60
 _SCANNER: Final = "a scanner: compiled code keeps what it reads in locals and in native attributes of one object"
 _STATES: Final = "a state machine: its transitions are read together"
 _TABLE: Final = "a table with its entries' code"
-_TO_CUT: Final = "to be cut: it has more than one job"
 
-# Each with the most lines that it may have until it is cut: a file's path, or PATH:NAME.
+# Each with the most lines that it may have: a file's path, or PATH:NAME.
 LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/codec/json_scanner.py:JsonScanner": (310, _SCANNER),
     "adapters/codec/rfc3339.py:parse_time": (90, _SCANNER),
@@ -42,12 +41,9 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/prometheus/write_v2.py": (440, _SCANNER),
     "adapters/prometheus/write_v2.py:_Request": (360, _SCANNER),
     "adapters/prometheus/write_v2.py:_take_timeseries": (80, _SCANNER),
-    "collector/api/dead_letter_pages.py:dead_letter_pages": (70, _TO_CUT),
     "collector/http2/engine.py": (680, _STATES),
     "collector/http2/engine.py:Http2Engine": (540, _STATES),
     "collector/http2/headers.py": (410, _STATES),
-    "collector/ingest/pipeline.py": (410, _TO_CUT),
-    "collector/ingest/pipeline.py:ingest": (110, _TO_CUT),
     "collector/receivers/http/http1.py": (690, _STATES),
     "collector/receivers/http/http1.py:Http1Connection": (580, _STATES),
     "collector/receivers/transport/http2_connection.py": (510, _STATES),

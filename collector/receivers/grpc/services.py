@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from collector.ingest.pipeline import Input
+from collector.ingest.reading import Input
 from collector.receivers.grpc.stream_call import Handler
 from collector.receivers.responses import OtlpProtobufDialect
 from collector.telemetry.instruments import Endpoint

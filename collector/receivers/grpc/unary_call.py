@@ -137,7 +137,7 @@ class Call(TelemetryRequest):
         self._input = head.method.input
         self._idempotency_key = head.idempotency_key
         caller = self._identify(head.key)
-        self._calls.pipeline.check(caller, 0)
+        self._calls.pipeline.charges.check(caller, 0)
 
     def _take(self, piece: bytes) -> None:
         if not self._has_prefix:

@@ -19,8 +19,9 @@ from adapters.errors import (
     RequestRefused,
 )
 from collector.config.receivers import Http
-from collector.ingest.pipeline import Input, Outcome, Pipeline
+from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight
+from collector.ingest.reading import Input
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.http.cors import cors_of
 from collector.receivers.refusals import Explain, Refusal

@@ -37,8 +37,8 @@ from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
-from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
+from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData

@@ -19,7 +19,7 @@ from collector.audit.reconcile import audit
 from collector.audit.report import MINUTE_NS, Report, Window
 from collector.broker.contract import LOGS_TOPIC, Message
 from collector.broker.local_log import LocalLog
-from collector.ingest.pipeline import Input
+from collector.ingest.reading import Input
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
 from collector.query.batches import BatchReports, RecentBatches
 from collector.query.reader import Reader

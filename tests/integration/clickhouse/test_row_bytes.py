@@ -15,8 +15,8 @@ from adapters.otlp import logs, metrics, traces
 from adapters.record import SOURCE_OTLP, Header, Part
 from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.config.store import INSERT_MEMORY_FACTOR
-from collector.ingest.pipeline import Adapt
 from collector.ingest.produce import TOPICS
+from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.options import StoreOptions, WantedTables

@@ -36,7 +36,7 @@ from support.waiting import eventually
 from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way, snappy, told
 
 from collector.broker.contract import BrokerDown, BrokerFull
-from collector.ingest.pipeline import Input
+from collector.ingest.reading import Input
 from collector.receivers.http.telemetry_request import Format, Route
 from collector.receivers.responses import NATIVE
 

@@ -26,7 +26,7 @@ from adapters.prometheus import write_v1, write_v2
 from adapters.record import Adapted, Header
 from adapters.rows import ROW_BYTES, row_bytes
 from adapters.rules import MESSAGE_ROW_BYTES_MAX
-from collector.ingest.pipeline import Adapt
+from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 
 HEADER = Header("acme", 2, NOW, b"0123456789abcdef")

@@ -37,8 +37,9 @@ from collector.broker.contract import (
     BrokerFull,
 )
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX
-from collector.ingest.pipeline import Adapt, Defect, Input, Outcome
+from collector.ingest.pipeline import Defect, Outcome
 from collector.ingest.produce import Overloaded, ShareExceeded
+from collector.ingest.reading import Adapt, Input
 from collector.rate_limit.contract import Limited
 from collector.rate_limit.local import LocalLimiter
 from collector.receivers.responses import OtlpProtobufDialect
@@ -535,7 +536,7 @@ async def test_what_is_decoded_and_does_not_fit_the_share_of_the_bytes_in_flight
         with pytest.raises(type(error)):
             await made.pipeline.ingest(input_, otlp_logs(good=1), small(), full(error))
     with pytest.raises(Limited) as info:
-        made.pipeline.check(small(), 0)
+        made.pipeline.charges.check(small(), 0)
     assert "requests" == info.value.dimension
 
 
@@ -569,17 +570,17 @@ async def test_what_can_not_be_decompressed_counts_for_the_plan() -> None:
     made = receivers(limiter=stopped())
     for cost in (20_000, 20_001, 1):
         with pytest.raises(RequestRefused):
-            await made.pipeline.charging_refusals(small(), refused(refusal), partial(int, cost))
+            await made.pipeline.charges.of_refusals(small(), refused(refusal), partial(int, cost))
     with pytest.raises(Limited) as info:
-        made.pipeline.check(small(), 0)
+        made.pipeline.charges.check(small(), 0)
     assert "requests" == info.value.dimension
     assert 3 == made.counted("infrasage_tenant_requests_total", tenant="acme", status="refused")
 
     made = receivers(limiter=stopped())
     with pytest.raises(ShareExceeded):
-        await made.pipeline.charging_refusals(small(), refused(ShareExceeded("own")), partial(int, 19_000))
+        await made.pipeline.charges.of_refusals(small(), refused(ShareExceeded("own")), partial(int, 19_000))
     with pytest.raises(Limited) as info:
-        made.pipeline.check(small(), 1_001)
+        made.pipeline.charges.check(small(), 1_001)
     assert "bytes" == info.value.dimension
 
 

@@ -16,7 +16,8 @@ from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import read_fingerprint
 from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, Adapted
 from collector.broker.contract import BrokerDown
-from collector.ingest.pipeline import Input, Outcome
+from collector.ingest.pipeline import Outcome
+from collector.ingest.reading import Input
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED, RecognizedBy

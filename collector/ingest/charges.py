@@ -1,0 +1,113 @@
+"""What requests cost in their tenants' plans: items, and the bytes of their bodies or rows, whichever are more.
+
+A request that is refused for good is counted, too: else no plan would limit such requests.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from adapters.errors import RequestRefused
+from adapters.record import Adapted
+from collector.ingest.produce import ShareExceeded
+from collector.rate_limit.contract import Limited, Limiter
+from collector.telemetry.metrics import Metrics
+from collector.tenancy.identity import Caller
+
+
+class Charges:
+    """Counts requests for the plans of their callers. A caller without a limit costs nothing here."""
+
+    def __init__(self, limiter: Limiter, metrics: Metrics) -> None:
+        self._limiter: Final = limiter
+        self._metrics: Final = metrics
+
+    def check(self, caller: Caller, size_bytes: int) -> None:
+        """Before a body is read or decoded: whether one of at least that size may come. Takes nothing of the quota.
+
+        Raises Limited, RequestRefused.
+        """
+        if caller.plan.is_limited:
+            try:
+                self._limiter.check(caller, size_bytes)
+            except (Limited, RequestRefused) as error:
+                self._count(caller, error)
+                raise
+
+    async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int]) -> bytes:
+        """Await what is done of a body before it is ingested. Where that refuses it, or it does not fit its tenant's share of
+        the bytes in flight, count it for the plan, with the bytes that `cost` returns. Raises what `work` does."""
+        refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
+        try:
+            return await work
+        except RequestRefused as refused:
+            refusal = refused
+        except ShareExceeded:
+            self.beyond_share(caller, cost())
+            raise
+        await self.charge(caller, cost())
+        self._metrics.tenant(caller.tenant).refused()
+        raise refusal
+
+    def beyond_share(self, caller: Caller, size_bytes: int) -> None:
+        """Count a request that does not fit its tenant's share of the bytes in flight."""
+        self._limiter.refused(caller, size_bytes)
+
+    async def charge(self, caller: Caller, size_bytes: int) -> None:
+        """Count a request that is refused for good. Raises nothing."""
+        if not caller.plan.is_limited:
+            return
+        for counted_bytes in (size_bytes, 0):
+            # Where not even a request can be counted, the next is refused before it is read.
+            with contextlib.suppress(Limited, RequestRefused):
+                await self._limiter.take(caller, 0, counted_bytes)
+                return
+
+    async def take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
+        """Take the request from the plan's quota. `adapted`: None where only its bytes count.
+
+        Raises Limited, RequestRefused.
+        """
+        if not caller.plan.is_limited:
+            return
+        try:
+            await self._limiter.take(caller, _items(adapted), size_bytes)
+        except (Limited, RequestRefused) as error:
+            self._count(caller, error)
+            if adapted is not None:
+                self._metrics.rate_limited(adapted)
+                self._metrics.tenant(caller.tenant).rate_limited(adapted)
+            raise
+
+    async def take_whole(self, caller: Caller, adapted: Adapted, cost_bytes: int, body_bytes: int) -> None:
+        """Call `take` for a request that was read. Where it may not come, count what reading its body cost.
+
+        Raises Limited, RequestRefused.
+        """
+        refusal: RequestRefused | None = None  # as in `of_refusals`
+        try:
+            await self.take(caller, adapted, cost_bytes)
+        except RequestRefused as refused:
+            refusal = refused
+        except Limited as over:
+            over.retry_after_s = max(over.retry_after_s, self._limiter.refused(caller, body_bytes))
+            raise
+        if refusal is not None:
+            await self.charge(caller, body_bytes)
+            raise refusal
+
+    async def give_back(self, caller: Caller, adapted: Adapted, size_bytes: int) -> None:
+        """Give back what was taken for a request that was not kept."""
+        if caller.plan.is_limited:
+            await self._limiter.give_back(caller, _items(adapted), size_bytes)
+
+    def _count(self, caller: Caller, error: Limited | RequestRefused) -> None:
+        tenant = self._metrics.tenant(caller.tenant)
+        if isinstance(error, Limited):
+            tenant.limited(error.dimension)
+        else:
+            tenant.refused()
+
+
+def _items(adapted: Adapted | None) -> int:
+    return adapted.accepted_count() + adapted.rejected_count() if adapted is not None else 0

@@ -1,0 +1,116 @@
+"""One request while it is read: a body becomes messages, and dead letters of what was rejected.
+
+A small body is read on the event loop, a large one in a thread (large_bodies.py).
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from infrasage.v1.dead_letter_pb2 import PayloadForm
+
+from adapters.record import Adapted, Header
+from adapters.rules import Rules
+from collector.ingest.large_bodies import DIRECT_BYTES_MAX, TooLong
+from collector.ingest.validate import LimitRules, Limits
+from collector.records.dead_letter import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import RATE_MAX
+
+# (body, header, rules, message_bytes_max). Raises RequestRefused.
+Adapt = Callable[[bytes, Header, Rules, int], Adapted]
+
+# Dead letters made on the event loop: each takes 12 us.
+_LETTERS_ON_LOOP_MAX: Final = 1_000
+_NOTHING_READ: Final = Adapted()
+
+
+class Input(NamedTuple):
+    """One way in: who reads the bodies, and what is said of them in records, receipts and dead letters."""
+
+    adapt: Adapt
+    source: int
+    route: str  # the HTTP path or gRPC method
+    payload_form: PayloadForm  # what the adapter keeps of a rejected item
+
+
+class BodyReader:
+    """What all requests of a process are read by. `message_bytes_max`, `message_row_bytes_max`: of each message."""
+
+    def __init__(
+        self, limits: Limits, dead_letters: DeadLetters, *, message_bytes_max: int, message_row_bytes_max: int
+    ) -> None:
+        self.limits: Final = limits
+        self.dead_letters: Final = dead_letters
+        self.message_bytes_max: Final = message_bytes_max
+        self.message_row_bytes_max: Final = message_row_bytes_max
+
+
+class Reading:
+    """What is done of one request without the event loop."""
+
+    def __init__(self, reader: BodyReader, input_: Input, body: bytes, caller: Caller, header: Header, batch_id: bytes) -> None:
+        self._reader: Final = reader
+        self.input: Final = input_
+        self.body: Final = body
+        self.caller: Final = caller
+        self.header: Final = header
+        self.batch_id: Final = batch_id
+        self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
+        self._window: Final = reader.limits.window_of(input_.payload_form, caller.tenant, caller.plan.past_max_s)
+        # What came of it, once it is read.
+        self.adapted: Adapted = _NOTHING_READ
+        self.letters: Kept = NOTHING_KEPT
+        self.budget: Budget = NO_BUDGET
+        self.has_coarse_times: bool = False
+        self.is_on_loop: bool = len(body) <= DIRECT_BYTES_MAX
+
+    def begin(self) -> Callable[[Callable[[], None] | None], None]:
+        """Look what is left of the tenant's caps now, and return what reads the body."""
+        self.budget = self._reader.dead_letters.budget(self.caller.tenant, self.header.received_time_unix_nano)
+        return self._read
+
+    def _read(self, pause: Callable[[], None] | None) -> None:
+        """Adapt and validate the items, and make dead letters of rejected ones. Raises RequestRefused, and TooLong on the event
+        loop.
+
+        `pause` is called from time to time.
+        """
+        reader = self._reader
+        rules = LimitRules(
+            reader.limits,
+            self.header.received_time_unix_nano,
+            dead_letter_items_max=self.budget.items,
+            dead_letter_bytes_max=self.budget.size_bytes,
+            message_row_bytes_max=reader.message_row_bytes_max,
+            pause=pause,
+            window=self._window,
+        )
+        rules.plan_row_bytes_max = self._plan_row_bytes_max
+        rules.item_bytes_max = reader.limits.item_bytes_max - ENTRY_BYTES_MAX
+        rules.dead_letter_cut_bytes = reader.dead_letters.payload_bytes_max
+        # Each record leaves room for what a dead letter of it would have to say.
+        adapted = self.input.adapt(self.body, self.header, rules, reader.message_bytes_max - ENTRY_BYTES_MAX)
+        self.adapted = adapted
+        self.has_coarse_times = rules.has_coarse_times
+        if adapted.rejected:
+            if self.is_on_loop and adapted.dead_letter_items > _LETTERS_ON_LOOP_MAX:
+                raise TooLong
+            self.letters = reader.dead_letters.make(self.origin(), adapted)
+
+    def origin(self) -> Origin:
+        """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
+        input_ = self.input
+        return Origin(
+            self.caller.tenant,
+            input_.source,
+            input_.route,
+            self.header.received_time_unix_nano,
+            self.batch_id,
+            input_.payload_form,
+        )
+
+
+def _plan_bytes_max(caller: Caller) -> int:
+    """Return the most bytes of rows that the caller's plan ever allows at once."""
+    rate = caller.plan.size_bytes
+    return RATE_MAX if rate is None else rate.burst
