@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from collector.app.data_dir import is_embedded
-from collector.app.storage import open_server, retention_of
+from collector.app.storage import open_server, wanted_tables
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.store.adoption import Adoption
@@ -53,7 +53,7 @@ def adopt(settings: Settings, source: str, tenant: str, *, copies: bool, say: Ca
                     source=source,
                     database=database,
                     tenant=tenant,
-                    retention=retention_of(settings),
+                    retention=wanted_tables(settings).as_of_now().retention,
                 )
                 for table in done:
                     for day in copy.copy(table):

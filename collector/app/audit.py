@@ -11,7 +11,8 @@ from uuid import UUID
 from collector.api.query_client import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
 from collector.app.log_incidents import unconfirmed_messages
-from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage, retention_of
+from collector.app.retention import shortest_retention
+from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage
 from collector.app.writer import caught_up_with, written
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
@@ -111,7 +112,7 @@ def judged_from(settings: Settings, now: int) -> int:
     """What arrived before has items, receipts or dead letters whose days may be over."""
     day_ns = 86_400 * 10**9
     bounds = [0]
-    shortest = retention_of(settings).shortest()
+    shortest = shortest_retention(settings)
     if shortest is not None:
         # No item is accepted that is older than this, however wide the windows are.
         past_max_s = min(_past_max_s(settings), oldest_kept_s(shortest))

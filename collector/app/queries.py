@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from collector.api.query_socket import CaughtUp, QuerySocket
 from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
-from collector.app.storage import Storage, kafka_options, limits_of, open_server
+from collector.app.retention import keys_file_days, limits_of
+from collector.app.storage import Storage, kafka_options, open_server
 from collector.audit.findings import AuditFindings
 from collector.broker.contract import TOPICS, Producer
 from collector.broker.kafka import KafkaProgress
@@ -45,11 +46,12 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
 
 def replayer_of(settings: Settings, producer: Producer, reports: DeadLetterReports) -> DeadLetterReplayer:
     """Return what sends dead letters again, by `producer`."""
+    days = keys_file_days(settings)
     return DeadLetterReplayer(
         reports,
         producer.append,
         PAYLOAD_ADAPTERS,
-        limits_of(settings),
+        limits_of(settings, days.of if days is not None else None),
         message_bytes_max=settings.broker.message_bytes_max,
         now_unix_nano=time.time_ns,
     )

@@ -18,7 +18,7 @@ from collector.api.web.sources import SettingShown, Sources
 from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import UnixSockets, is_local, listens
 from collector.app.queries import replayer_of
-from collector.app.storage import limits_of
+from collector.app.retention import limits_of
 from collector.app.tenancy import Tenancy
 from collector.app.worker_link import Link
 from collector.broker.contract import Producer
@@ -154,7 +154,7 @@ def _pipeline(made_of: Receiving, recent: RecentBatches, large_bodies: LargeBodi
     caps = Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max)
     return Pipeline(
         Produce(made_of.producer, metrics),
-        limits_of(settings),
+        limits_of(settings, made_of.tenancy.kept_days),
         made_of.tenancy.limiter,
         DeadLetters(caps, settings.message_bytes_largest, settings.dead_letters.payload_bytes_max),
         Receipts(os.urandom(16)),

@@ -26,6 +26,7 @@ from collector.app.health_monitor import HealthMonitor
 from collector.app.ports import announcement, check_ports, reached_announcement, warn_of_anonymous
 from collector.app.queries import dead_letter_reports, open_query_socket, reports_of_servers
 from collector.app.receivers import Receiving, certificates_in_force, lame_duck, listen, metrics_page, receiving, refusals
+from collector.app.retention import following_plans
 from collector.app.scheduled_audit import auditing_on_schedule
 from collector.app.storage import Broker, StoppedWaiting, data_disk, open_kafka, open_storage_when_free
 from collector.app.tenancy import Tenancy, first_key, open_tenancy
@@ -106,6 +107,7 @@ async def _serve(settings: Settings, say: Say) -> int:
         admin_key = first_key(settings)
         tenancy = await stack.enter_async_context(open_tenancy(settings, processes=1, anonymous_by_default=True))
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        await stack.enter_async_context(following_plans(settings, storage.store.apply_schema))
         caught_up = caught_up_with(storage, writing.writer)
         live = LiveRecords(time.monotonic)
         if has_data_dir(settings):
@@ -220,6 +222,7 @@ async def _write(job: Job, metrics: Metrics, link: Link, stopping: GracefulShutd
         except StoppedWaiting:
             return 0
         writing = await stack.enter_async_context(running_writer(settings, storage, metrics, stopping))
+        await stack.enter_async_context(following_plans(settings, storage.store.apply_schema))
         standing = _standing(settings, storage.broker, metrics, storage.store, writing.writer)
         watching = await stack.enter_async_context(running(standing.run(), "observer"))
         caught_up = caught_up_with(storage, writing.writer)

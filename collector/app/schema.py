@@ -74,7 +74,9 @@ def _planned(settings: Settings) -> SchemaPlan:
 
 def _planned_of_running(settings: Settings) -> SchemaPlan:
     """Ask the collector that has the data directory: to read what the tables are is all that a plan needs."""
-    return schema_plan(lambda sql: ask(settings.data_dir, sql, "TabSeparated").body.decode(), wanted_tables(settings))
+    return schema_plan(
+        lambda sql: ask(settings.data_dir, sql, "TabSeparated").body.decode(), wanted_tables(settings).as_of_now()
+    )
 
 
 def _text(found: SchemaPlan, cluster: str) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
-from adapters.record import LOGS, METRICS, TRACES
 from collector.api.query_client import is_listening
 from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
+from collector.app.retention import keys_file_days, retention_of
 from collector.app.store_history import note_start
 from collector.broker.contract import (
     TOPICS,
@@ -22,8 +22,7 @@ from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, Kafka
 from collector.broker.lazy import LazyBroker
 from collector.broker.local_log import LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.config.settings import Settings
-from collector.config.values import attribute_keys, days_of_tenants, secret_text
-from collector.ingest.validate import KeptDays, Limits
+from collector.config.values import attribute_keys, secret_text
 from collector.runtime.disk import Disk, measure
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import Locked
@@ -31,7 +30,6 @@ from collector.runtime.shutdown import GracefulShutdown, running
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.migrations import SchemaTooNew
 from collector.store.options import QueryLimits, StoreOptions, WantedTables
-from collector.store.retention import Retention
 from collector.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -318,37 +316,16 @@ def open_server(settings: Settings) -> "ClickHouseStore":
     )
 
 
-def retention_of(settings: Settings) -> Retention:
-    """Return for how long the tables keep rows."""
-    store = settings.store
-    return Retention(
-        days=store.retention_days,
-        metrics=store.metrics_retention_days,
-        logs=store.logs_retention_days,
-        traces=store.traces_retention_days,
-        dead_letters=settings.dead_letters.retention_days,
-        tenants=days_of_tenants(store.tenant_retention_days),
-        cold_volume=store.cold_volume,
-        cold_after_days=store.cold_after_days,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Return what an item may be: by the settings of validation, and so that the store keeps it for a while."""
-    retention = retention_of(settings)
-    metrics, logs, traces = retention.of_signals()
-    kept = KeptDays({METRICS: metrics, LOGS: logs, TRACES: traces}, retention.tenants)
-    return Limits(**settings.validation.model_dump(), kept_days=kept)
-
-
 def wanted_tables(settings: Settings) -> WantedTables:
-    """Return what the settings want of the tables."""
+    """Return what the settings want of the tables, and the keys file as it is when they are planned."""
+    days = keys_file_days(settings)
     return WantedTables(
         retention=retention_of(settings),
         fsync=settings.store.fsync,
         storage_policy=settings.store.storage_policy,
         materialized_attributes=attribute_keys(settings.schema.materialized_attributes),
         text_indexes=settings.schema.text_indexes,
+        days_of_plans=days.by_tenant if days is not None else None,
     )
 
 

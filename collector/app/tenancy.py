@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from collector.app.ports import takes_anonymous
+from collector.app.retention import plan_days
 from collector.config.settings import Settings
 from collector.config.values import secret_text
 from collector.rate_limit.contract import Limiter
@@ -30,12 +31,13 @@ log = structlog.get_logger(__name__)
 
 class Tenancy(NamedTuple):
     """What is known of senders. `failures`: its parts, by the names that metrics have for them, and why each fails.
-    `plans`: the names of each tenant's."""
+    `plans`: the names of each tenant's. `kept_days`: the days of retention of a tenant's plans; None: no plan has any."""
 
     access: Access
     limiter: Limiter
     failures: Mapping[str, Callable[[], str | None]]
     plans: Callable[[], Mapping[str, str]]
+    kept_days: Callable[[str], int | None] | None
     task: asyncio.Task[None]
 
 
@@ -49,8 +51,9 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
     """`processes`: so many of this gateway's share its ports. Raises CannotRun."""
     tenants = settings.tenants
     plans = settings.plans_by_name()
+    days = plan_days(settings)
     path = keys.path_of(settings.data_dir, tenants.keys_file)
-    keyring = Keyring.open(path, plans, reload_s=tenants.keys_reload_s, now_unix_s=time.time)
+    keyring = Keyring.open(path, plans, reload_s=tenants.keys_reload_s, now_unix_s=time.time, kept_days=days)
     anonymous = None
     if takes_anonymous(settings, by_default=anonymous_by_default):
         anonymous = Caller(tenants.anonymous_tenant, Scope.INGEST, plans[tenants.anonymous_plan], "")
@@ -71,7 +74,8 @@ async def open_tenancy(settings: Settings, *, processes: int, anonymous_by_defau
                 log.warning(
                     "without limits.redis_url each process holds tenants to its share of their plans", share=f"1/{share}"
                 )
-        yield Tenancy(Access(keyring.find, anonymous), limiter, failures, keyring.plans_by_tenant, task)
+        of_tenant = days.of if days.has_any else None
+        yield Tenancy(Access(keyring.find, anonymous), limiter, failures, keyring.plans_by_tenant, of_tenant, task)
 
 
 @asynccontextmanager

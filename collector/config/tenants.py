@@ -5,6 +5,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from collector.config.values import (
+    DAYS_MAX,
     Number,
     OptionalBytes,
     OptionalLocation,
@@ -63,6 +64,13 @@ class PlanLimits(Section):
     bytes_burst: OptionalBytes = limit(None, 1, RATE_MAX, "Bytes at once, and so in one request. none: as many as in a second.")
     past_max_s: OptionalWhole = limit(
         None, 0, 3_155_760_000, "Oldest time of an item, in seconds before its arrival. none: as [validation] has it."
+    )
+    retention_days: OptionalWhole = limit(
+        None,
+        1,
+        DAYS_MAX,
+        "Days for which all telemetry of tenants with this plan is kept; store.tenant_retention_days comes before it. none: as"
+        " [store] has it. Writers need the keys file then.",
     )
     repetitions: RecognizedBy = Field(
         default="by_route",

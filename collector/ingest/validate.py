@@ -52,8 +52,15 @@ def oldest_kept_s(days: int) -> int:
 class KeptDays:
     """For how many days the store keeps rows, where that is known here."""
 
-    def __init__(self, by_signal: Mapping[int, int | None], by_tenant: Mapping[str, int]) -> None:
-        """`by_signal`: None: for ever. `by_tenant`: replaces the days of every signal."""
+    def __init__(
+        self,
+        by_signal: Mapping[int, int | None],
+        by_tenant: Mapping[str, int],
+        of_plans: Callable[[str], int | None] | None = None,
+    ) -> None:
+        """`by_signal`: None: for ever. `by_tenant`: replaces the days of every signal. `of_plans`: the days that the plans of a
+        tenant have, for every signal of tenants that are not in `by_tenant`."""
+        self._of_plans: Final = of_plans
         self._by_signal: Final[dict[int, int]] = {signal: days for signal, days in by_signal.items() if days is not None}
         self._by_tenant: Final[dict[str, int]] = dict(by_tenant)
 
@@ -61,6 +68,10 @@ class KeptDays:
         """Return the days; 0: for ever."""
         if tenant in self._by_tenant:
             return self._by_tenant[tenant]
+        if self._of_plans is not None:
+            days = self._of_plans(tenant)
+            if days is not None:
+                return days
         return self._by_signal.get(signal, 0)
 
 

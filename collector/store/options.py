@@ -1,5 +1,6 @@
 """How the store keeps data, and what a query may use of it."""
 
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from collector.store.retention import Retention
@@ -37,6 +38,7 @@ class WantedTables(NamedTuple):
     `storage_policy`: of all tables of telemetry; empty: as it is.
     `materialized_attributes`: attributes of a log's resource that are columns too.
     `text_indexes`: which bloom filters are replaced by text indexes.
+    `days_of_plans`: the days of tenants by their plans, as they are now; None: no plan has days. It raises KeysUnusable.
     """
 
     retention: Retention = Retention()
@@ -44,6 +46,14 @@ class WantedTables(NamedTuple):
     storage_policy: str = ""
     materialized_attributes: tuple[str, ...] = EXPORTERS_ATTRIBUTES
     text_indexes: TextIndexes = "none"
+    days_of_plans: Callable[[], Mapping[str, int]] | None = None
+
+    def as_of_now(self) -> "WantedTables":
+        """Return the same with the days that tenants have by their plans now. Those of the settings come before them."""
+        if self.days_of_plans is None:
+            return self
+        tenants = {**self.days_of_plans(), **self.retention.tenants}
+        return self._replace(retention=self.retention._replace(tenants=tenants), days_of_plans=None)
 
 
 class StoreOptions(NamedTuple):

@@ -1,5 +1,6 @@
 """How long the store keeps rows, and when they move to a cold volume: the TTL of each table."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -22,6 +23,12 @@ TIME_COLUMNS: Final = {
 DEAD_LETTERS: Final = ("telemetry_dead_letters", "KeptAt")
 EVENTS: Final = ("telemetry_dead_letter_events", "At")
 _EVENTS_STAY_DAYS: Final = 7
+
+# What `Retention.ttl` writes of tenants with days of their own, and of all others.
+_QUOTED: Final = r"(?:[^'\\]|\\.)*"
+_LIST: Final = rf"\(('{_QUOTED}'(?:, '{_QUOTED}')*)\)"
+_TENANTS_RULE: Final = re.compile(rf"(?:, )?toDateTime\(\w+\) \+ toIntervalDay\((\d+)\) WHERE TenantId IN {_LIST}")
+_OTHERS_CONDITION: Final = re.compile(rf" WHERE TenantId NOT IN {_LIST}")
 
 
 class Retention(NamedTuple):
@@ -80,6 +87,28 @@ class Retention(NamedTuple):
             yield f"{_after(column, of_tenants)} WHERE TenantId IN {_names(names)}"
         if self.cold_volume and self.cold_after_days is not None:
             yield f"{_after(column, self.cold_after_days)} TO VOLUME {literal(self.cold_volume)}"
+
+
+def tenants_that_differ(one: str, other: str) -> set[str] | None:
+    """Return the tenants that only one of two TTLs names, or names with other days; None: more than that differs.
+
+    Both are as `Retention.ttl` makes them, and have the same rule for all other tenants.
+    """
+    rules, other_rules = _TENANTS_RULE.sub("", one), _TENANTS_RULE.sub("", other)
+    general, other_general = (_OTHERS_CONDITION.sub("", text).strip(", ") for text in (rules, other_rules))
+    # A rule that gets a condition, or loses it, is another rule: parts know nothing of it.
+    if general != other_general or bool(_OTHERS_CONDITION.search(rules)) != bool(_OTHERS_CONDITION.search(other_rules)):
+        return None
+    return {tenant for tenant, _ in _days_of_tenants(one) ^ _days_of_tenants(other)}
+
+
+def _days_of_tenants(ttl: str) -> set[tuple[str, str]]:
+    """Return the tenants that have a rule, as a statement has them, each with its days."""
+    return {
+        (re.sub(r"\\(.)", r"\1", name), days)
+        for days, names in _TENANTS_RULE.findall(ttl)
+        for name in re.findall(rf"'({_QUOTED})'", names)
+    }
 
 
 def _after(column: str, days: int) -> str:

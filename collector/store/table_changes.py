@@ -45,26 +45,27 @@ class TableChanges:
     def plan(self) -> SchemaPlan:
         """Return what `apply` would do. Changes of tables that a migration has yet to make are not in it."""
         check_own_tables(self._text, self._where)
-        return schema_plan(self._text, self._wanted)
+        return schema_plan(self._text, self._wanted.as_of_now())
 
     def apply(self) -> SchemaPlan:
         """Make what is missing, and return it. May be killed at any point and run again, also while others insert."""
         check_own_tables(self._text, self._where)
+        wanted = self._wanted.as_of_now()
         applied = migrate(self._command, self._text, migrations(), self._cluster)
-        changed = self._changes()
+        changed = self._changes(wanted)
         for change in changed:
-            self._make(change)
+            self._make(change, wanted)
         return SchemaPlan(tuple(applied), changed)
 
-    def _changes(self) -> tuple[TableChange, ...]:
-        return tuple(changes(self._text, self._wanted))
+    def _changes(self, wanted: WantedTables) -> tuple[TableChange, ...]:
+        return tuple(changes(self._text, wanted))
 
-    def _make(self, change: TableChange) -> None:
+    def _make(self, change: TableChange, wanted: WantedTables) -> None:
         statement = on_cluster(change.statement, self._cluster)
         try:
             self._command(statement)
         except DatabaseError as error:
-            if change not in self._changes():
+            if change not in self._changes(wanted):
                 return  # another process has made it since the plan
             if error.name not in _IMPOSSIBLE:
                 raise

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, get_args
 
 from collector.store.migrations import identifier, literal, migrations, pending
 from collector.store.options import TextIndexes, WantedTables
-from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
+from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS, tenants_that_differ
 
 MATERIALIZED_PREFIX: Final = "__otel_materialized_"
 _MATERIALIZED_TABLE: Final = "otel_logs"
@@ -31,6 +31,8 @@ _MAPS: Final = {
 }
 # At the end of a table's comment, from before its TTL is changed until the mutation is there that tells every part.
 TTL_PENDING: Final = "[parts have yet to learn of the TTL]"
+# The longest names of so many fit into a query.
+_TENANTS_ASKED_AT_ONCE: Final = 250
 METADATA_ONLY: Final = "metadata only"
 
 
@@ -76,7 +78,7 @@ def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[Tabl
     """
     for table, live in _tables(select).items():
         yield from _settings_changes(table, live, wanted)
-        yield from _retention_changes(table, live, wanted)
+        yield from _retention_changes(select, table, live, wanted)
         if table == _MATERIALIZED_TABLE:
             yield from _column_changes(table, live, wanted.materialized_attributes)
         if table in _MAPS:
@@ -122,7 +124,10 @@ def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Ite
     settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{wanted.fsync:d}", "store.fsync"))
     if table in TIME_COLUMNS:
         # A part may go as a whole once all of its rows may. With tenants of their own days, merges remove rows.
-        settings["ttl_only_drop_parts"] = f"{not wanted.retention.tenants:d}", "store.tenant_retention_days"
+        settings["ttl_only_drop_parts"] = (
+            f"{not wanted.retention.tenants:d}",
+            "store.tenant_retention_days, retention_days of [plans]",
+        )
         if wanted.storage_policy:
             settings["storage_policy"] = literal(wanted.storage_policy), "store.storage_policy"
     lacking = {
@@ -135,26 +140,30 @@ def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Ite
         yield TableChange(table, f"ALTER TABLE {table} MODIFY SETTING {', '.join(lacking)}", METADATA_ONLY, asked_by)
 
 
-def _retention_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
+def _retention_changes(
+    select: Callable[[str], str], table: str, live: _LiveTable, wanted: WantedTables
+) -> Iterator[TableChange]:
     """A part knows until when its rows stay. Where the TTL changes, a mutation tells the parts that are there.
 
     ClickHouse changes the TTL first and begins the mutation then. A crash between the two would leave parts that no TTL
-    removes, and nothing that shows it. So the two are statements of their own, and the comment remembers the second.
+    removes, and nothing that shows it. So the two are statements of their own, and the comment remembers the second. Where only
+    tenants that have no rows get other days, parts have nothing to learn.
     """
     found = re.search(r" TTL (.+?) SETTINGS ", live.engine)
+    live_ttl = found[1] if found else ""
     ttl = wanted.retention.ttl(table)
     is_pending = live.comment.endswith(TTL_PENDING)
     comment = live.comment.removesuffix(TTL_PENDING)
-    asked_by = "the retention in [store] and [dead_letters], store.cold_volume and store.cold_after_days"
+    asked_by = "the retention in [store], [plans] and [dead_letters], store.cold_volume and store.cold_after_days"
 
     def change(what: str, cost: str = METADATA_ONLY) -> TableChange:
         return TableChange(table, f"ALTER TABLE {table} {what}", cost, asked_by)
 
-    if (found[1] if found else "") != ttl:
+    if live_ttl != ttl:
         if not ttl:
             yield change("REMOVE TTL")
         else:
-            if not is_pending:
+            if not is_pending and _concerns_rows(select, table, live_ttl, ttl):
                 yield change(f"MODIFY COMMENT {literal(comment + TTL_PENDING)}")
                 is_pending = True
             yield change(f"MODIFY TTL {ttl} SETTINGS materialize_ttl_after_modify = 0")
@@ -168,6 +177,18 @@ def _retention_changes(table: str, live: _LiveTable, wanted: WantedTables) -> It
             cost = f"a mutation that reads {read:,} bytes of times, and rewrites small parts, in the background"
         yield change("MATERIALIZE TTL", cost)
     yield change(f"MODIFY COMMENT {literal(comment)}")
+
+
+def _concerns_rows(select: Callable[[str], str], table: str, live_ttl: str, ttl: str) -> bool:
+    """Return whether a row that is there may have another time to go by the new TTL."""
+    changed = tenants_that_differ(live_ttl, ttl)
+    if changed is None:
+        return True
+    names = [literal(tenant) for tenant in sorted(changed)]
+    return any(
+        select(f"SELECT 1 FROM {table} WHERE TenantId IN ({', '.join(names[at : at + _TENANTS_ASKED_AT_ONCE])}) LIMIT 1")  # noqa: S608 - literals
+        for at in range(0, len(names), _TENANTS_ASKED_AT_ONCE)
+    )
 
 
 def _column_changes(table: str, live: _LiveTable, attributes: Sequence[str]) -> Iterator[TableChange]:

@@ -27,6 +27,7 @@ from collector.tenancy.identity import Caller
 from collector.tenancy.key_format import LENGTH
 from collector.tenancy.keys import KeysUnusable, Stamp
 from collector.tenancy.origins import Origins
+from collector.tenancy.plan_days import PlanDays
 from collector.tenancy.plans import Plan
 
 # What is hashed of a key at most. One byte more than a key has: so cut, a longer one still is not any key.
@@ -66,7 +67,9 @@ class Keyring:
         *,
         reload_s: float,
         now_unix_s: Callable[[], float],
+        kept_days: PlanDays | None = None,
     ) -> None:
+        self._kept_days: Final = kept_days
         self._path: Final = path
         self._plans: Final = plans
         self._reload_s: Final = reload_s
@@ -81,12 +84,23 @@ class Keyring:
         self.failure: str | None = None
 
     @classmethod
-    def open(cls, path: Path, plans: Mapping[str, Plan], *, reload_s: float, now_unix_s: Callable[[], float]) -> Self:
-        """Read the file; where there is none, there are no keys yet. `plans` by name. Raises KeysUnusable."""
+    def open(
+        cls,
+        path: Path,
+        plans: Mapping[str, Plan],
+        *,
+        reload_s: float,
+        now_unix_s: Callable[[], float],
+        kept_days: PlanDays | None = None,
+    ) -> Self:
+        """Read the file; where there is none, there are no keys yet. `plans` by name. `kept_days` is given what is read.
+
+        Raises KeysUnusable.
+        """
         document = keys.read(path)
-        ring = {} if document is None else _ring(path, document.data, plans, now_unix_s())
+        ring = {} if document is None else _ring(path, document.data, plans, now_unix_s(), kept_days)
         stamp = None if document is None else document.stamp
-        return cls(path, plans, ring, stamp, reload_s=reload_s, now_unix_s=now_unix_s)
+        return cls(path, plans, ring, stamp, reload_s=reload_s, now_unix_s=now_unix_s, kept_days=kept_days)
 
     def __len__(self) -> int:
         """Keys, also those that have ended."""
@@ -149,7 +163,8 @@ class Keyring:
         if document is None:
             raise KeysUnusable(f"the keys file {self._path} is gone; put it back, or make a new one with `keys create`")
         try:
-            return _Loaded(document.stamp, _ring(self._path, document.data, self._plans, self._now_unix_s()), "")
+            ring = _ring(self._path, document.data, self._plans, self._now_unix_s(), self._kept_days)
+            return _Loaded(document.stamp, ring, "")
         except KeysUnusable as error:
             return _Loaded(document.stamp, None, str(error))
 
@@ -159,11 +174,12 @@ class Keyring:
         self.failure = problem
 
 
-def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float) -> _Ring:
+def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float, kept_days: PlanDays | None) -> _Ring:
     """Raises KeysUnusable."""
     now = datetime.fromtimestamp(now_unix_s, UTC)
     ring: dict[bytes, _Held] = {}
-    for key in keys.parse(path, data):
+    entries = keys.parse(path, data)
+    for key in entries:
         plan = plans.get(key.plan)
         if plan is None:
             if key.has_ended(now):
@@ -176,4 +192,6 @@ def _ring(path: Path, data: bytes, plans: Mapping[str, Plan], now_unix_s: float)
         ends = math.inf if key.ends is None else key.ends.timestamp()
         origins = Origins(key.origins) if key.origins else None
         ring[digest] = _Held(digest, ends, Caller(key.tenant, key.scope, plan, key.id, origins))
+    if kept_days is not None:
+        kept_days.set_keys(entries)
     return ring

@@ -46,6 +46,8 @@ class Plan(NamedTuple):
     past_max_s: int | None = None
     # How its requests are recognized when they are sent again.
     repetitions: RecognizedBy = "by_route"
+    # For how many days the store keeps its rows; None: as the section store has it.
+    retention_days: int | None = None
 
     @property
     def is_limited(self) -> bool:
@@ -86,7 +88,8 @@ def plans(settings: Mapping[str, Mapping[str, int | str | None]]) -> dict[str, P
     """All plans by name: the built-in ones, and those of the settings. One with a built-in's name replaces it.
 
     A plan in the settings has `requests_per_s`, `requests_burst`, and so for items and bytes. A rate that is absent or None:
-    any number. A burst that is: as many as in a second. `past_max_s` and `repetitions` are as Plan has them.
+    any number. A burst that is: as many as in a second. `past_max_s`, `repetitions` and `retention_days` are as Plan
+    has them.
     Raises ValueError, naming the plan and the setting.
     """
     return {**BUILT_IN_PLANS, **{name: _plan(name, given) for name, given in settings.items()}}
@@ -94,7 +97,7 @@ def plans(settings: Mapping[str, Mapping[str, int | str | None]]) -> dict[str, P
 
 def _plan(name: str, given: Mapping[str, int | str | None]) -> Plan:
     rates = {f"{dimension}_{part}" for dimension in DIMENSIONS for part in ("per_s", "burst")}
-    known = rates | {"past_max_s", "repetitions"}
+    known = rates | {"past_max_s", "repetitions", "retention_days"}
     if unknown := sorted(given.keys() - known):
         raise ValueError(f"plan {name}: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if not name or " " in name or not name.isprintable():
@@ -105,7 +108,7 @@ def _plan(name: str, given: Mapping[str, int | str | None]) -> Plan:
         raise ValueError(f"plan {name}: repetitions is {recognized!r}; it must be one of {known_names}, or left out")
     numbers = {setting: number for setting, number in given.items() if isinstance(number, int)}
     requests, items, size_bytes = (_rate(name, dimension, numbers) for dimension in DIMENSIONS)
-    return Plan(name, requests, items, size_bytes, numbers.get("past_max_s"), recognized)
+    return Plan(name, requests, items, size_bytes, numbers.get("past_max_s"), recognized, numbers.get("retention_days"))
 
 
 def _rate(name: str, dimension: Dimension, given: Mapping[str, int]) -> Rate | None:

@@ -197,6 +197,41 @@ def test_a_tenants_rows_expire_alone(open_store: Open) -> None:
     until(lambda: text(store, "SELECT TenantId FROM otel_logs") == "long")
 
 
+def test_parts_are_rewritten_only_where_tenants_with_rows_get_other_days(open_store: Open) -> None:
+    """The days of a new tenant are metadata. Where a tenant with rows gets other days, its rows go by them."""
+
+    def of_logs(tenants: dict[str, int]) -> list[str]:
+        store = open_store(PLAIN._replace(retention=Retention(days=9000, tenants=tenants)))
+        made = [change.statement.split()[3] for change in store.apply_schema().changes if change.table == "otel_logs"]
+        assert store.schema_plan() == ((), ())
+        return made
+
+    assert of_logs({"first": 9}) == ["MODIFY", "MODIFY", "MODIFY", "MATERIALIZE", "MODIFY"]
+    many = {f"it's {number}": 9 for number in range(1000)}
+    assert of_logs({"first": 9, **many}) == ["MODIFY"]
+    store = open_store(PLAIN._replace(retention=Retention(days=9000, tenants={"first": 9, **many})))
+    rows = "SELECT now64(9) - INTERVAL 5 DAY, tenant FROM (SELECT arrayJoin(['it\\'s 999', 'other']) AS tenant)"
+    store._command(f"INSERT INTO otel_logs (Timestamp, TenantId) {rows}")
+    assert of_logs({"first": 9, **many, "second": 3}) == ["MODIFY"]
+    assert of_logs({"first": 9, **many, "it's 999": 3}) == ["MODIFY", "MODIFY", "MATERIALIZE", "MODIFY"]
+    store = open_store(PLAIN._replace(retention=Retention(days=9000, tenants={"first": 9, **many, "it's 999": 3})))
+    until(lambda: text(store, "SELECT TenantId FROM otel_logs") == "other")
+
+
+def test_days_of_plans_are_asked_for_each_plan(open_store: Open) -> None:
+    """Those of the settings come before them."""
+    days = {"acme": 300, "beta": 300}
+    wanted = PLAIN._replace(retention=Retention(tenants={"beta": 100}), days_of_plans=lambda: days)
+    store = open_store(wanted)
+    store.apply_schema()
+    time = "toDateTime(Timestamp) + toIntervalDay"
+    assert ttl(store, "otel_logs") == f"{time}(100) WHERE TenantId IN ('beta'), {time}(300) WHERE TenantId IN ('acme')"
+    assert store.schema_plan() == ((), ())
+    days["gamma"] = 300
+    assert len(store.apply_schema().changes) == len(TIME_COLUMNS)
+    assert ttl(store, "otel_logs").endswith("WHERE TenantId IN ('acme', 'gamma')")
+
+
 @pytest.mark.parametrize("mode", ["none", "all"])
 def test_filters_of_attributes_are_made_when_parts_are_merged(open_store: Open, mode: TextIndexes) -> None:
     """An insert makes the indexes of times, traces and batches only. A merge makes the others, and the same rows are found."""

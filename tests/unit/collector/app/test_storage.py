@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 import structlog
-from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_METRICS, PAYLOAD_FORM_OTLP_TRACES
 from support.waiting import eventually
 
 from collector.api import query_client
@@ -138,16 +137,3 @@ async def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
         stopping.is_asked = True
         with pytest.raises(storage.StoppedWaiting):
             await entering
-
-
-@pytest.mark.parametrize("command", ["serve", "gateway"])
-def test_receivers_know_what_the_store_keeps(command: str) -> None:
-    """By the settings alone: a gateway has no store to ask."""
-    servers = (
-        {"kafka": {"bootstrap": "127.0.0.1:9"}, "clickhouse": {"url": "http://127.0.0.1:9"}} if command == "gateway" else {}
-    )
-    store = {"retention_days": 9, "logs_retention_days": 2, "tenant_retention_days": "acme=1,beta=90"}
-    limits = storage.limits_of(Settings.model_validate({"store": store, "validation": {"past_max_s": 30 * 86_400}, **servers}))
-    forms = (PAYLOAD_FORM_OTLP_METRICS, PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_TRACES)
-    days = {tenant: [limits.window_of(form, tenant).item.days for form in forms] for tenant in ("any", "acme", "beta")}
-    assert {"any": [9, 2, 9], "acme": [1, 1, 1], "beta": [0, 0, 0]} == days

@@ -46,7 +46,7 @@ def test_the_settings_add_plans_and_replace_them() -> None:
         "Gold": {"requests_per_s": 50, "requests_burst": 75, "items_per_s": None, "bytes_per_s": 10 * MIB, "bytes_burst": None},
         "Free": {"requests_per_s": 1},
         "Open": {"repetitions": None},
-        "Once": {"past_max_s": 60, "repetitions": "key"},
+        "Once": {"past_max_s": 60, "repetitions": "key", "retention_days": 90},
     }
     assert plans(given) == {
         "Free": Plan("Free", Rate(1, 1), None, None),
@@ -54,7 +54,7 @@ def test_the_settings_add_plans_and_replace_them() -> None:
         "Unlimited": UNLIMITED,
         "Gold": Plan("Gold", Rate(50, 75), None, Rate(10 * MIB, 10 * MIB)),
         "Open": Plan("Open", None, None, None),
-        "Once": Plan("Once", None, None, None, 60, "key"),
+        "Once": Plan("Once", None, None, None, 60, "key", 90),
     }
     assert plans({}) == BUILT_IN_PLANS
 

@@ -1,0 +1,112 @@
+"""For how many days the store keeps a tenant's rows, by the plans of its keys.
+
+A tenant with keys on several plans has the most days that one of them has. Where one of them has no days, none of them counts,
+and the tenant's rows are kept as those of tenants without a plan. Keys that have ended count only where a tenant has no other:
+what it sent does not go sooner once its last key is revoked.
+
+Invariants (tests/unit/collector/tenancy/test_plan_days.py):
+1. Days follow the keys within one look, also when a key ends by itself (test_a_key_that_ends_no_longer_counts).
+2. Without a keys file no days are known, which is an error and not "no days": a store would delete what it should keep
+   (test_a_keys_file_that_is_missing_is_an_error).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from collector.tenancy import keys as keys_of
+from collector.tenancy.keys import KeysUnusable, Stamp
+from collector.tenancy.keys_file import Key
+from collector.tenancy.plans import Plan
+
+
+class PlanDays:
+    """Of the keys that it was given last."""
+
+    def __init__(
+        self, plans: Mapping[str, Plan], now_unix_s: Callable[[], float], anonymous: tuple[str, str] | None = None
+    ) -> None:
+        """`plans` by name. `anonymous`: the tenant that sends without a key, and its plan's name; None: nobody does."""
+        self._plans: Final = {name: plan.retention_days for name, plan in plans.items()}
+        self._now_unix_s: Final = now_unix_s
+        self._anonymous: Final = anonymous
+        self._keys: tuple[Key, ...] = ()
+        self._found: tuple[Mapping[str, int], float] = {}, -math.inf  # the days, and until when they hold
+        self._changing: Final = Lock()
+
+    @property
+    def has_any(self) -> bool:
+        """Return whether a plan has days: else no tenant does, whatever its keys are."""
+        return any(days is not None for days in self._plans.values())
+
+    def set_keys(self, keys: Iterable[Key]) -> None:
+        """These are the keys from now on."""
+        with self._changing:
+            self._keys = tuple(keys) if self.has_any else ()
+            self._found = {}, -math.inf
+
+    def of(self, tenant: str) -> int | None:
+        """Return the days of a tenant; None: its plans say nothing."""
+        return self.by_tenant().get(tenant)
+
+    def by_tenant(self) -> Mapping[str, int]:
+        """Return the days of all tenants whose plans have any."""
+        now = self._now_unix_s()
+        days, until_unix_s = self._found
+        if now >= until_unix_s:
+            with self._changing:
+                ends = (key.ends.timestamp() for key in self._keys if key.ends is not None)
+                days = self._as_of(datetime.fromtimestamp(now, UTC))
+                self._found = days, min((end for end in ends if end > now), default=math.inf)
+        return days
+
+    def _as_of(self, now: datetime) -> dict[str, int]:
+        if not self.has_any:
+            return {}
+        in_force: dict[str, set[str]] = {}
+        ended: dict[str, set[str]] = {}
+        if self._anonymous is not None:
+            in_force[self._anonymous[0]] = {self._anonymous[1]}
+        for key in self._keys:
+            (ended if key.has_ended(now) else in_force).setdefault(key.tenant, set()).add(key.plan)
+        found = {}
+        for tenant, names in (ended | in_force).items():
+            days = [self._plans.get(name) for name in names]
+            known = [number for number in days if number is not None]
+            if len(known) == len(days):
+                found[tenant] = max(known)
+        return found
+
+
+class KeysFileDays:
+    """PlanDays of what the keys file has now."""
+
+    def __init__(self, path: Path, days: PlanDays, *, may_be_missing: bool) -> None:
+        """`may_be_missing`: until it is there for the first time, which is of no harm to a store without rows."""
+        self._may_be_missing: Final = may_be_missing
+        self._path: Final = path
+        self._days: Final = days
+        self._stamp: Stamp | None = None
+
+    def by_tenant(self) -> Mapping[str, int]:
+        """Read the file if it has changed and a plan has days. Raises KeysUnusable."""
+        if self._days.has_any:
+            stamp = keys_of.stamp_of(self._path)
+            if stamp is None and not (self._may_be_missing and self._stamp is None):
+                raise KeysUnusable(
+                    f"a plan has retention_days, and there is no keys file {self._path} that says whose plan it is:"
+                    " tenants.keys_file must name that of the gateways, and `keys create` makes the first one"
+                )
+            if stamp is not None and stamp != self._stamp:
+                document = keys_of.read(self._path)
+                if document is not None:
+                    self._days.set_keys(keys_of.parse(self._path, document.data))
+                    self._stamp = document.stamp
+        return self._days.by_tenant()
+
+    def of(self, tenant: str) -> int | None:
+        """Return the days of a tenant; None: its plans say nothing. Raises KeysUnusable."""
+        return self.by_tenant().get(tenant)
