@@ -51,6 +51,7 @@ HOT_MODULES = [
     "collector/receivers/request.py",
     "collector/receivers/responses.py",
     "collector/receivers/rpc_codes.py",
+    "collector/receivers/unfinished_bodies.py",
     "collector/telemetry/counters.py",
     "collector/telemetry/instruments.py",
     "collector/telemetry/metrics.py",

@@ -144,6 +144,15 @@ class Grpc(Section):
         "counts 20, after as many free ones as concurrent_streams_max.",
     )
     concurrent_requests_max: Whole = limit(16_384, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
+    stream_calls_max: Whole = limit(
+        1024,
+        1,
+        1_000_000,
+        "Most calls of reflection and of health's Watch at once on all connections. More: RESOURCE_EXHAUSTED.",
+    )
+    connection_stream_calls_max: Whole = limit(
+        16, 1, 100_000, "Most calls of reflection and of health at once on one connection. More: RESOURCE_EXHAUSTED."
+    )
     header_bytes_max: Bytes = limit(16 * KIB, 1 * KIB, 1 * MIB, "Largest metadata of a request, in bytes.")
     keep_alive_s: Number = limit(60, 1, 7200, "Seconds of silence after which the server pings a client.")
     keep_alive_timeout_s: Number = limit(

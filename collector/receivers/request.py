@@ -27,6 +27,7 @@ from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.refusals import Explain, Refusal, ShuttingDown, log_if_defect
 from collector.receivers.sender_log import SenderLog, log_request
+from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
@@ -48,7 +49,9 @@ class Receiver:
         access: Access,
         explain: Explain,
         clock: Callable[[], float],
+        unfinished: UnfinishedBodies,
     ) -> None:
+        self.unfinished: Final = unfinished
         self.pipeline: Final = pipeline
         self.in_flight: Final = in_flight
         self.metrics: Final = metrics
@@ -68,8 +71,13 @@ class TelemetryRequest:
     """Use: `admit`, then `feed` with each piece that comes, then `finish`, each only while there is no answer. At the end
     `completed`, or `disconnected` if the client is gone before the request was whole."""
 
-    def __init__(self, receiver: Receiver, endpoint: Endpoint, route_name: str, body_name: str) -> None:
-        """`route_name`: where it came, for the log. `body_name`: what the protocol calls the body, for messages."""
+    def __init__(
+        self, receiver: Receiver, endpoint: Endpoint, route_name: str, body_name: str, bodies: ConnectionBodies
+    ) -> None:
+        """`route_name`: where it came, for the log. `body_name`: what the protocol calls the body, for messages.
+
+        `bodies`: those of its connection.
+        """
         self.is_abandoned: bool = False
         """Whether the rest of the body is not waited for."""
         self.body_bytes: i64 = 0
@@ -84,6 +92,8 @@ class TelemetryRequest:
         self._idempotency_key: bytes = b""
         self._caller: Caller | None = None
         self._share: InFlightShare | None = None
+        self._bodies: Final = bodies
+        self._is_unfinished: bool = False
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
         """Of the body once it is decompressed; below 0: it is not."""
@@ -153,6 +163,7 @@ class TelemetryRequest:
 
     async def finish(self) -> None:
         """The body is whole. Return when there is an answer: if it accepts the request, that is durable."""
+        self._end_body()
         try:
             caller = self._caller
             assert caller is not None
@@ -222,6 +233,17 @@ class TelemetryRequest:
         receiver.pipeline.charges.check(self._caller, plan_bytes)
         self._share.check(size_bytes)
 
+    def _begin_body(self) -> None:
+        """Note that the body is waited for. Raises Overloaded where the tenant's connections leave too few to others."""
+        assert self._caller is not None
+        self._bodies.begin(self._caller.tenant)
+        self._is_unfinished = True
+
+    def _end_body(self) -> None:
+        if self._is_unfinished:
+            self._is_unfinished = False
+            self._bodies.end()
+
     def _hold(self, size_bytes: int) -> None:
         """Raises Overloaded."""
         assert self._share is not None
@@ -239,6 +261,7 @@ class TelemetryRequest:
 
     def _release(self) -> None:
         """Release what is held. A protocol also drops the pieces of the body."""
+        self._end_body()
         if self._held_bytes and self._share is not None:
             self._share.release(int(self._held_bytes))
             self._held_bytes = 0

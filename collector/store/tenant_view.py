@@ -20,8 +20,8 @@ from typing import Final
 
 from collector.store.contract import StoreError
 
-# Tables of the engine that say what it can do, and how tables are made. They do not say what is in those, but for the numbers of
-# rows and bytes of all tenants together (system.tables), nor who asks what.
+# Tables of the engine that say what it can do, and how tables are made; not what is in those, but for how many rows and bytes
+# all tenants have together (system.tables), nor who asks what.
 OPEN_SYSTEM_TABLES: Final = frozenset(
     {
         "aggregate_function_combinators",

@@ -16,22 +16,22 @@ import structlog
 from collector.config.receivers import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
+from collector.receivers.grpc.call_heads import STATUS_200, TEXT, OtherCall, RefusedHead, meaning_of
 from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, ok_trailers, trailers
-from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
+from collector.receivers.grpc.stream_call import CallFailed, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
-from collector.receivers.refusals import printable
 from collector.receivers.rpc_codes import (
     RPC_CANCELLED,
     RPC_INTERNAL,
     RPC_OK,
     RPC_RESOURCE_EXHAUSTED,
     RPC_UNAVAILABLE,
-    RPC_UNIMPLEMENTED,
 )
 from collector.receivers.transport.connections import CLOSED, REFUSING, Connections
 from collector.receivers.transport.eviction import FRESH_S, Renumbered
 from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
+from collector.receivers.unfinished_bodies import ConnectionBodies
 from collector.runtime.descriptors import Descriptors
 
 # What of messages may be on its way or not taken yet, of one stream and of all of a connection. Their bytes are in the budget
@@ -42,18 +42,12 @@ _ARE_YOU_THERE: Final = b"inquiry."
 # How often a client may ping too soon, as gRPC core has it.
 _PING_STRIKES_MAX: Final = 2
 
-_CONTENT_TYPE: Final = b"application/grpc"
-_STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
-_ACCEPT_ENCODING: Final = encode(*ACCEPTED)
-_PLAIN_TEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
-_NO_GRPC: Final = encode(b":status", b"415") + _PLAIN_TEXT
-_NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAIN_TEXT
 # Who speaks HTTP/1.1 here has mistaken the port, and should hear of it.
 _HTTP1_METHODS: Final = (b"POST", b"GET ", b"HEAD", b"PUT ", b"OPTI")
-_TEXT: Final = b"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP has one of its own: 4318, or 8080.\n"
+_ACCEPT_ENCODING: Final = encode(*ACCEPTED)
 _HTTP1_ANSWER: Final = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+    b"content-length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
 )
 
 log = structlog.get_logger(__name__)
@@ -69,28 +63,14 @@ class GrpcShared(Connections):
         self.receiver: Final = receiver
         self.methods: Final = methods
         self.settings: Final = settings
-
-
-class _RefusedHead:
-    """A head that never becomes a call, and its answer."""
-
-    def __init__(self, block: bytes, body: bytes = b"") -> None:
-        """`body`: for what is not gRPC."""
-        self.block: Final = block
-        self.body: Final = body
-
-
-class _Other:
-    """A call of the other methods."""
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler: Final = handler
+        self.stream_calls: int = 0
+        """How many are open on all connections, but for health's Check."""
 
 
 class _Refusing(ServerStream):
     """A stream that is refused by its head. The rest of it may pass."""
 
-    def __init__(self, stream_id: int, began: float, answer: _RefusedHead) -> None:
+    def __init__(self, stream_id: int, began: float, answer: RefusedHead) -> None:
         super().__init__(stream_id, began)
         self.answer: Final = answer
 
@@ -102,6 +82,8 @@ class GrpcConnection(ServerConnection):
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
         self._has_begun: bool = False  # something came
+        self._stream_calls: int = 0  # how many are open
+        self._bodies: Final = ConnectionBodies(shared.receiver.unfinished)
         self._pinged: float = 0.0  # 0: no answer is waited for
         self._last_ping: float = -1e9
         self._ping_strikes: int = 0
@@ -159,12 +141,15 @@ class GrpcConnection(ServerConnection):
         self._moved = True
         meaning = head.meaning
         if meaning is None:
-            meaning = head.meaning = self._understand(head)
+            meaning = head.meaning = meaning_of(head, self._shared.methods, self._shared.header_bytes_max)
         if isinstance(meaning, CallHead):
-            return UnaryStream(stream_id, self.last_received, Call(self._shared.receiver, meaning))
-        if isinstance(meaning, _Other):
-            return StreamCall(stream_id, self.last_received, meaning.handler)
-        assert isinstance(meaning, _RefusedHead)
+            return UnaryStream(stream_id, self.last_received, Call(self._shared.receiver, meaning, self._bodies))
+        if isinstance(meaning, OtherCall):
+            full = self._full_of_stream_calls(meaning)
+            if full is not None:
+                return _Refusing(stream_id, self.last_received, full)
+            return StreamCall(stream_id, self.last_received, meaning.handler, is_counted=not meaning.is_check)
+        assert isinstance(meaning, RefusedHead)
         return _Refusing(stream_id, self.last_received, meaning)
 
     def on_request(self, stream: Stream) -> None:
@@ -179,6 +164,7 @@ class GrpcConnection(ServerConnection):
             self.send_head(stream, answer.block, end=not answer.body)
             if answer.body:
                 self.send_body(stream, answer.body, b"", end=True)
+            self._end_early(stream)
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         self._moved = True
@@ -225,34 +211,6 @@ class GrpcConnection(ServerConnection):
 
     # Calls.
 
-    def _understand(self, head: RequestHead) -> object:
-        limit = self._shared.header_bytes_max
-        if head.size_bytes > limit:
-            message = f"the metadata is {head.size_bytes} bytes; at most {limit} are taken (grpc.header_bytes_max)"
-            return _RefusedHead(_STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
-        if head.method != b"POST":
-            return _RefusedHead(_NO_POST, _TEXT)
-        content_type = b""
-        for name, value in head.headers:
-            if name == b"content-type":
-                content_type = value
-                break
-        if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
-            return _RefusedHead(_NO_GRPC, _TEXT)
-        if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
-            shown = printable(content_type.decode("latin-1"))
-            message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
-            return _RefusedHead(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
-        methods = self._shared.methods
-        method = methods.exports.get(head.path)
-        if method is not None:
-            return CallHead(method, head.headers)
-        handler = methods.others.get(head.path)
-        if handler is not None:
-            return _Other(handler)
-        path = printable(head.path.decode("utf-8", "replace"))
-        return _RefusedHead(_STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
-
     async def _finish(self, stream: UnaryStream, call: Call) -> None:
         await call.finish()
         call.ran()
@@ -275,7 +233,7 @@ class GrpcConnection(ServerConnection):
             self.send_head(stream, OK_HEAD, end=False)
             self.send_body(stream, call.answer, call.trailers, end=True)
         else:
-            self.send_head(stream, _STATUS_200 + _ACCEPT_ENCODING + call.trailers, end=True)
+            self.send_head(stream, STATUS_200 + _ACCEPT_ENCODING + call.trailers, end=True)
         self._moved = True
         self.answered()
         self._end_early(stream)
@@ -287,7 +245,23 @@ class GrpcConnection(ServerConnection):
 
     # Other calls.
 
+    def _full_of_stream_calls(self, wanted: OtherCall) -> RefusedHead | None:
+        """Return the refusal where as many are open as may be."""
+        settings = self._shared.settings
+        if self._stream_calls >= settings.connection_stream_calls_max:
+            limit = f"{settings.connection_stream_calls_max} on a connection (grpc.connection_stream_calls_max)"
+        elif not wanted.is_check and self._shared.stream_calls >= settings.stream_calls_max:
+            limit = f"{settings.stream_calls_max} (grpc.stream_calls_max)"
+        else:
+            return None
+        return RefusedHead(
+            STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, f"of calls beside telemetry's, at most {limit} are open")
+        )
+
     def _begin_talk(self, talk: StreamCall) -> None:
+        self._stream_calls += 1
+        if talk.is_counted:
+            self._shared.stream_calls += 1
         talk.wire = self
         talk.task = self.run(talk, self._talk(talk))
 
@@ -313,6 +287,9 @@ class GrpcConnection(ServerConnection):
         except Exception as error:  # it is answered, and logged
             log.error("call failed by a defect", exc_info=error)
             code, message = RPC_INTERNAL, "a defect of the collector"
+        self._stream_calls -= 1
+        if talk.is_counted:
+            self._shared.stream_calls -= 1
         self.ran(talk)
         if talk.is_gone or self.state == CLOSED:
             return
@@ -321,7 +298,7 @@ class GrpcConnection(ServerConnection):
         if talk.has_said:
             self.send_body(talk, b"", ends, end=True)
         else:
-            self.send_head(talk, _STATUS_200 + ends, end=True)
+            self.send_head(talk, STATUS_200 + ends, end=True)
         self._end_early(talk)
         self.flush()
         if self.state >= REFUSING:
@@ -334,6 +311,9 @@ class GrpcConnection(ServerConnection):
             if now - stream.began > self._shared.body_timeout_s:
                 stream.call.timed_out()
                 self.say(stream)
+        elif isinstance(stream, StreamCall) and not stream.has_asked and not stream.is_sent:
+            if now - stream.began > self._shared.body_timeout_s:
+                stream.timed_out(self._shared.body_timeout_s)
         elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:
             self.reset(stream, NO_ERROR)
 

@@ -14,6 +14,7 @@ from collector.receivers.grpc.stream_call import CallFailed, Handler, StreamCall
 from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT, RPC_NOT_FOUND
 
 SERVICE: Final = "grpc.health.v1.Health"
+CHECK_PATH: Final = f"/{SERVICE}/Check".encode()
 
 
 class GrpcHealth:
@@ -27,7 +28,7 @@ class GrpcHealth:
 
     def handlers(self) -> dict[str, Handler]:
         """By path."""
-        return {f"/{SERVICE}/Check": self._check, f"/{SERVICE}/Watch": self._watch}
+        return {CHECK_PATH.decode(): self._check, f"/{SERVICE}/Watch": self._watch}
 
     def end(self) -> None:
         """Report every service as not serving, now, to every client that watches."""

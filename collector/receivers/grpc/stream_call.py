@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from collector.receivers.rpc_codes import RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
+from collector.receivers.rpc_codes import RPC_DEADLINE_EXCEEDED, RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
 from collector.receivers.transport.http2_connection import ServerStream
 
 # The prefix of a message: whether it is compressed, and its length.
@@ -44,9 +44,12 @@ class GrpcWire(Protocol):
 class StreamCall(ServerStream):
     """What a handler has of its call."""
 
-    def __init__(self, stream_id: int, began: float, handler: Handler) -> None:
+    def __init__(self, stream_id: int, began: float, handler: Handler, *, is_counted: bool = True) -> None:
+        """`is_counted`: among those of all connections."""
         super().__init__(stream_id, began)
         self.handler: Final = handler
+        self.is_counted: Final = is_counted
+        self.has_asked: bool = False  # a message came
         self.task: asyncio.Task[None] | None = None
         self.wire: GrpcWire | None = None
         self.has_said: bool = False  # its answer has begun
@@ -107,13 +110,23 @@ class StreamCall(ServerStream):
                 )
             else:
                 at = first + size
+                self.has_asked = True
                 self._messages.append(coming[first:at])
                 self._waiting_bytes += size
         self._coming = b"" if self._problem is not None else coming[at:]
         self.happened()
 
+    def timed_out(self, timeout_s: float) -> None:
+        """End the call, since no whole message came in time."""
+        self._problem = CallFailed(RPC_DEADLINE_EXCEEDED, f"no whole message came within {timeout_s:g} s")
+        self.happened()
+
     def drained(self) -> None:
         self.happened()
+
+    def quiet_since(self) -> float:
+        """As the base has it. A client that watches does not keep its place: it can ask again."""
+        return self.waits_since if self.rest else self.began
 
     def happened(self) -> None:
         """Something did: the end, or room for more."""

@@ -28,6 +28,7 @@ from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
 from collector.receivers.transport.http2_connection import ServerStream
+from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
 
@@ -101,6 +102,7 @@ class GrpcReceiver(Receiver):
             access=access,
             explain=explain,
             clock=clock,
+            unfinished=UnfinishedBodies(settings.connections_max, "grpc.connections_max"),
         )
         self.running_max: Final[int] = settings.concurrent_requests_max
         self.running: int = 0
@@ -109,8 +111,8 @@ class GrpcReceiver(Receiver):
 class Call(TelemetryRequest):
     """One call. `trailers` is empty until there is an answer."""
 
-    def __init__(self, receiver: GrpcReceiver, head: CallHead) -> None:
-        super().__init__(receiver, head.method.endpoint, head.method.service, "request")
+    def __init__(self, receiver: GrpcReceiver, head: CallHead, bodies: ConnectionBodies) -> None:
+        super().__init__(receiver, head.method.endpoint, head.method.service, "request", bodies)
         self.is_accepted: bool = False
         self.has_answer: bool = False
         self.answer: bytes = b""
@@ -138,6 +140,7 @@ class Call(TelemetryRequest):
         self._idempotency_key = head.idempotency_key
         caller = self._identify(head.key)
         self._calls.pipeline.charges.check(caller, 0)
+        self._begin_body()
 
     def _take(self, piece: bytes) -> None:
         if not self._has_prefix:

@@ -132,6 +132,7 @@ class Http1Connection:
         self._host: bytes = b""  # the last one that was well-formed
         self._began: float = 0.0  # the loop's time; 0: nothing is coming in
         self._body_began: float = 0.0
+        self._bodies: Final = shared.bodies()
 
         self._turn: _Turn | None = None  # whose answer is due
         self._waiting: Final[deque[_Turn]] = deque()
@@ -429,7 +430,7 @@ class Http1Connection:
                 turn.page = Http1Page(scope, is_head=is_head, takes_body=self._shared.takes_page_bodies)
                 return
             url = path
-        turn.exchange = receiver.exchange(url, turn.head)
+        turn.exchange = receiver.exchange(url, turn.head, self._bodies)
         turn.exchange.admit()
 
     def _scope(self, path: str, raw_path: bytes, query_string: bytes) -> Scope:

@@ -51,6 +51,7 @@ class Http2Connection(ServerConnection):
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
         self._shared: Final = shared
         self._keep_alive_s: Final = shared.settings.keep_alive_s
+        self._bodies: Final = shared.bodies()
         self._server: tuple[str, int] | None = None
         self._client: tuple[str, int] | None = None
         self._date: bytes = b""
@@ -98,7 +99,7 @@ class Http2Connection(ServerConnection):
         else:
             receiver = self._shared.receiver
             assert receiver is not None
-            exchange = receiver.exchange(meaning.path, meaning.head)
+            exchange = receiver.exchange(meaning.path, meaning.head, self._bodies)
             request.exchange = exchange
             exchange.admit()
             if exchange.answer is not None:
@@ -274,7 +275,6 @@ class _HttpStream(ServerStream):
         self.meaning: Final = meaning
         self.exchange: HttpRequest | None = None
         self.page: Http2Page | None = None  # at most one of the two
-        self.answered_at: float = 0.0  # the loop's time
         self._connection: Final = connection
         self._drained: asyncio.Event | None = None  # where a page waits
 

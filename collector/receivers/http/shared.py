@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from collector.config.receivers import Http
 from collector.receivers.http.telemetry_request import HttpReceiver
 from collector.receivers.transport.connections import Connections
+from collector.receivers.unfinished_bodies import ConnectionBodies
 from collector.runtime.descriptors import Descriptors
 from collector.telemetry.metrics import Metrics
 
@@ -42,6 +43,10 @@ class HttpShared(Connections):
         self.takes_page_bodies: Final[bool] = takes_page_bodies
         self.date: bytes = b""
         self.date_line: bytes = b""
+
+    def bodies(self) -> ConnectionBodies | None:
+        """Return what counts the bodies of a new connection; None: no telemetry is taken."""
+        return None if self.receiver is None else ConnectionBodies(self.receiver.unfinished)
 
     def tick(self, now: float) -> None:
         """Write the date anew, too."""

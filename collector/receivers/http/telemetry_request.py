@@ -27,6 +27,7 @@ from collector.receivers.http.cors import cors_of
 from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.responses import NATIVE, Answer, Dialect, grpc_elsewhere
+from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_in_query, key_of
@@ -167,6 +168,7 @@ class HttpReceiver(Receiver):
             access=access,
             explain=explain,
             clock=clock,
+            unfinished=UnfinishedBodies(settings.connections_max, "http.connections_max"),
         )
         self.cors: Final = cors_of(settings)
         self.takes_query_key: Final[bool] = settings.query_key
@@ -184,17 +186,18 @@ class HttpReceiver(Receiver):
         """Return whether telemetry is taken there."""
         return path in self._routes
 
-    def exchange(self, path: str, head: Head) -> "HttpRequest":
-        """Return the request for this path. An unknown path gets a request that answers so."""
+    def exchange(self, path: str, head: Head, bodies: ConnectionBodies | None = None) -> "HttpRequest":
+        """Return the request for this path. An unknown path gets a request that answers so. `bodies`: those of its connection;
+        None: it has one at a time."""
         route, endpoint = self._routes.get(path, self._no_route)
-        return HttpRequest(self, route, endpoint, head)
+        return HttpRequest(self, route, endpoint, head, bodies or ConnectionBodies(self.unfinished))
 
 
 class HttpRequest(TelemetryRequest):
     """One, over HTTP/1.1 or HTTP/2. `answer` is None until there is one."""
 
-    def __init__(self, receiver: HttpReceiver, route: Route, endpoint: Endpoint, head: Head) -> None:
-        super().__init__(receiver, endpoint, route.endpoint, "body")
+    def __init__(self, receiver: HttpReceiver, route: Route, endpoint: Endpoint, head: Head, bodies: ConnectionBodies) -> None:
+        super().__init__(receiver, endpoint, route.endpoint, "body", bodies)
         self.head: Final = head
         self.answer: Answer | None = None
         self._http: Final = receiver
@@ -243,6 +246,7 @@ class HttpRequest(TelemetryRequest):
         announced = head.content_length
         # What it decompresses to is not known yet.
         self._expect(announced, announced if encoding == IDENTITY else 0)
+        self._begin_body()
 
     def _take(self, piece: bytes) -> None:
         self.body_bytes += len(piece)

@@ -2,9 +2,11 @@
 
 Invariants:
 1. A connection with an open request is not evicted, unless the request is answered and only the rest of its body is missing
-   (tests/integration/gateway/test_http_servers.py, test_who_goes_on_after_a_refusal_makes_room). Nor is one that had its last
-   request within FRESH_S: its next may be on its way (tests/unit/collector/receivers/transport/test_eviction.py,
-   test_only_idle_connections_are_evicted).
+   (tests/integration/gateway/test_http_servers.py, test_who_goes_on_after_a_refusal_makes_room; test_room.py,
+   test_who_goes_on_after_a_refusal_over_http_2_makes_room), its client reads nothing of the answer
+   (test_answers_that_nobody_reads_make_room), or it only watches health or asks reflection
+   (test_clients_that_watch_make_room). Nor is one that had its last request within FRESH_S: its next may be on its way
+   (tests/unit/collector/receivers/transport/test_eviction.py, test_only_idle_connections_are_evicted).
 2. The one that has been idle for longest is evicted (test_the_longest_idle_goes_first).
 3. However many connections come, all are looked at for every _CANDIDATES evictions, or once in _RESCAN_S where none is idle
    (test_looking_for_idle_connections_is_bounded).

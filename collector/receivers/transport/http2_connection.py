@@ -62,10 +62,20 @@ class ServerStream(Stream):
         self.trailers: bytes = b""  # what is to be said after the body
         self.ends: bool = False  # with the rest
         self.waits_since: float = 0.0  # the loop's time of the last progress
+        self.answered_at: float = 0.0  # the loop's time, where the request is not whole by then
         self.taken_since: i64 = 0  # bytes
 
     def drained(self) -> None:
         """All of it is sent."""
+
+    def quiet_since(self) -> float:
+        """Return the loop's time since when nothing of it is worth a connection; BUSY: it is.
+
+        An answer that its client does not read is not, nor is the rest of a request that is answered.
+        """
+        if self.rest:
+            return self.waits_since
+        return self.answered_at if self.is_sent else BUSY
 
 
 class ServerConnection(Http2Engine):
@@ -101,6 +111,7 @@ class ServerConnection(Http2Engine):
         self._gone_running: int = 0  # what works here for streams that are gone
         self._idle_since: float = 0.0  # the loop's time
         self._idle_at: i64 = 0  # the highest stream by then
+        self._busy_at: float = 0.0  # the loop's time, when a stream was worth the connection
         self._half: tuple[i64, float] | None = None  # a frame that is half here: which one, and since when
 
     # What a server has to have.
@@ -400,15 +411,27 @@ class ServerConnection(Http2Engine):
         """Note until when it had requests. Pings are none."""
         highest: i64 = self.highest_stream_id
         if self.streams or self._gone_running or highest != self._idle_at:
+            if self._gone_running or highest != self._idle_at or self._quiet_since() == BUSY:
+                self._busy_at = now
             self._idle_at = highest
             self._idle_since = now
 
     def idle_since(self) -> float:
         """Return the loop's time since when it has no request, to half a second; BUSY while it has one, or just had."""
         highest: i64 = self.highest_stream_id
-        if self.state == CLOSED or self.streams or self._gone_running or highest != self._idle_at:
+        if self.state == CLOSED or self._gone_running or highest != self._idle_at:
             return BUSY
-        return self._idle_since
+        return max(self._busy_at, self._quiet_since()) if self.streams else self._idle_since
+
+    def _quiet_since(self) -> float:
+        """Return the loop's time since when no stream is worth the connection; BUSY: one is."""
+        since = 0.0
+        for stream in self.streams.values():
+            assert isinstance(stream, ServerStream)
+            since = max(since, stream.quiet_since())
+            if since == BUSY:
+                break
+        return since
 
     def evict(self) -> None:
         self.goodbye(NO_ERROR)

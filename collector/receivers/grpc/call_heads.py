@@ -1,0 +1,66 @@
+"""What the head of a gRPC request asks for: telemetry's call, another call, or nothing that is here."""
+
+from typing import Final
+
+from collector.http2.headers import RequestHead, encode
+from collector.receivers.grpc.health import CHECK_PATH
+from collector.receivers.grpc.services import Methods
+from collector.receivers.grpc.status import trailers
+from collector.receivers.grpc.stream_call import Handler
+from collector.receivers.grpc.unary_call import CallHead
+from collector.receivers.refusals import printable
+from collector.receivers.rpc_codes import RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
+
+_CONTENT_TYPE: Final = b"application/grpc"
+STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
+_PLAINTEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
+_NO_GRPC: Final = encode(b":status", b"415") + _PLAINTEXT
+_NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAINTEXT
+TEXT: Final = b"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP has one of its own: 4318, or 8080.\n"
+
+
+class RefusedHead:
+    """A head that never becomes a call, and its answer."""
+
+    def __init__(self, block: bytes, body: bytes = b"") -> None:
+        """`body`: for what is not gRPC."""
+        self.block: Final = block
+        self.body: Final = body
+
+
+class OtherCall:
+    """A call of the other methods."""
+
+    def __init__(self, handler: Handler, *, is_check: bool) -> None:
+        """`is_check`: of health, which is never refused for what others have open. Without it an orchestrator would restart
+        the collector."""
+        self.handler: Final = handler
+        self.is_check: Final = is_check
+
+
+def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> CallHead | OtherCall | RefusedHead:
+    """Return what a head asks for, or its refusal."""
+    if head.size_bytes > header_bytes_max:
+        message = f"the metadata is {head.size_bytes} bytes; at most {header_bytes_max} are taken (grpc.header_bytes_max)"
+        return RefusedHead(STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
+    if head.method != b"POST":
+        return RefusedHead(_NO_POST, TEXT)
+    content_type = b""
+    for name, value in head.headers:
+        if name == b"content-type":
+            content_type = value
+            break
+    if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
+        return RefusedHead(_NO_GRPC, TEXT)
+    if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
+        shown = printable(content_type.decode("latin-1"))
+        message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
+        return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
+    method = methods.exports.get(head.path)
+    if method is not None:
+        return CallHead(method, head.headers)
+    handler = methods.others.get(head.path)
+    if handler is not None:
+        return OtherCall(handler, is_check=head.path == CHECK_PATH)
+    path = printable(head.path.decode("utf-8", "replace"))
+    return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
