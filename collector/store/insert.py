@@ -48,6 +48,7 @@ MERGED_INDEXES: Final = (
     "idx_lower_body",
     "text_lower_body",
     "idx_lower_span_name",
+    "idx_series",
 )
 """Indexes that are made when parts are merged, and not at each insert. docs/adr/0044 has the reasons."""
 

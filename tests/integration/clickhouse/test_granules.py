@@ -3,6 +3,7 @@
 Each table has one part, as after merges. What is counted is the granules that the engine means to read, by its own EXPLAIN.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -138,6 +139,23 @@ def test_the_series_of_a_metric_over_a_day(store: ClickHouseStore) -> None:
     ask = dashboards.METRICS[0].within(DAY, DAY + 86_400)
     (found,) = read(store, ask)
     assert found <= METRIC_SHARE_MAX * granules(store, "otel_metrics_gauge")
+
+
+def test_one_series_over_a_day(store: ClickHouseStore) -> None:
+    """By its hash, a third of its metric's granules are read; and a chart of all series needs no map."""
+    (series,) = store.query("SELECT SeriesHash FROM otel_metrics_gauge WHERE MetricName = 'metric-3' LIMIT 1", "TSV").split()
+    of_metric = "FROM otel_metrics_gauge WHERE MetricName = 'metric-3'"
+    one = f"SELECT TimeUnix, Value {of_metric} AND SeriesHash = {series.decode()}"
+    (found,), (every,) = read(store, one), read(store, f"SELECT TimeUnix, Value {of_metric}")
+    assert 1 <= found <= 0.4 * every
+    rows = int(store.query(f"SELECT count() FROM ({one})", "TSV"))
+    assert rows == int(store.query(f"SELECT countIf(SeriesHash = {series.decode()}) FROM otel_metrics_gauge", "TSV"))
+
+    def bytes_read(key: str) -> int:
+        chart = f"SELECT {key} AS series, toStartOfHour(TimeUnix) AS hour, avg(Value) {of_metric} GROUP BY series, hour"
+        return int(json.loads(store.query(chart, "JSON"))["statistics"]["bytes_read"])
+
+    assert bytes_read("SeriesHash") < 0.5 * bytes_read("cityHash64(ScopeAttributes, ResourceAttributes, Attributes)")
 
 
 def test_a_tenant_alone(store: ClickHouseStore) -> None:

@@ -177,6 +177,25 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
         assert store.query(rewritten, "TSV") == b""  # only metadata was changed
 
 
+def test_points_of_an_earlier_version_have_their_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their parts are not rewritten: the hash is computed where it is read, and is that of the same series in later parts."""
+    points = batches.gauge(1, 3).SerializeToString()
+    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+        with monkeypatch.context() as earlier:
+            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:14])
+            store.apply_schema()
+            store.insert(METRICS_TOPIC, [points], "before")
+        store.apply_schema()
+        assert "ServiceName, cityHash64(Attributes), TimeUnix)" in engine_of(store, "otel_metrics_gauge")
+        assert "ServiceName, SeriesHash, TimeUnix)" in engine_of(store, "otel_metrics_sum")
+        store.insert(METRICS_TOPIC, [points], "before")
+        store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "after")
+        of_parts = "SELECT groupUniqArray(SeriesHash) AS series, count() FROM otel_metrics_gauge GROUP BY _part"
+        found = store.query(f"SELECT uniqExact(arraySort(series)), count(), sum(`count()`) FROM ({of_parts})", "TSV")
+        assert found == b"1\t2\t6\n"
+        assert store.query("SELECT count() FROM system.mutations WHERE table LIKE 'otel_metrics%'", "TSV") == b"0\n"
+
+
 def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table whose parts are all put aside has no rows, but is not dropped, since the parts would be removed with it."""
     sent = batches.gauge(1, 3).SerializeToString()
@@ -195,7 +214,7 @@ def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert store.holds(METRICS_TOPIC, sent)
 
 
-@pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql"])
+@pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql", "0015_series.sql"])
 def test_run_again_with_rows(tmp_path: Path, name: str) -> None:
     """A file that was run to its end, but not recorded, is run again; rows that came in between stay."""
     sent = batches.logs(1, "tenant-a").SerializeToString()

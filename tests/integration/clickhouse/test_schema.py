@@ -26,6 +26,7 @@ ScopeDroppedAttrCount UInt32, ScopeSchemaUrl String, ServiceName {LC}, MetricNam
 MetricUnit String, Attributes {M}, StartTimeUnix {TIME}, TimeUnix {TIME}, Flags UInt32"""
 EXEMPLARS = f"""Exemplars.FilteredAttributes Array({M}), Exemplars.TimeUnix Array({TIME}), Exemplars.Value Array(Float64),
 Exemplars.SpanId Array(String), Exemplars.TraceId Array(String)"""
+HASHED = {f"otel_metrics_{kind}" for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary")}
 COLUMNS = {
     "otel_logs": LOGS,
     "otel_traces": TRACES,
@@ -41,8 +42,10 @@ COLUMNS = {
         ValueAtQuantiles.Value Array(Float64)""",
 }
 COLUMNS["otel_metrics_exp_histogram"] = COLUMNS["otel_metrics_exponential_histogram"]
+# ClickStack looks for it in the tables that it joins with one of series.
+COLUMNS |= {name: f"{made}, SeriesHash UInt64" for name, made in COLUMNS.items() if name in HASHED}
 
-METRIC_KEY = "TenantId, MetricName, toStartOfHour(TimeUnix), ServiceName, cityHash64(Attributes), TimeUnix"
+METRIC_KEY = "TenantId, MetricName, toStartOfHour(TimeUnix), ServiceName, SeriesHash, TimeUnix"
 KEYS = {
     "otel_logs": ("TenantId, toStartOfFiveMinutes(Timestamp), ServiceName, Timestamp", "toDate(Timestamp)"),
     "otel_traces": ("TenantId, toStartOfFiveMinutes(Timestamp), ServiceName, SpanName, Timestamp", "toDate(Timestamp)"),
@@ -65,7 +68,11 @@ def both(*maps: str) -> set[str]:
     return {f"{side}({name}) bloom_filter(0.01)" for name in maps for side in ("mapKeys", "mapValues")}
 
 
-METRIC_INDEXES = {*both("ResourceAttributes", "ScopeAttributes", "Attributes"), "TimeUnix minmax"}
+METRIC_INDEXES = {
+    *both("ResourceAttributes", "ScopeAttributes", "Attributes"),
+    "TimeUnix minmax",
+    "SeriesHash bloom_filter(0.01)",
+}
 INDEXES = {
     "otel_logs": {
         *both("ResourceAttributes", "ScopeAttributes", "LogAttributes"),
@@ -161,3 +168,31 @@ def test_settings(store: ClickHouseStore, table: str) -> None:
 def test_landing_keeps_nothing(store: ClickHouseStore) -> None:
     found = lines(store, "SELECT DISTINCT engine FROM system.tables WHERE name LIKE 'landing%' AND name NOT LIKE '%_to_%'")
     assert found == ["Null"]
+
+
+def test_a_series_is_told_by_all_that_it_is(store: ClickHouseStore) -> None:
+    """Attributes in any order are the same series. Another name, service, scope, attribute or owner of one is another."""
+    plain = {
+        "MetricName": "'m'",
+        "ServiceName": "'s'",
+        "ScopeName": "'scope'",
+        "ScopeVersion": "'1'",
+        "ResourceAttributes": "map('a', '1', 'b', '2')",
+        "ScopeAttributes": "map()",
+        "Attributes": "map('c', '3', 'd', '')",
+    }
+    reordered = {"ResourceAttributes": "map('b', '2', 'a', '1')", "Attributes": "map('d', '', 'c', '3')"}
+    others = [
+        *({name: "'other'"} for name in ("MetricName", "ServiceName", "ScopeName", "ScopeVersion")),
+        {"ResourceAttributes": "map('a', '2', 'b', '1')"},
+        {"ResourceAttributes": "map('a', '1')", "Attributes": "map('b', '2', 'c', '3', 'd', '')"},
+        {"ScopeAttributes": "map('a', '1', 'b', '2')", "ResourceAttributes": "map()"},
+        {"Attributes": "map('c', '3')"},
+    ]
+    for table in (name for name in KEYS if name.startswith("otel_metrics")):
+        for number, change in enumerate([{}, reordered, *others]):
+            row = {"TimeUnix": "toDateTime64('2026-11-29', 9)", "Flags": str(number), **plain, **change}
+            store._command(f"INSERT INTO {table} ({', '.join(row)}) SELECT {', '.join(row.values())}")
+        found = lines(store, f"SELECT SeriesHash FROM {table} ORDER BY Flags")
+        assert found[0] == found[1], table
+        assert len(set(found)) == 1 + len(others), table
