@@ -133,9 +133,10 @@ class OpenFiles:
                 return False
             if mark.frames != state.frames:
                 self._mark = self._end(state)
-        return True
+        return state.frames == 0 or self._mark is not None
 
-    def _end(self, state: WalState) -> _Mark:
+    def _end(self, state: WalState) -> _Mark | None:
+        """Return the end of what is there now; None: it was cut off just now."""
         at = state.wal_bytes - _MARK_BYTES
         content = os.pread(self._wal_descriptor, _MARK_BYTES, at)
         if not any(content):  # the header of the frame is not zeros
@@ -143,6 +144,8 @@ class OpenFiles:
             content = os.pread(self._wal_descriptor, FRAME_BYTES, at).rstrip(b"\0")
             at += max(0, len(content) - _MARK_BYTES)
             content = content[-_MARK_BYTES:]
+        if not content:
+            return None
         return _Mark(state.salts, state.frames, at, content)
 
     def close(self) -> None:
