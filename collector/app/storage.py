@@ -11,7 +11,7 @@ import structlog
 from collector.api.query_client import is_listening
 from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
 from collector.app.retention import keys_file_days, retention_of
-from collector.app.store_history import note_start
+from collector.app.store_history import StoreHistory
 from collector.broker.contract import (
     TOPICS,
     BrokerDown,
@@ -127,6 +127,7 @@ async def _open_in_data_dir(settings: Settings, metrics: Metrics) -> AsyncIterat
         if is_new_store and isinstance(opened.broker, LocalLog):
             await _report_new_store(opened.broker)
         if is_embedded(settings) and isinstance(opened.broker, LocalLog):
+            await opened.broker.witness_in_store()
             await asyncio.to_thread(_report_old_store, opened.broker, store_dir(settings.data_dir))
         try:
             yield Storage(opened, store)
@@ -159,16 +160,20 @@ async def _report_new_store(broker: LocalLog) -> None:
 
 
 def _report_old_store(broker: LocalLog, directory: Path) -> None:
-    """Report where the log had messages stored while this store was not beside it. Note that it is now."""
+    """Report what the log had stored while this store was not beside it, until an operator confirms it. Note that it is now."""
     try:
-        missed = note_start(directory, broker.starts)
+        history = StoreHistory(directory, broker.starts)
+        broker.stored_beside(history.has)
+        missed = broker.lacking_in_store(history.lacks())
+        history.note()
     except OSError as error:  # a full disk: the next start knows of this one by the log
         log.warning("cannot note in the store that the local log was started beside it", error=str(error))
         return
     if missed:
         log.error(
             "the store is older than the local log beside it: what the log had stored meanwhile is not in this store, unless"
-            " it was put into another one; where a copy was put back, put the newer store in its place",
+            " it was put into another one; where a copy was put back, put the newer store in its place; confirm with"
+            " `log confirm`",
             messages=missed,
             log=broker.identity,
         )
@@ -195,7 +200,8 @@ async def _opened_store(settings: Settings) -> "ClickHouseStore":
 async def _open_local(settings: Settings) -> AsyncIterator[Opened]:
     limits = LocalLogLimits(**settings.local_log.model_dump())
     try:
-        local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS)
+        store = store_dir(settings.data_dir) if is_embedded(settings) else None
+        local_log = await LocalLog.open(settings.data_dir / "log", limits, TOPICS, store=store)
     except LocalLogUnusable as error:
         raise CannotRun(str(error)) from error
     async with local_log:

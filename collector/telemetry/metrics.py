@@ -160,7 +160,8 @@ class Metrics:
         ).labels()
         self._log_lost: Final = self._gauge(
             "log_lost_messages",
-            "Acknowledged messages that the local log lost or that were damaged in it, and that no operator has confirmed yet.",
+            "Acknowledged messages that the local log lost, that were damaged in it, or that an older store beside it lacks,"
+            " and that no operator has confirmed yet.",
         ).labels()
         self._store_damaged_parts: Final = self._gauge(
             "store_damaged_parts",

@@ -134,27 +134,51 @@ def test_a_store_that_was_removed_is_missed(make_program: MakeProgram) -> None:
 
 
 def test_an_older_copy_of_the_store_is_missed(make_program: MakeProgram, tmp_path: Path) -> None:
-    """Put back without its log: the start says at error how many messages were stored since; once, and goes on."""
+    """Put back without its log: the start says at error how many messages were stored since, once, and goes on. /healthz, a
+    metric and the audit show it until it is confirmed, or the newer store is put back."""
     program = make_program()
-    copy = tmp_path / "copy"
+    copy, newer, store = tmp_path / "copy", tmp_path / "newer", program.data_dir / "store"
 
-    def run_with(body: str) -> None:
+    def run_with(body: str, lacking: int = 0) -> None:
         program.start()
+        until(lambda: shown() == (("degraded", "damaged") if lacking else ("ok", "ok")))
+        until(lambda: metric(program.http, "infrasage_log_lost_messages") == lacking)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         record = {"service_id": "old", "type": "log", "body": body, "timestamp": now}
         assert 200 == httpx.post(f"{program.http}/api/v1/telemetry", json=record, timeout=20).status_code
         program.wait_for(f"SELECT countIf(Body = '{body}') FROM otel_logs", 1)
         assert program.stop() == 0
 
+    def shown() -> tuple[str, str]:
+        health = httpx.get(f"{program.http}/healthz").json()
+        return health["status"], health["log"]
+
+    def audited() -> tuple[int, int]:
+        done = run("audit", "--json", "--data-dir", program.data_dir)
+        return done.returncode, json.loads(done.stdout)["log_lost_messages"]
+
     run_with("before")
-    shutil.copytree(program.data_dir / "store", copy, symlinks=True)
+    shutil.copytree(store, copy, symlinks=True)
     run_with("since")
     assert "the store is older" not in program.log()
-    shutil.rmtree(program.data_dir / "store")
-    copy.rename(program.data_dir / "store")
-    run_with("after")
+    store.rename(newer)
+    copy.rename(store)
+    run_with("after", lacking=1)
     (line,) = [line for line in program.log().splitlines() if "the store is older than the local log beside it" in line]
     assert ("error", 1) == ((said := json.loads(line))["level"], said["messages"])
-    run_with("later")
+    run_with("later", lacking=1)
+    assert (1, 1) == audited()
     assert 1 == program.log().count("the store is older")
     assert ["after", "before", "later"] == [row["Body"] for row in program.query("SELECT Body FROM otel_logs ORDER BY Body")]
+
+    # The newer one is put back: it has what was missing, and lacks what came meanwhile.
+    store.rename(copy)
+    newer.rename(store)
+    run_with("last", lacking=2)
+    assert "messages that were missing in the store are there again" in program.log()
+    assert 0 == run("log", "confirm", "--data-dir", program.data_dir).returncode
+    run_with("confirmed")
+    assert (0, 0) == audited()
+    assert ["before", "confirmed", "last", "since"] == [
+        row["Body"] for row in program.query("SELECT Body FROM otel_logs ORDER BY Body")
+    ]

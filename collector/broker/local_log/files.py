@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+import structlog
+
 from collector.broker.contract import BrokerDown, BrokerError, Range
 from collector.broker.local_log import schema
 from collector.broker.local_log.database import FileDamaged, make_directory, transact_in_place
@@ -34,29 +36,32 @@ from collector.broker.local_log.opening import LogOpening, is_damage
 from collector.broker.local_log.plan import PartitionHead, Probe, Skip, Work
 from collector.broker.local_log.reader import Found, LogReader
 from collector.broker.local_log.recovery import copy_log
-from collector.broker.local_log.witness import Witnessed, read_witness
+from collector.broker.local_log.witness import Witnessed, believed, read_witness
 from collector.broker.local_log.witness_keeper import WitnessKeeper
 from collector.runtime.disk import Disk
 
 # How long a structure that was found to be sound is trusted while more messages are missing.
 _SOUND_S: Final = 60.0
+log = structlog.get_logger(__name__)
 
 
 class LogFiles:
     """One thread at a time writes: the methods take a lock. `read` is called by one other thread."""
 
-    def __init__(self, directory: Path, limits: LocalLogLimits) -> None:
+    def __init__(self, directory: Path, limits: LocalLogLimits, store: Path | None) -> None:
         """Use `open`."""
         self.file: Final = directory / schema.FILE_NAME
         self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
         self.incidents: Final = Incidents(directory.parent)
-        self._losses: Final = LossReports(self.incidents)
+        self.losses: Final = LossReports(self.incidents)
         self._limits: Final = limits
         self._wal: Final = self.file.with_name(f"{self.file.name}-wal")
         self._witness_file: Final = directory.with_name(f"{directory.name}.acknowledged")
+        self._in_store_file: Final = None if store is None else store / self._witness_file.name
+        self._in_store: WitnessKeeper | None = None
         self._busy: Final = threading.RLock()
         self._reading: Final = threading.Lock()
-        self._opening: Final = LogOpening(self.file, limits, self._reading, self.incidents, self._losses)
+        self._opening: Final = LogOpening(self.file, limits, self._reading, self.incidents, self.losses)
         self._branch: Branch | None = None
         self._damage: str | None = None
         """Why the file must be made anew before it can be used; None: it can be used."""
@@ -68,9 +73,9 @@ class LogFiles:
         """Why nothing is taken: the files are no longer where or what they were. None: they are."""
 
     @classmethod
-    def open(cls, directory: Path, limits: LocalLogLimits) -> Self:
-        """Raises LocalLogUnusable."""
-        files = cls(directory, limits)
+    def open(cls, directory: Path, limits: LocalLogLimits, store: Path | None) -> Self:
+        """`store`: the directory of the store that the log is beside, if it is one. Raises LocalLogUnusable."""
+        files = cls(directory, limits, store)
         try:
             make_directory(directory)
             files._open()
@@ -80,10 +85,13 @@ class LogFiles:
 
     def _open(self) -> None:
         self._opening.take_write_ahead_log()
-        witnessed = read_witness(self._witness_file)
+        own = read_witness(self._witness_file)
+        witnessed = believed(own, self._read_in_store())
         if witnessed is None:
             self._database = self._opening.without_witness(self._witness_file)
         else:
+            if own is None:
+                self._opening.witness_is_lost(self._witness_file)
             self._database, self._branch = self._opening.with_witness(witnessed)
         self._begin_reading()
         self._branch = None
@@ -91,6 +99,25 @@ class LogFiles:
         self._witness = WitnessKeeper(self._witness_file, lambda: self.look() is None)
         self._write_witness()
         self._witness.sync()
+        self.witness_in_store()
+
+    def _read_in_store(self) -> Witnessed | None:
+        with suppress(OSError):
+            return None if self._in_store_file is None else read_witness(self._in_store_file)
+        return None
+
+    def witness_in_store(self) -> None:
+        """From now on, also note in the store's directory how far the log has come, if that is there."""
+        with self._busy:
+            file = self._in_store_file
+            if self._in_store is not None or file is None or not file.parent.is_dir():
+                return
+            try:
+                self._in_store = WitnessKeeper(file, file.parent.is_dir)
+                self._in_store.write(self._witnessed())
+                self._in_store.sync()
+            except OSError as error:
+                log.warning("cannot note in the store how far the local log has come", file=str(file), error=str(error))
 
     def _begin_reading(self) -> None:
         self._database.settle(self._branch)
@@ -146,7 +173,10 @@ class LogFiles:
         return refusals
 
     def _write_witness(self) -> None:
-        self._witness.write(self._witnessed())
+        witnessed = self._witnessed()
+        self._witness.write(witnessed)
+        if self._in_store is not None:
+            self._in_store.write(witnessed)
 
     def _witnessed(self) -> Witnessed:
         database = self._database
@@ -183,12 +213,14 @@ class LogFiles:
 
     @property
     def is_witness_synced(self) -> bool:
-        return self._witness.is_synced
+        return self._witness.is_synced and (self._in_store is None or self._in_store.is_synced)
 
     def sync_witness(self) -> None:
         """Not more often than once a second."""
         with self._busy:
             self._witness.sync_now_and_then()
+            if self._in_store is not None:
+                self._in_store.sync_now_and_then()
 
     def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
@@ -206,9 +238,11 @@ class LogFiles:
             self._database.close(is_done=not is_gone)
             if not is_gone:
                 self._open_files.close()
-            with suppress(OSError):
-                self._witness.sync()
-            self._witness.close()
+            for witness in (self._witness, self._in_store):
+                if witness is not None:
+                    with suppress(OSError):
+                        witness.sync()
+                    witness.close()
 
     # What is found while reading.
 
@@ -232,7 +266,7 @@ class LogFiles:
         except (OSError, sqlite3.Error) as error:
             raise BrokerDown(f"cannot read {topic} from offset {head.committed} in {self.file}: {error}") from error
         if range_ is not None:
-            self._losses.remember(range_)
+            self.losses.remember(range_)
             return range_
         return Skip(topic, found[0].start, found[-1].end)
 
@@ -253,8 +287,8 @@ class LogFiles:
         """Raises OSError: then it must be done again."""
         if found:
             with self._busy:
-                damages = [self._losses.damage_of(self._database, topic, id_, it) for it in found]
-            self._losses.report(damages)
+                damages = [self.losses.damage_of(self._database, topic, id_, it) for it in found]
+            self.losses.report(damages)
 
     # What is made anew.
 

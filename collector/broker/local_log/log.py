@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -73,9 +73,10 @@ class LocalLog:
         self._write_thread.start()
 
     @classmethod
-    async def open(cls, directory: Path, limits: LocalLogLimits, topics: Collection[str]) -> Self:
-        """Open or create the file in `directory`. `topics` are those that `poll` reads. Raises LocalLogUnusable."""
-        files = await asyncio.to_thread(LogFiles.open, directory, limits)
+    async def open(cls, directory: Path, limits: LocalLogLimits, topics: Collection[str], *, store: Path | None = None) -> Self:
+        """Open or create the file in `directory`. `topics` are those that `poll` reads. `store`: the directory of the store
+        beside it, where it also notes how far it has come. Raises LocalLogUnusable."""
+        files = await asyncio.to_thread(LogFiles.open, directory, limits, store)
         return cls(files, limits, tuple(topics))
 
     async def close(self) -> None:
@@ -175,6 +176,10 @@ class LocalLog:
         """Its last starts, and where the partitions were at each; this one last."""
         return self._files.lineage
 
+    async def witness_in_store(self) -> None:
+        """The directory of the store is there now."""
+        await asyncio.to_thread(self._files.witness_in_store)
+
     async def copy_to(self, directory: Path) -> None:
         """Write the log as it is at one moment into `directory`, with its witness beside it; appends go on meanwhile.
         Raises BrokerDown."""
@@ -242,6 +247,15 @@ class LocalLog:
         it. Reads files; raises OSError."""
         incidents = self._files.incidents.unconfirmed()
         return len(incidents), sum(incident.messages for incident in incidents)
+
+    def lacking_in_store(self, lacking: Mapping[str, tuple[int, int]]) -> int:
+        """Report, durably, messages that were committed and are not in the store beside the log; return how many are newly
+        reported. Raises OSError."""
+        return self._files.losses.report_lacking(self.identity, lacking)
+
+    def stored_beside(self, has: Callable[[str, int, int], Sequence[tuple[int, int]]]) -> None:
+        """Take back what of that is in the store that is beside it now. Raises OSError."""
+        self._files.losses.stored_again(self.identity, has)
 
     def depth(self, topic: str) -> int:
         """Messages of any topic, polled or not, that are not yet committed."""

@@ -4,7 +4,7 @@ A message has a receipt, which names its request. Where the message itself is lo
 which requests of a process it was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from collector.broker.local_log.receipts import receipt_of
 from collector.broker.local_log.witness import Witnessed
 
 _REQUESTS_SHOWN_MAX: Final = 20
+_LACKING: Final = "the store is older than the log: it lacks what was stored since"
 
 
 class LossReports:
@@ -69,6 +70,14 @@ class LossReports:
         self._logger.warning(
             "the file that says how far the local log had come is damaged or missing: it begins anew, and a loss before now"
             " can't be noticed by it",
+            file=str(file),
+        )
+
+    def report_witness_in_store(self, file: Path) -> None:
+        """Say that the witness begins anew, and that nothing is lost by it."""
+        self._logger.warning(
+            "the file that says how far the local log had come is damaged or missing: it is made again from the one in the"
+            " store",
             file=str(file),
         )
 
@@ -131,6 +140,26 @@ class LossReports:
             missing_messages=sum(damage.messages for damage in damages),
         )
         self.report(damages)
+
+    def report_lacking(self, identity: str, lacking: Mapping[str, tuple[int, int]]) -> int:
+        """Report messages that the log has committed and the store beside it lacks. Return how many are newly reported. Raises
+        OSError: then it must be done again."""
+        damages = [
+            Damage(topic=topic, start=start, end=end, reason=_LACKING, log=identity) for topic, (start, end) in lacking.items()
+        ]
+        return sum(damage.messages for damage in self._incidents.report(damages))
+
+    def stored_again(self, identity: str, has: Callable[[str, int, int], Sequence[tuple[int, int]]]) -> None:
+        """Take back what was reported as lacking in the store, and is in the one that was put in its place. Raises OSError."""
+
+        def is_there(damage: Damage) -> Sequence[tuple[int, int]]:
+            is_this = damage.reason == _LACKING and damage.log == identity
+            return has(damage.topic, damage.start, damage.end) if is_this else ()
+
+        if found := self._incidents.found_again(is_there):
+            self._logger.warning(
+                "messages that were missing in the store are there again, as a newer store was put back", messages=found
+            )
 
     def report(self, damages: Sequence[Damage]) -> None:
         """Raises OSError: then it must be done again."""

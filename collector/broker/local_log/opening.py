@@ -97,6 +97,12 @@ class LogOpening:
             raise
         return database
 
+    def witness_is_lost(self, file: Path) -> None:
+        """Keep what is left of the witness, and report it: the one in the store is used."""
+        if file.exists() and any(file.read_bytes()):
+            self._incidents.take(file)
+        self._losses.report_witness_in_store(file)
+
     def without_witness(self, witness_file: Path) -> Database:
         """Return the database: what the partitions' own rows say, wherever they are found, has to do in the witness's place."""
         # Of zeros: a start was killed before it wrote the first time.

@@ -6,17 +6,22 @@ after a power cut it may lack the last seconds, and then the loss of these can't
 
 It has two places that are written in turns, each with a checksum: a torn write leaves the other.
 
+Another one is in the directory of the embedded store: where the log was exchanged for that of another directory together with
+the witness beside it, that one still says which log was there, and how far it had come.
+
 Invariants:
 1. The file never says more than what is durable in the log (test_the_witness_never_runs_ahead).
 2. A damaged or missing file loses nothing and is reported (test_a_lost_witness_is_reported_and_loses_nothing).
 3. It names the log that it is about: positions of another log are never compared with it
    (test_another_log_in_its_place_is_a_log_of_its_own).
 4. Versions before a part of it was added read the others (test_a_witness_is_read_by_older_versions).
+5. The witness in the store is believed only where it knows a start that the other does not, or another log
+   (test_logs_of_two_copies_that_are_exchanged_lose_nothing, test_a_witness_in_the_store_that_trails_is_not_believed).
 """
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -61,6 +66,8 @@ class Witness:
         """Use `open`."""
         self.is_synced = True
         self._sequence = sequence
+        self._starts: tuple[tuple[Epoch, ...], list[str], list[bytes]] = (), [], []
+        """As they were written last, of which topics, and in bytes."""
         self._descriptor: Final = os.open(file, os.O_RDWR)
 
     @classmethod
@@ -78,8 +85,12 @@ class Witness:
         return cls(file, newest[0] if newest is not None else 0)
 
     def write(self, witnessed: Witnessed) -> None:
+        topics = list(witnessed.heads)
+        if self._starts[0] is not witnessed.lineage or self._starts[1] != topics:
+            self._starts = witnessed.lineage, topics, [_start(epoch, topics) for epoch in witnessed.lineage]
         self._sequence += 1
-        os.pwrite(self._descriptor, _encode(self._sequence, witnessed), self._sequence % 2 * _PLACE_BYTES)
+        place = _encode(self._sequence, witnessed, self._starts[2])
+        os.pwrite(self._descriptor, place, self._sequence % 2 * _PLACE_BYTES)
         self.is_synced = False
 
     def sync(self) -> None:
@@ -107,6 +118,23 @@ def read_witness(file: Path) -> Witnessed | None:
     return newest[1] if newest is not None else None
 
 
+def believed(own: Witnessed | None, in_store: Witnessed | None) -> Witnessed | None:
+    """Return which of two to believe: the one beside the log, unless the one in the store shows that the log was exchanged
+    together with that. It may trail: then the other knows all of its starts."""
+    if in_store is None:
+        return own
+    in_store = in_store._replace(is_final=False)  # what it says may be long past
+    if own is None:
+        return in_store
+    if not own.identities or not in_store.identities or not own.lineage or not in_store.lineage:
+        return own  # of a version that noted none
+    if not set(own.identities) & set(in_store.identities):
+        return in_store
+    known = {epoch.id for epoch in own.lineage}
+    is_later = in_store.lineage[-1].id not in known and any(epoch.id in known for epoch in in_store.lineage)
+    return in_store if is_later else own
+
+
 def sync_directory(directory: Path) -> None:
     """Let a file that was made or renamed in a directory outlive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -121,8 +149,9 @@ def _newest(raw: bytes) -> tuple[int, Witnessed] | None:
     return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
 
-def _encode(sequence: int, witnessed: Witnessed) -> bytes:
-    identities, heads, is_final, lineage = witnessed
+def _encode(sequence: int, witnessed: Witnessed, lineage: Sequence[bytes]) -> bytes:
+    """`lineage`: its starts in bytes."""
+    identities, heads, is_final, _ = witnessed
     named = [bytes.fromhex(identity) for identity in identities[:_IDENTITIES_MAX]]
     parts = [_START.pack(_MAGIC, sequence, len(heads)), bytes([len(named)]), *named]
     for topic, head in heads.items():
@@ -135,8 +164,7 @@ def _encode(sequence: int, witnessed: Witnessed) -> bytes:
     text += _checksum(text)
     room = _PLACE_BYTES - len(text) - _ADDED.size - _CHECKSUM_BYTES
     starts: list[bytes] = []
-    for epoch in reversed(lineage):
-        start = _start(epoch, heads)
+    for start in reversed(lineage):
         room -= len(start)
         if room < 0:
             break
@@ -145,8 +173,8 @@ def _encode(sequence: int, witnessed: Witnessed) -> bytes:
     return text + _checksum(text)
 
 
-def _start(epoch: Epoch, heads: Mapping[str, PartitionHead]) -> bytes:
-    places = [_AT.pack(*epoch.heads.get(topic, (0, 0))) for topic in heads]
+def _start(epoch: Epoch, topics: Sequence[str]) -> bytes:
+    places = [_AT.pack(*epoch.heads.get(topic, (0, 0))) for topic in topics]
     return _EPOCH.pack(bytes.fromhex(epoch.id), epoch.is_branch, len(places)) + b"".join(places)
 
 

@@ -1,9 +1,10 @@
 """The broker and the store, from the settings."""
 
 import asyncio
+import errno
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,9 @@ from support.waiting import eventually
 
 from collector.api import query_client
 from collector.app import data_dir, storage
+from collector.broker.contract import LOGS_TOPIC
+from collector.broker.local_log import LocalLog, LogStart
+from collector.broker.local_log.lineage import At
 from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.runtime.lockfile import DataDirLock, Locked
@@ -57,6 +61,40 @@ def test_a_log_that_began_anew_beside_a_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "log.acknowledged").unlink()
     said += [start(b"1\n"), start(b"1\n")]
     assert [[], [], ["warning"], []] == said
+
+
+def test_what_an_older_copy_lacks_is_reported_before_it_is_known(tmp_path: Path) -> None:
+    """A start whose report can't be written, on a full disk, notes nothing: the next one reports it."""
+    starts = [LogStart(f"{number:016x}", {LOGS_TOPIC: At(number, number)}) for number in range(3)]
+
+    class Log:
+        identity = "log"
+
+        def __init__(self, starts: list[LogStart], *, is_full: bool = False) -> None:
+            self.starts = starts
+            self.is_full = is_full
+            self.lacking: dict[str, tuple[int, int]] = {}
+
+        def stored_beside(self, has: object) -> None:
+            """Nothing was reported yet."""
+
+        def lacking_in_store(self, lacking: Mapping[str, tuple[int, int]]) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.lacking = dict(lacking)
+            return sum(end - start for start, end in lacking.values())
+
+    def start(log: Log) -> list[str]:
+        with structlog.testing.capture_logs() as logs:
+            storage._report_old_store(cast("LocalLog", log), tmp_path)
+        return [line["log_level"] for line in logs]
+
+    assert [] == start(Log(starts[:1]))
+    assert ["warning"] == start(Log(starts, is_full=True))
+    log = Log(starts)
+    assert ["error"] == start(log)
+    assert {LOGS_TOPIC: (1, 2)} == log.lacking
+    assert [] == start(Log(starts))
 
 
 class Stopping:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from collector.app.store_history import note_start
+from collector.app.store_history import StoreHistory
 from collector.broker.local_log import LogStart
 from collector.broker.local_log.lineage import At
 
@@ -19,8 +19,11 @@ def start(name: str, logs: int, traces: int = 0, *, is_branch: bool = False) -> 
 
 
 def noted(directory: Path, *starts: LogStart) -> int:
-    """Of these starts, the last is this one."""
-    return note_start(directory, starts)
+    """Of these starts, the last is this one. How many messages the store lacks."""
+    history = StoreHistory(directory, starts)
+    lacking = sum(end - start for start, end in history.lacks().values())
+    history.note()
+    return lacking
 
 
 def test_a_store_beside_each_start_lacks_nothing(tmp_path: Path) -> None:
@@ -28,18 +31,36 @@ def test_a_store_beside_each_start_lacks_nothing(tmp_path: Path) -> None:
     assert [0, 0, 0] == [noted(tmp_path, *starts[:count]) for count in (1, 2, 3)]
 
 
-def test_what_an_older_copy_lacks_is_counted(tmp_path: Path) -> None:
+def test_what_an_older_copy_lacks_is_found(tmp_path: Path) -> None:
     """A copy of before the start `b` is put back: what was committed from there on is missing. It is reported once."""
     assert 0 == noted(tmp_path, start("a", 0))
     copied = (tmp_path / "log.starts").read_bytes()
     assert 0 == noted(tmp_path, start("a", 0), start("b", 10))
     (tmp_path / "log.starts").write_bytes(copied)
     starts = [start("a", 0), start("b", 10), start("c", 30, 4)]
+    assert {LOGS: (10, 30), TRACES: (0, 4)} == StoreHistory(tmp_path, starts).lacks()
     assert 24 == noted(tmp_path, *starts)
     assert 0 == noted(tmp_path, *starts, start("d", 31, 4))
 
 
-def test_a_topic_that_is_new_since_is_counted(tmp_path: Path) -> None:
+def test_a_newer_store_that_is_put_back_has_it(tmp_path: Path) -> None:
+    """And not what was stored in the older one meanwhile."""
+    newer, older = tmp_path / "newer", tmp_path / "older"
+    newer.mkdir()
+    older.mkdir()
+    starts = [start("a", 0), start("b", 10), start("c", 30), start("d", 37)]
+    for count in (1, 2):
+        noted(newer, *starts[:count])
+    noted(older, *starts[:1])
+    assert 20 == noted(older, *starts[:3])
+    history = StoreHistory(newer, starts)
+    assert [(10, 30)] == history.has(LOGS, 10, 30)
+    assert [(12, 30)] == history.has(LOGS, 12, 40)
+    assert [] == history.has(LOGS, 30, 37) == history.has(TRACES, 0, 9)
+    assert {LOGS: (30, 37)} == history.lacks()
+
+
+def test_a_topic_that_is_new_since_is_found(tmp_path: Path) -> None:
     noted(tmp_path, LogStart(id_of("a"), {}))
     assert 7 == noted(tmp_path, LogStart(id_of("a"), {}), LogStart(id_of("b"), {}), LogStart(id_of("c"), {LOGS: At(7, 9)}))
 

@@ -22,13 +22,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.fakes.brokers import MIB, TOPICS, limits
+from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogUnusable
 from collector.broker.local_log.carve import carve
 from collector.broker.local_log.chunks import chunk_key, pack_checksums, pack_lengths, split
 from collector.broker.local_log.incidents import Damage, Incidents, confirm, read_incidents
+from collector.broker.local_log.open_files import OpenFiles
 from collector.broker.local_log.plan import PartitionHead
+from collector.broker.local_log.wal_index import WalState
 from collector.broker.local_log.witness import Witness, Witnessed, read_witness
 
 TOPIC = TOPICS[0]
@@ -373,14 +376,18 @@ async def test_a_log_that_was_made_anew_is_no_other_one(tmp_path: Path, what: st
 class Site:
     """A data directory, what was acknowledged in it, and what its store has."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, has_store: bool = False) -> None:
+        """`has_store`: the store's directory is in it too."""
         self.data = data
+        self.store = data / "store" if has_store else None
+        if self.store is not None:
+            self.store.mkdir(parents=True, exist_ok=True)
         self.acknowledged: list[bytes] = []
         self.stored: list[bytes] = []
 
     async def use(self, name: str, appended: int, stored: int | None, *, clean: bool = True) -> None:
         """Append, and store so many, or all; end as a process does, or as one that is killed."""
-        log = await open_log(self.data)
+        log = await LocalLog.open(self.data / "log", LIMITS, TOPICS, store=self.store)
         for number in range(appended):
             content = f"{name} {number}".encode()
             await log.append([Message(TOPIC, content)])
@@ -400,7 +407,7 @@ class Site:
 
     def copied(self, data: Path) -> "Site":
         shutil.copytree(self.data, data)
-        copy = Site(data)
+        copy = Site(data, has_store=self.store is not None)
         copy.acknowledged, copy.stored = list(self.acknowledged), list(self.stored)
         return copy
 
@@ -421,14 +428,29 @@ def exchange(one: Path, other: Path) -> None:
     one.with_name("between").rename(other)
 
 
-@pytest.mark.parametrize(("clean", "starts"), [(True, 1), (False, 3), (True, 40)])
+@pytest.mark.parametrize(
+    ("exchanged", "clean", "starts"),
+    [
+        (["log"], True, 1),
+        (["log"], False, 3),
+        (["log"], True, 40),
+        (["log", "log.acknowledged"], True, 1),
+        (["log", "log.acknowledged"], False, 3),
+    ],
+)
 @pytest.mark.parametrize("of_own", [(6, 0), (6, 3), (0, None)])
 @pytest.mark.parametrize("of_copy", [(4, 0), (9, 8), (4, None)])
 async def test_logs_of_two_copies_that_are_exchanged_lose_nothing(
-    tmp_path: Path, of_own: tuple[int, int | None], of_copy: tuple[int, int | None], clean: bool, starts: int
+    tmp_path: Path,
+    of_own: tuple[int, int | None],
+    of_copy: tuple[int, int | None],
+    exchanged: list[str],
+    clean: bool,
+    starts: int,
 ) -> None:
-    """A directory and its copy go on with messages of their own, then each gets the other's log, and later its own again."""
-    own = Site(tmp_path / "own")
+    """A directory and its copy go on with messages of their own, then each gets the other's log, and later its own again. With
+    the witness beside it: the store has another."""
+    own = Site(tmp_path / "own", has_store=True)
     await own.use("both", 10, 4, clean=clean)
     copy = own.copied(tmp_path / "copy")
     for site, name, (appended, stored) in ((own, "own", of_own), (copy, "copy", of_copy)):
@@ -436,11 +458,13 @@ async def test_logs_of_two_copies_that_are_exchanged_lose_nothing(
         for _ in range((starts if site is copy else 1) - 1):
             await site.use(name, 0, 0)
     waited = {site.data: set(site.acknowledged) - set(site.stored) for site in (own, copy)}
-    exchange(own.data / "log", copy.data / "log")
+    for name in exchanged:
+        exchange(own.data / name, copy.data / name)
     for site, other in ((own, copy), (copy, own)):
         await site.use(f"after {site.data.name}", 1, None)
         site.check(waited[other.data])
-    exchange(own.data / "log", copy.data / "log")
+    for name in exchanged:
+        exchange(own.data / name, copy.data / name)
     for site in (own, copy):
         await site.use(f"again {site.data.name}", 1, None)
         site.check(set())
@@ -473,6 +497,78 @@ async def test_an_old_copy_of_before_a_start_is_the_same_log(tmp_path: Path, cap
     await site.use("c", 1, None)
     assert len(set(site.stored)) == len(site.stored)
     assert set(range(5, 11)) == lost(site.data)
+    assert "another branch" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["stopped", "killed"])
+async def test_an_old_copy_of_log_and_witness_is_noticed_by_the_store(tmp_path: Path, clean: bool) -> None:
+    """What the store has is not stored again, and what came since is reported."""
+    site = Site(tmp_path / "data", has_store=True)
+    await site.use("a", 5, 2, clean=clean)
+    shutil.copytree(site.data, tmp_path / "old")
+    await site.use("b", 4, 5, clean=clean)
+    for name in ("log", "log.acknowledged"):
+        exchange(site.data / name, tmp_path / "old" / name)
+    await site.use("c", 1, None)
+    assert len(set(site.stored)) == len(site.stored)
+    assert {7, 8} == lost(site.data)
+    site.check(set())
+
+
+async def test_log_and_witness_that_were_removed_are_missed(tmp_path: Path) -> None:
+    """The store says what they held; once."""
+    site = Site(tmp_path / "data", has_store=True)
+    await site.use("a", 5, 2)
+    shutil.rmtree(site.data / "log")
+    (site.data / "log.acknowledged").unlink()
+    for name in ("b", "c"):
+        await site.use(name, 1, None)
+    assert {2, 3, 4} == lost(site.data)
+    assert len(set(site.stored)) == len(site.stored)
+    site.check(set())
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["removed", "damaged"])
+async def test_the_witness_in_the_store_is_used_where_the_other_is_lost(
+    tmp_path: Path, is_damaged: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss is noticed all the same. What was damaged is kept."""
+    site = Site(tmp_path / "data", has_store=True)
+    await site.use("a", 5, 2, clean=False)
+    (site.data / "log" / f"{FILE_NAME}-wal").unlink()
+    witness = site.data / "log.acknowledged"
+    witness.write_bytes(b"noise") if is_damaged else witness.unlink()
+    await site.use("b", 1, None)
+    assert "made again from the one in the store" in capsys.readouterr().out
+    assert {2, 3, 4} == lost(site.data)
+    assert is_damaged == any((incident.folder / "log.acknowledged").exists() for incident in read_incidents(site.data))
+
+
+async def test_a_witness_in_the_store_that_trails_is_not_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The store is an older copy, or the file could not be written for many starts, or says that its end was final."""
+    site = Site(tmp_path / "data", has_store=True)
+    await site.use("a", 5, 2)
+    assert site.store is not None
+    in_store = site.store / "log.acknowledged"
+    before = in_store.read_bytes()
+    with closing(Witness.open(in_store)) as witness:
+        seen = read_witness(in_store)
+        assert seen is not None
+        witness.write(seen._replace(is_final=True))
+    final = in_store.read_bytes()
+    for number, (starts, old) in enumerate(((1, before), (1, final), (50, before), (1, final))):
+        for start in range(starts):
+            await site.use(f"b {number} {start}", 1, 1)
+        in_store.write_bytes(old)
+    await site.use("c", 1, 1)
+    kept = in_store.read_bytes()
+    await site.use("d", 1, 1)
+    in_store.write_bytes(kept)
+    (site.data / "log.acknowledged").unlink()  # then it is all that there is
+    await site.use("e", 1, None)
+    site.check(set())
+    assert len(set(site.acknowledged)) == len(set(site.stored))
+    assert not read_incidents(site.data)
     assert "another branch" not in capsys.readouterr().out
 
 
@@ -593,14 +689,18 @@ async def test_a_database_that_is_cut_takes_nothing(tmp_path: Path, size: int) -
 
 
 async def test_a_log_that_is_cut_during_a_transaction_takes_nothing(tmp_path: Path) -> None:
-    """At any moment: no append that begins after it is acknowledged; and what was acknowledged is read or reported."""
+    """At any moment, in what was written before: no append that begins after it is acknowledged; and what was acknowledged is
+    read or reported."""
     for number in range(20):
         data, acknowledged = tmp_path / f"{number}", dict[int, bytes]()
+        written = [0]  # bytes, before the transaction that runs
         log = await open_log(data)
         wal = data / "log" / f"{FILE_NAME}-wal"
         was_cut = threading.Event()
 
-        async def send(log: LocalLog, acknowledged: dict[int, bytes], was_cut: threading.Event) -> None:
+        async def send(
+            log: LocalLog, acknowledged: dict[int, bytes], wal: Path, written: list[int], was_cut: threading.Event
+        ) -> None:
             with suppress(BrokerDown):
                 while True:
                     began_after = was_cut.is_set()
@@ -608,18 +708,39 @@ async def test_a_log_that_is_cut_during_a_transaction_takes_nothing(tmp_path: Pa
                     await log.append([Message(TOPIC, content)])
                     assert not began_after
                     acknowledged[len(acknowledged)] = content
+                    written[0] = wal.stat().st_size
 
-        def cut_soon(wal: Path, was_cut: threading.Event, number: int) -> None:
+        def cut_soon(wal: Path, written: list[int], was_cut: threading.Event, number: int) -> None:
             time.sleep(0.02 + 0.0003 * number)
-            os.truncate(wal, (0, 40, wal.stat().st_size // 2)[number % 3])
+            os.truncate(wal, (0, 40, written[0] // 2)[number % 3])
             was_cut.set()
 
-        sending = asyncio.create_task(send(log, acknowledged, was_cut))
-        await asyncio.to_thread(cut_soon, wal, was_cut, number)
+        sending = asyncio.create_task(send(log, acknowledged, wal, written, was_cut))
+        await eventually(lambda written=written: written[0])
+        await asyncio.to_thread(cut_soon, wal, written, was_cut, number)
         await asyncio.wait_for(sending, 60)
         await log.close()
         left = Left(data, acknowledged)
         check(left, await read(left))
+
+
+async def test_a_log_that_is_cut_while_it_is_looked_at_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the end of the transaction before was found, and before that of this one is remembered."""
+    remember, wal = OpenFiles._end, tmp_path / "log" / f"{FILE_NAME}-wal"
+
+    def cut_and_remember(files: OpenFiles, state: WalState) -> object:
+        os.truncate(wal, 40)
+        monkeypatch.setattr(OpenFiles, "_end", remember)
+        return remember(files, state)
+
+    async with await open_log(tmp_path) as log:
+        for number in range(3):
+            await log.append([Message(TOPIC, payload(number))])
+        monkeypatch.setattr(OpenFiles, "_end", cut_and_remember)
+        for number in range(3, 6):
+            with pytest.raises(BrokerDown, match="was cut while it was in use"):
+                await log.append([Message(TOPIC, payload(number))])
+        assert log.is_cut
 
 
 async def test_a_write_ahead_log_that_begins_anew_is_not_cut(tmp_path: Path) -> None:
