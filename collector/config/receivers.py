@@ -47,6 +47,9 @@ class Http(Section):
     handshake_timeout_s: Number = limit(10, 0.1, 600, "Seconds within which TLS must have begun, where [tls] has it.")
     keep_alive_s: Number = limit(75, 1, 3600, "Seconds for which an idle connection stays open.")
     connections_max: Whole = limit(4096, 1, 1_000_000, "Most connections at once, on both HTTP ports together. More: 503.")
+    concurrent_requests_max: Whole = limit(
+        16_384, 1, 1_000_000, "Most requests on all connections that wait for the rest of a body. More: 503."
+    )
     header_bytes_max: Bytes = limit(
         64 * KIB, 1 * KIB, 1 * MIB, "Largest head of a request (request line and headers), in bytes."
     )
@@ -143,7 +146,12 @@ class Grpc(Section):
         "HTTP/2 frames without use before a connection is closed: pings, settings, small frames beyond 16 of a stream. A reset "
         "counts 20, after as many free ones as concurrent_streams_max.",
     )
-    concurrent_requests_max: Whole = limit(16_384, 1, 1_000_000, "Most requests at once on all connections. More: UNAVAILABLE.")
+    concurrent_requests_max: Whole = limit(
+        16_384,
+        1,
+        1_000_000,
+        "Most requests at once on all connections; so many may wait for the rest of a message, too. More: UNAVAILABLE.",
+    )
     stream_calls_max: Whole = limit(
         1024,
         1,

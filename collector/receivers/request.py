@@ -234,15 +234,16 @@ class TelemetryRequest:
         self._share.check(size_bytes)
 
     def _begin_body(self) -> None:
-        """Note that the body is waited for. Raises Overloaded where the tenant's connections leave too few to others."""
+        """Note that the body is waited for. Raises Overloaded where too many are, or its tenant's leave too few to others."""
         assert self._caller is not None
         self._bodies.begin(self._caller.tenant)
         self._is_unfinished = True
 
     def _end_body(self) -> None:
         if self._is_unfinished:
+            assert self._caller is not None
             self._is_unfinished = False
-            self._bodies.end()
+            self._bodies.end(self._caller.tenant)
 
     def _hold(self, size_bytes: int) -> None:
         """Raises Overloaded."""

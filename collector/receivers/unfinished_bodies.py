@@ -1,51 +1,72 @@
-"""Connections that wait for the rest of a body, by tenant: so that one tenant's leave room for those of others.
+"""Requests that wait for the rest of a body, and their connections, by tenant: so that one tenant's leave room for others'.
+
+Each takes some kilobytes of memory for a few bytes that its client sent, and a connection may have a thousand.
 
 Invariants:
-1. Where nine tenths of the connections that may be open wait for the rest of a body, a tenant that has half of them begins no
-   other (tests/unit/collector/receivers/test_unfinished_bodies.py, test_one_tenant_leaves_room_for_another).
-2. A connection counts once, however many of its requests are unfinished (the same, test_a_connection_counts_once).
+1. At most `requests_max` requests of a server wait for the rest of a body
+   (tests/unit/collector/receivers/test_unfinished_bodies.py, test_requests_are_bounded).
+2. Where nine tenths of the requests or connections that there may be wait for the rest of a body, a tenant that has half of
+   them begins no other (the same, test_one_tenant_leaves_room_for_another).
+3. A connection counts once, however many of its requests are unfinished (the same, test_a_connection_counts_once).
 """
 
 from typing import Final
 
-from collector.ingest.produce import ShareExceeded
+from collector.config.receivers import Grpc, Http
+from collector.ingest.produce import Overloaded, ShareExceeded
 
-# Parts of the connections that may be open: so many are a tenant's share, and below so few nobody is refused.
+# Parts of what there may be: so much is a tenant's share, and below so much nobody is refused.
 _SHARE: Final = 0.5
 _NEARLY_ALL: Final = 0.9
+
+
+class _Shared:
+    """How many there are of something, by tenant."""
+
+    def __init__(self, most: int, name: str, setting: str) -> None:
+        """`name`: what they are, for messages."""
+        self.all: int = 0
+        self._most: Final[int] = most
+        self._name: Final = name
+        self._setting: Final = setting
+        self._share: Final[int] = max(1, int(most * _SHARE))
+        self._nearly_all: Final[int] = max(1, int(most * _NEARLY_ALL))
+        self._of_tenants: Final[dict[str, int]] = {}
+
+    def check(self, tenant: str) -> None:
+        """Raise Overloaded where the tenant may have no other."""
+        own = self._of_tenants.get(tenant, 0)
+        if own >= self._share and self.all >= self._nearly_all:
+            raise ShareExceeded(
+                f"{own} {self._name} of tenant {tenant} wait for the rest of a body, and its share is {self._share}: half of"
+                f" {self._setting} = {self._most}"
+            )
+        if self.all >= self._most:
+            raise Overloaded(
+                f"{self.all} {self._name} wait for the rest of a body, and at most {self._most} may ({self._setting})"
+            )
+
+    def add(self, tenant: str) -> None:
+        self._of_tenants[tenant] = self._of_tenants.get(tenant, 0) + 1
+        self.all += 1
+
+    def remove(self, tenant: str) -> None:
+        own = self._of_tenants[tenant] - 1
+        if own:
+            self._of_tenants[tenant] = own
+        else:
+            del self._of_tenants[tenant]
+        self.all -= 1
 
 
 class UnfinishedBodies:
     """Of one server. One event loop's: no locks."""
 
-    def __init__(self, connections_max: int, limit: str) -> None:
-        """`limit`: the setting's name, for messages."""
-        self._limit: Final = limit
-        self._connections_max: Final[int] = connections_max
-        self._share: Final[int] = max(1, int(connections_max * _SHARE))
-        self._nearly_all: Final[int] = max(1, int(connections_max * _NEARLY_ALL))
-        self._connections: Final[dict[str, int]] = {}  # by tenant
-        self._all: int = 0
-
-    def begin(self, tenant: str) -> None:
-        """Count a connection whose first body begins. Raises ShareExceeded."""
-        own = self._connections.get(tenant, 0)
-        if own >= self._share and self._all >= self._nearly_all:
-            raise ShareExceeded(
-                f"{own} connections of tenant {tenant} wait for the rest of a request, and its share is {self._share}: half of"
-                f" {self._limit} = {self._connections_max}"
-            )
-        self._connections[tenant] = own + 1
-        self._all += 1
-
-    def end(self, tenant: str) -> None:
-        """Count one less: its last body is whole, or is not waited for."""
-        own = self._connections[tenant] - 1
-        if own:
-            self._connections[tenant] = own
-        else:
-            del self._connections[tenant]
-        self._all -= 1
+    def __init__(self, limits: Http | Grpc) -> None:
+        """`limits`: the section of the settings."""
+        section = "grpc" if isinstance(limits, Grpc) else "http"
+        self.connections: Final = _Shared(limits.connections_max, "connections", f"{section}.connections_max")
+        self.requests: Final = _Shared(limits.concurrent_requests_max, "requests", f"{section}.concurrent_requests_max")
 
 
 class ConnectionBodies:
@@ -57,14 +78,19 @@ class ConnectionBodies:
         self._unfinished: int = 0
 
     def begin(self, tenant: str) -> None:
-        """Note that a body begins. Raises ShareExceeded."""
+        """Note that a body begins. Raises Overloaded."""
+        every = self._all
+        every.requests.check(tenant)
         if not self._unfinished:
-            self._all.begin(tenant)
+            every.connections.check(tenant)
+            every.connections.add(tenant)
             self._tenant = tenant
+        every.requests.add(tenant)
         self._unfinished += 1
 
-    def end(self) -> None:
-        """Note that one is whole, or is not waited for."""
+    def end(self, tenant: str) -> None:
+        """Note that a body of that tenant is whole, or is not waited for."""
         self._unfinished -= 1
+        self._all.requests.remove(tenant)
         if not self._unfinished:
-            self._all.end(self._tenant)
+            self._all.connections.remove(self._tenant)

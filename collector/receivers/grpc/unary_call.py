@@ -102,7 +102,7 @@ class GrpcReceiver(Receiver):
             access=access,
             explain=explain,
             clock=clock,
-            unfinished=UnfinishedBodies(settings.connections_max, "grpc.connections_max"),
+            unfinished=UnfinishedBodies(settings),
         )
         self.running_max: Final[int] = settings.concurrent_requests_max
         self.running: int = 0

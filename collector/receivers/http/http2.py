@@ -30,6 +30,9 @@ from collector.receivers.transport.http2_connection import ServerConnection, Ser
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
 _CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
 
+# Requests of a connection that are answered, and whose rest is still taken. The next one's rest is not.
+_EARLY_MAX: Final = 16
+
 _STATUS: Final[dict[int, bytes]] = {status.value: encode(b":status", b"%d" % status.value) for status in HTTPStatus}
 _CONTINUE: Final = encode(b":status", b"100")
 
@@ -52,6 +55,7 @@ class Http2Connection(ServerConnection):
         self._shared: Final = shared
         self._keep_alive_s: Final = shared.settings.keep_alive_s
         self._bodies: Final = shared.bodies()
+        self._early: int = 0  # how many requests are answered and not whole
         self._server: tuple[str, int] | None = None
         self._client: tuple[str, int] | None = None
         self._date: bytes = b""
@@ -82,6 +86,7 @@ class Http2Connection(ServerConnection):
         assert isinstance(stream, _HttpStream)
         request = stream
         meaning = request.meaning
+        assert meaning is not None
         if meaning.status:
             block = self._status_and_date(meaning.status) + encode(b"content-length", b"0")
             if self._shared.cors is not None:
@@ -122,6 +127,8 @@ class Http2Connection(ServerConnection):
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
+        if stream.is_early:
+            self._end_early(stream)
         exchange = stream.exchange
         if exchange is not None and exchange.answer is None:
             self.run(stream, self._finish(stream, exchange))
@@ -131,6 +138,8 @@ class Http2Connection(ServerConnection):
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
         assert isinstance(stream, _HttpStream)
+        if stream.is_early:
+            self._end_early(stream)
         if stream.page is not None:
             stream.page.hang_up()
         elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
@@ -192,7 +201,11 @@ class Http2Connection(ServerConnection):
             self.send_body(stream, body, b"", end=True)
         self._answered(stream)
         # A sender without a 100 Continue, or a slow one, need not send the rest.
-        if stream.is_sent and not stream.is_received and (exchange.is_abandoned or exchange.head.expects_continue):
+        if (
+            stream.is_sent
+            and not (stream.is_received or stream.is_gone)
+            and (exchange.is_abandoned or exchange.head.expects_continue)
+        ):
             self.reset(stream, NO_ERROR)
 
     async def _show(self, request: "_HttpStream", page: Http2Page) -> None:
@@ -212,6 +225,18 @@ class Http2Connection(ServerConnection):
     def _answered(self, request: "_HttpStream") -> None:
         request.answered_at = self.loop.time()
         self.answered()
+        if request.is_received:
+            return
+        # The rest of its body may pass, but a client can't have the memory of many requests for the bytes of their heads.
+        request.forget()
+        self._early += 1
+        request.is_early = True
+        if self._early > _EARLY_MAX and request.is_sent:
+            self.reset(request, NO_ERROR)
+
+    def _end_early(self, request: "_HttpStream") -> None:
+        request.is_early = False
+        self._early -= 1
 
     def write_page_head(self, request: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         if not request.is_gone:
@@ -272,15 +297,22 @@ class _HttpStream(ServerStream):
     def __init__(self, connection: Http2Connection, stream_id: int, began: float, meaning: _Meaning) -> None:
         """`began`: by the loop's time."""
         super().__init__(stream_id, began)
-        self.meaning: Final = meaning
+        self.meaning: _Meaning | None = meaning
         self.exchange: HttpRequest | None = None
         self.page: Http2Page | None = None  # at most one of the two
+        self.is_early: bool = False  # answered, and not whole
         self._connection: Final = connection
         self._drained: asyncio.Event | None = None  # where a page waits
 
     def drained(self) -> None:
         if self._drained is not None:
             self._drained.set()
+
+    def forget(self) -> None:
+        """Let go of what was needed for the answer."""
+        self.meaning = None
+        self.exchange = None
+        self.page = None
 
     # A page's side.
 

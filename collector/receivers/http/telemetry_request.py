@@ -168,7 +168,7 @@ class HttpReceiver(Receiver):
             access=access,
             explain=explain,
             clock=clock,
-            unfinished=UnfinishedBodies(settings.connections_max, "http.connections_max"),
+            unfinished=UnfinishedBodies(settings),
         )
         self.cors: Final = cors_of(settings)
         self.takes_query_key: Final[bool] = settings.query_key

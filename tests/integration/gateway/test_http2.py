@@ -426,6 +426,24 @@ async def test_connections_over_the_limit_are_refused(tls: bool, tmp_path: Path)
             assert await ask(third) == 200
 
 
+async def test_what_is_refused_early_takes_no_memory(tmp_path: Path) -> None:
+    """Of 100 requests that are answered before they are whole, the rest of 16 may still come."""
+    async with receiving(tmp_path, find={}.get, anonymous=None) as (made, client):
+        streams = [client.request("/v1/logs", JSON, None) for _ in range(100)]
+        for stream_id in streams:
+            assert (await client.response(stream_id)).status == 401
+        for stream_id in streams[16:]:
+            assert await client.reset_code(stream_id) == ErrorCodes.NO_ERROR
+        assert client.resets.keys() == set(streams[16:])
+        client.send(streams[0], b"{}", end=True)
+        client.reset(streams[1])
+        # Two may go on instead of those.
+        others = [client.request("/v1/logs", JSON, None) for _ in range(3)]
+        assert await client.reset_code(others[2]) == ErrorCodes.NO_ERROR
+        assert client.resets.keys() == {*streams[16:], others[2]}
+        assert made.in_flight.bytes_held == 0
+
+
 # What strangers do.
 
 FLOODS = {

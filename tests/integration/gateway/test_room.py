@@ -132,7 +132,7 @@ async def test_a_tenant_that_sends_no_whole_body_leaves_room(protocol: str) -> N
         )
         for _ in range(9):
             assert await begin() == ""
-        assert "9 connections of tenant acme wait for the rest of a request, and its share is 5" in await begin()
+        assert "9 connections of tenant acme wait for the rest of a body, and its share is 5" in await begin()
         taken = (
             partial(is_taken_by_grpc, port, "other")
             if protocol == "grpc"
