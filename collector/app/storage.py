@@ -331,6 +331,8 @@ def wanted_tables(settings: Settings) -> WantedTables:
         storage_policy=settings.store.storage_policy,
         materialized_attributes=attribute_keys(settings.schema.materialized_attributes),
         text_indexes=settings.schema.text_indexes,
+        rollups=settings.schema.clickstack_rollups,
+        sessions=settings.schema.clickstack_sessions,
         days_of_plans=days.by_tenant if days is not None else None,
     )
 

@@ -149,6 +149,16 @@ class SchemaSection(Section):
         description="Text indexes in place of bloom filters. body: of the text of logs. all: also of ids and attributes of logs"
         " and spans. A server must be of version 26.2 or newer.",
     )
+    clickstack_rollups: bool = Field(
+        default=False,
+        description="Whether there are tables of the values of attributes, from which ClickStack fills its filters. Each insert"
+        " writes to them from when they are made. false: they are dropped.",
+    )
+    clickstack_sessions: bool = Field(
+        default=False,
+        description="Whether there is a view hyperdx_sessions of the log records that have an rrweb event, which ClickStack"
+        " replays.",
+    )
 
 
 class Query(Section):

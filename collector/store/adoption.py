@@ -17,13 +17,13 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from collector.store.contract import RECEIPTS, TRACE_TIMES, StoreMisconfigured
+from collector.store.contract import RECEIPTS, ROLLUPS, TRACE_TIMES, StoreMisconfigured
 from collector.store.migrations import identifier, literal
 from collector.store.retention import TIME_COLUMNS
 
 # The exporter's names of tables, as far as its settings leave them as they are, and ours for the same rows.
 EXPORTER_TABLES: Final = {
-    **{table: table for table in TIME_COLUMNS if table != RECEIPTS},
+    **{table: table for table in TIME_COLUMNS if table not in {RECEIPTS, *ROLLUPS}},
     "otel_metrics_exp_histogram": "otel_metrics_exponential_histogram",
 }
 # It writes the times of traces. Nothing is written to the old tables any more, and ours have views of their own.

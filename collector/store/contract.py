@@ -26,6 +26,9 @@ TABLES: Final = {
 }
 RECEIPTS: Final = "telemetry_batches"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
+# For ClickStack, where the settings ask for them (collector/store/clickstack.py).
+ROLLUPS: Final = ("otel_logs_kv_rollup_15m", "otel_traces_kv_rollup_15m")
+SESSIONS: Final = "hyperdx_sessions"
 
 NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
 

@@ -38,6 +38,7 @@ class WantedTables(NamedTuple):
     `storage_policy`: of all tables of telemetry; empty: as it is.
     `materialized_attributes`: attributes of a log's resource that are columns too.
     `text_indexes`: which bloom filters are replaced by text indexes.
+    `rollups`, `sessions`: the tables and the view for ClickStack.
     `days_of_plans`: the days of tenants by their plans, as they are now; None: no plan has days. It raises KeysUnusable.
     """
 
@@ -46,6 +47,8 @@ class WantedTables(NamedTuple):
     storage_policy: str = ""
     materialized_attributes: tuple[str, ...] = EXPORTERS_ATTRIBUTES
     text_indexes: TextIndexes = "none"
+    rollups: bool = False
+    sessions: bool = False
     days_of_plans: Callable[[], Mapping[str, int]] | None = None
 
     def as_of_now(self) -> "WantedTables":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from collector.broker.contract import METRICS_TOPIC
-from collector.store.contract import RECEIPTS, TABLES, TRACE_TIMES
+from collector.store.contract import RECEIPTS, ROLLUPS, TABLES, TRACE_TIMES
 from collector.store.migrations import literal
 
 TIME_COLUMNS: Final = {
@@ -15,6 +15,7 @@ TIME_COLUMNS: Final = {
     "otel_traces": "Timestamp",
     TRACE_TIMES: "Start",
     RECEIPTS: "ReceivedAt",
+    **dict.fromkeys(ROLLUPS, "Timestamp"),
 }
 """By which column a table's rows grow old, for tables that have the retention of telemetry."""
 
@@ -52,9 +53,9 @@ class Retention(NamedTuple):
         metrics, logs, traces = self.of_signals()
         if table == RECEIPTS:
             return None if metrics is None or logs is None or traces is None else max(metrics, logs, traces)
-        if table == "otel_logs":
+        if table.startswith("otel_logs"):
             return logs
-        return traces if table in {"otel_traces", TRACE_TIMES} else metrics
+        return traces if table.startswith("otel_traces") else metrics
 
     def of_signals(self) -> tuple[int | None, int | None, int | None]:
         """Return the days of metrics, logs and traces, for tenants without days of their own."""

@@ -19,6 +19,8 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, get_args
 
+from collector.store import clickstack
+from collector.store.contract import ROLLUPS
 from collector.store.migrations import identifier, literal, migrations, pending
 from collector.store.options import TextIndexes, WantedTables
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS, tenants_that_differ
@@ -76,7 +78,13 @@ def changes(select: Callable[[str], str], wanted: WantedTables) -> Iterator[Tabl
 
     `select` answers a query as TabSeparated text.
     """
+    for made in clickstack.changes(
+        select, lambda table: _storage(table, wanted), rollups=wanted.rollups, sessions=wanted.sessions
+    ):
+        yield TableChange(*made, "schema.clickstack_rollups, schema.clickstack_sessions")
     for table, live in _tables(select).items():
+        if table in ROLLUPS and not wanted.rollups:
+            continue
         yield from _settings_changes(table, live, wanted)
         yield from _retention_changes(select, table, live, wanted)
         if table == _MATERIALIZED_TABLE:
@@ -120,7 +128,16 @@ def _tables(select: Callable[[str], str]) -> dict[str, _LiveTable]:
     }
 
 
-def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
+def _storage(table: str, wanted: WantedTables) -> str:
+    """Return the TTL and the settings of a table that is made, so that nothing is left to change."""
+    ttl = wanted.retention.ttl(table)
+    settings = {"index_granularity": "8192", "non_replicated_deduplication_window": "10000"}
+    settings |= {name: value for name, (value, _) in _table_settings(table, wanted).items()}
+    return (f"TTL {ttl}\n" if ttl else "") + f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}"
+
+
+def _table_settings(table: str, wanted: WantedTables) -> dict[str, tuple[str, str]]:
+    """Return the settings that a table should have, each with its value and what asks for it."""
     settings = dict.fromkeys(("fsync_after_insert", "fsync_part_directory"), (f"{wanted.fsync:d}", "store.fsync"))
     if table in TIME_COLUMNS:
         # A part may go as a whole once all of its rows may. With tenants of their own days, merges remove rows.
@@ -130,9 +147,13 @@ def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Ite
         )
         if wanted.storage_policy:
             settings["storage_policy"] = literal(wanted.storage_policy), "store.storage_policy"
+    return settings
+
+
+def _settings_changes(table: str, live: _LiveTable, wanted: WantedTables) -> Iterator[TableChange]:
     lacking = {
         f"{name} = {value}": asked_by
-        for name, (value, asked_by) in settings.items()
+        for name, (value, asked_by) in _table_settings(table, wanted).items()
         if not re.search(rf"\b{name} = {re.escape(value)}(?:,|$)", live.engine)
     }
     if lacking:
