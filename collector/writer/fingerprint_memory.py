@@ -106,7 +106,7 @@ class FingerprintMemory:
             return -1
         low: i64 = read_i64_le(value, 0)
         high: i64 = read_i64_le(value, 8)
-        place = _place(int(low), int(high))
+        place = hash(value)
         for table in reversed(self._tables):
             second = table.find(place, low, high, number)
             if second >= 0:
@@ -124,7 +124,7 @@ class FingerprintMemory:
             table = self._tables[-1]
         low: i64 = read_i64_le(value, 0)
         high: i64 = read_i64_le(value, 8)
-        table.put(_place(int(low), int(high)), low, high, number, second)
+        table.put(hash(value), low, high, number, second)
 
     def _begin_table(self, second: int) -> None:
         kept = [table for table in self._tables if second - table.newest_s <= 2 * self._window_s][1 - GENERATIONS :]
@@ -135,4 +135,5 @@ class FingerprintMemory:
 
 
 def _place(low: int, high: int) -> int:
+    """Return the hash of a fingerprint that has these halves."""
     return hash(low.to_bytes(8, "little", signed=True) + high.to_bytes(8, "little", signed=True))

@@ -93,7 +93,7 @@ class Repetitions:
                 last = self._memory.last(*pair)
             times = [*stored.get(pair, ()), last] if last >= 0 else stored.get(pair, ())
             # Memory has whole seconds.
-            if any(abs(received - time) <= self._window_ns + _SECOND_NS for time in times):
+            if times and any(abs(received - time) <= self._window_ns + _SECOND_NS for time in times):
                 repeated.append(index)
             here[pair] = received
         return _without(messages, repeated) if repeated else messages

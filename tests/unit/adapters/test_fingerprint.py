@@ -11,7 +11,6 @@ from librt.strings import BytesWriter
 from support.examples import examples
 
 from adapters.fingerprint import (
-    Fingerprint,
     layout_fingerprints,
     partition_of,
     put_fingerprint,
@@ -23,6 +22,8 @@ from adapters.fingerprint import (
 from adapters.record import LOGS, Adapted, Part, Rejection
 
 BODY = b"a body" * 100
+# Of 6 partitions, and of 50.
+PINNED = [2, 0, 5, 3, 3, 4, 4, 1, 4, 0, 2, 26, 5, 21, 43, 4, 18, 38, 9, 19]
 
 
 def adapted(*parts: int, rejected: tuple[int, ...] = ()) -> Adapted:
@@ -93,7 +94,7 @@ def test_a_message_says_its_fingerprint(records: list[TelemetryRecord], value: b
     last = TelemetryRecord.FromString(writer.getvalue())
     assert value == last.fingerprint
     message = plain + TelemetryBatch(records=[last]).SerializeToString()
-    assert Fingerprint(b"t", value, 7) == read_fingerprint(message)
+    assert (b"t", value, 7) == _read(message)
     # And what stands in its place has the receipt and no items.
     (record,) = TelemetryBatch.FromString(stand_in(message)).records
     assert sum(record.item_count for record in records) == record.repeated_items
@@ -101,10 +102,32 @@ def test_a_message_says_its_fingerprint(records: list[TelemetryRecord], value: b
     assert last == record
 
 
+def _read(message: bytes) -> tuple[bytes, bytes, int]:
+    found = read_fingerprint(message)
+    assert found is not None
+    return found.tenant, found.value, found.received_time_unix_nano
+
+
+@pytest.mark.parametrize("before", [0, 1, 127, 128, 16_383, 16_384, 70_000])
+def test_records_of_every_length_are_passed(before: int) -> None:
+    """Lengths of one, two and three bytes, before the last record and between others."""
+    end = TelemetryRecord(tenant_id="t", received_time_unix_nano=7, fingerprint=b"f" * 16)
+    others = [TelemetryRecord(service_id="s" * size) for size in (before, 5, before)]
+    assert (b"t", b"f" * 16, 7) == _read(TelemetryBatch(records=[*others, end]).SerializeToString())
+    end.service_id = "s" * before
+    assert (b"t", b"f" * 16, 7) == _read(TelemetryBatch(records=[*others, end]).SerializeToString())
+
+
 @pytest.mark.parametrize("payload", [b"", b"\x0a\xff", b"\xff" * 20, b"\x0a\x02\x8a\x01"])
 def test_what_is_no_message_has_no_fingerprint(payload: bytes) -> None:
     """Other producers may write to our topics."""
     assert read_fingerprint(payload) is None
+
+
+def test_a_fingerprint_has_the_same_partition_in_every_version() -> None:
+    """Else a repetition across an upgrade would go to another partition than its first copy, and be stored."""
+    prints = [bytes(range(start, start + 16)) for start in range(0, 240, 24)]
+    assert PINNED == [partition_of(each, partitions) for partitions in (6, 50) for each in prints]
 
 
 def test_added_partitions_take_their_share_and_move_nothing_else() -> None:
