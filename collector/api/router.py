@@ -18,8 +18,9 @@ from collector.api.batch_pages import BATCH_PATHS, batch_pages
 from collector.api.dead_letter_pages import DEAD_LETTER_PATHS, dead_letter_pages
 from collector.api.live_pages import LIVE_PATHS, live_pages
 from collector.dead_letters.queries import DeadLetterReports
-from collector.query.batches import BatchReports, RecentBatches
+from collector.query.batches import BatchReports
 from collector.query.live_records import Answering, LiveRecords
+from collector.query.recent_batches import RecentBatches
 from collector.receivers.http.page_gate import CALLER
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.tenant_usage import usage_of

@@ -31,8 +31,9 @@ from collector.ingest.pipeline import Pipeline
 from collector.ingest.produce import InFlight, Produce
 from collector.ingest.receipts import Receipts
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
-from collector.query.batches import BatchReports, RecentBatches
+from collector.query.batches import BatchReports
 from collector.query.live_records import LiveRecords
+from collector.query.recent_batches import RecentBatches
 from collector.receivers.grpc.server import GrpcServer
 from collector.receivers.http.asgi import HttpApplication
 from collector.receivers.http.server import HttpServer

@@ -10,6 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from collector.broker.message import Message
+
+__all__ = [
+    "DEAD_LETTERS_TOPIC",
+    "LOGS_TOPIC",
+    "METRICS_TOPIC",
+    "SIGNAL_TOPICS",
+    "TELEMETRY_TOPICS",
+    "TOPICS",
+    "TRACES_TOPIC",
+    "BrokerDown",
+    "BrokerError",
+    "BrokerFull",
+    "Consumer",
+    "Message",
+    "Partition",
+    "Payload",
+    "Position",
+    "Producer",
+    "Range",
+]
+
 METRICS_TOPIC = "infrasage.metrics"
 LOGS_TOPIC = "infrasage.logs"
 TRACES_TOPIC = "infrasage.traces"
@@ -36,19 +58,6 @@ class BrokerFull(BrokerError):
 class BrokerDown(BrokerError):
     """The broker can't be reached, or can't write. What was to be kept may be kept all the same: sending it again may store
     it twice."""
-
-
-class Message(NamedTuple):
-    """One serialized batch for a topic: a TelemetryBatch, or a DeadLetterBatch.
-
-    `ordered`: it goes to one partition, always the same, with all other ordered messages of its topic.
-    `fingerprint`: messages of a topic that have the same go to one partition. Empty: any partition will do.
-    """
-
-    topic: str
-    payload: bytes
-    ordered: bool = False
-    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)  # not a NamedTuple: a tuple's own `index` is a method

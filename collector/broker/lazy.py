@@ -8,8 +8,8 @@ Invariants:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Generic, NoReturn, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 
@@ -140,8 +140,13 @@ class LazyBroker:
         """Return why appends failed, as long as none has succeeded since."""
         return self._producer.side.unproven if self._producer.side is not None else None
 
-    async def append(self, messages: Sequence[Message]) -> None:
-        await self._producer.there().append(messages)
+    def append(self, messages: Sequence[Message]) -> Coroutine[Any, Any, None]:
+        # Not `async`: every request would pass one coroutine more, which is interpreted.
+        side = self._producer.side
+        return self._append_nowhere() if side is None else side.append(messages)
+
+    async def _append_nowhere(self) -> None:
+        self._producer.there()
 
     async def ping(self) -> None:
         await self._producer.there().ping()

@@ -14,7 +14,7 @@ from uuid_utils import UUID
 
 from adapters.codec.wire import Cursor, put_varint
 from adapters.record import Adapted
-from collector.ingest.latest_entries import LatestEntries
+from collector.runtime.latest_entries import LatestEntries
 
 _ID_BYTES: Final = 16
 _HEAD_BYTES: Final = _ID_BYTES + 8

@@ -30,8 +30,6 @@ from collector.runtime.turns import Turns
 
 # The way to the thread and back costs a smaller body more than it saves. Honest ones take up to 10 ms.
 DIRECT_BYTES_MAX: Final = 256 << 10
-# CPU on the event loop, from the first rest of a body on. 130,000 rejected items fit a small body, and take 300 ms.
-_ON_LOOP_S: Final = 0.025
 # Of the thread's CPU, from one rest to the next: a switch of threads costs up to 50 us.
 _STRETCH_S: Final = 0.005
 # Long enough for a thread that waits for the lock to get it.
@@ -47,33 +45,6 @@ Result = TypeVar("Result")
 
 class _Abandoned(Exception):
     """Nobody waits for the body any more."""
-
-
-class TooLong(Exception):
-    """A body takes too long on the event loop: read it in the thread."""
-
-
-class OnLoop:
-    """What a body on the event loop calls from time to time. Call `begin` before each body.
-
-    A body that never rests costs nothing here: the clock is first asked at its first rest.
-    """
-
-    def __init__(self, cpu_s: Callable[[], float] = time.thread_time) -> None:
-        self._cpu_s: Final = cpu_s
-        self._since_s: float = -1.0
-
-    def begin(self) -> None:
-        """Forget the body before."""
-        self._since_s = -1.0
-
-    def pause(self) -> None:
-        """Raises TooLong."""
-        now_s = self._cpu_s()
-        if self._since_s < 0.0:
-            self._since_s = now_s
-        elif now_s - self._since_s > _ON_LOOP_S:
-            raise TooLong
 
 
 class Decompressing:

@@ -10,7 +10,8 @@ from infrasage.v1.dead_letter_pb2 import PayloadForm
 
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
-from collector.ingest.large_bodies import DIRECT_BYTES_MAX, TooLong
+from collector.ingest.large_bodies import DIRECT_BYTES_MAX
+from collector.ingest.on_loop import TooLong
 from collector.ingest.validate import LimitRules, Limits
 from collector.records.dead_letter import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
 from collector.tenancy.identity import Caller

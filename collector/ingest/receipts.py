@@ -12,7 +12,7 @@ Invariants:
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from librt.strings import BytesWriter
 
@@ -38,13 +38,14 @@ _RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
 SequenceRange = tuple[int, int]
 
 
-class Receipt(NamedTuple):
+class Receipt:
     """One request's. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
 
-    sequence: int
-    told: Sequence[SequenceRange]  # the failures that it reports
-    record: bytes
-    content: bytes  # infrasage.v1.Receipt alone
+    def __init__(self, sequence: int, told: Sequence[SequenceRange], record: bytes, content: bytes) -> None:
+        self.sequence: Final = sequence
+        self.told: Final = told  # the failures that it reports
+        self.record: Final = record
+        self.content: Final = content  # infrasage.v1.Receipt alone
 
 
 class Receipts:

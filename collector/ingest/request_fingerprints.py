@@ -24,7 +24,7 @@ from adapters.fingerprint import layout_fingerprints, request_fingerprint, reque
 from adapters.record import Adapted
 from collector.ingest import endpoints
 from collector.ingest.answered_requests import AnsweredRequest, AnsweredRequests
-from collector.ingest.latest_entries import LatestEntries
+from collector.runtime.latest_entries import LatestEntries
 from collector.tenancy.identity import Caller
 
 _SECOND_NS: Final = 10**9

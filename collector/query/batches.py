@@ -7,58 +7,20 @@ Invariants:
    (test_not_found_is_said_only_of_a_store_that_has_caught_up).
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from adapters.errors import REASON
-from adapters.record import Adapted
 from adapters.repairs import REPAIR
 from collector.query.reader import Reader
+from collector.query.recent_batches import Recent, RecentBatches
 from collector.store.contract import TABLES
 
 # By a header's numbers, as the store names them.
 _SOURCES: Final = ("unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2")
 _OPEN: Final = frozenset({"open", "rejected_again"})
-
-
-class Recent(NamedTuple):
-    """A request that this process has answered."""
-
-    tenant: str
-    source: int
-    route: str
-    received_time_unix_nano: int
-    accepted: int
-    rejected: Mapping[tuple[int, int], int]  # by (type, reason)
-    repaired: Mapping[int, int]  # by kind
-    dead_letters: int
-    parts: int
-
-
-class RecentBatches:
-    """The last ones of this process. One event loop's: no locks."""
-
-    def __init__(self, batches_max: int) -> None:
-        self._batches_max: Final = batches_max
-        self._by_id: Final[OrderedDict[bytes, Recent]] = OrderedDict()
-
-    def note(
-        self, batch_id: bytes, tenant: str, source: int, route: str, received: int, adapted: Adapted, dead_letters: int
-    ) -> None:
-        """It is durable. `received`: when, nanoseconds since the Unix epoch."""
-        accepted, parts = adapted.accepted_count(), len(adapted.parts)
-        by_id = self._by_id
-        by_id[batch_id] = Recent(
-            tenant, source, route, received, accepted, adapted.rejected, adapted.repaired or {}, dead_letters, parts
-        )
-        if len(by_id) > self._batches_max:
-            by_id.popitem(last=False)
-
-    def find(self, batch_id: UUID) -> Recent | None:
-        return self._by_id.get(batch_id.bytes)
 
 
 class NotKnown(Exception):
@@ -75,7 +37,7 @@ class BatchReports:
     async def find(self, batch_id: UUID, tenant: str | None) -> dict[str, Any] | None:
         """As docs/use/api.md has it. `tenant`: only if it is theirs; None: anybody's. None: there is none. Raises NotKnown, and
         StoreError where the store can't be asked and nothing else is known."""
-        recent = self._recent.find(batch_id)
+        recent = self._recent.find(batch_id.bytes)
         if recent is not None and tenant is not None and recent.tenant != tenant:
             return None
         if self._reader is None:

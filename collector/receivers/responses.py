@@ -8,7 +8,7 @@ Invariants:
 
 import math
 from collections import Counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 from google.rpc.error_details_pb2 import RetryInfo
@@ -86,13 +86,18 @@ def has_warning(adapted: Adapted) -> bool:
 # HTTP
 
 
-class Answer(NamedTuple):
+class Answer:
     """One HTTP response. Without a body there is no `content_type`, but where the protocol wants one."""
 
-    status: int
-    content_type: bytes
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    def __init__(self, status: int, content_type: bytes, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self.status: Final = status
+        self.content_type: Final = content_type
+        self.body: Final = body
+        self.headers: Final = headers
+
+    def with_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> "Answer":
+        """Return the same with further headers."""
+        return Answer(self.status, self.content_type, self.body, self.headers + headers)
 
 
 def grpc_elsewhere(places: str) -> Answer:
@@ -299,7 +304,7 @@ class RemoteWriteV2Dialect(RemoteWriteDialect):
             (b"x-prometheus-remote-write-histograms-written", b"%d" % histograms),
             (b"x-prometheus-remote-write-exemplars-written", b"%d" % exemplars),
         )
-        return answer._replace(headers=answer.headers + written)
+        return answer.with_headers(written)
 
 
 NATIVE: Final = NativeDialect()

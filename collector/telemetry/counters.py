@@ -8,10 +8,10 @@ They belong to one event loop, so there are no locks. The library's own take a l
 them were a fifth of what a small request cost (docs/adr/0013), and reading them cost 5 ms for 50 tenants.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mypy_extensions import i64
 from prometheus_client.utils import floatToGoString
 
 from collector.telemetry.aggregate import Family, Key
@@ -36,7 +36,17 @@ class Distribution:
         self._sum: float = 0.0
 
     def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+        # Compiled, this compares floats, and bisect_left would compare objects.
+        bounds = self._bounds
+        low: i64 = 0
+        high: i64 = len(bounds)
+        while low < high:
+            middle = low + high >> 1
+            if bounds[middle] < value:
+                low = middle + 1
+            else:
+                high = middle
+        self._counts[low] += 1
         self._sum += value
 
     def values(self) -> list[float]:

@@ -63,6 +63,20 @@ class Endpoint:
         self._body_bytes.inc(body_bytes)
 
 
+class Produced:
+    """What is counted of the batches of one topic that Kafka has acknowledged."""
+
+    def __init__(self, seconds: Distribution, messages: Count, size_bytes: Count) -> None:
+        self._seconds: Final = seconds
+        self._messages: Final = messages
+        self._size_bytes: Final = size_bytes
+
+    def batch(self, messages: int, size_bytes: int, seconds: float) -> None:
+        self._seconds.observe(seconds)
+        self._messages.inc(messages)
+        self._size_bytes.inc(size_bytes)
+
+
 class Tenant:
     """What is counted of one tenant."""
 

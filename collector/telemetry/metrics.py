@@ -22,7 +22,7 @@ from collector.broker.contract import TOPICS, Partition
 from collector.telemetry.aggregate import Family, Snapshot
 from collector.telemetry.counters import Counter, Gauge, Histogram
 from collector.telemetry.exposition import PageWriter, content_type_of
-from collector.telemetry.instruments import APPEND_ERRORS, SOURCES, STATUSES, Age, Described, Endpoint, Tenant
+from collector.telemetry.instruments import APPEND_ERRORS, SOURCES, STATUSES, Age, Described, Endpoint, Produced, Tenant
 from collector.telemetry.tenant_ranking import Ranking
 
 AuditResult = Literal["adds_up", "difference", "not_judged", "failed"]
@@ -136,6 +136,7 @@ class Metrics:
         self._produce_seconds: Final = self._seconds("produce_duration_seconds", "One batch to Kafka, acknowledged.", "topic")
         self._produce_messages: Final = self._counter("produce_messages", "Messages that Kafka acknowledged.", "topic")
         self._produce_bytes: Final = self._counter("produce_bytes", "Bytes of messages that Kafka acknowledged.", "topic")
+        self._produced: Final[dict[str, Produced]] = {}  # by topic
         self._produce_errors: Final = self._counter("produce_errors", "Batches to Kafka that failed.", "topic", "kind")
         self._partitions_added: Final = self._counter(
             "kafka_partitions_added",
@@ -364,9 +365,12 @@ class Metrics:
 
     def produced(self, topic: str, messages: int, size_bytes: int, seconds: float) -> None:
         """Kafka has acknowledged a batch. `seconds`: since its first message came."""
-        self._produce_seconds.labels(topic).observe(seconds)
-        self._produce_messages.labels(topic).inc(messages)
-        self._produce_bytes.labels(topic).inc(size_bytes)
+        produced = self._produced.get(topic)
+        if produced is None:
+            produced = self._produced[topic] = Produced(
+                self._produce_seconds.labels(topic), self._produce_messages.labels(topic), self._produce_bytes.labels(topic)
+            )
+        produced.batch(messages, size_bytes, seconds)
 
     def produce_failed(self, topic: str, kind: str) -> None:
         """A batch failed. `kind`: timeout or refused."""

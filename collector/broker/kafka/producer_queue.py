@@ -3,18 +3,19 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from adapters.fingerprint import partition_of
 from collector.broker.contract import Message
 from collector.broker.kafka.producer_batches import ORDERED_PARTITION, Append, PartitionState, PendingBatch, TopicState
 
 
-class TakenBatch(NamedTuple):
+class TakenBatch:
     """A batch, and the partition that it goes to, which is busy from here on."""
 
-    partition: PartitionState
-    batch: PendingBatch
+    def __init__(self, partition: PartitionState, batch: PendingBatch) -> None:
+        self.partition: Final = partition
+        self.batch: Final = batch
 
 
 class ProducerQueue:

@@ -534,7 +534,8 @@ class Http1Connection:
 
     def _run(self, turn: _Turn, work: Any) -> None:
         turn.is_running = True
-        task = self._loop.create_task(work)
+        # With a name, since asyncio would make one of a number.
+        task = asyncio.Task(work, loop=self._loop, name="request")
         tasks = self._shared.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)

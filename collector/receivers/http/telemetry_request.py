@@ -276,7 +276,7 @@ class HttpRequest(TelemetryRequest):
         cors = self._http.cors
         if cors is None or not self.head.origin:
             return answer
-        return answer._replace(headers=answer.headers + cors.headers(self.head.origin))
+        return answer.with_headers(cors.headers(self.head.origin))
 
     def completed(self) -> None:
         assert self.answer is not None

@@ -278,7 +278,8 @@ class ServerConnection(Http2Engine):
     def run(self, stream: ServerStream, work: Any) -> Any:
         """Start a task of the server for that stream. Call `ran` at its end."""
         stream.is_running = True
-        task = self.loop.create_task(work)
+        # With a name, since asyncio would make one of a number.
+        task = asyncio.Task(work, loop=self.loop, name="stream")
         tasks = self.connections.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)

@@ -21,8 +21,9 @@ from collector.broker.contract import LOGS_TOPIC, Message
 from collector.broker.local_log import LocalLog
 from collector.ingest.reading import Input
 from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
-from collector.query.batches import BatchReports, RecentBatches
+from collector.query.batches import BatchReports
 from collector.query.reader import Reader
+from collector.query.recent_batches import RecentBatches
 from collector.store.clickhouse import ClickHouseStore
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import UNLIMITED

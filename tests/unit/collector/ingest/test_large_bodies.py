@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.ingest.large_bodies import Decompressing, LargeBodies, OnLoop, Pause, TooLong
+from collector.ingest.large_bodies import Decompressing, LargeBodies, Pause
 
 
 def spinning(seconds: float, done: Callable[[], None] | None = None) -> Callable[[], Callable[[Pause], str]]:
@@ -37,18 +37,6 @@ async def test_the_loop_goes_on_while_a_body_is_read() -> None:
     assert "read" == await reading
     assert turns > 10
     bodies.close()
-
-
-def test_a_body_that_takes_long_leaves_the_loop() -> None:
-    """At its first rest after 25 ms of CPU, which count from its first rest; the next body counts anew."""
-    rests = iter([0.1, 0.11, 0.12, 0.13, 0.2, 0.22, 0.23])
-    on_loop = OnLoop(lambda: next(rests))
-    for fine in (3, 2):
-        on_loop.begin()
-        for _ in range(fine):
-            on_loop.pause()
-        with pytest.raises(TooLong):
-            on_loop.pause()
 
 
 async def test_a_long_body_does_not_hold_up_a_short_one() -> None:

@@ -8,8 +8,9 @@ from support.batches import NOW, batch_id
 
 from adapters.errors import INVALID_VALUE
 from adapters.record import SOURCE_OTLP, Adapted
-from collector.query.batches import BatchReports, NotKnown, RecentBatches
+from collector.query.batches import BatchReports, NotKnown
 from collector.query.reader import Reader
+from collector.query.recent_batches import RecentBatches
 
 BATCH = UUID(bytes=batch_id(1))
 
@@ -52,12 +53,3 @@ async def test_not_found_is_said_only_of_a_store_that_has_caught_up() -> None:
         await BatchReports(reader(5), recent(0)).find(BATCH, None)
     with pytest.raises(NotKnown, match=r"clickhouse\.url"):
         await BatchReports(None, RecentBatches(10)).find(BATCH, None)
-
-
-def test_memory_is_bounded() -> None:
-    """The last ones stay."""
-    made = recent(2)
-    for number in (2, 3):
-        made.note(batch_id(number), "acme", SOURCE_OTLP, "/v1/logs", NOW, Adapted(), 0)
-    assert made.find(BATCH) is None
-    assert made.find(UUID(bytes=batch_id(3))) is not None

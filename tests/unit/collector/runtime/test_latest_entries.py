@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 
-from collector.ingest.latest_entries import LatestEntries
+from collector.runtime.latest_entries import LatestEntries
 
 
 @examples(100)

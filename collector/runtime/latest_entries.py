@@ -5,7 +5,7 @@ objects have left every cache when they are dropped.
 
 Invariants:
 1. There are at most `entries_max` entries. The one whose key was added first is dropped first; a new value for a key that is
-   there keeps its place (tests/unit/collector/ingest/test_latest_entries.py, test_entries_against_a_model).
+   there keeps its place (tests/unit/collector/runtime/test_latest_entries.py, test_entries_against_a_model).
 """
 
 from typing import Final
