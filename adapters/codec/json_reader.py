@@ -45,10 +45,16 @@ _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _SMALL_D: Final = 0x64
+_SMALL_E: Final = 0x65
 _SMALL_U: Final = 0x75
 # In hex digits, as JSON may write a surrogate: 32 makes a capital letter a small one.
 _CASE: Final = 0x20
+_PLUS: Final = 0x2B
 _COMMA: Final = 0x2C
+_MINUS: Final = 0x2D
+_POINT: Final = 0x2E
+_ZERO: Final = 0x30
+_NINE: Final = 0x39
 _COLON: Final = 0x3A
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
@@ -149,18 +155,17 @@ class JsonSlices:
             self._skip_string()
         elif first == _OPENING_BRACE or first == _OPENING_BRACKET:
             if not self._skip_container(start, bytes_max, containers_max):
-                self._go_back(start)
+                self.go_back(start)
                 return False
         else:
             self._skip_scalar()
         if self.position - start > bytes_max:
-            self._go_back(start)
+            self.go_back(start)
             return False
         return True
 
     def check_value(self) -> None:
-        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson; also for a number of
-        more bytes than a slice."""
+        """Move behind the next value, however large and deep, and check that it is JSON. Raises NotJson."""
         closings = BytesWriter()  # of the objects and arrays that are open
         while True:
             opening: i64 = self.peek()
@@ -203,9 +208,44 @@ class JsonSlices:
     def _check_scalar(self) -> None:
         start: i64 = self.position
         self._skip_scalar()
-        if self.position - start > SLICE_BYTES:  # a parser would take it in one go
-            raise NotJson(start, f"a number of more than {SLICE_BYTES} bytes")
-        self._check(self.text[start : self.position], start)
+        if self.position - start <= SLICE_BYTES:
+            self._check(self.text[start : self.position], start)
+        elif not self._is_number(start, self.position):  # a parser would take it in one go
+            raise NotJson(start)
+
+    def _is_number(self, start: i64, end: i64) -> bool:
+        """Return whether the scalar at start:end is a number (RFC 8259, 6). Rests."""
+        text = self.text
+        position: i64 = start + (text[start] == _MINUS)
+        first: i64 = position
+        position = self._digits_end(first, end)
+        if position == first or (text[first] == _ZERO and position > first + 1):
+            return False
+        if position < end and text[position] == _POINT:
+            first = position + 1
+            position = self._digits_end(first, end)
+            if position == first:
+                return False
+        if position < end and text[position] | _CASE == _SMALL_E:
+            first = position + 1
+            if first < end and (text[first] == _PLUS or text[first] == _MINUS):
+                first += 1
+            position = self._digits_end(first, end)
+            if position == first:
+                return False
+        return position == end
+
+    def _digits_end(self, start: i64, end: i64) -> i64:
+        """Return where the digits end that begin there."""
+        text = self.text
+        rest_at: i64 = start + REST_BYTES
+        position: i64 = start
+        while position < end and text[position] >= _ZERO and text[position] <= _NINE:
+            position += 1
+            if position > rest_at:
+                rest_at = position + REST_BYTES
+                self.rules.rest()
+        return position
 
     def _check(self, token: bytes, position: i64) -> None:
         self.rules.read(0)
@@ -227,7 +267,7 @@ class JsonSlices:
         while True:
             at: i64 = self.position
             if not self._skip_value(SLICE_BYTES, CONTAINERS_MAX) or (elements and self.position - start > SLICE_BYTES):
-                self._go_back(at)
+                self.go_back(at)
                 break
             end = self.position
             elements += 1
@@ -285,8 +325,8 @@ class JsonSlices:
         is_high = text[at + 2] | _CASE == _SMALL_D and (high == 0x38 or high == 0x39 or high == 0x61 or high == 0x62)
         return 12 if is_high and text[at + 6] == _BACKSLASH and text[at + 7] == _SMALL_U else 6
 
-    def _go_back(self, position: i64) -> None:
-        """What follows is read once more, and rests once more."""
+    def go_back(self, position: i64) -> None:
+        """Move back there. What follows is read once more, and rests once more."""
         self.position = position
         self.rest_at = min(self.rest_at, position + REST_BYTES)
 

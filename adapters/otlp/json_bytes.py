@@ -1,7 +1,7 @@
 """Ids and bytes of OTLP/JSON: hex and base64, and the forms that encoders of other mappings write.
 
 ProtoJSON has base64 for every field of bytes, so for ids too. JavaScript writes a Uint8Array as an object of numbers, and a
-Buffer as an object that holds an array.
+Buffer as an object that holds an array, or base64 (`bufferjson`, which may put `base64:` before it).
 """
 
 import binascii
@@ -12,6 +12,8 @@ from adapters.otlp.json_fields import HEX, Field
 BYTE_MAX: Final = 255
 # Of 16 bytes, padded.
 _BASE64_ID_MAX: Final = 24
+# As the package `bufferjson` writes a Buffer.
+BASE64_PREFIX: Final = "base64:"
 _HEX_DIGITS: Final = "0123456789abcdefABCDEF"
 
 
@@ -36,19 +38,24 @@ def bytes_in_other_form(field: Field, value: object) -> bytes | None:
         if field.kind == HEX and value.strip(_HEX_DIGITS) and len(value) <= _BASE64_ID_MAX:
             content = _bytes_of_base64(value)
     elif isinstance(value, list):
-        content = _bytes_of_numbers(value)
+        content = bytes_of_numbers(value)
     elif isinstance(value, dict):
         data = value.get("data")
         if value.get("type") == "Buffer" and isinstance(data, list):
-            content = _bytes_of_numbers(data)
+            content = bytes_of_numbers(data)
+        elif value.get("type") == "Buffer" and isinstance(data, str):
+            content = _bytes_of_base64(data.removeprefix(BASE64_PREFIX))
         else:
-            content = _bytes_of_numbers([value.get(str(n)) for n in range(len(value))])
+            content = bytes_of_numbers([value.get(str(n)) for n in range(len(value))])
     if content is None or (field.kind == HEX and len(content) != field.id_bytes and content):
         return None
     return content
 
 
-def _bytes_of_numbers(numbers: list[object]) -> bytes | None:
+def bytes_of_numbers(numbers: object) -> bytes | None:
+    """Return the bytes that a list of numbers is; None where it is none."""
+    if not isinstance(numbers, list):
+        return None
     content: list[int] = []
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or number < 0 or number > BYTE_MAX:

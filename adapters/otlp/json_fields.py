@@ -100,6 +100,8 @@ class Field:
         self.is_item: Final[bool] = self.message_name in _ITEMS
         # Whether its value has items, or is one.
         self.holds_items: Final[bool] = self.is_item or self.message_name in _HOLD_ITEMS
+        # A gauge, a sum, …: a metric has one of them.
+        self.is_metric_data: Final[bool] = self.holds_items and descriptor.containing_type.name == "Metric"
         self.is_attribute: Final[bool] = self.message_name == "KeyValue"
         self.is_any_value: Final[bool] = self.message_name == "AnyValue"
         # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its
@@ -159,6 +161,10 @@ class Fields:
         self.is_envelope: Final[bool] = descriptor.name in _ENVELOPES
         # Without its list a request has nothing, so only what is in the list can be left out.
         self.is_request: Final[bool] = descriptor.name in _REQUESTS
+        self.is_metric: Final[bool] = descriptor.name == "Metric"
+        # The first field that holds items.
+        holders = [field for field in self.by_name.values() if field.holds_items]
+        self.holder: Final[Field | None] = holders[0] if holders else None
         self.names: Final[dict[bytes, Name]] = {name.encode(): Name(name, field) for name, field in self.by_name.items()}
         # Before the first.
         self.head: Final = Name("", next(iter(self.by_name.values())))

@@ -11,11 +11,13 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_JSON, NESTED_TOO_DEEP, Malformed
-from adapters.otlp.json_bytes import bytes_of
-from adapters.otlp.json_fields import BYTES, TEXT, Field, Fields, fields_of
+from adapters.otlp.json_bytes import BASE64_PREFIX, BYTE_MAX, bytes_of, bytes_of_numbers
+from adapters.otlp.json_fields import BYTES, HEX, TEXT, Field, Fields, fields_of
 from adapters.otlp.json_objects import (
+    STRING_VALUE_TAG,
     Notes,
     Unfit,
     check_number,
@@ -25,6 +27,7 @@ from adapters.otlp.json_objects import (
     put_member_of,
     put_message,
     put_scalar,
+    put_unfit,
     put_unfit_element,
 )
 from adapters.rules import Rules
@@ -67,7 +70,7 @@ class LargeRequest:
     def _put_message(self, writer: BytesWriter, descriptor: Descriptor, depth: int) -> None:
         """The object that begins at the cursor. Moves behind it."""
         if depth > _DEPTH_MAX:
-            raise Unfit(f"{descriptor.name} is nested too deep", NESTED_TOO_DEEP, is_read=False)
+            raise Unfit(f"{descriptor.name} is nested too deep", NESTED_TOO_DEEP)
         slices = self.slices
         fields = fields_of(descriptor, self.rules.json_forms)
         slices.expect(_OPENING_BRACE)
@@ -76,6 +79,8 @@ class LargeRequest:
             return
         # By the name of each member that holds no items: where it comes twice the last one wins, as a parser has it.
         parts: dict[str, BytesWriter] = {}
+        if fields.is_metric:
+            self.notes.begin_metric()
         while True:
             key = self._name()
             field = fields.by_name.get(key)
@@ -92,17 +97,15 @@ class LargeRequest:
             try:
                 self._put_value(part, fields, field, depth)
             except Unfit as unfit:
-                if not (fields.is_item or fields.is_envelope):
-                    unfit.is_read = False  # the cursor is within this object
+                if field is None or not (fields.is_item or fields.is_envelope):
                     raise
-                if not unfit.is_read:
-                    slices.position = start
-                    slices.check_value()
+                slices.go_back(start)
+                slices.check_value()
                 part.truncate(written)
                 if fields.is_item:
                     part.write(self.notes.rejection(unfit))
                 else:
-                    self.notes.leave_out()
+                    put_unfit(part, fields, field, self.notes, unfit)
             if not slices.goes_on(_CLOSING_BRACE):
                 break
         for part in parts.values():
@@ -110,6 +113,8 @@ class LargeRequest:
             self.rules.read(len(content))
             writer.write(content)
             self.rules.read(len(content))
+        if fields.is_metric:
+            self.notes.end_metric(writer)
 
     def _put_value(self, writer: BytesWriter, fields: Fields, field: Field | None, depth: int) -> None:
         """The value at the cursor, a member's of a message with `fields`. `field`: None where it is unknown."""
@@ -135,10 +140,11 @@ class LargeRequest:
             inner = BytesWriter()
             self._put_message(inner, field.message, depth + 1)
             self._put_content(writer, field, inner)
+            self.notes.has_data = self.notes.has_data or field.is_metric_data
         elif first == _OPENING_BRACKET and field.repeated:
             self._put_elements(writer, fields, field, depth)
         else:
-            raise Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", is_read=False)
+            raise Unfit(f"{field.name} must be {'an array' if field.repeated else 'an object'}", field.reason)
 
     def _put_elements(self, writer: BytesWriter, fields: Fields, field: Field, depth: int) -> None:
         """The array of messages that begins at the cursor. Moves behind it."""
@@ -159,7 +165,7 @@ class LargeRequest:
                     if element is None:
                         self.notes.nulls += 1
                     elif is_lenient:
-                        put_element(writer, field, element, self.notes)
+                        put_element(writer, fields, field, element, self.notes)
                     elif unfit is None and not put_field(writer, field, element, self.notes):
                         unfit = self.notes.refusal()  # the item is rejected, and the rest only read
                 self.rules.rest()
@@ -172,27 +178,43 @@ class LargeRequest:
             first: i64 = slices.peek()
             self.rules.read(0)
             if first == _OPENING_BRACE:
-                inner = BytesWriter()
-                self._put_message(inner, field.message, depth + 1)
-                self._put_content(writer, field, inner)
+                self._put_element(writer, fields, field, depth)
             elif first == _SMALL_N:
                 slices.check_value()
                 self.notes.nulls += 1
             elif is_lenient:
                 slices.check_value()
-                put_unfit_element(writer, field, self.notes, Unfit(f"{field.name} must hold objects"))
+                put_unfit_element(writer, fields, field, self.notes, Unfit(f"{field.name} must hold objects"))
             else:
-                raise Unfit(f"{field.name} must hold objects", is_read=False)
+                raise Unfit(f"{field.name} must hold objects")
             if not slices.goes_on(_CLOSING_BRACKET):
                 break
         if unfit is not None:
             raise unfit
 
+    def _put_element(self, writer: BytesWriter, fields: Fields, field: Field, depth: int) -> None:
+        """The object at the cursor, which is larger than a slice, of a list of messages. Moves behind it."""
+        slices = self.slices
+        start: i64 = slices.position
+        assert field.message is not None
+        inner = BytesWriter()
+        try:
+            self._put_message(inner, field.message, depth + 1)
+        except Unfit as unfit:
+            if not (fields.is_envelope or fields.is_request):
+                raise
+            slices.go_back(start)
+            slices.check_value()
+            put_unfit_element(writer, fields, field, self.notes, unfit)
+            return
+        self._put_content(writer, field, inner)
+
     def _put_large(self, writer: BytesWriter, field: Field, first: i64) -> None:
-        """The value at the cursor, which is larger than a slice, of a field that holds no messages."""
+        """The value at the cursor, which is larger than a slice, of a field that holds no messages. What becomes of it is the
+        same as of a small one (adapters/otlp/json_objects.py), but for a number, which is read up to this size."""
         if field.repeated:
             if first != _OPENING_BRACKET:
-                raise Unfit(f"{field.name} must be an array", is_read=False)
+                raise Unfit(f"{field.name} must be an array", field.reason)
             inner = BytesWriter()
             self._put_scalars(inner if field.packed else writer, field)
             if len(inner):
@@ -201,8 +223,17 @@ class LargeRequest:
             self._put_bytes(writer, field, self._text())
         elif field.kind == BYTES and first == _QUOTE:
             self._put_bytes(writer, field, self._base64(field))
+        elif field.kind == BYTES and (first == _OPENING_BRACKET or first == _OPENING_BRACE):
+            self._put_bytes(writer, field, self._numbers(field, first))
+            self.notes.forms += 1
+        elif field.kind == HEX and not field.is_required_id:
+            self.slices.check_value()
+            self.notes.ids += 1
+        elif field.is_attribute_integer:
+            put_bytes(writer, STRING_VALUE_TAG, self._whole_number(field, first))
+            self.notes.integers += 1
         else:
-            raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", is_read=False)
+            raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
 
     def _put_content(self, writer: BytesWriter, field: Field, inner: BytesWriter) -> None:
         """As `_put_bytes`, of what was written: taking it is a copy, too."""
@@ -242,7 +273,7 @@ class LargeRequest:
                     return
                 continue
             if field.kind != TEXT or slices.peek() != _QUOTE:
-                raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", is_read=False)
+                raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
             put_bytes(writer, field.tag, self._text())
             if not slices.goes_on(_CLOSING_BRACKET):
                 return
@@ -260,17 +291,18 @@ class LargeRequest:
         assert isinstance(text, str)
         return text
 
-    def _base64(self, field: Field) -> bytes:
-        """Return the bytes that the string at the cursor has in base64. Moves behind it."""
+    def _base64(self, field: Field, prefix: str = "") -> bytes:
+        """Return the bytes that the string at the cursor has in base64, maybe behind a prefix. Moves behind it."""
         content = BytesWriter()
         unread = ""
         is_padded = False
         self.slices.open_string()
         while self.slices.is_in_string:
-            text = self._next_text()
+            text = self._next_text().removeprefix(prefix)
+            prefix = ""
             digits = text.rstrip("=")
             if "=" in digits or (is_padded and digits):
-                raise Unfit(f"{field.name} must be base64", is_read=False)
+                raise Unfit(f"{field.name} must be base64")
             is_padded = is_padded or len(digits) < len(text)
             unread += digits
             whole = len(unread) // 4 * 4
@@ -278,6 +310,80 @@ class LargeRequest:
             unread = unread[whole:]
         content.write(self._bytes_of(field, unread))
         return content.getvalue()
+
+    def _numbers(self, field: Field, first: i64) -> bytes:
+        """Return the bytes that the array or object at the cursor has as JavaScript writes them. Moves behind it."""
+        if first == _OPENING_BRACKET:
+            return self._array_of_bytes(field)
+        slices = self.slices
+        content = BytesWriter()
+        data: bytes | None = None
+        is_buffer = False
+        is_other = False
+        slices.expect(_OPENING_BRACE)
+        while True:
+            name = self._name()
+            opening: i64 = slices.peek()
+            if name == "data" and opening == _OPENING_BRACKET:
+                data = self._array_of_bytes(field)
+            elif name == "data" and opening == _QUOTE:
+                data = self._base64(field, BASE64_PREFIX)
+            else:
+                start: i64 = slices.position
+                slices.check_value()
+                text = self.text[start : slices.position] if slices.position - start < _SHOWN_NAME_BYTES else b""
+                is_buffer = is_buffer or (name == "type" and text == b'"Buffer"')
+                if name == str(len(content)) and text.isdigit() and int(text) <= BYTE_MAX:
+                    content.append(int(text))
+                else:
+                    is_other = True
+            self.rules.read(0)
+            if not slices.goes_on(_CLOSING_BRACE):
+                break
+        if is_buffer and data is not None:
+            return data
+        if is_other or data is not None:
+            raise Unfit(f"{field.name} must be base64, or numbers from 0 to {BYTE_MAX}", field.reason)
+        return content.getvalue()
+
+    def _array_of_bytes(self, field: Field) -> bytes:
+        """Return the bytes that the array of numbers at the cursor has. Moves behind it."""
+        slices = self.slices
+        content = BytesWriter()
+        slices.expect(_OPENING_BRACKET)
+        if slices.peek() == _CLOSING_BRACKET:
+            slices.position += 1
+            return b""
+        while slices.peek() != _CLOSING_BRACKET:
+            piece = slices.next_elements()
+            numbers = bytes_of_numbers(self._loaded(piece)) if piece else None
+            if numbers is None:
+                raise Unfit(f"{field.name} must be base64, or numbers from 0 to {BYTE_MAX}", field.reason)
+            content.write(numbers)
+            self.rules.rest()
+        slices.position += 1
+        return content.getvalue()
+
+    def _whole_number(self, field: Field, first: i64) -> bytes:
+        """Return the digits of the integer at the cursor, a number or a string. Moves behind it."""
+        digits = BytesWriter()
+        if first == _QUOTE:
+            digits.write(self._text())
+        else:
+            start: i64 = self.slices.position
+            self.slices.check_value()
+            digits.write(self.text[start : self.slices.position])
+        text = digits.getvalue()
+        self.rules.rest()
+        position: i64 = 1 if text.startswith(b"-") else 0
+        is_whole = text[position : position + 1] != b"0"
+        while is_whole and position < len(text):
+            is_whole = text[position : position + REST_BYTES].isdigit()
+            position += REST_BYTES
+            self.rules.rest()
+        if not is_whole:
+            raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes that is no integer", field.reason)
+        return text
 
     def _bytes_of(self, field: Field, digits: str) -> bytes:
         content = bytes_of(field, digits)
@@ -293,7 +399,7 @@ class LargeRequest:
         start: i64 = slices.position
         name = slices.name()
         if len(name) > SLICE_BYTES:
-            slices.position = start
+            slices.go_back(start)
             slices.check_name()
             return name[1:_SHOWN_NAME_BYTES].decode(errors="replace")
         text = self._loaded(name)

@@ -43,7 +43,7 @@ _INTEGER_DIGITS_MAX: Final = 20
 # A parser makes doubles of integers from here on.
 _EXACT_BELOW: Final = 2.0**63
 _SHOWN_CHARACTERS_MAX: Final = 40
-_STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
+STRING_VALUE_TAG: Final = 0x0A  # of an AnyValue
 # What a value that does not fit takes beside its bytes.
 _UNFIT_COST_BYTES: Final = 128
 _REASONS_END: Final = 256
@@ -74,6 +74,9 @@ class Notes:
         self.unfit: int = 0
         self.items: i64 = 0
         self.lists: i64 = 0  # members that hold items
+        # Of the current metric: whether it has data, and a rejected point in the place of data that does not fit.
+        self.has_data: bool = False
+        self.lost_data: bytes = b""
         # The first fields that no message has: reported if nothing was taken.
         self.unknown: Final[list[str]] = []
         self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere, or a value: reported in any case
@@ -133,16 +136,26 @@ class Notes:
         self.left_out += 1
         self.rules.read(_UNFIT_COST_BYTES)
 
+    def begin_metric(self) -> None:
+        """Forget the data of the metric before."""
+        self.has_data = False
+        self.lost_data = b""
+
+    def end_metric(self, writer: BytesWriter) -> None:
+        """Write what is in the place of a metric's data, if that did not fit, and there is no other."""
+        if self.lost_data and self.has_data:
+            self.leave_out()
+        else:
+            writer.write(self.lost_data)
+
 
 class Unfit(Exception):
     """A value that its field can't hold."""
 
-    def __init__(self, message: str, reason: int = INVALID_RECORD, *, is_read: bool = True) -> None:
-        """`is_read`: the cursor, if there is one, is behind the value."""
+    def __init__(self, message: str, reason: int = INVALID_RECORD) -> None:
         super().__init__(message)
         self.message: str = message
         self.reason: int = reason
-        self.is_read: bool = is_read
 
 
 class Inexact(Exception):
@@ -172,6 +185,8 @@ def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], n
                     writer.truncate(start)
                     writer.write(notes.rejection())
         return True
+    if fields.is_metric:
+        notes.begin_metric()
     for key, entry in value.items():
         field = by_name.get(key)
         if field is None:
@@ -180,6 +195,8 @@ def put_message(writer: BytesWriter, fields: Fields, value: dict[str, object], n
         notes.lists += field.holds_items
         if entry is not None and not put_member_of(writer, fields, field, entry, notes):
             return False
+    if fields.is_metric:
+        notes.end_metric(writer)
     return True
 
 
@@ -191,32 +208,71 @@ def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: obje
             if element is None:
                 notes.nulls += 1
             else:
-                put_element(writer, field, element, notes)
+                put_element(writer, fields, field, element, notes)
         return True
     if put_member(writer, field, entry, notes):
+        notes.has_data = notes.has_data or field.is_metric_data
         return True
     if not fields.is_envelope:
         return False
     writer.truncate(start)
-    notes.leave_out()
+    put_unfit(writer, fields, field, notes, is_empty=_is_empty(entry))
     return True
 
 
-def put_element(writer: BytesWriter, field: Field, element: object, notes: Notes) -> None:
+def put_element(writer: BytesWriter, fields: Fields, field: Field, element: object, notes: Notes) -> None:
     """An element of an envelope's list. What is no item, where one must be, is one that is rejected."""
     start: i64 = len(writer)
     if put_field(writer, field, element, notes):
         return
     writer.truncate(start)
-    put_unfit_element(writer, field, notes)
+    put_unfit_element(writer, fields, field, notes, is_empty=_is_empty(element))
 
 
-def put_unfit_element(writer: BytesWriter, field: Field, notes: Notes, unfit: Unfit | None = None) -> None:
-    """In the place of an element that does not fit, for `unfit` or for what was noted last: a rejected item, or nothing."""
+def _is_empty(value: object) -> bool:
+    """Return whether a value can hold no items, whatever it should have been: some languages write an empty list as an empty
+    object, others an empty object as an empty list."""
+    return isinstance(value, (dict, list, str)) and not value
+
+
+def put_unfit_element(
+    writer: BytesWriter, fields: Fields, field: Field, notes: Notes, unfit: Unfit | None = None, *, is_empty: bool = False
+) -> None:
+    """As `put_unfit`, of an element of a list, which is counted already where it should be an item."""
     if field.is_item:
         put_bytes(writer, field.tag, notes.rejection(unfit))
     else:
+        put_unfit(writer, fields, field, notes, unfit, is_empty=is_empty)
+
+
+def put_unfit(
+    writer: BytesWriter, fields: Fields, field: Field, notes: Notes, unfit: Unfit | None = None, *, is_empty: bool = False
+) -> None:
+    """In the place of a value that does not fit an envelope, for `unfit` or for what was noted last: nothing; where items are
+    lost with it, an item that is rejected."""
+    if is_empty or not field.holds_items:
         notes.leave_out()
+    elif field.is_metric_data:
+        # Written at the end of its metric, where that has no other data; as a gauge, which needs nothing beside its points.
+        if not notes.lost_data:
+            lost = BytesWriter()
+            _put_rejected_item(lost, fields.holder or field, notes, unfit)
+            notes.lost_data = lost.getvalue()
+    else:
+        _put_rejected_item(writer, field, notes, unfit)
+
+
+def _put_rejected_item(writer: BytesWriter, field: Field, notes: Notes, unfit: Unfit | None) -> None:
+    """An item that is rejected, in as many messages as items are in there."""
+    if field.is_item:
+        notes.count_item()
+        put_bytes(writer, field.tag, notes.rejection(unfit))
+        return
+    holder = field.fields().holder
+    assert holder is not None
+    inner = BytesWriter()
+    _put_rejected_item(inner, holder, notes, unfit)
+    put_bytes(writer, field.tag, inner.getvalue())
 
 
 def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> bool:
@@ -271,7 +327,7 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
             notes.forms += 1
             put_bytes(writer, field.tag, content)
             return True
-        if kind == HEX and isinstance(value, str) and not field.is_required_id:
+        if kind == HEX and not field.is_required_id:  # whatever it is, it is no id
             notes.ids += 1
             notes.rules.read(0)
             return True
@@ -303,7 +359,7 @@ def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, not
     if not text:
         return notes.refuse(field, f"an integer from {field.low} to {field.high}", value)
     notes.integers += 1
-    put_bytes(writer, _STRING_VALUE_TAG, text.encode())
+    put_bytes(writer, STRING_VALUE_TAG, text.encode())
     return True
 
 

@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
-from support.limits import DEFAULT
+from support.limits import ALL, DEFAULT
 from support.references.twins import NOW as TWINS_NOW
 from support.references.twins import adapt_otlp
 
@@ -27,12 +28,12 @@ from adapters.codec.json_reader import (
     shallow_json,
 )
 from adapters.codec.text import REST_BYTES
-from adapters.errors import BATCH_TOO_LARGE, RECORD_TOO_LARGE, Malformed, RequestRefused
+from adapters.errors import BATCH_TOO_LARGE, INVALID_VALUE, RECORD_TOO_LARGE, Malformed, RequestRefused
 from adapters.native import request as native
 from adapters.native.request import RECORD_OBJECTS_MAX, adapt_batch
 from adapters.otlp.json import logs_to_wire, metrics_to_wire
 from adapters.record import Adapted, Header
-from adapters.repairs import VALUE_LEFT_OUT
+from adapters.repairs import BYTES_FORM, INTEGER_BEYOND_64_BITS
 from adapters.rules import NO_RULES, Rules
 from collector.ingest.validate import LimitRules
 
@@ -365,8 +366,11 @@ def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
     "members",
     [
         '"body":{"stringValue":"' + "line" * LONG + '\x00"}',
-        '"x":' + "1" * (2 * SLICE_BYTES),
-        '"timeUnixNano":' + "1" * (2 * SLICE_BYTES),
+        '"x":0' + "1" * (2 * SLICE_BYTES),
+        '"x":' + "1" * (2 * SLICE_BYTES) + ".",
+        '"x":' + "1" * (2 * SLICE_BYTES) + "e+",
+        '"x":' + "1" * (2 * SLICE_BYTES) + "-1",
+        '"timeUnixNano":-' + "x" * (2 * SLICE_BYTES),
         '"x":["' + "x" * (2 * SLICE_BYTES) + '\\x"]',
         '"x":["' + "x" * (2 * SLICE_BYTES) + '",]',
         '"body":[' + "0," * (4 * LONG) + "01]",
@@ -374,7 +378,7 @@ def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
     ids=lambda value: value[:24],
 )
 def test_large_values_that_are_refused(members: str) -> None:
-    """What is not JSON is not taken, and neither is a number of megabytes."""
+    """What is not JSON is not taken."""
     with pytest.raises(Malformed):
         logs_to_wire(one_log(members))
 
@@ -387,7 +391,14 @@ def test_large_values_that_are_refused(members: str) -> None:
         '"body":{"stringValue":[' + "0," * (4 * LONG) + "0]}",
         '"body":[' + "0," * (4 * LONG) + "0]",
         '"timeUnixNano":"' + "1" * (2 * SLICE_BYTES) + '"',
-        '"traceId":"' + "ab" * (2 * SLICE_BYTES) + '"',
+        '"timeUnixNano":' + "1" * (2 * SLICE_BYTES),
+        '"timeUnixNano":-0.' + "1" * (2 * SLICE_BYTES) + "e-5",
+        '"body":{"intValue":' + "1" * (2 * SLICE_BYTES) + ".5}",
+        '"body":{"intValue":"0' + "1" * (2 * SLICE_BYTES) + '"}',
+        '"body":{"intValue":"1' + "x" * (2 * SLICE_BYTES) + '"}',
+        '"body":{"bytesValue":[' + "1," * SLICE_BYTES + "256]}",
+        '"body":{"bytesValue":[300,' + "1," * SLICE_BYTES + "1]}",
+        '"body":{"bytesValue":{"type":"Buffer","data":"!' + "x" * (2 * SLICE_BYTES) + '"}}',
         '"attributes":{"a":"' + "x" * (2 * SLICE_BYTES) + '"}',
         '"attributes":["' + "x" * (2 * SLICE_BYTES) + '"]',
         '"body":' + '{"arrayValue":{"values":[' * 50 + '{"stringValue":"' + "x" * SLICE_BYTES + '"}' + "]}}" * 50,
@@ -403,14 +414,79 @@ def test_a_large_value_that_does_not_fit_rejects_its_item_alone(members: str) ->
 
 
 def test_a_large_element_that_is_no_item_is_rejected_alone() -> None:
-    """A text among log records; among scopes it is left out."""
+    """A text among log records, or among scopes."""
     text = '"' + "x" * (2 * SLICE_BYTES) + '"'
     good = f'{{"timeUnixNano":"{TWINS_NOW}","body":{{"stringValue":"a"}}}}'
     rules = LimitRules(DEFAULT, NOW_UNIX_NANO)
     body = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{good},{text},{good}]}},{text}]}}]}}'
     adapted = adapted_logs(body.encode(), rules)
-    assert ([1], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
-    assert {VALUE_LEFT_OUT: 1} == rules.repaired
+    assert ([1, 3], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
+    assert rules.repaired is None
+
+
+COUNTS = f'"timeUnixNano":"{TWINS_NOW}","count":"1","explicitBounds":[1],"bucketCounts"'
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_number_that_does_not_fit_a_large_list_rejects_its_point_alone(place: str) -> None:
+    """Wherever it is in the list."""
+    numbers = ",".join(['"0"'] * (SLICE_BYTES // 3))
+    numbers = f"-1,{numbers}" if place == "first" else f"{numbers},-1"
+    good = f'{{{COUNTS}:[0,"1"]}}'
+    points = f"{good},{{{COUNTS}:[{numbers}]}},{good}"
+    metric = f'{{"name":"m","histogram":{{"aggregationTemporality":2,"dataPoints":[{points}]}}}}'
+    wire = metrics_to_wire(f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}'.encode())
+    adapted = adapt_otlp("metrics", wire, limits=DEFAULT)
+    assert [(1, INVALID_VALUE)] == [(rejection.index, rejection.reason) for rejection in adapted.rejections]
+    assert 2 == adapted.accepted_count()
+
+
+def numbers_of(content: bytes) -> str:
+    return f"[{','.join(map(str, content))}]"
+
+
+def object_of(content: bytes) -> str:
+    return "{" + ",".join(f'"{n}":{byte}' for n, byte in enumerate(content)) + "}"
+
+
+# A value by its content: of megabytes it becomes what it becomes of a few bytes.
+REPAIRED_VALUES: dict[str, Callable[[bytes], str]] = {
+    "an integer's text": lambda content: f'{{"intValue":"1{"7" * len(content)}"}}',
+    "an integer": lambda content: f'{{"intValue":-1{"7" * len(content)}}}',
+    "numbers": lambda content: f'{{"bytesValue":{numbers_of(content)}}}',
+    "an object of numbers": lambda content: f'{{"bytesValue":{object_of(content)}}}',
+    "a buffer": lambda content: f'{{"bytesValue":{{"type":"Buffer","data":{numbers_of(content)}}}}}',
+    "a buffer the other way": lambda content: f'{{"bytesValue":{{"data":{numbers_of(content)},"type":"Buffer"}}}}',
+    "base64 of a buffer": lambda content: f'{{"bytesValue":{{"type":"Buffer","data":"{b64encode(content).decode()}"}}}}',
+    "bufferjson": lambda content: f'{{"bytesValue":{{"type":"Buffer","data":"base64:{b64encode(content).decode()}"}}}}',
+}
+
+
+@pytest.mark.parametrize("name", REPAIRED_VALUES)
+def test_a_large_value_is_repaired_as_a_small_one_is(name: str) -> None:
+    """To the text that its content has, and counted alike."""
+    repaired = []
+    large = SLICE_BYTES + 40
+    if "numbers" in name or name.startswith("a buffer"):
+        large = SLICE_BYTES // (8 if "object" in name else 3)
+    for size in (40, large):
+        content = bytes(n % 256 for n in range(size))
+        text = REPAIRED_VALUES[name](content)
+        rests: list[None] = []
+
+        def pause(seen: list[None] = rests) -> None:
+            seen.append(None)
+
+        rules = LimitRules(ALL, NOW_UNIX_NANO, pause=pause)
+        wire = logs_to_wire(one_log(f'"timeUnixNano":"{TWINS_NOW}","body":{text}'), rules)
+        repaired.append(rules.repaired)
+        body = ExportLogsServiceRequest.FromString(wire).resource_logs[0].scope_logs[0].log_records[0].body
+        if "intValue" in text:
+            assert text.partition(":")[2].strip('}"') == body.string_value
+        else:
+            assert content == body.bytes_value
+        assert len(rests) >= len(text) // REST_BYTES
+    assert repaired[0] == repaired[1] == {INTEGER_BEYOND_64_BITS if "integer" in name else BYTES_FORM: 1}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from support.references.twins import NOW, adapt_otlp
 from support.strategies.full_messages import FullMessages
 from support.strategies.otlp import messages
 
+from adapters.codec.json_reader import SLICE_BYTES
 from adapters.errors import (
     INVALID_JSON,
     INVALID_RECORD,
@@ -191,6 +192,7 @@ def metrics_of(text: str, resource: str = "{}") -> bytes:
 
 POINTS = f'"dataPoints":[{{"timeUnixNano":"{NOW}","asInt":2}}]'
 LARGE = '"description":"%s",' % ("d" * (1 << 20))  # is read in slices
+METRIC_DATA = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
 
 
@@ -205,18 +207,87 @@ SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
         ('{"name":"m","metadata":[{"key":5},{"key":"a"}],"gauge":{POINTS}}', 3),
         ('{"name":"m","gauge":{"dataPoints":{}}}', 2),
         ('{"name":"m","gauge":[]}', 2),
-        ("5", 2),
-        ('"m"', 2),
+        ('{"name":"m","gauge":"","sum":{"aggregationTemporality":2,POINTS}}', 3),
+        ('{"name":"m","sum":{"aggregationTemporality":2,POINTS},"gauge":[{POINTS}]}', 3),
+        ('{"name":"m","gauge":[{POINTS}],"sum":{"aggregationTemporality":2,POINTS}}', 3),
     ],
 )
 def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, padding: str) -> None:
-    """Of a metric, and what is no metric; the points are kept, and the answer says so."""
+    """Of a metric; the points are kept, and the answer says so."""
     rules = LimitRules(LOW_CUMULATIVE, NOW)
     metric = metric.replace("POINTS", POINTS)
     wire = metrics_to_wire(metrics_of(padding.join(["{", metric[1:]]) if metric[0] == "{" else metric), rules)
     assert {VALUE_LEFT_OUT: 1} == rules.repaired
     adapted = adapt_otlp("metrics", wire, 4 << 20, limits=LOW_CUMULATIVE)
     assert (accepted, 0) == (adapted.accepted_count(), adapted.rejected_count())
+
+
+# In the place of a list, and of an object that holds one, at each level of a request.
+LOSSES = {
+    "metrics": [
+        *(
+            ("Metric." + name, '"metrics":[GOOD,{"name":"m","DATA":[{POINTS}]},GOOD]'.replace("DATA", name))
+            for name in METRIC_DATA
+        ),
+        ("Metric.gauge", '"metrics":[GOOD,{"name":"m","gauge":5},GOOD]'),
+        ("Gauge.dataPoints", '"metrics":[GOOD,{"name":"m","gauge":{"dataPoints":{"0":1}}},GOOD]'),
+        ("Sum.dataPoints", '"metrics":[GOOD,{"name":"m","sum":{"aggregationTemporality":2,"dataPoints":"p"}},GOOD]'),
+        ("ScopeMetrics.metrics", '"metrics":[GOOD,5,GOOD]'),
+        ("ScopeMetrics.metrics", '"metrics":[GOOD,[{"name":"m"}],GOOD]'),
+        ("ScopeMetrics.metrics", '"metrics":[GOOD,GOOD]},{"metrics":GOOD'),
+        ("ResourceMetrics.scopeMetrics", '"metrics":[GOOD,GOOD]},[{"metrics":[GOOD]}],{"metrics":[]'),
+        ("ResourceMetrics.scopeMetrics", '"metrics":[GOOD,GOOD]}]},{"scopeMetrics":{"metrics":[GOOD]},"x":[{"x":1'),
+        ("resourceMetrics", '"metrics":[GOOD,GOOD]}]},"a resource",{"scopeMetrics":[{"metrics":[]'),
+    ],
+    "logs": [
+        ("ScopeLogs.logRecords", '"logRecords":[GOOD,GOOD]},{"logRecords":GOOD'),
+        ("ResourceLogs.scopeLogs", '"logRecords":[GOOD,GOOD]},[{"logRecords":[GOOD]}],{"logRecords":[]'),
+        ("ResourceLogs.scopeLogs", '"logRecords":[GOOD,GOOD]}]},{"scopeLogs":{"logRecords":[GOOD]},"x":[{"x":1'),
+        ("resourceLogs", '"logRecords":[GOOD,GOOD]}]},7,{"scopeLogs":[{"logRecords":[]'),
+    ],
+    "traces": [
+        ("ScopeSpans.spans", '"spans":[GOOD,GOOD]},{"spans":GOOD'),
+        ("ResourceSpans.scopeSpans", '"spans":[GOOD,GOOD]},"scope",{"spans":[]'),
+        ("ResourceSpans.scopeSpans", '"spans":[GOOD,GOOD]}]},{"scopeSpans":{"spans":[GOOD]},"x":[{"x":1'),
+        ("resourceSpans", '"spans":[GOOD,GOOD]}]},[1],{"scopeSpans":[{"spans":[]'),
+    ],
+}
+GOODS = {
+    "metrics": '{"name":"good","gauge":{POINTS}}',
+    "logs": f'{{"timeUnixNano":"{NOW}"}}',
+    "traces": f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","startTimeUnixNano":"{NOW}"}}',
+}
+RESOURCES = {"metrics": "resourceMetrics", "logs": "resourceLogs", "traces": "resourceSpans"}
+
+
+@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("signal", "field", "inner"), [(signal, *loss) for signal, losses in LOSSES.items() for loss in losses]
+)
+def test_items_that_are_lost_with_their_envelope_are_rejected(signal: str, field: str, inner: str, size: int) -> None:
+    """As one, in words that name the field; its neighbours are kept, and it is a dead letter that is rejected again."""
+    scopes = RESOURCES[signal].replace("resource", "scope")
+    inner = inner.replace("GOOD", GOODS[signal]).replace("POINTS", POINTS)
+    padding = f'{{"unknown":"{"x" * size}"}}'
+    body = f'{{"{RESOURCES[signal]}":[{{"resource":{padding},"{scopes}":[{{{inner}}}]}}]}}'
+    rules = Rules()
+    wire = TO_WIRE[signal](body.encode(), rules)
+    adapted = adapt_otlp(signal, wire, 4 << 20, limits=DEFAULT)
+    [rejection] = adapted.rejections
+    assert (2, INVALID_RECORD, None) == (adapted.accepted_count(), rejection.reason, rules.repaired)
+    assert field in rejection.message
+    assert " must " in rejection.message
+
+
+@pytest.mark.parametrize("signal", sorted(LOSSES))
+def test_a_large_envelope_that_is_lost_is_rejected(signal: str) -> None:
+    """As a small one is; a list of megabytes is one item."""
+    scopes = RESOURCES[signal].replace("resource", "scope")
+    items = GOODS[signal].replace("POINTS", POINTS)
+    many = ",".join([items] * (SLICE_BYTES // 16))
+    for text in (f'{{"{scopes}":{{"x":[{many}]}}}}', f"[{many}]"):
+        adapted = adapt_otlp(signal, TO_WIRE[signal](f'{{"{RESOURCES[signal]}":[{text}]}}'.encode()))
+        assert [INVALID_RECORD] == [rejection.reason for rejection in adapted.rejections]
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
@@ -228,6 +299,8 @@ def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, p
         ('{"attributes":[5,SERVICE]}', "shop"),
         ('{"attributes":[{"key":"a","value":{"intValue":1.5}},SERVICE]}', "shop"),
         ('{"attributes":[SERVICE],"droppedAttributesCount":-1}', "shop"),
+        ('{"attributes":[{"key":"a","value":{"intValue":"%s"}},SERVICE]}' % ("x" * SLICE_BYTES), "shop"),
+        ('{"attributes":[{"key":"a","value":{"bytesValue":"%s"}},SERVICE]}' % ("!" * SLICE_BYTES), "shop"),
     ],
 )
 def test_what_does_not_fit_a_resource_is_left_out(resource: str, service: str, size: int) -> None:

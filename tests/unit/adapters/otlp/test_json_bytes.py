@@ -26,6 +26,8 @@ FORMS: dict[str, Any] = {
     "array": list,
     "object": lambda content: {str(n): byte for n, byte in enumerate(content)},
     "buffer": lambda content: {"type": "Buffer", "data": list(content)},
+    "buffer in base64": lambda content: {"type": "Buffer", "data": base64.b64encode(content).decode()},
+    "bufferjson": lambda content: {"type": "Buffer", "data": f"base64:{base64.b64encode(content).decode()}"},
 }
 EACH_FORM = pytest.mark.parametrize("form", FORMS)
 # Small bodies are parsed at once where they are not plain, large ones slice by slice.
@@ -112,23 +114,80 @@ def test_bytes_are_read_in_each_form(content: bytes, form: str, padding: int) ->
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("traceId", list(TRACE_ID)[1:], "LogRecord.traceId must be hex, or 16 numbers from 0 to 255; got [241,"),
-        ("spanId", list(SPAN_ID)[1:], "LogRecord.spanId must be hex, or 8 numbers from 0 to 255; got [249,"),
-        ("spanId", [*list(SPAN_ID)[1:], 256], "LogRecord.spanId must be hex, or 8 numbers"),
-        ("spanId", [*list(SPAN_ID)[1:], 1.5], "LogRecord.spanId must be hex, or 8 numbers"),
-        ("spanId", [*list(SPAN_ID)[1:], True], "LogRecord.spanId must be hex, or 8 numbers"),
-        ("spanId", {str(n + 1): 1 for n in range(8)}, "LogRecord.spanId must be hex, or 8 numbers"),
+        ("traceId", list(TRACE_ID)[1:], "Span.traceId must be hex, or 16 numbers from 0 to 255; got [241,"),
+        ("spanId", list(SPAN_ID)[1:], "Span.spanId must be hex, or 8 numbers from 0 to 255; got [249,"),
+        ("spanId", {"type": "Buffer", "data": "*"}, "Span.spanId must be hex, or 8 numbers from 0 to 255; got {"),
+        ("spanId", 5, "Span.spanId must be hex; got 5"),
         ("body", {"bytesValue": [-1]}, "AnyValue.bytesValue must be base64, or numbers from 0 to 255; got [-1]"),
         ("body", {"bytesValue": {"a": 1}}, "AnyValue.bytesValue must be base64, or numbers from 0 to 255; got {"),
     ],
 )
 def test_what_is_none_of_the_forms_rejects_its_item_alone(name: str, value: Any, message: str, padding: int) -> None:
     """In words that name what it must be."""
-    good = item_of("logs", {"trace": "", "span": ""})
-    adapted = adapt_otlp("logs", logs_to_wire(body_of("logs", [good, good | {name: value}, good], padding)))
+    signal = "logs" if name == "body" else "traces"
+    good = item_of(signal, {"trace": TRACE_ID.hex(), "span": SPAN_ID.hex()})
+    adapted = adapt_otlp(signal, TO_WIRE[signal](body_of(signal, [good, good | {name: value}, good], padding)))
     [rejection] = adapted.rejections
     assert (1, INVALID_RECORD, 2) == (rejection.index, rejection.reason, adapted.accepted_count())
     assert rejection.message.startswith(message)
+
+
+NO_IDS: dict[str, Any] = {
+    "a number": 5,
+    "a large number": 10**40,
+    "a truth": True,
+    "too few numbers": list(TRACE_ID)[1:],
+    "a number that is no byte": [*list(SPAN_ID)[1:], 256],
+    "a number that is not whole": [*list(SPAN_ID)[1:], 1.5],
+    "a truth among numbers": [*list(SPAN_ID)[1:], True],
+    "a list of nulls": [None] * 16,
+    "numbers from 1": {str(n + 1): 1 for n in range(8)},
+    "an object": {"high": 1, "low": [2]},
+    "a buffer of another length": {"type": "Buffer", "data": "AAEC"},
+    "a buffer of no base64": {"type": "Buffer", "data": "*"},
+    "a text": "xyz",
+    "a long text": "1" * 200,
+}
+# Larger than what is parsed at once.
+LARGE_NO_IDS: dict[str, Any] = {
+    "a text": "x" * (1 << 20),
+    "numbers": [1] * (1 << 19),
+    "an object": {"a": "x" * (1 << 20)},
+}
+
+
+@pytest.mark.parametrize("kind", NO_IDS)
+@pytest.mark.parametrize("signal", TO_WIRE)
+def test_what_is_no_id_is_left_out(signal: str, kind: str) -> None:
+    """Of a log record, a parent, a link and an exemplar, whatever it is: its item is kept."""
+    check_no_id(signal, NO_IDS[kind], 0)
+
+
+@pytest.mark.parametrize("signal", TO_WIRE)
+def test_what_is_no_id_is_left_out_of_a_large_body(signal: str) -> None:
+    """By the reader of large bodies, too."""
+    check_no_id(signal, 5, 1 << 20)
+
+
+@pytest.mark.parametrize("kind", LARGE_NO_IDS)
+def test_however_large_it_is_what_is_no_id_is_left_out(kind: str) -> None:
+    """A small one is."""
+    check_no_id("logs", LARGE_NO_IDS[kind], 0)
+
+
+def check_no_id(signal: str, value: Any, padding: int) -> None:
+    good = item_of(signal, {"trace": TRACE_ID.hex(), "span": SPAN_ID.hex()})
+    odd = item_of(signal, {"trace": value, "span": value})
+    if signal == "traces":  # without an id of its own a span is rejected
+        odd |= {"traceId": TRACE_ID.hex(), "spanId": SPAN_ID.hex()}
+    rules = Rules()
+    adapted = adapt_otlp(signal, TO_WIRE[signal](body_of(signal, [good, odd, good], padding), rules))
+    assert (3, []) == (adapted.accepted_count(), adapted.rejections)
+    assert 0 < len(all_ids(signal, items_in(signal, adapted)[0]))
+    left = {(name, content) for name, content in all_ids(signal, items_in(signal, adapted)[1]) if content}
+    assert left == ({("trace_id", TRACE_ID), ("span_id", SPAN_ID)} if signal == "traces" else set())
+    told = dict(rules.repaired or {}) | dict(adapted.repaired or {})
+    assert {ID_DROPPED: 3 if signal == "traces" else 2} == told
 
 
 @pytest.mark.parametrize("text", [TRACE_ID.hex()[:22], TRACE_ID.hex()[:24], base64.b64encode(SPAN_ID).decode(), "x" * 24, "*"])
