@@ -40,22 +40,20 @@ def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class:
 
 def _adapted(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
     """As `adapt_plainly`, without the unknown fields."""
-    noted = rules.repaired
-    before = None if noted is None else dict(noted)
+    before = rules.repaired
     try:
         return adapt(body)
     except NonCanonical as odd:
         position = odd.position
-    rules.repaired = None if before is None else dict(before)
+    rules.restore_repairs(before)
     repaired = repaired_wire(body, message_class, rules)
-    noted = rules.repaired
-    before = None if noted is None else dict(noted)
+    before = rules.repaired
     if repaired is not body:
         try:
             return adapt(repaired)
         except NonCanonical as odd:
             position = odd.position
-        rules.repaired = None if before is None else dict(before)
+        rules.restore_repairs(before)
     plain = _plain(repaired, len(body), message_class, position, rules)
     try:
         return adapt(plain)

@@ -15,10 +15,8 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.text import shortened_name, text_within
 from adapters.codec.wire import length_of, put_bytes, put_varint, varint_size
-from adapters.errors import ATTRIBUTE_KEY_TOO_LONG, ATTRIBUTE_VALUE_TOO_LONG, too_many_row_bytes
-from adapters.repairs import CUT_KEY_PREFIX, KEY_TRUNCATED, VALUE_TRUNCATED
+from adapters.errors import too_many_row_bytes
 from adapters.rows import ROW_BYTES
 from adapters.rules import Rules
 
@@ -69,23 +67,6 @@ def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> Non
     writer.append(0x0A)
     put_varint(writer, text_bytes)
     writer.write(text)
-
-
-def put_checked_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes, rules: Rules) -> i64:
-    """As `put_attribute`, of what may be too long: 0, or why nothing is written. What the rules allow to be cut is cut."""
-    reason: i64 = rules.check_attribute(len(key), len(text))
-    if reason == ATTRIBUTE_KEY_TOO_LONG and rules.cuts_keys:
-        rules.repair(KEY_TRUNCATED)
-        key = shortened_name(key, rules.key_bytes_max, rules)
-        reason = rules.check_attribute(len(key), len(text))
-    if reason == ATTRIBUTE_VALUE_TOO_LONG and rules.truncates_values:
-        rules.repair(VALUE_TRUNCATED)
-        put_attribute(writer, tag, key, text_within(text, rules.value_bytes_max))
-        put_attribute(writer, tag, CUT_KEY_PREFIX + key, str(len(text)).encode())
-        return 0
-    if reason == 0:
-        put_attribute(writer, tag, key, text)
-    return reason
 
 
 class Header:

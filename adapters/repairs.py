@@ -20,6 +20,7 @@ KEY_TRUNCATED: Final = 10
 NAME_TRUNCATED: Final = 11
 BYTES_FORM: Final = 12
 INFINITE_BOUND: Final = 13
+EXEMPLAR_DROPPED: Final = 14
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -60,7 +61,7 @@ REPAIRS: Final[tuple[Repair, ...]] = (
     Repair(
         ID_DROPPED,
         "id_dropped",
-        "an id of a log record, a parent, a link or an exemplar has a wrong length, or in JSON is no hex: it was left out",
+        "an id of a log record, a parent, a link or an exemplar has a wrong length, or in JSON is not one: it was left out",
     ),
     Repair(
         TEMPORALITY_ASSUMED,
@@ -100,6 +101,12 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         "infinite_bound",
         "the explicit bounds of a histogram's point end with infinity: it was left out, with the count of 0 behind it if there"
         " was one",
+    ),
+    Repair(
+        EXEMPLAR_DROPPED,
+        "exemplar_dropped",
+        "an exemplar of remote write breaks a rule (too many labels, symbols that are not in the table): it was left out, and"
+        " its sample was stored",
     ),
 )
 

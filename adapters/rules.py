@@ -23,6 +23,14 @@ _REST_BYTES: Final = 256 << 10
 _STEP_BYTES: Final = 16
 
 
+def _sum(counts: dict[int, int] | None, more: dict[int, int]) -> dict[int, int]:
+    """Return the sum of both, in a dictionary of its own."""
+    summed = {} if counts is None else dict(counts)
+    for kind, count in more.items():
+        summed[kind] = summed.get(kind, 0) + count
+    return summed
+
+
 class Rules:
     """What an adapter asks about what arrived; `collector.ingest.validate` answers. Every answer is 0 or an item reason.
 
@@ -66,17 +74,47 @@ class Rules:
     json_forms: int = 0
     # Fields of OTLP/JSON that are unknown, in words; the first of them.
     unknown_fields: list[str] | None = None
-    # Those of them that would hold items in another request.
+    # Fields of OTLP that are reported although items were taken: those that would hold items, or a value, in another request.
     misplaced_fields: list[str] | None = None
     # What was repaired of the request, and how often, by kind (adapters/repairs.py); None where nothing was.
     repaired: dict[int, int] | None = None
+    # The same of the item, or of the resource, scope or metric, that is being read: counted if it is stored.
+    pending: dict[int, int] | None = None
 
     def repair(self, kind: int, count: int = 1) -> None:
-        """Note that something was repaired."""
-        repaired = self.repaired
-        if repaired is None:
-            repaired = self.repaired = {}
-        repaired[kind] = repaired.get(kind, 0) + count
+        """Note that something was repaired in the body, whatever becomes of the item that it is in."""
+        self.repaired = _sum(self.repaired, {kind: count})
+
+    def repair_pending(self, kind: int, count: int = 1) -> None:
+        """Note what is repaired if the item that is being read is stored: a rejected one is kept as it was sent."""
+        pending = self.pending
+        if pending is None:
+            pending = self.pending = {}
+        pending[kind] = pending.get(kind, 0) + count
+
+    def take_pending(self) -> dict[int, int] | None:
+        """Return what is pending, which is forgotten here."""
+        pending = self.pending
+        self.pending = None
+        return pending
+
+    def count_repairs(self, repairs: dict[int, int] | None) -> None:
+        """Note what was repaired of something that is stored."""
+        if repairs is not None:
+            self.repaired = _sum(self.repaired, repairs)
+
+    def note_misplaced(self, words: str) -> None:
+        """Note a field whose content is not taken, once."""
+        fields = self.misplaced_fields
+        if fields is None:
+            self.misplaced_fields = [words]
+        elif words not in fields:
+            fields.append(words)
+
+    def restore_repairs(self, repairs: dict[int, int] | None) -> None:
+        """Forget what was repaired since then: the body is read anew."""
+        self.repaired = repairs
+        self.pending = None
 
     def read(self, size_bytes: i64) -> None:
         """Note that so many bytes of the body have been read, and rest from time to time."""

@@ -6,6 +6,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
@@ -43,7 +44,6 @@ from adapters.record import (
     Header,
     Rejection,
     put_attribute,
-    put_checked_attribute,
 )
 from adapters.repairs import ATTRIBUTES_DROPPED, NAME_TRUNCATED
 from adapters.rules import Rules
@@ -148,6 +148,9 @@ class RecordAdapter:
         self.message: str = ""
         self.extras: dict[str, bytes] = _NO_EXTRAS
         self.nested: Final = NestedValues(rules)
+        self.attributes: Final = CheckedAttributes(rules)
+        # What is repaired of the records that are not packed yet, by their indices.
+        self.repairs: Final[dict[int, dict[int, int]]] = {}
 
     def add(self, record: object) -> None:
         """Take or reject the next record."""
@@ -160,9 +163,12 @@ class RecordAdapter:
         else:
             self.message = f"a record must be a JSON object; got {shown(record)}"
             reason = INVALID_RECORD
+        repairs = self.rules.take_pending()
         if reason:
             self.builder.type = self.type
             self._reject(self.index, reason, self.message, self._service_of(record))
+        elif repairs is not None:
+            self.repairs[self.index] = repairs
         self.index += 1
 
     def reject_large(self, message: str) -> None:
@@ -172,6 +178,7 @@ class RecordAdapter:
         self.index += 1
 
     def _reject(self, index: i64, reason: i64, message: str, service_id: bytes) -> None:
+        self.repairs.pop(index, None)
         builder = self.builder
         builder.index = index
         builder.reject(reason, message, service_id, self._payload(index))
@@ -227,6 +234,8 @@ class RecordAdapter:
                 self.rules.read(len(log))
                 if not builder.add(log, 1, 0):
                     self._reject(index, RECORD_TOO_LARGE, "", group.service_id)
+        for repairs in self.repairs.values():
+            self.rules.count_repairs(repairs)
         adapted = builder.finish()
         if len(adapted.rejections) > told:
             adapted.rejections.sort(key=_index_of)  # found only now, so out of order
@@ -431,7 +440,7 @@ class RecordAdapter:
 
     def _name_within(self, name: bytes) -> bytes:
         """The name of a service or an event, which is too long, cut."""
-        self.rules.repair(NAME_TRUNCATED)
+        self.rules.repair_pending(NAME_TRUNCATED)
         return shortened_name(name, self.rules.name_bytes_max, self.rules)
 
     def _wrong(self, rule: str, got: object, reason: i64) -> i64:
@@ -525,13 +534,15 @@ class RecordAdapter:
         rules = self.rules
         extras = self.extras
         nested = self.nested
+        written = self.attributes
+        written.begin(item, tag)
         quoted_attributes: dict[str, object] | None = None
         reason: i64
         count: i64 = len(attributes)
         if count > rules.attributes_max:
             # Those that were sent first.
             attributes = dict(islice(attributes.items(), int(rules.attributes_max)))
-            rules.repair(ATTRIBUTES_DROPPED, count - rules.attributes_max)
+            rules.repair_pending(ATTRIBUTES_DROPPED, count - rules.attributes_max)
         for key, value in attributes.items():
             if isinstance(value, str):
                 text = value.encode()
@@ -555,13 +566,14 @@ class RecordAdapter:
                     quoted_attributes = with_long_numbers(self._text(), attributes, rules)
                 text = nested.json(value, None if quoted_attributes is None else quoted_attributes[key])
             if not extras or key not in extras:
-                reason = put_checked_attribute(item, tag, key.encode(), text, rules)
+                reason = written.put(key.encode(), text)
                 if reason:
                     return reason
         for extra, text in extras.items():
-            reason = put_checked_attribute(item, tag, extra.encode(), text, rules)
+            reason = written.put(extra.encode(), text)
             if reason:
                 return reason
+        written.end()
         if count > rules.attributes_max and tag == _LOG_ATTRIBUTES:
             item.append(_DROPPED_TAG)
             put_varint(item, count - rules.attributes_max)

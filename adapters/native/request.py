@@ -105,12 +105,10 @@ def adapt_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: in
 def _is_scanned(scan: Callable[[], i64], rules: Rules) -> bool:
     """Return whether the body was read in one pass. Else, nothing is repaired yet: it is read anew."""
     repaired = rules.repaired
-    if repaired is not None:
-        repaired = dict(repaired)
     try:
         scan()
     except (NonPlain, IndexError):  # IndexError: the text ends too soon
-        rules.repaired = repaired
+        rules.restore_repairs(repaired)
         return False
     return True
 

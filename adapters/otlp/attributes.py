@@ -37,6 +37,12 @@ _ARRAY: Final = 0x2A
 _KVLIST: Final = 0x32
 _BYTES: Final = 0x3A
 _STRINDEX: Final = 0x40
+_KEY_STRINDEX: Final = 0x18
+# opentelemetry-proto: a receiver of another signal takes such a field for absent, and says so.
+_KEY_IN_TABLE: Final = "KeyValue.key_strindex refers to a table of strings, which profiles alone have: the key is read as empty"
+_TEXT_IN_TABLE: Final = (
+    "AnyValue.string_value_strindex refers to a table of strings, which profiles alone have: the value is read as empty"
+)
 
 
 class Attribute:
@@ -56,6 +62,9 @@ class Attribute:
         # Whether the key or the value of the attribute checked last was cut.
         self.is_cut: bool = False
         self.is_key_cut: bool = False
+        self.stored_key: bytes = b""  # of one that was cut
+        # Whether a value that was checked refers to a table of strings: each time it is met, its sender hears of it.
+        self.is_in_table: bool = False
         # Of a value that was cut, the attribute that says how long it was, with its length before it; else empty.
         self.marker: bytes = b""
 
@@ -98,6 +107,8 @@ class Attribute:
             else:
                 # Unknown, or a known number with another wire type: the normal form is without.
                 seen |= 4
+                if tag == _KEY_STRINDEX:
+                    self.rules.note_misplaced(_KEY_IN_TABLE)
         in_order = seen == 3 and self.value_start > self.key_end
         return CLEAN if in_order and _is_one_string(cursor, self.value_start, self.value_end) else REWRITE
 
@@ -152,6 +163,7 @@ class Attribute:
         key_end: i64 = self.key_end
         value_start: i64 = self.value_start
         value_end: i64 = self.value_end
+        self.is_in_table = False
         # Also where there is a reason already: if it is malformed, the whole body is.
         found: i64 = self.check_value(value_start, value_end, 0)
         self.key_start = key_start
@@ -170,7 +182,7 @@ class Attribute:
         if reason or found:
             return reason or found
         self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end))
-        if end - start <= _CACHED_BYTES_MAX:
+        if end - start <= _CACHED_BYTES_MAX and not self.is_in_table:
             if len(_normal) >= _CACHE_ENTRIES_MAX:
                 _normal.clear()
             _normal[self.buffer[start:end]] = self.normal
@@ -194,6 +206,7 @@ class Attribute:
         """As `_cut`, of a value of so many bytes: `text` is kept of it, and the marker says how long it was."""
         key = self._key_within(key)
         self.is_cut = True
+        self.stored_key = key
         self.normal = _normal_of(key, text)
         self.marker = _normal_of(CUT_KEY_PREFIX + key, str(int(sent_bytes)).encode())
         return REWRITE
@@ -204,7 +217,28 @@ class Attribute:
             return key
         self.is_cut = True
         self.is_key_cut = True
-        return shortened_name(key, rules.key_bytes_max, rules)
+        self.stored_key = shortened_name(key, rules.key_bytes_max, rules)
+        return self.stored_key
+
+    def take_cut(self, tag: bytes, *, has_marker: bool) -> bytes:
+        """The attribute checked last, which was cut: its length, it, and, if its value was, behind it the one that says so."""
+        cut = self.normal
+        if self.marker and has_marker:
+            cut += tag + self.marker
+        self.is_cut = False
+        self.is_key_cut = False
+        self.marker = b""
+        return cut
+
+    def stored_keys(self, start: i64, end: i64) -> tuple[bytes, bytes]:
+        """Return the key under which this KeyValue is stored, and that of the attribute that says how long its value was, if it
+        was cut. Raises NonCanonical."""
+        self.check(start, end)
+        if not self.is_cut:
+            return self.key_of(start, end), b""
+        marker = CUT_KEY_PREFIX + self.stored_key if self.marker else b""
+        self.take_cut(b"", has_marker=False)
+        return self.stored_key, marker
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""
@@ -230,6 +264,8 @@ class Attribute:
             elif tag == _STRINDEX:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
                     raise NonCanonical(cursor.start)
+                self.is_in_table = True
+                self.rules.note_misplaced(_TEXT_IN_TABLE)
             elif tag >> 3 <= 8 and tag != _INT and tag != _DOUBLE and tag != _BYTES:
                 raise NonCanonical(cursor.start)
             if tag >> 3 <= 8:

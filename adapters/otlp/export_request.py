@@ -60,6 +60,9 @@ class Envelope:
         self.signal: i64 = signal
         self.type: i64 = type_
         self.group_reason: i64 = 0  # why nothing of this resource or scope can be taken
+        # What is repaired of them if an item of theirs is stored.
+        self.resource_repairs: dict[int, int] | None = None
+        self.scope_repairs: dict[int, int] | None = None
         self.service_id: bytes = UNKNOWN_SERVICE
         # The current entries, and what makes requests of their items, as soon as one is to be kept.
         self.resource_start: i64 = 0
@@ -93,9 +96,24 @@ class Envelope:
                 scanner.patches.write(builder.record, start, end)
         if not taken:
             self._reject(RECORD_TOO_LARGE, start, end)
+            return
+        self.count_repairs(self.rules.take_pending())
+
+    def count_repairs(self, repairs: dict[int, int] | None) -> None:
+        """Note what was repaired of what is stored, and of the resource and scope that are stored with it."""
+        rules = self.rules
+        if repairs is not None:
+            rules.count_repairs(repairs)
+        if self.resource_repairs is not None:
+            rules.count_repairs(self.resource_repairs)
+            self.resource_repairs = None
+        if self.scope_repairs is not None:
+            rules.count_repairs(self.scope_repairs)
+            self.scope_repairs = None
 
     def _reject(self, reason: i64, start: i64, end: i64) -> None:
         """The log record or span at start:end."""
+        self.rules.pending = None
         builder = self.builder
         payload = b""
         if builder.keeps(end - start):
@@ -142,11 +160,12 @@ class Envelope:
         named: i64 = self.rules.check_name(len(self.service_id))
         if named and self.rules.cuts_names:
             self.service_id = shortened_name(self.service_id, self.rules.name_bytes_max, self.rules)
-            self.rules.repair(NAME_TRUNCATED)
+            self.rules.repair_pending(NAME_TRUNCATED)
         elif named:
             self.service_id = b""
             if reason == 0:
                 reason = named
+        self.resource_repairs = self.rules.take_pending()
         resource = group.getvalue()
         cursor = self.cursor
         position: i64 = start
@@ -166,6 +185,7 @@ class Envelope:
         found: i64 = self._head(group, SCOPE_ENVELOPE, SCOPE, _SCOPE_TAG, start, end)
         self.group_reason = reason or found
         rules = self.rules
+        self.scope_repairs = rules.take_pending()
         rules.read(len(group))
         self.builder.open_group(self.signal, self.type, self.service_id, group.getvalue())
         cursor = self.cursor

@@ -44,7 +44,7 @@ class LogsEnvelope(Envelope):
                 if reason == 0:
                     reason = self.rules.check_own_time(time)
         if reason == 0 and scanner.odd_ids:
-            self.rules.repair(ID_DROPPED, int(scanner.odd_ids))
+            self.rules.repair_pending(ID_DROPPED, int(scanner.odd_ids))
         self.settle(LOG_RECORD, state, reason, start, end)
 
 

@@ -58,6 +58,7 @@ class MetricsEnvelope(Envelope):
         self.before: bytes = b""
         self.behind: bytes = b""
         self.accepted: i64 = 0
+        self.points_repairs: dict[int, int] | None = None  # of the accepted points
         self.points_bytes: i64 = 0  # of the accepted points, in normal form, tags and lengths included
         # The first of them, and of the others how many for each reason.
         self.refused: Final[list[_Refused]] = []
@@ -71,6 +72,7 @@ class MetricsEnvelope(Envelope):
         state: i64 = scanner.scan(METRIC, start, end)
         if state <= REWRITE and scanner.patches.is_full:
             state = RECORD_TOO_LARGE
+        metric_repairs = self.rules.take_pending()
         if scanner.data_tag == 0:
             return  # a name, but nothing measured
         self.start = start
@@ -100,14 +102,14 @@ class MetricsEnvelope(Envelope):
 
         builder = self.builder
         first: i64 = builder.index
-        noted = self.rules.repaired
-        repaired = None if noted is None else dict(noted)
         self._edit_points()
         if self.accepted and not (self._take_patched() if state == CLEAN else self._take_put_together()):
-            self.rules.repaired = repaired  # the points are read once more
             self._take_in_pieces()
-        if self.lacks_temporality and self.accepted:
-            self.rules.repair(TEMPORALITY_ASSUMED)
+        if self.accepted:
+            if self.lacks_temporality:
+                self.rules.repair(TEMPORALITY_ASSUMED)
+            self.rules.count_repairs(metric_repairs)
+            self.count_repairs(self.points_repairs)
         if self.refused:
             self.data_head = None
             for refused in self.refused:
@@ -118,14 +120,30 @@ class MetricsEnvelope(Envelope):
         builder.index = first + count
 
     def _refuse(self, point: i64, start: i64, end: i64, reason: i64) -> None:
+        self.rules.pending = None
         if len(self.refused) < REJECTIONS_KEPT_MAX:
             self.refused.append(_Refused(point, start, end, reason, self.scanner.fault_of(reason)))
         else:
             self.refused_more[reason] = self.refused_more.get(reason, 0) + 1
 
-    def _forget_refused(self) -> None:
+    def _forget_points(self) -> None:
         self.refused.clear()
         self.refused_more.clear()
+        self.accepted = 0
+        self.points_repairs = None
+
+    def _accept(self) -> None:
+        """Count the point read last, and what was repaired of it."""
+        self.accepted += 1
+        repairs = self.rules.take_pending()
+        if repairs is None:
+            return
+        counted = self.points_repairs
+        if counted is None:
+            self.points_repairs = repairs
+            return
+        for kind, count in repairs.items():
+            counted[kind] = counted.get(kind, 0) + count
 
     def _payload(self, refused: _Refused) -> bytes:
         """The request of this point alone, if there is room for it."""
@@ -200,9 +218,8 @@ class MetricsEnvelope(Envelope):
         end: i64 = self.data_end
         position: i64 = self.data_start
         point: i64 = 0
-        accepted: i64 = 0
         other_bytes: i64 = 0
-        self._forget_refused()
+        self._forget_points()
         data: i64 = patches.open()
         while position < end:
             at: i64 = position
@@ -227,13 +244,12 @@ class MetricsEnvelope(Envelope):
                     patches.cut(place, delta, length_at, position, length_of(len(normal)) + normal)
                 else:
                     patches.close(place, delta, length_at, first, position)
-                accepted += 1
+                self._accept()
             point += 1
         self.points_bytes = end - self.data_start - other_bytes + patches.delta
         if self.lacks_temporality:
             patches.replace(end, end, _IS_CUMULATIVE)
         patches.close(data, 0, self.data_length_at, self.data_start, end)
-        self.accepted = accepted
 
     def _take_patched(self) -> bool:
         """The whole metric, whose own fields are normal as they are. False: more than fits a message."""
@@ -278,7 +294,7 @@ class MetricsEnvelope(Envelope):
         piece.write(envelope)
         pieces: i64 = 0
         point: i64 = 0
-        self._forget_refused()
+        self._forget_points()
         position: i64 = self.data_start
         while position < end:
             cursor.position = position
@@ -303,9 +319,12 @@ class MetricsEnvelope(Envelope):
                 put_bytes(piece, _POINT, normal)
                 pieces += 1
                 # One that leaves no room by this estimate is alone, and the builder says whether it fits.
-                if len(normal) + _FRAMING_BYTES_MAX > room:
-                    if not self._add_piece(piece, len(envelope), 1):
-                        self._refuse(point, first, position, RECORD_TOO_LARGE)
+                is_alone = len(normal) + _FRAMING_BYTES_MAX > room
+                if is_alone and not self._add_piece(piece, len(envelope), 1):
+                    self._refuse(point, first, position, RECORD_TOO_LARGE)
+                else:
+                    self._accept()
+                if is_alone:
                     pieces = 0
             point += 1
         taken = self._add_piece(piece, len(envelope), pieces)

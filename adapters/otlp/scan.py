@@ -9,6 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
+from adapters.checked_attributes import NOTHING, WHOLE, kept_of
 from adapters.codec.text import shortened_name
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
@@ -51,6 +52,7 @@ from adapters.otlp.histograms import ScannedBuckets
 from adapters.otlp.patches import Patches
 from adapters.repairs import (
     ATTRIBUTES_DROPPED,
+    CUT_KEY_PREFIX,
     HISTOGRAM_COUNT_DIFFERS,
     ID_DROPPED,
     INFINITE_BOUND,
@@ -85,6 +87,8 @@ class Scanner:
         self.patches: Final = Patches(cursor.buffer)
         # Set where some list of attributes has a key twice; then `rewrite` looks for it.
         self.duplicate_keys: bool = False
+        # Set where some attribute was cut: it may be stored under another key than its own.
+        self.has_cuts: bool = False
         self.time: i64 = 0
         self.other_time: i64 = 0
         self.valid_trace_id: bool = False
@@ -112,6 +116,7 @@ class Scanner:
     def forget_notes(self) -> None:
         """But not the patches."""
         self.duplicate_keys = False
+        self.has_cuts = False
         self.time = 0
         self.other_time = 0
         self.valid_trace_id = False
@@ -137,6 +142,7 @@ class Scanner:
         keys_3: i64 = 0
         walks: i64 = 0
         names: set[bytes] | None = None
+        made: list[bytes] | None = None  # keys of what was cut
         attributes: i64 = 0
         attributes_max: i64 = self.attributes_max
         is_dropped_told = False
@@ -188,13 +194,16 @@ class Scanner:
                 found: i64 = self.attribute.check(first, after)
                 if found == REWRITE:
                     if self.attribute.is_cut:
-                        self._count_cut()
-                        self.patches.replace(length_at, after, self._take_cut(buffer[at:length_at]))
+                        if made is None:
+                            made = []
+                            self.has_cuts = True
+                        self._note_cut(made)
+                        self.patches.replace(length_at, after, self.attribute.take_cut(buffer[at:length_at], has_marker=True))
                     else:
                         self.patches.replace(length_at, after, self.attribute.normal)
                 elif found == NESTED_TOO_DEEP and message.leaves_out:
                     self.patches.cut(self.patches.count, self.patches.delta, at, after, b"")
-                    self.rules.repair(VALUE_LEFT_OUT)
+                    self.rules.repair_pending(VALUE_LEFT_OUT)
                     found = REWRITE
                 if found > state and state <= REWRITE:
                     state = found
@@ -295,7 +304,7 @@ class Scanner:
                 found = self.rules.check_name(after - first)
                 if found and message.cuts_name and self.rules.cuts_names:
                     self.patches.replace(length_at, after, self._name_within(first, after))
-                    self.rules.repair(NAME_TRUNCATED)
+                    self.rules.repair_pending(NAME_TRUNCATED)
                     found = REWRITE
                 if found > state and state <= REWRITE:
                     state = found
@@ -308,37 +317,50 @@ class Scanner:
                 if after > first and not _is_id(buffer, first, after, size):
                     self.patches.replace(at, after, b"")
                     if not _is_zero(buffer, first, after):
-                        self.rules.repair(ID_DROPPED)
+                        self.rules.repair_pending(ID_DROPPED)
                     if state == CLEAN:
                         state = REWRITE
             elif action == ODD:
                 raise NonCanonical(at)
             else:
                 self._note(action, tag, at, length_at, first, after)
+        if made is not None and self._is_made_twice(message, start, end, made):
+            self.duplicate_keys = True
         if attributes > attributes_max:
             dropped = attributes - attributes_max
-            self.rules.repair(ATTRIBUTES_DROPPED, dropped)
+            self.rules.repair_pending(ATTRIBUTES_DROPPED, dropped)
             if message.dropped_tag and not is_dropped_told:
                 self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
         return state
 
-    def _count_cut(self) -> None:
-        """Note what was cut of the attribute checked last."""
-        if self.attribute.is_key_cut:
-            self.rules.repair(KEY_TRUNCATED)
-        if self.attribute.marker:
-            self.rules.repair(VALUE_TRUNCATED)
-
-    def _take_cut(self, tag: bytes) -> bytes:
-        """The attribute checked last, which was cut: its length, it, and, if its value was, behind it the one that says so."""
+    def _note_cut(self, made: list[bytes]) -> None:
+        """Note what was cut of the attribute checked last, and the keys that were made for it."""
         attribute = self.attribute
-        cut = attribute.normal
+        if attribute.is_key_cut:
+            self.rules.repair_pending(KEY_TRUNCATED)
+            made.append(attribute.stored_key)
         if attribute.marker:
-            cut += tag + attribute.marker
-        attribute.is_cut = False
-        attribute.is_key_cut = False
-        attribute.marker = b""
-        return cut
+            self.rules.repair_pending(VALUE_TRUNCATED)
+            made.append(CUT_KEY_PREFIX + attribute.stored_key)
+
+    def _is_made_twice(self, message: MessageTable, start: i64, end: i64, made: list[bytes]) -> bool:
+        """Return whether a key that was made for what was cut is there twice: it may have been sent, too."""
+        keys = set(made)
+        if len(keys) < len(made):
+            return True
+        attributes: i64 = 0
+        cursor = self.cursor
+        position: i64 = start
+        while position < end and attributes < self.attributes_max:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            self.rules.read(cursor.position - position)
+            position = cursor.position
+            if tag < 256 and message.actions[tag] == ATTRIBUTE:
+                attributes += 1
+                if self.attribute.key_of(cursor.start, position) in keys:
+                    return True
+        return False
 
     def _name_within(self, start: i64, end: i64) -> bytes:
         """The name at start:end, which is too long, cut; its length before it."""
@@ -370,7 +392,7 @@ class Scanner:
             self.fault = fault
             return INVALID_HISTOGRAM
         if not buckets.adds_up():
-            self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
+            self.rules.repair_pending(HISTOGRAM_COUNT_DIFFERS)
         self.rules.read(buckets.counts_end - buckets.counts_start)
         return 0
 
@@ -387,7 +409,7 @@ class Scanner:
             self.patches.replace(at, end, b"")
         else:
             self.patches.replace(length_at, end, with_length(self.buffer, start, end - 8, self.rules))
-        self.rules.repair(INFINITE_BOUND)
+        self.rules.repair_pending(INFINITE_BOUND)
 
     def _note(self, action: i64, tag: i64, at: i64, length_at: i64, first: i64, after: i64) -> None:
         """Note what is needed about an item or its envelope, of the field at at:after: its length, if it has one, is at
@@ -528,7 +550,7 @@ class Scanner:
         is_dropped_told = False
         cursor = self.cursor
         buffer = self.buffer
-        last = self._last_positions(message, start, end)
+        kept_at = self._kept_positions(message, start, end)
         keep: i64 = start  # from here on not written yet
         position: i64 = start
         while position < end:
@@ -542,7 +564,8 @@ class Scanner:
             self.rules.read(position - at)
             if action == ATTRIBUTE:
                 attributes += 1
-                if attributes > self.attributes_max or last[self.attribute.key_of(first, position)] != at:
+                kept = kept_at.get(at, NOTHING)
+                if kept == NOTHING:
                     writer.write(buffer[keep:at])
                     keep = position
                 else:
@@ -550,7 +573,7 @@ class Scanner:
                     if found == REWRITE:
                         writer.write(buffer[keep:length_at])
                         if self.attribute.is_cut:
-                            writer.write(self._take_cut(buffer[at:length_at]))
+                            writer.write(self.attribute.take_cut(buffer[at:length_at], has_marker=kept == WHOLE))
                         else:
                             writer.write(self.attribute.normal)
                         keep = position
@@ -604,11 +627,14 @@ class Scanner:
 
     def has_attribute(self, message: MessageTable, start: i64, end: i64) -> bool:
         """Return whether any field at start:end is an attribute."""
-        return len(self._last_positions(message, start, end)) > 0
+        return len(self._kept_positions(message, start, end)) > 0
 
-    def _last_positions(self, message: MessageTable, start: i64, end: i64) -> dict[bytes, int]:
-        """Return the last position of each attribute's key, of those that are within their limit."""
-        last: dict[bytes, int] = {}
+    def _kept_positions(self, message: MessageTable, start: i64, end: i64) -> dict[int, int]:
+        """Return what is stored of the attributes, of those that are within their limit, by their positions: the last of each
+        key."""
+        places: list[int] = []
+        keys: list[bytes] = []
+        markers: list[bytes] = []
         position: i64 = start
         cursor = self.cursor
         attributes: i64 = 0
@@ -622,8 +648,16 @@ class Scanner:
                 attributes += 1
                 if attributes > self.attributes_max:
                     continue
-                last[self.attribute.key_of(cursor.start, position)] = at
-        return last
+                places.append(at)
+                key = b""
+                marker = b""
+                if self.has_cuts:
+                    key, marker = self.attribute.stored_keys(cursor.start, position)
+                else:
+                    key = self.attribute.key_of(cursor.start, position)
+                keys.append(key)
+                markers.append(marker)
+        return dict(zip(places, kept_of(keys, markers), strict=True))
 
 
 def _is_id(buffer: bytes, start: i64, end: i64, length: i64) -> bool:

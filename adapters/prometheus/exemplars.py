@@ -13,10 +13,10 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.text import hex_id
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
-from adapters.record import put_checked_attribute
 from adapters.rules import Rules
 
 _NO_TRACE_ID: Final = b"0" * 32
@@ -38,6 +38,8 @@ class Exemplar:
         self.message: str = ""
         self.time_ms: i64 = 0
         self.payload: bytes = b""
+        # What is repaired of it, if it is stored.
+        self.repairs: dict[int, int] | None = None
 
 
 def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exemplar:
@@ -108,9 +110,14 @@ def make_exemplar(
     if trace_id:
         put_bytes(writer, 0x2A, trace_id)
     exemplar.reason = rules.check_attribute_count(len(attributes))
-    for key, value in attributes.items():
-        if exemplar.reason == 0:  # else nothing of it is written
-            exemplar.reason = put_checked_attribute(writer, 0x3A, key, value, rules)
+    if attributes and exemplar.reason == 0:  # else nothing of it is written
+        written = CheckedAttributes(rules)
+        written.begin(writer, 0x3A)
+        for key, value in attributes.items():
+            if exemplar.reason == 0:
+                exemplar.reason = written.put(key, value)
+        written.end()
+        exemplar.repairs = rules.take_pending()
     exemplar.payload = writer.getvalue()
     return exemplar
 

@@ -4,9 +4,9 @@ The body is read in place. If it is unusual, protobuf decides (adapters/canonica
 order in which they were sent.
 
 An item is a sample or a native histogram. An exemplar is part of the sample or histogram of its series that is nearest in
-time. It is accepted or rejected with it, and causes its rejection if it breaks a rule itself. A series that has exemplars
-alone (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose value is NaN and
-flagged as not recorded.
+time. It is accepted or rejected with it; if it breaks a rule itself, it is left out, which is counted as a repair. A series
+that has exemplars alone (as Prometheus sends them) is one item: a point at its last exemplar's time that holds them, whose
+value is NaN and flagged as not recorded. It is rejected where each of them breaks a rule.
 
 Metadata alone is an item too: a point at the time of receipt, flagged as not recorded. It is a summary's whatever the type,
 since no series is kept there: among gauges it would show in their charts.
@@ -29,7 +29,7 @@ from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
 from adapters.prometheus.series import Series
 from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header
-from adapters.repairs import HISTOGRAM_COUNT_DIFFERS
+from adapters.repairs import EXEMPLAR_DROPPED, HISTOGRAM_COUNT_DIFFERS
 from adapters.rules import Rules
 
 # A metric's points are kept together up to this size, so that messages are filled well.
@@ -188,7 +188,7 @@ class WriteRequestScan:
                 n += 1
         self.message = message
         if n == 0:
-            self._take_exemplars_alone(series, reason or self._check_exemplars(exemplars), exemplars)
+            self._take_exemplars_alone(series, reason, exemplars)
             return
 
         shares = share_out(exemplars, firsts, self.rules)
@@ -202,26 +202,30 @@ class WriteRequestScan:
                 share = shares.get(n, NO_EXEMPLARS)
                 n += 1
                 self.message = message
-                its_reason: i64 = reason or self._check_exemplars(share)
                 if tag == SAMPLES:
-                    self.take_sample(series, its_reason, cursor.start, position, share)
+                    self.take_sample(series, reason, cursor.start, position, share)
                 else:
-                    self._take_histogram(series, its_reason, cursor.start, position, share)
+                    self._take_histogram(series, reason, cursor.start, position, share)
 
-    def _check_exemplars(self, exemplars: list[Exemplar]) -> i64:
-        """0, or why the item that these belong to can't be taken."""
-        for exemplar in exemplars:
-            if exemplar.reason:
-                self.message = exemplar.message
-                return exemplar.reason
-        return 0
+    def _note_exemplars(self, sent: list[Exemplar], taken: list[Exemplar]) -> None:
+        """Count the exemplars of an item that was taken, and what was repaired of them."""
+        self.exemplars += len(taken)
+        for exemplar in taken:
+            if exemplar.repairs is not None:
+                self.rules.count_repairs(exemplar.repairs)
+        if len(taken) < len(sent):
+            self.rules.repair(EXEMPLAR_DROPPED, len(sent) - len(taken))
 
     def _take_exemplars_alone(self, series: Series, reason: i64, exemplars: list[Exemplar]) -> None:
+        taken = _taken_of(exemplars)
         self.time_ms = max([exemplar.time_ms for exemplar in exemplars])
         self.start_ms = 0
         self.value_bits = _NAN_BITS
         if reason == 0:
             reason = self._check_time()
+            if not taken:
+                reason = exemplars[0].reason
+                self.message = exemplars[0].message
         if reason == 0 and not self._put_sample(series, FLAG_NO_RECORDED_VALUE, exemplars):
             reason = RECORD_TOO_LARGE
         if reason:
@@ -274,7 +278,8 @@ class WriteRequestScan:
         if reason == 0 and histogram.point_bytes_min() > self.builder.item_bytes_max:
             reason = RECORD_TOO_LARGE
         if reason == 0:
-            payloads = [exemplar.payload for exemplar in exemplars]
+            taken = _taken_of(exemplars)
+            payloads = [exemplar.payload for exemplar in taken]
             point = histogram.point(self.time_unix_nano, self._start_unix_nano(), series.attributes, payloads)
             group = self._metric(series, histogram.metric_tag(), histogram.tail(), histogram.hint(), field_size(len(point)))
             if group is not None:
@@ -282,7 +287,7 @@ class WriteRequestScan:
                 self.histograms += 1
                 if not histogram.adds_up:
                     self.rules.repair(HISTOGRAM_COUNT_DIFFERS)
-                self.exemplars += len(exemplars)
+                self._note_exemplars(exemplars, taken)
                 return
             reason = RECORD_TOO_LARGE
         self._reject(reason, series, self.histograms_tag, start, end, exemplars)
@@ -358,12 +363,13 @@ class WriteRequestScan:
             size += 9
         if flags:
             size += 2
-        for exemplar in exemplars:
+        taken = _taken_of(exemplars)
+        for exemplar in taken:
             size += field_size(len(exemplar.payload))
         group = self._metric(series, self.kind, self.tail, b"", field_size(size))
         if group is None:
             return False
-        self.exemplars += len(exemplars)
+        self._note_exemplars(exemplars, taken)
         points = group.points
         points.append(0x0A)
         put_varint(points, size)
@@ -374,7 +380,7 @@ class WriteRequestScan:
         write_i64_le(points, self.time_unix_nano)
         points.append(0x21)
         write_i64_le(points, self.value_bits)
-        for exemplar in exemplars:
+        for exemplar in taken:
             put_bytes(points, 0x2A, exemplar.payload)
         points.write(attributes)
         if flags:
@@ -472,6 +478,14 @@ class WriteRequestScan:
         adapted.histograms = self.histograms
         adapted.exemplars = self.exemplars
         return adapted
+
+
+def _taken_of(exemplars: list[Exemplar]) -> list[Exemplar]:
+    """Return those that break no rule."""
+    for exemplar in exemplars:
+        if exemplar.reason:
+            return [each for each in exemplars if each.reason == 0]
+    return exemplars
 
 
 def _fits_alone(group: _SeriesGroup, point_bytes: i64) -> bool:

@@ -131,7 +131,11 @@ REMOTE_WRITE: Final = (
         "2.0 Histograms",
     ),
     Item("Samples out of order and repeated ones are the receiver's choice.", "1.0 Ordering", "kept"),
-    Item("Metadata and exemplars are stored.", "2.0 Metadata, Exemplars"),
+    Item(
+        "Metadata and exemplars are stored.",
+        "2.0 Metadata, Exemplars",
+        "an exemplar that breaks a rule is left out, with a note, and not counted as written",
+    ),
     Item("429 has Retry-After; where we can't store it is 503.", "1.0 and 2.0 Retries & Backoff"),
 )
 

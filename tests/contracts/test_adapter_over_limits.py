@@ -22,7 +22,16 @@ from adapters.otlp import json as otlp_json
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
 from adapters.record import Adapted, Header
-from adapters.repairs import KEY_TRUNCATED, NAME_TRUNCATED, VALUE_LEFT_OUT, VALUE_TRUNCATED
+from adapters.repairs import (
+    ATTRIBUTES_DROPPED,
+    EXEMPLAR_DROPPED,
+    ID_DROPPED,
+    KEY_TRUNCATED,
+    NAME_TRUNCATED,
+    TEMPORALITY_ASSUMED,
+    VALUE_LEFT_OUT,
+    VALUE_TRUNCATED,
+)
 from collector.ingest.validate import LimitRules, Limits
 
 OTLP: dict[str, Any] = {"metrics": metrics, "logs": logs, "traces": traces}
@@ -324,3 +333,188 @@ def test_long_labels_of_an_exemplar_are_cut(version: str) -> None:
     [point] = batch_of(found).records[0].metrics[0].gauge.data_points
     stored = pairs_of(point.exemplars[0].filtered_attributes)
     assert [(cut(LONG), "1"), (cut(LONG + "x"), "2"), ("a", "v" * 20), ("infrasage.truncated.a", "21")] == stored
+
+
+# Attributes as they are sent, and as they are stored: a key that is made may have been sent, too.
+MADE_KEYS = {
+    "cut, then sent": ([(LONG, "1"), (cut(LONG), "2")], [(cut(LONG), "2")]),
+    "sent, then cut": ([(cut(LONG), "2"), (LONG, "1")], [(cut(LONG), "1")]),
+    "cut twice, and sent": ([(LONG, "1"), (cut(LONG), "2"), (LONG, "3")], [(cut(LONG), "3")]),
+    "cut with its value, then sent": ([(LONG, "v" * 21), ("b", "3"), (cut(LONG), "2")], [("b", "3"), (cut(LONG), "2")]),
+    "a marker, then sent": (
+        [("a", "v" * 21), ("b", "3"), ("infrasage.truncated.a", "2")],
+        [("a", "v" * 20), ("b", "3"), ("infrasage.truncated.a", "2")],
+    ),
+    "sent, then a marker": (
+        [("infrasage.truncated.a", "2"), ("b", "3"), ("a", "v" * 21)],
+        [("b", "3"), ("a", "v" * 20), ("infrasage.truncated.a", "21")],
+    ),
+    "a marker of what comes again": ([("a", "v" * 21), ("a", "1")], [("a", "1")]),
+    "a long marker, then a marker": (
+        [("infrasage.truncated.a", "w" * 21), ("a", "v" * 21)],
+        [("a", "v" * 20), ("infrasage.truncated.a", "21")],
+    ),
+}
+
+
+@EACH_PLACE
+@pytest.mark.parametrize("kind", MADE_KEYS)
+@EACH_OTLP
+def test_a_key_that_is_made_is_stored_once(route: str, kind: str, place: str) -> None:
+    """The last one, as of a key that is sent twice: a map has each key once."""
+    sent, expected = MADE_KEYS[kind]
+
+    def change(entry: Any) -> None:
+        if place == "resource":
+            del entry.resource.attributes[:]
+        put(PLACES[place](entry).attributes, sent)
+
+    found = adapted(route, change)
+    assert expected == pairs_of(PLACES[place](batch_of(found).records[0]).attributes)
+    assert (4, 0) == (found.accepted_count(), found.rejected_count())
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (sent, _) in MADE_KEYS.items() if len(dict(sent)) == len(sent)])
+def test_a_key_that_is_made_is_stored_once_by_other_routes(kind: str) -> None:
+    """Of a native record, be it a point or a log record, and of an exemplar."""
+    sent, expected = MADE_KEYS[kind]
+    log = {"service_id": "s", "type": "log", "body": "b", "timestamp": "2026-04-10T12:00:00Z", "attributes": dict(sent)}
+    metric = {"service_id": "s", "metric_name": "m", "value": 1, "timestamp": "2026-04-10T12:00:00Z", "attributes": dict(sent)}
+    body = json.dumps([metric, log]).encode()
+    rules = LimitRules(LOW_TRUNCATED, NOW)
+    points, logs_ = batch_of(native.adapt_batch(body, Header("acme", 1, NOW, bytes(16)), rules, MESSAGE_BYTES_MAX, 10)).records
+    assert expected == pairs_of(points.metrics[0].gauge.data_points[0].attributes)
+    assert expected == pairs_of(logs_.log_records[0].attributes)
+    for version in ("v1", "v2"):
+        [point] = batch_of(with_exemplars(version, [sent])).records[0].metrics[0].gauge.data_points
+        assert expected == pairs_of(point.exemplars[0].filtered_attributes)
+
+
+def with_exemplars(version: str, exemplars: list[list[tuple[str, str]]], *, samples: int = 1, spoilt: bool = False) -> Adapted:
+    """A series whose exemplars have these labels. `spoilt`: those of the first refer to symbols that are not there."""
+    request: Any = write_v1_pb2.WriteRequest() if version == "v1" else write_v2_pb2.Request(symbols=["", "__name__", "m"])
+    series = request.timeseries.add()
+    for n in range(samples):
+        series.samples.add(value=1, timestamp=NOW // 10**6 + n)
+    if version == "v1":
+        series.labels.add(name="__name__", value="m")
+    else:
+        series.labels_refs.extend([1, 2])
+    for labels in exemplars:
+        exemplar = series.exemplars.add(value=1, timestamp=NOW // 10**6)
+        for pair in labels:
+            if version == "v1":
+                exemplar.labels.add(name=pair[0], value=pair[1])
+            else:
+                exemplar.labels_refs.extend(range(len(request.symbols), len(request.symbols) + 2))
+                request.symbols.extend(pair)
+    if spoilt:
+        series.exemplars[0].labels_refs.extend([1_000, 1_000])
+    adapter = write_v1 if version == "v1" else write_v2
+    rules = LimitRules(LOW_TRUNCATED, NOW)
+    found: Adapted = adapter.adapt(request.SerializeToString(), Header("acme", 3, NOW, bytes(16)), rules, MESSAGE_BYTES_MAX)
+    return found
+
+
+MANY = [(f"k{n}", "v") for n in range(4)]
+
+
+@pytest.mark.parametrize(("version", "spoilt"), [("v1", False), ("v2", False), ("v2", True)])
+def test_an_exemplar_that_breaks_a_rule_is_left_out_alone(version: str, spoilt: bool) -> None:
+    """Its sample is stored, with the other exemplars; what is repaired of it is not counted."""
+    bad = [("a", "v" * 21)] if spoilt else [*MANY, ("a", "v" * 21)]
+    found = with_exemplars(version, [bad, [("a", "1")]], samples=2, spoilt=spoilt)
+    assert (2, [], {EXEMPLAR_DROPPED: 1}) == (found.accepted_count(), found.rejections, found.repaired)
+    first, second = batch_of(found).records[0].metrics[0].gauge.data_points
+    assert [[("a", "1")], []] == [
+        [pair for each in point.exemplars for pair in pairs_of(each.filtered_attributes)] for point in (first, second)
+    ]
+    assert (2, 1) == (found.samples, found.exemplars)
+
+
+@pytest.mark.parametrize(("version", "spoilt"), [("v1", False), ("v2", False), ("v2", True)])
+def test_exemplars_that_come_alone_are_rejected_where_each_breaks_a_rule(version: str, spoilt: bool) -> None:
+    """Else nothing would say that they are lost; with a good one among them they are taken."""
+    bad = [("a", "1")] if spoilt else MANY
+    found = with_exemplars(version, [bad], samples=0, spoilt=spoilt)
+    assert [(0, errors.INVALID_SERIES if spoilt else errors.TOO_MANY_ATTRIBUTES)] == reasons(found)
+    assert (None, 0) == (found.repaired, found.exemplars)
+    found = with_exemplars(version, [bad, [("a", "1")]], samples=0, spoilt=spoilt)
+    assert (1, [], {EXEMPLAR_DROPPED: 1}) == (found.accepted_count(), found.rejections, found.repaired)
+
+
+def spoil(route: str, item: Any) -> None:
+    """Have an item rejected for its time, and something of it repaired before."""
+    put(item.attributes, [(LONG, "v" * 21), *MANY])
+    if route.startswith("metrics"):
+        item.time_unix_nano = 1
+        item.exemplars.add(trace_id=b"t")
+    elif route.startswith("logs"):
+        item.time_unix_nano = 1
+        item.trace_id = b"t"
+    else:
+        item.start_time_unix_nano = 1
+        item.parent_span_id = b"t"
+        item.name = "n" * 101
+
+
+@EACH_OTLP
+def test_repairs_of_what_is_rejected_are_not_counted(route: str) -> None:
+    """It is a dead letter as it was sent. Those of a resource and a scope are counted once, if an item of theirs is stored."""
+
+    def change(entry: Any) -> None:
+        put(entry.resource.attributes, [("r", "v" * 21)])
+        put(scope_of(entry).scope.attributes, [(LONG, "v")])
+        spoil(route, item_of(entry))
+
+    found = adapted(route, change)
+    assert (3, [(0, errors.TIMESTAMP_TOO_OLD)]) == (found.accepted_count(), reasons(found))
+    assert {VALUE_TRUNCATED: 1, KEY_TRUNCATED: 1} == found.repaired
+    assert LONG.encode() in found.rejections[0].payload
+
+    def change_both(entry: Any) -> None:
+        change(entry)
+        scope = scope_of(entry)
+        items = scope.metrics[0].gauge.data_points if route.startswith("metrics") else None
+        for item in items or getattr(scope, "log_records", None) or scope.spans:
+            spoil(route, item)
+
+    found = adapted(route, change_both)
+    assert (2, 2, None) == (found.accepted_count(), found.rejected_count(), found.repaired)
+
+
+def test_repairs_of_points_are_counted_once_however_their_metric_is_packed() -> None:
+    """A metric that does not fit a message is read once more; what is too large then is rejected."""
+    request = REQUESTS["metrics"]()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
+    put(metric.metadata, [(LONG, "v")])
+    for n in range(300):
+        point = metric.sum.data_points.add(time_unix_nano=NOW, as_double=1)
+        put(point.attributes, [(LONG, str(n))])
+        point.exemplars.add(trace_id=b"t")
+    for n in range(300):
+        metric.sum.data_points[299].exemplars.add(time_unix_nano=NOW + n)
+    limits = Limits(
+        past_max_s=86_400,
+        future_max_s=600,
+        attributes_max=3,
+        attribute_key_bytes_max=100,
+        attribute_value_bytes_max=20,
+        name_bytes_max=100,
+        attribute_value_too_long="truncate",
+        otlp_temporality_missing="cumulative",
+    )
+    found = metrics.adapt(request.SerializeToString(), Header("acme", 2, NOW, bytes(16)), LimitRules(limits, NOW), 2_000)
+    assert [(299, errors.RECORD_TOO_LARGE)] == reasons(found)
+    assert {TEMPORALITY_ASSUMED: 1, KEY_TRUNCATED: 1 + 299, ID_DROPPED: 299} == found.repaired
+
+
+def test_repairs_of_native_records_that_are_rejected_are_not_counted() -> None:
+    """Be it while they are read or while they are packed."""
+    log = {"service_id": "s", "type": "log", "body": "b", "timestamp": "2026-04-10T12:00:00Z"}
+    odd: dict[str, Any] = {"attributes": {LONG: "v" * 21, **dict(MANY)}}
+    records = [log | odd, log | odd | {"timestamp": "1999-01-01T00:00:00Z"}, log | odd | {"body": "b" * 3_000}]
+    header = Header("acme", 1, NOW, bytes(16))
+    found = native.adapt_batch(json.dumps(records).encode(), header, LimitRules(LOW_TRUNCATED, NOW), 2_000, 10)
+    assert [(1, errors.TIMESTAMP_TOO_OLD), (2, errors.RECORD_TOO_LARGE)] == reasons(found)
+    assert {KEY_TRUNCATED: 1, VALUE_TRUNCATED: 1, ATTRIBUTES_DROPPED: 2} == found.repaired

@@ -333,15 +333,6 @@ WRITE_CASES: list[tuple[dict[str, str], list[int], int, bool, Callable[[write_pb
     (LATENCY, [1], errors.MISSING_TIMESTAMP, False, lambda series: move(series, 1, -NOW_MS - 1)),
     (LATENCY, [3], errors.INVALID_HISTOGRAM, False, lambda series: series.histograms[1].positive_deltas.append(1)),
     (LATENCY, [2], errors.INVALID_HISTOGRAM, False, lambda series: setattr(series.histograms[0], "schema", 9)),
-    (LATENCY, [2], errors.ATTRIBUTE_KEY_TOO_LONG, True, lambda s: s.exemplars[2].labels.add(name="k" * 101, value="v")),
-    (LATENCY, [0], errors.ATTRIBUTE_VALUE_TOO_LONG, True, lambda s: s.exemplars[0].labels.add(name="k", value="v" * 121)),
-    (
-        LATENCY,
-        [1],
-        errors.TOO_MANY_ATTRIBUTES,
-        True,
-        lambda s: [s.exemplars[1].labels.add(name=name, value="v") for name in "abcd"],
-    ),
 ]
 
 
@@ -566,8 +557,6 @@ WRITE_V2_CASES: list[tuple[list[int], int, bool, Callable[[write_v2_pb2.Request]
     (BOTH, errors.INVALID_SERIES, False, set_metadata(help_ref=STRAY)),
     (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY - 1, type=-1)),
     (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY, help_ref=STRAY)),
-    ([1], errors.INVALID_SERIES, False, lambda request: request.timeseries[1].exemplars[1].labels_refs.append(5)),
-    ([1], errors.INVALID_SERIES, False, lambda request: request.timeseries[1].exemplars[1].labels_refs.extend([5, STRAY])),
     ([0, 1, 2, 3], errors.INVALID_SERIES, True, add_others),
     ([0], errors.INVALID_SERIES, False, keep_nothing),
     ([0], errors.NAME_TOO_LONG, True, partial(keep_metadata, __name__="n" * 101)),
@@ -583,8 +572,6 @@ WRITE_V2_CASES: list[tuple[list[int], int, bool, Callable[[write_v2_pb2.Request]
     ([1], errors.TIMESTAMP_IN_FUTURE, True, move_v2(TWO_DAYS // 10**6)),
     ([1], errors.TIMESTAMP_IN_FUTURE, False, move_v2(2**62)),
     ([1], errors.MISSING_TIMESTAMP, False, move_v2(-NOW_MS - 1)),
-    ([1], errors.ATTRIBUTE_KEY_TOO_LONG, True, label_exemplar("k" * 101, "v")),
-    ([1], errors.ATTRIBUTE_VALUE_TOO_LONG, True, label_exemplar("k", "v" * 121)),
 ]
 
 

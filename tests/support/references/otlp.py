@@ -82,6 +82,18 @@ def truncated(key: str, text: str, bytes_max: int) -> list[tuple[str, str]]:
     return [(key, raw[:bytes_max].decode(errors="ignore")), (f"infrasage.truncated.{key}", str(len(raw)))]
 
 
+def last_of_each_key(entries: list[list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """Of attributes, each maybe with one that says how long its value was: where that goes, it goes alone."""
+    kept: list[tuple[str, str]] = []
+    taken: set[str] = set()
+    for entry in reversed(entries):
+        if entry[0][0] in taken:
+            continue
+        kept += [pair for pair in reversed(entry) if pair[0] not in taken]
+        taken |= {key for key, _ in entry}
+    return kept[::-1]
+
+
 def shortened(name: str, bytes_max: int) -> str:
     """What is stored of a key or a name that is too long."""
     raw = name.encode()
@@ -101,7 +113,7 @@ def normalize(message: Message, limits: Limits) -> set[int]:
                 if "dropped_attributes_count" in message.DESCRIPTOR.fields_by_name:
                     told: Any = message
                     told.dropped_attributes_count = min(told.dropped_attributes_count + dropped, 2**32 - 1)
-            last: dict[str, list[tuple[str, str]]] = {}
+            entries: list[list[tuple[str, str]]] = []
             for pair in value:
                 key = pair.key
                 if len(key.encode()) > limits.attribute_key_bytes_max:
@@ -118,10 +130,9 @@ def normalize(message: Message, limits: Limits) -> set[int]:
                         stored = truncated(key, text, limits.attribute_value_bytes_max)
                 elif size > limits.attribute_value_bytes_max:
                     reasons.add(errors.ATTRIBUTE_VALUE_TOO_LONG)
-                last.pop(pair.key, None)
-                last[pair.key] = stored
+                entries.append(stored)
             del value[:]
-            for key, text in [pair for stored in last.values() for pair in stored]:
+            for key, text in last_of_each_key(entries):
                 value.add(key=key).value.string_value = text
         elif field.message_type.name == "AnyValue":
             text = text_of(value)

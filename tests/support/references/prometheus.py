@@ -220,7 +220,7 @@ class _Twin:
             try:
                 point, shape = self.point_of(labels, series, item, share, reason, is_v2=is_v2)
                 self.put(labels, series.description, point, shape)
-                self.written[2] += len(share)
+                self.written[2] += len(point.exemplars)
                 if item is not None:
                     self.written[item.DESCRIPTOR.name != "Sample"] += 1
             except Refused as refused:
@@ -232,9 +232,10 @@ class _Twin:
         self, labels: Labels, series: Sent, item: Any, share: list[Exemplar], reason: int, *, is_v2: bool
     ) -> tuple[Any, Shape]:
         """Of an item with its exemplars; of those alone, where it is None. `reason`: why it can't be taken."""
-        exemplars = [exemplar_of(exemplar) for exemplar in share]
-        for sent, exemplar in zip(share, exemplars, strict=True):
-            reason = reason or sent.reason or self.check_exemplar(exemplar)
+        faults = [sent.reason or self.check_exemplar(exemplar_of(sent)) for sent in share]
+        sound = [sent for sent, fault in zip(share, faults, strict=True) if not fault]
+        if item is None and not sound:
+            reason = reason or faults[0]
         if reason:
             raise Refused(reason)
         shape = shape_of_samples(labels.name, series.description.type) if is_v2 else GAUGE
@@ -250,7 +251,7 @@ class _Twin:
             point.start_time_unix_nano = start
         else:
             point, shape = histogram_point(item, self.check_time(item.timestamp), start)
-        point.exemplars.extend(exemplars)
+        point.exemplars.extend(exemplar_of(sent) for sent in sound)
         return point, shape
 
     def take_described(self, labels: Labels, description: Description, reason: int) -> None:

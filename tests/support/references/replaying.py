@@ -9,6 +9,7 @@ from support.limits import ALL, ALL_BUT_ATTRIBUTES, LOW
 from support.references.otlp import flat
 
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header, Rejection
+from adapters.repairs import EXEMPLAR_DROPPED
 from adapters.rules import Rules
 from collector.ingest.validate import LimitRules, Limits
 
@@ -48,9 +49,14 @@ def wide(adapter: Adapter) -> Limits:
     return ALL if adapter.source in _REMOTE_WRITE else ALL_BUT_ATTRIBUTES
 
 
-def items_of(adapted: Adapted) -> Counter[bytes]:
+def items_of(adapted: Adapted, *, with_exemplars: bool = True) -> Counter[bytes]:
     """What was accepted: each item with the resource, scope and metric it stands under."""
     batch = telemetry_pb2.TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
+    if not with_exemplars:
+        for metric in (metric for record in batch.records for metric in record.metrics):
+            for point in getattr(metric, str(metric.WhichOneof("data"))).data_points:
+                if "exemplars" in point.DESCRIPTOR.fields_by_name:
+                    point.ClearField("exemplars")
     return Counter(flat(batch))
 
 
@@ -72,14 +78,16 @@ def check_replays(adapter: Adapter, body: bytes, message_bytes_max: int) -> Adap
     assert adapted.dead_letter_items == adapted.rejected_count() == len(adapted.rejections)
     assert adapted.dead_letter_bytes == sum(len(rejection.payload) for rejection in adapted.rejections)
 
+    # An exemplar that is left out is not replayed.
+    with_exemplars = EXEMPLAR_DROPPED not in (adapted.repaired or {})
     allowed = run(adapter, adapter.whole, body, wide(adapter), BYTES_MAX)
-    expected = Fate(items_of(allowed))
+    expected = Fate(items_of(allowed, with_exemplars=with_exemplars), with_exemplars=with_exemplars)
     for rejection in allowed.rejections:
         if is_for_its_company(rejection):
             expected.add(adapter, rejection)
         else:
             expected.refused[rejection.reason, rejection.message] += 1
-    fate = Fate(items_of(adapted))
+    fate = Fate(items_of(adapted, with_exemplars=with_exemplars), with_exemplars=with_exemplars)
     for rejection in adapted.rejections:
         check_again(adapter, rejection, LOW, message_bytes_max)
         fate.add(adapter, rejection)
@@ -91,14 +99,15 @@ def check_replays(adapter: Adapter, body: bytes, message_bytes_max: int) -> Adap
 class Fate:
     """What is stored in the end, and why the rest is not, when rejected items are sent again and everything is allowed."""
 
-    def __init__(self, items: Counter[bytes]) -> None:
+    def __init__(self, items: Counter[bytes], *, with_exemplars: bool) -> None:
         self.items = items
+        self.with_exemplars = with_exemplars
         self.refused: Counter[tuple[int, str]] = Counter()
 
     def add(self, adapter: Adapter, rejection: Rejection) -> None:
         replayed = run(adapter, adapter.alone, rejection.payload, wide(adapter), BYTES_MAX)
         assert 1 == replayed.accepted_count() + replayed.rejected_count()
-        self.items += items_of(replayed)
+        self.items += items_of(replayed, with_exemplars=self.with_exemplars)
         self.refused.update((again.reason, again.message) for again in replayed.rejections)
 
 

@@ -1,5 +1,6 @@
 """adapters/otlp: the normal form by example, cutting to size, depth, and damage at every byte."""
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,14 @@ from support.adapted import batch_of
 from support.hostile import nested_logs
 from support.limits import DEFAULT
 from support.references.otlp import REQUESTS, flat, reference
+from support.references.otlp_json import to_json
 from support.references.remote_write import length_delimited
 from support.strategies.wire_forms import Forms
 
 from adapters import errors
 from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
 from adapters.otlp import logs, metrics, traces
+from adapters.otlp.json import logs_to_wire
 from adapters.record import SOURCE_OTLP, Adapted, Header
 from adapters.repairs import ID_DROPPED
 from collector.ingest.validate import LimitRules
@@ -366,3 +369,39 @@ def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
     exemplar = batch_of(found).records[0].metrics[0].gauge.data_points[0].exemplars[0]
     ids += [exemplar.span_id, exemplar.trace_id]
     assert ([b"x" * 8, b"x" * 8, b"x" * 16, b"x" * 8, b"x" * 16] if kind == "one" else [b""] * 5) == ids
+
+
+def in_tables(place: str) -> ExportLogsServiceRequest:
+    """A request that has keys and values as profiles have them."""
+    request = log_with()
+    entry = request.resource_logs[0]
+    log = entry.scope_logs[0].log_records[0]
+    if place == "body":
+        log.body.string_value_strindex = 3
+        log.attributes.add(key_strindex=2)
+    elif place == "nested":
+        pair = log.body.kvlist_value.values.add(key_strindex=2)
+        pair.value.array_value.values.add().string_value_strindex = 1
+    else:
+        message: Any = {"resource": entry.resource, "scope": entry.scope_logs[0].scope, "item": log}[place]
+        message.attributes.add(key_strindex=2).value.string_value_strindex = 3
+    return request
+
+
+@pytest.mark.parametrize("form", ["protobuf", "json", "large json"])
+@pytest.mark.parametrize("place", ["resource", "scope", "item", "body", "nested"])
+def test_references_to_a_table_of_strings_are_told(place: str, form: str) -> None:
+    """Each time: only profiles have such a table, so keys and values are lost with them. The item is kept."""
+    body = in_tables(place).SerializeToString()
+    if form != "protobuf":
+        document = to_json(in_tables(place)) | {"unknown": "u" * (1 << 20) if form == "large json" else ""}
+        body = json.dumps(document).encode()
+    for _ in range(2):
+        rules = LimitRules(LIMITS, NOW)
+        wire = body if form == "protobuf" else logs_to_wire(body, rules)
+        found = logs.adapt(wire, Header("acme", SOURCE_OTLP, NOW, bytes(16)), rules, 1 << 20)
+        assert (1, None) == (found.accepted_count(), found.repaired)
+        assert found.unknown_fields is not None
+        assert {"KeyValue.key_strindex", "AnyValue.string_value_strindex"} == {
+            words.partition(" refers to a table of strings, which profiles alone have")[0] for words in found.unknown_fields
+        }

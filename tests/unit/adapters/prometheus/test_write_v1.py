@@ -23,7 +23,7 @@ from adapters import errors
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v1
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, Header
-from adapters.repairs import HISTOGRAM_COUNT_DIFFERS
+from adapters.repairs import EXEMPLAR_DROPPED, HISTOGRAM_COUNT_DIFFERS
 from collector.ingest.validate import LimitRules, Limits
 
 LIMITS = LOW
@@ -324,15 +324,17 @@ def test_exemplars_go_to_the_nearest_sample() -> None:
 
 
 def test_an_exemplar_is_rejected_with_the_sample_it_belongs_to() -> None:
-    """It does not move on to a sample that is taken; and one that breaks a rule has no other sample rejected."""
+    """It does not move on to a sample that is taken; and one that breaks a rule is left out alone."""
     request = request_of({"__name__": "latency"}, (1.0, NOW_MS), (2.0, 5), (3.0, NOW_MS + 9))
     for moment in (NOW_MS, 5, 6, NOW_MS + 9):
         request.timeseries[0].exemplars.add(value=0.25, timestamp=moment)
     request.timeseries[0].exemplars[3].labels.add(name="k" * 101, value="v")
     adapted = adapt(request.SerializeToString())
-    assert [(1, errors.TIMESTAMP_TOO_OLD), (2, errors.ATTRIBUTE_KEY_TOO_LONG)] == reasons(adapted)
-    [point] = batch_of(adapted).records[0].metrics[0].gauge.data_points
-    assert [NOW] == [exemplar.time_unix_nano for exemplar in point.exemplars]
+    assert [(1, errors.TIMESTAMP_TOO_OLD)] == reasons(adapted)
+    assert {EXEMPLAR_DROPPED: 1} == adapted.repaired
+    first, last = batch_of(adapted).records[0].metrics[0].gauge.data_points
+    assert [NOW] == [exemplar.time_unix_nano for exemplar in first.exemplars]
+    assert [] == list(last.exemplars)
 
 
 def test_exemplars_without_samples_are_kept() -> None:

@@ -362,14 +362,17 @@ def no_time(request: write_pb2.Request) -> None:
 
 
 def odd_exemplar(request: write_pb2.Request) -> None:
+    del request.timeseries[1].samples[:]  # else it is stored without
     request.timeseries[1].exemplars.add(timestamp=NOW_MS, labels_refs=[1])
 
 
 def stray_exemplar(request: write_pb2.Request) -> None:
+    del request.timeseries[1].samples[:]  # else it is stored without
     request.timeseries[1].exemplars.add(timestamp=NOW_MS, labels_refs=[1, 99])
 
 
 def long_exemplar(request: write_pb2.Request) -> None:
+    del request.timeseries[1].samples[:]  # else it is stored without
     refs = [symbol(request, "user"), symbol(request, "u" * 121)]
     request.timeseries[1].exemplars.add(timestamp=NOW_MS, labels_refs=refs)
 
