@@ -34,6 +34,42 @@ def is_whole(token: str) -> bool:
     return digits.isascii() and digits.isdecimal() and (digits[0] != "0" or digits == "0")
 
 
+def is_number(text: bytes, start: i64, end: i64, rules: Rules) -> bool:
+    """Return whether what is at start:end is a number of JSON (RFC 8259, 6), however long. Rests by `rules`."""
+    position: i64 = start
+    if position < end and text[position] == _MINUS:
+        position += 1
+    first: i64 = position
+    position = _digits_end(text, first, end, rules)
+    if position == first or (text[first] == _ZERO and position > first + 1):
+        return False
+    if position < end and text[position] == _POINT:
+        first = position + 1
+        position = _digits_end(text, first, end, rules)
+        if position == first:
+            return False
+    if position < end and text[position] | _CASE == _SMALL_E:
+        first = position + 1
+        if first < end and (text[first] == _PLUS or text[first] == _MINUS):
+            first += 1
+        position = _digits_end(text, first, end, rules)
+        if position == first:
+            return False
+    return position == end
+
+
+def _digits_end(text: bytes, start: i64, end: i64, rules: Rules) -> i64:
+    """Return where the digits end that begin there."""
+    rest_at: i64 = start + REST_BYTES
+    position: i64 = start
+    while position < end and text[position] >= _ZERO and text[position] <= _NINE:
+        position += 1
+        if position > rest_at:
+            rest_at = position + REST_BYTES
+            rules.rest()
+    return position
+
+
 def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
     """Return a JSON text with its long integers as strings, and the numbers that may be beyond a double."""
     writer = BytesWriter()

@@ -22,6 +22,7 @@ import orjson
 from librt.strings import BytesWriter
 from mypy_extensions import i64, u8
 
+from adapters.codec.json_numbers import is_number
 from adapters.codec.text import REST_BYTES, byte_table, end_of_string, find_outside_strings
 from adapters.rules import Rules
 
@@ -45,16 +46,10 @@ _SPACE: Final = 0x20
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _SMALL_D: Final = 0x64
-_SMALL_E: Final = 0x65
 _SMALL_U: Final = 0x75
 # In hex digits, as JSON may write a surrogate: 32 makes a capital letter a small one.
 _CASE: Final = 0x20
-_PLUS: Final = 0x2B
 _COMMA: Final = 0x2C
-_MINUS: Final = 0x2D
-_POINT: Final = 0x2E
-_ZERO: Final = 0x30
-_NINE: Final = 0x39
 _COLON: Final = 0x3A
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
@@ -210,42 +205,8 @@ class JsonSlices:
         self._skip_scalar()
         if self.position - start <= SLICE_BYTES:
             self._check(self.text[start : self.position], start)
-        elif not self._is_number(start, self.position):  # a parser would take it in one go
+        elif not is_number(self.text, start, self.position, self.rules):  # a parser would take it in one go
             raise NotJson(start)
-
-    def _is_number(self, start: i64, end: i64) -> bool:
-        """Return whether the scalar at start:end is a number (RFC 8259, 6). Rests."""
-        text = self.text
-        position: i64 = start + (text[start] == _MINUS)
-        first: i64 = position
-        position = self._digits_end(first, end)
-        if position == first or (text[first] == _ZERO and position > first + 1):
-            return False
-        if position < end and text[position] == _POINT:
-            first = position + 1
-            position = self._digits_end(first, end)
-            if position == first:
-                return False
-        if position < end and text[position] | _CASE == _SMALL_E:
-            first = position + 1
-            if first < end and (text[first] == _PLUS or text[first] == _MINUS):
-                first += 1
-            position = self._digits_end(first, end)
-            if position == first:
-                return False
-        return position == end
-
-    def _digits_end(self, start: i64, end: i64) -> i64:
-        """Return where the digits end that begin there."""
-        text = self.text
-        rest_at: i64 = start + REST_BYTES
-        position: i64 = start
-        while position < end and text[position] >= _ZERO and text[position] <= _NINE:
-            position += 1
-            if position > rest_at:
-                rest_at = position + REST_BYTES
-                self.rules.rest()
-        return position
 
     def _check(self, token: bytes, position: i64) -> None:
         self.rules.read(0)

@@ -4,16 +4,29 @@ round-trip form (NaN, Infinity, -Infinity), bytes base64, arrays and key-value l
 A value that is already normal is left in its place. Any other value is checked here before it is rewritten, never after.
 """
 
-from base64 import b64encode
-from json.encoder import encode_basestring
 from typing import Final
 
-from librt.strings import BytesWriter, read_f64_le
+from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.text import shortened_name, text_within
 from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
 from adapters.errors import ATTRIBUTE_KEY_TOO_LONG, ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
+from adapters.otlp.any_value import (
+    ARRAY,
+    BOOL,
+    BYTES,
+    DOUBLE,
+    INT,
+    KEY,
+    KEY_STRINDEX,
+    KVLIST,
+    STRINDEX,
+    STRING,
+    VALUE,
+    string_value,
+    text_of,
+)
 from adapters.repairs import CUT_KEY_PREFIX
 from adapters.rules import Rules
 
@@ -27,17 +40,6 @@ _WRITTEN_TO_BE_CUT: Final = 4
 _CACHE_ENTRIES_MAX: Final = 16_384
 _CACHED_BYTES_MAX: Final = 256
 
-_KEY: Final = 0x0A
-_VALUE: Final = 0x12
-_STRING: Final = 0x0A
-_BOOL: Final = 0x10
-_INT: Final = 0x18
-_DOUBLE: Final = 0x21
-_ARRAY: Final = 0x2A
-_KVLIST: Final = 0x32
-_BYTES: Final = 0x3A
-_STRINDEX: Final = 0x40
-_KEY_STRINDEX: Final = 0x18
 # opentelemetry-proto: a receiver of another signal takes such a field for absent, and says so.
 _KEY_IN_TABLE: Final = "KeyValue.key_strindex refers to a table of strings, which profiles alone have: the key is read as empty"
 _TEXT_IN_TABLE: Final = (
@@ -71,13 +73,13 @@ class Attribute:
     def locate(self, start: i64, end: i64) -> i64:
         """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else."""
         buffer = self.buffer
-        if end - start >= 4 and buffer[start] == _KEY:
+        if end - start >= 4 and buffer[start] == KEY:
             key_length: i64 = buffer[start + 1]
             p: i64 = start + 2 + key_length
-            if key_length < 128 and p + 4 <= end and buffer[p] == _VALUE:
+            if key_length < 128 and p + 4 <= end and buffer[p] == VALUE:
                 value_length: i64 = buffer[p + 1]
                 if value_length < 128:
-                    if buffer[p + 2] == _STRING and p + 2 + value_length == end and buffer[p + 3] == value_length - 2:
+                    if buffer[p + 2] == STRING and p + 2 + value_length == end and buffer[p + 3] == value_length - 2:
                         self.key_start = start + 2
                         self.key_end = p
                         self.value_start = p + 2
@@ -92,13 +94,13 @@ class Attribute:
         seen: i64 = 0
         while cursor.position < end:
             tag: i64 = cursor.field(end)
-            if tag == _KEY:
+            if tag == KEY:
                 if seen & 1:
                     raise NonCanonical(cursor.position)
                 seen |= 1
                 self.key_start = cursor.start
                 self.key_end = cursor.position
-            elif tag == _VALUE:
+            elif tag == VALUE:
                 if seen & 2:
                     raise NonCanonical(cursor.position)
                 seen |= 2
@@ -107,7 +109,7 @@ class Attribute:
             else:
                 # Unknown, or a known number with another wire type: the normal form is without.
                 seen |= 4
-                if tag == _KEY_STRINDEX:
+                if tag == KEY_STRINDEX:
                     self.rules.note_misplaced(_KEY_IN_TABLE)
         in_order = seen == 3 and self.value_start > self.key_end
         return CLEAN if in_order and _is_one_string(cursor, self.value_start, self.value_end) else REWRITE
@@ -248,25 +250,25 @@ class Attribute:
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             after: i64 = cursor.position
-            if tag == _STRING:
+            if tag == STRING:
                 if not is_utf8(self.buffer, cursor.start, after, self.rules):
                     raise NonCanonical(cursor.start)
-            elif tag == _ARRAY or tag == _KVLIST:
+            elif tag == ARRAY or tag == KVLIST:
                 if depth >= NESTING_MAX:
                     return NESTED_TOO_DEEP
                 reason: i64 = self._check_values(tag, cursor.start, after, depth + 1)
                 if reason:
                     return reason
                 cursor.position = after
-            elif tag == _BOOL:
+            elif tag == BOOL:
                 if cursor.value != 0 and cursor.value != 1:
                     raise NonCanonical(cursor.start)
-            elif tag == _STRINDEX:
+            elif tag == STRINDEX:
                 if cursor.value < -0x80000000 or cursor.value > 0x7FFFFFFF:
                     raise NonCanonical(cursor.start)
                 self.is_in_table = True
                 self.rules.note_misplaced(_TEXT_IN_TABLE)
-            elif tag >> 3 <= 8 and tag != _INT and tag != _DOUBLE and tag != _BYTES:
+            elif tag >> 3 <= 8 and tag != INT and tag != DOUBLE and tag != BYTES:
                 raise NonCanonical(cursor.start)
             if tag >> 3 <= 8:
                 members += 1
@@ -284,7 +286,7 @@ class Attribute:
             if tag == 0x0A:
                 self.rules.read(0)
                 reason: i64 = 0
-                if kind == _ARRAY:
+                if kind == ARRAY:
                     reason = self.check_value(cursor.start, after, depth)
                 else:
                     self.locate(cursor.start, after)
@@ -312,14 +314,14 @@ def _normal_of(key: bytes, text: bytes) -> bytes:
     value = string_value(text)
     writer = BytesWriter()
     put_varint(writer, field_size(len(key)) + field_size(len(value)))
-    put_bytes(writer, _KEY, key)
-    put_bytes(writer, _VALUE, value)
+    put_bytes(writer, KEY, key)
+    put_bytes(writer, VALUE, value)
     return writer.getvalue()
 
 
 def _is_one_string(cursor: Cursor, start: i64, end: i64) -> bool:
     """Return whether an AnyValue is one string and nothing else."""
-    if start >= end or cursor.buffer[start] != _STRING:
+    if start >= end or cursor.buffer[start] != STRING:
         return False
     cursor.position = start
     cursor.field(end)
@@ -333,102 +335,3 @@ def _string_length(cursor: Cursor, start: i64, end: i64) -> i64:
         return length
     cursor.position = start + 1
     return cursor.varint(end)
-
-
-def string_value(text: bytes) -> bytes:
-    """An AnyValue that holds a string."""
-    writer = BytesWriter()
-    put_bytes(writer, _STRING, text)
-    return writer.getvalue()
-
-
-def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
-    """The normal form's text of a checked AnyValue."""
-    cursor.position = start
-    while cursor.position < end:
-        tag: i64 = cursor.field(end)
-        if tag == _STRING:
-            return cursor.buffer[cursor.start : cursor.position]
-        if tag == _INT:
-            return str(int(cursor.value)).encode()
-        if tag == _BOOL:
-            return b"true" if cursor.value else b"false"
-        if tag == _DOUBLE:
-            return double_text(read_f64_le(cursor.buffer, cursor.start)).encode()
-        if tag == _BYTES:
-            return b64encode(cursor.buffer[cursor.start : cursor.position])
-        if tag == _ARRAY or tag == _KVLIST:
-            return _json_of(cursor, start, end).encode()
-    return b""
-
-
-def double_text(value: float) -> str:
-    """Shortest text that reads back as the same double; the three that JSON has no numbers for as OTLP/JSON writes them."""
-    if value != value:
-        return "NaN"
-    if value == float("inf"):
-        return "Infinity"
-    if value == float("-inf"):
-        return "-Infinity"
-    return repr(value)
-
-
-def _json_of(cursor: Cursor, start: i64, end: i64) -> str:
-    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings."""
-    cursor.position = start
-    while cursor.position < end:
-        tag: i64 = cursor.field(end)
-        first: i64 = cursor.start
-        after: i64 = cursor.position
-        if tag == _STRING:
-            return encode_basestring(cursor.buffer[first:after].decode())
-        if tag == _INT:
-            return str(int(cursor.value))
-        if tag == _BOOL:
-            return "true" if cursor.value else "false"
-        if tag == _DOUBLE:
-            value = read_f64_le(cursor.buffer, first)
-            return double_text(value) if value - value == 0.0 else f'"{double_text(value)}"'
-        if tag == _BYTES:
-            return '"' + b64encode(cursor.buffer[first:after]).decode() + '"'
-        if tag == _ARRAY:
-            return _json_array(cursor, first, after)
-        if tag == _KVLIST:
-            return _json_object(cursor, first, after)
-    return "null"
-
-
-def _json_array(cursor: Cursor, start: i64, end: i64) -> str:
-    values: list[str] = []
-    position: i64 = start
-    while position < end:
-        cursor.position = position
-        tag: i64 = cursor.field(end)
-        position = cursor.position
-        if tag == 0x0A:
-            values.append(_json_of(cursor, cursor.start, position))
-    return "[" + ",".join(values) + "]"
-
-
-def _json_object(cursor: Cursor, start: i64, end: i64) -> str:
-    values: dict[str, str] = {}
-    position: i64 = start
-    while position < end:
-        cursor.position = position
-        tag: i64 = cursor.field(end)
-        position = cursor.position
-        if tag == 0x0A:
-            key = ""
-            value = "null"
-            entry: i64 = cursor.start
-            while entry < position:
-                cursor.position = entry
-                entry_tag: i64 = cursor.field(position)
-                entry = cursor.position
-                if entry_tag == _KEY:
-                    key = cursor.buffer[cursor.start : entry].decode()
-                elif entry_tag == _VALUE:
-                    value = _json_of(cursor, cursor.start, entry)
-            values.pop(key, None)  # the last one wins, in its own place
-            values[key] = value
-    return "{" + ",".join([encode_basestring(key) + ":" + value for key, value in values.items()]) + "}"

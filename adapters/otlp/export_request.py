@@ -22,7 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from adapters.codec.text import shortened_name
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import RECORD_TOO_LARGE
-from adapters.otlp.attributes import CLEAN, REWRITE, text_of
+from adapters.otlp.any_value import text_of
+from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, MessageTable
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.row_price import check_rows

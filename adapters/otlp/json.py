@@ -29,7 +29,7 @@ from adapters.codec.json_repair import repaired_json
 from adapters.codec.text import check_json_parts, without_bom
 from adapters.errors import Malformed
 from adapters.otlp.json_large import converted, may_repeat_members
-from adapters.otlp.json_objects import Inexact, Notes
+from adapters.otlp.json_notes import Inexact, Notes
 from adapters.otlp.json_scan import scanned
 from adapters.repairs import BYTES_FORM, ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
 from adapters.rules import NO_RULES, Rules

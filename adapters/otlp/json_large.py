@@ -11,15 +11,13 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
-from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_JSON, NESTED_TOO_DEEP, Malformed
-from adapters.otlp.json_bytes import BASE64_PREFIX, BYTE_MAX, bytes_of, bytes_of_numbers
 from adapters.otlp.json_fields import BYTES, HEX, TEXT, Field, Fields, fields_of
+from adapters.otlp.json_large_values import LargeValues
+from adapters.otlp.json_notes import Notes, Unfit
 from adapters.otlp.json_objects import (
     STRING_VALUE_TAG,
-    Notes,
-    Unfit,
     check_number,
     put_element,
     put_field,
@@ -38,8 +36,6 @@ _CLOSING_BRACE: Final = 0x7D
 _OPENING_BRACKET: Final = 0x5B
 _CLOSING_BRACKET: Final = 0x5D
 _SMALL_N: Final = 0x6E
-# Of the name of a member that no message has.
-_SHOWN_NAME_BYTES: Final = 100
 # Of objects that are larger than a slice, in each other.
 _DEPTH_MAX: Final = 100
 
@@ -52,8 +48,8 @@ class LargeRequest:
         self.is_walked: Final = is_walked
         self.name: Final = name
         self.notes: Final = notes
-        self.size_bytes: Final = len(body)
         self.slices: Final = JsonSlices(body, rules)
+        self.values: Final = LargeValues(self.slices, name, notes)
         self.text: Final = body
         self.rules: Final = rules
 
@@ -82,7 +78,7 @@ class LargeRequest:
         if fields.is_metric:
             self.notes.begin_metric()
         while True:
-            key = self._name()
+            key = self.values.member_name()
             field = fields.by_name.get(key)
             part = writer
             if field is None:
@@ -123,7 +119,7 @@ class LargeRequest:
         start: i64 = slices.position
         is_walked = self.is_walked and field is not None and field.holds_items
         if not (is_walked and (first == _OPENING_BRACE or first == _OPENING_BRACKET)) and slices.skip_value(SLICE_BYTES):
-            value = self._loaded(self.text[start : slices.position])
+            value = self.values.loaded(self.text[start : slices.position])
             if field is not None and value is not None:
                 if fields.is_item:
                     fits = put_member(writer, field, value, self.notes)
@@ -159,7 +155,7 @@ class LargeRequest:
         while True:
             piece = b"" if self.is_walked and field.holds_items and not field.is_item else slices.next_elements()
             if piece:
-                elements = self._loaded(piece)
+                elements = self.values.loaded(piece)
                 assert isinstance(elements, list)
                 for element in elements:
                     if element is None:
@@ -220,17 +216,17 @@ class LargeRequest:
             if len(inner):
                 self._put_content(writer, field, inner)
         elif field.kind == TEXT and first == _QUOTE:
-            self._put_bytes(writer, field, self._text())
+            self._put_bytes(writer, field, self.values.whole_text())
         elif field.kind == BYTES and first == _QUOTE:
-            self._put_bytes(writer, field, self._base64(field))
+            self._put_bytes(writer, field, self.values.base64(field))
         elif field.kind == BYTES and (first == _OPENING_BRACKET or first == _OPENING_BRACE):
-            self._put_bytes(writer, field, self._numbers(field, first))
+            self._put_bytes(writer, field, self.values.bytes_in_other_form(field, first))
             self.notes.forms += 1
         elif field.kind == HEX and not field.is_required_id:
             self.slices.check_value()
             self.notes.ids += 1
         elif field.is_attribute_integer:
-            put_bytes(writer, STRING_VALUE_TAG, self._whole_number(field, first))
+            put_bytes(writer, STRING_VALUE_TAG, self.values.whole_number(field, first))
             self.notes.integers += 1
         else:
             raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
@@ -256,7 +252,7 @@ class LargeRequest:
         while True:
             piece = slices.next_elements()
             if piece:
-                elements = self._loaded(piece)
+                elements = self.values.loaded(piece)
                 assert isinstance(elements, list)
                 for element in elements:
                     if element is None:
@@ -274,145 +270,9 @@ class LargeRequest:
                 continue
             if field.kind != TEXT or slices.peek() != _QUOTE:
                 raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes", field.reason)
-            put_bytes(writer, field.tag, self._text())
+            put_bytes(writer, field.tag, self.values.whole_text())
             if not slices.goes_on(_CLOSING_BRACKET):
                 return
-
-    def _text(self) -> bytes:
-        """The string at the cursor. Moves behind it."""
-        text = BytesWriter()
-        self.slices.open_string()
-        while self.slices.is_in_string:
-            text.write(self._next_text().encode())
-        return text.getvalue()
-
-    def _next_text(self) -> str:
-        text = self._loaded(self.slices.next_text())
-        assert isinstance(text, str)
-        return text
-
-    def _base64(self, field: Field, prefix: str = "") -> bytes:
-        """Return the bytes that the string at the cursor has in base64, maybe behind a prefix. Moves behind it."""
-        content = BytesWriter()
-        unread = ""
-        is_padded = False
-        self.slices.open_string()
-        while self.slices.is_in_string:
-            text = self._next_text().removeprefix(prefix)
-            prefix = ""
-            digits = text.rstrip("=")
-            if "=" in digits or (is_padded and digits):
-                raise Unfit(f"{field.name} must be base64")
-            is_padded = is_padded or len(digits) < len(text)
-            unread += digits
-            whole = len(unread) // 4 * 4
-            content.write(self._bytes_of(field, unread[:whole]))
-            unread = unread[whole:]
-        content.write(self._bytes_of(field, unread))
-        return content.getvalue()
-
-    def _numbers(self, field: Field, first: i64) -> bytes:
-        """Return the bytes that the array or object at the cursor has as JavaScript writes them. Moves behind it."""
-        if first == _OPENING_BRACKET:
-            return self._array_of_bytes(field)
-        slices = self.slices
-        content = BytesWriter()
-        data: bytes | None = None
-        is_buffer = False
-        is_other = False
-        slices.expect(_OPENING_BRACE)
-        while True:
-            name = self._name()
-            opening: i64 = slices.peek()
-            if name == "data" and opening == _OPENING_BRACKET:
-                data = self._array_of_bytes(field)
-            elif name == "data" and opening == _QUOTE:
-                data = self._base64(field, BASE64_PREFIX)
-            else:
-                start: i64 = slices.position
-                slices.check_value()
-                text = self.text[start : slices.position] if slices.position - start < _SHOWN_NAME_BYTES else b""
-                is_buffer = is_buffer or (name == "type" and text == b'"Buffer"')
-                if name == str(len(content)) and text.isdigit() and int(text) <= BYTE_MAX:
-                    content.append(int(text))
-                else:
-                    is_other = True
-            self.rules.read(0)
-            if not slices.goes_on(_CLOSING_BRACE):
-                break
-        if is_buffer and data is not None:
-            return data
-        if is_other or data is not None:
-            raise Unfit(f"{field.name} must be base64, or numbers from 0 to {BYTE_MAX}", field.reason)
-        return content.getvalue()
-
-    def _array_of_bytes(self, field: Field) -> bytes:
-        """Return the bytes that the array of numbers at the cursor has. Moves behind it."""
-        slices = self.slices
-        content = BytesWriter()
-        slices.expect(_OPENING_BRACKET)
-        if slices.peek() == _CLOSING_BRACKET:
-            slices.position += 1
-            return b""
-        while slices.peek() != _CLOSING_BRACKET:
-            piece = slices.next_elements()
-            numbers = bytes_of_numbers(self._loaded(piece)) if piece else None
-            if numbers is None:
-                raise Unfit(f"{field.name} must be base64, or numbers from 0 to {BYTE_MAX}", field.reason)
-            content.write(numbers)
-            self.rules.rest()
-        slices.position += 1
-        return content.getvalue()
-
-    def _whole_number(self, field: Field, first: i64) -> bytes:
-        """Return the digits of the integer at the cursor, a number or a string. Moves behind it."""
-        digits = BytesWriter()
-        if first == _QUOTE:
-            digits.write(self._text())
-        else:
-            start: i64 = self.slices.position
-            self.slices.check_value()
-            digits.write(self.text[start : self.slices.position])
-        text = digits.getvalue()
-        self.rules.rest()
-        position: i64 = 1 if text.startswith(b"-") else 0
-        is_whole = text[position : position + 1] != b"0"
-        while is_whole and position < len(text):
-            is_whole = text[position : position + REST_BYTES].isdigit()
-            position += REST_BYTES
-            self.rules.rest()
-        if not is_whole:
-            raise Unfit(f"{field.name} has a value of more than {SLICE_BYTES} bytes that is no integer", field.reason)
-        return text
-
-    def _bytes_of(self, field: Field, digits: str) -> bytes:
-        content = bytes_of(field, digits)
-        if content is None:
-            self.notes.refuse(field, "base64", digits)
-            raise self.notes.refusal()
-        return content
-
-    def _name(self) -> str:
-        """The name of the next member; the beginning of a very long one, which no message has. Moves behind its colon."""
-        slices = self.slices
-        slices.peek()
-        start: i64 = slices.position
-        name = slices.name()
-        if len(name) > SLICE_BYTES:
-            slices.go_back(start)
-            slices.check_name()
-            return name[1:_SHOWN_NAME_BYTES].decode(errors="replace")
-        text = self._loaded(name)
-        assert isinstance(text, str)
-        return text
-
-    def _loaded(self, piece: bytes) -> object:
-        try:
-            return orjson.loads(piece)
-        except orjson.JSONDecodeError as error:
-            check_number(error, self.notes)
-            where = f"{error.msg} before byte {self.slices.position}"
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: {self.size_bytes} bytes, {where}") from None
 
 
 def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *, is_walked: bool = False) -> bytes:

@@ -28,7 +28,8 @@ from adapters.codec.json_scanner import (
 from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint, varint_size
 from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
-from adapters.otlp.json_objects import Inexact, Notes, put_field, put_scalar
+from adapters.otlp.json_notes import Inexact, Notes
+from adapters.otlp.json_objects import put_field, put_scalar
 from adapters.rules import Rules
 
 # Messages in each other. Deeper ones are left to the reader over objects.

@@ -13,7 +13,8 @@ from adapters.checked_attributes import NOTHING, WHOLE, kept_of
 from adapters.codec.text import shortened_name
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
-from adapters.otlp.attributes import CLEAN, REWRITE, Attribute, string_value, text_of
+from adapters.otlp.any_value import string_value, text_of
+from adapters.otlp.attributes import CLEAN, REWRITE, Attribute
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
     BIT_MASKS,

@@ -15,7 +15,7 @@ from adapters.native.records import RecordAdapter
 from adapters.native.request import parsed_batch, parsed_record
 from adapters.native.scan import scan_batch, scan_record
 from adapters.otlp.json_large import converted
-from adapters.otlp.json_objects import Inexact, Notes
+from adapters.otlp.json_notes import Inexact, Notes
 from adapters.otlp.json_scan import scanned
 from adapters.record import SOURCE_NATIVE, Adapted, Header
 from adapters.rules import Rules

@@ -11,7 +11,7 @@ from support.references.twins import NOW, adapt_otlp
 
 from adapters.errors import INVALID_RECORD
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
-from adapters.otlp.json_objects import Notes
+from adapters.otlp.json_notes import Notes
 from adapters.otlp.json_scan import scanned
 from adapters.repairs import BYTES_FORM, ID_DROPPED
 from adapters.rules import Rules

@@ -22,7 +22,7 @@ from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.text import REST_BYTES
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.otlp.json_large import converted
-from adapters.otlp.json_objects import Notes
+from adapters.otlp.json_notes import Notes
 from adapters.otlp.json_scan import scanned
 from collector.ingest.validate import LimitRules
 

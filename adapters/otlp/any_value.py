@@ -1,0 +1,125 @@
+"""The text of an AnyValue in the normal form: an integer in decimal, true or false, a double in shortest round-trip form (NaN,
+Infinity, -Infinity), bytes in base64, and arrays and key-value lists as JSON.
+"""
+
+from base64 import b64encode
+from json.encoder import encode_basestring
+from typing import Final
+
+from librt.strings import BytesWriter, read_f64_le
+from mypy_extensions import i64
+
+from adapters.codec.wire import Cursor, put_bytes
+
+# Of a KeyValue.
+KEY: Final = 0x0A
+VALUE: Final = 0x12
+# Of an AnyValue.
+STRING: Final = 0x0A
+BOOL: Final = 0x10
+INT: Final = 0x18
+DOUBLE: Final = 0x21
+ARRAY: Final = 0x2A
+KVLIST: Final = 0x32
+BYTES: Final = 0x3A
+STRINDEX: Final = 0x40
+KEY_STRINDEX: Final = 0x18  # of a KeyValue
+
+
+def string_value(text: bytes) -> bytes:
+    """An AnyValue that holds a string."""
+    writer = BytesWriter()
+    put_bytes(writer, STRING, text)
+    return writer.getvalue()
+
+
+def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
+    """The normal form's text of a checked AnyValue."""
+    cursor.position = start
+    while cursor.position < end:
+        tag: i64 = cursor.field(end)
+        if tag == STRING:
+            return cursor.buffer[cursor.start : cursor.position]
+        if tag == INT:
+            return str(int(cursor.value)).encode()
+        if tag == BOOL:
+            return b"true" if cursor.value else b"false"
+        if tag == DOUBLE:
+            return double_text(read_f64_le(cursor.buffer, cursor.start)).encode()
+        if tag == BYTES:
+            return b64encode(cursor.buffer[cursor.start : cursor.position])
+        if tag == ARRAY or tag == KVLIST:
+            return _json_of(cursor, start, end).encode()
+    return b""
+
+
+def double_text(value: float) -> str:
+    """Shortest text that reads back as the same double; the three that JSON has no numbers for as OTLP/JSON writes them."""
+    if value != value:
+        return "NaN"
+    if value == float("inf"):
+        return "Infinity"
+    if value == float("-inf"):
+        return "-Infinity"
+    return repr(value)
+
+
+def _json_of(cursor: Cursor, start: i64, end: i64) -> str:
+    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings."""
+    cursor.position = start
+    while cursor.position < end:
+        tag: i64 = cursor.field(end)
+        first: i64 = cursor.start
+        after: i64 = cursor.position
+        if tag == STRING:
+            return encode_basestring(cursor.buffer[first:after].decode())
+        if tag == INT:
+            return str(int(cursor.value))
+        if tag == BOOL:
+            return "true" if cursor.value else "false"
+        if tag == DOUBLE:
+            value = read_f64_le(cursor.buffer, first)
+            return double_text(value) if value - value == 0.0 else f'"{double_text(value)}"'
+        if tag == BYTES:
+            return '"' + b64encode(cursor.buffer[first:after]).decode() + '"'
+        if tag == ARRAY:
+            return _json_array(cursor, first, after)
+        if tag == KVLIST:
+            return _json_object(cursor, first, after)
+    return "null"
+
+
+def _json_array(cursor: Cursor, start: i64, end: i64) -> str:
+    values: list[str] = []
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            values.append(_json_of(cursor, cursor.start, position))
+    return "[" + ",".join(values) + "]"
+
+
+def _json_object(cursor: Cursor, start: i64, end: i64) -> str:
+    values: dict[str, str] = {}
+    position: i64 = start
+    while position < end:
+        cursor.position = position
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == 0x0A:
+            key = ""
+            value = "null"
+            entry: i64 = cursor.start
+            while entry < position:
+                cursor.position = entry
+                entry_tag: i64 = cursor.field(position)
+                entry = cursor.position
+                if entry_tag == KEY:
+                    key = cursor.buffer[cursor.start : entry].decode()
+                elif entry_tag == VALUE:
+                    value = _json_of(cursor, cursor.start, entry)
+            values.pop(key, None)  # the last one wins, in its own place
+            values[key] = value
+    return "{" + ",".join([encode_basestring(key) + ":" + value for key, value in values.items()]) + "}"
