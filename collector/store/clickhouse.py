@@ -7,6 +7,7 @@ Invariants:
 2. One token is stored once, in every table that it reaches (test_same_token_everywhere).
 3. Queries only read. They do not wait for inserts, nor do inserts wait for them (test_query_reads_only,
    test_inserts_beside_queries).
+4. What went into directories that took the place of the store's is not taken for stored (collector/store/place.py).
 """
 
 import threading
@@ -35,10 +36,11 @@ from collector.store.lookups import Lookups
 from collector.store.migrations import migrations
 from collector.store.options import StoreOptions
 from collector.store.payload_index import MessageKey, can_be_looked_up, dead_letter_ids
+from collector.store.place import NOWHERE, StorePlace
 from collector.store.queries import Queries
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
 from collector.store.server import ServerOptions, describe, has_database, make_database, one_line
-from collector.store.sessions import Sessions, connect_embedded, connector, embedded_sessions, reader_settings
+from collector.store.sessions import Sessions, close_sessions, connect_embedded, connector, embedded_sessions, reader_settings
 from collector.store.table_changes import TableChanges
 from collector.store.table_plan import SchemaPlan
 
@@ -50,6 +52,9 @@ _NEWEST_ITEMS: Final = "SELECT signal, max(newest) FROM ({}) WHERE items > 0 GRO
         for signal, tables in _SIGNALS.items()
         for table in tables
     )
+)
+_PLACES: Final = (
+    "SELECT arrayJoin(data_paths) FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
 )
 _MERGE_TREES: Final = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
 
@@ -71,10 +76,13 @@ class ClickHouseStore:
         cluster: str = "",
         looks_up: bool = True,
         asked: AskedSessions | None = None,
+        place: StorePlace = NOWHERE,
     ) -> None:
         """Made by its constructors, below. `connect` is called until it succeeds once, and raises StoreUnavailable until then.
-        `looks_up`: rows that can be read are there to stay. `asked`: what answers who comes by ClickHouse's protocol."""
+        `looks_up`: rows that can be read are there to stay. `asked`: what answers who comes by ClickHouse's protocol.
+        `place`: the directories of an embedded store."""
         self._asked: Final = asked
+        self._place: Final = place
         self._connect: Final = connect
         self._options: Final = options
         self._server: Final = server
@@ -95,16 +103,14 @@ class ClickHouseStore:
 
     @classmethod
     def embedded(cls, path: Path, options: StoreOptions = _DEFAULTS) -> Self:
-        """The engine in this process, its data under the directory `path`, which no other process may have open.
-
-        Raises StoreUnavailable where it can't be opened.
-        """
+        """The engine in this process, its data under the directory `path`, which no other process may have open. Raises
+        StoreUnavailable where it can't be opened."""
         sessions = embedded_sessions(path, options)
         asked = AskedSessions(
             lambda settings: connect_embedded(path, settings),
             reader_settings(options.queries),
         )
-        store = cls(lambda: sessions, options, asked=asked)
+        store = cls(lambda: sessions, options, asked=asked, place=StorePlace(path.absolute()))
         store._sessions()
         return store
 
@@ -145,6 +151,7 @@ class ClickHouseStore:
             done = self._table_changes.apply()
             if self._damaged_parts is not None:
                 self._damaged_parts.report()
+                self._place.note_tables(self._text(_PLACES).splitlines())
         self._has_schema = True
         return done
 
@@ -164,6 +171,7 @@ class ClickHouseStore:
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         """Store the batches of `topic`, as one. Raises StoreUnavailable, StoreShortage, StoreRefusedData."""
         self._insert(topic, payloads, token)
+        self._place.check()
         self._inserted = True
 
     def _insert(self, topic: str, payloads: Sequence[Payload], token: str, into: str | None = None, session: str = "") -> None:
@@ -190,12 +198,14 @@ class ClickHouseStore:
         """Store what is missing of these payloads, whatever tokens are known."""
         if topic == DEAD_LETTERS_TOPIC:
             # The tables keep one of those that have the same id.
-            self._insert(topic, [payload], f"{token}/{uuid4()}")
+            self.insert(topic, [payload], f"{token}/{uuid4()}")
             letters, events = dead_letter_ids(payload)
             return Completed({DEAD_LETTERS[0]: len(letters), EVENTS[0]: len(events)}, {})
         self._with_schema()
         with self._errors(), shortages(self._server):
-            return self._completion().complete(topic, payload, earlier)
+            completed = self._completion().complete(topic, payload, earlier)
+        self._place.check()
+        return completed
 
     @property
     def insert_outlives_s(self) -> float:
@@ -261,6 +271,7 @@ class ClickHouseStore:
 
     def freeze(self, name: str) -> None:
         """Link the parts that each table has now into `shadow/NAME` of the embedded store. Raises StoreUnavailable."""
+        self._place.check()
         with self._errors():
             for table in self._text(_MERGE_TREES).split():
                 self._command(f"ALTER TABLE `{table}` FREEZE WITH NAME '{name}'")
@@ -288,12 +299,7 @@ class ClickHouseStore:
                     self._command(f"KILL QUERY WHERE query_id IN ({named}) ASYNC")
         if self._asked is not None:
             self._asked.close()
-        for client in {
-            id(client): client for client in (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
-        }.values():
-            client.close()
-            if self._server is not None:
-                client.close_connections()
+        close_sessions(sessions, is_server=self._server is not None)
 
     def _sessions(self) -> Sessions:
         """Connected, now if not before."""
@@ -305,6 +311,7 @@ class ClickHouseStore:
     def _with_schema(self) -> Sessions:
         if not self._has_schema:
             self.apply_schema()
+        self._place.check()
         return self._sessions()
 
     @contextmanager

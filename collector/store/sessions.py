@@ -36,6 +36,15 @@ class Sessions(NamedTuple):
     checking: Mapping[str, str | int | float] | None = None
 
 
+def close_sessions(sessions: Sessions, *, is_server: bool) -> None:
+    """Each client once: on a server they are one."""
+    clients = (*sessions.readers, sessions.checker, sessions.control, sessions.writer)
+    for client in {id(client): client for client in clients}.values():
+        client.close()
+        if is_server:
+            client.close_connections()
+
+
 def connect_embedded(path: Path, settings: Mapping[str, str | int | float]) -> Client:
     """Return a new session of the engine in this process. Raises ClickHouseError, OSError."""
     return clickhouse_connect.get_client(interface="chdb", path=str(path), settings=dict(settings))

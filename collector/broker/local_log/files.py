@@ -9,10 +9,14 @@ Invariants:
 2. What was committed is not polled again (test_an_old_copy_is_not_stored_again).
 3. A damaged file is moved aside, never deleted (test_a_damaged_header_costs_nothing,
    test_a_flipped_byte_of_the_wal_costs_at_most_its_message).
-4. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
+4. One process at a time uses the files, also where the lock of the data directory was removed
+   (test_a_log_is_used_by_one_process).
+5. Nothing is acknowledged once the files are no longer where or what they were; what they hold can still be read and committed
    (test_a_log_that_is_removed_takes_nothing, test_a_log_that_is_cut_takes_nothing).
 """
 
+import fcntl
+import os
 import sqlite3
 import threading
 import time
@@ -59,6 +63,7 @@ class LogFiles:
         self._witness_file: Final = directory.with_name(f"{directory.name}.acknowledged")
         self._in_store_file: Final = None if store is None else store / self._witness_file.name
         self._in_store: WitnessKeeper | None = None
+        self._locked = -1  # a descriptor of the directory
         self._busy: Final = threading.RLock()
         self._reading: Final = threading.Lock()
         self._opening: Final = LogOpening(self.file, limits, self._reading, self.incidents, self.losses)
@@ -78,10 +83,29 @@ class LogFiles:
         files = cls(directory, limits, store)
         try:
             make_directory(directory)
-            files._open()
+            files._lock(directory)
+            try:
+                files._open()
+            except BaseException:
+                files._unlock()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise LocalLogUnusable(f"cannot open the local log {files.file}: {error}") from error
         return files
+
+    def _lock(self, directory: Path) -> None:
+        """Raises LocalLogUnusable, OSError."""
+        self._locked = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._unlock()
+            raise LocalLogUnusable(f"cannot open the local log {self.file}: another process uses it") from None
+
+    def _unlock(self) -> None:
+        if self._locked >= 0:
+            os.close(self._locked)
+            self._locked = -1
 
     def _open(self) -> None:
         self._opening.take_write_ahead_log()
@@ -243,6 +267,7 @@ class LogFiles:
                     with suppress(OSError):
                         witness.sync()
                     witness.close()
+            self._unlock()
 
     # What is found while reading.
 

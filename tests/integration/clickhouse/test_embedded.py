@@ -3,12 +3,14 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from support import batches
@@ -18,6 +20,7 @@ from support.waiting import until
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import _NEWEST_ITEMS, ClickHouseStore
 from collector.store.contract import StoreError, StoreUnavailable
+from collector.store.insert import Insert
 from collector.store.options import QueryLimits, StoreOptions, WantedTables
 from collector.store.retention import Retention
 
@@ -333,3 +336,65 @@ def test_a_part_that_was_put_aside_is_reported(open_store: Open, capsys: pytest.
         said = "".join(capsys.readouterr())
         assert 1 == said.count("a part of a table is damaged and was put aside")
         assert "otel_metrics_gauge" in said
+
+
+def take_store(store: Path) -> Path:
+    """Rename it."""
+    return store.rename(store.with_name("away"))
+
+
+def take_table(store: Path) -> Path:
+    """Rename the directory that has the rows of one table."""
+    table = next(store.glob("store/*/*/*_0/data.bin")).parents[1]
+    return table.rename(table.with_name("away"))
+
+
+@pytest.mark.parametrize("take", [take_store, take_table])
+def test_a_store_that_is_moved_away_takes_nothing(open_store: Open, tmp_path: Path, take: Callable[[Path], Path]) -> None:
+    """The engine would make its directories again: neither what it says of inserts nor what it finds is believed."""
+    store, payload = open_store(), batches.gauge(1, 3).SerializeToString()
+    store.insert(METRICS_TOPIC, [payload], "t")
+    take(tmp_path / "store")
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u"),
+        lambda: store.holds(METRICS_TOPIC, payload),
+        lambda: store.complete(METRICS_TOPIC, payload, "t"),
+        lambda: store.freeze("name"),
+    )
+    for way in ways:
+        with pytest.raises(StoreUnavailable, match=r"was removed while it was in use: put it back, and restart"):
+            way()
+    assert not (tmp_path / "store" / "shadow").exists()
+
+
+def test_a_store_that_is_moved_away_during_an_insert_takes_nothing(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The insert succeeds, and is not believed."""
+    store = open_store()
+    sessions = store._sessions()
+
+    def move_and_insert(*arguments: Any) -> Any:
+        take_store(tmp_path / "store")
+        return sessions.insert(*arguments)
+
+    monkeypatch.setattr(store, "_connected", sessions._replace(insert=cast("Insert", move_and_insert)))
+    with pytest.raises(StoreUnavailable, match=r"was (removed|replaced) while it was in use"):
+        store.insert(METRICS_TOPIC, [batches.gauge(1, 3).SerializeToString()], "t")
+
+
+def test_a_store_that_was_away_is_used_after_a_restart(open_store: Open, tmp_path: Path) -> None:
+    """Merges may have gone elsewhere meanwhile. What it has is as it was, and what is in doubt is inserted."""
+    store, payload = open_store(), batches.gauge(1, 3).SerializeToString()
+    store.insert(METRICS_TOPIC, [payload], "t")
+    away = take_store(tmp_path / "store")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u")
+        if away.exists():
+            shutil.rmtree(tmp_path / "store", ignore_errors=True)  # what the engine has made meanwhile
+            away.rename(tmp_path / "store")
+    store = open_store()
+    assert store.holds(METRICS_TOPIC, payload)
+    store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u")
+    assert text(store, "SELECT count() FROM otel_metrics_gauge") == "6\n"

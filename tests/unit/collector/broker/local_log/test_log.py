@@ -58,6 +58,19 @@ async def taken_up(log: LocalLog, payload: bytes) -> "asyncio.Task[None]":
 # The file.
 
 
+async def test_a_log_is_used_by_one_process(directory: Path) -> None:
+    """Another one is refused before it has touched anything, and takes over where the first has ended."""
+    async with await open_log(directory) as log:
+        await log.append([Message(TOPIC, b"content")])
+        left = {file: file.read_bytes() for file in directory.parent.rglob("*") if file.is_file()}
+        for _ in range(2):
+            with pytest.raises(LocalLogUnusable, match="another process uses it"):
+                await open_log(directory)
+        assert left == {file: file.read_bytes() for file in directory.parent.rglob("*") if file.is_file()}
+    async with await open_log(directory) as log:
+        assert [b"content"] == await take_all(log)
+
+
 async def test_space_is_given_back(directory: Path) -> None:
     """Once everything is stored, the file is small again, and so is its write-ahead log; they never exceeded their bounds."""
     file, wal = directory / FILE_NAME, directory / f"{FILE_NAME}-wal"

@@ -1,0 +1,66 @@
+"""Whether the directories of the embedded store are still those that the engine opened.
+
+The engine finds its files by their paths, and makes directories that are missing. So with the store's directory removed,
+renamed or replaced, an insert succeeds, into directories that nobody looks into after the former are put back. Merges do
+the same at any time, so a store that was gone is not used before the next start.
+
+Invariants:
+1. Nothing is taken for stored once one of the directories is another one (test_a_store_that_is_moved_away_takes_nothing).
+2. Nor is it when the former is back (test_a_store_that_was_away_is_used_after_a_restart).
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from collector.store.contract import StoreUnavailable
+
+
+class StorePlace:
+    """Of one store. Any thread may call."""
+
+    def __init__(self, directory: Path | None) -> None:
+        """None: the store is a server's. Raises OSError."""
+        self._of_store: Final = {} if directory is None else {str(directory): _identity(str(directory))}
+        self._directories = self._of_store
+        self._gone: str | None = None
+        self._logger: Final = structlog.get_logger(__name__)
+
+    def note_tables(self, directories: Iterable[str]) -> None:
+        """Note the directories of the tables; one that is made later is not looked at. Raises OSError."""
+        self._directories = {**self._of_store, **{it: _identity(it) for it in directories if os.path.isdir(it)}}  # noqa: PTH112
+
+    def check(self) -> None:
+        """Raises StoreUnavailable where one of them is another than it was, and from then on."""
+        if self._gone is None:
+            self._gone = self._fault()
+            if self._gone is not None:
+                self._logger.error(
+                    "the store can't be used: put its directory back as it was, and restart the collector; what is accepted"
+                    " meanwhile is kept in the log",
+                    reason=self._gone,
+                )
+        if self._gone is not None:
+            raise StoreUnavailable(f"{self._gone}: put it back, and restart the collector")
+
+    def _fault(self) -> str | None:
+        for directory, identity in self._directories.items():
+            try:
+                found = _identity(directory)
+            except OSError as error:
+                what = "was removed" if isinstance(error, FileNotFoundError) else f"can't be looked at ({error.strerror})"
+                return f"{directory} {what} while it was in use"
+            if found != identity:
+                return f"{directory} was replaced while it was in use"
+        return None
+
+
+def _identity(directory: str) -> tuple[int, int]:
+    status = os.stat(directory)  # noqa: PTH116  # a Path takes three times as long
+    return status.st_dev, status.st_ino
+
+
+NOWHERE: Final = StorePlace(None)
