@@ -1,7 +1,7 @@
 """The commands `schema`: the store's tables."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from collector.api.query_client import QueryFailed, ask
@@ -11,7 +11,8 @@ from collector.config.settings import Settings
 from collector.runtime.errors import CannotRun
 from collector.store.contract import StoreError
 from collector.store.migrations import migrations, on_cluster, schema_sql
-from collector.store.table_plan import SchemaPlan, schema_plan
+from collector.store.shards import Shards, shard_changes
+from collector.store.table_plan import SchemaPlan, TableChange, schema_plan
 from collector.telemetry import logs
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def apply(settings: Settings) -> str:
     """Bring the store's tables up to date, and return what was done. Raises CannotRun."""
     logs.set_up_quietly(settings.logging)
     try:
-        done = offline_only(settings, lambda: _applied(settings), "it brings its tables up to date when it starts: restart it")
+        done, shards = offline_only(
+            settings, lambda: _applied(settings), "it brings its tables up to date when it starts: restart it"
+        )
     except StoreError as error:
         raise CannotRun(str(error)) from error
     lines = [f"applied {', '.join(done.migrations)}"] if done.migrations else []
-    lines += [f"ran {change.statement}" for change in done.changes]
+    lines += [f"ran {change.statement}" for change in (*done.changes, *shards)]
     return "\n".join(lines) or _UP_TO_DATE
 
 
@@ -44,7 +47,8 @@ def plan(settings: Settings) -> str:
     cluster = settings.clickhouse.cluster
     try:
         if not is_embedded(settings):
-            return _text(_planned(settings), cluster)
+            found, shards = _planned_of_server(settings)
+            return _text(found, cluster, shards)
         if not store_dir(settings.data_dir).is_dir():
             return _text(SchemaPlan(tuple(migration.name for migration in migrations()), ()), cluster)
         found = offline_or_running(settings, lambda: _planned(settings), lambda: _planned_of_running(settings))
@@ -62,14 +66,32 @@ def _opened(settings: Settings) -> Iterator["ClickHouseStore"]:
         yield store
 
 
-def _applied(settings: Settings) -> SchemaPlan:
+def _applied(settings: Settings) -> tuple[SchemaPlan, tuple[TableChange, ...]]:
     with _opened(settings) as store:
-        return store.apply_schema()
+        done = store.apply_schema()
+        shards = _shards_plan(store, settings)
+        for change in shards:
+            store.administer(change.statement)
+        return done, shards
+
+
+def _shards_plan(store: "ClickHouseStore", settings: Settings) -> tuple[TableChange, ...]:
+    """Return what the tables that read every shard lack, where there are to be any."""
+    clickhouse = settings.clickhouse
+    if not clickhouse.shards_cluster:
+        return ()
+    shards = Shards(clickhouse.shards_cluster, clickhouse.shards_database)
+    return tuple(shard_changes(lambda sql: store.read(sql, "TabSeparated").decode(), shards, clickhouse.database))
 
 
 def _planned(settings: Settings) -> SchemaPlan:
     with _opened(settings) as store:
         return store.schema_plan()
+
+
+def _planned_of_server(settings: Settings) -> tuple[SchemaPlan, tuple[TableChange, ...]]:
+    with _opened(settings) as store:
+        return store.schema_plan(), _shards_plan(store, settings)
 
 
 def _planned_of_running(settings: Settings) -> SchemaPlan:
@@ -79,8 +101,10 @@ def _planned_of_running(settings: Settings) -> SchemaPlan:
     )
 
 
-def _text(found: SchemaPlan, cluster: str) -> str:
+def _text(found: SchemaPlan, cluster: str, shards: Sequence[TableChange] = ()) -> str:
     lines = [f"-- {name}: a migration, which rewrites no rows; `schema show` prints it" for name in found.migrations]
     for change in found.changes:
         lines += [f"-- {change.table}: {change.cost}", f"{on_cluster(change.statement, cluster)};"]
+    for change in shards:
+        lines += [f"-- {change.table}: {change.cost}", f"{change.statement};"]
     return "\n".join(lines) or _UP_TO_DATE

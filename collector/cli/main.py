@@ -109,6 +109,16 @@ ClickHouse = Annotated[
     ),
 ]
 
+ShardsCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="CLUSTER",
+        help="A cluster with every shard: also the tables that read all of them.",
+        show_default="the settings'",
+    ),
+]
+
 
 def _version_option(is_given: bool) -> None:
     if is_given:
@@ -300,12 +310,15 @@ def schema_show(config: Config = None) -> None:
 
 
 @schema_app.command("apply")
-def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
+def schema_apply(
+    data_dir: DataDir = None, clickhouse: ClickHouse = None, cluster: ShardsCluster = None, config: Config = None
+) -> None:
     """Create the tables, or bring them up to date.
 
-    `serve` and `writer` do so when they start.
+    `serve` and `writer` do so when they start, but for the tables that read every shard.
     """
-    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    flags: dict[str, object] = {"data_dir": data_dir, "clickhouse.url": clickhouse, "clickhouse.shards_cluster": cluster}
+    settings = load_settings(config, flags).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
     with failures():
@@ -313,9 +326,12 @@ def schema_apply(data_dir: DataDir = None, clickhouse: ClickHouse = None, config
 
 
 @schema_app.command("plan")
-def schema_plan(data_dir: DataDir = None, clickhouse: ClickHouse = None, config: Config = None) -> None:
+def schema_plan(
+    data_dir: DataDir = None, clickhouse: ClickHouse = None, cluster: ShardsCluster = None, config: Config = None
+) -> None:
     """Print what schema apply would change, and at what cost."""
-    settings = load_settings(config, {"data_dir": data_dir, "clickhouse.url": clickhouse}).settings
+    flags: dict[str, object] = {"data_dir": data_dir, "clickhouse.url": clickhouse, "clickhouse.shards_cluster": cluster}
+    settings = load_settings(config, flags).settings
     from collector.app import schema  # noqa: PLC0415  # as in serve
 
     with failures():

@@ -116,6 +116,7 @@ class Settings(Section):
                     raise ValueError(f"tls.{name} is given without tls.cert_file, without which there is no TLS")
         self._agree_on_kafka()
         self._agree_on_plans()
+        self._agree_on_shards()
         self._agree_on_volumes()
         if self.clickhouse.ca_file is not None and not self.clickhouse.url.startswith("https:"):
             raise ValueError("clickhouse.ca_file is given, but clickhouse.url is not https: it would not be used")
@@ -189,6 +190,18 @@ class Settings(Section):
                 raise ValueError(
                     f"store.{name} is {getattr(store, name)}, which needs clickhouse.url: the embedded engine has one volume"
                 )
+
+    def _agree_on_shards(self) -> None:
+        clickhouse = self.clickhouse
+        if clickhouse.shards_cluster and not clickhouse.url:
+            raise ValueError(
+                f"clickhouse.shards_cluster is {clickhouse.shards_cluster}, which needs clickhouse.url: the embedded engine has"
+                " no cluster"
+            )
+        if clickhouse.shards_cluster and clickhouse.shards_database == clickhouse.database:
+            raise ValueError(
+                f"clickhouse.shards_database is {clickhouse.shards_database}, and must be another one than clickhouse.database"
+            )
 
     def _agree_on_plans(self) -> None:
         try:

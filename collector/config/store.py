@@ -43,6 +43,15 @@ class ClickHouse(Section):
     cluster: Name = Field(
         default="", max_length=128, description="A cluster's name: tables are replicated, and made on all of it. Empty: none."
     )
+    shards_cluster: Name = Field(
+        default="",
+        max_length=128,
+        description="A cluster with the servers of every shard. `schema apply` makes tables on it that read all shards, in"
+        " shards_database. Empty: none.",
+    )
+    shards_database: Name = Field(
+        default="shards", min_length=1, max_length=128, description="The database of the tables that read all shards."
+    )
     ca_file: OptionalLocation = Field(
         default=None, description="Certificates (PEM) that the server's is checked against. none: the usual authorities'."
     )

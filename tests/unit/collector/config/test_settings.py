@@ -191,6 +191,15 @@ def test_what_volumes_need_is_named(write: Write, text: str, expected: str) -> N
     assert problem.startswith(expected)
 
 
+def test_what_shards_need_is_named(write: Write) -> None:
+    """A server, and a database that is not that of a shard's own tables."""
+    (problem,) = problems(write('[clickhouse]\nshards_cluster = "every"\n'))
+    assert problem.startswith("clickhouse.shards_cluster is every, which needs clickhouse.url")
+    server = '[clickhouse]\nurl = "http://127.0.0.1:8123"\ndatabase = "telemetry"\nshards_database = "telemetry"\n'
+    (problem,) = problems(write(f'{server}shards_cluster = "every"\n'))
+    assert problem.startswith("clickhouse.shards_database is telemetry, and must be another one than clickhouse.database")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
