@@ -35,7 +35,7 @@ REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
 # Of a list or a map that is so many times too long, as sent, nothing is kept: its text would have to be made first.
-_WRITTEN_TO_BE_CUT: Final = 4
+WRITTEN_TO_BE_CUT: Final = 4
 # How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
 _CACHE_ENTRIES_MAX: Final = 16_384
 _CACHED_BYTES_MAX: Final = 256
@@ -178,7 +178,7 @@ class Attribute:
             is_text = _is_one_string(self.cursor, value_start, value_end)
             if is_text or not self.rules.truncates_values:
                 return self._cut(key, text_of(self.cursor, value_start, value_end))
-            if value_end - value_start > _WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
+            if value_end - value_start > WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
                 return self._cut_to(key, b"", value_end - value_start)
             return self._cut(key, text_of(self.cursor, value_start, value_end))
         if reason or found:

@@ -24,7 +24,16 @@ from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import RECORD_TOO_LARGE
 from adapters.otlp.any_value import text_of
 from adapters.otlp.attributes import CLEAN, REWRITE
-from adapters.otlp.field_tables import RESOURCE, RESOURCE_ENVELOPE, SCOPE, SCOPE_ENVELOPE, MessageTable
+from adapters.otlp.field_tables import (
+    LOG_RECORD,
+    METRIC,
+    RESOURCE,
+    RESOURCE_ENVELOPE,
+    SCOPE,
+    SCOPE_ENVELOPE,
+    SPAN,
+    MessageTable,
+)
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.row_price import check_rows
 from adapters.otlp.scan import Scanner
@@ -39,6 +48,7 @@ _SHAPES: Final = {
     LOGS: shape_of(ExportLogsServiceRequest),
     TRACES: shape_of(ExportTraceServiceRequest),
 }
+_ITEMS: Final = {METRICS: METRIC, LOGS: LOG_RECORD, TRACES: SPAN}
 _SERVICE_NAME: Final = b"service.name"
 _RESOURCE_TAG: Final = 0x3A
 _RESOURCE_SCHEMA_URL_TAG: Final = 0x42
@@ -136,7 +146,7 @@ class Envelope:
         buffer = self.buffer
         check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         self.rules.rest()
-        check_rows(buffer, self.rules, has_points=self.signal == METRICS)
+        check_rows(buffer, self.rules, _ITEMS[int(self.signal)])
         cursor = self.cursor
         end: i64 = len(buffer)
         position: i64 = 0

@@ -22,16 +22,20 @@ from typing import Final
 from librt.strings import read_f64_le, read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.text import REST_BYTES
+from adapters.rules import Rules
+
 _NO_RECORDED_VALUE: Final = 1  # DataPointFlags
 _LOW: Final = 0xFFFFFFFF
 _INFINITY: Final = pack("<d", float("inf"))
 
 
 class ScannedBuckets:
-    """What was noted of the point scanned last."""
+    """What was noted of the point scanned last. Rests by `rules`."""
 
-    def __init__(self, buffer: bytes) -> None:
+    def __init__(self, buffer: bytes, rules: Rules) -> None:
         self._buffer: Final = buffer
+        self._rules: Final = rules
         self.count: i64 = 0
         self.flags: i64 = 0
         # Of an explicit histogram: where its packed counts and bounds are.
@@ -99,10 +103,13 @@ class ScannedBuckets:
             position: i64 = self.counts_start
             end: i64 = self.counts_end
             while position < end:
-                one: i64 = read_i64_le(buffer, position)
-                low += one & _LOW
-                upper += one >> 32 & _LOW
-                position += 8
+                stop: i64 = min(end, position + REST_BYTES)
+                self._rules.read(stop - position)
+                while position < stop:
+                    one: i64 = read_i64_le(buffer, position)
+                    low += one & _LOW
+                    upper += one >> 32 & _LOW
+                    position += 8
             self._low += low
             self._high += upper
         elif not self.has_counts:
@@ -121,9 +128,12 @@ class ScannedBuckets:
             return False
         position += 8
         while position < end:
-            bound: float = read_f64_le(buffer, position)
-            if not bound > before:
-                return False
-            before = bound
-            position += 8
+            stop: i64 = min(end, position + REST_BYTES)
+            self._rules.read(stop - position)
+            while position < stop:
+                bound: float = read_f64_le(buffer, position)
+                if not bound > before:
+                    return False
+                before = bound
+                position += 8
         return True

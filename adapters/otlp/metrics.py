@@ -268,10 +268,12 @@ class MetricsEnvelope(Envelope):
 
     def _take_put_together(self) -> bool:
         """Take the whole metric, put together from its own fields in normal form and its data. False: more than fits."""
-        if self.scanner.patches.is_full:
+        patches = self.scanner.patches
+        # What is larger than any item may be is not copied.
+        if patches.is_full or self.data_end - self.data_start + patches.delta > self.builder.item_capacity():
             return False
         data = BytesWriter()
-        self.scanner.patches.write(data, self.data_start, self.data_end)
+        patches.write(data, self.data_start, self.data_end)
         metric = self._metric(data.getvalue())
         return self.builder.add(metric, self.accepted, len(metric) - self.points_bytes)
 
@@ -306,7 +308,7 @@ class MetricsEnvelope(Envelope):
             self.scanner.patches.clear()
             state: i64 = self._point_state(first, position)
             self.rules.read(position - first)
-            if state <= REWRITE and self.scanner.patches.is_full:
+            if state <= REWRITE and self._is_larger_than_any(position - first):
                 state = RECORD_TOO_LARGE
             if state > REWRITE:
                 self._refuse(point, first, position, state)
@@ -329,6 +331,15 @@ class MetricsEnvelope(Envelope):
             point += 1
         taken = self._add_piece(piece, len(envelope), pieces)
         assert taken
+
+    def _is_larger_than_any(self, size_bytes: i64) -> bool:
+        """Return whether the point scanned last, of so many bytes as sent, is larger than any item may be. It is not copied."""
+        patches = self.scanner.patches
+        if patches.is_full:
+            return True
+        if self.scanner.duplicate_keys:
+            return False
+        return size_bytes + patches.delta > self.builder.item_capacity()
 
     def _add_piece(self, piece: BytesWriter, head_bytes: i64, points: i64) -> bool:
         """Add a metric of the points that are in `piece` behind `head_bytes`, and drop them from it. False: more than fits a

@@ -1,12 +1,15 @@
 """How many bytes the rows of an OTLP export request have, known before it is read.
 
 The store repeats a resource, a scope, and a metric's own fields in each row (adapters/rows.py), and a sender pays for them
-once. The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item.
+once. The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item. A body
+that is over it as it was sent is read once more, with each attribute and name as it is cut (adapters/otlp/stored_size.py).
 
 Invariants:
 1. What is counted is what BatchBuilder counts where each item is accepted as it is (tests/unit/adapters/test_price.py,
    test_rows_are_counted_as_the_builder_counts_them).
-2. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+2. A request is not refused that is within the limit after its values are cut (tests/unit/adapters/test_price.py,
+   test_rows_are_counted_as_they_are_cut).
+3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -16,6 +19,8 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
+from adapters.otlp.field_tables import DATA, METRIC, RESOURCE, SCOPE, MessageTable
+from adapters.otlp.stored_size import StoredSize
 from adapters.rows import ROW_BYTES, points_of
 from adapters.rules import Rules
 
@@ -23,24 +28,30 @@ from adapters.rules import Rules
 COPIES_SHIFT: Final = 3
 # Of a request, by whatever signal.
 _RESOURCE: Final = 0x0A
+_BODY: Final = 0x0A  # an entry's resource or scope
+_POINT: Final = 0x0A  # of a metric's data
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
 # How many items are counted before the limit is looked at.
 _COUNTED_AT_ONCE: Final = 10_000
 
 
-def check_rows(body: bytes, rules: Rules, *, has_points: bool) -> None:
-    """Refuse an OTLP export request whose rows have more bytes than that. Raises RequestRefused.
+def check_rows(body: bytes, rules: Rules, item: MessageTable) -> None:
+    """Refuse an OTLP export request whose rows have more bytes than `rules` allow. Raises RequestRefused.
 
-    `has_points`: its items are the points of metrics.
+    `item`: what its scopes hold.
     """
     row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
     # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
     size: i64 = len(body)
     if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
         return
-    rows = _Rows(body, rules, has_points)
+    rows = _Rows(body, rules, item, is_cut=False)
     try:
-        rows.request()
+        try:
+            rows.request()
+        except _TooManyRowBytes:
+            rows = _Rows(body, rules, item, is_cut=True)
+            rows.request()
     except NonCanonical:
         return
     except _TooManyRowBytes:
@@ -63,13 +74,16 @@ class _TooManyRowBytes(Exception):
 class _Rows:
     """Counts the bytes of the rows of one OTLP export request: of each of its messages only where the next begins is read."""
 
-    def __init__(self, buffer: bytes, rules: Rules, has_points: bool) -> None:
+    def __init__(self, buffer: bytes, rules: Rules, item: MessageTable, *, is_cut: bool) -> None:
+        """`is_cut`: attributes and names count as they are stored."""
         self.buffer: Final = buffer
         self.cursor: Final = Cursor(buffer)
         self.rules: Final = rules
         self.row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
         self.copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
-        self.has_points: Final = has_points
+        self.item: Final = item
+        self.is_cut: Final = is_cut
+        self.stored: Final = StoredSize(self.cursor, rules)
         self.row_bytes: i64 = 0
         self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
 
@@ -88,7 +102,7 @@ class _Rows:
 
     def _resource(self, start: i64, end: i64) -> None:
         cursor = self.cursor
-        own_bytes: i64 = self._own_bytes(start, end)
+        own_bytes: i64 = self._own_bytes(RESOURCE, start, end)
         scopes: i64 = 0
         position: i64 = start
         while position < end:
@@ -104,8 +118,8 @@ class _Rows:
                         raise _TooManyRowBytes
                 self._scope(own_bytes, cursor.start, position)
 
-    def _own_bytes(self, start: i64, end: i64) -> i64:
-        """Of an entry at start:end, without its members."""
+    def _own_bytes(self, message: MessageTable, start: i64, end: i64) -> i64:
+        """Of an entry at start:end, without its members; `message`: what it has as its first field."""
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
@@ -116,11 +130,28 @@ class _Rows:
                 continue
             members += cursor.position - at
             self.rules.read(0)
-        return end - start - members
+        own_bytes: i64 = end - start - members
+        return self._stored_bytes(message, own_bytes, start, end) if self.is_cut else own_bytes
+
+    def _stored_bytes(self, message: MessageTable, own_bytes: i64, start: i64, end: i64) -> i64:
+        """Of so many bytes of the entry at start:end, those that are stored in each row."""
+        cursor = self.cursor
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            tag: i64 = cursor.field(end)
+            first: i64 = cursor.start
+            position = cursor.position
+            self.rules.read(0)
+            if tag == _BODY:
+                own_bytes -= position - first - self.stored.of(message, first, position)
+                if self.stored.is_refused:
+                    return 0  # no item of it is stored
+        return own_bytes
 
     def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
         cursor = self.cursor
-        group_bytes: i64 = resource_bytes + self._own_bytes(start, end) + ROW_BYTES
+        group_bytes: i64 = resource_bytes + self._own_bytes(SCOPE, start, end) + ROW_BYTES
         items: i64 = 0
         items_bytes: i64 = 0
         cursor.position = start
@@ -129,12 +160,16 @@ class _Rows:
             if cursor.field(end) != _MEMBER:
                 continue
             after: i64 = cursor.position
-            if self.has_points:
+            if self.item is METRIC:
                 self._metric(group_bytes, cursor.start, after)
                 cursor.position = after
                 continue
             items += 1
             items_bytes += after - at
+            if self.is_cut:
+                first: i64 = cursor.start
+                items_bytes -= after - first - self.stored.of(self.item, first, after)
+                cursor.position = after
             if items == _COUNTED_AT_ONCE:
                 self._add(items * group_bytes + items_bytes)
                 items = items_bytes = 0
@@ -142,7 +177,36 @@ class _Rows:
 
     def _metric(self, group_bytes: i64, start: i64, end: i64) -> None:
         points, points_bytes = points_of(self.cursor, start, end)
-        self._add(points * (group_bytes + end - start - points_bytes) + points_bytes)
+        own_bytes: i64 = end - start - points_bytes
+        if self.is_cut:
+            own_bytes -= end - start - self.stored.of(METRIC, start, end)
+            if self.stored.is_refused:
+                own_bytes = 0
+            points_bytes = self._stored_points_bytes(start, end)
+        self._add(points * (group_bytes + own_bytes) + points_bytes)
+
+    def _stored_points_bytes(self, start: i64, end: i64) -> i64:
+        """Of the points of the Metric at start:end, those that are stored."""
+        cursor = self.cursor
+        total: i64 = 0
+        position: i64 = start
+        while position < end:
+            cursor.position = position
+            data_tag: i64 = cursor.field(end)
+            data_at: i64 = cursor.start
+            position = cursor.position
+            if data_tag > 255 or METRIC.actions[data_tag] != DATA:
+                continue
+            data = METRIC.children[data_tag]
+            while data_at < position:
+                cursor.position = data_at
+                point_tag: i64 = cursor.field(position)
+                first: i64 = cursor.start
+                after: i64 = cursor.position
+                if point_tag == _POINT:
+                    total += first - data_at + self.stored.of(data.children[_POINT], first, after)
+                data_at = after
+        return total
 
     def _add(self, row_bytes: i64) -> None:
         self.row_bytes += row_bytes

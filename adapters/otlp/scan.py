@@ -10,7 +10,7 @@ from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.checked_attributes import NOTHING, WHOLE, kept_of
-from adapters.codec.text import shortened_name
+from adapters.codec.text import REST_BYTES, shortened_name
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
 from adapters.otlp.any_value import string_value, text_of
@@ -105,7 +105,7 @@ class Scanner:
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
-        self.buckets: Final = ScannedBuckets(cursor.buffer)
+        self.buckets: Final = ScannedBuckets(cursor.buffer, rules)
         # What is wrong, in words, where its sender is to hear more than the reason says.
         self.fault: str = ""
 
@@ -285,7 +285,10 @@ class Scanner:
                 buckets = self.buckets
                 buckets.has_counts = buckets.has_counts or first < after
                 while cursor.position < after:
-                    buckets.add(cursor.varint(after))
+                    stop: i64 = min(after, cursor.position + REST_BYTES)
+                    self.rules.read(stop - cursor.position)
+                    while cursor.position < stop:
+                        buckets.add(cursor.varint(after))
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
@@ -388,13 +391,11 @@ class Scanner:
         """Return why the histogram's point scanned last can't be taken, with `fault` set; 0: it is taken."""
         buckets = self.buckets
         fault = buckets.fault()
-        self.rules.read(buckets.bounds_end - buckets.bounds_start)
         if fault:
             self.fault = fault
             return INVALID_HISTOGRAM
         if not buckets.adds_up():
             self.rules.repair_pending(HISTOGRAM_COUNT_DIFFERS)
-        self.rules.read(buckets.counts_end - buckets.counts_start)
         return 0
 
     def _leave_out_infinity(self, counts_left_out: i64, at: i64, length_at: i64, start: i64, end: i64) -> None:

@@ -2,7 +2,8 @@
 
 Invariants:
 1. What is counted is at least what BatchBuilder counts, for labels, where each item is accepted
-   (tests/unit/adapters/test_price.py, test_rows_of_remote_write_are_counted).
+   (tests/unit/adapters/test_price.py, test_rows_of_remote_write_are_counted). Of a series that is rejected for the length of
+   a label, that label is in no row (test_price.py, test_a_label_that_is_too_long_does_not_cost_the_request).
 2. Texts of exemplars and descriptions are counted before any is made (test_price.py,
    test_what_a_remote_write_becomes_is_known_before).
 3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
@@ -20,6 +21,8 @@ from adapters.rows import ROW_BYTES
 from adapters.rules import NO_RULES, PLAN_ROW_BYTES_MAX, Rules
 
 _LABELS: Final = 0x0A  # of a TimeSeries: 1.0's labels, 2.0's references
+_NAME: Final = 0x0A  # of 1.0's Label
+_VALUE: Final = 0x12
 _SAMPLES: Final = 0x12
 _TIMESERIES_V1: Final = 0x0A
 _HISTOGRAMS_V1: Final = 0x22
@@ -105,6 +108,8 @@ class _SeriesRows:
         self.row_bytes: i64 = 0
         # 2.0's: the length of each symbol, in eight bytes.
         self.symbols: Final = BytesWriter()
+        # Whether a label counted last is so long that nothing of its series is stored.
+        self.is_refused: bool = False
         self.lengths: bytes = b""
 
     def read_symbols(self) -> i64:
@@ -197,6 +202,7 @@ class _SeriesRows:
         cursor = self.cursor
         labels_bytes: i64 = 0
         items: i64 = 0
+        is_refused = False
         cursor.position = start
         while cursor.position < end:
             at: i64 = cursor.position
@@ -204,10 +210,15 @@ class _SeriesRows:
             self.rules.read(0)
             if tag == _LABELS:
                 if self.series_tag == _TIMESERIES_V1:
-                    labels_bytes += cursor.position - at
-                else:
                     after: i64 = cursor.position
+                    labels_bytes += after - at
+                    if after - at > self.rules.attribute_bytes_unasked_max:
+                        is_refused = is_refused or self._is_long_label(cursor.start, after)
+                        cursor.position = after
+                else:
+                    after = cursor.position
                     labels_bytes += self._texts_bytes(cursor.start, after)
+                    is_refused = is_refused or self.is_refused
                     cursor.position = after
             elif tag == _SAMPLES or tag == self.histograms_tag:
                 items += 1
@@ -215,6 +226,8 @@ class _SeriesRows:
                 after = cursor.position
                 self._exemplar(cursor.start, after)
                 cursor.position = after
+        if is_refused:  # its items alone
+            labels_bytes = 0
         # Bounded, so that the product is no more than 63 bits hold.
         labels_bytes = min(labels_bytes, self.row_bytes_max)
         self.row_bytes += items * (labels_bytes + ROW_BYTES) + end - start
@@ -236,9 +249,36 @@ class _SeriesRows:
         lengths = self.lengths
         count: i64 = len(lengths) >> 3
         total: i64 = 0
+        is_name = True
+        self.is_refused = False
         cursor.position = start
         while cursor.position < end:
             ref: i64 = cursor.varint(end)
             if 0 <= ref < count:
-                total += read_i64_le(lengths, ref << 3)
+                size: i64 = read_i64_le(lengths, ref << 3)
+                total += size
+                if is_name:
+                    self._check_label(size, 0)
+                else:
+                    self._check_label(0, size)
+            is_name = not is_name
         return total
+
+    def _is_long_label(self, start: i64, end: i64) -> bool:
+        """Return whether 1.0's Label at start:end is so long that nothing of its series is stored."""
+        cursor = self.cursor
+        self.is_refused = False
+        cursor.position = start
+        while cursor.position < end:
+            tag: i64 = cursor.field(end)
+            self.rules.read(0)
+            size: i64 = cursor.position - cursor.start
+            if tag == _NAME:
+                self._check_label(size, 0)
+            elif tag == _VALUE:
+                self._check_label(0, size)
+        return self.is_refused
+
+    def _check_label(self, name_bytes: i64, value_bytes: i64) -> None:
+        if name_bytes > self.rules.key_bytes_max or value_bytes > self.rules.value_bytes_max:
+            self.is_refused = True

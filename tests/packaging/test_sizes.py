@@ -27,7 +27,7 @@ LARGER: Final[dict[str, tuple[int, str]]] = {
     "adapters/native/scan.py:_plain": (100, _SCANNER),
     "adapters/native/scan.py:_attributes": (100, _SCANNER),
     "adapters/otlp/json_scan.py:_Scan": (370, _SCANNER),
-    "adapters/otlp/metrics.py:MetricsEnvelope": (320, _SCANNER),
+    "adapters/otlp/metrics.py:MetricsEnvelope": (330, _SCANNER),
     "adapters/otlp/scan.py": (690, _SCANNER),
     "adapters/otlp/scan.py:Scanner": (590, _SCANNER),
     "adapters/otlp/scan.py:scan": (210, _SCANNER),

@@ -5,6 +5,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from infrasage.prometheus.v1 import write_pb2 as v1
@@ -12,6 +13,7 @@ from infrasage.prometheus.v2 import write_pb2 as v2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from support.attacks import (
     JSON,
     NATIVE_BATCH,
@@ -34,12 +36,14 @@ from support.attacks import WRITE_V2 as WRITE_V2_HEADERS
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
 from support.machine_speed import scaled
+from support.references.otlp import REQUESTS
 from support.references.remote_write import length_delimited, write_request, write_request_v2
 
 from adapters.codec.text import check_json_parts, count_json_parts
 from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
 from adapters.native.request import adapt_batch
 from adapters.otlp import logs, metrics, traces
+from adapters.otlp.field_tables import LOG_RECORD, METRIC, SPAN
 from adapters.otlp.json import logs_to_wire
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.row_price import check_rows
@@ -49,7 +53,7 @@ from adapters.prometheus.price import check_rows_v1, check_rows_v2
 from adapters.record import Adapted, Header
 from adapters.rows import ROW_BYTES
 from adapters.rules import Rules
-from collector.ingest.validate import LimitRules
+from collector.ingest.validate import LimitRules, Limits
 from collector.receivers.http.telemetry_request import Format
 from collector.receivers.routes import http_routes
 from collector.runtime.version import is_compiled
@@ -64,6 +68,9 @@ METRICS = shape_of(ExportMetricsServiceRequest)
 TRACES = shape_of(ExportTraceServiceRequest)
 WRITE_V1 = shape_of(v1.WriteRequest)
 WRITE_V2 = shape_of(v2.Request)
+
+
+TABLES = {"metrics": METRIC, "logs": LOG_RECORD, "traces": SPAN}
 
 
 def limited_to(row_bytes_max: int) -> Rules:
@@ -167,7 +174,7 @@ def test_malformed_bodies_are_left_to_the_adapter(cut: int) -> None:
         check_elements(body, shape, 10_000)
         check_elements(body + b"\x0b" * 30_000, shape, 10_000)
         if shape is LOGS:
-            check_rows(body, limited_to(1 << 20), has_points=False)
+            check_rows(body, limited_to(1 << 20), LOG_RECORD)
         elif shape is WRITE_V1:
             check_rows_v1(body, 1 << 20)
         else:
@@ -231,9 +238,9 @@ def test_rows_are_counted_as_the_builder_counts_them(signal: str) -> None:
     adapted = _adapted(adapt, body)
     rows = adapted.accepted_count()
     assert rows >= 1_000
-    check_rows(body, limited_to(adapted.row_bytes), has_points=signal == "metrics")
+    check_rows(body, limited_to(adapted.row_bytes), TABLES[signal])
     with pytest.raises(RequestRefused) as caught:
-        check_rows(body, limited_to(adapted.row_bytes - 150 * rows), has_points=signal == "metrics")
+        check_rows(body, limited_to(adapted.row_bytes - 150 * rows), TABLES[signal])
     assert PAYLOAD_TOO_LARGE == caught.value.reason
     assert f"rows of more than {adapted.row_bytes - 150 * rows} bytes" in caught.value.message
     assert "validation.request_row_bytes_max" in caught.value.message
@@ -498,3 +505,118 @@ def test_each_way_in_is_attacked() -> None:
         if format_ is not route.formats.get("application/x-protobuf") or media_type == "application/x-protobuf"
     }
     assert ways == {(attack.path, attack.headers["content-type"].lower()) for attack in REFUSED}
+
+
+CUT = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=4,
+    attribute_key_bytes_max=50,
+    attribute_value_bytes_max=100,
+    name_bytes_max=50,
+    attribute_value_too_long="truncate",
+)
+REJECTED = Limits(
+    past_max_s=86_400,
+    future_max_s=600,
+    attributes_max=4,
+    attribute_key_bytes_max=50,
+    attribute_value_bytes_max=100,
+    name_bytes_max=50,
+    attribute_value_too_long="reject",
+)
+
+
+def many(attributes: Any) -> None:
+    for n in range(1_000):
+        attributes.add(key=f"k{n}").value.string_value = "v" * 90
+
+
+OVER: dict[str, Callable[[Any], Any]] = {
+    "a value": lambda attributes: attributes.add(key="k").value.MergeFrom(AnyValue(string_value="v" * 100_000)),
+    "a list": lambda attributes: attributes.add(key="k").value.array_value.values.add(string_value="v" * 100_000),
+    "a key": lambda attributes: attributes.add(key="k" * 100_000).value.MergeFrom(AnyValue(string_value="v")),
+    "many": many,
+}
+
+
+def over(signal: str, place: str, kind: str) -> bytes:
+    """A request of a hundred items that share attributes over a limit, or of ten that have some each."""
+    request: Any = REQUESTS[signal]()
+    entry = getattr(request, "resource_spans" if signal == "traces" else f"resource_{signal}").add()
+    scope = getattr(entry, "scope_spans" if signal == "traces" else f"scope_{signal}").add()
+    count = 100 if place != "item" else 10
+    if signal == "metrics":
+        metric = scope.metrics.add(name="m")
+        items = [metric.gauge.data_points.add(time_unix_nano=NOW_UNIX_NANO) for _ in range(count)]
+        if place == "metadata":
+            OVER[kind](metric.metadata)
+    elif signal == "logs":
+        items = [scope.log_records.add(time_unix_nano=NOW_UNIX_NANO) for _ in range(count)]
+    else:
+        fields = {"trace_id": b"t" * 16, "span_id": b"s" * 8, "start_time_unix_nano": NOW_UNIX_NANO}
+        items = [scope.spans.add(**fields) for _ in range(count)]
+    if place in ("resource", "scope"):
+        OVER[kind](entry.resource.attributes if place == "resource" else scope.scope.attributes)
+    for item in items if place == "item" else ():
+        OVER[kind](item.attributes if signal != "traces" else item.events.add().attributes)
+    body: bytes = request.SerializeToString()
+    return body
+
+
+@pytest.mark.parametrize("is_plan", [False, True])
+@pytest.mark.parametrize("kind", OVER)
+@pytest.mark.parametrize(
+    ("signal", "place"),
+    [("metrics", "metadata"), *((signal, place) for signal in OTLP for place in ("resource", "scope", "item"))],
+)
+def test_rows_are_counted_as_they_are_cut(signal: str, place: str, kind: str, is_plan: bool) -> None:
+    """A request that is within the limit then is taken; of what is to be rejected, each item is a row."""
+    body = over(signal, place, kind)
+    rows_max = 300_000
+    for limits in (CUT, REJECTED):
+        rules = LimitRules(limits, NOW_UNIX_NANO)
+        if is_plan:
+            rules.plan_row_bytes_max = rows_max
+        else:
+            rules.request_row_bytes_max = rows_max
+        if limits is REJECTED and place == "item" and kind != "many":
+            continue  # they are what they are
+        adapted = OTLP[signal][0](body, Header("acme", 2, NOW_UNIX_NANO, bytes(16)), rules, MESSAGE_BYTES_MAX)
+        items = 10 if place == "item" else 100
+        assert items == (adapted.accepted_count() if limits is CUT or kind == "many" else adapted.rejected_count())
+        assert adapted.row_bytes <= rows_max
+    with pytest.raises(RequestRefused):
+        check_rows(body, limited_to(rows_max), TABLES[signal])
+    rules = LimitRules(CUT, NOW_UNIX_NANO)
+    rules.request_row_bytes_max = 2_000
+    with pytest.raises(RequestRefused) as caught:
+        check_rows(body, rules, TABLES[signal])
+    assert "rows of more than 2000 bytes" in caught.value.message
+
+
+def test_copies_of_resources_are_counted_as_they_are_cut() -> None:
+    """Each scope's records repeat them."""
+    request: Any = REQUESTS["logs"]()
+    entry = request.resource_logs.add()
+    OVER["a value"](entry.resource.attributes)
+    for _ in range(100):
+        entry.scope_logs.add().log_records.add(time_unix_nano=NOW_UNIX_NANO)
+    rules = LimitRules(CUT, NOW_UNIX_NANO)
+    rules.request_row_bytes_max = 300_000
+    adapted = logs.adapt(request.SerializeToString(), Header("acme", 2, NOW_UNIX_NANO, bytes(16)), rules, MESSAGE_BYTES_MAX)
+    assert 100 == adapted.accepted_count()
+
+
+@pytest.mark.parametrize("place", ["name", "value"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_label_that_is_too_long_does_not_cost_the_request(version: str, place: str) -> None:
+    """It costs its series: none of its samples is a row that has it."""
+    label = {"k" * 100_000: "v"} if place == "name" else {"k": "v" * 100_000}
+    samples = [(1.0, NOW_UNIX_NANO // 10**6)] * 100
+    series = [({"__name__": "m"} | label, samples), ({"__name__": "good"}, samples[:1])]
+    rules = LimitRules(CUT, NOW_UNIX_NANO)
+    rules.request_row_bytes_max = 300_000
+    adapter, encode = (write_v1, write_request) if version == "v1" else (write_v2, write_request_v2)
+    adapted = adapter.adapt(encode(series), Header("acme", 3, NOW_UNIX_NANO, bytes(16)), rules, MESSAGE_BYTES_MAX)
+    assert (1, 100) == (adapted.accepted_count(), adapted.rejected_count())

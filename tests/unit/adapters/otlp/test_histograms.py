@@ -1,6 +1,7 @@
 """Buckets of OTLP's histograms that do not fit each other, and sums and histograms without a temporality."""
 
 import math
+import tracemalloc
 from collections.abc import Callable
 from json import dumps
 from typing import Any
@@ -13,10 +14,15 @@ from support.references.otlp import REQUESTS
 from support.references.otlp_json import to_json
 from support.references.twins import NOW, adapt_otlp
 
-from adapters.errors import INVALID_HISTOGRAM, UNSPECIFIED_TEMPORALITY
+from adapters.codec.text import REST_BYTES
+from adapters.codec.wire import Cursor
+from adapters.errors import INVALID_HISTOGRAM, RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp import json
+from adapters.otlp.field_tables import METRIC
+from adapters.otlp.scan import Scanner
 from adapters.record import Adapted
 from adapters.repairs import HISTOGRAM_COUNT_DIFFERS, INFINITE_BOUND, TEMPORALITY_ASSUMED
+from collector.ingest.validate import LimitRules
 
 
 def metric_of(request: Any) -> Any:
@@ -218,3 +224,59 @@ def test_a_temporality_that_there_is_not_is_rejected() -> None:
     sum_.data_points.add(time_unix_nano=NOW, as_int=5)
     adapted = adapt_otlp("metrics", request.SerializeToString(), limits=LOW_CUMULATIVE)
     assert [UNSPECIFIED_TEMPORALITY] == [each.reason for each in adapted.rejections]
+
+
+BOUNDS = 4 * REST_BYTES // 8
+
+
+def many_buckets(kind: str) -> bytes:
+    """A point whose counts, and whose bounds, are each a megabyte."""
+    request = REQUESTS["metrics"]()
+    data = getattr(metric_of(request), kind)
+    data.aggregation_temporality = 2
+    point = data.data_points.add(time_unix_nano=NOW)
+    if kind == "histogram":
+        point.explicit_bounds.extend(range(BOUNDS))
+        point.bucket_counts.extend([0] * (BOUNDS + 1))
+    else:
+        point.positive.bucket_counts.extend([0] * (4 * REST_BYTES))
+    body: bytes = request.SerializeToString()
+    return body
+
+
+@pytest.mark.parametrize("kind", ["histogram", "exponential_histogram"])
+def test_many_buckets_are_checked_with_rests(kind: str) -> None:
+    """Each loop over them rests once for each 256 KiB."""
+    rests: list[None] = []
+    rules = LimitRules(LOW, NOW, pause=lambda: rests.append(None))
+    scanned = Scanner(Cursor(body := many_buckets(kind)), rules)
+    message = METRIC.children[0x4A if kind == "histogram" else 0x52].children[0x0A]
+    start = body.index(b"\x19" + NOW.to_bytes(8, "little"))
+    scanned.begin()
+    scanned.scan(message, start, len(body) - 2)  # behind it is the temporality
+    before = len(rests)
+    assert before >= (0 if kind == "histogram" else 3)
+    scanned.histogram_reason()
+    assert len(rests) - before >= (6 if kind == "histogram" else 0)
+
+
+@pytest.mark.parametrize("last", [math.inf, 1e300])
+def test_a_point_that_is_too_large_is_not_copied(last: float) -> None:
+    """It is rejected by its size alone, before and behind what is cut of its bounds."""
+    request = ExportMetricsServiceRequest.FromString(many_buckets("histogram"))
+    [metric] = request.resource_metrics[0].scope_metrics[0].metrics
+    metric.histogram.data_points[0].explicit_bounds[-1] = last
+    for metadata in ((), ("k", "k")):
+        del metric.metadata[:]
+        for key in metadata:
+            metric.metadata.add(key=key)
+        body = request.SerializeToString()
+        tracemalloc.start()
+        try:
+            adapted = adapt_otlp("metrics", body, 64 << 10)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert [RECORD_TOO_LARGE] == [each.reason for each in adapted.rejections]
+        # What is cut is made anew, in two copies of a half each.
+        assert peak < len(body) * (3.5 if last == math.inf else 0.5)
