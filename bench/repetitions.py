@@ -1,25 +1,30 @@
 """What it costs to recognize requests that are sent again: CPU of the gateway and of the writer, with and without.
 
-    python bench/repetitions.py [--part gateway,writer] [--signal metrics,logs,traces] [--items 1,100,1000] [--rounds 5]
-                                [--seconds 2] [--rows 300000]
+    python bench/repetitions.py [--part gateway,writer,messages] [--signal metrics,logs,traces] [--items 1,100,1000]
+                                [--rounds 5] [--seconds 2] [--rows 300000]
 
-Needs Kafka's jars in $PEERS. One gateway (or writer) has the default settings of [repetitions], the other `window_s = 0`. Both
-are measured in turn, so that what else the machine does hits both alike. Each request is sent once: an unknown field at the end
-of its body has its number. Decoders skip that field.
+Needs Kafka's jars in $PEERS, but for the part `messages`. One gateway (or writer) has the default settings of [repetitions],
+the other `window_s = 0`. Both are measured in turn, so that what else the machine does hits both alike. Each request is sent
+once: an unknown field at the end of its body has its number. Decoders skip that field.
 
 The writers have a database each. They are stopped (SIGSTOP) while the topic is filled, then each in turn goes on until it has
 stored everything. What is compared is the CPU time of the writer's process; look-ups in the store do not occur after a writer's
 first window, and a writer that has just started makes them: they are counted as its work.
+
+`messages` is what the writer's own code takes for each message to find out whether it is a repetition, without a broker or a
+store: the least of the rounds, since other work on the machine can only add to it. No message is a repetition.
 """
 
 import argparse
+import asyncio
 import itertools
 import os
 import signal as signals
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -32,13 +37,31 @@ from bench.writer import CONNECTIONS, TABLES, ask, wait
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
+from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, PAYLOAD_FORM_OTLP_METRICS, PAYLOAD_FORM_OTLP_TRACES
+from support.fakes.receiving import ANONYMOUS, receivers
 from support.processes.clickhouse_server import Bridge, bridge
 from support.processes.program import WriterCommand, started
+
+import adapters.otlp.logs
+import adapters.otlp.metrics
+import adapters.otlp.traces
+from adapters.record import SOURCE_OTLP
+from collector.broker.contract import Message, Partition, Range
+from collector.ingest.reading import Input
+from collector.ingest.request_fingerprints import HASHED, RequestFingerprints
+from collector.writer.repetitions import Repetitions
 
 DEFAULTS: Final = ""
 OFF: Final = "repetitions.window_s = 0\n"
 ITEMS_OF_THE_WRITER: Final = 1000
 WARM_S: Final = 0.3
+_INPUTS: Final = {
+    "metrics": Input(adapters.otlp.metrics.adapt, SOURCE_OTLP, "/v1/metrics", PAYLOAD_FORM_OTLP_METRICS),
+    "logs": Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS),
+    "traces": Input(adapters.otlp.traces.adapt, SOURCE_OTLP, "/v1/traces", PAYLOAD_FORM_OTLP_TRACES),
+}
+# Of the part `messages`: the first is not measured.
+_RANGES: Final = 6
 # A field that no message has, as a varint: field 15 with wire type 0.
 _UNKNOWN_FIELD: Final = b"\x78"
 
@@ -145,6 +168,69 @@ def of_writer(here: Path, kafka: str, options: argparse.Namespace) -> None:
             print(f"| {signal} | {medians} | {ratio(cost['with'], cost['without'])} |", flush=True)
 
 
+def of_messages(options: argparse.Namespace) -> None:
+    """Print a row for each signal and number of items."""
+    print("| signal | records a message | µs of CPU a message |\n|---|---|---|")
+    for signal in options.signal.split(","):
+        for items in measuring.numbers(options.items):
+            ranges = _ranges(asyncio.run(_messages(signal, items, max(60, options.rows // max(items, 10)))))
+            taken = min(_cpu_of_recognizing(ranges) for _ in range(options.rounds))
+            number = sum(len(each.payloads) for each in ranges[1:])
+            print(f"| {signal} | {items:,} | {taken / number * 1e6:.2f} |", flush=True)
+
+
+async def _messages(signal: str, items: int, number: int) -> list[Message]:
+    """As a gateway makes them."""
+    made = receivers(
+        anonymous=ANONYMOUS,
+        fingerprints=RequestFingerprints(900, HASHED, 0),
+        now_unix_nano=time.time_ns,
+        message_bytes_max=1 << 23,
+    )
+    for body in itertools.islice(once(bodies.otlp(signal, items)), number):
+        await made.pipeline.ingest(_INPUTS[signal], body, ANONYMOUS, lambda _size: None)
+    return made.producer.messages
+
+
+def _ranges(messages: Sequence[Message]) -> list[Range]:
+    """As Kafka's client gives them: parts of what was received."""
+    found: list[Range] = []
+    size = max(1, len(messages) // _RANGES)
+    for start in range(0, len(messages), size):
+        payloads = [each.payload for each in messages[start : start + size]]
+        received = memoryview(bytearray().join(payloads)).toreadonly()
+        ends = list(itertools.accumulate(map(len, payloads)))
+        parts = [received[end - len(each) : end] for each, end in zip(payloads, ends, strict=True)]
+        found.append(Range(Partition(messages[start].topic, 0), start, start + len(parts), parts, log="log.0"))
+    return found
+
+
+def _cpu_of_recognizing(ranges: Sequence[Range]) -> float:
+    """Return the CPU-seconds of all but the first range, before which nothing is known."""
+    repetitions = Repetitions(_EmptyStore(), 900, 1_000_000, _NoObserver())
+    began = 0.0
+    for number, each in enumerate(ranges):
+        if number == 1:
+            began = time.process_time()
+        if repetitions.decide(each) is not each:
+            sys.exit("a message was taken for a repetition")
+        repetitions.committed(each)
+    return time.process_time() - began
+
+
+class _EmptyStore:
+    def fingerprints(self, _asked: object, _since: int, _until: int) -> dict[tuple[bytes, bytes], list[int]]:
+        return {}
+
+
+class _NoObserver:
+    def left_out(self, _topic: str, _messages: int) -> None:
+        pass
+
+    def looked_up(self, _fingerprints: int) -> None:
+        pass
+
+
 PARTS: Final = {"gateway": of_gateway, "writer": of_writer}
 
 
@@ -159,6 +245,9 @@ def main() -> None:
     options = parser.parse_args()
     measuring.leave_the_first_core()
     for part in options.part.split(","):
+        if part == "messages":
+            of_messages(options)
+            continue
         with tempfile.TemporaryDirectory() as directory, measuring.kafka(Path(directory)) as kafka:
             PARTS[part](Path(directory), kafka, options)
 

@@ -302,7 +302,7 @@ def _service_of(resource: bytes) -> bytes:
         cursor.position = position
         tag: i64 = cursor.field(end)
         position = cursor.position
-        if tag == 0x0A:
+        if tag == 0x0A and position > at:  # an attribute that ends before has another key
             cursor.position = cursor.start
             cursor.field(position)
             if resource[cursor.start : cursor.position] == _SERVICE_NAME:

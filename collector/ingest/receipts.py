@@ -111,7 +111,10 @@ class Receipts:
         failed.insert(at, (first, last))
 
     def _settle(self, sequence: int) -> None:
-        self._settled_above.add(sequence)
+        if sequence == self._settled:
+            self._settled += 1
+        else:
+            self._settled_above.add(sequence)
         while self._settled in self._settled_above:
             self._settled_above.remove(self._settled)
             self._settled += 1

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -39,7 +40,7 @@ _REDIS_TICK_NANO: Final = 1_000
 
 _SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 # This shows whether Redis counts: a name that no plan can have, so nobody's bucket.
-_PROBE: Final = Caller("", Scope.INGEST, UNLIMITED._replace(name=" probe"), "")
+_PROBE: Final = Caller("", Scope.INGEST, replace(UNLIMITED, name=" probe"), "")
 
 
 class _LimitQuestion(NamedTuple):

@@ -11,6 +11,7 @@ those of 1,000 such requests, at the 1 KB an item that large batches have.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 Dimension = Literal["requests", "items", "bytes"]
@@ -35,7 +36,8 @@ class Rate(NamedTuple):
     burst: int
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What a tenant may send; None: as much as it likes. `size_bytes` is of bodies, decompressed."""
 
     name: str
@@ -48,11 +50,12 @@ class Plan(NamedTuple):
     repetitions: RecognizedBy = "by_route"
     # For how many days the store keeps its rows; None: as the section store has it.
     retention_days: int | None = None
+    # Whether there is anything to count. A value, since each request looks at it.
+    is_limited: bool = field(init=False)
 
-    @property
-    def is_limited(self) -> bool:
-        """Return whether there is anything to count."""
-        return not (self.requests is None and self.items is None and self.size_bytes is None)
+    def __post_init__(self) -> None:
+        is_limited = not (self.requests is None and self.items is None and self.size_bytes is None)
+        object.__setattr__(self, "is_limited", is_limited)
 
     @property
     def rates(self) -> tuple[Rate | None, Rate | None, Rate | None]:

@@ -5,6 +5,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from support.ports import free_port
@@ -170,7 +171,7 @@ async def test_who_shares_and_who_does_not(limiter: Limiter, tenant: str) -> Non
     for key_id in ("one", "two", "three"):
         await limiter.take(caller(SLOW, tenant, key_id), 0, 0)
     await refused(limiter, caller(SLOW, tenant, "four"))
-    await limiter.take(caller(SLOW._replace(name="Slower"), tenant, "one"), 0, 0)
+    await limiter.take(caller(replace(SLOW, name="Slower"), tenant, "one"), 0, 0)
     await limiter.take(caller(SLOW, f"{tenant}2", "one"), 0, 0)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -354,7 +355,7 @@ async def test_the_window_is_of_signal_source_and_plan(
     request = ExportLogsServiceRequest()
     time = NOW_UNIX_NANO - days * 86_400 * 10**9
     request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=time)
-    caller = Caller("acme", Scope.INGEST, UNLIMITED._replace(past_max_s=plan_past_max_s), "")
+    caller = Caller("acme", Scope.INGEST, replace(UNLIMITED, past_max_s=plan_past_max_s), "")
     outcome = await ingest(made, adapters.otlp.logs.adapt, request.SerializeToString(), caller)
     assert int(accepted) == outcome.adapted.accepted_count()
 
@@ -387,7 +388,7 @@ async def test_a_newer_time_beside_it_does_not_lift_every_limit(
         ids = {"trace_id": bytes(range(16)), "span_id": bytes(range(8))}
         spans.resource_spans.add().scope_spans.add().spans.add(**ids, start_time_unix_nano=own, end_time_unix_nano=newer)
         adapt, body = adapters.otlp.traces.adapt, spans.SerializeToString()
-    caller = Caller("acme", Scope.INGEST, UNLIMITED._replace(past_max_s=plan_past_max_s), "")
+    caller = Caller("acme", Scope.INGEST, replace(UNLIMITED, past_max_s=plan_past_max_s), "")
     outcome = await ingest(made, adapt, body, caller)
     assert int(accepted) == outcome.adapted.accepted_count()
 

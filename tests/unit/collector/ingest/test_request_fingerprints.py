@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,14 +95,14 @@ async def test_a_plan_has_its_own_setting(
 ) -> None:
     """It comes before the route's. Logs with coarse times are recognized by nothing but a key in any case."""
     made = gateway(hashed=["logs"] if of_route else [], answers_max=0)
-    await ingest(made, logs(times), key, ACME._replace(plan=UNLIMITED._replace(repetitions=of_plan)))
+    await ingest(made, logs(times), key, ACME._replace(plan=replace(UNLIMITED, repetitions=of_plan)))
     assert recognized == bool(*prints(made))
 
 
 async def test_no_plan_recognizes_anything_without_a_window() -> None:
     """The window is the writers', so no plan has one of its own."""
     made = gateway(window_s=0)
-    await ingest(made, logs(FINE_NS), b"a", ACME._replace(plan=UNLIMITED._replace(repetitions="body")))
+    await ingest(made, logs(FINE_NS), b"a", ACME._replace(plan=replace(UNLIMITED, repetitions="body")))
     assert [b""] == prints(made)
 
 
