@@ -101,6 +101,8 @@ class LogFiles:
         except BlockingIOError:
             self._unlock()
             raise LocalLogUnusable(f"cannot open the local log {self.file}: another process uses it") from None
+        except OSError:  # NFS locks no directory: there the lock of the data directory is all there is
+            self._unlock()
 
     def _unlock(self) -> None:
         if self._locked >= 0:

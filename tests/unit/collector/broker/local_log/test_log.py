@@ -1,6 +1,8 @@
 """What the local log promises beyond the contract: its file, its limits, its failures."""
 
 import asyncio
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -16,6 +18,7 @@ from support.waiting import eventually
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerDown, BrokerFull, Message, Partition, Range
 from collector.broker.local_log import FILE_NAME, LocalLog, LocalLogLimits, LocalLogUnusable
 from collector.broker.local_log.files import LogFiles
+from collector.broker.local_log.witness import read_witness
 
 TOPIC = TOPICS[0]
 
@@ -62,13 +65,27 @@ async def test_a_log_is_used_by_one_process(directory: Path) -> None:
     """Another one is refused before it has touched anything, and takes over where the first has ended."""
     async with await open_log(directory) as log:
         await log.append([Message(TOPIC, b"content")])
-        left = {file: file.read_bytes() for file in directory.parent.rglob("*") if file.is_file()}
         for _ in range(2):
             with pytest.raises(LocalLogUnusable, match="another process uses it"):
                 await open_log(directory)
-        assert left == {file: file.read_bytes() for file in directory.parent.rglob("*") if file.is_file()}
+        seen = read_witness(directory.with_name("log.acknowledged"))
+        assert seen is not None
+        assert [start.id for start in log.starts] == [start.id for start in seen.lineage]
+        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+            assert (1,) == connection.execute("SELECT count() FROM epochs").fetchone()
     async with await open_log(directory) as log:
         assert [b"content"] == await take_all(log)
+
+
+async def test_a_file_system_that_locks_no_directory_is_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS: the data directory's own lock is a file."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    async with await open_log(directory) as log:
+        assert [b"content"] == await appended_and_taken(log, b"content")
 
 
 async def test_space_is_given_back(directory: Path) -> None:
