@@ -23,12 +23,15 @@ from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST, METHOD, TARGET
 from collector.receivers.http.telemetry_request import Head, HttpRequest
-from collector.receivers.transport.connections import CLOSED, REFUSING
-from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
+from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
+from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
 
 # What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
 _CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
+
+# So much longer than twice its grace an old connection may be busy.
+_BUSY_MAX_S: Final = 5.0
 
 # Requests of a connection that are answered, and whose rest is still taken. The next one's rest is not.
 _EARLY_MAX: Final = 16
@@ -69,6 +72,47 @@ class Http2Connection(ServerConnection):
         self._client = _address(transport, "peername")
         self.begin()
         self.flush()
+
+    def end_behind_answer(self) -> None:
+        """End an old connection on which nothing is in flight.
+
+        What its client sends now is held back until it has had the time to read its answers. Then GOAWAY names the last stream
+        that was taken, so that the client sends the others on a new connection. Clients by Python's h2, as httpx, lose what
+        they have not read when GOAWAY comes, and what it names as taken.
+        """
+        if self.state != OPEN:
+            super().end_behind_answer()
+            return
+        self._hold_back()
+
+    def end_by_age(self) -> None:
+        if self.state != OPEN or self.loop.time() > self.ends_at + 2 * self.connections.age_grace_s + _BUSY_MAX_S:
+            self.shutdown()
+        else:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        self.state = ENDING
+        self.transport.pause_reading()
+        self.loop.call_later(self.connections.held_back_s, self._end_if_quiet)
+
+    def _end_if_quiet(self) -> None:
+        if self.state != ENDING:
+            return
+        if self.streams:  # their answers take longer, or their bodies are to be read
+            self.state = OPEN
+            if self.is_writable and not self.unread:
+                self.transport.resume_reading()
+            if self.connections.is_ending:
+                self.shutdown()
+            elif self.connections.is_leaving:
+                self.leave()
+            return
+        # Nothing that comes is read, so nothing follows the frame.
+        self.state = REFUSING
+        self.goaway(int(self.highest_stream_id), NO_ERROR)
+        self.flush()
+        self.loop.call_later(HEARD_MAX_S, self.close_if_over)
 
     # The engine's side.
 

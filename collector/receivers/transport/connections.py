@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 # Part of the age of a connection by which it ends sooner or later.
 _AGE_JITTER: Final = 0.1
+_HELD_BACK_S: Final = 0.25
 _DEFECT_LOG_S: Final = 60.0
 # So much of a waiting answer, or all of it, must be taken in each `body_timeout_s`: a frame of HTTP/2's usual size.
 PROGRESS_BYTES: Final = 16_384
@@ -92,6 +93,8 @@ class Connections:
         self._age_max_s: Final[float] = limits.connection_age_max_s
         # For so long an old connection may wait until nothing is in flight.
         self.age_grace_s: Final[float] = limits.connection_age_max_s * _AGE_JITTER
+        # For so long an old connection of HTTP/2 is not read before it ends, so that its client reads what it was answered.
+        self.held_back_s: float = _HELD_BACK_S
         self.open: Final[set[Connection]] = set()
         self.tasks: Final[set[asyncio.Task[Any]]] = set()
         self._defect_logged: float = -_DEFECT_LOG_S

@@ -44,7 +44,7 @@ from collector.receivers.transport.eviction import BUSY, FRESH_S
 # How a client hears of the end: first that it shall begin nothing more; then, when it has heard, from where on nothing is
 # answered.
 HEARD: Final = b"the end."
-_HEARD_MAX_S: Final = 1.0
+HEARD_MAX_S: Final = 1.0
 # A head as sent may be this many times too large, and still only its request is refused. Nothing of it is kept.
 _HEAD_BYTES_FACTOR: Final = 16
 
@@ -386,7 +386,7 @@ class ServerConnection(Http2Engine):
         if now > self.ends_at and self.state < ENDING:
             # A busy one ends behind an answer, as soon as nothing else is in flight.
             if self.idle_since() != BUSY or now > self.ends_at + self.connections.age_grace_s:
-                self.shutdown()
+                self.end_by_age()
             if self.state == CLOSED:
                 return
         if self.is_between:
@@ -449,7 +449,7 @@ class ServerConnection(Http2Engine):
         if self.connections.is_leaving and self.state == OPEN:
             self._announce_end()
         if not self.streams and self.state < ENDING and self.loop.time() > self.ends_at:
-            self._end_behind_answer()
+            self.end_behind_answer()
 
     def leave(self) -> None:
         """Ask the client to begin nothing more here (RFC 9113, 6.8), and answer what it begins all the same."""
@@ -472,15 +472,19 @@ class ServerConnection(Http2Engine):
         self.state = ENDING
         self.ping(HEARD)
         self.flush()
-        self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
+        self.loop.call_later(HEARD_MAX_S, self._refuse_more)
 
-    def _end_behind_answer(self) -> None:
-        """As `shutdown`, where nothing is in flight. Without a ping: clients by Python's h2, as httpx, take no frame behind
-        GOAWAY, and would lose the answer before it."""
+    def end_by_age(self) -> None:
+        """End an old connection that is idle, or has been busy for too long."""
+        self.shutdown()
+
+    def end_behind_answer(self) -> None:
+        """As `shutdown`, where nothing is in flight. Without a ping: clients by Python's h2 take no frame behind GOAWAY, and
+        would lose the answer before it."""
         if self.state == OPEN:
             self._announce_end()
         self.state = ENDING
-        self.loop.call_later(_HEARD_MAX_S, self._refuse_more)
+        self.loop.call_later(HEARD_MAX_S, self._refuse_more)
 
     def abort(self) -> None:
         """Close at once."""
