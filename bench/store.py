@@ -16,6 +16,7 @@ The forms:
 - `ours, text`: the same, with `schema.text_indexes = "all"`.
 - `exporter, text`: the OpenTelemetry exporter's tables by their columns, with text indexes, which are its default.
 - `exporter, bloom`: the same with bloom filters.
+- `VARIANTS`: of ours, only where they are asked for.
 
 Parsing and flattening a payload is not in it: `bench/writer.py` has it. `make bench` leaves this suite out: ten
 million rows take hours.
@@ -41,6 +42,21 @@ from collector.store.insert import SETTINGS
 from collector.store.options import EXPORTERS_ATTRIBUTES, StoreOptions, WantedTables
 
 SUITE: Final = "store"
+# What else was tried of our tables (docs/adr/0053): settings of tables, and another type.
+_LOW: Final = "Map(LowCardinality(String), LowCardinality(String))"
+VARIANTS: Final = {
+    "ours, ClickHouse's merges": ("ALTER TABLE {table} MODIFY SETTING merge_selector_base = 5",),
+    "ours, compact parts": ("ALTER TABLE {table} MODIFY SETTING min_bytes_for_wide_part = 104857600",),
+    "ours, large blocks": (
+        "ALTER TABLE {table} MODIFY SETTING max_compress_block_size = 4194304, min_compress_block_size = 1048576",
+    ),
+    "ours, short values": (
+        "ALTER TABLE {table} DROP INDEX idx_res_attr_key, DROP INDEX idx_res_attr_value",
+        f"ALTER TABLE {{table}} MODIFY COLUMN ResourceAttributes {_LOW} CODEC(ZSTD(1))",
+        "ALTER TABLE {table} ADD INDEX idx_res_attr_key mapKeys(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1,"
+        " ADD INDEX idx_res_attr_value mapValues(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1",
+    ),
+}
 FORMS: Final = ("ours", "ours, all indexes", "ours, no columns", "ours, text", "exporter, text", "exporter, bloom")
 ROWS_PER_S: Final = 500  # of the rows' own times: ten million are five and a half hours
 _QUIET_S: Final = 3.0
@@ -272,6 +288,8 @@ def life(directory: Path, name: str, form: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as here, closing(open_store(Path(here) / "store", form)) as store:
         if is_ours:
             store.apply_schema()
+            for statement in VARIANTS.get(form, ()):
+                store._command(statement.format(table=signal.table))
         else:
             store._command(exporter_table(signal, text=form == "exporter, text"))
         columns = ", ".join({**signal.rows, **OURS} if is_ours else signal.rows)
@@ -318,12 +336,14 @@ def measure(directory: Path, name: str, forms: Sequence[str], rounds: int) -> It
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signal", default=",".join(SIGNALS))
-    parser.add_argument("--form", action="append", choices=FORMS, help="one of the forms; may be repeated; none: all")
+    parser.add_argument(
+        "--form", action="append", choices=(*FORMS, *VARIANTS), help="one of the forms; may be repeated; none: all"
+    )
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--insert-rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", action="store_true", help="write bench/results/store.json")
-    parser.add_argument("--life", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--life", choices=(*FORMS, *VARIANTS), help=argparse.SUPPRESS)
     parser.add_argument("--rows-in", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.life:

@@ -99,7 +99,7 @@ def test_files() -> None:
     assert statements
     repeatable = re.compile(
         r"IF NOT EXISTS|\A(?:DROP VIEW|RENAME TABLE) IF EXISTS|\ADROP TABLE IF EXISTS IF EMPTY "
-        r"|\AALTER TABLE \w+ MODIFY COLUMN IF EXISTS | MODIFY QUERY\Z"
+        r"|\AALTER TABLE \w+ MODIFY (?:COLUMN IF EXISTS|SETTING) | MODIFY QUERY\Z"
     )
     assert [statement for statement in statements if not repeatable.search(statement.splitlines()[0])] == []
 
@@ -214,7 +214,7 @@ def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert store.holds(METRICS_TOPIC, sent)
 
 
-@pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql", "0015_series.sql"])
+@pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql", "0015_series.sql", "0016_merges.sql"])
 def test_run_again_with_rows(tmp_path: Path, name: str) -> None:
     """A file that was run to its end, but not recorded, is run again; rows that came in between stay."""
     sent = batches.logs(1, "tenant-a").SerializeToString()

@@ -159,10 +159,11 @@ def test_codecs(store: ClickHouseStore, table: str) -> None:
 
 @pytest.mark.parametrize("table", KEYS | OURS)
 def test_settings(store: ClickHouseStore, table: str) -> None:
-    """Tokens are remembered, whole parts expire, inserts are synced."""
+    """Tokens are remembered, whole parts expire, inserts are synced, and merges of telemetry take more parts at once."""
     (engine,) = lines(store, f"SELECT engine_full FROM system.tables WHERE name = '{table}'")
     for setting in ("non_replicated_deduplication_window = 10000", "ttl_only_drop_parts = 1", "fsync_after_insert = 1"):
         assert setting in engine
+    assert ("merge_selector_base = 10" in engine) is (table in KEYS)
 
 
 def test_landing_keeps_nothing(store: ClickHouseStore) -> None:
