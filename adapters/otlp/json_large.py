@@ -118,7 +118,9 @@ class LargeRequest:
         first: i64 = slices.peek()
         start: i64 = slices.position
         is_walked = self.is_walked and field is not None and field.holds_items
-        if not (is_walked and (first == _OPENING_BRACE or first == _OPENING_BRACKET)) and slices.skip_value(SLICE_BYTES):
+        if is_walked and field is not None:
+            is_walked = first == (_OPENING_BRACKET if field.repeated else _OPENING_BRACE)  # else it does not fit
+        if not is_walked and slices.skip_value(SLICE_BYTES):
             value = self.values.loaded(self.text[start : slices.position])
             if field is not None and value is not None:
                 if fields.is_item:

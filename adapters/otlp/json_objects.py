@@ -79,7 +79,7 @@ def put_member_of(writer: BytesWriter, fields: Fields, field: Field, entry: obje
                 put_element(writer, fields, field, element, notes)
         return True
     if put_member(writer, field, entry, notes):
-        notes.has_data = notes.has_data or field.is_metric_data
+        notes.has_data = notes.has_data or (field.is_metric_data and bool(entry))
         return True
     if not fields.is_envelope:
         return False
@@ -144,9 +144,17 @@ def _put_rejected_item(writer: BytesWriter, field: Field, notes: Notes, unfit: U
 
 
 def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -> bool:
-    """A field with all of its values."""
+    """A field with all of its values.
+
+    Languages that have one kind of table for both, as Lua and PHP, write an empty list as an object, or an empty object as a
+    list.
+    """
     if not field.repeated:
+        if field.kind == MESSAGE and isinstance(entry, list) and not entry:
+            entry = {}
         return put_field(writer, field, entry, notes)
+    if isinstance(entry, dict) and not entry:
+        return True
     if not isinstance(entry, list):
         return notes.refuse(field, "an array", entry)
     if field.packed:

@@ -139,12 +139,12 @@ def test_what_the_specification_allows(text: str, expected: dict[str, Any]) -> N
         ('{"startTimeUnixNano":true}', "got true"),
         ('{"startTimeUnixNano":" 1 "}', "Span.startTimeUnixNano must be"),
         ('{"startTimeUnixNano":"%s"}' % ("9" * 1_000_000), "Span.startTimeUnixNano must be"),
-        ('{"attributes":{}}', "Span.attributes must be an array; got {}"),
+        ('{"attributes":{"a":1}}', 'Span.attributes must be an array; got {"a":1}'),
         (
             '{"attributes":{"a":%s}}' % ("[" * 290 + "]" * 290),
             "Span.attributes must be an array; got a value that is nested too",
         ),
-        ('{"status":[]}', "Span.status must be an object; got []"),
+        ('{"status":[1]}', "Span.status must be an object; got [1]"),
         ('{"attributes":[{"key":"a","value":{"boolValue":1}}]}', "AnyValue.boolValue must be true or false; got 1"),
         ('{"attributes":[{"key":"a","value":{"doubleValue":"inf"}}]}', 'AnyValue.doubleValue must be a number; got "inf"'),
         ('{"attributes":[{"key":"a","value":{"bytesValue":"*"}}]}', 'AnyValue.bytesValue must be base64; got "*"'),
@@ -205,8 +205,7 @@ SERVICE = '{"key":"service.name","value":{"stringValue":"shop"}}'
         ('{"name":"m","sum":{"aggregationTemporality":"X",POINTS}}', 3),
         ('{"name":"m","sum":{"aggregationTemporality":2,"isMonotonic":"yes",POINTS}}', 3),
         ('{"name":"m","metadata":[{"key":5},{"key":"a"}],"gauge":{POINTS}}', 3),
-        ('{"name":"m","gauge":{"dataPoints":{}}}', 2),
-        ('{"name":"m","gauge":[]}', 2),
+        ('{"name":"m","gauge":{"dataPoints":""}}', 2),
         ('{"name":"m","gauge":"","sum":{"aggregationTemporality":2,POINTS}}', 3),
         ('{"name":"m","sum":{"aggregationTemporality":2,POINTS},"gauge":[{POINTS}]}', 3),
         ('{"name":"m","gauge":[{POINTS}],"sum":{"aggregationTemporality":2,POINTS}}', 3),
@@ -295,7 +294,7 @@ def test_a_large_envelope_that_is_lost_is_rejected(signal: str) -> None:
     ("resource", "service"),
     [
         ("5", "unknown_service"),
-        ('{"attributes":{}}', "unknown_service"),
+        ('{"attributes":{"a":1}}', "unknown_service"),
         ('{"attributes":[5,SERVICE]}', "shop"),
         ('{"attributes":[{"key":"a","value":{"intValue":1.5}},SERVICE]}', "shop"),
         ('{"attributes":[SERVICE],"droppedAttributesCount":-1}', "shop"),
@@ -311,6 +310,31 @@ def test_what_does_not_fit_a_resource_is_left_out(resource: str, service: str, s
     adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(unknown, resource), rules))
     assert ({VALUE_LEFT_OUT: 1}, 2, 0) == (rules.repaired, adapted.accepted_count(), adapted.rejected_count())
     assert [service] == [record.service_id for record in batch_of(adapted).records]
+
+
+@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_an_empty_object_is_an_empty_list_and_the_reverse(signal: str, size: int) -> None:
+    """At every field of a request that has them all: Lua has one kind of empty table, and so has PHP."""
+    descriptor: Any = REQUESTS[signal].DESCRIPTOR
+    document = to_json(FullMessages(lambda _field, _turn: None).message(descriptor))
+    document["unknown"] = "u" * size
+    paths = [path for path in places(document) if isinstance(path[-1], str) and path != ("unknown",)]
+    compared = 0
+    for path in paths[:: 1 if not size else 20]:
+        value: Any = document
+        for step in path:
+            value = value[step]
+        if isinstance(value, (list, dict)):
+            empty: Any = {} if isinstance(value, dict) else []
+            other: Any = [] if isinstance(value, dict) else {}
+            rules = Rules()
+            found = TO_WIRE[signal](changed(document, path, other), rules)
+            expected = TO_WIRE[signal](changed(document, path, empty))
+            assert (path, REQUESTS[signal].FromString(expected)) == (path, REQUESTS[signal].FromString(found))
+            assert rules.repaired is None
+            compared += 1
+    assert compared > (0 if size else 10)
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20], ids=["small", "large"])
