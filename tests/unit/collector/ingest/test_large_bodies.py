@@ -10,13 +10,13 @@ from collector.ingest.large_bodies import Decompressing, LargeBodies, Pause
 
 
 def spinning(seconds: float, done: Callable[[], None] | None = None) -> Callable[[], Callable[[Pause], str]]:
-    """What reads for so long, and pauses every millisecond."""
+    """What reads for so long, and pauses every millisecond: of CPU, by which turns are measured, too."""
 
     def read(pause: Pause) -> str:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            stop = time.monotonic() + 0.001
-            while time.monotonic() < stop:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            stop = time.thread_time() + 0.001
+            while time.thread_time() < stop:
                 pass
             pause()
         if done is not None:
