@@ -15,6 +15,14 @@ from collector.runtime.disk import measure
 MIB = 1024 * 1024
 
 
+def fill(file: Path, disk: Path, left: int) -> None:
+    """Until so much is free. In steps: the engine takes and gives back room meanwhile."""
+    with file.open("wb") as out:
+        while (room := measure(disk).free - left) > 0:
+            out.write(bytes(min(room, MIB)))
+            out.flush()
+
+
 def test_a_full_disk_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> None:
     """48 MiB, with the default reserve of half of so small a disk: past it 503 with the reason, at every request and without
     flapping, while what was acknowledged drains into the store."""
@@ -40,7 +48,7 @@ def test_a_full_disk_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> No
             assert "are reserved for the store: free space, or lower local_log.reserve_percent" in answer.json()["message"]
             assert acknowledged > 10
             # Another program takes most of what is left: then the room that the log gives back is not enough to go on with.
-            second_filler.write_bytes(bytes(measure(disk).free - 8 * MIB))
+            fill(second_filler, disk, 8 * MIB)
             # Not by infrasage_log_lag_messages: it is measured every few seconds, and may be from before the first request.
             program.wait_for("SELECT count() FROM otel_logs", acknowledged)
             for _ in range(10):
