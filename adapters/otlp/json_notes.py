@@ -16,6 +16,8 @@ from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
+# Messages of which an unknown field is a value that is missing where its item is stored.
+_OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
 _SHOWN_CHARACTERS_MAX: Final = 40
 # What a value that does not fit takes beside its bytes.
 _UNFIT_COST_BYTES: Final = 128
@@ -65,7 +67,7 @@ class Notes:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}")
-        is_told = name in HINTS or (fields.name == "AnyValue" and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
+        is_told = name in HINTS or (fields.name in _OF_VALUES and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
         if is_told and name not in self.misplaced:
             self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}"
 

@@ -1,7 +1,7 @@
 """OTLP traces: convert an ExportTraceServiceRequest to records of spans.
 
 A span without valid ids or without a start is rejected. Its time is when it ended, so that a long span is not late
-(test_a_long_span_is_as_late_as_its_end).
+(test_a_long_span_is_as_late_as_its_end), or its start where that is later (test_an_end_before_the_start_makes_no_span_late).
 """
 
 from mypy_extensions import i64
@@ -42,7 +42,9 @@ class TracesEnvelope(Envelope):
         start: i64 = self.rules.check_time(scanner.time)
         if start == TIMESTAMP_IN_FUTURE:
             return start
-        reason: i64 = self.rules.check_time(scanner.other_time or scanner.time)
+        # An end before the start is of another clock or unit, and says nothing about how late the span is.
+        latest: i64 = scanner.time if 0 <= scanner.other_time < scanner.time else scanner.other_time
+        reason: i64 = self.rules.check_time(latest)
         if reason == 0 and start == TIMESTAMP_TOO_OLD:
             reason = self.rules.check_own_time(scanner.time)
         return reason

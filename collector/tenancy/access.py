@@ -30,8 +30,9 @@ _READING: Final = ", ".join(scope for scope in Scope if scope.reads)
 
 
 def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
-    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`, or the password of `Authorization: Basic` where
-    it is written as our keys are; None where none of them is there.
+    """The key in a request: of X-API-Key, or else of `Authorization: Bearer`; or, where it is written as our keys are, the
+    password or else the name of `Authorization: Basic`, or the credentials of any other scheme or of none. None where none of
+    them is there.
 
     A header that came several times is given as one, with commas between (RFC 9110, 5.3): it is nobody's key. An empty
     X-API-Key counts only where there is nothing else. Other uses of Authorization are not ours but, say, of a proxy on the way.
@@ -43,8 +44,7 @@ def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
     scheme, _, credentials = authorization.strip().partition(b" ")
     if scheme.lower() == _BEARER:
         return credentials.strip()
-    if scheme.lower() == _BASIC:
-        key = _password_of(credentials.strip())
+    for key in _parts_of(credentials.strip()) if scheme.lower() == _BASIC else (credentials.strip() or scheme,):
         if key.startswith(_KEY_PREFIX):
             return key
     return api_key
@@ -56,13 +56,13 @@ def key_in_query(query: bytes) -> bytes | None:
     return b", ".join([unquote_to_bytes(key) for key in keys]) if keys else None
 
 
-def _password_of(credentials: bytes) -> bytes:
-    """Empty where they are no name and password."""
+def _parts_of(credentials: bytes) -> tuple[bytes, ...]:
+    """The password and the name; none where they are not base64."""
     try:
-        _, _, password = b64decode(credentials, validate=True).partition(b":")
+        name, _, password = b64decode(credentials, validate=True).partition(b":")
     except ValueError:
-        return b""
-    return password
+        return ()
+    return password, name
 
 
 class Access:

@@ -132,6 +132,30 @@ async def test_values_that_nobody_reads_are_named(place: str, value: Any) -> Non
     assert f'a part of the request was not taken: AnyValue has no field "{name}"' == partial["errorMessage"]
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize(
+    ("attribute", "told"),
+    [
+        ({"Key": "k", "value": VALUE}, 'KeyValue has no field "Key"'),
+        ({"key": "k", "Value": VALUE}, 'KeyValue has no field "Value"'),
+        ({"key": "k", "value": {"kvlistValue": {"a": VALUE}}}, 'KeyValueList has no field "a"'),
+        ({"key": "k", "value": {"arrayValue": {"items": [VALUE]}}}, 'ArrayValue has no field "items"'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_the_parts_of_values_that_nobody_reads_are_named(attribute: Any, told: str, padding: int) -> None:
+    """A key or a value is missing where its item is stored, in small bodies and in values that are read piece by piece."""
+    document = document_of("logs")
+    if padding:
+        document["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["body"] = {"stringValue": "x" * padding}
+    document["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0].setdefault("attributes", []).append(attribute)
+    async with http_receivers() as made:
+        partial = (await send(made, "logs", document)).json()["partialSuccess"]
+        assert 1 == sum(len(stored.log_records) for stored in made.producer.records())
+    assert "0" == partial["rejectedLogRecords"]
+    assert f"a part of the request was not taken: {told}" == partial["errorMessage"]
+
+
 async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
     """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
     strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}

@@ -314,6 +314,20 @@ def test_a_long_span_is_as_late_as_its_end() -> None:
     ] == [(rejection.index, rejection.message) for rejection in adapted.rejections]
 
 
+def test_an_end_before_the_start_makes_no_span_late() -> None:
+    """It is of a clock that was set, or in another unit: the start counts, and is judged as it is."""
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    day = 86_400 * 10**9
+    for start, end in ((NOW, 1), (NOW, NOW - 2 * day), (NOW - 2 * day, 1), (NOW, 2**64 - 1)):
+        scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=start, end_time_unix_nano=end)
+    adapted = adapt("traces", request.SerializeToString())
+    assert [
+        (2, "Timestamp is more than 24h in the past"),
+        (3, "Timestamp is more than 10m in the future"),
+    ] == [(rejection.index, rejection.message) for rejection in adapted.rejections]
+
+
 def test_clean_metrics_are_one_slice_of_the_body() -> None:
     """What is normal already is copied as it is, unknown fields of later OTLP versions included."""
     request = ExportMetricsServiceRequest()

@@ -104,8 +104,18 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
         (None, b"Basic " + b64encode(b"user:isage_k:x"), b"isage_k:x"),
         (None, b"basic " + b64encode(b":isage_k"), b"isage_k"),
         (b"k", b"Basic " + b64encode(b"user:isage_k"), b"k"),
-        (None, b"Basic " + b64encode(b"isage_k"), None),
+        (None, b"Basic " + b64encode(b"isage_k"), b"isage_k"),
+        (None, b"Basic " + b64encode(b"isage_k:"), b"isage_k"),
+        (None, b"Basic " + b64encode(b"isage_k:x"), b"isage_k"),
+        (None, b"Basic " + b64encode(b"isage_a:isage_k"), b"isage_k"),
         (None, b"Basic isage_k", None),
+        (None, b"isage_k", b"isage_k"),
+        (None, b" isage_k ", b"isage_k"),
+        (b"", b"isage_k", b"isage_k"),
+        (None, b"Token isage_k", b"isage_k"),
+        (None, b"ApiKey  isage_k", b"isage_k"),
+        (None, b"Token k", None),
+        (b"k", b"isage_k", b"k"),
         (None, b"Basic \xff", None),
         (None, b"Bearerk", None),
         (None, b"k", None),
@@ -113,5 +123,5 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
     ],
 )
 def test_a_key_comes_in_one_of_two_headers(api_key: bytes | None, authorization: bytes | None, expected: bytes | None) -> None:
-    """X-API-Key before Authorization, unless it is empty; of Basic the password, where it is written as a key of ours."""
+    """X-API-Key before Authorization, unless it is empty; of other schemes than Bearer what is written as a key of ours."""
     assert key_of(api_key, authorization) == expected
