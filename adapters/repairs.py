@@ -21,6 +21,7 @@ NAME_TRUNCATED: Final = 11
 BYTES_FORM: Final = 12
 INFINITE_BOUND: Final = 13
 EXEMPLAR_DROPPED: Final = 14
+VALUE_MISSING: Final = 15
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -107,6 +108,12 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         "exemplar_dropped",
         "an exemplar of remote write breaks a rule (too many labels, symbols that are not in the table): it was left out, and"
         " its sample was stored",
+    ),
+    Repair(
+        VALUE_MISSING,
+        "value_missing",
+        "a point of a gauge or a sum has no value, and no flag that it has none: it was stored as it came, and its value is"
+        " read as 0",
     ),
 )
 

@@ -135,6 +135,8 @@ class MessageTable:
         self.name: Final[str] = descriptor.name
         self.is_rewritten: bool = False  # its normal form may differ from what was sent
         self.has_temporality: bool = False
+        # Of a point of numbers, the bits of what says its value, or that there is none.
+        self.value_bits: i64 = 0
         self.has_buckets: bool = descriptor.name in ("HistogramDataPoint", "ExponentialHistogramDataPoint")
         # A metric is found by its name: with a longer one it is refused.
         self.cuts_name: bool = descriptor.name != "Metric"
@@ -158,6 +160,8 @@ class MessageTable:
                 bits[tag] = 32 + field.containing_oneof.index
             elif not field.is_repeated or action in (BUCKET_COUNTS, BOUNDS):  # in one piece, to be looked through
                 bits[tag] = field.number
+            if descriptor.name == "NumberDataPoint" and field.name in ("as_double", "as_int", "flags"):
+                self.value_bits |= 1 << bits[tag]
             if action in _REWRITTEN:
                 self.is_rewritten = True
             elif action == TEMPORALITY:

@@ -17,7 +17,7 @@ from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
 from adapters.otlp.field_tables import METRIC, MessageTable
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
-from adapters.repairs import TEMPORALITY_ASSUMED
+from adapters.repairs import TEMPORALITY_ASSUMED, VALUE_MISSING
 from adapters.rules import Rules
 
 _POINT: Final = 0x0A  # `data_points` of every kind of metric
@@ -206,6 +206,8 @@ class MetricsEnvelope(Envelope):
             reason = scanner.histogram_reason()
         if reason:
             return reason
+        if self.point.value_bits and scanner.seen & self.point.value_bits == 0:
+            self.rules.repair_pending(VALUE_MISSING)
         return state
 
     def _edit_points(self) -> None:

@@ -105,6 +105,7 @@ class Scanner:
         self.data_end: i64 = 0
         self.items: i64 = 0
         self.temporality: i64 = 0
+        self.seen: i64 = 0  # the bits of the fields of the message scanned last
         self.buckets: Final = ScannedBuckets(cursor.buffer, rules)
         # What is wrong, in words, where its sender is to hear more than the reason says.
         self.fault: str = ""
@@ -335,6 +336,7 @@ class Scanner:
             self.rules.repair_pending(ATTRIBUTES_DROPPED, dropped)
             if message.dropped_tag and not is_dropped_told:
                 self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
+        self.seen = seen
         return state
 
     def _note_cut(self, made: list[bytes]) -> None:

@@ -156,6 +156,22 @@ async def test_the_parts_of_values_that_nobody_reads_are_named(attribute: Any, t
     assert f"a part of the request was not taken: {told}" == partial["errorMessage"]
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+async def test_a_point_without_a_value_is_named(padding: int) -> None:
+    """As JavaScript writes NaN: the point is stored, and its value is read as 0."""
+    document = document_of("metrics")
+    [metric] = document["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
+    [point] = metric["gauge"]["dataPoints"]
+    padded = point | {"attributes": [{"key": "k", "value": {"stringValue": "x" * padding}}]}
+    metric["gauge"]["dataPoints"] = [padded, point | {"asDouble": None}]
+    async with http_receivers() as made:
+        answer = await send(made, "metrics", document)
+    partial = answer.json()["partialSuccess"]
+    assert "0" == partial["rejectedDataPoints"]
+    assert "1 value_missing" in partial["errorMessage"]
+    assert "value_missing=1" in answer.headers["x-infrasage-repaired"]
+
+
 async def test_what_is_unknown_is_named_where_nothing_was_taken() -> None:
     """Of an old version, of snake_case where that is not read, of anything; not beside an item, and not of an empty request."""
     strict = {"otlp_json_snake_case": False, "otlp_json_enum_names": False}

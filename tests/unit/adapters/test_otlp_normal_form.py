@@ -26,7 +26,7 @@ from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.otlp.json import logs_to_wire
 from adapters.record import SOURCE_OTLP, Adapted, Header
-from adapters.repairs import ID_DROPPED
+from adapters.repairs import ID_DROPPED, VALUE_MISSING
 from collector.ingest.validate import LimitRules
 
 NOW = 1_775_822_400_000_000_000
@@ -326,6 +326,24 @@ def test_an_end_before_the_start_makes_no_span_late() -> None:
         (2, "Timestamp is more than 24h in the past"),
         (3, "Timestamp is more than 10m in the future"),
     ] == [(rejection.index, rejection.message) for rejection in adapted.rejections]
+
+
+@pytest.mark.parametrize("kind", ["gauge", "sum"])
+def test_a_point_without_a_value_is_kept_and_counted(kind: str) -> None:
+    """Unless its flags say that it has none. A value of 0 is one, and an exemplar's is not the point's."""
+    request = ExportMetricsServiceRequest()
+    data = getattr(request.resource_metrics.add().scope_metrics.add().metrics.add(name="m"), kind)
+    if kind == "sum":
+        data.aggregation_temporality = 2
+    data.data_points.add(time_unix_nano=NOW, as_double=0.0)
+    data.data_points.add(time_unix_nano=NOW, as_int=0)
+    data.data_points.add(time_unix_nano=NOW, flags=1)
+    assert not adapt("metrics", request.SerializeToString()).repaired
+    data.data_points.add(time_unix_nano=NOW)
+    data.data_points.add(time_unix_nano=NOW).exemplars.add(time_unix_nano=NOW, as_double=1.0)
+    data.data_points.add(time_unix_nano=1)  # too old: a rejected item's repairs are not counted
+    adapted = adapt("metrics", request.SerializeToString())
+    assert (5, {VALUE_MISSING: 2}) == (adapted.accepted_count(), adapted.repaired)
 
 
 def test_clean_metrics_are_one_slice_of_the_body() -> None:
