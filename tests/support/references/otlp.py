@@ -194,7 +194,7 @@ def span_reasons(span: Any, limits: Limits, now: int) -> set[int]:
         reasons.add(errors.INVALID_SPAN_ID)
     reasons |= time_reasons(span.start_time_unix_nano, limits, now) - {errors.TIMESTAMP_TOO_OLD}
     if span.start_time_unix_nano:
-        reasons |= time_reasons(span.end_time_unix_nano or span.start_time_unix_nano, limits, now)
+        reasons |= time_reasons(max(span.end_time_unix_nano, span.start_time_unix_nano), limits, now)
         reasons |= own_time_reasons(span.start_time_unix_nano, limits, now)
     return reasons
 
