@@ -164,7 +164,7 @@ class GrpcConnection(ServerConnection):
             self.send_head(stream, answer.block, end=not answer.body)
             if answer.body:
                 self.send_body(stream, answer.body, b"", end=True)
-            self._end_early(stream)
+            self.note_early(stream)
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         self._moved = True
@@ -186,6 +186,9 @@ class GrpcConnection(ServerConnection):
                 self.due.append(stream)
         elif isinstance(stream, StreamCall):
             stream.happened()
+        else:
+            assert isinstance(stream, _Refusing)
+            self.note_whole(stream)
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)

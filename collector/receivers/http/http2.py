@@ -33,8 +33,6 @@ _CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
 # So much longer than twice its grace an old connection may be busy.
 _BUSY_MAX_S: Final = 5.0
 
-# Requests of a connection that are answered, and whose rest is still taken. The next one's rest is not.
-_EARLY_MAX: Final = 16
 
 _STATUS: Final[dict[int, bytes]] = {status.value: encode(b":status", b"%d" % status.value) for status in HTTPStatus}
 _CONTINUE: Final = encode(b":status", b"100")
@@ -58,7 +56,6 @@ class Http2Connection(ServerConnection):
         self._shared: Final = shared
         self._keep_alive_s: Final = shared.settings.keep_alive_s
         self._bodies: Final = shared.bodies()
-        self._early: int = 0  # how many requests are answered and not whole
         self._server: tuple[str, int] | None = None
         self._client: tuple[str, int] | None = None
         self._date: bytes = b""
@@ -171,8 +168,7 @@ class Http2Connection(ServerConnection):
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
-        if stream.is_early:
-            self._end_early(stream)
+        self.note_whole(stream)
         exchange = stream.exchange
         if exchange is not None and exchange.answer is None:
             self.run(stream, self._finish(stream, exchange))
@@ -182,8 +178,6 @@ class Http2Connection(ServerConnection):
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
         assert isinstance(stream, _HttpStream)
-        if stream.is_early:
-            self._end_early(stream)
         if stream.page is not None:
             stream.page.hang_up()
         elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
@@ -271,16 +265,8 @@ class Http2Connection(ServerConnection):
         self.answered()
         if request.is_received:
             return
-        # The rest of its body may pass, but a client can't have the memory of many requests for the bytes of their heads.
         request.forget()
-        self._early += 1
-        request.is_early = True
-        if self._early > _EARLY_MAX and request.is_sent:
-            self.reset(request, NO_ERROR)
-
-    def _end_early(self, request: "_HttpStream") -> None:
-        request.is_early = False
-        self._early -= 1
+        self.note_early(request)
 
     def write_page_head(self, request: "_HttpStream", status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         if not request.is_gone:
@@ -344,7 +330,6 @@ class _HttpStream(ServerStream):
         self.meaning: _Meaning | None = meaning
         self.exchange: HttpRequest | None = None
         self.page: Http2Page | None = None  # at most one of the two
-        self.is_early: bool = False  # answered, and not whole
         self._connection: Final = connection
         self._drained: asyncio.Event | None = None  # where a page waits
 

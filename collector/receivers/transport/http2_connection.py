@@ -45,6 +45,8 @@ from collector.receivers.transport.eviction import BUSY, FRESH_S
 # answered.
 HEARD: Final = b"the end."
 HEARD_MAX_S: Final = 1.0
+# Requests of a connection that are answered, and whose rest is still taken. The next one's rest is not.
+_EARLY_MAX: Final = 16
 # A head as sent may be this many times too large, and still only its request is refused. Nothing of it is kept.
 _HEAD_BYTES_FACTOR: Final = 16
 
@@ -63,6 +65,7 @@ class ServerStream(Stream):
         self.ends: bool = False  # with the rest
         self.waits_since: float = 0.0  # the loop's time of the last progress
         self.answered_at: float = 0.0  # the loop's time, where the request is not whole by then
+        self.is_early: bool = False  # answered, and not whole
         self.taken_since: i64 = 0  # bytes
 
     def drained(self) -> None:
@@ -109,6 +112,7 @@ class ServerConnection(Http2Engine):
         self._stall: Final = Stall(shared.answer_timeout_s)
         self._blocked: Final[dict[int, ServerStream]] = {}  # the one that has waited longest first
         self._gone_running: int = 0  # what works here for streams that are gone
+        self._early: int = 0  # how many requests are answered and not whole
         self._idle_since: float = 0.0  # the loop's time
         self._idle_at: i64 = 0  # the highest stream by then
         self._busy_at: float = 0.0  # the loop's time, when a stream was worth the connection
@@ -262,6 +266,7 @@ class ServerConnection(Http2Engine):
 
     def on_gone(self, stream: Stream) -> None:
         assert isinstance(stream, ServerStream)
+        self.note_whole(stream)
         self._blocked.pop(stream.stream_id, None)
         stream.rest = b""
         stream.rest_at = 0
@@ -274,6 +279,20 @@ class ServerConnection(Http2Engine):
     def has_all_streams(self) -> bool:
         """Return whether the client has begun as many as it may. Those that it cancelled count as long as they work here."""
         return len(self.streams) + self._gone_running >= self._streams_allowed
+
+    def note_early(self, stream: ServerStream) -> None:
+        """Note that it is answered and not whole. The rest of a few may pass: no client can have the memory of many streams for
+        the bytes of their heads."""
+        self._early += 1
+        stream.is_early = True
+        if self._early > _EARLY_MAX and stream.is_sent:
+            self.reset(stream, NO_ERROR)
+
+    def note_whole(self, stream: ServerStream) -> None:
+        """Note that nothing more of it comes."""
+        if stream.is_early:
+            stream.is_early = False
+            self._early -= 1
 
     def run(self, stream: ServerStream, work: Any) -> Any:
         """Start a task of the server for that stream. Call `ran` at its end."""

@@ -8,6 +8,7 @@ from functools import partial
 import grpc
 import pytest
 from grpc import aio
+from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from support.fakes.receiving import connection, grpc_receivers, http_receivers, otlp_logs, post, receivers
 from support.http2 import Http2Client, http2
@@ -213,3 +214,17 @@ async def test_a_call_that_asks_nothing_ends() -> None:
         stream_id = client.request(f"{HEALTH}Check", "application/grpc", None, ("te", "trailers"))
         answer = await client.response(stream_id)
         assert answer.headers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+
+
+async def test_calls_that_are_refused_by_their_heads_take_no_memory() -> None:
+    """Of 100 that are answered before they are whole, the rest of 16 may still come."""
+    async with grpc_receivers() as (_, server), http2(server.port) as client:
+        streams = [client.request("/no.such.Service/Method", "application/grpc", None) for _ in range(100)]
+        for stream_id in streams:
+            assert (await client.response(stream_id)).headers["grpc-status"] == str(grpc.StatusCode.UNIMPLEMENTED.value[0])
+        for stream_id in streams[16:]:
+            assert await client.reset_code(stream_id) == ErrorCodes.NO_ERROR
+        client.send(streams[0], b"", end=True)
+        others = [client.request("/no.such.Service/Method", "application/grpc", None) for _ in range(2)]
+        assert await client.reset_code(others[1]) == ErrorCodes.NO_ERROR
+        assert client.resets.keys() == {*streams[16:], others[1]}
