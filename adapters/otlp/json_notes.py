@@ -16,7 +16,7 @@ from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
-# Messages of which an unknown field is a value that is missing where its item is stored.
+# Of these messages an unknown field is a lost value: their items are stored without it.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
 _SHOWN_CHARACTERS_MAX: Final = 40
 # What a value that does not fit takes beside its bytes.

@@ -28,7 +28,7 @@ WHERE mapContains(LogAttributes, 'rr-web.event')"""
 
 
 class _Rollup(NamedTuple):
-    """Of which table, and which of its columns. `texts` have few values."""
+    """The table that is counted, and its columns. `texts` have few values."""
 
     source: str
     maps: tuple[str, ...]

@@ -67,7 +67,7 @@ class Witness:
         self.is_synced = True
         self._sequence = sequence
         self._starts: tuple[tuple[Epoch, ...], list[str], list[bytes]] = (), [], []
-        """As they were written last, of which topics, and in bytes."""
+        """The lineage and the topics that were written last, and the starts of the lineage in bytes."""
         self._descriptor: Final = os.open(file, os.O_RDWR)
 
     @classmethod

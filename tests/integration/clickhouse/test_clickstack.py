@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import batches
+from support.reopened_store import reopening, text
 
 from collector.broker.contract import LOGS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -31,21 +32,8 @@ TEXTS = {"otel_logs": ("SeverityText", "ServiceName"), "otel_traces": ("SpanName
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Open]:
     """Opens the same store with what is wanted, once the one before is closed."""
-    opened: list[ClickHouseStore] = []
-
-    def open_(wanted: WantedTables) -> ClickHouseStore:
-        while opened:
-            opened.pop().close()
-        opened.append(ClickHouseStore.embedded(tmp_path / "store", StoreOptions(wanted)))
-        return opened[-1]
-
-    yield open_
-    for store in opened:
-        store.close()
-
-
-def text(store: ClickHouseStore, sql: str) -> str:
-    return store.query(sql, "TSVRaw").decode().rstrip("\n")
+    with reopening(tmp_path / "store") as open_:
+        yield lambda wanted: open_(StoreOptions(wanted))
 
 
 def missing(store: ClickHouseStore) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from support import batches
+from support.reopened_store import reopening
 from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
 from support.waiting import until
 
@@ -30,18 +31,14 @@ Open = Callable[..., ClickHouseStore]
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Open]:
     """Opens the store of this test; closes what it had open before, as a process has one at a time."""
-    opened: list[ClickHouseStore] = []
+    with reopening(tmp_path / "store") as reopen:
 
-    def open_(options: StoreOptions = StoreOptions()) -> ClickHouseStore:  # noqa: B008 - immutable
-        while opened:
-            opened.pop().close()
-        opened.append(ClickHouseStore.embedded(tmp_path / "store", options))
-        opened[-1].apply_schema()
-        return opened[-1]
+        def open_(options: StoreOptions = StoreOptions()) -> ClickHouseStore:  # noqa: B008 - immutable
+            store = reopen(options)
+            store.apply_schema()
+            return store
 
-    yield open_
-    for store in opened:
-        store.close()
+        yield open_
 
 
 def text(store: ClickHouseStore, sql: str) -> str:

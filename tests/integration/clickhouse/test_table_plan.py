@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import batches
+from support.reopened_store import reopening, text
 from support.waiting import until
 
 from collector.broker.contract import LOGS_TOPIC
@@ -47,21 +48,8 @@ def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_store(tmp_path: Path, plain_store: Path) -> Iterator[Open]:
     """Opens a copy of the plain store with what is wanted, once the one before is closed."""
     shutil.copytree(plain_store, tmp_path / "store", symlinks=True)
-    opened: list[ClickHouseStore] = []
-
-    def open_(wanted: WantedTables) -> ClickHouseStore:
-        while opened:
-            opened.pop().close()
-        opened.append(ClickHouseStore.embedded(tmp_path / "store", StoreOptions(wanted)))
-        return opened[-1]
-
-    yield open_
-    for store in opened:
-        store.close()
-
-
-def text(store: ClickHouseStore, sql: str) -> str:
-    return store.query(sql, "TSVRaw").decode().rstrip("\n")
+    with reopening(tmp_path / "store") as open_:
+        yield lambda wanted: open_(StoreOptions(wanted))
 
 
 def ttl(store: ClickHouseStore, table: str) -> str:

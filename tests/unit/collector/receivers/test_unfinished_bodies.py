@@ -44,7 +44,7 @@ def test_one_tenants_requests_leave_room_for_anothers() -> None:
 
 
 def test_requests_are_bounded() -> None:
-    """Whoever's they are."""
+    """Those of all tenants together."""
     bodies = http(100, 10)
     for number in range(10):
         ConnectionBodies(bodies).begin(f"tenant {number}")

@@ -47,7 +47,7 @@ def test_a_key_that_ended_counts_only_alone() -> None:
 
 
 def test_a_key_that_ends_no_longer_counts() -> None:
-    """By itself, while nothing is said of the keys."""
+    """By itself, without a change of the keys file."""
     now = [NOW.timestamp()]
     made = PlanDays(PLANS, lambda: now[0])
     made.set_keys(
