@@ -301,6 +301,19 @@ def test_half_an_environment_is_removed(tmp_path: Path) -> None:
         assert not (tmp_path / ".venv").exists()
 
 
+def test_first_imports_write_bytecode(tmp_path: Path) -> None:
+    """Whatever the shell says: pip is told to write none, which would cost each command as much CPU time again."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "bytecode: ${PYTHONDONTWRITEBYTECODE-written}" >&2\nexit 1\n')
+    python.chmod(0o755)
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    (tmp_path / "requirements.lock").touch()
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["make", "serve", f"PYTHON={python}"]
+    made = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "bytecode: written\n" in made.stderr
+
+
 def test_serve_starts_from_nothing(tmp_path: Path) -> None:
     """Without a compiler the package is installed uncompiled, and that is said; the second time there is nothing to do."""
     venv = tmp_path / "venv"
