@@ -1,7 +1,7 @@
 """A client of HTTP/2 that costs less than the servers it measures: one connection, many requests at once.
 
 A head is encoded once for each length of a body, and of an answer's head only the first byte is read. A server that waits for
-its client has fewer requests at a time, and each costs it more: with the client before this one, it was a tenth more.
+its client has fewer requests at a time, and each costs it more.
 
 It is no model of a client: what it does not need for the suites, it does not check.
 """

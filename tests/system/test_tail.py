@@ -119,6 +119,8 @@ def test_a_key_that_is_revoked_ends_it(program: Program, tmp_path: Path) -> None
     keys_file = program.data_dir / "keys.json"
     key = keys.create(keys_file, tenant="t", scope=Scope.READONLY, plan="Unlimited", now=datetime.now(UTC))
     (tmp_path / "key").write_text(key.text)
+    headers = {"Authorization": f"Bearer {key.text}"}
+    until(lambda: httpx.get(f"{program.http}/api/v1/usage", headers=headers).status_code == 200)  # the file is read by then
     command = [sys.executable, "-m", "collector", "tail", "--endpoint", program.http, "--key-file", str(tmp_path / "key")]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

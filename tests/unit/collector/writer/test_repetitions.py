@@ -133,11 +133,8 @@ def test_each_request_is_stored_once(
         assert Counter(name for _, name in came) == stored_items(store)
         assert {0} == set(balance(store, attempts).values())
 
-    directory = Path(tempfile.mkdtemp())
-    try:
-        asyncio.run(run(directory))
-    finally:
-        shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory() as place:
+        asyncio.run(run(Path(place) / "log"))
 
 
 @pytest.mark.parametrize("crash_at", CRASHES)

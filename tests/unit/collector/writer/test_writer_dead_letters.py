@@ -1,7 +1,6 @@
 """The writer and infrasage.dead_letters, over a real local log: replays are stored once, whatever happens."""
 
 import asyncio
-import shutil
 import tempfile
 import zlib
 from collections import Counter
@@ -239,8 +238,5 @@ def test_whatever_fails_each_dead_letter_is_replayed_once(
             assert bool(stored) == any(said)
         assert w.observed.lost == 0
 
-    directory = Path(tempfile.mkdtemp())
-    try:
-        asyncio.run(run(directory))
-    finally:
-        shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory() as place:
+        asyncio.run(run(Path(place) / "log"))

@@ -2,7 +2,6 @@
 shortage that passes makes no dead letters."""
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -128,11 +127,8 @@ def test_any_sequence_of_shortages_ends_with_every_record_once(
             assert {batch(name) for name in bad} == {letter.payload for letter in w.letters}
             assert len(bad) == len({entry.id for entry in w.entries})
 
-    directory = Path(tempfile.mkdtemp())
-    try:
-        asyncio.run(run(directory))
-    finally:
-        shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory() as place:
+        asyncio.run(run(Path(place) / "log"))
 
 
 # The server's memory.

@@ -1,7 +1,6 @@
 """The local log against a model of it: lists in memory. Hypothesis looks for a sequence of calls where they part."""
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -24,7 +23,8 @@ SIZES = st.sampled_from([0, 1, 100, 5_000, 20_000, 130_000, 300_000])
 class LogMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp())
+        self.place = tempfile.TemporaryDirectory()
+        self.directory = Path(self.place.name) / "log"
         self.loop = asyncio.new_event_loop()
         self.log = self.run(self.open())
         self.messages: dict[str, list[bytes]] = {topic: [] for topic in TOPICS}  # all that were ever appended
@@ -127,7 +127,7 @@ class LogMachine(RuleBasedStateMachine):
         self.run(self.log.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        shutil.rmtree(self.directory)
+        self.place.cleanup()
 
 
 TestLocalLog = LogMachine.TestCase
