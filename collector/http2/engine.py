@@ -53,6 +53,7 @@ _PADDED: Final = 8
 _HAS_PRIORITY: Final = 0x20
 
 # Settings.
+_HEADER_TABLE_SIZE: Final = 1
 _MAX_CONCURRENT_STREAMS: Final = 3
 _ENABLE_PUSH: Final = 2
 _INITIAL_WINDOW_SIZE: Final = 4
@@ -64,6 +65,9 @@ _FRAME_HEADER_BYTES: Final = 9
 _FRAME_BYTES_MAX: Final = 16_384
 _WINDOW_BYTES: Final = 65_535  # with which every connection and stream begins
 _WINDOW_BYTES_MAX: Final = 2**31 - 1
+# HPACK's table of our heads, with which every connection begins; and the beginning of a head that shrinks it to nothing.
+_HEADER_TABLE_BYTES: Final = 4096
+_NO_HEADER_TABLE: Final = b"\x20"
 
 # Frames this large, or answers of so many bytes, pay for one frame that carries nothing.
 _BYTES_A_FRAME: Final = 256
@@ -153,6 +157,8 @@ class Http2Engine:
         # What the client allows.
         self._stream_send_window: i64 = _WINDOW_BYTES
         self._frame_bytes_max: i64 = _FRAME_BYTES_MAX
+        self._header_table_bytes: i64 = _HEADER_TABLE_BYTES
+        self._shrinks_header_table: bool = False  # with the next head
         self._preface_bytes: i64 = 0  # that are here
         self._has_settings: bool = False
         self._rest: bytes = b""  # a frame that is half here
@@ -242,6 +248,9 @@ class Http2Engine:
     def send_head(self, stream: Stream, block: bytes, *, end: bool) -> None:
         """`block`: headers, encoded. `end`: nothing follows, not even a body."""
         flags = _END_STREAM if end else 0
+        if self._shrinks_header_table:
+            self._shrinks_header_table = False
+            block = _NO_HEADER_TABLE + block
         if len(block) <= self._frame_bytes_max:
             self.out.append(frame(_HEADERS, flags | _END_HEADERS, stream.stream_id, block))
         else:
@@ -564,7 +573,11 @@ class Http2Engine:
                 self._frame_bytes_max = value
             elif name == _ENABLE_PUSH and value > 1:
                 raise Http2Error(PROTOCOL_ERROR)
-            # Our heads use nothing of the table, however large it may be; and of the rest a server need know nothing.
+            elif name == _HEADER_TABLE_SIZE and value < self._header_table_bytes:
+                # RFC 7541 (4.2) demands that a head says so, and nghttp2 fails without. Our heads use nothing of the table.
+                self._header_table_bytes = 0
+                self._shrinks_header_table = True
+            # Of the rest a server need know nothing.
         self.out.append(frame(_SETTINGS, _ACK, 0, b""))
         if window_bytes != self._stream_send_window:
             self._change_windows(window_bytes)

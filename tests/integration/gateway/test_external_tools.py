@@ -109,6 +109,20 @@ async def test_h2load_has_pages_answered_too() -> None:
         assert "1000 succeeded, 0 failed, 0 errored, 0 timeout" in written
 
 
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+async def test_h2load_may_have_no_table_of_heads(kind: str, tmp_path: Path) -> None:
+    """As proxies that keep little for each connection: the first answer must confirm the smaller table."""
+    h2load = require_peer("h2load")
+    (tmp_path / "body").write_bytes(b"\x0a\0" if kind == "http" else bytes(5))
+    path, content_type = ("/v1/logs", PROTOBUF) if kind == "http" else (LOGS.method, "application/grpc")
+    async with listening(kind) as (_, port):
+        header = f"content-type: {content_type}"
+        url = f"http://127.0.0.1:{port}{path}"
+        sizes = ("--header-table-size", 0, "--encoder-header-table-size", 0)
+        written = await output(*(h2load, "-n", 100, "-m", 10, *sizes, "-d", tmp_path / "body", "-H", header, url))
+        assert "100 succeeded, 0 failed, 0 errored, 0 timeout" in written
+
+
 async def test_ghz_finds_methods_by_reflection_and_has_all_answered(tmp_path: Path) -> None:
     """Without proto files, a thousand calls at once on one connection."""
     ghz = require_peer("ghz")

@@ -224,6 +224,39 @@ async def test_settings_for_many_streams_cost_little() -> None:
     assert goaway(await said([BEGIN, heads, one_by_one], control_frames_max=1000)) == CALM  # each is a change of all
 
 
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 65_536])
+async def test_a_client_may_shrink_the_table_of_heads(size: int) -> None:
+    """At the beginning and between two calls: the next head says so, as RFC 7541 (4.2) demands, and none after it."""
+    wire = Wire()
+    connection = grpc_connection(receivers(), wire)
+    client = H2Connection(H2Configuration(header_encoding=None))
+    client.local_settings = Settings(client=True, initial_values={SettingCodes.HEADER_TABLE_SIZE: size})
+    client.initiate_connection()
+
+    async def call(stream_id: int) -> None:
+        headers = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", LOGS.method)]
+        client.send_headers(stream_id, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
+        client.send_data(stream_id, bytes(5), end_stream=True)
+        connection.data_received(client.data_to_send())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        events = client.receive_data(bytes(wire.written))
+        wire.written.clear()
+        (trailers,) = [dict(event.headers) for event in events if isinstance(event, TrailersReceived)]
+        assert trailers[b"grpc-status"] == b"0"
+
+    await call(1)
+    await call(3)
+    assert client.decoder.header_table_size == (0 if size < 4096 else 4096)
+    for changed in (4096, size):
+        client.update_settings({SettingCodes.HEADER_TABLE_SIZE: changed})
+    await call(5)
+    client.update_settings({SettingCodes.HEADER_TABLE_SIZE: 10})
+    await call(7)
+    assert client.decoder.header_table_size == 0
+    connection.connection_lost(None)
+
+
 @given(
     frames=st.lists(
         st.one_of(
