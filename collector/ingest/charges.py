@@ -1,6 +1,12 @@
 """What requests cost in their tenants' plans: items, and the bytes of their bodies or rows, whichever are more.
 
 A request that is refused for good is counted, too: else no plan would limit such requests.
+
+Invariants:
+1. A body counts as it was sent, or decompressed, whichever is larger: it may become nothing, and cost its decompression all the
+   same (tests/unit/collector/receivers/test_decompress.py, test_a_body_that_becomes_nothing_costs_what_was_sent).
+2. What was decompressed counts, whatever becomes of the request (test_decompress.py,
+   test_what_was_decompressed_counts_where_the_plan_has_no_room).
 """
 
 import contextlib
@@ -34,9 +40,10 @@ class Charges:
                 self._count(caller, error)
                 raise
 
-    async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int]) -> bytes:
+    async def of_refusals(self, caller: Caller, work: Awaitable[bytes], cost: Callable[[], int], came_bytes: int = 0) -> bytes:
         """Await what is done of a body before it is ingested. Where that refuses it, or it does not fit its tenant's share of
-        the bytes in flight, count it for the plan, with the bytes that `cost` returns. Raises what `work` does."""
+        the bytes in flight, count it for the plan, with the bytes that `cost` returns. So it is where the plan has no room for
+        it, and anything was done: `cost` is more than `came_bytes` then. Raises what `work` does."""
         refusal: RequestRefused | None = None  # raised after its handler: compiled code must not await in one
         try:
             return await work
@@ -44,6 +51,10 @@ class Charges:
             refusal = refused
         except ShareExceeded:
             self.beyond_share(caller, cost())
+            raise
+        except Limited as over:
+            if cost() > came_bytes:
+                over.retry_after_s = max(over.retry_after_s, self._limiter.refused(caller, cost()))
             raise
         await self.charge(caller, cost())
         self._metrics.tenant(caller.tenant).refused()

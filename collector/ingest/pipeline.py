@@ -92,9 +92,10 @@ class Pipeline:
         self._now_unix_nano: Final = now_unix_nano
 
     async def ingest(
-        self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None], key: bytes = b""
+        self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None], key: bytes = b"", sent_bytes: int = 0
     ) -> Outcome:
         """Return when every accepted item of `body` is durable. `key`: what its sender gave to recognize the request by.
+        `sent_bytes`: of the body as it came, compressed.
 
         `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
@@ -102,12 +103,15 @@ class Pipeline:
         Defect.
         """
         is_limited = caller.plan.is_limited
+        size = max(len(body), sent_bytes)
         if is_limited:
-            self.charges.check(caller, len(body))
+            self.charges.check(caller, size)
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
         id_bytes: bytes = batch_id.bytes
-        reading = Reading(self._reader, input_, body, caller, Header(caller.tenant, input_.source, now, id_bytes), id_bytes)
+        reading = Reading(
+            self._reader, input_, body, size, caller, Header(caller.tenant, input_.source, now, id_bytes), id_bytes
+        )
         prints: list[bytes] = []
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:
@@ -128,15 +132,15 @@ class Pipeline:
             answered = self._answer_to_the_same(caller, prints, now)
             if answered is not None:
                 # It is durable already: so it costs what reading it cost.
-                await self.charges.take(caller, None, len(body))
+                await self.charges.take(caller, None, size)
                 self._metrics.repeated()
                 return answered
         adapted = reading.adapted
-        cost = max(len(body), adapted.row_bytes)
-        if cost > len(body):
-            self._hold(reading, hold, cost - len(body))
+        if adapted.row_bytes > len(body):
+            self._hold(reading, hold, adapted.row_bytes - len(body))
+        cost = max(size, adapted.row_bytes)
         if is_limited:
-            await self.charges.take_whole(caller, adapted, cost, len(body))
+            await self.charges.take_whole(caller, adapted, cost, size)
         if adapted.accepted_count() or adapted.rejected:
             await self._make_durable(reading, batch_id, prints, cost)
         self._metrics.ingested(adapted, reading.letters.by_reason)
@@ -158,7 +162,7 @@ class Pipeline:
         """Raises RequestRefused, and Limited where the tenant's other requests have used up its plan meanwhile."""
 
         def begin() -> Callable[[Callable[[], None] | None], None]:
-            self.charges.check(reading.caller, len(reading.body))
+            self.charges.check(reading.caller, reading.size_bytes)
             return reading.begin()
 
         await self.large_bodies.run(reading.caller.tenant, begin)
@@ -182,10 +186,10 @@ class Pipeline:
         """What can't be read, or can't be kept, costs its tenant what it cost us: else nothing would limit it."""
         caller = reading.caller
         if isinstance(refusal, DeadLettersFull):
-            await self.charges.charge(caller, len(reading.body))
+            await self.charges.charge(caller, reading.size_bytes)
             self._count_failed(reading)
             return
-        await self.charges.take(caller, None, len(reading.body))
+        await self.charges.take(caller, None, reading.size_bytes)
         self._metrics.tenant(caller.tenant).refused()
         # The beginning of the body is kept if it can be: the answer to its sender is the same either way.
         letters = self._dead_letters.of_request(reading.origin(), refusal.reason, refusal.message, reading.body)
@@ -206,7 +210,7 @@ class Pipeline:
         except Exception as overloaded:
             self._count_failed(reading)
             if isinstance(overloaded, ShareExceeded):
-                self.charges.beyond_share(reading.caller, len(reading.body))
+                self.charges.beyond_share(reading.caller, reading.size_bytes)
             raise
 
     async def _make_durable(self, reading: Reading, batch_id: UUID, prints: list[bytes], cost: int) -> None:

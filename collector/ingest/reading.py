@@ -49,10 +49,21 @@ class BodyReader:
 class Reading:
     """What is done of one request without the event loop."""
 
-    def __init__(self, reader: BodyReader, input_: Input, body: bytes, caller: Caller, header: Header, batch_id: bytes) -> None:
+    def __init__(
+        self,
+        reader: BodyReader,
+        input_: Input,
+        body: bytes,
+        size_bytes: int,
+        caller: Caller,
+        header: Header,
+        batch_id: bytes,
+    ) -> None:
+        """`size_bytes`: what the body counts for a plan."""
         self._reader: Final = reader
         self.input: Final = input_
         self.body: Final = body
+        self.size_bytes: Final = size_bytes
         self.caller: Final = caller
         self.header: Final = header
         self.batch_id: Final = batch_id

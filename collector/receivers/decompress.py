@@ -6,7 +6,8 @@ Invariants:
 2. A step on the event loop has little input and little output: a body can cost much and become nothing (test_decompress.py,
    test_a_body_that_becomes_nothing_does_not_stop_the_loop).
 3. A body that waited for its turn is admitted again before it is decompressed (test_decompress.py,
-   test_a_body_is_admitted_at_its_turn).
+   test_a_body_is_admitted_at_its_turn), and with each step: what its plan has no room for is not made
+   (test_decompress.py, test_a_body_is_left_where_its_plan_has_no_room_for_more).
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ async def decompressed(
     threads: Decompressing,
 ) -> bytes:
     """Return the content of `body`. `hold` is called with how many more bytes there are, and may raise Overloaded. `admit` is
-    called with how many bytes there are, before the threads are used, and may raise Limited.
+    called with how many bytes there are, before the threads are used and after each step there, and may raise Limited.
 
     Raises RequestRefused, and what `hold` and `admit` do.
     """
@@ -51,6 +52,7 @@ async def decompressed(
         while not is_done:
             is_done = await threads.run(work.step)
             held_bytes = _held(work, held_bytes, hold)
+            admit(held_bytes)
     return work.content
 
 

@@ -180,9 +180,12 @@ class TelemetryRequest:
                     tenant=caller.tenant,
                     threads=pipeline.large_bodies.decompressing,
                 )
-                body = await pipeline.charges.of_refusals(caller, work, self._cost)
+                came_bytes = self._cost()
+                body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)
                 self._content_bytes = len(body)
-            outcome = await pipeline.ingest(self._input, body, caller, self._hold_rows, self._idempotency_key)
+            outcome = await pipeline.ingest(
+                self._input, body, caller, self._hold_rows, self._idempotency_key, int(self.body_bytes)
+            )
             self._adapted = outcome.adapted
             sender_log = self._receiver.sender_log
             if sender_log is not None and (outcome.adapted.rejected or outcome.adapted.repaired):

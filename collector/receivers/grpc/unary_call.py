@@ -175,7 +175,8 @@ class Call(TelemetryRequest):
         if flag == 1:
             assert self._head.encoding is not None
             self._encoding = self._head.encoding
-        self._expect(int(size), int(size) if flag == 0 else 0)
+        # What it decompresses to is not known yet, and counts where it is more.
+        self._expect(int(size), int(size))
 
     def end(self) -> bool:
         """Note that nothing more comes. Return whether `finish` is to follow; if not, there is an answer."""

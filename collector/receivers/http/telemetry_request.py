@@ -22,7 +22,6 @@ from collector.config.receivers import Http
 from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight
 from collector.ingest.reading import Input
-from collector.receivers.encodings import IDENTITY
 from collector.receivers.http.cors import cors_of
 from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
@@ -243,9 +242,8 @@ class HttpRequest(TelemetryRequest):
         if key is None and head.query and receiver.takes_query_key:
             key = key_in_query(head.query)
         self._identify(key, head.origin)
-        announced = head.content_length
-        # What it decompresses to is not known yet.
-        self._expect(announced, announced if encoding == IDENTITY else 0)
+        # What it decompresses to is not known yet, and counts where it is more.
+        self._expect(head.content_length, head.content_length)
         self._begin_body()
 
     def _take(self, piece: bytes) -> None:

@@ -66,7 +66,7 @@ def plan(dimension: Dimension, per_s: int, burst: int) -> Plan:
 
 class Quota(NamedTuple):
     """A plan by which one request of `body` passes, and the next one `wait_s` later. `told_s` is what its sender is told: what
-    its rows have is not known before it is read, and so the wait is for its body."""
+    its rows have is not known before it is read, nor what it decompresses to, and so the wait is for its body as sent."""
 
     plan: Plan
     body: bytes
@@ -82,7 +82,7 @@ def quota(dimension: Dimension, way: Way, items: int = 9) -> Quota:
     if dimension == "items":
         return Quota(plan("items", 2, items), body, items / 2, items / 2, "Small (2 items/s)")
     cost = cost_of(way.path, way.content_type, body)
-    return Quota(plan("bytes", 64, cost), body, cost / 64, len(body) / 64, "Small (64 bytes/s)")
+    return Quota(plan("bytes", 64, cost), body, cost / 64, len(way.as_sent(body)) / 64, "Small (64 bytes/s)")
 
 
 def items_of(way: Way) -> int:

@@ -8,15 +8,17 @@ from collections.abc import Callable
 
 import cramjam
 import pytest
-from support.fakes.receiving import otlp_logs, receivers
+from support.fakes.receiving import Receivers, otlp_logs, receivers
+from support.tenants import on_plans
 
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, Decompressing
 from collector.ingest.produce import Overloaded
 from collector.rate_limit.contract import Limited
+from collector.rate_limit.local import LocalLimiter
 from collector.receivers import decompress
 from collector.receivers.http.telemetry_request import Head
-from collector.tenancy.plans import FREE
+from collector.tenancy.plans import FREE, Plan, Rate
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -109,21 +111,78 @@ async def test_a_body_that_becomes_nothing_does_not_stop_the_loop() -> None:
 async def test_a_body_is_admitted_at_its_turn() -> None:
     """Of many that wait for the threads, those that the plan has no room for any more are not decompressed."""
     threads = Decompressing()
-    admitted: list[int] = []
+    made: list[bytes] = []
     held: list[int] = []
 
-    def admit(size_bytes: int) -> None:
-        admitted.append(size_bytes)
-        if len(admitted) > 2:
+    def admit(_: int) -> None:
+        if len(made) == 2:
             raise Limited(FREE, "requests", 1)
 
-    works = [decompressed(PACKED["gzip"], "gzip", len(CONTENT), held.append, admit, threads) for _ in range(10)]
-    outcomes = await asyncio.gather(*works, return_exceptions=True)
-    assert 2 == outcomes.count(CONTENT)
+    async def work() -> None:
+        made.append(await decompressed(PACKED["gzip"], "gzip", len(CONTENT), held.append, admit, threads))
+
+    outcomes = await asyncio.gather(*[work() for _ in range(10)], return_exceptions=True)
+    assert [CONTENT] * 2 == made
     assert 8 == sum(isinstance(outcome, Limited) for outcome in outcomes)
     # Small bodies have their first megabyte on the loop, before they wait.
     assert sum(held) <= 2 * len(CONTENT) + 8 * (MIB + 1)
     threads.close()
+
+
+async def test_a_body_is_left_where_its_plan_has_no_room_for_more() -> None:
+    """At the first step that is too much, and not once it is whole."""
+    held: list[int] = []
+
+    def admit(size_bytes: int) -> None:
+        if size_bytes > 2 * MIB:
+            raise Limited(FREE, "bytes", 1)
+
+    with pytest.raises(Limited):
+        await decompressed(PACKED["gzip"], "gzip", len(CONTENT), held.append, admit)
+    assert sum(held) <= 3 * MIB + 2
+
+
+async def answer(made: Receivers, body: bytes, caller: str) -> int:
+    """The status with which a gzip body of logs is answered."""
+    head = Head("POST")
+    for name, value in {"content-type": "application/x-protobuf", "content-encoding": "gzip", "x-api-key": caller}.items():
+        head.add(name.encode(), value.encode())
+    head.add(b"content-length", str(len(body)).encode())
+    exchange = made.app.receiver.exchange("/v1/logs", head)
+    if exchange.admit() and exchange.feed(body):
+        await exchange.finish()
+    assert exchange.answer is not None
+    return exchange.answer.status
+
+
+async def test_a_body_that_becomes_nothing_costs_what_was_sent() -> None:
+    """Of a plan that has a megabyte, three such bodies of 300 KB pass."""
+    plan = Plan("Small", None, None, Rate(1, MIB))
+    made = receivers(find=on_plans({"acme": plan}), limiter=LocalLimiter(lambda: 0))
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\3"
+    body = head + EMPTY_BLOCKS * (300_000 // len(EMPTY_BLOCKS)) + b"\3\0" + bytes(8)
+    assert [200, 200, 200, 429, 429] == [await answer(made, body, "acme") for _ in range(5)]
+
+
+async def test_what_was_decompressed_counts_where_the_plan_has_no_room() -> None:
+    """However often it is sent, no more is decompressed in vain than the plan has bytes."""
+    plan = Plan("Small", None, None, Rate(1, 8 * MIB))
+    made = receivers(find=on_plans({"acme": plan}), limiter=LocalLimiter(lambda: 0))
+    body = gzip.compress(b"\xff" * (5 * MIB))
+    # 5 MiB are taken. Each of the others is left behind 3 MiB, and at most 8 MiB are made so.
+    made_bytes = 0
+    share = made.in_flight.share("acme")
+    release = share.release
+
+    def note(size_bytes: int) -> None:
+        nonlocal made_bytes
+        made_bytes += size_bytes
+        release(size_bytes)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(share, "release", note)
+        assert [413, *[429] * 19] == [await answer(made, body, "acme") for _ in range(20)]
+    assert made_bytes <= 5 * MIB + 8 * MIB + 5 * MIB + 20 * len(body)
 
 
 async def test_too_large_a_body_is_refused() -> None:
