@@ -46,8 +46,6 @@ check: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy adapters collector tests bench .ci/checks deploy
-	# Where a type is narrowed by what a call has changed since, compiled code would go by the narrower one.
-	$(BIN)/mypy --warn-unreachable --cache-dir .mypy_cache/unreachable adapters collector
 	PYTHONPATH=.:proto $(BIN)/lint-imports --no-cache
 	# Compiled code that suspends while it handles an exception corrupts memory: ADR 0021.
 	$(BIN)/python .ci/checks/compiled_handlers.py
