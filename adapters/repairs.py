@@ -22,6 +22,7 @@ BYTES_FORM: Final = 12
 INFINITE_BOUND: Final = 13
 EXEMPLAR_DROPPED: Final = 14
 VALUE_MISSING: Final = 15
+MEMBER_UNKNOWN: Final = 16
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -114,6 +115,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         "value_missing",
         "a point of a gauge or a sum has no value, and no flag that it has none: it was stored as it came, and its value is"
         " read as 0",
+    ),
+    Repair(
+        MEMBER_UNKNOWN,
+        "member_unknown",
+        "a record of the native API has a member that is none of the API's: it was left out",
     ),
 )
 

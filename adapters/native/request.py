@@ -30,24 +30,26 @@ from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
 from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
-from adapters.native.records import RecordAdapter
+from adapters.native.records import RecordAdapter, otlp_hint
 from adapters.native.scan import scan_batch, scan_record
 from adapters.native.values import NotFinite, shown
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
+_QUOTE: Final = 0x22
 _OPENING_BRACKET: Final = 0x5B
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
 # Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
 # In a larger one these are put in quotes, and are texts.
 NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES + 2  # and the brackets of a slice
+# Longer than each name that has a route.
+_FIRST_NAME_BYTES_MAX: Final = 32
 # A single record of at most so many bytes is read in one pass.
 _SCANNED_BYTES_MAX: Final = 64 << 10
 # More objects, arrays and members than this are no tags, and a parser takes 0.1 s for a million of them, without a pause.
 RECORD_OBJECTS_MAX: Final = 1 << 17
 
-_OTLP_ROUTES: Final = {"resourceSpans": "/v1/traces", "resourceLogs": "/v1/logs", "resourceMetrics": "/v1/metrics"}
 _TOO_MANY_OBJECTS: Final = f"a record holds at most {RECORD_OBJECTS_MAX} objects, arrays and members; got more"
 
 
@@ -141,10 +143,11 @@ def parsed_batch(body: bytes, header: Header, rules: Rules, message_bytes_max: i
 def _hint(document: object) -> str:
     """Return what to send instead of an object that holds the array."""
     if isinstance(document, dict):
+        if "service_id" in document:
+            return ": send a record by itself to /api/v1/telemetry"
         for name, value in document.items():
             if isinstance(value, list):
-                route = _OTLP_ROUTES.get(name)
-                return f": this is OTLP, which is for {route}" if route else f": send the array {quoted(name)} by itself"
+                return f": {otlp_hint(name) or f'send the array {quoted(name)} by itself'}"
     return ""
 
 
@@ -156,9 +159,8 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     try:
         opening = slices.peek()
         if opening == _OPENING_BRACE:
-            raise RequestRefused(
-                INVALID_RECORD, "a batch must be a JSON array of records; got object: send the array by itself"
-            )
+            hint = otlp_hint(_first_name(slices)) or "send the array by itself"
+            raise RequestRefused(INVALID_RECORD, f"a batch must be a JSON array of records; got object: {hint}")
         if opening != _OPENING_BRACKET:
             raise _malformed(body, f"no array of records at character {int(slices.position)}")
         slices.position += 1
@@ -173,6 +175,16 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     except NotJson as found:
         raise _malformed(body, f"{found.why} at character {found.position}") from None
     return adapter.finish()
+
+
+def _first_name(slices: JsonSlices) -> str:
+    """The first name of the object that begins there, if it is a short one."""
+    slices.position += 1
+    if slices.peek() != _QUOTE:
+        return ""
+    start: i64 = slices.position + 1
+    name, quote, _ = slices.text[start : start + _FIRST_NAME_BYTES_MAX].partition(b'"')
+    return name.decode("utf-8", "replace") if quote else ""
 
 
 def _add_slice(adapter: RecordAdapter, slices: JsonSlices) -> bool:

@@ -28,7 +28,7 @@ from adapters.codec.json_scanner import (
 from adapters.codec.rfc3339 import BEYOND, parse_time
 from adapters.codec.text import hex_id
 from adapters.codec.wire import put_bytes, put_varint, varint_size
-from adapters.native.records import NO_TRACE_ID, RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
+from adapters.native.records import MEMBERS, NO_TRACE_ID, RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
 from adapters.record import TYPE_EVENT, TYPE_LOG, TYPE_METRIC
 
 # A longer record is parsed. It has at most as many objects and arrays as a slice may.
@@ -42,8 +42,6 @@ _TIMESTAMP: Final = 4
 _BODY: Final = 5
 _TRACE_ID: Final = 6
 _ATTRIBUTES: Final = 7
-_NAMES: Final = ("service_id", "type", "metric_name", "value", "timestamp", "body", "trace_id", "attributes")
-
 _HAS_VALUE: Final = 1 << _VALUE
 _HAS_BODY: Final = 1 << _BODY
 
@@ -57,6 +55,8 @@ _LITERALS: Final[dict[bool | None, bytes]] = {None: b"", True: b"true", False: b
 _WORD_BYTES: Final = 8
 # The low bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7.
 _LOW_BITS: Final = b"".join([((1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])
+# A record with more unknown members is parsed.
+_UNKNOWN_MAX: Final = 8
 # One stamp a hashed key.
 _STAMPS: Final = 4096
 _STAMP_MAX: Final = 255
@@ -73,8 +73,8 @@ class _Member(JsonName):
         self.follower: _Member = self
 
 
-_MEMBERS: Final = {name.encode(): _Member(index, name) for index, name in enumerate(_NAMES)}
-_HEAD: Final = _Member(len(_NAMES), "")
+_MEMBERS: Final = {name.encode(): _Member(index, name) for index, name in enumerate(MEMBERS)}
+_HEAD: Final = _Member(len(MEMBERS), "")
 _HEAD.follower = _MEMBERS[b"service_id"]
 
 
@@ -117,7 +117,8 @@ class _RecordScanner(JsonScanner):
         super().__init__(adapter.body, adapter.rules)
         self.adapter: Final = adapter
         self.parsed: i64 = 0
-        # Behind the colon of the member that was looked up last.
+        # Of the member that was looked up last: its name, and where its colon ends.
+        self.name: bytes = b""
         self.position: i64 = 0
         # The attributes of the current record, as fields of a point or a log record; and what a log record takes from them.
         self.attributes: Final = BytesWriter()
@@ -158,6 +159,8 @@ class _RecordScanner(JsonScanner):
         attributes_tag: i64 = 0
         there: i64 = 0  # a bit a member that is not null
         seen: i64 = 0
+        unknown: list[bytes] | None = None
+        lost: i64 = 0  # of the unknown ones, those that are not null
         end: i64
         self.attributes.truncate(0)
         previous = _HEAD
@@ -182,6 +185,13 @@ class _RecordScanner(JsonScanner):
                 position = self.skip_space(position)
                 byte = text[position]
             if not is_known:
+                if unknown is None:
+                    unknown = []
+                if self.name in unknown or len(unknown) == _UNKNOWN_MAX:
+                    return 0
+                unknown.append(self.name)
+                if byte != SMALL_N:
+                    lost += 1
                 position = self.value_end(position, SLICE_BYTES)
             else:
                 previous = member
@@ -240,7 +250,11 @@ class _RecordScanner(JsonScanner):
         if attributes_at and attributes_tag != tag:  # the type came behind them
             self.attributes.truncate(0)
             self._attributes(attributes_at, tag)
-        return position if self._take(type_, texts, number, there) else 0
+        if not self._take(type_, texts, number, there):
+            return 0
+        if lost:
+            self.adapter.note_unknown_of_last(lost)
+        return position
 
     def _text(self, index: i64, start: i64, end: i64) -> bytes:
         """The text of a member: that of the record before, where it is the same."""
@@ -276,6 +290,7 @@ class _RecordScanner(JsonScanner):
             position = self.skip_space(position)
         if text[position] != COLON:
             raise NonPlain
+        self.name = content
         self.position = position + 1
         return _MEMBERS.get(content)
 

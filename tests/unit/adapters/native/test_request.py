@@ -14,7 +14,7 @@ from support.limits import LOW
 from support.references.native import nanoseconds, reference
 from support.strategies.native import NOW_TEXT, records
 
-from adapters import errors
+from adapters import errors, repairs
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEFORE, BEYOND, INVALID, parse_time
 from adapters.errors import Malformed, RequestRefused
@@ -517,6 +517,11 @@ def test_bad_records_do_not_take_good_ones_down() -> None:
     ("body", "reason", "message"),
     [
         (b"{}", errors.INVALID_RECORD, "a batch must be a JSON array of records; got object"),
+        (
+            b'{"service_id": "s"}',
+            errors.INVALID_RECORD,
+            "a batch must be a JSON array of records; got object: send a record by itself to /api/v1/telemetry",
+        ),
         (b"null", errors.INVALID_RECORD, "a batch must be a JSON array of records; got null"),
         (b'"x"', errors.INVALID_RECORD, 'a batch must be a JSON array of records; got string "x"'),
         (b"[1,2,3]", errors.BATCH_TOO_LARGE, "a batch holds at most 2 records; got 3"),
@@ -537,6 +542,75 @@ def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> N
         adapt_batch(body)
     assert errors.INVALID_RECORD == refused.value.reason
     assert "a batch must be a JSON array of records; got object: send the array by itself" == refused.value.message
+
+
+def test_large_otlp_is_told_its_route() -> None:
+    """As a small one."""
+    body = b'{ "resourceLogs": [' + b"{}," * SLICE_BYTES + b"{}]}"
+    with pytest.raises(RequestRefused) as refused:
+        adapt_batch(body)
+    assert "a batch must be a JSON array of records; got object: this is OTLP, which is for /v1/logs" == refused.value.message
+
+
+UNKNOWN: dict[str, Any] = {"severity": "error", "none": None, "tags": {"a": 1}}
+
+
+@pytest.mark.parametrize("record", [METRIC, LOG])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({}, id="scanned"),
+        pytest.param({"attributes": {"a": [1]}}, id="parsed"),
+        pytest.param({f"m{number}": None for number in range(20)}, id="many"),
+    ],
+)
+def test_unknown_members_are_told(record: dict[str, Any], odd: dict[str, Any]) -> None:
+    """Whichever way it is read, alone or in a batch: the record is stored, and each member that it lost is a repair."""
+    whole = {**record, **odd}
+    batch = adapt_batch(json.dumps([whole, {**UNKNOWN, **whole}, {**whole, **UNKNOWN}]).encode())
+    assert (3, {repairs.MEMBER_UNKNOWN: 4}) == (batch.accepted_count(), batch.repaired)
+    alone = adapt_one({**whole, **UNKNOWN})
+    assert (1, {repairs.MEMBER_UNKNOWN: 2}) == (alone.accepted_count(), alone.repaired)
+    assert adapt_one(whole).parts[0].payload == alone.parts[0].payload
+    repeated = adapt(json.dumps(whole).encode()[:-1] + b', "x": 1, "x": null, "y": 1, "y": 2}')
+    assert (1, {repairs.MEMBER_UNKNOWN: 1}) == (repeated.accepted_count(), repeated.repaired)
+
+
+def test_unknown_members_of_a_rejected_record_are_no_repairs() -> None:
+    """It is kept as it was sent."""
+    adapted = adapt_batch(json.dumps([METRIC | UNKNOWN | {"value": "x"}, LOG | UNKNOWN | {"body": "x" * (5 << 20)}]).encode())
+    assert (2, None) == (adapted.rejected_count(), adapted.repaired)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "message"),
+    [
+        (
+            {"serviceId": "s", "metric_name": "m", "value": 1, "timestamp": NOW_TEXT},
+            "missing_service_id",
+            'service_id is required; a record has no member "serviceId"',
+        ),
+        (
+            {"service_id": "s", "type": "log", "message": "hello", "level": "info", "timestamp": NOW_TEXT},
+            "missing_body",
+            'body is required; a record has no member "message", "level"',
+        ),
+        (
+            {"service_id": "s", "metric_name": "m", "value": 1, "time": NOW_TEXT, "a": 1, "b": 2, "c": 3, "none": None},
+            "missing_timestamp",
+            'timestamp is required; a record has no member "time", "a", "b"',
+        ),
+        ({"resourceSpans": []}, "missing_service_id", "service_id is required; this is OTLP, which is for /v1/traces"),
+        (
+            [METRIC],
+            "invalid_record",
+            "a record must be a JSON object; got array of 1: send an array of records to /api/v1/telemetry/batch",
+        ),
+    ],
+)
+def test_another_shape_is_told_what_to_send(record: Any, reason: str, message: str) -> None:
+    """Other names, OTLP, and an array."""
+    assert (reason, message) == refusal(adapt_one(record))
 
 
 def test_an_empty_batch_is_empty() -> None:
