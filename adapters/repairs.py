@@ -23,6 +23,7 @@ INFINITE_BOUND: Final = 13
 EXEMPLAR_DROPPED: Final = 14
 VALUE_MISSING: Final = 15
 MEMBER_UNKNOWN: Final = 16
+METADATA_DROPPED: Final = 17
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -120,6 +121,12 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         MEMBER_UNKNOWN,
         "member_unknown",
         "a record of the native API has a member that is none of the API's: it was left out",
+    ),
+    Repair(
+        METADATA_DROPPED,
+        "metadata_dropped",
+        "the help or unit of a series of remote write 2.0 refers to a symbol that is not in the table: it was left out, and the"
+        " series was stored",
     ),
 )
 

@@ -173,8 +173,8 @@ class RecordAdapter:
                 self.message = _missing(reason, record)
         else:
             self.message = f"a record must be a JSON object; got {shown(record)}"
-            if isinstance(record, list) and not self.is_batch:
-                self.message += ": send an array of records to /api/v1/telemetry/batch"
+            if isinstance(record, list):
+                self.message += ": an array of records is for /api/v1/telemetry/batch, by itself"
             reason = INVALID_RECORD
         repairs = self.rules.take_pending()
         if reason:

@@ -31,9 +31,8 @@ class Description:
         self.start: i64 = start
         self.end: i64 = end
         self.type: i64 = type_
-        # Why the series that has it can't be taken, and in words; 0 where it can.
-        self.reason: i64 = 0
-        self.message: str = ""
+        # How many of its texts are not in the table of 2.0, and are left out.
+        self.lost: i64 = 0
         # An item has it, taken or rejected.
         self.has_item: bool = False
         fields = BytesWriter()

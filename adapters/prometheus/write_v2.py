@@ -13,8 +13,9 @@ references into it. Items of a series that has both samples and histograms can b
 Source: prometheus.io/docs/specs/prw/remote_write_spec_2_0.
 
 Invariants:
-1. A series is rejected, and its neighbours are kept, if its references are odd in number or lead out of the table, if it has
-   both samples and histograms, or if it has nothing at all (test_a_bad_series_is_rejected_and_no_other).
+1. A series is rejected, and its neighbours are kept, if its labels' references are odd in number or lead out of the table, if
+   it has both samples and histograms, or if it has nothing at all (test_a_bad_series_is_rejected_and_no_other). A help or unit
+   that is not in the table is left out (test_a_help_or_unit_out_of_the_table_is_left_out).
 2. A table that does not begin with the empty text is invalid, and the request is refused
    (test_a_table_without_the_empty_text_is_refused).
 3. Any body is adapted as the reference in the tests does it (test_any_request_is_adapted_as_the_twin_does).
@@ -49,6 +50,7 @@ from adapters.prometheus.symbol_interner import NUMBERS_BYTES_MAX, NUMBERS_ENTRI
 from adapters.prometheus.versions import refuse_unknown
 from adapters.prometheus.write_request import GAUGE, NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
+from adapters.repairs import METADATA_DROPPED
 from adapters.rules import Rules
 
 # Metadata that is remembered while a request is read, by its bytes.
@@ -219,12 +221,11 @@ class _Request(WriteRequestScan):
             self.tail = b""
         self.message = series.message
         reason: i64 = series.check(self.rules)
-        if reason == 0 and description.reason:
-            reason = description.reason
-            self.message = description.message
         if reason == 0 and samples and histograms:
             reason = INVALID_SERIES
             self.message = f"samples ({int(samples)}) and histograms ({int(histograms)}) in one series"
+        if reason == 0 and description.lost:
+            self.rules.repair(METADATA_DROPPED, description.lost)
 
         if exemplars:
             self.take_with_exemplars(series, reason, start, end, samples + histograms, exemplars)
@@ -372,13 +373,13 @@ class _Request(WriteRequestScan):
                 unit = cursor.value & _LOW_32_BITS
             elif tag >> 3 == 1 or tag >> 3 == 3 or tag >> 3 == 4:
                 raise NonCanonical(cursor.start)
-        stray = "help" if help_ and help_ >= count else "unit" if unit and unit >= count else ""
-        if stray:
-            description = Description(type_, b"", b"", start, end)
-            description.reason = INVALID_SERIES
-            ref: i64 = help_ if stray == "help" else unit
-            description.message = f"the {stray} refers to symbol {int(ref)}, which is not in the table"
-            return description
+        lost: i64 = 0
+        if help_ and help_ >= count:
+            help_ = 0
+            lost += 1
+        if unit and unit >= count:
+            unit = 0
+            lost += 1
         help_text = symbols[help_] if help_ else b""
         unit_text = symbols[unit] if unit else b""
         self.spend(len(help_text) + len(unit_text))
@@ -386,7 +387,9 @@ class _Request(WriteRequestScan):
         size_max: i64 = self.builder.item_bytes_max
         help_text = beginning(help_text, 0, len(help_text), size_max)
         unit_text = beginning(unit_text, 0, len(unit_text), size_max)
-        return Description(type_, help_text, unit_text, start, end)
+        description = Description(type_, help_text, unit_text, start, end)
+        description.lost = lost
+        return description
 
     def read_exemplar(self, start: i64, end: i64) -> Exemplar:
         cursor = self.cursor

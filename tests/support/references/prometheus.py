@@ -47,7 +47,6 @@ class Description(NamedTuple):
     type: int = 0
     help: str = ""
     unit: str = ""
-    reason: int = 0
 
 
 class Exemplar(NamedTuple):
@@ -109,11 +108,8 @@ def reference_v2(request: write_v2_pb2.Request, limits: Limits, now: int, header
     for series in request.timeseries:
         labels, reason = resolved(series.labels_refs)
         metadata = series.metadata
-        if any(ref and ref >= len(symbols) for ref in (metadata.help_ref, metadata.unit_ref)):
-            description = Description(metadata.type, reason=errors.INVALID_SERIES)
-        else:
-            texts = [symbols[ref] if ref else "" for ref in (metadata.help_ref, metadata.unit_ref)]
-            description = Description(metadata.type, texts[0], texts[1])
+        texts = [symbols[ref] if 0 < ref < len(symbols) else "" for ref in (metadata.help_ref, metadata.unit_ref)]
+        description = Description(metadata.type, texts[0], texts[1])
         exemplars = []
         for exemplar in series.exemplars:
             its_labels, its_reason = resolved(exemplar.labels_refs)
@@ -203,7 +199,7 @@ class _Twin:
     def take(self, series: Sent, *, is_v2: bool = False) -> bool:
         """Whether there is an item in it."""
         labels = read_labels(series.labels, self.rules)
-        reason = series.reason or labels.reason or series.description.reason
+        reason = series.reason or labels.reason
         if is_v2 and series.samples and series.histograms:
             reason = reason or errors.INVALID_SERIES
         items: list[Any] = [*series.samples, *series.histograms]

@@ -604,7 +604,7 @@ def test_unknown_members_of_a_rejected_record_are_no_repairs() -> None:
         (
             [METRIC],
             "invalid_record",
-            "a record must be a JSON object; got array of 1: send an array of records to /api/v1/telemetry/batch",
+            "a record must be a JSON object; got array of 1: an array of records is for /api/v1/telemetry/batch, by itself",
         ),
     ],
 )

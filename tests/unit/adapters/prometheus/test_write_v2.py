@@ -19,7 +19,7 @@ from support.references.twins import check_v2 as check
 from support.strategies.otlp import oddly_written, varint
 from support.strategies.prometheus import NOW_MS, STALE, requests_v2
 
-from adapters import errors
+from adapters import errors, repairs
 from adapters.errors import Malformed, RequestRefused
 from adapters.prometheus import write_v2
 from adapters.prometheus.series import Series, SeriesCache
@@ -395,8 +395,6 @@ def nothing_but_a_start(request: write_pb2.Request) -> None:
 REJECTIONS: list[tuple[Callable[[write_pb2.Request], None], int, str]] = [
     (odd_labels, errors.INVALID_SERIES, "an odd number of label references: 3"),
     (stray_label, errors.INVALID_SERIES, "a label refers to symbol 99, which is not in the table"),
-    (stray_help, errors.INVALID_SERIES, "the help refers to symbol 99, which is not in the table"),
-    (stray_unit, errors.INVALID_SERIES, "the unit refers to symbol 4294967295, which is not in the table"),
     (both, errors.INVALID_SERIES, "samples (1) and histograms (1) in one series"),
     (nothing, errors.INVALID_SERIES, "a series without samples, histograms, exemplars and metadata"),
     (nothing_but_a_start, errors.INVALID_SERIES, "a series without samples, histograms, exemplars and metadata"),
@@ -429,6 +427,25 @@ def test_a_bad_series_is_rejected_and_no_other(spoil: Callable[[write_pb2.Reques
     assert {message} == {rejection.message for rejection in adapted.rejections}
     assert ["before", "after"] == [metric.name for metric in metrics_of(adapted)]
     assert (2, 0, 0) == written(adapted)
+
+
+@pytest.mark.parametrize("spoil", [stray_help, stray_unit])
+def test_a_help_or_unit_out_of_the_table_is_left_out(spoil: Callable[[write_pb2.Request], None]) -> None:
+    """The other, the type and all samples are stored; and it is told."""
+    request = write_pb2.Request()
+    for name in ("before", "bad", "after"):
+        add_series(request, {"__name__": name}, help_="h", unit="u").samples.add(value=1, timestamp=NOW_MS)
+    spoil(request)
+    adapted = adapt_request(request)
+    assert (3, {repairs.METADATA_DROPPED: 1}) == (adapted.accepted_count(), adapted.repaired)
+    bad = metrics_of(adapted)[1]
+    assert ("bad", ("", "u") if spoil is stray_help else ("h", "")) == (bad.name, (bad.description, bad.unit))
+
+
+def test_metadata_of_which_nothing_is_left_is_no_item() -> None:
+    request = write_pb2.Request()
+    add_series(request, {"__name__": "bad"}).metadata.help_ref = 99
+    assert [(0, errors.INVALID_SERIES)] == reasons(adapt_request(request))
 
 
 def test_the_written_are_those_that_are_kept() -> None:
