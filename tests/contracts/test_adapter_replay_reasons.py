@@ -533,8 +533,9 @@ def keep_nothing(request: write_v2_pb2.Request) -> None:
     request.timeseries[1].ClearField("metadata")
 
 
-def set_metadata(**fields: int) -> Callable[[write_v2_pb2.Request], Any]:
+def with_metadata(change: Callable[[write_v2_pb2.Request], Any], **fields: int) -> Callable[[write_v2_pb2.Request], Any]:
     def spoil(request: write_v2_pb2.Request) -> None:
+        change(request)
         metadata: Any = request.timeseries[1].metadata
         for name, value in fields.items():
             setattr(metadata, name, value)
@@ -554,9 +555,9 @@ WRITE_V2_CASES: list[tuple[list[int], int, bool, Callable[[write_v2_pb2.Request]
     (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.append(1)),
     (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.extend([1, STRAY])),
     (BOTH, errors.INVALID_SERIES, False, lambda request: request.timeseries[1].labels_refs.extend([1, len(request.symbols)])),
-    (BOTH, errors.INVALID_SERIES, False, set_metadata(help_ref=STRAY)),
-    (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY - 1, type=-1)),
-    (BOTH, errors.INVALID_SERIES, False, set_metadata(unit_ref=STRAY, help_ref=STRAY)),
+    ([1], errors.TIMESTAMP_IN_FUTURE, True, with_metadata(move_v2(TWO_DAYS // 10**6), help_ref=STRAY)),
+    ([1], errors.TIMESTAMP_IN_FUTURE, True, with_metadata(move_v2(TWO_DAYS // 10**6), unit_ref=STRAY - 1, type=-1)),
+    ([1], errors.TIMESTAMP_IN_FUTURE, True, with_metadata(move_v2(TWO_DAYS // 10**6), unit_ref=STRAY, help_ref=STRAY)),
     ([0, 1, 2, 3], errors.INVALID_SERIES, True, add_others),
     ([0], errors.INVALID_SERIES, False, keep_nothing),
     ([0], errors.NAME_TOO_LONG, True, partial(keep_metadata, __name__="n" * 101)),
