@@ -27,11 +27,11 @@ from adapters.errors import (
     MISSING_SERVICE_ID,
     MISSING_TIMESTAMP,
     MISSING_VALUE,
-    REASON,
     RECORD_TOO_LARGE,
     TIMESTAMP_IN_FUTURE,
     TIMESTAMP_TOO_OLD,
 )
+from adapters.native.members import unknown_members, what_is_missing
 from adapters.native.values import NestedValues, NotFinite, is_double, shown, with_long_numbers
 from adapters.record import (
     LOGS,
@@ -74,12 +74,6 @@ SEVERITIES: Final[dict[str, int]] = {
     "fatal": 21,
 }
 SEVERITY_KEYS: Final[tuple[bytes, ...]] = (b"severity_text", b"severity", b"level")
-# Of a record. Their order is that of their numbers in adapters/native/scan.py.
-MEMBERS: Final = ("service_id", "type", "metric_name", "value", "timestamp", "body", "trace_id", "attributes")
-_MEMBERS: Final = frozenset(MEMBERS)
-_MISSING: Final = frozenset({MISSING_SERVICE_ID, MISSING_METRIC_NAME, MISSING_VALUE, MISSING_BODY, MISSING_TIMESTAMP})
-_UNKNOWN_TOLD_MAX: Final = 3
-_OTLP_ROUTES: Final = {"resourceSpans": "/v1/traces", "resourceLogs": "/v1/logs", "resourceMetrics": "/v1/metrics"}
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 _NO_EXTRAS: Final[dict[str, bytes]] = {}
 _NO_INDICES: Final[list[int]] = []
@@ -168,9 +162,11 @@ class RecordAdapter:
         if isinstance(record, dict):
             reason = self._take(record)
             if reason == 0:
-                self._note_unknown(record)
-            elif reason in _MISSING and not self.message:
-                self.message = _missing(reason, record)
+                unknown = unknown_members(record)
+                if unknown:
+                    self.rules.repair_pending(MEMBER_UNKNOWN, unknown)
+            else:
+                self.message = self.message or what_is_missing(reason, record)
         else:
             self.message = f"a record must be a JSON object; got {shown(record)}"
             if isinstance(record, list):
@@ -183,15 +179,6 @@ class RecordAdapter:
         elif repairs is not None:
             self.repairs[self.index] = repairs
         self.index += 1
-
-    def _note_unknown(self, record: dict[str, object]) -> None:
-        """Note the members that the API does not have; null is absent."""
-        unknown = 0
-        for name, value in record.items():
-            if value is not None and name not in _MEMBERS:
-                unknown += 1
-        if unknown:
-            self.rules.repair_pending(MEMBER_UNKNOWN, unknown)
 
     def note_unknown_of_last(self, unknown: i64) -> None:
         """Note how many members the record that was added last has that the API does not have."""
@@ -606,26 +593,3 @@ class RecordAdapter:
 
 def _index_of(rejection: Rejection) -> int:
     return rejection.index
-
-
-def otlp_hint(name: str) -> str:
-    """Return where a body whose member has that name belongs; "" where it is none of OTLP's."""
-    route = _OTLP_ROUTES.get(name)
-    return "" if route is None else f"this is OTLP, which is for {route}"
-
-
-def _missing(reason: i64, record: dict[str, object]) -> str:
-    """Return why a record is rejected that lacks a member, and what it has in its place; "" where that is nothing."""
-    required = REASON[reason].meaning
-    unknown: list[str] = []
-    for name, value in record.items():
-        if name in _MEMBERS or value is None:
-            continue
-        hint = otlp_hint(name)
-        if not hint and name == "records" and isinstance(value, list):
-            hint = "send an array of records to /api/v1/telemetry/batch, by itself"
-        if hint:
-            return f"{required}; {hint}"
-        if len(unknown) < _UNKNOWN_TOLD_MAX:
-            unknown.append(quoted(name))
-    return f"{required}; a record has no member {', '.join(unknown)}" if unknown else ""

@@ -30,7 +30,8 @@ from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
 from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
-from adapters.native.records import RecordAdapter, otlp_hint
+from adapters.native.members import otlp_hint
+from adapters.native.records import RecordAdapter
 from adapters.native.scan import scan_batch, scan_record
 from adapters.native.values import NotFinite, shown
 from adapters.record import Adapted, Header

@@ -28,7 +28,8 @@ from adapters.codec.json_scanner import (
 from adapters.codec.rfc3339 import BEYOND, parse_time
 from adapters.codec.text import hex_id
 from adapters.codec.wire import put_bytes, put_varint, varint_size
-from adapters.native.records import MEMBERS, NO_TRACE_ID, RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
+from adapters.native.members import MEMBERS
+from adapters.native.records import NO_TRACE_ID, RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
 from adapters.record import TYPE_EVENT, TYPE_LOG, TYPE_METRIC
 
 # A longer record is parsed. It has at most as many objects and arrays as a slice may.
@@ -120,6 +121,9 @@ class _RecordScanner(JsonScanner):
         # Of the member that was looked up last: its name, and where its colon ends.
         self.name: bytes = b""
         self.position: i64 = 0
+        # Of the current record: its unknown members, and how many of them are not null.
+        self.unknown: list[bytes] = []
+        self.lost: i64 = 0
         # The attributes of the current record, as fields of a point or a log record; and what a log record takes from them.
         self.attributes: Final = BytesWriter()
         self.severity: bytes = b""
@@ -140,6 +144,11 @@ class _RecordScanner(JsonScanner):
         end: i64 = 0
         if self.text[position] == OPENING_BRACE:
             end = self._plain(position)
+            if self.unknown:
+                if end and self.lost:
+                    self.adapter.note_unknown_of_last(self.lost)
+                self.unknown = []
+                self.lost = 0
         if end == 0:
             end = self.value_end(position, SLICE_BYTES)
             self.parsed += 1
@@ -159,8 +168,6 @@ class _RecordScanner(JsonScanner):
         attributes_tag: i64 = 0
         there: i64 = 0  # a bit a member that is not null
         seen: i64 = 0
-        unknown: list[bytes] | None = None
-        lost: i64 = 0  # of the unknown ones, those that are not null
         end: i64
         self.attributes.truncate(0)
         previous = _HEAD
@@ -185,14 +192,9 @@ class _RecordScanner(JsonScanner):
                 position = self.skip_space(position)
                 byte = text[position]
             if not is_known:
-                if unknown is None:
-                    unknown = []
-                if self.name in unknown or len(unknown) == _UNKNOWN_MAX:
+                position = self._skip_unknown(position)
+                if position == 0:
                     return 0
-                unknown.append(self.name)
-                if byte != SMALL_N:
-                    lost += 1
-                position = self.value_end(position, SLICE_BYTES)
             else:
                 previous = member
                 index: i64 = member.index
@@ -250,11 +252,16 @@ class _RecordScanner(JsonScanner):
         if attributes_at and attributes_tag != tag:  # the type came behind them
             self.attributes.truncate(0)
             self._attributes(attributes_at, tag)
-        if not self._take(type_, texts, number, there):
+        return position if self._take(type_, texts, number, there) else 0
+
+    def _skip_unknown(self, position: i64) -> i64:
+        """Note the unknown member whose value begins there. Return where that ends; 0: the record has to be parsed."""
+        if self.name in self.unknown or len(self.unknown) == _UNKNOWN_MAX:
             return 0
-        if lost:
-            self.adapter.note_unknown_of_last(lost)
-        return position
+        self.unknown.append(self.name)
+        if self.text[position] != SMALL_N:
+            self.lost += 1
+        return self.value_end(position, SLICE_BYTES)
 
     def _text(self, index: i64, start: i64, end: i64) -> bytes:
         """The text of a member: that of the record before, where it is the same."""

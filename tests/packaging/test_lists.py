@@ -64,7 +64,7 @@ LISTS: Final = {
         _ROUTES,
         "collector/ingest/endpoints.py",
         {
-            "adapters/native/request.py": "what answers name: adapters import nothing of the collector",
+            "adapters/native/members.py": "what answers name: adapters import nothing of the collector",
             "collector/api/batch_pages.py": "an example in the documentation of an answer",
         },
         is_bound_to_home=True,
