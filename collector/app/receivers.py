@@ -141,6 +141,7 @@ async def receiving(made_of: Receiving, stopping: GracefulShutdown) -> AsyncIter
             await listen(settings, http, grpc)
             http_port, otlp_port = http.ports
             application.receiver.grpc_places = f"port {grpc.port}"
+            grpc.tell_http_places(f"port {otlp_port} or {http_port}")
             yield Listening(http_port, otlp_port, grpc.port)
         finally:
             await lame_duck(stopping, made_of.standing, http, grpc)

@@ -136,7 +136,8 @@ def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
     return _HEADERS.get(refusal.reason, ())
 
 
-def _receipt(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
+def receipt_headers(outcome: Outcome) -> tuple[tuple[bytes, bytes], ...]:
+    """What an answer has beside its body, over gRPC in its trailers: which receipt is its own, and what was repaired."""
     batch_id = (b"x-infrasage-batch-id", str(outcome.batch_id).encode())
     repaired, not_kept = outcome.adapted.repaired, outcome.adapted.not_kept
     if not repaired and not not_kept:
@@ -163,9 +164,12 @@ class NativeDialect(Dialect):
         if adapted.rejections:
             rejection = adapted.rejections[0]
             return self._error(
-                codes_of(rejection.reason).http, REASON[rejection.reason].name, printable(rejection.message), _receipt(outcome)
+                codes_of(rejection.reason).http,
+                REASON[rejection.reason].name,
+                printable(rejection.message),
+                receipt_headers(outcome),
             )
-        return Answer(200, _JSON, b'{"status":"ok","queued":1}', _receipt(outcome))
+        return Answer(200, _JSON, b'{"status":"ok","queued":1}', receipt_headers(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
         return self._error(refusal.codes.http, refusal.name, refusal.message, _headers(refusal))
@@ -189,7 +193,7 @@ class NativeBatchDialect(NativeDialect):
             "failed": adapted.rejected_count(),
             "failures": failures,
         }
-        return Answer(200, _JSON, orjson.dumps(body), _receipt(outcome))
+        return Answer(200, _JSON, orjson.dumps(body), receipt_headers(outcome))
 
 
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
@@ -225,7 +229,7 @@ class OtlpProtobufDialect(Dialect):
         self._noun: Final = _NOUNS[signal]
 
     def accepted(self, outcome: Outcome) -> Answer:
-        return Answer(200, _PROTOBUF, self.body(outcome), _receipt(outcome))
+        return Answer(200, _PROTOBUF, self.body(outcome), receipt_headers(outcome))
 
     def body(self, outcome: Outcome) -> bytes:
         """An Export…ServiceResponse."""
@@ -252,12 +256,12 @@ class OtlpJsonDialect(Dialect):
     def accepted(self, outcome: Outcome) -> Answer:
         adapted = outcome.adapted
         if not has_warning(adapted):
-            return Answer(200, _JSON, b"{}", _receipt(outcome))
+            return Answer(200, _JSON, b"{}", receipt_headers(outcome))
         partial_success = {
             self._rejected_field: str(adapted.rejected_count()),
             "errorMessage": warning(outcome, self._noun),
         }
-        return Answer(200, _JSON, orjson.dumps({"partialSuccess": partial_success}), _receipt(outcome))
+        return Answer(200, _JSON, orjson.dumps({"partialSuccess": partial_success}), receipt_headers(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
         status: dict[str, Any] = {"code": refusal.codes.grpc, "message": refusal.message}
@@ -272,9 +276,9 @@ class RemoteWriteDialect(Dialect):
 
     def accepted(self, outcome: Outcome) -> Answer:
         if not outcome.adapted.rejected:
-            return Answer(204, b"", b"", _receipt(outcome))
+            return Answer(204, b"", b"", receipt_headers(outcome))
         # Not 2xx, since not all of it was written; the rest is kept, and Prometheus does not send a 400 again.
-        return self._text(400, summarize(outcome, "samples"), _receipt(outcome))
+        return self._text(400, summarize(outcome, "samples"), receipt_headers(outcome))
 
     def refused(self, refusal: Refusal) -> Answer:
         if refusal.reason == DEAD_LETTERS_FULL:

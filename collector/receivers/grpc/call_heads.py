@@ -16,16 +16,20 @@ STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTEN
 _PLAINTEXT: Final = encode(b"content-type", b"text/plain; charset=utf-8")
 _NO_GRPC: Final = encode(b":status", b"415") + _PLAINTEXT
 _NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAINTEXT
-TEXT: Final = b"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP has one of its own: 4318, or 8080.\n"
+
+
+def http_elsewhere(places: str) -> bytes:
+    """Return the text for a client of HTTP on a port of gRPC. `places`: where HTTP is spoken."""
+    return f"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP is taken on {places}.\n".encode()
 
 
 class RefusedHead:
     """A head that never becomes a call, and its answer."""
 
-    def __init__(self, block: bytes, body: bytes = b"") -> None:
-        """`body`: for what is not gRPC."""
+    def __init__(self, block: bytes, *, is_grpc: bool = True) -> None:
+        """What is not gRPC has `http_elsewhere` for a body."""
         self.block: Final = block
-        self.body: Final = body
+        self.is_grpc: Final = is_grpc
 
 
 class OtherCall:
@@ -44,14 +48,14 @@ def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> Ca
         message = f"the metadata is {head.size_bytes} bytes; at most {header_bytes_max} are taken (grpc.header_bytes_max)"
         return RefusedHead(STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
     if head.method != b"POST":
-        return RefusedHead(_NO_POST, TEXT)
+        return RefusedHead(_NO_POST, is_grpc=False)
     content_type = b""
     for name, value in head.headers:
         if name == b"content-type":
             content_type = value
             break
     if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
-        return RefusedHead(_NO_GRPC, TEXT)
+        return RefusedHead(_NO_GRPC, is_grpc=False)
     if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
         shown = printable(content_type.decode("latin-1"))
         message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"

@@ -16,9 +16,9 @@ import structlog
 from collector.config.receivers import Grpc
 from collector.http2.engine import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Stream
 from collector.http2.headers import RequestHead, encode
-from collector.receivers.grpc.call_heads import STATUS_200, TEXT, OtherCall, RefusedHead, meaning_of
+from collector.receivers.grpc.call_heads import STATUS_200, OtherCall, RefusedHead, http_elsewhere, meaning_of
 from collector.receivers.grpc.services import Methods
-from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, ok_trailers, trailers
+from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, OK_TRAILERS, trailers
 from collector.receivers.grpc.stream_call import CallFailed, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
 from collector.receivers.rpc_codes import (
@@ -47,8 +47,9 @@ _HTTP1_METHODS: Final = (b"POST", b"GET ", b"HEAD", b"PUT ", b"OPTI")
 _ACCEPT_ENCODING: Final = encode(*ACCEPTED)
 _HTTP1_ANSWER: Final = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
+    b"content-length: %d\r\n\r\n%b"
 )
+_DEFAULT_HTTP_PLACES: Final = "port 4318 or 8080"
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,8 @@ class GrpcShared(Connections):
         self.settings: Final = settings
         self.stream_calls: int = 0
         """How many are open on all connections, but for health's Check."""
+        self.http_places: str = _DEFAULT_HTTP_PLACES
+        """Where HTTP is spoken, for its clients that come here instead."""
 
 
 class _Refusing(ServerStream):
@@ -125,7 +128,8 @@ class GrpcConnection(ServerConnection):
         if not self._has_begun and self.state != CLOSED:
             self._has_begun = True
             if data[:4] in _HTTP1_METHODS:
-                self.transport.write(_HTTP1_ANSWER)
+                text = http_elsewhere(self._shared.http_places)
+                self.transport.write(_HTTP1_ANSWER % (len(text), text))
                 self.close()
                 return
             self.begin()
@@ -161,9 +165,9 @@ class GrpcConnection(ServerConnection):
         else:
             assert isinstance(stream, _Refusing)
             answer = stream.answer
-            self.send_head(stream, answer.block, end=not answer.body)
-            if answer.body:
-                self.send_body(stream, answer.body, b"", end=True)
+            self.send_head(stream, answer.block, end=answer.is_grpc)
+            if not answer.is_grpc:
+                self.send_body(stream, http_elsewhere(self._shared.http_places), b"", end=True)
             self.note_early(stream)
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
@@ -297,7 +301,7 @@ class GrpcConnection(ServerConnection):
         if talk.is_gone or self.state == CLOSED:
             return
         self.answered()
-        ends = ok_trailers(b"") if code == RPC_OK else trailers(code, message)
+        ends = OK_TRAILERS if code == RPC_OK else trailers(code, message)
         if talk.has_said:
             self.send_body(talk, b"", ends, end=True)
         else:

@@ -83,6 +83,10 @@ class GrpcServer(Server):
             raise OSError(f"cannot listen on {host}:{port} for gRPC: {error.strerror or error}") from error
         self._shared.metrics.watch_grpc_connections(self.connection_count, self._shared.connections_max)
 
+    def tell_http_places(self, places: str) -> None:
+        """Where HTTP is spoken, for its clients that come here instead."""
+        self._shared.http_places = places
+
     @property
     def port(self) -> int:
         """The port that is listened on."""

@@ -8,9 +8,10 @@ from typing import Final
 from urllib.parse import quote_from_bytes
 
 from collector.http2.headers import encode
+from collector.ingest.pipeline import Outcome
 from collector.receivers.encodings import GRPC_NAMES
 from collector.receivers.refusals import Refusal
-from collector.receivers.responses import rpc_status
+from collector.receivers.responses import receipt_headers, rpc_status
 
 # Of a message, coded; a head has more than that in it, and some clients take no more than 8 KiB.
 _MESSAGE_BYTES_MAX: Final = 2048
@@ -20,12 +21,16 @@ ACCEPTED: Final = (b"grpc-accept-encoding", GRPC_NAMES)
 
 # The head of an answer.
 OK_HEAD: Final = encode(b":status", b"200") + encode(b"content-type", b"application/grpc") + encode(*ACCEPTED)
-_OK: Final = encode(b"grpc-status", b"0")
+# The trailers of an answer that has nothing beside its message.
+OK_TRAILERS: Final = encode(b"grpc-status", b"0")
 
 
-def ok_trailers(batch_id: bytes) -> bytes:
-    """`batch_id`: HTTP's X-InfraSage-Batch-Id, the receipt; none where it is empty."""
-    return _OK + encode(b"x-infrasage-batch-id", batch_id) if batch_id else _OK
+def accepted(outcome: Outcome) -> bytes:
+    """Trailers with what HTTP has in headers."""
+    block = OK_TRAILERS
+    for name, value in receipt_headers(outcome):
+        block += encode(name, value)
+    return block
 
 
 def trailers(code: int, message: str) -> bytes:

@@ -22,7 +22,7 @@ from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight, Overloaded
 from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
-from collector.receivers.grpc.status import ok_trailers, refused
+from collector.receivers.grpc.status import accepted, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
 from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
@@ -208,7 +208,7 @@ class Call(TelemetryRequest):
     def _accept(self, outcome: Outcome) -> None:
         message = self._head.method.dialect.body(outcome)
         self.answer = b"\0" + len(message).to_bytes(4, "big") + message
-        self.trailers = ok_trailers(str(outcome.batch_id).encode())
+        self.trailers = accepted(outcome)
         self.is_accepted = True
         self.has_answer = True
 

@@ -292,17 +292,31 @@ async def test_a_message_that_does_not_come_in_time_is_deadline_exceeded() -> No
         assert made.counted("infrasage_grpc_requests_total", code="DEADLINE_EXCEEDED") == 1
 
 
+async def test_trailers_say_what_was_repaired() -> None:
+    """As a header does over HTTP; and nothing where nothing was."""
+    async with receiving() as (_, _, channel):
+        for repaired, body in (({}, otlp_logs(good=2)), ({"x-infrasage-repaired": "invalid_text=2"}, otlp_logs(2, 0, 4))):
+            method: Any = channel.unary_unary(LOGS.method)
+            call = method(body.replace(b"xxxx", b"\xffxxx"), timeout=20)
+            await call
+            said = dict(await call.trailing_metadata())
+            assert len(said.pop("x-infrasage-batch-id")) == 36
+            assert repaired == said
+
+
 async def test_what_is_no_grpc_is_told_so() -> None:
     """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port."""
     async with receiving() as (_, server, _), http2(server.port) as client:
-        assert (await client.response(client.request(LOGS.method, "application/json", b"{}"))).status == 415
+        server.tell_http_places("port 4444 or 8888")
+        answer = await client.response(client.request(LOGS.method, "application/json", b"{}"))
+        assert (415, True) == (answer.status, b"OTLP over HTTP is taken on port 4444 or 8888." in answer.body)
         assert (await client.response(client.request(LOGS.method, "application/grpcs", b"{}"))).status == 415
         assert (await client.response(client.request(LOGS.method, "application/grpc", b"", method="GET"))).status == 405
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /v1/logs HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 5)
-        assert answer.startswith(b"HTTP/1.1 505 ")
-        assert b"OTLP over HTTP has one of its own: 4318" in answer
+        said = await asyncio.wait_for(reader.read(), 5)
+        assert said.startswith(b"HTTP/1.1 505 ")
+        assert b"OTLP over HTTP is taken on port 4444 or 8888." in said
         writer.close()
 
 
