@@ -19,6 +19,7 @@ from adapters.record import Adapted, Header
 from collector.broker.contract import BrokerError
 from collector.ingest.charges import Charges
 from collector.ingest.large_bodies import LargeBodies
+from collector.ingest.loop_turns import UNCOUNTED_BYTES_MAX, LoopTurns
 from collector.ingest.on_loop import OnLoop, TooLong
 from collector.ingest.produce import Produce, ShareExceeded
 from collector.ingest.reading import BodyReader, Input, Reading
@@ -87,6 +88,7 @@ class Pipeline:
         self._live: Final = live
         self._metrics: Final = metrics
         self.large_bodies: Final = large_bodies
+        self.turns: Final = LoopTurns()
         self._on_loop: Final = OnLoop()
         self._pause_on_loop: Final[Callable[[], None]] = self._on_loop.pause
         self._now_unix_nano: Final = now_unix_nano
@@ -115,6 +117,8 @@ class Pipeline:
         prints: list[bytes] = []
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:
+            if self.turns.is_busy and len(body) > UNCOUNTED_BYTES_MAX:
+                await self._turn_on_loop(reading)
             self._read_on_loop(reading)
             if not reading.is_on_loop:
                 await self._read_in_thread(reading)
@@ -149,14 +153,27 @@ class Pipeline:
             self._live.note(caller.tenant, now, adapted)
         return Outcome(batch_id, adapted)
 
+    async def _turn_on_loop(self, reading: Reading) -> None:
+        """Return when a small body may be read. Raises Limited where others have used up its tenant's plan meanwhile."""
+        if reading.is_on_loop:
+            await self.turns.wait(reading.caller.tenant, len(reading.body))
+            self.charges.check(reading.caller, reading.size_bytes)
+
     def _read_on_loop(self, reading: Reading) -> None:
         """Read a small body, unless it takes too long: `is_on_loop` says so then. Raises RequestRefused."""
-        if reading.is_on_loop:
-            try:
-                self._on_loop.begin()
-                reading.begin()(self._pause_on_loop)
-            except TooLong:
-                reading.is_on_loop = False
+        if not reading.is_on_loop:
+            return
+        turns = self.turns
+        is_counted = len(reading.body) > UNCOUNTED_BYTES_MAX
+        began_s = turns.clock() if is_counted else 0.0
+        try:
+            self._on_loop.begin()
+            reading.begin()(self._pause_on_loop)
+        except TooLong:
+            reading.is_on_loop = False
+        finally:
+            if is_counted:
+                turns.used(reading.caller.tenant, turns.clock() - began_s)
 
     async def _read_in_thread(self, reading: Reading) -> None:
         """Raises RequestRefused, and Limited where the tenant's other requests have used up its plan meanwhile."""

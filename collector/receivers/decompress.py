@@ -4,7 +4,8 @@ Invariants:
 1. What a step made is held before the next step (tests/unit/collector/receivers/test_decompress.py,
    test_what_is_decompressed_is_held_as_it_comes).
 2. A step on the event loop has little input and little output: a body can cost much and become nothing (test_decompress.py,
-   test_a_body_that_becomes_nothing_does_not_stop_the_loop).
+   test_a_body_that_becomes_nothing_does_not_stop_the_loop). Of many bodies at once such steps take turns (test_decompress.py,
+   test_many_small_bodies_do_not_stop_the_loop).
 3. A body that waited for its turn is admitted again before it is decompressed (test_decompress.py,
    test_a_body_is_admitted_at_its_turn), and with each step: what its plan has no room for is not made
    (test_decompress.py, test_a_body_is_left_where_its_plan_has_no_room_for_more).
@@ -15,6 +16,7 @@ from typing import Final
 
 from adapters.codec.decompress import Decompression
 from collector.ingest.large_bodies import Decompressing
+from collector.ingest.loop_turns import LoopTurns
 
 # What a step decompresses at most, but for snappy, which has only one.
 _STEP_BYTES: Final = 1 << 20
@@ -31,6 +33,7 @@ async def decompressed(
     admit: Callable[[int], None],
     tenant: str,
     threads: Decompressing,
+    turns: LoopTurns,
 ) -> bytes:
     """Return the content of `body`. `hold` is called with how many more bytes there are, and may raise Overloaded. `admit` is
     called with how many bytes there are, before the threads are used and after each step there, and may raise Limited.
@@ -41,11 +44,18 @@ async def decompressed(
     # Each element of snappy has content, so the size that it announces bounds the work.
     is_small = len(body) <= _DIRECT_BYTES_MAX or encoding == "snappy"
     held_bytes = 0
-    while is_small and work.size_bytes < _STEP_BYTES:
-        is_done = work.step()
-        held_bytes = _held(work, held_bytes, hold)
-        if is_done:
-            return work.content
+    if is_small:
+        if turns.is_busy:
+            await turns.wait(tenant, len(body))
+        began_s = turns.clock()
+        try:
+            while work.size_bytes < _STEP_BYTES:
+                is_done = work.step()
+                held_bytes = _held(work, held_bytes, hold)
+                if is_done:
+                    return work.content
+        finally:
+            turns.used(tenant, turns.clock() - began_s)
     async with threads.turn(tenant):
         admit(held_bytes)
         is_done = False

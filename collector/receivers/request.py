@@ -179,6 +179,7 @@ class TelemetryRequest:
                     admit=partial(pipeline.charges.check, caller),
                     tenant=caller.tenant,
                     threads=pipeline.large_bodies.decompressing,
+                    turns=pipeline.turns,
                 )
                 came_bytes = self._cost()
                 body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -541,18 +542,58 @@ async def test_what_is_decoded_and_does_not_fit_the_share_of_the_bytes_in_flight
     assert "requests" == info.value.dimension
 
 
-async def test_a_large_body_is_admitted_again_at_its_turn() -> None:
+def spin() -> None:
+    """Take more CPU than bodies may have in one turn of the loop."""
+    end = time.thread_time() + 0.012
+    while time.thread_time() < end:
+        pass
+
+
+async def test_many_small_bodies_do_not_stop_the_loop() -> None:
+    """It has its turn after each that takes as long as bodies may in one turn, and other tenants have theirs."""
+    made = receivers()
+    read: list[bytes] = []
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            before = len(read)
+            await asyncio.sleep(0)
+            most = max(most, len(read) - before)
+
+    def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+        spin()
+        read.append(body[:5])
+        raise Malformed(INVALID_PROTOBUF, "m")
+
+    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    requests = [
+        made.pipeline.ingest(input_, tenant.encode() + bytes(2_000), ACME._replace(tenant=tenant), hold_nothing)
+        for tenant in (*["noisy"] * 20, "quiet")
+    ]
+    watching = asyncio.create_task(watch())
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    watching.cancel()
+    assert [Malformed] * 21 == [type(outcome) for outcome in outcomes]
+    assert 1 == most
+    assert b"quiet" in read[:3]
+
+
+@pytest.mark.parametrize("size_bytes", [2_000, DIRECT_BYTES_MAX + 1])
+async def test_a_body_is_admitted_again_at_its_turn(size_bytes: int) -> None:
     """Of many that wait, those that the plan has no room for any more are not read."""
     made = receivers(limiter=stopped())
     read: list[bytes] = []
 
     def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
+        spin()
         read.append(body)
         raise Malformed(INVALID_PROTOBUF, "m")
 
     caller = ACME._replace(plan=Plan("Three", requests=Rate(1, 3), items=None, size_bytes=None))
     input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
-    body = bytes(DIRECT_BYTES_MAX + 1)
+    body = bytes(size_bytes)
     requests = [made.pipeline.ingest(input_, body, caller, hold_nothing) for _ in range(20)]
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
     # One more may begin before the one that uses up the plan is counted.
