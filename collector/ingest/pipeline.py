@@ -29,7 +29,7 @@ from collector.ingest.validate import Limits
 from collector.query.live_records import LiveRecords
 from collector.query.recent_batches import RecentBatches
 from collector.rate_limit.contract import Limited, Limiter
-from collector.records.dead_letter import DeadLetters, DeadLettersFull
+from collector.records.dead_letter import DeadLetters, DeadLettersFull, Origin
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.identity import Caller
 
@@ -208,8 +208,22 @@ class Pipeline:
             return
         await self.charges.take(caller, None, reading.size_bytes)
         self._metrics.tenant(caller.tenant).refused()
-        # The beginning of the body is kept if it can be: the answer to its sender is the same either way.
-        letters = self._dead_letters.of_request(reading.origin(), refusal.reason, refusal.message, reading.body)
+        await self._keep(reading.origin(), refusal, reading.body)
+
+    def can_keep_refused(self, caller: Caller) -> bool:
+        """Return whether the tenant's caps have room for a request that is refused as a whole."""
+        budget = self._dead_letters.budget(caller.tenant, self._now_unix_nano())
+        return budget.items > 0 and budget.size_bytes > 0
+
+    async def keep_refused(self, input_: Input, body: bytes, caller: Caller, refusal: RequestRefused) -> None:
+        """Keep the beginning of a body that no adapter gets: its media type or coding is unknown, or it does not decompress."""
+        now = self._now_unix_nano()
+        batch_id: bytes = uuid7(nanoseconds=now).bytes
+        await self._keep(Origin(caller.tenant, input_.source, input_.route, now, batch_id, input_.payload_form), refusal, body)
+
+    async def _keep(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
+        """Keep the beginning of the body if it can be: the answer to its sender is the same either way."""
+        letters = self._dead_letters.of_request(origin, refusal.reason, refusal.message, body)
         if letters:
             with contextlib.suppress(BrokerError):
                 await self._produce([], letters)

@@ -21,8 +21,9 @@ from mypy_extensions import i64
 from adapters.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
 from adapters.record import Adapted
 from collector.ingest.pipeline import Outcome, Pipeline
-from collector.ingest.produce import InFlight, InFlightShare
+from collector.ingest.produce import InFlight, InFlightShare, Overloaded
 from collector.ingest.reading import Input
+from collector.rate_limit.contract import Limited
 from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
 from collector.receivers.refusals import Explain, Refusal, ShuttingDown, log_if_defect
@@ -90,6 +91,8 @@ class TelemetryRequest:
         self._input: Input | None = None
         self._encoding: str = IDENTITY
         self._idempotency_key: bytes = b""
+        self._refusal: RequestRefused | None = None
+        """What the head is refused for, where its body is taken first. Nothing else is answered then."""
         self._caller: Caller | None = None
         self._share: InFlightShare | None = None
         self._bodies: Final = bodies
@@ -170,7 +173,10 @@ class TelemetryRequest:
             assert self._input is not None
             pipeline = self._receiver.pipeline
             body = self._body()
-            if self._encoding != IDENTITY:
+            refusal = self._refusal
+            if refusal is not None:
+                await pipeline.charges.take(caller, None, len(body))
+            elif self._encoding != IDENTITY:
                 work = decompressed(
                     body,
                     self._encoding,
@@ -182,8 +188,14 @@ class TelemetryRequest:
                     turns=pipeline.turns,
                 )
                 came_bytes = self._cost()
-                body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)
-                self._content_bytes = len(body)
+                try:
+                    body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)
+                    self._content_bytes = len(body)
+                except RequestRefused as refused:
+                    refusal = refused
+            if refusal is not None:
+                await pipeline.keep_refused(self._input, body, caller, refusal)
+                raise refusal
             outcome = await pipeline.ingest(
                 self._input, body, caller, self._hold_rows, self._idempotency_key, int(self.body_bytes)
             )
@@ -203,6 +215,8 @@ class TelemetryRequest:
             # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
             self.is_abandoned = True
             error = ShuttingDown("the collector stopped before the request was done")
+        if self._refusal is not None:
+            error = self._refusal
         self._release()
         receiver = self._receiver
         refusal = receiver.explain(error)
@@ -236,6 +250,22 @@ class TelemetryRequest:
             )
         receiver.pipeline.charges.check(self._caller, plan_bytes)
         self._share.check(size_bytes)
+
+    def _refuse_when_whole(self, refusal: RequestRefused, announced_bytes: int) -> None:
+        """Take the body before the refusal, so that its beginning is kept as a dead letter. Raises `refusal` now where nothing
+        can be kept, or there is no room for the body.
+
+        `announced_bytes`: of the body; 0 if unknown.
+        """
+        assert self._caller is not None
+        if not self._receiver.pipeline.can_keep_refused(self._caller):
+            raise refusal
+        try:
+            self._expect(announced_bytes, announced_bytes)
+            self._begin_body()
+        except (RequestRefused, Limited, Overloaded):
+            raise refusal from None
+        self._refusal = refusal
 
     def _begin_body(self) -> None:
         """Note that the body is waited for. Raises Overloaded where too many are, or its tenant's leave too few to others."""

@@ -82,6 +82,18 @@ def test_serve_answers_on_every_address_and_socket(tmp_path: Path, short: Path) 
         assert [] == sorted(short.iterdir())
 
 
+def test_who_mistakes_the_port_hears_which_are_in_use(tmp_path: Path) -> None:
+    """HTTP on gRPC's port, and gRPC on both of HTTP's: whatever ports they are, and not the defaults."""
+    program = Program(tmp_path / "data")
+    with started(program):
+        answer = httpx.post(f"http://127.0.0.1:{program.grpc_port}/v1/logs", timeout=60)
+        assert 505 == answer.status_code
+        assert answer.text.endswith(f"taken on port {program.otlp_http_port} or {program.http_port}.\n")
+        for port in (program.http_port, program.otlp_http_port):
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/logs", headers={"content-type": "application/grpc"}, timeout=60)
+            assert f"taken on port {program.grpc_port}:" in answer.headers["grpc-message"]
+
+
 @pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6: nothing of :: can be tried")
 @pytest.mark.parametrize("with_tls", [False, True])
 def test_two_colons_are_every_address(tmp_path: Path, with_tls: bool) -> None:

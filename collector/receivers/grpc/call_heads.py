@@ -56,13 +56,15 @@ def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> Ca
             break
     if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
         return RefusedHead(_NO_GRPC, is_grpc=False)
+    odd_type = ""
     if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
         shown = printable(content_type.decode("latin-1"))
-        message = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
-        return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, message))
+        odd_type = f"content-type {shown} is not taken; application/grpc and application/grpc+proto are"
     method = methods.exports.get(head.path)
     if method is not None:
-        return CallHead(method, head.headers)
+        return CallHead(method, head.headers, odd_type)
+    if odd_type:
+        return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, odd_type))
     handler = methods.others.get(head.path)
     if handler is not None:
         return OtherCall(handler, is_check=head.path == CHECK_PATH)

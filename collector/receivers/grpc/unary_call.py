@@ -15,6 +15,7 @@ from adapters.errors import (
     INVALID_PARAMETER,
     INVALID_PROTOBUF,
     UNSUPPORTED_CONTENT_ENCODING,
+    UNSUPPORTED_MEDIA_TYPE,
     RequestRefused,
 )
 from collector.config.receivers import Grpc
@@ -24,7 +25,7 @@ from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import accepted, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
-from collector.receivers.refusals import Explain, Refusal
+from collector.receivers.refusals import Explain, Refusal, codes_of
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
 from collector.receivers.transport.http2_connection import ServerStream
@@ -40,7 +41,9 @@ _TIMEOUT_UNITS: Final = b"HMSmun"
 class CallHead:
     """What decides of a call's head. Many calls have the same."""
 
-    def __init__(self, method: Method, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, method: Method, headers: list[tuple[bytes, bytes]], odd_type: str = "") -> None:
+        """`odd_type`: what is wrong with its content-type, if anything is."""
+        self.odd_type: Final = odd_type
         self.method: Final = method
         self.encoding: str | None = IDENTITY
         self.encoding_shown: bytes = b""
@@ -128,17 +131,22 @@ class Call(TelemetryRequest):
 
     def _admit(self) -> None:
         head = self._head
+        self._input = head.method.input
+        caller = self._identify(head.key)
+        if head.odd_type:
+            self._refuse_when_whole(RequestRefused(UNSUPPORTED_MEDIA_TYPE, head.odd_type), 0)
+            return
         if head.encoding is None:
             shown = head.encoding_shown.decode("latin-1")
-            raise RequestRefused(UNSUPPORTED_CONTENT_ENCODING, f"grpc-encoding {shown!r} is not one of {GRPC_NAMES.decode()}")
+            message = f"grpc-encoding {shown!r} is not one of {GRPC_NAMES.decode()}"
+            self._refuse_when_whole(RequestRefused(UNSUPPORTED_CONTENT_ENCODING, message), 0)
+            return
         if head.has_odd_timeout:
             shown = head.timeout_shown.decode("latin-1")
             raise RequestRefused(
                 INVALID_PARAMETER, f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
             )
-        self._input = head.method.input
         self._idempotency_key = head.idempotency_key
-        caller = self._identify(head.key)
         self._calls.pipeline.charges.check(caller, 0)
         self._begin_body()
 
@@ -165,14 +173,18 @@ class Call(TelemetryRequest):
         size: i64 = prefix[1] << 24 | prefix[2] << 16 | prefix[3] << 8 | prefix[4]
         self._has_prefix = True
         self._missing_bytes = size
-        if flag > 1 or (flag == 1 and self._head.encoding == IDENTITY):
-            raise RequestRefused(
-                INVALID_COMPRESSION,
-                f"the message is marked as compressed ({flag}), but no grpc-encoding says how"
-                if flag == 1
-                else f"the message's first byte is {flag}; 0 is plain and 1 is compressed",
+        if flag > 1:
+            raise RequestRefused(INVALID_COMPRESSION, f"the message's first byte is {flag}; 0 is plain and 1 is compressed")
+        if flag == 1 and self._head.encoding == IDENTITY and self._refusal is None:
+            caller = self._caller
+            assert caller is not None
+            refusal = RequestRefused(
+                INVALID_COMPRESSION, "the message is marked as compressed (1), but no grpc-encoding says how"
             )
-        if flag == 1:
+            if not self._receiver.pipeline.can_keep_refused(caller):
+                raise refusal
+            self._refusal = refusal
+        if flag == 1 and self._refusal is None:
             assert self._head.encoding is not None
             self._encoding = self._head.encoding
         # What it decompresses to is not known yet, and counts where it is more.
@@ -213,6 +225,9 @@ class Call(TelemetryRequest):
         self.has_answer = True
 
     def _reject(self, refusal: Refusal) -> None:
+        if refusal.reason == UNSUPPORTED_MEDIA_TYPE:
+            # Of a call it is the coding of messages, which is what this code is for.
+            refusal = refusal._replace(codes=codes_of(UNSUPPORTED_CONTENT_ENCODING))
         self._code = refusal.codes.grpc
         self.trailers = refused(refusal)
         self.has_answer = True

@@ -223,28 +223,42 @@ class HttpRequest(TelemetryRequest):
             raise RequestRefused(NOT_FOUND, "there is no such route; see /docs")
         if head.method != "POST":
             raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not for {route.endpoint}; POST is")
+        key = key_of(head.api_key, head.authorization)
+        if key is None and head.query and receiver.takes_query_key:
+            key = key_in_query(head.query)
+        self._identify(key, head.origin)
         if format_ is None:
-            raise RequestRefused(
-                UNSUPPORTED_MEDIA_TYPE, f"Content-Type {value_text(head.content_type)} is not one of {route.media_types}"
+            self._input = next(iter(route.formats.values())).input
+            self._refuse_at_end(
+                RequestRefused(
+                    UNSUPPORTED_MEDIA_TYPE, f"Content-Type {value_text(head.content_type)} is not one of {route.media_types}"
+                )
             )
+            return
+        self._input = format_.input
         encoding = format_.encodings.get(head.content_encoding)
         if encoding is None:
             encoding = format_.encodings.get(head.content_encoding.strip().lower())
             if encoding is None:
                 known = ", ".join(sorted({coding.decode() for coding in format_.encodings if coding}))
-                raise RequestRefused(
-                    UNSUPPORTED_CONTENT_ENCODING, f"Content-Encoding {value_text(head.content_encoding)} is not one of {known}"
+                self._refuse_at_end(
+                    RequestRefused(
+                        UNSUPPORTED_CONTENT_ENCODING,
+                        f"Content-Encoding {value_text(head.content_encoding)} is not one of {known}",
+                    )
                 )
-        self._input = format_.input
+                return
         self._encoding = encoding
         self._idempotency_key = head.idempotency_key
-        key = key_of(head.api_key, head.authorization)
-        if key is None and head.query and receiver.takes_query_key:
-            key = key_in_query(head.query)
-        self._identify(key, head.origin)
         # What it decompresses to is not known yet, and counts where it is more.
         self._expect(head.content_length, head.content_length)
         self._begin_body()
+
+    def _refuse_at_end(self, refusal: RequestRefused) -> None:
+        """Take the body before the refusal, unless its client waits to hear whether to send it. Raises RequestRefused."""
+        if self.head.expects_continue:
+            raise refusal
+        self._refuse_when_whole(refusal, self.head.content_length)
 
     def _take(self, piece: bytes) -> None:
         self.body_bytes += len(piece)

@@ -305,7 +305,7 @@ async def test_trailers_say_what_was_repaired() -> None:
 
 
 async def test_what_is_no_grpc_is_told_so() -> None:
-    """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port."""
+    """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port. All hear which is right."""
     async with receiving() as (_, server, _), http2(server.port) as client:
         server.tell_http_places("port 4444 or 8888")
         answer = await client.response(client.request(LOGS.method, "application/json", b"{}"))

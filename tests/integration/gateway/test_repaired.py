@@ -7,9 +7,11 @@ import httpx
 import pytest
 from grpc import aio
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from support.fakes.receiving import Receivers, grpc_receivers, http_receivers
+from support.fakes.receiving import Receivers, grpc_receivers, http_receivers, receivers
 from support.otlp_grpc import EACH_SERVICE, Service
 from support.ways import JSON, SERVERS, WAYS_BY_NAME, Way
+
+from collector.records.dead_letter import Caps
 
 TEXT = "1 invalid_text (a text is not UTF-8"
 # A text of each body, and the same spoilt. Of the native API both are of the service's name.
@@ -67,11 +69,18 @@ async def test_http(server: str, way: Way) -> None:
 
 @EACH_SERVICE
 async def test_grpc(service: Service) -> None:
-    """As over HTTP; with rejected items beside it, both are told."""
-    async with grpc_receivers() as (made, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    """As over HTTP, in trailing metadata; with rejected items beside it, both are told."""
+    async with (
+        grpc_receivers(receivers(caps=Caps(1, 1))) as (made, server),
+        aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
         call: Any = channel.unary_unary(service.method)
         body = service.body(good=2, late=1, padding=7).replace(b"xxxxxxx", b"ab\xff\xfe\xe9yz", 1)
-        partial = service.response.FromString(await call(body, timeout=20)).partial_success
+        answering = call(body, timeout=20)
+        partial = service.response.FromString(await answering).partial_success
+        metadata = dict(await answering.trailing_metadata())
+        assert ("invalid_text=1", True) == (metadata["x-infrasage-repaired"], "x-infrasage-batch-id" in metadata)
+        assert "1" == metadata["x-infrasage-rejected-not-kept"]
         assert 1 == getattr(partial, service.rejected_field)
         assert partial.error_message.startswith("1 of 3 ")
         assert f"; repaired: {TEXT}" in partial.error_message
