@@ -176,6 +176,25 @@ async def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
     assert made.in_flight.bytes_held == 0
 
 
+async def test_large_heads_in_many_pieces_are_read_in_turns() -> None:
+    """All that a socket has is read in one turn of the loop, piece by piece; not so heads of 60 KB."""
+    made, wire = receivers(), Wire()
+    connection: Any = Http1Connection(http_shared(made))
+    connection.connection_made(wire)
+    request = b"POST /v1/logs HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Type: " + b"a;" * 30_000 + b"\r\n\r\n"
+    pieces = [request * 4] * 8
+    turns = 0
+    while pieces or wire.written.count(b"HTTP/1.1 415 ") < 32:
+        before = wire.written.count(b"HTTP/1.1 415 ")
+        while pieces and wire.is_read:
+            connection.data_received(pieces.pop())
+        await asyncio.sleep(0)
+        assert wire.written.count(b"HTTP/1.1 415 ") - before <= 2
+        turns += 1
+    assert turns >= 16
+    connection.connection_lost(None)
+
+
 async def test_requests_of_every_form_in_one_packet_are_answered_in_order() -> None:
     """Small and large bodies, known lengths and chunks, refused and taken, with an end of the connection's half behind them."""
     large = otlp_logs(padding=20_000)
