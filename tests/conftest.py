@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are processors, since most tests wait for processes: with one more, a fifth of them was idle."""
-    return min(_WORKERS_MAX, (os.cpu_count() or 1) + 2)
+    """One more than there are processors, since most tests wait for processes."""
+    return min(_WORKERS_MAX, (os.cpu_count() or 1) + 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -23,6 +23,7 @@ MEASURING = (
     "tests/unit/collector/api/test_metrics_page.py",
     "tests/unit/collector/http2/test_engine.py",
     "tests/unit/collector/ingest/test_large_bodies.py",
+    "tests/unit/collector/ingest/test_pipeline.py",
     "tests/unit/collector/receivers/test_decompress.py",
 )
 _CACHE = Path(".pytest_cache/v")
