@@ -302,7 +302,7 @@ def test_half_an_environment_is_removed(tmp_path: Path) -> None:
 
 
 def test_first_imports_write_bytecode(tmp_path: Path) -> None:
-    """Whatever the shell says: pip is told to write none, which would cost each command as much CPU time again."""
+    """Even where the shell forbids it. The packages are installed without bytecode, and each start would compile them anew."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "bytecode: ${PYTHONDONTWRITEBYTECODE-written}" >&2\nexit 1\n')
     python.chmod(0o755)
