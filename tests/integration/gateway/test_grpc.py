@@ -292,18 +292,6 @@ async def test_a_message_that_does_not_come_in_time_is_deadline_exceeded() -> No
         assert made.counted("infrasage_grpc_requests_total", code="DEADLINE_EXCEEDED") == 1
 
 
-async def test_trailers_say_what_was_repaired() -> None:
-    """As a header does over HTTP; and nothing where nothing was."""
-    async with receiving() as (_, _, channel):
-        for repaired, body in (({}, otlp_logs(good=2)), ({"x-infrasage-repaired": "invalid_text=2"}, otlp_logs(2, 0, 4))):
-            method: Any = channel.unary_unary(LOGS.method)
-            call = method(body.replace(b"xxxx", b"\xffxxx"), timeout=20)
-            await call
-            said = dict(await call.trailing_metadata())
-            assert len(said.pop("x-infrasage-batch-id")) == 36
-            assert repaired == said
-
-
 async def test_what_is_no_grpc_is_told_so() -> None:
     """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port. All hear which is right."""
     async with receiving() as (_, server, _), http2(server.port) as client:

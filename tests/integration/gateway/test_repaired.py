@@ -81,7 +81,11 @@ async def test_grpc(service: Service) -> None:
         metadata = dict(await answering.trailing_metadata())
         assert ("invalid_text=1", True) == (metadata["x-infrasage-repaired"], "x-infrasage-batch-id" in metadata)
         assert "1" == metadata["x-infrasage-rejected-not-kept"]
+        assert 36 == len(metadata["x-infrasage-batch-id"])
         assert 1 == getattr(partial, service.rejected_field)
         assert partial.error_message.startswith("1 of 3 ")
         assert f"; repaired: {TEXT}" in partial.error_message
         assert [{"invalid_text": 1}] == receipts(made)
+        answering = call(service.body(good=2), timeout=20)
+        await answering
+        assert ["x-infrasage-batch-id"] == [name for name, _ in await answering.trailing_metadata()]
