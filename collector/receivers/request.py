@@ -257,15 +257,19 @@ class TelemetryRequest:
 
         `announced_bytes`: of the body; 0 if unknown.
         """
-        assert self._caller is not None
-        if not self._receiver.pipeline.can_keep_refused(self._caller):
-            raise refusal
+        self._raise_unless_kept(refusal)
         try:
             self._expect(announced_bytes, announced_bytes)
             self._begin_body()
         except (RequestRefused, Limited, Overloaded):
             raise refusal from None
         self._refusal = refusal
+
+    def _raise_unless_kept(self, refusal: RequestRefused) -> None:
+        """Raise `refusal` where the body that it is for could not be kept as a dead letter."""
+        assert self._caller is not None
+        if not self._receiver.pipeline.can_keep_refused(self._caller):
+            raise refusal
 
     def _begin_body(self) -> None:
         """Note that the body is waited for. Raises Overloaded where too many are, or its tenant's leave too few to others."""

@@ -175,18 +175,16 @@ class Call(TelemetryRequest):
         self._missing_bytes = size
         if flag > 1:
             raise RequestRefused(INVALID_COMPRESSION, f"the message's first byte is {flag}; 0 is plain and 1 is compressed")
-        if flag == 1 and self._head.encoding == IDENTITY and self._refusal is None:
-            caller = self._caller
-            assert caller is not None
-            refusal = RequestRefused(
-                INVALID_COMPRESSION, "the message is marked as compressed (1), but no grpc-encoding says how"
-            )
-            if not self._receiver.pipeline.can_keep_refused(caller):
-                raise refusal
-            self._refusal = refusal
         if flag == 1 and self._refusal is None:
-            assert self._head.encoding is not None
-            self._encoding = self._head.encoding
+            encoding = self._head.encoding
+            assert encoding is not None
+            if encoding == IDENTITY:
+                refusal = RequestRefused(
+                    INVALID_COMPRESSION, "the message is marked as compressed (1), but no grpc-encoding says how"
+                )
+                self._raise_unless_kept(refusal)
+                self._refusal = refusal
+            self._encoding = encoding
         # What it decompresses to is not known yet, and counts where it is more.
         self._expect(int(size), int(size))
 
