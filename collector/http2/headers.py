@@ -5,7 +5,8 @@ Invariants:
 2. The table of a connection stays in step with its client's, whatever comes, or decoding fails
    (test_any_encoder_is_understood_as_hpack_does).
 3. A head that is too large is read to its end, and no more than the limit of it is kept: only its request fails
-   (test_a_head_over_the_limit_leaves_the_table_in_step).
+   (test_a_head_over_the_limit_leaves_the_table_in_step). Nor are more than FIELDS_MAX fields kept
+   (test_a_head_has_a_bounded_number_of_fields).
 4. The same block means the same as long as the table has not changed. Clients repeat their heads, so meanings are kept
    (test_what_is_remembered_of_a_head_is_what_it_means).
 """
@@ -40,6 +41,10 @@ _VALUE: Final = 2
 OF_CONNECTIONS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 # RFC 9110's token without capitals: control characters, spaces and separators are not in it.
 _NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+FIELDS_MAX: Final = 256
+"""Fields of a head: one of two octets takes 130 bytes of memory, and clients send twenty."""
 
 
 class HeadError(Exception):
@@ -262,7 +267,7 @@ class HeadDecoder:
         self._has_fields = True
         size: i64 = len(name) + len(value) + HEADER_BYTES_OVERHEAD
         self._size_bytes += size
-        if self._size_bytes > self._header_bytes_max:
+        if self._size_bytes > self._header_bytes_max or len(self._fields) >= FIELDS_MAX:
             self._skipped_bytes += size
         else:
             self._fields.append((name, value))

@@ -24,6 +24,7 @@ import httptools
 from mypy_extensions import i64
 from starlette.types import Scope
 
+from collector.http2.headers import FIELDS_MAX
 from collector.receivers.http.http1_asgi import Http1Page, status_line
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import HOST
@@ -324,6 +325,8 @@ class Http1Connection:
             # The parser has removed the spaces before the value.
             if value and value[-1] in _SPACES:
                 value = value.rstrip(_SPACES)
+            if len(self._headers) >= FIELDS_MAX:
+                self._refuse(_HEAD_TOO_LARGE)
             self._headers.append((name.lower(), value))
         elif name.lower() == b"connection":
             # RFC 9110, 6.5.1: no trailer may speak of the connection. The parser would obey it.

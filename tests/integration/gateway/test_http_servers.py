@@ -455,6 +455,14 @@ async def test_too_large_a_head_is_431(head: bytes, pieces: int) -> None:
         await still_answers(made)
 
 
+@pytest.mark.parametrize(("fields", "status"), [(240, 200), (300, 431)])
+async def test_a_head_has_a_bounded_number_of_fields(fields: int, status: int) -> None:
+    """Each takes more memory than bytes on the wire, also of a head that never ends."""
+    async with http_receivers(with_pages=True) as made, connection(made.port) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a:b\r\n" * fields + (b"\r\n" if status == 200 else b""))
+        assert (await raw.response()).status == status
+
+
 async def test_hypercorn_bounds_heads_too() -> None:
     async with http_receivers("hypercorn", header_bytes_max=4096) as made, connection(made.port) as raw:
         await raw.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 5000)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.http2 import pieces
 
-from collector.http2.headers import HeadDecoder, HeadError, RequestHead, encode, encode_all
+from collector.http2.headers import FIELDS_MAX, HeadDecoder, HeadError, RequestHead, encode, encode_all
 
 GOOD = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/x"), (b"te", b"trailers"), (b"content-length", b"5")]
 
@@ -158,6 +158,19 @@ def test_a_head_over_the_limit_leaves_the_table_in_step(
         assert actual.is_cut == (expected.size_bytes > 500)
         if not actual.is_cut:
             assert actual.headers == expected.headers
+
+
+@pytest.mark.parametrize("pieces_count", [1, 2])
+def test_a_head_has_a_bounded_number_of_fields(pieces_count: int) -> None:
+    """A field of five octets takes 130 bytes of memory. What is beyond is not kept, and the table stays in step."""
+    decoder = HeadDecoder(1 << 20)
+    block = b"\x82\x86\x84" + b"\0\1a\1b" * 2_000 + b"\x40\1c\1d"
+    for number in range(pieces_count):
+        decoder.feed(block[number * len(block) // pieces_count : (number + 1) * len(block) // pieces_count])
+    head = decoder.finish()
+    assert head.is_cut
+    assert len(head.headers) + 3 == FIELDS_MAX
+    assert [(b"c", b"d")] == decoder.decode(b"\x82\x86\x84\xbe").headers
 
 
 @given(block=st.binary(max_size=60) | st.lists(st.sampled_from([b"\x82", b"\x40", b"\x01a", b"\x81\x1f"])).map(b"".join))
