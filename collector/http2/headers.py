@@ -74,10 +74,10 @@ class RequestHead:
             self.size_bytes += len(name) + len(sent) + HEADER_BYTES_OVERHEAD
             if b"\0" in sent or b"\r" in sent or b"\n" in sent:
                 self.is_malformed = True
-            # Spaces around a value are not part of it. RFC 9113 calls them malformed, but gRPC's text has them stripped.
+            # Spaces around a value are not part of it. RFC 9113 calls them malformed, but gRPC's text has metadata's stripped.
             value = sent.strip(b" \t")
             if name.startswith(b":"):
-                if name in seen or self.headers:
+                if name in seen or self.headers or len(value) < len(sent):
                     self.is_malformed = True
                 seen.add(name)
                 self.is_trailers = False

@@ -26,10 +26,10 @@ def http_elsewhere(places: str) -> bytes:
 class RefusedHead:
     """A head that never becomes a call, and its answer."""
 
-    def __init__(self, block: bytes, *, is_grpc: bool = True) -> None:
-        """What is not gRPC has `http_elsewhere` for a body."""
+    def __init__(self, block: bytes, *, has_text: bool = False) -> None:
+        """`has_text`: `http_elsewhere` is its body, for what is not gRPC. An answer to HEAD has none."""
         self.block: Final = block
-        self.is_grpc: Final = is_grpc
+        self.has_text: Final = has_text
 
 
 class OtherCall:
@@ -48,14 +48,14 @@ def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> Ca
         message = f"the metadata is {head.size_bytes} bytes; at most {header_bytes_max} are taken (grpc.header_bytes_max)"
         return RefusedHead(STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
     if head.method != b"POST":
-        return RefusedHead(_NO_POST, is_grpc=False)
+        return RefusedHead(_NO_POST, has_text=head.method != b"HEAD")
     content_type = b""
     for name, value in head.headers:
         if name == b"content-type":
             content_type = value
             break
     if not content_type.startswith(_CONTENT_TYPE) or content_type[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
-        return RefusedHead(_NO_GRPC, is_grpc=False)
+        return RefusedHead(_NO_GRPC, has_text=True)
     odd_type = ""
     if content_type[len(_CONTENT_TYPE) :].partition(b";")[0] not in (b"", b"+proto"):
         shown = printable(content_type.decode("latin-1"))

@@ -129,7 +129,7 @@ class GrpcConnection(ServerConnection):
             self._has_begun = True
             if data[:4] in _HTTP1_METHODS:
                 text = http_elsewhere(self._shared.http_places)
-                self.transport.write(_HTTP1_ANSWER % (len(text), text))
+                self.transport.write(_HTTP1_ANSWER % (len(text), b"" if data[:4] == b"HEAD" else text))
                 self.close()
                 return
             self.begin()
@@ -165,8 +165,8 @@ class GrpcConnection(ServerConnection):
         else:
             assert isinstance(stream, _Refusing)
             answer = stream.answer
-            self.send_head(stream, answer.block, end=answer.is_grpc)
-            if not answer.is_grpc:
+            self.send_head(stream, answer.block, end=not answer.has_text)
+            if answer.has_text:
                 self.send_body(stream, http_elsewhere(self._shared.http_places), b"", end=True)
             self.note_early(stream)
 

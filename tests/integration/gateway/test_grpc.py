@@ -300,11 +300,19 @@ async def test_what_is_no_grpc_is_told_so() -> None:
         assert (415, True) == (answer.status, b"OTLP over HTTP is taken on port 4444 or 8888." in answer.body)
         assert (await client.response(client.request(LOGS.method, "application/grpcs", b"{}"))).status == 415
         assert (await client.response(client.request(LOGS.method, "application/grpc", b"", method="GET"))).status == 405
+        for content_type in ("application/grpc", "text/plain"):
+            answer = await client.response(client.request(LOGS.method, content_type, b"", method="HEAD"))
+            assert (answer.status, answer.body) == (405, b"")
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /v1/logs HTTP/1.1\r\nHost: a\r\n\r\n")
         said = await asyncio.wait_for(reader.read(), 5)
         assert said.startswith(b"HTTP/1.1 505 ")
         assert b"OTLP over HTTP is taken on port 4444 or 8888." in said
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"HEAD /v1/logs HTTP/1.1\r\nHost: a\r\n\r\n")
+        told = await asyncio.wait_for(reader.read(), 5)
+        assert told == said[: said.index(b"\r\n\r\n") + 4]
         writer.close()
 
 
