@@ -70,8 +70,8 @@ def _digits_end(text: bytes, start: i64, end: i64, rules: Rules) -> i64:
     return position
 
 
-def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
-    """Return a JSON text with its long integers as strings, and the numbers that may be beyond a double."""
+def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
+    """Return a JSON text with its long integers, and numbers that may be beyond a double, as strings that begin with `mark`."""
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
@@ -95,15 +95,15 @@ def quote_long_numbers(body: bytes, rules: Rules) -> bytes:
                     exponent_at = position
             position += 1
         if position - start >= (_DIGITS_MIN if is_integer else _LONG_BYTES) or position - exponent_at > _EXPONENT_DIGITS:
-            _put_quoted(writer, body, keep, start, position)
+            _put_quoted(writer, body, keep, start, position, mark)
             keep = position
         position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
     writer.write(body[keep:])
     return writer.getvalue()
 
 
-def quote_constants(body: bytes, rules: Rules) -> bytes:
-    """Return a text that is JSON but for NaN, Infinity and -Infinity, with these as strings."""
+def quote_constants(body: bytes, rules: Rules, mark: bytes) -> bytes:
+    """Return a text that is JSON but for NaN, Infinity and -Infinity, with these as strings that begin with `mark`."""
     writer = BytesWriter()
     size: i64 = len(body)
     keep: i64 = 0
@@ -118,16 +118,17 @@ def quote_constants(body: bytes, rules: Rules) -> bytes:
             if start > keep and body[start - 1] == _MINUS:
                 start -= 1
         if position - start > 1:
-            _put_quoted(writer, body, keep, start, position)
+            _put_quoted(writer, body, keep, start, position, mark)
             keep = position
         position = find_outside_strings(body, position, _CONSTANT_STARTS, rules)
     writer.write(body[keep:])
     return writer.getvalue()
 
 
-def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64) -> None:
-    """Write what is at keep:start of the body, and what is at start:end in quotes."""
+def _put_quoted(writer: BytesWriter, body: bytes, keep: i64, start: i64, end: i64, mark: bytes) -> None:
+    """Write what is at keep:start of the body, and what is at start:end in quotes, behind `mark`."""
     writer.write(body[keep:start])
     writer.append(_QUOTE)
+    writer.write(mark)
     writer.write(body[start:end])
     writer.append(_QUOTE)

@@ -18,17 +18,26 @@ A rejected record's payload is its JSON to the byte: of a batch the array's elem
 """
 
 from collections.abc import Callable
+from hashlib import blake2b
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Final
 
 import orjson
 from mypy_extensions import i64
 
-from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, quote_constants, quote_long_numbers
-from adapters.codec.json_reader import BEYOND_A_DOUBLE, SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers, shallow_json
+from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, is_number, is_whole, quote_constants, quote_long_numbers
+from adapters.codec.json_reader import (
+    BEYOND_A_DOUBLE,
+    CONSTANTS,
+    SLICE_BYTES,
+    JsonSlices,
+    NotJson,
+    may_hold_many_containers,
+    shallow_json,
+)
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
-from adapters.codec.text import check_json_parts, holds_more_objects, quoted, without_bom
+from adapters.codec.text import check_json_parts, holds_more_objects, quoted, shortened, without_bom
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
 from adapters.native.members import otlp_hint
 from adapters.native.records import RecordAdapter
@@ -41,9 +50,11 @@ _QUOTE: Final = 0x22
 _OPENING_BRACKET: Final = 0x5B
 _OPENING_BRACE: Final = 0x7B
 _CLOSING_BRACKET: Final = 0x5D
-# Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower, to name it.
-# In a larger one these are put in quotes, and are texts.
+# Up to this size a body with NaN, an infinity or a number beyond float64 is read once more, several times slower and without a
+# rest. In a larger one such numbers are put in quotes, and are found again by what their texts begin with: a digest of the
+# body, which cannot be in it.
 NAMED_NUMBERS_BYTES_MAX: Final = SLICE_BYTES + 2  # and the brackets of a slice
+_MARK_BYTES: Final = 16
 # Longer than each name that has a route.
 _FIRST_NAME_BYTES_MAX: Final = 32
 # A single record of at most so many bytes is read in one pass.
@@ -251,18 +262,10 @@ def _parsed(body: bytes, rules: Rules) -> object:
         text = body.decode()
     except UnicodeDecodeError as unreadable:
         raise _malformed(body, f"not UTF-8 at byte {unreadable.start}") from None
-    is_constant = text.startswith(("NaN", "Infinity"), position)
-    if (is_constant or BEYOND_A_DOUBLE in fault) and len(body) <= NAMED_NUMBERS_BYTES_MAX:
-        return _document_with_names(body, text)
-    if is_constant:
-        quoted_body = quote_constants(body, rules)
-        if len(quoted_body) > len(body):
-            return _parsed(quoted_body, rules)
-    if BEYOND_A_DOUBLE in fault:
-        try:
-            return orjson.loads(quote_long_numbers(body, rules))
-        except orjson.JSONDecodeError as error:
-            raise _malformed(body, f"{error.msg} at character {error.pos}") from None
+    if BEYOND_A_DOUBLE in fault or text.startswith(("NaN", "Infinity"), position):
+        if len(body) <= NAMED_NUMBERS_BYTES_MAX:
+            return _document_with_names(body, text)
+        return _large_document_with_names(body, position, rules)
     raise _malformed(body, f"{fault} at character {position}")
 
 
@@ -279,6 +282,49 @@ def _document_with_names(body: bytes, text: str) -> object:
     except RecursionError:
         raise _malformed(body, "nested too deep") from None
     return document
+
+
+def _large_document_with_names(body: bytes, position: int, rules: Rules) -> object:
+    """The same of a body whose first such token is at `position`. Raises Malformed."""
+    rules.rest()
+    mark = blake2b(body, digest_size=_MARK_BYTES).hexdigest()
+    rules.rest()
+    quoted_body = quote_long_numbers(quote_constants(body, rules, mark.encode()), rules, mark.encode())
+    rules.rest()
+    try:
+        document: object = orjson.loads(quoted_body)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(body, f"{error.msg} behind character {position}") from None
+    rules.rest()
+    top: list[object] = [document]
+    pending: list[object] = [top]
+    while pending:
+        container = pending.pop()
+        if isinstance(container, dict):
+            for key, member in container.items():
+                rules.read(0)
+                if isinstance(member, (dict, list)):
+                    pending.append(member)
+                elif isinstance(member, str) and member.startswith(mark):
+                    container[key] = _marked_number(body, member.removeprefix(mark), rules)
+        elif isinstance(container, list):
+            for index, member in enumerate(container):
+                rules.read(0)
+                if isinstance(member, (dict, list)):
+                    pending.append(member)
+                elif isinstance(member, str) and member.startswith(mark):
+                    container[index] = _marked_number(body, member.removeprefix(mark), rules)
+    return top[0]
+
+
+def _marked_number(body: bytes, token: str, rules: Rules) -> object:
+    """What `_DECODER` makes of the number of the body that is this text. Raises Malformed."""
+    digits = token.encode()
+    if digits in CONSTANTS:
+        return NotFinite(token)
+    if not is_number(digits, 0, len(digits), rules):
+        raise _malformed(body, f"{shortened(token)} is no number")
+    return _int(token) if is_whole(token) else _float(token)
 
 
 def _malformed(body: bytes, fault: str) -> Malformed:

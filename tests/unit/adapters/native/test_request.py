@@ -332,18 +332,58 @@ def test_a_million_digits_are_quick(token: str) -> None:
     assert all(len(rejection.message) < 120 for rejection in adapted.rejections)
 
 
-@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity"])
-def test_beyond_the_second_readings_limit_a_constant_is_text(token: str) -> None:
-    """It rejects the record as a value, and its neighbours are kept, whatever is around it. Alone as well as in a batch."""
-    padding = "p" * (native.NAMED_NUMBERS_BYTES_MAX + 1)
-    bad = json.dumps(METRIC | {"unknown": [padding, "NaN, -Infinity"]}).replace("87.3", token)
+@pytest.mark.parametrize("token", ["NaN", "-Infinity", "1e999", "1" * 400, "1" * 25])
+@pytest.mark.parametrize(
+    "place", ['"value": N', '"attributes": {"a": N}', '"attributes": {"a": [1, {"x": N, "y": "N"}]}', '"unread": [N]']
+)
+def test_a_large_record_means_what_a_small_one_does(place: str, token: str) -> None:
+    """Whatever number is in it, and wherever: the same verdict, in the same words, and the same values."""
+    small = f"{json.dumps(METRIC)[:-1]}, {place.replace('N', token)}}}"
+    assert _fate(small) == _fate(_padded(small))
+
+
+def test_numbers_of_a_large_record_cost_no_neighbour() -> None:
+    """They reject their record alone, which is read again; what is no JSON is refused beside them."""
     good = json.dumps(METRIC)
+    bad = _padded(good.replace("87.3", "NaN"))
     adapted = adapt_batch(f"[{good},{bad},{good}]".encode())
     assert (2, [1]) == (adapted.accepted_count(), [rejection.index for rejection in adapted.rejections])
-    text = f'value must be a finite float64; got string "{token}"'
-    assert ("invalid_value", text) == refusal(native.adapt(bad.encode(), header(), LimitRules(LIMITS, NOW), 4 << 20))
+    assert "value must be a finite float64; got NaN" == adapted.rejections[0].message
     with pytest.raises(Malformed):
         adapt_batch(f"[{good},{bad[:-1]},}}]".encode())
+
+
+def _padded(record: str) -> str:
+    """The same record, too large for the parser that names numbers."""
+    padding = "p" * (native.NAMED_NUMBERS_BYTES_MAX + 1)
+    return f'{record[:-1]}, "padding": ["{padding}", "NaN, -Infinity, 1e999"]}}'
+
+
+def _fate(record: str) -> tuple[list[tuple[int, str]], list[Any]]:
+    """Why a record is rejected, and what is stored of it: its point's value and attributes."""
+    adapted = native.adapt(record.encode(), header(), LimitRules(LIMITS, NOW), 4 << 20)
+    points = [
+        (point.as_double, attributes_of(point))
+        for stored in records_of(adapted)
+        for metric in stored.metrics
+        for point in metric.gauge.data_points
+    ]
+    return [(one.reason, one.message) for one in adapted.rejections], points
+
+
+@pytest.mark.parametrize("number", ["0" * 20 + "1", "1e+-999", "1." + "0" * 400 + ".", "-" + "0" * 30])
+def test_what_is_no_number_is_refused_in_a_large_record(number: str) -> None:
+    """As in a small one, beside a NaN, for which both are read by other means than most."""
+    small = f'{json.dumps(METRIC)[:-1]}, "unread": [{number}, NaN]}}'
+    for record in (small, _padded(small)):
+        with pytest.raises(Malformed):
+            native.adapt(record.encode(), header(), LimitRules(LIMITS, NOW), 4 << 20)
+
+
+def test_deep_numbers_of_a_large_record_are_found() -> None:
+    """As deep as a parser reads."""
+    record = f'{json.dumps(METRIC)[:-1]}, "unread": {"[" * 1_000}NaN{"]" * 1_000}}}'
+    assert ([], [(87.3, {})]) == _fate(_padded(record))
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20], ids=["small", "large"])
@@ -375,7 +415,7 @@ def test_what_is_not_json_deep_inside_is_refused(damage: str) -> None:
 def test_a_large_record_with_a_number_beyond_a_double_is_rejected_alone() -> None:
     """It is too large for the parser that names such numbers."""
     good = json.dumps(METRIC)
-    large = json.dumps(METRIC | {"unread": "x" * (2 << 20)}).replace("87.3", "1e999")
+    large = _padded(good.replace("87.3", "1e999"))
     [rejection] = adapt_batch(f"[{good},{large},{good}]".encode()).rejections
     assert (1, errors.INVALID_VALUE) == (rejection.index, rejection.reason)
     assert "1e999" in rejection.message
