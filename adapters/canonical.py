@@ -26,19 +26,24 @@ ODD_ELEMENTS_MAX: Final = 1 << 19
 _MISTYPED_MESSAGES_MAX: Final = 1_000
 
 
-def adapt_plainly(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
+def adapt_plainly(
+    adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes = b""
+) -> Adapted:
     """Return what `adapt`, which raises NonCanonical, makes of a body; else of the body with its texts repaired; else of the
     canonical form of that. Raises Malformed, RequestRefused.
 
-    Where that has no item, it has the fields of the body that are unknown.
+    Where that has no item, it has the fields of the body that are unknown. `kept_unknown`: the tag of an unknown field that
+    `adapt` knows: where a body may have it, the canonical form has the unknown fields, too.
     """
-    adapted = _adapted(adapt, body, message_class, rules)
+    adapted = _adapted(adapt, body, message_class, rules, kept_unknown)
     if body and not adapted.parts and not adapted.rejected and adapted.unknown_fields is None:
         adapted.unknown_fields = unknown_fields(body, message_class.DESCRIPTOR) or None
     return adapted
 
 
-def _adapted(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules) -> Adapted:
+def _adapted(
+    adapt: Callable[[bytes], Adapted], body: bytes, message_class: type[Message], rules: Rules, kept_unknown: bytes
+) -> Adapted:
     """As `adapt_plainly`, without the unknown fields."""
     before = rules.repaired
     try:
@@ -54,14 +59,16 @@ def _adapted(adapt: Callable[[bytes], Adapted], body: bytes, message_class: type
         except NonCanonical as odd:
             position = odd.position
         rules.restore_repairs(before)
-    plain = _plain(repaired, len(body), message_class, position, rules)
+    plain = _plain(repaired, len(body), message_class, position, rules, kept_unknown)
     try:
         return adapt(plain)
     except NonCanonical as odd:
         raise _cannot_decode(message_class.DESCRIPTOR.name, len(plain), odd.position) from None
 
 
-def _plain(body: bytes, sent_bytes: int, message_class: type[Message], position: int, rules: Rules) -> bytes:
+def _plain(
+    body: bytes, sent_bytes: int, message_class: type[Message], position: int, rules: Rules, kept_unknown: bytes
+) -> bytes:
     """The same message as a plain encoder writes it. Raises Malformed, with `position`, where the reading first stumbled.
 
     `sent_bytes`: how long the body was before its texts were repaired.
@@ -91,7 +98,8 @@ def _plain(body: bytes, sent_bytes: int, message_class: type[Message], position:
         raise Malformed(
             INVALID_PROTOBUF, f"cannot decode {name}: {mistyped}: check that the request is sent to the route of its signal"
         )
-    message.DiscardUnknownFields()
+    if not kept_unknown or kept_unknown not in body:
+        message.DiscardUnknownFields()
     rules.rest()
     return message.SerializeToString()
 

@@ -108,8 +108,8 @@ REPAIRS: Final[tuple[Repair, ...]] = (
     Repair(
         EXEMPLAR_DROPPED,
         "exemplar_dropped",
-        "an exemplar of remote write breaks a rule (too many labels, symbols that are not in the table): it was left out, and"
-        " its sample was stored",
+        "an exemplar breaks a rule (in remote write too many labels, or symbols that are not in the table; in OTLP a value that"
+        " does not fit its field, or is nested more than 64 deep): it was left out, and its sample or point was stored",
     ),
     Repair(
         VALUE_MISSING,

@@ -98,6 +98,11 @@ class Rules:
         self.pending = None
         return pending
 
+    def put_back_pending(self, repairs: dict[int, int] | None) -> None:
+        """Make pending what was taken, beside what is now."""
+        if repairs is not None:
+            self.pending = _sum(self.pending, repairs)
+
     def count_repairs(self, repairs: dict[int, int] | None) -> None:
         """Note what was repaired of something that is stored."""
         if repairs is not None:

@@ -54,6 +54,7 @@ FLAGS: Final = 27
 # A field that the JSON adapter puts into an item in the place of what does not fit: the reason's number, then the message. No
 # .proto file may have a field of this number: protobuf reserves 19000 to 19999.
 UNFIT: Final = 19999 << 3 | 2
+UNFIT_TAG: Final = b"\xfa\xe1\x09"  # as it is written
 UNFIT_REASONS: Final = frozenset({INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP})
 
 # 1 << n, as 8 bytes each, for n from 0 to 63. Looked up, since mypyc shifts a literal 1 as a C int, of 32 bits.
@@ -142,6 +143,8 @@ class MessageTable:
         self.cuts_name: bool = descriptor.name != "Metric"
         # It belongs to many items: an attribute that can't be taken is left out.
         self.leaves_out: bool = descriptor.name in ("Resource", "InstrumentationScope", "Metric")
+        # It belongs to a point, which is kept without it where it can't be taken.
+        self.is_exemplar: bool = descriptor.name == "Exemplar"
         # The tag of `dropped_attributes_count`, where it has one: it counts those that are beyond the limit.
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)

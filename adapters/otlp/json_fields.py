@@ -102,6 +102,8 @@ class Field:
         self.holds_items: Final[bool] = self.is_item or self.message_name in _HOLD_ITEMS
         # A gauge, a sum, …: a metric has one of them.
         self.is_metric_data: Final[bool] = self.holds_items and descriptor.containing_type.name == "Metric"
+        # One that does not fit is left out of its point.
+        self.is_exemplar: Final[bool] = self.message_name == "Exemplar"
         self.is_attribute: Final[bool] = self.message_name == "KeyValue"
         self.is_any_value: Final[bool] = self.message_name == "AnyValue"
         # As natives: the tag, the kind, the number's range as far as an int64 goes, and a bit that no other field of its

@@ -98,7 +98,9 @@ class LargeRequest:
                 slices.go_back(start)
                 slices.check_value()
                 part.truncate(written)
-                if fields.is_item:
+                if field.is_exemplar:
+                    self.notes.put_unfit_exemplar(part, field)
+                elif fields.is_item:
                     part.write(self.notes.rejection(unfit))
                 else:
                     put_unfit(part, fields, field, self.notes, unfit)
@@ -165,7 +167,10 @@ class LargeRequest:
                     elif is_lenient:
                         put_element(writer, fields, field, element, self.notes)
                     elif unfit is None and not put_field(writer, field, element, self.notes):
-                        unfit = self.notes.refusal()  # the item is rejected, and the rest only read
+                        if field.is_exemplar:
+                            self.notes.put_unfit_exemplar(writer, field)
+                        else:
+                            unfit = self.notes.refusal()  # the item is rejected, and the rest only read
                 self.rules.rest()
                 if slices.peek() == _CLOSING_BRACKET:
                     slices.position += 1
@@ -183,6 +188,9 @@ class LargeRequest:
             elif is_lenient:
                 slices.check_value()
                 put_unfit_element(writer, fields, field, self.notes, Unfit(f"{field.name} must hold objects"))
+            elif field.is_exemplar:
+                slices.check_value()
+                self.notes.put_unfit_exemplar(writer, field)
             else:
                 raise Unfit(f"{field.name} must hold objects")
             if not slices.goes_on(_CLOSING_BRACKET):
@@ -199,11 +207,14 @@ class LargeRequest:
         try:
             self._put_message(inner, field.message, depth + 1)
         except Unfit as unfit:
-            if not (fields.is_envelope or fields.is_request):
+            if not (fields.is_envelope or fields.is_request or field.is_exemplar):
                 raise
             slices.go_back(start)
             slices.check_value()
-            put_unfit_element(writer, fields, field, self.notes, unfit)
+            if field.is_exemplar:
+                self.notes.put_unfit_exemplar(writer, field)
+            else:
+                put_unfit_element(writer, fields, field, self.notes, unfit)
             return
         self._put_content(writer, field, inner)
 

@@ -104,6 +104,11 @@ class Notes:
         found = self.refusal() if unfit is None else unfit
         return _rejection(found.reason, found.message.encode())
 
+    def put_unfit_exemplar(self, writer: BytesWriter, field: Field) -> None:
+        """Write an exemplar that is left out of its point, in the place of what does not fit."""
+        self.rules.read(_UNFIT_COST_BYTES)
+        put_bytes(writer, field.tag, _REJECTIONS[INVALID_RECORD])
+
     def leave_out(self) -> None:
         """Note that something does not fit an envelope and is left out."""
         self.left_out += 1

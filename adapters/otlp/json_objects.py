@@ -156,6 +156,9 @@ def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -
     if isinstance(entry, dict) and not entry:
         return True
     if not isinstance(entry, list):
+        if field.is_exemplar:
+            notes.put_unfit_exemplar(writer, field)
+            return True
         return notes.refuse(field, "an array", entry)
     if field.packed:
         inner = BytesWriter()
@@ -171,7 +174,9 @@ def put_member(writer: BytesWriter, field: Field, entry: object, notes: Notes) -
         if element is None:
             notes.nulls += 1
         elif not put_field(writer, field, element, notes):
-            return False
+            if not field.is_exemplar:
+                return False
+            notes.put_unfit_exemplar(writer, field)
     return True
 
 

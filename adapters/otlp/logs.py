@@ -13,7 +13,7 @@ from adapters.canonical import adapt_plainly
 from adapters.errors import TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
-from adapters.otlp.field_tables import LOG_RECORD
+from adapters.otlp.field_tables import LOG_RECORD, UNFIT_TAG
 from adapters.record import LOGS, TYPE_LOG, Adapted, Header
 from adapters.repairs import ID_DROPPED
 from adapters.rules import Rules
@@ -55,4 +55,5 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
         body,
         ExportLogsServiceRequest,
         rules,
+        UNFIT_TAG,
     )

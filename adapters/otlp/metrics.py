@@ -15,7 +15,7 @@ from adapters.codec.wire import NonCanonical, field_size, length_of, put_bytes, 
 from adapters.errors import RECORD_TOO_LARGE, UNSPECIFIED_TEMPORALITY
 from adapters.otlp.attributes import CLEAN, REWRITE
 from adapters.otlp.export_request import Envelope
-from adapters.otlp.field_tables import METRIC, MessageTable
+from adapters.otlp.field_tables import METRIC, UNFIT_TAG, MessageTable
 from adapters.record import METRICS, REJECTIONS_KEPT_MAX, TYPE_METRIC, Adapted, Header
 from adapters.repairs import TEMPORALITY_ASSUMED, VALUE_MISSING
 from adapters.rules import Rules
@@ -371,5 +371,9 @@ class MetricsEnvelope(Envelope):
 def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
     """Records of `body`, a serialized ExportMetricsServiceRequest. Raises Malformed."""
     return adapt_plainly(
-        lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(), body, ExportMetricsServiceRequest, rules
+        lambda plain: MetricsEnvelope(plain, header, rules, message_bytes_max).run(),
+        body,
+        ExportMetricsServiceRequest,
+        rules,
+        UNFIT_TAG,
     )

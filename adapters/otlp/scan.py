@@ -4,6 +4,7 @@
 normal. If it is not, the patches make it so. Anything unusual raises `NonCanonical`.
 """
 
+from bisect import bisect_right
 from typing import Final
 
 from librt.strings import BytesWriter, read_i64_le
@@ -54,6 +55,7 @@ from adapters.otlp.patches import Patches
 from adapters.repairs import (
     ATTRIBUTES_DROPPED,
     CUT_KEY_PREFIX,
+    EXEMPLAR_DROPPED,
     HISTOGRAM_COUNT_DIFFERS,
     ID_DROPPED,
     INFINITE_BOUND,
@@ -90,6 +92,8 @@ class Scanner:
         self.duplicate_keys: bool = False
         # Set where some attribute was cut: it may be stored under another key than its own.
         self.has_cuts: bool = False
+        # Where exemplars are left out: the beginning and the end of each run of them, in order.
+        self.left_out: list[int] = []
         self.time: i64 = 0
         self.other_time: i64 = 0
         self.valid_trace_id: bool = False
@@ -119,6 +123,8 @@ class Scanner:
         """But not the patches."""
         self.duplicate_keys = False
         self.has_cuts = False
+        if self.left_out:
+            self.left_out = []
         self.time = 0
         self.other_time = 0
         self.valid_trace_id = False
@@ -295,11 +301,15 @@ class Scanner:
                     if state == CLEAN:
                         state = REWRITE
             elif action == MESSAGE:
-                patches = self.patches
-                delta: i64 = patches.delta
-                place: i64 = patches.open()
-                found = self.scan(message.children[tag], first, after)
-                patches.close(place, delta, length_at, first, after)
+                child = message.children[tag]
+                if child.is_exemplar:
+                    found = self._scan_exemplar(child, at, length_at, first, after)
+                else:
+                    patches = self.patches
+                    delta: i64 = patches.delta
+                    place: i64 = patches.open()
+                    found = self.scan(child, first, after)
+                    patches.close(place, delta, length_at, first, after)
                 self.rules.read(after - first)
                 if found > state and state <= REWRITE:
                     state = found
@@ -338,6 +348,31 @@ class Scanner:
                 self.patches.replace(end, end, bytes((message.dropped_tag,)) + length_of(dropped))
         self.seen = seen
         return state
+
+    def _scan_exemplar(self, message: MessageTable, at: i64, length_at: i64, first: i64, after: i64) -> i64:
+        """Scan the exemplar at at:after as `scan` does. One that can't be taken is left out, with its repairs."""
+        patches = self.patches
+        rules = self.rules
+        delta: i64 = patches.delta
+        place: i64 = patches.open()
+        fault = self.fault
+        before = rules.take_pending()
+        found: i64 = self.scan(message, first, after)
+        if found <= REWRITE:
+            patches.close(place, delta, length_at, first, after)
+            rules.put_back_pending(before)
+            return found
+        patches.cut(place, delta, at, after, b"")
+        self.fault = fault
+        rules.pending = before
+        rules.repair_pending(EXEMPLAR_DROPPED)
+        left_out = self.left_out
+        if left_out and left_out[-1] == at:
+            left_out[-1] = after
+        elif not patches.is_full:
+            left_out.append(at)
+            left_out.append(after)
+        return REWRITE
 
     def _note_cut(self, made: list[bytes]) -> None:
         """Note what was cut of the attribute checked last, and the keys that were made for it."""
@@ -596,7 +631,10 @@ class Scanner:
                 keep = position
             elif action == MESSAGE:
                 child = message.children[tag]
-                if child.is_rewritten:
+                if child.is_exemplar and bisect_right(self.left_out, at) & 1:
+                    writer.write(buffer[keep:at])
+                    keep = position
+                elif child.is_rewritten:
                     content = BytesWriter()
                     self._write_last(content, child, first, position)
                     writer.write(buffer[keep:at])

@@ -11,7 +11,7 @@ from adapters.canonical import adapt_plainly
 from adapters.errors import INVALID_SPAN_ID, INVALID_TRACE_ID, MISSING_TIMESTAMP, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.otlp.attributes import REWRITE
 from adapters.otlp.export_request import Envelope
-from adapters.otlp.field_tables import SPAN
+from adapters.otlp.field_tables import SPAN, UNFIT_TAG
 from adapters.record import TRACES, TYPE_TRACE, Adapted, Header
 from adapters.rules import Rules
 
@@ -57,4 +57,5 @@ def adapt(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> 
         body,
         ExportTraceServiceRequest,
         rules,
+        UNFIT_TAG,
     )

@@ -131,13 +131,6 @@ OTLP_CASES: list[tuple[tuple[str, ...], list[int], int, bool, Spoil]] = [
         lambda of: of.metric.metadata.add(key="k", value=AnyValue(string_value="v" * 121)),
     ),
     (
-        ("metrics",),
-        [1],
-        errors.ATTRIBUTE_VALUE_TOO_LONG,
-        True,
-        lambda of: of.items[1].exemplars.add().filtered_attributes.add(key="k", value=AnyValue(bytes_value=b"v" * 121)),
-    ),
-    (
         ("traces",),
         [1],
         errors.ATTRIBUTE_VALUE_TOO_LONG,

@@ -138,6 +138,10 @@ def normalize(message: Message, limits: Limits) -> set[int]:
             text = text_of(value)
             value.Clear()
             value.string_value = text
+        elif field.message_type.name == "Exemplar":
+            sound = [entry for entry in value if not normalize(entry, limits)]
+            del value[:]
+            value.extend(sound)
         elif field.is_repeated:
             for entry in value:
                 reasons |= normalize(entry, limits)

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, NumberDataPoint
 from support.adapted import batch_of
 from support.hostile import nested_logs
 from support.limits import DEFAULT
@@ -26,7 +26,7 @@ from adapters.errors import INVALID_PROTOBUF, REASON, Malformed
 from adapters.otlp import logs, metrics, traces
 from adapters.otlp.json import logs_to_wire
 from adapters.record import SOURCE_OTLP, Adapted, Header
-from adapters.repairs import ID_DROPPED, VALUE_MISSING
+from adapters.repairs import EXEMPLAR_DROPPED, ID_DROPPED, VALUE_MISSING
 from collector.ingest.validate import LimitRules
 
 NOW = 1_775_822_400_000_000_000
@@ -401,6 +401,48 @@ def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
     exemplar = batch_of(found).records[0].metrics[0].gauge.data_points[0].exemplars[0]
     ids += [exemplar.span_id, exemplar.trace_id]
     assert ([b"x" * 8, b"x" * 8, b"x" * 16, b"x" * 8, b"x" * 16] if kind == "one" else [b""] * 5) == ids
+
+
+@pytest.mark.parametrize("repeated_key", [False, True])
+@pytest.mark.parametrize("kind", ["gauge", "sum", "histogram", "exponential_histogram"])
+def test_an_exemplar_that_can_not_be_taken_is_left_out_alone(kind: str, repeated_key: bool) -> None:
+    """Its point is kept, with the other exemplars, however it is rewritten; what is repaired of it is not counted."""
+    request = ExportMetricsServiceRequest()
+    data = getattr(request.resource_metrics.add().scope_metrics.add().metrics.add(name="m"), kind)
+    if kind != "gauge":
+        data.aggregation_temporality = 2
+    for bad in ((), (1,), (0, 1, 3), (0, 1, 2, 3)):
+        point = data.data_points.add(time_unix_nano=NOW, attributes=[{"key": "k"}] * (1 + repeated_key))
+        if "histogram" not in kind:
+            point.as_int = 1
+        for n in range(4):
+            exemplar = point.exemplars.add(as_int=n, span_id=b"odd")
+            exemplar.filtered_attributes.add(key="a" * (1_025 if n in bad else 1))
+            exemplar.filtered_attributes.add(key="b").value.string_value = "c"
+    data.data_points.add(time_unix_nano=1).exemplars.add().filtered_attributes.add(key="a" * 1_025)
+    adapted = adapt("metrics", request.SerializeToString())
+    assert [(4, errors.TIMESTAMP_TOO_OLD)] == [(each.index, each.reason) for each in adapted.rejections]
+    assert (4, {EXEMPLAR_DROPPED: 8, ID_DROPPED: 8}) == (adapted.accepted_count(), adapted.repaired)
+    points = getattr(records(adapted)[0].metrics[0], kind).data_points
+    assert [[0, 1, 2, 3], [0, 2, 3], [2], []] == [[each.as_int for each in point.exemplars] for point in points]
+    assert all(["a", "b"] == [pair.key for pair in each.filtered_attributes] for point in points for each in point.exemplars)
+
+
+@pytest.mark.parametrize("attribute", ["key", "value", "depth"])
+def test_what_may_not_be_stored_costs_its_exemplar_alone(attribute: str) -> None:
+    """Of a point that fits a message only without it, too."""
+    pair = KeyValue(key="k" * (1_025 if attribute == "key" else 1))
+    pair.value.string_value = "v" * (262_145 if attribute == "value" else 1)
+    value = pair.value.SerializeToString()
+    for _ in range(65 if attribute == "depth" else 0):
+        value = length_delimited(5, length_delimited(1, value))
+    exemplar = length_delimited(7, length_delimited(1, pair.key.encode()) + length_delimited(2, value))
+    point = NumberDataPoint(time_unix_nano=NOW, as_int=1).SerializeToString() + length_delimited(5, exemplar)
+    metric = length_delimited(1, b"m") + length_delimited(5, 2 * length_delimited(1, point))
+    body = length_delimited(1, length_delimited(2, length_delimited(2, metric)))
+    adapted = adapt("metrics", body, 1 << 17)
+    assert (2, {EXEMPLAR_DROPPED: 2}) == (adapted.accepted_count(), adapted.repaired)
+    assert not any(stored.exemplars for stored in records(adapted)[0].metrics[0].gauge.data_points)
 
 
 def in_tables(place: str) -> ExportLogsServiceRequest:

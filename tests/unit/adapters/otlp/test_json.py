@@ -32,7 +32,7 @@ from adapters.errors import (
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 from adapters.otlp.json_fields import SNAKE_CASE
 from adapters.record import REJECTIONS_KEPT_MAX
-from adapters.repairs import VALUE_LEFT_OUT
+from adapters.repairs import EXEMPLAR_DROPPED, TEMPORALITY_ASSUMED, VALUE_LEFT_OUT
 from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
@@ -219,6 +219,70 @@ def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, p
     assert {VALUE_LEFT_OUT: 1} == rules.repaired
     adapted = adapt_otlp("metrics", wire, 4 << 20, limits=LOW_CUMULATIVE)
     assert (accepted, 0) == (adapted.accepted_count(), adapted.rejected_count())
+
+
+GOOD_EXEMPLAR = '{"asInt":4,"filteredAttributes":[{"key":"a"}]}'
+
+
+@pytest.mark.parametrize("padding", ["", "point", "exemplar"])
+@pytest.mark.parametrize(
+    ("exemplars", "dropped"),
+    [
+        ('[GOOD,{"asInt":"x"PAD},GOOD]', 1),
+        ('[GOOD,{"timeUnixNano":{}PAD},GOOD,{"asDouble":"4x"},{"filteredAttributes":{"a":1}}]', 3),
+        ('[GOOD,{"filteredAttributes":[{"key":5}]PAD},5,["x"],null,"x",GOOD]', 4),
+        ('[GOOD,GOOD,{"filteredAttributes":[{"key":"a","value":DEEP}]PAD}]', 1),
+        ('[GOOD,{"unread":[1,{}]PAD},"PADDING",GOOD]', 1),
+    ],
+)
+def test_an_exemplar_that_does_not_fit_is_left_out_alone(exemplars: str, dropped: int, padding: str) -> None:
+    """Whatever it is, and however large it or its point is: the point is kept, and the other exemplars."""
+    deep = '{"arrayValue":{"values":[' * 70 + "{}" + "]}}" * 70
+    text = "x" * SLICE_BYTES
+    exemplars = exemplars.replace("GOOD", GOOD_EXEMPLAR).replace("DEEP", deep)
+    exemplars = exemplars.replace("PADDING", text if padding == "exemplar" else "")
+    exemplars = exemplars.replace("PAD", f',"pad":"{text}"' if padding == "exemplar" else "")
+    pad = f'"pad":"{text}",' if padding == "point" else ""
+    point = f'{{"timeUnixNano":"{NOW}",{pad}"asInt":2,"exemplars":{exemplars}}}'
+    wire = metrics_to_wire(metrics_of(f'{{"name":"m","gauge":{{"dataPoints":[{point}]}}}}'), LimitRules(DEFAULT, NOW))
+    adapted = adapt_otlp("metrics", wire, 4 << 20, limits=DEFAULT)
+    assert (3, 0, {EXEMPLAR_DROPPED: dropped}) == (adapted.accepted_count(), adapted.rejected_count(), adapted.repaired)
+    [stored] = batch_of(adapted).records[0].metrics[1].gauge.data_points
+    assert [4, 4] == [each.as_int for each in stored.exemplars if each.filtered_attributes]
+
+
+@pytest.mark.parametrize("exemplars", ["5", '"x"', '{"asInt":4}', '"%s"' % ("x" * SLICE_BYTES)], ids=lambda text: text[:9])
+def test_exemplars_that_are_no_list_are_left_out(exemplars: str) -> None:
+    """They cost no point."""
+    point = f'{{"timeUnixNano":"{NOW}","exemplars":{exemplars},"asInt":2}}'
+    adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(f'{{"name":"m","gauge":{{"dataPoints":[{point}]}}}}')))
+    assert (3, {EXEMPLAR_DROPPED: 1}) == (adapted.accepted_count(), adapted.repaired)
+
+
+def test_a_point_that_does_not_fit_is_rejected_in_its_own_words() -> None:
+    """Whatever is wrong with its exemplars."""
+    point = f'{{"timeUnixNano":"{NOW}","asInt":"x","exemplars":[5]}}'
+    adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(f'{{"name":"m","gauge":{{"dataPoints":[{point}]}}}}')))
+    [rejection] = adapted.rejections
+    assert (2, None) == (adapted.accepted_count(), adapted.repaired)
+    assert rejection.message.startswith("NumberDataPoint.asInt must be an integer")
+
+
+def test_what_does_not_fit_is_rejected_in_a_body_that_is_written_anew() -> None:
+    """A temporality of 0 that is written out, or a count of dropped attributes before too many of them, changes no verdict."""
+    point = f'{{"timeUnixNano":"{NOW}","asInt":"x"}},{{"timeUnixNano":"{NOW}","asInt":1}}'
+    metric = f'{{"name":"m","sum":{{"aggregationTemporality":0,"dataPoints":[{point}]}}}}'
+    adapted = adapt_otlp("metrics", metrics_to_wire(metrics_of(metric)), limits=LOW_CUMULATIVE)
+    assert [(1, INVALID_VALUE)] == [(each.index, each.reason) for each in adapted.rejections]
+    assert (3, {TEMPORALITY_ASSUMED: 1}) == (adapted.accepted_count(), adapted.repaired)
+    many = ",".join(f'{{"key":"k{n}"}}' for n in range(LOW.attributes_max + 1))
+    odd = f'{{"droppedAttributesCount":1,"attributes":[{many}],'
+    good = f'"traceId":"{"1" * 32}","spanId":"{"2" * 16}","startTimeUnixNano":"{NOW}"}}'
+    adapted = adapt_otlp("traces", traces_to_wire(span(f'{odd}{good},{{"name":5,{good}').encode()))
+    assert [(1, INVALID_RECORD)] == [(each.index, each.reason) for each in adapted.rejections]
+    logs = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{odd}"timeUnixNano":"{NOW}"}},{{"severityNumber":"x"}}]}}]}}]}}'
+    adapted = adapt_otlp("logs", logs_to_wire(logs.encode()))
+    assert [(1, INVALID_VALUE)] == [(each.index, each.reason) for each in adapted.rejections]
 
 
 # In the place of a list, and of an object that holds one, at each level of a request.
