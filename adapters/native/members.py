@@ -19,7 +19,11 @@ MEMBERS: Final = ("service_id", "type", "metric_name", "value", "timestamp", "bo
 _KNOWN: Final = frozenset(MEMBERS)
 _MISSING: Final = frozenset({MISSING_SERVICE_ID, MISSING_METRIC_NAME, MISSING_VALUE, MISSING_BODY, MISSING_TIMESTAMP})
 _SHOWN_MAX: Final = 3
-_OTLP_ROUTES: Final = {"resourceSpans": "/v1/traces", "resourceLogs": "/v1/logs", "resourceMetrics": "/v1/metrics"}
+_OTLP_ROUTES: Final = {
+    **dict.fromkeys(("resourceSpans", "resource_spans"), "/v1/traces"),
+    **dict.fromkeys(("resourceLogs", "resource_logs"), "/v1/logs"),
+    **dict.fromkeys(("resourceMetrics", "resource_metrics"), "/v1/metrics"),
+}
 
 
 def unknown_members(record: dict[str, object]) -> int:

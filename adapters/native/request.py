@@ -97,9 +97,9 @@ def parsed_record(body: bytes, header: Header, rules: Rules, message_bytes_max: 
     adapter = RecordAdapter(body, header, rules, message_bytes_max)
     if len(body) > adapter.record_bytes_max:
         check_json_parts(body, rules.request_elements_max, rules)
-        adapter.reject_large("")
+        adapter.reject_large(_hint_of_large(body, rules))
     elif holds_more_objects(body, RECORD_OBJECTS_MAX, rules):
-        adapter.reject_large(_TOO_MANY_OBJECTS)
+        adapter.reject_large(_hint_of_large(body, rules) or _TOO_MANY_OBJECTS)
     else:
         adapter.add(_document(body, rules))
     return adapter.finish()
@@ -187,6 +187,18 @@ def _adapt_in_slices(body: bytes, header: Header, rules: Rules, message_bytes_ma
     except NotJson as found:
         raise _malformed(body, f"{found.why} at character {found.position}") from None
     return adapter.finish()
+
+
+def _hint_of_large(body: bytes, rules: Rules) -> str:
+    """Return why a body is too large for a record that is something else; "" where nothing says so."""
+    slices = JsonSlices(body, rules)
+    opening: i64 = slices.peek()
+    hint = ""
+    if opening == _OPENING_BRACKET:
+        hint = "an array of records is for /api/v1/telemetry/batch"
+    elif opening == _OPENING_BRACE:
+        hint = otlp_hint(_first_name(slices))
+    return f"the body is too large for a record; {hint}" if hint else ""
 
 
 def _first_name(slices: JsonSlices) -> str:

@@ -71,6 +71,8 @@ HINTS: Final = {
     **dict.fromkeys(("intSum", "doubleSum", "int_sum", "double_sum"), ": OTLP 1.0 has sum"),
     **dict.fromkeys(("intHistogram", "doubleHistogram", "int_histogram", "double_histogram"), ": OTLP 1.0 has histogram"),
 }
+# A request that has it as a member is a record of the native API.
+NATIVE_NAME: Final = "service_id"
 _HOLD_ITEMS: Final = frozenset(_ENVELOPES) - {"Resource", "EntityRef", "InstrumentationScope"}
 _ITEMS: Final = (
     "LogRecord",

@@ -56,8 +56,9 @@ class LargeRequest:
     def to_wire(self, descriptor: Descriptor) -> bytes:
         """Raises NotJson, Unfit, Malformed."""
         slices = self.slices
-        if slices.peek() != _OPENING_BRACE:
-            raise Malformed(INVALID_JSON, f"cannot decode {self.name}: it must be a JSON object")
+        opening: i64 = slices.peek()
+        if opening != _OPENING_BRACE:
+            raise _no_object(self.name, is_array=opening == _OPENING_BRACKET)
         writer = BytesWriter()
         self._put_message(writer, descriptor, 0)
         slices.end()
@@ -296,7 +297,7 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *
             return LargeRequest(body, name, rules, notes, is_walked=is_walked).to_wire(descriptor)
         value = orjson.loads(body)
         if not isinstance(value, dict):
-            raise Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object")
+            raise _no_object(name, is_array=isinstance(value, list))
         writer = BytesWriter()
         if not put_message(writer, fields_of(descriptor, rules.json_forms), value, notes):
             raise notes.refusal()
@@ -312,6 +313,11 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *
         raise Malformed(INVALID_JSON, f"cannot decode {name}: {unfit.message}") from None
     except RecursionError:
         raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
+
+
+def _no_object(name: str, *, is_array: bool) -> Malformed:
+    hint = "; an array of records is for /api/v1/telemetry/batch" if is_array else ""
+    return Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object{hint}")
 
 
 def may_repeat_members(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bool:

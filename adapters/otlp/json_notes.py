@@ -10,7 +10,7 @@ from adapters.codec.text import quoted
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_RECORD
 from adapters.otlp.field_tables import UNFIT
-from adapters.otlp.json_fields import HINTS, Field, Fields
+from adapters.otlp.json_fields import HINTS, NATIVE_NAME, Field, Fields
 from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.rows import check_row_count
 from adapters.rules import Rules
@@ -66,7 +66,8 @@ class Notes:
     def skip(self, fields: Fields, name: str) -> None:
         """Note a field that is unknown."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
-            self.unknown.append(f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}")
+            hint = ", which is for /api/v1/telemetry" if fields.is_request and name == NATIVE_NAME else HINTS.get(name, "")
+            self.unknown.append(f"{fields.name} has no field {quoted(name)}{hint}")
         is_told = name in HINTS or (fields.name in _OF_VALUES and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
         if is_told and name not in self.misplaced:
             self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}"

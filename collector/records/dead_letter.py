@@ -185,10 +185,12 @@ class DeadLetters:
         if budget == whole:
             adapted.not_kept = lost
             return
+        first = adapted.rejections[0]  # always kept, whatever has room
         raise DeadLettersFull(
             f"{lost} of {adapted.rejected_count()} items would be rejected and could not be kept as dead letters: of this"
             f" minute's {whole.items} items and {whole.size_bytes} bytes, {budget.items} and {budget.size_bytes} were left."
-            " Send again later, or raise dead_letters.items_per_minute_max and dead_letters.bytes_per_minute_max",
+            " Send again later, or raise dead_letters.items_per_minute_max and dead_letters.bytes_per_minute_max."
+            f" The first of the rejected is {REASON[first.reason].name}: {first.message}",
             (_MINUTE_NS - now_unix_nano % _MINUTE_NS) / 10**9,
         )
 

@@ -88,6 +88,21 @@ async def test_another_signals_request_is_told_its_route(path: str, padding: int
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize("path", WRONG)
+async def test_a_native_record_is_told_its_route(path: str, padding: int) -> None:
+    """Alone, by a warning; an array of them, which is no request at all, by the refusal."""
+    async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
+        for body, status, told in (
+            (b'{"service_id": "s", "body": "b"}', 200, 'has no field "service_id", which is for /api/v1/telemetry'),
+            (b'[{"service_id": "s"}]', 400, "it must be a JSON object; an array of records is for /api/v1/telemetry/batch"),
+        ):
+            headers = {"content-type": "application/json"}
+            answer = await http.post(path, content=body + b" " * padding, headers=headers, timeout=30)
+            assert status == answer.status_code
+            assert told in str(answer.json())
+
+
+@pytest.mark.parametrize("padding", [0, 2 << 20])
 async def test_another_signals_items_beside_the_routes_own_are_told(padding: int) -> None:
     """In one body, or in a scope under its old name: what was taken is stored, and the answer says what was not."""
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:

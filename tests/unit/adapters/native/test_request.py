@@ -584,12 +584,24 @@ def test_a_large_object_that_holds_the_array_is_refused_with_what_to_send() -> N
     assert "a batch must be a JSON array of records; got object: send the array by itself" == refused.value.message
 
 
-def test_large_otlp_is_told_its_route() -> None:
-    """As a small one."""
-    body = b'{ "resourceLogs": [' + b"{}," * SLICE_BYTES + b"{}]}"
+@pytest.mark.parametrize("size", [10, SLICE_BYTES])
+@pytest.mark.parametrize("name", ["resourceLogs", "resource_logs"])
+def test_otlp_of_any_size_is_told_its_route(name: str, size: int) -> None:
+    """Instead of a record, or of a batch."""
+    body = f'{{ "{name}": [{"{}," * size}{{}}]}}'.encode()
     with pytest.raises(RequestRefused) as refused:
         adapt_batch(body)
     assert "a batch must be a JSON array of records; got object: this is OTLP, which is for /v1/logs" == refused.value.message
+    assert adapt(body).rejections[0].message.endswith("; this is OTLP, which is for /v1/logs")
+
+
+@pytest.mark.parametrize("bytes_max", [1 << 20, 64 << 20], ids=["bytes", "objects"])
+def test_a_large_array_is_told_the_route_of_batches(bytes_max: int) -> None:
+    """Whether it is its bytes or its objects that are too many for a record."""
+    body = b"[" + b"{}," * SLICE_BYTES + b"{}]"
+    [rejection] = native.adapt(body, header(), LimitRules(LIMITS, NOW), bytes_max).rejections
+    assert errors.RECORD_TOO_LARGE == rejection.reason
+    assert "the body is too large for a record; an array of records is for /api/v1/telemetry/batch" == rejection.message
 
 
 UNKNOWN: dict[str, Any] = {"severity": "error", "none": None, "tags": {"a": 1}}
@@ -641,6 +653,7 @@ def test_unknown_members_of_a_rejected_record_are_no_repairs() -> None:
             'timestamp is required; a record has no member "time", "a", "b"',
         ),
         ({"resourceSpans": []}, "missing_service_id", "service_id is required; this is OTLP, which is for /v1/traces"),
+        ({"resource_logs": []}, "missing_service_id", "service_id is required; this is OTLP, which is for /v1/logs"),
         (
             [METRIC],
             "invalid_record",

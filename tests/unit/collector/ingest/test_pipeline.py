@@ -320,6 +320,9 @@ async def test_past_the_cap_a_request_is_refused_until_the_next_minute() -> None
         await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=3))
     assert 60.0 == refused.value.retry_after_s  # the clock here stands at the beginning of a minute
     assert "1 of 3 items would be rejected" in str(refused.value)
+    assert str(refused.value).endswith(
+        " The first of the rejected is timestamp_too_old: Timestamp is more than 24h in the past"
+    )
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=1, late=2))
     assert [3, 2] == [receipt.dead_letters for receipt in receipts(made)]
     assert [3, 2] == [receipt.rejected[0].items for receipt in receipts(made)]
