@@ -224,8 +224,7 @@ class _Request(WriteRequestScan):
         if reason == 0 and samples and histograms:
             reason = INVALID_SERIES
             self.message = f"samples ({int(samples)}) and histograms ({int(histograms)}) in one series"
-        if reason == 0 and description.lost:
-            self.rules.repair(METADATA_DROPPED, description.lost)
+        taken: i64 = self._taken_items() if description.lost else 0
 
         if exemplars:
             self.take_with_exemplars(series, reason, start, end, samples + histograms, exemplars)
@@ -238,6 +237,12 @@ class _Request(WriteRequestScan):
                 reason = INVALID_SERIES
                 self.message = "a series without samples, histograms, exemplars and metadata"
             self.take_description(series, reason)
+        if description.lost and self._taken_items() > taken:
+            self.rules.repair(METADATA_DROPPED, description.lost)
+
+    def _taken_items(self) -> i64:
+        """How many items were taken so far."""
+        return self.index - self.builder.out.rejected_count()
 
     def _read_refs(self, start: i64, end: i64) -> None:
         """The references at start:end, packed: their numbers into `key`. Moves the cursor. Raises NonCanonical."""

@@ -445,7 +445,21 @@ def test_a_help_or_unit_out_of_the_table_is_left_out(spoil: Callable[[write_pb2.
 def test_metadata_of_which_nothing_is_left_is_no_item() -> None:
     request = write_pb2.Request()
     add_series(request, {"__name__": "bad"}).metadata.help_ref = 99
-    assert [(0, errors.INVALID_SERIES)] == reasons(adapt_request(request))
+    adapted = adapt_request(request)
+    assert ([(0, errors.INVALID_SERIES)], None) == (reasons(adapted), adapted.repaired)
+
+
+def test_metadata_is_dropped_of_what_is_stored_alone() -> None:
+    """A rejected sample is kept as it was sent, with its neighbour of the same series or without."""
+    request = write_pb2.Request()
+    series = add_series(request, {"__name__": "bad"}, unit="u")
+    series.metadata.help_ref = 99
+    series.samples.add(value=1, timestamp=1)
+    adapted = adapt_request(request)
+    assert ([(0, errors.TIMESTAMP_TOO_OLD)], None) == (reasons(adapted), adapted.repaired)
+    series.samples.add(value=1, timestamp=NOW_MS)
+    adapted = adapt_request(request)
+    assert ([(0, errors.TIMESTAMP_TOO_OLD)], {repairs.METADATA_DROPPED: 1}) == (reasons(adapted), adapted.repaired)
 
 
 def test_the_written_are_those_that_are_kept() -> None:
