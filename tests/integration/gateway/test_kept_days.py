@@ -1,15 +1,20 @@
 """The store's retention where it is shorter than the window of times: what it would delete at once is never accepted."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 from grpc import aio
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from support.fakes.receiving import NOW_UNIX_NANO, Receivers, grpc_receivers, http_receivers, receivers
+from support.fakes.receiving import NOW_UNIX_NANO, ONE_WINDOW, Receivers, grpc_receivers, http_receivers, receivers
 from support.otlp_grpc import EACH_SERVICE, Service, export
 from support.ways import WAYS_BY_NAME, Way
 
 from adapters.record import LOGS, METRICS, TRACES
 from collector.ingest.validate import KeptDays
+from collector.tenancy.identity import Caller
+from collector.tenancy.plans import UNLIMITED
+from collector.tenancy.scopes import Scope
 
 WIDE = {"past_max_s": 30 * 86_400}
 KEPT = "more than 45h in the past (rows are kept for 2 days)"
@@ -80,3 +85,33 @@ async def test_a_row_goes_by_its_own_time(days: int, accepted: int) -> None:
         async with httpx.AsyncClient(base_url=made.url, timeout=20) as http:
             await http.post("/v1/logs", content=request.SerializeToString(), headers=headers)
         assert accepted == made.producer.item_count()
+
+
+def anonymous(past_max_s: int) -> Caller:
+    return Caller("anonymous", Scope.INGEST, replace(UNLIMITED, past_max_s=past_max_s), "")
+
+
+@pytest.mark.parametrize(("plan_days", "settings_days", "taken"), [(3, 1, True), (1, 30, False)])
+@WAYS_BY_NAME
+async def test_the_window_of_a_plan_comes_before_the_settings(
+    way: Way, plan_days: int, settings_days: int, taken: bool
+) -> None:
+    """On every route and in every encoding, whether it is wider or narrower."""
+    settings = dict.fromkeys(("past_max_s", *ONE_WINDOW), settings_days * 86400)
+    async with http_receivers(validation=settings, anonymous=anonymous(plan_days * 86_400)) as made:
+        answer = await answered(made, way, late=1)
+        assert int(not taken) == made.counted("infrasage_validation_failures_total", reason="timestamp_too_old")
+        assert taken == (way.status == answer.status_code and b"past" not in answer.content)
+
+
+@pytest.mark.parametrize(("plan_days", "settings_days", "taken"), [(3, 1, True), (1, 30, False)])
+@EACH_SERVICE
+async def test_the_window_of_a_plan_comes_before_the_settings_over_grpc(
+    service: Service, plan_days: int, settings_days: int, taken: bool
+) -> None:
+    """As over HTTP."""
+    settings = dict.fromkeys(("past_max_s", *ONE_WINDOW), settings_days * 86400)
+    made = receivers(validation=settings, anonymous=anonymous(plan_days * 86_400))
+    async with grpc_receivers(made) as (_, server), aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        answer = service.response.FromString(await export(channel, service, service.body(good=2, late=3)))
+    assert (0 if taken else 3) == getattr(answer.partial_success, service.rejected_field)
