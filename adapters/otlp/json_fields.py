@@ -123,6 +123,8 @@ class Field:
         self.enum_names: Final[dict[str, int]] = names
         # Without it a span is rejected; without any other id the item is kept.
         self.is_required_id: Final[bool] = self.name in ("Span.traceId", "Span.spanId")
+        # A temporality of 0 is none: not written, it is read in one pass.
+        self.is_temporality: Final[bool] = descriptor.name == "aggregation_temporality"
         # Of an id.
         self.id_bytes: Final[int] = 16 if descriptor.name == "trace_id" else 8
         # An attribute's integer, which may become text; and the reason for which an item is rejected where it does not fit.

@@ -219,8 +219,18 @@ def put_field(writer: BytesWriter, field: Field, value: object, notes: Notes) ->
         return notes.refuse(field, wanted, value)
     if field.is_attribute_integer:
         return _put_attribute_integer(writer, field, value, notes)
+    start: i64 = len(writer)
     put_varint(writer, field.tag)
-    return put_scalar(writer, field, value, notes)
+    fits = put_scalar(writer, field, value, notes)
+    if field.is_temporality:
+        drop_zero(writer, start)
+    return fits
+
+
+def drop_zero(writer: BytesWriter, start: i64) -> None:
+    """Take back the field that was written from `start`, with a tag of one byte, if it is 0, which is its default."""
+    if len(writer) == start + 2 and writer[start + 1] == 0:
+        writer.truncate(start)
 
 
 def _put_attribute_integer(writer: BytesWriter, field: Field, value: object, notes: Notes) -> bool:

@@ -29,7 +29,7 @@ from adapters.codec.text import REST_BYTES
 from adapters.codec.wire import put_bytes, put_signed_varint, put_varint, varint_size
 from adapters.otlp.json_fields import BOOL, DOUBLE, FIXED32, FIXED64, HEX, MESSAGE, TEXT, VARINT, Field, Fields, Name, fields_of
 from adapters.otlp.json_notes import Inexact, Notes
-from adapters.otlp.json_objects import put_field, put_scalar
+from adapters.otlp.json_objects import drop_zero, put_field, put_scalar
 from adapters.rules import Rules
 
 # Messages in each other. Deeper ones are left to the reader over objects.
@@ -280,8 +280,12 @@ class _Scan(JsonScanner):
                 return end
         elif kind == VARINT or kind == FIXED64 or kind == FIXED32 or kind == DOUBLE or kind == BOOL:
             if not field.is_attribute_integer:
+                start: i64 = len(writer)
                 put_varint(writer, field.wire_tag)
-                return self._scalar(writer, field, position)
+                end = self._scalar(writer, field, position)
+                if field.is_temporality:
+                    drop_zero(writer, start)
+                return end
             end = self._integer(position)
             if end:
                 put_varint(writer, field.wire_tag)

@@ -30,7 +30,7 @@ from adapters.errors import (
     RequestRefused,
 )
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
-from adapters.otlp.json_fields import SNAKE_CASE
+from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.record import REJECTIONS_KEPT_MAX
 from adapters.repairs import EXEMPLAR_DROPPED, TEMPORALITY_ASSUMED, VALUE_LEFT_OUT
 from adapters.rules import Rules
@@ -219,6 +219,21 @@ def test_what_does_not_fit_an_envelope_is_left_out(metric: str, accepted: int, p
     assert {VALUE_LEFT_OUT: 1} == rules.repaired
     adapted = adapt_otlp("metrics", wire, 4 << 20, limits=LOW_CUMULATIVE)
     assert (accepted, 0) == (adapted.accepted_count(), adapted.rejected_count())
+
+
+@pytest.mark.parametrize("padding", ["", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("zero", ["0", "0.0", '"0"', '"AGGREGATION_TEMPORALITY_UNSPECIFIED"', "null"])
+@pytest.mark.parametrize("kind", ["sum", "histogram", "exponentialHistogram"])
+def test_a_temporality_of_zero_is_none(kind: str, zero: str, padding: str) -> None:
+    """It is not written, so a body of any size is read in one pass, and its points are stored as cumulative."""
+    rules = LimitRules(LOW_CUMULATIVE, NOW)
+    rules.json_forms = ENUM_NAMES
+    points = f'"dataPoints":[{{"timeUnixNano":"{NOW}"}}]'
+    with_zero = metrics_of(f'{{"name":"m",{padding}"{kind}":{{"aggregationTemporality":{zero},{points}}}}}')
+    without = metrics_of(f'{{"name":"m",{padding}"{kind}":{{{points}}}}}')
+    assert metrics_to_wire(without, rules) == metrics_to_wire(with_zero, rules)
+    adapted = adapt_otlp("metrics", metrics_to_wire(with_zero, rules), 4 << 20, limits=LOW_CUMULATIVE)
+    assert (3, 1) == (adapted.accepted_count(), (adapted.repaired or {})[TEMPORALITY_ASSUMED])
 
 
 GOOD_EXEMPLAR = '{"asInt":4,"filteredAttributes":[{"key":"a"}]}'
