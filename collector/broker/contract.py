@@ -73,7 +73,8 @@ class Range(NamedTuple):
 
     `in_doubt`: there was an intent for exactly this range when it was read, so it may have been written before.
     `log`: the identity of the log that the offsets belong to. Offsets repeat when a log begins anew (its file is removed, its
-    topic is made anew, Kafka is replaced), and then `log` differs. Each reader of this range sees the same until its commit.
+    topic is made anew, Kafka is replaced), and then `log` differs. Before the intent the writer adds a digest of the messages
+    (collector/broker/range_digest.py). Each reader of this range sees the same until its commit.
     Empty for an intent of a version that did not know it.
     `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
     `left_out`: which of the messages are repetitions and are not inserted, as a bitmap (collector/broker/left_out.py). It is

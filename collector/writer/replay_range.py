@@ -29,6 +29,7 @@ from infrasage.v1.telemetry_pb2 import TelemetryBatch
 
 from adapters.errors import REASON, UNREADABLE_MESSAGE
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Range
+from collector.broker.range_digest import without_digest
 from collector.records.dead_letter import text
 from collector.writer.store_refusals import RefusedItem, entry
 
@@ -111,7 +112,8 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
 def _mark(messages: Range) -> int:
     """From 1 to 2**32 - 1. Ranges of one log have different marks. Ranges of two logs have equal ones by a rare chance, which
     matters only where they replay the same entry."""
-    digest = blake2b(messages.log.encode(), digest_size=4).digest() if messages.log else b""
+    log = without_digest(messages.log)
+    digest = blake2b(log.encode(), digest_size=4).digest() if log else b""
     return 1 + (int.from_bytes(digest, "big") + messages.start) % 0xFFFFFFFF
 
 

@@ -36,6 +36,7 @@ import structlog
 from adapters.errors import STORE_REFUSED
 from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
 from collector.broker.left_out import before
+from collector.broker.range_digest import with_digest
 from collector.runtime.reminders import Reminder
 from collector.store.contract import Store, StoreError
 from collector.writer.memory_shortage import MemoryShortages
@@ -187,7 +188,7 @@ class Writer:
         if self._repetitions is not None:
             messages = self._repetitions.decide(messages)
         taken = bounded(messages, self._memory.row_bytes_max)
-        return taken._replace(left_out=before(taken.left_out, len(taken.payloads)))
+        return with_digest(taken._replace(left_out=before(taken.left_out, len(taken.payloads))))
 
     async def _write(self, messages: Range) -> None:
         async with self._at_work:

@@ -38,6 +38,7 @@ from collector.broker.kafka.partition_ends import PartitionEnds
 from collector.broker.kafka.range_reader import MessagesDeleted, read_range
 from collector.broker.kafka.topics import ready_topics
 from collector.broker.kafka.troubles import Troubles
+from collector.broker.range_digest import without_digest
 
 # How long the broker may hold a request that waits for something to arrive; the longest that `poll` notices nothing else.
 _ARRIVAL_WAIT_MS: Final = 500
@@ -152,7 +153,7 @@ class KafkaConsumer:
             return
         if messages.start != head.committed or messages.end != head.intent:
             raise BrokerDown(f"cannot commit {range_name(messages)}: the partition stands at {head}")
-        await self._commit(ownership, messages.partition, GroupHead(messages.end, None, messages.log))
+        await self._commit(ownership, messages.partition, GroupHead(messages.end, None, without_digest(messages.log)))
 
     async def positions(self) -> dict[Partition, Position]:
         with self._group.guarded("ask Kafka for positions"):

@@ -21,6 +21,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest_v5, MetadataResponse_v5
 
 from collector.broker.kafka.connection_pool import Brokers
+from collector.broker.range_digest import without_digest
 
 METADATA_API: Final = (3, 10)
 _OLD_METADATA_API: Final = (3, 5)
@@ -79,7 +80,7 @@ def log_of(identity: str, leader_epoch: int) -> str:
 
 def epoch_of(log: str) -> int:
     """The epoch of the leader that wrote a range's last message; below 0: not known."""
-    epoch = log.rpartition(".")[2]
+    epoch = without_digest(log).rpartition(".")[2]
     return int(epoch) if _is_number(epoch) else -1
 
 
