@@ -123,6 +123,18 @@ class Cursor:
         return tag
 
 
+def divides(message: bytes) -> bool:
+    """Return whether a message is a sequence of whole fields: then nothing that follows it is read as a part of it."""
+    cursor = Cursor(message)
+    end: i64 = len(message)
+    try:
+        while cursor.position < end:
+            cursor.field(end)
+    except NonCanonical:
+        return False
+    return True
+
+
 # The high bits of the first n of eight bytes, as 8 bytes each, for n from 0 to 7. Looked up: a literal of 64 bits would be an
 # object, converted at every use.
 _HIGH_BITS: Final = b"".join([(0x8080808080808080 & (1 << 8 * n) - 1).to_bytes(8, "little") for n in range(8)])

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Self
 
-from adapters.codec.wire import Cursor, NonCanonical, length_of
+from adapters.codec.wire import Cursor, NonCanonical, divides, length_of
 from adapters.rows import row_bytes
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Payload, Range
 
@@ -118,6 +118,11 @@ class Piece:
             yield from replace(self, parts=_records(bytes(self.parts[0])), messages=0).records()
         else:
             yield self
+
+    def is_framed(self) -> bool:
+        """Return whether each part of several is whole. The store reads them as one: a part that ends too early, of another
+        producer, would take what follows it along."""
+        return len(self.parts) < 2 or all(divides(bytes(part)) for part in self.parts)
 
     def _half(self, which: int, parts: Sequence[Payload], **place: Any) -> "Piece":
         return replace(self, token=f"{self.token}/{which}", parts=parts, level=self.level + 1, **place)

@@ -11,7 +11,9 @@ Invariants:
    test_any_sequence_of_faults_ends_with_every_record_once).
 3. Where a range is stored in part, and the store has too little room to complete all its messages at once, they are completed
    in smaller groups (test_writer_memory.py, test_a_partly_stored_range_is_completed_message_by_message).
-4. Once rows may have been completed, the range is not repeated under its token: the token knows of no completed row
+4. What a message has too little is never made up for by the messages behind it
+   (test_writer.py, test_a_message_that_is_cut_takes_no_other_along).
+5. Once rows may have been completed, the range is not repeated under its token: the token knows of no completed row
    (test_writer_memory.py, test_a_completion_that_breaks_off_stores_nothing_twice).
 """
 
@@ -102,6 +104,8 @@ class RangeInserter:
         topic = piece.topic
         began = self._clock()
         try:
+            if not await self._in_thread(piece.is_framed):
+                raise StoreRefusedData("a message among several ends within a field")
             if not (attempt.in_doubt and await self._in_thread(self._store.holds, topic, piece.payload, attempt.stored)):
                 if self._memory.gives_up(piece):
                     attempt.refused.append(_refused(piece, self._memory.last_error))

@@ -20,6 +20,7 @@ from support.fakes.stores import Crash, FakeStore, batch
 from support.fakes.writing import CRASHES, TOPIC, CrashingConsumer, world
 from support.waiting import eventually
 
+from adapters.codec.wire import length_of
 from collector.broker.contract import BrokerDown, Message, Partition, Range
 from collector.store.contract import NOTHING, Completed
 from collector.writer.store_refusals import RefusedItem
@@ -457,6 +458,28 @@ async def test_the_search_for_what_is_refused_ends(tmp_path: Path) -> None:
         kept = [record.service_id for letter in w.letters for record in TelemetryBatch.FromString(letter.payload).records]
         assert [f"bad-{n}" for n in range(64)] == kept
         assert len(w.letters) == 64 == len({entry.id for entry in w.entries})
+
+
+@pytest.mark.parametrize("crash_at", [None, "insert begun", "inserted"])
+async def test_a_message_that_is_cut_takes_no_other_along(tmp_path: Path, crash_at: str | None) -> None:
+    """Another producer's, with an unknown field that is longer than the message, by just what follows it: the store reads the
+    messages of an insert as one. In doubt, too."""
+    store = FakeStore(crash_at=crash_at)
+    async with world(tmp_path, store) as w:
+        follower = batch("b")
+        unknown = b"\xfa\x06" + length_of(len(follower))
+        cut = b"\x0a" + length_of(len(unknown) + len(follower)) + unknown
+        joined = TelemetryBatch.FromString(batch("a") + cut + follower + batch("c"))
+        assert ["a", "", "c"] == [record.service_id for record in joined.records]
+        for payload in (batch("a"), cut, follower, batch("c")):
+            await w.log.append([Message(TOPIC, payload)])
+        if crash_at is not None:
+            with pytest.raises(Crash):
+                await asyncio.wait_for(w.writer(crash_at).run(), 30)
+    async with world(tmp_path, store) as w:
+        await w.drain(w.writer())
+        assert {"a": 1, "b": 1, "c": 1} == store.rows
+        assert [cut] == [letter.payload for letter in w.letters]
 
 
 async def test_a_message_that_is_no_batch_is_a_dead_letter(tmp_path: Path) -> None:
