@@ -14,7 +14,7 @@ from collector.broker.local_log import schema
 from collector.broker.local_log.carve import Carved
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
-from collector.broker.local_log.lineage import EPOCHS_MAX, At, Branch, Epoch, new_epoch
+from collector.broker.local_log.lineage import EPOCH_BYTES, EPOCHS_MAX, IDENTITY_BYTES, At, Branch, Epoch, new_epoch
 from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the five tables and the index.
@@ -95,13 +95,9 @@ class Database:
                 execute("UPDATE partitions SET checksum = ? WHERE id = ?", (head.checksum(topic), head.id))
             execute("COMMIT")
             self.had_witness = False
-        self.identities = tuple(str(row[0]) for row in execute(schema.IDENTITIES).fetchall())
         execute(schema.STATE)
         execute(schema.EPOCHS)
-        self.lineage = tuple(
-            Epoch(id_, {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
-            for id_, heads, is_branch in execute(schema.READ_EPOCHS).fetchall()
-        )
+        self.identities, self.lineage = _origin(self._connection)
         self.was_open = bool(execute(schema.WAS_OPEN).fetchone()[0])
         self._read_heads()
         self._measure()
@@ -347,6 +343,23 @@ def transact_in_place(
     refused = BrokerDown(f"cannot append: {gone}")
     taken = zip(works, refusals, strict=True)
     return [refused if isinstance(work, LogAppend) else refusal for work, refusal in taken], gone
+
+
+def _origin(connection: sqlite3.Connection) -> tuple[tuple[str, ...], tuple[Epoch, ...]]:
+    """Which file it is, and its last starts: rows without checksums, which are read by others as well as here. Raises
+    sqlite3.Error, FileDamaged."""
+    try:
+        identities = tuple(bytes.fromhex(row[0]).hex() for row in connection.execute(schema.IDENTITIES).fetchall())
+        lineage = tuple(
+            Epoch(bytes.fromhex(id_).hex(), {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
+            for id_, heads, is_branch in connection.execute(schema.READ_EPOCHS).fetchall()
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FileDamaged(f"its identity or one of its starts can't be read: {error}") from error
+    are_wrong = any(len(identity) != 2 * IDENTITY_BYTES for identity in identities)
+    if not identities or are_wrong or any(len(epoch.id) != 2 * EPOCH_BYTES for epoch in lineage):
+        raise FileDamaged("its identity or one of its starts can't be read")
+    return identities, lineage
 
 
 def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, PartitionHead]:

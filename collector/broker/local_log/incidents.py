@@ -158,7 +158,8 @@ def _read(report: Path) -> tuple[list[Damage], int]:
     """Return what is reported and not found again, and how often some of it was."""
     damages: list[Damage] = []
     found = 0
-    for line in report.read_text(errors="replace").splitlines() if report.exists() else ():
+    is_damaged = False
+    for line in report.read_text(errors="replace").splitlines(keepends=True) if report.exists() else ():
         try:
             entry = json.loads(line)
             if "found_again_at" in entry:
@@ -170,7 +171,10 @@ def _read(report: Path) -> tuple[list[Damage], int]:
                 del entry["found_at"]
                 damages.append(Damage(**entry))
         except (ValueError, TypeError, KeyError):
-            continue  # cut by a power cut while it was written: then the log had not gone on, and finds it again
+            # A line without its end was cut by a power cut as it was written: the log had not gone on, and finds it again.
+            is_damaged = is_damaged or line.endswith("\n")
+    if is_damaged:
+        damages.append(Damage(topic="", start=0, end=0, reason="a part of this report is damaged: what it said is not known"))
     return damages, found
 
 

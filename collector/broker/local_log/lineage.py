@@ -18,6 +18,7 @@ from typing import NamedTuple
 from collector.broker.local_log.plan import PartitionHead
 
 EPOCH_BYTES = 8
+IDENTITY_BYTES = 16
 # How many are kept: older ones are forgotten.
 EPOCHS_MAX = 48
 

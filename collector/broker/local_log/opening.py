@@ -183,7 +183,7 @@ class LogOpening:
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Return whether the file is damaged, not only unusable just now."""
-    if isinstance(error, FileDamaged):
+    if isinstance(error, FileDamaged) or "Could not decode to UTF-8" in str(error):  # a text, by Python's module
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Self
 
 import google_crc32c
 
-from collector.broker.local_log.lineage import EPOCH_BYTES, At, Epoch
+from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, At, Epoch
 from collector.broker.local_log.plan import PartitionHead
 
 _MAGIC: Final = b"ISLGACK2"
@@ -42,7 +42,6 @@ _ADDED_MAGIC: Final = b"ISLGADD1"
 # A start: its number, whether another branch was found, and of how many of the topics above, in their order, a place follows.
 _EPOCH: Final = struct.Struct(f"<{EPOCH_BYTES}sBH")
 _AT: Final = struct.Struct("<QQ")
-_IDENTITY_BYTES: Final = 16
 # The log, and the last ones that it was made anew from.
 _IDENTITIES_MAX: Final = 8
 
@@ -186,8 +185,8 @@ def _decode(place: bytes) -> tuple[int, Witnessed] | None:
         identities: tuple[str, ...] = ()
         if magic == _MAGIC:
             first = at + 1
-            at = first + place[at] * _IDENTITY_BYTES
-            identities = tuple(place[i : i + _IDENTITY_BYTES].hex() for i in range(first, at, _IDENTITY_BYTES))
+            at = first + place[at] * IDENTITY_BYTES
+            identities = tuple(place[i : i + IDENTITY_BYTES].hex() for i in range(first, at, IDENTITY_BYTES))
         elif magic != _FORMER_MAGIC:
             return None
         for _ in range(topics):

@@ -1140,6 +1140,24 @@ def test_what_is_reported_is_not_reported_again_in_parts(tmp_path: Path) -> None
     assert [(9, 10)] == report(8, 10)
 
 
+def test_a_damaged_report_is_not_taken_for_none(tmp_path: Path) -> None:
+    """What it said is not known, until it is confirmed. A line that has no end was never written whole."""
+    incidents = Incidents(tmp_path)
+    incidents.report([Damage(topic=TOPIC, start=3, end=6, reason="missing")])
+    (incident,) = read_incidents(tmp_path)
+    report = incident.folder / "report.jsonl"
+    whole = report.read_bytes()
+    report.write_bytes(whole + whole[:20])
+    assert [(TOPIC, 3, 6)] == [(it.topic, it.start, it.end) for it in read_incidents(tmp_path)[0].damages]
+    report.write_bytes(
+        whole.replace(b'"start"', b'"stArt"') + whole.replace(b'"start": 3', b'"start": 7').replace(b'"end": 6', b'"end": 9')
+    )
+    (incident,) = incidents.unconfirmed()
+    assert [(TOPIC, 7, 9), ("", 0, 0)] == [(it.topic, it.start, it.end) for it in incident.damages]
+    confirm([incident])
+    assert not incidents.unconfirmed()
+
+
 # The format.
 
 
@@ -1205,6 +1223,31 @@ async def test_a_file_without_checksums_is_used_on(tmp_path: Path) -> None:
         found = await drain(log, tmp_path)
     assert {7: b"seven", 8: b"eight", 9: b"nine", 10: b"ten"} == found.messages
     assert not list(tmp_path.glob("damaged-*"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE epochs SET heads = ''",
+        "UPDATE epochs SET heads = '[]'",
+        "UPDATE epochs SET heads = '{\"t\": 1}'",
+        "UPDATE epochs SET heads = CAST(x'ff' AS TEXT)",
+        "UPDATE epochs SET id = 'no number'",
+        "UPDATE epochs SET id = 'ab'",
+        "UPDATE identity SET id = 'None'",
+        "UPDATE identity SET id = CAST(x'ff' AS TEXT)",
+        "DELETE FROM identity",
+    ],
+)
+async def test_a_damaged_identity_is_no_trap(tmp_path: Path, statement: str) -> None:
+    """Nor is a damaged start: the file is made anew from what it holds, with what the witness says of both."""
+    left = await leave(tmp_path, checkpointed=True, committed=3, count=30)
+    with closing(sqlite3.connect(left.file)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    found = await read(left)
+    assert left.messages == found.messages
+    check(left, found)
 
 
 # Whatever is damaged.
