@@ -235,13 +235,14 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
 
 
 def data_disk(settings: Settings, *, warning: str | None) -> Disk:
-    """The disk of the data directory, with its reserve. `warning`: see Disk."""
+    """The disk of the data directory, and of the store in it, with its reserve. `warning`: see Disk."""
     limits = settings.local_log
     return Disk(
         settings.data_dir,
         limits.reserve_percent,
         limits.reserve_bytes_min,
         limits.reserve_bytes_max,
+        mounts=[store_dir(settings.data_dir)],
         warning=warning,
         measured=measure,
     )

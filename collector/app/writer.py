@@ -10,9 +10,8 @@ import structlog
 
 from collector.api.query_socket import CaughtUp
 from collector.app.data_dir import is_embedded
-from collector.app.storage import Broker, Storage, data_disk
+from collector.app.storage import Storage, data_disk
 from collector.broker.contract import BrokerError
-from collector.broker.local_log import LocalLog
 from collector.config.settings import Settings
 from collector.runtime.shutdown import WRITER_SHARE, GracefulShutdown
 from collector.telemetry.metrics import Metrics
@@ -34,16 +33,14 @@ def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
     keep = RefusedRecords(storage.broker, settings.message_bytes_largest, time.time_ns).keep
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
     repetitions = Repetitions(storage.store, settings.repetitions.window_s, settings.repetitions.keys_max, metrics)
-    is_disk_low = _is_disk_low(settings, storage.broker)
+    is_disk_low = _is_disk_low(settings)
     return Writer(storage.broker, storage.store, keep, limits, metrics, repetitions=repetitions, is_disk_low=is_disk_low)
 
 
-def _is_disk_low(settings: Settings, broker: Broker) -> Callable[[], bool]:
+def _is_disk_low(settings: Settings) -> Callable[[], bool]:
     """Of the embedded store. A server's disk is its operator's."""
     if not is_embedded(settings):
         return lambda: False
-    if isinstance(broker, LocalLog):
-        return lambda: broker.disk.is_low  # the disk of the log is the store's too
     return data_disk(settings, warning=None).is_low_now
 
 

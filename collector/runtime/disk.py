@@ -6,7 +6,8 @@ nothing drains, nothing is freed.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,7 +30,7 @@ def measure(directory: Path) -> Space:
 
 
 class Disk:
-    """Of one directory. `look` may be called by any thread."""
+    """Of one directory, and of those in it that may be mounts of their own. `look` may be called by any thread."""
 
     def __init__(
         self,
@@ -38,18 +39,23 @@ class Disk:
         reserve_bytes_min: int,
         reserve_bytes_max: int,
         *,
+        mounts: Sequence[Path] = (),
         warning: str | None = "the disk is low: no more telemetry is taken until there is room",
         measured: Callable[[Path], Space] = measure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """The reserve is `reserve_percent` of the file system, but at most `reserve_bytes_max`, and at least
-        `reserve_bytes_min` or half of a smaller file system. `warning` is logged while the disk is low; None: nothing is."""
+        `reserve_bytes_min` or half of a smaller file system. `mounts`: directories that may be of other file systems. Each has
+        a reserve, and what is said is of the one that has least beyond it. `warning` is logged while the disk is low; None:
+        nothing is."""
         self.free_bytes: int | None = None
         """At the last look; None: it could not be measured."""
         self.reserve_bytes = 0
         self.size_bytes = 0
         self.is_low = False
         self._directory: Final = directory
+        self._mounts: Final = mounts
+        self._scarcest = directory
         self._percent: Final = reserve_percent
         self._bytes_min: Final = reserve_bytes_min
         self._bytes_max: Final = reserve_bytes_max
@@ -70,7 +76,7 @@ class Disk:
         if not self.is_low:
             return None
         return (
-            f"the disk of {self._directory} has {self.free_bytes} bytes free, and {self.reserve_bytes} are reserved for"
+            f"the disk of {self._scarcest} has {self.free_bytes} bytes free, and {self.reserve_bytes} are reserved for"
             " the store: free space, or lower local_log.reserve_percent or local_log.reserve_bytes_max"
         )
 
@@ -78,12 +84,16 @@ class Disk:
         """Where it can't be measured, all is as it was. Low once the reserve is touched, until a twentieth more is free: so it
         does not change with each request."""
         try:
-            free, total = self._measured(self._directory)
+            spaces = {self._directory: self._measured(self._directory)}
         except OSError:
             self.free_bytes = None
             return
-        share = min(total * self._percent / 100, self._bytes_max)
-        reserve = int(max(share, min(self._bytes_min, total // 2)))
+        for mount in self._mounts:
+            with suppress(OSError):  # it is not made yet, or was removed
+                spaces[mount] = self._measured(mount)
+        self._scarcest = min(spaces, key=lambda directory: spaces[directory].free - self._reserve(spaces[directory].total))
+        free, total = spaces[self._scarcest]
+        reserve = self._reserve(total)
         self.free_bytes, self.reserve_bytes, self.size_bytes = free, reserve, total
         self.is_low = free < reserve + (reserve // 20 if self.is_low else 0)
         if self._warning is None:
@@ -92,7 +102,11 @@ class Disk:
             self._warned_at = self._clock()
             self._logger.warning(
                 self._warning,
-                directory=str(self._directory),
+                directory=str(self._scarcest),
                 free_bytes=free,
                 reserve_bytes=reserve,
             )
+
+    def _reserve(self, total: int) -> int:
+        share = min(total * self._percent / 100, self._bytes_max)
+        return int(max(share, min(self._bytes_min, total // 2)))

@@ -68,3 +68,36 @@ def test_a_full_disk_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> No
         assert 0 == program.stop()
         assert acknowledged == int(program.value("SELECT count() FROM otel_logs"))
         assert 1 <= program.log().count("the disk is low") <= 3
+
+
+def test_a_log_with_a_disk_of_its_own_is_no_trap(tmp_path: Path, make_program: MakeProgram) -> None:
+    """24 MiB for the log alone, and a store that is away until it is full: past the reserve 503 with the reason. The next start
+    stores all that was acknowledged."""
+    program = make_program(
+        local_log__reserve_percent=10,
+        local_log__reserve_bytes_min="512 MiB",
+        writer__linger_ms=1000,
+        clickhouse__url="http://127.0.0.1:9",
+    )
+    program.data_dir.mkdir(mode=0o700)
+    acknowledged = 0
+
+    def send(client: httpx.Client) -> httpx.Response:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        body = base64.b64encode(os.urandom(60_000)).decode()
+        return client.post("/api/v1/telemetry", json={"service_id": "full", "type": "log", "body": body, "timestamp": now})
+
+    with small_disk(program.data_dir / "log", 24) as disk:
+        with started(program), httpx.Client(base_url=program.http, timeout=20) as client:
+            while (answer := send(client)).status_code == 200:
+                acknowledged += 1
+            assert (503, "storage_full") == (answer.status_code, answer.json()["error"]), acknowledged
+            assert f"the disk of {disk} has" in answer.json()["message"]
+            assert 12 * MIB == metric(program.http, "infrasage_disk_reserve_bytes")
+            program.kill()
+        assert acknowledged > 10
+        del program.settings["clickhouse__url"]
+        with started(program), httpx.Client(base_url=program.http, timeout=20) as client:
+            program.wait_for("SELECT count() FROM otel_logs", acknowledged)
+            until(lambda: send(client).status_code == 200)
+            assert 0 == program.stop()

@@ -55,7 +55,13 @@ class LogFiles:
     def __init__(self, directory: Path, limits: LocalLogLimits, store: Path | None) -> None:
         """Use `open`."""
         self.file: Final = directory / schema.FILE_NAME
-        self.disk: Final = Disk(directory.parent, limits.reserve_percent, limits.reserve_bytes_min, limits.reserve_bytes_max)
+        self.disk: Final = Disk(
+            directory.parent,
+            limits.reserve_percent,
+            limits.reserve_bytes_min,
+            limits.reserve_bytes_max,
+            mounts=[directory],
+        )
         self.incidents: Final = Incidents(directory.parent)
         self.losses: Final = LossReports(self.incidents)
         self._limits: Final = limits

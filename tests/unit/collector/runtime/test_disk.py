@@ -88,3 +88,26 @@ def test_without_a_warning_it_only_looks() -> None:
         answers.append(disk.is_low_now())
     assert [False, True] == answers
     assert [] == logs
+
+
+def test_a_mount_within_has_a_reserve_too() -> None:
+    """The log may be on a file system of its own: what counts is the one with the least room beyond its reserve."""
+    spaces = {Path("/data"): Space(50 * GIB, 100 * GIB), Path("/data/log"): Space(GIB, 2 * GIB)}
+    disk = Disk(Path("/data"), 10, 512 * MIB, 16 * GIB, mounts=[Path("/data/log")], measured=lambda place: spaces[place])
+    disk.look()
+    assert (False, GIB, 512 * MIB, 2 * GIB) == (disk.is_low, disk.free_bytes, disk.reserve_bytes, disk.size_bytes)
+    spaces[Path("/data/log")] = Space(511 * MIB, 2 * GIB)
+    with structlog.testing.capture_logs() as logs:
+        disk.look()
+    assert disk.is_low
+    assert "the disk of /data/log has" in str(disk.shortage)
+    assert ["/data/log"] == [line["directory"] for line in logs]
+    spaces[Path("/data")] = Space(GIB, 100 * GIB)
+    disk.look()
+    assert "the disk of /data has" in str(disk.shortage)
+
+
+def test_a_mount_that_is_not_there_is_none(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, 0, 0, 0, mounts=[tmp_path / "log"])
+    disk.look()
+    assert disk.free_bytes is not None
