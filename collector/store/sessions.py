@@ -62,7 +62,10 @@ def embedded_sessions(path: Path, options: StoreOptions) -> Sessions:
     try:
         path.mkdir(parents=True, exist_ok=True)
         has_zone = time_zone.choose(path)
-        load_engine(options.engine_idle_threads_max)
+        try:
+            load_engine(options.engine_idle_threads_max)
+        except ImportError as error:  # it does not know the zone
+            raise OSError(f"{error}; its time zone is in {path / time_zone.FILE}") from error
         writer = session({})
         if not has_zone:
             time_zone.note(path, lambda: str(writer.command("SELECT timezone()")))

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from collector.store import time_zone
+from collector.store.contract import StoreUnavailable
+from collector.store.options import StoreOptions, WantedTables
+from collector.store.sessions import embedded_sessions
 
 EAST = "Pacific/Kiritimati"
 
@@ -33,3 +36,15 @@ def test_a_note_that_was_never_written_is_none(tmp_path: Path, left: str | None)
     time_zone.note(tmp_path, lambda: "Asia/Kolkata")
     assert time_zone.choose(tmp_path)
     assert "Asia/Kolkata" == os.environ["TZ"]
+
+
+def test_a_damaged_note_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine does not load with a zone that it does not know."""
+
+    def load_engine(threads_max: int) -> None:
+        raise ImportError(f"Cannot load time zone {os.environ['TZ']}")
+
+    monkeypatch.setattr("collector.store.sessions.load_engine", load_engine)
+    (tmp_path / time_zone.FILE).write_text("TC\n")
+    with pytest.raises(StoreUnavailable, match=r"Cannot load time zone TC; its time zone is in .*/time_zone"):
+        embedded_sessions(tmp_path, StoreOptions(WantedTables(fsync=False)))
