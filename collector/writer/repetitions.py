@@ -6,6 +6,8 @@ bytes, whatever memory and store know by then. docs/internals/exactly-once.md an
 Invariants:
 1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
    store, or comes before it in the same insert (test_repetitions.py, test_each_request_is_stored_once).
+   Where that one is lost before it is stored, the message is left out no more
+   (test_what_was_left_out_for_a_message_that_is_lost_is_stored).
 2. A message that has such a predecessor is left out, as long as the predecessor is in the same partition, or is stored
    already (the same).
 3. Memory only saves look-ups: what it has forgotten is looked up in the store (test_memory_only_saves_look_ups).
@@ -97,6 +99,30 @@ class Repetitions:
                 repeated.append(index)
             here[pair] = received
         return _without(messages, repeated) if repeated else messages
+
+    def reinstated(self, messages: Range) -> Range:
+        """Return a range in doubt with those of its messages that were left out for one that is lost: it is damaged or deleted,
+        and not in the store either. Raises StoreError."""
+        if not self._window_ns or not messages.left_out:
+            return messages
+        left_out = set(indexes(messages.left_out))
+        here: set[Pair] = set()
+        alone: dict[int, Fingerprint] = {}
+        for index, payload in enumerate(messages.payloads):
+            print_ = read_fingerprint(bytes(payload))
+            if print_ is None or (pair := (print_.tenant, print_.value)) in here:
+                continue
+            if index in left_out:
+                alone[index] = print_
+            here.add(pair)
+        if not alone:
+            return messages
+        received = [print_.received_time_unix_nano for print_ in alone.values()]
+        window_ns = self._window_ns + _SECOND_NS
+        asked = {(print_.tenant, print_.value) for print_ in alone.values()}
+        stored = self._store.fingerprints(asked, max(0, min(received) - window_ns), min(_TIME_MAX, max(received) + window_ns))
+        lost = {index for index, print_ in alone.items() if (print_.tenant, print_.value) not in stored}
+        return messages._replace(left_out=bitmap(left_out - lost))
 
     def committed(self, messages: Range) -> None:
         """Remember what is stored. Raises nothing."""

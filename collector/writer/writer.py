@@ -38,7 +38,7 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer,
 from collector.broker.left_out import before
 from collector.broker.range_digest import with_digest
 from collector.runtime.reminders import Reminder
-from collector.store.contract import Store, StoreError
+from collector.store.contract import Store, StoreError, StoreUnavailable
 from collector.writer.memory_shortage import MemoryShortages
 from collector.writer.piece import Piece, bounded
 from collector.writer.range_inserter import InsertObserver, RangeInserter
@@ -184,7 +184,7 @@ class Writer:
     def _take(self, messages: Range) -> Range:
         """Return what is to be inserted of a range; of one in doubt, the same as before. Raises StoreError."""
         if messages.in_doubt:
-            return replaced(messages)
+            return messages
         if self._repetitions is not None:
             messages = self._repetitions.decide(messages)
         taken = bounded(messages, self._memory.row_bytes_max)
@@ -197,6 +197,7 @@ class Writer:
     async def _write_range(self, messages: Range) -> None:
         if messages.in_doubt:
             self._memory.found_in_doubt(messages)
+            messages = await self._as_intended(messages)
         self._inserter.will_intend()
         await self._consumer.intend(messages)
         self._memory.intended(messages)
@@ -215,6 +216,29 @@ class Writer:
             await self._in_thread(self._repetitions.committed, messages)
         self._progress.set()
         self._progress = asyncio.Event()
+
+    async def _as_intended(self, messages: Range) -> Range:
+        """Return a range in doubt without what is left out of it. Where that is less than before, it has another token, and
+        waits until no earlier insert can be going on. Raises StoreError, BrokerError."""
+        if self._repetitions is None:
+            return await self._in_thread(replaced, messages)
+        kept = await self._in_thread(self._repetitions.reinstated, messages)
+        if kept.left_out == messages.left_out:
+            return await self._in_thread(replaced, messages)
+        if not self._memory.is_quiet(messages.partition):
+            await self._consumer.intend(messages)
+            self._memory.intended(messages)
+            raise StoreUnavailable(
+                "a message is lost of which another was left out: that is stored once no insert can bring the first"
+            )
+        kept = await self._in_thread(replaced, kept)
+        self._logger.warning(
+            "a message that was left out as a repetition is stored: the first one is lost",
+            topic=messages.partition.topic,
+            partition=messages.partition.index,
+            first_offset=messages.start,
+        )
+        return with_digest(kept._replace(in_doubt=False))._replace(in_doubt=True)
 
     async def _write_dead_letters(self, messages: Range) -> None:
         read = await self._in_thread(DeadLetterRange, messages, self._now_unix_nano())

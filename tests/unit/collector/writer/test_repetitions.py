@@ -214,3 +214,26 @@ async def test_refused_neighbours_of_what_is_left_out_keep_their_places(tmp_path
         await w.drain(w.writer(window_s=WINDOW_S))
         assert [(2, 1)] == [(entry.offset, entry.record_index) for entry in w.entries]
         assert {"0.0.0": 1, "good": 1} == stored_items(w.store)
+
+
+@pytest.mark.parametrize("outlives_s", [0.0, 40.0], ids=["embedded", "a server"])
+@pytest.mark.parametrize("crash_at", ["insert begun", "inserted"])
+async def test_what_was_left_out_for_a_message_that_is_lost_is_stored(tmp_path: Path, crash_at: str, outlives_s: float) -> None:
+    """The first copy is damaged while the range is in doubt. If it was stored before, its copies stay left out; if not, the
+    next one is stored, once."""
+    store = FakeStore(crash_at=crash_at, outlives_s=outlives_s)
+    async with world(tmp_path, store) as w:
+        for number, request in enumerate((0, 3, 0, 0)):
+            await append(w, Attempt("a", request, after_s=number), number)
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer(crash_at, window_s=WINDOW_S).run(), 30)
+    found = 0
+    for file in tmp_path.glob("messages.sqlite*"):
+        written = file.read_bytes()
+        found += written.count(b"0.0.0@0")
+        file.write_bytes(written.replace(b"0.0.0@0", b"0.0.0@9"))
+    assert found
+    async with world(tmp_path, store) as w:
+        await w.drain(w.writer(window_s=WINDOW_S))
+    kept = 0 if crash_at == "inserted" else 2
+    assert {f"0.0.0@{kept}": 1, "3.0.0@1": 1} == {name: times for name, times in store.rows.items() if "end of" not in name}
