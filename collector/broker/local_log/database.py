@@ -1,6 +1,5 @@
 """The connection that writes and checkpoints: the only one that ever does."""
 
-import json
 import os
 import sqlite3
 import threading
@@ -14,7 +13,8 @@ from collector.broker.local_log import schema
 from collector.broker.local_log.carve import Carved
 from collector.broker.local_log.chunks import OFFSET_MASK, chunk_key, count, split
 from collector.broker.local_log.limits import LocalLogLimits
-from collector.broker.local_log.lineage import EPOCH_BYTES, EPOCHS_MAX, IDENTITY_BYTES, At, Branch, Epoch, new_epoch
+from collector.broker.local_log.lineage import EPOCHS_MAX, Branch, Epoch, new_epoch
+from collector.broker.local_log.origin import epoch_row, read_epochs, read_identities
 from collector.broker.local_log.plan import LogAppend, LogPlan, PartitionHead, Statement, Work
 
 # A file without messages: its header and schema, one pointer map, the five tables and the index.
@@ -58,6 +58,7 @@ class Database:
         self._wal: Final = file.with_name(f"{file.name}-wal")
         # check_same_thread: opened in one thread, used in another, closed in a third, one after the other.
         self._connection: Final = sqlite3.connect(file, schema.LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        self._connection.text_factory = _text
         try:
             self._prepare()
         except BaseException:
@@ -97,7 +98,12 @@ class Database:
             self.had_witness = False
         execute(schema.STATE)
         execute(schema.EPOCHS)
-        self.identities, self.lineage = _origin(self._connection)
+        if not execute(schema.HAS_EPOCH_CHECKSUMS).fetchone()[0]:
+            execute(schema.ADD_EPOCH_CHECKSUMS)
+        try:
+            self.identities, self.lineage = read_identities(self._connection), read_epochs(self._connection)
+        except ValueError as error:
+            raise FileDamaged(str(error)) from error
         self.was_open = bool(execute(schema.WAS_OPEN).fetchone()[0])
         self._read_heads()
         self._measure()
@@ -119,7 +125,7 @@ class Database:
     def inherit(self, epochs: Sequence[Epoch]) -> None:
         """Add starts to those that are known. Raises sqlite3.Error."""
         for epoch in epochs:
-            self._connection.execute(schema.ADD_EPOCH, (epoch.id, json.dumps(epoch.heads), epoch.is_branch))
+            self._connection.execute(schema.ADD_EPOCH, epoch_row(epoch))
         self._connection.execute(schema.DROP_EPOCHS, (EPOCHS_MAX,))
         self.lineage = (*self.lineage, *epochs)[-EPOCHS_MAX:]
 
@@ -345,21 +351,9 @@ def transact_in_place(
     return [refused if isinstance(work, LogAppend) else refusal for work, refusal in taken], gone
 
 
-def _origin(connection: sqlite3.Connection) -> tuple[tuple[str, ...], tuple[Epoch, ...]]:
-    """Which file it is, and its last starts: rows without checksums, which are read by others as well as here. Raises
-    sqlite3.Error, FileDamaged."""
-    try:
-        identities = tuple(bytes.fromhex(row[0]).hex() for row in connection.execute(schema.IDENTITIES).fetchall())
-        lineage = tuple(
-            Epoch(bytes.fromhex(id_).hex(), {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
-            for id_, heads, is_branch in connection.execute(schema.READ_EPOCHS).fetchall()
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FileDamaged(f"its identity or one of its starts can't be read: {error}") from error
-    are_wrong = any(len(identity) != 2 * IDENTITY_BYTES for identity in identities)
-    if not identities or are_wrong or any(len(epoch.id) != 2 * EPOCH_BYTES for epoch in lineage):
-        raise FileDamaged("its identity or one of its starts can't be read")
-    return identities, lineage
+def _text(content: bytes) -> str:
+    """Never fails: what is damaged does not fit its checksum."""
+    return content.decode(errors="replace")
 
 
 def heads_in(connection: sqlite3.Connection, *, verified: bool = True) -> dict[str, PartitionHead]:

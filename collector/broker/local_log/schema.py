@@ -5,8 +5,8 @@ Invariants:
    (test_a_log_that_was_made_anew_has_another_identity, test_a_file_of_an_older_version_gets_an_identity).
 2. An intent keeps the log identity and the depth that it was made with, until its commit; an intent of a version that knew
    neither has none (test_an_intent_of_an_older_version_has_no_identity).
-3. A message, and the position of a partition, is used only where it fits its checksum
-   (test_whatever_is_damaged_is_read_or_reported).
+3. A message, the position of a partition, and a start is used only where it fits its checksum
+   (test_whatever_is_damaged_is_read_or_reported, test_a_start_that_is_damaged_is_not_used).
 """
 
 from typing import Final
@@ -45,13 +45,15 @@ SET_STATE: Final = "INSERT INTO state VALUES (1, ?1) ON CONFLICT (id) DO UPDATE 
 WAS_OPEN: Final = "SELECT count(*) FROM state WHERE is_open"
 # Where a file that is another branch gets an identity of its own.
 CLEAR_IDENTITIES: Final = "DELETE FROM identity"
-# The last starts (collector/broker/local_log/lineage.py).
+# The last starts (collector/broker/local_log/lineage.py). Those that a former version noted have no checksum.
 EPOCHS: Final = """
 CREATE TABLE IF NOT EXISTS epochs (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL, heads TEXT NOT NULL, is_branch INTEGER NOT NULL) STRICT
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, heads TEXT NOT NULL, is_branch INTEGER NOT NULL, checksum INTEGER) STRICT
 """
-READ_EPOCHS: Final = "SELECT id, heads, is_branch FROM epochs ORDER BY number"
-ADD_EPOCH: Final = "INSERT INTO epochs (id, heads, is_branch) VALUES (?, ?, ?)"
+HAS_EPOCH_CHECKSUMS: Final = "SELECT count(*) FROM pragma_table_info('epochs') WHERE name = 'checksum'"
+ADD_EPOCH_CHECKSUMS: Final = "ALTER TABLE epochs ADD COLUMN checksum INTEGER"
+READ_EPOCHS: Final = "SELECT id, heads, is_branch, checksum FROM epochs ORDER BY number"
+ADD_EPOCH: Final = "INSERT INTO epochs (id, heads, is_branch, checksum) VALUES (?, ?, ?, ?)"
 DROP_EPOCHS: Final = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?"
 HAS_TABLES: Final = "SELECT count(*) FROM sqlite_schema"
 HAS_IDENTITY: Final = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"

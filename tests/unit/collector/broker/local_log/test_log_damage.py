@@ -1292,3 +1292,36 @@ def test_whatever_is_damaged_is_read_or_reported(
     else:
         check(left, found)
     shutil.rmtree(data.parent)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80])
+@pytest.mark.parametrize("what", ["identity", "epoch", "positions"])
+async def test_a_start_that_is_damaged_is_not_used(tmp_path: Path, what: str, flip: int) -> None:
+    """Wherever a byte of it changes, the structure of the file stays sound: what it says is not what was written. The same
+    with an identity, as far as it is none any more."""
+    left = await leave(tmp_path, checkpointed=True, committed=3, count=7, size=60)
+    await (await open_log(left.data)).close()  # whose start tells of positions
+    with closing(sqlite3.connect(left.file)) as connection:
+        (identity,) = connection.execute("SELECT id FROM identity").fetchone()
+        epoch, positions = connection.execute("SELECT id, heads FROM epochs ORDER BY number DESC").fetchone()
+    content = left.file.read_bytes()
+    row = content.rindex((epoch + positions).encode())
+    at, text = {
+        "identity": (content.rindex(identity.encode()), identity),
+        "epoch": (row, epoch),
+        "positions": (row + len(epoch), positions),
+    }[what]
+    for index in range(0, len(text), 5):
+        damaged = bytearray(content)
+        damaged[at + index] ^= flip
+        if what == "identity" and chr(damaged[at + index]) in "0123456789abcdef":
+            continue
+        data = tmp_path / f"{index}"
+        shutil.copytree(left.data, data)
+        copy = Left(data, dict(left.messages))
+        copy.file.write_bytes(damaged)
+        found = await read(copy)
+        check(copy, found)
+        assert not found.lost, index
+        assert list(data.glob("damaged-*")), "the damaged file is not kept"
+        shutil.rmtree(data)

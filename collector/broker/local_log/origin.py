@@ -1,0 +1,49 @@
+"""Which log a file is, and its last starts, as rows of its tables: what can't be read is damage, and never believed."""
+
+import json
+import re
+import sqlite3
+from typing import Final
+
+import google_crc32c
+
+from collector.broker.local_log import schema
+from collector.broker.local_log.lineage import EPOCH_BYTES, IDENTITY_BYTES, At, Epoch
+
+_IDENTITY: Final = re.compile(f"[0-9a-f]{{{2 * IDENTITY_BYTES}}}")
+_EPOCH: Final = re.compile(f"[0-9a-f]{{{2 * EPOCH_BYTES}}}")
+
+
+def read_identities(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Raises sqlite3.Error; ValueError: it has none, or a damaged one."""
+    identities = tuple(str(row[0]) for row in connection.execute(schema.IDENTITIES).fetchall())
+    if not identities or not all(map(_IDENTITY.fullmatch, identities)):
+        raise ValueError("its identity can't be read")
+    return identities
+
+
+def read_epochs(connection: sqlite3.Connection) -> tuple[Epoch, ...]:
+    """Return the last starts, oldest first. Raises sqlite3.Error; ValueError: one of them is damaged."""
+    return tuple(_epoch(*row) for row in connection.execute(schema.READ_EPOCHS).fetchall())
+
+
+def epoch_row(epoch: Epoch) -> tuple[str, str, bool, int]:
+    """Return what the statement `ADD_EPOCH` takes."""
+    heads = json.dumps(epoch.heads)
+    return epoch.id, heads, epoch.is_branch, _checksum(epoch.id, heads, epoch.is_branch)
+
+
+def _epoch(id_: str, heads: str, is_branch: int, checksum: int | None) -> Epoch:
+    """Raises ValueError. `checksum`: None in a row of a former version."""
+    if checksum is not None and checksum != _checksum(id_, heads, bool(is_branch)):
+        raise ValueError("a start that it notes does not fit its checksum")
+    if not _EPOCH.fullmatch(id_):
+        raise ValueError("a start that it notes has no number")
+    try:
+        return Epoch(id_, {topic: At(*at) for topic, at in json.loads(heads).items()}, bool(is_branch))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"a start that it notes can't be read: {error}") from error
+
+
+def _checksum(id_: str, heads: str, is_branch: bool) -> int:
+    return int(google_crc32c.value(repr((id_, heads, is_branch)).encode()))
