@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-import structlog
 from aiokafka.errors import KafkaError
 
 from collector.broker.contract import BrokerDown, Partition, Position, Range
@@ -44,8 +43,6 @@ from collector.broker.range_digest import without_digest
 _ARRIVAL_WAIT_MS: Final = 500
 # How long a poll waits for one broker before it goes on with the others.
 _GRACE_S: Final = 0.25
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class KafkaConsumer:
         self._brokers: Final = brokers
         self._group: Final = group
         self._leaders: Final = Leaders(brokers, lambda: group.member.client)
-        self._logs: Final = LogChanges(self._leaders)
+        self._logs: Final = LogChanges(self._leaders, options.group_id)
         self._troubles: Final = Troubles(self._leaders.refresh)
         self._turns: Final[deque[Partition]] = deque()  # round-robin: the next to be read is first
         self._questions: Final[dict[int, _Question]] = {}  # by broker
@@ -251,6 +248,8 @@ class KafkaConsumer:
             head, end = heads.get(partition), ends.get(partition)
             if head is None or end is None:
                 continue
+            if self._logs.has_passed_over(partition):
+                await self._commit(ownership, partition, head)
             if end == head.committed:  # as far as is known: LogChanges.look
                 self._troubles.note_read(partition)
                 continue
@@ -309,14 +308,7 @@ class KafkaConsumer:
         try:
             return await read_range(self._leaders, partition, head, end, bytes_max, identity)
         except MessagesDeleted as deleted:
-            log.error(
-                "Kafka deleted messages before they were stored: its retention is shorter than the writer was away",
-                topic=partition.topic,
-                partition=partition.index,
-                messages=deleted.earliest - deleted.offset,
-                first_offset=deleted.offset,
-            )
-            heads[partition] = head.without_deleted(deleted.earliest)
+            self._logs.pass_over(heads, partition, deleted.earliest)
             raise
 
     async def _arrival(self, ends: Mapping[Partition, int], wait_s: float) -> None:

@@ -6,6 +6,9 @@ Invariants:
    of the log, reading goes back to where it ended (test_an_end_lost_while_the_writer_is_stopped).
 3. Where a partition that was never committed begins is asked after its log's identity
    (test_a_beginning_of_another_log_is_not_used).
+4. What Kafka deleted before it was read is reported, also where nothing was committed before; and once, since the head that
+   passes over it is committed though nothing comes behind it (test_what_was_deleted_before_the_first_commit_is_missed_aloud,
+   test_what_was_deleted_to_the_end_is_reported_once).
 """
 
 import asyncio
@@ -33,26 +36,48 @@ Heads = dict[Partition, GroupHead]
 class LogChanges:
     """Of one consumer. Used by the event loop that made it."""
 
-    def __init__(self, leaders: Leaders) -> None:
+    def __init__(self, leaders: Leaders, group_id: str) -> None:
+        """`group_id`: whose commits tell where to read."""
         self._leaders: Final = leaders
+        self._group_id: Final = group_id
         self._loop: Final = asyncio.get_running_loop()
         self._identities_read: Final[dict[int, float]] = {}  # by broker, when, by the loop's clock
         self._seen: Final[dict[str, str]] = {}  # by topic, the identity of its log as it was last seen
         self._never_committed: Final[set[Partition]] = set()  # of those whose heads have no identity yet
         self._compared: Final[dict[Partition, int]] = {}  # the epoch of the leader that has all that is committed
+        self._passed_over: Final[set[Partition]] = set()  # by heads that passed over deleted messages, and are not committed
         self._read_under: Final[dict[Partition, int | None]] = {}  # the epoch of the leader when the range in hand was read
 
     def clear(self) -> None:
         """Other partitions are ours, or their heads were read anew."""
         self._never_committed.clear()
+        self._passed_over.clear()
         self._compared.clear()
 
     def note_never_committed(self, partition: Partition) -> None:
         """Its head is where it begins, in a log whose identity is not known yet."""
         self._never_committed.add(partition)
 
+    def pass_over(self, heads: Heads, partition: Partition, earliest: int) -> None:
+        """Move its head behind what Kafka has deleted before it was read, and report that."""
+        head = heads[partition]
+        log.error(
+            "Kafka deleted messages before they were stored: its retention is shorter than the writer was away",
+            topic=partition.topic,
+            partition=partition.index,
+            messages=earliest - head.committed,
+            first_offset=head.committed,
+        )
+        heads[partition] = head.without_deleted(earliest)
+        self._passed_over.add(partition)
+
+    def has_passed_over(self, partition: Partition) -> bool:
+        """Return whether its head passed over deleted messages, and was not committed since."""
+        return partition in self._passed_over
+
     def note_committed(self, partition: Partition) -> None:
         """Its head was moved: under a later leader it is compared again."""
+        self._passed_over.discard(partition)
         if self._compared.get(partition) != self._read_under.get(partition):
             self._compared.pop(partition, None)
 
@@ -120,6 +145,16 @@ class LogChanges:
             earliest = await self._leaders.earliest(partition)
             self._never_committed.discard(partition)
             heads[partition] = GroupHead(earliest, None, log_of(identity, -1))
+            if earliest > 0:
+                log.error(
+                    "Kafka deleted messages before the group had committed anything: they are lost, unless they were stored"
+                    " under another group's name, or by offsets that Kafka has forgotten",
+                    topic=partition.topic,
+                    partition=partition.index,
+                    messages=earliest,
+                    group=self._group_id,
+                )
+                self._passed_over.add(partition)
         elif not head.log and head.intent is None:
             heads[partition] = head._replace(log=log_of(identity, -1))
 

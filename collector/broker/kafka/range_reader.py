@@ -37,6 +37,8 @@ async def read_range(leaders: Leaders, partition: Partition, head: GroupHead, en
     while offset < goal and (in_doubt or size + largest <= bytes_max):
         room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
         fetched = await leaders.fetch(partition, offset, room)
+        if fetched is None and payloads and not in_doubt:
+            break  # deleted while it was read: what was read before is there
         if fetched is None:
             raise await _out_of_range(leaders, partition, offset)
         before = offset

@@ -32,7 +32,7 @@ from support.processes.kafka import Kafka, libraries, shared_bootstrap, unique
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition, Range
-from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaUnusable
+from collector.broker.kafka import KafkaAway, KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress, KafkaUnusable
 from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.protocol.offsets import COMMITTED_API
@@ -854,6 +854,60 @@ async def test_messages_that_retention_deleted_are_missed_aloud(shared: str) -> 
             await poll(consumer)
         assert [(5, 2)] == [(line["messages"], line["first_offset"]) for line in logs if line["log_level"] == "error"]
         assert [b"7", b"8", b"9"] == await take_all(consumer)
+
+
+async def delete_up_to(bootstrap: str, topic: str, offset: int) -> None:
+    """As retention does. -1: all of it."""
+    from aiokafka import TopicPartition
+    from aiokafka.admin.records_to_delete import RecordsToDelete
+
+    async with admin(bootstrap) as client:
+        await client.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=offset)})
+
+
+def deleted(logs: list[Any]) -> list[int]:
+    """How many messages each line says were deleted."""
+    return [line["messages"] for line in logs if line["log_level"] == "error" and "Kafka deleted messages" in line["event"]]
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+async def test_what_was_deleted_before_the_first_commit_is_missed_aloud(shared: str, kept: int) -> None:
+    """Gateways came before the first writer, by more than the retention. It is said once, whatever comes behind it."""
+    options, topics = fresh(shared)
+    async with await KafkaProducer.open(options, topics) as producer:
+        await producer.append([Message(topics[0], b"%d" % n) for n in range(10)])
+    await delete_up_to(shared, topics[0], 10 - kept or -1)
+    with structlog.testing.capture_logs() as logs:
+        for n in range(2):
+            async with await KafkaConsumer.open(options, topics) as consumer:
+                if n == 0 and kept:
+                    assert [b"6", b"7", b"8", b"9"] == await take_all(consumer)
+                until = time.monotonic() + 60
+                while not deleted(logs):
+                    assert time.monotonic() < until
+                    assert await consumer.poll(MIB, 0.1) is None
+                assert await consumer.poll(MIB, 0) is None
+    assert [10 - kept] == deleted(logs)
+
+
+async def test_what_was_deleted_to_the_end_is_reported_once(shared: str) -> None:
+    """Nothing comes behind it; a writer that starts anew says nothing of it, and nobody waits for it."""
+    options, topics = fresh(shared)
+    async with await KafkaProducer.open(options, topics) as producer, await KafkaConsumer.open(options, topics) as consumer:
+        await producer.append([Message(topics[0], b"%d" % n) for n in range(5)])
+        await take(consumer, 2)
+        await delete_up_to(shared, topics[0], -1)
+    progress = KafkaProgress(options, topics)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            async with await KafkaConsumer.open(options, topics) as consumer:
+                for _ in range(3):
+                    with suppress(BrokerDown):
+                        assert await consumer.poll(MIB, 0.1) is None
+                assert {0} == set((await consumer.lag()).values())
+            assert 0 == await progress.caught_up(0)
+    await progress.close()
+    assert [3] == deleted(logs)
 
 
 async def test_more_writers_than_partitions_wait(shared: str) -> None:
