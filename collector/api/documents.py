@@ -16,6 +16,8 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from collector.receivers.http.targets import VALUE_BYTES_MAX
+
 # Smaller ones gain nothing by it.
 _COMPRESSED_BYTES_MIN: Final = 1024
 _GZIP_LEVEL: Final = 6
@@ -39,12 +41,12 @@ class Document:
         headers = [(b"vary", b"accept-encoding")]
         if self._etag is not None:
             headers += [(b"etag", self._etag), (b"cache-control", b"no-cache")]
-            if _header(scope, b"if-none-match") == self._etag:
+            if header(scope, b"if-none-match") == self._etag:
                 await send({"type": "http.response.start", "status": 304, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
                 return
         body = self.body
-        if len(body) >= _COMPRESSED_BYTES_MIN and accepts_gzip(_header(scope, b"accept-encoding")):
+        if len(body) >= _COMPRESSED_BYTES_MIN and accepts_gzip(header(scope, b"accept-encoding")):
             body = await self._compressed()
             headers.append((b"content-encoding", b"gzip"))
         headers += [(b"content-type", self._content_type), (b"content-length", b"%d" % len(body))]
@@ -91,6 +93,7 @@ def _is_zero(parameter: bytes) -> bool:
     return name.strip() == b"q" and not value.strip().strip(b"0.")
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    """Several of one name are one, with commas between (RFC 9110, 5.3)."""
-    return b", ".join(value for header, value in scope["headers"] if header == name)
+def header(scope: Scope, name: bytes) -> bytes:
+    """Several of one name are one, with commas between (RFC 9110, 5.3). One that is too long to be parsed says nothing."""
+    joined = b", ".join(value for each, value in scope["headers"] if each == name)
+    return joined if len(joined) <= VALUE_BYTES_MAX else b""

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from collector.api.documents import Document
+from collector.api.documents import Document, header
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.exposition import content_type_of
 from collector.telemetry.metrics import Metrics
@@ -100,7 +100,7 @@ class MetricsPage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_names = self._shows_names(scope)
-        content_type = content_type_of(b",".join(v for n, v in scope["headers"] if n == b"accept").decode("latin-1"))
+        content_type = content_type_of(header(scope, b"accept").decode("latin-1"))
         rendered = await self._current()
         document = rendered.documents.get((content_type, has_names))
         if document is None:

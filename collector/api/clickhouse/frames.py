@@ -12,6 +12,8 @@ from typing import Final
 import cramjam
 from clickhouse_cityhash.cityhash import CityHash128
 
+from collector.receivers.http.targets import VALUE_BYTES_MAX
+
 # ClickHouse's own, unless max_compress_block_size says otherwise.
 _FRAME_BYTES: Final = 1024 * 1024
 _HEAD: Final = struct.Struct("<BII")
@@ -47,6 +49,8 @@ def framed(body: bytes, method: str) -> bytes:
 
 def encoded(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
     """Return the body in the first of our encodings that a client accepts, and its name; None: unchanged."""
+    if len(accept_encoding) > VALUE_BYTES_MAX:
+        return body, None
     taken = {
         name.strip().lower()
         for name, _, quality in (one.partition(";") for one in accept_encoding.split(","))

@@ -13,7 +13,6 @@ Invariants:
 import asyncio
 import hmac
 from collections.abc import Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -29,6 +28,8 @@ FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _TOKEN_PURPOSE: Final = b"infrasage form token"
 _TOKEN_HEX_DIGITS: Final = 32
 _FIELDS_MAX: Final = 1000
+# Servers and proxies commonly take no more of a head.
+_COOKIES_BYTES_MAX: Final = 8192
 
 Headers = Mapping[str, str]
 Form = Mapping[str, list[str]]
@@ -61,11 +62,19 @@ def key_in(headers: Headers) -> bytes | None:
     )
     if key is not None:
         return key
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return cookie.value.encode("latin-1", "replace") if cookie is not None and cookie.value else None
+    cookie = _cookie(headers.get("cookie", ""))
+    return cookie.encode("latin-1", "replace") or None
+
+
+def _cookie(header: str) -> str:
+    """Return the value of our cookie; empty where there is none, or where the header is longer than browsers make it."""
+    found = ""
+    if len(header) <= _COOKIES_BYTES_MAX:
+        for pair in header.split(";"):
+            name, _, value = pair.partition("=")
+            if name.strip() == COOKIE:
+                found = value.strip()
+    return found
 
 
 def token_of(key: bytes) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from adapters.errors import ORIGIN_NOT_ALLOWED, RequestRefused
 from collector.config.receivers import Http
-from collector.receivers.http.targets import METHOD
+from collector.receivers.http.targets import METHOD, VALUE_BYTES_MAX
 from collector.receivers.responses import Answer
 from collector.tenancy.origins import Origins
 
@@ -74,7 +74,7 @@ class Cors:
                 ORIGIN_NOT_ALLOWED, f"pages of origin {shown} may not send; http.cors_origins lists those that may"
             )
         allowed = self._allowed_headers
-        if self._allows_any_header:
+        if self._allows_any_header and len(requested_headers) <= VALUE_BYTES_MAX:
             asked = [name.strip() for name in requested_headers.split(b",")]
             allowed = b", ".join([allowed, *(name for name in asked if METHOD.fullmatch(name))])
         headers = [

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from math import inf
 from typing import Any, Final, cast
-from urllib.parse import unquote
 
 import httptools
 from mypy_extensions import i64
@@ -27,7 +26,7 @@ from starlette.types import Scope
 from collector.http2.headers import FIELDS_MAX
 from collector.receivers.http.http1_asgi import Http1Page, status_line
 from collector.receivers.http.shared import HttpShared
-from collector.receivers.http.targets import HOST
+from collector.receivers.http.targets import decoded_path, is_host
 from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING, Stall
 from collector.receivers.transport.eviction import BUSY
@@ -347,8 +346,10 @@ class Http1Connection:
         for name, value in self._headers:
             if name == b"host":
                 hosts += 1
+                if hosts > 1:
+                    self._refuse(_HOSTS)
                 if value != self._host:
-                    if not HOST.fullmatch(value):
+                    if not is_host(value):
                         self._refuse(_ODD_HOST)
                     self._host = value
                 continue
@@ -359,8 +360,6 @@ class Http1Connection:
             elif name == b"connection":
                 connections += 1
             head.add(name, value)
-        if hosts > 1:
-            self._refuse(_HOSTS)
         # The parser makes a text of the version. Without a Connection header only 1.1 keeps alive.
         if not keep_alive or connections or codings or not hosts:
             self._check_version(parser.get_http_version(), hosts, codings)
@@ -431,7 +430,7 @@ class Http1Connection:
             if b"#" in self._url:
                 self._refuse(_FRAGMENT)
             raw_path: bytes = parsed.path or b"/"
-            path = unquote(raw_path.decode("ascii"))
+            path = decoded_path(raw_path)
             turn.head.query = parsed.query or b""
             if receiver is None or self._shared.is_page(path):
                 scope = self._scope(path, raw_path, parsed.query or b"")

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote
 
 from starlette.types import Scope
 
@@ -21,7 +20,7 @@ from collector.http2.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Str
 from collector.http2.headers import RequestHead, encode, encode_all
 from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
-from collector.receivers.http.targets import HOST, METHOD, TARGET
+from collector.receivers.http.targets import METHOD, TARGET, decoded_path, is_host
 from collector.receivers.http.telemetry_request import Head, HttpRequest
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
 from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
@@ -195,7 +194,7 @@ class Http2Connection(ServerConnection):
         receiver = self._shared.receiver
         path = target.decode()
         if receiver is None or not receiver.takes(path):
-            path = unquote(target.partition(b"?")[0].decode())
+            path = decoded_path(target.partition(b"?")[0])
             if receiver is None or self._shared.is_page(path):
                 return _Meaning(head, path, None, 0)
         exchange_head = Head(method.decode())
@@ -362,10 +361,10 @@ class _HttpStream(ServerStream):
 
 def _has_one_host(head: RequestHead) -> bool:
     """Return whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
-    hosts = [value for name, value in head.headers if name == b"host"]
+    hosts = {value.lower() for name, value in head.headers if name == b"host"}
     if head.authority:
-        hosts.append(head.authority)
-    return len({host.lower() for host in hosts}) <= 1 and all(HOST.fullmatch(host) for host in hosts)
+        hosts.add(head.authority.lower())
+    return len(hosts) <= 1 and all(is_host(host) for host in hosts)
 
 
 def _address(transport: Any, name: str) -> tuple[str, int] | None:

@@ -15,6 +15,7 @@ Invariants:
    (test_health_is_always_answered)
 5. A body of at most http.page_bytes_max / http.pages_max is small: it is never refused for its size, and all that are answered
    at once take at most http.page_bytes_max. (test_a_small_answer_needs_no_room)
+6. A query that takes long to be read is 400. (test_a_query_of_many_parts_is_refused)
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapters.errors import OVERLOADED, RequestRefused
+from adapters.errors import INVALID_PARAMETER, OVERLOADED, RequestRefused
 from collector.config.receivers import Http
 from collector.receivers.refusals import Explain
 from collector.receivers.responses import NATIVE
@@ -34,6 +35,9 @@ HEALTH_PATH: Final = "/healthz"
 _ALWAYS: Final = frozenset({HEALTH_PATH})
 # Part of http.pages_max that one address may have; and part of http.page_bytes_max that one caller may have.
 _ADDRESS_SHARE: Final = 0.5
+# Of a query: 30,000 parameters took 11 ms of the event loop, and 20,000 escapes 5 ms.
+_PARAMETERS_MAX: Final = 256
+_ESCAPES_MAX: Final = 8192
 CALLER: Final = "infrasage.caller"
 """In the scope of a request, set by the application: whose answer it is. Without it, the client's address is the caller."""
 
@@ -63,6 +67,9 @@ class PageGate:
         if scope["type"] != "http" or scope["path"] in _ALWAYS:
             await self._app(scope, receive, send)
             return
+        if (odd := _odd_query(scope["query_string"])) is not None:
+            await self.refuse(odd, send, INVALID_PARAMETER)
+            return
         client = scope.get("client")
         connection = (scope.get("server"), client)
         address = client[0] if client else None
@@ -80,9 +87,9 @@ class PageGate:
             _less(self._by_connection, connection)
             _less(self._by_address, address)
 
-    async def refuse(self, message: str, send: Send) -> None:
-        """Answer 503 in the page's place."""
-        refusal = self._explain(RequestRefused(OVERLOADED, message))
+    async def refuse(self, message: str, send: Send, reason: int = OVERLOADED) -> None:
+        """Answer in the page's place: 503, or what is for `reason`."""
+        refusal = self._explain(RequestRefused(reason, message))
         self._metrics.refused(refusal.reason)
         answer = NATIVE.refused(refusal)
         headers = [
@@ -158,6 +165,15 @@ class _GatedAnswer:
             await self._send(start)
         async with gate.held(size_bytes, caller):
             await self._send(message)
+
+
+def _odd_query(query: bytes) -> str | None:
+    """Return why a query is not read; None: it is."""
+    for part, limit, what in ((b"&", _PARAMETERS_MAX, "parameters"), (b"%", _ESCAPES_MAX, "escapes")):
+        count = query.count(part)
+        if count > limit:
+            return f"the query has {count} {what}; at most {limit} are taken"
+    return None
 
 
 def _less(counter: Counter[object], key: object, by: int = 1) -> None:

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from adapters.errors import (
+    INVALID_PARAMETER,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     PAYLOAD_TOO_LARGE,
@@ -23,6 +24,7 @@ from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight
 from collector.ingest.reading import Input
 from collector.receivers.http.cors import cors_of
+from collector.receivers.http.targets import VALUE_BYTES_MAX
 from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.responses import NATIVE, Answer, Dialect, grpc_elsewhere
@@ -65,9 +67,11 @@ class Route:
         self._seen: Final[dict[bytes, Format]] = {}
 
     def format(self, content_type: bytes) -> Format | None:
-        """The format that a Content-Type header asks for."""
+        """Return the format that a Content-Type header asks for; None: none that is here, or none that is read."""
         format_ = self._seen.get(content_type)
         if format_ is None:
+            if len(content_type) > VALUE_BYTES_MAX:
+                return None
             format_ = self.formats.get(self._key(content_type))
             if format_ is not None and len(self._seen) < _MEDIA_TYPES_KEPT_MAX:
                 self._seen[content_type] = format_
@@ -225,6 +229,11 @@ class HttpRequest(TelemetryRequest):
             raise RequestRefused(METHOD_NOT_ALLOWED, f"{head.method} is not for {route.endpoint}; POST is")
         key = key_of(head.api_key, head.authorization)
         if key is None and head.query and receiver.takes_query_key:
+            if len(head.query) > VALUE_BYTES_MAX:
+                raise RequestRefused(
+                    INVALID_PARAMETER,
+                    f"the query of the address is {len(head.query)} bytes; at most {VALUE_BYTES_MAX} are searched for a key",
+                )
             key = key_in_query(head.query)
         self._identify(key, head.origin)
         if format_ is None:
@@ -305,5 +314,8 @@ class HttpRequest(TelemetryRequest):
 
 
 def value_text(header: bytes) -> str:
-    """Return the beginning of a header's value in quotes, as messages show it."""
-    return repr(header[:_HEADER_SHOWN_BYTES_MAX].decode("latin-1")) if header else "(none)"
+    """Return the beginning of a header's value in quotes, as messages show it, and the length of one that is cut."""
+    if not header:
+        return "(none)"
+    shown = repr(header[:_HEADER_SHOWN_BYTES_MAX].decode("latin-1"))
+    return shown if len(header) <= _HEADER_SHOWN_BYTES_MAX else f"{shown}… ({len(header)} bytes)"

@@ -182,6 +182,10 @@ async def test_any_header_and_a_private_network_where_they_are_allowed(server: s
         assert ["x-one", "x-two", "x-three"] == [name for name in allowed if name.startswith(("x-one", "x-t", "b@"))]
         assert "true" == answer.headers["access-control-allow-private-network"]
         assert OTHER == answer.headers["access-control-allow-origin"]
+        for size, is_there in ((1024, True), (1025, False)):
+            asked = ("access-control-request-headers", "x-two," + "b" * (size - 6))
+            answer = await send("OPTIONS", "/v1/logs", b"", ("origin", OTHER), PREFLIGHT[1], asked)
+            assert is_there == ("x-two" in answer.headers["access-control-allow-headers"].split(", "))
 
 
 OF_PAGES = Caller("acme", Scope.INGEST, UNLIMITED, "k1", Origins(["https://*.example.com"]))
@@ -233,11 +237,16 @@ async def test_a_key_in_the_query_counts_only_where_the_setting_says_so(server: 
                 ("api_key=ANY&api_key=ANY", (), 401),
                 ("api_key=", (), 401),
                 ("key=ANY", (), 401),
+                ("&" * 1012 + "api_key=wrong", (("x-api-key", "ANY"),), way.status),
+                ("&" * 1013 + "api_key=ANY", (), way.status),
+                ("&" * 1014 + "api_key=ANY", (), 400),
                 ("api_key=ANY", (("x-api-key", "wrong"),), 401),
                 ("api_key=wrong", (("x-api-key", "ANY"),), way.status),
             ):
                 answer = await send("POST", f"{way.path}?{query}", body, head, *headers)
                 wanted = status if query_key or headers else 401
+                if wanted == 400:
+                    assert b"the query of the address is 1025 bytes; at most 1024 are searched for a key" in answer.body
                 assert (query, wanted) == (query, answer.status)
                 assert b"ANY" not in answer.body
 

@@ -329,6 +329,7 @@ ODD_HEADS = {
     b"GET /x HTTP/1.1\r\nHost: a, b\r\n\r\n": (400, "not a host with or without a port"),
     b"GET /x HTTP/1.1\r\nHost: user@a\r\n\r\n": (400, "not a host with or without a port"),
     b"GET /x HTTP/1.1\r\nHost: [::1\r\n\r\n": (400, "not a host with or without a port"),
+    b"GET /x HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"a" * 1025): (400, "not a host with or without a port"),
     b"GET /x HTTP/1.1\r\nHost: \xc3\xa4\r\n\r\n": (400, "not a host with or without a port"),
     b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n": (501, "Transfer-Encoding"),
     b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n": (501, "Transfer-Encoding"),
@@ -348,7 +349,7 @@ ODD_HEADS = {
 }
 
 
-@pytest.mark.parametrize("head", ODD_HEADS, ids=str)
+@pytest.mark.parametrize("head", ODD_HEADS, ids=lambda head: str(head[:100]))
 async def test_odd_heads_are_refused_with_the_reason(head: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """And the connection is closed, so that nobody takes what follows for a request; after one that was answered, too."""
     status, says = ODD_HEADS[head]

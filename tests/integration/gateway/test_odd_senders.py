@@ -64,6 +64,27 @@ async def test_odd_slashes_and_a_content_type_twice(server: str, way: Way) -> No
         assert 3 == made.producer.item_count()
 
 
+@EACH_SERVER
+@WAYS_BY_NAME
+async def test_a_long_value_is_not_parsed(server: str, way: Way) -> None:
+    """A Content-Type of 36 KB that means the same as a short one: taking apart 60 KB took 20 ms of the event loop."""
+    async with http_receivers(server) as made:
+        body = way.as_sent(way.body(good=1))
+        for content_type, status in (
+            (f"{way.content_type};a=" + "x" * (1024 - len(way.content_type) - 3), way.status),
+            (f"{way.content_type};a=" + "x" * (1025 - len(way.content_type) - 3), 415),
+            (",".join([way.content_type] * 600), 415),
+        ):
+            answer = await send(made, way.path, body, [("content-type", content_type)])
+            assert status == answer.status_code
+            if status == 415:
+                assert f"({len(content_type)} bytes) is not one of application/" in answer.text
+        coding = "gzip" + " " * 200 + "x"
+        answer = await send(made, way.path, body, [("content-type", way.content_type), ("content-encoding", coding)])
+        assert 415 == answer.status_code
+        assert f"({len(coding)} bytes) is not one of" in answer.text
+
+
 async def test_a_refused_content_type_names_those_that_are_taken() -> None:
     """As they are written, each once."""
     async with http_receivers() as made:

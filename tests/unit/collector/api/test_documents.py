@@ -65,6 +65,9 @@ async def test_it_is_sent_as_asked_for() -> None:
         headers[b"content-type"],
     )
     assert len(body) == int(headers[b"content-length"]) < 1000
+    at_most = b"gzip".ljust(1024, b",")
+    assert b"content-encoding" in (await shown(document, (b"accept-encoding", at_most)))[1]
+    assert b"content-encoding" not in (await shown(document, (b"accept-encoding", at_most + b",")))[1], "it is not parsed"
     small = Document(b"small", "text/plain")
     assert b"small" == (await shown(small, (b"accept-encoding", b"gzip")))[2]
 

@@ -55,6 +55,8 @@ def test_frames_hold_the_body_and_its_checksum(method: str, body: bytes) -> None
         ("", None),
         ("identity", None),
         ("compress", None),
+        ("gzip".ljust(1024, ","), "gzip"),
+        ("gzip".ljust(1025, ","), None),
     ],
 )
 def test_an_answer_has_the_encoding_that_its_client_takes(accept: str, expected: str | None) -> None:
