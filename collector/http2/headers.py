@@ -41,10 +41,8 @@ _VALUE: Final = 2
 OF_CONNECTIONS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 # RFC 9110's token without capitals: control characters, spaces and separators are not in it.
 _NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-
-
+# Fields of a head: one of two octets takes 130 bytes of memory, and clients send twenty.
 FIELDS_MAX: Final = 256
-"""Fields of a head: one of two octets takes 130 bytes of memory, and clients send twenty."""
 
 
 class HeadError(Exception):
