@@ -136,7 +136,11 @@ class Grpc(Section):
         10, 0.1, 600, "Seconds within which a connection must have begun: TLS, where [tls] has it, and HTTP/2."
     )
     body_timeout_s: Number = limit(
-        30, 0.1, 3600, "Seconds within which a request must have arrived, once it has begun. Later: DEADLINE_EXCEEDED."
+        30,
+        0.1,
+        3600,
+        "Seconds within which a request must have arrived, once it has begun; less where its grpc-timeout is. Later:"
+        " DEADLINE_EXCEEDED.",
     )
     concurrent_streams_max: Whole = limit(1024, 1, 1_000_000, "Most requests at once on one connection; more wait.")
     control_frames_max: Whole = limit(

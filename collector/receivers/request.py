@@ -83,6 +83,8 @@ class TelemetryRequest:
         """Whether the rest of the body is not waited for."""
         self.body_bytes: i64 = 0
         """As they came."""
+        self.body_timeout_s: float = receiver.body_timeout_s
+        """Within so many seconds the body must have arrived."""
         self._receiver: Final = receiver
         self._endpoint: Final = endpoint
         self._route_name: Final = route_name
@@ -156,11 +158,10 @@ class TelemetryRequest:
     def timed_out(self) -> None:
         """Refuse the request, since the rest of its body did not come in time."""
         self.is_abandoned = True
-        timeout_s = self._receiver.body_timeout_s
         self.refuse(
             RequestRefused(
                 REQUEST_TIMEOUT,
-                f"{self.body_bytes} bytes of the {self._body_name}, and not its end, came within {timeout_s:g} s",
+                f"{self.body_bytes} bytes of the {self._body_name}, and not its end, came within {self.body_timeout_s:g} s",
             )
         )
 

@@ -8,7 +8,15 @@ from contextlib import asynccontextmanager
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
 from support.fakes.receiving import Response
 
 
@@ -32,6 +40,7 @@ class Http2Client:
         self.goaways: list[ConnectionTerminated] = []
         self._acknowledges = acknowledges
         self._statuses: dict[int, dict[str, str]] = {}
+        self._trailers: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytes] = {}
         self.ended: set[int] = set()
 
@@ -69,6 +78,10 @@ class Http2Client:
         """Of that stream's answer."""
         return int(self._statuses[stream_id][":status"])
 
+    def trailers(self, stream_id: int) -> dict[str, str]:
+        """What ended that stream's answer; its head, if that was all of it."""
+        return self._trailers.get(stream_id, self._statuses[stream_id])
+
     async def response(self, stream_id: int, within_s: float = 10) -> Response:
         """That stream's, once it is whole. Raises AssertionError where there will be none."""
         async with asyncio.timeout(within_s):
@@ -104,6 +117,8 @@ class Http2Client:
             self.events.append(event)
             if isinstance(event, ResponseReceived):
                 self._statuses[event.stream_id] = {str(name): str(value) for name, value in event.headers}
+            elif isinstance(event, TrailersReceived):
+                self._trailers[event.stream_id] = {str(name): str(value) for name, value in event.headers}
             elif isinstance(event, DataReceived):
                 self._bodies[event.stream_id] = self._bodies.get(event.stream_id, b"") + event.data
                 if self._acknowledges:

@@ -7,9 +7,10 @@ from collector.receivers.grpc.health import CHECK_PATH
 from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.status import trailers
 from collector.receivers.grpc.stream_call import Handler
+from collector.receivers.grpc.timeouts import Timeout, joined
 from collector.receivers.grpc.unary_call import CallHead
 from collector.receivers.refusals import printable
-from collector.receivers.rpc_codes import RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
+from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT, RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
 
 _CONTENT_TYPE: Final = b"application/grpc"
 STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)
@@ -35,10 +36,11 @@ class RefusedHead:
 class OtherCall:
     """A call of the other methods."""
 
-    def __init__(self, handler: Handler, *, is_check: bool) -> None:
+    def __init__(self, handler: Handler, timeout_s: float, *, is_check: bool) -> None:
         """`is_check`: of health, which is never refused for what others have open. Without it an orchestrator would restart
         the collector."""
         self.handler: Final = handler
+        self.timeout_s: Final = timeout_s
         self.is_check: Final = is_check
 
 
@@ -67,6 +69,17 @@ def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> Ca
         return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, odd_type))
     handler = methods.others.get(head.path)
     if handler is not None:
-        return OtherCall(handler, is_check=head.path == CHECK_PATH)
+        timeout = _timeout(head)
+        if timeout.problem:
+            return RefusedHead(STATUS_200 + trailers(RPC_INVALID_ARGUMENT, timeout.problem))
+        return OtherCall(handler, timeout.seconds, is_check=head.path == CHECK_PATH)
     path = printable(head.path.decode("utf-8", "replace"))
     return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
+
+
+def _timeout(head: RequestHead) -> Timeout:
+    value: bytes | None = None
+    for name, next_value in head.headers:
+        if name == b"grpc-timeout":
+            value = joined(value, next_value)
+    return Timeout(value)

@@ -152,7 +152,13 @@ class GrpcConnection(ServerConnection):
             full = self._full_of_stream_calls(meaning)
             if full is not None:
                 return _Refusing(stream_id, self.last_received, full)
-            return StreamCall(stream_id, self.last_received, meaning.handler, is_counted=not meaning.is_check)
+            return StreamCall(
+                stream_id,
+                self.last_received,
+                meaning.handler,
+                is_counted=not meaning.is_check,
+                timeout_s=meaning.timeout_s,
+            )
         assert isinstance(meaning, RefusedHead)
         return _Refusing(stream_id, self.last_received, meaning)
 
@@ -290,7 +296,11 @@ class GrpcConnection(ServerConnection):
         except CallFailed as failed:
             code, message = failed.code, failed.message
         except asyncio.CancelledError:
-            code, message = (RPC_CANCELLED, "cancelled") if talk.is_gone else (RPC_UNAVAILABLE, "the collector stops")
+            exceeded = talk.exceeded
+            if exceeded is not None:
+                code, message = exceeded.code, exceeded.message
+            else:
+                code, message = (RPC_CANCELLED, "cancelled") if talk.is_gone else (RPC_UNAVAILABLE, "the collector stops")
         except Exception as error:  # it is answered, and logged
             log.error("call failed by a defect", exc_info=error)
             code, message = RPC_INTERNAL, "a defect of the collector"
@@ -315,12 +325,11 @@ class GrpcConnection(ServerConnection):
 
     def on_late(self, stream: ServerStream, now: float) -> None:
         if isinstance(stream, UnaryStream) and not stream.is_received and not stream.call.has_answer:
-            if now - stream.began > self._shared.body_timeout_s:
+            if now - stream.began > stream.call.body_timeout_s:
                 stream.call.timed_out()
                 self.say(stream)
-        elif isinstance(stream, StreamCall) and not stream.has_asked and not stream.is_sent:
-            if now - stream.began > self._shared.body_timeout_s:
-                stream.timed_out(self._shared.body_timeout_s)
+        elif isinstance(stream, StreamCall) and not stream.is_sent:
+            stream.end_if_late(now - stream.began, self._shared.body_timeout_s)
         elif stream.is_sent and now - stream.began > self._shared.body_timeout_s:
             self.reset(stream, NO_ERROR)
 

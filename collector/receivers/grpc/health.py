@@ -59,9 +59,9 @@ class GrpcHealth:
 
 async def _asked(talk: StreamCall) -> str:
     """The service's name. Raises CallFailed."""
-    message = await talk.receive()
+    message = await talk.receive_only()
     try:
-        request = HealthCheckRequest.FromString(message or b"")
+        request = HealthCheckRequest.FromString(message)
     except DecodeError as error:
         raise CallFailed(RPC_INVALID_ARGUMENT, "cannot decode the HealthCheckRequest") from error
     return str(request.service)

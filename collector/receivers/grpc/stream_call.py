@@ -6,14 +6,21 @@ Invariants:
 1. Of messages that wait for their answers, there are at most _WAITING_MAX, of as many bytes as one may have
    (tests/unit/collector/receivers/grpc/test_stream_call.py, test_messages_that_wait_are_bounded).
 2. Others have their turn after each message (test_others_have_their_turn_after_each_message).
+3. A call ends at its own deadline, whatever its handler waits for (test_calls_that_are_not_whole_end_at_their_own_deadline).
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final, Protocol
 
-from collector.receivers.rpc_codes import RPC_DEADLINE_EXCEEDED, RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
+from collector.receivers.rpc_codes import (
+    RPC_DEADLINE_EXCEEDED,
+    RPC_INVALID_ARGUMENT,
+    RPC_RESOURCE_EXHAUSTED,
+    RPC_UNIMPLEMENTED,
+)
 from collector.receivers.transport.http2_connection import ServerStream
 
 # The prefix of a message: whether it is compressed, and its length.
@@ -44,15 +51,20 @@ class GrpcWire(Protocol):
 class StreamCall(ServerStream):
     """What a handler has of its call."""
 
-    def __init__(self, stream_id: int, began: float, handler: Handler, *, is_counted: bool = True) -> None:
-        """`is_counted`: among those of all connections."""
+    def __init__(
+        self, stream_id: int, began: float, handler: Handler, *, is_counted: bool = True, timeout_s: float = inf
+    ) -> None:
+        """`is_counted`: among those of all connections. `timeout_s`: its client's."""
         super().__init__(stream_id, began)
+        self.timeout_s: Final = timeout_s
         self.handler: Final = handler
         self.is_counted: Final = is_counted
         self.has_asked: bool = False  # a message came
         self.task: asyncio.Task[None] | None = None
         self.wire: GrpcWire | None = None
         self.has_said: bool = False  # its answer has begun
+        self.exceeded: CallFailed | None = None  # why its task was cancelled, where that was its deadline
+        self._wants_end: bool = False  # no other message may follow
         self._coming: bytes = b""
         self._messages: Final[deque[bytes]] = deque()
         self._waiting_bytes: int = 0  # of the messages
@@ -72,9 +84,23 @@ class StreamCall(ServerStream):
             if self._problem is not None:
                 raise self._problem
             if self.is_received or self.is_gone:
+                if self._coming and not self.is_gone:
+                    raise CallFailed(
+                        RPC_INVALID_ARGUMENT, f"the call ends within a message: {len(self._coming)} bytes of it came"
+                    )
                 return None
             self._happened.clear()
             await self._happened.wait()
+
+    async def receive_only(self) -> bytes:
+        """Return the message of a method that takes exactly one, once the client has ended its half. Raises CallFailed."""
+        self._wants_end = True
+        message = await self.receive()
+        if message is None:
+            raise CallFailed(RPC_UNIMPLEMENTED, "the call has no message; this method takes exactly one")
+        if await self.receive() is not None:
+            raise CallFailed(RPC_UNIMPLEMENTED, "the call has several messages; this method takes exactly one")
+        return message
 
     async def send(self, message: bytes) -> None:
         """Return when the client has room for more."""
@@ -116,10 +142,16 @@ class StreamCall(ServerStream):
         self._coming = b"" if self._problem is not None else coming[at:]
         self.happened()
 
-    def timed_out(self, timeout_s: float) -> None:
-        """End the call, since no whole message came in time."""
-        self._problem = CallFailed(RPC_DEADLINE_EXCEEDED, f"no whole message came within {timeout_s:g} s")
-        self.happened()
+    def end_if_late(self, waited_s: float, message_timeout_s: float) -> None:
+        """End the call at its own deadline, or where nothing that its handler can answer came within `message_timeout_s`."""
+        is_waited_for = not self.is_received and (self._wants_end or not self.has_asked)
+        if waited_s > self.timeout_s:
+            self.exceeded = CallFailed(RPC_DEADLINE_EXCEEDED, f"the call's own deadline, {self.timeout_s:g} s, has passed")
+            if self.task is not None:
+                self.task.cancel()
+        elif is_waited_for and waited_s > message_timeout_s:
+            self._problem = CallFailed(RPC_DEADLINE_EXCEEDED, f"no whole request came within {message_timeout_s:g} s")
+            self.happened()
 
     def drained(self) -> None:
         self.happened()

@@ -3,6 +3,7 @@
 Invariants:
 1. A message is refused by its prefix, before its bytes come (test_over_the_budget_is_unavailable_with_a_delay).
 2. Whatever a call brings, its answer is one of its protocol (test_no_body_makes_a_server_error).
+3. A call that is not whole at its own deadline ends then (test_calls_that_are_not_whole_end_at_their_own_deadline).
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import accepted, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
+from collector.receivers.grpc.timeouts import Timeout, joined
 from collector.receivers.refusals import Explain, Refusal, codes_of
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
@@ -34,8 +36,6 @@ from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
 
 _SHOWN_BYTES_MAX: Final = 100
-_TIMEOUT_BYTES_MAX: Final = 9
-_TIMEOUT_UNITS: Final = b"HMSmun"
 
 
 class CallHead:
@@ -47,8 +47,6 @@ class CallHead:
         self.method: Final = method
         self.encoding: str | None = IDENTITY
         self.encoding_shown: bytes = b""
-        self.has_odd_timeout: bool = False
-        self.timeout_shown: bytes = b""
         self.key: bytes | None = None
         self.idempotency_key: bytes = b""
         encoding: bytes | None = None
@@ -57,28 +55,21 @@ class CallHead:
         authorization: bytes | None = None
         for name, value in headers:
             if name == b"x-api-key":
-                api_key = value if api_key is None else api_key + b", " + value
+                api_key = joined(api_key, value)
             elif name == b"authorization":
-                authorization = value if authorization is None else authorization + b", " + value
+                authorization = joined(authorization, value)
             elif name == b"idempotency-key":
                 self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
             elif name == b"grpc-encoding":
-                encoding = value if encoding is None else encoding + b", " + value
+                encoding = joined(encoding, value)
             elif name == b"grpc-timeout":
-                timeout = value if timeout is None else timeout + b", " + value
+                timeout = joined(timeout, value)
         if encoding is not None:
             # One that comes several times is one that nobody knows.
             self.encoding = GRPC.get(encoding)
             self.encoding_shown = encoding[:_SHOWN_BYTES_MAX]
-        if timeout is not None and not _is_timeout(timeout):
-            self.has_odd_timeout = True
-            self.timeout_shown = timeout[:_SHOWN_BYTES_MAX]
+        self.timeout: Final = Timeout(timeout)
         self.key = key_of(api_key, authorization)
-
-
-def _is_timeout(value: bytes) -> bool:
-    """PROTOCOL-HTTP2.md: up to 8 digits and a unit."""
-    return 1 < len(value) <= _TIMEOUT_BYTES_MAX and value[:-1].isdigit() and value[-1:] in _TIMEOUT_UNITS
 
 
 class GrpcReceiver(Receiver):
@@ -116,6 +107,7 @@ class Call(TelemetryRequest):
 
     def __init__(self, receiver: GrpcReceiver, head: CallHead, bodies: ConnectionBodies) -> None:
         super().__init__(receiver, head.method.endpoint, head.method.service, "request", bodies)
+        self.body_timeout_s = min(self.body_timeout_s, head.timeout.seconds)
         self.is_accepted: bool = False
         self.has_answer: bool = False
         self.answer: bytes = b""
@@ -141,11 +133,8 @@ class Call(TelemetryRequest):
             message = f"grpc-encoding {shown!r} is not one of {GRPC_NAMES.decode()}"
             self._refuse_when_whole(RequestRefused(UNSUPPORTED_CONTENT_ENCODING, message), 0)
             return
-        if head.has_odd_timeout:
-            shown = head.timeout_shown.decode("latin-1")
-            raise RequestRefused(
-                INVALID_PARAMETER, f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
-            )
+        if head.timeout.problem:
+            raise RequestRefused(INVALID_PARAMETER, head.timeout.problem)
         self._idempotency_key = head.idempotency_key
         self._calls.pipeline.charges.check(caller, 0)
         self._begin_body()

@@ -19,6 +19,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from h2.errors import ErrorCodes
+from h2.events import StreamEnded
 from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,6 +293,95 @@ async def test_a_message_that_does_not_come_in_time_is_deadline_exceeded() -> No
         assert made.counted("infrasage_grpc_requests_total", code="DEADLINE_EXCEEDED") == 1
 
 
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+_REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+_EMPTY_MESSAGE = b"\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("method", "sent"),
+    [
+        (LOGS.method, b""),
+        (LOGS.method, b"\0\0\0\0\xffabc"),
+        (_HEALTH_CHECK, b""),
+        (_HEALTH_CHECK, _EMPTY_MESSAGE),
+        (_HEALTH_WATCH, b""),
+        (_HEALTH_WATCH, b"\0\0"),
+        (_REFLECTION, b""),
+        (_REFLECTION, _EMPTY_MESSAGE),
+    ],
+)
+async def test_calls_that_are_not_whole_end_at_their_own_deadline(method: str, sent: bytes) -> None:
+    """Long before `body_timeout_s`. Without a deadline, or with a later one, they wait on."""
+    async with receiving(body_timeout_s=600) as (made, server, _), http2(server.port) as client:
+        waiting = [
+            client.request(method, "application/grpc", None, ("te", "trailers"), *timeout)
+            for timeout in ((), (("grpc-timeout", "8H"),), (("grpc-timeout", "200m"),))
+        ]
+        if sent:
+            for stream_id in waiting:
+                client.send(stream_id, sent)
+        await client.response(waiting[-1], 30)
+        ended = next(event for event in client.events if isinstance(event, StreamEnded))
+        assert ended.stream_id == waiting[-1]
+        trailers = client.trailers(waiting[-1])
+        assert trailers["grpc-status"] == "4"
+        assert "0.2 s" in trailers["grpc-message"]
+        assert client.ended == {waiting[-1]}
+        for stream_id in waiting[:-1]:
+            client.reset(stream_id)
+        await eventually(lambda: made.in_flight.bytes_held == 0)
+
+
+async def test_watching_ends_at_its_own_deadline() -> None:
+    """Its status came before."""
+    async with receiving(body_timeout_s=600) as (_, _, channel):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=0.3)
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        assert await watching.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("method", [_HEALTH_CHECK, _HEALTH_WATCH])
+@pytest.mark.parametrize(
+    ("sent", "code", "says"),
+    [
+        (b"", "12", "the call has no message; this method takes exactly one"),
+        (2 * _EMPTY_MESSAGE, "12", "the call has several messages; this method takes exactly one"),
+        (_EMPTY_MESSAGE + b"\0\0", "3", "the call ends within a message: 2 bytes of it came"),
+        (b"\0\0\0", "3", "the call ends within a message: 3 bytes of it came"),
+        (b"\0\0\0\0\x02\xff\xff", "3", "cannot decode the HealthCheckRequest"),
+    ],
+)
+async def test_health_takes_exactly_one_message(method: str, sent: bytes, code: str, says: str) -> None:
+    """As gRPC's list of codes has it: a wrong number of messages is UNIMPLEMENTED."""
+    async with receiving() as (_, server, _), http2(server.port) as client:
+        for at_once in (True, False):
+            stream_id = client.request(method, "application/grpc", sent if at_once else None, ("te", "trailers"))
+            if not at_once:
+                for at in range(len(sent)):
+                    client.send(stream_id, sent[at : at + 1])
+                    await client.writer.drain()
+                client.send(stream_id, b"", end=True)
+            answer = await client.response(stream_id)
+            assert answer.headers["grpc-status"] == code
+            assert answer.headers["grpc-message"] == says
+
+
+async def test_reflection_takes_any_number_of_whole_messages() -> None:
+    async with receiving() as (_, server, _), http2(server.port) as client:
+        none = client.request(_REFLECTION, "application/grpc", b"", ("te", "trailers"))
+        assert (await client.response(none)).headers["grpc-status"] == "0"
+        request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+        message = b"\0" + len(request).to_bytes(4, "big") + request
+        cut = client.request(_REFLECTION, "application/grpc", 2 * message + b"\0\0\0", ("te", "trailers"))
+        answer = await client.response(cut)
+        assert answer.body.count(LOGS.name.encode()) == 2
+        assert client.trailers(cut)["grpc-status"] == "3"
+        assert client.trailers(cut)["grpc-message"] == "the call ends within a message: 3 bytes of it came"
+
+
 async def test_what_is_no_grpc_is_told_so() -> None:
     """Another content type, another method; and HTTP/1.1, whose sender has mistaken the port. All hear which is right."""
     async with receiving() as (_, server, _), http2(server.port) as client:
@@ -422,11 +512,12 @@ async def test_other_codings_of_messages_are_unimplemented(content_type: str) ->
 @pytest.mark.parametrize("timeout", ["", "S", "10", "1s", "-1S", "1.5S", "123456789S", " ", "10 S", "1S, 1S"])
 async def test_a_malformed_timeout_is_invalid(timeout: str) -> None:
     async with receiving() as (made, server, _), http2(server.port) as client:
-        answer = await client.response(
-            client.request(LOGS.method, "application/grpc", b"", ("te", "trailers"), ("grpc-timeout", timeout))
-        )
-        assert answer.headers["grpc-status"] == "3"
-        assert answer.headers["grpc-message"].startswith(f"grpc-timeout {timeout.strip()!r} is not")
+        for method in (LOGS.method, _HEALTH_CHECK, _HEALTH_WATCH, _REFLECTION):
+            answer = await client.response(
+                client.request(method, "application/grpc", b"", ("te", "trailers"), ("grpc-timeout", timeout))
+            )
+            assert answer.headers["grpc-status"] == "3"
+            assert answer.headers["grpc-message"].startswith(f"grpc-timeout {timeout.strip()!r} is not")
         assert made.producer.appends == 0
 
 

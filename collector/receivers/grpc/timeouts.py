@@ -1,0 +1,34 @@
+"""A call's own deadline, as its client sends it in `grpc-timeout`.
+
+Source: gRPC's PROTOCOL-HTTP2.md.
+"""
+
+from math import inf
+from typing import Final
+
+_BYTES_MAX: Final = 9
+_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_SHOWN_BYTES_MAX: Final = 100
+
+
+class Timeout:
+    """Of one call."""
+
+    def __init__(self, header: bytes | None) -> None:
+        """`header`: its value, None without one. One that comes several times has commas, and is malformed."""
+        self.seconds: float = inf
+        self.problem: str = ""
+        """What is wrong with it, if anything is."""
+        if header is None:
+            return
+        unit_s = _UNITS_S.get(header[-1:])
+        if unit_s is None or len(header) > _BYTES_MAX or not header[:-1].isdigit():
+            shown = header[:_SHOWN_BYTES_MAX].decode("latin-1")
+            self.problem = f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
+        else:
+            self.seconds = int(header[:-1]) * unit_s
+
+
+def joined(value: bytes | None, next_value: bytes) -> bytes:
+    """Return a header that comes several times as one (RFC 9110, 5.3)."""
+    return next_value if value is None else value + b", " + next_value
