@@ -219,7 +219,9 @@ def _cpu_of_recognizing(ranges: Sequence[Range]) -> float:
 
 
 class _EmptyStore:
-    def fingerprints(self, _asked: object, _since: int, _until: int) -> dict[tuple[bytes, bytes], list[int]]:
+    def copies(
+        self, _topic: str, _asked: object, _besides: object, _since: int, _until: int
+    ) -> dict[tuple[bytes, bytes], list[int]]:
         return {}
 
 

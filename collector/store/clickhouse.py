@@ -35,7 +35,7 @@ from collector.store.insert_errors import refusals, shortages
 from collector.store.lookups import Lookups
 from collector.store.migrations import migrations
 from collector.store.options import StoreOptions
-from collector.store.payload_index import MessageKey, can_be_looked_up, dead_letter_ids
+from collector.store.payload_index import CopyKey, MessageKey, can_be_looked_up, dead_letter_ids
 from collector.store.place import NOWHERE, StorePlace
 from collector.store.queries import Queries
 from collector.store.retention import DEAD_LETTERS, EVENTS, TIME_COLUMNS
@@ -224,15 +224,14 @@ class ClickHouseStore:
         return self._looks_up and self._lookups.untouched(topic, payload, besides)
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        """Which of these have a receipt that is stored, under another batch part than this."""
-        return {batch_id for batch_id, part in self._lookups.receipts(batch_ids) if part != besides_part}
+        """Return which of these have a receipt and an item that are stored under another batch part than this."""
+        return self._lookups.stored_batches(batch_ids, besides_part)
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
-    ) -> dict[tuple[bytes, bytes], list[int]]:
-        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and
-        when."""
-        return self._lookups.fingerprints(asked, since_unix_nano, until_unix_nano)
+    def copies(
+        self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
+    ) -> dict[CopyKey, list[int]]:
+        """Return which of these have a message that is stored, or was left out, besides these, and when it was received."""
+        return self._lookups.copies(topic, asked, besides, since_ns, until_ns)
 
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's

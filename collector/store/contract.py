@@ -125,13 +125,21 @@ class Store(Protocol):
         each as it was inserted. Raises as `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        """Which of these have a receipt that is stored, under another batch part than this. Raises StoreUnavailable."""
+        """Return which of these have a receipt and an item that are stored under another batch part than this. An insert that
+        broke off may have left the receipt alone. Raises StoreUnavailable."""
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    def copies(
+        self,
+        topic: str,
+        asked: Mapping[tuple[bytes, bytes], int],
+        besides: Collection[tuple[UUID, int]],
+        since_ns: int,
+        until_ns: int,
     ) -> dict[tuple[bytes, bytes], list[int]]:
-        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and when,
-        nanoseconds since the Unix epoch. Raises StoreUnavailable."""
+        """Return which of these pairs of tenant and fingerprint have a message, received from `since` to `until`, and when,
+        nanoseconds since the Unix epoch: one of which as many items are stored as `asked` says, since an insert that broke off
+        may have left its row alone; or one that was left out, for another that is stored. None of `besides` counts. Raises
+        StoreUnavailable."""
 
     def query(self, sql: str, format_: str) -> bytes:
         """Answer a user's statement, in one of ClickHouse's formats. Refuse one that does more than read this store. Raises

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, TRACES_TOPIC
 from collector.store.contract import TABLES, TRACE_TIMES
-from collector.store.payload_index import MessageKey, contents, dead_letter_ids
+from collector.store.payload_index import CopyKey, MessageKey, contents, dead_letter_ids
 from collector.store.retention import DEAD_LETTERS, EVENTS
 
 # So many one statement names.
@@ -62,23 +62,45 @@ class Lookups:
             found.update((UUID(batch_id), int(part)) for batch_id, part in rows)
         return found
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
-    ) -> dict[tuple[bytes, bytes], list[int]]:
-        """Return which of these pairs of tenant and fingerprint have a row that was received from `since` to `until`, and
-        when."""
-        found: dict[tuple[bytes, bytes], list[int]] = {}
+    def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
+        """Return which of these batches have a receipt and an item that are stored under another batch part than this."""
+        messages = {message for message in self.receipts(batch_ids) if message[1] != besides_part}
+        found: set[UUID] = set()
+        for some in _in_parts({batch_id for batch_id, _ in messages}):
+            for topic in TABLES:
+                found.update(
+                    message[0] for message, items in self._stored(topic, set(some)).items() if items and message in messages
+                )
+        return found
+
+    def copies(
+        self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
+    ) -> dict[CopyKey, list[int]]:
+        """Return which of these have a message that was received from `since` to `until`, and when: one with so many items
+        stored, or one that was left out. None of `besides` counts."""
+        found: dict[CopyKey, list[int]] = {}
+        originals: list[tuple[CopyKey, MessageKey, int]] = []
         for some in _in_parts([UUID(bytes=value) for value in sorted({value for _, value in asked})]):
             answer = self._text(
-                "SELECT hex(TenantId), Fingerprint, toUnixTimestamp64Nano(ReceivedAt) FROM telemetry_batches"  # noqa: S608 - numbers
-                f" WHERE ReceivedAt >= fromUnixTimestamp64Nano(toInt64({since_unix_nano}))"
-                f" AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({until_unix_nano})) AND Fingerprint IN ({_among(some)})"
+                "SELECT hex(TenantId), Fingerprint, toUnixTimestamp64Nano(ReceivedAt), BatchId, BatchPart, RepeatedItems"  # noqa: S608 - numbers
+                f" FROM telemetry_batches WHERE ReceivedAt >= fromUnixTimestamp64Nano(toInt64({since_ns}))"
+                f" AND ReceivedAt <= fromUnixTimestamp64Nano(toInt64({until_ns})) AND Fingerprint IN ({_among(some)})"
             )
             for line in answer.splitlines():
-                tenant, value, received = line.split("\t")
-                pair = bytes.fromhex(tenant), UUID(value).bytes
-                if pair in asked:
-                    found.setdefault(pair, []).append(int(received))
+                tenant, value, received, batch_id, part, repeated = line.split("\t")
+                copy, message = (bytes.fromhex(tenant), UUID(value).bytes), (UUID(batch_id), int(part))
+                if copy not in asked or message in besides:
+                    continue
+                if int(repeated):
+                    found.setdefault(copy, []).append(int(received))
+                else:
+                    originals.append((copy, message, int(received)))
+        for start in range(0, len(originals), _IDS_MAX):
+            part_ = originals[start : start + _IDS_MAX]
+            stored = self._stored(topic, {message[0] for _, message, _ in part_})
+            for copy, message, at in part_:
+                if stored.get(message, 0) >= asked[copy]:
+                    found.setdefault(copy, []).append(at)
         return found
 
     def _has(self, table: str, ids: Collection[UUID]) -> bool:

@@ -23,6 +23,8 @@ _ID_BYTES: Final = 16
 
 # A batch id and a batch part.
 MessageKey = tuple[UUID, int]
+# A tenant and a fingerprint: equal for copies of a message.
+CopyKey = tuple[bytes, bytes]
 
 
 class Contents(NamedTuple):

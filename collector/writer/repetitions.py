@@ -7,7 +7,8 @@ Invariants:
 1. A message is left out only if one with its tenant and fingerprint, received at most the window before or after it, is in the
    store, or comes before it in the same insert (test_repetitions.py, test_each_request_is_stored_once).
    Where that one is lost before it is stored, the message is left out no more
-   (test_what_was_left_out_for_a_message_that_is_lost_is_stored).
+   (test_what_was_left_out_for_a_message_that_is_lost_is_stored), also where its row is stored, and its items are not
+   (test_a_row_whose_items_are_lost_makes_nothing_a_repetition).
 2. A message that has such a predecessor is left out, as long as the predecessor is in the same partition, or is stored
    already (the same).
 3. Memory only saves look-ups: what it has forgotten is looked up in the store (test_memory_only_saves_look_ups).
@@ -15,25 +16,26 @@ Invariants:
    (test_refused_neighbours_of_what_is_left_out_keep_their_places).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from adapters.codec.wire import NonCanonical
 from adapters.fingerprint import Fingerprint, read_fingerprint, stand_in
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Payload, Range
 from collector.broker.left_out import LEFT_OUT_INDEX_MAX, bitmap, indexes
+from collector.store.payload_index import Contents, CopyKey, MessageKey, contents
 from collector.writer.fingerprint_memory import FingerprintMemory
 
 _SECOND_NS: Final = 10**9
 _TIME_MAX: Final = 2**63 - 1
 
-Pair = tuple[bytes, bytes]  # a tenant and a fingerprint
 
-
-class Fingerprints(Protocol):
+class Copies(Protocol):
     """The look-ups in the store."""
 
-    def fingerprints(self, asked: Collection[Pair], since_unix_nano: int, until_unix_nano: int) -> dict[Pair, list[int]]:
+    def copies(
+        self, topic: str, asked: Mapping[CopyKey, int], besides: Collection[MessageKey], since_ns: int, until_ns: int
+    ) -> dict[CopyKey, list[int]]:
         """As Store has it."""
 
 
@@ -66,7 +68,7 @@ class _Known(NamedTuple):
 class Repetitions:
     """One writer's. Calls block: run them in its thread."""
 
-    def __init__(self, store: Fingerprints, window_s: int, keys_max: int, observer: RepetitionObserver) -> None:
+    def __init__(self, store: Copies, window_s: int, keys_max: int, observer: RepetitionObserver) -> None:
         """`window_s`: 0 recognizes none. `keys_max`: how many fingerprints are kept in memory."""
         self._store: Final = store
         self._window_ns: Final = window_s * _SECOND_NS
@@ -83,7 +85,7 @@ class Repetitions:
         prints = [read_fingerprint(bytes(payload)) for payload in messages.payloads]
         self._decided[messages.partition] = _Decided(messages.start, prints)
         stored = self._look_up(messages, prints)
-        here: dict[Pair, int] = {}
+        here: dict[CopyKey, int] = {}
         repeated: list[int] = []
         for index, print_ in enumerate(prints):
             if print_ is None:
@@ -102,26 +104,34 @@ class Repetitions:
 
     def reinstated(self, messages: Range) -> Range:
         """Return a range in doubt with those of its messages that were left out for one that is lost: it is damaged or deleted,
-        and not in the store either. Raises StoreError."""
+        and its items are not in the store either. Its row proves nothing: an insert that broke off may have written that alone.
+        Raises StoreError."""
         if not self._window_ns or not messages.left_out:
             return messages
         left_out = set(indexes(messages.left_out))
-        here: set[Pair] = set()
-        alone: dict[int, Fingerprint] = {}
+        here: set[CopyKey] = set()
+        alone: dict[int, CopyKey] = {}
+        asked: dict[CopyKey, int] = {}
+        received: list[int] = []
+        besides: set[MessageKey] = set()
         for index, payload in enumerate(messages.payloads):
             print_ = read_fingerprint(bytes(payload))
+            content = _contents(bytes(payload)) if index in left_out else None
+            if content is not None:
+                besides |= content.receipts
             if print_ is None or (pair := (print_.tenant, print_.value)) in here:
                 continue
-            if index in left_out:
-                alone[index] = print_
             here.add(pair)
+            if content is not None:
+                alone[index] = pair
+                asked[pair] = sum(content.items.values())
+                received.append(print_.received_time_unix_nano)
         if not alone:
             return messages
-        received = [print_.received_time_unix_nano for print_ in alone.values()]
         window_ns = self._window_ns + _SECOND_NS
-        asked = {(print_.tenant, print_.value) for print_ in alone.values()}
-        stored = self._store.fingerprints(asked, max(0, min(received) - window_ns), min(_TIME_MAX, max(received) + window_ns))
-        lost = {index for index, print_ in alone.items() if (print_.tenant, print_.value) not in stored}
+        since, until = max(0, min(received) - window_ns), min(_TIME_MAX, max(received) + window_ns)
+        stored = self._store.copies(messages.partition.topic, asked, besides, since, until)
+        lost = {index for index, pair in alone.items() if pair not in stored}
         return messages._replace(left_out=bitmap(left_out - lost))
 
     def committed(self, messages: Range) -> None:
@@ -153,8 +163,9 @@ class Repetitions:
         is_contiguous = messages.end - messages.start == len(messages.payloads)
         return bool(self._window_ns) and messages.partition.topic != DEAD_LETTERS_TOPIC and is_contiguous
 
-    def _look_up(self, messages: Range, prints: Sequence[Fingerprint | None]) -> dict[Pair, list[int]]:
-        """Ask the store for what memory may lack. Raises StoreError."""
+    def _look_up(self, messages: Range, prints: Sequence[Fingerprint | None]) -> dict[CopyKey, list[int]]:
+        """Ask the store for what memory may lack. A row without items is no predecessor: an insert broke off, and its message
+        was lost before it was completed. Raises StoreError."""
         received = [print_.received_time_unix_nano for print_ in prints if print_ is not None]
         if not received:
             return {}
@@ -165,16 +176,18 @@ class Repetitions:
             # Once more the window: clocks of gateways may differ by that.
             if oldest - 2 * self._window_ns > since:
                 return {}
+        # One item is enough: the store may have refused others.
         asked = {
-            (print_.tenant, print_.value)
-            for print_ in prints
+            (print_.tenant, print_.value): min(1, _item_count(bytes(payload)))
+            for print_, payload in zip(prints, messages.payloads, strict=True)
             if print_ is not None and self._memory.last(print_.tenant, print_.value) < 0
         }
         if not asked:
             return {}
         self._observer.looked_up(len(asked))
         since = max(0, oldest - self._window_ns - _SECOND_NS)
-        return self._store.fingerprints(asked, since, min(_TIME_MAX, max(received) + self._window_ns + _SECOND_NS))
+        until = min(_TIME_MAX, max(received) + self._window_ns + _SECOND_NS)
+        return self._store.copies(messages.partition.topic, asked, (), since, until)
 
     def _known_before(self, messages: Range) -> _Known | None:
         known = self._known.get(messages.partition)
@@ -204,6 +217,19 @@ def replaced(messages: Range) -> Range:
         if index < len(payloads):
             payloads[index] = _stand_in(bytes(payloads[index]))
     return messages._replace(payloads=payloads)
+
+
+def _item_count(payload: bytes) -> int:
+    content = _contents(payload)
+    return 0 if content is None else sum(content.items.values())
+
+
+def _contents(payload: bytes) -> Contents | None:
+    """None: it is no message of ours, whatever its fingerprint says."""
+    try:
+        return contents(payload)
+    except ValueError:
+        return None
 
 
 def _stand_in(payload: bytes) -> bytes:

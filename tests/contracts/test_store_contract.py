@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from infrasage.v1.dead_letter_pb2 import (
     DeadLetterEvent,
     PayloadForm,
 )
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import TYPE_LOG, TelemetryBatch, TelemetryRecord
 from support import batches, letters
 from support.processes.clickhouse_server import OPTIONS
 from support.processes.clickhouse_server import server as any_server
@@ -396,13 +396,27 @@ def test_holds_receipt(store: Store, number: int, tenant: str) -> None:
     assert store.holds(LOGS_TOPIC, items + receipt)
 
 
+def one_log(number: int, tenant: str, part: int = 0) -> bytes:
+    batch = TelemetryBatch()
+    record = batches.record(batch, TYPE_LOG, number, part=part, tenant_id=tenant)
+    record.log_records.add(time_unix_nano=batches.NOW)
+    record.item_count = 1
+    return batch.SerializeToString()
+
+
 def test_stored_batches(store: Store, number: int, tenant: str) -> None:
-    """Those whose receipt is there, but for what came under the given part."""
+    """Those whose receipt is there, with an item, but for what came under the given part: an insert that broke off leaves a
+    receipt alone."""
     other = next(_NUMBERS)
     first, second, missing = (UUID(bytes=batches.batch_id(each)) for each in (number, other, next(_NUMBERS)))
     store.insert(LOGS_TOPIC, [letters.receipt(number, letters.any_receipt(), tenant, part=5)], f"first/{number}")
     store.insert(METRICS_TOPIC, [letters.receipt(other, letters.any_receipt(), tenant)], f"second/{number}")
     asked = [first, second, missing]
+    assert store.stored_batches(asked, 6) == set()
+    store.insert(LOGS_TOPIC, [one_log(number, tenant)], f"another part/{number}")
+    assert store.stored_batches(asked, 6) == set()
+    store.insert(LOGS_TOPIC, [one_log(number, tenant, part=5)], f"first item/{number}")
+    store.insert(METRICS_TOPIC, [batches.metrics(other, tenant).SerializeToString()], f"second items/{number}")
     assert store.stored_batches(asked, 5) == {second}
     assert store.stored_batches(asked, 6) == {first, second}
     assert store.stored_batches([], 5) == set()
@@ -419,6 +433,9 @@ def test_fingerprints(store: Store, number: int, tenant: str) -> None:
         )
         return TelemetryBatch(records=[record]).SerializeToString()
 
+    def copies(asked: Collection[tuple[bytes, bytes]], since: int, until: int) -> dict[tuple[bytes, bytes], list[int]]:
+        return store.copies(LOGS_TOPIC, dict.fromkeys(asked, 0), (), since, until)
+
     times = [batches.NOW, batches.NOW + 5 * 10**9]
     receipt = letters.any_receipt()
     store.insert(
@@ -426,14 +443,47 @@ def test_fingerprints(store: Store, number: int, tenant: str) -> None:
     )
     pair = tenant.encode(), value
     asked = {pair, (b"another", value), (tenant.encode(), unknown)}
-    assert {pair: times} == {key: sorted(found) for key, found in store.fingerprints(asked, times[0], times[1]).items()}
-    assert {pair: [times[0]]} == store.fingerprints(asked, times[0] - 1, times[1] - 1)
-    assert {} == store.fingerprints(asked, times[1] + 1, 2**63 - 1)
-    assert {} == store.fingerprints(set(), 0, times[1])
+    assert {pair: times} == {key: sorted(found) for key, found in copies(asked, times[0], times[1]).items()}
+    assert {pair: [times[0]]} == copies(asked, times[0] - 1, times[1] - 1)
+    assert {} == copies(asked, times[1] + 1, 2**63 - 1)
+    assert {} == copies(set(), 0, times[1])
     many = {(tenant.encode(), (n << 64).to_bytes(16, "big")) for n in range(2500)} | {pair}
-    assert {pair} == store.fingerprints(many, 0, times[1]).keys()
+    assert {pair} == copies(many, 0, times[1]).keys()
     assert store.holds(LOGS_TOPIC, row(times[1], batch_part=1, repeated_items=7))
     assert not store.holds(LOGS_TOPIC, row(times[1], batch_part=2, repeated_items=7))
+
+
+def test_copies_that_are_stored(store: Store, number: int, tenant: str) -> None:
+    """A message's row does not say that its items are there: an insert that broke off between the tables wrote the row alone.
+    What was left out is of a message that is stored."""
+    value = number.to_bytes(16, "big")
+    pair = tenant.encode(), value
+    message = UUID(bytes=batches.batch_id(number)), 0
+
+    def row(**more: Any) -> bytes:
+        record = TelemetryRecord(
+            tenant_id=tenant, batch_id=message[0].bytes, received_time_unix_nano=batches.NOW, fingerprint=value, **more
+        )
+        return TelemetryBatch(records=[record]).SerializeToString()
+
+    def found(items: int, *besides: tuple[UUID, int], since: int = 0) -> bool:
+        stored = store.copies(LOGS_TOPIC, {pair: items, (b"another", value): 0}, besides, since, batches.NOW)
+        assert stored.keys() <= {pair}
+        return bool(stored)
+
+    assert not found(0)
+    store.insert(LOGS_TOPIC, [row()], f"copies/{number}/row")
+    assert found(0)
+    assert not found(2)
+    store.insert(LOGS_TOPIC, [one_log(number, tenant)], f"copies/{number}/first")
+    assert not found(2)
+    store.insert(LOGS_TOPIC, [one_log(number, tenant)], f"copies/{number}/second")
+    assert found(2)
+    assert not found(2, message)
+    assert not found(2, since=batches.NOW + 1)
+    store.insert(LOGS_TOPIC, [row(batch_part=1, repeated_items=3)], f"copies/{number}/left out")
+    assert found(3, message)
+    assert not found(3, message, (message[0], 1))
 
 
 # Dead letters.

@@ -68,7 +68,7 @@ class LosesAnswers:
         self.can_complete = store.can_complete
         self.complete = store.complete
         self.stored_batches = store.stored_batches
-        self.fingerprints = store.fingerprints
+        self.copies = store.copies
         self.query = store.query
         self.read = store.read
         self.ping = store.ping

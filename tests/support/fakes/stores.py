@@ -6,8 +6,9 @@ not doubled, by its repetition.
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
 from collector.store.contract import NOTHING, Completed, StoreOutOfMemory, StoreOutOfSpace, StoreRefusedData, StoreUnavailable
+from collector.store.payload_index import MessageKey
 
 BLOCK_RECORDS = 2
 
@@ -39,6 +41,14 @@ def replayed(name: str, batch_id: bytes) -> bytes:
     ).SerializeToString()
 
 
+class Copy(NamedTuple):
+    """A message that has a fingerprint."""
+
+    at: int  # when it was received
+    message: MessageKey
+    repeated: int  # items that were left out of it
+
+
 class FakeStore:
     """`rows` counts how often each record is stored, by name; entries by their message, events by their action and note.
 
@@ -60,13 +70,14 @@ class FakeStore:
         """`faults`: what happens at the first insert that is not refused, the second, and so on; "part damaged": it succeeds,
         and no row is found. `crash_at`: one more, once.
         "token without rows": the process dies after the entry in the deduplication log, before the rows; "rows without token":
-        the other way round.
+        the other way round. "receipts without items": it dies between the two tables.
         `forgets`: it has no deduplication. `memory_records`: an insert of more records exceeds the limit of one insert.
         `outlives_s`: how long an insert without an answer may go on.
         `completes`: its tokens and its rows are not written together. `disk_records`: the disk is full for more."""
         self.rows: Counter[str] = Counter()
         self.batches: dict[UUID, set[int]] = {}
-        self.prints: dict[tuple[bytes, bytes], list[int]] = {}  # when messages were received, by tenant and fingerprint
+        self.rows_of: defaultdict[tuple[bytes, bytes], list[Copy]] = defaultdict(list)  # by tenant and fingerprint
+        self.items: Counter[MessageKey] = Counter()
         self.repeated: Counter[tuple[bytes, int]] = Counter()  # items that were left out, by batch id and part
         self.looked_up = 0  # fingerprints that were asked for
         self.blocks: dict[tuple[str, int], list[str]] = {}
@@ -114,6 +125,11 @@ class FakeStore:
             raise StoreOutOfSpace("Cannot reserve 14.10 MiB, not enough space")
         if fault == "part damaged":
             return
+        if fault == "receipts without items":
+            receipts = [record.service_id for record in TelemetryBatch.FromString(payload).records if not record.item_count]
+            self.rows.update(receipts)
+            self._note_receipts(topic, payload, receipts)
+            raise Crash(fault)
         for start in range(0, len(names), BLOCK_RECORDS):
             block = names[start : start + BLOCK_RECORDS]
             if fault == "token without rows" and (token, start) not in self.blocks:
@@ -183,13 +199,24 @@ class FakeStore:
             return Completed({"rows": len(missing)} if missing else {}, {})
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        return {batch_id for batch_id in batch_ids if self.batches.get(batch_id, set()) - {besides_part}}
+        asked = {(batch_id, part) for batch_id in batch_ids for part in self.batches.get(batch_id, set()) - {besides_part}}
+        return {message[0] for message in asked if self.items[message]}
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    def copies(
+        self,
+        topic: str,
+        asked: Mapping[tuple[bytes, bytes], int],
+        besides: Collection[tuple[UUID, int]],
+        since_ns: int,
+        until_ns: int,
     ) -> dict[tuple[bytes, bytes], list[int]]:
         self.looked_up += len(asked)
-        found = {pair: [at for at in self.prints.get(pair, ()) if since_unix_nano <= at <= until_unix_nano] for pair in asked}
+
+        def is_stored(pair: tuple[bytes, bytes], row: Copy) -> bool:
+            is_asked = since_ns <= row.at <= until_ns and row.message not in besides
+            return is_asked and bool(row.repeated or self.items[row.message] >= asked[pair])
+
+        found = {pair: [row.at for row in self.rows_of[pair] if is_stored(pair, row)] for pair in asked}
         return {pair: times for pair, times in found.items() if times}
 
     def _note_receipts(self, topic: str, payload: bytes, stored: list[str]) -> None:
@@ -197,9 +224,12 @@ class FakeStore:
             for record in TelemetryBatch.FromString(payload).records:
                 if record.HasField("receipt") and record.service_id in stored:
                     self.batches.setdefault(UUID(bytes=record.batch_id), set()).add(record.batch_part)
+                message = UUID(bytes=record.batch_id or bytes(16)), record.batch_part
+                if record.service_id in stored:
+                    self.items[message] += record.item_count
                 if record.fingerprint and record.service_id in stored:
                     pair = record.tenant_id.encode(), record.fingerprint
-                    self.prints.setdefault(pair, []).append(record.received_time_unix_nano)
+                    self.rows_of[pair].append(Copy(record.received_time_unix_nano, message, record.repeated_items))
                     self.repeated[record.batch_id, record.batch_part] += record.repeated_items
 
     def query(self, sql: str, format_: str) -> bytes:

@@ -111,10 +111,15 @@ class MortalStore:
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         return self.store.stored_batches(batch_ids, besides_part)
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    def copies(
+        self,
+        topic: str,
+        asked: Mapping[tuple[bytes, bytes], int],
+        besides: Collection[tuple[UUID, int]],
+        since_ns: int,
+        until_ns: int,
     ) -> dict[tuple[bytes, bytes], list[int]]:
-        return self.store.fingerprints(asked, since_unix_nano, until_unix_nano)
+        return self.store.copies(topic, asked, besides, since_ns, until_ns)
 
     def query(self, sql: str, format_: str) -> bytes:
         return self.store.query(sql, format_)

@@ -75,8 +75,13 @@ class EchoStore:
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
         raise NotImplementedError
 
-    def fingerprints(
-        self, asked: Collection[tuple[bytes, bytes]], since_unix_nano: int, until_unix_nano: int
+    def copies(
+        self,
+        topic: str,
+        asked: Mapping[tuple[bytes, bytes], int],
+        besides: Collection[tuple[UUID, int]],
+        since_ns: int,
+        until_ns: int,
     ) -> dict[tuple[bytes, bytes], list[int]]:
         raise NotImplementedError
 

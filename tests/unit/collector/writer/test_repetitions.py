@@ -217,23 +217,47 @@ async def test_refused_neighbours_of_what_is_left_out_keep_their_places(tmp_path
 
 
 @pytest.mark.parametrize("outlives_s", [0.0, 40.0], ids=["embedded", "a server"])
-@pytest.mark.parametrize("crash_at", ["insert begun", "inserted"])
+@pytest.mark.parametrize("crash_at", ["insert begun", "receipts without items", "inserted"])
 async def test_what_was_left_out_for_a_message_that_is_lost_is_stored(tmp_path: Path, crash_at: str, outlives_s: float) -> None:
-    """The first copy is damaged while the range is in doubt. If it was stored before, its copies stay left out; if not, the
-    next one is stored, once."""
+    """The first copy is damaged while the range is in doubt. If it was stored before, its copies stay left out; if not, or
+    without its items, the next one is stored, once."""
     store = FakeStore(crash_at=crash_at, outlives_s=outlives_s)
     async with world(tmp_path, store) as w:
         for number, request in enumerate((0, 3, 0, 0)):
             await append(w, Attempt("a", request, after_s=number), number)
         with pytest.raises(Crash):
             await asyncio.wait_for(w.writer(crash_at, window_s=WINDOW_S).run(), 30)
-    found = 0
-    for file in tmp_path.glob("messages.sqlite*"):
-        written = file.read_bytes()
-        found += written.count(b"0.0.0@0")
-        file.write_bytes(written.replace(b"0.0.0@0", b"0.0.0@9"))
-    assert found
+    damage_first(tmp_path)
     async with world(tmp_path, store) as w:
         await w.drain(w.writer(window_s=WINDOW_S))
     kept = 0 if crash_at == "inserted" else 2
     assert {f"0.0.0@{kept}": 1, "3.0.0@1": 1} == {name: times for name, times in store.rows.items() if "end of" not in name}
+
+
+async def test_a_row_whose_items_are_lost_makes_nothing_a_repetition(tmp_path: Path) -> None:
+    """An insert broke off between the tables, and the message was damaged after that: its row is stored, and its items never
+    are. What is sent again is stored."""
+    store = FakeStore(crash_at="receipts without items")
+    async with world(tmp_path, store) as w:
+        for number, request in enumerate((0, 3)):
+            await append(w, Attempt("a", request, after_s=number), number)
+        with pytest.raises(Crash):
+            await asyncio.wait_for(w.writer(window_s=WINDOW_S).run(), 30)
+    damage_first(tmp_path)
+    async with world(tmp_path, store) as w:
+        await w.drain(w.writer(window_s=WINDOW_S))
+        assert {"3.0.0": 1} == stored_items(store)
+        for number, request in enumerate((0, 3, 0), 2):
+            await append(w, Attempt("a", request, after_s=number), number)
+        await w.drain(w.writer(window_s=WINDOW_S))
+    assert {"3.0.0@1": 1, "0.0.0@2": 1} == {name: times for name, times in store.rows.items() if "end of" not in name}
+
+
+def damage_first(log_dir: Path) -> None:
+    """Change a byte of the first request's message 0, in every file of a log that is closed."""
+    found = 0
+    for file in log_dir.glob("messages.sqlite*"):
+        written = file.read_bytes()
+        found += written.count(b"0.0.0@0")
+        file.write_bytes(written.replace(b"0.0.0@0", b"0.0.0@9"))
+    assert found
