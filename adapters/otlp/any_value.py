@@ -9,6 +9,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_f64_le
 from mypy_extensions import i64
 
+from adapters.codec.text import text_within
 from adapters.codec.wire import Cursor, put_bytes
 
 # Of a KeyValue.
@@ -24,6 +25,8 @@ KVLIST: Final = 0x32
 BYTES: Final = 0x3A
 STRINDEX: Final = 0x40
 KEY_STRINDEX: Final = 0x18  # of a KeyValue
+# More than any text has bytes.
+_ALL: Final = 1 << 60
 
 
 def string_value(text: bytes) -> bytes:
@@ -49,7 +52,26 @@ def text_of(cursor: Cursor, start: i64, end: i64) -> bytes:
         if tag == BYTES:
             return b64encode(cursor.buffer[cursor.start : cursor.position])
         if tag == ARRAY or tag == KVLIST:
-            return _json_of(cursor, start, end).encode()
+            return _json_of(cursor, start, end, _ALL).encode()
+    return b""
+
+
+def beginning_of(cursor: Cursor, start: i64, end: i64, bytes_max: i64) -> bytes:
+    """Return the beginning of that text, of bytes, an array or a key-value list: at most so many bytes, and whole characters.
+
+    No more of the value is read than that takes. A key that comes again behind it is not known to.
+    """
+    cursor.position = start
+    while cursor.position < end:
+        tag: i64 = cursor.field(end)
+        text = b""
+        if tag == BYTES:
+            text = b64encode(cursor.buffer[cursor.start : min(cursor.position, cursor.start + bytes_max)])
+        elif tag == ARRAY or tag == KVLIST:
+            text = _json_of(cursor, start, end, bytes_max).encode()
+        else:
+            continue
+        return text_within(text, bytes_max) if len(text) > bytes_max else text
     return b""
 
 
@@ -64,15 +86,18 @@ def double_text(value: float) -> str:
     return repr(value)
 
 
-def _json_of(cursor: Cursor, start: i64, end: i64) -> str:
-    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings."""
+def _json_of(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
+    """A checked AnyValue as JSON, compact; nothing is null, and what JSON has no numbers for are strings.
+
+    Of one that takes more than `room`, what begins as it does, and is longer than that.
+    """
     cursor.position = start
     while cursor.position < end:
         tag: i64 = cursor.field(end)
         first: i64 = cursor.start
         after: i64 = cursor.position
         if tag == STRING:
-            return encode_basestring(cursor.buffer[first:after].decode())
+            return _json_text(cursor, first, after, room)
         if tag == INT:
             return str(int(cursor.value))
         if tag == BOOL:
@@ -81,35 +106,45 @@ def _json_of(cursor: Cursor, start: i64, end: i64) -> str:
             value = read_f64_le(cursor.buffer, first)
             return double_text(value) if value - value == 0.0 else f'"{double_text(value)}"'
         if tag == BYTES:
-            return '"' + b64encode(cursor.buffer[first:after]).decode() + '"'
+            return '"' + b64encode(cursor.buffer[first : min(after, first + room)]).decode() + '"'
         if tag == ARRAY:
-            return _json_array(cursor, first, after)
+            return _json_array(cursor, first, after, room)
         if tag == KVLIST:
-            return _json_object(cursor, first, after)
+            return _json_object(cursor, first, after, room)
     return "null"
 
 
-def _json_array(cursor: Cursor, start: i64, end: i64) -> str:
+def _json_text(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
+    """The text at start:end in quotes. Of one that takes more than `room`, what is longer without the last quote, too."""
+    wanted: i64 = room + 4
+    if end - start > wanted:
+        return encode_basestring(text_within(cursor.buffer[start : start + wanted + 1], wanted).decode())
+    return encode_basestring(cursor.buffer[start:end].decode())
+
+
+def _json_array(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
     values: list[str] = []
     position: i64 = start
-    while position < end:
+    while position < end and room > 0:
         cursor.position = position
         tag: i64 = cursor.field(end)
         position = cursor.position
         if tag == 0x0A:
-            values.append(_json_of(cursor, cursor.start, position))
+            value = _json_of(cursor, cursor.start, position, room)
+            values.append(value)
+            room -= len(value) + 1
     return "[" + ",".join(values) + "]"
 
 
-def _json_object(cursor: Cursor, start: i64, end: i64) -> str:
+def _json_object(cursor: Cursor, start: i64, end: i64, room: i64) -> str:
     values: dict[str, str] = {}
     position: i64 = start
-    while position < end:
+    while position < end and room > 0:
         cursor.position = position
         tag: i64 = cursor.field(end)
         position = cursor.position
         if tag == 0x0A:
-            key = ""
+            key = '""'
             value = "null"
             entry: i64 = cursor.start
             while entry < position:
@@ -117,9 +152,10 @@ def _json_object(cursor: Cursor, start: i64, end: i64) -> str:
                 entry_tag: i64 = cursor.field(position)
                 entry = cursor.position
                 if entry_tag == KEY:
-                    key = cursor.buffer[cursor.start : entry].decode()
+                    key = _json_text(cursor, cursor.start, entry, room)
                 elif entry_tag == VALUE:
-                    value = _json_of(cursor, cursor.start, entry)
+                    value = _json_of(cursor, cursor.start, entry, room)
             values.pop(key, None)  # the last one wins, in its own place
             values[key] = value
-    return "{" + ",".join([encode_basestring(key) + ":" + value for key, value in values.items()]) + "}"
+            room -= len(key) + len(value) + 2
+    return "{" + ",".join([key + ":" + value for key, value in values.items()]) + "}"

@@ -24,6 +24,7 @@ from adapters.otlp.any_value import (
     STRINDEX,
     STRING,
     VALUE,
+    beginning_of,
     string_value,
     text_of,
 )
@@ -34,7 +35,7 @@ CLEAN: Final = 0
 REWRITE: Final = 1
 
 NESTING_MAX: Final = 64
-# Of a list or a map that is so many times too long, as sent, nothing is kept: its text would have to be made first.
+# Of what is no text and is so many times too long, as sent, no more than its beginning is made.
 WRITTEN_TO_BE_CUT: Final = 4
 # How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
 _CACHE_ENTRIES_MAX: Final = 16_384
@@ -179,7 +180,8 @@ class Attribute:
             if is_text or not self.rules.truncates_values:
                 return self._cut(key, text_of(self.cursor, value_start, value_end))
             if value_end - value_start > WRITTEN_TO_BE_CUT * self.rules.value_bytes_max:
-                return self._cut_to(key, b"", value_end - value_start)
+                beginning = beginning_of(self.cursor, value_start, value_end, self.rules.value_bytes_max)
+                return self._cut_to(key, beginning, value_end - value_start)
             return self._cut(key, text_of(self.cursor, value_start, value_end))
         if reason or found:
             return reason or found

@@ -256,20 +256,55 @@ def test_metadata_that_is_nested_too_deep_is_left_out() -> None:
     assert [] == list(batch_of(found).records[0].metrics[0].metadata)
 
 
+def long_array(value: Any) -> None:
+    for _ in range(50):
+        value.array_value.values.add(int_value=1)
+
+
+def long_text_in_an_array(value: Any) -> None:
+    value.array_value.values.add(int_value=1)
+    value.array_value.values.add(string_value="é" * 100)
+    value.array_value.values.add(string_value="unread")
+
+
+def long_map(value: Any) -> None:
+    for n in range(50):
+        value.kvlist_value.values.add(key=f"k{n}").value.kvlist_value.values.add(key="a" * n)
+
+
+def long_key_in_a_map(value: Any) -> None:
+    value.kvlist_value.values.add(key="k" * 200).value.string_value = "v"
+
+
+def long_bytes(value: Any) -> None:
+    value.bytes_value = b"\xff\x00\x01" * 50
+
+
+def long_bytes_in_an_array(value: Any) -> None:
+    value.array_value.values.add(bytes_value=b"\xff\x00\x01" * 50)
+
+
+@pytest.mark.parametrize(
+    ("make", "beginning", "sent_bytes"),
+    [
+        (long_array, "[1,1,1,1,1,1,1,1,1,1", "203"),
+        (long_text_in_an_array, '[1,"éééééééé', "223"),
+        (long_map, '{"k0":{"":null},"k1"', "1966"),
+        (long_key_in_a_map, '{"kkkkkkkkkkkkkkkkkk', "214"),
+        (long_bytes, "/wAB/wAB/wAB/wAB/wAB", "153"),
+        (long_bytes_in_an_array, '["/wAB/wAB/wAB/wAB/w', "159"),
+    ],
+)
 @EACH_PLACE
 @EACH_OTLP
-def test_of_a_list_that_is_far_too_long_the_length_is_kept(route: str, place: str) -> None:
-    """No text is made of it, and nothing is rejected."""
-
-    def change(entry: Any) -> None:
-        values = PLACES[place](entry).attributes.add(key="list").value.array_value.values
-        for _ in range(50):
-            values.add(int_value=1)
-
-    found = adapted(route, change)
+def test_of_a_value_that_is_far_too_long_the_beginning_is_kept(
+    route: str, place: str, make: Callable[[Any], None], beginning: str, sent_bytes: str
+) -> None:
+    """No more of its text is made, its length as it was sent is kept, and nothing is rejected."""
+    found = adapted(route, lambda entry: make(PLACES[place](entry).attributes.add(key="list").value))
     assert (4, {VALUE_TRUNCATED: 1}) == (found.accepted_count(), found.repaired)
     stored = dict(pairs_of(PLACES[place](batch_of(found).records[0]).attributes))
-    assert ("", "203") == (stored["list"], stored["infrasage.truncated.list"])
+    assert (beginning, sent_bytes) == (stored["list"], stored["infrasage.truncated.list"])
 
 
 def test_native_records_are_cut_alike() -> None:

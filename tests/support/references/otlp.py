@@ -69,6 +69,43 @@ def text_of(value: AnyValue) -> str:
             return str(plain_value(value))
 
 
+def beginning_of(value: AnyValue, bytes_max: int) -> str:
+    """What is stored of a value that is no text and so long that not all of its text is made."""
+    text = text_of(value) if value.HasField("bytes_value") else json_beginning(value, bytes_max)
+    return text.encode()[:bytes_max].decode(errors="ignore")
+
+
+def json_beginning(value: AnyValue, room: int) -> str:
+    """A value as JSON, read no further than `room` needs: a key that comes again behind that replaces nothing."""
+    match value.WhichOneof("value"):
+        case "array_value":
+            values: list[str] = []
+            for entry in value.array_value.values:
+                if room > 0:
+                    values.append(json_beginning(entry, room))
+                    room -= len(values[-1]) + 1
+            return "[" + ",".join(values) + "]"
+        case "kvlist_value":
+            pairs: dict[str, str] = {}
+            for pair in value.kvlist_value.values:
+                if room > 0:
+                    key = json_text(pair.key, room)
+                    pairs.pop(key, None)
+                    pairs[key] = json_beginning(pair.value, room)
+                    room -= len(key) + len(pairs[key]) + 2
+            return "{" + ",".join(f"{key}:{text}" for key, text in pairs.items()) + "}"
+        case "string_value":
+            return json_text(value.string_value, room)
+        case "bytes_value":
+            return f'"{base64.b64encode(value.bytes_value[:room]).decode()}"'
+        case _:
+            return json.dumps(plain_value(value), ensure_ascii=False)
+
+
+def json_text(text: str, room: int) -> str:
+    return json.dumps(text.encode()[: room + 4].decode(errors="ignore"), ensure_ascii=False)
+
+
 def value_bytes(value: AnyValue) -> int:
     """The size the rule is about: a string's, or that of the value as it was sent."""
     return len(value.string_value.encode()) if value.HasField("string_value") else value.ByteSize()
@@ -125,7 +162,8 @@ def normalize(message: Message, limits: Limits) -> set[int]:
                 stored = [(key, text)]
                 if limits.truncates_values:
                     if size > 4 * limits.attribute_value_bytes_max and not pair.value.HasField("string_value"):
-                        stored = [(key, ""), (f"infrasage.truncated.{key}", str(size))]
+                        beginning = beginning_of(pair.value, limits.attribute_value_bytes_max)
+                        stored = [(key, beginning), (f"infrasage.truncated.{key}", str(size))]
                     elif size > limits.attribute_value_bytes_max or len(pair.key.encode()) > limits.attribute_key_bytes_max:
                         stored = truncated(key, text, limits.attribute_value_bytes_max)
                 elif size > limits.attribute_value_bytes_max:
