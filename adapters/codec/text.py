@@ -15,6 +15,8 @@ from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
+# Of a trace's id, the longest, in hex.
+_ID_DIGITS_MAX: Final = 32
 _SHOWN_BYTES_MAX: Final = 4 * SHOWN_CHARACTERS_MAX
 # A name is shortened to so many bytes at least: its beginning must be seen beside the digest.
 SHORTENED_BYTES_MIN: Final = 32
@@ -158,6 +160,11 @@ def hex_id(text: str, size: int) -> bytes:
     except ValueError:
         return b""
     return identifier if identifier.strip(b"\0") else b""
+
+
+def is_no_id(text: bytes) -> bool:
+    """Return whether a text is one to 32 zeros, as senders that have no id write it: `0`, `0000000000000000`."""
+    return 0 < len(text) <= _ID_DIGITS_MAX and not text.strip(b"0")
 
 
 def text_within(text: bytes, bytes_max: i64) -> bytes:

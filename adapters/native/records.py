@@ -10,7 +10,7 @@ from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
 from adapters.codec.rfc3339 import BEYOND, INVALID, parse_time
-from adapters.codec.text import hex_id, quoted, shortened_name
+from adapters.codec.text import hex_id, is_no_id, quoted, shortened_name
 from adapters.codec.wire import field_size, put_bytes, put_varint, varint_size
 from adapters.errors import (
     INVALID_ATTRIBUTES,
@@ -49,7 +49,6 @@ from adapters.record import (
 from adapters.repairs import ATTRIBUTES_DROPPED, MEMBER_UNKNOWN, NAME_TRUNCATED
 from adapters.rules import Rules
 
-NO_TRACE_ID: Final = "0" * 32
 # Of a LogRecord.
 _LOG_ATTRIBUTES: Final = 0x32
 _DROPPED_TAG: Final = 0x38
@@ -386,7 +385,7 @@ class RecordAdapter:
                 return self._wrong("trace_id must be a string", trace_id, INVALID_TRACE_ID)
             if trace_id:
                 trace = hex_id(trace_id, 16)
-                if not trace and trace_id != NO_TRACE_ID:
+                if not trace and not is_no_id(trace_id.encode()):
                     extras = {"infrasage.trace_id": trace_id.encode()}
 
         timestamp = record.get("timestamp")

@@ -7,8 +7,8 @@ Invariants:
 A metric, trace, profile or slo becomes a gauge point; its trace id an exemplar with the point's time and value. A log or event
 becomes a log record; an event's name is its metric_name, else its attribute event.name, else "event". A member of a record for
 which its OTLP message has no field is kept as an attribute: infrasage.metric_name, infrasage.value, infrasage.body, and
-infrasage.trace_id where the trace id is not 32 hex digits; they win over attributes sent under the same keys. An attribute
-severity_text, severity or level that is text also gives a log record its severity.
+infrasage.trace_id where the trace id is neither 32 hex digits nor zeros alone; they win over attributes sent under the same
+keys. An attribute severity_text, severity or level that is text also gives a log record its severity.
 
 JSON is RFC 8259's, in UTF-8; null is absent; of a repeated name the last wins; an attribute's integer of any size keeps its
 digits.

@@ -26,10 +26,10 @@ from adapters.codec.json_scanner import (
     NonPlain,
 )
 from adapters.codec.rfc3339 import BEYOND, parse_time
-from adapters.codec.text import hex_id
+from adapters.codec.text import hex_id, is_no_id
 from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.native.members import MEMBERS
-from adapters.native.records import NO_TRACE_ID, RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
+from adapters.native.records import RECORD_BYTES, SEVERITY_KEYS, TYPES, Group, RecordAdapter
 from adapters.record import TYPE_EVENT, TYPE_LOG, TYPE_METRIC
 
 # A longer record is parsed. It has at most as many objects and arrays as a slice may.
@@ -325,9 +325,8 @@ class _RecordScanner(JsonScanner):
         sent = texts[_TRACE_ID]
         trace = b""
         if len(sent):
-            digits = sent.decode()
-            trace = hex_id(digits, 16)
-            if not trace and digits != NO_TRACE_ID:
+            trace = hex_id(sent.decode(), 16)
+            if not trace and not is_no_id(sent):
                 return False
         timestamp = texts[_TIMESTAMP]
         if timestamp != self.timestamp:

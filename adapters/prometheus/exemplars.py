@@ -1,8 +1,8 @@
 """Convert remote write's exemplars to OTLP's.
 
-The labels trace_id and span_id become the ids if they are ids in hex. The other labels, and ids of another form, become
-filtered attributes; of a repeated name the last wins. An exemplar belongs to the item of its series that is nearest in time,
-and to the first of several nearest ones.
+The labels trace_id and span_id become the ids if they are ids in hex, and are left out if they are zeros alone. The other
+labels, and ids of another form, become filtered attributes; of a repeated name the last wins. An exemplar belongs to the item
+of its series that is nearest in time, and to the first of several nearest ones.
 
 An exemplar's time is kept if the record can hold it, and left out otherwise. It is no reason to reject anything.
 """
@@ -14,13 +14,11 @@ from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
 from adapters.checked_attributes import CheckedAttributes
-from adapters.codec.text import hex_id
+from adapters.codec.text import hex_id, is_no_id
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
 from adapters.rules import Rules
 
-_NO_TRACE_ID: Final = b"0" * 32
-_NO_SPAN_ID: Final = b"0" * 16
 # The labels trace_id and span_id may become ids, which are no attributes.
 _IDS: Final = 2
 MILLISECONDS_MAX: Final = 9_223_372_036_854
@@ -91,12 +89,12 @@ def make_exemplar(
     sent = attributes.get(b"trace_id")
     if sent is not None:
         trace_id = _id_of(sent, 16)
-        if trace_id or sent == _NO_TRACE_ID:
+        if trace_id or is_no_id(sent):
             del attributes[b"trace_id"]
     sent = attributes.get(b"span_id")
     if sent is not None:
         span_id = _id_of(sent, 8)
-        if span_id or sent == _NO_SPAN_ID:
+        if span_id or is_no_id(sent):
             del attributes[b"span_id"]
 
     writer = BytesWriter()

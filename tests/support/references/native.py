@@ -168,7 +168,7 @@ class Item:
         self.attributes: dict[str, str] = {}
         self.dropped = max(0, len(sent) - self.rules.attributes_max)
         own = {}
-        if self.trace_id and self.trace_id != "0" * 32 and not trace_bytes(self.trace_id):
+        if self.trace_id.strip("0" if len(self.trace_id) <= 32 else "") and not trace_bytes(self.trace_id):
             own["infrasage.trace_id"] = self.trace_id
         if self.is_log and self.value is not None:
             own["infrasage.value"] = repr(self.value)

@@ -349,14 +349,17 @@ def identifier(text: str | None, size: int) -> bytes:
     return number.to_bytes(size, "big") if number else b""
 
 
+ZEROS = {"0" * digits for digits in range(1, 33)}
+
+
 def exemplar_of(sent: Exemplar) -> metrics_pb2.Exemplar:
     attributes: dict[str, str] = {}
     for name, value in sent.labels:
         if value:
             attributes.pop(name, None)
             attributes[name] = value
-    for name, digits in (("trace_id", 32), ("span_id", 16)):
-        if attributes.get(name) == "0" * digits:
+    for name in ("trace_id", "span_id"):
+        if attributes.get(name, "") in ZEROS:
             del attributes[name]
     made = metrics_pb2.Exemplar(as_double=sent.value)
     made.trace_id = identifier(attributes.get("trace_id"), 16)

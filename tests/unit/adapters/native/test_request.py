@@ -478,7 +478,10 @@ def test_a_trace_id_becomes_an_exemplar(type_: str) -> None:
     [exemplar] = point.exemplars
     assert (b"\xab" * 16, 87.3, NOW) == (exemplar.trace_id, exemplar.as_double, exemplar.time_unix_nano)
     assert {"infrasage.body": "b"} == attributes_of(point)
-    for odd, kept in (("0" * 32, {}), *((odd, {"infrasage.trace_id": odd}) for odd in ("ab", "g" * 32, " " + "a" * 31))):
+    for odd, kept in (
+        *((zeros, {}) for zeros in ("0" * 32, "0" * 16, "0")),
+        *((odd, {"infrasage.trace_id": odd}) for odd in ("ab", "g" * 32, " " + "a" * 31)),
+    ):
         [record] = records_of(adapt_one(METRIC | {"type": type_, "trace_id": odd}))
         [point] = record.metrics[0].gauge.data_points
         assert ([], kept) == (list(point.exemplars), attributes_of(point))

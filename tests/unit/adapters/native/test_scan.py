@@ -63,6 +63,7 @@ def test_both_readers_agree(records: list[Any], data: st.DataObject) -> None:
         ({}, 0),
         ({"value": 7, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, 0),
         ({"value": -0.0, "trace_id": "0" * 32}, 0),
+        ({"value": -0.0, "trace_id": "0"}, 0),
         ({"value": 0.1 + 0.2, "trace_id": ""}, 0),
         ({"type": "trace", "service_id": "é", "metric_name": "ü"}, 0),
         ({"type": None, "attributes": None, "body": None, "later": {"a": [1]}}, 0),

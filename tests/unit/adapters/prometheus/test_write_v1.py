@@ -541,6 +541,25 @@ def test_a_label_without_a_value_is_not_there() -> None:
         assert not record.HasField("resource")
 
 
+@pytest.mark.parametrize("zeros", ["0", "0" * 8, "0" * 16, "0" * 32])
+def test_an_id_of_zeros_in_an_exemplar_is_none(zeros: str) -> None:
+    """However long: senders with ids of 64 bits write 16 of a trace, others one."""
+    request = request_of({"__name__": "m"}, (1.0, NOW_MS))
+    exemplar = request.timeseries[0].exemplars.add(value=1, timestamp=NOW_MS)
+    symbols = ["", "__name__", "m", "trace_id", "span_id", zeros, "user", "0"]
+    second = write_v2_pb2.Request(symbols=symbols)
+    series = second.timeseries.add(labels_refs=[1, 2])
+    series.samples.add(value=1, timestamp=NOW_MS)
+    for name in ("trace_id", "span_id"):
+        exemplar.labels.add(name=name, value=zeros)
+    exemplar.labels.add(name="user", value="0")
+    series.exemplars.add(value=1, timestamp=NOW_MS, labels_refs=[3, 5, 4, 5, 6, 7])
+    for adapted in (adapt(request.SerializeToString()), adapt_v2(second.SerializeToString())):
+        [point] = batch_of(adapted).records[0].metrics[0].gauge.data_points
+        [kept] = point.exemplars
+        assert (b"", b"", ["user"]) == (kept.trace_id, kept.span_id, [a.key for a in kept.filtered_attributes])
+
+
 def test_without_a_job_the_service_is_in_service_name() -> None:
     """As OpenTelemetry's exporter sends it; the labels stay attributes, and a job or an instance comes first."""
     request = request_of({"__name__": "up", "service_instance_id": "i-1", "service_name": "shop"}, (1.0, NOW_MS))
