@@ -11,6 +11,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.json_reader import SLICE_BYTES, JsonSlices, NotJson, may_hold_many_containers
+from adapters.codec.text import quoted
 from adapters.codec.wire import put_bytes
 from adapters.errors import INVALID_JSON, NESTED_TOO_DEEP, Malformed
 from adapters.otlp.json_fields import BYTES, HEX, TEXT, Field, Fields, fields_of
@@ -58,7 +59,7 @@ class LargeRequest:
         slices = self.slices
         opening: i64 = slices.peek()
         if opening != _OPENING_BRACE:
-            raise _no_object(self.name, is_array=opening == _OPENING_BRACKET)
+            raise _no_object(descriptor, is_array=opening == _OPENING_BRACKET)
         writer = BytesWriter()
         self._put_message(writer, descriptor, 0)
         slices.end()
@@ -297,7 +298,7 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *
             return LargeRequest(body, name, rules, notes, is_walked=is_walked).to_wire(descriptor)
         value = orjson.loads(body)
         if not isinstance(value, dict):
-            raise _no_object(name, is_array=isinstance(value, list))
+            raise _no_object(descriptor, is_array=isinstance(value, list))
         writer = BytesWriter()
         if not put_message(writer, fields_of(descriptor, rules.json_forms), value, notes):
             raise notes.refusal()
@@ -315,9 +316,12 @@ def converted(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes, *
         raise Malformed(INVALID_JSON, f"cannot decode {name}: nested too deep") from None
 
 
-def _no_object(name: str, *, is_array: bool) -> Malformed:
-    hint = "; an array of records is for /api/v1/telemetry/batch" if is_array else ""
-    return Malformed(INVALID_JSON, f"cannot decode {name}: it must be a JSON object{hint}")
+def _no_object(descriptor: Descriptor, *, is_array: bool) -> Malformed:
+    member = descriptor.fields[0].json_name
+    hint = "; an array of records of the native API is for /api/v1/telemetry/batch" if is_array else ""
+    return Malformed(
+        INVALID_JSON, f"cannot decode {descriptor.name}: it must be one JSON object, with the member {quoted(member)}{hint}"
+    )
 
 
 def may_repeat_members(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bool:

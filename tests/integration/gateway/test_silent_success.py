@@ -87,6 +87,10 @@ async def test_another_signals_request_is_told_its_route(path: str, padding: int
         assert [] == made.producer.messages
 
 
+def document_field(path: str) -> str:
+    return {"/v1/logs": "resourceLogs", "/v1/metrics": "resourceMetrics", "/v1/traces": "resourceSpans"}[path]
+
+
 @pytest.mark.parametrize("padding", [0, 2 << 20])
 @pytest.mark.parametrize("path", WRONG)
 async def test_a_native_record_is_told_its_route(path: str, padding: int) -> None:
@@ -94,12 +98,13 @@ async def test_a_native_record_is_told_its_route(path: str, padding: int) -> Non
     async with http_receivers() as made, httpx.AsyncClient(base_url=made.url) as http:
         for body, status, told in (
             (b'{"service_id": "s", "body": "b"}', 200, 'has no field "service_id", which is for /api/v1/telemetry'),
-            (b'[{"service_id": "s"}]', 400, "it must be a JSON object; an array of records is for /api/v1/telemetry/batch"),
+            (b'[{"service_id": "s"}]', 400, "; an array of records of the native API is for /api/v1/telemetry/batch"),
+            (b"[]", 400, f'must be one JSON object, with the member "{document_field(path)}"'),
         ):
             headers = {"content-type": "application/json"}
             answer = await http.post(path, content=body + b" " * padding, headers=headers, timeout=30)
             assert status == answer.status_code
-            assert told in str(answer.json())
+            assert told in json.dumps(answer.json()).replace('\\"', '"')
 
 
 @pytest.mark.parametrize("padding", [0, 2 << 20])
