@@ -25,6 +25,7 @@ _BEARER: Final = b"bearer"
 _BASIC: Final = b"basic"
 _KEY_PREFIX: Final = b"isage_"
 _QUERY_NAME: Final = b"api_key="
+_BETWEEN: Final = b", "
 _SENDING: Final = ", ".join(scope for scope in Scope if scope.sends)
 _READING: Final = ", ".join(scope for scope in Scope if scope.reads)
 
@@ -34,13 +35,17 @@ def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
     password or else the name of `Authorization: Basic`, or the credentials of any other scheme or of none. None where none of
     them is there.
 
-    A header that came several times is given as one, with commas between (RFC 9110, 5.3): it is nobody's key. An empty
-    X-API-Key counts only where there is nothing else. Other uses of Authorization are not ours but, say, of a proxy on the way.
+    A header that came several times is given as one, with commas between (RFC 9110, 5.3). With one value it is that, as a proxy
+    sends it that sets what was there already; else it is nobody's key. An empty X-API-Key counts only where there is nothing
+    else. Other uses of Authorization are not ours but, say, of a proxy on the way.
     """
-    if api_key is not None and (api_key.strip() or authorization is None):
-        return api_key
+    if api_key is not None:
+        api_key = _only_value(api_key)
+        if api_key.strip() or authorization is None:
+            return api_key
     if authorization is None:
         return None
+    authorization = _only_value(authorization)
     scheme, _, credentials = authorization.strip().partition(b" ")
     if scheme.lower() == _BEARER:
         return credentials.strip()
@@ -48,6 +53,13 @@ def key_of(api_key: bytes | None, authorization: bytes | None) -> bytes | None:
         if key.startswith(_KEY_PREFIX):
             return key
     return api_key
+
+
+def _only_value(header: bytes) -> bytes:
+    """The value of a header that came several times with the same one; of any other, all of it."""
+    first, comma, _ = header.partition(_BETWEEN)
+    times = (len(header) + len(_BETWEEN)) // (len(first) + len(_BETWEEN))
+    return first if comma and header == _BETWEEN.join([first] * times) else header
 
 
 def key_in_query(query: bytes) -> bytes | None:

@@ -93,13 +93,22 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
         (b" ", b"Bearer k", b"k"),
         (b"", None, b""),
         (b"", b"Basic dXNlcjpwYXNz", b""),
-        (b"k, k", None, b"k, k"),
+        (b"k, k", None, b"k"),
+        (b"k, k, k", None, b"k"),
+        (b"k, k, x", None, b"k, k, x"),
+        (b"k, kk", None, b"k, kk"),
+        (b"k, k, ", None, b"k, k, "),
+        (b", ", b"Bearer k", b"k"),
+        (b", ", None, b""),
         (None, b"Bearer k", b"k"),
         (None, b"bearer k", b"k"),
         (None, b"BEARER   k ", b"k"),
         (None, b"Bearer", b""),
         (None, b"Bearer ", b""),
         (None, b"Bearer a, Bearer b", b"a, Bearer b"),
+        (None, b"Bearer a, Bearer a", b"a"),
+        (None, b"isage_k, isage_k", b"isage_k"),
+        (None, b"Bearer , Bearer ", b""),
         (None, b"Basic dXNlcjpwYXNz", None),
         (None, b"Basic " + b64encode(b"user:isage_k:x"), b"isage_k:x"),
         (None, b"basic " + b64encode(b":isage_k"), b"isage_k"),
@@ -123,5 +132,6 @@ def test_all_wrong_keys_are_told_the_same(key: bytes) -> None:
     ],
 )
 def test_a_key_comes_in_one_of_two_headers(api_key: bytes | None, authorization: bytes | None, expected: bytes | None) -> None:
-    """X-API-Key before Authorization, unless it is empty; of other schemes than Bearer what is written as a key of ours."""
+    """X-API-Key before Authorization, unless it is empty; of other schemes than Bearer what is written as a key of ours.
+    One that comes twice with one value is that value."""
     assert key_of(api_key, authorization) == expected
