@@ -18,7 +18,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from adapters.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
+from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
 from adapters.record import Adapted
 from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare, Overloaded
@@ -102,6 +102,8 @@ class TelemetryRequest:
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
         """Of the body once it is decompressed; below 0: it is not."""
+        self._is_counted: bool = False
+        """Whether a refusal is counted for its tenant where it is made."""
         self._adapted: Adapted | None = None
         """What was accepted and rejected, where the request was not refused."""
 
@@ -177,7 +179,9 @@ class TelemetryRequest:
             refusal = self._refusal
             if refusal is not None:
                 await pipeline.charges.take(caller, None, len(body))
-            elif self._encoding != IDENTITY:
+            else:
+                self._is_counted = True
+            if refusal is None and self._encoding != IDENTITY:
                 work = decompressed(
                     body,
                     self._encoding,
@@ -202,7 +206,7 @@ class TelemetryRequest:
             )
             self._adapted = outcome.adapted
             sender_log = self._receiver.sender_log
-            if sender_log is not None and (outcome.adapted.rejected or outcome.adapted.repaired):
+            if sender_log is not None:
                 sender_log.taken(caller.tenant, outcome.adapted)
             self._accept(outcome)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above
@@ -222,6 +226,13 @@ class TelemetryRequest:
         receiver = self._receiver
         refusal = receiver.explain(error)
         receiver.metrics.refused(refusal.reason)
+        if (
+            self._caller is not None
+            and isinstance(error, RequestRefused)
+            and error.reason != EXCEEDS_PLAN
+            and not self._is_counted
+        ):
+            receiver.metrics.tenant(self._caller.tenant).refused()
         log_if_defect(error, refusal, self._route_name)
         if receiver.sender_log is not None:
             receiver.sender_log.refused(None if self._caller is None else self._caller.tenant, refusal)

@@ -1,4 +1,5 @@
-"""What operators see of senders in the log: what was rejected, repaired, refused and limited, and if it is wanted each request.
+"""What operators see of senders in the log: what was rejected, repaired, refused, limited and not read, and each request,
+if that is wanted.
 
 Invariants:
 1. A tenant has at most one line in each interval, however many requests it sends, and what happened within it is counted
@@ -37,6 +38,7 @@ class _Tally:
         self.repaired: Final[Counter[str]] = Counter()  # by kind
         self.refused: Final[Counter[str]] = Counter()  # requests, by reason
         self.limited: Final[Counter[str]] = Counter()  # the same
+        self.unread: Final[Counter[str]] = Counter()  # requests with fields that nobody knows, by what was not taken of them
         self.example = ""
 
     def fields(self) -> dict[str, Any]:
@@ -45,13 +47,14 @@ class _Tally:
             "repaired": dict(self.repaired),
             "refused_requests": dict(self.refused),
             "limited_requests": dict(self.limited),
+            "unread_requests": dict(self.unread),
             "example": self.example,
         }
         return {name: value for name, value in found.items() if value}
 
     @property
     def is_harmless(self) -> bool:
-        return not (self.rejected or self.refused or self.limited)
+        return not (self.rejected or self.refused or self.limited or self.unread)
 
 
 class SenderLog:
@@ -66,13 +69,17 @@ class SenderLog:
 
     def taken(self, tenant: str, adapted: Adapted) -> None:
         """A request was taken, not quite as it was sent."""
-        if not adapted.rejected and not adapted.repaired:
+        unknown = adapted.unknown_fields
+        if not adapted.rejected and not adapted.repaired and not unknown:
             return
         tally = self._tally(tenant)
         for (_, reason), items in adapted.rejected.items():
             tally.rejected[REASON[reason].name] += items
         for kind, count in (adapted.repaired or {}).items():
             tally.repaired[REPAIR[kind].name] += count
+        if unknown:
+            tally.unread["part" if adapted.parts or adapted.rejected else "all"] += 1
+            tally.example = printable("; ".join(unknown))
         if adapted.rejections:
             rejection = adapted.rejections[0]
             tally.example = f"{REASON[rejection.reason].name}: {printable(rejection.message)}"
@@ -119,7 +126,7 @@ class SenderLog:
 
 
 def _counts(tally: _Tally) -> tuple[Counter[str], ...]:
-    return tally.rejected, tally.repaired, tally.refused, tally.limited
+    return tally.rejected, tally.repaired, tally.refused, tally.limited, tally.unread
 
 
 def _write(tally: _Tally, **whose: Any) -> None:

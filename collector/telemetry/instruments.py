@@ -110,7 +110,7 @@ class Tenant:
         self._body_bytes.inc(body_bytes)
 
     def refused(self) -> None:
-        """A request could not be decoded, or was more than the plan ever allows at once."""
+        """A request was refused for good: it could not be read, or was too large, or more than the plan ever allows at once."""
         self._count_request("refused")
 
     def limited(self, dimension: Dimension) -> None:

@@ -61,6 +61,7 @@ async def test_http(server: str, way: Way) -> None:
                 assert PAYLOAD_FORM_REQUEST == letter.payload_form
                 assert 0 == made.in_flight.bytes_held
             assert len(cases) == made.counted("infrasage_requests_refused_total")
+            assert len(cases) == made.counted("infrasage_tenant_requests_total", tenant=tenant, status="refused")
 
 
 @EACH_SERVICE
@@ -86,6 +87,7 @@ async def test_grpc(service: Service) -> None:
                     assert (tenant, service.name + "/Export", reason) == (letter.tenant_id, letter.route, letter.reason)
                     assert (sent[: 64 << 10], len(sent)) == (letter.payload, letter.payload_size_bytes)
                     assert 0 == made.in_flight.bytes_held
+            assert 2 * len(cases) == made.counted("infrasage_tenant_requests_total", tenant=tenant, status="refused")
 
 
 async def test_past_the_cap_the_head_is_refused() -> None:
@@ -108,6 +110,9 @@ async def test_the_refusal_is_permanent_whatever_becomes_of_the_body() -> None:
             assert "retry-after" not in answer.headers
         assert [] == letters(made)
         assert 0 == made.in_flight.bytes_held
+        as_sent = {"content-type": "application/x-protobuf"}
+        assert 413 == (await http.post("/v1/logs", content=bytes(1 << 18), headers=as_sent)).status_code
+        assert 3 == made.counted("infrasage_tenant_requests_total", tenant="anonymous", status="refused")
 
 
 async def test_who_may_not_send_has_nothing_kept() -> None:

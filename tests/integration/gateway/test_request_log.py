@@ -89,11 +89,14 @@ async def test_what_was_not_taken_is_noted_over_both_protocols() -> None:
         await call(otlp_logs(good=1, late=3), timeout=20, metadata=[("x-api-key", "SECRET")])
         await http.post("/api/v1/telemetry", json=record, headers={"x-api-key": "SECRET"})
         await http.post("/v1/logs", content=b"{", headers={"content-type": "application/json"})
+        await http.post("/v1/logs", json={"resourceSpans": [{}]})
         await http.post("/v1/logs", content=b"", headers={"x-api-key": "WRONGSECRET", "content-type": "application/json"})
     with capture_logs() as lines:
         log.write()
     by_tenant = {line["tenant"]: line for line in lines}
     assert {"timestamp_too_old": 3, "invalid_value": 1} == by_tenant["acme"]["rejected_items"]
     assert {"invalid_json": 1} == by_tenant["anonymous"]["refused_requests"]
+    assert {"all": 1} == by_tenant["anonymous"]["unread_requests"]
+    assert "which is for /v1/traces" in by_tenant["anonymous"]["example"]
     assert {"invalid_api_key": 1} == by_tenant["(unknown)"]["refused_requests"]
     assert "SECRET" not in str(lines)

@@ -73,6 +73,29 @@ def test_what_was_only_repaired_is_no_warning() -> None:
     assert [] == written(log)
 
 
+def test_requests_of_which_nothing_was_taken_are_counted() -> None:
+    """They are a success to their sender, who may not look at the warning in it."""
+    log = SenderLog(10, Clock())
+    unread = adapted({})
+    unread.unknown_fields = ['ExportTraceServiceRequest has no field "resourceLogs", which is for /v1/logs']
+    log.taken("acme", unread)
+    log.taken("acme", unread)
+    in_part = adapted({TIMESTAMP_TOO_OLD: 1})
+    in_part.unknown_fields = ["a field"]
+    in_part.rejections = []
+    log.taken("acme", in_part)
+    log.taken("globex", adapted({}))
+    (line,) = written(log)
+    assert line == {
+        "event": "not all that a sender sent was taken",
+        "log_level": "warning",
+        "tenant": "acme",
+        "rejected_items": {"timestamp_too_old": 1},
+        "unread_requests": {"all": 2, "part": 1},
+        "example": "a field",
+    }
+
+
 def test_a_tenant_has_one_line_in_an_interval() -> None:
     """The first at once; what comes within ten seconds is counted in the next. Tenants do not hold up each other."""
     clock = Clock()
