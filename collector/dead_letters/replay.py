@@ -178,7 +178,7 @@ class DeadLetterReplayer:
         form = row["payload_form"]
         name = f"PAYLOAD_FORM_{form.upper()}"
         if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
-            return refused_record(item, batch_id)
+            return refused_record(item, batch_id, received)
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
         window = self._limits.window_of(PayloadForm.Value(name), row["tenant"])
@@ -211,8 +211,9 @@ def _oldest(payload: bytes) -> int:
     return min(times, default=received)
 
 
-def refused_record(item: bytes, batch_id: bytes) -> Adapted:
-    """Return a record that the store refused, as a request of its own.
+def refused_record(item: bytes, batch_id: bytes, received_unix_nano: int) -> Adapted:
+    """Return a record that the store refused, as a request of its own, received at that time: an audit of a window has the
+    record and its receipt, or neither.
 
     It is written anew, as protobuf's own encoder writes it and without unknown fields: an earlier version may have let a form
     through that ClickHouse does not read, such as an empty list. Raises _Rejected.
@@ -227,6 +228,7 @@ def refused_record(item: bytes, batch_id: bytes) -> Adapted:
     (record,) = batch.records
     record.batch_id = batch_id
     record.batch_part = 0
+    record.received_time_unix_nano = received_unix_nano
     record.ClearField("receipt")
     signal = METRICS if record.metrics else LOGS if record.log_records else TRACES
     adapted = Adapted()
