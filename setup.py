@@ -49,6 +49,7 @@ HOT_MODULES = [
     "collector/broker/message.py",
     "collector/query/recent_batches.py",
     "collector/receivers/encodings.py",
+    "collector/receivers/http2_bodies.py",
     "collector/receivers/refusals.py",
     "collector/receivers/request.py",
     "collector/receivers/responses.py",

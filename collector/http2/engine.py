@@ -108,6 +108,7 @@ class Stream:
         self.send_window: i64 = 0  # how much of the answer may be sent, where the connection's allows it
         self.receive_window: i64 = 0  # how much may still come
         self.taken_bytes: i64 = 0  # that were taken since the last credit to the client
+        self.window_bytes: i64 = _WINDOW_BYTES  # how much of it may be on its way or not taken yet
         self.is_announced: bool = False  # its length, by the head
         self.missing_bytes: i64 = 0  # of that
         self.free_frames: i64 = _FREE_FRAMES  # small ones that cost nothing
@@ -142,6 +143,8 @@ class Http2Engine:
         self._header_bytes_end: i64 = header_bytes_end
         self._decoder: Final = HeadDecoder(header_bytes_max)
         self._stream_window_bytes: i64 = stream_window_bytes
+        # How many streams may have that window at once: as many as fill the connection's.
+        self._wide_streams_left: i64 = max(connection_window_bytes // stream_window_bytes, 1)
         self._connection_window_bytes: i64 = connection_window_bytes
         self._receive_window: i64 = connection_window_bytes
         self._taken_bytes: i64 = 0
@@ -177,7 +180,6 @@ class Http2Engine:
         settings = b"".join(
             [
                 _setting(_MAX_CONCURRENT_STREAMS, self._streams_max),
-                _setting(_INITIAL_WINDOW_SIZE, self._stream_window_bytes),
                 _setting(_MAX_HEADER_LIST_SIZE, self._header_bytes_max),
             ]
         )
@@ -289,10 +291,26 @@ class Http2Engine:
         """As `acknowledge`, of the stream's window alone."""
         if not stream.is_received and not stream.is_gone:
             stream.taken_bytes += size_bytes
-            if stream.taken_bytes * 2 >= self._stream_window_bytes:
+            if stream.taken_bytes * 2 >= stream.window_bytes:
+                # Of few streams each needs a large window; of many none does, and they could bring too much at once.
+                is_few = len(self.streams) * _WINDOW_BYTES <= self._connection_window_bytes
+                if is_few and self._wide_streams_left > 0 and stream.window_bytes < self._stream_window_bytes:
+                    self._wide_streams_left -= 1
+                    stream.taken_bytes += self._stream_window_bytes - stream.window_bytes
+                    stream.window_bytes = self._stream_window_bytes
                 self.out.append(_window_update(stream.stream_id, stream.taken_bytes))
                 stream.receive_window += stream.taken_bytes
                 stream.taken_bytes = 0
+
+    def is_window_due(self, stream: Stream, size_bytes: int) -> bool:
+        """Return whether the client would be given a window if so much more was taken."""
+        return (stream.taken_bytes + size_bytes) * 2 >= stream.window_bytes
+
+    def _narrow(self, stream: Stream) -> None:
+        """Let another stream have its large window."""
+        if stream.window_bytes > _WINDOW_BYTES:
+            stream.window_bytes = _WINDOW_BYTES
+            self._wide_streams_left += 1
 
     def reset(self, stream: Stream, code: int) -> None:
         """End it, answered or not."""
@@ -517,7 +535,7 @@ class Http2Engine:
             self._spend(1)
             return
         stream.send_window = self._stream_send_window
-        stream.receive_window = self._stream_window_bytes
+        stream.receive_window = _WINDOW_BYTES
         if head.content_length >= 0:
             stream.is_announced = True
             stream.missing_bytes = head.content_length
@@ -626,6 +644,7 @@ class Http2Engine:
 
     def _received(self, stream: Stream) -> None:
         stream.is_received = True
+        self._narrow(stream)
         if stream.missing_bytes > 0:
             self.reset(stream, PROTOCOL_ERROR)
             return
@@ -641,6 +660,7 @@ class Http2Engine:
     def _drop(self, stream: Stream) -> None:
         self.streams.pop(stream.stream_id, None)
         if not stream.is_gone:
+            self._narrow(stream)
             stream.is_gone = True
             self.on_gone(stream)
 

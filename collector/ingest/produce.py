@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from adapters.record import LOGS, METRICS, TRACES, Part
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerError, BrokerFull, Message, Producer
+from collector.ingest.room import HeldBytes, Room
 
 TOPICS: Final = {METRICS: METRICS_TOPIC, LOGS: LOGS_TOPIC, TRACES: TRACES_TOPIC}
 
@@ -24,7 +25,7 @@ class ShareExceeded(Overloaded):
     """They are this tenant's own, so what the request cost counts for its plan."""
 
 
-class InFlight:
+class InFlight(HeldBytes):
     """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
 
     A request holds its bytes as they arrive, what they decompress to, and what its rows have beyond that, until it is answered:
@@ -32,9 +33,8 @@ class InFlight:
     """
 
     def __init__(self, bytes_max: int, tenant_bytes_max: int) -> None:
-        self.bytes_max: Final = bytes_max
+        super().__init__(bytes_max)
         self.tenant_bytes_max: Final = tenant_bytes_max
-        self.bytes_held = 0
         self._shares: Final[dict[str, InFlightShare]] = {}
 
     def share(self, tenant: str) -> "InFlightShare":
@@ -46,21 +46,22 @@ class InFlight:
         return share
 
 
-class InFlightShare:
+class InFlightShare(HeldBytes):
     """What one tenant holds of the budget."""
 
     def __init__(self, whole: InFlight, tenant: str) -> None:
+        super().__init__(whole.tenant_bytes_max)
+        self.room: Final = Room(self, whole)
         self._whole: Final = whole
         self._tenant: Final = tenant
-        self.bytes_held = 0
 
     def check(self, size_bytes: int) -> None:
         """Raise Overloaded if that many more would not fit now."""
         whole = self._whole
-        if self.bytes_held + size_bytes > whole.tenant_bytes_max:
+        if self.bytes_held + size_bytes > self.bytes_max:
             raise ShareExceeded(
                 f"{self.bytes_held} bytes of tenant {self._tenant} are in flight, {size_bytes} more would exceed its share,"
-                f" {whole.tenant_bytes_max}"
+                f" {self.bytes_max}"
             )
         if whole.bytes_held + size_bytes > whole.bytes_max:
             raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
@@ -74,13 +75,15 @@ class InFlightShare:
     def reserve_all_that_fits(self, held_bytes: int, size_bytes: int) -> int:
         """Hold that many more for a request that holds `held_bytes`, and return how many; but no more than make up the tenant's
         share, so that the largest request can pass alone. Raises Overloaded, and then holds none of them."""
-        size_bytes = max(0, min(size_bytes, self._whole.tenant_bytes_max - held_bytes))
+        size_bytes = max(0, min(size_bytes, self.bytes_max - held_bytes))
         self.reserve(size_bytes)
         return size_bytes
 
     def release(self, size_bytes: int) -> None:
         self.bytes_held -= size_bytes
         self._whole.bytes_held -= size_bytes
+        if self.room.is_waited_for:
+            self.room.wake_soon()
 
 
 class AppendObserver(Protocol):

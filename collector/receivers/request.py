@@ -23,6 +23,7 @@ from adapters.record import Adapted
 from collector.ingest.pipeline import Outcome, Pipeline
 from collector.ingest.produce import InFlight, InFlightShare, Overloaded
 from collector.ingest.reading import Input
+from collector.ingest.room import Room, WholeBody
 from collector.rate_limit.contract import Limited
 from collector.receivers.decompress import decompressed
 from collector.receivers.encodings import IDENTITY
@@ -33,6 +34,11 @@ from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
 from collector.tenancy.identity import Caller
+
+# A request that may grow by more waits until there is room.
+_LARGE_BYTES: Final = 64 << 10
+# What a compressed body becomes is not known before; telemetry becomes 10 to 40 times as much.
+_COMPRESSED_GROWTH: Final = 64
 
 
 class Receiver:
@@ -81,10 +87,10 @@ class TelemetryRequest:
         """
         self.is_abandoned: bool = False
         """Whether the rest of the body is not waited for."""
+        self.can_be_held_back: bool = False
+        """Whether a large body can wait for room, and so need not have it at its beginning."""
         self.body_bytes: i64 = 0
         """As they came."""
-        self.body_timeout_s: float = receiver.body_timeout_s
-        """Within so many seconds the body must have arrived."""
         self._receiver: Final = receiver
         self._endpoint: Final = endpoint
         self._route_name: Final = route_name
@@ -99,6 +105,7 @@ class TelemetryRequest:
         self._share: InFlightShare | None = None
         self._bodies: Final = bodies
         self._is_unfinished: bool = False
+        self._at_work: WholeBody | None = None
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
         """Of the body once it is decompressed; below 0: it is not."""
@@ -157,13 +164,13 @@ class TelemetryRequest:
             return False
         return True
 
-    def timed_out(self) -> None:
-        """Refuse the request, since the rest of its body did not come in time."""
+    def timed_out(self, timeout_s: float) -> None:
+        """Refuse the request, since the rest of its body did not come within that time."""
         self.is_abandoned = True
         self.refuse(
             RequestRefused(
                 REQUEST_TIMEOUT,
-                f"{self.body_bytes} bytes of the {self._body_name}, and not its end, came within {self.body_timeout_s:g} s",
+                f"{self.body_bytes} bytes of the {self._body_name}, and not its end, came within {timeout_s:g} s",
             )
         )
 
@@ -177,6 +184,11 @@ class TelemetryRequest:
             pipeline = self._receiver.pipeline
             body = self._body()
             refusal = self._refusal
+            growth_bytes = len(body)
+            if self._encoding != IDENTITY:
+                growth_bytes = min(_COMPRESSED_GROWTH * growth_bytes, self._receiver.decompressed_bytes_max)
+            if growth_bytes > _LARGE_BYTES:
+                await self._wait_for_room(growth_bytes)
             if refusal is not None:
                 await pipeline.charges.take(caller, None, len(body))
             else:
@@ -196,6 +208,8 @@ class TelemetryRequest:
                 try:
                     body = await pipeline.charges.of_refusals(caller, work, self._cost, came_bytes)
                     self._content_bytes = len(body)
+                    if self._at_work is not None and self._share is not None:
+                        self._share.room.expect(self._at_work, len(body))
                 except RequestRefused as refused:
                     refusal = refused
             if refusal is not None:
@@ -261,7 +275,8 @@ class TelemetryRequest:
                 f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken",
             )
         receiver.pipeline.charges.check(self._caller, plan_bytes)
-        self._share.check(size_bytes)
+        if not (self.can_be_held_back and size_bytes > _LARGE_BYTES):
+            self._share.check(size_bytes)
 
     def _refuse_when_whole(self, refusal: RequestRefused, announced_bytes: int) -> None:
         """Take the body before the refusal, so that its beginning is kept as a dead letter. Raises `refusal` now where nothing
@@ -282,6 +297,16 @@ class TelemetryRequest:
         assert self._caller is not None
         if not self._receiver.pipeline.can_keep_refused(self._caller):
             raise refusal
+
+    async def _wait_for_room(self, growth_bytes: int) -> None:
+        """Return when so much more than the body fits, or is not waited for any more."""
+        assert self._share is not None
+        at_work = self._at_work = WholeBody(growth_bytes)
+        await self._share.room.begin(at_work, self._receiver.body_timeout_s)
+
+    def room(self) -> Room | None:
+        """Return where its body waits for others of its tenant; None: it is answered, or none is waited for."""
+        return self._share.room if self._is_unfinished and self._share is not None else None
 
     def _begin_body(self) -> None:
         """Note that the body is waited for. Raises Overloaded where too many are, or its tenant's leave too few to others."""
@@ -313,9 +338,13 @@ class TelemetryRequest:
     def _release(self) -> None:
         """Release what is held. A protocol also drops the pieces of the body."""
         self._end_body()
-        if self._held_bytes and self._share is not None:
-            self._share.release(int(self._held_bytes))
-            self._held_bytes = 0
+        if self._share is not None:
+            if self._at_work is not None:
+                self._share.room.end(self._at_work)
+                self._at_work = None
+            if self._held_bytes:
+                self._share.release(int(self._held_bytes))
+                self._held_bytes = 0
 
     def _count(self, code: int | str, size_bytes: i64) -> None:
         seconds = self._receiver.clock() - self._began

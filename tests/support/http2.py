@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from h2.config import H2Configuration
@@ -18,6 +18,8 @@ from h2.events import (
     TrailersReceived,
 )
 from support.fakes.receiving import Response
+
+_FRAME_BYTES = 16_384
 
 
 class _States(H2ConnectionStateMachine):
@@ -69,6 +71,25 @@ class Http2Client:
     def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
         self.h2.send_data(stream_id, data, end_stream=end)
         self.flush()
+
+    async def upload(self, bodies: Mapping[int, bytes], *, ends: bool = True) -> None:
+        """Send a frame of each body in turn, as far as the windows allow, until all are sent or answered."""
+        at = dict.fromkeys(bodies, 0)
+        while at := {each: sent for each, sent in at.items() if each not in self.ended | set(self.resets)}:
+            has_sent = False
+            for stream_id, sent in list(at.items()):
+                body = bodies[stream_id]
+                size = min(_FRAME_BYTES, self.h2.local_flow_control_window(stream_id), len(body) - sent)
+                if size > 0:
+                    is_last = sent + size == len(body)
+                    self.send(stream_id, body[sent : sent + size], end=is_last and ends)
+                    at[stream_id] += size
+                    has_sent = True
+                    if is_last:
+                        del at[stream_id]
+            await self.writer.drain()
+            if at and not has_sent:
+                assert await self.read(), f"closed; {self.goaways}"
 
     def reset(self, stream_id: int) -> None:
         self.h2.reset_stream(stream_id, ErrorCodes.CANCEL)

@@ -22,11 +22,9 @@ from collector.receivers.grpc.status import ACCEPTED, OK_HEAD, OK_TRAILERS, trai
 from collector.receivers.grpc.stream_call import CallFailed, StreamCall
 from collector.receivers.grpc.unary_call import Call, CallHead, GrpcReceiver, UnaryStream
 from collector.receivers.rpc_codes import (
-    RPC_CANCELLED,
     RPC_INTERNAL,
     RPC_OK,
     RPC_RESOURCE_EXHAUSTED,
-    RPC_UNAVAILABLE,
 )
 from collector.receivers.transport.connections import CLOSED, REFUSING, Connections
 from collector.receivers.transport.eviction import FRESH_S, Renumbered
@@ -147,17 +145,13 @@ class GrpcConnection(ServerConnection):
         if meaning is None:
             meaning = head.meaning = meaning_of(head, self._shared.methods, self._shared.header_bytes_max)
         if isinstance(meaning, CallHead):
-            return UnaryStream(stream_id, self.last_received, Call(self._shared.receiver, meaning, self._bodies))
+            return UnaryStream(self, stream_id, self.last_received, Call(self._shared.receiver, meaning, self._bodies))
         if isinstance(meaning, OtherCall):
             full = self._full_of_stream_calls(meaning)
             if full is not None:
                 return _Refusing(stream_id, self.last_received, full)
             return StreamCall(
-                stream_id,
-                self.last_received,
-                meaning.handler,
-                is_counted=not meaning.is_check,
-                timeout_s=meaning.timeout_s,
+                stream_id, self.last_received, meaning.handler, meaning.timeout_s, is_counted=not meaning.is_check
             )
         assert isinstance(meaning, RefusedHead)
         return _Refusing(stream_id, self.last_received, meaning)
@@ -178,11 +172,13 @@ class GrpcConnection(ServerConnection):
 
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         self._moved = True
-        self.acknowledge(stream, window_bytes)
         if isinstance(stream, UnaryStream):
             if not stream.call.has_answer and not stream.call.feed(data):
                 self.due.append(stream)
-        elif isinstance(stream, StreamCall):
+            stream.took(window_bytes, stream.call.room())
+            return
+        self.acknowledge(stream, window_bytes)
+        if isinstance(stream, StreamCall):
             stream.feed(data)
 
     def on_end(self, stream: Stream) -> None:
@@ -194,6 +190,7 @@ class GrpcConnection(ServerConnection):
                 self.run(stream, self._finish(stream, call))
             else:
                 self.due.append(stream)
+            stream.leave_room()  # behind the task, which begins to work before another body comes
         elif isinstance(stream, StreamCall):
             stream.happened()
         else:
@@ -203,6 +200,7 @@ class GrpcConnection(ServerConnection):
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
         if isinstance(stream, UnaryStream):
+            stream.leave_room()
             if not stream.is_running and not stream.call.has_answer:
                 stream.call.disconnected()
         elif isinstance(stream, StreamCall):
@@ -239,6 +237,7 @@ class GrpcConnection(ServerConnection):
     def say(self, stream: ServerStream) -> None:
         assert isinstance(stream, UnaryStream)
         call = stream.call
+        stream.leave_room()
         call.completed()
         if stream.is_gone:
             return
@@ -296,11 +295,8 @@ class GrpcConnection(ServerConnection):
         except CallFailed as failed:
             code, message = failed.code, failed.message
         except asyncio.CancelledError:
-            exceeded = talk.exceeded
-            if exceeded is not None:
-                code, message = exceeded.code, exceeded.message
-            else:
-                code, message = (RPC_CANCELLED, "cancelled") if talk.is_gone else (RPC_UNAVAILABLE, "the collector stops")
+            ended = talk.cancelled()
+            code, message = ended.code, ended.message
         except Exception as error:  # it is answered, and logged
             log.error("call failed by a defect", exc_info=error)
             code, message = RPC_INTERNAL, "a defect of the collector"
@@ -325,8 +321,10 @@ class GrpcConnection(ServerConnection):
 
     def on_late(self, stream: ServerStream, now: float) -> None:
         if isinstance(stream, UnaryStream) and not stream.is_received and not stream.call.has_answer:
-            if now - stream.began > stream.call.body_timeout_s:
-                stream.call.timed_out()
+            late_s = self._shared.body_timeout_s
+            timeout_s = stream.call.timeout_s
+            if now - stream.began > timeout_s or stream.late_s(now, late_s) > late_s:
+                stream.call.timed_out(min(timeout_s, late_s))
                 self.say(stream)
         elif isinstance(stream, StreamCall) and not stream.is_sent:
             stream.end_if_late(now - stream.began, self._shared.body_timeout_s)

@@ -16,9 +16,11 @@ from math import inf
 from typing import Final, Protocol
 
 from collector.receivers.rpc_codes import (
+    RPC_CANCELLED,
     RPC_DEADLINE_EXCEEDED,
     RPC_INVALID_ARGUMENT,
     RPC_RESOURCE_EXHAUSTED,
+    RPC_UNAVAILABLE,
     RPC_UNIMPLEMENTED,
 )
 from collector.receivers.transport.http2_connection import ServerStream
@@ -52,7 +54,7 @@ class StreamCall(ServerStream):
     """What a handler has of its call."""
 
     def __init__(
-        self, stream_id: int, began: float, handler: Handler, *, is_counted: bool = True, timeout_s: float = inf
+        self, stream_id: int, began: float, handler: Handler, timeout_s: float = inf, *, is_counted: bool = True
     ) -> None:
         """`is_counted`: among those of all connections. `timeout_s`: its client's."""
         super().__init__(stream_id, began)
@@ -63,7 +65,7 @@ class StreamCall(ServerStream):
         self.task: asyncio.Task[None] | None = None
         self.wire: GrpcWire | None = None
         self.has_said: bool = False  # its answer has begun
-        self.exceeded: CallFailed | None = None  # why its task was cancelled, where that was its deadline
+        self._exceeded: CallFailed | None = None  # why its task was cancelled, where that was its deadline
         self._wants_end: bool = False  # no other message may follow
         self._coming: bytes = b""
         self._messages: Final[deque[bytes]] = deque()
@@ -146,12 +148,18 @@ class StreamCall(ServerStream):
         """End the call at its own deadline, or where nothing that its handler can answer came within `message_timeout_s`."""
         is_waited_for = not self.is_received and (self._wants_end or not self.has_asked)
         if waited_s > self.timeout_s:
-            self.exceeded = CallFailed(RPC_DEADLINE_EXCEEDED, f"the call's own deadline, {self.timeout_s:g} s, has passed")
+            self._exceeded = CallFailed(RPC_DEADLINE_EXCEEDED, f"the call's own deadline, {self.timeout_s:g} s, has passed")
             if self.task is not None:
                 self.task.cancel()
         elif is_waited_for and waited_s > message_timeout_s:
             self._problem = CallFailed(RPC_DEADLINE_EXCEEDED, f"no whole request came within {message_timeout_s:g} s")
             self.happened()
+
+    def cancelled(self) -> CallFailed:
+        """Return why its task was cancelled."""
+        if self._exceeded is not None:
+            return self._exceeded
+        return CallFailed(RPC_CANCELLED, "cancelled") if self.is_gone else CallFailed(RPC_UNAVAILABLE, "the collector stops")
 
     def drained(self) -> None:
         self.happened()

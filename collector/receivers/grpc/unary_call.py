@@ -27,10 +27,11 @@ from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import accepted, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
 from collector.receivers.grpc.timeouts import Timeout, joined
+from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.refusals import Explain, Refusal, codes_of
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
-from collector.receivers.transport.http2_connection import ServerStream
+from collector.receivers.transport.http2_connection import ServerConnection
 from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access, key_of
@@ -107,7 +108,9 @@ class Call(TelemetryRequest):
 
     def __init__(self, receiver: GrpcReceiver, head: CallHead, bodies: ConnectionBodies) -> None:
         super().__init__(receiver, head.method.endpoint, head.method.service, "request", bodies)
-        self.body_timeout_s = min(self.body_timeout_s, head.timeout.seconds)
+        self.can_be_held_back = True
+        self.timeout_s: Final = head.timeout.seconds
+        """Its client's."""
         self.is_accepted: bool = False
         self.has_answer: bool = False
         self.answer: bytes = b""
@@ -235,10 +238,10 @@ class Call(TelemetryRequest):
         self._pieces = []
 
 
-class UnaryStream(ServerStream):
+class UnaryStream(BodyStream):
     """The stream of one call."""
 
-    def __init__(self, stream_id: int, began: float, call: Call) -> None:
+    def __init__(self, connection: ServerConnection, stream_id: int, began: float, call: Call) -> None:
         """`began`: the loop's time."""
-        super().__init__(stream_id, began)
+        super().__init__(connection, stream_id, began)
         self.call: Final = call

@@ -111,7 +111,7 @@ class HttpApplication:
                 while not body.complete and exchange.answer is None:
                     exchange.feed(await body.piece())
         except TimeoutError:
-            exchange.timed_out()
+            exchange.timed_out(self._settings.body_timeout_s)
         except asyncio.CancelledError as error:
             exchange.refuse(error)
 

@@ -650,7 +650,7 @@ class Http1Connection:
             if now - self._began > self._request_s:
                 self._close()
         elif now - self._body_began > self._late_s:
-            turn.exchange.timed_out()
+            turn.exchange.timed_out(self._late_s)
             self._go_on()
 
     def idle_since(self) -> float:

@@ -22,6 +22,7 @@ from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import METHOD, TARGET, decoded_path, is_host
 from collector.receivers.http.telemetry_request import Head, HttpRequest
+from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
 from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
 
@@ -145,6 +146,7 @@ class Http2Connection(ServerConnection):
             receiver = self._shared.receiver
             assert receiver is not None
             exchange = receiver.exchange(meaning.path, meaning.head, self._bodies)
+            exchange.can_be_held_back = True
             request.exchange = exchange
             exchange.admit()
             if exchange.answer is not None:
@@ -160,10 +162,13 @@ class Http2Connection(ServerConnection):
             self.open_window(stream, window_bytes - len(data))
             stream.page.feed(data)
             return
-        self.acknowledge(stream, window_bytes)
         exchange = stream.exchange
-        if exchange is not None and exchange.answer is None and not exchange.feed(data):
+        if exchange is None:
+            self.acknowledge(stream, window_bytes)
+            return
+        if exchange.answer is None and not exchange.feed(data):
             self.due.append(stream)
+        stream.took(window_bytes, exchange.room())
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)
@@ -173,10 +178,12 @@ class Http2Connection(ServerConnection):
             self.run(stream, self._finish(stream, exchange))
         elif stream.page is not None:
             stream.page.end_body()
+        stream.leave_room()  # behind the task, which begins to work before another body comes
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
         assert isinstance(stream, _HttpStream)
+        stream.leave_room()
         if stream.page is not None:
             stream.page.hang_up()
         elif stream.exchange is not None and stream.exchange.answer is None and not stream.is_running:
@@ -220,6 +227,7 @@ class Http2Connection(ServerConnection):
         assert exchange is not None
         answer = exchange.answer
         assert answer is not None
+        stream.leave_room()
         exchange.completed()
         if stream.is_gone:
             return
@@ -311,8 +319,10 @@ class Http2Connection(ServerConnection):
         if stream.answered_at:
             if now - stream.answered_at > self._shared.body_timeout_s:
                 self.reset(stream, NO_ERROR)
-        elif stream.exchange is not None and now - stream.began > self._shared.body_timeout_s:
-            stream.exchange.timed_out()
+            return
+        late_s = self._shared.body_timeout_s
+        if stream.exchange is not None and stream.late_s(now, late_s) > late_s:
+            stream.exchange.timed_out(late_s)
             self.say(stream)
 
     def on_idle(self, now: float) -> None:
@@ -320,16 +330,16 @@ class Http2Connection(ServerConnection):
             self.goodbye(NO_ERROR)
 
 
-class _HttpStream(ServerStream):
+class _HttpStream(BodyStream):
     """One request and its answer."""
 
     def __init__(self, connection: Http2Connection, stream_id: int, began: float, meaning: _Meaning) -> None:
         """`began`: by the loop's time."""
-        super().__init__(stream_id, began)
+        super().__init__(connection, stream_id, began)
         self.meaning: _Meaning | None = meaning
         self.exchange: HttpRequest | None = None
         self.page: Http2Page | None = None  # at most one of the two
-        self._connection: Final = connection
+        self._http: Final = connection
         self._drained: asyncio.Event | None = None  # where a page waits
 
     def drained(self) -> None:
@@ -345,15 +355,15 @@ class _HttpStream(ServerStream):
     # A page's side.
 
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
-        self._connection.write_page_head(self, status, headers, end=end)
+        self._http.write_page_head(self, status, headers, end=end)
 
     def read_on(self, size_bytes: int) -> None:
-        self._connection.open_window(self, size_bytes)
-        self._connection.flush()
+        self._http.open_window(self, size_bytes)
+        self._http.flush()
 
     async def write_body(self, data: bytes, *, end: bool) -> None:
-        self._connection.send_body(self, data, b"", end=end)
-        self._connection.flush()
+        self._http.send_body(self, data, b"", end=end)
+        self._http.flush()
         while self.rest and not self.is_gone:
             self._drained = asyncio.Event()
             await self._drained.wait()

@@ -81,7 +81,9 @@ async def test_grpc(service: Service) -> None:
                 for content_type, headers, flag, reason, code in cases:
                     made.producer.messages.clear()
                     message = flag + len(sent).to_bytes(4, "big") + sent
-                    answer = await client.response(client.request(service.method, content_type, message, *headers, *key))
+                    stream_id = client.request(service.method, content_type, None, *headers, *key)
+                    await client.upload({stream_id: message})
+                    answer = await client.response(stream_id)
                     assert (reason, code) == (reason, answer.headers["grpc-status"])
                     [letter] = letters(made)
                     assert (tenant, service.name + "/Export", reason) == (letter.tenant_id, letter.route, letter.reason)

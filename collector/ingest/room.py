@@ -1,0 +1,217 @@
+"""What one tenant's large requests may do where the budget has no room for all of them at once: they wait for each other.
+
+A body that comes over HTTP/2 is held back by its stream's window, so that no honest client is refused what it may send. A body
+that is whole waits until what it becomes is likely to fit.
+
+Invariants:
+1. Once a quarter of a tenant's share is held, at most one of its large bodies goes on, beside what the windows of others allow
+   already; the next one does when that is whole or gone (tests/unit/collector/ingest/test_room.py,
+   test_beyond_a_quarter_one_body_goes_on). Once a half is, none begins to while whole bodies are at work (the same,
+   test_beyond_a_half_whole_bodies_come_first).
+2. A body that does not get on does not keep its place (the same, test_a_body_that_does_not_get_on_loses_its_place), and where
+   none becomes whole, those that wait are held back no more (receivers/http2_bodies.py).
+3. Where whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+# Quarters of a tenant's share, and of what there is for all: up to there no body waits.
+_FREE: Final = 1
+_FREE_OF_ALL: Final = 3
+# The same: up to there a first body goes on beside whole ones that are at work; beyond only where none is.
+_BUSY: Final = 2
+_BUSY_OF_ALL: Final = 3
+# What a body that may go on sends before it is seen to.
+_STEP_BYTES: Final = 64 << 10
+# The first body must bring so much from one look to the next, which are half a second apart, or lets others go before it.
+_PROGRESS_BYTES: Final = 64 << 10
+_LOOKS_MAX: Final = 2
+
+
+class HeldBytes:
+    """Bytes of requests that are in memory, and how many may be."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max: Final = bytes_max
+        self.bytes_held: int = 0
+
+
+class ComingBody:
+    """A large body that is not whole."""
+
+    def __init__(self, resume: Callable[[], None]) -> None:
+        """`resume`: called when it may go on, after it was held back."""
+        self.resume: Final = resume
+        self.is_free: bool = False
+        """It has waited long enough, and is not held back any more."""
+        self.came_bytes: i64 = 0
+        self._seen_bytes: i64 = 0
+        self._idle_looks: i64 = 0
+
+    def gets_on(self) -> bool:
+        """Look whether it has brought enough since the last looks."""
+        if self.came_bytes - self._seen_bytes >= _PROGRESS_BYTES:
+            self._idle_looks = 0
+        else:
+            self._idle_looks += 1
+        self._seen_bytes = self.came_bytes
+        return self._idle_looks < _LOOKS_MAX
+
+    def begin_to_look(self) -> None:
+        """Begin to look at its progress anew."""
+        self._seen_bytes = self.came_bytes
+        self._idle_looks = 0
+
+
+class WholeBody:
+    """A large body that is whole, and how much it may become beside itself."""
+
+    def __init__(self, growth_bytes: int) -> None:
+        self.growth_bytes: int = growth_bytes
+        self.is_at_work: bool = False
+        self.waiting: asyncio.Future[None] | None = None
+
+
+class Room:
+    """One tenant's. One event loop's: no locks."""
+
+    def __init__(self, share: HeldBytes, all_: HeldBytes) -> None:
+        """`share`: what the tenant holds. `all_`: what all do."""
+        self.is_waited_for: bool = False
+        """Whether to call `wake_soon` where bytes are released."""
+        self.moved_at: float = 0.0
+        """The loop's time when the first body was whole or gone."""
+        self._share: Final = share
+        self._all: Final = all_
+        self._first: ComingBody | None = None
+        self._coming: Final[dict[ComingBody, None]] = {}  # those that are held back, the oldest first
+        self._whole: Final[dict[WholeBody, None]] = {}  # those that wait, the oldest first
+        self._at_work: i64 = 0
+        self._growth_bytes: i64 = 0  # of what is at work
+        self._is_wake_due: bool = False
+
+    # Bodies that come.
+
+    def admits(self, body: ComingBody) -> bool:
+        """Return whether more of a body may come. If not, it is held back until `resume` is called."""
+        if body.is_free or body is self._first or self._is_below(0, _FREE, _FREE_OF_ALL):
+            return True
+        if not self._coming and self._may_go_first():
+            self._go_first(body)
+            return True
+        self._coming[body] = None
+        self.is_waited_for = True
+        return False
+
+    def left(self, body: ComingBody) -> None:
+        """Note that it is whole, or gone."""
+        self._coming.pop(body, None)
+        if body is self._first:
+            self._first = None
+            self.moved_at = asyncio.get_running_loop().time()
+            self.wake_soon()
+
+    def free(self, body: ComingBody) -> None:
+        """Hold it back no more: it has waited long enough."""
+        body.is_free = True
+        if body in self._coming:
+            del self._coming[body]
+            body.resume()
+
+    def look_at(self, body: ComingBody) -> None:
+        """Let others go before a body that does not get on. Called twice a second for each."""
+        if body is self._first and self._coming and not body.gets_on():
+            self._first = None
+            self.wake_soon()
+
+    # Bodies that are whole.
+
+    async def begin(self, body: WholeBody, timeout_s: float) -> None:
+        """Return when what it may become fits, but at the latest after that time."""
+        if self._whole or not self._fits(body):
+            waiting = asyncio.get_running_loop().create_future()
+            body.waiting = waiting
+            self._whole[body] = None
+            self.is_waited_for = True
+            try:
+                await asyncio.wait([waiting], timeout=timeout_s)
+            finally:
+                self._whole.pop(body, None)
+        if not body.is_at_work:
+            self._work(body)
+
+    def expect(self, body: WholeBody, growth_bytes: int) -> None:
+        """Note how much it may still become."""
+        if body.is_at_work:
+            self._growth_bytes += growth_bytes - body.growth_bytes
+            body.growth_bytes = growth_bytes
+            self.wake_soon()
+
+    def end(self, body: WholeBody) -> None:
+        """Note that it is answered."""
+        if body.is_at_work:
+            body.is_at_work = False
+            self._at_work -= 1
+            self._growth_bytes -= body.growth_bytes
+            self.wake_soon()
+
+    # Both.
+
+    def wake_soon(self) -> None:
+        """Look who may go on, since bytes were released."""
+        if not self._is_wake_due and (self._coming or self._whole):
+            self._is_wake_due = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_wake_due = False
+        for whole in list(self._whole):
+            if not self._fits(whole):
+                break
+            del self._whole[whole]
+            self._work(whole)
+            waiting = whole.waiting
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        given_bytes = 0
+        for body in list(self._coming):
+            if self._is_below(given_bytes, _FREE, _FREE_OF_ALL):
+                given_bytes += _STEP_BYTES
+            elif self._may_go_first():
+                self._go_first(body)
+            else:
+                break
+            self._coming.pop(body, None)
+            body.resume()
+        self.is_waited_for = bool(self._coming or self._whole)
+
+    def _may_go_first(self) -> bool:
+        """Return whether a body may go on beyond the part where all may: not where whole bodies have enough to do."""
+        return self._first is None and (not self._at_work or self._is_below(0, _BUSY, _BUSY_OF_ALL))
+
+    def _go_first(self, body: ComingBody) -> None:
+        self._first = body
+        body.begin_to_look()
+
+    def _work(self, body: WholeBody) -> None:
+        body.is_at_work = True
+        self._at_work += 1
+        self._growth_bytes += body.growth_bytes
+
+    def _is_below(self, more_bytes: int, quarters: int, quarters_of_all: int) -> bool:
+        share, all_ = self._share, self._all
+        return (
+            4 * (share.bytes_held + more_bytes) <= quarters * share.bytes_max
+            and 4 * (all_.bytes_held + more_bytes) <= quarters_of_all * all_.bytes_max
+        )
+
+    def _fits(self, body: WholeBody) -> bool:
+        if not self._at_work:
+            return True
+        more_bytes = int(self._growth_bytes) + body.growth_bytes
+        share, all_ = self._share, self._all
+        return share.bytes_held + more_bytes <= share.bytes_max and all_.bytes_held + more_bytes <= all_.bytes_max

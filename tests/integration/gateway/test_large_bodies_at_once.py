@@ -1,0 +1,116 @@
+"""One connection sends more large bodies at once than the budget has room for: they wait for it, and none is refused."""
+
+import asyncio
+import gzip
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.fakes.receiving import Receivers, grpc_receivers, http_receivers, otlp_logs, receivers
+from support.http2 import http2
+from support.otlp_grpc import LOGS
+from support.waiting import eventually
+
+TENANT_BYTES = 16 << 20
+BODY_BYTES = 1 << 20
+PROTOBUF = "application/x-protobuf"
+
+
+class Peak:
+    """The most bytes that were held at once."""
+
+    def __init__(self, made: Receivers) -> None:
+        self.bytes = 0
+        self._made = made
+
+    async def watch(self) -> None:
+        while True:
+            self.bytes = max(self.bytes, self._made.in_flight.bytes_held)
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def peak_of(made: Receivers) -> AsyncIterator[Peak]:
+    peak = Peak(made)
+    watching = asyncio.create_task(peak.watch())
+    try:
+        yield peak
+    finally:
+        watching.cancel()
+
+
+async def test_http2_bodies_wait_for_room() -> None:
+    """24 of 1 MiB, where 16 MiB may be in memory."""
+    streams = 24
+    async with (
+        http_receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES) as made,
+        http2(made.port) as client,
+        peak_of(made) as peak,
+    ):
+        body = otlp_logs(padding=BODY_BYTES)
+        lengths = ((), (("content-length", str(len(body))),))
+        bodies = {client.request("/v1/logs", PROTOBUF, None, *lengths[n % 2]): body for n in range(streams)}
+        await client.upload(bodies)
+        assert [(await client.response(stream_id, 300)).status for stream_id in bodies] == [200] * streams
+        assert made.producer.item_count() == streams
+        assert peak.bytes <= TENANT_BYTES
+        assert made.in_flight.bytes_held == 0
+
+
+@pytest.mark.parametrize(("streams", "body_bytes"), [(24, BODY_BYTES), (150, 300_000)])
+async def test_grpc_messages_wait_for_room(streams: int, body_bytes: int) -> None:
+    """Few and large, or many whose first windows take most of the room."""
+    made = receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES)
+    async with grpc_receivers(made) as (_, server), http2(server.port) as client, peak_of(made) as peak:
+        body = otlp_logs(padding=body_bytes)
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        bodies = {client.request(LOGS.method, "application/grpc", None, ("te", "trailers")): message for _ in range(streams)}
+        await client.upload(bodies)
+        for stream_id in bodies:
+            await client.response(stream_id, 300)
+        assert {client.trailers(stream_id)["grpc-status"] for stream_id in bodies} == {"0"}
+        assert made.producer.item_count() == streams
+        assert peak.bytes <= TENANT_BYTES
+        assert made.in_flight.bytes_held == 0
+
+
+async def test_compressed_bodies_wait_for_what_others_become() -> None:
+    """24 that become 4 MiB each, where 16 MiB may be in memory."""
+    streams = 24
+    async with (
+        http_receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES) as made,
+        http2(made.port) as client,
+        peak_of(made) as peak,
+    ):
+        noise = random.Random(1).randbytes(BODY_BYTES // 8).hex()
+        body = gzip.compress(otlp_logs(padding=4 * BODY_BYTES).replace(b"x" * len(noise), noise.encode(), 1), 1)
+        assert len(body) > BODY_BYTES // 8
+        bodies = {client.request("/v1/logs", PROTOBUF, None, ("content-encoding", "gzip")): body for _ in range(streams)}
+        await client.upload(bodies)
+        assert [(await client.response(stream_id, 300)).status for stream_id in bodies] == [200] * streams
+        assert peak.bytes <= TENANT_BYTES
+        assert made.in_flight.bytes_held == 0
+
+
+async def test_bodies_that_nobody_ends_do_not_hold_up_others() -> None:
+    """100 calls of another connection, with the same key, which bring what they may at once and then nothing."""
+    made = receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES)
+    async with (
+        grpc_receivers(made, body_timeout_s=3600) as (_, server),
+        http2(server.port) as hostile,
+        http2(server.port) as honest,
+    ):
+        head = (LOGS.method, "application/grpc", None, ("te", "trailers"))
+        for _ in range(100):  # one after the other, so that the last of them wait before others do
+            await hostile.upload({hostile.request(*head): b"\0\0\xff\xff\xff" + bytes(65_530)}, ends=False)
+        await eventually(lambda: made.in_flight.bytes_held > TENANT_BYTES // 4, timeout_s=60)
+        body = otlp_logs(padding=BODY_BYTES)
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        bodies = {honest.request(*head): message for _ in range(4)}
+        await asyncio.wait_for(honest.upload(bodies), 120)
+        for stream_id in bodies:
+            await honest.response(stream_id, 120)
+        assert {honest.trailers(stream_id)["grpc-status"] for stream_id in bodies} == {"0"}
+        hostile.writer.close()
+        await eventually(lambda: made.in_flight.bytes_held == 0, timeout_s=60)

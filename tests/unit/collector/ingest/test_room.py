@@ -1,0 +1,199 @@
+"""collector/ingest/room.py: who of a tenant's large requests waits for whom."""
+
+import asyncio
+from functools import partial
+
+from collector.ingest.produce import InFlight, InFlightShare
+from collector.ingest.room import ComingBody, Room, WholeBody
+
+SHARE_BYTES = 400_000
+
+
+class Bodies:
+    """Some that come, and how often each was told to go on."""
+
+    def __init__(self, number: int) -> None:
+        self.resumed = [0] * number
+        self.all = [ComingBody(partial(self._resumed, n)) for n in range(number)]
+
+    def _resumed(self, number: int) -> None:
+        self.resumed[number] += 1
+
+    def admitted_by(self, room: Room) -> list[bool]:
+        return [room.admits(body) for body in self.all]
+
+
+def share_of(held_bytes: int, all_bytes_max: int = 2 * SHARE_BYTES) -> InFlightShare:
+    share = InFlight(all_bytes_max, SHARE_BYTES).share("acme")
+    share.reserve(held_bytes)
+    return share
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_up_to_a_quarter_nobody_waits() -> None:
+    room = share_of(SHARE_BYTES // 4).room
+    assert all(Bodies(10).admitted_by(room))
+
+
+async def test_beyond_a_quarter_one_body_goes_on() -> None:
+    """The oldest; the next one when that is whole, and all once there is room."""
+    share = share_of(SHARE_BYTES // 4 + 1)
+    room = share.room
+    bodies = Bodies(7)
+    body = bodies.all
+    assert bodies.admitted_by(room) == [True] + 6 * [False]
+    assert room.admits(body[0])
+    room.left(body[0])
+    await turns()
+    assert bodies.resumed == [0, 1, 0, 0, 0, 0, 0]
+    room.left(body[2])  # gone, and none that was first
+    room.left(body[1])
+    await turns()
+    assert bodies.resumed == [0, 1, 0, 1, 0, 0, 0]
+    share.release(SHARE_BYTES // 4 + 1)
+    await turns()
+    assert bodies.resumed == [0, 1, 0, 1, 1, 1, 0]  # 64 KiB are expected of each
+    room.left(body[3])
+    await turns()
+    assert bodies.resumed == [0, 1, 0, 1, 1, 1, 1]
+    assert not room.is_waited_for
+
+
+async def test_what_others_hold_counts_too() -> None:
+    """Beyond three quarters of what there is for all."""
+    in_flight = InFlight(2 * SHARE_BYTES, SHARE_BYTES)
+    in_flight.share("one").reserve(SHARE_BYTES)
+    in_flight.share("two").reserve(SHARE_BYTES // 2 + 1)
+    room = in_flight.share("acme").room
+    assert Bodies(3).admitted_by(room) == [True, False, False]
+
+
+async def test_beyond_a_half_whole_bodies_come_first() -> None:
+    """A body that has begun to go on still does."""
+    share = share_of(SHARE_BYTES // 2)
+    room = share.room
+    at_work = WholeBody(10)
+    await room.begin(at_work, 60)
+    bodies = Bodies(3)
+    assert bodies.admitted_by(room) == [True, False, False]
+    share.reserve(1)
+    assert room.admits(bodies.all[0])
+    room.left(bodies.all[0])
+    await turns()
+    assert bodies.resumed == [0, 0, 0]
+    room.end(at_work)
+    await turns()
+    assert bodies.resumed == [0, 1, 0]
+
+
+async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
+    """Only where others wait, and not before the second look."""
+    room = share_of(SHARE_BYTES // 2).room
+    bodies = Bodies(2)
+    slow, other = bodies.all
+    assert room.admits(slow)
+    for _ in range(5):
+        room.look_at(slow)
+    assert room.admits(slow)
+    assert not room.admits(other)
+    slow.begin_to_look()
+    for _ in range(5):
+        slow.came_bytes += 65_536
+        room.look_at(slow)
+        room.look_at(other)
+    await turns()
+    assert bodies.resumed[1] == 0
+    room.look_at(slow)
+    await turns()
+    assert bodies.resumed[1] == 0
+    room.look_at(slow)
+    await turns()
+    assert bodies.resumed[1] == 1
+    assert not room.admits(slow)
+    room.left(other)
+    await turns()
+    assert bodies.resumed[0] == 1
+
+
+async def test_a_body_that_is_free_waits_no_more() -> None:
+    room = share_of(SHARE_BYTES // 2).room
+    bodies = Bodies(2)
+    first, other = bodies.all
+    assert room.admits(first)
+    assert not room.admits(other)
+    room.free(other)
+    assert bodies.resumed[1] == 1
+    assert room.admits(other)
+    room.free(first)
+    assert bodies.resumed[0] == 0  # it did not wait
+    room.left(first)
+    room.left(other)
+    await turns()
+    assert bodies.resumed[1] == 1
+
+
+async def test_whole_bodies_wait_for_what_others_become() -> None:
+    """In their order. Where none is at work, one that does not fit begins all the same."""
+    share = share_of(SHARE_BYTES // 2)
+    room = share.room
+    huge = WholeBody(SHARE_BYTES)
+    await asyncio.wait_for(room.begin(huge, 60), 10)
+    others = [WholeBody(SHARE_BYTES // 4) for _ in range(3)]
+    waiting = [asyncio.create_task(room.begin(other, 60)) for other in others]
+    await turns()
+    assert not any(task.done() for task in waiting)
+    room.expect(huge, SHARE_BYTES // 2)
+    await turns()
+    assert not any(task.done() for task in waiting)
+    room.end(huge)
+    await turns()
+    assert [task.done() for task in waiting] == [True, True, False]
+    share.release(SHARE_BYTES // 4)
+    await turns()
+    assert waiting[2].done()
+    for other in others:
+        room.end(other)
+        room.end(other)  # once
+    assert not room.is_waited_for
+
+
+async def test_what_a_body_has_become_makes_room() -> None:
+    room = share_of(SHARE_BYTES // 2).room
+    packed, other = WholeBody(SHARE_BYTES), WholeBody(SHARE_BYTES // 4)
+    await room.begin(packed, 60)
+    waiting = asyncio.create_task(room.begin(other, 60))
+    await turns()
+    assert not waiting.done()
+    room.expect(packed, SHARE_BYTES // 4)
+    await asyncio.wait_for(waiting, 10)
+    room.end(packed)
+    room.expect(packed, 1)
+    room.end(other)
+    await room.begin(packed, 60)
+
+
+async def test_who_is_cancelled_or_waits_too_long_holds_up_nobody() -> None:
+    """A body that has waited too long begins all the same."""
+    room = share_of(SHARE_BYTES).room
+    at_work = WholeBody(1)
+    await room.begin(at_work, 60)
+    cancelled, late, last = (WholeBody(1) for _ in range(3))
+    cancelling = asyncio.create_task(room.begin(cancelled, 60))
+    await turns()
+    waiting = asyncio.create_task(room.begin(last, 60))
+    await room.begin(late, 0.01)
+    assert late.is_at_work
+    cancelling.cancel()
+    await turns()
+    assert not cancelled.is_at_work
+    room.end(cancelled)
+    room.end(at_work)
+    await turns()
+    assert not waiting.done()
+    room.end(late)
+    await asyncio.wait_for(waiting, 10)
+    room.end(last)
