@@ -285,6 +285,7 @@ class BatchBuilder:
         """Refuse the next item; without a `message`, in the words of the rules. `payload`: one that `keeps` said yes to, or
         nothing."""
         out = self.out
+        self.rules.note_rejected()
         key = (int(self.type), int(reason))
         out.rejected[key] = out.rejected.get(key, 0) + 1
         if len(out.rejections) < REJECTIONS_KEPT_MAX:

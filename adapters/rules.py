@@ -18,9 +18,10 @@ PLAN_ROW_BYTES_MAX: Final = 1 << 60
 # An attribute's value may have any size, unless the rules say otherwise.
 VALUE_BYTES_MAX: Final = 1 << 60
 
-# A rest for so many bytes of a body, which take about a millisecond; a step takes at least as long as 16 bytes.
-_REST_BYTES: Final = 256 << 10
+# A rest for so many bytes of a body, which take up to 3 ms; a step takes at least as long as 16 bytes, a rejected item as 64.
+_REST_BYTES: Final = 64 << 10
 _STEP_BYTES: Final = 16
+_REJECTED_BYTES: Final = 64
 
 
 def _sum(counts: dict[int, int] | None, more: dict[int, int]) -> dict[int, int]:
@@ -127,6 +128,10 @@ class Rules:
         if self.unrested > _REST_BYTES:
             self.unrested = 0
             self.rest()
+
+    def note_rejected(self) -> None:
+        """Note that an item was rejected, which takes longer than its bytes do: 2 us. The next `read` may rest for it."""
+        self.unrested += _REJECTED_BYTES
 
     def rest(self) -> None:
         """Between two stretches of a body. Where it is read beside something else, this lets that go on."""

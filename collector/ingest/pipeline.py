@@ -167,11 +167,12 @@ class Pipeline:
         is_counted = len(reading.body) > UNCOUNTED_BYTES_MAX
         began_s = turns.clock() if is_counted else 0.0
         try:
-            self._on_loop.begin()
+            self._on_loop.begin(reading.caller.tenant)
             reading.begin()(self._pause_on_loop)
         except TooLong:
             reading.is_on_loop = False
         finally:
+            self._on_loop.end()
             if is_counted:
                 turns.used(reading.caller.tenant, turns.clock() - began_s)
 

@@ -21,7 +21,7 @@ from collector.tenancy.plans import RATE_MAX
 Adapt = Callable[[bytes, Header, Rules, int], Adapted]
 
 # Dead letters made on the event loop: each takes 12 us.
-_LETTERS_ON_LOOP_MAX: Final = 1_000
+_LETTERS_ON_LOOP_MAX: Final = 250
 _NOTHING_READ: Final = Adapted()
 
 

@@ -5,21 +5,72 @@ import pytest
 from collector.ingest.on_loop import OnLoop, TooLong
 
 
+class Clocks:
+    """CPU of the loop, and the time."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+        self.now_s = 100.0
+        self.on_loop = OnLoop(lambda: self.cpu_s, lambda: self.now_s)
+
+    def read(self, tenant: str, cpu_ms: int, most_ms: int = 25) -> int:
+        """Read a body that rests each millisecond, beside others. Return after how many of them it is left; 0: it is not."""
+        self.on_loop.begin(tenant)
+        self.on_loop.pause()
+        try:
+            for took_ms in range(cpu_ms):
+                self.on_loop.pause()
+                assert took_ms <= most_ms
+                self.cpu_s += 0.001
+            self.on_loop.pause()
+        except TooLong:
+            return took_ms
+        finally:
+            self.on_loop.end()
+        return 0
+
+
 def test_a_body_that_takes_long_leaves_the_loop() -> None:
     """At its first rest after 25 ms of CPU, which count from its second rest; the next body counts anew."""
-    rests = iter([0.1, 0.11, 0.12, 0.13, 0.2, 0.22, 0.23])
+    rests = iter([0.1, 0.11, 0.12, 0.13, 0.13, 0.2, 0.22, 0.23, 0.23])
     on_loop = OnLoop(lambda: next(rests))
-    for fine in (4, 3):
-        on_loop.begin()
+    for tenant, fine in (("acme", 4), ("zoo", 3)):
+        on_loop.begin(tenant)
         for _ in range(fine):
             on_loop.pause()
         with pytest.raises(TooLong):
             on_loop.pause()
+        on_loop.end()
+
+
+def test_bodies_of_a_tenant_behind_a_dear_one_have_less() -> None:
+    """For a second behind a body that took longer than an honest one, whether it was left or not; others are not concerned."""
+    clocks = Clocks()
+    for dear_ms, left_at_ms in ((300, 25), (15, 0)):
+        assert left_at_ms == pytest.approx(clocks.read("noisy", dear_ms), abs=1)
+        assert 5 == pytest.approx(clocks.read("noisy", 300), abs=1)
+        assert 0 == clocks.read("noisy", 4), "most bodies are read by then"
+        assert 25 == pytest.approx(clocks.read(f"another {dear_ms}", 300), abs=1)
+        clocks.now_s += 0.9
+        assert 5 == pytest.approx(clocks.read("noisy", 300), abs=1)
+        clocks.now_s += 0.2
+        assert 0 == clocks.read("noisy", 12)
+        assert 0 == clocks.read("noisy", 12), "honest bodies leave no mark"
+
+
+def test_what_is_remembered_is_forgotten() -> None:
+    """Of a million tenants one is kept."""
+    clocks = Clocks()
+    for number in range(50):
+        clocks.read(f"tenant {number}", 30)
+        clocks.now_s += 2
+    assert 1 == len(clocks.on_loop._dear_until_s)
 
 
 def test_a_body_that_rests_once_asks_no_clock() -> None:
     """The clock is a system call, and most bodies are small."""
-    on_loop = OnLoop(lambda: pytest.fail("asked"))
+    on_loop = OnLoop(lambda: pytest.fail("asked"), lambda: pytest.fail("asked"))
     for _ in range(2):
-        on_loop.begin()
+        on_loop.begin("acme")
         on_loop.pause()
+        on_loop.end()
