@@ -24,6 +24,7 @@ EXEMPLAR_DROPPED: Final = 14
 VALUE_MISSING: Final = 15
 MEMBER_UNKNOWN: Final = 16
 METADATA_DROPPED: Final = 17
+NUMBER_FORM: Final = 18
 
 # What the length of a value that was cut is stored under: this, and the value's own key.
 CUT_KEY_PREFIX: Final = b"infrasage.truncated."
@@ -127,6 +128,11 @@ REPAIRS: Final[tuple[Repair, ...]] = (
         "metadata_dropped",
         "the help or unit of a series of remote write 2.0 refers to a symbol that is not in the table: it was left out, and the"
         " series was stored",
+    ),
+    Repair(
+        NUMBER_FORM,
+        "number_form",
+        "OTLP/JSON has NaN, Infinity or -Infinity without quotes, as Python writes them: they were read as with quotes",
     ),
 )
 

@@ -5,7 +5,7 @@ and span ids are hex in any case, enums are integers only, keys are lowerCamelCa
 `Rules.json_forms`, names of enums and keys in snake_case are read as well, as the OpenTelemetry Collector does. 64-bit
 integers are numbers or strings, doubles may be "NaN", "Infinity" and "-Infinity", and null is absent. Where a member with items
 comes twice in one object, all of them are read, as the Collector does; of others the last one wins. Ids in base64, and ids and
-bytes as numbers, are read and counted as repairs.
+bytes as numbers, and NaN and infinities without quotes, are read and counted as repairs.
 
 Nearly every body is read in one pass from its bytes (adapters/otlp/json_scan.py). What is not plain is left to the reader over
 Python objects (adapters/otlp/json_large.py), whose verdict counts.
@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.codec.json_numbers import quote_long_numbers
+from adapters.codec.json_numbers import quote_constants, quote_long_numbers
 from adapters.codec.json_reader import shallow_json
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.text import check_json_parts, without_bom
@@ -31,7 +31,7 @@ from adapters.errors import Malformed
 from adapters.otlp.json_large import converted, may_repeat_members
 from adapters.otlp.json_notes import Inexact, Notes
 from adapters.otlp.json_scan import scanned
-from adapters.repairs import BYTES_FORM, ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, VALUE_LEFT_OUT
+from adapters.repairs import BYTES_FORM, ID_DROPPED, INTEGER_BEYOND_64_BITS, NULL_LIST_ENTRY, NUMBER_FORM, VALUE_LEFT_OUT
 from adapters.rules import NO_RULES, Rules
 
 
@@ -53,6 +53,11 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
             if is_repaired:
                 raise
             repaired = shallow_json(repaired_json(body, rules), rules)
+            quoted = quote_constants(repaired, rules, b"")
+            constants = (len(quoted) - len(repaired)) // 2
+            if constants:
+                repaired = quoted
+                rules.repair(NUMBER_FORM, constants)
             if repaired is body:
                 raise
             return _to_wire(repaired, descriptor, rules, is_exact=is_exact, is_repaired=True)

@@ -65,8 +65,8 @@ OTLP: Final = (
         " lowerCamelCase only, unknown fields ignored at any depth, null is absent, doubles also as NaN, Infinity, -Infinity.",
         "JSON Protobuf Encoding",
         "more than is asked: names in snake_case and of enums are read too, unless validation.otlp_json_snake_case and"
-        " otlp_json_enum_names say no; ids in base64, and ids and bytes as numbers, are read as a repair; where nothing is"
-        " taken of a body, a warning names its unknown fields",
+        " otlp_json_enum_names say no; ids in base64, ids and bytes as numbers, and NaN and infinities without quotes, are"
+        " read as a repair; where nothing is taken of a body, a warning names its unknown fields",
     ),
     Item(
         "A span without valid ids or a start, a point without time, an unknown temporality, buckets that do not fit: rejected."

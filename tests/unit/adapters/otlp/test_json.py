@@ -32,7 +32,7 @@ from adapters.errors import (
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
 from adapters.otlp.json_fields import ENUM_NAMES, SNAKE_CASE
 from adapters.record import REJECTIONS_KEPT_MAX
-from adapters.repairs import EXEMPLAR_DROPPED, TEMPORALITY_ASSUMED, VALUE_LEFT_OUT
+from adapters.repairs import EXEMPLAR_DROPPED, INVALID_TEXT, NUMBER_FORM, TEMPORALITY_ASSUMED, VALUE_LEFT_OUT
 from adapters.rules import Rules
 from collector.ingest.validate import LimitRules
 
@@ -391,6 +391,45 @@ def test_what_does_not_fit_a_resource_is_left_out(resource: str, service: str, s
     assert [service] == [record.service_id for record in batch_of(adapted).records]
 
 
+ATTRIBUTES = '"attributes":[{"key":"a","value":{"doubleValue":DOUBLE}}]'
+DOUBLES = {
+    "logs": '{"resourceLogs":[{"scopeLogs":[{"logRecords":[{ATTRIBUTES,"body":{"doubleValue":DOUBLE}}]}]}],REST}',
+    "metrics": '{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"gauge":{"dataPoints":[{"asDouble":DOUBLE}]}},'
+    '{"summary":{"dataPoints":[{"sum":DOUBLE,"quantileValues":[{"value":DOUBLE}]}]}},'
+    '{"histogram":{"dataPoints":[{"min":DOUBLE,"explicitBounds":[1,DOUBLE],"exemplars":[{"asDouble":DOUBLE}]}]}}]}]}],REST}',
+    "traces": '{"resourceSpans":[{"resource":{ATTRIBUTES},"scopeSpans":[{"spans":[{"events":[{ATTRIBUTES}]}]}]}],REST}',
+}
+
+
+@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("signal", sorted(REQUESTS))
+def test_a_constant_without_quotes_is_read_as_with(signal: str, constant: str, size: int) -> None:
+    """As Python's json writes it. A text that has it is left alone. Beside it a text may be no UTF-8, and a number beyond a
+    double."""
+    template = (
+        DOUBLES[signal].replace("ATTRIBUTES", ATTRIBUTES).replace("REST", f'"u":"NaN,-Infinity","v":1e999,"w":"{"u" * size}"')
+    )
+    text = template.replace("DOUBLE", constant).encode().replace(b'"u":"', b'"u":"\xff')
+    quoted = template.replace("DOUBLE", f'"{constant}"').encode()
+    rules, expected = Rules(), Rules()
+    assert TO_WIRE[signal](quoted, expected) == TO_WIRE[signal](text, rules)
+    assert expected.repaired is None
+    assert {NUMBER_FORM: template.count("DOUBLE"), INVALID_TEXT: 1} == rules.repaired
+
+
+@pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
+def test_a_constant_that_does_not_fit_costs_its_item_alone(size: int) -> None:
+    """As any value does; a body of many has each counted."""
+    point = f'"timeUnixNano":"{NOW}"'
+    odd = f'{{{point},"asInt":NaN,"u":[-Infinity,Infinity],"v":"{"u" * size}"}}'
+    metric = f'{{"name":"m","gauge":{{"dataPoints":[{odd},{{{point},"asDouble":1}}]}}}}'
+    rules = LimitRules(DEFAULT, NOW)
+    body = f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}'
+    adapted = adapt_otlp("metrics", metrics_to_wire(body.encode(), rules))
+    assert ({NUMBER_FORM: 3}, 1, 1) == (rules.repaired, adapted.accepted_count(), adapted.rejected_count())
+
+
 @pytest.mark.parametrize("size", [0, SLICE_BYTES], ids=["small", "large"])
 @pytest.mark.parametrize("signal", sorted(REQUESTS))
 def test_an_empty_object_is_an_empty_list_and_the_reverse(signal: str, size: int) -> None:
@@ -581,7 +620,7 @@ def test_a_byte_order_mark_is_ignored(signal: str) -> None:
         TO_WIRE[signal](b"\xef\xbb\xbf" * 2 + body)
 
 
-@pytest.mark.parametrize("text", ['{"name":NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ['{"name":Nan}', '{"name":-NaN}', '{"name":NaN,}', "[" * 100_000])
 def test_what_is_not_json_is_malformed(text: str) -> None:
     with pytest.raises(Malformed, match="cannot decode ExportTraceServiceRequest") as caught:
         traces_to_wire(span(text).encode())
