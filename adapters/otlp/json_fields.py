@@ -171,6 +171,8 @@ class Fields:
         # The first field that holds items.
         holders = [field for field in self.by_name.values() if field.holds_items]
         self.holder: Final[Field | None] = holders[0] if holders else None
+        # Beside the items of a request senders have fields of their own.
+        self.holds_items: Final[bool] = bool(holders) and not self.is_request
         self.names: Final[dict[bytes, Name]] = {name.encode(): Name(name, field) for name, field in self.by_name.items()}
         # Before the first.
         self.head: Final = Name("", next(iter(self.by_name.values())))

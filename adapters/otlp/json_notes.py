@@ -16,7 +16,8 @@ from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
-# Of these messages an unknown field is a lost value: their items are stored without it.
+# Of these messages an unknown field is a lost value: their items are stored without it. Where a message holds items, it may be
+# lost items.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
 _SHOWN_CHARACTERS_MAX: Final = 40
 # What a value that does not fit takes beside its bytes.
@@ -68,7 +69,8 @@ class Notes:
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             hint = ", which is for /api/v1/telemetry" if fields.is_request and name == NATIVE_NAME else HINTS.get(name, "")
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{hint}")
-        is_told = name in HINTS or (fields.name in _OF_VALUES and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
+        is_content = fields.name in _OF_VALUES or fields.holds_items
+        is_told = name in HINTS or (is_content and len(self.misplaced) < _UNKNOWN_TOLD_MAX)
         if is_told and name not in self.misplaced:
             self.misplaced[name] = f"{fields.name} has no field {quoted(name)}{HINTS.get(name, '')}"
 

@@ -127,6 +127,33 @@ async def test_another_signals_items_beside_the_routes_own_are_told(padding: int
         assert 2 == sum(len(record.log_records) for record in made.producer.records())
 
 
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+@pytest.mark.parametrize(
+    ("signal", "path", "told"),
+    [
+        ("logs", ["scopeLogs", 0, "records"], 'ScopeLogs has no field "records"'),
+        ("logs", ["scope_spans"], 'ResourceLogs has no field "scope_spans"'),
+        ("traces", ["scopeSpans", 0, "Spans"], 'ScopeSpans has no field "Spans"'),
+        ("metrics", ["scopeMetrics", 0, "metrics", 0, "counter"], 'Metric has no field "counter"'),
+        ("metrics", ["scopeMetrics", 0, "metrics", 0, "gauge", "points"], 'Gauge has no field "points"'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_may_be_items_is_named_beside_those_that_are_taken(
+    signal: str, path: list[str | int], told: str, padding: int
+) -> None:
+    """Under a name that nobody reads, however deep. What is beside it is stored."""
+    document = document_of(signal)
+    place: Any = next(iter(document.values()))[0]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = [{"unread": "x" * padding}]
+    async with http_receivers() as made:
+        partial = (await send(made, signal, document)).json()["partialSuccess"]
+        assert 1 == made.producer.item_count()
+    assert f"a part of the request was not taken: {told}" == partial["errorMessage"]
+
+
 VALUE = {"stringValue": "x"}
 
 
