@@ -9,7 +9,8 @@ Invariants:
    test_beyond_a_quarter_one_body_goes_on). Once a half is, none begins to while whole bodies are at work (the same,
    test_beyond_a_half_whole_bodies_come_first).
 2. A body that does not get on does not keep its place (the same, test_a_body_that_does_not_get_on_loses_its_place), and where
-   none becomes whole, those that wait are held back no more (receivers/http2_bodies.py).
+   none becomes whole and none is at work, those that wait are held back no more (the same,
+   test_a_body_waits_for_work_and_not_for_clients).
 3. Where whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
 """
 
@@ -30,6 +31,8 @@ _STEP_BYTES: Final = 64 << 10
 # The first body must bring so much from one look to the next, which are half a second apart, or lets others go before it.
 _PROGRESS_BYTES: Final = 64 << 10
 _LOOKS_MAX: Final = 2
+# No body waits for longer than that where none becomes whole and none is at work.
+_STUCK_S: Final = 5.0
 
 
 class HeldBytes:
@@ -83,14 +86,13 @@ class Room:
         """`share`: what the tenant holds. `all_`: what all do."""
         self.is_waited_for: bool = False
         """Whether to call `wake_soon` where bytes are released."""
-        self.moved_at: float = 0.0
-        """The loop's time when the first body was whole or gone."""
         self._share: Final = share
         self._all: Final = all_
         self._first: ComingBody | None = None
         self._coming: Final[dict[ComingBody, None]] = {}  # those that are held back, the oldest first
         self._whole: Final[dict[WholeBody, None]] = {}  # those that wait, the oldest first
         self._at_work: i64 = 0
+        self._moved_at: float = 0.0  # the loop's time when the first body was whole or gone, or a whole one was answered
         self._growth_bytes: i64 = 0  # of what is at work
         self._is_wake_due: bool = False
 
@@ -112,7 +114,7 @@ class Room:
         self._coming.pop(body, None)
         if body is self._first:
             self._first = None
-            self.moved_at = asyncio.get_running_loop().time()
+            self._moved_at = asyncio.get_running_loop().time()
             self.wake_soon()
 
     def free(self, body: ComingBody) -> None:
@@ -127,6 +129,10 @@ class Room:
         if body is self._first and self._coming and not body.gets_on():
             self._first = None
             self.wake_soon()
+
+    def is_stuck(self, since: float, now: float) -> bool:
+        """Return whether a body that waits since then waits for nothing but clients. `since`, `now`: the loop's time."""
+        return not self._at_work and now - max(since, self._moved_at) > _STUCK_S
 
     # Bodies that are whole.
 
@@ -157,6 +163,7 @@ class Room:
             body.is_at_work = False
             self._at_work -= 1
             self._growth_bytes -= body.growth_bytes
+            self._moved_at = asyncio.get_running_loop().time()
             self.wake_soon()
 
     # Both.

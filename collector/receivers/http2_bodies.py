@@ -3,10 +3,9 @@
 The windows of the connection are always given back: else one stream would hold up the others.
 
 Invariants:
-1. No body is held back for longer than `body_timeout_s`, all in all, and that time does not count as its client's
-   (tests/unit/collector/receivers/test_http2_bodies.py, test_no_body_waits_for_ever).
-2. Where no other becomes whole for _STUCK_S, it is not held back any more: bodies that nobody ends do not hold up others
-   (the same, test_no_body_waits_for_those_that_nobody_ends).
+1. No body is held back for longer than _WAIT_FACTOR times `body_timeout_s`, all in all, and that time does not count as its
+   client's (tests/unit/collector/receivers/test_http2_bodies.py, test_no_body_waits_for_ever).
+2. Bodies that nobody ends do not hold up others (the same, test_no_body_waits_for_those_that_nobody_ends).
 """
 
 from typing import Final
@@ -16,7 +15,7 @@ from mypy_extensions import i64
 from collector.ingest.room import ComingBody, Room
 from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
 
-_STUCK_S: Final = 5.0
+_WAIT_FACTOR: Final = 4
 
 
 class BodyStream(ServerStream):
@@ -63,7 +62,7 @@ class BodyStream(ServerStream):
             if self._is_held_back:
                 self._resume()  # the rest may pass
 
-    def late_s(self, now: float, wait_max_s: float) -> float:
+    def late_s(self, now: float, body_timeout_s: float) -> float:
         """Return for how long its client has had the time to send. Called twice a second. `now`: the loop's time."""
         waited_s = self._waited_s
         body, room = self._body, self._room
@@ -72,7 +71,7 @@ class BodyStream(ServerStream):
                 room.look_at(body)
             else:
                 waited_s += now - self._held_since
-                if waited_s > wait_max_s or now - max(self._held_since, room.moved_at) > _STUCK_S:
+                if waited_s > _WAIT_FACTOR * body_timeout_s or room.is_stuck(self._held_since, now):
                     room.free(body)
         return now - self.began - waited_s
 

@@ -136,6 +136,23 @@ async def test_a_body_that_is_free_waits_no_more() -> None:
     assert bodies.resumed[1] == 1
 
 
+async def test_a_body_waits_for_work_and_not_for_clients() -> None:
+    room = share_of(SHARE_BYTES // 2).room
+    now = asyncio.get_running_loop().time()
+    bodies = Bodies(2)
+    assert bodies.admitted_by(room) == [True, False]
+    assert not room.is_stuck(now, now + 4)
+    assert room.is_stuck(now, now + 6)
+    at_work = WholeBody(1)
+    await room.begin(at_work, 60)
+    assert not room.is_stuck(now, now + 600)
+    room.end(at_work)
+    assert not room.is_stuck(now - 600, now + 4)  # it has just become something
+    assert room.is_stuck(now, asyncio.get_running_loop().time() + 6)
+    room.left(bodies.all[0])
+    assert not room.is_stuck(now - 600, now + 4)
+
+
 async def test_whole_bodies_wait_for_what_others_become() -> None:
     """In their order. Where none is at work, one that does not fit begins all the same."""
     share = share_of(SHARE_BYTES // 2)
