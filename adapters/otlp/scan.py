@@ -14,7 +14,7 @@ from adapters.checked_attributes import NOTHING, WHOLE, kept_of
 from adapters.codec.text import REST_BYTES, shortened_name
 from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
-from adapters.otlp.any_value import string_value, text_of
+from adapters.otlp.any_value import KEY, string_value, text_of
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
@@ -67,7 +67,7 @@ from adapters.repairs import (
 from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
-_WALKS_MAX: Final = 4
+_WALKS_MAX: Final = 16
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 _DROPPED_MAX: Final = 0xFFFFFFFF  # as much as the field can say
@@ -521,27 +521,38 @@ class Scanner:
 
     def _is_repeated(self, message: MessageTable, start: i64, at: i64) -> bool:
         """Return whether the key of the attribute checked last is in the same list, before `at`."""
+        buffer = self.buffer
+        actions = message.actions
         attribute = self.attribute
         key_start: i64 = attribute.key_start
         key_end: i64 = attribute.key_end
-        key = self.buffer[key_start:key_end]
+        size: i64 = key_end - key_start
+        last: i64 = buffer[key_end - 1]  # of no key, the byte before it, which is not looked at
         cursor = self.cursor
         position: i64 = start
-        found = False
-        while position < at and not found:
-            cursor.position = position
-            tag: i64 = cursor.field(at)
-            position = cursor.position
-            if tag < 256 and message.actions[tag] == ATTRIBUTE:
+        while position < at:
+            tag: i64 = buffer[position]
+            first: i64 = position + 2
+            # What nearly every attribute is, by hand: short, and its key comes first.
+            if tag < 128 and first + 2 <= at and actions[tag] == ATTRIBUTE and 2 <= buffer[position + 1] < 128:
+                position = first + buffer[position + 1]
+                if buffer[first] == KEY and buffer[first + 1] != size and buffer[first + 1] < 128:
+                    continue
+                attribute.locate(first, position)
+            else:
+                cursor.position = position
+                tag = cursor.field(at)
+                position = cursor.position
+                if tag > 255 or actions[tag] != ATTRIBUTE:
+                    continue
                 attribute.locate(cursor.start, position)
-                # Most keys that are as long end otherwise.
-                if (
-                    attribute.key_end - attribute.key_start == key_end - key_start
-                    and attribute.key_end > attribute.key_start
-                    and self.buffer[attribute.key_end - 1] == self.buffer[key_end - 1]
-                ) or key_end == key_start:
-                    found = self.buffer[attribute.key_start : attribute.key_end] == key
-        return found
+            first = attribute.key_start
+            # Most keys that are as long end otherwise.
+            if attribute.key_end - first != size or (size and buffer[attribute.key_end - 1] != last):
+                continue
+            if buffer[first : first + size] == buffer[key_start:key_end]:
+                return True
+        return False
 
     def _names(self, message: MessageTable, start: i64, at: i64) -> set[bytes]:
         """The keys of the list's attributes before `at`."""

@@ -364,6 +364,34 @@ IDS: dict[str, Callable[[int], bytes]] = {
 }
 
 
+# Keys of every length up to 130 bytes: of lengths that take one byte and two, with the same ends.
+KEYS = [f"{'k' * (number % 130)}{number // 130}" for number in range(1, 700)]
+
+
+@pytest.mark.parametrize("where", ["resource", "item"])
+@pytest.mark.parametrize("count", [2, 20, 60, 120])
+def test_of_a_key_that_comes_twice_the_last_value_is_kept(count: int, where: str) -> None:
+    """However many attributes there are, wherever the first one is, and behind one without key and value."""
+    for again in ("", *(KEYS[first] for first in sorted({0, 1, count // 3, count - 1}))):
+        request = log_with()
+        resource = request.resource_logs[0].resource
+        attributes = (
+            resource.attributes if where == "resource" else request.resource_logs[0].scope_logs[0].log_records[0].attributes
+        )
+        attributes.add()
+        expected = {"": ""}
+        for number in range(count):
+            key = KEYS[number % len(KEYS)]
+            attributes.add(key=key).value.string_value = f"{number}"
+            expected[key] = f"{number}"
+        attributes.add(key=again).value.int_value = 7
+        expected[again] = "7"
+        (record,) = records(adapt("logs", request.SerializeToString()))
+        found = record.resource.attributes if where == "resource" else record.log_records[0].attributes
+        assert len(expected) == len(found), again
+        assert expected == pairs(found), again
+
+
 @pytest.mark.parametrize("repeated_key", [False, True])
 @pytest.mark.parametrize("kind", IDS)
 def test_an_id_that_is_none_is_left_out(kind: str, repeated_key: bool) -> None:
