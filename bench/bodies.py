@@ -50,14 +50,24 @@ def otlp(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
 def otlp_json(signal: str, items: int, attributes: int = 4) -> tuple[bytes, ...]:
     """The same in JSON, as SDKs write it: without white space."""
     parse = REQUESTS[signal].FromString
-    return tuple(json.dumps(_json(parse(one)), separators=(",", ":")).encode() for one in otlp(signal, items, attributes))
+    return tuple(json.dumps(to_json(parse(one)), separators=(",", ":")).encode() for one in otlp(signal, items, attributes))
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """OTLP/JSON, not yet a text."""
+    found: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.enum_type is not None:
+            found[field.json_name] = value
+        else:
+            found[field.json_name] = [_json(one) for one in value] if field.is_repeated else _json(value)
+    return found
 
 
 def _json(value: Any) -> Any:
-    """OTLP/JSON of a message, or of what is in one."""
+    """What is in a message."""
     if isinstance(value, Message):
-        fields = value.ListFields()
-        return {field.json_name: [_json(entry) for entry in one] if field.is_repeated else _json(one) for field, one in fields}
+        return to_json(value)
     if isinstance(value, bytes):
         return value.hex()  # of these bodies, only ids are bytes
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

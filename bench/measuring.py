@@ -1,7 +1,7 @@
 """What the suites share: servers on a core of their own, senders, CPU time and memory of a process, and the files of results.
 
-The law: what is measured is the server's process. Senders are bare, since a slow client would be measured too; they and Kafka
-have the other cores. Load goes to this machine only, and ends by itself.
+What is measured is the server's process. Senders are bare, since a slow client would be measured too; they and Kafka have the
+other cores. Load goes to this machine only, and ends by itself.
 """
 
 import asyncio
@@ -374,8 +374,10 @@ def _versions(suite: str) -> Iterator[tuple[str, str]]:
     yield "Python", platform.python_version()
     if suite != "embedded":
         yield "Apache Kafka", _of_jars()
-    if suite in ("gateway", "latency"):
+    if suite in ("gateway", "shapes", "latency"):
         yield "OpenTelemetry Collector", _of_go("otelcol", rb"go\.opentelemetry\.io/collector/receiver/otlpreceiver\tv(\S+)\t")
+    if suite == "shapes":
+        yield "Rotel", _of_itself("rotel-agent")
     if suite == "remote_write":
         module = _of_go("prometheus", rb"\tgithub\.com/prometheus/prometheus\tv(\S+)\t")
         # Its module is 0.313.5 where it calls itself 3.13.5.
@@ -399,6 +401,13 @@ def _of_go(name: str, pattern: bytes) -> str:
     path = Path(peer(name))
     found = re.search(pattern, path.read_bytes()) if path.exists() else None
     return found[1].decode() if found else ""
+
+
+def _of_itself(name: str) -> str:
+    command = shutil.which(peer(name))
+    if command is None:
+        return ""
+    return subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout.strip().rpartition(" ")[2]
 
 
 def _of_debian(package: str) -> str:

@@ -1,6 +1,6 @@
 """All suites, one after the other, and the report of them: `make bench`.
 
-    python bench/run.py [gateway remote_write latency writer embedded growth hostile] [--quick]
+    python bench/run.py [gateway shapes remote_write latency writer embedded growth hostile] [--quick]
 
 Without names, all of them: some 40 minutes. --quick: a few minutes, to see that they work; its numbers are not worth much. Each
 suite keeps its results in bench/results, in the place of what was measured before of the same; then bench/report.py makes
@@ -21,6 +21,7 @@ from bench import measuring
 HERE: Final = Path(__file__).resolve().parent
 QUICK: Final = {
     "gateway": ["--rounds", "2", "--seconds", "0.5"],
+    "shapes": ["--rounds", "2", "--seconds", "0.5"],
     "remote_write": ["--rounds", "2", "--seconds", "0.5"],
     "latency": ["--rounds", "2", "--seconds", "2"],
     "writer": ["--rounds", "2", "--rows", "200000"],

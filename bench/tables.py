@@ -17,7 +17,7 @@ NOT_YET: Final = "Not measured yet."
 
 Result = dict[str, Any]
 
-_PEERS: Final = {"collector": "Collector", "prometheus": "Prometheus", "victoria_metrics": "VictoriaMetrics"}
+_PEERS: Final = {"collector": "Collector", "rotel": "Rotel", "prometheus": "Prometheus", "victoria_metrics": "VictoriaMetrics"}
 _SIGNALS: Final = ("metrics", "logs", "traces")
 _TRANSPORTS: Final = {
     "http": "HTTP",
@@ -32,9 +32,17 @@ _TRANSPORTS: Final = {
 }
 # What the Collector is sent beside our own JSON.
 _NATIVE: Final = {"native": "OTLP over HTTP", "native_json": "OTLP/JSON"}
+_SHAPES: Final = {
+    "kubelet": "kubelet metrics: 50 resources of 12 points",
+    "sdk_metrics": "SDK metrics: 10 scopes of histograms, sums, gauges",
+    "spans": "spans: 8 scopes, 12 attributes, exceptions",
+    "java_logs": "Java logs: 60 scopes, 22 attributes of the resource",
+}
+_ENCODINGS: Final = {"protobuf": "protobuf", "gzip": "protobuf, gzip", "json": "JSON"}
 _CHARTED: Final = ("http", "grpc", "native")
 _SUITES: Final = {
     "gateway": "the gateway",
+    "shapes": "real shapes",
     "latency": "latency",
     "remote_write": "remote write",
     "writer": "the writer",
@@ -58,6 +66,10 @@ HEADS: Final = {
     "gateway": _head(
         *("transport", "signal", "records a request", "ours, records/CPU-s", "Collector, records/CPU-s", "ratio"),
         *("p50, ms", "p99, ms", "memory, MiB"),
+    ),
+    "shapes": _head(
+        *("shape", "encoding", "records", "bytes", "ours, records/CPU-s", "Collector, records/CPU-s", "Rotel, records/CPU-s"),
+        *("ratio to the Collector", "to Rotel", "p50, ms", "memory, MiB"),
     ),
     "latency": _head(
         *("transport", "signal", "records a request", "requests/s", "p50, ms: ours", "Collector"),
@@ -116,6 +128,23 @@ def gateway_row(result: Result) -> str:
         f"**{ratio(result, 'collector'):.2f}**",
         *(_each(result, key, names) for key in ("p50_ms", "p99_ms", "memory_mib")),
     )
+
+
+def shape_row(result: Result) -> str:
+    names = ["ours", *peers(result)]
+    has_rotel = "rotel" in result
+    return _row(
+        *(_SHAPES[result["shape"]], _ENCODINGS[result["encoding"]], f"{result['items']:,}", f"{result['bytes']:,}"),
+        *(_three(result[name]["rate"]) if name in result else "" for name in ("ours", "collector", "rotel")),
+        *(f"**{ratio(result, 'collector'):.2f}**", f"**{ratio(result, 'rotel'):.2f}**" if has_rotel else ""),
+        *(_each(result, key, names) for key in ("p50_ms", "memory_mib")),
+    )
+
+
+def shapes() -> str:
+    order = [(shape, encoding) for encoding in _ENCODINGS for shape in _SHAPES]
+    found = sorted(load("shapes"), key=lambda one: order.index((one["shape"], one["encoding"])))
+    return "\n".join([HEADS["shapes"], *map(shape_row, found)]) if found else NOT_YET
 
 
 def latency_row(result: Result) -> str:
@@ -227,6 +256,12 @@ def summary() -> str:
             what = f"native JSON, {one['items']:,} a request"
             to = f"records/CPU-s, to the Collector's {_NATIVE[one['transport']]}"
             rows.append(_row(what, to, f"**{ratio(one, 'collector'):.2f}**"))
+    for encoding, title in _ENCODINGS.items():
+        found = [one for one in load("shapes") if one["encoding"] == encoding]
+        for peer, to in (("collector", "the Collector"), ("rotel", "Rotel")):
+            each = [f"{one['shape'].replace('_', ' ')} **{ratio(one, peer):.2f}**" for one in found if peer in one]
+            if each:
+                rows.append(_row(f"real shapes, {title}", f"records/CPU-s, to {to}", ", ".join(each)))
     for one in sorted(load("latency"), key=lambda one: str(one["transport"]), reverse=True):
         what = f"OTLP over {_TRANSPORTS[one['transport']]}, {one['signal']}, {one['items']:,} a request, half load"
         ours, collector = (one[name]["p99_ms"][1] for name in ("ours", "collector"))
@@ -260,6 +295,7 @@ def machine() -> str:
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "summary": summary,
     "gateway": lambda: _rows("gateway", gateway_row),
+    "shapes": shapes,
     "latency": lambda: _rows("latency", latency_row),
     "remote_write": remote_write,
     "writer": lambda: _rows("writer", writer_row),

@@ -1,0 +1,145 @@
+"""Records per CPU-second in the shapes that real senders have, side by side with the OpenTelemetry Collector and Rotel: OTLP
+over HTTP in, Kafka out, acks=all.
+
+    python bench/shapes.py [--shape kubelet,sdk_metrics,spans,java_logs] [--encoding protobuf,gzip,json]
+                           [--rounds 5] [--seconds 2] [--keep]
+
+`kubelet` is 50 resources of 12 points; `sdk_metrics` 10 scopes of histograms, sums and gauges, with integers; `spans` 8 scopes
+with 12 attributes and exceptions; `java_logs` 512 records of 60 loggers, each a scope, under a resource of 22 attributes.
+
+Needs what bench/gateway.py needs, and for Rotel `tests/clients/peers rotel-agent`; without it there is no column of it. Rotel
+answers before Kafka has a request, and takes no JSON. What it does behind its answers is counted: a round ends when it rests.
+
+With --keep the results go into bench/results/shapes.json, each in the place of what was measured before of the same.
+"""
+
+import argparse
+import gzip
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from bench import measuring, shape_bodies, tables
+from bench.gateway import COLLECTOR
+from bench.measuring import (
+    Senders,
+    Side,
+    closed_loop,
+    closed_loop_of,
+    cpu_seconds,
+    free_port,
+    http_message,
+    http_senders,
+    server,
+)
+
+SUITE: Final = "shapes"
+SAME: Final = ("shape", "encoding")
+ENCODINGS: Final = ("protobuf", "gzip", "json")
+WARM_S: Final = 0.5
+# A process that took less than so much of a second's tenth does nothing.
+_RESTS_S: Final = 0.01
+_REST_TIMEOUT_S: Final = 20
+
+
+class Servers:
+    """Ours and its peers, all new: by name their process ids and HTTP ports."""
+
+    def __init__(self, here: Path, kafka: str, encoding: str) -> None:
+        ours = measuring.Gateway(here, kafka)
+        self.ports: Final = {"ours": ours.otlp_port, "collector": free_port()}
+        config = here / "otelcol.yaml"
+        config.write_text(
+            COLLECTOR.format(http=self.ports["collector"], grpc=free_port(), kafka=kafka, tls=""), encoding="utf-8"
+        )
+        self._commands: Final = {"ours": ours.command, "collector": [measuring.peer("otelcol"), "--config", str(config)]}
+        rotel = measuring.peer("rotel-agent")
+        if encoding != "json" and shutil.which(rotel):
+            self.ports["rotel"] = free_port()
+            self._commands["rotel"] = [
+                *(rotel, "start", "--otlp-http-endpoint", f"127.0.0.1:{self.ports['rotel']}"),
+                *("--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--disable-batching"),
+                *("--exporter", "kafka", "--kafka-exporter-brokers", kafka, "--kafka-exporter-format", "protobuf"),
+                *("--kafka-exporter-acks", "all", "--kafka-exporter-compression", "none"),
+                *("--kafka-exporter-max-message-bytes", "20000000"),
+            ]
+        self._here: Final = here
+
+    def start(self, stack: ExitStack) -> dict[str, int]:
+        """Return the process ids; they end with the stack."""
+        return {
+            name: stack.enter_context(server(command, self.ports[name], self._here / f"{name}.log"))
+            for name, command in self._commands.items()
+        }
+
+
+def senders(port: int, shape: str, encoding: str) -> Senders:
+    signal = shape_bodies.SIGNALS[shape]
+    path = f"/v1/{signal}"
+    if encoding == "json":
+        return http_senders(port, [http_message(path, one, "application/json") for one in shape_bodies.json_bodies(shape)])
+    bodies = shape_bodies.bodies(shape)
+    if encoding == "gzip":
+        return http_senders(
+            port, [http_message(path, gzip.compress(one, 6), headers="Content-Encoding: gzip\r\n") for one in bodies]
+        )
+    return http_senders(port, [http_message(path, one) for one in bodies])
+
+
+def rest(pid: int) -> float:
+    """Wait until the process does nothing more. Return the CPU-seconds that it took until then."""
+    began = cpu_seconds(pid)
+    deadline = time.monotonic() + _REST_TIMEOUT_S
+    while time.monotonic() < deadline:
+        before = cpu_seconds(pid)
+        time.sleep(0.1)
+        if cpu_seconds(pid) - before < _RESTS_S:
+            break
+    return cpu_seconds(pid) - began
+
+
+def measure(here: Path, kafka: str, shape: str, encoding: str, rounds: int, seconds: float) -> dict[str, Any]:
+    servers = Servers(here, kafka, encoding)
+    items = shape_bodies.ITEMS[shape]
+    with ExitStack() as stack:
+        pids = servers.start(stack)
+        sides = {name: Side() for name in pids}
+        for name, port in servers.ports.items():  # topics are made, what is loaded late is there
+            closed_loop(senders(port, shape, encoding), WARM_S)
+            rest(pids[name])
+        for _ in range(rounds):
+            for name, side in sides.items():
+                taken, cpu_s = closed_loop_of(senders(servers.ports[name], shape, encoding), seconds, pids[name])
+                side.add(items, cpu_s + rest(pids[name]), taken)
+        found = {name: side.result(measuring.memory_mib(pids[name])) for name, side in sides.items()}
+    size = sum(map(len, shape_bodies.bodies(shape))) // len(shape_bodies.bodies(shape))
+    return {"shape": shape, "encoding": encoding, "items": items, "bytes": size, **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default=",".join(shape_bodies.SIGNALS))
+    parser.add_argument("--encoding", default=",".join(ENCODINGS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    measuring.leave_the_first_core()
+    with tempfile.TemporaryDirectory() as directory, measuring.kafka(Path(directory)) as kafka:
+        print(tables.HEADS[SUITE])
+        for encoding in options.encoding.split(","):
+            for shape in options.shape.split(","):
+                result = measure(Path(directory), kafka, shape, encoding, options.rounds, options.seconds)
+                print(tables.shape_row(result), flush=True)
+                if options.keep:
+                    measuring.keep(SUITE, result, SAME)
+
+
+if __name__ == "__main__":
+    main()
