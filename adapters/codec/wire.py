@@ -72,10 +72,12 @@ class Cursor:
         self.position = p + 1
         return result
 
-    def skip_fields(self, tag: i64, end: i64) -> None:
-        """Move past fields of bytes with that tag, of one byte, as long as their lengths are of at most two."""
+    def skip_fields(self, tag: i64, end: i64) -> i64:
+        """Move past fields of bytes with that tag, of one byte, as long as their lengths are of at most two. Return how many
+        there were."""
         buffer = self.buffer
         p: i64 = self.position
+        skipped: i64 = 0
         while p + 2 < end and buffer[p] == tag:
             length: i64 = buffer[p + 1]
             start: i64 = p + 2
@@ -88,7 +90,9 @@ class Cursor:
             if length > end - start:
                 break
             p = start + length
+            skipped += 1
         self.position = p
+        return skipped
 
     def field(self, end: i64) -> i64:
         """Return the next field's tag (number << 3 | wire type), and move past its payload."""

@@ -72,20 +72,22 @@ class Attribute:
         self.marker: bytes = b""
 
     def locate(self, start: i64, end: i64) -> i64:
-        """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else."""
+        """Find key and value of the KeyValue at start:end. CLEAN where it is key, then a string value, and nothing else; else
+        REWRITE."""
         buffer = self.buffer
         if end - start >= 4 and buffer[start] == KEY:
             key_length: i64 = buffer[start + 1]
             p: i64 = start + 2 + key_length
             if key_length < 128 and p + 4 <= end and buffer[p] == VALUE:
                 value_length: i64 = buffer[p + 1]
-                if value_length < 128:
-                    if buffer[p + 2] == STRING and p + 2 + value_length == end and buffer[p + 3] == value_length - 2:
+                if value_length < 128 and p + 2 + value_length == end:
+                    is_string = buffer[p + 2] == STRING
+                    if not is_string or buffer[p + 3] == value_length - 2:
                         self.key_start = start + 2
                         self.key_end = p
                         self.value_start = p + 2
                         self.value_end = end
-                        return CLEAN
+                        return CLEAN if is_string else REWRITE
         return self._locate_any(start, end)
 
     def _locate_any(self, start: i64, end: i64) -> i64:

@@ -85,6 +85,8 @@ class _Rows:
         self.is_cut: Final = is_cut
         self.stored: Final = StoredSize(self.cursor, rules)
         self.row_bytes: i64 = 0
+        self.members: i64 = 0  # of the entry read last, and their bytes
+        self.members_bytes: i64 = 0
         self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
 
     def request(self) -> None:
@@ -123,14 +125,20 @@ class _Rows:
         cursor = self.cursor
         cursor.position = start
         members: i64 = 0
+        members_bytes: i64 = 0
         while cursor.position < end:
             at: i64 = cursor.position
-            cursor.skip_fields(_MEMBER, end)
-            if cursor.position == at and cursor.field(end) != _MEMBER:
-                continue
-            members += cursor.position - at
+            skipped: i64 = cursor.skip_fields(_MEMBER, end)
+            if cursor.position == at:
+                if cursor.field(end) != _MEMBER:
+                    continue
+                skipped = 1
+            members += skipped
+            members_bytes += cursor.position - at
             self.rules.read(0)
-        own_bytes: i64 = end - start - members
+        self.members = members
+        self.members_bytes = members_bytes
+        own_bytes: i64 = end - start - members_bytes
         return self._stored_bytes(message, own_bytes, start, end) if self.is_cut else own_bytes
 
     def _stored_bytes(self, message: MessageTable, own_bytes: i64, start: i64, end: i64) -> i64:
@@ -152,6 +160,9 @@ class _Rows:
     def _scope(self, resource_bytes: i64, start: i64, end: i64) -> None:
         cursor = self.cursor
         group_bytes: i64 = resource_bytes + self._own_bytes(SCOPE, start, end) + ROW_BYTES
+        if self.item is not METRIC and not self.is_cut:
+            self._add(self.members * group_bytes + self.members_bytes)
+            return
         items: i64 = 0
         items_bytes: i64 = 0
         cursor.position = start
@@ -164,12 +175,10 @@ class _Rows:
                 self._metric(group_bytes, cursor.start, after)
                 cursor.position = after
                 continue
+            first: i64 = cursor.start
             items += 1
-            items_bytes += after - at
-            if self.is_cut:
-                first: i64 = cursor.start
-                items_bytes -= after - first - self.stored.of(self.item, first, after)
-                cursor.position = after
+            items_bytes += first - at + self.stored.of(self.item, first, after)
+            cursor.position = after
             if items == _COUNTED_AT_ONCE:
                 self._add(items * group_bytes + items_bytes)
                 items = items_bytes = 0

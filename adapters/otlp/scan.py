@@ -12,7 +12,19 @@ from mypy_extensions import i64
 
 from adapters.checked_attributes import NOTHING, WHOLE, kept_of
 from adapters.codec.text import REST_BYTES, shortened_name
-from adapters.codec.wire import BYTES, FIXED64, Cursor, NonCanonical, is_utf8, length_of, put_bytes, put_varint, with_length
+from adapters.codec.wire import (
+    BYTES,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    Cursor,
+    NonCanonical,
+    is_utf8,
+    length_of,
+    put_bytes,
+    put_varint,
+    with_length,
+)
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
 from adapters.otlp.any_value import KEY, string_value, text_of
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute
@@ -158,7 +170,7 @@ class Scanner:
         position: i64 = start
         while position < end:
             at: i64 = position
-            # What nearly every field is, by hand: one byte of tag, and one of length or eight of payload.
+            # What nearly every field is, by hand: one byte of tag, and one of length or value, or four or eight of payload.
             tag: i64 = buffer[at]
             kind: i64 = tag & 7
             length_at: i64 = at + 1
@@ -171,6 +183,13 @@ class Scanner:
             elif kind == FIXED64 and tag < 128 and at + 9 <= end and tag > 7:
                 first = at + 1
                 after = at + 9
+            elif kind == VARINT and tag < 128 and first <= end and tag > 7 and buffer[length_at] < 128:
+                cursor.value = buffer[length_at]
+                first = length_at
+                after = at + 2
+            elif kind == FIXED32 and tag < 128 and at + 5 <= end and tag > 7:
+                first = length_at
+                after = at + 5
             else:
                 cursor.position = at
                 tag = cursor.field(end)
