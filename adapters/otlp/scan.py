@@ -79,7 +79,7 @@ from adapters.repairs import (
 from adapters.rules import Rules
 
 # How often a list of attributes is looked through for one that may be there twice, before its keys are gathered.
-_WALKS_MAX: Final = 16
+_WALKS_MAX: Final = 8
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 _DROPPED_MAX: Final = 0xFFFFFFFF  # as much as the field can say
@@ -555,7 +555,9 @@ class Scanner:
             # What nearly every attribute is, by hand: short, and its key comes first.
             if tag < 128 and first + 2 <= at and actions[tag] == ATTRIBUTE and 2 <= buffer[position + 1] < 128:
                 position = first + buffer[position + 1]
-                if buffer[first] == KEY and buffer[first + 1] != size and buffer[first + 1] < 128:
+                length: i64 = buffer[first + 1]
+                # Most keys that are as long end otherwise.
+                if buffer[first] == KEY and length < 128 and (length != size or (size and buffer[first + 1 + size] != last)):
                     continue
                 attribute.locate(first, position)
             else:
@@ -566,10 +568,7 @@ class Scanner:
                     continue
                 attribute.locate(cursor.start, position)
             first = attribute.key_start
-            # Most keys that are as long end otherwise.
-            if attribute.key_end - first != size or (size and buffer[attribute.key_end - 1] != last):
-                continue
-            if buffer[first : first + size] == buffer[key_start:key_end]:
+            if attribute.key_end - first == size and buffer[first : first + size] == buffer[key_start:key_end]:
                 return True
         return False
 
