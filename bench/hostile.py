@@ -4,10 +4,10 @@
 
 Needs nothing but the package. `serve` runs with its defaults, but for the bytes in flight. An honest client sends a log record
 every 5 ms over a connection of its own, first alone and then beside the attack. Each attack is one request, sent again as soon
-as it is answered, for so many seconds and at least once. CPU is of the first thread, which has the event loop, and of all
-threads, for each request. Memory is the most that the process had beyond what it had before. Of an attack on a connection
-(bench/hostile_connections.py), each connection counts as a request. The last column is the honest client's 99th percentile
-beside the attack, alone being 1.0.
+as it is answered, for so many seconds and at least once. On "plan Free" it has a key of a tenant on that plan, and the honest
+client has none. CPU is of the first thread, which has the event loop, and of all threads, for each request. Memory is the most
+that the process had beyond what it had before. Of an attack on a connection (bench/hostile_connections.py), each connection
+counts as a request. The last column is the honest client's 99th percentile beside the attack, alone being 1.0.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -29,8 +30,11 @@ from support.attacks import LOGS, PROTOBUF, REFUSED, REPAIRED, Attack, collector
 from support.processes.program import Program, started
 
 from bench import measuring, tables
-from bench.hostile_connections import ATTACKS, Connecting, ConnectionAttack
+from bench.hostile_connections import ATTACKS, FREE_KEY, Connecting, ConnectionAttack
 from bench.measuring import cpu_seconds, memory_mib, percentile_ms
+from collector.tenancy import key_format, keys
+from collector.tenancy.keys_file import Key, write_entries
+from collector.tenancy.scopes import Scope
 
 SUITE: Final = "hostile"
 ALONE_S: Final = 2.0
@@ -40,6 +44,11 @@ LARGEST: Final = 64 << 20
 # Here both are one tenant, and the largest request alone takes the default's share of one.
 IN_FLIGHT_BYTES_MAX: Final = 1 << 30
 
+# Refused and accepted, by a tenant whose plan bounds it.
+ON_FREE: Final = tuple(
+    attack._replace(name=f"{attack.name}, plan Free", headers=attack.headers | {"x-api-key": FREE_KEY})
+    for attack in (REFUSED[0], REFUSED[5], REPAIRED[0])
+)
 # Not attacks: the largest requests that are honest.
 HONEST: Final = (
     Attack("honest: 8,192 log records of 30 attributes under 8 KB", LOGS, PROTOBUF, collector_batch),
@@ -109,10 +118,21 @@ class Sending:
             yield
 
 
+def allow_the_key(data_dir: Path) -> None:
+    """The key on plan Free, of a tenant of its own. Who sends without a key is another."""
+    data_dir.mkdir()
+    now = datetime.now(UTC)
+    key = Key(
+        key_format.id_of(FREE_KEY), "noisy", Scope.INGEST, "Free", key_format.sha256_of(FREE_KEY), now, None, "of the benchmark"
+    )
+    (data_dir / keys.FILE_NAME).write_bytes(write_entries([key]))
+
+
 def measure(here: Path, attack: Attack | ConnectionAttack, seconds: float) -> dict[str, Any]:
     program = Program(
         here / "data", logging__level="warning", broker__in_flight_bytes_max=IN_FLIGHT_BYTES_MAX, http__metrics_interval_s=1
     )
+    allow_the_key(here / "data")
     with started(program):
         pid, port = program.pid(), program.http_port
         alone_ms = percentile_ms(beside(port, nothing()), 99)
@@ -144,7 +164,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     print(tables.HEADS[SUITE])
-    for attack in (*REFUSED, *HONEST, *REPAIRED, *ATTACKS):
+    attacks: tuple[Attack | ConnectionAttack, ...] = (*REFUSED, *HONEST, *REPAIRED, *ON_FREE, *ATTACKS)
+    for attack in attacks:
         if options.only in attack.name:
             with tempfile.TemporaryDirectory() as directory:
                 result = measure(Path(directory), attack, options.seconds)

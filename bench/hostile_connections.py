@@ -7,22 +7,32 @@ from typing import Final, NamedTuple
 
 import cramjam
 from hpack import Encoder
-from support.attacks import small_logs
+from support.attacks import SMALL, Attack, small_logs
 from support.http2 import frame
 
+from collector.tenancy import key_format
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA: Final = 0
 HEADERS: Final = 1
 RST_STREAM: Final = 3
 SETTINGS: Final = 4
 GOAWAY: Final = 7
+CONTINUATION: Final = 9
 END_STREAM: Final = 1
 END_HEADERS: Final = 4
 INITIAL_WINDOW_SIZE: Final = 4
 
 STREAMS: Final = 128  # http.concurrent_streams_max
+SMALL_BODIES: Final = 120
+SPANS: Final = next(attack for attack in SMALL if attack.name == "130,000 empty spans")
+SAMPLES: Final = next(attack for attack in SMALL if attack.name.startswith("120,000 empty samples"))
 READ_TIMEOUT_S: Final = 0.5
 READ_BYTES: Final = 1 << 16
 KEY_BYTES: Final = 30_000
+VALUE_BYTES: Final = 60_000
+FREE_KEY: Final = key_format.new()
+"""Of a tenant on plan Free. It is in force in each server that is measured."""
 
 
 class ConnectionAttack(NamedTuple):
@@ -87,7 +97,50 @@ def _keys() -> bytes:
     return b"".join([head % (time.time_ns(), b"k" * KEY_BYTES) + rest for _ in range(100)])
 
 
+def _small_bodies(attack: Attack, *fields: tuple[str, str]) -> bytes:
+    """As many requests as a connection may have, each with a body of few bytes that costs much."""
+    headers, body = attack.sent()
+    encoder = Encoder()
+    head = [(":method", "POST"), (":scheme", "http"), (":path", attack.path), (":authority", "a"), *headers.items(), *fields]
+    pieces = []
+    for stream_id in range(1, 2 * SMALL_BODIES, 2):
+        pieces.append(frame(HEADERS, encoder.encode(head), stream_id=stream_id, flags=END_HEADERS))
+        pieces.append(frame(DATA, body, stream_id=stream_id, flags=END_STREAM))
+    return _begun(b"", b"".join(pieces))
+
+
+def _many_fields() -> bytes:
+    """Heads of as many fields as fit into frames of 16 KiB: each is one octet, of the table that is always there."""
+    field = b"\x90"  # accept-encoding: gzip, deflate
+    heads = [
+        frame(HEADERS, field * 16_000, stream_id=stream_id)
+        + frame(CONTINUATION, field * 16_000, stream_id=stream_id, flags=END_HEADERS)
+        for stream_id in range(1, 2 * STREAMS, 2)
+    ]
+    return _begun(b"", b"".join(heads))
+
+
+def _allowed_fields() -> bytes:
+    """Each head has as many fields as a head may have, over HTTP/1.1."""
+    fields = b"".join(b"x-%d: %b\r\n" % (number, b"v" * 200) for number in range(250))
+    return (b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n" + fields + b"\r\n") * 100
+
+
+def _content_types() -> bytes:
+    head = b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\ncontent-type: %b\r\n\r\n"
+    return head % (b"*," * (VALUE_BYTES // 2)) * 100
+
+
 ATTACKS: Final = (
+    ConnectionAttack("one connection: HTTP/2, 120 times 130,000 empty spans", lambda: _small_bodies(SPANS)),
+    ConnectionAttack(
+        "one connection: HTTP/2, 120 times 130,000 empty spans, plan Free",
+        lambda: _small_bodies(SPANS, ("x-api-key", FREE_KEY)),
+    ),
+    ConnectionAttack("one connection: HTTP/2, 120 times 120,000 empty samples", lambda: _small_bodies(SAMPLES)),
+    ConnectionAttack("one connection: HTTP/2, 128 heads of 32,000 fields", _many_fields),
+    ConnectionAttack("one connection: 100 heads of 250 fields", _allowed_fields),
+    ConnectionAttack("one connection: 100 Content-Types of 60 KB", _content_types),
     ConnectionAttack("one connection: 100 GET /metrics", _metrics),
     ConnectionAttack("one connection: 100 GET /metrics, each of another version", _metrics_in_versions),
     ConnectionAttack("one connection: 4 million chunks of padding in framed snappy", _snappy_chunks),
