@@ -143,6 +143,7 @@ class Http2Engine:
         self._header_bytes_end: i64 = header_bytes_end
         self._decoder: Final = HeadDecoder(header_bytes_max)
         self._stream_window_bytes: i64 = stream_window_bytes
+        self.wide_window_bytes: Final[int] = stream_window_bytes
         # How many streams may have that window at once: as many as fill the connection's.
         self._wide_streams_left: i64 = max(connection_window_bytes // stream_window_bytes, 1)
         self._connection_window_bytes: i64 = connection_window_bytes
@@ -287,13 +288,13 @@ class Http2Engine:
         if stream is not None:
             self.open_window(stream, size_bytes)
 
-    def open_window(self, stream: Stream, size_bytes: int) -> None:
-        """As `acknowledge`, of the stream's window alone."""
+    def open_window(self, stream: Stream, size_bytes: int, *, may_widen: bool = True) -> None:
+        """As `acknowledge`, of the stream's window alone. `may_widen`: it may become the large one."""
         if not stream.is_received and not stream.is_gone:
             stream.taken_bytes += size_bytes
             if stream.taken_bytes * 2 >= stream.window_bytes:
                 # Of few streams each needs a large window; of many none does, and they could bring too much at once.
-                is_few = len(self.streams) * _WINDOW_BYTES <= self._connection_window_bytes
+                is_few = may_widen and len(self.streams) * _WINDOW_BYTES <= self._connection_window_bytes
                 if is_few and self._wide_streams_left > 0 and stream.window_bytes < self._stream_window_bytes:
                     self._wide_streams_left -= 1
                     stream.taken_bytes += self._stream_window_bytes - stream.window_bytes

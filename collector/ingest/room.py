@@ -33,6 +33,7 @@ _PROGRESS_BYTES: Final = 64 << 10
 _LOOKS_MAX: Final = 2
 # No body waits for longer than that where none becomes whole and none is at work.
 _STUCK_S: Final = 5.0
+_OPEN_S: Final = 60.0
 
 
 class HeldBytes:
@@ -52,6 +53,7 @@ class ComingBody:
         self.is_free: bool = False
         """It has waited long enough, and is not held back any more."""
         self.came_bytes: i64 = 0
+        self.granted_bytes: i64 = 0  # that its client may send without being held back
         self._seen_bytes: i64 = 0
         self._idle_looks: i64 = 0
 
@@ -89,6 +91,8 @@ class Room:
         self._share: Final = share
         self._all: Final = all_
         self._first: ComingBody | None = None
+        self._granted_bytes: i64 = 0  # to all bodies that get on
+        self._open_until: float = 0.0  # the loop's time, until when nobody is held back
         self._coming: Final[dict[ComingBody, None]] = {}  # those that are held back, the oldest first
         self._whole: Final[dict[WholeBody, None]] = {}  # those that wait, the oldest first
         self._at_work: i64 = 0
@@ -102,6 +106,8 @@ class Room:
         """Return whether more of a body may come. If not, it is held back until `resume` is called."""
         if body.is_free or body is self._first or self._is_below(0, _FREE, _FREE_OF_ALL):
             return True
+        if self._open_until > asyncio.get_running_loop().time():
+            return True
         if not self._coming and self._may_go_first():
             self._go_first(body)
             return True
@@ -109,8 +115,18 @@ class Room:
         self.is_waited_for = True
         return False
 
+    def grant(self, body: ComingBody, size_bytes: i64) -> None:
+        """Note how much its client may send now."""
+        self._granted_bytes += size_bytes - body.granted_bytes
+        body.granted_bytes = size_bytes
+
+    def may_widen(self, body: ComingBody, window_bytes: int) -> bool:
+        """Return whether its client may be granted so much at once."""
+        return body is self._first or self._is_below(window_bytes, _FREE, _FREE_OF_ALL)
+
     def left(self, body: ComingBody) -> None:
         """Note that it is whole, or gone."""
+        self.grant(body, 0)
         self._coming.pop(body, None)
         if body is self._first:
             self._first = None
@@ -125,10 +141,23 @@ class Room:
             body.resume()
 
     def look_at(self, body: ComingBody) -> None:
-        """Let others go before a body that does not get on. Called twice a second for each."""
-        if body is self._first and self._coming and not body.gets_on():
-            self._first = None
-            self.wake_soon()
+        """Let others go before a body that does not get on. Called twice a second for each that is not held back."""
+        if not body.gets_on():
+            self.grant(body, 0)  # it may never use it
+            if self._coming:
+                if body is self._first:
+                    self._first = None
+                self.wake_soon()
+
+    def open(self, now: float) -> None:
+        """Hold nobody back for a while: those that wait keep those that may go on from it, or nobody means to end.
+
+        A front that reads the streams of a client in one order, with small buffers, is so. `now`: the loop's time."""
+        self._open_until = now + _OPEN_S
+        coming = list(self._coming)
+        self._coming.clear()
+        for body in coming:
+            body.resume()
 
     def is_stuck(self, since: float, now: float) -> bool:
         """Return whether a body that waits since then waits for nothing but clients. `since`, `now`: the loop's time."""
@@ -211,6 +240,7 @@ class Room:
 
     def _is_below(self, more_bytes: int, quarters: int, quarters_of_all: int) -> bool:
         share, all_ = self._share, self._all
+        more_bytes += int(self._granted_bytes)
         return (
             4 * (share.bytes_held + more_bytes) <= quarters * share.bytes_max
             and 4 * (all_.bytes_held + more_bytes) <= quarters_of_all * all_.bytes_max

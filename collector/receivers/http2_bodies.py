@@ -44,6 +44,7 @@ class BodyStream(ServerStream):
             self._room = room
         body.came_bytes += window_bytes
         connection.acknowledge(None, window_bytes)
+        room.grant(body, self.receive_window)
         if self._is_held_back:
             self._withheld_bytes += window_bytes
         elif connection.is_window_due(self, window_bytes) and not room.admits(body):
@@ -51,7 +52,7 @@ class BodyStream(ServerStream):
             self._withheld_bytes = window_bytes
             self._held_since = connection.loop.time()
         else:
-            connection.open_window(self, window_bytes)
+            self._open(window_bytes)
 
     def leave_room(self) -> None:
         """Note that no more of the body is waited for."""
@@ -71,8 +72,10 @@ class BodyStream(ServerStream):
                 room.look_at(body)
             else:
                 waited_s += now - self._held_since
-                if waited_s > _WAIT_FACTOR * body_timeout_s or room.is_stuck(self._held_since, now):
+                if waited_s > _WAIT_FACTOR * body_timeout_s:
                     room.free(body)
+                elif room.is_stuck(self._held_since, now):
+                    room.open(now)
         return now - self.began - waited_s
 
     def _resume(self) -> None:
@@ -81,5 +84,14 @@ class BodyStream(ServerStream):
         self._waited_s += connection.loop.time() - self._held_since
         size = int(self._withheld_bytes)
         self._withheld_bytes = 0
-        connection.open_window(self, size)
+        self._open(size)
         connection.flush()
+
+    def _open(self, window_bytes: int) -> None:
+        connection = self._connection
+        body, room = self._body, self._room
+        if body is None or room is None:
+            connection.open_window(self, window_bytes)
+        else:
+            connection.open_window(self, window_bytes, may_widen=room.may_widen(body, connection.wide_window_bytes))
+            room.grant(body, self.receive_window)

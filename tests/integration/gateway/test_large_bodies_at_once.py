@@ -4,11 +4,11 @@ import asyncio
 import gzip
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from support.fakes.receiving import Receivers, grpc_receivers, http_receivers, otlp_logs, receivers
-from support.http2 import http2
+from support.http2 import Http2Client, http2
 from support.otlp_grpc import LOGS
 from support.waiting import eventually
 
@@ -114,3 +114,27 @@ async def test_bodies_that_nobody_ends_do_not_hold_up_others() -> None:
         assert {honest.trailers(stream_id)["grpc-status"] for stream_id in bodies} == {"0"}
         hostile.writer.close()
         await eventually(lambda: made.in_flight.bytes_held == 0, timeout_s=60)
+
+
+async def test_calls_of_many_connections_wait_for_room() -> None:
+    """As nginx has it: a connection for each call. What each may send at once counts as soon as it may."""
+    made = receivers(in_flight_bytes_max=2 * TENANT_BYTES, tenant_bytes_max=TENANT_BYTES)
+    async with grpc_receivers(made) as (_, server), AsyncExitStack() as stack:
+        body = otlp_logs(padding=700_000)
+        message = b"\0" + len(body).to_bytes(4, "big") + body
+        clients = [await stack.enter_async_context(http2(server.port)) for _ in range(40)]
+
+        async def status(client: Http2Client) -> str:
+            stream_id = client.request(LOGS.method, "application/grpc", None, ("te", "trailers"))
+            await client.upload({stream_id: message})
+            await client.response(stream_id, 300)
+            return client.trailers(stream_id)["grpc-status"]
+
+        made.producer.gate.clear()
+        answering = [asyncio.create_task(status(client)) for client in clients]
+        await made.producer.waiting.wait()
+        for _ in range(3000):  # enough for all that may come
+            await asyncio.sleep(0)
+        made.producer.gate.set()
+        assert set(await asyncio.gather(*answering)) == {"0"}
+        assert made.in_flight.bytes_held == 0

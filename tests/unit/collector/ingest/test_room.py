@@ -119,6 +119,40 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
     assert bodies.resumed[0] == 1
 
 
+async def test_what_clients_may_send_counts() -> None:
+    """As long as they do: what is granted to a body that does not get on is no reason to hold back others."""
+    room = share_of(0).room
+    slow, other = Bodies(2).all
+    assert room.admits(slow)
+    assert room.may_widen(slow, SHARE_BYTES // 4)
+    assert not room.may_widen(slow, SHARE_BYTES // 4 + 1)
+    room.grant(slow, SHARE_BYTES // 4)
+    room.grant(slow, SHARE_BYTES // 4 + 1)
+    assert room.admits(slow)  # as the first
+    assert room.may_widen(slow, SHARE_BYTES)
+    assert not room.admits(other)
+    room.look_at(slow)
+    assert not room.admits(other)
+    room.look_at(slow)
+    assert room.admits(other)
+    room.grant(slow, 100)
+    room.left(slow)
+    assert room.may_widen(other, SHARE_BYTES // 4)
+
+
+async def test_an_open_room_holds_nobody_back() -> None:
+    """For a minute."""
+    room = share_of(SHARE_BYTES // 2).room
+    bodies = Bodies(3)
+    assert bodies.admitted_by(room) == [True, False, False]
+    now = asyncio.get_running_loop().time()
+    room.open(now)
+    assert bodies.resumed == [0, 1, 1]
+    assert bodies.admitted_by(room) == [True, True, True]
+    room.open(now - 60)
+    assert bodies.admitted_by(room) == [True, False, False]
+
+
 async def test_a_body_that_is_free_waits_no_more() -> None:
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(2)

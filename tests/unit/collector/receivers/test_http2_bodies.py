@@ -17,7 +17,7 @@ from collector.receivers.grpc.unary_call import UnaryStream
 from collector.receivers.http2_bodies import BodyStream
 
 # Of the share, a quarter is less than what one stream may send at once, and all of it more than three send.
-SHARE_BYTES = 240_000
+SHARE_BYTES = 300_000
 TIMEOUT_S = 30.0
 
 
