@@ -7,7 +7,8 @@ send RFC 1951's.
 Invariants:
 1. Neither output nor memory exceeds the limit, by more than a window or a chunk. A format that announces its size is refused
    by that; the others are decompressed in chunks (test_a_bomb_costs_no_more_than_the_limit,
-   test_what_snappy_announces_is_checked_before_anything_is_allocated).
+   test_what_snappy_announces_is_checked_before_anything_is_allocated,
+   test_what_zstd_announces_is_checked_before_anything_is_decompressed).
 2. A truncated body and bytes after the content are refused (test_truncated_bodies_are_refused,
    test_what_follows_the_content_is_refused).
 3. A body has at most 1,000 streams, and in snappy's framed format at most 1,000 chunks of less than 64 bytes: each costs more
@@ -37,6 +38,7 @@ _ZLIB_HEAD_DIVISOR: Final = 31
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
 # RFC 9659: a zstd content coding's window is at most 8 MiB.
 _ZSTD_WINDOW_LOG_MAX: Final = 23
+_ZSTD_HEAD_BYTES_MAX: Final = 18
 # A copy of 64 bytes takes three.
 _SNAPPY_RATIO_MAX: Final = 22
 _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
@@ -137,6 +139,9 @@ def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> _S
 
 def _unzstd(body: bytes, bytes_max: int) -> _Steps:
     """Decompress one or more frames, one behind the other, with skippable ones among them."""
+    announced = _zstd_announced_bytes(body)
+    if announced > bytes_max:
+        raise _too_large(announced, "zstd", bytes_max)
     source = _Source(body, "zstd")
     out = _Output("zstd", bytes_max)
     for _ in range(_STREAMS_MAX):
@@ -155,6 +160,14 @@ def _unzstd(body: bytes, bytes_max: int) -> _Steps:
         if source.at_end():
             return out.value()
     raise source.invalid(f"more than {_STREAMS_MAX} frames")
+
+
+def _zstd_announced_bytes(body: bytes) -> int:
+    """Return what the first frame announces; 0 where it announces nothing, or is none: decompressing tells."""
+    try:
+        return zstd.get_frame_info(body[:_ZSTD_HEAD_BYTES_MAX]).decompressed_size or 0
+    except zstd.ZstdError:
+        return 0
 
 
 def _unsnappy(body: bytes, bytes_max: int) -> _Steps:

@@ -194,6 +194,17 @@ def test_what_snappy_announces_is_checked_before_anything_is_allocated(announced
     assert peak < MIB
 
 
+def test_what_zstd_announces_is_checked_before_anything_is_decompressed() -> None:
+    """By the first frame's head, which says how much follows; what it says of a body that fits changes nothing."""
+    head = zstd.compress(bytes(2 * MIB))[:18]
+    with pytest.raises(RequestRefused) as raised:
+        decompress(head, "zstd", 2 * MIB - 1)
+    assert PAYLOAD_TOO_LARGE == raised.value.reason
+    assert f"the zstd body holds {2 * MIB} bytes; at most {2 * MIB - 1} are taken" == raised.value.message
+    assert refusal(head, "zstd").reason == INVALID_COMPRESSION
+    assert bytes(2 * MIB) == decompress(zstd.compress(bytes(2 * MIB)), "zstd", 2 * MIB)
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff", b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x1f"])
 def test_snappy_without_a_size_is_refused(body: bytes) -> None:
     """None, one that is cut off, and ones beyond 32 bits."""
