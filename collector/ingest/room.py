@@ -34,6 +34,8 @@ _LOOKS_MAX: Final = 2
 # No body waits for longer than that where none becomes whole and none is at work.
 _STUCK_S: Final = 5.0
 _OPEN_S: Final = 60.0
+# What becomes no more passes larger ones that wait, where it fits.
+_PASSING_BYTES: Final = 1 << 20
 
 
 class HeldBytes:
@@ -167,7 +169,7 @@ class Room:
 
     async def begin(self, body: WholeBody, timeout_s: float) -> None:
         """Return when what it may become fits, but at the latest after that time."""
-        if self._whole or not self._fits(body):
+        if (self._whole and body.growth_bytes > _PASSING_BYTES) or not self._fits(body):
             waiting = asyncio.get_running_loop().create_future()
             body.waiting = waiting
             self._whole[body] = None

@@ -35,8 +35,9 @@ from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
 from collector.tenancy.identity import Caller
 
-# A request that may grow by more waits until there is room.
+# A body of more waits until there is room for what it may become.
 _LARGE_BYTES: Final = 64 << 10
+_LARGE_COMPRESSED_BYTES: Final = 8 << 10
 # What a compressed body becomes is not known before; telemetry becomes 10 to 40 times as much.
 _COMPRESSED_GROWTH: Final = 64
 
@@ -184,11 +185,11 @@ class TelemetryRequest:
             pipeline = self._receiver.pipeline
             body = self._body()
             refusal = self._refusal
-            growth_bytes = len(body)
-            if self._encoding != IDENTITY:
-                growth_bytes = min(_COMPRESSED_GROWTH * growth_bytes, self._receiver.decompressed_bytes_max)
-            if growth_bytes > _LARGE_BYTES:
-                await self._wait_for_room(growth_bytes)
+            if self._encoding == IDENTITY:
+                if len(body) > _LARGE_BYTES:
+                    await self._wait_for_room(len(body))
+            elif len(body) > _LARGE_COMPRESSED_BYTES:
+                await self._wait_for_room(min(_COMPRESSED_GROWTH * len(body), self._receiver.decompressed_bytes_max))
             if refusal is not None:
                 await pipeline.charges.take(caller, None, len(body))
             else:

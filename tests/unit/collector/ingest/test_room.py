@@ -212,6 +212,23 @@ async def test_whole_bodies_wait_for_what_others_become() -> None:
     assert not room.is_waited_for
 
 
+async def test_a_small_body_passes_large_ones_that_wait() -> None:
+    """Where it fits."""
+    share = InFlight(64 << 20, 32 << 20).share("acme")
+    room = share.room
+    huge, large, next_large, small = WholeBody(31 << 20), WholeBody(8 << 20), WholeBody((1 << 20) + 1), WholeBody(1 << 20)
+    await room.begin(huge, 60)
+    waiting = [asyncio.create_task(room.begin(body, 60)) for body in (large, next_large)]
+    await turns()
+    await asyncio.wait_for(room.begin(small, 60), 10)
+    late = asyncio.create_task(room.begin(WholeBody(1), 60))
+    await turns()
+    assert not any(task.done() for task in [*waiting, late])
+    room.end(huge)
+    await turns()
+    assert all(task.done() for task in [*waiting, late])
+
+
 async def test_what_a_body_has_become_makes_room() -> None:
     room = share_of(SHARE_BYTES // 2).room
     packed, other = WholeBody(SHARE_BYTES), WholeBody(SHARE_BYTES // 4)
