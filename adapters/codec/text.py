@@ -69,8 +69,8 @@ def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -
 
 
 def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = _COMMA) -> i64:
-    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than that. Rests by
-    `rules`."""
+    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than that; then some
+    more may be counted. Rests by `rules`."""
     end: i64 = len(text)
     parts: i64 = 0
     position: i64 = 0
@@ -83,8 +83,6 @@ def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, se
                 position = end_of_string(text, position, end, rules)
             elif byte == separator or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
                 parts += 1
-                if parts > parts_max:
-                    break
         rules.rest()
     return parts
 

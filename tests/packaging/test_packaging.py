@@ -39,10 +39,11 @@ def test_the_compiler_accepts_the_source_without_the_libraries(tmp_path: Path) -
 def test_every_module_of_a_hot_package_is_compiled_unless_it_is_named() -> None:
     """The names of setup.py are those of files: one that was moved would else be compiled, or left out, unnoticed."""
     setup = runpy.run_path(str(ROOT / "setup.py"))
+    packages = tuple(f"{name}/" for name in setup["HOT_PACKAGES"])
     named = [*setup["HOT_PACKAGES"], *setup["HOT_MODULES"], *setup["INTERPRETED"]]
     assert [] == [name for name in named if not (ROOT / name).exists()]
-    assert [] == [name for name in setup["INTERPRETED"] if not name.startswith(tuple(setup["HOT_PACKAGES"]))]
-    assert [] == [name for name in setup["HOT_MODULES"] if name.startswith(tuple(setup["HOT_PACKAGES"]))]
+    assert [] == [name for name in setup["INTERPRETED"] if not name.startswith(packages)]
+    assert [] == [name for name in setup["HOT_MODULES"] if name.startswith(packages)]
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def ways_of_saying(texts: dict[str, str]) -> list[Sent]:
         Sent("one character less", ((X_API_KEY, admin[:-1]),), *neither),
         Sent("in capitals", ((X_API_KEY, admin.upper()),), *neither),
         Sent("empty", ((X_API_KEY, ""),), *neither),
-        Sent("twice", ((X_API_KEY, admin), (X_API_KEY, admin)), *neither),
+        Sent("twice", ((X_API_KEY, admin), (X_API_KEY, admin)), *both),
         Sent("two", ((X_API_KEY, admin), (X_API_KEY, write)), *neither),
         Sent("Bearer", ((AUTHORIZATION, f"Bearer {admin}"),), *both),
         Sent("bearer in odd case", ((AUTHORIZATION, f"bEARER {admin}"),), *both),
@@ -82,7 +82,7 @@ def ways_of_saying(texts: dict[str, str]) -> list[Sent]:
         Sent("Bearer, ingest", ((AUTHORIZATION, f"Bearer {ingest}"),), "ingest", INSUFFICIENT_SCOPE),
         Sent("Bearer, unknown", ((AUTHORIZATION, f"Bearer {key_format.new()}"),), *neither),
         Sent("Bearer of nothing", ((AUTHORIZATION, "Bearer"),), *neither),
-        Sent("Bearer twice", ((AUTHORIZATION, f"Bearer {admin}"), (AUTHORIZATION, f"Bearer {admin}")), *neither),
+        Sent("Bearer twice", ((AUTHORIZATION, f"Bearer {admin}"), (AUTHORIZATION, f"Bearer {admin}")), *both),
         # A proxy's on the way, and not for us.
         Sent("Basic", (basic,), *nobody),
         Sent("Basic beside X-API-Key", (basic, (X_API_KEY, admin)), *both),

@@ -53,7 +53,7 @@ async def test_clients_that_watch_make_room() -> None:
         for _ in range(2):
             client = await stack.enter_async_context(http2(server.port))
             stream_id = client.request(f"{HEALTH}Watch", "application/grpc", None, ("te", "trailers"))
-            client.send(stream_id, ASKED)
+            client.send(stream_id, ASKED, end=True)
             while not client._bodies:
                 assert await client.read()
         await eventually(partial(is_taken_by_grpc, server.port), timeout_s=WITHIN_S)
@@ -65,7 +65,7 @@ async def test_who_watches_and_sends_keeps_the_place() -> None:
     async with grpc_receivers(connections_max=2) as (_, server), http2(server.port) as watching, http2(server.port) as sending:
         for client in (watching, sending):
             stream_id = client.request(f"{HEALTH}Watch", "application/grpc", None, ("te", "trailers"))
-            client.send(stream_id, ASKED)
+            client.send(stream_id, ASKED, end=True)
         sends = asyncio.create_task(_send_on(sending))
         await eventually(partial(is_taken_by_grpc, server.port), timeout_s=WITHIN_S)
         assert not sends.done()
@@ -187,7 +187,7 @@ async def test_calls_beside_telemetry_are_bounded() -> None:
 
         async def watch(client: Http2Client) -> str:
             stream_id = client.request(f"{HEALTH}Watch", "application/grpc", None, ("te", "trailers"))
-            client.send(stream_id, ASKED)
+            client.send(stream_id, ASKED, end=True)
             while stream_id not in client._bodies and stream_id not in client.ended:
                 assert await client.read()
             return client._statuses[stream_id].get("grpc-message", "")
