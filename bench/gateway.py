@@ -28,6 +28,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.ports import free_port
 
 from bench import bodies, measuring, tables
 from bench.http2_client import http2_senders
@@ -37,7 +40,6 @@ from bench.measuring import (
     Side,
     closed_loop,
     closed_loop_of,
-    free_port,
     grpc_senders,
     http_message,
     http_senders,

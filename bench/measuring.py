@@ -31,6 +31,7 @@ import uvloop
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
+from support.ports import free_port
 from support.processes.kafka import Kafka
 
 T = TypeVar("T")
@@ -54,14 +55,6 @@ Senders = AbstractAsyncContextManager[Sequence[Send]]
 def leave_the_first_core() -> None:
     """To the server that is measured: this process, and what it starts, runs on the others."""
     os.sched_setaffinity(0, set(range(1, os.cpu_count() or 1)) or {0})
-
-
-def free_port() -> int:
-    """Free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cpu_seconds(pid: int) -> float:

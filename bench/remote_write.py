@@ -36,10 +36,11 @@ import cramjam
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
+from support.ports import free_port
 from support.processes.kafka import Kafka
 from support.references.remote_write import length_delimited, varint
 
-from bench.measuring import free_port, memory_mib, peer, server
+from bench.measuring import memory_mib, peer, server
 
 RESULTS = Path(__file__).resolve().parent / "results/remote_write.json"
 NAMES = ("ours", "prometheus", "victoria_metrics")

@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.ports import free_port
 
 from bench import measuring, shape_bodies, tables
 from bench.gateway import COLLECTOR
@@ -33,7 +36,6 @@ from bench.measuring import (
     closed_loop,
     closed_loop_of,
     cpu_seconds,
-    free_port,
     http_message,
     http_senders,
     server,
