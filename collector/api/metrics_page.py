@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from collector.api.documents import Document, header
+from collector.receivers.transport.fields import joined
 from collector.telemetry.aggregate import Snapshot
 from collector.telemetry.exposition import content_type_of
 from collector.telemetry.metrics import Metrics
@@ -150,7 +151,7 @@ class MetricsPage:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in (b"x-api-key", b"authorization"):
-                headers[name] = headers[name] + b", " + value if name in headers else value
+                headers[name] = joined(headers.get(name), value)
         key = key_of(headers.get(b"x-api-key"), headers.get(b"authorization"))
         caller = None if key is None else self._access.find(key)
         return self._names_for_all or (caller is not None and caller.scope.is_admin)

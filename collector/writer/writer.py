@@ -229,7 +229,8 @@ class Writer:
             await self._consumer.intend(messages)
             self._memory.intended(messages)
             raise StoreUnavailable(
-                "a message is lost of which another was left out: that is stored once no insert can bring the first"
+                "a message is lost, and its repetition was left out: the repetition is stored once no earlier insert can be"
+                " going on"
             )
         kept = await self._in_thread(replaced, kept)
         self._logger.warning(

@@ -7,10 +7,11 @@ from collector.receivers.grpc.health import CHECK_PATH
 from collector.receivers.grpc.services import Methods
 from collector.receivers.grpc.status import trailers
 from collector.receivers.grpc.stream_call import Handler
-from collector.receivers.grpc.timeouts import Timeout, joined
+from collector.receivers.grpc.timeouts import Timeout
 from collector.receivers.grpc.unary_call import CallHead
 from collector.receivers.refusals import printable
 from collector.receivers.rpc_codes import RPC_INVALID_ARGUMENT, RPC_RESOURCE_EXHAUSTED, RPC_UNIMPLEMENTED
+from collector.receivers.transport.fields import joined
 
 _CONTENT_TYPE: Final = b"application/grpc"
 STATUS_200: Final = encode(b":status", b"200") + encode(b"content-type", _CONTENT_TYPE)

@@ -27,8 +27,3 @@ class Timeout:
             self.problem = f"grpc-timeout {shown!r} is not 1 to 8 digits and one of H, M, S, m, u, n, as 10S"
         else:
             self.seconds = int(header[:-1]) * unit_s
-
-
-def joined(value: bytes | None, next_value: bytes) -> bytes:
-    """Return a header that comes several times as one (RFC 9110, 5.3)."""
-    return next_value if value is None else value + b", " + next_value

@@ -26,11 +26,12 @@ from collector.receivers.encodings import GRPC, GRPC_NAMES, IDENTITY
 from collector.receivers.grpc.services import Method
 from collector.receivers.grpc.status import accepted, refused
 from collector.receivers.grpc.stream_call import PREFIX_BYTES
-from collector.receivers.grpc.timeouts import Timeout, joined
+from collector.receivers.grpc.timeouts import Timeout
 from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.refusals import Explain, Refusal, codes_of
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.rpc_codes import NAMES, RPC_CANCELLED, RPC_OK
+from collector.receivers.transport.fields import joined
 from collector.receivers.transport.http2_connection import ServerConnection
 from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.metrics import Metrics
@@ -60,7 +61,7 @@ class CallHead:
             elif name == b"authorization":
                 authorization = joined(authorization, value)
             elif name == b"idempotency-key":
-                self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
+                self.idempotency_key = joined(self.idempotency_key or None, value)
             elif name == b"grpc-encoding":
                 encoding = joined(encoding, value)
             elif name == b"grpc-timeout":

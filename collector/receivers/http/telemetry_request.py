@@ -28,6 +28,7 @@ from collector.receivers.http.targets import VALUE_BYTES_MAX
 from collector.receivers.refusals import Explain, Refusal
 from collector.receivers.request import Receiver, TelemetryRequest
 from collector.receivers.responses import NATIVE, Answer, Dialect, grpc_elsewhere
+from collector.receivers.transport.fields import joined
 from collector.receivers.unfinished_bodies import ConnectionBodies, UnfinishedBodies
 from collector.telemetry.instruments import Endpoint
 from collector.telemetry.metrics import Metrics
@@ -119,24 +120,24 @@ class Head:
         if name == b"content-type":
             if value == self.content_type:
                 return  # a proxy has set what was there
-            self.content_type = self.content_type + b", " + value if self.content_type else value
+            self.content_type = joined(self.content_type or None, value)
         elif name == b"content-length":
             self.content_length = int(value)  # digits alone: the servers have seen to that
             self.has_body = self.content_length > 0
         elif name == b"content-encoding":
-            self.content_encoding = self.content_encoding + b", " + value if self.content_encoding else value
+            self.content_encoding = joined(self.content_encoding or None, value)
         elif name == b"transfer-encoding":
             self.has_body = True
         elif name == b"x-api-key":
-            self.api_key = value if self.api_key is None else self.api_key + b", " + value
+            self.api_key = joined(self.api_key, value)
         elif name == b"authorization":
-            self.authorization = value if self.authorization is None else self.authorization + b", " + value
+            self.authorization = joined(self.authorization, value)
         elif name == b"idempotency-key":
-            self.idempotency_key = self.idempotency_key + b", " + value if self.idempotency_key else value
+            self.idempotency_key = joined(self.idempotency_key or None, value)
         elif name == b"expect":
             self.expects_continue = value.lower() == b"100-continue"
         elif name == b"origin":
-            self.origin = self.origin + b", " + value if self.origin else value
+            self.origin = joined(self.origin or None, value)
         elif name == b"access-control-request-method":
             self.requested_method = value
         elif name == b"access-control-request-headers":

@@ -224,7 +224,7 @@ async def test_pages_that_nobody_reads_take_no_descriptors() -> None:
 
 
 async def test_a_query_of_many_parts_is_refused() -> None:
-    """60 KB of them took 11 ms of the event loop, for whoever asked."""
+    """60 KB of them took 11 ms of the event loop, for any client."""
     async with gated() as (gate, metrics):
         client = Client(gate)
         for query, what in (
