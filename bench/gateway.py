@@ -81,28 +81,28 @@ service:
 
 
 class Pair:
-    """Ours and the Collector, both new: the processes' ids in `pids`, while it is entered."""
+    """Ours and the Collector, both new. By name: `ports` of HTTP and gRPC; `pids`, while it is entered."""
 
     def __init__(self, here: Path, kafka: str, certificate: Certificate | None = None) -> None:
         """With a `certificate` both speak TLS."""
         ours = measuring.Gateway(here, kafka, tls=certificate)
-        self._ports = {"ours": (ours.otlp_port, ours.grpc_port), "collector": (free_port(), free_port())}
+        self.ports = {"ours": (ours.otlp_port, ours.grpc_port), "collector": (free_port(), free_port())}
         self._native_port = ours.http_port
-        http, grpc = self._ports["collector"]
+        http, grpc = self.ports["collector"]
         config = here / "otelcol.yaml"
         tls = f", tls: {{cert_file: {certificate.cert}, key_file: {certificate.key}}}" if certificate else ""
         config.write_text(COLLECTOR.format(http=http, grpc=grpc, kafka=kafka, tls=tls), encoding="utf-8")
         self._certificate = certificate
-        self._commands = {"ours": ours.command, "collector": [measuring.peer("otelcol"), "--config", str(config)]}
+        self.commands = {"ours": ours.command, "collector": [measuring.peer("otelcol"), "--config", str(config)]}
         self._here = here
         self._stack = ExitStack()
         self.pids: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            for name, command in self._commands.items():
+            for name, command in self.commands.items():
                 log = self._here / f"{name}.log"
-                self.pids[name] = stack.enter_context(server(command, self._ports[name][0], log))
+                self.pids[name] = stack.enter_context(server(command, self.ports[name][0], log))
             self._stack = stack.pop_all()
         return self
 
@@ -110,7 +110,7 @@ class Pair:
         self._stack.close()
 
     def senders(self, name: str, transport: str, signal: str, items: int) -> Senders:
-        http, grpc = self._ports[name]
+        http, grpc = self.ports[name]
         certificate = self._certificate
         if transport in ("grpc", "grpcs"):
             return grpc_senders(grpc, bodies.METHODS[signal], bodies.otlp(signal, items), tls=certificate)

@@ -19,7 +19,6 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from support.ports import free_port
 
 from bench import measuring, shape_bodies, tables
-from bench.gateway import COLLECTOR
+from bench.gateway import Pair
 from bench.measuring import (
     Senders,
     Side,
@@ -38,7 +37,6 @@ from bench.measuring import (
     cpu_seconds,
     http_message,
     http_senders,
-    server,
 )
 
 SUITE: Final = "shapes"
@@ -50,35 +48,20 @@ _RESTS_S: Final = 0.01
 _REST_TIMEOUT_S: Final = 20
 
 
-class Servers:
-    """Ours and its peers, all new: by name their process ids and HTTP ports."""
+class Servers(Pair):
+    """Also Rotel, where it is installed and takes the encoding."""
 
     def __init__(self, here: Path, kafka: str, encoding: str) -> None:
-        ours = measuring.Gateway(here, kafka)
-        self.ports: Final = {"ours": ours.otlp_port, "collector": free_port()}
-        config = here / "otelcol.yaml"
-        config.write_text(
-            COLLECTOR.format(http=self.ports["collector"], grpc=free_port(), kafka=kafka, tls=""), encoding="utf-8"
-        )
-        self._commands: Final = {"ours": ours.command, "collector": [measuring.peer("otelcol"), "--config", str(config)]}
+        super().__init__(here, kafka)
         rotel = measuring.peer("rotel-agent")
         if encoding != "json" and shutil.which(rotel):
-            self.ports["rotel"] = free_port()
-            self._commands["rotel"] = [
-                *(rotel, "start", "--otlp-http-endpoint", f"127.0.0.1:{self.ports['rotel']}"),
-                *("--otlp-grpc-endpoint", f"127.0.0.1:{free_port()}", "--disable-batching"),
-                *("--exporter", "kafka", "--kafka-exporter-brokers", kafka, "--kafka-exporter-format", "protobuf"),
+            http, grpc = self.ports["rotel"] = free_port(), free_port()
+            self.commands["rotel"] = [
+                *(rotel, "start", "--otlp-http-endpoint", f"127.0.0.1:{http}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}"),
+                *("--disable-batching", "--exporter", "kafka", "--kafka-exporter-brokers", kafka),
+                *("--kafka-exporter-format", "protobuf", "--kafka-exporter-max-message-bytes", "20000000"),
                 *("--kafka-exporter-acks", "all", "--kafka-exporter-compression", "none"),
-                *("--kafka-exporter-max-message-bytes", "20000000"),
             ]
-        self._here: Final = here
-
-    def start(self, stack: ExitStack) -> dict[str, int]:
-        """Return the process ids; they end with the stack."""
-        return {
-            name: stack.enter_context(server(command, self.ports[name], self._here / f"{name}.log"))
-            for name, command in self._commands.items()
-        }
 
 
 def senders(port: int, shape: str, encoding: str) -> Senders:
@@ -107,17 +90,17 @@ def rest(pid: int) -> float:
 
 
 def measure(here: Path, kafka: str, shape: str, encoding: str, rounds: int, seconds: float) -> dict[str, Any]:
-    servers = Servers(here, kafka, encoding)
     items = shape_bodies.ITEMS[shape]
-    with ExitStack() as stack:
-        pids = servers.start(stack)
+    with Servers(here, kafka, encoding) as servers:
+        pids = servers.pids
+        ports = {name: http for name, (http, _) in servers.ports.items()}
         sides = {name: Side() for name in pids}
-        for name, port in servers.ports.items():  # topics are made, what is loaded late is there
+        for name, port in ports.items():  # topics are made, what is loaded late is there
             closed_loop(senders(port, shape, encoding), WARM_S)
             rest(pids[name])
         for _ in range(rounds):
             for name, side in sides.items():
-                taken, cpu_s = closed_loop_of(senders(servers.ports[name], shape, encoding), seconds, pids[name])
+                taken, cpu_s = closed_loop_of(senders(ports[name], shape, encoding), seconds, pids[name])
                 side.add(items, cpu_s + rest(pids[name]), taken)
         found = {name: side.result(measuring.memory_mib(pids[name])) for name, side in sides.items()}
     size = sum(map(len, shape_bodies.bodies(shape))) // len(shape_bodies.bodies(shape))
