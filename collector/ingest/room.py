@@ -1,7 +1,7 @@
 """What one tenant's large requests may do where the budget has no room for all of them at once: they wait for each other.
 
-A body that comes over HTTP/2 is held back by its stream's window, so that no honest client is refused what it may send. A body
-that is whole waits until what it becomes is likely to fit.
+A body that comes is held back, over HTTP/2 by its stream's window, over HTTP/1.1 because its connection is not read: so no
+honest client is refused what it may send. A body that is whole waits until what it becomes is likely to fit.
 
 Invariants:
 1. Once a quarter of a tenant's share is held, at most one of its large bodies goes on, beside what the windows of others allow
@@ -9,9 +9,11 @@ Invariants:
    test_beyond_a_quarter_one_body_goes_on). Once a half is, none begins to while whole bodies are at work (the same,
    test_beyond_a_half_whole_bodies_come_first).
 2. A body that does not get on does not keep its place (the same, test_a_body_that_does_not_get_on_loses_its_place), and where
-   none becomes whole and none is at work, those that wait are held back no more (the same,
-   test_a_body_waits_for_work_and_not_for_clients).
+   none becomes whole and none is at work, those that wait are held back no more: bodies that nobody ends do not hold up others
+   (the same, test_who_waits_for_nothing_but_clients_is_held_back_no_more).
 3. Where whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
+4. No body is held back for longer than _WAIT_FACTOR times its timeout, all in all, and that time does not count as its client's
+   (tests/unit/collector/receivers/test_http2_bodies.py and http/test_http1_bodies.py, test_no_body_waits_for_ever).
 """
 
 import asyncio
@@ -34,6 +36,8 @@ _LOOKS_MAX: Final = 2
 # No body waits for longer than that where none becomes whole and none is at work.
 _STUCK_S: Final = 5.0
 _OPEN_S: Final = 60.0
+# So many times its timeout a body waits, all in all.
+_WAIT_FACTOR: Final = 4
 # What becomes no more passes larger ones that wait, where it fits.
 _PASSING_BYTES: Final = 1 << 20
 
@@ -47,17 +51,38 @@ class HeldBytes:
 
 
 class ComingBody:
-    """A large body that is not whole."""
+    """A large body that is not whole, and for how long it was held back."""
 
     def __init__(self, resume: Callable[[], None]) -> None:
         """`resume`: called when it may go on, after it was held back."""
-        self.resume: Final = resume
+        self.is_held_back: bool = False
         self.is_free: bool = False
         """It has waited long enough, and is not held back any more."""
         self.came_bytes: i64 = 0
         self.granted_bytes: i64 = 0  # that its client may send without being held back
+        self._resume: Final = resume
+        self.held_since: float = 0.0
+        """The loop's time."""
+        self._waited_s: float = 0.0  # before that
         self._seen_bytes: i64 = 0
         self._idle_looks: i64 = 0
+
+    def hold_back(self, now: float) -> None:
+        """`now`: the loop's time."""
+        if not self.is_held_back:
+            self.is_held_back = True
+            self.held_since = now
+
+    def go_on(self) -> None:
+        """Let it go on, if it was held back."""
+        if self.is_held_back:
+            self.is_held_back = False
+            self._waited_s += asyncio.get_running_loop().time() - self.held_since
+            self._resume()
+
+    def waited_s(self, now: float) -> float:
+        """Return for how long it was held back, all in all. `now`: the loop's time."""
+        return self._waited_s + now - self.held_since if self.is_held_back else self._waited_s
 
     def gets_on(self) -> bool:
         """Look whether it has brought enough since the last looks."""
@@ -105,16 +130,18 @@ class Room:
     # Bodies that come.
 
     def admits(self, body: ComingBody) -> bool:
-        """Return whether more of a body may come. If not, it is held back until `resume` is called."""
+        """Return whether more of a body may come. If not, it is held back until it may go on."""
         if body.is_free or body is self._first or self._is_below(0, _FREE, _FREE_OF_ALL):
             return True
-        if self._open_until > asyncio.get_running_loop().time():
+        now = asyncio.get_running_loop().time()
+        if self._open_until > now:
             return True
         if not self._coming and self._may_go_first():
             self._go_first(body)
             return True
         self._coming[body] = None
         self.is_waited_for = True
+        body.hold_back(now)
         return False
 
     def grant(self, body: ComingBody, size_bytes: i64) -> None:
@@ -127,43 +154,26 @@ class Room:
         return body is self._first or self._is_below(window_bytes, _FREE, _FREE_OF_ALL)
 
     def left(self, body: ComingBody) -> None:
-        """Note that it is whole, or gone."""
+        """Note that it is whole, or gone, or that no more of it is waited for. What still comes of it may pass."""
         self.grant(body, 0)
         self._coming.pop(body, None)
         if body is self._first:
             self._first = None
             self._moved_at = asyncio.get_running_loop().time()
             self.wake_soon()
+        body.go_on()
 
-    def free(self, body: ComingBody) -> None:
-        """Hold it back no more: it has waited long enough."""
-        body.is_free = True
-        if body in self._coming:
-            del self._coming[body]
-            body.resume()
-
-    def look_at(self, body: ComingBody) -> None:
-        """Let others go before a body that does not get on. Called twice a second for each that is not held back."""
-        if not body.gets_on():
-            self.grant(body, 0)  # it may never use it
-            if self._coming:
-                if body is self._first:
-                    self._first = None
-                self.wake_soon()
-
-    def open(self, now: float) -> None:
-        """Hold nobody back for a while: those that wait keep those that may go on from it, or nobody means to end.
-
-        A front that reads the streams of a client in one order, with small buffers, is so. `now`: the loop's time."""
-        self._open_until = now + _OPEN_S
-        coming = list(self._coming)
-        self._coming.clear()
-        for body in coming:
-            body.resume()
-
-    def is_stuck(self, since: float, now: float) -> bool:
-        """Return whether a body that waits since then waits for nothing but clients. `since`, `now`: the loop's time."""
-        return not self._at_work and now - max(since, self._moved_at) > _STUCK_S
+    def look_at(self, body: ComingBody, now: float, timeout_s: float) -> float:
+        """Let others go before a body that does not get on, and end a wait that is too long. Called twice a second. Return for
+        how long it was held back. `now`: the loop's time. `timeout_s`: what its client has, beside that."""
+        waited_s = body.waited_s(now)
+        if not body.is_held_back:
+            self._look_at_progress(body)
+        elif waited_s > _WAIT_FACTOR * timeout_s:
+            self._free(body)
+        elif not self._at_work and now - max(body.held_since, self._moved_at) > _STUCK_S:
+            self._open(now)
+        return waited_s
 
     # Bodies that are whole.
 
@@ -224,8 +234,32 @@ class Room:
             else:
                 break
             self._coming.pop(body, None)
-            body.resume()
+            body.go_on()
         self.is_waited_for = bool(self._coming or self._whole)
+
+    def _look_at_progress(self, body: ComingBody) -> None:
+        if not body.gets_on():
+            self.grant(body, 0)  # it may never use it
+            if self._coming:
+                if body is self._first:
+                    self._first = None
+                self.wake_soon()
+
+    def _free(self, body: ComingBody) -> None:
+        """Hold it back no more."""
+        body.is_free = True
+        self._coming.pop(body, None)
+        body.go_on()
+
+    def _open(self, now: float) -> None:
+        """Hold nobody back for a while: those that wait keep those that may go on from it, or nobody means to end.
+
+        A front that reads the streams of a client in one order, with small buffers, is so."""
+        self._open_until = now + _OPEN_S
+        coming = list(self._coming)
+        self._coming.clear()
+        for body in coming:
+            body.go_on()
 
     def _may_go_first(self) -> bool:
         """Return whether a body may go on beyond the part where all may: not where whole bodies have enough to do."""

@@ -36,7 +36,7 @@ from collector.tenancy.access import Access
 from collector.tenancy.identity import Caller
 
 # A body of more waits until there is room for what it may become.
-_LARGE_BYTES: Final = 64 << 10
+LARGE_BYTES: Final = 64 << 10
 _LARGE_COMPRESSED_BYTES: Final = 8 << 10
 # What a compressed body becomes is not known before; telemetry becomes 10 to 40 times as much.
 _COMPRESSED_GROWTH: Final = 64
@@ -186,7 +186,7 @@ class TelemetryRequest:
             body = self._body()
             refusal = self._refusal
             if self._encoding == IDENTITY:
-                if len(body) > _LARGE_BYTES:
+                if len(body) > LARGE_BYTES:
                     await self._wait_for_room(len(body))
             elif len(body) > _LARGE_COMPRESSED_BYTES:
                 await self._wait_for_room(min(_COMPRESSED_GROWTH * len(body), self._receiver.decompressed_bytes_max))
@@ -276,7 +276,7 @@ class TelemetryRequest:
                 f"the {self._body_name} is {size_bytes} bytes; at most {receiver.body_bytes_max} are taken",
             )
         receiver.pipeline.charges.check(self._caller, plan_bytes)
-        if not (self.can_be_held_back and size_bytes > _LARGE_BYTES):
+        if not (self.can_be_held_back and size_bytes > LARGE_BYTES):
             self._share.check(size_bytes)
 
     def _refuse_when_whole(self, refusal: RequestRefused, announced_bytes: int) -> None:

@@ -8,7 +8,8 @@ Invariants:
 3. Heads, trailers and chunk extensions are bounded. A message that is too slow, or an answer that nobody reads, ends its
    connection (test_trailers_and_chunk_extensions_are_bounded, test_a_head_that_trickles_is_not_waited_for_either,
    test_answers_that_nobody_reads_are_not_kept_for_ever).
-4. What cannot be read is answered once, and never logged: strangers could fill the disk
+4. A connection whose large body has no room is not read (test_http1_bodies.py, test_bodies_beyond_the_room_are_not_read).
+5. What cannot be read is answered once, and never logged: strangers could fill the disk
    (test_a_request_is_framed_in_one_way_or_refused).
 """
 
@@ -25,6 +26,7 @@ from starlette.types import Scope
 
 from collector.http2.headers import FIELDS_MAX
 from collector.receivers.http.http1_asgi import Http1Page, status_line
+from collector.receivers.http.http1_bodies import IncomingBody
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import decoded_path, is_host
 from collector.receivers.http.telemetry_request import Head, HttpRequest
@@ -137,6 +139,7 @@ class Http1Connection:
         self._began: float = 0.0  # the loop's time; 0: nothing is coming in
         self._body_began: float = 0.0
         self._bodies: Final = shared.bodies()
+        self._body: Final = IncomingBody()
 
         self._turn: _Turn | None = None  # whose answer is due
         self._waiting: Final[deque[_Turn]] = deque()
@@ -144,6 +147,7 @@ class Http1Connection:
         self._ends_at: float = inf  # the loop's time, by which it is old
         self._state: i64 = OPEN
         self._reads: bool = True
+        self._paused_at: float = 0.0  # the loop's time
         self._writable: asyncio.Event | None = None  # made where somebody has to wait
 
     # asyncio's side.
@@ -162,6 +166,7 @@ class Http1Connection:
     def connection_lost(self, _exc: Exception | None) -> None:
         self._state = CLOSED
         self._shared.open.discard(self)
+        self._body.leave_room()
         turns = [*self._waiting] if self._turn is None else [self._turn, *self._waiting]
         for turn in turns:
             if turn.page is not None:
@@ -204,7 +209,10 @@ class Http1Connection:
             self._feed_by_message(data)
         else:
             self._feed(data)
-        if self._waiting or self._unfed:
+        turn = self._incoming
+        if turn is not None and turn.exchange is not None:
+            self._body.came(turn.exchange, self._body_left, self._mind_reading)
+        if self._waiting or self._unfed or self._body.is_held_back:
             self._mind_reading()
 
     def _feed_by_message(self, data: bytes) -> None:
@@ -288,20 +296,22 @@ class Http1Connection:
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _mind_reading(self) -> None:
-        """Read on only while what was asked is answered, the answers are read, and the application reads the body."""
+        """Read on only while what was asked is answered, the answers are read, and the body is taken."""
         turn = self._incoming
-        is_page_full = turn is not None and turn.page is not None and turn.page.is_full
-        reads = not self._waiting and not self._unfed and self._writable is None and not is_page_full
+        is_full = self._body.is_held_back or (turn is not None and turn.page is not None and turn.page.is_full)
+        reads = not self._waiting and not self._unfed and self._writable is None and not is_full
         if reads == self._reads or self._state == CLOSED:
             return
         self._reads = reads
+        now = self._loop.time()
         if reads:
-            now = self._loop.time()
             # What could not come in the meantime is not late.
-            self._began = now if self._began else 0.0
-            self._body_began = now
+            paused_s = now - self._paused_at
+            self._began = min(now, self._began + paused_s) if self._began else 0.0
+            self._body_began = min(now, self._body_began + paused_s)
             self._transport.resume_reading()
         else:
+            self._paused_at = now
             self._transport.pause_reading()
 
     # httptools' side.
@@ -395,6 +405,7 @@ class Http1Connection:
                 turn.page.feed(piece)
                 self._mind_reading()
         elif exchange.answer is None and not exchange.feed(piece):
+            self._body.leave_room()
             self._go_on()
 
     def on_message_complete(self) -> None:
@@ -410,6 +421,7 @@ class Http1Connection:
             if turn.page is not None:
                 turn.page.end_body()
             self._go_on()
+            self._body.leave_room()  # behind the task, which begins to work before another body comes
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes + _HEADER_BYTES_OVERHEAD
@@ -439,6 +451,7 @@ class Http1Connection:
                 return
             url = path
         turn.exchange = receiver.exchange(url, turn.head, self._bodies)
+        turn.exchange.can_be_held_back = True
         turn.exchange.admit()
 
     def _scope(self, path: str, raw_path: bytes, query_string: bytes) -> Scope:
@@ -461,6 +474,7 @@ class Http1Connection:
     def _fail(self, response: bytes) -> None:
         """Stop reading, since what follows can't be parsed. Send `response` if no answer is due, and close."""
         self._state = max(self._state, REFUSING)
+        self._body.leave_room()
         response = self._readable(response)
         broken, self._incoming = self._incoming, None
         if broken is not None and broken is not self._turn:
@@ -634,6 +648,7 @@ class Http1Connection:
         if self._stall.is_over(self._transport, now):
             self.abort()
             return
+        self._body.look(now, self._late_s)
         turn = self._incoming
         if not self._began:
             if self._turn is None and now - self._idle_since > self._keep_alive_s:
@@ -651,6 +666,7 @@ class Http1Connection:
                 self._close()
         elif now - self._body_began > self._late_s:
             turn.exchange.timed_out(self._late_s)
+            self._body.leave_room()
             self._go_on()
 
     def idle_since(self) -> float:

@@ -7,6 +7,7 @@ from collector.ingest.produce import InFlight, InFlightShare
 from collector.ingest.room import ComingBody, Room, WholeBody
 
 SHARE_BYTES = 400_000
+TIMEOUT_S = 30.0
 
 
 class Bodies:
@@ -27,6 +28,11 @@ def share_of(held_bytes: int, all_bytes_max: int = 2 * SHARE_BYTES) -> InFlightS
     share = InFlight(all_bytes_max, SHARE_BYTES).share("acme")
     share.reserve(held_bytes)
     return share
+
+
+def look(room: Room, body: ComingBody, seconds: float = 0.0) -> float:
+    """By when it is that many seconds later."""
+    return room.look_at(body, asyncio.get_running_loop().time() + seconds, TIMEOUT_S)
 
 
 async def turns() -> None:
@@ -53,13 +59,13 @@ async def test_beyond_a_quarter_one_body_goes_on() -> None:
     room.left(body[2])  # gone, and none that was first
     room.left(body[1])
     await turns()
-    assert bodies.resumed == [0, 1, 0, 1, 0, 0, 0]
+    assert bodies.resumed == [0, 1, 1, 1, 0, 0, 0]
     share.release(SHARE_BYTES // 4 + 1)
     await turns()
-    assert bodies.resumed == [0, 1, 0, 1, 1, 1, 0]  # 64 KiB are expected of each
+    assert bodies.resumed == [0, 1, 1, 1, 1, 1, 0]  # 64 KiB are expected of each
     room.left(body[3])
     await turns()
-    assert bodies.resumed == [0, 1, 0, 1, 1, 1, 1]
+    assert bodies.resumed == [0, 1, 1, 1, 1, 1, 1]
     assert not room.is_waited_for
 
 
@@ -97,20 +103,20 @@ async def test_a_body_that_does_not_get_on_loses_its_place() -> None:
     slow, other = bodies.all
     assert room.admits(slow)
     for _ in range(5):
-        room.look_at(slow)
+        look(room, slow)
     assert room.admits(slow)
     assert not room.admits(other)
     slow.begin_to_look()
     for _ in range(5):
         slow.came_bytes += 65_536
-        room.look_at(slow)
-        room.look_at(other)
+        look(room, slow)
+        look(room, other)
     await turns()
     assert bodies.resumed[1] == 0
-    room.look_at(slow)
+    look(room, slow)
     await turns()
     assert bodies.resumed[1] == 0
-    room.look_at(slow)
+    look(room, slow)
     await turns()
     assert bodies.resumed[1] == 1
     assert not room.admits(slow)
@@ -131,38 +137,65 @@ async def test_what_clients_may_send_counts() -> None:
     assert room.admits(slow)  # as the first
     assert room.may_widen(slow, SHARE_BYTES)
     assert not room.admits(other)
-    room.look_at(slow)
+    look(room, slow)
     assert not room.admits(other)
-    room.look_at(slow)
+    look(room, slow)
     assert room.admits(other)
     room.grant(slow, 100)
     room.left(slow)
     assert room.may_widen(other, SHARE_BYTES // 4)
 
 
-async def test_an_open_room_holds_nobody_back() -> None:
-    """For a minute."""
+async def test_who_waits_for_nothing_but_clients_is_held_back_no_more() -> None:
+    """Nor is anybody else, for a minute."""
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(3)
     assert bodies.admitted_by(room) == [True, False, False]
-    now = asyncio.get_running_loop().time()
-    room.open(now)
+    other = bodies.all[1]
+    assert 4 <= look(room, other, 4) < 5
+    assert bodies.resumed == [0, 0, 0]
+    at_work = WholeBody(1)
+    await room.begin(at_work, 60)
+    look(room, other, 100)
+    room.end(at_work)
+    assert bodies.resumed == [0, 0, 0]
+    look(room, other, 4)  # something has just become whole
+    assert bodies.resumed == [0, 0, 0]
+    look(room, other, 6)
     assert bodies.resumed == [0, 1, 1]
     assert bodies.admitted_by(room) == [True, True, True]
-    room.open(now - 60)
-    assert bodies.admitted_by(room) == [True, False, False]
 
 
-async def test_a_body_that_is_free_waits_no_more() -> None:
+async def test_a_room_is_open_for_a_minute() -> None:
+    room = share_of(SHARE_BYTES // 2).room
+    bodies = Bodies(3)
+    bodies.admitted_by(room)
+    now = asyncio.get_running_loop().time()
+    room.look_at(bodies.all[1], now + 10, TIMEOUT_S)
+    assert bodies.admitted_by(room) == [True, True, True]
+    bodies = Bodies(2)
+    room = share_of(SHARE_BYTES // 2).room
+    bodies.admitted_by(room)
+    bodies.all[1].held_since -= 100
+    room.look_at(bodies.all[1], now - 60, TIMEOUT_S)
+    assert bodies.resumed == [0, 1]
+    assert bodies.admitted_by(room) == [True, False]
+
+
+async def test_a_body_that_has_waited_long_enough_waits_no_more() -> None:
+    """Four times its timeout, all in all."""
     room = share_of(SHARE_BYTES // 2).room
     bodies = Bodies(2)
     first, other = bodies.all
     assert room.admits(first)
     assert not room.admits(other)
-    room.free(other)
+    await room.begin(WholeBody(1), 60)  # somebody is at work all the time
+    look(room, other, 4 * TIMEOUT_S - 1)
+    assert bodies.resumed[1] == 0
+    look(room, other, 4 * TIMEOUT_S + 1)
     assert bodies.resumed[1] == 1
     assert room.admits(other)
-    room.free(first)
+    look(room, first, 4 * TIMEOUT_S + 1)
     assert bodies.resumed[0] == 0  # it did not wait
     room.left(first)
     room.left(other)
@@ -170,21 +203,18 @@ async def test_a_body_that_is_free_waits_no_more() -> None:
     assert bodies.resumed[1] == 1
 
 
-async def test_a_body_waits_for_work_and_not_for_clients() -> None:
+async def test_a_body_that_leaves_may_go_on() -> None:
+    """What still comes of it may pass."""
     room = share_of(SHARE_BYTES // 2).room
-    now = asyncio.get_running_loop().time()
     bodies = Bodies(2)
     assert bodies.admitted_by(room) == [True, False]
-    assert not room.is_stuck(now, now + 4)
-    assert room.is_stuck(now, now + 6)
-    at_work = WholeBody(1)
-    await room.begin(at_work, 60)
-    assert not room.is_stuck(now, now + 600)
-    room.end(at_work)
-    assert not room.is_stuck(now - 600, now + 4)  # it has just become something
-    assert room.is_stuck(now, asyncio.get_running_loop().time() + 6)
-    room.left(bodies.all[0])
-    assert not room.is_stuck(now - 600, now + 4)
+    other = bodies.all[1]
+    assert other.is_held_back
+    room.left(other)
+    assert bodies.resumed == [0, 1]
+    assert not other.is_held_back
+    room.left(other)
+    assert bodies.resumed == [0, 1]
 
 
 async def test_whole_bodies_wait_for_what_others_become() -> None:

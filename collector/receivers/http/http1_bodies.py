@@ -1,0 +1,59 @@
+"""Bodies of telemetry that come over HTTP/1.1: where the budget has no room for all of them, their connections are not read.
+
+What clients send meanwhile stays in the kernel, and in the buffer of TLS. A client that goes away then is noticed when its
+connection is read again.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from collector.ingest.room import ComingBody, Room
+from collector.receivers.http.telemetry_request import HttpRequest
+from collector.receivers.request import LARGE_BYTES
+
+# What is read of a connection at most, before it can be held back.
+_READ_BYTES: Final = 256 << 10
+
+
+class IncomingBody:
+    """The body that is coming in over a connection."""
+
+    def __init__(self) -> None:
+        self._body: ComingBody | None = None  # a large one
+        self._room: Room | None = None  # where it waits
+
+    @property
+    def is_held_back(self) -> bool:
+        return self._body is not None and self._body.is_held_back
+
+    def came(self, request: HttpRequest, left_bytes: int, resume: Callable[[], None]) -> None:
+        """Hold it back where no more may come. `left_bytes`: of it, if its length is known; below 1: it is not. `resume`:
+        called when it is not held back any more."""
+        body, room = self._body, self._room
+        if body is None or room is None:
+            if request.head.content_length <= LARGE_BYTES and request.body_bytes <= LARGE_BYTES:
+                return
+            room = self._room = request.room()
+            if room is None:
+                return
+            body = self._body = ComingBody(resume)
+        body.came_bytes = request.body_bytes
+        if body.is_held_back:
+            return
+        room.grant(body, 0)
+        if room.admits(body):
+            room.grant(body, min(_READ_BYTES, left_bytes) if left_bytes > 0 else _READ_BYTES)
+
+    def leave_room(self) -> None:
+        """Note that no more of it is waited for."""
+        body, room = self._body, self._room
+        if body is not None and room is not None:
+            self._body = None  # it refers to the connection
+            self._room = None
+            room.left(body)
+
+    def look(self, now: float, body_timeout_s: float) -> None:
+        """Let others go before it where it does not get on, and end a wait that is too long. Called twice a second. `now`: the
+        loop's time."""
+        if self._body is not None and self._room is not None:
+            self._room.look_at(self._body, now, body_timeout_s)
