@@ -245,12 +245,21 @@ class Malformed(RequestRefused):
     """The body can't be decoded: `cannot decode WriteRequest: 812 bytes, truncated at 640`."""
 
 
-def too_many_elements(size_bytes: int, elements_max: int) -> RequestRefused:
-    """Return the refusal of a body that holds more elements than that."""
+def too_many_elements(size_bytes: int, elements_max: int, *, is_whole: bool = True) -> RequestRefused:
+    """Return the refusal of a body that holds more elements than that. `size_bytes`: of all of it, or of its beginning."""
+    return _too_many("request", size_bytes, elements_max, "messages, attributes, labels, values", is_whole)
+
+
+def too_many_json_parts(size_bytes: int, parts_max: int, *, is_whole: bool = True) -> RequestRefused:
+    """Return the same of JSON."""
+    return _too_many("JSON", size_bytes, parts_max, "objects, arrays and commas", is_whole)
+
+
+def _too_many(body: str, size_bytes: int, elements_max: int, kinds: str, is_whole: bool) -> RequestRefused:
+    read = f"the {body} of {size_bytes} bytes holds" if is_whole else f"the first {size_bytes} bytes of the {body} hold"
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
-        f"the request of {size_bytes} bytes holds more than {elements_max} elements (messages, attributes, labels, values):"
-        " send smaller batches, or raise validation.request_elements_max",
+        f"{read} more than {elements_max} elements ({kinds}): send smaller batches, or raise validation.request_elements_max",
     )
 
 

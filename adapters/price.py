@@ -3,17 +3,20 @@
 An element is a field on the wire that is not of fixed size: a message, an attribute, a label, a text, a number, or an entry of
 a packed list. Each costs a step of a scanner. An empty message takes two bytes and costs as much as a full one.
 
-The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: 3 to 12 ns an element. What the
-rows of a request cost, adapters/otlp/row_price.py and adapters/prometheus/price.py say.
+The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: 3 to 8 ns an element. It reads the
+pieces of a body, too, as they are decompressed: of one that holds too many no more is than tells. What the rows of a request
+cost, adapters/otlp/row_price.py and adapters/prometheus/price.py say.
 
 Invariants:
 1. An element takes at least two bytes of the body. So a body of at most twice the limit is not read at all
    (tests/unit/adapters/test_price.py, test_small_bodies_are_not_counted).
 2. What `check_elements` counts is at least the number of steps that a scanner takes (test_price.py,
    test_each_kind_of_element_counts).
-3. It rests at least once for each 256 KiB, but for a value of one attribute (test_price.py, test_counting_rests).
+3. It rests at least once for each 256 KiB (test_price.py, test_counting_rests).
 4. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
+5. Wherever a body is cut into pieces, they have as many elements as the whole (test_price.py,
+   test_pieces_have_the_elements_of_the_whole).
 """
 
 from typing import Final, cast
@@ -23,8 +26,9 @@ from google.protobuf.message import Message
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
+from adapters.codec.pieces import PiecesCount
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, Cursor, NonCanonical
-from adapters.errors import too_many_elements
+from adapters.errors import RequestRefused, too_many_elements
 from adapters.rules import NO_RULES, Rules
 
 # The fewest bytes that an element takes: its tag, and its length or value.
@@ -38,26 +42,27 @@ _WORD_BYTES: Final = 8
 _COUNTED_AT_ONCE: Final = 10_000
 # From one rest to the next: 10 ns a byte at most.
 _REST_BYTES: Final = 256 << 10
+# A tag has at most five bytes, and a number ten.
+_HEAD_BYTES_MAX: Final = 16
+# Of a message whose size is not known.
+_ENDLESS: Final = 1 << 60
 
 # Of a KeyValue, an AnyValue.
 _KEY: Final = 0x0A
 _VALUE: Final = 0x12
 _STRING: Final = 0x0A
-_ARRAY: Final = 0x2A
-_KVLIST: Final = 0x32
-
+# Of a key and a text, both of less than 128 bytes.
+_PLAIN_TEXT_BYTES_MAX: Final = 258
 
 # What a field of bytes holds.
 _TEXT: Final = 0  # nothing that is read here
 _MESSAGE: Final = 1
 _ATTRIBUTE: Final = 2  # a KeyValue
-_ANY_VALUE: Final = 3
-_PACKED_FIXED64: Final = 4
-_PACKED_VARINT: Final = 5
+_PACKED_FIXED64: Final = 3
+_PACKED_VARINT: Final = 4
 
 _TAGS: Final = 256  # every known tag is below
 _FIXED64_TYPES: Final = (FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64, FieldDescriptor.TYPE_DOUBLE)
-_VALUES: Final = {"KeyValue": _ATTRIBUTE, "AnyValue": _ANY_VALUE}
 
 
 class Shape:
@@ -65,7 +70,7 @@ class Shape:
 
     def __init__(self) -> None:
         self.kinds: bytes = bytes(_TAGS)
-        self.children: Final[dict[int, Shape]] = {}
+        self.children: Final[list[Shape]] = [self] * _TAGS
 
 
 _shapes: Final[dict[str, Shape]] = {}
@@ -85,9 +90,8 @@ def _shape_of(descriptor: Descriptor) -> Shape:
     for field in descriptor.fields:
         tag = field.number << 3 | BYTES
         if field.message_type is not None:
-            kind = _VALUES.get(field.message_type.name, _MESSAGE)
-            if kind == _MESSAGE:
-                shape.children[tag] = _shape_of(field.message_type)
+            kind = _ATTRIBUTE if field.message_type.name == "KeyValue" else _MESSAGE
+            shape.children[tag] = _shape_of(field.message_type)
         elif not field.is_repeated or field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
             kind = _TEXT
         else:
@@ -101,9 +105,9 @@ def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = 
     """Refuse a serialized message of that shape that holds more elements than that. Rests by `rules`. Raises RequestRefused."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return
-    count = _Count(body, elements_max, rules)
+    count = _Count(elements_max, rules)
     try:
-        count.message(shape, 0, len(body), 0)
+        count.whole(body, shape)
     except NonCanonical:
         return
     except _TooMany:
@@ -115,9 +119,9 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: 
     one."""
     if len(body) <= elements_max * ELEMENT_BYTES_MIN:
         return False
-    count = _Count(body, elements_max, rules)
+    count = _Count(elements_max, rules)
     try:
-        count.message(shape, 0, len(body), 0)
+        count.whole(body, shape)
     except NonCanonical as odd:
         unread: i64 = len(body) - odd.position
         return count.elements + (unread >> 1) > elements_max
@@ -126,34 +130,106 @@ def may_hold_more_elements(body: bytes, shape: Shape, elements_max: i64, rules: 
     return False
 
 
+class ElementsCount(PiecesCount):
+    """Counts the elements of a message of that shape that comes in pieces."""
+
+    def __init__(self, shape: Shape, elements_max: i64) -> None:
+        super().__init__(elements_max * ELEMENT_BYTES_MIN)
+        self._elements_max: Final[i64] = elements_max
+        self._count: Final = _Count(elements_max, NO_RULES)
+        self._count.begin(shape)
+        self._is_odd: bool = False
+
+    def _exceeds(self, piece: bytes) -> bool:
+        """From where the message is odd, nothing is counted."""
+        if self._is_odd:
+            return False
+        try:
+            self._count.piece(piece)
+        except NonCanonical:
+            self._is_odd = True
+        except _TooMany:
+            return True
+        return False
+
+    def _refusal(self) -> RequestRefused:
+        return too_many_elements(int(self.size_bytes), int(self._elements_max), is_whole=False)
+
+
 class _TooMany(Exception):
     """The limit is exceeded: the rest need not be read."""
 
 
-class _Count:
-    """Counts the elements of one body."""
+class _Open:
+    """A message whose end is in a later piece."""
 
-    def __init__(self, buffer: bytes, elements_max: i64, rules: Rules) -> None:
-        self.buffer: Final = buffer
-        self.cursor: Final = Cursor(buffer)
+    def __init__(self, shape: Shape, end: i64, depth: i64) -> None:
+        self.shape: Final = shape
+        self.end: Final[i64] = end
+        self.depth: Final[i64] = depth
+
+
+class _Count:
+    """Counts the elements of one body, or of the pieces of one."""
+
+    def __init__(self, elements_max: i64, rules: Rules) -> None:
+        self.buffer: bytes = b""
+        self.cursor: Cursor = Cursor(b"")
         self.rules: Final = rules
         self.rest_at: i64 = _REST_BYTES
-        self.elements_max: i64 = elements_max
+        self.elements_max: Final[i64] = elements_max
         self.elements: i64 = 0
+        # Where the first field begins that is not counted, in the buffer or behind it.
+        self.position: i64 = 0
+        # The messages that it is in, the innermost first.
+        self.open: list[_Open] = []
 
-    def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> None:
-        """Count those of the message at start:end. Raises NonCanonical, _TooMany."""
+    def whole(self, body: bytes, shape: Shape) -> None:
+        """Count a body. Raises NonCanonical, _TooMany."""
+        self.buffer = body
+        self.cursor = Cursor(body)
+        self.message(shape, 0, len(body), 0)
+
+    def begin(self, shape: Shape) -> None:
+        """Begin to count a message of unknown size."""
+        self.open = [_Open(shape, _ENDLESS, 0)]
+
+    def piece(self, piece: bytes) -> None:
+        """Count the next piece of it, as far as fields are whole that are read. Raises NonCanonical, _TooMany."""
+        gone: i64 = min(self.position, len(self.buffer))
+        self.buffer = self.buffer[gone:] + piece
+        self.cursor = Cursor(self.buffer)
+        self.rest_at = _REST_BYTES
+        outer = self.open
+        self.open = []
+        position: i64 = self.position - gone
+        while True:
+            first = outer.pop(0)
+            end: i64 = first.end if first.end == _ENDLESS else first.end - gone
+            if not self.message(first.shape, position, end, first.depth):
+                break
+            position = end
+        for one in outer:
+            end = one.end if one.end == _ENDLESS else one.end - gone
+            self.open.append(_Open(one.shape, end, one.depth))
+
+    def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> bool:
+        """Count those of the message at start:end. Return whether its end is there; else it is open. Raises NonCanonical,
+        _TooMany."""
+        if depth > _DEPTH_MAX:
+            return True
         buffer = self.buffer
         cursor = self.cursor
         kinds = shape.kinds
-        words_end: i64 = min(end, len(buffer) - _WORD_BYTES)
-        child = shape
-        child_tag: i64 = 0
+        size_read: i64 = len(buffer)
+        words_end: i64 = min(end, size_read - _WORD_BYTES)
+        readable: i64 = end if end <= size_read else size_read - _HEAD_BYTES_MAX
         elements: i64 = 0
         position: i64 = start
-        while position < end:
-            stop: i64 = min(end, self.rest_at)
+        while position < readable:
+            stop: i64 = min(readable, self.rest_at)
             while position < stop:
+                begin: i64 = position
                 first: i64 = position + 2
                 after: i64 = 0
                 tag: i64 = 0
@@ -194,32 +270,36 @@ class _Count:
                 if kind == _TEXT:
                     continue
                 if kind == _ATTRIBUTE:
-                    if not self._is_plain_text(first, after):
-                        self.elements += elements
-                        elements = 0
-                        self._value(first, after, _VALUE, depth + 1)
-                elif kind == _MESSAGE:
-                    if size <= _TINY_BYTES_MAX:
-                        elements += size >> 1
-                    else:
-                        if tag != child_tag:
-                            child = shape.children[tag]
-                            child_tag = tag
-                        self.elements += elements
-                        elements = 0
-                        self.message(child, first, after, depth + 1)
-                elif kind == _PACKED_FIXED64:
+                    if after <= size_read:
+                        if self._is_plain_text(first, after):
+                            continue
+                    elif size <= _PLAIN_TEXT_BYTES_MAX:
+                        # It is read once it is whole.
+                        return self._leave(shape, end, depth, begin, elements - 1)
+                if kind == _PACKED_FIXED64:
                     elements += size >> 3
-                elif kind == _PACKED_VARINT:
+                elif size <= _TINY_BYTES_MAX or kind == _PACKED_VARINT:
                     elements += size >> 1
-                elif kind == _ANY_VALUE:
-                    self.elements += elements
+                else:
+                    self._add(elements)
                     elements = 0
-                    self._value(first, after, 0, depth + 1)
+                    if not self.message(shape.children[tag], first, after, depth + 1):
+                        self.open.append(_Open(shape, end, depth))
+                        return False
             if position >= self.rest_at:
                 self.rest_at = position + _REST_BYTES
                 self.rules.rest()
+        if position < end:
+            return self._leave(shape, end, depth, position, elements)
         self._add(elements)
+        return True
+
+    def _leave(self, shape: Shape, end: i64, depth: i64, position: i64, elements: i64) -> bool:
+        """Leave an open message at its field that begins there. Raises _TooMany."""
+        self._add(elements)
+        self.position = position
+        self.open.append(_Open(shape, end, depth))
+        return False
 
     def _add(self, elements: i64) -> None:
         self.elements += elements
@@ -238,42 +318,3 @@ class _Count:
         length: i64 = buffer[value + 1]
         text_length: i64 = buffer[value + 3]
         return length < 128 and value + 2 + length == end and text_length == length - 2
-
-    def _value(self, start: i64, end: i64, kind: i64, depth: i64) -> None:
-        """Count the fields of an AnyValue (`kind` 0), a KeyValue (0x12), an ArrayValue (0x2A) or a KeyValueList (0x32)."""
-        if depth > _DEPTH_MAX:
-            return
-        cursor = self.cursor
-        elements: i64 = 0
-        position: i64 = start
-        while position < end:
-            cursor.position = position
-            tag: i64 = cursor.field(end)
-            position = cursor.position
-            elements += 1
-            if elements > _COUNTED_AT_ONCE:
-                self._add(elements)
-                elements = 0
-            size: i64 = position - cursor.start
-            if size <= 1 or tag & 7 != BYTES:
-                continue
-            inner: i64 = -1
-            if kind == 0:
-                if tag == _ARRAY or tag == _KVLIST:
-                    inner = tag
-            elif kind == _VALUE:
-                if tag == _VALUE:
-                    inner = 0
-            elif tag == 0x0A:
-                inner = 0
-                if kind == _KVLIST:
-                    inner = _VALUE
-            if inner < 0:
-                continue
-            if size <= _TINY_BYTES_MAX:
-                elements += size >> 1
-            else:
-                self._add(elements)
-                elements = 0
-                self._value(cursor.start, position, inner, depth + 1)
-        self._add(elements)

@@ -27,6 +27,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_METRICS
 
+from adapters.codec.json_parts import JsonPartsCount
 from adapters.record import METRICS, SOURCE_OTLP, TYPE_METRIC, Adapted, Header, Part
 from adapters.rules import Rules
 from collector.broker.contract import Message
@@ -91,7 +92,9 @@ async def serve(server_name: str, authority: bytes) -> None:
         now_unix_nano=time.time_ns,
         large_bodies=LargeBodies(),
     )
-    otlp = Format(Input(adapt, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), HTTP)
+    otlp = Format(
+        Input(adapt, JsonPartsCount, SOURCE_OTLP, PATH, PAYLOAD_FORM_OTLP_METRICS), OtlpProtobufDialect(METRICS), HTTP
+    )
     app = HttpApplication(
         pipeline,
         in_flight,

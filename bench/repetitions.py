@@ -45,6 +45,7 @@ from support.processes.program import WriterCommand, started
 import adapters.otlp.logs
 import adapters.otlp.metrics
 import adapters.otlp.traces
+from adapters.codec.json_parts import JsonPartsCount
 from adapters.record import SOURCE_OTLP
 from collector.broker.contract import Message, Partition, Range
 from collector.ingest.reading import Input
@@ -56,9 +57,9 @@ OFF: Final = "repetitions.window_s = 0\n"
 ITEMS_OF_THE_WRITER: Final = 1000
 WARM_S: Final = 0.3
 _INPUTS: Final = {
-    "metrics": Input(adapters.otlp.metrics.adapt, SOURCE_OTLP, "/v1/metrics", PAYLOAD_FORM_OTLP_METRICS),
-    "logs": Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS),
-    "traces": Input(adapters.otlp.traces.adapt, SOURCE_OTLP, "/v1/traces", PAYLOAD_FORM_OTLP_TRACES),
+    "metrics": Input(adapters.otlp.metrics.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/metrics", PAYLOAD_FORM_OTLP_METRICS),
+    "logs": Input(adapters.otlp.logs.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS),
+    "traces": Input(adapters.otlp.traces.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/traces", PAYLOAD_FORM_OTLP_TRACES),
 }
 # Of the part `messages`: the first is not measured.
 _RANGES: Final = 6

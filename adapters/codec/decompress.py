@@ -17,12 +17,14 @@ Invariants:
 
 import sys
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from io import BytesIO
 from typing import Final
 
 import cramjam
 
+from adapters.codec.snappy_block import first_elements
 from adapters.errors import INVALID_COMPRESSION, PAYLOAD_TOO_LARGE, RequestRefused
 
 if sys.version_info >= (3, 14):
@@ -41,6 +43,8 @@ _ZSTD_WINDOW_LOG_MAX: Final = 23
 _ZSTD_HEAD_BYTES_MAX: Final = 18
 # A copy of 64 bytes takes three.
 _SNAPPY_RATIO_MAX: Final = 22
+# A beginning is decompressed twice: only where much more follows.
+_SNAPPY_REST_BYTES_MIN: Final = 4 << 20
 _SNAPPY_FRAMED: Final = b"\xff\x06\x00\x00sNaPpY"
 _SNAPPY_CHUNK_HEAD_BYTES: Final = 4
 # Senders of many chunks fill each. One costs as much as decompressing some hundred bytes, and 14 million fit into a body.
@@ -64,16 +68,20 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
 
 # Yields how many bytes there are so far; returns all of them.
 _Steps = Generator[int, None, bytes]
+_ALL: Final = 1 << 60
 
 
 class Decompression:
     """As `decompress`, step by step: call `step` until it returns True; then `content` is all of it."""
 
-    def __init__(self, body: bytes, encoding: str, bytes_max: int) -> None:
+    def __init__(self, body: bytes, encoding: str, bytes_max: int, beginning_bytes: int = _ALL) -> None:
+        """`beginning_bytes`: so much of the content, and a megabyte, can be looked at before there is more; of snappy, where it
+        is not nearly as long as its content."""
         self.content = b""
         # So many bytes are in memory, or will be after the next step.
         self.size_bytes = 0
-        self._steps: Final = _steps(body, encoding, bytes_max)
+        self._out: Final = _Output(encoding, bytes_max)
+        self._steps: Final = _steps(body, encoding, self._out, beginning_bytes + _CHUNK_BYTES)
 
     def step(self) -> bool:
         """Go on for about a megabyte, in any thread; of snappy first look only. Raises RequestRefused."""
@@ -85,21 +93,32 @@ class Decompression:
             return True
         return False
 
+    @property
+    def ready_bytes(self) -> int:
+        """So much of the content can be looked at."""
+        return self._out.size_bytes
 
-def _steps(body: bytes, encoding: str, bytes_max: int) -> _Steps:
+    def piece(self, start: int) -> bytes:
+        """Return the megabyte of it that begins there."""
+        return self._out.piece(start)
+
+
+def _steps(body: bytes, encoding: str, out: "_Output", beginning_bytes: int) -> _Steps:
     if encoding == "identity":
-        return _identity(body, bytes_max)
+        return _identity(body, out.bytes_max)
     if encoding == "gzip":
-        return _inflate(body, encoding, _GZIP_WINDOW_BITS, bytes_max)
+        return _inflate(body, encoding, _GZIP_WINDOW_BITS, out)
     if encoding == "deflate":
         window_bits = zlib.MAX_WBITS if _has_zlib_head(body) else -zlib.MAX_WBITS
-        return _inflate(body, encoding, window_bits, bytes_max)
+        return _inflate(body, encoding, window_bits, out)
     if encoding == "zstd":
-        return _unzstd(body, bytes_max)
+        return _unzstd(body, out)
     if encoding == "snappy":
-        return _unsnappy(body, bytes_max)
+        return _unsnappy(body, out, beginning_bytes)
     if encoding == "snappy_of_any_format":
-        return _unsnappy_frames(body, bytes_max) if body.startswith(_SNAPPY_FRAMED) else _unsnappy(body, bytes_max)
+        if body.startswith(_SNAPPY_FRAMED):
+            return _unsnappy_frames(body, out)
+        return _unsnappy(body, out, beginning_bytes)
     raise ValueError(f"unknown encoding {encoding!r}")
 
 
@@ -115,10 +134,9 @@ def _identity(body: bytes, bytes_max: int) -> _Steps:
     return body
 
 
-def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> _Steps:
+def _inflate(body: bytes, encoding: str, window_bits: int, out: "_Output") -> _Steps:
     """One or more members, one behind the other, as RFC 1952 has it. `window_bits`: zlib's word for the format."""
     source = _Source(body, encoding)
-    out = _Output(encoding, bytes_max)
     for _ in range(_STREAMS_MAX):
         member = zlib.decompressobj(window_bits)
         try:
@@ -137,13 +155,12 @@ def _inflate(body: bytes, encoding: str, window_bits: int, bytes_max: int) -> _S
     raise source.invalid(f"more than {_STREAMS_MAX} members")
 
 
-def _unzstd(body: bytes, bytes_max: int) -> _Steps:
+def _unzstd(body: bytes, out: "_Output") -> _Steps:
     """Decompress one or more frames, one behind the other, with skippable ones among them."""
     announced = _zstd_announced_bytes(body)
-    if announced > bytes_max:
-        raise _too_large(announced, "zstd", bytes_max)
+    if announced > out.bytes_max:
+        raise _too_large(announced, "zstd", out.bytes_max)
     source = _Source(body, "zstd")
-    out = _Output("zstd", bytes_max)
     for _ in range(_STREAMS_MAX):
         frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MAX})
         try:
@@ -170,25 +187,32 @@ def _zstd_announced_bytes(body: bytes) -> int:
         return 0
 
 
-def _unsnappy(body: bytes, bytes_max: int) -> _Steps:
+def _unsnappy(body: bytes, out: "_Output", beginning_bytes: int) -> _Steps:
     if body.startswith(_SNAPPY_FRAMED):
         raise _invalid(body, "snappy", "the framed format; the block format is what remote write has")
     # Snappy announces its size: check it first, or 1 KB can become 4 GB.
-    announced = _snappy_announced_bytes(body)
-    if announced > bytes_max:
-        raise _too_large(announced, "snappy", bytes_max)
+    announced, start = _snappy_announced_bytes(body)
+    if announced > out.bytes_max:
+        raise _too_large(announced, "snappy", out.bytes_max)
     if announced > len(body) * _SNAPPY_RATIO_MAX:
         raise _invalid(body, "snappy", f"{announced} bytes announced, more than it can hold")
     yield announced
     try:
-        return bytes(cramjam.snappy.decompress_raw(body))
+        if announced > beginning_bytes + _SNAPPY_REST_BYTES_MIN:
+            end, size_bytes = first_elements(body, start, beginning_bytes)
+            if end:
+                out.take(cramjam.snappy.decompress_raw(_varint(size_bytes) + body[start:end]))
+                yield announced
+                out.clear()
+        # Into the buffer that is returned: another takes the memory twice.
+        out.fill(announced, partial(cramjam.snappy.decompress_raw_into, body))
     except cramjam.DecompressionError as error:
         raise _invalid(body, "snappy", str(error)) from error
+    return out.value()
 
 
-def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
+def _unsnappy_frames(body: bytes, out: "_Output") -> _Steps:
     """Decompress the framed format: chunks of at most 64 KiB of content each, some at a time."""
-    out = _Output("snappy", bytes_max)
     end = len(body)
     position = start = len(_SNAPPY_FRAMED)
     short_chunks = 0
@@ -218,16 +242,25 @@ def _unsnappy_frames(body: bytes, bytes_max: int) -> _Steps:
             raise _invalid(body, "snappy", "truncated")
 
 
-def _snappy_announced_bytes(body: bytes) -> int:
-    """The varint at its head, of 32 bits."""
+def _snappy_announced_bytes(body: bytes) -> tuple[int, int]:
+    """Return the varint at its head, of 32 bits, and where it ends."""
     announced = 0
     for i, byte in enumerate(body[:5]):
         announced |= (byte & 127) << (7 * i)
         if byte < 128:
             if announced >> 32:
                 break
-            return announced
+            return announced, i + 1
     raise _invalid(body, "snappy", "no size announced")
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 class _Source:
@@ -263,8 +296,8 @@ class _Output:
     """What has been decompressed of one body."""
 
     def __init__(self, encoding: str, bytes_max: int) -> None:
+        self.bytes_max: Final = bytes_max
         self._encoding: Final = encoding
-        self._bytes_max: Final = bytes_max
         # Hands its buffer over without a copy: joining chunks would take the memory twice.
         self._content: Final = BytesIO()
 
@@ -275,12 +308,29 @@ class _Output:
 
     def next_bytes(self) -> int:
         """Return how many to ask for: a chunk, and where the limit is near, one byte beyond it."""
-        return min(self._bytes_max - self._content.tell() + 1, _CHUNK_BYTES)
+        return min(self.bytes_max - self._content.tell() + 1, _CHUNK_BYTES)
 
-    def take(self, chunk: bytes) -> None:
+    def take(self, chunk: "bytes | cramjam.Buffer") -> None:
         self._content.write(chunk)
-        if self._content.tell() > self._bytes_max:
-            raise _too_large(None, self._encoding, self._bytes_max)
+        if self._content.tell() > self.bytes_max:
+            raise _too_large(None, self._encoding, self.bytes_max)
+
+    def fill(self, size_bytes: int, write: Callable[[memoryview], object]) -> None:
+        """Let that write so many bytes."""
+        # One write of all of them would keep the interpreter's lock for that time.
+        for start in range(0, size_bytes, _CHUNK_BYTES):
+            self._content.write(bytes(min(size_bytes - start, _CHUNK_BYTES)))
+        with self._content.getbuffer() as buffer:
+            write(buffer)
+
+    def clear(self) -> None:
+        """Forget what there is."""
+        self._content.seek(0)
+        self._content.truncate()
+
+    def piece(self, start: int) -> bytes:
+        with self._content.getbuffer() as buffer:
+            return bytes(buffer[start : start + _CHUNK_BYTES])
 
     def value(self) -> bytes:
         return self._content.getvalue()

@@ -1,4 +1,4 @@
-"""Text from senders: ids in hex, JSON that is too dense to read, and how sent text is shown in a message.
+"""Text from senders: ids in hex, where strings of JSON end, and how sent text is shown in a message.
 
 Text that is shown is short and printable ASCII, so it can forge neither a line of a log nor a colour of a terminal.
 """
@@ -11,7 +11,6 @@ from typing import Final
 from librt.strings import read_i64_le
 from mypy_extensions import i64
 
-from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from adapters.rules import NO_RULES, Rules
 
 SHOWN_CHARACTERS_MAX: Final = 40
@@ -26,29 +25,12 @@ REST_BYTES: Final = 256 << 10
 
 _BOM: Final = b"\xef\xbb\xbf"
 _QUOTE: Final = 0x22
-_COMMA: Final = 0x2C
-_COLON: Final = 0x3A
-_OPENING_BRACKET: Final = 0x5B
 _BACKSLASH: Final = 0x5C
-_OPENING_BRACE: Final = 0x7B
 _WORD_BYTES: Final = 8
 # Looked up: mypyc shifts a literal as a C int, of 32 bits.
 _LOW_BITS: Final = b"\x7f" * 8
 _QUOTES: Final = b'"' * 8
 _BACKSLASHES: Final = b"\\" * 8
-
-
-def check_json_parts(body: bytes, parts_max: i64, rules: Rules = NO_RULES) -> None:
-    """Refuse JSON that has more objects, arrays and commas than that, outside of its strings: an empty object takes two bytes,
-    and once parsed 64. Raises RequestRefused."""
-    if len(body) <= parts_max:
-        return
-    if count_json_parts(body, parts_max, rules) > parts_max:
-        raise RequestRefused(
-            PAYLOAD_TOO_LARGE,
-            f"the JSON of {len(body)} bytes holds more than {parts_max} elements (objects, arrays and commas):"
-            " send smaller batches, or raise validation.request_elements_max",
-        )
 
 
 def without_bom(text: bytes, rules: Rules) -> bytes:
@@ -59,32 +41,6 @@ def without_bom(text: bytes, rules: Rules) -> bytes:
     text = text[len(_BOM) :]
     rules.rest()
     return text
-
-
-def holds_more_objects(text: bytes, objects_max: i64, rules: Rules = NO_RULES) -> bool:
-    """Return whether JSON has more objects, arrays and members than that, outside of its strings. Rests by `rules`."""
-    if len(text) <= objects_max or text.count(b"{") + text.count(b"[") + text.count(b":") <= objects_max:
-        return False
-    return count_json_parts(text, objects_max, rules, separator=_COLON) > objects_max
-
-
-def count_json_parts(text: bytes, parts_max: i64, rules: Rules = NO_RULES, *, separator: i64 = _COMMA) -> i64:
-    """Count objects, arrays and separators (commas, or colons) outside of strings, until there are more than that; then some
-    more may be counted. Rests by `rules`."""
-    end: i64 = len(text)
-    parts: i64 = 0
-    position: i64 = 0
-    while position < end and parts <= parts_max:
-        stop: i64 = min(end, position + REST_BYTES)
-        while position < stop:
-            byte: i64 = text[position]
-            position += 1
-            if byte == _QUOTE:
-                position = end_of_string(text, position, end, rules)
-            elif byte == separator or byte == _OPENING_BRACE or byte == _OPENING_BRACKET:
-                parts += 1
-        rules.rest()
-    return parts
 
 
 def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> i64:

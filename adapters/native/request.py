@@ -26,6 +26,7 @@ import orjson
 from mypy_extensions import i64
 
 from adapters.codec.json_numbers import INTEGER_DIGITS_MAX, is_number, is_whole, quote_constants, quote_long_numbers
+from adapters.codec.json_parts import check_json_parts, holds_more_objects
 from adapters.codec.json_reader import (
     BEYOND_A_DOUBLE,
     CONSTANTS,
@@ -37,7 +38,7 @@ from adapters.codec.json_reader import (
 )
 from adapters.codec.json_repair import repaired_json
 from adapters.codec.json_scanner import NonPlain
-from adapters.codec.text import check_json_parts, holds_more_objects, quoted, shortened, without_bom
+from adapters.codec.text import quoted, shortened, without_bom
 from adapters.errors import BATCH_TOO_LARGE, INVALID_JSON, INVALID_RECORD, Malformed, RequestRefused
 from adapters.native.members import otlp_hint
 from adapters.native.records import RecordAdapter

@@ -43,7 +43,7 @@ from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, Bat
 from adapters.repairs import NAME_TRUNCATED
 from adapters.rules import Rules
 
-_SHAPES: Final = {
+SHAPES: Final = {
     METRICS: shape_of(ExportMetricsServiceRequest),
     LOGS: shape_of(ExportLogsServiceRequest),
     TRACES: shape_of(ExportTraceServiceRequest),
@@ -144,7 +144,7 @@ class Envelope:
     def run(self) -> Adapted:
         """Raises NonCanonical; RequestRefused, where it would cost too much."""
         buffer = self.buffer
-        check_elements(buffer, _SHAPES[self.signal], self.rules.request_elements_max, self.rules)
+        check_elements(buffer, SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         self.rules.rest()
         check_rows(buffer, self.rules, _ITEMS[int(self.signal)])
         cursor = self.cursor

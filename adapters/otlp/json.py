@@ -24,9 +24,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.codec.json_numbers import quote_constants, quote_long_numbers
+from adapters.codec.json_parts import check_json_parts
 from adapters.codec.json_reader import shallow_json
 from adapters.codec.json_repair import repaired_json
-from adapters.codec.text import check_json_parts, without_bom
+from adapters.codec.text import without_bom
 from adapters.errors import Malformed
 from adapters.otlp.json_large import converted, may_repeat_members
 from adapters.otlp.json_notes import Inexact, Notes

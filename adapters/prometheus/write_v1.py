@@ -33,7 +33,7 @@ from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, WriteReques
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 
-_SHAPE: Final = shape_of(write_pb2.WriteRequest)
+SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A
 _METADATA: Final = 0x1A
 # Of a TimeSeries.
@@ -72,7 +72,7 @@ class _WriteRequest(WriteRequestScan):
 
     def run(self) -> Adapted:
         rules = self.rules
-        check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
+        check_elements(self.buffer, SHAPE, rules.request_elements_max, rules)
         rules.rest()
         check_rows_v1(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max, rules)
         rules.rest()

@@ -57,7 +57,7 @@ from adapters.rules import Rules
 DESCRIPTIONS_KEPT_MAX: Final = 10_000
 
 _SYMBOLS: Final = 0x22
-_SHAPE: Final = shape_of(write_pb2.Request)
+SHAPE: Final = shape_of(write_pb2.Request)
 _TIMESERIES: Final = 0x2A
 # Of a TimeSeries, in the order in which encoders write them.
 _LABELS_REFS: Final = 0x0A
@@ -114,7 +114,7 @@ class _Request(WriteRequestScan):
 
     def run(self) -> Adapted:
         rules = self.rules
-        check_elements(self.buffer, _SHAPE, rules.request_elements_max, rules)
+        check_elements(self.buffer, SHAPE, rules.request_elements_max, rules)
         rules.rest()
         check_rows_v2(self.buffer, rules.request_row_bytes_max, rules.plan_row_bytes_max, rules)
         rules.rest()

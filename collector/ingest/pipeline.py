@@ -14,6 +14,7 @@ from typing import Final
 
 from uuid_utils import UUID, uuid7
 
+from adapters.codec.pieces import PiecesCount
 from adapters.errors import RequestRefused
 from adapters.record import Adapted, Header
 from collector.broker.contract import BrokerError
@@ -152,6 +153,10 @@ class Pipeline:
         if self._live is not None and self._live.is_watched:
             self._live.note(caller.tenant, now, adapted)
         return Outcome(batch_id, adapted)
+
+    def count_pieces(self, input_: Input) -> PiecesCount:
+        """Return what counts the elements of a body that comes in pieces."""
+        return input_.count_pieces(self._reader.limits.request_elements_max)
 
     async def _turn_on_loop(self, reading: Reading) -> None:
         """Return when a small body may be read. Raises Limited where others have used up its tenant's plan meanwhile."""

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from infrasage.v1.dead_letter_pb2 import PayloadForm
 
+from adapters.codec.pieces import PiecesCount
 from adapters.record import Adapted, Header
 from adapters.rules import Rules
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX
@@ -19,6 +20,8 @@ from collector.tenancy.plans import RATE_MAX
 
 # (body, header, rules, message_bytes_max). Raises RequestRefused.
 Adapt = Callable[[bytes, Header, Rules, int], Adapted]
+# (elements_max)
+CountPieces = Callable[[int], PiecesCount]
 
 # Dead letters made on the event loop: each takes 12 us.
 _LETTERS_ON_LOOP_MAX: Final = 250
@@ -29,6 +32,7 @@ class Input(NamedTuple):
     """One way in: who reads the bodies, and what is said of them in records, receipts and dead letters."""
 
     adapt: Adapt
+    count_pieces: CountPieces
     source: int
     route: str  # the HTTP path or gRPC method
     payload_form: PayloadForm  # what the adapter keeps of a rejected item

@@ -9,12 +9,16 @@ Invariants:
 3. A body that waited for its turn is admitted again before it is decompressed (test_decompress.py,
    test_a_body_is_admitted_at_its_turn), and with each step: what its plan has no room for is not made
    (test_decompress.py, test_a_body_is_left_where_its_plan_has_no_room_for_more).
+4. Of a body that holds more elements than a request may, no more is made than tells (test_decompress.py,
+   test_a_body_is_left_where_it_holds_too_much).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from adapters.codec.decompress import Decompression
+from adapters.codec.pieces import PiecesCount
 from collector.ingest.large_bodies import Decompressing
 from collector.ingest.loop_turns import LoopTurns
 
@@ -28,6 +32,7 @@ async def decompressed(
     body: bytes,
     encoding: str,
     bytes_max: int,
+    count: PiecesCount,
     *,
     hold: Callable[[int], None],
     admit: Callable[[int], None],
@@ -35,12 +40,13 @@ async def decompressed(
     threads: Decompressing,
     turns: LoopTurns,
 ) -> bytes:
-    """Return the content of `body`. `hold` is called with how many more bytes there are, and may raise Overloaded. `admit` is
-    called with how many bytes there are, before the threads are used and after each step there, and may raise Limited.
+    """Return the content of `body`. `count` takes the pieces of a large one as they come. `hold` is called with how many more
+    bytes there are, and may raise Overloaded. `admit` is called with how many bytes there are, before the threads are used and
+    after each step there, and may raise Limited.
 
     Raises RequestRefused, and what `hold` and `admit` do.
     """
-    work = Decompression(body, encoding, bytes_max)
+    work = Decompression(body, encoding, bytes_max, count.free_bytes)
     # Each element of snappy has content, so the size that it announces bounds the work.
     is_small = len(body) <= _DIRECT_BYTES_MAX or encoding == "snappy"
     held_bytes = 0
@@ -60,10 +66,18 @@ async def decompressed(
         admit(held_bytes)
         is_done = False
         while not is_done:
-            is_done = await threads.run(work.step)
+            is_done = await threads.run(partial(_step, work, count))
             held_bytes = _held(work, held_bytes, hold)
             admit(held_bytes)
     return work.content
+
+
+def _step(work: Decompression, count: PiecesCount) -> bool:
+    """Count a piece where there is enough to hold too much, else go on. Raises RequestRefused."""
+    if work.ready_bytes > count.free_bytes and work.ready_bytes - count.size_bytes >= _STEP_BYTES:
+        count.take(work.piece(int(count.size_bytes)))
+        return False
+    return work.step()
 
 
 def _held(work: Decompression, held_bytes: int, hold: Callable[[int], None]) -> int:

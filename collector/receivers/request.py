@@ -195,10 +195,12 @@ class TelemetryRequest:
             else:
                 self._is_counted = True
             if refusal is None and self._encoding != IDENTITY:
+                count = pipeline.count_pieces(self._input)
                 work = decompressed(
                     body,
                     self._encoding,
                     self._receiver.decompressed_bytes_max,
+                    count,
                     hold=self._hold,
                     admit=partial(pipeline.charges.check, caller),
                     tenant=caller.tenant,
@@ -213,6 +215,8 @@ class TelemetryRequest:
                         self._share.room.expect(self._at_work, len(body))
                 except RequestRefused as refused:
                     refusal = refused
+                    if count.is_exceeded:
+                        body = count.beginning
             if refusal is not None:
                 await pipeline.keep_refused(self._input, body, caller, refusal)
                 raise refusal

@@ -23,6 +23,9 @@ import adapters.otlp.metrics
 import adapters.otlp.traces
 import adapters.prometheus.write_v1
 import adapters.prometheus.write_v2
+from adapters.codec.json_parts import JsonPartsCount
+from adapters.otlp.export_request import SHAPES
+from adapters.price import ElementsCount
 from adapters.prometheus.versions import V1_MEDIA_TYPE, V2_MEDIA_TYPE
 from adapters.record import (
     LOGS,
@@ -37,7 +40,7 @@ from adapters.record import (
 )
 from adapters.rules import Rules
 from collector.ingest import endpoints
-from collector.ingest.reading import Adapt, Input
+from collector.ingest.reading import Adapt, CountPieces, Input
 from collector.receivers.encodings import HTTP, SNAPPY
 from collector.receivers.grpc.services import Service
 from collector.receivers.http.telemetry_request import Format, Route
@@ -80,18 +83,24 @@ PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
 }
 
 
+def _count(signal: int) -> CountPieces:
+    return partial(ElementsCount, SHAPES[signal])
+
+
 def _otlp(endpoint: str, signal: int, adapt: Adapt, adapt_json: Adapt) -> Route:
     json = OtlpJsonDialect(signal)
     form = _OTLP_FORMS[signal]
     formats = {
-        "application/x-protobuf": Format(Input(adapt, SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), HTTP),
-        "application/json": Format(Input(adapt_json, SOURCE_OTLP, endpoint, form), json, HTTP),
+        "application/x-protobuf": Format(
+            Input(adapt, _count(signal), SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), HTTP
+        ),
+        "application/json": Format(Input(adapt_json, JsonPartsCount, SOURCE_OTLP, endpoint, form), json, HTTP),
     }
     return Route(endpoint, formats, otherwise=json)
 
 
 def _native(endpoint: str, adapt: Adapt, dialect: Dialect) -> Route:
-    format_ = Format(Input(adapt, SOURCE_NATIVE, endpoint, PAYLOAD_FORM_NATIVE_JSON), dialect, HTTP)
+    format_ = Format(Input(adapt, JsonPartsCount, SOURCE_NATIVE, endpoint, PAYLOAD_FORM_NATIVE_JSON), dialect, HTTP)
     return Route(endpoint, {"application/json": format_}, otherwise=dialect)
 
 
@@ -99,12 +108,24 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
     """Every route that takes telemetry, by its path."""
     remote_write = endpoints.REMOTE_WRITE
     write_v1 = Format(
-        Input(adapters.prometheus.write_v1.adapt, SOURCE_PROMETHEUS_WRITE_V1, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V1),
+        Input(
+            adapters.prometheus.write_v1.adapt,
+            partial(ElementsCount, adapters.prometheus.write_v1.SHAPE),
+            SOURCE_PROMETHEUS_WRITE_V1,
+            remote_write,
+            PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
+        ),
         REMOTE_WRITE_V1,
         SNAPPY,
     )
     write_v2 = Format(
-        Input(adapters.prometheus.write_v2.adapt, SOURCE_PROMETHEUS_WRITE_V2, remote_write, PAYLOAD_FORM_PROMETHEUS_WRITE_V2),
+        Input(
+            adapters.prometheus.write_v2.adapt,
+            partial(ElementsCount, adapters.prometheus.write_v2.SHAPE),
+            SOURCE_PROMETHEUS_WRITE_V2,
+            remote_write,
+            PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
+        ),
         REMOTE_WRITE_V2,
         SNAPPY,
     )
@@ -138,7 +159,7 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
 
 
 def _service(name: str, signal: int, adapt: Adapt) -> Service:
-    return Service(name, signal, Input(adapt, SOURCE_OTLP, endpoints.export(name), _OTLP_FORMS[signal]))
+    return Service(name, signal, Input(adapt, _count(signal), SOURCE_OTLP, endpoints.export(name), _OTLP_FORMS[signal]))
 
 
 GRPC_SERVICES: Final = (

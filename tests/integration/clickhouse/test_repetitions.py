@@ -14,6 +14,7 @@ from support.fakes.receiving import NOW_UNIX_NANO, Receivers, receivers
 from support.fakes.writing import Observed
 
 import adapters.otlp.logs
+from adapters.codec.json_parts import JsonPartsCount
 from adapters.record import SOURCE_OTLP
 from collector.audit.reconcile import audit
 from collector.audit.report import MINUTE_NS, Report, Window
@@ -34,7 +35,7 @@ from collector.writer.writer import Writer, WriterLimits
 
 WINDOW_S = 900
 ACME = Caller("acme", Scope.INGEST, UNLIMITED, "k1")
-LOGS = Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+LOGS = Input(adapters.otlp.logs.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
 WRITER_LIMITS = WriterLimits(
     bytes_max=1 << 24, row_bytes_max=1 << 27, refusals_max=1000, linger_ms=0, retry_min_s=0.1, retry_max_s=1
 )

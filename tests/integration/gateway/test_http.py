@@ -35,6 +35,7 @@ from support.fakes.receiving import (
 from support.waiting import eventually
 from support.ways import JSON, PATHS, PROTOBUF, SERVERS, WAYS, WAYS_BY_NAME, Way, snappy, told
 
+from adapters.codec.json_parts import JsonPartsCount
 from collector.broker.contract import BrokerDown, BrokerFull
 from collector.ingest.reading import Input
 from collector.receivers.http.telemetry_request import Format, Route
@@ -373,7 +374,7 @@ async def test_a_defect_is_500_and_logged_with_its_batch(capsys: pytest.CaptureF
 
     route = Route(
         "/v1/broken",
-        {JSON: Format(Input(broken, 1, "/v1/broken", PAYLOAD_FORM_NATIVE_JSON), NATIVE, {b"": "identity"})},
+        {JSON: Format(Input(broken, JsonPartsCount, 1, "/v1/broken", PAYLOAD_FORM_NATIVE_JSON), NATIVE, {b"": "identity"})},
         otherwise=NATIVE,
     )
     async with http_receivers(routes=lambda _: {"/v1/broken": route}) as made, client(made) as http:

@@ -1,6 +1,8 @@
 """What costs too much, in elements or bytes of rows, is refused before it is paid, with its numbers; nothing else is."""
 
+import bisect
 import math
+import re
 import struct
 import time
 from collections.abc import Callable
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2 as v1
 from infrasage.prometheus.v2 import write_pb2 as v2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -34,13 +38,15 @@ from support.attacks import (
 from support.attacks import LOGS as LOGS_PATH
 from support.attacks import METRICS as METRICS_PATH
 from support.attacks import WRITE_V2 as WRITE_V2_HEADERS
+from support.examples import examples
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import DEFAULT
 from support.machine_speed import scaled
 from support.references.otlp import REQUESTS
 from support.references.remote_write import length_delimited, write_request, write_request_v2
+from support.strategies.otlp import messages
 
-from adapters.codec.text import check_json_parts, count_json_parts
+from adapters.codec.json_parts import check_json_parts, count_json_parts
 from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, RECORD_TOO_LARGE, RequestRefused
 from adapters.native.request import adapt_batch
 from adapters.otlp import logs, metrics, traces
@@ -48,7 +54,7 @@ from adapters.otlp.field_tables import LOG_RECORD, METRIC, SPAN
 from adapters.otlp.json import logs_to_wire
 from adapters.otlp.patches import PATCHES_MAX
 from adapters.otlp.row_price import check_rows
-from adapters.price import Shape, check_elements, shape_of
+from adapters.price import ElementsCount, Shape, check_elements, shape_of
 from adapters.prometheus import write_v1, write_v2
 from adapters.prometheus.price import check_rows_v1, check_rows_v2
 from adapters.record import Adapted, Header
@@ -146,6 +152,67 @@ def test_a_limit_that_is_high_enough_refuses_none_of_them(kind: str) -> None:
     """Twelve bytes a message are more than any of these has."""
     shape, body = MANY[kind]
     check_elements(body, shape, EMPTY + 20)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4_099])
+@pytest.mark.parametrize("kind", MANY)
+def test_pieces_have_the_elements_of_the_whole(kind: str, size: int) -> None:
+    """Wherever they are cut. The message says how much was read."""
+    shape, body = MANY[kind]
+    at_most = elements_of(body, shape)
+    assert not refused_by_pieces(body, shape, at_most, size)
+    assert refused_by_pieces(body, shape, at_most - 1, size)
+    assert re.fullmatch(
+        r"the first \d+ bytes of the request hold more than 1000 elements \(messages, attributes, labels, values\):"
+        " send smaller batches, or raise validation.request_elements_max",
+        refused_by_pieces(body, shape, ELEMENTS_MAX, size),
+    )
+
+
+@examples(50)
+@given(data=st.data(), size=st.integers(1, 300), signal=st.sampled_from(sorted(REQUESTS)))
+def test_pieces_of_any_message_are_counted(data: st.DataObject, size: int, signal: str) -> None:
+    """Texts, numbers, lists and long values, whose fields are cut anywhere."""
+    body = data.draw(messages(REQUESTS[signal].DESCRIPTOR)).SerializeToString()
+    shape = shape_of(REQUESTS[signal])
+    at_most = elements_of(body, shape)
+    assert not refused_by_pieces(body, shape, at_most, size)
+    if at_most:
+        assert refused_by_pieces(body, shape, at_most - 1, size)
+
+
+def elements_of(body: bytes, shape: Shape) -> int:
+    """Return the lowest limit by which the body is not refused."""
+    limits = range(len(body) + 1)
+    count = limits[
+        bisect.bisect_left(limits, True, key=lambda limit: not refused_by_pieces(body, shape, limit, len(body) or 1))
+    ]
+    if 0 < count < len(body) // 2:
+        with pytest.raises(RequestRefused):
+            check_elements(body, shape, count - 1)
+    check_elements(body, shape, count)
+    return count
+
+
+def test_an_odd_field_ends_the_count_of_pieces() -> None:
+    """As it does that of a whole body: the adapter reads it, and says so."""
+    count = ElementsCount(TRACES, 10)
+    count.take(b"\x0b" + b"\x0a\0" * 5_000)
+    count.take(b"\x0a\0" * 5_000)
+    assert not count.is_exceeded
+
+
+def refused_by_pieces(body: bytes, shape: Shape, elements_max: int, size: int) -> str:
+    """Return why a body of pieces of that size is refused; nothing where it is not."""
+    # Behind its end come fields that do not count: the last bytes are not read before there are more.
+    body += (b"\x09" + bytes(8)) * 8
+    count = ElementsCount(shape, elements_max)
+    try:
+        for start in range(0, len(body), size):
+            count.take(body[start : start + size])
+    except RequestRefused as refused:
+        return refused.message if count.is_exceeded and body.startswith(count.beginning) else ""
+    return ""
 
 
 def test_small_bodies_are_not_counted() -> None:

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.fakes.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
 
 import adapters.otlp.logs
+from adapters.codec.json_parts import JsonPartsCount
 from adapters.errors import (
     EXCEEDS_PLAN,
     INVALID_PROTOBUF,
@@ -89,7 +90,7 @@ async def ingest(
     caller: Caller = ACME,
     hold: Callable[[int], None] = hold_nothing,
 ) -> Outcome:
-    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    input_ = Input(adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
     return await made.pipeline.ingest(input_, body, caller, hold)
 
 
@@ -535,7 +536,7 @@ async def test_what_is_decoded_and_does_not_fit_the_share_of_the_bytes_in_flight
 
         return hold
 
-    input_ = Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    input_ = Input(adapters.otlp.logs.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
     made = receivers(limiter=stopped())
     for error in (*[Overloaded("others")] * 9, *[ShareExceeded("own")] * 3):
         with pytest.raises(type(error)):
@@ -570,7 +571,7 @@ async def test_many_small_bodies_do_not_stop_the_loop() -> None:
         read.append(body[:5])
         raise Malformed(INVALID_PROTOBUF, "m")
 
-    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    input_ = Input(adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
     requests = [
         made.pipeline.ingest(input_, tenant.encode() + bytes(2_000), ACME._replace(tenant=tenant), hold_nothing)
         for tenant in (*["noisy"] * 20, "quiet")
@@ -595,7 +596,7 @@ async def test_a_body_is_admitted_again_at_its_turn(size_bytes: int) -> None:
         raise Malformed(INVALID_PROTOBUF, "m")
 
     caller = ACME._replace(plan=Plan("Three", requests=Rate(1, 3), items=None, size_bytes=None))
-    input_ = Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    input_ = Input(adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
     body = bytes(size_bytes)
     requests = [made.pipeline.ingest(input_, body, caller, hold_nothing) for _ in range(20)]
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
@@ -658,7 +659,7 @@ async def test_requests_that_fail_at_once_each_raise_their_own_error() -> None:
     made.producer.error = BrokerDown("away")
     caller = ACME._replace(plan=Plan("Wide", requests=Rate(1, 1000), items=None, size_bytes=None))
     adapts = [*(raises(Malformed(INVALID_PROTOBUF, f"m{number}")) for number in range(4)), *[adapters.otlp.logs.adapt] * 4]
-    inputs = [Input(adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS) for adapt in adapts]
+    inputs = [Input(adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS) for adapt in adapts]
     # Each as a task of its own, with no coroutine around it: one that is not compiled would hide the fault.
     requests = [made.pipeline.ingest(input_, otlp_logs(), caller, hold_nothing) for input_ in inputs]
     async with asyncio.timeout(10):

@@ -13,6 +13,7 @@ from support.fakes.receiving import NOW_UNIX_NANO, Receivers, native_record, rec
 
 import adapters.native.request
 import adapters.otlp.logs
+from adapters.codec.json_parts import JsonPartsCount
 from adapters.errors import IDEMPOTENCY_KEY_REUSED, RequestRefused
 from adapters.fingerprint import read_fingerprint
 from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, Adapted
@@ -27,7 +28,7 @@ from collector.tenancy.scopes import Scope
 WINDOW_S = 900
 ACME = Caller("acme", Scope.INGEST, UNLIMITED, "k1")
 OTHER = Caller("other", Scope.INGEST, UNLIMITED, "k2")
-LOGS = Input(adapters.otlp.logs.adapt, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+LOGS = Input(adapters.otlp.logs.adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
 FINE_NS = NOW_UNIX_NANO // 1_000_000 * 1_000_000 + 123_456
 
 
@@ -108,7 +109,7 @@ async def test_no_plan_recognizes_anything_without_a_window() -> None:
 
 async def test_a_key_counts_on_every_route() -> None:
     """The native API too, whose equal records may be meant twice."""
-    native = Input(adapters.native.request.adapt, SOURCE_NATIVE, "/api/v1/telemetry", PAYLOAD_FORM_NATIVE_JSON)
+    native = Input(adapters.native.request.adapt, JsonPartsCount, SOURCE_NATIVE, "/api/v1/telemetry", PAYLOAD_FORM_NATIVE_JSON)
     made = gateway(hashed=[], answers_max=0)
     for key in (b"a", b"a", b"b"):
         await ingest(made, native_record(), key, input_=native)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 import sys
 import time
 import zlib
@@ -9,9 +10,13 @@ from collections.abc import Callable
 
 import cramjam
 import pytest
+from infrasage.v1.dead_letter_pb2 import DeadLetterBatch
+from support.attacks import JSON, PROTOBUF, REMOTE_WRITE, WRITE_V2
 from support.fakes.receiving import Receivers, otlp_logs, receivers
 from support.tenants import on_plans
 
+from adapters.codec.json_parts import JsonPartsCount
+from adapters.codec.pieces import PiecesCount
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, Decompressing
 from collector.ingest.loop_turns import LoopTurns
@@ -20,6 +25,9 @@ from collector.rate_limit.contract import Limited
 from collector.rate_limit.local import LocalLimiter
 from collector.receivers import decompress
 from collector.receivers.http.telemetry_request import Head
+from collector.receivers.responses import Answer
+from collector.receivers.routes import GRPC_SERVICES
+from collector.records.dead_letter import Caps
 from collector.tenancy.plans import FREE, Plan, Rate
 
 if sys.version_info >= (3, 14):
@@ -35,12 +43,15 @@ EMPTY_BLOCKS = bytes.fromhex(
     "0000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
 )
 CONTENT = bytes(range(256)) * (5 * MIB // 256)
-PACKED = {
-    "gzip": gzip.compress(CONTENT),
-    "zstd": zstd.compress(CONTENT),
-    "snappy": bytes(cramjam.snappy.compress_raw(CONTENT)),
-    "identity": CONTENT,
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd.compress,
+    "snappy": lambda content: bytes(cramjam.snappy.compress_raw(content)),
+    "snappy_of_any_format": lambda content: bytes(cramjam.snappy.compress(content)),
 }
+PACKED = {encoding: COMPRESS[encoding](CONTENT) for encoding in ("gzip", "zstd", "snappy")} | {"identity": CONTENT}
+DENSE = {encoding: compress(b"," * (16 * MIB)) for encoding, compress in COMPRESS.items()}
 
 
 async def decompressed(
@@ -51,6 +62,7 @@ async def decompressed(
     admit: Callable[[int], None] = lambda _: None,
     threads: Decompressing | None = None,
     turns: LoopTurns | None = None,
+    count: PiecesCount | None = None,
 ) -> bytes:
     own = threads or Decompressing()
     try:
@@ -58,6 +70,7 @@ async def decompressed(
             body,
             encoding,
             bytes_max,
+            count or JsonPartsCount(bytes_max),
             hold=hold,
             admit=admit,
             tenant="acme",
@@ -77,6 +90,31 @@ async def test_what_is_decompressed_is_held_as_it_comes(encoding: str) -> None:
     assert len(CONTENT) == sum(held)
     if encoding in ("gzip", "zstd"):
         assert max(held) <= MIB + 1
+
+
+@pytest.mark.parametrize("encoding", DENSE)
+async def test_a_body_is_left_where_it_holds_too_much(encoding: str) -> None:
+    """Not all of its 16 MiB are made; snappy makes its beginning first, and holds what it announces."""
+    held: list[int] = []
+    count = JsonPartsCount(2 * MIB)
+    body = DENSE[encoding]
+    with pytest.raises(RequestRefused) as caught:
+        await decompressed(body, encoding, 16 * MIB, held.append, count=count)
+    assert PAYLOAD_TOO_LARGE == caught.value.reason
+    assert "the first 3145728 bytes of the JSON hold more than 2097152 elements" in caught.value.message
+    assert b"," * MIB == count.beginning
+    if encoding != "snappy":
+        assert sum(held) <= 5 * MIB
+
+
+@pytest.mark.parametrize("encoding", DENSE)
+async def test_a_body_that_holds_as_much_as_it_may_is_whole(encoding: str) -> None:
+    """Its beginning is not, where it was looked at."""
+    assert b"," * (16 * MIB) == await decompressed(DENSE[encoding], encoding, 16 * MIB, lambda _: None)
+    late = JsonPartsCount(2 * MIB)
+    content = b" " * (8 * MIB) + b"," * (2 * MIB)
+    packed = COMPRESS[encoding](content)
+    assert content == await decompressed(packed, encoding, 16 * MIB, lambda _: None, count=late)
 
 
 @pytest.mark.parametrize("encoding", PACKED)
@@ -186,15 +224,60 @@ async def test_a_body_is_left_where_its_plan_has_no_room_for_more() -> None:
 
 async def answer(made: Receivers, body: bytes, caller: str) -> int:
     """The status with which a gzip body of logs is answered."""
+    headers = {"content-type": "application/x-protobuf", "content-encoding": "gzip", "x-api-key": caller}
+    return (await answered(made, "/v1/logs", headers, body)).status
+
+
+async def answered(made: Receivers, path: str, headers: dict[str, str], body: bytes) -> Answer:
     head = Head("POST")
-    for name, value in {"content-type": "application/x-protobuf", "content-encoding": "gzip", "x-api-key": caller}.items():
+    for name, value in headers.items():
         head.add(name.encode(), value.encode())
     head.add(b"content-length", str(len(body)).encode())
-    exchange = made.app.receiver.exchange("/v1/logs", head)
+    exchange = made.app.receiver.exchange(path, head)
     if exchange.admit() and exchange.feed(body):
         await exchange.finish()
     assert exchange.answer is not None
-    return exchange.answer.status
+    return exchange.answer
+
+
+# What two bytes of each are an element of.
+DENSE_ROUTES = {
+    "/v1/logs": [(PROTOBUF, b"\x0a\0"), (JSON, b"{,")],
+    "/v1/metrics": [(PROTOBUF, b"\x0a\0"), (JSON, b"{,")],
+    "/v1/traces": [(PROTOBUF, b"\x0a\0"), (JSON, b"{,")],
+    "/api/v1/telemetry": [(JSON, b"{,")],
+    "/api/v1/telemetry/batch": [(JSON, b"{,")],
+    REMOTE_WRITE: [(PROTOBUF, b"\x0a\0"), (WRITE_V2, b"\x22\0")],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "element"),
+    [(path, headers, element) for path, formats in DENSE_ROUTES.items() for headers, element in formats],
+)
+async def test_each_route_counts_what_is_decompressed(path: str, headers: dict[str, str], element: bytes) -> None:
+    """By what its body is. The dead letter is the beginning of the content, not of what was sent."""
+    made = receivers(caps=Caps(10, 10 * MIB), validation={"request_elements_max": 300_000})
+    encoding = "snappy" if path == REMOTE_WRITE else "zstd"
+    content = element * (8 * MIB)
+    refused = await answered(made, path, headers | {"content-encoding": encoding}, COMPRESS[encoding](content))
+    assert 413 == refused.status
+    assert b"hold more than 300000 elements" in refused.body
+    read = re.search(rb"the first (\d+) bytes of the ", refused.body)
+    assert read is not None
+    assert int(read[1]) <= 2 * MIB
+    assert 0 == made.in_flight.bytes_held
+    (record,) = DeadLetterBatch.FromString(made.producer.messages[0].payload).records
+    assert 0 < len(record.letter.payload) < MIB
+    assert content.startswith(record.letter.payload)
+
+
+async def test_a_call_counts_what_is_decompressed() -> None:
+    """Each service of gRPC has an input of its own."""
+    for service in GRPC_SERVICES:
+        count = service.input.count_pieces(300_000)
+        with pytest.raises(RequestRefused):
+            count.take(b"\x0a\0" * MIB)
 
 
 async def test_a_body_that_becomes_nothing_costs_what_was_sent() -> None:
