@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # takes twice its CPU time to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve environment test test-one test-fast test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
+.PHONY: serve environment test test-one test-fast test-soak test-clients fidelity chaos install dist tarball wheels check format proto docs bench fuzz lock clean
 
 # Uncompiled at first, which takes seconds; compiled from the next start on: deploy/install.py.
 serve: $(VENV)/requirements.installed
@@ -26,7 +26,13 @@ test-one: $(VENV)/dev.installed
 # What needs no server and is not slow, of the source as it is, with few examples of each property: tests/support/skips.py.
 test-fast: $(VENV)/dev.installed
 	PYTHONPATH=.:proto $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --hypothesis-profile=fast \
-		-m "not ( kafka or clickhouse or redis or clients or program or slow )" $(ARGS)
+		-m "not ( kafka or clickhouse or redis or clients or program or slow or large or soak )" $(ARGS)
+
+# Once a night, or by hand: what make test has in a short form, at length; and properties with 500 examples, other ones each time.
+test-soak: install $(VENV)/dev.installed
+	$(BIN)/pytest -m soak -n auto --dist loadfile --no-loadscope-reorder --timeout=1800 $(ARGS)
+	env -u CI $(BIN)/pytest tests/unit tests/contracts tests/conformance tests/integration/gateway -n auto --dist loadfile \
+		--no-loadscope-reorder --hypothesis-profile=soak --timeout=1800 -m "not large" $(ARGS)
 
 # Clients of other languages, built once into $PEERS; without CI=true those whose tools are missing are skipped: docs/use/clients.md.
 test-clients: install $(VENV)/dev.installed

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 from support.skips import MARKERS, imported_modules, needs, summary
+from support.store_templates import keep_for_this_run
 
 from collector.runtime.heap import freeze
 
@@ -23,13 +24,16 @@ _SHRINKS = (Phase.shrink, Phase.explain)
 
 settings.register_profile(
     "default",
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     derandomize=_IS_CI,
     phases=[phase for phase in Phase if not (_IS_CI and phase in _SHRINKS)],
 )
+# For make test-soak: other examples each time, and many.
+settings.register_profile("soak", settings.get_profile("default"), max_examples=500, derandomize=False)
 # For what runs twice in one go, compiled and not.
-settings.register_profile("again", settings.get_profile("default"), max_examples=25)
+settings.register_profile("again", settings.get_profile("default"), max_examples=15)
 # For make test-fast: the same tests, a few examples of each.
 settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
 settings.load_profile("default")
@@ -79,6 +83,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    if not hasattr(config, "workerinput"):
+        keep_for_this_run(config)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

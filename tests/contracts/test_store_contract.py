@@ -26,10 +26,10 @@ from support import batches, letters
 from support.processes.clickhouse_server import OPTIONS
 from support.processes.clickhouse_server import server as any_server
 from support.references.stored import items, stored
+from support.reopened_store import store_with_tables
 from support.strategies.batches import batches as any_batches
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
-from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreError, StoreOutOfMemory, StoreRefusedData
 from collector.store.payload_index import contents
 
@@ -39,8 +39,7 @@ _NUMBERS = itertools.count(1)
 
 @contextmanager
 def embedded(directory: Path) -> Iterator[Store]:
-    with closing(ClickHouseStore.embedded(directory, OPTIONS)) as store:
-        store.apply_schema()
+    with closing(store_with_tables(directory / "store", OPTIONS)) as store:
         yield store
 
 

@@ -1,11 +1,23 @@
-"""One embedded store that a test opens again and again, with other settings."""
+"""Embedded stores: one that has its tables, and one that a test opens again and again, with other settings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.store_templates import copy_store
+
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.options import StoreOptions
+
+_DEFAULTS = StoreOptions()
+
+
+def store_with_tables(directory: Path, options: StoreOptions = _DEFAULTS) -> ClickHouseStore:
+    """An embedded store, open, in a directory that is not there yet; its tables as these options want them."""
+    copy_store(directory, fsync=options.tables.fsync)
+    store = ClickHouseStore.embedded(directory, options)
+    store.apply_schema()
+    return store
 
 
 @contextmanager

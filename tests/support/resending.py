@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from support.senders import otlp_logs
 
-_PAUSE_S: Final = 0.02
+_PAUSE_S: Final = 0.06
 _RETRY_S: Final = 0.2
 
 

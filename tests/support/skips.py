@@ -17,6 +17,8 @@ MARKERS: Final = {
     "redis": "needs redis-server",
     "program": "starts whole programs, or builds the package",
     "slow": "takes more than 5 s",
+    "large": "reads bodies of megabytes, which takes uncompiled code seconds",
+    "soak": "does at length what another test does in short: make test-soak",
     "clients": "drives clients of other languages, which are built first: make test-clients",
 }
 
@@ -39,6 +41,7 @@ _BY_IMPORT: Final = (
     ("support.processes.redis_server", "redis"),
     ("support.processes.clickhouse_server", "clickhouse"),
     ("collector.store.clickhouse", "clickhouse"),
+    ("support.reopened_store", "clickhouse"),
     ("support.processes.", "program"),
 )
 # The suites of tests/contracts run against each implementation, which is a parameter.

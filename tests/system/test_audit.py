@@ -76,7 +76,7 @@ def test_it_adds_up_whatever_is_killed(make_program: MakeProgram) -> None:
         # In the midst of it, too.
         status, said = audit(program)
         assert (status, said["difference"]) == (0, 0), said
-    assert len(senders.acknowledged) > 500, "too few to show anything"
+    assert len(senders.acknowledged) > 100, "too few to show anything"
     status, said = audit(program)
     assert (status, said["difference"], said["lost_requests"], said["faults"]) == (0, 0, 0, []), said
     topics = said["topics"]

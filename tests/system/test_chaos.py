@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.processes.chaos import HEAD, LONG, SHORT, Chaos, Fault, Scene, StoreWatch, until_whole
+from support.processes.chaos import BRIEF, HEAD, LONG, SHORT, Chaos, Fault, Scene, StoreWatch, until_whole
 from support.processes.clickhouse_server import bridge
 from support.processes.faulty_network import FaultyNetwork
 from support.processes.kafka_cluster import started_cluster
@@ -47,12 +47,15 @@ def scene(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
             yield Scene(cluster, clickhouse, store_network, front, (first, second), senders, random.Random(seed))
 
 
-def test_what_is_acknowledged_is_stored_once_whatever_is_disturbed(scene: Scene, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("short", [BRIEF, pytest.param(SHORT, marks=pytest.mark.soak)], ids=["brief", "short"])
+def test_what_is_acknowledged_is_stored_once_whatever_is_disturbed(
+    scene: Scene, short: Sequence[Fault], pytestconfig: pytest.Config
+) -> None:
     """Processes are killed and paused, networks drop, cut and reset. Each record is stored once, none is lost, the audit adds
     up, and where Kafka takes what is sent, nothing is refused. --chaos-seconds prints the whole table."""
     seconds: int = pytestconfig.getoption("--chaos-seconds")
     only = pytestconfig.getoption("--chaos-only")
-    faults = [fault for fault in (LONG if seconds else SHORT) if only in fault.name]
+    faults = [fault for fault in (LONG if seconds else short) if only in fault.name]
     with StoreWatch(scene.clickhouse) as store:
         chaos = Chaos(scene, store)
         goes_on(scene)

@@ -34,7 +34,7 @@ def test_kill_under_load(make_program: MakeProgram) -> None:
             program.start()
         time.sleep(0.3)
         program.kill()
-    assert len(senders.acknowledged) > 1000, "too few to show anything"
+    assert len(senders.acknowledged) > 200, "too few to show anything"
     assert senders.in_doubt, "no request was broken off: nothing was tried"
     # No collector runs now: the query command itself brings what is in the log into the store.
     senders.check({int(row["number"]): int(row["times"]) for row in program.query(COUNTS_SQL)})
@@ -43,6 +43,7 @@ def test_kill_under_load(make_program: MakeProgram) -> None:
 def test_killed_at_each_step(make_program: MakeProgram) -> None:
     """Dead right after an append, an intent, an insert or a commit: every acknowledged record is stored exactly once."""
     program = make_program(writer__linger_ms=5, writer__bytes_max=20_000)
+    program.gets_tables = False  # nothing is there at its first start, as at a user's
     program.start()
     with Senders(program.http_port) as senders:
         program.kill()

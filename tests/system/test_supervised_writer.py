@@ -13,7 +13,7 @@ from support.processes.clickhouse_server import Bridge, Server, bridge
 from support.processes.kafka import Kafka
 from support.processes.program import Gateway, WriterCommand, metric, run, started
 from support.senders import otlp_logs
-from support.waiting import until
+from support.waiting import TIMEOUT_S, until
 
 INSERTS = "infrasage_writer_insert_duration_seconds_count"
 FAST = {"writer__linger_ms": 5, "writer__retry_max_s": 0.5, "kafka__session_timeout_s": 2, "shutdown__timeout_s": 10}
@@ -68,7 +68,9 @@ def has_more(back: WriterCommand, inserts: float) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_the_writer_starts_is_status_0(tmp_path: Path, number: signal.Signals) -> None:
     """Also if the process that writes is too young to handle signals, and if Ctrl-C goes to both."""
-    back = WriterCommand(tmp_path / "writer", kafka__bootstrap="127.0.0.1:1", clickhouse__url="http://127.0.0.1:1", **FAST)
+    # On a busy machine it takes long until it is old enough, and then it would be killed.
+    settings = {**FAST, "shutdown__timeout_s": TIMEOUT_S}
+    back = WriterCommand(tmp_path / "writer", kafka__bootstrap="127.0.0.1:1", clickhouse__url="http://127.0.0.1:1", **settings)
     back.launch()
     try:
         until(back.children)

@@ -9,6 +9,7 @@ import pytest
 from support import batches, exporter_tables
 from support.exporter_tables import FORMS, Form
 from support.processes.clickhouse_server import OPTIONS, bridge
+from support.reopened_store import store_with_tables
 
 from collector.broker.contract import LOGS_TOPIC
 from collector.store.adoption import EXPORTER_TABLES, Adoption
@@ -25,8 +26,7 @@ Command = Callable[[str], object]
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store") / "store", OPTIONS)) as made:
-        made.apply_schema()
+    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", OPTIONS)) as made:
         yield made
 
 
@@ -352,7 +352,7 @@ def copy_until_killed(store: ClickHouseStore) -> None:
 
 def test_a_copy_that_is_killed_goes_on(tmp_path: Path) -> None:
     """The server is killed at each of its steps, of a day each; then each row is there once."""
-    with bridge(tmp_path / "server", database="default") as there:
+    with bridge(tmp_path / "server", database="default", has_tables=False) as there:
         with closing(there.store()) as store:
             store.apply_schema()
             filled(store, "map of 2024", {}, "otel_logs")

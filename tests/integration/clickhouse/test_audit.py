@@ -12,6 +12,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_REQUEST
 from infrasage.v1.telemetry_pb2 import TYPE_METRIC, Receipt
 from support import letters
 from support.batches import NOW, batch_id, gauge
+from support.reopened_store import store_with_tables
 
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
@@ -29,8 +30,9 @@ PROCESS = b"p" * 16
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    made = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(Retention(dead_letters=None))))
-    made.apply_schema()
+    made = store_with_tables(
+        tmp_path_factory.mktemp("store") / "store", StoreOptions(WantedTables(Retention(dead_letters=None)))
+    )
     yield made
     made.close()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support import batches
 from support.reopened_store import reopening, text
+from support.store_templates import copy_store
 
 from collector.broker.contract import LOGS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -32,6 +33,7 @@ TEXTS = {"otel_logs": ("SeverityText", "ServiceName"), "otel_traces": ("SpanName
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Open]:
     """Opens the same store with what is wanted, once the one before is closed."""
+    copy_store(tmp_path / "store", fsync=False)
     with reopening(tmp_path / "store") as open_:
         yield lambda wanted: open_(StoreOptions(wanted))
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 from support import batches
+from support.reopened_store import store_with_tables
 
 from collector.broker.contract import TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -54,8 +55,7 @@ WINDOW: Final = f"TimeUnix >= {_START} AND TimeUnix <= {_START} + toIntervalHour
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     wanted = WantedTables(fsync=False, rollups=True, sessions=True)
-    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(wanted))) as opened:
-        opened.apply_schema()
+    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", StoreOptions(wanted))) as opened:
         for statement in FILL:
             opened._command(statement)
         opened.insert(TRACES_TOPIC, [batches.traces(1, "acme").SerializeToString()], "traces")

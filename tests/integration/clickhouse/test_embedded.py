@@ -16,6 +16,7 @@ import pytest
 from support import batches
 from support.reopened_store import reopening
 from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
+from support.store_templates import copy_store
 from support.waiting import until
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
@@ -31,6 +32,7 @@ Open = Callable[..., ClickHouseStore]
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Open]:
     """Opens the store of this test; closes what it had open before, as a process has one at a time."""
+    copy_store(tmp_path / "store")
     with reopening(tmp_path / "store") as reopen:
 
         def open_(options: StoreOptions = StoreOptions()) -> ClickHouseStore:  # noqa: B008 - immutable
@@ -221,10 +223,9 @@ def test_opened_twice(open_store: Open, tmp_path: Path) -> None:
     assert done.stdout.startswith(f"cannot open the store in {tmp_path / 'store'}: ")
 
 
-@pytest.mark.parametrize("name", ["with space", "naïve ☃", "a&b=c", "a:b", "it's"])
-def test_any_directory(name: str, tmp_path: Path) -> None:
+def test_any_directory(tmp_path: Path) -> None:
     """The store works in a directory of any name."""
-    store = ClickHouseStore.embedded(tmp_path / name)
+    store = ClickHouseStore.embedded(tmp_path / "with space, naïve ☃, a&b=c, a:b, it's")
     try:
         store.apply_schema()
         store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")

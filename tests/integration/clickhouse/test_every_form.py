@@ -21,8 +21,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.adapted import batch_of, reasons
 from support.limits import ALL
+from support.processes.clickhouse_server import OPTIONS
 from support.references.otlp_json import forget_nan_payloads
 from support.references.stored import items, stored
+from support.reopened_store import store_with_tables
 from support.strategies.full_messages import FullMessages
 from support.strategies.json_forms import MESSAGE_ODDITIES, TEXT_ODDITIES, JsonForms
 from support.strategies.native import NOW_TEXT
@@ -42,7 +44,6 @@ from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreRefusedData
-from collector.store.options import StoreOptions, WantedTables
 
 MESSAGE_BYTES_MAX = 1 << 19
 # Messages that Hypothesis makes, beside those that have every field. Each is written in some dozen forms.
@@ -60,8 +61,7 @@ class Form(NamedTuple):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    opened = ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(fsync=False)))
-    opened.apply_schema()
+    opened = store_with_tables(tmp_path_factory.mktemp("store") / "store", OPTIONS)
     yield opened
     opened.close()
 

@@ -11,10 +11,11 @@ from typing import Final
 
 import pytest
 from support import dashboards
+from support.processes.clickhouse_server import OPTIONS
+from support.reopened_store import store_with_tables
 
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.insert import MERGED_INDEXES
-from collector.store.options import StoreOptions, WantedTables
 
 ROWS: Final = 1_000_000
 DAY: Final = 1_796_083_200  # 2026-12-01, UTC
@@ -65,8 +66,7 @@ FROM numbers({SERIES_POINTS})""",
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(WantedTables(fsync=False)))) as opened:
-        opened.apply_schema()
+    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", OPTIONS)) as opened:
         for statement in FILL:
             head, select = statement.split("SELECT", 1)
             opened._command(f"{head} SETTINGS {_ONE_PART} SELECT{select}")

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.receiving import NOW_UNIX_NANO, Receivers, receivers
 from support.fakes.writing import Observed
+from support.reopened_store import store_with_tables
 
 import adapters.otlp.logs
 from adapters.codec.json_parts import JsonPartsCount
@@ -88,8 +89,7 @@ def audited(store: ClickHouseStore) -> Report:
 
 async def test_a_request_through_several_gateways_is_stored_once(tmp_path: Path) -> None:
     """Whole or broken off in between, in one range or in several: the audit counts duplicates, and adds up to zero."""
-    store = ClickHouseStore.embedded(tmp_path / "store")
-    store.apply_schema()
+    store = store_with_tables(tmp_path / "store")
     small, large = logs(0, 3), logs(100, 60, padding=1000)
     async with await LocalLog.open(tmp_path / "log", LIMITS, TOPICS) as log:
         first_id, first = await send(small)

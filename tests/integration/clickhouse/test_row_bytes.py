@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.limits import DEFAULT
+from support.reopened_store import store_with_tables
 from support.strategies.otlp import NOW
 
 from adapters.otlp import logs, metrics, traces
@@ -18,7 +19,6 @@ from collector.config.store import INSERT_MEMORY_FACTOR
 from collector.ingest.produce import TOPICS
 from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
-from collector.store.clickhouse import ClickHouseStore
 from collector.store.options import StoreOptions, WantedTables
 
 # Of the resource. Items of a few bytes under it: as many rows as row bytes allow.
@@ -75,8 +75,7 @@ def first_message(adapt: Adapt, body: bytes) -> Part:
 def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> None:
     """For each signal, and for few large rows and many small ones."""
     options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
-    with closing(ClickHouseStore.embedded(tmp_path / "store", options)) as store:
-        store.apply_schema()
+    with closing(store_with_tables(tmp_path / "store", options)) as store:
         for adapt, make in WAYS:
             for size in SIZES:
                 part = first_message(adapt, make(size, MESSAGE_ROW_BYTES_MAX // (size + 250) + 2))

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.reopened_store import store_with_tables
 
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreMisconfigured
@@ -22,8 +23,7 @@ SHARDS = Shards("every it's", "all shards")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     wanted = WantedTables(fsync=False, rollups=True, sessions=True)
-    with closing(ClickHouseStore.embedded(tmp_path_factory.mktemp("store"), StoreOptions(wanted))) as opened:
-        opened.apply_schema()
+    with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", StoreOptions(wanted))) as opened:
         yield opened
 
 

@@ -1,16 +1,15 @@
 """What the settings want of the tables is planned from the live tables, and carried out in any number of steps."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import batches
 from support.reopened_store import reopening, text
+from support.store_templates import copy_store
 from support.waiting import until
 
 from collector.broker.contract import LOGS_TOPIC
@@ -35,19 +34,10 @@ FULL = WantedTables(
 LOG = batches.logs(1, "tenant-a").SerializeToString()
 
 
-@pytest.fixture(scope="module")
-def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of a store whose tables are as PLAIN wants them."""
-    directory = tmp_path_factory.mktemp("plain") / "store"
-    with closing(ClickHouseStore.embedded(directory, StoreOptions(PLAIN))) as store:
-        store.apply_schema()
-    return directory
-
-
 @pytest.fixture
-def open_store(tmp_path: Path, plain_store: Path) -> Iterator[Open]:
-    """Opens a copy of the plain store with what is wanted, once the one before is closed."""
-    shutil.copytree(plain_store, tmp_path / "store", symlinks=True)
+def open_store(tmp_path: Path) -> Iterator[Open]:
+    """Opens a store that has the tables of PLAIN with what is wanted, once the one before is closed."""
+    copy_store(tmp_path / "store", fsync=False)
     with reopening(tmp_path / "store") as open_:
         yield lambda wanted: open_(StoreOptions(wanted))
 

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 from support.processes.clickhouse_server import OPTIONS, server
 from support.processes.engine_with_users import Reader
+from support.reopened_store import store_with_tables
 
 from collector.store import tenant_grants
 from collector.store.clickhouse import ClickHouseStore
@@ -40,8 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With two rows of each tenant in every table that keeps rows of tenants; closed."""
     directory: Path = tmp_path_factory.mktemp("store") / "store"
     wanted = WantedTables(Retention(dead_letters=None), fsync=False)
-    with closing(ClickHouseStore.embedded(directory, OPTIONS._replace(tables=wanted))) as made:
-        made.apply_schema()
+    with closing(store_with_tables(directory, OPTIONS._replace(tables=wanted))) as made:
         for table in TENANT_COLUMNS:
             if made.read(f"SELECT engine FROM system.tables WHERE name = '{table}'", "TSV") != b"View\n":
                 made._command(

@@ -12,11 +12,11 @@ from support import batches, letters
 from support.fakes.brokers import LIMITS, TOPICS
 from support.processes.commands import command, run, run_and_kill
 from support.processes.write_to_engine import BAD_EVERY, POINTS
+from support.reopened_store import store_with_tables
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Payload
 from collector.broker.local_log import LocalLog
 from collector.records.dead_letter import event_messages, replay_batch_id
-from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import Store, StoreUnavailable
 from collector.store.options import StoreOptions, WantedTables
 from collector.telemetry.metrics import Metrics
@@ -89,8 +89,7 @@ async def test_replayed_twice_stored_once(tmp_path: Path) -> None:
         event_messages([replay(entry, 2) for entry in entries[5:15]], 2000),
         event_messages([replay(entry, 3, LOGS_TOPIC) for entry in entries[:3]], 1 << 20),
     ]
-    with closing(ClickHouseStore.embedded(tmp_path / "store", StoreOptions(WantedTables(fsync=False)))) as store:
-        store.apply_schema()
+    with closing(store_with_tables(tmp_path / "store", StoreOptions(WantedTables(fsync=False)))) as store:
         async with await LocalLog.open(tmp_path / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
             await log.append([Message(DEAD_LETTERS_TOPIC, letters.dead_letters(*entries))])
             for messages in rounds:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -14,17 +14,14 @@ import structlog
 from support.fakes.brokers import kafka_options
 from support.processes.kafka import libraries, unique
 from support.processes.kafka_cluster import BROKERS, KafkaCluster, started_cluster
-from support.waiting import eventually
+from support.waiting import TIMEOUT_S, eventually
 
 from collector.broker.contract import BrokerDown, Consumer, Message, Partition
 from collector.broker.kafka import KafkaConsumer, KafkaOptions, KafkaProducer, KafkaProgress
 
-# What is promised: service goes on so long after Kafka has elected new leaders.
-PROMISED_S: Final = 2.0
-# What a machine that is busy with other tests may add.
-BUSY_S: Final = 7.0
-# Longer than both, so that a gap of as much is seen.
-WATCHED_S: Final = 10.0
+# Longer than `eventually` waits, however busy the machine is: what goes on only when this time is over does not go on.
+TOO_LONG_S: Final = 2.0 * TIMEOUT_S
+METADATA_REFRESH_S: Final = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +39,7 @@ def fresh(cluster: KafkaCluster, **changes: Any) -> tuple[KafkaOptions, list[str
         "append_timeout_s": 2.0,
         "request_timeout_s": 10.0,
         "session_timeout_s": 6.0,
-        "metadata_refresh_s": 1.0,
+        "metadata_refresh_s": METADATA_REFRESH_S,
     }
     return kafka_options(cluster.bootstrap, **(given | {"topic_partitions": BROKERS} | changes)), [unique("topic")]
 
@@ -70,7 +67,7 @@ class Traffic:
             with suppress(BrokerDown):
                 await self.producer.append([Message(self._topic, name)])
                 self.acknowledged[name] = time.monotonic()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
     async def _take(self, consumer: Consumer) -> None:
         while not (self._stopping and self.acknowledged.keys() <= self.taken.keys()):
@@ -102,10 +99,13 @@ class Traffic:
             await asyncio.gather(*self._senders, *self._takers)
         assert [] == self.twice
 
-    def longest_gap(self, since: float, until: float, times_of: Mapping[bytes, float] | None = None) -> float:
-        """In which nothing was acknowledged, or, of `times_of`, nothing of these."""
-        times = sorted(at for at in (times_of or self.acknowledged).values() if since <= at <= until)
-        return max(later - earlier for earlier, later in zip([since, *times], [*times, until], strict=True))
+    async def goes_on(self, partitions: Iterable[Partition], since: float) -> None:
+        """Return when something of each of these has been taken since then; and, when the brokers have been asked for their
+        metadata some times, once more."""
+        for moment in (since, None):
+            began = time.monotonic() if moment is None else moment
+            await eventually(lambda at=began: all(self.partitions.get(each, 0.0) > at for each in partitions))
+            await asyncio.sleep(3 * METADATA_REFRESH_S)
 
 
 @asynccontextmanager
@@ -137,18 +137,13 @@ async def until_moved(cluster: KafkaCluster, topic: str, broker: int) -> float:
 @pytest.mark.parametrize("how", ["kill", "pause"])
 async def test_one_broker_of_three_may_be_away(cluster: KafkaCluster, how: str) -> None:
     """Appending and reading go on as soon as Kafka has elected new leaders; and go on when the broker comes back."""
-    options, topics = fresh(cluster)
+    options, topics = fresh(cluster, request_timeout_s=TOO_LONG_S)
     broker = cluster.brokers[2]
     async with traffic(options, topics) as flow:
         getattr(broker, how)()
         try:
             moved = await until_moved(cluster, topics[0], 2)
-            await asyncio.sleep(WATCHED_S)
-            now = time.monotonic()
-            for times in (flow.acknowledged, flow.taken):
-                first = min(at for at in times.values() if at > moved)
-                assert first - moved < PROMISED_S + BUSY_S
-                assert flow.longest_gap(first, now, times) < PROMISED_S + BUSY_S
+            await flow.goes_on([Partition(topics[0], index) for index in range(BROKERS)], moved)
         finally:
             await asyncio.to_thread(cluster.start, 2) if how == "kill" else broker.resume()
         await flow.flows()
@@ -169,13 +164,8 @@ async def test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions(cl
         await eventually(lambda: len(flow.partitions) == BROKERS)
         cluster.networks[away].fault(fault)
         try:
-            began = time.monotonic()
-            await asyncio.sleep(options.append_timeout_s + BUSY_S + WATCHED_S)
-            now = time.monotonic()
             # What was on its way to it fails when its time is up, and a new session begins without it.
-            assert flow.longest_gap(began, now) < options.append_timeout_s + PROMISED_S + BUSY_S
-            assert flow.longest_gap(began + options.append_timeout_s + BUSY_S, now) < PROMISED_S + BUSY_S
-            assert all(flow.partitions[partition] > now - PROMISED_S - BUSY_S for partition in reached)
+            await flow.goes_on(reached, time.monotonic() + options.append_timeout_s)
             lag = await consumer.lag()
             assert set(lag) == {Partition(topics[0], index) for index in leaders}
             await eventually(lambda: consumer.failure is not None)
@@ -189,16 +179,14 @@ async def test_a_broker_that_does_not_answer_holds_up_only_its_own_partitions(cl
 
 async def test_the_coordinator_of_the_group_may_be_the_broker_that_dies(cluster: KafkaCluster) -> None:
     """Nothing is committed until Kafka has elected another; then both writers go on, without waiting for who they were."""
-    options, topics = fresh(cluster)
+    options, topics = fresh(cluster, request_timeout_s=TOO_LONG_S, session_timeout_s=TOO_LONG_S)
     async with traffic(options, topics, consumers=2) as flow:
         coordinator = await asyncio.to_thread(cluster.coordinator, options.group_id)
         cluster.brokers[coordinator].kill()
         try:
             await until_moved(cluster, topics[0], coordinator)
             await eventually(lambda: asyncio.to_thread(lambda: cluster.coordinator(options.group_id) not in (coordinator, -1)))
-            moved = time.monotonic()
-            await eventually(lambda: len([at for at in flow.partitions.values() if at > moved]) == BROKERS)
-            assert time.monotonic() - moved < PROMISED_S + BUSY_S
+            await flow.goes_on([Partition(topics[0], index) for index in range(BROKERS)], time.monotonic())
         finally:
             await asyncio.to_thread(cluster.start, coordinator)
         await flow.flows()
@@ -221,12 +209,11 @@ async def test_what_is_asked_of_the_group_from_outside_goes_on(cluster: KafkaClu
 
 
 async def test_partitions_that_are_added_are_read_from_their_beginning(cluster: KafkaCluster) -> None:
-    """Within 10 s: also what was appended before the writer knew of them; and the gateway uses them, too."""
+    """Also what was appended before the writer knew of them; and the gateway uses them, too."""
     options, topics = fresh(cluster)
     late = replace(options, metadata_refresh_s=5.0)
     async with traffic(late, topics) as flow:
         await asyncio.to_thread(cluster.add_partitions, topics[0], 2 * BROKERS)
-        added = time.monotonic()
         async with await KafkaProducer.open(options, topics) as other:  # it knows them at once, the writer does not
             for number in range(40):
                 name = b"other-%d" % number
@@ -234,7 +221,6 @@ async def test_partitions_that_are_added_are_read_from_their_beginning(cluster: 
                 flow.acknowledged[name] = time.monotonic()
             await flow.producer.ping()  # as a gateway does every three seconds
         await eventually(lambda: len(flow.partitions) == 2 * BROKERS)
-        assert time.monotonic() - added < 5.0 + PROMISED_S + BUSY_S
         await eventually(lambda: flow.acknowledged.keys() <= flow.taken.keys() | set(list(flow.acknowledged)[-100:]))
 
 

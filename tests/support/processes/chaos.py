@@ -173,7 +173,7 @@ def _named(fault: faulty_network.Fault) -> str:
     }[fault]
 
 
-# For every test run: each kind, until Kafka or the group evicts somebody.
+# Each kind, until Kafka or the group evicts somebody.
 SHORT: Final = (
     Fault("a gateway worker is killed", 1, _kill_worker, is_refused=False),
     Fault("a writer is killed", 1, _kill_writing, is_refused=False),
@@ -186,6 +186,19 @@ SHORT: Final = (
     Fault("a broker is paused", 5, _pause_broker),
     Fault("a broker's network drops all packets", 5, partial(_broker_network, "drop")),
     Fault("all brokers' networks reset connections in answers", 3, partial(_all_networks, "cut")),
+)
+# For every test run: those that no other test has. Of the rest, tests/integration/kafka/test_cluster.py has the brokers',
+# tests/integration/clickhouse the server's, and tests/system/test_gateway_writer.py a worker and a writer that are killed.
+BRIEF: Final = tuple(
+    fault
+    for fault in SHORT
+    if fault.name
+    in (
+        "a writer is paused",
+        "ClickHouse's network resets connections in answers",
+        "a gateway worker is paused",
+        "all brokers' networks reset connections in answers",
+    )
 )
 # For `make chaos`.
 LONG: Final = (

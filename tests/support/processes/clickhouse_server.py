@@ -6,22 +6,27 @@ end; CLICKHOUSE_CLUSTER makes it a cluster's. Faults are the bridge's alone: tes
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 from support.processes.commands import environment
+from support.store_templates import copy_template
 
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.options import StoreOptions, WantedTables
 
 USER, PASSWORD = "infrasage", "s3cret pässword"
+# In a bridge's directory: what the engine keeps (clickhouse_bridge.py).
+DATA = "bridge"
 # The suites are about meaning, not about power cuts.
 OPTIONS = StoreOptions(WantedTables(fsync=False))
 
@@ -54,15 +59,19 @@ class Server:
 
 @dataclass
 class Bridge(Server):
-    """The bridge, which can be stopped, killed and started again at the same place."""
+    """The bridge, which can be stopped, killed and started again at the same place. `has_tables`: it begins with those of
+    OPTIONS, in the database `telemetry`, as an earlier start of the collector leaves them."""
 
     directory: Path = Path()
+    has_tables: bool = True
     certificate: Path | None = None
     key: Path | None = None
     port: int = 0
     process: "subprocess.Popen[str] | None" = field(default=None, repr=False)
 
     def start(self) -> None:
+        if self.has_tables and not (self.directory / DATA).exists():
+            copy_template("server", _make_tables, self.directory / DATA)
         arguments = [str(self.directory), "--port", str(self.port), "--user", self.user, "--password", self.password]
         if self.certificate:
             arguments += ["--certificate", str(self.certificate), "--key", str(self.key)]
@@ -116,6 +125,13 @@ class Bridge(Server):
         with urlopen(f"{self.url}/bridge/seen") as answer:
             told: dict[str, Any] = json.load(answer)
             return told
+
+
+def _make_tables(template: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="infrasage-stores-") as directory:
+        with bridge(Path(directory), has_tables=False) as made, closing(made.store()) as store:
+            store.apply_schema()
+        shutil.move(Path(directory) / DATA, template)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 # The page's collectors, by their hosts.
 _HOSTS = ("10.0.0.1", "10.0.0.2")
 _AGAIN_S = 0.05
+# Between a sender's requests.
+_PAUSE_S = 0.03
 
 
 class Collector(Protocol):
@@ -268,7 +270,7 @@ class Sender(threading.Thread):
                 else:
                     self.accepted.update(records)
                     break
-            time.sleep(0.002)
+            time.sleep(_PAUSE_S)
 
     def stop(self) -> None:
         """And wait until its last request is accepted."""

@@ -25,7 +25,7 @@ from support.ports import free_ports
 from support.processes import commands
 
 POM = Path(__file__).parents[2] / "kafka" / "pom.xml"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 MAVEN_TIMEOUT_S = 300
 
 # -Xshare and C1 only: it starts in half the time, and no test runs long enough for the rest to pay.

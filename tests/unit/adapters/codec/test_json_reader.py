@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from support.examples import examples
 from support.fakes.receiving import NOW, NOW_UNIX_NANO
 from support.limits import ALL, DEFAULT
 from support.references.twins import NOW as TWINS_NOW
@@ -60,6 +61,7 @@ def pieces(text: bytes) -> Iterator[Any]:
             return
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_a_deep_text_is_read_once(opening: str) -> None:
     """And not once more for each of the objects that are in each other. The parser refuses the same texts."""
@@ -77,7 +79,6 @@ def test_a_deep_text_is_read_once(opening: str) -> None:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=20), st.sampled_from([None, 1, "\n\t "]))
-@settings(max_examples=100)
 def test_pieces_are_the_elements_of_the_array(values: list[Any], indent: Any) -> None:
     """Whatever they are, and however they are laid out."""
     text = json.dumps(values, indent=indent).encode()
@@ -160,6 +161,7 @@ def test_a_metric_that_is_larger_than_a_slice_is_read_by_its_points() -> None:
     assert ("m", 2, True) == (metric.name, metric.sum.aggregation_temporality, metric.sum.is_monotonic)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_texts_are_refused(seed: int) -> None:
     """A byte that is left out or changed: what a parser refuses is refused, and what it takes becomes the same."""
@@ -178,6 +180,7 @@ def test_damaged_texts_are_refused(seed: int) -> None:
             logs_to_wire(damaged)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("end", [b"", b"]", b"}", b",", b"{}", b"\x00"])
 def test_what_follows_is_refused(end: bytes) -> None:
     """But white space."""
@@ -233,6 +236,7 @@ def test_a_record_of_too_many_objects_is_rejected_alone(count: int) -> None:
     assert expected == [one.message for one in batch.rejections if "objects" in one.message]
 
 
+@pytest.mark.large
 def test_a_record_that_is_too_large_to_read_is_rejected_alone() -> None:
     """Its neighbours are kept."""
     large = record(0, attributes={f"k{n}": n for n in range(400_000)})
@@ -362,6 +366,7 @@ def test_a_large_value_is_what_it_is_at_once(name: str) -> None:
     assert rests >= len(text) // REST_BYTES
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "members",
     [
@@ -383,6 +388,7 @@ def test_large_values_that_are_refused(members: str) -> None:
         logs_to_wire(one_log(members))
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "members",
     [
@@ -413,6 +419,7 @@ def test_a_large_value_that_does_not_fit_rejects_its_item_alone(members: str) ->
     assert ([1], 2) == ([rejection.index for rejection in adapted.rejections], adapted.accepted_count())
 
 
+@pytest.mark.large
 def test_a_large_element_that_is_no_item_is_rejected_alone() -> None:
     """A text among log records, or among scopes."""
     text = '"' + "x" * (2 * SLICE_BYTES) + '"'
@@ -427,6 +434,7 @@ def test_a_large_element_that_is_no_item_is_rejected_alone() -> None:
 COUNTS = f'"timeUnixNano":"{TWINS_NOW}","count":"1","explicitBounds":[1],"bucketCounts"'
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_a_number_that_does_not_fit_a_large_list_rejects_its_point_alone(place: str) -> None:
     """Wherever it is in the list."""
@@ -462,6 +470,7 @@ REPAIRED_VALUES: dict[str, Callable[[bytes], str]] = {
 }
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("name", REPAIRED_VALUES)
 def test_a_large_value_is_repaired_as_a_small_one_is(name: str) -> None:
     """To the text that its content has, and counted alike."""
@@ -517,7 +526,7 @@ def is_json(text: bytes) -> bool:
 
 
 @given(VALUES, st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_a_checked_value_is_json(value: Any, data: st.DataObject) -> None:
     """The parser and the check agree on a text with a byte taken out, put in, or changed."""
     text = json.dumps(value).encode()

@@ -223,6 +223,7 @@ def test_malformed_bodies_stay_malformed(body: bytes) -> None:
         logs.adapt(body, header(), LimitRules(ALL, NOW), 1 << 20)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("is_one_text", [True, False], ids=["one large text", "many small texts"])
 def test_a_body_that_grows_too_much_is_refused(is_one_text: bool) -> None:
     """In protobuf and in JSON: the message says why. A smaller body is repaired, though it grows threefold."""
@@ -250,6 +251,7 @@ def _counting(rests: list[None]) -> LimitRules:
     return LimitRules(ALL, NOW, pause=lambda: rests.append(None))
 
 
+@pytest.mark.large
 def test_repairing_rests() -> None:
     """One large text and many small ones, in protobuf and in JSON: at least once for each 256 KiB."""
     large = b"\xff" * (4 << 20)

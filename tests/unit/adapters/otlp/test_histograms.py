@@ -260,6 +260,7 @@ def test_many_buckets_are_checked_with_rests(kind: str) -> None:
     assert len(rests) - before >= (6 if kind == "histogram" else 0)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("last", [math.inf, 1e300])
 def test_a_point_that_is_too_large_is_not_copied(last: float) -> None:
     """It is rejected by its size alone, before and behind what is cut of its bounds."""

@@ -357,6 +357,7 @@ def test_items_that_are_lost_with_their_envelope_are_rejected(signal: str, field
     assert " must " in rejection.message
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("signal", sorted(LOSSES))
 def test_a_large_envelope_that_is_lost_is_rejected(signal: str) -> None:
     """As a small one is; a list of megabytes is one item."""
@@ -598,6 +599,7 @@ def test_of_an_attribute_that_comes_twice_in_an_envelope_the_last_one_wins(paddi
     assert 1 == len(found.scope_spans[0].spans)
 
 
+@pytest.mark.large
 def test_a_long_name_costs_nothing() -> None:
     """No field has it, so its member is skipped, wherever it is; it must be JSON."""
     good = f'{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}","name":"good"}}'

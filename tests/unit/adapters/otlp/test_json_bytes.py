@@ -169,6 +169,7 @@ def test_what_is_no_id_is_left_out_of_a_large_body(signal: str) -> None:
     check_no_id(signal, 5, 1 << 20)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("kind", LARGE_NO_IDS)
 def test_however_large_it_is_what_is_no_id_is_left_out(kind: str) -> None:
     """A small one is."""

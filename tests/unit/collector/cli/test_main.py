@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.processes.program import environment, heed_interrupts, run
+from support.store_templates import copy_store
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -281,7 +282,8 @@ def test_ctrl_c_while_the_commands_load_prints_nothing() -> None:
 
 def test_a_pipe_that_closes_is_no_error(tmp_path: Path) -> None:
     """`query … | head` ends quietly."""
-    run("schema", "apply", "--data-dir", tmp_path / "data")
+    (tmp_path / "data").mkdir(mode=0o700)
+    copy_store(tmp_path / "data" / "store")
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -4,12 +4,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.reopened_store import store_with_tables
 
 from collector.dead_letters.filters import Filter
 from collector.dead_letters.queries import DeadLetterReports
 from collector.query.reader import Reader
 from collector.query.times import unix_nano_of
-from collector.store.clickhouse import ClickHouseStore
 
 HELD = {
     "1970-01-01T00:00:00.000000001Z": 1,
@@ -63,8 +63,7 @@ async def test_the_engine_takes_every_time_that_is_let_through(tmp_path: Path) -
     async def caught_up(_wait_s: float) -> int:
         return 0
 
-    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
-        store.apply_schema()
+    with closing(store_with_tables(tmp_path / "store")) as store:
         reader = Reader(store.read, caught_up, 1)
         reports = DeadLetterReports(reader, 30)
         for text, expected in HELD.items():

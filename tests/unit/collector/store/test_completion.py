@@ -12,6 +12,7 @@ from infrasage.v1.dead_letter_pb2 import DEAD_LETTER_ACTION_DISCARDED
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import letters
 from support.processes.clickhouse_server import OPTIONS
+from support.reopened_store import store_with_tables
 from support.store_ranges import ITEMS_PER_KIND, MESSAGES, TABLES, messages, payload, topic_of, wrong_counts
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, TRACES_TOPIC, Partition, Range
@@ -32,11 +33,10 @@ NAMELESS_RECORD = b"\x0a\x00"
 
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouseStore]:
-    store = ClickHouseStore.embedded(
-        directory, OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
+    store = store_with_tables(
+        directory / "store", OPTIONS._replace(tables=WantedTables(Retention(dead_letters=None), fsync=False))
     )
     try:
-        store.apply_schema()
         store._command("SYSTEM STOP MERGES")
         yield store
     finally:

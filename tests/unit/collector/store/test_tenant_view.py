@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support.reopened_store import store_with_tables
 
 from collector.store.asked import _KEPT_MAX
 from collector.store.clickhouse import ClickHouseStore
@@ -19,10 +20,9 @@ OWN, OTHER = "acme", "it's the \\rival"
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
     """With a row of each tenant in every table that has tenants."""
     directory: Path = tmp_path_factory.mktemp("store") / "store"
-    made = ClickHouseStore.embedded(
+    made = store_with_tables(
         directory, StoreOptions(WantedTables(Retention(dead_letters=None)), queries=QueryLimits(result_rows_max=1000))
     )
-    made.apply_schema()
     for table in tables(made, "engine LIKE '%MergeTree' AND has_tenant"):
         for tenant in (OWN, OTHER):
             quoted = tenant.replace("\\", "\\\\").replace("'", "\\'")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import (
     DEAD_LETTER_ACTION_REJECTED_AGAIN,
@@ -18,6 +18,7 @@ from infrasage.v1.dead_letter_pb2 import (
     DeadLetterEvent,
     DeadLetterRecord,
 )
+from support.examples import examples
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.stores import Crash, FakeStore, batch, replayed
 
@@ -197,7 +198,7 @@ FAULTS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     replays=st.lists(
         st.lists(st.tuples(st.integers(0, 3), st.sampled_from(TOPICS), st.sampled_from(["good", "good", "bad"])), max_size=4),

@@ -19,6 +19,7 @@ from support.examples import examples
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.stores import Crash, FakeStore, batch
 from support.fakes.writing import CRASHES, TOPIC, Observed, world
+from support.reopened_store import store_with_tables
 from support.waiting import eventually
 
 from adapters.codec.wire import BYTES, Cursor, length_of
@@ -325,8 +326,7 @@ def large(number: int, records: int, size: int) -> bytes:
 @asynccontextmanager
 async def engine(directory: Path) -> AsyncIterator[tuple[LocalLog, ClickHouseStore]]:
     options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=288 * MIB)
-    with closing(ClickHouseStore.embedded(directory / "store", options)) as store:
-        store.apply_schema()
+    with closing(store_with_tables(directory / "store", options)) as store:
         async with await LocalLog.open(directory / "log", LIMITS, (*TOPICS, DEAD_LETTERS_TOPIC)) as log:
             yield log, store
 

@@ -18,9 +18,10 @@ from uuid import uuid4
 
 import google_crc32c
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from support.examples import examples
 from support.fakes.brokers import MIB, TOPICS, limits
 from support.waiting import eventually
 
@@ -1270,7 +1271,7 @@ def lefts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Left]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(how=st.sampled_from(sorted(DAMAGES)), in_file=st.booleans(), part=st.floats(0, 1, exclude_max=True))
 def test_whatever_is_damaged_is_read_or_reported(
     lefts: dict[bool, Left], tmp_path_factory: pytest.TempPathFactory, how: str, in_file: bool, part: float

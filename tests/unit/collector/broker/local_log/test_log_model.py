@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.examples import examples
 from support.fakes.brokers import TOPICS, limits
 
 from collector.broker.contract import BrokerDown, Message, Range
@@ -131,4 +132,4 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLocalLog = LogMachine.TestCase
-TestLocalLog.settings = settings(max_examples=60, stateful_step_count=30)
+TestLocalLog.settings = settings(examples(60), stateful_step_count=30)
