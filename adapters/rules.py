@@ -10,6 +10,7 @@ from mypy_extensions import i64
 
 # Most bytes of rows that a message becomes, unless the rules say otherwise. See docs/use/store.md.
 MESSAGE_ROW_BYTES_MAX: Final = 64 << 20
+ENTRY_WORK_BYTES: Final = 128
 # What one request may cost, unless the rules say otherwise. See docs/operate/configuration.md.
 REQUEST_ELEMENTS_MAX: Final = 5_000_000
 REQUEST_ROW_BYTES_MAX: Final = 512 << 20
@@ -18,10 +19,10 @@ PLAN_ROW_BYTES_MAX: Final = 1 << 60
 # An attribute's value may have any size, unless the rules say otherwise.
 VALUE_BYTES_MAX: Final = 1 << 60
 
-# A rest for so many bytes of a body, which take up to 3 ms; a step takes at least as long as 16 bytes, a rejected item as 64.
+# A rest for so many bytes of a body, which take up to 3 ms; a step takes at least as long as 16 bytes, a rejected item as 128,
+# and so does metadata that no item has, or an exemplar.
 _REST_BYTES: Final = 64 << 10
 _STEP_BYTES: Final = 16
-_REJECTED_BYTES: Final = 64
 
 
 def _sum(counts: dict[int, int] | None, more: dict[int, int]) -> dict[int, int]:
@@ -45,6 +46,8 @@ class Rules:
     message_row_bytes_max: i64 = MESSAGE_ROW_BYTES_MAX
     # How much of a body has been read since the last rest, in bytes and a few for each step.
     unrested: i64 = 0
+    # What was read until the last rest, counted so: of plain bodies little more than their bytes.
+    work_bytes: i64 = 0
     # A request that holds more elements, or whose rows have more bytes, is refused as a whole.
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
@@ -126,12 +129,13 @@ class Rules:
         """Note that so many bytes of the body have been read, and rest from time to time."""
         self.unrested += size_bytes + _STEP_BYTES
         if self.unrested > _REST_BYTES:
+            self.work_bytes += self.unrested
             self.unrested = 0
             self.rest()
 
     def note_rejected(self) -> None:
         """Note that an item was rejected, which takes longer than its bytes do: 2 us. The next `read` may rest for it."""
-        self.unrested += _REJECTED_BYTES
+        self.unrested += ENTRY_WORK_BYTES
 
     def rest(self) -> None:
         """Between two stretches of a body. Where it is read beside something else, this lets that go on."""

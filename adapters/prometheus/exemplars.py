@@ -17,7 +17,7 @@ from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.text import hex_id, is_no_id
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes
 from adapters.prometheus.series import Label
-from adapters.rules import Rules
+from adapters.rules import ENTRY_WORK_BYTES, Rules
 
 # The labels trace_id and span_id may become ids, which are no attributes.
 _IDS: Final = 2
@@ -48,6 +48,7 @@ def read_exemplar(cursor: Cursor, start: i64, end: i64, rules: Rules) -> Exempla
     value_bits: i64 = 0
     time_ms: i64 = 0
     position: i64 = start
+    rules.read(ENTRY_WORK_BYTES)
     while position < end:
         cursor.position = position
         tag: i64 = cursor.field(end)

@@ -31,7 +31,7 @@ from adapters.prometheus.series import Series, beginning, read_series, refused_s
 from adapters.prometheus.versions import refuse_unknown
 from adapters.prometheus.write_request import NO_EXEMPLARS, SAMPLES, WriteRequestScan
 from adapters.record import Adapted, Header
-from adapters.rules import Rules
+from adapters.rules import ENTRY_WORK_BYTES, Rules
 
 SHAPE: Final = shape_of(write_pb2.WriteRequest)
 _TIMESERIES: Final = 0x0A
@@ -148,6 +148,7 @@ class _WriteRequest(WriteRequestScan):
 
     def _take_family(self, family: bytes, description: Description) -> None:
         """Take metadata that no item belongs to."""
+        self.rules.read(ENTRY_WORK_BYTES)
         series = Series()
         series.name = family
         if not family:

@@ -1,4 +1,5 @@
-"""What requests cost in their tenants' plans: items, and the bytes of their bodies or rows, whichever are more.
+"""What requests cost in their tenants' plans: items, and the bytes of their bodies, their rows, or the work of reading them,
+whichever are most (collector/ingest/reading.py).
 
 A request that is refused for good is counted, too: else no plan would limit such requests.
 
@@ -72,7 +73,9 @@ class Charges:
             # Where not even a request can be counted, the next is refused before it is read.
             with contextlib.suppress(Limited, RequestRefused):
                 await self._limiter.take(caller, 0, counted_bytes)
-                return
+                if counted_bytes == size_bytes:
+                    return
+        self._limiter.refused(caller, size_bytes)
 
     async def take(self, caller: Caller, adapted: Adapted | None, size_bytes: int) -> None:
         """Take the request from the plan's quota. `adapted`: None where only its bytes count.
@@ -90,7 +93,7 @@ class Charges:
                 self._metrics.tenant(caller.tenant).rate_limited(adapted)
             raise
 
-    async def take_whole(self, caller: Caller, adapted: Adapted, cost_bytes: int, body_bytes: int) -> None:
+    async def take_whole(self, caller: Caller, adapted: Adapted | None, cost_bytes: int, body_bytes: int) -> None:
         """Call `take` for a request that was read. Where it may not come, count what reading its body cost.
 
         Raises Limited, RequestRefused.

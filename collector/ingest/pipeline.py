@@ -137,15 +137,16 @@ class Pipeline:
             answered = self._answer_to_the_same(caller, prints, now)
             if answered is not None:
                 # It is durable already: so it costs what reading it cost.
-                await self.charges.take(caller, None, size)
+                await self.charges.take_whole(caller, None, reading.cost_bytes(), reading.cost_bytes())
                 self._metrics.repeated()
                 return answered
         adapted = reading.adapted
         if adapted.row_bytes > len(body):
             self._hold(reading, hold, adapted.row_bytes - len(body))
-        cost = max(size, adapted.row_bytes)
+        read_cost = reading.cost_bytes()
+        cost = max(read_cost, adapted.row_bytes)
         if is_limited:
-            await self.charges.take_whole(caller, adapted, cost, size)
+            await self.charges.take_whole(caller, adapted, cost, read_cost)
         if adapted.accepted_count() or adapted.rejected:
             await self._make_durable(reading, batch_id, prints, cost)
         self._metrics.ingested(adapted, reading.letters.by_reason)
@@ -208,11 +209,12 @@ class Pipeline:
     async def _refuse(self, reading: Reading, refusal: RequestRefused | DeadLettersFull) -> None:
         """What can't be read, or can't be kept, costs its tenant what it cost us: else nothing would limit it."""
         caller = reading.caller
+        cost = reading.cost_bytes()
         if isinstance(refusal, DeadLettersFull):
-            await self.charges.charge(caller, reading.size_bytes)
+            await self.charges.charge(caller, cost)
             self._count_failed(reading)
             return
-        await self.charges.take(caller, None, reading.size_bytes)
+        await self.charges.take_whole(caller, None, cost, cost)
         self._metrics.tenant(caller.tenant).refused()
         await self._keep(reading.origin(), refusal, reading.body)
 
@@ -247,7 +249,7 @@ class Pipeline:
         except Exception as overloaded:
             self._count_failed(reading)
             if isinstance(overloaded, ShareExceeded):
-                self.charges.beyond_share(reading.caller, reading.size_bytes)
+                self.charges.beyond_share(reading.caller, reading.cost_bytes())
             raise
 
     async def _make_durable(self, reading: Reading, batch_id: UUID, prints: list[bytes], cost: int) -> None:

@@ -10,7 +10,7 @@ from infrasage.v1.dead_letter_pb2 import PayloadForm
 
 from adapters.codec.pieces import PiecesCount
 from adapters.record import Adapted, Header
-from adapters.rules import Rules
+from adapters.rules import NO_RULES, Rules
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX
 from collector.ingest.on_loop import TooLong
 from collector.ingest.validate import LimitRules, Limits
@@ -25,6 +25,8 @@ CountPieces = Callable[[int], PiecesCount]
 
 # Dead letters made on the event loop: each takes 12 us.
 _LETTERS_ON_LOOP_MAX: Final = 250
+# An honest body takes up to 1.5 bytes of work (`Rules.work_bytes`) a byte, one with a repair at each of its fields fifty.
+_HONEST_WORK: Final = 2
 _NOTHING_READ: Final = Adapted()
 
 
@@ -79,6 +81,7 @@ class Reading:
         self.budget: Budget = NO_BUDGET
         self.has_coarse_times: bool = False
         self.is_on_loop: bool = len(body) <= DIRECT_BYTES_MAX
+        self._rules: Rules = NO_RULES
 
     def begin(self) -> Callable[[Callable[[], None] | None], None]:
         """Look what is left of the tenant's caps now, and return what reads the body."""
@@ -101,6 +104,7 @@ class Reading:
             pause=pause,
             window=self._window,
         )
+        self._rules = rules
         rules.plan_row_bytes_max = self._plan_row_bytes_max
         rules.item_bytes_max = reader.limits.item_bytes_max - ENTRY_BYTES_MAX
         rules.dead_letter_cut_bytes = reader.dead_letters.payload_bytes_max
@@ -112,6 +116,12 @@ class Reading:
             if self.is_on_loop and adapted.dead_letter_items > _LETTERS_ON_LOOP_MAX:
                 raise TooLong
             self.letters = reader.dead_letters.make(self.origin(), adapted)
+
+    def cost_bytes(self) -> int:
+        """Return what reading the body cost, as bytes of a plan: its own, or where they took more work than those of honest
+        bodies do, as many as that is worth. No work is worth more than half of what the plan allows at once: so such a request
+        still passes."""
+        return max(self.size_bytes, min(int(self._rules.work_bytes) // _HONEST_WORK, self._plan_row_bytes_max // 2))
 
     def origin(self) -> Origin:
         """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
