@@ -13,8 +13,9 @@ _DEFAULTS = StoreOptions()
 
 
 def store_with_tables(directory: Path, options: StoreOptions = _DEFAULTS) -> ClickHouseStore:
-    """An embedded store, open, in a directory that is not there yet; its tables as these options want them."""
-    copy_store(directory, fsync=options.tables.fsync)
+    """The embedded store in this directory, or a new one, open; its tables as these options want them."""
+    if not directory.exists():
+        copy_store(directory, fsync=options.tables.fsync)
     store = ClickHouseStore.embedded(directory, options)
     store.apply_schema()
     return store

@@ -60,14 +60,14 @@ def send_rejected(program: Program) -> str:
 
 
 def test_it_adds_up_whatever_is_killed(make_program: MakeProgram) -> None:
-    """kill -9 at random, three times, under load: every difference is zero, running and not; and no request is lost."""
+    """kill -9 at random, twice, under load: every difference is zero, running and not; and no request is lost."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     print(f"seed {seed}")
     program = make_program(writer__linger_ms=5, query__wait_s=30)
     program.start()
     with Senders(program.http_port, threads=4) as senders:
-        for _ in range(3):
+        for _ in range(2):
             time.sleep(chance.uniform(0.1, 0.8))
             send_rejected(program)
             program.kill()
@@ -82,7 +82,7 @@ def test_it_adds_up_whatever_is_killed(make_program: MakeProgram) -> None:
     topics = said["topics"]
     accepted = sum(topic["accepted"] for topic in topics.values())
     assert accepted == sum(topic["stored"] for topic in topics.values()) >= len(senders.acknowledged)
-    assert said["rejected"] == {"told": 3, "kept": 3, "not_kept": 0, "dead_letters": 3, "difference": 0}
+    assert said["rejected"] == {"told": 2, "kept": 2, "not_kept": 0, "dead_letters": 2, "difference": 0}
     program.kill()
     assert audit(program)[1]["topics"] == topics
 

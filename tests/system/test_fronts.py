@@ -76,6 +76,7 @@ def test_a_rolling_restart_fails_no_request(pair: tuple[Program, Program], front
     traffic.check(*pair)
 
 
+@pytest.mark.soak  # test_kill.py kills under load, without fronts
 def test_a_kill_under_load_loses_nothing(pair: tuple[Program, Program], fronts: tuple[Front, Front]) -> None:
     """What was accepted before kill -9 is stored once; only what a sender sent again may be there twice."""
     with Traffic("killed", ways(*fronts)) as traffic:

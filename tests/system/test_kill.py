@@ -9,7 +9,7 @@ from support.processes import crashing
 from support.processes.program import MakeProgram
 from support.senders import COUNTS_SQL, Senders
 
-KILLS_UNDER_LOAD = 3
+KILLS_UNDER_LOAD = 2
 KILLS_WHILE_STARTING = 1
 
 

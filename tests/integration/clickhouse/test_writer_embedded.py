@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from infrasage.v1.dead_letter_pb2 import DEAD_LETTER_ACTION_REPLAYED, DeadLetter, DeadLetterEvent
 from support import batches, letters
 from support.fakes.brokers import LIMITS, TOPICS
 from support.processes.commands import command, run, run_and_kill
 from support.processes.write_to_engine import BAD_EVERY, POINTS
 from support.reopened_store import store_with_tables
+from support.store_templates import copy_store
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Payload
 from collector.broker.local_log import LocalLog
@@ -24,13 +26,15 @@ from collector.writer.store_refusals import RefusedRecords
 from collector.writer.writer import Writer, WriterLimits
 
 
-def test_kill_9_stores_everything_exactly_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_kill_9_stores_everything_exactly_once(tmp_path: Path, kills: int) -> None:
     """Killed while it appends, stores, and searches for bad records: in the end every acknowledged point is there, no point is
     there twice, and every bad record is a dead letter, once."""
     lot = random.Random(11)
     acknowledged: list[int] = []
     first = 0
-    for _ in range(4):
+    copy_store(tmp_path / "store")
+    for _ in range(kills):
         lines = lot.randrange(20, 160)
         printed = run_and_kill(command("support.processes.write_to_engine", tmp_path, first), lines)
         assert lines <= len(printed)

@@ -50,8 +50,8 @@ async def main(directory: Path, first: str) -> None:
             writer = Writer(log, store, RefusedRecords(log, 1 << 20, time.time_ns).keep, LIMITS_, Metrics())
             writing = asyncio.create_task(writer.run())
             if first == "finish":
-                assert await writer.drained(120)
-                assert await writer.drained(120)  # what became a dead letter meanwhile
+                assert await writer.drained(400)
+                assert await writer.drained(400)  # what became a dead letter meanwhile
                 dead_letters = store.query("SELECT count() FROM dead_letters", "TSV").decode()
                 print(store.query(COUNTS, "TSV").decode(), dead_letters, sep="", end="")
             else:

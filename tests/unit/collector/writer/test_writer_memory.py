@@ -338,7 +338,7 @@ async def drain(log: LocalLog, store: ClickHouseStore, row_bytes_max: int) -> Ob
     )
     writer = Writer(log, store, RefusedRecords(log, MIB, time.time_ns).keep, limits, observed)
     running = asyncio.create_task(writer.run())
-    assert await writer.drained(120)
+    assert await writer.drained(400)
     writer.stop()
     await running
     return observed
