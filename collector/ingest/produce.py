@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from adapters.record import LOGS, METRICS, TRACES, Part
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, BrokerError, BrokerFull, Message, Producer
-from collector.ingest.room import HeldBytes, Room
+from collector.ingest.room import HeldBytes, Room, Rooms
 
 TOPICS: Final = {METRICS: METRICS_TOPIC, LOGS: LOGS_TOPIC, TRACES: TRACES_TOPIC}
 
@@ -35,6 +35,7 @@ class InFlight(HeldBytes):
     def __init__(self, bytes_max: int, tenant_bytes_max: int) -> None:
         super().__init__(bytes_max)
         self.tenant_bytes_max: Final = tenant_bytes_max
+        self.rooms: Final = Rooms(self)
         self._shares: Final[dict[str, InFlightShare]] = {}
 
     def share(self, tenant: str) -> "InFlightShare":
@@ -51,7 +52,7 @@ class InFlightShare(HeldBytes):
 
     def __init__(self, whole: InFlight, tenant: str) -> None:
         super().__init__(whole.tenant_bytes_max)
-        self.room: Final = Room(self, whole)
+        self.room: Final = Room(self, whole.rooms)
         self._whole: Final = whole
         self._tenant: Final = tenant
 
@@ -82,8 +83,8 @@ class InFlightShare(HeldBytes):
     def release(self, size_bytes: int) -> None:
         self.bytes_held -= size_bytes
         self._whole.bytes_held -= size_bytes
-        if self.room.is_waited_for:
-            self.room.wake_soon()
+        if self._whole.rooms.is_waited_for:
+            self._whole.rooms.wake_soon()
 
 
 class AppendObserver(Protocol):

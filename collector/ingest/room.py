@@ -12,22 +12,29 @@ Invariants:
    none becomes whole and none is at work, those that wait are held back no more: bodies that nobody ends do not hold up others
    (the same, test_who_waits_for_nothing_but_clients_is_held_back_no_more).
 3. Where whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
-4. No body is held back for longer than _WAIT_FACTOR times its timeout, all in all, and that time does not count as its client's
+4. Tenants wait for each other only where the budget of all has little room left, in turns, and one of them always goes on (the
+   same, test_tenants_wait_for_each_other_where_the_budget_is_nearly_used, test_tenants_go_on_in_turns).
+5. No body is held back for longer than _WAIT_FACTOR times its timeout, all in all, and that time does not count as its client's
    (tests/unit/collector/receivers/test_http2_bodies.py and http/test_http1_bodies.py, test_no_body_waits_for_ever).
 """
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from mypy_extensions import i64
 
-# Quarters of a tenant's share, and of what there is for all: up to there no body waits.
-_FREE: Final = 1
-_FREE_OF_ALL: Final = 3
-# The same: up to there a first body goes on beside whole ones that are at work; beyond only where none is.
-_BUSY: Final = 2
-_BUSY_OF_ALL: Final = 3
+# Eighths of a tenant's share, and of what there is for all: up to there no body waits.
+_FREE: Final = 2
+_FREE_OF_ALL: Final = 6
+# The same: up to there a first body goes on beside whole ones of its tenant that are at work, or many bytes of any.
+_BUSY: Final = 4
+_BUSY_OF_ALL: Final = 6
+# A part of what there is for all: where less is to become of whole bodies, nobody waits for them.
+_BUSY_PART: Final = 32
+# Of what there is for all: so much may be held when the first bodies of several tenants are whole.
+_FIRSTS_OF_ALL: Final = 7
 # What a body that may go on sends before it is seen to.
 _STEP_BYTES: Final = 64 << 10
 # The first body must bring so much from one look to the next, which are half a second apart, or lets others go before it.
@@ -49,23 +56,37 @@ class HeldBytes:
         self.bytes_max: Final = bytes_max
         self.bytes_held: int = 0
 
+    def is_below(self, eighths: int, more_bytes: int) -> bool:
+        """Return whether it would hold at most that part with so many more."""
+        return 8 * (self.bytes_held + more_bytes) <= eighths * self.bytes_max
+
+    def fits(self, more_bytes: int) -> bool:
+        """Return whether it may hold so many more."""
+        return self.bytes_held + more_bytes <= self.bytes_max
+
 
 class ComingBody:
     """A large body that is not whole, and for how long it was held back."""
 
-    def __init__(self, resume: Callable[[], None]) -> None:
-        """`resume`: called when it may go on, after it was held back."""
+    def __init__(self, resume: Callable[[], None], announced_bytes: int = 0) -> None:
+        """`resume`: called when it may go on, after it was held back. `announced_bytes`: its size; 0 if unknown."""
         self.is_held_back: bool = False
         self.is_free: bool = False
         """It has waited long enough, and is not held back any more."""
         self.came_bytes: i64 = 0
         self.granted_bytes: i64 = 0  # that its client may send without being held back
         self._resume: Final = resume
+        self._announced_bytes: Final = announced_bytes
         self.held_since: float = 0.0
         """The loop's time."""
         self._waited_s: float = 0.0  # before that
         self._seen_bytes: i64 = 0
         self._idle_looks: i64 = 0
+
+    def rest_bytes(self) -> int:
+        """Return how much is still to come, or as much as has come where nobody knows."""
+        came_bytes = int(self.came_bytes)
+        return max(0, self._announced_bytes - came_bytes) if self._announced_bytes else came_bytes
 
     def hold_back(self, now: float) -> None:
         """`now`: the loop's time."""
@@ -108,15 +129,57 @@ class WholeBody:
         self.waiting: asyncio.Future[None] | None = None
 
 
-class Room:
-    """One tenant's. One event loop's: no locks."""
+class Rooms:
+    """What the rooms of all tenants have in common. One event loop's: no locks."""
 
-    def __init__(self, share: HeldBytes, all_: HeldBytes) -> None:
-        """`share`: what the tenant holds. `all_`: what all do."""
+    def __init__(self, held: HeldBytes) -> None:
+        """`held`: by all."""
+        self.held: Final = held
+        self.granted_bytes: i64 = 0
+        self.growth_bytes: i64 = 0
+        self.at_work: i64 = 0
+        self.firsts: Final[dict[ComingBody, None]] = {}  # those that go on beyond the part where all may
+        self.moved_at: float = 0.0  # the loop's time when one of these was whole or gone, or a large whole one was answered
         self.is_waited_for: bool = False
         """Whether to call `wake_soon` where bytes are released."""
+        self._waiting: Final[dict[Room, None]] = {}  # the one whose turn is next first
+        self._is_wake_due: bool = False
+
+    def is_busy(self) -> bool:
+        """Return whether whole bodies are at work that are worth to wait for. Small ones are at work all the time."""
+        return _BUSY_PART * int(self.growth_bytes) > self.held.bytes_max
+
+    def wait(self, room: "Room") -> None:
+        """Note that somebody waits there."""
+        self._waiting[room] = None
+        self.is_waited_for = True
+
+    def wake_soon(self) -> None:
+        """Look who may go on, since bytes were released."""
+        if not self._is_wake_due and self.is_waited_for:
+            self._is_wake_due = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_wake_due = False
+        rooms = list(self._waiting)
+        begun = [room.wake_whole() for room in rooms]  # of all first: bodies that come wait for those
+        for room, has_begun in zip(rooms, begun, strict=True):
+            has_gone_on = room.wake_coming()
+            if has_begun or has_gone_on or not room.is_waited_for:
+                del self._waiting[room]
+                if room.is_waited_for:
+                    self._waiting[room] = None  # behind the others
+        self.is_waited_for = bool(self._waiting)
+
+
+class Room:
+    """One tenant's."""
+
+    def __init__(self, share: HeldBytes, rooms: Rooms) -> None:
+        """`share`: what the tenant holds. `rooms`: of all tenants."""
         self._share: Final = share
-        self._all: Final = all_
+        self._rooms: Final = rooms
         self._first: ComingBody | None = None
         self._granted_bytes: i64 = 0  # to all bodies that get on
         self._open_until: float = 0.0  # the loop's time, until when nobody is held back
@@ -124,8 +187,13 @@ class Room:
         self._whole: Final[dict[WholeBody, None]] = {}  # those that wait, the oldest first
         self._at_work: i64 = 0
         self._moved_at: float = 0.0  # the loop's time when the first body was whole or gone, or a whole one was answered
+        self._has_lost: bool = False  # since then a body lost its place
         self._growth_bytes: i64 = 0  # of what is at work
-        self._is_wake_due: bool = False
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Return whether somebody waits."""
+        return bool(self._coming or self._whole)
 
     # Bodies that come.
 
@@ -136,17 +204,18 @@ class Room:
         now = asyncio.get_running_loop().time()
         if self._open_until > now:
             return True
-        if not self._coming and self._may_go_first():
+        if not self._coming and self._may_go_first(body):
             self._go_first(body)
             return True
         self._coming[body] = None
-        self.is_waited_for = True
+        self._rooms.wait(self)
         body.hold_back(now)
         return False
 
     def grant(self, body: ComingBody, size_bytes: i64) -> None:
         """Note how much its client may send now."""
         self._granted_bytes += size_bytes - body.granted_bytes
+        self._rooms.granted_bytes += size_bytes - body.granted_bytes
         body.granted_bytes = size_bytes
 
     def may_widen(self, body: ComingBody, window_bytes: int) -> bool:
@@ -158,9 +227,10 @@ class Room:
         self.grant(body, 0)
         self._coming.pop(body, None)
         if body is self._first:
-            self._first = None
-            self._moved_at = asyncio.get_running_loop().time()
-            self.wake_soon()
+            self._end_first()
+            self._move()
+            self._rooms.moved_at = self._moved_at
+            self._rooms.wake_soon()
         body.go_on()
 
     def look_at(self, body: ComingBody, now: float, timeout_s: float) -> float:
@@ -171,7 +241,7 @@ class Room:
             self._look_at_progress(body)
         elif waited_s > _WAIT_FACTOR * timeout_s:
             self._free(body)
-        elif not self._at_work and now - max(body.held_since, self._moved_at) > _STUCK_S:
+        elif now - max(body.held_since, self._moved()) > _STUCK_S:
             self._open(now)
         return waited_s
 
@@ -183,7 +253,7 @@ class Room:
             waiting = asyncio.get_running_loop().create_future()
             body.waiting = waiting
             self._whole[body] = None
-            self.is_waited_for = True
+            self._rooms.wait(self)
             try:
                 await asyncio.wait([waiting], timeout=timeout_s)
             finally:
@@ -195,8 +265,9 @@ class Room:
         """Note how much it may still become."""
         if body.is_at_work:
             self._growth_bytes += growth_bytes - body.growth_bytes
+            self._rooms.growth_bytes += growth_bytes - body.growth_bytes
             body.growth_bytes = growth_bytes
-            self.wake_soon()
+            self._rooms.wake_soon()
 
     def end(self, body: WholeBody) -> None:
         """Note that it is answered."""
@@ -204,46 +275,64 @@ class Room:
             body.is_at_work = False
             self._at_work -= 1
             self._growth_bytes -= body.growth_bytes
-            self._moved_at = asyncio.get_running_loop().time()
-            self.wake_soon()
+            self._rooms.at_work -= 1
+            self._rooms.growth_bytes -= body.growth_bytes
+            self._move()
+            if body.growth_bytes > _PASSING_BYTES:
+                self._rooms.moved_at = self._moved_at
+            self._rooms.wake_soon()
 
     # Both.
 
-    def wake_soon(self) -> None:
-        """Look who may go on, since bytes were released."""
-        if not self._is_wake_due and (self._coming or self._whole):
-            self._is_wake_due = True
-            asyncio.get_running_loop().call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._is_wake_due = False
+    def wake_whole(self) -> bool:
+        """Let whole bodies begin that fit. Return whether any does."""
+        has_begun = False
         for whole in list(self._whole):
             if not self._fits(whole):
                 break
             del self._whole[whole]
             self._work(whole)
+            has_begun = True
             waiting = whole.waiting
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
+        return has_begun
+
+    def wake_coming(self) -> bool:
+        """Let bodies go on that may. Return whether any does."""
+        has_gone_on = False
         given_bytes = 0
         for body in list(self._coming):
             if self._is_below(given_bytes, _FREE, _FREE_OF_ALL):
                 given_bytes += _STEP_BYTES
-            elif self._may_go_first():
+            elif self._may_go_first(body):
                 self._go_first(body)
             else:
                 break
             self._coming.pop(body, None)
             body.go_on()
-        self.is_waited_for = bool(self._coming or self._whole)
+            has_gone_on = True
+        return has_gone_on
 
     def _look_at_progress(self, body: ComingBody) -> None:
         if not body.gets_on():
             self.grant(body, 0)  # it may never use it
-            if self._coming:
+            if self._rooms.is_waited_for:
                 if body is self._first:
-                    self._first = None
-                self.wake_soon()
+                    self._end_first()
+                    self._has_lost = True
+                self._rooms.wake_soon()
+
+    def _move(self) -> None:
+        self._has_lost = False
+        self._moved_at = asyncio.get_running_loop().time()
+
+    def _moved(self) -> float:
+        """Return since when those that wait wait for nothing but clients, by the loop's time; infinity: for work. Where none of
+        the tenant's own bodies goes on, they wait for others'."""
+        if self._first is None:
+            return inf if self._rooms.is_busy() else self._rooms.moved_at
+        return inf if self._at_work else self._moved_at
 
     def _free(self, body: ComingBody) -> None:
         """Hold it back no more."""
@@ -261,30 +350,51 @@ class Room:
         for body in coming:
             body.go_on()
 
-    def _may_go_first(self) -> bool:
+    def _may_go_first(self, body: ComingBody) -> bool:
         """Return whether a body may go on beyond the part where all may: not where whole bodies have enough to do."""
-        return self._first is None and (not self._at_work or self._is_below(0, _BUSY, _BUSY_OF_ALL))
+        rooms = self._rooms
+        granted_bytes = int(rooms.granted_bytes)
+        if (
+            self._first is not None
+            or (self._at_work and not self._share.is_below(_BUSY, int(self._granted_bytes)))
+            or (rooms.is_busy() and not rooms.held.is_below(_BUSY_OF_ALL, granted_bytes))
+        ):
+            return False
+        if not rooms.firsts:
+            return True
+        rest_bytes = body.rest_bytes() + sum([first.rest_bytes() for first in rooms.firsts])
+        return rooms.held.is_below(_FIRSTS_OF_ALL, granted_bytes + rest_bytes)
 
     def _go_first(self, body: ComingBody) -> None:
         self._first = body
+        self._rooms.firsts[body] = None
+        if not self._has_lost:
+            self._moved_at = max(self._moved_at, self._rooms.moved_at)  # it waited for other tenants until now
         body.begin_to_look()
+
+    def _end_first(self) -> None:
+        if self._first is not None:
+            del self._rooms.firsts[self._first]
+            self._first = None
 
     def _work(self, body: WholeBody) -> None:
         body.is_at_work = True
         self._at_work += 1
         self._growth_bytes += body.growth_bytes
+        self._rooms.at_work += 1
+        self._rooms.growth_bytes += body.growth_bytes
 
-    def _is_below(self, more_bytes: int, quarters: int, quarters_of_all: int) -> bool:
-        share, all_ = self._share, self._all
-        more_bytes += int(self._granted_bytes)
-        return (
-            4 * (share.bytes_held + more_bytes) <= quarters * share.bytes_max
-            and 4 * (all_.bytes_held + more_bytes) <= quarters_of_all * all_.bytes_max
+    def _is_below(self, more_bytes: int, eighths: int, eighths_of_all: int) -> bool:
+        rooms = self._rooms
+        return self._share.is_below(eighths, more_bytes + int(self._granted_bytes)) and rooms.held.is_below(
+            eighths_of_all, more_bytes + int(rooms.granted_bytes)
         )
 
     def _fits(self, body: WholeBody) -> bool:
-        if not self._at_work:
-            return True
-        more_bytes = int(self._growth_bytes) + body.growth_bytes
-        share, all_ = self._share, self._all
-        return share.bytes_held + more_bytes <= share.bytes_max and all_.bytes_held + more_bytes <= all_.bytes_max
+        if self._at_work and not self._share.fits(int(self._growth_bytes) + body.growth_bytes):
+            return False
+        rooms = self._rooms
+        # What others may become holds up no small body.
+        is_small = not self._at_work and body.growth_bytes <= _PASSING_BYTES
+        others_bytes = 0 if is_small else int(rooms.growth_bytes)
+        return not rooms.at_work or rooms.held.fits(others_bytes + body.growth_bytes)

@@ -8,6 +8,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from collector.ingest.room import ComingBody, Room
+from collector.receivers.request import TelemetryRequest
 from collector.receivers.transport.http2_connection import ServerConnection, ServerStream
 
 
@@ -22,15 +23,16 @@ class BodyStream(ServerStream):
         self._room: Room | None = None  # where it waits
         self._withheld_bytes: i64 = 0  # of its window
 
-    def took(self, window_bytes: int, room: Room | None) -> None:
-        """Give a piece's windows back, or let it wait for that. `room`: of its tenant; None: nothing is waited for."""
+    def took(self, window_bytes: int, request: TelemetryRequest) -> None:
+        """Give a piece's windows back, or let it wait for that."""
+        room = request.room()
         connection = self._connection
         body = self._body
         if room is None or not (body is not None or connection.is_window_due(self, window_bytes)):
             connection.acknowledge(self, window_bytes)
             return
         if body is None:
-            body = self._body = ComingBody(self._resume)
+            body = self._body = ComingBody(self._resume, request.announced_bytes)
             self._room = room
         body.came_bytes += window_bytes
         connection.acknowledge(None, window_bytes)

@@ -92,6 +92,8 @@ class TelemetryRequest:
         """Whether a large body can wait for room, and so need not have it at its beginning."""
         self.body_bytes: i64 = 0
         """As they came."""
+        self.announced_bytes: int = 0
+        """As the head, or the message's, says; 0: it does not."""
         self._receiver: Final = receiver
         self._endpoint: Final = endpoint
         self._route_name: Final = route_name
@@ -274,6 +276,7 @@ class TelemetryRequest:
         receiver = self._receiver
         assert self._caller is not None
         assert self._share is not None
+        self.announced_bytes = size_bytes
         if size_bytes > receiver.body_bytes_max:
             raise RequestRefused(
                 PAYLOAD_TOO_LARGE,

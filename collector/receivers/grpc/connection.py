@@ -175,7 +175,7 @@ class GrpcConnection(ServerConnection):
         if isinstance(stream, UnaryStream):
             if not stream.call.has_answer and not stream.call.feed(data):
                 self.due.append(stream)
-            stream.took(window_bytes, stream.call.room())
+            stream.took(window_bytes, stream.call)
             return
         self.acknowledge(stream, window_bytes)
         if isinstance(stream, StreamCall):

@@ -36,7 +36,7 @@ class IncomingBody:
             room = self._room = request.room()
             if room is None:
                 return
-            body = self._body = ComingBody(resume)
+            body = self._body = ComingBody(resume, request.announced_bytes)
         body.came_bytes = request.body_bytes
         if body.is_held_back:
             return

@@ -168,7 +168,7 @@ class Http2Connection(ServerConnection):
             return
         if exchange.answer is None and not exchange.feed(data):
             self.due.append(stream)
-        stream.took(window_bytes, exchange.room())
+        stream.took(window_bytes, exchange)
 
     def on_end(self, stream: Stream) -> None:
         assert isinstance(stream, _HttpStream)

@@ -13,9 +13,10 @@ TIMEOUT_S = 30.0
 class Bodies:
     """Some that come, and how often each was told to go on."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, size_bytes: int = 0) -> None:
+        """`size_bytes`: as it was announced."""
         self.resumed = [0] * number
-        self.all = [ComingBody(partial(self._resumed, n)) for n in range(number)]
+        self.all = [ComingBody(partial(self._resumed, n), size_bytes) for n in range(number)]
 
     def _resumed(self, number: int) -> None:
         self.resumed[number] += 1
@@ -76,6 +77,130 @@ async def test_what_others_hold_counts_too() -> None:
     in_flight.share("two").reserve(SHARE_BYTES // 2 + 1)
     room = in_flight.share("acme").room
     assert Bodies(3).admitted_by(room) == [True, False, False]
+
+
+async def test_tenants_wait_for_each_other_where_the_budget_is_nearly_used() -> None:
+    """With what those that go on still bring, seven eighths of it are full."""
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    hogs = [in_flight.share(f"hog {n}") for n in range(4)]
+    for hog in hogs:
+        hog.reserve(SHARE_BYTES * 13 // 16)
+    size = SHARE_BYTES // 12  # up to there a quarter of a share is left
+    rooms = [in_flight.share(f"tenant {n}").room for n in range(4)]
+    bodies = [Bodies(2, size) for _ in rooms]
+    admitted = [some.admitted_by(room) for room, some in zip(rooms, bodies, strict=True)]
+    assert admitted == 3 * [[True, False]] + [[False, False]]
+    bodies[0].all[0].came_bytes = size
+    hogs[0].reserve(size)
+    await turns()
+    assert bodies[3].resumed == [0, 0]
+    hogs[0].release(size)
+    await turns()
+    assert bodies[3].resumed == [1, 0]
+    hogs[1].release(SHARE_BYTES * 13 // 16)
+    await turns()
+    assert [some.resumed for some in bodies] == [[0, 1], [0, 1], [0, 1], [1, 1]]
+    assert not in_flight.rooms.is_waited_for
+    for room, some in zip(rooms, bodies, strict=True):
+        for body in some.all:
+            room.left(body)
+    hogs[2].reserve(SHARE_BYTES // 8)
+    hogs[1].reserve(SHARE_BYTES)  # however little is left, one goes on
+    assert [Bodies(2).admitted_by(room) for room in rooms] == [[True, False], *3 * [[False, False]]]
+
+
+async def test_where_the_budget_is_nearly_used_whole_bodies_of_others_come_first() -> None:
+    """Beyond three quarters of it."""
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    for hog in range(4):
+        in_flight.share(f"hog {hog}").reserve(SHARE_BYTES * 3 // 4)
+    one, two = in_flight.share("one").room, in_flight.share("two").room
+    small, large = WholeBody(SHARE_BYTES // 8), WholeBody(1)
+    await one.begin(small, 60)
+    bodies = Bodies(2)
+    two.grant(bodies.all[0], 1)
+    assert bodies.admitted_by(two) == [True, False]  # little is worth no waiting
+    await one.begin(large, 60)
+    two.left(bodies.all[0])
+    two.grant(bodies.all[1], 1)
+    await turns()
+    assert bodies.resumed == [0, 0]
+    one.end(large)
+    await turns()
+    assert bodies.resumed == [0, 1]
+
+
+async def test_whole_bodies_that_begin_are_waited_for_at_once() -> None:
+    """By bodies of tenants that have waited for longer."""
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    hogs = [in_flight.share(f"hog {hog}") for hog in range(4)]
+    for hog in hogs:
+        hog.reserve(SHARE_BYTES * 3 // 4)
+    one, two = in_flight.share("one").room, in_flight.share("two").room
+    at_work, waits = WholeBody(3 * SHARE_BYTES), WholeBody(2 * SHARE_BYTES)
+    await one.begin(at_work, 60)
+    bodies = Bodies(1)
+    two.grant(bodies.all[0], 1)
+    assert bodies.admitted_by(two) == [False]
+    waiting = asyncio.create_task(one.begin(waits, 60))
+    await turns()
+    one.end(at_work)
+    await turns()
+    assert waiting.done()
+    assert bodies.resumed == [0]
+    one.end(waits)
+    await turns()
+    assert bodies.resumed == [1]
+
+
+async def test_a_body_of_unknown_size_may_bring_as_much_again() -> None:
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    for hog in range(4):
+        in_flight.share(f"hog {hog}").reserve(SHARE_BYTES * 13 // 16)
+    one, two = in_flight.share("one").room, in_flight.share("two").room
+    (going,), (other,) = Bodies(1).all, Bodies(1).all
+    assert one.admits(going)
+    going.came_bytes = SHARE_BYTES // 4 + 1
+    assert not two.admits(other)
+    two.left(other)
+    going.came_bytes -= 1
+    assert two.admits(other)
+
+
+async def test_tenants_go_on_in_turns() -> None:
+    """One body of each, whatever the others have."""
+    in_flight = InFlight(4 * SHARE_BYTES, 2 * SHARE_BYTES)
+    for hog in range(2):
+        in_flight.share(f"hog {hog}").reserve(2 * SHARE_BYTES - 10)
+    rooms = [in_flight.share(f"tenant {n}").room for n in range(3)]
+    bodies = [Bodies(3) for _ in rooms]
+    order: list[tuple[int, int]] = []
+    for room, some in zip(rooms, bodies, strict=True):
+        some.admitted_by(room)
+    going = (0, 0)
+    for _ in range(8):
+        tenant, number = going
+        rooms[tenant].left(bodies[tenant].all[number])
+        await turns()
+        (going,) = [(t, n) for t in range(3) for n in range(3) if bodies[t].resumed[n] and (t, n) not in [*order, (0, 0)]]
+        order.append(going)
+    assert [tenant for tenant, _ in order] == [0, 1, 2, 0, 1, 2, 1, 2]
+
+
+async def test_whole_bodies_wait_for_what_those_of_others_become() -> None:
+    """Not small ones, and one is always at work."""
+    in_flight = InFlight(32 << 20, 32 << 20)
+    one, two = in_flight.share("one").room, in_flight.share("two").room
+    huge = WholeBody(40 << 20)
+    await asyncio.wait_for(one.begin(huge, 60), 10)
+    waiting = asyncio.create_task(two.begin(WholeBody(2 << 20), 60))
+    await asyncio.wait_for(two.begin(small := WholeBody(1 << 20), 60), 10)
+    two.end(small)
+    await turns()
+    assert not waiting.done()
+    one.expect(huge, 20 << 20)
+    await asyncio.wait_for(waiting, 10)
+    one.end(huge)
 
 
 async def test_beyond_a_half_whole_bodies_come_first() -> None:
@@ -164,6 +289,51 @@ async def test_who_waits_for_nothing_but_clients_is_held_back_no_more() -> None:
     look(room, other, 6)
     assert bodies.resumed == [0, 1, 1]
     assert bodies.admitted_by(room) == [True, True, True]
+
+
+async def test_who_waits_for_other_tenants_is_held_back_while_they_get_on() -> None:
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    for hog in range(4):
+        in_flight.share(f"hog {hog}").reserve(SHARE_BYTES * 7 // 8 + 1)
+    one, two = in_flight.share("one").room, in_flight.share("two").room
+    own, others = Bodies(2), Bodies(1)
+    assert others.admitted_by(two) == [True]
+    assert own.admitted_by(one) == [False, False]
+    now = asyncio.get_running_loop().time()
+    for body in own.all:
+        body.held_since = now - 100
+    two.left(others.all[0])
+    one.look_at(own.all[0], now + 4, TIMEOUT_S)
+    assert own.resumed == [0, 0]
+    await turns()
+    assert own.resumed == [1, 0]
+    one.look_at(own.all[1], now + 4, TIMEOUT_S)
+    assert own.resumed == [1, 0]
+    one.look_at(own.all[1], now + 6, TIMEOUT_S)
+    assert own.resumed == [1, 1]
+
+
+async def test_others_that_get_on_keep_no_room_shut_whose_own_bodies_do_not() -> None:
+    """Each of these loses its place, while another tenant's bodies become whole."""
+    in_flight = InFlight(4 * SHARE_BYTES, SHARE_BYTES)
+    share = in_flight.share("one")
+    share.reserve(SHARE_BYTES // 2)
+    one, two = share.room, in_flight.share("two").room
+    bodies = Bodies(4)
+    assert bodies.admitted_by(one) == [True, False, False, False]
+    now = asyncio.get_running_loop().time()
+    for going in bodies.all[:2]:
+        for _ in range(2):
+            one.look_at(going, now, TIMEOUT_S)
+        await turns()
+        (other,) = Bodies(1).all
+        two.grant(other, SHARE_BYTES // 4 + 1)
+        assert two.admits(other)
+        two.left(other)
+    assert bodies.resumed == [0, 1, 1, 0]
+    bodies.all[3].held_since = now - 100
+    one.look_at(bodies.all[3], now + 4, TIMEOUT_S)
+    assert bodies.resumed == [0, 1, 1, 1]
 
 
 async def test_a_room_is_open_for_a_minute() -> None:
