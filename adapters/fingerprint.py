@@ -22,15 +22,9 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest, xxh3_128_digest
 
 from adapters.codec.wire import Cursor, NonCanonical, put_bytes, put_varint
 from adapters.record import Adapted
+from adapters.record_tags import FINGERPRINT, ITEM_COUNT, RECEIVED, RECORD, REPEATED_ITEMS, TENANT
 
 FINGERPRINT_BYTES: Final = 16
-_RECORD: Final = 0x0A  # TelemetryBatch.records
-# Of a TelemetryRecord.
-_TENANT: Final = 0x0A
-_RECEIVED: Final = 0x21
-_ITEM_COUNT: Final = 0x78
-_FINGERPRINT: Final = 0x8A
-_REPEATED_ITEMS: Final = 0x90
 _RANDOM_MAX: Final = float(1 << 53)
 _RANDOM_BITS: Final = (1 << 53) - 1
 
@@ -84,7 +78,7 @@ def partition_of(fingerprint: bytes, partitions: int) -> int:
 
 def put_fingerprint(record: BytesWriter, fingerprint: bytes) -> None:
     """Write it as a field of a TelemetryRecord, the last one."""
-    put_bytes(record, _FINGERPRINT, fingerprint)
+    put_bytes(record, FINGERPRINT, fingerprint)
 
 
 def read_fingerprint(payload: bytes) -> Fingerprint | None:
@@ -96,11 +90,11 @@ def read_fingerprint(payload: bytes) -> Fingerprint | None:
         cursor.position = start
         while cursor.position < end:
             tag: i64 = cursor.field(end)
-            if tag == _FINGERPRINT:
+            if tag == FINGERPRINT:
                 value = payload[cursor.start : cursor.position]
-            elif tag == _TENANT:
+            elif tag == TENANT:
                 tenant = payload[cursor.start : cursor.position]
-            elif tag == _RECEIVED:
+            elif tag == RECEIVED:
                 received = int.from_bytes(payload[cursor.start : cursor.position], "little")
     except NonCanonical:
         return None
@@ -116,18 +110,18 @@ def stand_in(payload: bytes) -> bytes:
     start: i64 = 0
     end: i64 = 0
     while cursor.position < whole:
-        if cursor.field(whole) == _RECORD:
+        if cursor.field(whole) == RECORD:
             start, end = cursor.start, cursor.position
             cursor.position = start
             while cursor.position < end:
-                if cursor.field(end) == _ITEM_COUNT:
+                if cursor.field(end) == ITEM_COUNT:
                     items += cursor.value
     record = BytesWriter()
     record.write(payload[start:end])
-    put_varint(record, _REPEATED_ITEMS)
+    put_varint(record, REPEATED_ITEMS)
     put_varint(record, items)
     batch = BytesWriter()
-    put_bytes(batch, _RECORD, record.getvalue())
+    put_bytes(batch, RECORD, record.getvalue())
     return batch.getvalue()
 
 
@@ -139,7 +133,7 @@ def _last_record(cursor: Cursor) -> tuple[i64, i64]:
     start: i64 = 0
     last: i64 = 0
     # Most records have a length of at most two bytes. To read them as fields would take twice the time.
-    while at + 2 < end and buffer[at] == _RECORD:
+    while at + 2 < end and buffer[at] == RECORD:
         length: i64 = buffer[at + 1]
         first: i64 = at + 2
         if length > 127:
@@ -154,6 +148,6 @@ def _last_record(cursor: Cursor) -> tuple[i64, i64]:
         last = at = first + length
     cursor.position = at
     while cursor.position < end:
-        if cursor.field(end) == _RECORD:
+        if cursor.field(end) == RECORD:
             start, last = cursor.start, cursor.position
     return start, last

@@ -16,8 +16,22 @@ from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.wire import length_of, put_bytes, put_varint, varint_size
-from adapters.errors import too_many_row_bytes
-from adapters.rows import ROW_BYTES
+from adapters.record_tags import (
+    BATCH_ID,
+    BATCH_PART,
+    GROUP,
+    ITEM,
+    ITEM_COUNT,
+    RECEIVED,
+    RECORD,
+    RECORD_VERSION,
+    SERVICE,
+    SOURCE,
+    TENANT,
+    TYPE,
+    VERSION,
+)
+from adapters.rows import ROW_BYTES, check_row_bytes
 from adapters.rules import Rules
 
 # Type, as infrasage.v1.Type has it.
@@ -35,7 +49,7 @@ SOURCE_OTLP: Final = 2
 SOURCE_PROMETHEUS_WRITE_V1: Final = 3
 SOURCE_PROMETHEUS_WRITE_V2: Final = 4
 
-# Signals: which topic a message is for, and which field of TelemetryRecord its items are in.
+# Signals: which topic a message is for, and what its items are: Metrics, LogRecords or Spans.
 METRICS: Final = 11
 LOGS: Final = 12
 TRACES: Final = 13
@@ -45,8 +59,11 @@ REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
-_RECORD_TAG_BYTE: Final = b"\x0a"  # TelemetryBatch.records
-_TRAILER_BYTES_MAX: Final = 18  # batch_part and item_count, and the record's own tag and length
+_RECORD_TAG_BYTE: Final = bytes((RECORD,))
+_GROUP_TAG_BYTE: Final = bytes((GROUP,))
+_ITEM_TAG_BYTES: Final = 1
+# batch_part and item_count, and the tags and lengths of the record and of its last group.
+_FRAMING_BYTES_MAX: Final = 26
 
 
 def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> None:
@@ -70,18 +87,19 @@ def put_attribute(writer: BytesWriter, tag: i64, key: bytes, text: bytes) -> Non
 
 
 class Header:
-    """What is the same for every record of a request: fields 1, 2, 4 and 5 of TelemetryRecord, encoded once."""
+    """What is the same for every record of a request: the version, and most of the header, encoded once."""
 
     def __init__(self, tenant_id: str, source: int, received_time_unix_nano: int, batch_id: bytes) -> None:
         """`batch_id` is 16 bytes."""
-        tenant = tenant_id.encode()
         writer = BytesWriter()
-        put_bytes(writer, 0x0A, tenant)
-        writer.append(0x10)
+        put_varint(writer, VERSION)
+        put_varint(writer, RECORD_VERSION)
+        put_bytes(writer, TENANT, tenant_id.encode())
+        put_varint(writer, SOURCE)
         put_varint(writer, source)
-        writer.append(0x21)
+        put_varint(writer, RECEIVED)
         write_i64_le(writer, received_time_unix_nano)
-        put_bytes(writer, 0x2A, batch_id)
+        put_bytes(writer, BATCH_ID, batch_id)
         self.prefix: bytes = writer.getvalue()
         self.received_time_unix_nano: int = received_time_unix_nano
 
@@ -168,10 +186,11 @@ class Adapted:
 
 
 class BatchBuilder:
-    """Packs items into records, and records into messages: of at most `message_bytes_max` bytes, and of rows of at most
-    `rules.message_row_bytes_max`.
+    """Packs items into groups, groups into records, and records into messages: of at most `message_bytes_max` bytes, and of
+    rows of at most `rules.message_row_bytes_max`.
 
-    Use: `open_group` whenever tenant, type, service, resource or scope change; then `add` its items; at the end `finish`.
+    Use: `open_record` whenever signal, type, service or resource change, then `open_group` for each scope, then `add` its
+    items; at the end `finish`. A group or record without items is not written.
     """
 
     def __init__(self, header: Header, rules: Rules, message_bytes_max: int) -> None:
@@ -183,45 +202,60 @@ class BatchBuilder:
         self.index: i64 = 0
         self.signal: i64 = 0
         self.type: i64 = 0
-        self.batch: list[bytes] = []  # records, each behind its tag and length
+        # The message under construction: its records that are closed, in pieces, and how many bytes and items those have.
+        self.batch: list[bytes] = []
         self.batch_bytes: i64 = 0
         self.batch_items: i64 = 0
-        # Of the rows of the message under construction, its open record included.
+        # Of the rows of the message under construction, what is open included.
         self.row_bytes: i64 = 0
         self.row_bytes_max: i64 = rules.message_row_bytes_max
         # Of each row of the open group, beside its item's.
         self.group_row_bytes: i64 = 0
-        self.record = BytesWriter()
+        # The open record: what comes before its groups; and its groups that are closed, in pieces.
+        self.head: bytes = b""
+        self.groups: list[bytes] = []
+        self.record_bytes: i64 = 0  # of both
         self.record_items: i64 = 0
-        self.head_bytes: i64 = 0
+        # The open group: what comes before its items, and the items.
+        self.group = BytesWriter()
+        self.scope_bytes: i64 = 0
+        self.group_items: i64 = 0
         # What is left of the budget for rejected items' payloads.
         self.payloads_left: i64 = rules.dead_letter_items_max
         self.payload_bytes_left: i64 = rules.dead_letter_bytes_max
 
-    def open_group(self, signal: i64, type_: i64, service_id: bytes, group: bytes) -> None:
-        """Begin a record. `group`: fields 7 to 10 (resource, scope and their schema URLs), encoded."""
+    def open_record(self, signal: i64, type_: i64, service_id: bytes, resource: bytes) -> None:
+        """`resource`: the resource and its schema URL, as fields of a TelemetryRecord."""
         self.close_record()
         if signal != self.signal:
             self.close_message()
             self.signal = signal
         self.type = type_
-        record = self.record
-        record.truncate(0)
-        record.write(self.prefix)
-        record.append(0x18)
-        put_varint(record, type_)
-        put_bytes(record, 0x32, service_id)
-        record.write(group)
-        self.head_bytes = len(record)
-        self.group_row_bytes = self.head_bytes + ROW_BYTES
+        head = BytesWriter()
+        head.write(self.prefix)
+        put_varint(head, TYPE)
+        put_varint(head, type_)
+        put_bytes(head, SERVICE, service_id)
+        head.write(resource)
+        self.head = head.getvalue()
+        self.record_bytes = len(self.head)
+
+    def open_group(self, scope: bytes) -> None:
+        """`scope`: the scope and its schema URL, as fields of a Group."""
+        self._close_group()
+        group = self.group
+        group.truncate(0)
+        group.write(scope)
+        self.scope_bytes = len(scope)
+        self.group_row_bytes = len(self.head) + self.scope_bytes + ROW_BYTES
 
     def capacity(self) -> i64:
         """The most bytes, tag and length included, that one `add` can take in the open group."""
-        return self.message_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
+        return self.message_bytes_max - len(self.head) - self.scope_bytes - _FRAMING_BYTES_MAX
 
     def item_capacity(self) -> i64:
         """The same of an item that has a message of its own."""
-        return self.item_bytes_max - self.head_bytes - _TRAILER_BYTES_MAX
+        return self.item_bytes_max - len(self.head) - self.scope_bytes - _FRAMING_BYTES_MAX
 
     def points_max(self, group_row_bytes: i64, metric_bytes: i64, points_bytes: i64) -> i64:
         """Return how many points a metric may have so that its rows fit a message; at least 1.
@@ -234,15 +268,15 @@ class BatchBuilder:
         return points
 
     def begin(self, size_bytes: i64, items: i64, repeated_bytes: i64) -> bool:
-        """Take `items` accepted items that are one field of the open group's signal; the caller then writes the field's
-        `size_bytes` to `record`. Return False, and take nothing, where they do not fit a message.
+        """Take `items` accepted items that are one Metric, LogRecord or Span; the caller then writes its `size_bytes` to
+        `group`. Return False, and take nothing, where they do not fit a message.
 
         `repeated_bytes`: how many of them are in the row of each of the items; 0 where there is one item.
         """
-        need: i64 = 1 + varint_size(size_bytes) + size_bytes
+        need: i64 = _ITEM_TAG_BYTES + varint_size(size_bytes) + size_bytes
         rows: i64 = need + items * self.group_row_bytes + (items - 1) * repeated_bytes
         if (
-            self.batch_bytes + len(self.record) + need + _TRAILER_BYTES_MAX > self.message_bytes_max
+            self.batch_bytes + self.record_bytes + len(self.group) + need + _FRAMING_BYTES_MAX > self.message_bytes_max
             or self.row_bytes + rows > self.row_bytes_max
         ):
             if items > 1:
@@ -253,10 +287,10 @@ class BatchBuilder:
             self.close_record()
             self.close_message()
         self.row_bytes += rows
-        record = self.record
-        put_varint(record, (self.signal << 3) | 2)
-        put_varint(record, size_bytes)
-        self.record_items += items
+        group = self.group
+        group.append(ITEM)
+        put_varint(group, size_bytes)
+        self.group_items += items
         self.index += items
         return True
 
@@ -264,7 +298,7 @@ class BatchBuilder:
         """As `begin`, of bytes that are there already."""
         if not self.begin(len(item), items, repeated_bytes):
             return False
-        self.record.write(item)
+        self.group.write(item)
         return True
 
     def keeps(self, payload_bytes: i64) -> bool:
@@ -307,20 +341,38 @@ class BatchBuilder:
         self.out.rejected[key] = self.out.rejected.get(key, 0) + items
         self.index += items
 
+    def _close_group(self) -> None:
+        """The next items are of the same group, in another record."""
+        if self.group_items == 0:
+            return
+        group = self.group.getvalue()
+        length = length_of(len(group))
+        self.groups += (_GROUP_TAG_BYTE, length, group)
+        self.record_bytes += 1 + len(length) + len(group)
+        self.group.truncate(self.scope_bytes)
+        self.record_items += self.group_items
+        self.group_items = 0
+
     def close_record(self) -> None:
+        """The next items are of the same group of the same resource, in another record."""
+        self._close_group()
         if self.record_items == 0:
             return
-        record = self.record
+        behind = BytesWriter()
         if self.out.parts:
-            record.append(0x70)
-            put_varint(record, len(self.out.parts))
-        record.append(0x78)
-        put_varint(record, self.record_items)
-        done = record.getvalue()
-        length = length_of(len(done))
-        self.batch += (_RECORD_TAG_BYTE, length, done)
-        self.batch_bytes += 1 + len(length) + len(done)
-        record.truncate(self.head_bytes)
+            put_varint(behind, BATCH_PART)
+            put_varint(behind, len(self.out.parts))
+        put_varint(behind, ITEM_COUNT)
+        put_varint(behind, self.record_items)
+        size: i64 = self.record_bytes + len(behind)
+        length = length_of(size)
+        batch = self.batch
+        batch += (_RECORD_TAG_BYTE, length, self.head)
+        batch += self.groups
+        batch.append(behind.getvalue())
+        self.batch_bytes += 1 + len(length) + size
+        self.groups.clear()
+        self.record_bytes = len(self.head)
         self.out.accepted[self.type] += self.record_items
         self.batch_items += self.record_items
         self.record_items = 0
@@ -331,8 +383,7 @@ class BatchBuilder:
         row_bytes = int(self.row_bytes)
         self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items, row_bytes))
         self.out.row_bytes += row_bytes
-        if self.out.row_bytes > self.rules.request_row_bytes_max:
-            raise too_many_row_bytes(self.rules.request_row_bytes_max)
+        check_row_bytes(self.out.row_bytes, self.rules)
         self.row_bytes = 0
         self.batch.clear()
         self.batch_bytes = 0

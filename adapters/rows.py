@@ -1,8 +1,8 @@
 """How many bytes the rows of records have: the measure by which messages are cut, and by which inserts are bounded.
 
-The store makes one row of each log record, span and data point. A record's resource and scope are in every one of its rows, and
-a metric's name, description, unit and metadata in the row of every one of its points. So a few bytes on the wire can become
-many in the store; the bytes of a message say nothing about that.
+The store makes one row of each log record, span and data point. A record's resource is in every one of its rows, a group's
+scope in every one of the group's, and a metric's name, description, unit and metadata in the row of every one of its points.
+So a few bytes on the wire can become many in the store; the bytes of a message say nothing about that.
 
 Invariants:
 1. `row_bytes` is additive: that of concatenated messages is the sum of theirs (test_rows.py, test_row_bytes_are_additive).
@@ -17,18 +17,18 @@ from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
 from adapters.errors import too_many_row_bytes, too_many_row_bytes_for_plan
+from adapters.record_tags import BATCH_PART, GROUP, ITEM, ITEM_COUNT, RECORD, SOURCE, TYPE
 from adapters.rules import Rules
 
 # What a row takes beside the bytes of its texts and numbers on the wire: columns of fixed width, and the offsets of strings,
 # arrays and maps. A gauge's row has 258 bytes of them, a span's 290.
 ROW_BYTES: Final = 256
 
-_RECORD: Final = 0x0A  # TelemetryBatch.records
-_METRIC: Final = 0x5A  # of a TelemetryRecord
-_LOG_RECORD: Final = 0x62
-_SPAN: Final = 0x6A
-_BATCH_PART: Final = 0x70
-_ITEM_COUNT: Final = 0x78
+# Of infrasage.v1.Type and Source. A message of spans is the only one of type trace that the native API does not make.
+_TYPE_LOG: Final = 2
+_TYPE_TRACE: Final = 3
+_TYPE_EVENT: Final = 4
+_SOURCE_NATIVE: Final = 1
 _POINT: Final = 0x0A  # `data_points` of every kind of metric data
 # Of a Metric.
 _GAUGE: Final = 0x2A
@@ -40,7 +40,11 @@ _SUMMARY: Final = 0x5A
 
 def check_row_count(rows: i64, rules: Rules) -> None:
     """Refuse so many rows where they have too many bytes whatever is in them. Raises RequestRefused."""
-    row_bytes: i64 = rows * ROW_BYTES
+    check_row_bytes(rows * ROW_BYTES, rules)
+
+
+def check_row_bytes(row_bytes: i64, rules: Rules) -> None:
+    """Refuse a request whose rows have so many bytes where that is too many. Raises RequestRefused."""
     if row_bytes > rules.request_row_bytes_max:
         raise too_many_row_bytes(rules.request_row_bytes_max)
     if row_bytes > rules.plan_row_bytes_max:
@@ -56,7 +60,7 @@ def row_bytes(payload: bytes) -> int:
         while cursor.position < end:
             tag: i64 = cursor.field(end)
             after: i64 = cursor.position
-            if tag == _RECORD:
+            if tag == RECORD:
                 total += _record_bytes(cursor, cursor.start, after)
                 cursor.position = after
     except NonCanonical:
@@ -84,8 +88,42 @@ def points_of(cursor: Cursor, start: i64, end: i64) -> tuple[i64, i64]:
 
 def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
     """Of the TelemetryRecord at start:end. A receipt is a row of its own."""
-    rows: i64 = 0
     head: i64 = 0  # what is in every row
+    type_: i64 = 0
+    source: i64 = 0
+    groups = False
+    position: i64 = start
+    while position < end:
+        at: i64 = position
+        cursor.position = at
+        tag: i64 = cursor.field(end)
+        position = cursor.position
+        if tag == GROUP:
+            groups = True
+        elif tag != BATCH_PART and tag != ITEM_COUNT:
+            head += position - at
+            if tag == TYPE:
+                type_ = cursor.value
+            elif tag == SOURCE:
+                source = cursor.value
+    if not groups:
+        return head + ROW_BYTES
+    holds_points = type_ != _TYPE_LOG and type_ != _TYPE_EVENT and (type_ != _TYPE_TRACE or source == _SOURCE_NATIVE)
+    total: i64 = 0
+    position = start
+    while position < end:
+        cursor.position = position
+        tag = cursor.field(end)
+        position = cursor.position
+        if tag == GROUP:
+            total += _group_bytes(cursor, cursor.start, position, head + ROW_BYTES, holds_points)
+    return total
+
+
+def _group_bytes(cursor: Cursor, start: i64, end: i64, row_head: i64, holds_points: bool) -> i64:
+    """Of the Group at start:end. `row_head`: what each row has beside its group and item."""
+    rows: i64 = 0
+    head: i64 = row_head
     items: i64 = 0  # what is in one row, or counted already once for each
     position: i64 = start
     while position < end:
@@ -93,18 +131,18 @@ def _record_bytes(cursor: Cursor, start: i64, end: i64) -> i64:
         cursor.position = at
         tag: i64 = cursor.field(end)
         position = cursor.position
-        if tag == _LOG_RECORD or tag == _SPAN:
-            rows += 1
-            items += position - at
-        elif tag == _METRIC:
-            first: i64 = cursor.start
-            points, points_bytes = points_of(cursor, first, position)
-            rows += points
-            items += position - at
-            if points > 1:
-                items += (points - 1) * (position - first - points_bytes)
-        elif tag != _BATCH_PART and tag != _ITEM_COUNT:
+        if tag != ITEM:
             head += position - at
+            continue
+        items += position - at
+        if not holds_points:
+            rows += 1
+            continue
+        first: i64 = cursor.start
+        points, points_bytes = points_of(cursor, first, position)
+        rows += points
+        if points > 1:
+            items += (points - 1) * (position - first - points_bytes)
     if rows == 0:
         rows = 1
-    return rows * (head + ROW_BYTES) + items
+    return rows * head + items

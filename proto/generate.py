@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 HERE = Path(__file__).resolve().parent
 SOURCES = [
     "infrasage/v1/telemetry.proto",
+    "infrasage/v1/telemetry_v1.proto",
     "infrasage/v1/dead_letter.proto",
     "infrasage/prometheus/v1/write.proto",
     "infrasage/prometheus/v2/write.proto",

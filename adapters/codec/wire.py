@@ -97,6 +97,23 @@ class Cursor:
     def field(self, end: i64) -> i64:
         """Return the next field's tag (number << 3 | wire type), and move past its payload."""
         first: i64 = self.position
+        if first + 2 < end:
+            # What nearly every field of bytes is, by hand: one byte of tag, and one or two of length.
+            buffer = self.buffer
+            short_tag: i64 = buffer[first]
+            if short_tag & 7 == BYTES and 7 < short_tag < 128:
+                start: i64 = first + 2
+                size: i64 = buffer[first + 1]
+                more: i64 = 0
+                if size > 127:
+                    more = buffer[start]
+                    start += 1
+                    size = size & 127 | more << 7
+                if more < 128 and size <= end - start:
+                    self.length_at = first + 1
+                    self.start = start
+                    self.position = start + size
+                    return short_tag
         tag: i64 = self.varint(end)
         if tag < 8 or tag > 0xFFFFFFFF or self.position - first > _VARINT32_BYTES_MAX:
             raise NonCanonical(first)

@@ -46,6 +46,7 @@ from adapters.record import (
     Rejection,
     put_attribute,
 )
+from adapters.record_tags import RESOURCE
 from adapters.repairs import ATTRIBUTES_DROPPED, MEMBER_UNKNOWN, NAME_TRUNCATED
 from adapters.rules import Rules
 
@@ -114,11 +115,11 @@ class Group:
         self.indices: Final[list[int]] = []
 
     def resource(self) -> bytes:
-        """Field 7 of TelemetryRecord: service.name."""
+        """The resource of a TelemetryRecord, as its field: service.name."""
         attributes = BytesWriter()
         put_attribute(attributes, 0x0A, b"service.name", self.service_id)
         field = BytesWriter()
-        put_bytes(field, 0x3A, attributes.getvalue())
+        put_bytes(field, RESOURCE, attributes.getvalue())
         return field.getvalue()
 
 
@@ -236,12 +237,14 @@ class RecordAdapter:
         builder = self.builder
         told = len(builder.out.rejections)
         for group in self.metric_groups:
-            builder.open_group(METRICS, group.type, group.service_id, group.resource())
+            builder.open_record(METRICS, group.type, group.service_id, group.resource())
+            builder.open_group(b"")
             for metric in group.metrics.values():
                 self.rules.read(len(metric.point))
                 self._pack_metric(group.service_id, metric)
         for group in self.log_groups:
-            builder.open_group(LOGS, group.type, group.service_id, group.resource())
+            builder.open_record(LOGS, group.type, group.service_id, group.resource())
+            builder.open_group(b"")
             for log, index in zip(group.logs, group.indices, strict=True):
                 self.rules.read(len(log))
                 if not builder.add(log, 1, 0):
@@ -301,11 +304,11 @@ class RecordAdapter:
         metric_bytes: i64 = field_size(len(name)) + field_size(point_bytes)
         if not builder.begin(metric_bytes, 1, metric_bytes - point_bytes):
             return False
-        record = builder.record
-        put_bytes(record, 0x0A, name)
-        record.append(0x2A)
-        put_varint(record, point_bytes)
-        put_bytes(record, 0x0A, point)
+        metric = builder.group
+        put_bytes(metric, 0x0A, name)
+        metric.append(0x2A)
+        put_varint(metric, point_bytes)
+        put_bytes(metric, 0x0A, point)
         return True
 
     def _take(self, record: dict[str, object]) -> i64:

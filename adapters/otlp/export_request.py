@@ -35,7 +35,7 @@ from adapters.otlp.field_tables import (
     MessageTable,
 )
 from adapters.otlp.patches import PATCHES_MAX
-from adapters.otlp.row_price import check_rows
+from adapters.otlp.row_price import UNCOUNTED_BYTES_MAX, check_rows
 from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemExport
 from adapters.price import check_elements, shape_of
@@ -50,10 +50,9 @@ SHAPES: Final = {
 }
 _ITEMS: Final = {METRICS: METRIC, LOGS: LOG_RECORD, TRACES: SPAN}
 _SERVICE_NAME: Final = b"service.name"
-_RESOURCE_TAG: Final = 0x3A
-_RESOURCE_SCHEMA_URL_TAG: Final = 0x42
-_SCOPE_TAG: Final = 0x4A
-_SCOPE_SCHEMA_URL_TAG: Final = 0x52
+# Of an entry, as sent and as kept (record_tags.py): its resource or scope, and its schema URL.
+_BODY: Final = 0x0A
+_SCHEMA_URL: Final = 0x1A
 
 
 class Envelope:
@@ -98,13 +97,13 @@ class Envelope:
         elif state == CLEAN:
             taken = builder.begin(end - start, 1, 0)
             if taken:
-                builder.record.write(self.buffer[start:end])
+                builder.group.write(self.buffer[start:end])
         elif scanner.duplicate_keys:
             taken = builder.add(scanner.normal(message, start, end), 1, 0)
         else:
             taken = builder.begin(end - start + scanner.patches.delta, 1, 0)
             if taken:
-                scanner.patches.write(builder.record, start, end)
+                scanner.patches.write(builder.group, start, end)
         if not taken:
             self._reject(RECORD_TOO_LARGE, start, end)
             return
@@ -146,7 +145,8 @@ class Envelope:
         buffer = self.buffer
         check_elements(buffer, SHAPES[self.signal], self.rules.request_elements_max, self.rules)
         self.rules.rest()
-        check_rows(buffer, self.rules, _ITEMS[int(self.signal)])
+        if len(buffer) > UNCOUNTED_BYTES_MAX:
+            check_rows(buffer, self.rules, _ITEMS[int(self.signal)])
         cursor = self.cursor
         end: i64 = len(buffer)
         position: i64 = 0
@@ -165,9 +165,9 @@ class Envelope:
         """A ResourceMetrics, ResourceLogs or ResourceSpans."""
         self.resource_start = start
         self.resource_end = end
-        group = BytesWriter()
+        head = BytesWriter()
         self.service_id = UNKNOWN_SERVICE
-        reason: i64 = self._head(group, RESOURCE_ENVELOPE, RESOURCE, _RESOURCE_TAG, start, end)
+        reason: i64 = self._head(head, RESOURCE_ENVELOPE, RESOURCE, start, end)
         named: i64 = self.rules.check_name(len(self.service_id))
         if named and self.rules.cuts_names:
             self.service_id = shortened_name(self.service_id, self.rules.name_bytes_max, self.rules)
@@ -177,7 +177,8 @@ class Envelope:
             if reason == 0:
                 reason = named
         self.resource_repairs = self.rules.take_pending()
-        resource = group.getvalue()
+        self.rules.read(len(head))
+        self.builder.open_record(self.signal, self.type, self.service_id, head.getvalue())
         cursor = self.cursor
         position: i64 = start
         while position < end:
@@ -185,20 +186,19 @@ class Envelope:
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == 0x12:
-                self._scope(resource, reason, cursor.start, position)
+                self._scope(reason, cursor.start, position)
 
-    def _scope(self, resource: bytes, reason: i64, start: i64, end: i64) -> None:
+    def _scope(self, reason: i64, start: i64, end: i64) -> None:
         """A ScopeMetrics, ScopeLogs or ScopeSpans."""
         self.scope_start = start
         self.scope_end = end
-        group = BytesWriter()
-        group.write(resource)
-        found: i64 = self._head(group, SCOPE_ENVELOPE, SCOPE, _SCOPE_TAG, start, end)
+        head = BytesWriter()
+        found: i64 = self._head(head, SCOPE_ENVELOPE, SCOPE, start, end)
         self.group_reason = reason or found
         rules = self.rules
         self.scope_repairs = rules.take_pending()
-        rules.read(len(group))
-        self.builder.open_group(self.signal, self.type, self.service_id, group.getvalue())
+        rules.read(len(head))
+        self.builder.open_group(head.getvalue())
         cursor = self.cursor
         position: i64 = start
         while position < end:
@@ -210,9 +210,7 @@ class Envelope:
                 self.take(cursor.start, position)
                 rules.read(position - at)
 
-    def _head(
-        self, group: BytesWriter, envelope: MessageTable, message: MessageTable, tag_out: i64, start: i64, end: i64
-    ) -> i64:
+    def _head(self, head: BytesWriter, envelope: MessageTable, message: MessageTable, start: i64, end: i64) -> i64:
         """Write an envelope's resource or scope, in normal form, and its schema URL; 0 or the reason why not.
 
         What is larger than any item may be is refused before it is copied.
@@ -226,19 +224,19 @@ class Envelope:
             tag: i64 = cursor.field(end)
             position = cursor.position
             first: i64 = cursor.start
-            if tag == 0x0A:
+            if tag == _BODY:
                 if seen & 1:
                     raise NonCanonical(first)
                 seen |= 1
-                found: i64 = self._normal(group, message, tag_out, first, position)
+                found: i64 = self._normal(head, message, first, position)
                 if found:
                     reason = found
-            elif tag == 0x1A:
+            elif tag == _SCHEMA_URL:
                 if seen & 2 or not is_utf8(self.buffer, first, position, self.rules):
                     raise NonCanonical(first)
                 seen |= 2
                 if position - first <= self.builder.item_bytes_max:
-                    put_bytes(group, tag_out + 8, self.buffer[first:position])
+                    put_bytes(head, _SCHEMA_URL, self.buffer[first:position])
                 elif reason == 0:
                     reason = RECORD_TOO_LARGE
             elif tag != 0x12 and tag < 256 and envelope.actions[tag] == 0:
@@ -246,21 +244,21 @@ class Envelope:
             self.rules.read(0)
         return reason
 
-    def _normal(self, group: BytesWriter, message: MessageTable, tag_out: i64, start: i64, end: i64) -> i64:
+    def _normal(self, head: BytesWriter, message: MessageTable, start: i64, end: i64) -> i64:
         scanner = self.scanner
         scanner.begin()
         state: i64 = scanner.scan(message, start, end)
         if state <= REWRITE and (scanner.patches.is_full or self._is_too_large(state, end - start)):
             state = RECORD_TOO_LARGE
         if state > REWRITE:
-            if tag_out == _RESOURCE_TAG:
+            if message is RESOURCE:
                 self.service_id = self._service_of_refused(start, end)
             return state
         normal = self.buffer[start:end] if state == CLEAN else scanner.normal(message, start, end)
         self.rules.read(len(normal))
-        put_bytes(group, tag_out, normal)
+        put_bytes(head, _BODY, normal)
         self.rules.read(len(normal))
-        if tag_out == _RESOURCE_TAG:
+        if message is RESOURCE:
             self.service_id = _service_of(normal)
         return 0
 

@@ -263,9 +263,9 @@ class MetricsEnvelope(Envelope):
         if not builder.begin(size, self.accepted, size - self.points_bytes):
             return False
         if patches.count == 0:
-            builder.record.write(self.buffer[self.start : self.end])
+            builder.group.write(self.buffer[self.start : self.end])
         else:
-            patches.write(builder.record, self.start, self.end)
+            patches.write(builder.group, self.start, self.end)
         return True
 
     def _take_put_together(self) -> bool:

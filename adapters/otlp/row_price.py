@@ -1,8 +1,8 @@
 """How many bytes the rows of an OTLP export request have, known before it is read.
 
 The store repeats a resource, a scope, and a metric's own fields in each row (adapters/rows.py), and a sender pays for them
-once. The check reads a body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item. A body
-that is over it as it was sent is read once more, with each attribute and name as it is cut (adapters/otlp/stored_size.py).
+once. The check reads a large body before its adapter does, keeps nothing of it, and stops at the limit: about 5 ns an item. A
+body that is over it as it was sent is read once more, with each attribute and name as it is cut (adapters/otlp/stored_size.py).
 
 Invariants:
 1. What is counted is what BatchBuilder counts where each item is accepted as it is (tests/unit/adapters/test_price.py,
@@ -18,19 +18,18 @@ from typing import Final
 from mypy_extensions import i64
 
 from adapters.codec.wire import Cursor, NonCanonical
-from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_bytes, too_many_row_bytes_for_plan
 from adapters.otlp.field_tables import DATA, METRIC, RESOURCE, SCOPE, MessageTable
 from adapters.otlp.stored_size import StoredSize
-from adapters.rows import ROW_BYTES, points_of
+from adapters.rows import ROW_BYTES, check_row_bytes, points_of
 from adapters.rules import Rules
 
-# An eighth of the limit of row bytes may be copies of resources: they take memory here, where rows take it in the store.
-COPIES_SHIFT: Final = 3
 # Of a request, by whatever signal.
 _RESOURCE: Final = 0x0A
 _BODY: Final = 0x0A  # an entry's resource or scope
 _POINT: Final = 0x0A  # of a metric's data
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
+# A smaller body need not be counted before it is read, which takes a few milliseconds: BatchBuilder stops at the limit, too.
+UNCOUNTED_BYTES_MAX: Final = 256 << 10
 # How many items are counted before the limit is looked at.
 _COUNTED_AT_ONCE: Final = 10_000
 
@@ -40,31 +39,11 @@ def check_rows(body: bytes, rules: Rules, item: MessageTable) -> None:
 
     `item`: what its scopes hold.
     """
-    row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
-    # The most rows that so many bytes can become: empty items under a resource that is nearly all of the body.
-    size: i64 = len(body)
-    if (size >> 1) * (size + ROW_BYTES) <= row_bytes_max:
-        return
-    rows = _Rows(body, rules, item, is_cut=False)
-    try:
-        try:
-            rows.request()
-        except _TooManyRowBytes:
-            rows = _Rows(body, rules, item, is_cut=True)
-            rows.request()
-    except NonCanonical:
-        return
-    except _TooManyRowBytes:
-        if rows.row_bytes > rules.request_row_bytes_max:
-            raise too_many_row_bytes(rules.request_row_bytes_max) from None
-        if rows.row_bytes > row_bytes_max:
-            raise too_many_row_bytes_for_plan(row_bytes_max) from None
-        copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
-        raise RequestRefused(
-            PAYLOAD_TOO_LARGE,
-            f"the request's resources, repeated for each scope, take more than {copied_bytes_max} bytes: send smaller resources"
-            " or fewer scopes, or raise validation.request_row_bytes_max, which is eight times this limit",
-        ) from None
+    for is_cut in (False, True):
+        rows = _Rows(body, rules, item, is_cut=is_cut)
+        if rows.fit():
+            return
+    check_row_bytes(rows.row_bytes, rules)
 
 
 class _TooManyRowBytes(Exception):
@@ -80,16 +59,24 @@ class _Rows:
         self.cursor: Final = Cursor(buffer)
         self.rules: Final = rules
         self.row_bytes_max: i64 = min(rules.request_row_bytes_max, rules.plan_row_bytes_max)
-        self.copied_bytes_max: i64 = rules.request_row_bytes_max >> COPIES_SHIFT
         self.item: Final = item
         self.is_cut: Final = is_cut
         self.stored: Final = StoredSize(self.cursor, rules)
         self.row_bytes: i64 = 0
         self.members: i64 = 0  # of the entry read last, and their bytes
         self.members_bytes: i64 = 0
-        self.copied_bytes: i64 = 0  # of resources, which each of their scopes' records repeats
 
-    def request(self) -> None:
+    def fit(self) -> bool:
+        """Return whether the request is within the limit; also where it is malformed, which the adapter says."""
+        try:
+            self._request()
+        except NonCanonical:
+            return True
+        except _TooManyRowBytes:
+            return False
+        return True
+
+    def _request(self) -> None:
         """Raises NonCanonical, _TooManyRowBytes."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
@@ -105,19 +92,13 @@ class _Rows:
     def _resource(self, start: i64, end: i64) -> None:
         cursor = self.cursor
         own_bytes: i64 = self._own_bytes(RESOURCE, start, end)
-        scopes: i64 = 0
         position: i64 = start
         while position < end:
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
             if tag == _MEMBER:
-                scopes += 1
                 self.rules.read(0)
-                if scopes > 1:
-                    self.copied_bytes += own_bytes
-                    if self.copied_bytes > self.copied_bytes_max:
-                        raise _TooManyRowBytes
                 self._scope(own_bytes, cursor.start, position)
 
     def _own_bytes(self, message: MessageTable, start: i64, end: i64) -> i64:

@@ -26,7 +26,7 @@ from adapters.codec.wire import (
     with_length,
 )
 from adapters.errors import INVALID_HISTOGRAM, NESTED_TOO_DEEP, RECORD_TOO_LARGE
-from adapters.otlp.any_value import KEY, string_value, text_of
+from adapters.otlp.any_value import KEY, STRING, string_value, text_of
 from adapters.otlp.attributes import CLEAN, REWRITE, Attribute
 from adapters.otlp.field_tables import (
     ATTRIBUTE,
@@ -588,6 +588,12 @@ class Scanner:
 
     def _check_body(self, length_at: i64, start: i64, end: i64) -> i64:
         """A log's body: any value; clean where it is a string."""
+        buffer = self.buffer
+        # What nearly every body is, by hand: one short string.
+        if end - start > 1 and buffer[start] == STRING and buffer[start + 1] == end - start - 2 and end - start < 130:
+            if not is_utf8(buffer, start + 2, end, self.rules):
+                raise NonCanonical(start + 2)
+            return CLEAN
         reason: i64 = self.attribute.check_value(start, end, 0)
         if reason:
             return reason

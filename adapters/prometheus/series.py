@@ -20,6 +20,7 @@ from adapters.codec.text import quoted_utf8
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import INVALID_LABELS, MISSING_METRIC_NAME
 from adapters.record import UNKNOWN_SERVICE, put_attribute
+from adapters.record_tags import RESOURCE
 from adapters.rules import Rules
 
 # Two generations, each of half of this; a series used since the last change of generation is never forgotten.
@@ -90,7 +91,7 @@ class Series:
         self.message: str = ""
         self.name: bytes = b""
         self.service_id: bytes = UNKNOWN_SERVICE
-        # Field 7 of TelemetryRecord, encoded.
+        # The resource of a TelemetryRecord, as its field.
         self.resource: bytes = b""
         # Fields 7 of NumberDataPoint, encoded.
         self.attributes: bytes = b""
@@ -198,7 +199,7 @@ def _refuse(series: Series, message: str) -> None:
 
 
 def resource_of(job: bytes, instance: bytes, rules: Rules) -> bytes:
-    """Field 7 of TelemetryRecord, encoded; nothing, where both are empty."""
+    """The resource of a TelemetryRecord, as its field; nothing, where both are empty."""
     if not job and not instance:
         return b""
     attributes = BytesWriter()
@@ -211,7 +212,7 @@ def resource_of(job: bytes, instance: bytes, rules: Rules) -> bytes:
     encoded = attributes.getvalue()
     rules.read(len(encoded))
     field = BytesWriter()
-    put_bytes(field, 0x3A, encoded)
+    put_bytes(field, RESOURCE, encoded)
     rules.read(len(encoded))
     resource = field.getvalue()
     rules.read(len(resource))

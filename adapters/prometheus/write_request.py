@@ -402,7 +402,8 @@ class WriteRequestScan:
             if group is None:
                 builder = self.builder
                 self.spend(_GROUP_BYTES)
-                builder.open_group(METRICS, TYPE_METRIC, series.service_id, series.resource)
+                builder.open_record(METRICS, TYPE_METRIC, series.service_id, series.resource)
+                builder.open_group(b"")
                 group = _SeriesGroup(series.service_id, series.resource, builder, description)
                 self.groups[series.resource] = group
             self.group = group
@@ -460,7 +461,8 @@ class WriteRequestScan:
         builder = self.builder
         for group in self.groups.values():
             self._close_metric(group)
-            builder.open_group(METRICS, TYPE_METRIC, group.service_id, group.resource)
+            builder.open_record(METRICS, TYPE_METRIC, group.service_id, group.resource)
+            builder.open_group(b"")
             for n in range(len(group.counts)):
                 head = group.heads[n]
                 body = group.bodies[n]
@@ -468,10 +470,9 @@ class WriteRequestScan:
                 own_bytes: i64 = len(head) + len(tail)
                 taken = builder.begin(own_bytes + len(body), group.counts[n], own_bytes)
                 assert taken  # `_metric` has seen to it
-                record = builder.record
-                record.write(head)
-                record.write(body)
-                record.write(tail)
+                builder.group.write(head)
+                builder.group.write(body)
+                builder.group.write(tail)
                 self.rules.read(len(body))
         adapted = builder.finish()
         adapted.samples = self.samples

@@ -20,6 +20,7 @@ from adapters.codec.wire import put_bytes, put_varint
 from adapters.errors import REASONS
 from adapters.fingerprint import put_fingerprint
 from adapters.record import LOGS, METRICS, TRACES, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, Adapted, Header, Part
+from adapters.record_tags import BATCH_PART, RECEIPT, RECORD
 from adapters.repairs import REPAIRS
 from adapters.rows import row_bytes
 
@@ -30,9 +31,6 @@ _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
 _REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
 # Where the receipt goes if nothing of the request was accepted. Any signal's topic would take it.
 _SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
-_RECORD_TAG: Final = 0x0A  # TelemetryBatch.records
-_PART_TAG: Final = 0x70  # TelemetryRecord.batch_part
-_RECEIPT_TAG: Final = 0x82  # TelemetryRecord.receipt
 
 # From the first up to and including the last.
 SequenceRange = tuple[int, int]
@@ -199,14 +197,14 @@ def _record(header: Header, receipt: bytes, part: int, fingerprint: bytes) -> by
     record = BytesWriter()
     record.write(header.prefix)
     if part:
-        record.append(_PART_TAG)
+        put_varint(record, BATCH_PART)
         put_varint(record, part)
     if receipt:
-        put_bytes(record, _RECEIPT_TAG, receipt)
+        put_bytes(record, RECEIPT, receipt)
     if fingerprint:
         put_fingerprint(record, fingerprint)
     batch = BytesWriter()
-    put_bytes(batch, _RECORD_TAG, record.getvalue())
+    put_bytes(batch, RECORD, record.getvalue())
     return batch.getvalue()
 
 

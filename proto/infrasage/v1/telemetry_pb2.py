@@ -23,35 +23,34 @@ _sym_db = _symbol_database.Default()
 
 
 from opentelemetry.proto.common.v1 import common_pb2 as opentelemetry_dot_proto_dot_common_dot_v1_dot_common__pb2
-from opentelemetry.proto.logs.v1 import logs_pb2 as opentelemetry_dot_proto_dot_logs_dot_v1_dot_logs__pb2
-from opentelemetry.proto.metrics.v1 import metrics_pb2 as opentelemetry_dot_proto_dot_metrics_dot_v1_dot_metrics__pb2
 from opentelemetry.proto.resource.v1 import resource_pb2 as opentelemetry_dot_proto_dot_resource_dot_v1_dot_resource__pb2
-from opentelemetry.proto.trace.v1 import trace_pb2 as opentelemetry_dot_proto_dot_trace_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinfrasage/v1/telemetry.proto\x12\x0cinfrasage.v1\x1a*opentelemetry/proto/common/v1/common.proto\x1a&opentelemetry/proto/logs/v1/logs.proto\x1a,opentelemetry/proto/metrics/v1/metrics.proto\x1a.opentelemetry/proto/resource/v1/resource.proto\x1a(opentelemetry/proto/trace/v1/trace.proto\"@\n\x0eTelemetryBatch\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.infrasage.v1.TelemetryRecord\"\x91\x05\n\x0fTelemetryRecord\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12$\n\x06source\x18\x02 \x01(\x0e\x32\x14.infrasage.v1.Source\x12 \n\x04type\x18\x03 \x01(\x0e\x32\x12.infrasage.v1.Type\x12\x1f\n\x17received_time_unix_nano\x18\x04 \x01(\x06\x12\x10\n\x08\x62\x61tch_id\x18\x05 \x01(\x0c\x12\x12\n\nservice_id\x18\x06 \x01(\t\x12;\n\x08resource\x18\x07 \x01(\x0b\x32).opentelemetry.proto.resource.v1.Resource\x12\x1b\n\x13resource_schema_url\x18\x08 \x01(\t\x12\x42\n\x05scope\x18\t \x01(\x0b\x32\x33.opentelemetry.proto.common.v1.InstrumentationScope\x12\x18\n\x10scope_schema_url\x18\n \x01(\t\x12\x37\n\x07metrics\x18\x0b \x03(\x0b\x32&.opentelemetry.proto.metrics.v1.Metric\x12;\n\x0blog_records\x18\x0c \x03(\x0b\x32&.opentelemetry.proto.logs.v1.LogRecord\x12\x31\n\x05spans\x18\r \x03(\x0b\x32\".opentelemetry.proto.trace.v1.Span\x12\x12\n\nbatch_part\x18\x0e \x01(\r\x12\x12\n\nitem_count\x18\x0f \x01(\r\x12&\n\x07receipt\x18\x10 \x01(\x0b\x32\x15.infrasage.v1.Receipt\x12\x13\n\x0b\x66ingerprint\x18\x11 \x01(\x0c\x12\x16\n\x0erepeated_items\x18\x12 \x01(\x04\"\xbb\x02\n\x07Receipt\x12\r\n\x05route\x18\x01 \x01(\t\x12\x10\n\x08received\x18\x02 \x01(\x04\x12-\n\x08\x61\x63\x63\x65pted\x18\x03 \x03(\x0b\x32\x1b.infrasage.v1.AcceptedItems\x12-\n\x08rejected\x18\x04 \x03(\x0b\x32\x1b.infrasage.v1.RejectedItems\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x01(\x04\x12\r\n\x05parts\x18\x06 \x01(\r\x12\x12\n\nprocess_id\x18\x07 \x01(\x0c\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x0f\n\x07settled\x18\t \x01(\x04\x12+\n\x06\x66\x61iled\x18\n \x03(\x0b\x32\x1b.infrasage.v1.SequenceRange\x12(\n\x08repaired\x18\x0b \x03(\x0b\x32\x16.infrasage.v1.Repaired\")\n\x08Repaired\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"@\n\rAcceptedItems\x12 \n\x04type\x18\x01 \x01(\x0e\x32\x12.infrasage.v1.Type\x12\r\n\x05items\x18\x02 \x01(\x04\"P\n\rRejectedItems\x12 \n\x04type\x18\x01 \x01(\x0e\x32\x12.infrasage.v1.Type\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05items\x18\x03 \x01(\x04\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04*\x84\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_NATIVE\x10\x01\x12\x0f\n\x0bSOURCE_OTLP\x10\x02\x12\x1e\n\x1aSOURCE_PROMETHEUS_WRITE_V1\x10\x03\x12\x1e\n\x1aSOURCE_PROMETHEUS_WRITE_V2\x10\x04*{\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTYPE_METRIC\x10\x01\x12\x0c\n\x08TYPE_LOG\x10\x02\x12\x0e\n\nTYPE_TRACE\x10\x03\x12\x0e\n\nTYPE_EVENT\x10\x04\x12\x10\n\x0cTYPE_PROFILE\x10\x05\x12\x0c\n\x08TYPE_SLO\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinfrasage/v1/telemetry.proto\x12\x0cinfrasage.v1\x1a*opentelemetry/proto/common/v1/common.proto\x1a.opentelemetry/proto/resource/v1/resource.proto\"@\n\x0eTelemetryBatch\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.infrasage.v1.TelemetryRecord\"\xc3\x03\n\x0fTelemetryRecord\x12\x10\n\x07version\x18\xf4\x07 \x01(\r\x12\x12\n\ttenant_id\x18\xe9\x07 \x01(\t\x12%\n\x06source\x18\xea\x07 \x01(\x0e\x32\x14.infrasage.v1.Source\x12!\n\x04type\x18\xeb\x07 \x01(\x0e\x32\x12.infrasage.v1.Type\x12 \n\x17received_time_unix_nano\x18\xec\x07 \x01(\x06\x12\x11\n\x08\x62\x61tch_id\x18\xed\x07 \x01(\x0c\x12\x13\n\nservice_id\x18\xee\x07 \x01(\t\x12;\n\x08resource\x18\x01 \x01(\x0b\x32).opentelemetry.proto.resource.v1.Resource\x12#\n\x06groups\x18\x02 \x03(\x0b\x32\x13.infrasage.v1.Group\x12\x12\n\nschema_url\x18\x03 \x01(\t\x12\x13\n\nbatch_part\x18\xef\x07 \x01(\r\x12\x13\n\nitem_count\x18\xf0\x07 \x01(\r\x12\'\n\x07receipt\x18\xf1\x07 \x01(\x0b\x32\x15.infrasage.v1.Receipt\x12\x14\n\x0b\x66ingerprint\x18\xf2\x07 \x01(\x0c\x12\x17\n\x0erepeated_items\x18\xf3\x07 \x01(\x04\"n\n\x05Group\x12\x42\n\x05scope\x18\x01 \x01(\x0b\x32\x33.opentelemetry.proto.common.v1.InstrumentationScope\x12\r\n\x05items\x18\x02 \x03(\x0c\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xbb\x02\n\x07Receipt\x12\r\n\x05route\x18\x01 \x01(\t\x12\x10\n\x08received\x18\x02 \x01(\x04\x12-\n\x08\x61\x63\x63\x65pted\x18\x03 \x03(\x0b\x32\x1b.infrasage.v1.AcceptedItems\x12-\n\x08rejected\x18\x04 \x03(\x0b\x32\x1b.infrasage.v1.RejectedItems\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x05 \x01(\x04\x12\r\n\x05parts\x18\x06 \x01(\r\x12\x12\n\nprocess_id\x18\x07 \x01(\x0c\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x12\x0f\n\x07settled\x18\t \x01(\x04\x12+\n\x06\x66\x61iled\x18\n \x03(\x0b\x32\x1b.infrasage.v1.SequenceRange\x12(\n\x08repaired\x18\x0b \x03(\x0b\x32\x16.infrasage.v1.Repaired\")\n\x08Repaired\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"@\n\rAcceptedItems\x12 \n\x04type\x18\x01 \x01(\x0e\x32\x12.infrasage.v1.Type\x12\r\n\x05items\x18\x02 \x01(\x04\"P\n\rRejectedItems\x12 \n\x04type\x18\x01 \x01(\x0e\x32\x12.infrasage.v1.Type\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05items\x18\x03 \x01(\x04\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04*\x84\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_NATIVE\x10\x01\x12\x0f\n\x0bSOURCE_OTLP\x10\x02\x12\x1e\n\x1aSOURCE_PROMETHEUS_WRITE_V1\x10\x03\x12\x1e\n\x1aSOURCE_PROMETHEUS_WRITE_V2\x10\x04*{\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTYPE_METRIC\x10\x01\x12\x0c\n\x08TYPE_LOG\x10\x02\x12\x0e\n\nTYPE_TRACE\x10\x03\x12\x0e\n\nTYPE_EVENT\x10\x04\x12\x10\n\x0cTYPE_PROFILE\x10\x05\x12\x0c\n\x08TYPE_SLO\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'infrasage.v1.telemetry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SOURCE']._serialized_start=1548
-  _globals['_SOURCE']._serialized_end=1680
-  _globals['_TYPE']._serialized_start=1682
-  _globals['_TYPE']._serialized_end=1805
-  _globals['_TELEMETRYBATCH']._serialized_start=266
-  _globals['_TELEMETRYBATCH']._serialized_end=330
-  _globals['_TELEMETRYRECORD']._serialized_start=333
-  _globals['_TELEMETRYRECORD']._serialized_end=990
-  _globals['_RECEIPT']._serialized_start=993
-  _globals['_RECEIPT']._serialized_end=1308
-  _globals['_REPAIRED']._serialized_start=1310
-  _globals['_REPAIRED']._serialized_end=1351
-  _globals['_ACCEPTEDITEMS']._serialized_start=1353
-  _globals['_ACCEPTEDITEMS']._serialized_end=1417
-  _globals['_REJECTEDITEMS']._serialized_start=1419
-  _globals['_REJECTEDITEMS']._serialized_end=1499
-  _globals['_SEQUENCERANGE']._serialized_start=1501
-  _globals['_SEQUENCERANGE']._serialized_end=1545
+  _globals['_SOURCE']._serialized_start=1326
+  _globals['_SOURCE']._serialized_end=1458
+  _globals['_TYPE']._serialized_start=1460
+  _globals['_TYPE']._serialized_end=1583
+  _globals['_TELEMETRYBATCH']._serialized_start=138
+  _globals['_TELEMETRYBATCH']._serialized_end=202
+  _globals['_TELEMETRYRECORD']._serialized_start=205
+  _globals['_TELEMETRYRECORD']._serialized_end=656
+  _globals['_GROUP']._serialized_start=658
+  _globals['_GROUP']._serialized_end=768
+  _globals['_RECEIPT']._serialized_start=771
+  _globals['_RECEIPT']._serialized_end=1086
+  _globals['_REPAIRED']._serialized_start=1088
+  _globals['_REPAIRED']._serialized_end=1129
+  _globals['_ACCEPTEDITEMS']._serialized_start=1131
+  _globals['_ACCEPTEDITEMS']._serialized_end=1195
+  _globals['_REJECTEDITEMS']._serialized_start=1197
+  _globals['_REJECTEDITEMS']._serialized_end=1277
+  _globals['_SEQUENCERANGE']._serialized_start=1279
+  _globals['_SEQUENCERANGE']._serialized_end=1323
 # @@protoc_insertion_point(module_scope)

@@ -1,8 +1,5 @@
 from opentelemetry.proto.common.v1 import common_pb2 as _common_pb2
-from opentelemetry.proto.logs.v1 import logs_pb2 as _logs_pb2
-from opentelemetry.proto.metrics.v1 import metrics_pb2 as _metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2 as _resource_pb2
-from opentelemetry.proto.trace.v1 import trace_pb2 as _trace_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -49,7 +46,8 @@ class TelemetryBatch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[TelemetryRecord, _Mapping]]] = ...) -> None: ...
 
 class TelemetryRecord(_message.Message):
-    __slots__ = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "resource_schema_url", "scope", "scope_schema_url", "metrics", "log_records", "spans", "batch_part", "item_count", "receipt", "fingerprint", "repeated_items")
+    __slots__ = ("version", "tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "resource", "groups", "schema_url", "batch_part", "item_count", "receipt", "fingerprint", "repeated_items")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -57,17 +55,14 @@ class TelemetryRecord(_message.Message):
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
-    RESOURCE_SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
-    SCOPE_SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
-    METRICS_FIELD_NUMBER: _ClassVar[int]
-    LOG_RECORDS_FIELD_NUMBER: _ClassVar[int]
-    SPANS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
     BATCH_PART_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     REPEATED_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    version: int
     tenant_id: str
     source: Source
     type: Type
@@ -75,18 +70,24 @@ class TelemetryRecord(_message.Message):
     batch_id: bytes
     service_id: str
     resource: _resource_pb2.Resource
-    resource_schema_url: str
-    scope: _common_pb2.InstrumentationScope
-    scope_schema_url: str
-    metrics: _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Metric]
-    log_records: _containers.RepeatedCompositeFieldContainer[_logs_pb2.LogRecord]
-    spans: _containers.RepeatedCompositeFieldContainer[_trace_pb2.Span]
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    schema_url: str
     batch_part: int
     item_count: int
     receipt: Receipt
     fingerprint: bytes
     repeated_items: int
-    def __init__(self, tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., resource_schema_url: _Optional[str] = ..., scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., scope_schema_url: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_metrics_pb2.Metric, _Mapping]]] = ..., log_records: _Optional[_Iterable[_Union[_logs_pb2.LogRecord, _Mapping]]] = ..., spans: _Optional[_Iterable[_Union[_trace_pb2.Span, _Mapping]]] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., fingerprint: _Optional[bytes] = ..., repeated_items: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., tenant_id: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., type: _Optional[_Union[Type, str]] = ..., received_time_unix_nano: _Optional[int] = ..., batch_id: _Optional[bytes] = ..., service_id: _Optional[str] = ..., resource: _Optional[_Union[_resource_pb2.Resource, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ..., schema_url: _Optional[str] = ..., batch_part: _Optional[int] = ..., item_count: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., fingerprint: _Optional[bytes] = ..., repeated_items: _Optional[int] = ...) -> None: ...
+
+class Group(_message.Message):
+    __slots__ = ("scope", "items", "schema_url")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_URL_FIELD_NUMBER: _ClassVar[int]
+    scope: _common_pb2.InstrumentationScope
+    items: _containers.RepeatedScalarFieldContainer[bytes]
+    schema_url: str
+    def __init__(self, scope: _Optional[_Union[_common_pb2.InstrumentationScope, _Mapping]] = ..., items: _Optional[_Iterable[bytes]] = ..., schema_url: _Optional[str] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("route", "received", "accepted", "rejected", "dead_letters", "parts", "process_id", "sequence", "settled", "failed", "repaired")
