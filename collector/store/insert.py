@@ -17,7 +17,7 @@ from clickhouse_connect.driver.summary import QuerySummary
 
 from adapters.codec.wire import length_of
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
-from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, literal
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LOGS_FORMAT, METRICS_FORMAT, TRACES_FORMAT, literal
 
 Settings = Mapping[str, str | int]
 
@@ -30,9 +30,9 @@ class Landing(NamedTuple):
 
 
 LANDING: Final = {
-    METRICS_TOPIC: Landing("landing_metrics", LANDING_FORMAT),
-    LOGS_TOPIC: Landing("landing_logs", LANDING_FORMAT),
-    TRACES_TOPIC: Landing("landing_traces", LANDING_FORMAT),
+    METRICS_TOPIC: Landing("landing_resource_metrics", METRICS_FORMAT),
+    LOGS_TOPIC: Landing("landing_resource_logs", LOGS_FORMAT),
+    TRACES_TOPIC: Landing("landing_resource_spans", TRACES_FORMAT),
     DEAD_LETTERS_TOPIC: Landing("landing_dead_letters", DEAD_LETTERS_FORMAT),
 }
 # Many batches: the payload is one message, behind its length, and the batches together are its content.

@@ -19,8 +19,10 @@ from typing import Final, NamedTuple
 from collector.store.contract import StoreError
 
 _SCHEMA: Final = Path(__file__).parent.absolute() / "schema"
-# How the engine parses payloads: of telemetry, and of dead letters.
-LANDING_FORMAT: Final = _SCHEMA / "landing.proto"
+# How the engine parses payloads of each topic.
+METRICS_FORMAT: Final = _SCHEMA / "landing_metrics.proto"
+LOGS_FORMAT: Final = _SCHEMA / "landing_logs.proto"
+TRACES_FORMAT: Final = _SCHEMA / "landing_traces.proto"
 DEAD_LETTERS_FORMAT: Final = _SCHEMA / "dead_letters.proto"
 _NAME_DIGITS: Final = 4
 

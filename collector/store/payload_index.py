@@ -1,7 +1,7 @@
 """Read from a payload which messages it holds, how many items each has, and which receipts, almost without decoding it.
 
-Of telemetry, only the fields before and after a record's items are read. The items, which are nearly all of the bytes, are
-skipped. Dead letters are few, and are decoded.
+Of telemetry, only the header and what follows the groups are read. The resource and the groups, which are nearly all of the
+bytes, are skipped. Dead letters are few, and are decoded.
 """
 
 from typing import Final, NamedTuple
@@ -11,14 +11,9 @@ from google.protobuf.message import DecodeError
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch
 
 from adapters.codec.wire import Cursor, NonCanonical
+from adapters.record_tags import BATCH_ID, BATCH_PART, FINGERPRINT, ITEM_COUNT, RECEIPT, RECORD
 from collector.broker.contract import DEAD_LETTERS_TOPIC
 
-_RECORDS: Final = 0x0A  # TelemetryBatch.records
-_BATCH_ID: Final = 0x2A  # TelemetryRecord.batch_id
-_BATCH_PART: Final = 0x70
-_ITEM_COUNT: Final = 0x78
-_RECEIPT: Final = 0x82
-_FINGERPRINT: Final = 0x8A
 _ID_BYTES: Final = 16
 
 # A batch id and a batch part.
@@ -52,20 +47,20 @@ def contents(payload: bytes) -> Contents:
     end = len(payload)
     try:
         while cursor.position < end:
-            if cursor.field(end) != _RECORDS:
+            if cursor.field(end) != RECORD:
                 continue
             after = cursor.position
             cursor.position = cursor.start
             batch_id, part, count, has_receipt = b"", 0, 0, False
             while cursor.position < after:
                 tag = cursor.field(after)
-                if tag == _BATCH_ID:
+                if tag == BATCH_ID:
                     batch_id = payload[cursor.start : cursor.position]
-                elif tag == _BATCH_PART:
+                elif tag == BATCH_PART:
                     part = cursor.value
-                elif tag == _ITEM_COUNT:
+                elif tag == ITEM_COUNT:
                     count = cursor.value
-                elif tag in (_RECEIPT, _FINGERPRINT):
+                elif tag in (RECEIPT, FINGERPRINT):
                     has_receipt = True
             key = (_uuid(batch_id, "a record's batch id"), int(part))
             if has_receipt:
@@ -96,7 +91,7 @@ def record_count(payload: bytes) -> int:
     records = 0
     try:
         while cursor.position < end:
-            records += cursor.field(end) == _RECORDS
+            records += cursor.field(end) == RECORD
     except NonCanonical as error:
         raise ValueError(f"not a TelemetryBatch: {end} bytes, malformed at {error.position}") from error
     return records
