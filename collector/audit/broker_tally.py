@@ -1,6 +1,6 @@
 """Sum up for an audit what a broker's messages hold.
 
-Messages are decoded one at a time, and only what each adds to a sum is kept. So memory does not grow with their number.
+Of messages only the headers are read, and only what each adds to a sum is kept. So memory does not grow with their number.
 """
 
 from collections import Counter
@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from uuid import UUID
 
-from google.protobuf.message import DecodeError
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
-
+from adapters.codec.wire import NonCanonical
+from adapters.record_headers import record_headers
+from adapters.record_upgrade import current
 from collector.audit.report import MINUTE_NS, Held, Window
 
 _UUID_BYTES: Final = 16
@@ -61,13 +61,14 @@ class BatchTally:
 def _records(payload: bytes, window: Window) -> list[tuple[int, bytes, int, bool]]:
     """Arrival, batch id, items and whether it is a receipt, of the records in the window."""
     try:
-        records = TelemetryBatch.FromString(payload).records
-    except DecodeError:
+        headers = record_headers(current(payload))
+    except NonCanonical:
         return []
+    tenant = None if window.tenant is None else window.tenant.encode()
     return [
-        (record.received_time_unix_nano, record.batch_id, record.item_count, record.HasField("receipt"))
-        for record in records
-        if window.start <= record.received_time_unix_nano < window.end
-        and (window.tenant is None or record.tenant_id == window.tenant)
-        and len(record.batch_id) == _UUID_BYTES
+        (header.received_time_unix_nano, header.batch_id, header.item_count, header.receipt is not None)
+        for header in headers
+        if window.start <= header.received_time_unix_nano < window.end
+        and tenant in (None, header.tenant)
+        and len(header.batch_id) == _UUID_BYTES
     ]

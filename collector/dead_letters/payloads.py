@@ -1,9 +1,11 @@
 """Show payloads of dead letters in a form that people read and edit: JSON, whatever they came in. And convert it back.
 
-Where JSON cannot express something (NaN in the native API), it is shown as the text that was sent.
+Where JSON cannot express something (NaN in the native API), it is shown as the text that was sent. A record that the store
+refused is shown with its items decoded, in today's form, whatever version kept it.
 
 Invariants:
-1. A payload that is shown and given back without a change is the same item (test_what_is_shown_can_be_given_back).
+1. A payload that is shown and given back without a change is the same item (test_what_is_shown_can_be_given_back,
+   test_a_refused_record_is_shown_with_its_items).
 """
 
 import base64
@@ -12,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
-from google.protobuf.json_format import MessageToDict, Parse, ParseError
+from google.protobuf.json_format import MessageToDict, Parse, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from infrasage.prometheus.v1 import write_pb2 as write_v1_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
@@ -22,10 +24,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.otlp.json import logs_to_wire, metrics_to_wire, traces_to_wire
+from adapters.record_upgrade import current
+from collector.records.items import ITEM_MESSAGES
 
 NATIVE_JSON: Final = "native_json"
 # The body of a request, or its beginning.
 REQUEST: Final = "request"
+# A record that the store refused.
+TELEMETRY_BATCH: Final = "telemetry_batch"
 
 # As the column PayloadForm has them.
 _MESSAGES: Final[Mapping[str, type[Message]]] = {
@@ -34,7 +40,6 @@ _MESSAGES: Final[Mapping[str, type[Message]]] = {
     "otlp_traces": ExportTraceServiceRequest,
     "prometheus_write_v1": write_v1_pb2.WriteRequest,
     "prometheus_write_v2": write_v2_pb2.Request,
-    "telemetry_batch": TelemetryBatch,
 }
 _OTLP_TO_WIRE: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "otlp_metrics": metrics_to_wire,
@@ -53,8 +58,8 @@ class Shown(NamedTuple):
     decoded: Any
 
 
-def shown(form: str, payload: bytes) -> Shown:
-    """Any payload, of any form."""
+def shown(form: str, payload: bytes, topic: str = "") -> Shown:
+    """Any payload, of any form. `topic`: of a record that the store refused."""
     if form in (NATIVE_JSON, REQUEST):
         try:
             return Shown("json", _strict(payload), None)
@@ -63,15 +68,17 @@ def shown(form: str, payload: bytes) -> Shown:
                 return Shown("text", payload.decode(), None)
             except UnicodeDecodeError:
                 pass
-    return Shown("base64", base64.b64encode(payload).decode(), _decoded(form, payload))
+    return Shown("base64", base64.b64encode(payload).decode(), _decoded(form, payload, topic))
 
 
-def mended(form: str, text: bytes) -> bytes:
+def mended(form: str, text: bytes, topic: str = "") -> bytes:
     """Return the payload for a text in the form of `shown` (its `payload` or `decoded`). Raises ValueError."""
     if form == NATIVE_JSON:
         return text.strip()
     if form in _OTLP_TO_WIRE:
         return _OTLP_TO_WIRE[form](text)
+    if form == TELEMETRY_BATCH:
+        return _batch_of(text, topic)
     if form not in _MESSAGES:
         raise ValueError(f"a payload of form {form} can't be mended")
     try:
@@ -80,14 +87,54 @@ def mended(form: str, text: bytes) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def _decoded(form: str, payload: bytes) -> Any:
-    if form not in _MESSAGES:
-        return None
+def _decoded(form: str, payload: bytes, topic: str) -> Any:
     try:
-        document = MessageToDict(_MESSAGES[form].FromString(payload), use_integers_for_enums=True)
+        if form == TELEMETRY_BATCH:
+            return _shown_batch(payload, topic)
+        if form not in _MESSAGES:
+            return None
+        document = _document(_MESSAGES[form].FromString(payload))
     except (DecodeError, RecursionError):
         return None
     return _with_hex_ids(document) if form in _OTLP_TO_WIRE else document
+
+
+def _document(message: Message) -> Any:
+    return MessageToDict(message, use_integers_for_enums=True)
+
+
+def _shown_batch(payload: bytes, topic: str) -> Any:
+    """With the items decoded, where the topic says what they are. Raises DecodeError."""
+    document = _document(TelemetryBatch.FromString(current(payload)))
+    kind = ITEM_MESSAGES.get(topic)
+    if kind is None:
+        return document
+    for group in _groups(document):
+        group["items"] = [_document(kind.FromString(base64.b64decode(item))) for item in group.get("items", ())]
+    return document
+
+
+def _batch_of(text: bytes, topic: str) -> bytes:
+    """Return what `_shown_batch` showed. Raises ValueError."""
+    try:
+        document = json.loads(text)
+        kind = ITEM_MESSAGES.get(topic)
+        if kind is not None:
+            for group in _groups(document):
+                group["items"] = [_encoded(ParseDict(item, kind())) for item in group.get("items", ())]
+        return ParseDict(document, TelemetryBatch()).SerializeToString()
+    except (ParseError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is no record as it is shown: {error}") from error
+
+
+def _encoded(item: Message) -> str:
+    """As JSON has bytes."""
+    return base64.b64encode(item.SerializeToString()).decode()
+
+
+def _groups(document: Any) -> list[dict[str, Any]]:
+    """Raises AttributeError, TypeError where it is no document of a TelemetryBatch."""
+    return [group for record in document.get("records", ()) for group in record.get("groups", ())]
 
 
 def _with_hex_ids(value: Any) -> Any:

@@ -65,7 +65,7 @@ class Entry(NamedTuple):
         """Return the entry as pages and commands show it."""
         row = self.row
         form = row["payload_form"]
-        view = shown(form, self.payload) if self.payload is not None and form != "none" else None
+        view = shown(form, self.payload, row["topic"]) if self.payload is not None and form != "none" else None
         document: dict[str, Any] = {
             "id": row["id"],
             "tenant": row["tenant"],

@@ -23,8 +23,12 @@ from infrasage.v1.dead_letter_pb2 import (
 from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch
 from uuid_utils import uuid7
 
+from adapters.codec.wire import NonCanonical
 from adapters.errors import REASON, RECORD_TOO_LARGE, TIMESTAMP_TOO_OLD, UNREADABLE_MESSAGE, RequestRefused
-from adapters.record import LOGS, METRICS, TRACES, Adapted, Header, Part
+from adapters.record import LOGS, TRACES, Adapted, Header, Part
+from adapters.record_headers import header_first
+from adapters.record_tags import RECORD_VERSION
+from adapters.record_upgrade import current
 from adapters.rows import row_bytes
 from collector.broker.contract import Message
 from collector.dead_letters.payloads import mended
@@ -34,8 +38,11 @@ from collector.ingest.reading import Adapt
 from collector.ingest.receipts import replay_record
 from collector.ingest.validate import LimitRules, Limits, days_text, oldest_kept_s
 from collector.records.dead_letter import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text
+from collector.records.items import ITEM_MESSAGES
 
 REPLAY_ROUTE: Final = b"replay"
+
+_SIGNALS: Final = {topic: signal for signal, topic in TOPICS.items()}
 
 AsOf = Literal["now", "received"]
 
@@ -145,7 +152,7 @@ class DeadLetterReplayer:
         batch_id = replay_batch_id(entry.id.bytes)
         form = row["payload_form"]
         try:
-            item = mended(form, payload) if payload is not None else entry.payload or b""
+            item = mended(form, payload, row["topic"]) if payload is not None else entry.payload or b""
         except (ValueError, RequestRefused) as error:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
         if payload is None and 0 < len(item) < int(row["payload_size_bytes"]):
@@ -178,7 +185,7 @@ class DeadLetterReplayer:
         form = row["payload_form"]
         name = f"PAYLOAD_FORM_{form.upper()}"
         if name == "PAYLOAD_FORM_TELEMETRY_BATCH":
-            return refused_record(item, batch_id, received)
+            return refused_record(item, row["topic"], batch_id, received)
         if name not in self._adapters:
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, f"nothing reads a payload of form {form}")
         window = self._limits.window_of(PayloadForm.Value(name), row["tenant"])
@@ -193,50 +200,65 @@ class DeadLetterReplayer:
     def _check_kept(self, part: Part, tenant: str, now: int) -> None:
         """Raises _Rejected where the store would delete an item at once, whenever it arrived: it is past its retention."""
         days = self._limits.kept_days.of(tenant, part.signal)
-        if days and _oldest(part.payload) < now - oldest_kept_s(days) * 10**9:
+        if days and _oldest(part) < now - oldest_kept_s(days) * 10**9:
             raise _Rejected(
                 REASON[TIMESTAMP_TOO_OLD].name, f"Timestamp is too far in the past: rows are kept for {days_text(days)}"
             )
 
 
-def _oldest(payload: bytes) -> int:
+def _oldest(part: Part) -> int:
     """Return the oldest time of the items of one record: the time by which its row is deleted."""
-    (record,) = TelemetryBatch.FromString(payload).records
+    (record,) = TelemetryBatch.FromString(part.payload).records
     received = record.received_time_unix_nano
-    times = [log.time_unix_nano or log.observed_time_unix_nano or received for log in record.log_records]
-    times += [span.start_time_unix_nano for span in record.spans]
-    for metric in record.metrics:
-        kind = metric.WhichOneof("data")
-        times += [point.time_unix_nano for point in getattr(metric, kind).data_points] if kind else []
-    return min(times, default=received)
+    kind = ITEM_MESSAGES[TOPICS[part.signal]]
+    items: list[Any] = [kind.FromString(item) for group in record.groups for item in group.items]
+    return min((time for item in items for time in _times(part.signal, item, received)), default=received)
 
 
-def refused_record(item: bytes, batch_id: bytes, received_unix_nano: int) -> Adapted:
-    """Return a record that the store refused, as a request of its own, received at that time: an audit of a window has the
-    record and its receipt, or neither.
+def _times(signal: int, item: Any, received: int) -> list[int]:
+    if signal == LOGS:
+        return [item.time_unix_nano or item.observed_time_unix_nano or received]
+    if signal == TRACES:
+        return [item.start_time_unix_nano]
+    data = item.WhichOneof("data")
+    return [point.time_unix_nano for point in getattr(item, data).data_points] if data else []
+
+
+def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano: int) -> Adapted:
+    """Return a record of a topic that the store refused, as a request of its own, received at that time: an audit of a window
+    has the record and its receipt, or neither.
 
     It is written anew, as protobuf's own encoder writes it and without unknown fields: an earlier version may have let a form
     through that ClickHouse does not read, such as an empty list. Raises _Rejected.
     """
     try:
-        batch = TelemetryBatch.FromString(item)
-    except DecodeError as error:
+        batch = TelemetryBatch.FromString(current(item))
+        if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6 or topic not in _SIGNALS:  # the last Type
+            raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
+        (record,) = batch.records
+        for group in record.groups:
+            group.items[:] = [_anew(topic, content) for content in group.items]
+        batch.DiscardUnknownFields()
+        record.version = RECORD_VERSION
+        record.batch_id = batch_id
+        record.batch_part = 0
+        record.received_time_unix_nano = received_unix_nano
+        record.ClearField("receipt")
+        payload = header_first(batch.SerializeToString())
+    except (DecodeError, NonCanonical) as error:
         raise _Rejected(REASON[UNREADABLE_MESSAGE].name, str(error)) from error
-    if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6:  # the last Type
-        raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
-    batch.DiscardUnknownFields()
-    (record,) = batch.records
-    record.batch_id = batch_id
-    record.batch_part = 0
-    record.received_time_unix_nano = received_unix_nano
-    record.ClearField("receipt")
-    signal = METRICS if record.metrics else LOGS if record.log_records else TRACES
     adapted = Adapted()
     adapted.accepted[record.type] = record.item_count
-    payload = batch.SerializeToString()
     adapted.row_bytes = row_bytes(payload)
-    adapted.parts.append(Part(signal, payload, record.item_count, adapted.row_bytes))
+    adapted.parts.append(Part(_SIGNALS[topic], payload, record.item_count, adapted.row_bytes))
     return adapted
+
+
+def _anew(topic: str, content: bytes) -> bytes:
+    """Raises DecodeError."""
+    item = ITEM_MESSAGES[topic].FromString(content)
+    item.DiscardUnknownFields()
+    return item.SerializeToString()
 
 
 def documents(outcomes: Sequence[ReplayOutcome]) -> list[dict[str, Any]]:

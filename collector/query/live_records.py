@@ -12,16 +12,18 @@ Invariants:
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from adapters.errors import REASON
-from adapters.record import TYPE_NAMES, Adapted, Rejection
+from adapters.record import LOGS, METRICS, TRACES, TYPE_NAMES, Adapted, Part, Rejection
 from collector.query.times import rfc3339
 
 LIVE_PATH: Final = "/api/v1/tail"
@@ -93,7 +95,7 @@ class _Sampled(NamedTuple):
 
     tenant: str
     received_unix_nano: int
-    payloads: list[bytes]
+    parts: list[Part]
     rejected: list[dict[str, Any]]
 
 
@@ -127,7 +129,7 @@ class _Watch:
             self._note_rejected(sampled, adapted)
         elif not self._type or adapted.accepted[self._type]:
             self._note_accepted(sampled, adapted)
-        if sampled.payloads or sampled.rejected:
+        if sampled.parts or sampled.rejected:
             self.requests.append(sampled)
 
     def _note_accepted(self, sampled: _Sampled, adapted: Adapted) -> None:
@@ -140,7 +142,7 @@ class _Watch:
             else:
                 self._items += part.item_count
                 self._size_bytes += size
-                sampled.payloads.append(part.payload)
+                sampled.parts.append(part)
                 # Of a payload not all items may be wanted.
                 self._is_full = self._items >= _RECORDS_MAX and not self._selects
 
@@ -242,43 +244,54 @@ def _answer(selection: Selection, requests: list[_Sampled], left_out: int) -> Li
     for request in requests:
         head = {"received": rfc3339(request.received_unix_nano), "tenant": request.tenant}
         records += [{**head, **document} for document in request.rejected]
-        for record in _accepted(selection, request):
+        for signal, record in _accepted(selection, request):
             about = {**head, "type": TYPE_NAMES[record.type], "service": record.service_id}
-            shown = [{**about, **item} for item in islice(_items(record), _RECORDS_MAX - len(records))]
+            shown = [{**about, **item} for item in islice(_items(signal, record), _RECORDS_MAX - len(records))]
             records += shown
             left_out += max(record.item_count - len(shown), 0)
     return LiveAnswer(records, left_out)
 
 
-def _accepted(selection: Selection, request: _Sampled) -> Iterator[TelemetryRecord]:
-    for payload in request.payloads:
-        for record in TelemetryBatch.FromString(payload).records:
+def _accepted(selection: Selection, request: _Sampled) -> Iterator[tuple[int, TelemetryRecord]]:
+    """Each with its signal."""
+    for part in request.parts:
+        for record in TelemetryBatch.FromString(part.payload).records:
             if selection.service in (None, record.service_id) and selection.type_ in (None, TYPE_NAMES[record.type]):
-                yield record
+                yield part.signal, record
 
 
-def _items(record: TelemetryRecord) -> Iterator[dict[str, Any]]:
-    for log in record.log_records:
-        yield {
-            "time": _time(log.time_unix_nano or log.observed_time_unix_nano),
-            "severity": log.severity_text,
-            "body": log.body.string_value[:_TEXT_CHARACTERS_MAX],
-            "trace_id": log.trace_id.hex(),
-            "attributes": _attributes(log.attributes),
-        }
-    for span in record.spans:
-        yield {
-            "time": _time(span.start_time_unix_nano),
-            "name": span.name[:_TEXT_CHARACTERS_MAX],
-            "duration_ns": span.end_time_unix_nano - span.start_time_unix_nano,
-            "trace_id": span.trace_id.hex(),
-            "attributes": _attributes(span.attributes),
-        }
-    for metric in record.metrics:
-        yield from _points(metric)
+def _items(signal: int, record: TelemetryRecord) -> Iterator[dict[str, Any]]:
+    """Decoded one by one: of a large record, most are not shown."""
+    shown = _SHOWN[signal]
+    for group in record.groups:
+        for item in group.items:
+            yield from shown(item)
 
 
-def _points(metric: Metric) -> Iterator[dict[str, Any]]:
+def _log(item: bytes) -> Iterator[dict[str, Any]]:
+    log = LogRecord.FromString(item)
+    yield {
+        "time": _time(log.time_unix_nano or log.observed_time_unix_nano),
+        "severity": log.severity_text,
+        "body": log.body.string_value[:_TEXT_CHARACTERS_MAX],
+        "trace_id": log.trace_id.hex(),
+        "attributes": _attributes(log.attributes),
+    }
+
+
+def _span(item: bytes) -> Iterator[dict[str, Any]]:
+    span = Span.FromString(item)
+    yield {
+        "time": _time(span.start_time_unix_nano),
+        "name": span.name[:_TEXT_CHARACTERS_MAX],
+        "duration_ns": span.end_time_unix_nano - span.start_time_unix_nano,
+        "trace_id": span.trace_id.hex(),
+        "attributes": _attributes(span.attributes),
+    }
+
+
+def _points(item: bytes) -> Iterator[dict[str, Any]]:
+    metric = Metric.FromString(item)
     kind = metric.WhichOneof("data")
     for point in getattr(metric, kind).data_points if kind else ():
         document: dict[str, Any] = {"time": _time(point.time_unix_nano), "name": metric.name[:_TEXT_CHARACTERS_MAX]}
@@ -288,6 +301,9 @@ def _points(metric: Metric) -> Iterator[dict[str, Any]]:
         else:
             document |= {"count": point.count, "sum": str(point.sum)}
         yield {**document, "kind": kind, "attributes": _attributes(point.attributes)}
+
+
+_SHOWN: Final[Mapping[int, Callable[[bytes], Iterator[dict[str, Any]]]]] = {METRICS: _points, LOGS: _log, TRACES: _span}
 
 
 def _time(unix_nano: int) -> str:

@@ -7,21 +7,25 @@ item, and only after the store refused it.
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_pb2 import Group, TelemetryBatch
 
 from adapters.codec.wire import BYTES, FIXED32, FIXED64, VARINT, Cursor, NonCanonical
+from collector.records.items import ITEM_MESSAGES
 
 _FIXED64_TYPES: Final = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64})
 _FIXED32_TYPES: Final = frozenset({FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32})
 _BYTES_TYPES: Final = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE})
+_ITEMS: Final = Group.DESCRIPTOR.fields_by_name["items"]
 
 
-def irregular_field(payload: bytes) -> str | None:
-    """The path of the first such field of a TelemetryBatch, and what is wrong with it; None: there is none."""
-    return _irregular(payload, 0, len(payload), TelemetryBatch.DESCRIPTOR)
+def irregular_field(topic: str, payload: bytes) -> str | None:
+    """The path of the first such field of a message of a topic (TelemetryBatch), and what is wrong with it; None: there is
+    none."""
+    items = ITEM_MESSAGES.get(topic)
+    return _irregular(payload, 0, len(payload), TelemetryBatch.DESCRIPTOR, None if items is None else items.DESCRIPTOR)
 
 
-def _irregular(buffer: bytes, start: int, end: int, message: Any) -> str | None:
+def _irregular(buffer: bytes, start: int, end: int, message: Any, item: Any) -> str | None:
     cursor = Cursor(buffer)
     cursor.position = start
     while cursor.position < end:
@@ -41,8 +45,11 @@ def _irregular(buffer: bytes, start: int, end: int, message: Any) -> str | None:
             return f"{field.name} (wire type {tag & 7})"
         elif is_list:
             return f"{field.name} (a list that is not packed)"
-        elif field.message_type is not None and (within := _irregular(buffer, begin, after, field.message_type)) is not None:
-            return f"{field.name}{within}" if within.startswith("(") else f"{field.name}.{within}"
+        else:
+            inner = item if field == _ITEMS else field.message_type
+            within = None if inner is None else _irregular(buffer, begin, after, inner, item)
+            if within is not None:
+                return f"{field.name}{within}" if within.startswith("(") else f"{field.name}.{within}"
         cursor.position = after
     return None
 

@@ -1,5 +1,5 @@
 """What one insert takes of a range, and how it is cut in halves: between messages, then between the records of a message, then
-between the items of a record.
+between the groups of a record, then between the items of a group, then between the points of a metric.
 
 A range is a binary tree of pieces. A piece's place in the tree, and so its token, depends on the range's messages alone.
 
@@ -16,14 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Self
 
 from adapters.codec.wire import Cursor, NonCanonical, divides, length_of
+from adapters.record_tags import GROUP, ITEM, ITEM_COUNT, RECORD
 from adapters.rows import row_bytes
-from collector.broker.contract import DEAD_LETTERS_TOPIC, Partition, Payload, Range
+from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Partition, Payload, Range
 
-_RECORD: Final = 0x0A  # TelemetryBatch.records
-# Of a TelemetryRecord.
-_METRIC: Final = 0x5A
-_ITEMS: Final = frozenset({_METRIC, 0x62, 0x6A})  # metrics, log_records, spans
-_ITEM_COUNT: Final = 0x78
+_ITEM_COUNT_TAG: Final = length_of(ITEM_COUNT)  # in two bytes
 # Of a Metric: gauge, sum, histogram, exponential_histogram, summary.
 _DATA: Final = frozenset({0x2A, 0x3A, 0x4A, 0x52, 0x5A})
 _POINT: Final = 0x0A  # `data_points` of each of them
@@ -31,7 +28,8 @@ _POINT: Final = 0x0A  # `data_points` of each of them
 
 @dataclass(frozen=True)
 class Piece:
-    """Some consecutive messages of a range, or some records of one message, or some items of one record."""
+    """Some consecutive messages of a range, or some records of one message, or some groups of one record, or some items of one
+    group."""
 
     partition: Partition
     log: str  # the identity of the log that it was read from
@@ -42,6 +40,7 @@ class Piece:
     messages: int  # how many whole ones
     record_index: int = 0  # of the first record in its message, where there are no whole ones
     item_index: int | None = None  # of the first item in its record, where the record was divided
+    is_part_of_group: bool = False
     level: int = 0  # how often the range was halved to get here
     divides: bool = True  # a message may be stored in part
 
@@ -82,32 +81,38 @@ class Piece:
                     record_index=self.record_index + (0 if self.messages else middle),
                 ),
             )
-        if not self.parts or not self.divides:
+        if not self.parts or not self.divides or (self.topic == DEAD_LETTERS_TOPIC and not self.messages):
             return ()
         if self.messages:
             return replace(self, parts=_records(bytes(self.parts[0])), messages=0).halves()
-        cut = _cut(bytes(self.parts[0]))
+        cut = _cut(bytes(self.parts[0]), has_points=self.topic == METRICS_TOPIC)
         if cut is None:
             return ()
-        first = self.item_index or 0
+        first, is_part_of_group = self.item_index or 0, cut.is_part_of_group
         return (
-            self._half(0, (cut.first,), item_index=first),
-            self._half(1, (cut.second,), item_index=first + cut.first_items),
+            self._half(0, (cut.first,), item_index=first, is_part_of_group=is_part_of_group),
+            self._half(1, (cut.second,), item_index=first + cut.first_items, is_part_of_group=is_part_of_group),
         )
 
     def bare(self) -> "Piece | None":
-        """Its record without the items, where it is one whole record: nothing is stored of it. None: it is something else."""
+        """What all of its items have in common, where it is one whole record, or one whole group of a record: nothing is stored
+        of it. None: it is something else."""
         parts = _records(bytes(self.parts[0])) if self.messages == 1 and self.divides else self.parts
-        if len(parts) != 1 or self.item_index is not None:
+        if len(parts) != 1 or self.is_part_of_group or self.topic == DEAD_LETTERS_TOPIC:
             return None
         try:
-            ((tag, _, record),) = _fields(bytes(parts[0]))
-            fields = list(_fields(record))
+            record = _record_of(bytes(parts[0]))
+            if not record.groups or (len(record.groups) > 1 and self.item_index is not None):
+                return None
+            groups: list[_Field] = []  # what they do not have in common is looked at once they are divided
+            if len(record.groups) == 1:
+                group = _group_of(record.groups[0])
+                if not group.items:
+                    return None
+                groups.append(group.with_items(()))
         except (NonCanonical, ValueError):
             return None
-        if tag != _RECORD or not any(field.tag in _ITEMS for field in fields):
-            return None
-        return replace(self, token=f"{self.token}/bare", parts=(_record(fields, (), 0),), messages=0)
+        return replace(self, token=f"{self.token}/bare", parts=(record.batch(groups, 0),), messages=0)
 
     def records(self) -> Iterator["Piece"]:
         """Its records, each alone; or what can't be divided into records."""
@@ -189,34 +194,91 @@ def _records(batch: bytes) -> list[bytes]:
         return [batch]
 
 
+class _Group(NamedTuple):
+    """One of a record, divided."""
+
+    about: Sequence[_Field]
+    items: Sequence[_Field]
+
+    def with_items(self, items: Sequence[_Field]) -> _Field:
+        """The same with these, in our order: the scope first, and its schema URL last."""
+        before = [field.whole for field in self.about if field.tag < ITEM]
+        after = [field.whole for field in self.about if field.tag > ITEM]
+        return _delimited(GROUP, b"".join([*before, *(item.whole for item in items), *after]))
+
+
+def _group_of(group: _Field) -> _Group:
+    """Raises NonCanonical."""
+    fields = list(_fields(group.content))
+    return _Group([field for field in fields if field.tag != ITEM], [field for field in fields if field.tag == ITEM])
+
+
+class _Record(NamedTuple):
+    """The only one of a batch, divided. The number of items is in none of its fields."""
+
+    before: Sequence[_Field]  # the groups
+    groups: Sequence[_Field]
+    after: Sequence[_Field]
+
+    def batch(self, groups: Sequence[_Field], count: int) -> bytes:
+        """Return a batch of this record with these groups instead of its own, and so many items."""
+        counted = _ITEM_COUNT_TAG + length_of(count) if count else b""
+        whole = [*(field.whole for field in (*self.before, *groups, *self.after)), counted]
+        return _delimited(RECORD, b"".join(whole)).whole
+
+
+def _record_of(batch: bytes) -> _Record:
+    """Raises NonCanonical; ValueError where it is not one record."""
+    ((tag, _, content),) = _fields(batch)
+    if tag != RECORD:
+        raise ValueError(f"a field of tag {tag}, and no record")
+    before: list[_Field] = []
+    groups: list[_Field] = []
+    after: list[_Field] = []
+    for field in _fields(content):
+        if field.tag == GROUP:
+            groups.append(field)
+        elif field.tag != ITEM_COUNT:
+            (after if groups else before).append(field)
+    return _Record(before, groups, after)
+
+
 class _Cut(NamedTuple):
     """Two batches of one record, and how many items the first has."""
 
     first: bytes
     second: bytes
     first_items: int
+    is_part_of_group: bool
 
 
-def _cut(batch: bytes) -> _Cut | None:
+def _cut(batch: bytes, *, has_points: bool) -> _Cut | None:
     """The halves of a batch of one record. None: it has one item, or is none of ours."""
     try:
-        ((tag, _, record),) = _fields(batch)
-        fields = list(_fields(record))
-        if tag != _RECORD:
-            return None
-        items = [field for field in fields if field.tag in _ITEMS]
-        if len(items) > 1:
-            middle = len(items) // 2
-            halves = items[:middle], items[middle:]
-        elif len(items) == 1 and items[0].tag == _METRIC and (metrics := _cut_metric(items[0].content)) is not None:
-            halves = [metrics[0]], [metrics[1]]
+        record = _record_of(batch)
+        if len(record.groups) > 1:
+            halves = _halves(record.groups)
+        elif record.groups and (cut := _cut_group(record.groups[0], has_points=has_points)) is not None:
+            halves = [cut[0]], [cut[1]]
         else:
             return None
-        counts = [sum(map(_item_count, half)) for half in halves]
+        counts = [sum(_item_count(group, has_points=has_points) for group in half) for half in halves]
     except (NonCanonical, ValueError):
         return None
-    first, second = (_record(fields, half, count) for half, count in zip(halves, counts, strict=True))
-    return _Cut(first, second, counts[0])
+    first, second = (record.batch(half, count) for half, count in zip(halves, counts, strict=True))
+    return _Cut(first, second, counts[0], is_part_of_group=len(record.groups) == 1)
+
+
+def _cut_group(field: _Field, *, has_points: bool) -> tuple[_Field, _Field] | None:
+    """Two groups with half of the items each. None: it has one, or none. Raises NonCanonical."""
+    group = _group_of(field)
+    if len(group.items) > 1:
+        first, second = _halves(group.items)
+    elif has_points and len(group.items) == 1 and (metrics := _cut_metric(group.items[0].content)) is not None:
+        first, second = [metrics[0]], [metrics[1]]
+    else:
+        return None
+    return group.with_items(first), group.with_items(second)
 
 
 def _cut_metric(metric: bytes) -> tuple[_Field, _Field] | None:
@@ -229,29 +291,30 @@ def _cut_metric(metric: bytes) -> tuple[_Field, _Field] | None:
     points = [field for field in _fields(data[0].content) if field.tag == _POINT]
     if len(points) < 2:
         return None
-    middle = len(points) // 2
 
     def with_points(some: Sequence[_Field]) -> _Field:
         halved = _delimited(data[0].tag, b"".join(field.whole for field in [*some, *about]))
-        return _delimited(_METRIC, b"".join(halved.whole if field is data[0] else field.whole for field in fields))
+        return _delimited(ITEM, b"".join(halved.whole if field is data[0] else field.whole for field in fields))
 
-    return with_points(points[:middle]), with_points(points[middle:])
+    first, second = _halves(points)
+    return with_points(first), with_points(second)
 
 
-def _item_count(item: _Field) -> int:
+def _halves(fields: Sequence[_Field]) -> tuple[Sequence[_Field], Sequence[_Field]]:
+    middle = len(fields) // 2
+    return fields[:middle], fields[middle:]
+
+
+def _item_count(group: _Field, *, has_points: bool) -> int:
     """Raises NonCanonical."""
-    if item.tag != _METRIC:
-        return 1
-    data = [field for field in _fields(item.content) if field.tag in _DATA]
+    items = _group_of(group).items
+    return sum(_point_count(item.content) for item in items) if has_points else len(items)
+
+
+def _point_count(metric: bytes) -> int:
+    """Raises NonCanonical."""
+    data = [field for field in _fields(metric) if field.tag in _DATA]
     return sum(1 for each in data for field in _fields(each.content) if field.tag == _POINT)
-
-
-def _record(fields: Sequence[_Field], items: Sequence[_Field], count: int) -> bytes:
-    """Return a batch of one record: the fields of another record, with these items instead of its own."""
-    before = [field.whole for field in fields if field.tag < _METRIC]
-    after = [field.whole for field in fields if field.tag >= _METRIC and field.tag not in _ITEMS and field.tag != _ITEM_COUNT]
-    counted = bytes([_ITEM_COUNT]) + length_of(count) if count else b""
-    return _delimited(_RECORD, b"".join([*before, *(item.whole for item in items), counted, *after])).whole
 
 
 def _delimited(tag: int, content: bytes) -> _Field:

@@ -27,7 +27,10 @@ from infrasage.v1.dead_letter_pb2 import (
 )
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
 
+from adapters.codec.wire import NonCanonical
 from adapters.errors import REASON, UNREADABLE_MESSAGE
+from adapters.record_headers import header_first
+from adapters.record_upgrade import current
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Range
 from collector.broker.range_digest import without_digest
 from collector.records.dead_letter import text
@@ -97,7 +100,7 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
     if event.topic not in _SIGNALS:
         raise ValueError(f"a replay for topic {event.topic!r}, which is no signal's")
     try:
-        batch = TelemetryBatch.FromString(event.payload)
+        batch = TelemetryBatch.FromString(current(event.payload))
     except DecodeError:
         raise ValueError(f"a replay whose record, {len(event.payload)} bytes, can't be read") from None
     if len(event.batch_id) != _BATCH_ID_BYTES or any(record.batch_id != event.batch_id for record in batch.records):
@@ -106,7 +109,11 @@ def _replay(event: DeadLetterEvent, mark: int) -> Replay:
         raise ValueError("a replay without a receipt: nothing would tell that it is stored")
     for record in batch.records:
         record.batch_part = mark
-    return Replay([], UUID(bytes=event.batch_id), event.topic, batch.SerializeToString())
+    try:
+        payload = header_first(batch.SerializeToString())
+    except NonCanonical:
+        raise ValueError("a replay whose record has fields that nobody writes") from None
+    return Replay([], UUID(bytes=event.batch_id), event.topic, payload)
 
 
 def _mark(messages: Range) -> int:

@@ -19,6 +19,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_TELEMETRY_BATCH, PAYLOAD_F
 from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch, TelemetryRecord
 
 from adapters.errors import REASON, STORE_REFUSED, UNREADABLE_MESSAGE
+from adapters.record_upgrade import current
 from collector.broker.contract import Partition, Producer
 from collector.records.dead_letter import messages, record_id, text
 from collector.writer.irregular import irregular_field
@@ -50,7 +51,7 @@ class RefusedRecords:
         """Return when all of them are durable: how many items of each source. Raises BrokerError."""
         now = self._now_unix_nano()
         letters = [entry(one, now) for one in refused]
-        fields = [irregular_field(one.payload) for one in refused]
+        fields = [irregular_field(one.partition.topic, one.payload) for one in refused]
         records = (DeadLetterRecord(letter=letter) for letter in letters)
         await self._producer.append(messages(records, self._message_bytes_max))
         samples: dict[str, int] = {}
@@ -116,7 +117,7 @@ def entry(refused: RefusedItem, now_unix_nano: int) -> DeadLetter:
 def _record(payload: bytes) -> TelemetryRecord | None:
     """The one record of it; None: it can't be read."""
     try:
-        batch = TelemetryBatch.FromString(payload)
+        batch = TelemetryBatch.FromString(current(payload))
     except DecodeError:
         return None
     return batch.records[0] if len(batch.records) == 1 else None

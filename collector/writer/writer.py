@@ -15,6 +15,8 @@ the loop itself, and the delay must end at `stop`). Only data that the store ref
 (collector/writer/piece.py), down to the item that is at fault, which becomes a dead letter, while the rest is stored. So is a
 range for which the store has too little memory, after an intent that says so.
 
+Messages of earlier versions are brought into today's form as soon as they are read (adapters/record_upgrade.py).
+
 Of a range of infrasage.dead_letters the records of replays are stored first (collector/writer/replay_range.py), then its
 entries and events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it
 is logged.
@@ -34,7 +36,8 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import structlog
 
 from adapters.errors import STORE_REFUSED
-from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Range
+from adapters.record_upgrade import HEAD_BYTES, current, is_current
+from collector.broker.contract import DEAD_LETTERS_TOPIC, BrokerError, Consumer, Partition, Payload, Range
 from collector.broker.left_out import before
 from collector.broker.range_digest import with_digest
 from collector.runtime.reminders import Reminder
@@ -183,6 +186,7 @@ class Writer:
 
     def _take(self, messages: Range) -> Range:
         """Return what is to be inserted of a range; of one in doubt, the same as before. Raises StoreError."""
+        messages = _in_todays_form(messages)
         if messages.in_doubt:
             return messages
         if self._repetitions is not None:
@@ -338,3 +342,16 @@ class Writer:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+
+def _in_todays_form(messages: Range) -> Range:
+    """Return a range with the messages of earlier versions as this version writes them. Offsets and tokens stay, and so do the
+    rows: what an earlier version intended is completed."""
+    if messages.partition.topic == DEAD_LETTERS_TOPIC:
+        return messages
+    return messages._replace(payloads=[_current(payload) for payload in messages.payloads])
+
+
+def _current(payload: Payload) -> Payload:
+    # What is of today's form already is not copied.
+    return payload if is_current(bytes(payload[:HEAD_BYTES])) else current(bytes(payload))

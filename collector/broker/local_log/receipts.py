@@ -7,22 +7,30 @@ from uuid import UUID
 
 from google.protobuf.message import DecodeError
 
+from adapters.codec.wire import NonCanonical
+from adapters.record_headers import record_headers
+from adapters.record_upgrade import current
+
 
 def receipt_of(payload: bytes) -> Mapping[str, Any] | None:
     """Return what names the last request of a message; None where it has no receipt that can be read."""
-    from infrasage.v1.telemetry_pb2 import TelemetryBatch  # noqa: PLC0415  # a log without damage does not need it
+    from infrasage.v1.telemetry_pb2 import Receipt  # noqa: PLC0415  # a log without damage does not need it
 
     try:
-        records = TelemetryBatch.FromString(payload).records
-    except DecodeError:
+        headers = record_headers(current(payload))
+    except NonCanonical:
         return None
-    for record in reversed(records):
-        if record.HasField("receipt") and len(record.batch_id) == 16:
-            received = datetime.fromtimestamp(record.received_time_unix_nano / 1e9, UTC)
+    for header in reversed(headers):
+        if header.receipt is not None and len(header.batch_id) == 16:
+            try:
+                receipt = Receipt.FromString(header.receipt)
+            except DecodeError:
+                return None
+            received = datetime.fromtimestamp(header.received_time_unix_nano / 1e9, UTC)
             return {
-                "batch_id": str(UUID(bytes=record.batch_id)),
-                "process": record.receipt.process_id.hex(),
-                "sequence": record.receipt.sequence,
+                "batch_id": str(UUID(bytes=header.batch_id)),
+                "process": receipt.process_id.hex(),
+                "sequence": receipt.sequence,
                 "received_at": received.isoformat(timespec="milliseconds"),
             }
     return None

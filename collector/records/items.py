@@ -1,0 +1,14 @@
+"""What the items of a record are: a record of any signal has them encoded."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf.message import Message
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
+
+ITEM_MESSAGES: Final[Mapping[str, type[Message]]] = {METRICS_TOPIC: Metric, LOGS_TOPIC: LogRecord, TRACES_TOPIC: Span}
+"""By topic."""
