@@ -9,7 +9,7 @@ from typing import Any
 import cramjam
 import grpc
 import pytest
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 from support.conformance import (
@@ -47,7 +47,7 @@ async def client() -> AsyncIterator[Client]:
         yield client
 
 
-def records(client: Client) -> list[TelemetryRecord]:
+def records(client: Client) -> list[TelemetryRecordV1]:
     """What was kept, without receipts."""
     return [record for record in client.made.producer.records() if record.item_count]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from infrasage.prometheus.v1 import write_pb2 as write_v1_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from support.adapted import batch_of, reasons
 from support.limits import DEFAULT, LOW, LOW_TRUNCATED
 from support.references.otlp import REQUESTS
@@ -83,7 +83,7 @@ def scope_of(entry: Any) -> Any:
 
 def item_of(entry: Any) -> Any:
     """The first item, in a request or in a record."""
-    scope = scope_of(entry) if not isinstance(entry, TelemetryRecord) else entry
+    scope = scope_of(entry) if not isinstance(entry, TelemetryRecordV1) else entry
     for field, value in scope.ListFields():
         if field.name in ("log_records", "spans"):
             return value[0]
@@ -101,7 +101,7 @@ def pairs_of(attributes: Any) -> list[tuple[str, str]]:
 
 PLACES: dict[str, Callable[[Any], Any]] = {
     "resource": lambda entry: entry.resource,
-    "scope": lambda entry: entry.scope if isinstance(entry, TelemetryRecord) else scope_of(entry).scope,
+    "scope": lambda entry: entry.scope if isinstance(entry, TelemetryRecordV1) else scope_of(entry).scope,
     "item": item_of,
 }
 EACH_PLACE = pytest.mark.parametrize("place", PLACES)

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.message import Message
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
-from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from support.limits import ALL, DEFAULT, LOW, LOW_BUT_ROWS
 from support.references import native as native_reference
@@ -180,7 +180,7 @@ def check_otlp(
         assert lone == type(request).FromString(rejection.payload)
         if lifted:
             _, expected = otlp.reference(signal, lone.SerializeToString(), ALL, NOW, {**HEADER, "source": 2})
-            assert Counter(otlp.flat(expected)) == replay(adapter, rejection)
+            assert Counter(otlp.single_items(expected)) == replay(adapter, rejection)
     return adapted.rejections
 
 
@@ -356,7 +356,7 @@ def test_a_remote_write_item_is_kept_with_its_labels_exemplars_and_metadata(
         assert (job if len(job) <= 100 else b"") == rejection.service_id
         if lifted:
             expected = prometheus.reference(lone, ALL, NOW, HEADER).batch
-            assert Counter(otlp.flat(expected)) == replay(WRITE_V1, rejection)
+            assert Counter(otlp.single_items(expected)) == replay(WRITE_V1, rejection)
 
 
 def test_exemplars_without_samples_are_kept_together() -> None:
@@ -596,7 +596,7 @@ def test_a_remote_write_2_item_is_kept_with_a_table_of_its_own(
         payload = check_kept_v2(request, rejection)
         if lifted:
             expected = prometheus.reference_v2(payload, ALL, NOW, HEADER).batch
-            assert Counter(otlp.flat(expected)) == replay(WRITE_V2, rejection)
+            assert Counter(otlp.single_items(expected)) == replay(WRITE_V2, rejection)
 
 
 def test_a_broken_remote_write_2_histogram_is_kept() -> None:
@@ -698,8 +698,8 @@ NATIVE_CASES: list[tuple[Any, int, bool]] = [
 def expected_native(record: Any) -> Counter[bytes]:
     metrics_batch, logs_batch, rejections = native_reference.reference([record], ALL, NOW, HEADER)
     assert [] == rejections
-    batch = telemetry_pb2.TelemetryBatch(records=[*metrics_batch.records, *logs_batch.records])
-    return Counter(otlp.flat(batch))
+    batch = TelemetryBatchV1(records=[*metrics_batch.records, *logs_batch.records])
+    return Counter(otlp.single_items(batch))
 
 
 @pytest.mark.parametrize("indent", [None, 1])

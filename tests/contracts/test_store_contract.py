@@ -22,9 +22,11 @@ from infrasage.v1.dead_letter_pb2 import (
     PayloadForm,
 )
 from infrasage.v1.telemetry_pb2 import TYPE_LOG, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support import batches, letters
 from support.processes.clickhouse_server import OPTIONS
 from support.processes.clickhouse_server import server as any_server
+from support.records import encoded
 from support.references.stored import items, stored
 from support.reopened_store import store_with_tables
 from support.strategies.batches import batches as any_batches
@@ -84,10 +86,10 @@ def rows(store: Store, number: int, table: str = "otel_metrics_gauge") -> int:
     [(METRICS_TOPIC, batches.metrics), (LOGS_TOPIC, batches.logs), (TRACES_TOPIC, batches.traces)],
     ids=["metrics", "logs", "traces"],
 )
-def test_every_field(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch]) -> None:
+def test_every_field(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatchV1]) -> None:
     """Every field of every OTLP signal is read back as it was sent, doubles and times to the bit."""
     batch = make(number, tenant)
-    store.insert(topic, [batch.SerializeToString()], "every-field")
+    store.insert(topic, [encoded(batch)], "every-field")
     assert stored(store, tenant) == sorted(items(batch))
 
 
@@ -98,14 +100,14 @@ def test_any_batch(store: Store, signal: str, data: st.DataObject) -> None:
     """Whatever the adapters may make of a request, the store gives back."""
     unique = next(_NUMBERS)
     batch = data.draw(any_batches(signal, f"any-{unique}", unique))
-    payload = batch.SerializeToString()
+    payload = encoded(batch)
     store.insert(_TOPICS[signal], [payload], f"any/{unique}")
     assert stored(store, f"any-{unique}") == sorted(items(batch))
 
 
 def test_same_token(store: Store, number: int) -> None:
     """The same payload under the same token is stored once."""
-    payload = batches.gauge(number, 5).SerializeToString()
+    payload = encoded(batches.gauge(number, 5))
     for _ in range(3):
         store.insert(METRICS_TOPIC, [payload], f"same/{number}")
     assert rows(store, number) == 5
@@ -121,10 +123,10 @@ def test_same_token(store: Store, number: int) -> None:
     ids=["metrics", "logs", "traces"],
 )
 def test_same_token_everywhere(
-    store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch], tables: dict[str, int]
+    store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatchV1], tables: dict[str, int]
 ) -> None:
     """A token counts in every table that the payload reaches."""
-    payload = make(number, tenant).SerializeToString()
+    payload = encoded(make(number, tenant))
     for _ in range(2):
         store.insert(topic, [payload], f"everywhere/{number}")
     assert {table: rows(store, number, table) for table in tables} == tables
@@ -133,7 +135,7 @@ def test_same_token_everywhere(
 def test_other_token(store: Store) -> None:
     """Equal items under other tokens are other items: out of order and repeated samples are kept."""
     number = next(_NUMBERS)
-    payload = batches.gauge(number, 2).SerializeToString()
+    payload = encoded(batches.gauge(number, 2))
     for token in ("first", "second"):
         store.insert(METRICS_TOPIC, [payload], f"{token}/{number}")
     assert rows(store, number) == 4
@@ -142,7 +144,7 @@ def test_other_token(store: Store) -> None:
 def test_concatenated(store: Store, number: int) -> None:
     """Payloads are stored as one: small and large ones, their own bytes or parts of what was received."""
     points = [3, 3, 5000, 3, 5000, 5000, 3]
-    parts = [batches.gauge(number, many, part=part).SerializeToString() for part, many in enumerate(points)]
+    parts = [encoded(batches.gauge(number, many, part=part)) for part, many in enumerate(points)]
     assert max(map(len, parts)) > 64 * 1024
     received = memoryview(b"".join(parts))
     ends = list(itertools.accumulate(map(len, parts)))
@@ -163,9 +165,9 @@ def test_empty(store: Store) -> None:
     [(METRICS_TOPIC, batches.metrics), (LOGS_TOPIC, batches.logs), (TRACES_TOPIC, batches.traces)],
     ids=["metrics", "logs", "traces"],
 )
-def test_holds(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch]) -> None:
+def test_holds(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatchV1]) -> None:
     """A payload is held once it is stored, and not before."""
-    payload = make(number, tenant).SerializeToString()
+    payload = encoded(make(number, tenant))
     assert not store.holds(topic, payload)
     store.insert(topic, [payload], f"holds/{number}")
     assert store.holds(topic, payload)
@@ -173,7 +175,7 @@ def test_holds(store: Store, number: int, tenant: str, topic: str, make: Callabl
 
 def test_holds_part(store: Store, number: int) -> None:
     """Of two messages one is stored: together they are not held."""
-    first, second = (batches.gauge(number, 3, part=part).SerializeToString() for part in range(2))
+    first, second = (encoded(batches.gauge(number, 3, part=part)) for part in range(2))
     store.insert(METRICS_TOPIC, [first], f"part/{number}")
     assert store.holds(METRICS_TOPIC, first)
     assert not store.holds(METRICS_TOPIC, second)
@@ -185,24 +187,24 @@ def test_holds_part(store: Store, number: int) -> None:
     [(METRICS_TOPIC, batches.metrics), (LOGS_TOPIC, batches.logs), (TRACES_TOPIC, batches.traces)],
     ids=["metrics", "logs", "traces"],
 )
-def test_untouched(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatch]) -> None:
+def test_untouched(store: Store, number: int, tenant: str, topic: str, make: Callable[[int, str], TelemetryBatchV1]) -> None:
     """A payload is untouched until something of it is stored: any item, or its receipt."""
     batch = make(number, tenant)
     receipt = batch.records.add(batch_id=batch.records[0].batch_id, receipt=letters.any_receipt())
-    payload = batch.SerializeToString()
+    payload = encoded(batch)
     assert store.untouched(topic, payload)
-    parts = TelemetryBatch(records=[receipt]).SerializeToString(), make(number, tenant).SerializeToString()
+    parts = encoded(TelemetryBatchV1(records=[receipt])), encoded(make(number, tenant))
     for part in parts:
         assert store.untouched(topic, part)
         store.insert(topic, [part], f"untouched/{next(_NUMBERS)}")
         assert not store.untouched(topic, part)
         assert not store.untouched(topic, payload)
-    assert store.untouched(topic, make(next(_NUMBERS), tenant).SerializeToString())
+    assert store.untouched(topic, encoded(make(next(_NUMBERS), tenant)))
 
 
 def test_parts_of_one_message(store: Store, number: int) -> None:
     """They have the same batch id and part: what is stored of one is not taken for another."""
-    first, second = batches.gauge(number, 3).SerializeToString(), batches.gauge(number, 2).SerializeToString()
+    first, second = encoded(batches.gauge(number, 3)), encoded(batches.gauge(number, 2))
     (key,) = contents(first).items
     store.insert(METRICS_TOPIC, [first], f"parts/{number}")
     assert store.holds(METRICS_TOPIC, first)
@@ -221,14 +223,14 @@ def test_out_of_memory(store: Store, number: int) -> None:
     for n in range(12_000):
         one.log_records.add(time_unix_nano=batches.NOW + n)
     with pytest.raises(StoreOutOfMemory, match="MEMORY_LIMIT_EXCEEDED") as caught:
-        store.insert(LOGS_TOPIC, [batch.SerializeToString()], f"memory/{number}")
+        store.insert(LOGS_TOPIC, [encoded(batch)], f"memory/{number}")
     assert caught.value.of_this_insert
 
 
 def test_holds_many(store: Store) -> None:
     """Thousands of small messages are looked up too."""
-    payload = b"".join(batches.gauge(next(_NUMBERS), 1).SerializeToString() for _ in range(2_500))
-    missing = batches.gauge(next(_NUMBERS), 1).SerializeToString()
+    payload = b"".join(encoded(batches.gauge(next(_NUMBERS), 1)) for _ in range(2_500))
+    missing = encoded(batches.gauge(next(_NUMBERS), 1))
     store.insert(METRICS_TOPIC, [payload], f"many/{next(_NUMBERS)}")
     assert store.holds(METRICS_TOPIC, payload)
     assert not store.holds(METRICS_TOPIC, payload + missing)
@@ -236,7 +238,7 @@ def test_holds_many(store: Store) -> None:
 
 def test_refused(store: Store, number: int) -> None:
     """Bytes that can't be read are refused, at whatever byte they end, and nothing of them is kept."""
-    good = batches.gauge(number, 2).SerializeToString()
+    good = encoded(batches.gauge(number, 2))
     for end in range(len(good) - 60, len(good), 7):
         with pytest.raises(StoreRefusedData):
             store.insert(METRICS_TOPIC, [good[:end]], f"refused/{number}/{end}")
@@ -251,7 +253,7 @@ def test_refused_batch_id(store: Store, number: int) -> None:
     batch = batches.gauge(number, 1)
     batch.records[0].batch_id = b"seventeen bytes.."
     with pytest.raises(StoreRefusedData):
-        store.insert(METRICS_TOPIC, [batch.SerializeToString()], f"batch-id/{number}")
+        store.insert(METRICS_TOPIC, [encoded(batch)], f"batch-id/{number}")
 
 
 def test_days(store: Store, number: int) -> None:
@@ -259,7 +261,7 @@ def test_days(store: Store, number: int) -> None:
     batch = batches.gauge(number, 110)
     for day, point in enumerate(batch.records[0].metrics[0].gauge.data_points):
         point.time_unix_nano += day * 24 * 3600 * 10**9
-    store.insert(METRICS_TOPIC, [batch.SerializeToString()], f"days/{number}")
+    store.insert(METRICS_TOPIC, [encoded(batch)], f"days/{number}")
     assert rows(store, number) == 110
 
 
@@ -319,9 +321,9 @@ def test_query_reads_only(store: Store, sql: str) -> None:
 
 def test_view(store: Store, number: int, tenant: str) -> None:
     """The view telemetry shows every item once, under the API's own names."""
-    store.insert(METRICS_TOPIC, [batches.metrics(number, tenant).SerializeToString()], f"view/{number}/m")
-    store.insert(LOGS_TOPIC, [batches.logs(number, tenant).SerializeToString()], f"view/{number}/l")
-    store.insert(TRACES_TOPIC, [batches.traces(number, tenant).SerializeToString()], f"view/{number}/t")
+    store.insert(METRICS_TOPIC, [encoded(batches.metrics(number, tenant))], f"view/{number}/m")
+    store.insert(LOGS_TOPIC, [encoded(batches.logs(number, tenant))], f"view/{number}/l")
+    store.insert(TRACES_TOPIC, [encoded(batches.traces(number, tenant))], f"view/{number}/t")
     where = f"FROM telemetry WHERE tenant = '{tenant}'"
     counts = store.query(f"SELECT type, count() {where} GROUP BY type ORDER BY type", "TabSeparated")
     assert counts == b"log\t4\nmetric\t39\ntrace\t7\n"
@@ -376,7 +378,7 @@ def test_receipt(store: Store, number: int, tenant: str, topic: str) -> None:
 
 def test_receipt_beside_items(store: Store, number: int, tenant: str) -> None:
     """The items of its message are stored as without it, and it as without them."""
-    payload = batches.logs(number, tenant).SerializeToString() + letters.receipt(number, letters.any_receipt(), tenant)
+    payload = encoded(batches.logs(number, tenant)) + letters.receipt(number, letters.any_receipt(), tenant)
     for _ in range(2):
         store.insert(LOGS_TOPIC, [payload], f"beside/{number}")
     assert rows(store, number, "otel_logs") == 4
@@ -385,7 +387,7 @@ def test_receipt_beside_items(store: Store, number: int, tenant: str) -> None:
 
 def test_holds_receipt(store: Store, number: int, tenant: str) -> None:
     """Items without their receipt are not all; nor is another part's receipt that of this one."""
-    items, receipt = batches.logs(number, tenant).SerializeToString(), letters.receipt(number, letters.any_receipt(), tenant)
+    items, receipt = encoded(batches.logs(number, tenant)), letters.receipt(number, letters.any_receipt(), tenant)
     store.insert(LOGS_TOPIC, [items], f"items/{number}")
     assert store.holds(LOGS_TOPIC, items)
     assert not store.holds(LOGS_TOPIC, items + receipt)
@@ -396,11 +398,11 @@ def test_holds_receipt(store: Store, number: int, tenant: str) -> None:
 
 
 def one_log(number: int, tenant: str, part: int = 0) -> bytes:
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     record = batches.record(batch, TYPE_LOG, number, part=part, tenant_id=tenant)
     record.log_records.add(time_unix_nano=batches.NOW)
     record.item_count = 1
-    return batch.SerializeToString()
+    return encoded(batch)
 
 
 def test_stored_batches(store: Store, number: int, tenant: str) -> None:
@@ -415,7 +417,7 @@ def test_stored_batches(store: Store, number: int, tenant: str) -> None:
     store.insert(LOGS_TOPIC, [one_log(number, tenant)], f"another part/{number}")
     assert store.stored_batches(asked, 6) == set()
     store.insert(LOGS_TOPIC, [one_log(number, tenant, part=5)], f"first item/{number}")
-    store.insert(METRICS_TOPIC, [batches.metrics(other, tenant).SerializeToString()], f"second items/{number}")
+    store.insert(METRICS_TOPIC, [encoded(batches.metrics(other, tenant))], f"second items/{number}")
     assert store.stored_batches(asked, 5) == {second}
     assert store.stored_batches(asked, 6) == {first, second}
     assert store.stored_batches([], 5) == set()

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from support.fidelity import KINDS, SETTINGS, WAYS, Clients, Delivered, Way, clients, deliver, generated, header_of
 from support.processes.program import Program, started
@@ -71,7 +71,7 @@ def test_any_field_that_differed_would_be_found(way: Way, delivered: Deliver) ->
     places: dict[str, tuple[Delivered, int]] = {}
     for request in delivered(way):
         for n, item in enumerate(request.expected):
-            for path in paths(TelemetryRecord.FromString(item)):
+            for path in paths(TelemetryRecordV1.FromString(item)):
                 places.setdefault(path, (request, n))
     for path, (request, n) in places.items():
         expected = list(request.expected)
@@ -83,7 +83,7 @@ def test_any_field_that_differed_would_be_found(way: Way, delivered: Deliver) ->
 def test_an_item_lost_doubled_or_invented_would_be_found(way: Way, delivered: Deliver) -> None:
     """Each is told as an item that is missing, or one too many."""
     request = max(delivered(way), key=lambda request: len(request.expected))
-    one = str(TelemetryRecord.FromString(request.found[0]))
+    one = str(TelemetryRecordV1.FromString(request.found[0]))
     assert [("", one, NOTHING)] == differences(request.expected, request.found[1:])
     assert [("", NOTHING, one)] == differences(request.expected, [request.found[0], *request.found])
     assert [("", NOTHING, one)] == differences(request.expected[:0], request.found[:1])

@@ -12,8 +12,8 @@ import pytest
 from google.protobuf import text_format
 from infrasage.prometheus.v1.write_pb2 import WriteRequest
 from infrasage.prometheus.v2.write_pb2 import Request
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support.limits import DEFAULT
+from support.records import flat
 
 from adapters.errors import REASON
 from adapters.native import request as native
@@ -52,7 +52,7 @@ def test_the_record_is_what_it_was(name: str) -> None:
     source, to_body, adapt = CASES[name]
     header = Header("acme", source, NOW, bytes(range(16)))
     adapted = adapt(to_body((HERE / name).read_bytes()), header, LimitRules(LIMITS, NOW), 524_288)
-    batch = TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
+    batch = flat(b"".join(part.payload for part in adapted.parts))
     refusals = [f"# item {each.index} is refused: {REASON[each.reason].name}: {each.message}\n" for each in adapted.rejections]
     actual = "".join(refusals) + text_format.MessageToString(batch, as_utf8=True)
     expected = HERE / (name.partition(".")[0] + ".expected")

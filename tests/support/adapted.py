@@ -2,14 +2,15 @@
 
 import struct
 
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
+from support.records import flat
 
 from adapters.record import Adapted
 
 
-def batch_of(adapted: Adapted) -> TelemetryBatch:
-    """All of its messages, as one."""
-    return TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
+def batch_of(adapted: Adapted) -> TelemetryBatchV1:
+    """All of its messages, as one, flat."""
+    return flat(b"".join(part.payload for part in adapted.parts))
 
 
 def reasons(adapted: Adapted) -> list[tuple[int, int]]:

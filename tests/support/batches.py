@@ -1,13 +1,15 @@
 """TelemetryBatch messages to store: one with every field set, and small ones to count.
 
-All are in the normal form of telemetry.proto, as adapters would have made them.
+All are in the normal form of telemetry.proto, as adapters would have made them, and flat (support/records.py): `encoded` makes
+messages of them.
 """
 
 import math
 import struct
 from typing import Any
 
-from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, TelemetryBatch, TelemetryRecord, Type
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, Type
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 
 # 2026-04-10T12:00:00.123456789Z
 NOW = 1_775_822_400_123_456_789
@@ -26,7 +28,9 @@ def attributes(target: Any, **values: str) -> None:
         target.add(key=key.replace("_", ".")).value.string_value = value
 
 
-def record(batch: TelemetryBatch, type_: Type, number: int, *, part: int = 0, tenant_id: str = "tenant-a") -> TelemetryRecord:
+def record(
+    batch: TelemetryBatchV1, type_: Type, number: int, *, part: int = 0, tenant_id: str = "tenant-a"
+) -> TelemetryRecordV1:
     """A record with all of its header, resource and scope, and no item yet."""
     made = batch.records.add(
         tenant_id=tenant_id,
@@ -57,9 +61,9 @@ def _exemplars(point: Any) -> None:
     point.exemplars.add()
 
 
-def metrics(number: int, tenant_id: str) -> TelemetryBatch:
+def metrics(number: int, tenant_id: str) -> TelemetryBatchV1:
     """All five kinds; every field; every awkward number."""
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     one = record(batch, TYPE_METRIC, number, tenant_id=tenant_id)
     for name in ("gauge", "sum"):
         metric = one.metrics.add(name=f"{name}.name", description=f"a {name}", unit="By")
@@ -113,8 +117,8 @@ def metrics(number: int, tenant_id: str) -> TelemetryBatch:
     return batch
 
 
-def logs(number: int, tenant_id: str) -> TelemetryBatch:
-    batch = TelemetryBatch()
+def logs(number: int, tenant_id: str) -> TelemetryBatchV1:
+    batch = TelemetryBatchV1()
     one = record(batch, TYPE_LOG, number, tenant_id=tenant_id)
     log_records: Any = one.log_records
     log = log_records.add(
@@ -137,8 +141,8 @@ def logs(number: int, tenant_id: str) -> TelemetryBatch:
     return batch
 
 
-def traces(number: int, tenant_id: str) -> TelemetryBatch:
-    batch = TelemetryBatch()
+def traces(number: int, tenant_id: str) -> TelemetryBatchV1:
+    batch = TelemetryBatchV1()
     one = record(batch, TYPE_TRACE, number, tenant_id=tenant_id)
     spans: Any = one.spans
     span = spans.add(
@@ -176,9 +180,9 @@ def traces(number: int, tenant_id: str) -> TelemetryBatch:
     return batch
 
 
-def gauge(number: int, points: int, *, part: int = 0) -> TelemetryBatch:
+def gauge(number: int, points: int, *, part: int = 0) -> TelemetryBatchV1:
     """One record of one gauge with so many points."""
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     one = record(batch, TYPE_METRIC, number, part=part)
     data = one.metrics.add(name="cpu").gauge
     for n in range(points):

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
-from infrasage.v1.telemetry_pb2 import Source, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import Source
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from support import otlp_grpc
 from support.processes.program import Program
 from support.references import native, otlp, prometheus
@@ -123,7 +124,7 @@ _NOT_OF_AN_ITEM = {"item_count", "receipt", "batch_part", "fingerprint", "repeat
 
 
 def _fields_of_items(_request: Any, expected: Expected) -> set[str]:
-    return {path for item in expected.items for path in paths(TelemetryRecord.FromString(item))}
+    return {path for item in expected.items for path in paths(TelemetryRecordV1.FromString(item))}
 
 
 def _otlp(signal: str) -> Kind:
@@ -136,7 +137,7 @@ def _otlp(signal: str) -> Kind:
     left_out = _NOT_OF_AN_ITEM | set(otlp.FIELDS.values()) - {otlp.FIELDS[signal]}
     fields = frozenset(
         path
-        for path in possible_paths(TelemetryRecord.DESCRIPTOR)
+        for path in possible_paths(TelemetryRecordV1.DESCRIPTOR)
         # A key by reference is not for OTLP's own requests.
         if path.split(".")[0] not in left_out and not path.endswith(".key_strindex")
     )
@@ -322,7 +323,7 @@ def _read(clients: Clients, way: Way, sent: Sequence[_Sent]) -> Iterator[Deliver
     }
     found: dict[UUID, list[bytes]] = {one.batch_id: [] for one in sent}
     for item in stored_where(clients, those):
-        found[UUID(bytes=TelemetryRecord.FromString(item).batch_id)].append(item)
+        found[UUID(bytes=TelemetryRecordV1.FromString(item).batch_id)].append(item)
     for request, batch_id, earliest, latest in sent:
         receipt = receipts.get(batch_id)
         at = latest if receipt is None else receipt["At"]

@@ -4,9 +4,11 @@ from collections.abc import Collection
 from uuid import UUID
 
 from infrasage.v1.dead_letter_pb2 import DEAD_LETTER_ACTION_DISCARDED
-from infrasage.v1.telemetry_pb2 import TYPE_LOG, TYPE_METRIC, TYPE_TRACE, TelemetryBatch
+from infrasage.v1.telemetry_pb2 import TYPE_LOG, TYPE_METRIC, TYPE_TRACE
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support import letters
 from support.batches import NOW, batch_id, record
+from support.records import encoded
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -34,11 +36,16 @@ def messages(number: int) -> list[bytes]:
     topic = topic_of(number)
     if topic == DEAD_LETTERS_TOPIC:
         return [_letters(number, part) for part in range(MESSAGES)]
-    return [_message(topic, number, part).SerializeToString() for part in range(MESSAGES)]
+    return [encoded(_message(topic, number, part)) for part in range(MESSAGES)]
 
 
 def payload(number: int) -> bytes:
     return b"".join(messages(number))
+
+
+def former_payload(number: int) -> bytes:
+    """The same of telemetry, in records of version 1."""
+    return b"".join(_message(topic_of(number), number, part).SerializeToString() for part in range(MESSAGES))
 
 
 def items(topic: str) -> int:
@@ -54,8 +61,8 @@ def _letters(number: int, part: int) -> bytes:
     return letters.dead_letters(*made, *(letters.event(one, DEAD_LETTER_ACTION_DISCARDED) for one in made))
 
 
-def _message(topic: str, number: int, part: int) -> TelemetryBatch:
-    batch = TelemetryBatch()
+def _message(topic: str, number: int, part: int) -> TelemetryBatchV1:
+    batch = TelemetryBatchV1()
     if topic == METRICS_TOPIC:
         one = record(batch, TYPE_METRIC, number, part=part)
         gauge = one.metrics.add(name="gauge").gauge

@@ -9,6 +9,7 @@ import pytest
 from support import batches, exporter_tables
 from support.exporter_tables import FORMS, Form
 from support.processes.clickhouse_server import OPTIONS, bridge
+from support.records import encoded
 from support.reopened_store import store_with_tables
 
 from collector.broker.contract import LOGS_TOPIC
@@ -140,7 +141,7 @@ def test_old_and_new_rows_are_one_table(store: ClickHouseStore, form: Form) -> N
         for name in exporter_tables.TABLES
     }
     assert sorted(exporter_tables.TABLES) == adopt(store)
-    store.insert(LOGS_TOPIC, [batches.logs(1, "acme").SerializeToString()], "token")
+    store.insert(LOGS_TOPIC, [encoded(batches.logs(1, "acme"))], "token")
     new = int(text(store, "SELECT count() FROM otel_logs"))
     assert (ROWS + new, ROWS, new) == counts(store, "otel_logs")
     for name in exporter_tables.TABLES:

@@ -12,6 +12,7 @@ from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_REQUEST
 from infrasage.v1.telemetry_pb2 import TYPE_METRIC, Receipt
 from support import letters
 from support.batches import NOW, batch_id, gauge
+from support.records import encoded
 from support.reopened_store import store_with_tables
 
 from collector.audit import reconcile as auditing
@@ -57,7 +58,7 @@ class Stored:
         return payload
 
     def rows(self, number: int, points: int) -> bytes:
-        return self.insert(METRICS_TOPIC, gauge(number, points).SerializeToString())
+        return self.insert(METRICS_TOPIC, encoded(gauge(number, points)))
 
     def receipt(self, number: int, accepted: int, **more: Any) -> bytes:
         rejected = more.pop("rejected", 0)
@@ -162,7 +163,7 @@ def test_a_broker_that_keeps_messages_tells_what_was_never_acknowledged(stored: 
     whole = stored.rows(1, 3) + stored.receipt(1, 3)
     half = stored.rows(2, 2)
     robbed = stored.rows(3, 1)
-    lost = gauge(4, 5).SerializeToString() + letters.receipt(4, Receipt(received=5))
+    lost = encoded(gauge(4, 5)) + letters.receipt(4, Receipt(received=5))
     found = stored.audit(broker=Held(whole, half))
     assert (found.unacknowledged, found.receipts_at_fault, [fault.batch_id for fault in found.faults]) == (2, 0, [])
     assert found.topics[METRICS_TOPIC].broker_difference == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import batches
+from support.records import encoded
 from support.reopened_store import reopening, text
 from support.store_templates import copy_store
 
@@ -21,8 +22,8 @@ from collector.store.tenant_view import filters
 Open = Callable[[WantedTables], ClickHouseStore]
 PLAIN = WantedTables(fsync=False)
 BOTH = PLAIN._replace(rollups=True, sessions=True)
-LOGS = [batches.logs(number, f"tenant-{'ab'[number % 2]}").SerializeToString() for number in range(3)]
-TRACES = [batches.traces(number, f"tenant-{'ab'[number % 2]}").SerializeToString() for number in range(3)]
+LOGS = [encoded(batches.logs(number, f"tenant-{'ab'[number % 2]}")) for number in range(3)]
+TRACES = [encoded(batches.traces(number, f"tenant-{'ab'[number % 2]}")) for number in range(3)]
 MAPS = {
     "otel_logs": ("ResourceAttributes", "ScopeAttributes", "LogAttributes"),
     "otel_traces": ("ResourceAttributes", "SpanAttributes"),

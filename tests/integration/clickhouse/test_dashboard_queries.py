@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 from support import batches
+from support.records import encoded
 from support.reopened_store import store_with_tables
 
 from collector.broker.contract import TRACES_TOPIC
@@ -58,7 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
     with closing(store_with_tables(tmp_path_factory.mktemp("store") / "store", StoreOptions(wanted))) as opened:
         for statement in FILL:
             opened._command(statement)
-        opened.insert(TRACES_TOPIC, [batches.traces(1, "acme").SerializeToString()], "traces")
+        opened.insert(TRACES_TOPIC, [encoded(batches.traces(1, "acme"))], "traces")
         yield opened
 
 

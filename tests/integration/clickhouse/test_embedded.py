@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 from support import batches
+from support.records import encoded
 from support.reopened_store import reopening
 from support.store_ranges import LETTERS, MESSAGES, TABLES, payload, topic_of, wrong_counts
 from support.store_templates import copy_store
@@ -53,7 +54,7 @@ def engine(store: ClickHouseStore, table: str) -> str:
 
 def test_reopened(open_store: Open) -> None:
     """What was stored is there after closing and opening; the schema is applied once."""
-    payload = batches.gauge(1, 3).SerializeToString()
+    payload = encoded(batches.gauge(1, 3))
     open_store().insert(METRICS_TOPIC, [payload], "t")
     store = open_store()
     assert store.apply_schema() == ((), ())
@@ -104,7 +105,7 @@ def test_old_rows_go(open_store: Open) -> None:
     batch = batches.logs(1, "t")
     for log in batch.records[0].log_records:
         log.time_unix_nano = 10**18  # 2001
-    store.insert(LOGS_TOPIC, [batch.SerializeToString()], "t")
+    store.insert(LOGS_TOPIC, [encoded(batch)], "t")
     deadline = time.monotonic() + 20
     while text(store, "SELECT count() FROM otel_logs") != "0\n":
         assert time.monotonic() < deadline
@@ -135,7 +136,7 @@ def test_inserts_beside_queries(open_store: Open) -> None:
     running.start()
     time.sleep(0.2)
     for number in range(3):
-        store.insert(METRICS_TOPIC, [batches.gauge(number, 1).SerializeToString()], f"t{number}")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(number, 1))], f"t{number}")
     store.ping()
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "3\n"
     assert running.is_alive()
@@ -200,7 +201,7 @@ def test_insert_memory(open_store: Open) -> None:
     """An insert that lacks memory is to be tried again: it is not the data's fault."""
     store = open_store(StoreOptions(insert_memory_bytes_max=2**20))
     with pytest.raises(StoreUnavailable, match="MEMORY_LIMIT_EXCEEDED"):
-        store.insert(METRICS_TOPIC, [batches.gauge(1, 20_000).SerializeToString()], "t")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 20_000))], "t")
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "0\n"
 
 
@@ -228,7 +229,7 @@ def test_any_directory(tmp_path: Path) -> None:
     store = ClickHouseStore.embedded(tmp_path / "with space, naïve ☃, a&b=c, a:b, it's")
     try:
         store.apply_schema()
-        store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 1))], "t")
         assert text(store, "SELECT count() FROM otel_metrics_gauge") == "1\n"
     finally:
         store.close()
@@ -238,9 +239,10 @@ def test_current_directory(tmp_path: Path) -> None:
     """Nothing is left in the directory that the program runs in. In a process of its own: the engine asks once where it is."""
     program = (
         "import sys; from pathlib import Path; from collector.broker.contract import METRICS_TOPIC\n"
-        "from collector.store.clickhouse import ClickHouseStore; from support import batches\n"
+        "from collector.store.clickhouse import ClickHouseStore\n"
+        "from support import batches; from support.records import encoded\n"
         "store = ClickHouseStore.embedded(Path(sys.argv[1])); store.apply_schema()\n"
-        "store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], 't'); store.close()\n"
+        "store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 1))], 't'); store.close()\n"
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -255,7 +257,7 @@ def test_no_schema(tmp_path: Path) -> None:
     store = ClickHouseStore.embedded(tmp_path / "store")
     try:
         with pytest.raises(StoreUnavailable, match="UNKNOWN_TABLE"):
-            store.insert(METRICS_TOPIC, [batches.gauge(1, 1).SerializeToString()], "t")
+            store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 1))], "t")
     finally:
         store.close()
 
@@ -265,7 +267,7 @@ def test_newest_items_are_known_without_reading_rows(open_store: Open) -> None:
     store = open_store()
     assert {} == store.newest_items()
     gauges = batches.gauge(1, 3)
-    store.insert(METRICS_TOPIC, [gauges.SerializeToString()], "t")
+    store.insert(METRICS_TOPIC, [encoded(gauges)], "t")
     newest = float(text(store, "SELECT toUnixTimestamp64Nano(max(TimeUnix)) / 1e9 FROM otel_metrics_gauge WHERE TimeUnix > 0"))
     assert {"metrics": newest} == store.newest_items()
     plan = text(store, f"EXPLAIN {_NEWEST_ITEMS}")
@@ -276,7 +278,7 @@ def test_newest_items_are_known_without_reading_rows(open_store: Open) -> None:
 def test_view_prunes(open_store: Open) -> None:
     """The view telemetry passes conditions down: other services and times are not read."""
     store = open_store()
-    store.insert(METRICS_TOPIC, [batches.gauge(1, 30_000).SerializeToString()], "t")
+    store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 30_000))], "t")
     sql = "EXPLAIN indexes = 1 SELECT count() FROM telemetry WHERE timestamp > now64() + 86400 AND service_id = 'x'"
     plan = text(store, sql)
     assert "PrimaryKey" in plan
@@ -286,7 +288,7 @@ def test_view_prunes(open_store: Open) -> None:
 def merged_part(store: ClickHouseStore) -> Path:
     """Insert three messages of one point each, and merge their parts."""
     for number in range(3):
-        store.insert(METRICS_TOPIC, [batches.gauge(number, 1).SerializeToString()], f"{number}")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(number, 1))], f"{number}")
     store._command("OPTIMIZE TABLE otel_metrics_gauge FINAL")
     found = text(store, "SELECT path FROM system.parts WHERE active AND table = 'otel_metrics_gauge'")
     return Path(found.strip())
@@ -299,9 +301,9 @@ def test_a_damaged_part_is_put_aside_while_its_sources_are_there(open_store: Ope
     next(part.glob("*mrk*")).write_bytes(b"")
     store._command("SYSTEM DROP MARK CACHE")
     for number in range(3):
-        assert store.holds(METRICS_TOPIC, batches.gauge(number, 1).SerializeToString())
+        assert store.holds(METRICS_TOPIC, encoded(batches.gauge(number, 1)))
     assert "3\n" == text(store, "SELECT count() FROM otel_metrics_gauge")
-    store.insert(METRICS_TOPIC, [batches.gauge(3, 1).SerializeToString()], "3")
+    store.insert(METRICS_TOPIC, [encoded(batches.gauge(3, 1))], "3")
     assert "4\n" == text(store, "SELECT count() FROM otel_metrics_gauge")
     assert 1 == "".join(capsys.readouterr()).count("a part of a table is damaged and was put aside")
     assert 1 == store.damaged_parts()
@@ -310,7 +312,7 @@ def test_a_damaged_part_is_put_aside_while_its_sources_are_there(open_store: Ope
 def test_an_insert_that_left_a_damaged_part_is_repeated(open_store: Open, capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that was full at one of the tables: the look-up puts the part aside, and the same token is no repetition then."""
     store = open_store()
-    payload = batches.gauge(1, 2).SerializeToString()
+    payload = encoded(batches.gauge(1, 2))
     store.insert(METRICS_TOPIC, [payload], "t")
     part = Path(text(store, "SELECT path FROM system.parts WHERE active AND table = 'otel_metrics_gauge'").strip())
     next(part.glob("*mrk*")).write_bytes(b"")
@@ -350,11 +352,11 @@ def take_table(store: Path) -> Path:
 @pytest.mark.parametrize("take", [take_store, take_table])
 def test_a_store_that_is_moved_away_takes_nothing(open_store: Open, tmp_path: Path, take: Callable[[Path], Path]) -> None:
     """The engine would make its directories again: neither what it says of inserts nor what it finds is believed."""
-    store, payload = open_store(), batches.gauge(1, 3).SerializeToString()
+    store, payload = open_store(), encoded(batches.gauge(1, 3))
     store.insert(METRICS_TOPIC, [payload], "t")
     take(tmp_path / "store")
     ways: tuple[Callable[[], object], ...] = (
-        lambda: store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u"),
+        lambda: store.insert(METRICS_TOPIC, [encoded(batches.gauge(2, 3))], "u"),
         lambda: store.holds(METRICS_TOPIC, payload),
         lambda: store.complete(METRICS_TOPIC, payload, "t"),
         lambda: store.freeze("name"),
@@ -378,21 +380,21 @@ def test_a_store_that_is_moved_away_during_an_insert_takes_nothing(
 
     monkeypatch.setattr(store, "_connected", sessions._replace(insert=cast("Insert", move_and_insert)))
     with pytest.raises(StoreUnavailable, match=r"was (removed|replaced) while it was in use"):
-        store.insert(METRICS_TOPIC, [batches.gauge(1, 3).SerializeToString()], "t")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(1, 3))], "t")
 
 
 def test_a_store_that_was_away_is_used_after_a_restart(open_store: Open, tmp_path: Path) -> None:
     """Merges may have gone elsewhere meanwhile. What it has is as it was, and what is in doubt is inserted."""
-    store, payload = open_store(), batches.gauge(1, 3).SerializeToString()
+    store, payload = open_store(), encoded(batches.gauge(1, 3))
     store.insert(METRICS_TOPIC, [payload], "t")
     away = take_store(tmp_path / "store")
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u")
+            store.insert(METRICS_TOPIC, [encoded(batches.gauge(2, 3))], "u")
         if away.exists():
             shutil.rmtree(tmp_path / "store", ignore_errors=True)  # what the engine has made meanwhile
             away.rename(tmp_path / "store")
     store = open_store()
     assert store.holds(METRICS_TOPIC, payload)
-    store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "u")
+    store.insert(METRICS_TOPIC, [encoded(batches.gauge(2, 3))], "u")
     assert text(store, "SELECT count() FROM otel_metrics_gauge") == "6\n"

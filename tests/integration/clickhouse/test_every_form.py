@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -37,7 +37,7 @@ from adapters.errors import RequestRefused
 from adapters.native import request as native
 from adapters.otlp import json, logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import Adapted, Header
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, Adapted, Header
 from adapters.rules import Rules
 from collector.ingest.produce import TOPICS
 from collector.ingest.reading import Adapt
@@ -67,7 +67,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
 
 
 def adapted(adapt: Adapt, body: bytes, tenant: str, number: int) -> Adapted:
-    header = Header(tenant, 2, NOW, number.to_bytes(16, "big"))
+    source = SOURCE_NATIVE if adapt is native_batch else SOURCE_OTLP
+    header = Header(tenant, source, NOW, number.to_bytes(16, "big"))
     return adapt(body, header, LimitRules(ALL, NOW), MESSAGE_BYTES_MAX)
 
 
@@ -105,9 +106,9 @@ def check(store: ClickHouseStore, adapt: Adapt, forms: Sequence[Form], tenant: s
     assert len(found) == len(expected)
     for one, other in zip(sorted(expected), found, strict=True):
         if one != other:
-            record = TelemetryRecord.FromString(other)
+            record = TelemetryRecordV1.FromString(other)
             form = forms[int.from_bytes(record.batch_id, "big")]
-            assert (form.oddities, record) == (form.oddities, TelemetryRecord.FromString(one))
+            assert (form.oddities, record) == (form.oddities, TelemetryRecordV1.FromString(one))
 
 
 def of_each(strategy: st.SearchStrategy[Any]) -> list[Any]:

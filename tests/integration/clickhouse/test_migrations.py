@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from support import batches, letters
-from support.store_ranges import payload, topic_of, wrong_counts
+from support.former_writer import be_of_version, insert_as_former_writer
+from support.records import encoded
+from support.store_ranges import former_payload, payload, topic_of, wrong_counts
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
@@ -114,15 +115,15 @@ def test_show() -> None:
 def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """A store as 0.1 left it, or one that stopped half way from there, with data in it: what it had is there after, and what is
     new works beside it."""
-    before = batches.gauge(1, 3).SerializeToString()
+    before = batches.gauge(1, 3)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:version])
+            be_of_version(earlier, version)
             assert len(store.apply_schema().migrations) == version
-            store.insert(METRICS_TOPIC, [before], "before")
+            store.insert(METRICS_TOPIC, [before.SerializeToString()], "before")
         assert len(store.apply_schema().migrations) == len(migrations()) - version
-        after = batches.gauge(2, 4).SerializeToString() + letters.receipt(2, letters.any_receipt())
-        store.insert(METRICS_TOPIC, [before], "before")
+        after = encoded(batches.gauge(2, 4)) + letters.receipt(2, letters.any_receipt())
+        assert store.holds(METRICS_TOPIC, encoded(before))
         store.insert(METRICS_TOPIC, [after], "after")
         store.insert(DEAD_LETTERS_TOPIC, [letters.dead_letters(letters.letter(2))], "letter")
         assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"7\n"
@@ -130,22 +131,59 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert store.query("SELECT State FROM dead_letters", "TSV") == b"open\n"
 
 
-def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A range that an earlier version stored, and that is in doubt, has the same tokens after the update, and after the next
-    start."""
+@pytest.mark.parametrize("version", [10, 16])
+def test_a_range_that_an_earlier_version_stored_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """It is in doubt after the update, has other tokens there, and lacks nothing: neither at once nor after the next start."""
     numbers = range(3)
     for opening in range(2):
         with closing(ClickHouseStore.embedded(tmp_path)) as store:
             if not opening:
                 with monkeypatch.context() as earlier:
-                    earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:10])
-                    assert len(store.apply_schema().migrations) == 10
+                    be_of_version(earlier, version)
+                    assert len(store.apply_schema().migrations) == version
                     for number in numbers:
-                        store.insert(topic_of(number), [payload(number)], f"before {number}")
+                        store.insert(topic_of(number), [former_payload(number)], f"before {number}")
+            store.apply_schema()
+            for number in numbers:
+                assert store.holds(topic_of(number), payload(number))
+                assert ({}, {}) == store.complete(topic_of(number), payload(number), f"before {number}")
+            assert [] == wrong_counts(store, numbers)
+
+
+def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that was stored right after the update, and is in doubt, has the same tokens after the next start."""
+    numbers = range(3)
+    for opening in range(2):
+        with closing(ClickHouseStore.embedded(tmp_path)) as store:
+            if not opening:
+                with monkeypatch.context() as earlier:
+                    be_of_version(earlier, 16)
+                    store.apply_schema()
             store.apply_schema()
             for number in numbers:
                 store.insert(topic_of(number), [payload(number)], f"before {number}")
             assert [] == wrong_counts(store, numbers)
+
+
+def test_a_writer_of_the_former_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside one of this version: it inserts into the tables that it knows, and these know its tokens. What one has stored the
+    other finds."""
+    theirs, ours = (0, 1, 2), (4, 5, 6)
+    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+        with monkeypatch.context() as earlier:
+            be_of_version(earlier, 16)
+            store.apply_schema()
+            store.insert(topic_of(0), [former_payload(0)], "before 0")
+        store.apply_schema()
+        for _ in range(2):
+            with monkeypatch.context() as former:
+                insert_as_former_writer(former)
+                for number in theirs:
+                    store.insert(topic_of(number), [former_payload(number)], f"before {number}")
+            for number in ours:
+                store.insert(topic_of(number), [payload(number)], f"after {number}")
+        assert [] == wrong_counts(store, [*theirs, *ours])
+        assert all(store.holds(topic_of(number), payload(number)) for number in theirs)
 
 
 def engine_of(store: ClickHouseStore, table: str) -> str:
@@ -154,23 +192,23 @@ def engine_of(store: ClickHouseStore, table: str) -> str:
 
 def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of an earlier version that has rows is read and written as before; those without rows are made anew."""
-    logs, gauge = batches.logs(1, "tenant-a").SerializeToString(), batches.gauge(1, 3).SerializeToString()
+    logs, gauge = batches.logs(1, "tenant-a"), batches.gauge(1, 3)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:6])
+            be_of_version(earlier, 6)
             store.apply_schema()
-            store.insert(LOGS_TOPIC, [logs], "logs")
-            store.insert(METRICS_TOPIC, [gauge], "gauge")
+            store.insert(LOGS_TOPIC, [logs.SerializeToString()], "logs")
+            store.insert(METRICS_TOPIC, [gauge.SerializeToString()], "gauge")
         store.apply_schema()
         assert "index_granularity = 8192" in engine_of(store, "otel_logs")
         assert "(TenantId, ServiceName, MetricName," in engine_of(store, "otel_metrics_gauge")
         assert "(TenantId, MetricName, " in engine_of(store, "otel_metrics_sum")
         assert "(TenantId, toStartOfFiveMinutes(Timestamp), ServiceName, SpanName, " in engine_of(store, "otel_traces")
         for topic, sent, token in ((LOGS_TOPIC, logs, "logs"), (METRICS_TOPIC, gauge, "gauge")):
-            store.insert(topic, [sent], token)
-            assert store.holds(topic, sent)
-        assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"3\n"
-        count = len(TelemetryBatch.FromString(logs).records[0].log_records)
+            assert store.holds(topic, encoded(sent))
+            store.insert(topic, [encoded(sent)], f"{token} again")
+        assert store.query("SELECT count() FROM otel_metrics_gauge", "TSV") == b"6\n"
+        count = 2 * len(logs.records[0].log_records)
         of_time = store.query("SELECT count(), countIf(TimestampTime = toDateTime(Timestamp)) FROM otel_logs", "TSV")
         assert of_time == b"%d\t%d\n" % (count, count)
         rewritten = "SELECT table, command FROM system.mutations WHERE startsWith(table, 'otel_')"
@@ -179,17 +217,16 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
 
 def test_points_of_an_earlier_version_have_their_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their parts are not rewritten: the hash is computed where it is read, and is that of the same series in later parts."""
-    points = batches.gauge(1, 3).SerializeToString()
+    points = batches.gauge(1, 3)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:14])
+            be_of_version(earlier, 14)
             store.apply_schema()
-            store.insert(METRICS_TOPIC, [points], "before")
+            store.insert(METRICS_TOPIC, [points.SerializeToString()], "before")
         store.apply_schema()
         assert "ServiceName, cityHash64(Attributes), TimeUnix)" in engine_of(store, "otel_metrics_gauge")
         assert "ServiceName, SeriesHash, TimeUnix)" in engine_of(store, "otel_metrics_sum")
-        store.insert(METRICS_TOPIC, [points], "before")
-        store.insert(METRICS_TOPIC, [batches.gauge(2, 3).SerializeToString()], "after")
+        store.insert(METRICS_TOPIC, [encoded(batches.gauge(2, 3))], "after")
         of_parts = "SELECT groupUniqArray(SeriesHash) AS series, count() FROM otel_metrics_gauge GROUP BY _part"
         found = store.query(f"SELECT uniqExact(arraySort(series)), count(), sum(`count()`) FROM ({of_parts})", "TSV")
         assert found == b"1\t2\t6\n"
@@ -198,12 +235,12 @@ def test_points_of_an_earlier_version_have_their_series(tmp_path: Path, monkeypa
 
 def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table whose parts are all put aside has no rows, but is not dropped, since the parts would be removed with it."""
-    sent = batches.gauge(1, 3).SerializeToString()
+    sent = batches.gauge(1, 3)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         with monkeypatch.context() as earlier:
-            earlier.setattr("collector.store.table_changes.migrations", lambda: migrations()[:10])
+            be_of_version(earlier, 10)
             store.apply_schema()
-            store.insert(METRICS_TOPIC, [sent], "token")
+            store.insert(METRICS_TOPIC, [sent.SerializeToString()], "token")
             (partition,) = store.query(
                 "SELECT partition_id FROM system.parts WHERE table = 'otel_metrics_gauge'", "TSV"
             ).split()
@@ -211,13 +248,15 @@ def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         store.apply_schema()
         assert store.query("SELECT count() FROM system.detached_parts WHERE table = 'otel_metrics_gauge'", "TSV") == b"1\n"
         store._command(f"ALTER TABLE otel_metrics_gauge ATTACH PARTITION ID '{partition.decode()}'")
-        assert store.holds(METRICS_TOPIC, sent)
+        assert store.holds(METRICS_TOPIC, encoded(sent))
 
 
-@pytest.mark.parametrize("name", ["0012_time_indexes.sql", "0013_order.sql", "0015_series.sql", "0016_merges.sql"])
+@pytest.mark.parametrize(
+    "name", ["0012_time_indexes.sql", "0013_order.sql", "0015_series.sql", "0016_merges.sql", "0017_resources.sql"]
+)
 def test_run_again_with_rows(tmp_path: Path, name: str) -> None:
     """A file that was run to its end, but not recorded, is run again; rows that came in between stay."""
-    sent = batches.logs(1, "tenant-a").SerializeToString()
+    sent = encoded(batches.logs(1, "tenant-a"))
     (migration,) = (migration for migration in migrations() if migration.name == name)
     with closing(ClickHouseStore.embedded(tmp_path)) as store:
         store.apply_schema()

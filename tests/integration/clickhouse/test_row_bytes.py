@@ -21,42 +21,42 @@ from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 from collector.store.options import StoreOptions, WantedTables
 
-# Of the resource. Items of a few bytes under it: as many rows as row bytes allow.
-SIZES = (1_000, 250_000)
+# Of the resource or the scope. Items of a few bytes under it: as many rows as row bytes allow.
+SIZES = ((1_000, False), (250_000, False), (1_000, True))
 
 
-def some_logs(size: int, items: int) -> bytes:
+def some_logs(size: int, items: int, *, of_scope: bool) -> bytes:
     request = ExportLogsServiceRequest()
     entry = request.resource_logs.add()
-    entry.resource.attributes.add(key="big").value.string_value = "x" * size
     scope = entry.scope_logs.add()
+    (scope.scope if of_scope else entry.resource).attributes.add(key="big").value.string_value = "x" * size
     for n in range(items):
         scope.log_records.add(time_unix_nano=NOW - n).body.string_value = "r"
     return request.SerializeToString()
 
 
-def some_points(size: int, items: int) -> bytes:
+def some_points(size: int, items: int, *, of_scope: bool) -> bytes:
     request = ExportMetricsServiceRequest()
     entry = request.resource_metrics.add()
-    entry.resource.attributes.add(key="big").value.string_value = "x" * size
     scope = entry.scope_metrics.add()
+    (scope.scope if of_scope else entry.resource).attributes.add(key="big").value.string_value = "x" * size
     for n in range(items):
         scope.metrics.add(name=f"m{n % 50}").gauge.data_points.add(time_unix_nano=NOW - n, as_double=n)
     return request.SerializeToString()
 
 
-def some_spans(size: int, items: int) -> bytes:
+def some_spans(size: int, items: int, *, of_scope: bool) -> bytes:
     request = ExportTraceServiceRequest()
     entry = request.resource_spans.add()
-    entry.resource.attributes.add(key="big").value.string_value = "x" * size
     scope = entry.scope_spans.add()
+    (scope.scope if of_scope else entry.resource).attributes.add(key="big").value.string_value = "x" * size
     for n in range(items):
         ids = (n + 1).to_bytes(8, "big")
         scope.spans.add(trace_id=ids * 2, span_id=ids, start_time_unix_nano=NOW - n, name="n")
     return request.SerializeToString()
 
 
-WAYS: tuple[tuple[Adapt, Callable[[int, int], bytes]], ...] = (
+WAYS: tuple[tuple[Adapt, Callable[..., bytes]], ...] = (
     (logs.adapt, some_logs),
     (metrics.adapt, some_points),
     (traces.adapt, some_spans),
@@ -77,7 +77,7 @@ def test_an_insert_needs_at_most_eight_times_its_row_bytes(tmp_path: Path) -> No
     options = StoreOptions(WantedTables(fsync=False), insert_memory_bytes_max=INSERT_MEMORY_FACTOR * MESSAGE_ROW_BYTES_MAX)
     with closing(store_with_tables(tmp_path / "store", options)) as store:
         for adapt, make in WAYS:
-            for size in SIZES:
-                part = first_message(adapt, make(size, MESSAGE_ROW_BYTES_MAX // (size + 250) + 2))
+            for size, of_scope in SIZES:
+                part = first_message(adapt, make(size, MESSAGE_ROW_BYTES_MAX // (size + 250) + 2, of_scope=of_scope))
                 assert part.row_bytes > MESSAGE_ROW_BYTES_MAX - size - 1_000
                 store.insert(TOPICS[part.signal], [part.payload], os.urandom(8).hex())

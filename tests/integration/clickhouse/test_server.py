@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support import batches
 from support.ports import free_port
 from support.processes.clickhouse_server import OPTIONS, PASSWORD, USER, Bridge, Server, bridge, server
 from support.processes.commands import pause, resume
+from support.records import encoded
 from support.waiting import until
 
 from collector.broker.contract import METRICS_TOPIC
 from collector.store.clickhouse import ClickHouseStore
 from collector.store.contract import StoreError, StoreMisconfigured, StoreUnavailable
 from collector.store.insert import SETTINGS, format_text
-from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT, migrations
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LOGS_FORMAT, METRICS_FORMAT, TRACES_FORMAT, migrations
 from collector.store.options import QueryLimits, StoreOptions
 
 # What proxies allow a request's first line, by default, is 8 KiB or more.
@@ -62,7 +63,7 @@ def payload(points: int = 3) -> tuple[bytes, str]:
     number = next(_PAYLOADS)
     batch_id = batches.batch_id(number).hex()
     count = f"SELECT count() FROM otel_metrics_gauge WHERE BatchId = toUUID('{batch_id}')"
-    return batches.gauge(number, points).SerializeToString(), count
+    return encoded(batches.gauge(number, points)), count
 
 
 def rows(store: ClickHouseStore, count: str) -> int:
@@ -192,7 +193,7 @@ def test_insert_settings(there: Bridge, store: ClickHouseStore) -> None:
         "max_memory_usage": str(StoreOptions().insert_memory_bytes_max),
         "insert_deduplication_token": "the 'token'\\/0-1",
         "format_schema_source": "string",
-        "format_schema": format_text(LANDING_FORMAT),
+        "format_schema": format_text(METRICS_FORMAT),
         "format_schema_message_name": "Record",
     }
     parameters = request["parameters"]
@@ -203,12 +204,12 @@ def test_insert_settings(there: Bridge, store: ClickHouseStore) -> None:
 
 def test_data_that_begins_like_the_end_of_a_statement(anywhere: Server) -> None:
     """A payload of 59 bytes begins, with its length, with a semicolon: behind the statement's line that ends nothing."""
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     record = batch.records.add(batch_id=batches.batch_id(next(_PAYLOADS)))
     metric = record.metrics.add(name="m")
     metric.gauge.data_points.add(time_unix_nano=batches.NOW)
-    metric.name = "m" * (ord(";") - batch.ByteSize() + 1)
-    data = batch.SerializeToString()
+    metric.name = "m" * (ord(";") - len(encoded(batch)) + 1)
+    data = encoded(batch)
     assert len(data) == ord(";")
     with closing(anywhere.store()) as store:
         store.insert(METRICS_TOPIC, [data], f"semicolon {record.batch_id.hex()}")
@@ -478,8 +479,11 @@ def test_ca_file(there: Bridge, tmp_path: Path, content: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("path", "first"),
-    [(LANDING_FORMAT, "string tenant_id=1;"), (DEAD_LETTERS_FORMAT, "Letter letter=1;")],
-    ids=["telemetry", "dead letters"],
+    [
+        *((path, "Resource resource=1;") for path in (METRICS_FORMAT, LOGS_FORMAT, TRACES_FORMAT)),
+        (DEAD_LETTERS_FORMAT, "Letter letter=1;"),
+    ],
+    ids=["metrics", "logs", "traces", "dead letters"],
 )
 def test_landing_format_is_the_same_format(path: Path, first: str) -> None:
     """Without comments and spaces it still says what the file says, and parses."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import batches
+from support.records import encoded
 from support.reopened_store import reopening, text
 from support.store_templates import copy_store
 from support.waiting import until
@@ -31,7 +32,7 @@ FULL = WantedTables(
     sessions=True,
     fsync=False,
 )
-LOG = batches.logs(1, "tenant-a").SerializeToString()
+LOG = encoded(batches.logs(1, "tenant-a"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from support import batches, letters
 from support.fakes.brokers import LIMITS, TOPICS
 from support.processes.commands import command, run, run_and_kill
 from support.processes.write_to_engine import BAD_EVERY, POINTS
+from support.records import encoded
 from support.reopened_store import store_with_tables
 from support.store_templates import copy_store
 
@@ -56,7 +57,7 @@ def replay(of: DeadLetter, value: float, topic: str = METRICS_TOPIC) -> DeadLett
     batch.records.add(received_time_unix_nano=batches.NOW, tenant_id="tenant-a", receipt=letters.any_receipt())
     for record in batch.records:
         record.batch_id = batch_id
-    payload = batch.SerializeToString()
+    payload = encoded(batch)
     return letters.event(of, DEAD_LETTER_ACTION_REPLAYED, int(value), batch_id=batch_id, topic=topic, payload=payload)
 
 

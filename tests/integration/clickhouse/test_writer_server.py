@@ -15,6 +15,7 @@ from support.fakes.brokers import LIMITS, TOPICS
 from support.processes.clickhouse_server import Bridge, Server, bridge, server
 from support.processes.commands import command, environment
 from support.processes.write_to_server import WRITER_LIMITS
+from support.records import encoded
 from support.waiting import eventually
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
@@ -69,7 +70,7 @@ class World:
 
     async def append(self, messages: int = MESSAGES) -> None:
         for number in range(self.appended, self.appended + messages):
-            await self.log.append([Message(METRICS_TOPIC, gauge(number, POINTS).SerializeToString())])
+            await self.log.append([Message(METRICS_TOPIC, encoded(gauge(number, POINTS)))])
         self.appended += messages
 
     def writer(self) -> Writer:

@@ -20,7 +20,7 @@ from collector.store.clickhouse import ClickHouseStore
 from collector.writer.writer import Writer, WriterLimits
 
 HISTOGRAM, SUM = "otel_metrics_histogram", "otel_metrics_sum"
-VIEWS = ("landing_metrics_to_histogram", "landing_metrics_to_sum")
+VIEWS = ("landing_resource_metrics_to_histogram", "landing_resource_metrics_to_sum")
 ONE_RANGE = WriterLimits(**{**vars(LIMITS), "bytes_max": 1 << 24})
 
 

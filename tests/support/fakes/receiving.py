@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
+from support.records import flat
 from support.references.remote_write import write_request, write_request_v2
 
 from adapters.rules import MESSAGE_ROW_BYTES_MAX
@@ -85,9 +86,9 @@ class MemoryProducer:
             raise self.error
         self.messages.extend(messages)
 
-    def records(self) -> list[TelemetryRecord]:
-        """All that was kept."""
-        return [record for message in self.messages for record in TelemetryBatch.FromString(message.payload).records]
+    def records(self) -> list[TelemetryRecordV1]:
+        """All that was kept, flat."""
+        return [record for message in self.messages for record in flat(message.payload).records]
 
     def item_count(self) -> int:
         """The items of all that was kept."""

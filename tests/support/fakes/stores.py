@@ -13,7 +13,8 @@ from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterEvent
-from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, Receipt, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, Payload
 from collector.store.contract import NOTHING, Completed, StoreOutOfMemory, StoreOutOfSpace, StoreRefusedData, StoreUnavailable
@@ -29,6 +30,12 @@ class Crash(BaseException):
 def batch(*names: str) -> bytes:
     """A message: a record for each name. One that begins with `bad` is refused."""
     return TelemetryBatch(records=[TelemetryRecord(service_id=name, item_count=1) for name in names]).SerializeToString()
+
+
+def batch_v1(*names: str) -> bytes:
+    """The same, as version 1 wrote it."""
+    records = [TelemetryRecordV1(service_id=name, source=SOURCE_OTLP, item_count=1) for name in names]
+    return TelemetryBatchV1(records=records).SerializeToString()
 
 
 def replayed(name: str, batch_id: bytes) -> bytes:
@@ -94,6 +101,10 @@ class FakeStore:
         self.completions = 0
         self.asked: list[str] = []  # for which tokens inserts were tried
         self._turn = threading.Lock()
+
+    def fail_next(self, *faults: str) -> None:
+        """What happens at the next inserts."""
+        self._faults = iter(faults)
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
         with self._turn:

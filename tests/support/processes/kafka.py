@@ -240,9 +240,7 @@ class Kafka:
 
     def _run(self, *arguments: str) -> None:
         command = self._command(*arguments)
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=START_TIMEOUT_S, env=self._environment(), check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self._environment(), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def _command(self, *arguments: str) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from support.batches import gauge
 from support.fakes.brokers import LIMITS, TOPICS
+from support.records import encoded
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, METRICS_TOPIC, Message
 from collector.broker.local_log import LocalLog
@@ -39,7 +40,7 @@ FROM otel_metrics_gauge GROUP BY number ORDER BY number
 
 def message(number: int) -> Message:
     """Good records around a bad one, where there is one."""
-    first, second = (gauge(number, POINTS // 2, part=part).SerializeToString() for part in (0, 1))
+    first, second = (encoded(gauge(number, POINTS // 2, part=part)) for part in (0, 1))
     return Message(METRICS_TOPIC, first + (BAD_RECORD if number % BAD_EVERY == 0 else b"") + second)
 
 

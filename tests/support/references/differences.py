@@ -1,7 +1,7 @@
 """Two lists of items compared field by field, doubles by their bits; and items spoilt in one field, to see that it is noticed.
 
-An item is a serialized TelemetryRecord, as `stored.items` has it. A path names a field by its names from the record down, list
-indexes left out: metrics.gauge.data_points.exemplars.as_double.
+An item is a serialized TelemetryRecordV1, as `stored.items` has it. A path names a field by its names from the record down,
+list indexes left out: metrics.gauge.data_points.exemplars.as_double.
 """
 
 import struct
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
-from infrasage.v1.telemetry_pb2 import TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 
 NOTHING = "nothing"
 
@@ -40,8 +40,8 @@ def differences(expected: Sequence[bytes], found: Sequence[bytes]) -> list[Diffe
     return told + [Difference("", NOTHING, str(record)) for record in strange]
 
 
-def _records(counted: Counter[bytes]) -> list[TelemetryRecord]:
-    return [TelemetryRecord.FromString(item) for item in counted.elements()]
+def _records(counted: Counter[bytes]) -> list[TelemetryRecordV1]:
+    return [TelemetryRecordV1.FromString(item) for item in counted.elements()]
 
 
 def between(expected: Any, found: Any, path: str = "") -> Iterator[Difference]:
@@ -96,7 +96,7 @@ def possible_paths(descriptor: Any, path: str = "") -> Iterator[str]:
 
 def spoilt(item: bytes, path: str) -> bytes:
     """The item with something else in the first field of that path; it has one."""
-    record = TelemetryRecord.FromString(item)
+    record = TelemetryRecordV1.FromString(item)
     assert _spoil(record, path.split("."))
     return record.SerializeToString(deterministic=True)
 

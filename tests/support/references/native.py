@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
@@ -220,11 +221,11 @@ class Item:
 
 def reference(
     documents: list[Any], limits: Limits, now: int, header: dict[str, Any]
-) -> tuple[telemetry_pb2.TelemetryBatch, telemetry_pb2.TelemetryBatch, list[tuple[int, int, int]]]:
+) -> tuple[TelemetryBatchV1, TelemetryBatchV1, list[tuple[int, int, int]]]:
     """The batches of metrics and of logs, each in one message however large; and (index, type, reason) of what is refused."""
     rules = LimitRules(limits, now)
-    metrics, logs = telemetry_pb2.TelemetryBatch(), telemetry_pb2.TelemetryBatch()
-    records: dict[tuple[str, int], telemetry_pb2.TelemetryRecord] = {}
+    metrics, logs = TelemetryBatchV1(), TelemetryBatchV1()
+    records: dict[tuple[str, int], TelemetryRecordV1] = {}
     rejections = []
     taken: list[tuple[Item, Any]] = []
     for index, document in enumerate(documents):

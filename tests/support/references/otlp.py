@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from google.protobuf.message import Message
-from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -277,12 +277,12 @@ def explicit_fits(point: Any) -> bool:
 
 def reference(
     signal: str, body: bytes, limits: Limits, now: int, header: dict[str, Any]
-) -> tuple[list[set[int]], telemetry_pb2.TelemetryBatch]:
+) -> tuple[list[set[int]], TelemetryBatchV1]:
     """For each item the reasons against it, and the records of the others. Raises DecodeError."""
     request = REQUESTS[signal].FromString(body)
     request.DiscardUnknownFields()
     verdicts: list[set[int]] = []
-    batch = telemetry_pb2.TelemetryBatch()
+    batch = TelemetryBatchV1()
     for resource_entry in getattr(request, f"resource_{'spans' if signal == 'traces' else signal}"):
         common = normalize(resource_entry.resource, limits)
         named = [pair.value.string_value for pair in resource_entry.resource.attributes if pair.key == "service.name"]
@@ -294,7 +294,7 @@ def reference(
                 common.add(errors.NAME_TOO_LONG)
         for scope_entry in getattr(resource_entry, f"scope_{'spans' if signal == 'traces' else signal}"):
             group = common | normalize(scope_entry.scope, limits)
-            record = telemetry_pb2.TelemetryRecord(type=TYPES[signal], service_id=service, **header)
+            record = TelemetryRecordV1(type=TYPES[signal], service_id=service, **header)
             if resource_entry.HasField("resource"):
                 record.resource.CopyFrom(resource_entry.resource)
             record.resource_schema_url = resource_entry.schema_url
@@ -348,11 +348,11 @@ def _items(signal: str, scope_entry: Any, limits: Limits, now: int) -> Iterable[
             yield verdicts, metric
 
 
-def flat(batch: telemetry_pb2.TelemetryBatch) -> list[bytes]:
+def single_items(batch: TelemetryBatchV1) -> list[bytes]:
     """Every item with all that stands around it, so that batches can be compared however they were cut."""
     items: list[bytes] = []
     for record in batch.records:
-        head = telemetry_pb2.TelemetryRecord()
+        head = TelemetryRecordV1()
         head.CopyFrom(record)
         for field in ("metrics", "log_records", "spans", "batch_part", "item_count"):
             head.ClearField(field)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from support.references.remote_write import varint
 
@@ -38,7 +39,7 @@ def is_stale(value: float) -> bool:
 class Expected(NamedTuple):
     """What becomes of a request."""
 
-    batch: telemetry_pb2.TelemetryBatch  # in one message, however large
+    batch: TelemetryBatchV1  # in one message, however large
     rejections: list[tuple[int, int]]  # index, reason
     written: tuple[int, int, int]  # samples, histograms, exemplars
 
@@ -184,8 +185,8 @@ class _Twin:
         self.rules = rules
         self.source: Any = source
         self.header = header
-        self.batch = telemetry_pb2.TelemetryBatch()
-        self.records: dict[tuple[str, str], telemetry_pb2.TelemetryRecord] = {}
+        self.batch = TelemetryBatchV1()
+        self.records: dict[tuple[str, str], TelemetryRecordV1] = {}
         self.rejections: list[tuple[int, int]] = []
         self.index = 0
         self.written = [0, 0, 0]

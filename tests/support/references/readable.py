@@ -7,14 +7,24 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from support.records import signal_of
 
+_ITEMS = {"metrics": Metric.DESCRIPTOR, "log_records": LogRecord.DESCRIPTOR, "spans": Span.DESCRIPTOR}
 _NOT_PACKED = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE)
 _FIXED = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64)
 
 
 def refused_form(payload: bytes) -> str:
     """Return which field of a message is written in a form that the engine refuses, and how; the empty text: none."""
-    return _refused(payload, TelemetryBatch.DESCRIPTOR)
+    refused = _refused(payload, TelemetryBatch.DESCRIPTOR)
+    for record in TelemetryBatch.FromString(payload).records:
+        item = _ITEMS[signal_of(record)]
+        for group in record.groups:
+            refused = refused or next(filter(None, (_refused(each, item) for each in group.items)), "")
+    return refused
 
 
 def _refused(message: bytes, descriptor: Any) -> str:

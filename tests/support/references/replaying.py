@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from infrasage.v1 import telemetry_pb2
 from support.limits import ALL, ALL_BUT_ATTRIBUTES, LOW
-from support.references.otlp import flat
+from support.records import flat
+from support.references.otlp import single_items
 
 from adapters.record import SOURCE_PROMETHEUS_WRITE_V1, SOURCE_PROMETHEUS_WRITE_V2, Adapted, Header, Rejection
 from adapters.repairs import EXEMPLAR_DROPPED
@@ -51,13 +51,13 @@ def wide(adapter: Adapter) -> Limits:
 
 def items_of(adapted: Adapted, *, with_exemplars: bool = True) -> Counter[bytes]:
     """What was accepted: each item with the resource, scope and metric it stands under."""
-    batch = telemetry_pb2.TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts))
+    batch = flat(b"".join(part.payload for part in adapted.parts))
     if not with_exemplars:
         for metric in (metric for record in batch.records for metric in record.metrics):
             for point in getattr(metric, str(metric.WhichOneof("data"))).data_points:
                 if "exemplars" in point.DESCRIPTOR.fields_by_name:
                     point.ClearField("exemplars")
-    return Counter(flat(batch))
+    return Counter(single_items(batch))
 
 
 def told(rejection: Rejection) -> tuple[int, int, int, str, bytes]:

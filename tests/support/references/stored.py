@@ -1,7 +1,7 @@
 """What a store holds, as the records that were put into it: the inverse of the landing tables and their views.
 
-A record here has one item, and doubles are compared by their bits. `items` makes the same of what is about to be stored. So a
-store is faithful if `stored(store, tenant) == sorted(items(batch))`.
+A record here is flat (support/records.py) and has one item, and doubles are compared by their bits. `items` makes the same of
+what is about to be stored. So a store is faithful if `stored(store, tenant) == sorted(items(batch))`.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 
 _TYPES = ["unspecified", "metric", "log", "trace", "event", "profile", "slo"]
 _SOURCES = ["unspecified", "native", "otlp", "prometheus_write_v1", "prometheus_write_v2"]
@@ -60,10 +60,10 @@ class Queried(Protocol):
     def query(self, sql: str, format_: str) -> bytes: ...
 
 
-def items(batch: TelemetryBatch) -> Iterator[bytes]:
+def items(batch: TelemetryBatchV1) -> Iterator[bytes]:
     """Each item of a batch as a record of its own, without what protobuf can say in two ways, serialized."""
     for record in batch.records:
-        head = TelemetryRecord()
+        head = TelemetryRecordV1()
         head.CopyFrom(record)
         for field in ("metrics", "log_records", "spans", "item_count", "fingerprint", "repeated_items"):
             head.ClearField(field)
@@ -108,13 +108,13 @@ def stored_where(store: Queried, condition: str) -> list[bytes]:
     return sorted(found)
 
 
-def _copy(record: TelemetryRecord) -> TelemetryRecord:
-    copy = TelemetryRecord()
+def _copy(record: TelemetryRecordV1) -> TelemetryRecordV1:
+    copy = TelemetryRecordV1()
     copy.CopyFrom(record)
     return copy
 
 
-def _plain(record: TelemetryRecord) -> bytes:
+def _plain(record: TelemetryRecordV1) -> bytes:
     """Serialized; messages that hold nothing are left out, since a column can't tell them from none."""
     _drop_empty(record)
     return record.SerializeToString(deterministic=True)
@@ -150,9 +150,9 @@ def _unsigned(nanoseconds: int) -> int:
     return nanoseconds & 0xFFFFFFFFFFFFFFFF
 
 
-def _head(row: dict[str, Any]) -> TelemetryRecord:
-    made: Any = TelemetryRecord  # enumerations are given as numbers
-    record: TelemetryRecord = made(
+def _head(row: dict[str, Any]) -> TelemetryRecordV1:
+    made: Any = TelemetryRecordV1  # enumerations are given as numbers
+    record: TelemetryRecordV1 = made(
         tenant_id=row["TenantId"],
         source=_SOURCES.index(row["Source"]),
         type=_TYPES.index(row["Type"]),
@@ -187,7 +187,7 @@ def _set_value(target: Any, kind: str, bits: int, integer: int) -> None:
         assert _double(bits) == float(integer)
 
 
-def _metric(record: TelemetryRecord, kind: str, row: dict[str, Any]) -> None:
+def _metric(record: TelemetryRecordV1, kind: str, row: dict[str, Any]) -> None:
     metric = record.metrics.add(name=row["MetricName"], description=row["MetricDescription"], unit=row["MetricUnit"])
     _set_attributes(metric.metadata, row["MetricMetadata"])
     data: Any = getattr(metric, kind)
@@ -242,7 +242,7 @@ def _exemplars(point: Any, row: dict[str, Any]) -> None:
         _set_value(exemplar, value_type, bits, integer)
 
 
-def _log(record: TelemetryRecord, row: dict[str, Any]) -> None:
+def _log(record: TelemetryRecordV1, row: dict[str, Any]) -> None:
     log = record.log_records.add(
         time_unix_nano=_unsigned(row["Time"]) if row["TimestampFrom"] == "time" else 0,
         observed_time_unix_nano=_unsigned(row["Observed"]),
@@ -265,7 +265,7 @@ def _named(name: str, names: list[str]) -> int:
     return names.index(name) if name in names else int(name)
 
 
-def _span(record: TelemetryRecord, row: dict[str, Any]) -> None:
+def _span(record: TelemetryRecordV1, row: dict[str, Any]) -> None:
     span: Any = record.spans.add(
         trace_id=bytes.fromhex(row["TraceId"]),
         span_id=bytes.fromhex(row["SpanId"]),

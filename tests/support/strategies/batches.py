@@ -1,4 +1,4 @@
-"""Any TelemetryBatch in the normal form, for Hypothesis: every field, every number, every text.
+"""Any message in the normal form, flat (support/records.py), for Hypothesis: every field, every number, every text.
 
 They are made from the messages' own descriptors, so a field that a later OTLP adds is generated too, and missed if not stored.
 """
@@ -9,8 +9,10 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
-from infrasage.v1.telemetry_pb2 import Source, TelemetryBatch, TelemetryRecord, Type
+from infrasage.v1.telemetry_pb2 import Source, Type
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support.batches import batch_id
+from support.records import item_count
 
 _TEXT = st.text(max_size=12)
 _DOUBLES = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0]) | st.floats()
@@ -33,9 +35,9 @@ _HEADER = frozenset({"tenant_id", "source", "type", "received_time_unix_nano", "
 
 
 @st.composite
-def batches(draw: st.DrawFn, signal: str, tenant_id: str, number: int) -> TelemetryBatch:
+def batches(draw: st.DrawFn, signal: str, tenant_id: str, number: int) -> TelemetryBatchV1:
     """A batch of one record whose items are in field `signal`: metrics, log_records or spans."""
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     record: Any = batch.records.add(tenant_id=tenant_id)  # enumerations are given as numbers
     record.source = draw(st.sampled_from(Source.values()))
     record.type = draw(st.sampled_from(Type.values()))
@@ -44,17 +46,8 @@ def batches(draw: st.DrawFn, signal: str, tenant_id: str, number: int) -> Teleme
     _fill(draw, record, skip=_HEADER)
     for _ in range(draw(st.integers(1, _ITEMS_MAX))):
         _fill(draw, getattr(record, signal).add())
-    record.item_count = _count(record)
+    record.item_count = item_count(record)
     return batch
-
-
-def _count(record: TelemetryRecord) -> int:
-    kinds: list[tuple[Any, Any]] = [(metric, metric.WhichOneof("data")) for metric in record.metrics]
-    return (
-        sum(len(getattr(metric, kind).data_points) for metric, kind in kinds if kind)
-        + len(record.log_records)
-        + len(record.spans)
-    )
 
 
 def _fill(draw: st.DrawFn, message: Message, skip: frozenset[str] = frozenset()) -> None:

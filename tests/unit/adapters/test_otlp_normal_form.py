@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -16,7 +16,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, N
 from support.adapted import batch_of
 from support.hostile import nested_logs
 from support.limits import DEFAULT
-from support.references.otlp import REQUESTS, flat, reference
+from support.records import flat
+from support.references.otlp import REQUESTS, reference, single_items
 from support.references.otlp_json import to_json
 from support.references.remote_write import length_delimited
 from support.strategies.wire_forms import Forms
@@ -45,8 +46,8 @@ def log_with(**fields: Any) -> ExportLogsServiceRequest:
     return request
 
 
-def records(adapted: Adapted) -> list[telemetry_pb2.TelemetryRecord]:
-    return list(telemetry_pb2.TelemetryBatch.FromString(b"".join(part.payload for part in adapted.parts)).records)
+def records(adapted: Adapted) -> list[TelemetryRecordV1]:
+    return list(flat(b"".join(part.payload for part in adapted.parts)).records)
 
 
 def pairs(attributes: Any) -> dict[str, str]:
@@ -204,11 +205,11 @@ def test_a_request_is_cut_between_items(signal: str, message_bytes_max: int) -> 
     adapted = adapt(signal, body, message_bytes_max)
     assert max(len(part.payload) for part in adapted.parts) <= message_bytes_max
     _, expected = reference(signal, body, LIMITS, NOW, HEADER)
-    assert flat(expected) == flat(telemetry_pb2.TelemetryBatch(records=records(adapted)))
+    assert single_items(expected) == single_items(TelemetryBatchV1(records=records(adapted)))
     for number, part in enumerate(adapted.parts):
-        batch = telemetry_pb2.TelemetryBatch.FromString(part.payload)
+        batch = flat(part.payload)
         assert {number} == {record.batch_part for record in batch.records}
-        assert part.item_count == sum(record.item_count for record in batch.records) == len(flat(batch))
+        assert part.item_count == sum(record.item_count for record in batch.records) == len(single_items(batch))
 
 
 @pytest.mark.parametrize("signal", sorted(ADAPT))
@@ -224,11 +225,7 @@ def test_an_item_too_large_for_a_message_is_refused_alone(signal: str) -> None:
         request.resource_spans[1].scope_spans[0].spans[1].attributes.append(big)
     adapted = adapt(signal, request.SerializeToString(), 1_500)
     assert [(4, errors.RECORD_TOO_LARGE)] == [(rejection.index, rejection.reason) for rejection in adapted.rejections]
-    assert (
-        5
-        == adapted.accepted_count()
-        == sum(len(flat(telemetry_pb2.TelemetryBatch.FromString(part.payload))) for part in adapted.parts)
-    )
+    assert 5 == adapted.accepted_count() == sum(len(single_items(flat(part.payload))) for part in adapted.parts)
 
 
 def test_a_point_fits_a_message_among_others_as_it_does_alone() -> None:

@@ -9,11 +9,13 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.adapted import batch_of
 from support.limits import ALL
+from support.records import signal_of
 from support.strategies.native import NOW_TEXT
 from support.strategies.native import records as native_records
 from support.strategies.otlp import NOW, fields_of, messages, oddly_written
@@ -23,17 +25,18 @@ from adapters.errors import RequestRefused
 from adapters.native import request as native
 from adapters.otlp import logs, metrics, traces
 from adapters.prometheus import write_v1, write_v2
-from adapters.record import Adapted, Header
+from adapters.record import SOURCE_NATIVE, SOURCE_OTLP, Adapted, Header
 from adapters.rows import ROW_BYTES, row_bytes
 from adapters.rules import MESSAGE_ROW_BYTES_MAX
 from collector.ingest.reading import Adapt
 from collector.ingest.validate import LimitRules
 
-HEADER = Header("acme", 2, NOW, b"0123456789abcdef")
+HEADER = Header("acme", SOURCE_OTLP, NOW, b"0123456789abcdef")
+NATIVE_HEADER = Header("acme", SOURCE_NATIVE, NOW, b"0123456789abcdef")
 
 
 def native_batch(body: bytes, header: Header, rules: Any, message_bytes_max: int) -> Adapted:
-    return native.adapt_batch(body, header, rules, message_bytes_max, 10_000)
+    return native.adapt_batch(body, NATIVE_HEADER, rules, message_bytes_max, 10_000)
 
 
 def adapt(
@@ -77,18 +80,24 @@ def numbered(message: bytes) -> list[tuple[int, bytes, bytes]]:
     return fields
 
 
-def expected_row_bytes(record: bytes) -> int:
-    """By the definition: what each row of a TelemetryRecord repeats, for each of its rows; and its items."""
+def expected_row_bytes(record: bytes, signal: str) -> int:
+    """By the definition: what each row of a TelemetryRecord and of its group repeats, for each of its rows; and its items."""
     fields = numbered(record)
-    repeated = ROW_BYTES + sum(len(field) for number, field, _ in fields if number not in (11, 12, 13, 14, 15))
+    head = ROW_BYTES + sum(len(field) for number, field, _ in fields if number not in (2, 1007, 1008))
+    return sum(expected_group_bytes(body, head, signal) for number, _, body in fields if number == 2)
+
+
+def expected_group_bytes(group: bytes, head: int, signal: str) -> int:
+    fields = numbered(group)
+    repeated = head + sum(len(field) for number, field, _ in fields if number != 2)
     total = 0
-    for number, field, body in fields:
-        if number in (12, 13):
+    for field, body in ((field, body) for number, field, body in fields if number == 2):
+        if signal != "metrics":
             total += repeated + len(field)
-        elif number == 11:
-            data = [inner for kind, _, inner in numbered(body) if kind in (5, 7, 9, 10, 11)]
-            points = [len(point) for inner in data for kind, point, _ in numbered(inner) if kind == 1]
-            total += len(points) * repeated + len(field) + (len(points) - 1) * (len(body) - sum(points))
+            continue
+        data = [inner for kind, _, inner in numbered(body) if kind in (5, 7, 9, 10, 11)]
+        points = [len(point) for inner in data for kind, point, _ in numbered(inner) if kind == 1]
+        total += len(points) * repeated + len(field) + (len(points) - 1) * (len(body) - sum(points))
     return total
 
 
@@ -96,7 +105,7 @@ def items_of(adapted: Adapted) -> list[bytes]:
     """Each row of its messages, in their order: the record's head, the metric's own fields, and the item."""
     rows = []
     for record in batch_of(adapted).records:
-        head = TelemetryRecord()
+        head = TelemetryRecordV1()
         head.CopyFrom(record)
         for name in ("metrics", "log_records", "spans", "batch_part", "item_count"):
             head.ClearField(name)
@@ -124,9 +133,12 @@ def test_parts_count_the_bytes_of_their_rows(way: str) -> None:
             reject()
         whole = adapt(adapter, body)
         for part in adapted.parts:
-            records = [record for _, _, record in numbered(part.payload)]
+            expected = [
+                expected_row_bytes(record, signal_of(TelemetryRecord.FromString(record)))
+                for _, _, record in numbered(part.payload)
+            ]
             assert part.row_bytes == row_bytes(part.payload)
-            assert part.row_bytes == sum(map(expected_row_bytes, records))
+            assert part.row_bytes == sum(expected)
             assert part.row_bytes <= row_bytes_max or part.item_count == 1
         assert adapted.row_bytes == sum(part.row_bytes for part in adapted.parts)
         assert items_of(adapted) == items_of(whole)

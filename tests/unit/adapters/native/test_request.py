@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from infrasage.v1 import telemetry_pb2
+from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from support.examples import examples
 from support.limits import LOW
+from support.records import encoded, flat
 from support.references.native import nanoseconds, reference
 from support.strategies.native import NOW_TEXT, records
 
@@ -50,8 +51,8 @@ def adapt_one(record: Any) -> Adapted:
     return adapt(json.dumps(record).encode())
 
 
-def records_of(adapted: Adapted) -> list[telemetry_pb2.TelemetryRecord]:
-    return [record for part in adapted.parts for record in telemetry_pb2.TelemetryBatch.FromString(part.payload).records]
+def records_of(adapted: Adapted) -> list[TelemetryRecordV1]:
+    return [record for part in adapted.parts for record in flat(part.payload).records]
 
 
 def refusal(adapted: Adapted) -> tuple[str, str]:
@@ -76,8 +77,8 @@ def check(documents: list[Any], body: bytes) -> None:
         for record in expected.records:
             record.batch_part = part_number
         payload = adapted.parts[part_number].payload
-        assert expected.SerializeToString() == telemetry_pb2.TelemetryBatch.FromString(payload).SerializeToString()
-        assert expected.ByteSize() == len(payload)
+        assert expected.SerializeToString() == flat(payload).SerializeToString()
+        assert len(encoded(expected)) == len(payload)
     assert [signal for signal, batch in ((METRICS, metrics), (LOGS, logs)) if batch.records] == [
         part.signal for part in adapted.parts
     ]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
-from infrasage.v1 import telemetry_pb2
 from support.adapted import batch_of, bits, reasons
 from support.examples import examples
 from support.limits import LOW
+from support.records import flat
 from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW, adapt_v2
 from support.references.twins import adapt_v1 as adapt
 from support.references.twins import check_v1 as check
@@ -362,7 +362,7 @@ def test_messages_stay_within_their_limit(message_bytes_max: int) -> None:
     assert all(len(part.payload) <= message_bytes_max for part in adapted.parts)
     too_large = [n for n in range(300) if n % 50 == 7] if message_bytes_max == 300 else []
     assert [(n, errors.RECORD_TOO_LARGE) for n in too_large] == reasons(adapted)
-    records = [record for part in adapted.parts for record in telemetry_pb2.TelemetryBatch.FromString(part.payload).records]
+    records = [record for part in adapted.parts for record in flat(part.payload).records]
     values = sorted(
         int(point.as_double) for record in records for metric in record.metrics for point in metric.gauge.data_points
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from support import batches
+from support.records import encoded
 
 from collector.app.data_dir import locked_data_dir
 from collector.app.private_files import make_private
@@ -35,7 +36,7 @@ def test_files_of_the_log_and_the_store_are_private(tmp_path: Path) -> None:
 
     async def use() -> dict[str, int]:
         async with open_storage(Settings(data_dir=data_dir), Metrics(), "test") as storage:
-            payload = batches.gauge(1, 5).SerializeToString()
+            payload = encoded(batches.gauge(1, 5))
             await storage.broker.append([Message(METRICS_TOPIC, payload)])
             await asyncio.to_thread(storage.store.insert, METRICS_TOPIC, [payload], "token")
             return modes(data_dir)

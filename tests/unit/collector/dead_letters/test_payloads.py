@@ -1,6 +1,7 @@
 """Payloads as people see them, and back."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,12 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from infrasage.prometheus.v1 import write_pb2
 from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
+from infrasage.v1.telemetry_pb2 import Group, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
+from support import batches
 from support.fakes.receiving import otlp_logs, otlp_metrics, otlp_traces, remote_write, remote_write_v2
+from support.records import encoded, flat
 from support.references.otlp import REQUESTS
 from support.strategies.otlp import messages
 from support.strategies.prometheus import requests_v2, write_requests
 
 from adapters.errors import RequestRefused
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC
 from collector.dead_letters.payloads import Shown, mended, shown
 
 
@@ -54,6 +60,41 @@ def test_what_is_shown_can_be_given_back(form: str, kind: Any, payload: bytes) -
     """Every form that adapters keep: not changed, it is the same message."""
     text = json.dumps(shown(form, payload).decoded).encode()
     assert kind.FromString(payload) == kind.FromString(mended(form, text))
+
+
+@pytest.mark.parametrize(
+    ("topic", "batch", "name"),
+    [
+        (METRICS_TOPIC, batches.metrics(1, "acme"), "gauge.name"),
+        (LOGS_TOPIC, batches.logs(1, "acme"), "payment failed"),
+        (TRACES_TOPIC, batches.traces(1, "acme"), "GET /pay"),
+    ],
+)
+@pytest.mark.parametrize("form", [encoded, TelemetryBatchV1.SerializeToString], ids=["today", "version 1"])
+def test_a_refused_record_is_shown_with_its_items(
+    topic: str, batch: TelemetryBatchV1, name: str, form: Callable[[TelemetryBatchV1], bytes]
+) -> None:
+    """In today's form, whatever version kept it; and not changed, it is the same record."""
+    decoded = shown("telemetry_batch", form(batch), topic).decoded
+    text = json.dumps(decoded)
+    assert name in json.dumps(decoded["records"][0]["groups"][0]["items"][0])
+    assert str(batch) == str(flat(mended("telemetry_batch", text.encode(), topic))), "NaN is not equal to itself"
+    of_no_topic = json.dumps(shown("telemetry_batch", form(batch), "").decoded)
+    assert name not in of_no_topic
+    assert str(batch) == str(flat(mended("telemetry_batch", of_no_topic.encode(), "")))
+
+
+def test_a_record_whose_items_can_not_be_read_is_shown_as_bytes() -> None:
+    payload = TelemetryBatch(records=[TelemetryRecord(groups=[Group(items=[b"\xff"])])]).SerializeToString()
+    assert shown("telemetry_batch", payload, LOGS_TOPIC).decoded is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "1", '{"records": 1}', '{"records": [1]}', '{"records": [{"groups": [{"items": [1]}]}]}']
+)
+def test_a_document_that_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^it is no record as it is shown: "):
+        mended("telemetry_batch", text.encode(), LOGS_TOPIC)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_OTLP_LOGS, DeadLetterBatch
 from infrasage.v1.telemetry_pb2 import SOURCE_OTLP as SOURCE
-from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch
+from infrasage.v1.telemetry_pb2 import Receipt
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.fakes.receiving import NOW_UNIX_NANO, PROCESS_ID, Receivers, otlp_logs, receivers
+from support.records import flat
 
 import adapters.otlp.logs
 from adapters.codec.json_parts import JsonPartsCount
@@ -126,7 +127,7 @@ async def test_what_is_accepted_is_in_the_broker_under_its_header() -> None:
     outcome = await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=2, late=1))
     (message,) = made.producer.messages
     assert message.topic == LOGS_TOPIC
-    record, receipt = TelemetryBatch.FromString(message.payload).records
+    record, receipt = flat(message.payload).records
     assert record.tenant_id == "acme"
     assert record.source == SOURCE
     assert record.received_time_unix_nano == NOW_UNIX_NANO
@@ -215,7 +216,7 @@ def receipts(made: Receivers) -> list[Receipt]:
         record.receipt
         for message in made.producer.messages
         if message.topic != DEAD_LETTERS_TOPIC
-        for record in TelemetryBatch.FromString(message.payload).records
+        for record in flat(message.payload).records
         if record.HasField("receipt")
     ]
 
@@ -224,7 +225,7 @@ async def test_a_receipt_is_in_the_last_message() -> None:
     """It costs no message of its own, and says what became of every item."""
     made = receivers(message_bytes_max=20_000)
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10, late=3, padding=5000))
-    *others, last = (TelemetryBatch.FromString(message.payload).records for message in made.producer.messages)
+    *others, last = (flat(message.payload).records for message in made.producer.messages)
     assert len(others) == 3
     assert not any(record.HasField("receipt") for records in others for record in records)
     receipt = last[-1].receipt
@@ -243,7 +244,7 @@ async def test_a_receipt_that_does_not_fit_has_a_message_of_its_own() -> None:
     made = receivers(message_bytes_max=20_000)
     await ingest(made, gives(full))
     assert [METRICS_TOPIC, METRICS_TOPIC] == [message.topic for message in made.producer.messages]
-    (record,) = TelemetryBatch.FromString(made.producer.messages[1].payload).records
+    (record,) = flat(made.producer.messages[1].payload).records
     assert (record.receipt.received, record.receipt.parts) == (1, 1)
     assert made.producer.appends == 1
 
@@ -675,7 +676,7 @@ async def test_tenants_have_limits_of_their_own() -> None:
     with pytest.raises(Limited):
         await ingest(made, adapters.otlp.logs.adapt, otlp_logs(), small())
     await ingest(made, adapters.otlp.logs.adapt, otlp_logs(good=10), small()._replace(tenant="other"))
-    (first, second) = (TelemetryBatch.FromString(message.payload).records[0] for message in made.producer.messages)
+    (first, second) = (flat(message.payload).records[0] for message in made.producer.messages)
     assert (first.tenant_id, second.tenant_id) == ("acme", "other")
 
 

@@ -10,6 +10,7 @@ from infrasage.v1.telemetry_pb2 import Receipt as ReceiptMessage
 
 from adapters.errors import INVALID_JSON, REASON, REASONS
 from adapters.record import LOGS, SOURCE_NATIVE, Adapted, Header, Part
+from adapters.record_headers import header_first
 from collector.ingest.receipts import FAILED_TOLD_MAX, Receipt, Receipts, replay_record
 
 PROCESS_ID = bytes(range(16))
@@ -45,7 +46,7 @@ def read(record: bytes) -> ReceiptMessage:
     receipt = ReceiptMessage()
     receipt.CopyFrom(found.receipt)
     found.ClearField("receipt")
-    assert found.SerializeToString() == HEADER.prefix
+    assert header_first(TelemetryBatch(records=[found]).SerializeToString()).endswith(HEADER.prefix)
     return receipt
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from infrasage.v1.dead_letter_pb2 import PAYLOAD_FORM_NATIVE_JSON, PAYLOAD_FORM_OTLP_LOGS
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from support.fakes.receiving import NOW_UNIX_NANO, Receivers, native_record, receivers
+from support.records import flat
 
 import adapters.native.request
 import adapters.otlp.logs
@@ -202,7 +202,7 @@ async def test_each_message_of_a_large_request_has_its_own_fingerprint() -> None
     assert found[:half] == found[half:]
     assert half == len(set(found))
     for part, message in enumerate(made.producer.messages[:half]):
-        last = TelemetryBatch.FromString(message.payload).records[-1]
+        last = flat(message.payload).records[-1]
         assert (part, 0) == (last.batch_part, last.item_count)
         assert (part == half - 1) == last.HasField("receipt")
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
-from infrasage.v1 import telemetry_pb2
+from infrasage.v1 import telemetry_pb2, telemetry_v1_pb2
 from support.batches import NOW
+from support.records import encoded
 
 from adapters.errors import INVALID_VALUE
-from adapters.record import LOGS, Adapted, Part, Rejection
+from adapters.record import LOGS, METRICS, TRACES, Adapted, Part, Rejection
 from collector.query.live_records import (
     TENANT_WATCHES_MAX,
     TENANTS_WATCHES_MAX,
@@ -36,9 +37,9 @@ def logs(*bodies: str, service: str = "payment-api") -> Adapted:
     """A request of log records that were accepted, one a message."""
     adapted = Adapted()
     for body in bodies:
-        record = telemetry_pb2.TelemetryRecord(type=telemetry_pb2.TYPE_LOG, service_id=service, item_count=1)
+        record = telemetry_v1_pb2.TelemetryRecordV1(type=telemetry_pb2.TYPE_LOG, service_id=service, item_count=1)
         record.log_records.add(time_unix_nano=NOW, severity_text="INFO").body.string_value = body
-        payload = telemetry_pb2.TelemetryBatch(records=[record]).SerializeToString()
+        payload = encoded(telemetry_v1_pb2.TelemetryBatchV1(records=[record]))
         adapted.parts.append(Part(LOGS, payload, 1, len(payload)))
     adapted.accepted[telemetry_pb2.TYPE_LOG] = len(bodies)
     return adapted
@@ -160,10 +161,10 @@ async def test_a_watch_of_rejected_items_is_bounded() -> None:
 
 async def test_what_is_not_shown_is_only_counted() -> None:
     """By the number that a record says; a payload that is not needed is not even kept."""
-    record = telemetry_pb2.TelemetryRecord(type=telemetry_pb2.TYPE_LOG, service_id="s", item_count=5_000)
+    record = telemetry_v1_pb2.TelemetryRecordV1(type=telemetry_pb2.TYPE_LOG, service_id="s", item_count=5_000)
     for _ in range(300):
         record.log_records.add(time_unix_nano=NOW)
-    payload = telemetry_pb2.TelemetryBatch(records=[record, record]).SerializeToString()
+    payload = encoded(telemetry_v1_pb2.TelemetryBatchV1(records=[record, record]))
     adapted = Adapted()
     adapted.parts += [Part(LOGS, payload, 10_000, len(payload)), Part(LOGS, b"is not read" + payload, 7, 0)]
     live = LiveRecords(Clock())
@@ -224,17 +225,18 @@ async def test_one_tenant_does_not_take_all_watches() -> None:
 
 async def test_every_kind_of_item_is_shown() -> None:
     """A span with its duration, and each kind of metric, whatever its number is; a message without items shows nothing."""
-    record = telemetry_pb2.TelemetryRecord(type=telemetry_pb2.TYPE_TRACE, service_id="s")
+    record = telemetry_v1_pb2.TelemetryRecordV1(type=telemetry_pb2.TYPE_TRACE, service_id="s")
     record.spans.add(name="GET /", start_time_unix_nano=NOW, end_time_unix_nano=NOW + 5, trace_id=b"\1" * 16)
-    metrics = telemetry_pb2.TelemetryRecord(type=telemetry_pb2.TYPE_METRIC, service_id="s")
+    metrics = telemetry_v1_pb2.TelemetryRecordV1(type=telemetry_pb2.TYPE_METRIC, service_id="s")
     metrics.metrics.add(name="g").gauge.data_points.add(time_unix_nano=NOW, as_double=float("nan"))
     metrics.metrics.add(name="i").sum.data_points.add(time_unix_nano=NOW, as_int=3)
     metrics.metrics.add(name="h").histogram.data_points.add(count=2, sum=1.5)
     metrics.metrics.add(name="empty")
-    receipt = telemetry_pb2.TelemetryRecord(receipt=telemetry_pb2.Receipt(received=1))
-    payload = telemetry_pb2.TelemetryBatch(records=[record, metrics, receipt]).SerializeToString()
+    receipt = telemetry_v1_pb2.TelemetryRecordV1(receipt=telemetry_pb2.Receipt(received=1))
     adapted = Adapted()
-    adapted.parts.append(Part(LOGS, payload, 4, len(payload)))
+    for signal, one in ((TRACES, [record]), (METRICS, [metrics, receipt])):
+        payload = encoded(telemetry_v1_pb2.TelemetryBatchV1(records=one))
+        adapted.parts.append(Part(signal, payload, 4, len(payload)))
     live = LiveRecords(Clock())
     await records(live)
     live.note("acme", NOW, adapted)

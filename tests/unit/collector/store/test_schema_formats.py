@@ -7,24 +7,39 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch, DeadLetterRecord
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import Group, TelemetryBatch, TelemetryRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ScopeMetrics
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from collector.store.migrations import DEAD_LETTERS_FORMAT, LANDING_FORMAT
+from collector.store.migrations import DEAD_LETTERS_FORMAT, LOGS_FORMAT, METRICS_FORMAT, TRACES_FORMAT
 
 # Fields that have no column: header fields that only lookups use, and what the normal form never has.
-_WITHOUT_COLUMN = {"TelemetryRecord.item_count", "KeyValue.key_strindex", "AnyValue.string_value_strindex"}
+_WITHOUT_COLUMN = {
+    "TelemetryRecord.version",
+    "TelemetryRecord.item_count",
+    "KeyValue.key_strindex",
+    "AnyValue.string_value_strindex",
+}
 _WITHOUT_COLUMN |= {f"AnyValue.{kind}_value" for kind in ("bool", "int", "double", "array", "kvlist", "bytes")}
 # The writer stores a replay's record as telemetry.
 _WITHOUT_COLUMN |= {"DeadLetterEvent.topic", "DeadLetterEvent.payload"}
 # What a type is called here, so that the parser passes all its bits: the bytes on the wire are the same.
 _SAME_WIRE = {"enum": "int32", "fixed64": "sfixed64"}
+_TELEMETRY = {
+    "Record": "TelemetryRecord",
+    "StringValue": "AnyValue",
+    "Attribute": "KeyValue",
+    "Scope": "InstrumentationScope",
+}
+# Of each signal: what a group is to OTLP, and what OTLP calls its items.
+_GROUPS: dict[Path, tuple[Any, str]] = {
+    METRICS_FORMAT: (ScopeMetrics, "metrics"),
+    LOGS_FORMAT: (ScopeLogs, "log_records"),
+    TRACES_FORMAT: (ScopeSpans, "spans"),
+}
 _RENAMED = {
-    LANDING_FORMAT: {
-        "Record": "TelemetryRecord",
-        "StringValue": "AnyValue",
-        "Attribute": "KeyValue",
-        "Scope": "InstrumentationScope",
-    },
+    **dict.fromkeys(_GROUPS, _TELEMETRY),
     DEAD_LETTERS_FORMAT: {"Record": "DeadLetterRecord", "Letter": "DeadLetter", "Event": "DeadLetterEvent"},
 }
 
@@ -75,8 +90,13 @@ def described(field: FieldDescriptor) -> str:
     ("format_", "descriptor"),
     [
         pytest.param(format_, descriptor, id=name)
-        for format_, top in ((LANDING_FORMAT, TelemetryRecord), (DEAD_LETTERS_FORMAT, DeadLetterRecord))
+        for format_, tops in (
+            *((format_, (TelemetryRecord, group)) for format_, (group, _) in _GROUPS.items()),
+            (DEAD_LETTERS_FORMAT, (DeadLetterRecord,)),
+        )
+        for top in tops
         for name, descriptor in sorted(official(top.DESCRIPTOR).items())
+        if name != "Group" and descriptor not in (group.DESCRIPTOR for group, _ in _GROUPS.values())
     ],
 )
 def test_message(format_: Path, descriptor: Descriptor) -> None:
@@ -92,10 +112,23 @@ def test_message(format_: Path, descriptor: Descriptor) -> None:
         assert type_ in allowed, field_name
 
 
+@pytest.mark.parametrize(("format_", "group"), _GROUPS.items(), ids=["metrics", "logs", "traces"])
+def test_group(format_: Path, group: tuple[Any, str]) -> None:
+    """A group is what OTLP sends of a scope, under our own names."""
+    official_group, items = group
+    expected = {
+        field.number: (described(field), "items" if field.name == items else field.name)
+        for field in official_group.DESCRIPTOR.fields
+    }
+    assert messages(format_)["Group"] == expected
+    ours = {field.number: field.name for field in Group.DESCRIPTOR.fields}
+    assert ours == {number: name for number, (_, name) in expected.items()}
+
+
 @pytest.mark.parametrize(
     ("format_", "batch"),
-    [(LANDING_FORMAT, TelemetryBatch), (DEAD_LETTERS_FORMAT, DeadLetterBatch)],
-    ids=["telemetry", "dead letters"],
+    [*((format_, TelemetryBatch) for format_ in _GROUPS), (DEAD_LETTERS_FORMAT, DeadLetterBatch)],
+    ids=["metrics", "logs", "traces", "dead letters"],
 )
 def test_envelope(format_: Path, batch: Any) -> None:
     """What holds the records has their batch's number."""

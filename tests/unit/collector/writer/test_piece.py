@@ -6,17 +6,23 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infrasage.v1.telemetry_pb2 import TYPE_LOG, TelemetryBatch
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TYPE_LOG, TYPE_METRIC, TYPE_TRACE, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from support.batches import NOW, gauge, logs, metrics, record, traces
-from support.references.otlp import flat
+from support.records import encoded, flat
+from support.references.otlp import single_items
 from support.strategies.batches import batches
 
+from adapters.record_headers import header_first
+from adapters.record_upgrade import current
 from adapters.rows import row_bytes
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Partition, Payload, Range
 from collector.store.payload_index import contents
 from collector.writer.piece import Piece, bounded
 
 MADE = {METRICS_TOPIC: metrics, LOGS_TOPIC: logs, TRACES_TOPIC: traces}
+SIGNALS = {METRICS_TOPIC: ("metrics", TYPE_METRIC), LOGS_TOPIC: ("log_records", TYPE_LOG), TRACES_TOPIC: ("spans", TYPE_TRACE)}
 
 
 def range_of(*payloads: bytes, topic: str = METRICS_TOPIC, start: int = 7, log: str = "log") -> Range:
@@ -33,21 +39,21 @@ def all_of(piece: Piece) -> list[Piece]:
 
 
 def items(pieces: Sequence[Piece]) -> list[bytes]:
-    return [item for piece in pieces for item in items_of(TelemetryBatch.FromString(piece.payload))]
+    return [item for piece in pieces for item in items_of(flat(piece.payload))]
 
 
-def items_of(batch: TelemetryBatch) -> list[bytes]:
+def items_of(batch: TelemetryBatchV1) -> list[bytes]:
     for one in batch.records:
         kept = [metric for metric in one.metrics if metric.WhichOneof("data")]
         del one.metrics[:]
         one.metrics.extend(kept)
-    return flat(batch)
+    return single_items(batch)
 
 
 @pytest.mark.parametrize("topic", MADE)
 def test_halves_have_the_items_of_the_whole(topic: str) -> None:
     """Each once and in their order, at every level; the counts of a message's items add up."""
-    payloads = [MADE[topic](number, "acme").SerializeToString() for number in range(3)]
+    payloads = [encoded(MADE[topic](number, "acme")) for number in range(3)]
     whole = Piece.whole(range_of(*payloads, topic=topic))
     for piece in all_of(whole):
         halves = piece.halves()
@@ -62,23 +68,26 @@ def test_halves_have_the_items_of_the_whole(topic: str) -> None:
 @pytest.mark.parametrize("topic", MADE)
 def test_halving_ends_at_the_item(topic: str) -> None:
     """Of each kind of metric, of logs and of spans: a piece that has no halves has one item, or is a metric without points."""
-    whole = Piece.whole(range_of(MADE[topic](1, "acme").SerializeToString(), topic=topic))
+    whole = Piece.whole(range_of(encoded(MADE[topic](1, "acme")), topic=topic))
     found = leaves(whole)
     assert {0, 1} >= {len(items([leaf])) for leaf in found}
     assert len(items([whole])) == sum(len(items([leaf])) for leaf in found)
     for leaf in found:
-        (one,) = TelemetryBatch.FromString(leaf.payload).records
+        (one,) = flat(leaf.payload).records
         assert one.item_count == len(items([leaf]))
 
 
-@given(st.sampled_from(["metrics", "log_records", "spans"]).flatmap(lambda signal: batches(signal, "acme", 1)))
-def test_any_batch_is_cut(batch: TelemetryBatch) -> None:
+@given(st.data(), st.sampled_from(list(SIGNALS)))
+def test_any_batch_is_cut(data: st.DataObject, topic: str) -> None:
     """Whatever an adapter may write, its items are there, and its records say everything that they said."""
-    payload = batch.SerializeToString()
-    found = leaves(Piece.whole(range_of(payload)))
-    assert sorted(items_of(TelemetryBatch.FromString(payload))) == sorted(items(found))
+    signal, type_ = SIGNALS[topic]
+    batch = data.draw(batches(signal, "acme", 1))
+    batch.records[0].type, batch.records[0].source = type_, SOURCE_OTLP
+    payload = encoded(batch)
+    found = leaves(Piece.whole(range_of(payload, topic=topic)))
+    assert sorted(items_of(flat(payload))) == sorted(items(found))
     for leaf in found:
-        for one in TelemetryBatch.FromString(leaf.payload).records:
+        for one in flat(leaf.payload).records:
             of = batch.records[leaf.record_index]
             assert (of.tenant_id, of.batch_id, of.batch_part, of.resource, of.scope) == (
                 one.tenant_id,
@@ -91,7 +100,7 @@ def test_any_batch_is_cut(batch: TelemetryBatch) -> None:
 
 def test_tokens_tell_pieces_apart() -> None:
     """By the way to them, and by the log; a range of no known log has the tokens of versions without identities."""
-    payloads = [metrics(number, "acme").SerializeToString() for number in range(3)]
+    payloads = [encoded(metrics(number, "acme")) for number in range(3)]
     tokens = [piece.token for piece in all_of(Piece.whole(range_of(*payloads)))]
     assert len(tokens) == len(set(tokens))
     assert f"log/{METRICS_TOPIC}/3/7-10" == tokens[0]
@@ -103,7 +112,7 @@ def test_tokens_tell_pieces_apart() -> None:
 
 def test_items_have_places_of_their_own() -> None:
     """Offset, record and item: two leaves are never at the same place."""
-    payloads = [metrics(number, "acme").SerializeToString() for number in range(3)]
+    payloads = [encoded(metrics(number, "acme")) for number in range(3)]
     found = leaves(Piece.whole(range_of(*payloads)))
     points = [leaf for leaf in found if items([leaf])]
     places = [(leaf.offset, *leaf.path) for leaf in points]
@@ -113,7 +122,9 @@ def test_items_have_places_of_their_own() -> None:
     assert [(7, 1), (8, 1), (9, 1)] == [(leaf.offset, *leaf.path) for leaf in alone]
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x0a\xff", b"\x0a\x00", b"\x12\x01x", b"\x0a\x02\x5a\x05"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"\x0a\xff", b"\x0a\x00", b"\x12\x01x", b"\x0a\x02\x12\x05", b"\x0a\x04\x12\x02\x12\x05"]
+)
 def test_what_is_no_record_is_left_whole(payload: bytes) -> None:
     assert () == Piece.whole(range_of(payload)).halves()
 
@@ -121,15 +132,15 @@ def test_what_is_no_record_is_left_whole(payload: bytes) -> None:
 def test_a_receipt_is_left_whole() -> None:
     """It is a record without items."""
     batch = gauge(1, 4)
-    batch.records.add(batch_id=batch.records[0].batch_id).receipt.received = 4
-    found = leaves(Piece.whole(range_of(batch.SerializeToString())))
+    batch.records.add(batch_id=batch.records[0].batch_id, source=SOURCE_OTLP).receipt.received = 4
+    found = leaves(Piece.whole(range_of(encoded(batch))))
     assert [1, 1, 1, 1, 0] == [len(items([leaf])) for leaf in found]
     assert contents(found[-1].payload).receipts
 
 
 def test_the_record_of_a_replay_is_not_divided() -> None:
     """Its receipt says that it is stored, all of it."""
-    piece = Piece.replays(range_of(b""), METRICS_TOPIC, [gauge(1, 4).SerializeToString(), gauge(2, 4).SerializeToString()])
+    piece = Piece.replays(range_of(b""), METRICS_TOPIC, [encoded(gauge(1, 4)), encoded(gauge(2, 4))])
     assert [4, 4] == [len(items([half])) for half in piece.halves()]
     assert [(), ()] == [half.halves() for half in piece.halves()]
 
@@ -142,10 +153,10 @@ def test_a_record_can_be_had_without_its_items() -> None:
     """Where a piece is one whole record; it has the same header, and no items."""
     batch = gauge(1, 4)
     (one,) = batch.records
-    whole = Piece.whole(range_of(batch.SerializeToString()))
+    whole = Piece.whole(range_of(encoded(batch)))
     bare = whole.bare()
     assert bare is not None
-    (left,) = TelemetryBatch.FromString(bare.payload).records
+    (left,) = flat(bare.payload).records
     assert (one.resource, one.scope, one.batch_id, 0, 0) == (
         left.resource,
         left.scope,
@@ -154,19 +165,92 @@ def test_a_record_can_be_had_without_its_items() -> None:
         len(left.metrics),
     )
     assert whole.token != bare.token
-    none = [*whole.halves(), Piece.whole(range_of(batch.SerializeToString() * 2)), Piece.whole(range_of(b"\xff")), bare]
-    assert [None] * 5 == [piece.bare() for piece in none]
+    letters = Piece.whole(range_of(encoded(batch), topic=DEAD_LETTERS_TOPIC))
+    none = [*whole.halves(), Piece.whole(range_of(encoded(batch) * 2)), Piece.whole(range_of(b"\xff")), bare, letters]
+    assert [None] * 6 == [piece.bare() for piece in none]
+
+
+def scopes(counts: Sequence[int], topic: str = LOGS_TOPIC) -> bytes:
+    """A message of one record that has a group of so many items for each scope."""
+    number = 0
+    one = TelemetryRecord(version=2, tenant_id="acme", type=SIGNALS[topic][1], source=SOURCE_OTLP, batch_id=b"b" * 16)
+    one.resource.attributes.add(key="host.name").value.string_value = "a"
+    for index, count in enumerate(counts):
+        group = one.groups.add(schema_url=f"url {index}")
+        group.scope.name = f"scope {index}"
+        for _ in range(count):
+            group.items.append(LogRecord(time_unix_nano=(number := number + 1)).SerializeToString())
+    one.item_count, one.batch_part = number, 5
+    return header_first(TelemetryBatch(records=[one]).SerializeToString())
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=9))
+def test_a_record_is_cut_between_groups_first(counts: list[int]) -> None:
+    """Then within them. Each item stays in its scope, and has its place among all of the record."""
+    piece = Piece.whole(range_of(scopes(counts), topic=LOGS_TOPIC))
+    expected = [(f"scope {n}", f"url {n}") for n, count in enumerate(counts) for _ in range(count)]
+    found = [leaf for leaf in leaves(piece) if items([leaf])]
+    if sum(counts) > 1:
+        assert list(range(sum(counts))) == [leaf.item_index for leaf in found]
+    records = [one for leaf in found for one in flat(leaf.payload).records if one.log_records]
+    assert expected == [(one.scope.name, one.scope_schema_url) for one in records]
+    assert list(range(1, sum(counts) + 1)) == [one.log_records[0].time_unix_nano for one in records]
+    for each in all_of(piece):
+        (one,) = TelemetryBatch.FromString(each.payload).records
+        assert (sum(len(group.items) for group in one.groups), 5) == (one.item_count, one.batch_part)
+        assert header_first(each.payload) == each.payload
+        if len({name for name, _ in expected}) > 1 and each.level == 1:
+            assert not each.is_part_of_group
+
+
+def test_a_group_can_be_had_without_its_items() -> None:
+    """Of a record with several, first what they have in common: the resource. Then, of one, its scope."""
+    whole = Piece.whole(range_of(scopes([2, 1, 3]), topic=LOGS_TOPIC))
+
+    def names(piece: Piece) -> list[str] | None:
+        bare = piece.bare()
+        if bare is None:
+            return None
+        (one,) = TelemetryBatch.FromString(bare.payload).records
+        assert ("a", 0, []) == (
+            one.resource.attributes[0].value.string_value,
+            one.item_count,
+            [item for group in one.groups for item in group.items],
+        )
+        return [group.scope.name for group in one.groups]
+
+    assert [] == names(whole)
+    first, others = whole.halves()
+    assert ["scope 0"] == names(first)
+    assert names(others) is None, "the resource was looked at before"
+    assert [["scope 1"], ["scope 2"]] == [names(half) for half in others.halves()]
+    assert [None, None] == [names(half) for half in first.halves()]
+    single = Piece.whole(range_of(scopes([2]), topic=LOGS_TOPIC))
+    assert ["scope 0"] == names(single)
+
+
+def test_a_message_of_version_1_has_the_same_tree() -> None:
+    """An earlier version may have stored a part of it: the places of items, and so tokens and ids of dead letters, are those
+    that its own halves had: records, then the middle of a record's items."""
+    batch = TelemetryBatchV1()
+    one = record(batch, TYPE_LOG, 1)
+    for n in range(5):
+        one.log_records.add(time_unix_nano=n + 1)
+    one.item_count = 5
+    found = leaves(Piece.whole(range_of(current(batch.SerializeToString()), topic=LOGS_TOPIC, log="")))
+    places = [(leaf.token.removeprefix(f"{LOGS_TOPIC}/3/7-8"), leaf.path) for leaf in found]
+    assert [("/0/0", (0, 0)), ("/0/1", (0, 1)), ("/1/0", (0, 2)), ("/1/1/0", (0, 3)), ("/1/1/1", (0, 4))] == places
 
 
 def large(records: int, size: int) -> bytes:
     """One message of so many logs under one resource attribute of that size."""
-    batch = TelemetryBatch()
+    batch = TelemetryBatchV1()
     one = record(batch, TYPE_LOG, 1)
     one.resource.attributes.add(key="big").value.string_value = "x" * size
     for n in range(records):
         one.log_records.add(time_unix_nano=NOW + n)
     one.item_count = records
-    return batch.SerializeToString()
+    return encoded(batch)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2000)), min_size=1, max_size=9), st.integers(500, 20_000))

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infrasage.v1.telemetry_pb2 import Receipt, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, Receipt
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from support.examples import examples
 from support.fakes.stores import Crash, FakeStore
 from support.fakes.writing import CRASHES, TOPIC, World, world
+from support.records import encoded
 
 from collector.broker.contract import Message
 from collector.broker.left_out import LEFT_OUT_INDEX_MAX
@@ -29,6 +31,7 @@ class Attempt(NamedTuple):
     request: int
     parts: int = 9
     after_s: int = 0  # seconds since the first attempt
+    version_1: bool = False
 
 
 def items_of(request: int) -> list[list[str]]:
@@ -40,8 +43,9 @@ def message(attempt: Attempt, part: int, number: int) -> bytes:
     """`number`: of the attempt, so that copies of an item are told apart."""
     names = items_of(attempt.request)
 
-    def record(name: str, items: int) -> TelemetryRecord:
-        return TelemetryRecord(
+    def record(name: str, items: int) -> TelemetryRecordV1:
+        return TelemetryRecordV1(
+            source=SOURCE_OTLP,
             service_id=f"{name}@{number}",
             item_count=items,
             tenant_id=attempt.tenant,
@@ -55,7 +59,8 @@ def message(attempt: Attempt, part: int, number: int) -> bytes:
     end.fingerprint = fingerprint(attempt.request, part)
     if part == len(names) - 1:
         end.receipt.CopyFrom(Receipt(received=sum(map(len, names))))
-    return TelemetryBatch(records=[*records, end]).SerializeToString()
+    made = TelemetryBatchV1(records=[*records, end])
+    return made.SerializeToString() if attempt.version_1 else encoded(made)
 
 
 def fingerprint(request: int, part: int) -> bytes:
@@ -93,6 +98,7 @@ ATTEMPTS = st.builds(
     request=st.integers(0, 5),
     parts=st.integers(1, 4),
     after_s=st.integers(0, WINDOW_S // 2),
+    version_1=st.booleans(),
 )
 
 
@@ -109,7 +115,8 @@ ATTEMPTS = st.builds(
 def test_each_request_is_stored_once(
     rounds: list[list[Attempt]], faults: list[str], crashes: list[str | None], bytes_max: int, keys_max: int
 ) -> None:
-    """Of each message that came at least once, each item is stored once; what was left out is counted; tenants are apart."""
+    """Of each message that came at least once, each item is stored once; what was left out is counted; tenants are apart. A
+    repetition is one across an upgrade, too."""
 
     async def run(directory: Path) -> None:
         store = FakeStore(faults=faults)
@@ -141,7 +148,7 @@ def test_each_request_is_stored_once(
 async def test_a_crash_changes_nothing_of_what_is_left_out(tmp_path: Path, crash_at: str) -> None:
     """The insert under one token has the same bytes, though the store knows more at the second attempt."""
     store = FakeStore(crash_at=crash_at)
-    attempts = [Attempt("a", 2), Attempt("a", 0), Attempt("a", 2), Attempt("a", 2)]
+    attempts = [Attempt("a", 2), Attempt("a", 0, version_1=True), Attempt("a", 2, version_1=True), Attempt("a", 2)]
     async with world(tmp_path, store) as w:
         for number, attempt in enumerate(attempts):
             await append(w, attempt, number)

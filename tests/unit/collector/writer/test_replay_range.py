@@ -12,9 +12,13 @@ from infrasage.v1.dead_letter_pb2 import (
     DeadLetterEvent,
     DeadLetterRecord,
 )
-from infrasage.v1.telemetry_pb2 import TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TelemetryBatch, TelemetryRecord
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
+from support.batches import gauge
 from support.fakes.stores import replayed
+from support.records import encoded, flat
 
+from adapters.record_headers import header_first
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Partition, Range
 from collector.records.dead_letter import replay_batch_id
 from collector.writer.replay_range import DeadLetterRange, by_topic
@@ -73,6 +77,26 @@ def test_a_replay_is_taken_out_of_its_event() -> None:
     assert [42, 42] == [record.batch_part for record in TelemetryBatch.FromString(found.payload).records]
     (stored,) = records(what)
     assert stored.event == replay(payload=b"")
+
+
+def test_a_replay_of_version_1_is_stored_as_one_of_today() -> None:
+    """It was appended before an upgrade. The record has our order, however it came."""
+    version_1 = gauge(1, 2)
+    version_1.records.add(source=SOURCE_OTLP).receipt.received = 2
+    for record in version_1.records:
+        record.batch_id = replay_batch_id(LETTER)
+    forms = [
+        version_1.SerializeToString(),
+        encoded(version_1),
+        TelemetryBatch.FromString(encoded(version_1)).SerializeToString(),
+    ]
+    for record in version_1.records:
+        record.batch_part = 42
+    for payload in forms:
+        (found,) = read(batch(replay(payload=payload)), start=41, log="").replays
+        assert version_1 == flat(found.payload)
+        assert [2, 2] == [record.version for record in TelemetryBatch.FromString(found.payload).records]
+        assert found.payload == header_first(found.payload)
 
 
 def test_the_same_range_gives_the_same_bytes() -> None:
@@ -146,7 +170,9 @@ def test_other_events_bring_nothing() -> None:
 def test_what_version_0_1_kept_becomes_an_entry() -> None:
     """Position, error and record are in it, and two of the same message are two."""
     telemetry = [
-        TelemetryBatch(records=[TelemetryRecord(tenant_id=name, batch_id=b"b" * 16, item_count=3)]).SerializeToString()
+        TelemetryBatchV1(
+            records=[TelemetryRecordV1(tenant_id=name, source=SOURCE_OTLP, batch_id=b"b" * 16, item_count=3)]
+        ).SerializeToString()
         for name in ("acme", "other")
     ]
     old = [DeadLetter(topic=METRICS_TOPIC, partition=3, offset=2**40, error="no", payload=payload) for payload in telemetry]

@@ -18,6 +18,8 @@ from infrasage.v1.dead_letter_pb2 import (
     DeadLetterEvent,
     DeadLetterRecord,
 )
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support.examples import examples
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.stores import Crash, FakeStore, batch, replayed
@@ -241,3 +243,18 @@ def test_whatever_fails_each_dead_letter_is_replayed_once(
 
     with tempfile.TemporaryDirectory() as place:
         asyncio.run(run(Path(place) / "log"))
+
+
+async def test_a_replay_of_version_1_is_stored_once(tmp_path: Path) -> None:
+    """It was appended before an upgrade; and once more after it, in today's form."""
+    batch_id = replay_batch_id(b"d" * 16)
+    version_1 = TelemetryBatchV1()
+    for name, items in (("a", 1), ("receipt of a", 0)):
+        one = version_1.records.add(service_id=name, source=SOURCE_OTLP, item_count=items, batch_id=batch_id)
+    one.receipt.received = 1
+    async with world(tmp_path) as w:
+        for payload in (version_1.SerializeToString(), replayed("a", batch_id)):
+            event = DeadLetterEvent(action=DEAD_LETTER_ACTION_REPLAYED, batch_id=batch_id, topic=METRICS_TOPIC, payload=payload)
+            await w.log.append(event_messages([event], MESSAGE_BYTES_MAX))
+            await w.drain()
+        assert {"a": 1, "receipt of a": 1, REPLAYED: 2} == w.store.rows

@@ -13,18 +13,31 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from infrasage.v1.telemetry_pb2 import TYPE_LOG, TYPE_METRIC, TelemetryBatch
+from infrasage.v1.telemetry_pb2 import TYPE_LOG, TYPE_METRIC
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
+from support import batches
 from support.batches import NOW, attributes, record
 from support.examples import examples
 from support.fakes.brokers import LIMITS, TOPICS
 from support.fakes.stores import Crash, FakeStore, batch
 from support.fakes.writing import CRASHES, TOPIC, Observed, world
+from support.records import encoded
 from support.reopened_store import store_with_tables
 from support.waiting import eventually
 
 from adapters.codec.wire import BYTES, Cursor, length_of
-from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC, Message, Partition, Payload, Range
+from collector.broker.contract import (
+    DEAD_LETTERS_TOPIC,
+    LOGS_TOPIC,
+    METRICS_TOPIC,
+    TRACES_TOPIC,
+    Message,
+    Partition,
+    Payload,
+    Range,
+)
 from collector.broker.local_log import LocalLog
+from collector.broker.range_digest import with_digest
 from collector.config.receivers import Validation
 from collector.dead_letters.queries import DeadLetterReports
 from collector.dead_letters.replay import DeadLetterReplayer
@@ -312,7 +325,7 @@ async def test_an_insert_has_no_more_rows_than_it_may(tmp_path: Path) -> None:
 
 def large(number: int, records: int, size: int) -> bytes:
     """One message of so many logs under one resource attribute of that size."""
-    made = TelemetryBatch()
+    made = TelemetryBatchV1()
     one = record(made, TYPE_LOG, number)
     attributes(one.resource.attributes, big="x" * size)
     for n in range(records):
@@ -320,7 +333,7 @@ def large(number: int, records: int, size: int) -> bytes:
     one.item_count = records
     receipt = made.records.add(batch_id=one.batch_id, tenant_id="tenant-a", received_time_unix_nano=NOW)
     receipt.receipt.received = records
-    return made.SerializeToString()
+    return encoded(made)
 
 
 @asynccontextmanager
@@ -402,7 +415,7 @@ async def test_what_was_stored_of_a_message_in_parts_is_not_taken_for_the_rest(t
 
 async def test_a_record_that_is_refused_without_its_items_is_one_dead_letter(tmp_path: Path) -> None:
     """No item is at fault: to look for it would take two inserts for each."""
-    made = TelemetryBatch()
+    made = TelemetryBatchV1()
     for number in range(2):
         one = record(made, TYPE_METRIC, number)
         data = one.metrics.add(name="g").gauge
@@ -411,7 +424,7 @@ async def test_a_record_that_is_refused_without_its_items_is_one_dead_letter(tmp
         one.item_count = 100
     made.records[1].batch_id = b"more than sixteen bytes"
     async with engine(tmp_path) as (log, store):
-        await log.append([Message(METRICS_TOPIC, made.SerializeToString())])
+        await log.append([Message(METRICS_TOPIC, encoded(made))])
         observed = await drain(log, store, 64 * MIB)
         await drain(log, store, 64 * MIB)  # the dead letter
         assert 2 == observed.failed["refused"]
@@ -422,7 +435,7 @@ async def test_a_record_that_is_refused_without_its_items_is_one_dead_letter(tmp
 
 def histograms(points: int, bad: set[int]) -> bytes:
     """One metric of so many points, of which some have an empty packed field, as versions wrote it that did not remove them."""
-    made = TelemetryBatch()
+    made = TelemetryBatchV1()
     one = record(made, TYPE_METRIC, 1)
     data = one.metrics.add(name="h").histogram
     for n in range(points):
@@ -430,7 +443,7 @@ def histograms(points: int, bad: set[int]) -> bytes:
         if n in bad:
             data.data_points[n].bucket_counts.append(n)
     one.item_count = points
-    payload = made.SerializeToString()
+    payload = encoded(made)
     return _without_lists(payload)
 
 
@@ -443,9 +456,9 @@ def _without_lists(payload: bytes) -> bytes:
             begin = cursor.position
             tag = int(cursor.field(end))
             here = (*path, tag >> 3)
-            if here == (1, 11, 9, 1, 6):
+            if here == (1, 2, 2, 9, 1, 6):
                 out += bytes([tag, 0])
-            elif here in ((1,), (1, 11), (1, 11, 9), (1, 11, 9, 1)) and tag & 7 == BYTES:
+            elif here in ((1,), (1, 2), (1, 2, 2), (1, 2, 2, 9), (1, 2, 2, 9, 1)) and tag & 7 == BYTES:
                 after = cursor.position
                 content = walk(int(cursor.start), int(after), here)
                 out += bytes([tag]) + length_of(len(content)) + content
@@ -475,7 +488,7 @@ async def test_a_refused_point_takes_no_other_with_it(tmp_path: Path) -> None:
         assert {"otlp": 5} == observed.refused_items
         (line,) = [line for line in logs if line["log_level"] == "error"]
         assert ("otlp", 5) == (line["source"], line["items"])
-        assert "records.metrics.histogram.data_points.bucket_counts (an empty list)" == line["field"]
+        assert "records.groups.items.histogram.data_points.bucket_counts (an empty list)" == line["field"]
 
         async def caught_up(_wait_s: float) -> int:
             return 0
@@ -492,3 +505,33 @@ async def test_a_refused_point_takes_no_other_with_it(tmp_path: Path) -> None:
         await drain(log, store, 64 * MIB)
         assert b"50\t50\n" == store.query("SELECT count(), uniqExact(TimeUnix) FROM otel_metrics_histogram", "TSV")
         assert b"replayed\t5\n" == store.query("SELECT State, count() FROM dead_letters GROUP BY State", "TSV")
+
+
+@pytest.mark.parametrize(("topic", "stored"), [(METRICS_TOPIC, 2), (LOGS_TOPIC, 0), (TRACES_TOPIC, 4)])
+async def test_a_range_of_both_forms_that_is_stored_in_part_is_completed(tmp_path: Path, topic: str, stored: int) -> None:
+    """An earlier version intended it by the digest of its bytes, and the rows of so many of its messages are there."""
+    make = {METRICS_TOPIC: batches.metrics, LOGS_TOPIC: batches.logs, TRACES_TOPIC: batches.traces}[topic]
+    made = [make(number, "acme") for number in range(4)]
+    payloads = [one.SerializeToString() if number % 2 else encoded(one) for number, one in enumerate(made)]
+    async with engine(tmp_path) as (log, store):
+        for payload in payloads:
+            await log.append([Message(topic, payload)])
+        polled = await log.poll(MIB, 0)
+        assert polled is not None
+        intended = with_digest(polled)
+        await log.intend(intended)
+        if stored:
+            store.insert(topic, [encoded(one) for one in made[:stored]], Piece.whole(intended).token)
+    async with engine(tmp_path) as (log, store):
+        observed = await drain(log, store, 64 * MIB)
+        assert {} == observed.dead_letters
+        expected = sum(record.item_count for one in made for record in one.records)
+        tables = {
+            METRICS_TOPIC: [
+                f"otel_metrics_{kind}" for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+            ],
+            LOGS_TOPIC: ["otel_logs"],
+            TRACES_TOPIC: ["otel_traces"],
+        }
+        counts = [int(store.query(f"SELECT count() FROM {table}", "TSV")) for table in tables[topic]]
+        assert expected == sum(counts)

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,11 @@ import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from infrasage.v1.telemetry_pb2 import SOURCE_OTLP
+from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1
 from support.examples import examples
 from support.fakes.brokers import MIB, TOPICS, limits
+from support.records import encoded
 from support.waiting import eventually
 
 from collector.broker.contract import BrokerDown, Message
@@ -1043,15 +1045,16 @@ async def test_an_operator_confirms(tmp_path: Path) -> None:
     assert 40 == incident.messages
 
 
-async def test_a_report_names_the_requests_around_a_loss(tmp_path: Path) -> None:
-    """By process and sequence number: those between are the lost ones."""
+@pytest.mark.parametrize("version_1", [(), (0, 2), (0,)])
+async def test_a_report_names_the_requests_around_a_loss(tmp_path: Path, version_1: Sequence[int]) -> None:
+    """By process and sequence number: those between are the lost ones. Also of messages that an earlier version wrote."""
     batch_ids = [uuid4() for _ in range(3)]
     async with await open_log(tmp_path) as log:
         for number, batch_id in enumerate(batch_ids):
-            batch = TelemetryBatch()
-            record = batch.records.add(batch_id=batch_id.bytes, received_time_unix_nano=10**18)
+            batch = TelemetryBatchV1()
+            record = batch.records.add(source=SOURCE_OTLP, batch_id=batch_id.bytes, received_time_unix_nano=10**18)
             record.receipt.process_id, record.receipt.sequence = b"p" * 16, number + 1
-            await log.append([Message(TOPIC, batch.SerializeToString())])
+            await log.append([Message(TOPIC, batch.SerializeToString() if number in version_1 else encoded(batch))])
         with closing(sqlite3.connect(tmp_path / "log" / FILE_NAME)) as connection, connection:
             connection.execute("UPDATE chunks SET payload = zeroblob(length(payload)) WHERE key & 0xff = 1")
         found = await drain(log, tmp_path)
