@@ -103,7 +103,7 @@ def _shape_of(descriptor: Descriptor) -> Shape:
 
 def check_elements(body: bytes, shape: Shape, elements_max: i64, rules: Rules = NO_RULES) -> None:
     """Refuse a serialized message of that shape that holds more elements than that. Rests by `rules`. Raises RequestRefused."""
-    if len(body) <= elements_max * ELEMENT_BYTES_MIN:
+    if len(body) <= elements_max * ELEMENT_BYTES_MIN or body is rules.counted_body:
         return
     count = _Count(elements_max, rules)
     try:
@@ -138,16 +138,15 @@ class ElementsCount(PiecesCount):
         self._elements_max: Final[i64] = elements_max
         self._count: Final = _Count(elements_max, NO_RULES)
         self._count.begin(shape)
-        self._is_odd: bool = False
 
     def _exceeds(self, piece: bytes) -> bool:
         """From where the message is odd, nothing is counted."""
-        if self._is_odd:
+        if not self.is_sure:
             return False
         try:
             self._count.piece(piece)
         except NonCanonical:
-            self._is_odd = True
+            self.is_sure = False
         except _TooMany:
             return True
         return False

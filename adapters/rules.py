@@ -51,6 +51,8 @@ class Rules:
     # A request that holds more elements, or whose rows have more bytes, is refused as a whole.
     request_elements_max: i64 = REQUEST_ELEMENTS_MAX
     request_row_bytes_max: i64 = REQUEST_ROW_BYTES_MAX
+    # A body whose elements were counted while it was decompressed.
+    counted_body: bytes = b""
     # So are the rows that are more than the tenant's plan ever allows.
     plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX
     # Most attributes in one list. Of more, none is looked at in detail: the item is refused.

@@ -18,6 +18,8 @@ class PiecesCount:
         """The first of them."""
         self.is_exceeded: bool = False
         """Whether they hold too much."""
+        self.is_sure: bool = True
+        """Whether all that came was counted."""
 
     def take(self, piece: bytes) -> None:
         """Count the next piece. Raises RequestRefused where there is too much."""

@@ -95,10 +95,17 @@ class Pipeline:
         self._now_unix_nano: Final = now_unix_nano
 
     async def ingest(
-        self, input_: Input, body: bytes, caller: Caller, hold: Callable[[int], None], key: bytes = b"", sent_bytes: int = 0
+        self,
+        input_: Input,
+        body: bytes,
+        caller: Caller,
+        hold: Callable[[int], None],
+        key: bytes = b"",
+        sent_bytes: int = 0,
+        count: PiecesCount | None = None,
     ) -> Outcome:
         """Return when every accepted item of `body` is durable. `key`: what its sender gave to recognize the request by.
-        `sent_bytes`: of the body as it came, compressed.
+        `sent_bytes`: of the body as it came, compressed. `count`: what counted it meanwhile.
 
         `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
@@ -115,6 +122,7 @@ class Pipeline:
         reading = Reading(
             self._reader, input_, body, size, caller, Header(caller.tenant, input_.source, now, id_bytes), id_bytes
         )
+        reading.is_counted = count is not None and count.is_sure and count.size_bytes == len(body)
         prints: list[bytes] = []
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:

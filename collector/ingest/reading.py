@@ -81,6 +81,8 @@ class Reading:
         self.budget: Budget = NO_BUDGET
         self.has_coarse_times: bool = False
         self.is_on_loop: bool = len(body) <= DIRECT_BYTES_MAX
+        self.is_counted: bool = False
+        """Whether the body is known to hold no more elements than it may."""
         self._rules: Rules = NO_RULES
 
     def begin(self) -> Callable[[Callable[[], None] | None], None]:
@@ -105,6 +107,8 @@ class Reading:
             window=self._window,
         )
         self._rules = rules
+        if self.is_counted:
+            rules.counted_body = self.body
         rules.plan_row_bytes_max = self._plan_row_bytes_max
         rules.item_bytes_max = reader.limits.item_bytes_max - ENTRY_BYTES_MAX
         rules.dead_letter_cut_bytes = reader.dead_letters.payload_bytes_max

@@ -18,6 +18,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from adapters.codec.pieces import PiecesCount
 from adapters.errors import EXCEEDS_PLAN, PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, RequestRefused
 from adapters.record import Adapted
 from collector.ingest.pipeline import Outcome, Pipeline
@@ -196,6 +197,7 @@ class TelemetryRequest:
                 await pipeline.charges.take(caller, None, len(body))
             else:
                 self._is_counted = True
+            count: PiecesCount | None = None
             if refusal is None and self._encoding != IDENTITY:
                 count = pipeline.count_pieces(self._input)
                 work = decompressed(
@@ -223,7 +225,7 @@ class TelemetryRequest:
                 await pipeline.keep_refused(self._input, body, caller, refusal)
                 raise refusal
             outcome = await pipeline.ingest(
-                self._input, body, caller, self._hold_rows, self._idempotency_key, int(self.body_bytes)
+                self._input, body, caller, self._hold_rows, self._idempotency_key, int(self.body_bytes), count
             )
             self._adapted = outcome.adapted
             sender_log = self._receiver.sender_log

@@ -194,12 +194,24 @@ def elements_of(body: bytes, shape: Shape) -> int:
     return count
 
 
+def test_a_body_that_was_counted_in_pieces_is_not_counted_again() -> None:
+    """Another one is: what was repaired, or made of JSON."""
+    body = b"\x0a\0" * 5_000
+    rules = Rules()
+    rules.counted_body = body
+    check_elements(body, TRACES, 1_000, rules)
+    check_json_parts(body, 1_000, rules)
+    with pytest.raises(RequestRefused):
+        check_elements(bytes(bytearray(body)), TRACES, 1_000, rules)
+
+
 def test_an_odd_field_ends_the_count_of_pieces() -> None:
     """As it does that of a whole body: the adapter reads it, and says so."""
     count = ElementsCount(TRACES, 10)
     count.take(b"\x0b" + b"\x0a\0" * 5_000)
     count.take(b"\x0a\0" * 5_000)
     assert not count.is_exceeded
+    assert not count.is_sure
 
 
 def refused_by_pieces(body: bytes, shape: Shape, elements_max: int, size: int) -> str:

@@ -115,6 +115,8 @@ async def test_a_body_that_holds_as_much_as_it_may_is_whole(encoding: str) -> No
     content = b" " * (8 * MIB) + b"," * (2 * MIB)
     packed = COMPRESS[encoding](content)
     assert content == await decompressed(packed, encoding, 16 * MIB, lambda _: None, count=late)
+    assert len(content) == late.size_bytes
+    assert late.is_sure
 
 
 @pytest.mark.parametrize("encoding", PACKED)
