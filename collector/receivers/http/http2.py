@@ -21,7 +21,7 @@ from collector.http2.headers import RequestHead, encode, encode_all
 from collector.receivers.http.http2_asgi import Http2Page
 from collector.receivers.http.shared import HttpShared
 from collector.receivers.http.targets import METHOD, TARGET, decoded_path, is_host
-from collector.receivers.http.telemetry_request import Head, HttpRequest
+from collector.receivers.http.telemetry_request import Head, HttpRequest, asks_to_go_on
 from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
 from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
@@ -139,7 +139,7 @@ class Http2Connection(ServerConnection):
             takes_body = self._shared.takes_page_bodies and not self._head_ends
             page = Http2Page(self._scope(meaning), is_head=meaning.request_head.method == b"HEAD", takes_body=takes_body)
             request.page = page
-            if takes_body and (b"expect", b"100-continue") in meaning.request_head.headers:
+            if takes_body and any(asks_to_go_on(value) for name, value in meaning.request_head.headers if name == b"expect"):
                 self.send_head(request, _CONTINUE, end=False)
             self.run(request, self._show(request, page))
         else:

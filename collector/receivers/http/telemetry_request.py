@@ -135,7 +135,7 @@ class Head:
         elif name == b"idempotency-key":
             self.idempotency_key = joined(self.idempotency_key or None, value)
         elif name == b"expect":
-            self.expects_continue = value.lower() == b"100-continue"
+            self.expects_continue = self.expects_continue or asks_to_go_on(value)
         elif name == b"origin":
             self.origin = joined(self.origin or None, value)
         elif name == b"access-control-request-method":
@@ -312,6 +312,11 @@ class HttpRequest(TelemetryRequest):
         super()._release()
         self._first = b""
         self._rest = None
+
+
+def asks_to_go_on(expectation: bytes) -> bool:
+    """Return whether an Expect header wants a 100 Continue, alone or beside others (RFC 9110, 10.1.1)."""
+    return b"100-continue" in expectation.lower()
 
 
 def value_text(header: bytes) -> str:

@@ -473,6 +473,26 @@ async def test_a_sender_that_is_refused_early_hears_it_while_it_still_sends(serv
         assert (await raw.response()).status == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Expect: 100-Continue",),
+        ("Expect: 100-continue", "Expect: 100-continue"),
+        ("Expect: 100-continue", "Expect: other"),
+        ("Expect: other", "Expect: 100-continue"),
+        ("Expect: other, 100-continue",),
+    ],
+)
+async def test_expect_100_continue_beside_others(headers: tuple[str, ...]) -> None:
+    """A client that waits for it gets it, once."""
+    async with http_receivers() as made, connection(made.port) as raw:
+        body = otlp_logs()
+        await raw.send(post("/v1/logs", PROTOBUF, b"", *headers, length=len(body)))
+        assert (await raw.response()).status == 100
+        await raw.send(body)
+        assert (await raw.response()).status == 200
+
+
 @pytest.mark.parametrize("server", SERVERS)
 async def test_expect_100_continue(server: str) -> None:
     """A sender that asks first is told to go on, or why not, before it has sent its body."""
