@@ -10,6 +10,7 @@ from uuid import UUID
 
 from collector.api.query_client import NotRunning, ask
 from collector.app.data_dir import check_there, has_data_dir, offline_or_running
+from collector.app.foreign_topics import stored_topics
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.retention import shortest_retention
 from collector.app.storage import kafka_errors, kafka_options, open_server, open_storage
@@ -17,7 +18,7 @@ from collector.app.writer import caught_up_with, written
 from collector.audit import reconcile as auditing
 from collector.audit import report as audit_report
 from collector.audit.broker_tally import BatchTally, Tally
-from collector.broker.contract import TELEMETRY_TOPICS, TOPICS, BrokerError
+from collector.broker.contract import TELEMETRY_TOPICS, BrokerError
 from collector.broker.kafka import Beginnings, History, KafkaProgress
 from collector.config.settings import Settings
 from collector.ingest.validate import oldest_kept_s
@@ -97,7 +98,7 @@ async def _audit_offline(
 
 
 async def _behind(settings: Settings) -> int:
-    progress = KafkaProgress(kafka_options(settings), TOPICS)
+    progress = KafkaProgress(kafka_options(settings), stored_topics(settings))
     try:
         return await progress.caught_up(settings.query.wait_s)
     finally:

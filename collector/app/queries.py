@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from collector.api.query_socket import CaughtUp, QuerySocket
 from collector.app.backup import Pause, Snapshots
 from collector.app.data_dir import is_embedded
+from collector.app.foreign_topics import stored_topics
 from collector.app.retention import keys_file_days, limits_of
 from collector.app.storage import Storage, kafka_options, open_server
 from collector.audit.findings import AuditFindings
-from collector.broker.contract import TOPICS, Producer
+from collector.broker.contract import Producer
 from collector.broker.kafka import KafkaProgress
 from collector.config.settings import Settings
 from collector.dead_letters.queries import DeadLetterReports
@@ -36,7 +37,7 @@ async def reports_of_servers(settings: Settings, wait_s: float) -> AsyncIterator
         yield None
         return
     store = open_server(settings)
-    progress = KafkaProgress(kafka_options(settings), TOPICS)
+    progress = KafkaProgress(kafka_options(settings), stored_topics(settings))
     try:
         yield dead_letter_reports(settings, store, progress.caught_up, wait_s)
     finally:

@@ -28,12 +28,13 @@ import structlog
 
 from collector.api.query_socket import CaughtUp
 from collector.app.audit import HeldByKafka, judged_from
+from collector.app.foreign_topics import stored_topics
 from collector.app.log_incidents import unconfirmed_messages
 from collector.app.storage import Storage, kafka_options
 from collector.audit import reconcile as auditing
 from collector.audit.findings import EXPLAINED, OPEN, AuditFinding, AuditFindings
 from collector.audit.report import Report, Window, moment, whole_number
-from collector.broker.contract import METRICS_TOPIC, TOPICS, BrokerError, Partition
+from collector.broker.contract import METRICS_TOPIC, BrokerError, Partition
 from collector.broker.kafka import KafkaProgress
 from collector.config.process import Audit
 from collector.config.settings import Settings
@@ -350,7 +351,7 @@ async def _judge(
 
 
 async def _behind_kafka(settings: Settings) -> int:
-    progress = KafkaProgress(kafka_options(settings), TOPICS)
+    progress = KafkaProgress(kafka_options(settings), stored_topics(settings))
     try:
         return await progress.caught_up(settings.query.wait_s)
     finally:

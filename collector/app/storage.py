@@ -10,6 +10,7 @@ import structlog
 
 from collector.api.query_client import is_listening
 from collector.app.data_dir import LOOK_S, DataDirWait, has_data_dir, is_embedded, locked_data_dir, store_dir
+from collector.app.foreign_topics import foreign_names
 from collector.app.retention import keys_file_days, retention_of
 from collector.app.store_history import StoreHistory
 from collector.broker.contract import (
@@ -219,7 +220,7 @@ async def open_kafka(settings: Settings, metrics: Metrics, *, reads: bool) -> As
 
     async def consumer() -> KafkaConsumer:
         with kafka_errors():
-            return await KafkaConsumer.open(options, TOPICS)
+            return await KafkaConsumer.open(options, TOPICS, foreign_names(settings))
 
     broker = LazyBroker(producer, consumer if reads else None)
     try:

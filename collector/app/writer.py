@@ -10,6 +10,7 @@ import structlog
 
 from collector.api.query_socket import CaughtUp
 from collector.app.data_dir import is_embedded
+from collector.app.foreign_topics import foreign_topics_of
 from collector.app.storage import Storage, data_disk
 from collector.broker.contract import BrokerError
 from collector.config.settings import Settings
@@ -34,7 +35,16 @@ def _writer(settings: Settings, storage: Storage, metrics: Metrics) -> Writer:
     limits = WriterLimits(**settings.writer.model_dump(exclude={"port"}))
     repetitions = Repetitions(storage.store, settings.repetitions.window_s, settings.repetitions.keys_max, metrics)
     is_disk_low = _is_disk_low(settings)
-    return Writer(storage.broker, storage.store, keep, limits, metrics, repetitions=repetitions, is_disk_low=is_disk_low)
+    return Writer(
+        storage.broker,
+        storage.store,
+        keep,
+        limits,
+        metrics,
+        repetitions=repetitions,
+        of_others=foreign_topics_of(settings, storage.broker, metrics),
+        is_disk_low=is_disk_low,
+    )
 
 
 def _is_disk_low(settings: Settings) -> Callable[[], bool]:

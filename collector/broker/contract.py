@@ -25,6 +25,7 @@ __all__ = [
     "BrokerFull",
     "Consumer",
     "Message",
+    "MessageContext",
     "Partition",
     "Payload",
     "Position",
@@ -68,6 +69,16 @@ class Partition:
     index: int
 
 
+class MessageContext(NamedTuple):
+    """What comes with a message that others wrote, beside its value. `leader_epoch`: of the leader that wrote it; -1: none.
+    `timestamp_ms`: since the Unix epoch; -1: it has none."""
+
+    offset: int
+    leader_epoch: int
+    timestamp_ms: int
+    headers: Sequence[tuple[str, bytes]]
+
+
 class Range(NamedTuple):
     """Consecutive messages of one partition, from offset `start` up to but not including `end`.
 
@@ -79,6 +90,8 @@ class Range(NamedTuple):
     `depth`: how often the range is halved before it is inserted. It is chosen before the intent, or by a later intent.
     `left_out`: which of the messages are repetitions and are not inserted, as a bitmap (collector/broker/left_out.py). It is
     chosen before the intent.
+    `contexts`: of each message, where others write the topic.
+    `topic`: the one of ours that the messages are stored as; empty: the partition's own.
     """
 
     partition: Partition
@@ -89,6 +102,13 @@ class Range(NamedTuple):
     log: str = ""
     depth: int = 0
     left_out: bytes = b""
+    contexts: Sequence[MessageContext] = ()
+    topic: str = ""
+
+    @property
+    def stored_as(self) -> str:
+        """Return the topic, one of ours, that the messages are stored as."""
+        return self.topic or self.partition.topic
 
 
 class Position(NamedTuple):

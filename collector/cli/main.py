@@ -246,6 +246,15 @@ def writer(
             "--port", metavar="PORT", help="The port of /healthz and /metrics; 0: any free port.", show_default="8081"
         ),
     ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topic",
+            metavar="NAME=ENCODING[:SIGNAL[:TENANT]]",
+            help="A topic that others write, as OpenTelemetry's Collector does: otlp_proto or otlp_json. May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Run a writer: from Kafka into ClickHouse.
@@ -253,7 +262,14 @@ def writer(
     It runs until SIGTERM or SIGINT, and stores every record exactly once.
     """
     settings = load_settings(
-        config, {"kafka.bootstrap": kafka, "clickhouse.url": clickhouse, "host": host, "writer.port": port}
+        config,
+        {
+            "kafka.bootstrap": kafka,
+            "clickhouse.url": clickhouse,
+            "host": host,
+            "writer.port": port,
+            "kafka.topics": ",".join(topic) if topic else None,
+        },
     ).settings
     _require("writer", settings, "kafka.bootstrap", "clickhouse.url")
     from collector.app import supervisor  # noqa: PLC0415  # not the store: this process only watches

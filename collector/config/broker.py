@@ -16,6 +16,7 @@ from collector.config.values import (
     Section,
     Servers,
     Text,
+    Topics,
     Whole,
     limit,
 )
@@ -113,6 +114,16 @@ class Kafka(Section):
         min_length=1,
         max_length=255,
         description="The writers' consumer group. Its commits say what is stored: a new name stores everything again.",
+    )
+    topics: Topics = Field(
+        default="",
+        description="Topics that others write, as the Collector's kafka exporter does, and that writers store. TENANT: of the"
+        " messages that name none; without one, tenants.anonymous_tenant.",
+    )
+    topics_tenant_header: Name = Field(
+        default="",
+        max_length=255,
+        description="The header of their messages that names the tenant: who writes them may name any. Empty: none.",
     )
     create_topics: bool = Field(
         default=True, description="Whether topics that do not exist are created. false: the start says which to create."

@@ -21,6 +21,7 @@ FLAGS: Final = {
     "http.otlp_port": "--otlp-http-port",
     "grpc.port": "--grpc-port",
     "kafka.bootstrap": "--kafka",
+    "kafka.topics": "--topic",
     "clickhouse.url": "--clickhouse",
     "gateway.workers": "--workers",
     "writer.port": "--port",

@@ -164,6 +164,10 @@ class Settings(Section):
 
     def _agree_on_kafka(self) -> None:
         kafka = self.kafka
+        if kafka.topics and not kafka.bootstrap:
+            raise ValueError(f"kafka.topics is {kafka.topics}, which needs kafka.bootstrap")
+        if kafka.topics_tenant_header and not kafka.topics:
+            raise ValueError(f"kafka.topics_tenant_header is {kafka.topics_tenant_header}, which needs kafka.topics")
         if kafka.security.startswith("SASL"):
             if not kafka.username or kafka.password is None:
                 raise ValueError(

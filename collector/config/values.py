@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from collector.broker.contract import SIGNAL_TOPICS
 from collector.config.places import read_hosts, read_places
+from collector.tenancy.keys_file import tenant_problem
 from collector.tenancy.origins import ORIGINS_MAX, origin_problem
 
 KIB: Final = 1024
@@ -22,6 +24,11 @@ _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port.
 _PATH_PREFIX: Final = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_TOPIC_ENCODINGS: Final = ("otlp_proto", "otlp_json")
+# As the Collector's kafka exporter names its topics by itself: that of traces is otlp_spans.
+_SIGNALS_OF_TOPICS: Final = {**{f"otlp_{signal}": signal for signal in SIGNAL_TOPICS}, "otlp_spans": "traces"}
+_OUR_TOPICS: Final = "infrasage."
 _SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
@@ -184,6 +191,42 @@ def _tenant_days(value: str) -> str:
     return ",".join(f"{tenant}={days}" for tenant, days in days_of_tenants(value).items())
 
 
+class NamedTopic(NamedTuple):
+    """A topic that others write, as a setting names it. `tenant`: empty where none is named."""
+
+    name: str
+    encoding: str
+    signal: str
+    tenant: str
+
+
+def topics_of_others(value: str) -> list[NamedTopic]:
+    """Return what NAME=ENCODING:SIGNAL:TENANT,… says. Raises ValueError."""
+    found: dict[str, NamedTopic] = {}
+    for entry in _list_of(value):
+        name, _, rest = entry.partition("=")
+        encoding, _, rest = rest.partition(":")
+        signal, _, tenant = rest.partition(":")
+        signal = signal or _SIGNALS_OF_TOPICS.get(name, "")
+        if (
+            not _TOPIC.fullmatch(name)
+            or name in (".", "..")
+            or name.startswith(_OUR_TOPICS)
+            or name in found
+            or encoding not in _TOPIC_ENCODINGS
+            or signal not in SIGNAL_TOPICS
+            or (tenant and tenant_problem(tenant))
+        ):
+            raise ValueError("not topics")
+        found[name] = NamedTopic(name, encoding, signal, tenant)
+    return list(found.values())
+
+
+def _topics(value: str) -> str:
+    topics_of_others(value)
+    return ",".join(_list_of(value))
+
+
 class Kind(NamedTuple):
     """How a type is called in messages and in the reference."""
 
@@ -235,6 +278,14 @@ TenantDays = Annotated[
     str,
     AfterValidator(_tenant_days),
     Kind(f'TENANT=DAYS, each tenant once, with commas between, of 1 to {DAYS_MAX} days, or ""'),
+]
+Topics = Annotated[
+    str,
+    AfterValidator(_topics),
+    Kind(
+        "NAME=otlp_proto or NAME=otlp_json, with :metrics, :logs or :traces behind it where NAME is not otlp_metrics, otlp_logs"
+        ' or otlp_spans, and then perhaps :TENANT; each name once and none of ours, several with commas between; or ""'
+    ),
 ]
 OptionalBytes = Annotated[int | None, BeforeValidator(_to_optional_bytes), Kind("none, or a size")]
 Quorum = Annotated[int | Literal["auto"], BeforeValidator(_to_quorum), Kind("auto, or a whole number from 0 to 100")]

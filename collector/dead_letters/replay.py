@@ -35,7 +35,7 @@ from collector.dead_letters.payloads import mended
 from collector.dead_letters.queries import DeadLetterReports, Entry
 from collector.ingest.produce import TOPICS
 from collector.ingest.reading import Adapt
-from collector.ingest.receipts import replay_record
+from collector.ingest.receipts import unnumbered_record
 from collector.ingest.validate import LimitRules, Limits, days_text, oldest_kept_s
 from collector.records.dead_letter import ENTRY_BYTES_MAX, event_messages, replay_batch_id, text
 from collector.records.items import ITEM_MESSAGES
@@ -178,7 +178,7 @@ class DeadLetterReplayer:
         event.action = DEAD_LETTER_ACTION_REPLAYED
         event.batch_id = batch_id
         event.topic = TOPICS[part.signal]
-        event.payload = part.payload + replay_record(header, REPLAY_ROUTE, adapted)
+        event.payload = part.payload + unnumbered_record(header, REPLAY_ROUTE, adapted)
 
     def _adapted(self, row: Mapping[str, Any], item: bytes, header: Header, received: int, batch_id: bytes) -> Adapted:
         """Raises _Rejected."""

@@ -145,10 +145,10 @@ def parts_with_receipt(
     return [*parts, Part(signal, receipt.record, 0, receipt_row_bytes)]
 
 
-def replay_record(header: Header, route: bytes, adapted: Adapted) -> bytes:
-    """The receipt of a replay, which no process has numbered: a serialized TelemetryBatch."""
+def unnumbered_record(header: Header, route: bytes, adapted: Adapted, dead_letters: int = 0) -> bytes:
+    """The receipt of what no process has numbered, a replay or a message of others: a serialized TelemetryBatch."""
     writer = BytesWriter()
-    _put_outcome(writer, route, adapted, 0)
+    _put_outcome(writer, route, adapted, dead_letters)
     return _record(header, writer.getvalue(), 0, b"")
 
 

@@ -8,19 +8,12 @@ from typing import Final
 
 from infrasage.v1.dead_letter_pb2 import (
     PAYLOAD_FORM_NATIVE_JSON,
-    PAYLOAD_FORM_OTLP_LOGS,
-    PAYLOAD_FORM_OTLP_METRICS,
-    PAYLOAD_FORM_OTLP_TRACES,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V1,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V2,
     PayloadForm,
 )
 
 import adapters.native.request
-import adapters.otlp.json
-import adapters.otlp.logs
-import adapters.otlp.metrics
-import adapters.otlp.traces
 import adapters.prometheus.write_v1
 import adapters.prometheus.write_v2
 from adapters.codec.json_parts import JsonPartsCount
@@ -35,11 +28,9 @@ from adapters.record import (
     SOURCE_PROMETHEUS_WRITE_V1,
     SOURCE_PROMETHEUS_WRITE_V2,
     TRACES,
-    Adapted,
-    Header,
 )
-from adapters.rules import Rules
 from collector.ingest import endpoints
+from collector.ingest.otlp_inputs import OTLP_FORMS, OTLP_JSON, OTLP_PROTOBUF
 from collector.ingest.reading import Adapt, CountPieces, Input
 from collector.receivers.encodings import HTTP, SNAPPY
 from collector.receivers.grpc.services import Service
@@ -54,30 +45,10 @@ from collector.receivers.responses import (
     OtlpProtobufDialect,
 )
 
-
-def _metrics_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.metrics_to_wire(body, rules)
-    return adapters.otlp.metrics.adapt(wire, header, rules, message_bytes_max)
-
-
-def _logs_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.logs_to_wire(body, rules)
-    return adapters.otlp.logs.adapt(wire, header, rules, message_bytes_max)
-
-
-def _traces_json(body: bytes, header: Header, rules: Rules, message_bytes_max: int) -> Adapted:
-    wire = adapters.otlp.json.traces_to_wire(body, rules)
-    return adapters.otlp.traces.adapt(wire, header, rules, message_bytes_max)
-
-
-_OTLP_FORMS: Final = {METRICS: PAYLOAD_FORM_OTLP_METRICS, LOGS: PAYLOAD_FORM_OTLP_LOGS, TRACES: PAYLOAD_FORM_OTLP_TRACES}
-
 # Who reads the payload of a dead letter again.
 PAYLOAD_ADAPTERS: Final[dict[PayloadForm, Adapt]] = {
     PAYLOAD_FORM_NATIVE_JSON: adapters.native.request.adapt,
-    PAYLOAD_FORM_OTLP_METRICS: adapters.otlp.metrics.adapt,
-    PAYLOAD_FORM_OTLP_LOGS: adapters.otlp.logs.adapt,
-    PAYLOAD_FORM_OTLP_TRACES: adapters.otlp.traces.adapt,
+    **{OTLP_FORMS[signal]: adapt for signal, adapt in OTLP_PROTOBUF.items()},
     PAYLOAD_FORM_PROMETHEUS_WRITE_V1: adapters.prometheus.write_v1.adapt,
     PAYLOAD_FORM_PROMETHEUS_WRITE_V2: adapters.prometheus.write_v2.adapt,
 }
@@ -87,9 +58,9 @@ def _count(signal: int) -> CountPieces:
     return partial(ElementsCount, SHAPES[signal])
 
 
-def _otlp(endpoint: str, signal: int, adapt: Adapt, adapt_json: Adapt) -> Route:
+def _otlp(endpoint: str, signal: int) -> Route:
     json = OtlpJsonDialect(signal)
-    form = _OTLP_FORMS[signal]
+    adapt, adapt_json, form = OTLP_PROTOBUF[signal], OTLP_JSON[signal], OTLP_FORMS[signal]
     formats = {
         "application/x-protobuf": Format(
             Input(adapt, _count(signal), SOURCE_OTLP, endpoint, form), OtlpProtobufDialect(signal), HTTP
@@ -130,9 +101,9 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
         SNAPPY,
     )
     routes = (
-        _otlp(endpoints.OTLP_METRICS, METRICS, adapters.otlp.metrics.adapt, _metrics_json),
-        _otlp(endpoints.OTLP_LOGS, LOGS, adapters.otlp.logs.adapt, _logs_json),
-        _otlp(endpoints.OTLP_TRACES, TRACES, adapters.otlp.traces.adapt, _traces_json),
+        _otlp(endpoints.OTLP_METRICS, METRICS),
+        _otlp(endpoints.OTLP_LOGS, LOGS),
+        _otlp(endpoints.OTLP_TRACES, TRACES),
         _native(endpoints.NATIVE, adapters.native.request.adapt, NATIVE),
         _native(
             endpoints.NATIVE_BATCH,
@@ -158,12 +129,13 @@ def http_routes(batch_items_max: int) -> dict[str, Route]:
     return {route.endpoint: route for route in routes}
 
 
-def _service(name: str, signal: int, adapt: Adapt) -> Service:
-    return Service(name, signal, Input(adapt, _count(signal), SOURCE_OTLP, endpoints.export(name), _OTLP_FORMS[signal]))
+def _service(name: str, signal: int) -> Service:
+    adapt, form = OTLP_PROTOBUF[signal], OTLP_FORMS[signal]
+    return Service(name, signal, Input(adapt, _count(signal), SOURCE_OTLP, endpoints.export(name), form))
 
 
 GRPC_SERVICES: Final = (
-    _service(endpoints.METRICS_SERVICE, METRICS, adapters.otlp.metrics.adapt),
-    _service(endpoints.LOGS_SERVICE, LOGS, adapters.otlp.logs.adapt),
-    _service(endpoints.TRACES_SERVICE, TRACES, adapters.otlp.traces.adapt),
+    _service(endpoints.METRICS_SERVICE, METRICS),
+    _service(endpoints.LOGS_SERVICE, LOGS),
+    _service(endpoints.TRACES_SERVICE, TRACES),
 )

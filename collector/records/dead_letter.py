@@ -135,6 +135,7 @@ class Origin(NamedTuple):
     received_time_unix_nano: int
     batch_id: bytes
     payload_form: PayloadForm
+    kept_time_unix_nano: int = 0  # 0: when it was received
 
 
 class Kept(NamedTuple):
@@ -213,7 +214,7 @@ class DeadLetters:
             id=request_id(origin.batch_id),
             tenant_id=tenant,
             received_time_unix_nano=origin.received_time_unix_nano,
-            kept_time_unix_nano=origin.received_time_unix_nano,
+            kept_time_unix_nano=origin.kept_time_unix_nano or origin.received_time_unix_nano,
             source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
             route=origin.route,
             reason=REASON[reason].name,
@@ -241,7 +242,7 @@ def _entries(origin: Origin, adapted: Adapted) -> Iterator[DeadLetterRecord]:
                     id=item_id(origin.batch_id, rejection.index),
                     tenant_id=origin.tenant,
                     received_time_unix_nano=origin.received_time_unix_nano,
-                    kept_time_unix_nano=origin.received_time_unix_nano,
+                    kept_time_unix_nano=origin.kept_time_unix_nano or origin.received_time_unix_nano,
                     source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
                     type=rejection.type,  # type: ignore[arg-type]  # as above
                     route=origin.route,

@@ -47,9 +47,7 @@ class Piece:
     @classmethod
     def whole(cls, range_: Range) -> Self:
         token = _token(range_, f"{range_.partition.topic}/{range_.partition.index}/{range_.start}-{range_.end}")
-        return cls(
-            range_.partition, range_.log, range_.partition.topic, token, range_.start, range_.payloads, len(range_.payloads)
-        )
+        return cls(range_.partition, range_.log, range_.stored_as, token, range_.start, range_.payloads, len(range_.payloads))
 
     @classmethod
     def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:

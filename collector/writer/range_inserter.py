@@ -273,4 +273,4 @@ class _Attempt:
 
 
 def _refused(piece: Piece, error: str) -> RefusedItem:
-    return RefusedItem(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error)
+    return RefusedItem(piece.partition, piece.log, piece.offset, piece.path, piece.payload, error, piece.topic)

@@ -130,7 +130,7 @@ class Repetitions:
             return messages
         window_ns = self._window_ns + _SECOND_NS
         since, until = max(0, min(received) - window_ns), min(_TIME_MAX, max(received) + window_ns)
-        stored = self._store.copies(messages.partition.topic, asked, besides, since, until)
+        stored = self._store.copies(messages.stored_as, asked, besides, since, until)
         lost = {index for index, pair in alone.items() if pair not in stored}
         return messages._replace(left_out=bitmap(left_out - lost))
 
@@ -187,7 +187,7 @@ class Repetitions:
         self._observer.looked_up(len(asked))
         since = max(0, oldest - self._window_ns - _SECOND_NS)
         until = min(_TIME_MAX, max(received) + self._window_ns + _SECOND_NS)
-        return self._store.copies(messages.partition.topic, asked, (), since, until)
+        return self._store.copies(messages.stored_as, asked, (), since, until)
 
     def _known_before(self, messages: Range) -> _Known | None:
         known = self._known.get(messages.partition)

@@ -36,6 +36,12 @@ class RefusedItem(NamedTuple):
     ]  # the record's number in the message; of an item that it was divided into, also its number in the record
     payload: bytes  # a TelemetryBatch of it; the message itself where it is not even that
     error: str  # what the store said
+    topic: str = ""  # of ours, that it was to be stored as; empty: the partition's
+
+    @property
+    def stored_as(self) -> str:
+        """Return the topic, one of ours, that it was to be stored as."""
+        return self.topic or self.partition.topic
 
 
 class RefusedRecords:
@@ -51,7 +57,7 @@ class RefusedRecords:
         """Return when all of them are durable: how many items of each source. Raises BrokerError."""
         now = self._now_unix_nano()
         letters = [entry(one, now) for one in refused]
-        fields = [irregular_field(one.partition.topic, one.payload) for one in refused]
+        fields = [irregular_field(one.stored_as, one.payload) for one in refused]
         records = (DeadLetterRecord(letter=letter) for letter in letters)
         await self._producer.append(messages(records, self._message_bytes_max))
         samples: dict[str, int] = {}
@@ -87,7 +93,8 @@ def entry(refused: RefusedItem, now_unix_nano: int) -> DeadLetter:
     letter = DeadLetter(
         id=record_id(refused.log, partition.topic, partition.index, refused.offset, *refused.path),
         kept_time_unix_nano=now_unix_nano,
-        topic=partition.topic,
+        topic=refused.stored_as,
+        route="" if refused.stored_as == partition.topic else f"kafka:{partition.topic}",
         partition=partition.index,
         offset=refused.offset,
         record_index=refused.path[0],

@@ -17,6 +17,9 @@ range for which the store has too little memory, after an intent that says so.
 
 Messages of earlier versions are brought into today's form as soon as they are read (adapters/record_upgrade.py).
 
+Messages of topics that others write become ours before anything is decided about their range
+(collector/ingest/foreign_topics.py). What is rejected of them is kept as dead letters before the range is committed.
+
 Of a range of infrasage.dead_letters the records of replays are stored first (collector/writer/replay_range.py), then its
 entries and events. It is the only topic that is decoded here, and what the store refuses of it becomes no dead letter again: it
 is logged.
@@ -84,6 +87,30 @@ class WriterObserver(InsertObserver, Protocol):
         """Count entries or events of dead letters that were refused themselves."""
 
 
+class ForeignRange(Protocol):
+    """A range of messages that others wrote; collector.ingest.foreign_topics.AdaptedRange is one."""
+
+    @property
+    def messages(self) -> Range:
+        """The messages that are stored in the place of theirs: one for each, perhaps empty."""
+
+    async def keep(self, count: int) -> None:
+        """Return when the dead letters of the first `count` messages are durable. Raises BrokerError."""
+
+    def stored(self, count: int) -> None:
+        """Count the first `count` messages: they are committed."""
+
+
+class TopicsOfOthers(Protocol):
+    """Reads the topics that others write; collector.ingest.foreign_topics.ForeignTopics does."""
+
+    def reads(self, topic: str) -> bool:
+        """Return whether others write the topic."""
+
+    def adapt(self, messages: Range) -> ForeignRange:
+        """Return a range of one of these topics as it is stored: at each call the same. It blocks."""
+
+
 class Writer:
     """Runs in one task; the store's calls block, and run in one thread of its own."""
 
@@ -96,6 +123,7 @@ class Writer:
         observer: WriterObserver,
         *,
         repetitions: Repetitions | None = None,
+        of_others: TopicsOfOthers | None = None,
         clock: Callable[[], float] = time.monotonic,
         now_unix_nano: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
@@ -104,13 +132,15 @@ class Writer:
     ) -> None:
         """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
         seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted.
-        `repetitions`: None leaves nothing out."""
+        `repetitions`: None leaves nothing out. `of_others`: None: each topic is ours."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
         self._limits: Final = limits
         self._observer: Final = observer
         self._repetitions: Final = repetitions
+        self._of_others: Final = of_others
+        self._adapted: ForeignRange | None = None  # the range in hand, where others wrote it
         self._clock: Final = clock
         self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
@@ -186,13 +216,24 @@ class Writer:
 
     def _take(self, messages: Range) -> Range:
         """Return what is to be inserted of a range; of one in doubt, the same as before. Raises StoreError."""
-        messages = _in_todays_form(messages)
+        messages = self._ours(messages)
         if messages.in_doubt:
             return messages
         if self._repetitions is not None:
             messages = self._repetitions.decide(messages)
         taken = bounded(messages, self._memory.row_bytes_max)
         return with_digest(taken._replace(left_out=before(taken.left_out, len(taken.payloads))))
+
+    def _ours(self, messages: Range) -> Range:
+        """Return a range with the messages as this version writes them. Offsets and tokens stay, and so do the rows: what an
+        earlier version intended is completed."""
+        self._adapted = None
+        if self._of_others is not None and self._of_others.reads(messages.partition.topic):
+            self._adapted = self._of_others.adapt(messages)
+            return self._adapted.messages
+        if messages.partition.topic == DEAD_LETTERS_TOPIC:
+            return messages
+        return messages._replace(payloads=[_current(payload) for payload in messages.payloads])
 
     async def _write(self, messages: Range) -> None:
         async with self._at_work:
@@ -205,9 +246,12 @@ class Writer:
         self._inserter.will_intend()
         await self._consumer.intend(messages)
         self._memory.intended(messages)
+        adapted = self._adapted
+        if adapted is not None:
+            await adapted.keep(len(messages.payloads))
         if messages.partition.topic == DEAD_LETTERS_TOPIC:
             await self._write_dead_letters(messages)
-        else:
+        elif any(messages.payloads):
             refused = await self._inserter.insert(messages, Piece.whole(messages))
             if refused:
                 sources = await self._keep(refused)
@@ -216,6 +260,9 @@ class Writer:
                     self._observer.store_refused(source, items)
         await self._consumer.commit(messages)
         self._memory.committed(messages)
+        if adapted is not None:
+            adapted.stored(len(messages.payloads))
+            self._adapted = None
         if self._repetitions is not None:
             await self._in_thread(self._repetitions.committed, messages)
         self._progress.set()
@@ -342,14 +389,6 @@ class Writer:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
-
-
-def _in_todays_form(messages: Range) -> Range:
-    """Return a range with the messages of earlier versions as this version writes them. Offsets and tokens stay, and so do the
-    rows: what an earlier version intended is completed."""
-    if messages.partition.topic == DEAD_LETTERS_TOPIC:
-        return messages
-    return messages._replace(payloads=[_current(payload) for payload in messages.payloads])
 
 
 def _current(payload: Payload) -> Payload:

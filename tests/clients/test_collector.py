@@ -1,26 +1,17 @@
 """OpenTelemetry's Collector between a sender and ours, with each exporter that can reach us."""
 
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from support.ports import free_port
 from support.processes.clients import AMOUNT, expected, new_key, stored
-from support.processes.program import Program, require_peer
-from support.waiting import until
+from support.processes.otelcol import otelcol, send
+from support.processes.program import Program
 
 pytestmark = pytest.mark.clients
-
-REQUESTS = 10
 
 OTLP = {
     "otlp_grpc": "{{endpoint: {grpc}, tls: {{insecure: true}}{headers}}}",
@@ -35,8 +26,6 @@ REMOTE_WRITE = {
         "{{endpoint: {http}/api/v1/prometheus/write, protobuf_message: io.prometheus.write.v2.Request{headers}}}"
     ),
 }
-# Without it the Collector knows of no protobuf_message.
-REMOTE_WRITE_2 = "exporter.prometheusremotewritexporter.enableSendingRW2"
 CONFIG = """
 receivers: {{otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{port}"}}}}}}}}
 exporters: {{"{name}": {exporter}}}
@@ -48,89 +37,15 @@ service:
 
 @contextmanager
 def collector(place: Path, program: Program, name: str, exporter: str, signals: list[str], key: str | None) -> Iterator[str]:
-    """The Collector with this one exporter, ready; its address. Ended in order, so that it sends what it still has."""
-    command = require_peer("otelcol")
+    """The Collector with this one exporter, ready; its address."""
     port = free_port()
     headers = "" if key is None else f", headers: {{x-api-key: {key}}}"
     filled = exporter.format(grpc=program.grpc, otlp_http=program.otlp_http, http=program.http, headers=headers)
     pipelines = ", ".join(f'{signal}: {{receivers: [otlp], exporters: ["{name}"]}}' for signal in signals)
     config = CONFIG.format(port=port, name=name, exporter=filled, pipelines=f"{{{pipelines}}}")
-    (place / "otelcol.yaml").write_text(config, encoding="utf-8")
-    log_path = place / "otelcol.log"
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [command, f"--config={place}/otelcol.yaml", f"--feature-gates={REMOTE_WRITE_2}"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: process.poll() is not None or httpx.post(f"{url}/v1/{signals[0]}", json={}).is_success)
-        assert process.poll() is None, log_path.read_text()
+    url = f"http://127.0.0.1:{port}"
+    with otelcol(place, config, lambda: httpx.post(f"{url}/v1/{signals[0]}", json={}).is_success):
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "\terror\t" not in log_path.read_text(), log_path.read_text()
-
-
-def send(url: str, service: str, signals: list[str]) -> None:
-    """Numbered items, as the clients in other languages send them, in several requests."""
-    for signal in signals:
-        for first in range(0, AMOUNT, AMOUNT // REQUESTS):
-            request = MAKE[signal](service, range(first, first + AMOUNT // REQUESTS))
-            headers = {"Content-Type": "application/x-protobuf"}
-            answer = httpx.post(f"{url}/v1/{signal}", content=request.SerializeToString(), headers=headers)
-            assert answer.status_code == 200, answer.text
-
-
-def metrics(service: str, numbers: range) -> ExportMetricsServiceRequest:
-    request = ExportMetricsServiceRequest()
-    entry = request.resource_metrics.add()
-    entry.resource.attributes.add(key="service.name").value.string_value = service
-    metrics = entry.scope_metrics.add().metrics
-    now = time.time_ns()
-    points = metrics.add(name="numbered.counter").sum
-    points.is_monotonic, points.aggregation_temporality = True, AGGREGATION_TEMPORALITY_CUMULATIVE
-    for number in numbers:
-        point = points.data_points.add(time_unix_nano=now, start_time_unix_nano=now - 1_000_000_000, as_int=number)
-        point.attributes.add(key="number").value.int_value = number
-    if numbers[0] == 0:
-        histogram = metrics.add(name="numbered.histogram").histogram
-        histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
-        total = AMOUNT * (AMOUNT - 1) // 2
-        times = {"time_unix_nano": now, "start_time_unix_nano": now - 1_000_000_000}
-        histogram.data_points.add(**times, count=AMOUNT, sum=total, explicit_bounds=[500], bucket_counts=[501, AMOUNT - 501])
-    return request
-
-
-def ids(number: int) -> dict[str, bytes]:
-    return {"trace_id": (number + 1).to_bytes(16, "big"), "span_id": (number + 1).to_bytes(8, "big")}
-
-
-def logs(service: str, numbers: range) -> ExportLogsServiceRequest:
-    request = ExportLogsServiceRequest()
-    entry = request.resource_logs.add()
-    entry.resource.attributes.add(key="service.name").value.string_value = service
-    records = entry.scope_logs.add().log_records
-    for number in numbers:
-        records.add(time_unix_nano=time.time_ns(), **ids(number)).body.string_value = str(number)
-    return request
-
-
-def traces(service: str, numbers: range) -> ExportTraceServiceRequest:
-    request = ExportTraceServiceRequest()
-    entry = request.resource_spans.add()
-    entry.resource.attributes.add(key="service.name").value.string_value = service
-    spans = entry.scope_spans.add().spans
-    for number in numbers:
-        now = time.time_ns()
-        span = spans.add(name="numbered", start_time_unix_nano=now, end_time_unix_nano=now + 1, **ids(number))
-        span.attributes.add(key="number").value.int_value = number
-    return request
-
-
-MAKE: dict[str, Any] = {"metrics": metrics, "logs": logs, "traces": traces}
 
 
 @pytest.mark.parametrize("with_key", [False, True], ids=["no key", "a key"])

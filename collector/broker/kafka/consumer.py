@@ -58,9 +58,12 @@ class _Question:
 class KafkaConsumer:
     """Consumer (collector.broker.contract) over Kafka. Belongs to the event loop that opened it."""
 
-    def __init__(self, options: KafkaOptions, brokers: Brokers, group: GroupPartitions) -> None:
+    def __init__(
+        self, options: KafkaOptions, brokers: Brokers, group: GroupPartitions, of_others: Collection[str] = ()
+    ) -> None:
         """Use `open`."""
         self._options: Final = options
+        self._of_others: Final = of_others
         self._loop: Final = asyncio.get_running_loop()
         self._brokers: Final = brokers
         self._group: Final = group
@@ -73,15 +76,16 @@ class KafkaConsumer:
         group.on_assigned = self._assigned
 
     @classmethod
-    async def open(cls, options: KafkaOptions, topics: Collection[str]) -> Self:
+    async def open(cls, options: KafkaOptions, topics: Collection[str], of_others: Collection[str] = ()) -> Self:
         """Join the group and return when partitions are assigned (possibly none). The topics are checked, or created.
-        Raises KafkaUnusable."""
-        await ready_topics(options, topics)
+        `of_others`: topics that others write: their messages are read with their contexts. Raises KafkaUnusable."""
+        await ready_topics(options, topics, of_others)
+        topics = [*topics, *of_others]
 
         async def attempt() -> Self:
             brokers = Brokers(options)
             group = GroupPartitions(options, topics, brokers)
-            consumer = cls(options, brokers, group)
+            consumer = cls(options, brokers, group, of_others)
             await group.start()
             return consumer
 
@@ -306,7 +310,8 @@ class KafkaConsumer:
         if end == head.committed:
             return None
         try:
-            return await read_range(self._leaders, partition, head, end, bytes_max, identity)
+            with_contexts = partition.topic in self._of_others
+            return await read_range(self._leaders, partition, head, end, bytes_max, identity, with_contexts)
         except MessagesDeleted as deleted:
             self._logs.pass_over(heads, partition, deleted.earliest)
             raise

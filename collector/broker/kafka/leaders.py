@@ -113,7 +113,9 @@ class Leaders:
             raise error
         return EpochEnd(last_epoch, end)
 
-    async def fetch(self, partition: Partition, offset: int, bytes_max: int) -> Iterator[Batch] | None:
+    async def fetch(
+        self, partition: Partition, offset: int, bytes_max: int, with_contexts: bool = False
+    ) -> Iterator[Batch] | None:
         """Return batches from there on, whose iteration raises WrongChecksum; None where the offset is out of Kafka's range.
         Raises KafkaError, OSError, ValueError, BrokerDown."""
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
@@ -125,7 +127,7 @@ class Leaders:
             return None
         if error is not NoError:
             raise error
-        return batches(records, arriving.checksums)
+        return batches(records, arriving.checksums, with_contexts)
 
     def arrivals(self, ends: Mapping[Partition, int], wait_s: float, without: Collection[int]) -> set[asyncio.Future[Any]]:
         """Ask each leader to answer when it has more than up to `ends`, or when the time is up; but not the brokers

@@ -221,15 +221,15 @@ def _check(options: KafkaOptions, topics: Mapping[str, Topic]) -> None:
             )
 
 
-async def ready_topics(options: KafkaOptions, names: Collection[str]) -> dict[str, Topic]:
-    """Of all of them, created where they are not there: as soon as all brokers are, or `topic_brokers_wait_s` are over. Raises
-    KafkaUnusable."""
+async def ready_topics(options: KafkaOptions, names: Collection[str], of_others: Collection[str] = ()) -> dict[str, Topic]:
+    """Of all of them, created where they are not there: as soon as all brokers are, or `topic_brokers_wait_s` are over.
+    `of_others`: created as well, and otherwise left to those who write them. Raises KafkaUnusable."""
     loop = asyncio.get_running_loop()
     until = loop.time() + options.topic_brokers_wait_s
     told = 0
     while True:
         try:
-            cluster = await until_started(options, lambda: _cluster(options, tuple(names), waits=loop.time() < until))
+            cluster = await until_started(options, lambda: _cluster(options, (*names, *of_others), waits=loop.time() < until))
             break
         except BrokersMissing as missing:
             if told != missing.brokers:
@@ -242,6 +242,7 @@ async def ready_topics(options: KafkaOptions, names: Collection[str]) -> dict[st
                     seconds=round(max(0.0, until - loop.time())),
                 )
             await asyncio.sleep(_BROKERS_RETRY_S)
-    _check(options, cluster.topics)
-    _warn_of_few_replicas(options, cluster)
-    return cluster.topics
+    ours = {name: topic for name, topic in cluster.topics.items() if name in names}
+    _check(options, ours)
+    _warn_of_few_replicas(options, cluster._replace(topics=ours))
+    return ours

@@ -1,18 +1,19 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
 A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum, and that while it comes
-in (`Arriving`). Batches that are compressed, or older than Kafka 0.11, are given to aiokafka. Source: kafka.apache.org, "Fetch
-API" version 10, and "Record batch".
+in (`Arriving`). What is compressed is decompressed by aiokafka, and batches older than Kafka 0.11 are read by it. Source:
+kafka.apache.org, "Fetch API" version 10, and "Record batch".
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import google_crc32c
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.memory_records import MemoryRecords
 
-from collector.broker.contract import Payload
+from collector.broker.contract import MessageContext, Payload
 
 # Its key, and the first version that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
 FETCH_API: Final = (1, 10)
@@ -28,13 +29,17 @@ _HEAD: Final = struct.Struct(">qiib")
 _LENGTH_END: Final = 12
 # Of this one: checksum, attributes, the last offset's delta; then two timestamps and the producer; at last how many records.
 _BATCH: Final = struct.Struct(">Ihi")
+_TIMESTAMPS: Final = struct.Struct(">qq")  # the first, and the largest
+_TIMESTAMPS_AT: Final = 27
 _FORMAT: Final = 2
 _CHECKED_FROM: Final = 21
 _RECORDS_AT: Final = 61
 # The checksum's library takes no views: so much at a time is copied for it, and stays in the processor's cache meanwhile.
 _CHECKED_BYTES: Final = 64 * 1024
 _COMPRESSION: Final = 0x07
+_APPEND_TIME: Final = 0x08  # the broker's time, which is the largest, is that of each message
 _CONTROL: Final = 0x20
+_DECOMPRESS: Final = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 
 class WrongChecksum(Exception):
@@ -43,12 +48,13 @@ class WrongChecksum(Exception):
 
 class Batch(NamedTuple):
     """Messages, each with its offset, and the offset after the last, which may not be there any more. `leader_epoch`: of the
-    leader that wrote it; -1 where its format has none."""
+    leader that wrote it; -1 where its format has none. `contexts`: of each message, where they were asked for."""
 
     messages: list[tuple[int, Payload]]
     next_offset: int
     size_bytes: int
     leader_epoch: int
+    contexts: Sequence[MessageContext] = ()
 
 
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
@@ -131,27 +137,44 @@ class Arriving:
         return True
 
 
-def batches(records: memoryview, checksums: Mapping[int, int]) -> Iterator[Batch]:
+def batches(records: memoryview, checksums: Mapping[int, int], with_contexts: bool = False) -> Iterator[Batch]:
     """Those that came whole: the broker cuts the last where it likes. `checksums`: those that Arriving has made; what is not
-    among them is made here. Raises WrongChecksum."""
+    among them is made here. `with_contexts`: of each message what is beside its value. Raises WrongChecksum."""
     at = 0
     while at + _HEAD.size <= len(records):
         base, length, epoch, format_ = _HEAD.unpack_from(records, at)
         end = at + _LENGTH_END + length
         if end > len(records):
             return
-        checksum, attributes, last_delta = 0, 0, 0
         if format_ == _FORMAT:
             checksum, attributes, last_delta = _BATCH.unpack_from(records, at + _HEAD.size)
-        if format_ != _FORMAT or attributes & _COMPRESSION:
-            yield from _by_aiokafka(bytes(records[at:end]), epoch if format_ == _FORMAT else -1)
-        else:
             known = checksums.get(at)
             if checksum != (_extended(0, records, at + _CHECKED_FROM, end) if known is None else known):
                 raise WrongChecksum
-            messages = [] if attributes & _CONTROL else _messages(records, at + _RECORDS_AT, end, base)
-            yield Batch(messages, base + last_delta + 1, end - at, epoch)
+            messages: list[tuple[int, Payload]] = []
+            contexts: list[MessageContext] = []
+            if not attributes & _CONTROL:
+                inside, first, last = _records(records, at, end, attributes)
+                messages = _messages(inside, first, last, base)
+                if with_contexts:
+                    times = _TIMESTAMPS.unpack_from(records, at + _TIMESTAMPS_AT)
+                    contexts = _contexts(inside, first, last, base, epoch, times[0], times[1], attributes)
+            yield Batch(messages, base + last_delta + 1, end - at, epoch, contexts)
+        else:
+            yield from _by_aiokafka(bytes(records[at:end]), with_contexts)
         at = end
+
+
+def _records(records: memoryview, at: int, end: int, attributes: int) -> tuple[memoryview, int, int]:
+    """Where a batch's records are, and from where to where. Raises ValueError."""
+    codec = attributes & _COMPRESSION
+    if not codec:
+        return records, at + _RECORDS_AT, end
+    decompress = _DECOMPRESS.get(codec)
+    if decompress is None:
+        raise ValueError(f"a batch is compressed with codec {codec}, which is not known")
+    inside = memoryview(decompress(bytes(records[at + _RECORDS_AT : end])))
+    return inside, 0, len(inside)
 
 
 def _extended(checksum: int, data: memoryview, start: int, end: int) -> int:
@@ -177,6 +200,33 @@ def _messages(records: memoryview, at: int, end: int, base: int) -> list[tuple[i
     return messages
 
 
+def _contexts(
+    records: memoryview, at: int, end: int, base: int, epoch: int, first_ms: int, last_ms: int, attributes: int
+) -> list[MessageContext]:
+    """The same records once more: few topics need it."""
+    contexts: list[MessageContext] = []
+    while at < end:
+        length, at = _varint(records, at)
+        after = at + length
+        time_delta, at = _varint(records, at + 1)
+        delta, at = _varint(records, at)
+        for _ in range(2):  # key and value
+            size, at = _varint(records, at)
+            at += max(0, size)
+        count, at = _varint(records, at)
+        headers: list[tuple[str, bytes]] = []
+        for _ in range(count):
+            size, at = _varint(records, at)
+            key = str(records[at : at + size], "utf-8", "replace")
+            size, at = _varint(records, at + size)
+            headers.append((key, bytes(records[at : at + max(0, size)])))
+            at += max(0, size)
+        timestamp_ms = last_ms if attributes & _APPEND_TIME else first_ms + time_delta
+        contexts.append(MessageContext(base + delta, epoch, timestamp_ms, headers))
+        at = after
+    return contexts
+
+
 def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
     """A zigzag varint, and where it ends."""
     byte = buffer[at]
@@ -191,13 +241,15 @@ def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
     return value >> 1 ^ -(value & 1), at
 
 
-def _by_aiokafka(batch: bytes, leader_epoch: int) -> Iterator[Batch]:
+def _by_aiokafka(batch: bytes, with_contexts: bool) -> Iterator[Batch]:
+    """Of a format that has neither an epoch nor headers."""
     read = MemoryRecords(batch)
     while read.has_next():
         each = read.next_batch()
         if not each.validate_crc():
             raise WrongChecksum
-        messages: list[tuple[int, Payload]] = []
-        if not each.is_control_batch:
-            messages = [(record.offset, record.value or b"") for record in each]
-        yield Batch(messages, each.next_offset, len(batch), leader_epoch)
+        found = [(record.offset, record.value or b"", record.timestamp) for record in each]
+        contexts: list[MessageContext] = []
+        if with_contexts:
+            contexts = [MessageContext(offset, -1, -1 if time_ms is None else time_ms, []) for offset, _, time_ms in found]
+        yield Batch([(offset, value) for offset, value, _ in found], each.next_offset, len(batch), -1, contexts)

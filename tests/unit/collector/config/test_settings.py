@@ -16,7 +16,7 @@ from collector.config.reference import FLAGS, SETTINGS
 from collector.config.settings import Settings
 from collector.config.show import show
 from collector.config.sources import load
-from collector.config.values import GIB, KIB, MIB, size_text
+from collector.config.values import GIB, KIB, MIB, size_text, topics_of_others
 from collector.tenancy.plans import BUILT_IN_PLANS, RATE_MAX, Plan, Rate, plans
 
 Write = Callable[[str], Path]
@@ -307,6 +307,61 @@ def test_where_kafka_is_not(bootstrap: str) -> None:
     """A slip is refused at the start, by the flag."""
     (problem,) = problems(flags={"kafka.bootstrap": bootstrap})
     assert problem.startswith("--kafka: kafka.bootstrap = ")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", []),
+        ("otlp_logs=otlp_proto", [("otlp_logs", "otlp_proto", "logs", "")]),
+        (
+            "otlp_metrics=otlp_json, otlp_spans=otlp_proto",
+            [("otlp_metrics", "otlp_json", "metrics", ""), ("otlp_spans", "otlp_proto", "traces", "")],
+        ),
+        ("shop.T-1_x=otlp_json:traces", [("shop.T-1_x", "otlp_json", "traces", "")]),
+        ("a=otlp_proto:logs:acme", [("a", "otlp_proto", "logs", "acme")]),
+        ("otlp_logs=otlp_proto::acme", [("otlp_logs", "otlp_proto", "logs", "acme")]),
+        ("otlp_logs=otlp_proto:metrics", [("otlp_logs", "otlp_proto", "metrics", "")]),
+        ("a=otlp_proto:logs:team:one", [("a", "otlp_proto", "logs", "team:one")]),
+    ],
+)
+def test_topics_of_others(written: str, expected: list[tuple[str, str, str, str]]) -> None:
+    """What the Collector's exporter calls its topics tells the signal; else it is said."""
+    flags = {"kafka.bootstrap": "k:9092", "kafka.topics": written}
+    loaded = load(flags=flags, environment={}).settings
+    assert expected == [tuple(topic) for topic in topics_of_others(loaded.kafka.topics)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "otlp_logs",
+        "otlp_logs=",
+        "otlp_logs=otlp",
+        "mine=otlp_proto",
+        "mine=otlp_proto:spans",
+        "=otlp_proto:logs",
+        "a b=otlp_proto:logs",
+        "..=otlp_proto:logs",
+        f"{'a' * 250}=otlp_proto:logs",
+        "infrasage.logs=otlp_proto:logs",
+        "a=otlp_proto:logs,a=otlp_json:logs",
+        "a=otlp_proto:logs:te\tnant",
+        f"a=otlp_proto:logs:{'t' * 129}",
+        "a=otlp_proto:logs,",
+    ],
+)
+def test_what_is_no_topic_of_others(written: str) -> None:
+    (problem,) = problems(flags={"kafka.bootstrap": "k:9092", "kafka.topics": written})
+    assert problem.startswith("--topic: kafka.topics = ")
+    assert "must be NAME=otlp_proto or NAME=otlp_json" in problem
+
+
+def test_topics_of_others_need_kafka() -> None:
+    (problem,) = problems(flags={"kafka.topics": "otlp_logs=otlp_proto"})
+    assert problem.startswith("kafka.topics is otlp_logs=otlp_proto, which needs kafka.bootstrap")
+    (problem,) = problems(environment={"INFRASAGE_KAFKA__TOPICS_TENANT_HEADER": "x-tenant"})
+    assert problem.startswith("kafka.topics_tenant_header is x-tenant, which needs kafka.topics")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from infrasage.v1.telemetry_pb2 import Receipt as ReceiptMessage
 from adapters.errors import INVALID_JSON, REASON, REASONS
 from adapters.record import LOGS, SOURCE_NATIVE, Adapted, Header, Part
 from adapters.record_headers import header_first
-from collector.ingest.receipts import FAILED_TOLD_MAX, Receipt, Receipts, replay_record
+from collector.ingest.receipts import FAILED_TOLD_MAX, Receipt, Receipts, unnumbered_record
 
 PROCESS_ID = bytes(range(16))
 HEADER = Header("acme", SOURCE_NATIVE, 1_775_822_400_000_000_000, b"b" * 16)
@@ -82,7 +82,7 @@ def test_a_receipt_is_what_protobuf_would_write(route: str, what: Adapted, dead_
 
 @given(what=ADAPTED)
 def test_the_receipt_of_a_replay_has_no_number(what: Adapted) -> None:
-    assert outcome("/v1/logs", what, 0) == read(replay_record(HEADER, b"/v1/logs", what))
+    assert outcome("/v1/logs", what, 0) == read(unnumbered_record(HEADER, b"/v1/logs", what))
 
 
 def test_what_is_not_told_yet_does_not_look_lost() -> None:

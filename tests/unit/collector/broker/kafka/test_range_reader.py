@@ -17,7 +17,7 @@ PARTITION = Partition("topic", 0)
 class DeletedMeanwhile:
     """Has one message a fetch, up to offset 3; then it begins at 8."""
 
-    async def fetch(self, _partition: Partition, offset: int, _bytes_max: int) -> Iterator[Batch] | None:
+    async def fetch(self, _partition: Partition, offset: int, _bytes_max: int, _with_contexts: bool) -> Iterator[Batch] | None:
         return None if offset >= 3 else iter([Batch([(offset, b"%d" % offset)], offset + 1, 1, 0)])
 
     async def earliest(self, _partition: Partition) -> int:

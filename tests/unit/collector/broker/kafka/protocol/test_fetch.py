@@ -126,14 +126,59 @@ def test_markers_of_transactions_are_no_messages() -> None:
     records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
     records[21:23] = struct.pack(">h", 0x30)
     records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
-    assert [([], 8, len(records), -1)] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
+    assert [([], 8, len(records), -1, [])] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
+
+
+@given(MESSAGES, COMPRESSIONS, st.integers(0, 2**40), st.booleans())
+def test_contexts_are_as_aiokafka_has_them(messages: Any, compression: int, base: int, is_append_time: bool) -> None:
+    """Timestamps, by the producer's clock or the broker's, and headers; of every compression."""
+    records = bytearray(batch(messages, base, compression, headers=True))
+    if is_append_time:
+        records[22] |= 8
+        records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
+    (theirs,) = (list(each) for each in _batches_of(bytes(records)))
+    (ours,) = batches(memoryview(bytes(records)), NONE_MADE, True)
+    assert [
+        (record.offset, -1, record.timestamp, [(key, value or b"") for key, value in record.headers]) for record in theirs
+    ] == [tuple(context) for context in ours.contexts]
+
+
+def _batches_of(records: bytes) -> list[Any]:
+    read = MemoryRecords(records)
+    found = []
+    while read.has_next():
+        found.append(read.next_batch())
+    return found
+
+
+def test_a_header_whose_key_is_no_text_does_not_stop_reading() -> None:
+    """Also where it is compressed: others wrote it."""
+    for compression in range(5):
+        records = bytearray(batch([(None, b"value")], 3, compression, headers=True))
+        if not compression:
+            records[records.index(b"h", 61)] = 0xFF
+            records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
+        (read_batch,) = batches(memoryview(bytes(records)), NONE_MADE, True)
+        assert [(3, b"value")] == [(offset, bytes(payload)) for offset, payload in read_batch.messages]
+        assert ("h" if compression else "\N{REPLACEMENT CHARACTER}", b"v") == read_batch.contexts[0].headers[0]
+
+
+def test_an_unknown_compression_is_an_error_that_is_reported() -> None:
+    records = bytearray(batch([(None, b"value")], 3))
+    records[22] |= 7
+    records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
+    with pytest.raises(ValueError, match="codec 7"):
+        read(bytes(records))
 
 
 def test_what_is_older_than_record_batches_is_read() -> None:
     builder = LegacyRecordBatchBuilder(1, 0, 1 << 20)
     for index in range(3):
         builder.append(index, 1000, None, b"%d" % index)
-    assert [(0, b"0"), (1, b"1"), (2, b"2")] == read(bytes(builder.build()))
+    records = bytes(builder.build())
+    assert [(0, b"0"), (1, b"1"), (2, b"2")] == read(records)
+    contexts = [context for each in batches(memoryview(records), NONE_MADE, True) for context in each.contexts]
+    assert [(0, -1, 1000, []), (1, -1, 1000, []), (2, -1, 1000, [])] == [tuple(context) for context in contexts]
 
 
 @given(st.text("abc.-_", min_size=1, max_size=50), st.integers(0, 2**31 - 1), st.integers(0, 2**62), st.integers(1, 2**31 - 1))

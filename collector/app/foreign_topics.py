@@ -1,0 +1,60 @@
+"""The topics that others write, as the settings name them."""
+
+import time
+from typing import TYPE_CHECKING
+
+from collector.app.retention import keys_file_days, limits_of
+from collector.broker.contract import SIGNAL_TOPICS, TOPICS, Producer
+from collector.config.settings import Settings
+from collector.config.values import topics_of_others
+from collector.records.dead_letter import Caps
+from collector.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    # Imported where it is used: most writers have none.
+    from collector.ingest.foreign_topics import ForeignTopics
+
+
+def foreign_names(settings: Settings) -> list[str]:
+    """Return the names of the topics that others write, and that are stored."""
+    return [topic.name for topic in topics_of_others(settings.kafka.topics)]
+
+
+def stored_topics(settings: Settings) -> list[str]:
+    """Return every topic that writers store."""
+    return [*TOPICS, *foreign_names(settings)]
+
+
+def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) -> "ForeignTopics | None":
+    """Return what reads them; None: there are none. Dead letters are appended by `producer`."""
+    named = topics_of_others(settings.kafka.topics)
+    if not named:
+        return None
+    from collector.ingest.foreign_topics import ForeignTopic, ForeignTopics, TopicLimits  # noqa: PLC0415  # as said above
+    from collector.ingest.produce import TOPICS as TOPICS_OF_SIGNALS  # noqa: PLC0415  # as said above
+
+    signals = {topic: signal for signal, topic in TOPICS_OF_SIGNALS.items()}
+    days = keys_file_days(settings)
+    return ForeignTopics(
+        [
+            ForeignTopic(
+                topic.name,
+                topic.encoding,
+                signals[SIGNAL_TOPICS[topic.signal]],
+                topic.tenant or settings.tenants.anonymous_tenant,
+            )
+            for topic in named
+        ],
+        TopicLimits(
+            limits_of(settings, days.of if days is not None else None),
+            Caps(settings.dead_letters.items_per_minute_max, settings.dead_letters.bytes_per_minute_max),
+            settings.broker.message_bytes_max,
+            settings.broker.message_row_bytes_max,
+            settings.message_bytes_largest,
+            settings.dead_letters.payload_bytes_max,
+        ),
+        producer.append,
+        metrics,
+        tenant_header=settings.kafka.topics_tenant_header,
+        now_unix_nano=time.time_ns,
+    )
