@@ -119,10 +119,8 @@ class Pipeline:
         now = self._now_unix_nano()
         batch_id = uuid7(nanoseconds=now)
         id_bytes: bytes = batch_id.bytes
-        reading = Reading(
-            self._reader, input_, body, size, caller, Header(caller.tenant, input_.source, now, id_bytes), id_bytes
-        )
-        reading.is_counted = count is not None and count.is_sure and count.size_bytes == len(body)
+        header = Header(caller.tenant, input_.source, now, id_bytes)
+        reading = Reading(self._reader, input_, body, size, caller, header, id_bytes, count)
         prints: list[bytes] = []
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:
@@ -144,23 +142,17 @@ class Pipeline:
         if prints:
             answered = self._answer_to_the_same(caller, prints, now)
             if answered is not None:
-                # It is durable already: so it costs what reading it cost.
-                await self.charges.take_whole(caller, None, reading.cost_bytes(), reading.cost_bytes())
-                self._metrics.repeated()
+                await self._charge_repeated(reading)
                 return answered
         adapted = reading.adapted
-        if adapted.row_bytes > len(body):
-            self._hold(reading, hold, adapted.row_bytes - len(body))
+        self._hold(reading, hold)
         read_cost = reading.cost_bytes()
         cost = max(read_cost, adapted.row_bytes)
         if is_limited:
             await self.charges.take_whole(caller, adapted, cost, read_cost)
         if adapted.accepted_count() or adapted.rejected:
             await self._make_durable(reading, batch_id, prints, cost)
-        self._metrics.ingested(adapted, reading.letters.by_reason)
-        self._metrics.tenant(caller.tenant).ingested(adapted, len(body))
-        if self._live is not None and self._live.is_watched:
-            self._live.note(caller.tenant, now, adapted)
+        self._count_ingested(reading)
         return Outcome(batch_id, adapted)
 
     def count_pieces(self, input_: Input) -> PiecesCount:
@@ -250,8 +242,11 @@ class Pipeline:
         answered = self._fingerprints.find(caller.tenant, prints, now)
         return None if answered is None else Outcome(answered.batch_id, answered.counts)
 
-    def _hold(self, reading: Reading, hold: Callable[[int], None], size_bytes: int) -> None:
+    def _hold(self, reading: Reading, hold: Callable[[int], None]) -> None:
         """Take the bytes of a request's rows, beyond those of its body, from what may be in flight. Raises Overloaded."""
+        size_bytes = reading.adapted.row_bytes - len(reading.body)
+        if size_bytes <= 0:
+            return
         try:
             hold(size_bytes)
         except Exception as overloaded:
@@ -259,6 +254,18 @@ class Pipeline:
             if isinstance(overloaded, ShareExceeded):
                 self.charges.beyond_share(reading.caller, reading.cost_bytes())
             raise
+
+    async def _charge_repeated(self, reading: Reading) -> None:
+        """Count a request that is durable already: it costs what reading it cost."""
+        await self.charges.take_whole(reading.caller, None, reading.cost_bytes(), reading.cost_bytes())
+        self._metrics.repeated()
+
+    def _count_ingested(self, reading: Reading) -> None:
+        tenant, adapted = reading.caller.tenant, reading.adapted
+        self._metrics.ingested(adapted, reading.letters.by_reason)
+        self._metrics.tenant(tenant).ingested(adapted, len(reading.body))
+        if self._live is not None and self._live.is_watched:
+            self._live.note(tenant, reading.header.received_time_unix_nano, adapted)
 
     async def _make_durable(self, reading: Reading, batch_id: UUID, prints: list[bytes], cost: int) -> None:
         """Append the request's messages, its receipt and its dead letters. Raises BrokerError, Defect."""

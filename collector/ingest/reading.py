@@ -64,8 +64,9 @@ class Reading:
         caller: Caller,
         header: Header,
         batch_id: bytes,
+        count: PiecesCount | None = None,
     ) -> None:
-        """`size_bytes`: what the body counts for a plan."""
+        """`size_bytes`: what the body counts for a plan. `count`: what counted it while it was decompressed."""
         self._reader: Final = reader
         self.input: Final = input_
         self.body: Final = body
@@ -81,8 +82,8 @@ class Reading:
         self.budget: Budget = NO_BUDGET
         self.has_coarse_times: bool = False
         self.is_on_loop: bool = len(body) <= DIRECT_BYTES_MAX
-        self.is_counted: bool = False
-        """Whether the body is known to hold no more elements than it may."""
+        # Whether the body is known to hold no more elements than it may.
+        self._is_counted: Final[bool] = count is not None and count.is_sure and count.size_bytes == len(body)
         self._rules: Rules = NO_RULES
 
     def begin(self) -> Callable[[Callable[[], None] | None], None]:
@@ -107,7 +108,7 @@ class Reading:
             window=self._window,
         )
         self._rules = rules
-        if self.is_counted:
+        if self._is_counted:
             rules.counted_body = self.body
         rules.plan_row_bytes_max = self._plan_row_bytes_max
         rules.item_bytes_max = reader.limits.item_bytes_max - ENTRY_BYTES_MAX
