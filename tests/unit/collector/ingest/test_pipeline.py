@@ -109,6 +109,28 @@ async def test_a_request_costs_the_bytes_of_its_rows() -> None:
             await ingest(receivers(), adapters.otlp.logs.adapt, body, caller)
 
 
+@pytest.mark.parametrize(
+    ("counted_bytes", "is_sure", "expected"), [(100, True, True), (99, True, False), (100, False, False), (None, True, False)]
+)
+async def test_a_body_is_counted_once(counted_bytes: int | None, is_sure: bool, expected: bool) -> None:
+    """The rules tell the adapter that its body was counted while it was decompressed; not where a part of it was not."""
+    body = b"x" * 100
+    found: list[bool] = []
+
+    def adapt(given: bytes, _header: Header, rules: Rules, _message_bytes_max: int) -> Adapted:
+        found.append(rules.counted_body is given)
+        return adapted({TYPE_LOG: 1}, {})
+
+    count = None
+    if counted_bytes is not None:
+        count = JsonPartsCount(1_000)
+        count.take(body[:counted_bytes])
+        count.is_sure = is_sure
+    input_ = Input(adapt, JsonPartsCount, SOURCE_OTLP, "/v1/logs", PAYLOAD_FORM_OTLP_LOGS)
+    await receivers().pipeline.ingest(input_, body, ACME, hold_nothing, count=count)
+    assert [expected] == found
+
+
 async def test_a_request_that_can_not_be_held_is_not_kept() -> None:
     """It may be sent again, and its tenant's plan is not charged for it."""
 
