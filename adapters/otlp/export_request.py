@@ -144,9 +144,10 @@ class Envelope:
         """Raises NonCanonical; RequestRefused, where it would cost too much."""
         buffer = self.buffer
         check_elements(buffer, SHAPES[self.signal], self.rules.request_elements_max, self.rules)
-        self.rules.rest()
-        if len(buffer) > UNCOUNTED_BYTES_MAX:
-            check_rows(buffer, self.rules, _ITEMS[int(self.signal)])
+        rules = self.rules
+        rules.rest()
+        if len(buffer) > UNCOUNTED_BYTES_MAX or rules.plan_row_bytes_max < rules.request_row_bytes_max:
+            check_rows(buffer, rules, _ITEMS[int(self.signal)])
         cursor = self.cursor
         end: i64 = len(buffer)
         position: i64 = 0
@@ -158,7 +159,7 @@ class Envelope:
                 self._resource(cursor.start, position)
             elif tag >> 3 == 1:
                 raise NonCanonical(cursor.start)
-            self.rules.read(0)
+            rules.read(0)
         return self.builder.finish()
 
     def _resource(self, start: i64, end: i64) -> None:

@@ -29,6 +29,7 @@ _BODY: Final = 0x0A  # an entry's resource or scope
 _POINT: Final = 0x0A  # of a metric's data
 _MEMBER: Final = 0x12  # a resource's scopes, a scope's metrics, log records or spans
 # A smaller body need not be counted before it is read, which takes a few milliseconds: BatchBuilder stops at the limit, too.
+# Where a plan allows less, a tenant can send many such bodies.
 UNCOUNTED_BYTES_MAX: Final = 256 << 10
 # How many items are counted before the limit is looked at.
 _COUNTED_AT_ONCE: Final = 10_000

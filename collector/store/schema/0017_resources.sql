@@ -1,5 +1,8 @@
 -- A record is a resource (docs/adr/0055): landing tables for records of that form, and a view from each into every table that keeps its
 -- rows. The landing tables of earlier versions stay, with their views: a writer of such a version inserts into them, in its own format.
+--
+-- ClickHouse ends the views of an insert in the reverse order of their names. So the views whose rows are few (by_message, by_trace) have
+-- names that come first: where the memory does not suffice for the rows of the items, nothing is stored, and the insert can be cut.
 
 -- Keeps nothing, as landing_metrics. Columns are named by the path of their field in landing_metrics.proto; a group is a scope and its
 -- metrics. What is the same for all items of a record is computed once a record, as before. What is the same for all points of a metric
@@ -354,7 +357,7 @@ FROM (
 )
 ARRAY JOIN points AS point;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_metrics_to_messages TO telemetry_batches AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_metrics_by_message TO telemetry_batches AS
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(
@@ -483,7 +486,7 @@ ARRAY JOIN
     ScopeNames AS ScopeName, ScopeVersions AS ScopeVersion, ScopeMaps AS ScopeAttributes,
     ScopeDroppedAttrCounts AS ScopeDroppedAttrCount, ScopeSchemaUrls AS ScopeSchemaUrl, arrayFlatten(groups_items) AS log;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_logs_to_messages TO telemetry_batches AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_logs_by_message TO telemetry_batches AS
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(
@@ -639,7 +642,7 @@ ARRAY JOIN
     ScopeNames AS ScopeName, ScopeVersions AS ScopeVersion, ScopeMaps AS ScopeAttributes,
     ScopeDroppedAttrCounts AS ScopeDroppedAttrCount, ScopeSchemaUrls AS ScopeSchemaUrl, arrayFlatten(groups_items) AS span;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_spans_to_trace_times TO otel_traces_trace_id_ts AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_spans_by_trace TO otel_traces_trace_id_ts AS
 SELECT
     lower(hex(trace_id)) AS TraceId, toDateTime(fromUnixTimestamp64Nano(min(start_time))) AS Start,
     toDateTime(fromUnixTimestamp64Nano(max(start_time))) AS End, TenantId, BatchId, batch_part AS BatchPart,
@@ -650,7 +653,7 @@ ARRAY JOIN
 WHERE trace_id != ''
 GROUP BY trace_id, TenantId, BatchId, batch_part;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_spans_to_messages TO telemetry_batches AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS landing_resource_spans_by_message TO telemetry_batches AS
 SELECT
     TenantId, BatchId, batch_part AS BatchPart, ReceivedAt, Source, receipt_route AS Route, receipt_received AS Received,
     mapFromArrays(
