@@ -31,16 +31,15 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
     if not named:
         return None
     from collector.ingest.foreign_topics import ForeignTopic, ForeignTopics, TopicLimits  # noqa: PLC0415  # as said above
-    from collector.ingest.produce import TOPICS as TOPICS_OF_SIGNALS  # noqa: PLC0415  # as said above
+    from collector.ingest.produce import SIGNALS  # noqa: PLC0415  # as said above
 
-    signals = {topic: signal for signal, topic in TOPICS_OF_SIGNALS.items()}
     days = keys_file_days(settings)
     return ForeignTopics(
         [
             ForeignTopic(
                 topic.name,
                 topic.encoding,
-                signals[SIGNAL_TOPICS[topic.signal]],
+                SIGNALS[SIGNAL_TOPICS[topic.signal]],
                 topic.tenant or settings.tenants.anonymous_tenant,
             )
             for topic in named

@@ -33,7 +33,7 @@ from adapters.rows import row_bytes
 from collector.broker.contract import Message
 from collector.dead_letters.payloads import mended
 from collector.dead_letters.queries import DeadLetterReports, Entry
-from collector.ingest.produce import TOPICS
+from collector.ingest.produce import SIGNALS, TOPICS
 from collector.ingest.reading import Adapt
 from collector.ingest.receipts import unnumbered_record
 from collector.ingest.validate import LimitRules, Limits, days_text, oldest_kept_s
@@ -42,7 +42,6 @@ from collector.records.items import ITEM_MESSAGES
 
 REPLAY_ROUTE: Final = b"replay"
 
-_SIGNALS: Final = {topic: signal for signal, topic in TOPICS.items()}
 
 AsOf = Literal["now", "received"]
 
@@ -233,7 +232,7 @@ def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano:
     """
     try:
         batch = TelemetryBatch.FromString(current(item))
-        if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6 or topic not in _SIGNALS:  # the last Type
+        if len(batch.records) != 1 or not 0 < batch.records[0].type <= 6 or topic not in SIGNALS:  # the last Type
             raise _Rejected(REASON[UNREADABLE_MESSAGE].name, "the payload must be one record")
         (record,) = batch.records
         for group in record.groups:
@@ -250,7 +249,7 @@ def refused_record(item: bytes, topic: str, batch_id: bytes, received_unix_nano:
     adapted = Adapted()
     adapted.accepted[record.type] = record.item_count
     adapted.row_bytes = row_bytes(payload)
-    adapted.parts.append(Part(_SIGNALS[topic], payload, record.item_count, adapted.row_bytes))
+    adapted.parts.append(Part(SIGNALS[topic], payload, record.item_count, adapted.row_bytes))
     return adapted
 
 

@@ -15,6 +15,7 @@ from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, B
 from collector.ingest.room import HeldBytes, Room, Rooms
 
 TOPICS: Final = {METRICS: METRICS_TOPIC, LOGS: LOGS_TOPIC, TRACES: TRACES_TOPIC}
+SIGNALS: Final = {topic: signal for signal, topic in TOPICS.items()}
 
 
 class Overloaded(Exception):
