@@ -24,9 +24,9 @@ from adapters.record import SOURCE_OTLP, Adapted, Header
 from collector.broker.contract import Message, MessageContext, Range
 from collector.ingest.otlp_inputs import OTLP_FORMS, OTLP_JSON, OTLP_PROTOBUF
 from collector.ingest.produce import TOPICS
-from collector.ingest.reading import Adapt
+from collector.ingest.reading import Adapt, body_rules
 from collector.ingest.receipts import unnumbered_record
-from collector.ingest.validate import LimitRules, Limits
+from collector.ingest.validate import Limits
 from collector.records.dead_letter import ENTRY_BYTES_MAX, Caps, DeadLetters, Origin
 from collector.tenancy.keys_file import tenant_problem
 
@@ -181,16 +181,8 @@ class ForeignTopics:
         given = self._limits
         received = origin.received_time_unix_nano
         budget = letters.budget(origin.tenant, received)
-        rules = LimitRules(
-            given.limits,
-            received,
-            dead_letter_items_max=budget.items,
-            dead_letter_bytes_max=budget.size_bytes,
-            message_row_bytes_max=given.message_row_bytes_max,
-            window=given.limits.window_of(origin.payload_form, origin.tenant),
-        )
-        rules.item_bytes_max = given.limits.item_bytes_max - ENTRY_BYTES_MAX
-        rules.dead_letter_cut_bytes = letters.payload_bytes_max
+        window = given.limits.window_of(origin.payload_form, origin.tenant)
+        rules = body_rules(given.limits, received, letters, budget, given.message_row_bytes_max, window)
         header = Header(origin.tenant, SOURCE_OTLP, received, origin.batch_id)
         adapt = ENCODINGS[topic.encoding][topic.signal]
         adapted = adapt(body, header, rules, given.message_bytes_max - ENTRY_BYTES_MAX)

@@ -13,7 +13,7 @@ from adapters.record import Adapted, Header
 from adapters.rules import NO_RULES, Rules
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX
 from collector.ingest.on_loop import TooLong
-from collector.ingest.validate import LimitRules, Limits
+from collector.ingest.validate import LimitRules, Limits, TimeWindow
 from collector.records.dead_letter import ENTRY_BYTES_MAX, NO_BUDGET, NOTHING_KEPT, Budget, DeadLetters, Kept, Origin
 from collector.tenancy.identity import Caller
 from collector.tenancy.plans import RATE_MAX
@@ -98,21 +98,14 @@ class Reading:
         `pause` is called from time to time.
         """
         reader = self._reader
-        rules = LimitRules(
-            reader.limits,
-            self.header.received_time_unix_nano,
-            dead_letter_items_max=self.budget.items,
-            dead_letter_bytes_max=self.budget.size_bytes,
-            message_row_bytes_max=reader.message_row_bytes_max,
-            pause=pause,
-            window=self._window,
+        received = self.header.received_time_unix_nano
+        rules = body_rules(
+            reader.limits, received, reader.dead_letters, self.budget, reader.message_row_bytes_max, self._window, pause
         )
         self._rules = rules
         if self._is_counted:
             rules.counted_body = self.body
         rules.plan_row_bytes_max = self._plan_row_bytes_max
-        rules.item_bytes_max = reader.limits.item_bytes_max - ENTRY_BYTES_MAX
-        rules.dead_letter_cut_bytes = reader.dead_letters.payload_bytes_max
         # Each record leaves room for what a dead letter of it would have to say.
         adapted = self.input.adapt(self.body, self.header, rules, reader.message_bytes_max - ENTRY_BYTES_MAX)
         self.adapted = adapted
@@ -139,6 +132,30 @@ class Reading:
             self.batch_id,
             input_.payload_form,
         )
+
+
+def body_rules(
+    limits: Limits,
+    received_time_unix_nano: int,
+    dead_letters: DeadLetters,
+    budget: Budget,
+    message_row_bytes_max: int,
+    window: TimeWindow,
+    pause: Callable[[], None] | None = None,
+) -> LimitRules:
+    """Return the rules for one body. `budget`: what its dead letters may take. `pause`: called from time to time."""
+    rules = LimitRules(
+        limits,
+        received_time_unix_nano,
+        dead_letter_items_max=budget.items,
+        dead_letter_bytes_max=budget.size_bytes,
+        message_row_bytes_max=message_row_bytes_max,
+        pause=pause,
+        window=window,
+    )
+    rules.item_bytes_max = limits.item_bytes_max - ENTRY_BYTES_MAX
+    rules.dead_letter_cut_bytes = dead_letters.payload_bytes_max
+    return rules
 
 
 def _plan_bytes_max(caller: Caller) -> int:
