@@ -70,7 +70,7 @@ async def decompressed(
             held_bytes = _held(work, held_bytes, hold)
             admit(held_bytes)
         # What is left of a body that was counted: then its adapter need not.
-        while 0 < count.size_bytes < len(work.content):
+        while count.is_sure and 0 < count.size_bytes < len(work.content):
             start = int(count.size_bytes)
             await threads.run(partial(count.take, work.content[start : start + _STEP_BYTES]))
     return work.content
