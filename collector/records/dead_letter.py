@@ -135,7 +135,11 @@ class Origin(NamedTuple):
     received_time_unix_nano: int
     batch_id: bytes
     payload_form: PayloadForm
-    kept_time_unix_nano: int = 0  # 0: when it was received
+    kept_later_unix_nano: int = 0  # when they were kept, if not when the request was received
+
+    @property
+    def kept_time_unix_nano(self) -> int:
+        return self.kept_later_unix_nano or self.received_time_unix_nano
 
 
 class Kept(NamedTuple):
@@ -214,7 +218,7 @@ class DeadLetters:
             id=request_id(origin.batch_id),
             tenant_id=tenant,
             received_time_unix_nano=origin.received_time_unix_nano,
-            kept_time_unix_nano=origin.kept_time_unix_nano or origin.received_time_unix_nano,
+            kept_time_unix_nano=origin.kept_time_unix_nano,
             source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
             route=origin.route,
             reason=REASON[reason].name,
@@ -242,7 +246,7 @@ def _entries(origin: Origin, adapted: Adapted) -> Iterator[DeadLetterRecord]:
                     id=item_id(origin.batch_id, rejection.index),
                     tenant_id=origin.tenant,
                     received_time_unix_nano=origin.received_time_unix_nano,
-                    kept_time_unix_nano=origin.kept_time_unix_nano or origin.received_time_unix_nano,
+                    kept_time_unix_nano=origin.kept_time_unix_nano,
                     source=origin.source,  # type: ignore[arg-type]  # a number of the same enumeration
                     type=rejection.type,  # type: ignore[arg-type]  # as above
                     route=origin.route,
