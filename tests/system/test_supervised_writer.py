@@ -54,6 +54,11 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def is_stopped(pid: int) -> bool:
+    """A process that has not stopped yet is ended by a signal that comes meanwhile."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def is_well(back: WriterCommand) -> bool:
     try:
         return bool(httpx.get(f"{back.http}/healthz").json()["status"] == "ok")
@@ -76,6 +81,7 @@ def test_a_stop_while_the_writer_starts_is_status_0(tmp_path: Path, number: sign
         until(back.children)
         young = back.worker()
         os.kill(young, signal.SIGSTOP)
+        until(partial(is_stopped, young))
         if number == signal.SIGINT:
             os.kill(young, number)
         back.signal(number)
