@@ -66,6 +66,7 @@ HOT_MODULES = [
 # Modules that run once a connection, once a page or once a start, or that only hand bytes to C libraries.
 INTERPRETED = {
     "adapters/codec/decompress.py",
+    "adapters/codec/growing_bytes.py",
     "collector/broker/kafka/protocol/offsets.py",
     "collector/ingest/large_bodies.py",
     "collector/receivers/grpc/health.py",

@@ -38,9 +38,12 @@ _TINY_BYTES_MAX: Final = 8
 # A list nested deeper is refused by the adapter, which reads no further than that.
 _DEPTH_MAX: Final = 200
 _WORD_BYTES: Final = 8
-# How many are counted before the limit is looked at.
-_COUNTED_AT_ONCE: Final = 10_000
-# From one rest to the next: 10 ns a byte at most.
+# Of an empty field: its tag, below 128, and its length.
+_PAIR_BITS: Final = 16
+_PAIRS: Final = 4
+# Looked up: mypyc takes a literal as a C int, of 32 bits.
+_THREE_PAIRS: Final = b"\xff" * 6 + bytes(2)
+# From one rest to the next, and from one look at the limit: 10 ns a byte at most.
 _REST_BYTES: Final = 256 << 10
 # A tag has at most five bytes, and a number ten.
 _HEAD_BYTES_MAX: Final = 16
@@ -151,6 +154,10 @@ class ElementsCount(PiecesCount):
             return True
         return False
 
+    def _passes_over(self, size_bytes: i64) -> bool:
+        """Do so within a long text, or behind what is odd."""
+        return not self.is_sure or self._count.pass_over(size_bytes)
+
     def _refusal(self) -> RequestRefused:
         return too_many_elements(int(self.size_bytes), int(self._elements_max), is_whole=False)
 
@@ -166,6 +173,15 @@ class _Open:
         self.shape: Final = shape
         self.end: Final[i64] = end
         self.depth: Final[i64] = depth
+
+
+def _moved(messages: list[_Open], gone: i64) -> list[_Open]:
+    """Return them as they are in a buffer that has lost so many bytes at its beginning."""
+    moved: list[_Open] = []
+    for one in messages:
+        end: i64 = one.end if one.end == _ENDLESS else one.end - gone
+        moved.append(_Open(one.shape, end, one.depth))
+    return moved
 
 
 class _Count:
@@ -208,9 +224,17 @@ class _Count:
             if not self.message(first.shape, position, end, first.depth):
                 break
             position = end
-        for one in outer:
-            end = one.end if one.end == _ENDLESS else one.end - gone
-            self.open.append(_Open(one.shape, end, one.depth))
+        self.open += _moved(outer, gone)
+
+    def pass_over(self, size_bytes: i64) -> bool:
+        """Pass over so many bytes that come next, if they are within a field that is read. Return whether they are."""
+        gone: i64 = len(self.buffer) + size_bytes
+        if self.position < gone:
+            return False
+        self.buffer = b""
+        self.position -= gone
+        self.open = _moved(self.open, gone)
+        return True
 
     def message(self, shape: Shape, start: i64, end: i64, depth: i64) -> bool:
         """Count those of the message at start:end. Return whether its end is there; else it is open. Raises NonCanonical,
@@ -223,6 +247,7 @@ class _Count:
         size_read: i64 = len(buffer)
         words_end: i64 = min(end, size_read - _WORD_BYTES)
         readable: i64 = end if end <= size_read else size_read - _HEAD_BYTES_MAX
+        three_pairs: i64 = read_i64_le(_THREE_PAIRS, 0)
         elements: i64 = 0
         position: i64 = start
         while position < readable:
@@ -237,6 +262,10 @@ class _Count:
                     tag = word & 0xFF
                     length: i64 = word >> 8 & 0xFF
                     if tag & 7 == BYTES and tag < 128 and length < 128:
+                        if length == 0 and word >> _PAIR_BITS == word & three_pairs:
+                            elements += _PAIRS  # the same field four times, and empty
+                            position += _WORD_BYTES
+                            continue
                         after = first + length
                     elif tag & 7 == FIXED64 and tag < 128:
                         position += 9
@@ -252,29 +281,22 @@ class _Count:
                     after = cursor.position
                     if tag & 7 != BYTES:
                         position = after
-                        if tag & 7 != FIXED64 and tag & 7 != FIXED32:
-                            elements += 1
+                        elements += 0 if tag & 7 == FIXED64 or tag & 7 == FIXED32 else 1
                         continue
                 if after > end:
                     raise NonCanonical(position)
                 position = after
                 size: i64 = after - first
                 elements += 1
-                if elements > _COUNTED_AT_ONCE:
-                    self._add(elements)
-                    elements = 0
                 if size == 0 or tag > 255:
                     continue
                 kind: i64 = kinds[tag]
                 if kind == _TEXT:
                     continue
-                if kind == _ATTRIBUTE:
-                    if after <= size_read:
-                        if self._is_plain_text(first, after):
-                            continue
-                    elif size <= _PLAIN_TEXT_BYTES_MAX:
-                        # It is read once it is whole.
-                        return self._leave(shape, end, depth, begin, elements - 1)
+                if kind == _ATTRIBUTE and after <= size_read and self._is_plain_text(first, after):
+                    continue
+                if kind == _ATTRIBUTE and after > size_read and size <= _PLAIN_TEXT_BYTES_MAX:
+                    return self._leave(shape, end, depth, begin, elements - 1)  # it is read once it is whole
                 if kind == _PACKED_FIXED64:
                     elements += size >> 3
                 elif size <= _TINY_BYTES_MAX or kind == _PACKED_VARINT:
@@ -286,6 +308,8 @@ class _Count:
                         self.open.append(_Open(shape, end, depth))
                         return False
             if position >= self.rest_at:
+                self._add(elements)
+                elements = 0
                 self.rest_at = position + _REST_BYTES
                 self.rules.rest()
         if position < end:

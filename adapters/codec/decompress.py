@@ -16,14 +16,14 @@ Invariants:
 """
 
 import sys
-import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
-from io import BytesIO
 from typing import Final
 
 import cramjam
+from zlib_ng import zlib_ng
 
+from adapters.codec.growing_bytes import GrowingBytes
 from adapters.codec.snappy_block import first_elements
 from adapters.errors import INVALID_COMPRESSION, PAYLOAD_TOO_LARGE, RequestRefused
 
@@ -37,7 +37,7 @@ _SLICE_BYTES: Final = 1 << 18
 # Each stream costs a decompressor: millions of empty ones would fit into a body.
 _STREAMS_MAX: Final = 1000
 _ZLIB_HEAD_DIVISOR: Final = 31
-_GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
+_GZIP_WINDOW_BITS: Final = 16 + zlib_ng.MAX_WBITS
 # RFC 9659: a zstd content coding's window is at most 8 MiB.
 _ZSTD_WINDOW_LOG_MAX: Final = 23
 _ZSTD_HEAD_BYTES_MAX: Final = 18
@@ -100,7 +100,7 @@ class Decompression:
 
     def piece(self, start: int) -> bytes:
         """Return the megabyte of it that begins there."""
-        return self._out.piece(start)
+        return self._out.part(start, start + _CHUNK_BYTES)
 
 
 def _steps(body: bytes, encoding: str, out: "_Output", beginning_bytes: int) -> _Steps:
@@ -109,7 +109,7 @@ def _steps(body: bytes, encoding: str, out: "_Output", beginning_bytes: int) -> 
     if encoding == "gzip":
         return _inflate(body, encoding, _GZIP_WINDOW_BITS, out)
     if encoding == "deflate":
-        window_bits = zlib.MAX_WBITS if _has_zlib_head(body) else -zlib.MAX_WBITS
+        window_bits = zlib_ng.MAX_WBITS if _has_zlib_head(body) else -zlib_ng.MAX_WBITS
         return _inflate(body, encoding, window_bits, out)
     if encoding == "zstd":
         return _unzstd(body, out)
@@ -124,7 +124,7 @@ def _steps(body: bytes, encoding: str, out: "_Output", beginning_bytes: int) -> 
 
 def _has_zlib_head(body: bytes) -> bool:
     """Return whether a body begins as RFC 1950 has it. No encoder of RFC 1951 begins so: its padding would not be zeros."""
-    return len(body) > 1 and body[0] & 0xF == zlib.DEFLATED and int.from_bytes(body[:2]) % _ZLIB_HEAD_DIVISOR == 0
+    return len(body) > 1 and body[0] & 0xF == zlib_ng.DEFLATED and int.from_bytes(body[:2]) % _ZLIB_HEAD_DIVISOR == 0
 
 
 def _identity(body: bytes, bytes_max: int) -> _Steps:
@@ -138,7 +138,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, out: "_Output") -> _S
     """One or more members, one behind the other, as RFC 1952 has it. `window_bits`: zlib's word for the format."""
     source = _Source(body, encoding)
     for _ in range(_STREAMS_MAX):
-        member = zlib.decompressobj(window_bits)
+        member = zlib_ng.decompressobj(window_bits)
         try:
             while not member.eof:
                 data = source.next()
@@ -148,7 +148,7 @@ def _inflate(body: bytes, encoding: str, window_bits: int, out: "_Output") -> _S
                     raise source.invalid("truncated")
                 out.take(chunk)
                 yield out.size_bytes
-        except zlib.error as error:
+        except zlib_ng.error as error:  # type: ignore[misc]  # its stub has an instance
             raise source.invalid(str(error)) from error
         if source.at_end():
             return out.value()
@@ -219,7 +219,7 @@ def _unsnappy_frames(body: bytes, out: "_Output") -> _Steps:
     while True:
         if position - start >= _SNAPPY_SLICE_BYTES or position == end:
             try:
-                out.take(bytes(cramjam.snappy.decompress(_SNAPPY_FRAMED + body[start:position])))
+                out.take(cramjam.snappy.decompress(_SNAPPY_FRAMED + body[start:position]))
             except cramjam.DecompressionError as error:
                 raise _invalid(body, "snappy", str(error)) from error
             yield out.size_bytes
@@ -292,48 +292,22 @@ class _Source:
         return _invalid(self._body, self._encoding, why)
 
 
-class _Output:
+class _Output(GrowingBytes):
     """What has been decompressed of one body."""
 
     def __init__(self, encoding: str, bytes_max: int) -> None:
+        super().__init__(bytes_max)
         self.bytes_max: Final = bytes_max
         self._encoding: Final = encoding
-        # Hands its buffer over without a copy: joining chunks would take the memory twice.
-        self._content: Final = BytesIO()
-
-    @property
-    def size_bytes(self) -> int:
-        """So many there are."""
-        return self._content.tell()
 
     def next_bytes(self) -> int:
         """Return how many to ask for: a chunk, and where the limit is near, one byte beyond it."""
-        return min(self.bytes_max - self._content.tell() + 1, _CHUNK_BYTES)
+        return min(self.bytes_max - self.size_bytes + 1, _CHUNK_BYTES)
 
     def take(self, chunk: "bytes | cramjam.Buffer") -> None:
-        self._content.write(chunk)
-        if self._content.tell() > self.bytes_max:
+        self.write(chunk)
+        if self.size_bytes > self.bytes_max:
             raise _too_large(None, self._encoding, self.bytes_max)
-
-    def fill(self, size_bytes: int, write: Callable[[memoryview], object]) -> None:
-        """Let that write so many bytes."""
-        # One write of all of them would keep the interpreter's lock for that time.
-        for start in range(0, size_bytes, _CHUNK_BYTES):
-            self._content.write(bytes(min(size_bytes - start, _CHUNK_BYTES)))
-        with self._content.getbuffer() as buffer:
-            write(buffer)
-
-    def clear(self) -> None:
-        """Forget what there is."""
-        self._content.seek(0)
-        self._content.truncate()
-
-    def piece(self, start: int) -> bytes:
-        with self._content.getbuffer() as buffer:
-            return bytes(buffer[start : start + _CHUNK_BYTES])
-
-    def value(self) -> bytes:
-        return self._content.getvalue()
 
 
 def _too_large(size_bytes: int | None, encoding: str, bytes_max: int) -> RequestRefused:

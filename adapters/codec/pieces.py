@@ -30,6 +30,18 @@ class PiecesCount:
             self.is_exceeded = True
             raise self._refusal()
 
+    def pass_over(self, size_bytes: i64) -> bool:
+        """Pass over so many bytes that come next, where nothing in them counts whatever they are. Return whether that is so;
+        else they are the next piece."""
+        if self.size_bytes == 0 or not self._passes_over(size_bytes):
+            return False
+        self.size_bytes += size_bytes
+        return True
+
+    def _passes_over(self, size_bytes: i64) -> bool:  # noqa: ARG002  # for those that know
+        """Do so where that can be known."""
+        return False
+
     def _exceeds(self, piece: bytes) -> bool:
         """Count the next piece. Return whether there is too much."""
         raise NotImplementedError

@@ -72,15 +72,17 @@ async def decompressed(
         # What is left of a body that was counted: then its adapter need not.
         while count.is_sure and 0 < count.size_bytes < len(work.content):
             start = int(count.size_bytes)
-            await threads.run(partial(count.take, work.content[start : start + _STEP_BYTES]))
+            if not count.pass_over(min(_STEP_BYTES, len(work.content) - start)):
+                await threads.run(partial(count.take, work.content[start : start + _STEP_BYTES]))
     return work.content
 
 
 def _step(work: Decompression, count: PiecesCount) -> bool:
     """Count a piece where there is enough to hold too much, else go on. Raises RequestRefused."""
-    if work.ready_bytes > count.free_bytes and work.ready_bytes - count.size_bytes >= _STEP_BYTES:
-        count.take(work.piece(int(count.size_bytes)))
-        return False
+    while work.ready_bytes > count.free_bytes and work.ready_bytes - count.size_bytes >= _STEP_BYTES:
+        if not count.pass_over(_STEP_BYTES):
+            count.take(work.piece(int(count.size_bytes)))
+            return False
     return work.step()
 
 

@@ -6,10 +6,10 @@ Invariants:
 """
 
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from time import perf_counter
 from typing import Final, NamedTuple
 
+from adapters.codec.growing_bytes import GrowingBytes
 from adapters.errors import (
     INVALID_PARAMETER,
     METHOD_NOT_ALLOWED,
@@ -208,7 +208,7 @@ class HttpRequest(TelemetryRequest):
         self._route: Final = route
         self._dialect: Dialect = route.otherwise
         self._first: bytes = b""
-        self._rest: BytesIO | None = None  # what came after the first piece: a list could take many times what it holds
+        self._rest: GrowingBytes | None = None  # where it is several pieces: a list could take many times what it holds
 
     def _admit(self) -> None:
         head, route, receiver = self.head, self._route, self._http
@@ -280,12 +280,12 @@ class HttpRequest(TelemetryRequest):
             self._first = piece
         else:
             if self._rest is None:
-                self._rest = BytesIO()
+                self._rest = GrowingBytes(body_bytes_max)
                 self._rest.write(self._first)
             self._rest.write(piece)
 
     def _body(self) -> bytes:
-        return self._first if self._rest is None else self._rest.getvalue()
+        return self._first if self._rest is None else self._rest.value()
 
     def _accept(self, outcome: Outcome) -> None:
         self.answer = self._readable(self._dialect.accepted(outcome))

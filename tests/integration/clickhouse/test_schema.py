@@ -167,7 +167,9 @@ def test_settings(store: ClickHouseStore, table: str) -> None:
 
 
 def test_landing_keeps_nothing(store: ClickHouseStore) -> None:
-    found = lines(store, "SELECT DISTINCT engine FROM system.tables WHERE name LIKE 'landing%' AND engine != 'MaterializedView'")
+    found = lines(
+        store, "SELECT DISTINCT engine FROM system.tables WHERE name LIKE 'landing%' AND engine != 'MaterializedView'"
+    )
     assert found == ["Null"]
 
 

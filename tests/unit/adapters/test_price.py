@@ -214,6 +214,24 @@ def test_an_odd_field_ends_the_count_of_pieces() -> None:
     assert not count.is_sure
 
 
+def test_a_long_text_is_passed_over() -> None:
+    """Its size is known before its bytes. What is behind it counts, however deep it was."""
+    text = nest(b"x" * 10_000, 6, 2, 1)
+    body = nest(text + b"\x12\0" * 20, 1, 2, 2) + b"\x0a\0" * 5 + (b"\x09" + bytes(8)) * 8
+    count = ElementsCount(LOGS, 30)
+    assert not count.pass_over(100)
+    count.take(body[:100])
+    assert count.pass_over(9_000)
+    assert not count.pass_over(2_000)
+    with pytest.raises(RequestRefused):
+        count.take(body[9_100:])
+    assert len(body) == count.size_bytes
+    enough = ElementsCount(LOGS, 31)
+    enough.take(body[:100])
+    assert enough.pass_over(9_000)
+    enough.take(body[9_100:])
+
+
 def refused_by_pieces(body: bytes, shape: Shape, elements_max: int, size: int) -> str:
     """Return why a body of pieces of that size is refused; nothing where it is not."""
     # Behind its end come fields that do not count: the last bytes are not read before there are more.
@@ -221,7 +239,8 @@ def refused_by_pieces(body: bytes, shape: Shape, elements_max: int, size: int) -
     count = ElementsCount(shape, elements_max)
     try:
         for start in range(0, len(body), size):
-            count.take(body[start : start + size])
+            if not count.pass_over(min(size, len(body) - start)):
+                count.take(body[start : start + size])
     except RequestRefused as refused:
         return refused.message if count.is_exceeded and body.startswith(count.beginning) else ""
     return ""

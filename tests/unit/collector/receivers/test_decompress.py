@@ -11,13 +11,18 @@ from collections.abc import Callable
 import cramjam
 import pytest
 from infrasage.v1.dead_letter_pb2 import DeadLetterBatch
-from support.attacks import JSON, PROTOBUF, REMOTE_WRITE, WRITE_V2
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from support.attacks import JSON, PROTOBUF, REMOTE_WRITE, WRITE_V2, json_logs
 from support.fakes.receiving import Receivers, otlp_logs, receivers
+from support.machine_speed import scaled
+from support.references.remote_write import length_delimited
 from support.tenants import on_plans
+from zlib_ng import zlib_ng
 
 from adapters.codec.json_parts import JsonPartsCount
 from adapters.codec.pieces import PiecesCount
 from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused
+from adapters.price import ElementsCount, shape_of
 from collector.ingest.large_bodies import DIRECT_BYTES_MAX, Decompressing
 from collector.ingest.loop_turns import LoopTurns
 from collector.ingest.produce import Overloaded
@@ -28,6 +33,7 @@ from collector.receivers.http.telemetry_request import Head
 from collector.receivers.responses import Answer
 from collector.receivers.routes import GRPC_SERVICES
 from collector.records.dead_letter import Caps
+from collector.runtime.version import is_compiled
 from collector.tenancy.plans import FREE, Plan, Rate
 
 if sys.version_info >= (3, 14):
@@ -298,10 +304,10 @@ async def test_what_was_decompressed_counts_where_the_plan_has_no_room() -> None
     body = gzip.compress(b"\xff" * (5 * MIB))
     # 5 MiB are taken. Each of the others is left behind 3 MiB, and at most 8 MiB are made so.
     made_bytes = 0
-    decompressobj = zlib.decompressobj
+    decompressobj = zlib_ng.decompressobj
 
     class Counted:
-        """What decompresses, which the standard library has: a compiled object's methods can't be replaced."""
+        """What decompresses, which a library has: a compiled object's methods can't be replaced."""
 
         def __init__(self, window_bits: int) -> None:
             self._work = decompressobj(window_bits)
@@ -316,7 +322,7 @@ async def test_what_was_decompressed_counts_where_the_plan_has_no_room() -> None
             return getattr(self._work, name)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(zlib, "decompressobj", Counted)
+        patched.setattr(zlib_ng, "decompressobj", Counted)
         assert [413, *[429] * 19] == [await answer(made, body, "acme") for _ in range(20)]
     assert 5 * MIB <= made_bytes <= 5 * MIB + 8 * MIB + 5 * MIB + 20 * len(body)
 
@@ -350,3 +356,49 @@ async def test_a_large_body_holds_its_budget_while_it_is_read_and_no_longer() ->
         assert status == exchange.answer.status
         assert 0 == made.in_flight.bytes_held
     assert 20 == made.producer.item_count()
+
+
+TEXT_BYTES = 50_000_000
+
+
+def in_scope(records: bytes) -> bytes:
+    return length_delimited(1, length_delimited(2, records))
+
+
+def log_of(text: bytes) -> bytes:
+    return length_delimited(2, length_delimited(5, length_delimited(1, text)))
+
+
+# A text of 50 MB, and what is too much behind it: how to make it, and what counts it.
+BEHIND_TEXT: dict[str, tuple[Callable[[], bytes], Callable[[], PiecesCount]]] = {
+    "protobuf": (
+        lambda: in_scope(log_of(b"x" * TEXT_BYTES) + b"\x12\0" * 6_000_000),
+        lambda: ElementsCount(shape_of(ExportLogsServiceRequest), 5_000_000),
+    ),
+    "JSON": (
+        lambda: json_logs(b'{"body":{"stringValue":"' + b"x" * TEXT_BYTES + b'"}}' + b",{}" * 4_000_000),
+        lambda: JsonPartsCount(5_000_000),
+    ),
+    "JSON without texts": (lambda: b"[" + b"1234567," * 8_000_000, lambda: JsonPartsCount(5_000_000)),
+    "native JSON": (lambda: b'{"attributes":{' + b'"":0,' * 10_000_000, lambda: JsonPartsCount(5_000_000)),
+}
+# Of a byte that is repeated, snappy's library makes 1.3 GB/s, for 20 times the bytes that were sent.
+REFUSAL_S_MAX = {"gzip": 0.05, "deflate": 0.05, "zstd": 0.05, "snappy": 0.075, "snappy_of_any_format": 0.075}
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the numbers are the compiled build's")
+@pytest.mark.parametrize("encoding", COMPRESS)
+@pytest.mark.parametrize("kind", BEHIND_TEXT)
+async def test_a_refusal_costs_little_however_late_it_is_known(kind: str, encoding: str) -> None:
+    """Though all of a text is decompressed before what is too much: at most so much CPU (`scaled`), of all threads."""
+    make, count = BEHIND_TEXT[kind]
+    body = COMPRESS[encoding](make())
+    costs_s: list[float] = []
+    for _ in range(3):  # another process's turn makes one of them dearer
+        began = time.process_time()
+        with pytest.raises(RequestRefused) as caught:
+            await decompressed(body, encoding, 64 * MIB, lambda _: None, count=count())
+        costs_s.append(time.process_time() - began)
+        assert "more than 5000000 elements" in caught.value.message
+    cost_s_max = scaled(REFUSAL_S_MAX[encoding])
+    assert cost_s_max >= min(costs_s), f"{min(costs_s) * 1000:.0f} ms, where {cost_s_max * 1000:.0f} ms are allowed"
