@@ -55,7 +55,7 @@ def layout_fingerprints(request: bytes, adapted: Adapted) -> list[bytes]:
     parts = adapted.parts
     if len(parts) == 1 and not adapted.rejected:
         return [request]
-    layout = [f"{part.signal} {part.item_count} {len(part.payload)}" for part in parts]
+    layout = [f"{part.signal} {part.item_count} {part.payload_bytes}" for part in parts]
     rejected = sorted(adapted.rejected.items())
     indexes = [rejection.index for rejection in adapted.rejections]
     whole = request + f"{layout} {rejected} {indexes}".encode()
@@ -132,17 +132,19 @@ def _last_record(cursor: Cursor) -> tuple[i64, i64]:
     at: i64 = 0
     start: i64 = 0
     last: i64 = 0
-    # Most records have a length of at most two bytes. To read them as fields would take twice the time.
-    while at + 2 < end and buffer[at] == RECORD:
-        length: i64 = buffer[at + 1]
-        first: i64 = at + 2
-        if length > 127:
-            more: i64 = buffer[first]
-            if more > 127:
-                break
-            length = length & 127 | more << 7
+    # To read them as fields would take twice the time.
+    while at + 1 < end and buffer[at] == RECORD:
+        first: i64 = at + 1
+        byte: i64 = buffer[first]
+        length: i64 = byte & 127
+        shift: i64 = 7
+        while byte > 127 and first + 1 < end and shift < 28:
             first += 1
-        if length > end - first:
+            byte = buffer[first]
+            length |= (byte & 127) << shift
+            shift += 7
+        first += 1
+        if byte > 127 or length > end - first:
             break
         start = first
         last = at = first + length

@@ -15,7 +15,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_i64_le
 from mypy_extensions import i64
 
-from adapters.codec.wire import length_of, put_bytes, put_varint, varint_size
+from adapters.codec.wire import put_bytes, put_varint, varint_size
 from adapters.record_tags import (
     BATCH_ID,
     BATCH_PART,
@@ -59,9 +59,9 @@ REJECTIONS_KEPT_MAX: Final = 10_000
 
 UNKNOWN_SERVICE: Final = b"unknown_service"
 
-_RECORD_TAG_BYTE: Final = bytes((RECORD,))
-_GROUP_TAG_BYTE: Final = bytes((GROUP,))
 _ITEM_TAG_BYTES: Final = 1
+# Where an open record or group is that has no items yet.
+_UNWRITTEN: Final = -1
 # batch_part and item_count, and the tags and lengths of the record and of its last group.
 _FRAMING_BYTES_MAX: Final = 26
 
@@ -110,10 +110,42 @@ class Part:
 
     def __init__(self, signal: int, payload: bytes, item_count: int, row_bytes: int, fingerprint: bytes = b"") -> None:
         self.signal: Final = signal
-        self.payload: Final = payload
         self.item_count: Final = item_count
         self.row_bytes: Final = row_bytes
         self.fingerprint: Final = fingerprint
+        self._payload = payload
+        self._writer: BytesWriter | None = None
+
+    @staticmethod
+    def written(signal: int, writer: BytesWriter, item_count: int, row_bytes: int) -> "Part":
+        """Return one whose payload is in a writer, so that a record more can be put behind it before it is copied."""
+        part = Part(signal, b"", item_count, row_bytes)
+        part._writer = writer
+        return part
+
+    @property
+    def payload(self) -> bytes:
+        writer = self._writer
+        if writer is not None:
+            self._payload = writer.getvalue()
+            self._writer = None
+        return self._payload
+
+    @property
+    def payload_bytes(self) -> int:
+        writer = self._writer
+        return len(self._payload) if writer is None else len(writer)
+
+    def with_record(self, record: bytes, row_bytes: int, fingerprint: bytes) -> "Part":
+        """Return this message with one record more, a serialized TelemetryBatch whose rows have so many bytes."""
+        writer = self._writer
+        if writer is None:
+            payload = self._payload + record
+        else:
+            # Both have the longer payload then: a large message is not copied twice.
+            writer.write(record)
+            payload = self.payload
+        return Part(self.signal, payload, self.item_count, self.row_bytes + row_bytes, fingerprint)
 
 
 class Rejection:
@@ -202,24 +234,25 @@ class BatchBuilder:
         self.index: i64 = 0
         self.signal: i64 = 0
         self.type: i64 = 0
-        # The message under construction: its records that are closed, in pieces, and how many bytes and items those have.
-        self.batch: list[bytes] = []
-        self.batch_bytes: i64 = 0
-        self.batch_items: i64 = 0
+        # The message under construction: its bytes, and the items of its records that are closed.
+        self.message = BytesWriter()
+        self.message_items: i64 = 0
         # Of the rows of the message under construction, what is open included.
         self.row_bytes: i64 = 0
         self.row_bytes_max: i64 = rules.message_row_bytes_max
         # Of each row of the open group, beside its item's.
         self.group_row_bytes: i64 = 0
-        # The open record: what comes before its groups; and its groups that are closed, in pieces.
+        # The open record and group: what comes before their groups and items, and where their lengths are in the message. They
+        # are written with their first item, and their lengths, which always take the same bytes, when they are closed.
         self.head: bytes = b""
-        self.groups: list[bytes] = []
-        self.record_bytes: i64 = 0  # of both
-        self.record_items: i64 = 0
-        # The open group: what comes before its items, and the items.
-        self.group = BytesWriter()
-        self.scope_bytes: i64 = 0
+        self.scope: bytes = b""
+        self.record_at: i64 = _UNWRITTEN
+        self.group_at: i64 = _UNWRITTEN
+        self.unwritten_bytes: i64 = 0  # of `head` and `scope`
+        self.record_items: i64 = 0  # of its groups that are closed
         self.group_items: i64 = 0
+        self.length_bytes: i64 = varint_size(self.item_bytes_max)
+        self.no_length: bytes = bytes(self.length_bytes)
         # What is left of the budget for rejected items' payloads.
         self.payloads_left: i64 = rules.dead_letter_items_max
         self.payload_bytes_left: i64 = rules.dead_letter_bytes_max
@@ -238,24 +271,23 @@ class BatchBuilder:
         put_bytes(head, SERVICE, service_id)
         head.write(resource)
         self.head = head.getvalue()
-        self.record_bytes = len(self.head)
 
     def open_group(self, scope: bytes) -> None:
         """`scope`: the scope and its schema URL, as fields of a Group."""
         self._close_group()
-        group = self.group
-        group.truncate(0)
-        group.write(scope)
-        self.scope_bytes = len(scope)
-        self.group_row_bytes = len(self.head) + self.scope_bytes + ROW_BYTES
+        self.scope = scope
+        self.unwritten_bytes = len(scope)
+        if self.record_at == _UNWRITTEN:
+            self.unwritten_bytes += len(self.head)
+        self.group_row_bytes = len(self.head) + len(scope) + ROW_BYTES
 
     def capacity(self) -> i64:
         """The most bytes, tag and length included, that one `add` can take in the open group."""
-        return self.message_bytes_max - len(self.head) - self.scope_bytes - _FRAMING_BYTES_MAX
+        return self.message_bytes_max - len(self.head) - len(self.scope) - _FRAMING_BYTES_MAX
 
     def item_capacity(self) -> i64:
         """The same of an item that has a message of its own."""
-        return self.item_bytes_max - len(self.head) - self.scope_bytes - _FRAMING_BYTES_MAX
+        return self.item_bytes_max - len(self.head) - len(self.scope) - _FRAMING_BYTES_MAX
 
     def points_max(self, group_row_bytes: i64, metric_bytes: i64, points_bytes: i64) -> i64:
         """Return how many points a metric may have so that its rows fit a message; at least 1.
@@ -269,14 +301,14 @@ class BatchBuilder:
 
     def begin(self, size_bytes: i64, items: i64, repeated_bytes: i64) -> bool:
         """Take `items` accepted items that are one Metric, LogRecord or Span; the caller then writes its `size_bytes` to
-        `group`. Return False, and take nothing, where they do not fit a message.
+        `message`. Return False, and take nothing, where they do not fit a message.
 
         `repeated_bytes`: how many of them are in the row of each of the items; 0 where there is one item.
         """
         need: i64 = _ITEM_TAG_BYTES + varint_size(size_bytes) + size_bytes
         rows: i64 = need + items * self.group_row_bytes + (items - 1) * repeated_bytes
         if (
-            self.batch_bytes + self.record_bytes + len(self.group) + need + _FRAMING_BYTES_MAX > self.message_bytes_max
+            len(self.message) + self.unwritten_bytes + need + _FRAMING_BYTES_MAX > self.message_bytes_max
             or self.row_bytes + rows > self.row_bytes_max
         ):
             if items > 1:
@@ -286,10 +318,12 @@ class BatchBuilder:
                 return False
             self.close_record()
             self.close_message()
+        if self.group_at == _UNWRITTEN:
+            self._write_open()
         self.row_bytes += rows
-        group = self.group
-        group.append(ITEM)
-        put_varint(group, size_bytes)
+        message = self.message
+        message.append(ITEM)
+        put_varint(message, size_bytes)
         self.group_items += items
         self.index += items
         return True
@@ -298,7 +332,7 @@ class BatchBuilder:
         """As `begin`, of bytes that are there already."""
         if not self.begin(len(item), items, repeated_bytes):
             return False
-        self.group.write(item)
+        self.message.write(item)
         return True
 
     def keeps(self, payload_bytes: i64) -> bool:
@@ -341,57 +375,76 @@ class BatchBuilder:
         self.out.rejected[key] = self.out.rejected.get(key, 0) + items
         self.index += items
 
+    def _write_open(self) -> None:
+        """Write what comes before the items of the open group, and before it what comes before those of the open record."""
+        message = self.message
+        if self.record_at == _UNWRITTEN:
+            message.append(RECORD)
+            self.record_at = len(message)
+            message.write(self.no_length)
+            message.write(self.head)
+        message.append(GROUP)
+        self.group_at = len(message)
+        message.write(self.no_length)
+        message.write(self.scope)
+        self.unwritten_bytes = 0
+
+    def _put_length(self, at: i64) -> None:
+        """Write the length of what is behind its place, up to the end: a varint that is padded to the size of the place."""
+        message = self.message
+        last: i64 = at + self.length_bytes - 1
+        size: i64 = len(message) - last - 1
+        while at < last:
+            message[at] = int(size & 127 | 128)
+            size >>= 7
+            at += 1
+        message[last] = int(size)
+
     def _close_group(self) -> None:
         """The next items are of the same group, in another record."""
-        if self.group_items == 0:
+        if self.group_at == _UNWRITTEN:
             return
-        group = self.group.getvalue()
-        length = length_of(len(group))
-        self.groups += (_GROUP_TAG_BYTE, length, group)
-        self.record_bytes += 1 + len(length) + len(group)
-        self.group.truncate(self.scope_bytes)
+        self._put_length(self.group_at)
+        self.group_at = _UNWRITTEN
         self.record_items += self.group_items
         self.group_items = 0
 
     def close_record(self) -> None:
         """The next items are of the same group of the same resource, in another record."""
         self._close_group()
-        if self.record_items == 0:
+        if self.record_at == _UNWRITTEN:
             return
-        behind = BytesWriter()
+        message = self.message
         if self.out.parts:
-            put_varint(behind, BATCH_PART)
-            put_varint(behind, len(self.out.parts))
-        put_varint(behind, ITEM_COUNT)
-        put_varint(behind, self.record_items)
-        size: i64 = self.record_bytes + len(behind)
-        length = length_of(size)
-        batch = self.batch
-        batch += (_RECORD_TAG_BYTE, length, self.head)
-        batch += self.groups
-        batch.append(behind.getvalue())
-        self.batch_bytes += 1 + len(length) + size
-        self.groups.clear()
-        self.record_bytes = len(self.head)
+            put_varint(message, BATCH_PART)
+            put_varint(message, len(self.out.parts))
+        put_varint(message, ITEM_COUNT)
+        put_varint(message, self.record_items)
+        self._put_length(self.record_at)
+        self.record_at = _UNWRITTEN
+        self.unwritten_bytes = len(self.head) + len(self.scope)
         self.out.accepted[self.type] += self.record_items
-        self.batch_items += self.record_items
+        self.message_items += self.record_items
         self.record_items = 0
 
     def close_message(self) -> None:
-        if self.batch_items == 0:
-            return
-        row_bytes = int(self.row_bytes)
-        self.out.parts.append(Part(self.signal, b"".join(self.batch), self.batch_items, row_bytes))
-        self.out.row_bytes += row_bytes
-        check_row_bytes(self.out.row_bytes, self.rules)
+        if self.message_items:
+            message = self.message
+            self._add_part(Part(self.signal, message.getvalue(), int(self.message_items), int(self.row_bytes)))
+            message.truncate(0)
+
+    def _add_part(self, part: Part) -> None:
+        out = self.out
+        out.parts.append(part)
+        out.row_bytes += part.row_bytes
+        check_row_bytes(out.row_bytes, self.rules)
         self.row_bytes = 0
-        self.batch.clear()
-        self.batch_bytes = 0
-        self.batch_items = 0
+        self.message_items = 0
 
     def finish(self) -> Adapted:
         self.close_record()
-        self.close_message()
+        if self.message_items:
+            self._add_part(Part.written(self.signal, self.message, int(self.message_items), int(self.row_bytes)))
         self.out.repaired = self.rules.repaired
         self.out.unknown_fields = self.rules.unknown_fields if self.index == 0 else self.rules.misplaced_fields
         return self.out

@@ -169,17 +169,26 @@ _TEXT_SLICE_BYTES: Final = 256 << 10
 _CONTINUATIONS_MAX: Final = 3
 
 
+def is_ascii(buffer: bytes, start: i64, end: i64) -> bool:
+    """Return whether these bytes, which are eight at least, are ASCII: a text, and no less one with lengths below 128 in it."""
+    half: i64 = 0x80808080
+    high_bits: i64 = half << 32 | half
+    last: i64 = end - 8
+    p: i64 = start
+    while p < last:
+        if read_i64_le(buffer, p) & high_bits:
+            return False
+        p += 8
+    return not read_i64_le(buffer, last) & high_bits
+
+
 def is_utf8(buffer: bytes, start: i64, end: i64, rules: Rules = NO_RULES) -> bool:
     """Return whether these bytes are text, as protobuf has it for strings."""
     if end - start > _TEXT_SLICE_BYTES:
         return _is_long_utf8(buffer, start, end, rules)
+    if end - start >= 8:
+        return is_ascii(buffer, start, end) or _is_utf8_slow(buffer[start:end])
     p: i64 = start
-    half: i64 = 0x80808080
-    high_bits: i64 = half << 32 | half
-    while p + 8 <= end:
-        if read_i64_le(buffer, p) & high_bits:
-            return _is_utf8_slow(buffer[start:end])
-        p += 8
     if p + 8 <= len(buffer):
         if read_i64_le(buffer, p) & read_i64_le(_HIGH_BITS, (end - p) << 3):
             return _is_utf8_slow(buffer[start:end])

@@ -304,7 +304,7 @@ class RecordAdapter:
         metric_bytes: i64 = field_size(len(name)) + field_size(point_bytes)
         if not builder.begin(metric_bytes, 1, metric_bytes - point_bytes):
             return False
-        metric = builder.group
+        metric = builder.message
         put_bytes(metric, 0x0A, name)
         metric.append(0x2A)
         put_varint(metric, point_bytes)

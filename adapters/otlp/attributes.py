@@ -10,7 +10,7 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64
 
 from adapters.codec.text import shortened_name, text_within
-from adapters.codec.wire import Cursor, NonCanonical, field_size, is_utf8, put_bytes, put_varint
+from adapters.codec.wire import Cursor, NonCanonical, field_size, is_ascii, is_utf8, put_bytes, put_varint
 from adapters.errors import ATTRIBUTE_KEY_TOO_LONG, ATTRIBUTE_VALUE_TOO_LONG, NESTED_TOO_DEEP
 from adapters.otlp.any_value import (
     ARRAY,
@@ -28,6 +28,7 @@ from adapters.otlp.any_value import (
     string_value,
     text_of,
 )
+from adapters.otlp.normal_forms import NormalForms
 from adapters.repairs import CUT_KEY_PREFIX
 from adapters.rules import Rules
 
@@ -37,9 +38,6 @@ REWRITE: Final = 1
 NESTING_MAX: Final = 64
 # Of what is no text and is so many times too long, as sent, no more than its beginning is made.
 WRITTEN_TO_BE_CUT: Final = 4
-# How many attributes, and of what size at most, are kept in normal form: the same few come in every request.
-_CACHE_ENTRIES_MAX: Final = 16_384
-_CACHED_BYTES_MAX: Final = 256
 
 # opentelemetry-proto: a receiver of another signal takes such a field for absent, and says so.
 _KEY_IN_TABLE: Final = "KeyValue.key_strindex refers to a table of strings, which profiles alone have: the key is read as empty"
@@ -121,32 +119,36 @@ class Attribute:
         """CLEAN, REWRITE, or the reason why this KeyValue can't be taken. Raises NonCanonical."""
         state: i64 = self.locate(start, end)
         buffer = self.buffer
+        if state == CLEAN:
+            return self._check_clean(buffer, start, end)
+        reason: i64 = 0
+        if end - start > self.unasked_bytes_max:
+            reason = self.rules.check_attribute(self.key_end - self.key_start, self.value_end - self.value_start)
+        if reason == 0:
+            known = _known.find(buffer, start, end)
+            if len(known):
+                self.normal = known
+                return REWRITE
+        return self._check_new(start, end, reason)
+
+    def _check_clean(self, buffer: bytes, start: i64, end: i64) -> i64:
+        """One that is key, then a string, and nothing else."""
         key_start: i64 = self.key_start
         key_end: i64 = self.key_end
-        if not is_utf8(buffer, key_start, key_end, self.rules):
-            raise NonCanonical(key_start)
-        reason: i64 = 0
-        if state == CLEAN:
-            value_end: i64 = self.value_end
-            # Tag and length come before the string; they are text too (ASCII) or nothing that could spoil the check.
-            text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
+        value_end: i64 = self.value_end
+        # All at once, tags and lengths included, where all of it is ASCII.
+        text_start: i64 = value_end - _string_length(self.cursor, self.value_start, value_end)
+        if end - start < 8 or not is_ascii(buffer, start, end):
+            if not is_utf8(buffer, key_start, key_end, self.rules):
+                raise NonCanonical(key_start)
             if not is_utf8(buffer, text_start, value_end, self.rules):
                 raise NonCanonical(text_start)
-            if end - start > self.unasked_bytes_max:
-                reason = self.rules.check_attribute(key_end - key_start, value_end - text_start)
-                if reason and self._is_cut_for(reason):
-                    return self._cut(buffer[key_start:key_end], buffer[text_start:value_end])
-            return reason or CLEAN
         if end - start > self.unasked_bytes_max:
-            reason = self.rules.check_attribute(key_end - key_start, self.value_end - self.value_start)
-        if end - start > _CACHED_BYTES_MAX or reason:
-            return self._check_new(start, end, reason)
-        raw = buffer[start:end]
-        cached = _normal.get(raw)
-        if cached is None:
-            return self._check_new(start, end, reason)
-        self.normal = cached
-        return reason or REWRITE
+            reason: i64 = self.rules.check_attribute(key_end - key_start, value_end - text_start)
+            if reason and self._is_cut_for(reason):
+                return self._cut(buffer[key_start:key_end], buffer[text_start:value_end])
+            return reason or CLEAN
+        return CLEAN
 
     def check_form(self, start: i64, end: i64) -> None:
         """Check only that this KeyValue is well-formed. Raises NonCanonical."""
@@ -169,6 +171,8 @@ class Attribute:
         value_start: i64 = self.value_start
         value_end: i64 = self.value_end
         self.is_in_table = False
+        if not is_utf8(self.buffer, key_start, key_end, self.rules):
+            raise NonCanonical(key_start)
         # Also where there is a reason already: if it is malformed, the whole body is.
         found: i64 = self.check_value(value_start, value_end, 0)
         self.key_start = key_start
@@ -188,10 +192,8 @@ class Attribute:
         if reason or found:
             return reason or found
         self.normal = _normal_of(key, text_of(self.cursor, value_start, value_end))
-        if end - start <= _CACHED_BYTES_MAX and not self.is_in_table:
-            if len(_normal) >= _CACHE_ENTRIES_MAX:
-                _normal.clear()
-            _normal[self.buffer[start:end]] = self.normal
+        if not self.is_in_table:
+            _known.keep(self.buffer, start, end, self.normal)
         return REWRITE
 
     def _is_cut_for(self, reason: i64) -> bool:
@@ -309,8 +311,8 @@ class Attribute:
         return self.buffer[self.key_start : self.key_end]
 
 
-# Raw KeyValue to its length and normal form, for those that were checked, well-formed, and had to be rewritten.
-_normal: Final[dict[bytes, bytes]] = {}
+# Of KeyValues that were checked, are well-formed, and had to be rewritten: their lengths and normal forms.
+_known: Final = NormalForms()
 
 
 def _normal_of(key: bytes, text: bytes) -> bytes:

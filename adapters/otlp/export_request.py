@@ -50,9 +50,13 @@ SHAPES: Final = {
 }
 _ITEMS: Final = {METRICS: METRIC, LOGS: LOG_RECORD, TRACES: SPAN}
 _SERVICE_NAME: Final = b"service.name"
-# Of an entry, as sent and as kept (record_tags.py): its resource or scope, and its schema URL.
+# Of an entry, as sent and as kept (record_tags.py): its resource or scope, its scopes or items, and its schema URL.
 _BODY: Final = 0x0A
+_CHILD: Final = 0x12
 _SCHEMA_URL: Final = 0x1A
+# How many bytes of scopes or items are skipped between two rests, and what one counts for.
+_SKIPPED_BYTES: Final = 64 << 10
+_SKIP_WORK_BYTES: Final = 16
 
 
 class Envelope:
@@ -97,13 +101,13 @@ class Envelope:
         elif state == CLEAN:
             taken = builder.begin(end - start, 1, 0)
             if taken:
-                builder.group.write(self.buffer[start:end])
+                builder.message.write(self.buffer[start:end])
         elif scanner.duplicate_keys:
             taken = builder.add(scanner.normal(message, start, end), 1, 0)
         else:
             taken = builder.begin(end - start + scanner.patches.delta, 1, 0)
             if taken:
-                scanner.patches.write(builder.group, start, end)
+                scanner.patches.write(builder.message, start, end)
         if not taken:
             self._reject(RECORD_TOO_LARGE, start, end)
             return
@@ -186,7 +190,7 @@ class Envelope:
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
-            if tag == 0x12:
+            if tag == _CHILD:
                 self._scope(reason, cursor.start, position)
 
     def _scope(self, reason: i64, start: i64, end: i64) -> None:
@@ -207,7 +211,7 @@ class Envelope:
             cursor.position = position
             tag: i64 = cursor.field(end)
             position = cursor.position
-            if tag == 0x12:
+            if tag == _CHILD:
                 self.take(cursor.start, position)
                 rules.read(position - at)
 
@@ -222,6 +226,11 @@ class Envelope:
         position: i64 = start
         while position < end:
             cursor.position = position
+            skipped: i64 = cursor.skip_fields(_CHILD, min(end, position + _SKIPPED_BYTES))
+            if skipped:
+                position = cursor.position
+                self.rules.read(skipped * _SKIP_WORK_BYTES)
+                continue
             tag: i64 = cursor.field(end)
             position = cursor.position
             first: i64 = cursor.start
@@ -240,7 +249,7 @@ class Envelope:
                     put_bytes(head, _SCHEMA_URL, self.buffer[first:position])
                 elif reason == 0:
                     reason = RECORD_TOO_LARGE
-            elif tag != 0x12 and tag < 256 and envelope.actions[tag] == 0:
+            elif tag != _CHILD and tag < 256 and envelope.actions[tag] == 0:
                 raise NonCanonical(first)
             self.rules.read(0)
         return reason

@@ -18,35 +18,38 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from adapters.errors import INVALID_RECORD, INVALID_TIMESTAMP, INVALID_VALUE, NESTED_TOO_DEEP
 
-# Actions.
+# Actions. The first ones look at no payload.
 ODD: Final = 0  # let protobuf's own parser say what it is
 SKIP: Final = 1  # unknown: ignored, kept
 SCALAR: Final = 2  # any 64-bit varint, or fixed
-INT32: Final = 3  # a varint that must fit int32
-UINT32: Final = 4  # a varint that must fit uint32
-BOOL: Final = 5
-TEXT: Final = 6  # UTF-8
-RAW: Final = 7  # bytes
+RAW: Final = 3  # bytes
+LAST_UNREAD: Final = RAW
+INT32: Final = 4  # a varint that must fit int32
+UINT32: Final = 5  # a varint that must fit uint32
+BOOL: Final = 6
+TEXT: Final = 7  # UTF-8
 MESSAGE: Final = 8
 ATTRIBUTE: Final = 9  # a KeyValue
 BODY: Final = 10  # an AnyValue
 PACKED_FIXED64: Final = 11  # without elements it is left out: ClickHouse refuses it
 PACKED_VARINT: Final = 12
 NAME: Final = 13  # UTF-8, with a rule about its length
-# Actions that also note something of an item or its envelope.
-TIME: Final = 14
-OTHER_TIME: Final = 15  # a span's end, a log record's observed time
-TRACE_ID: Final = 16
-SPAN_ID: Final = 17
+# Of a histogram's point: packed as PACKED_FIXED64 is.
+BUCKET_COUNTS: Final = 14
+BOUNDS: Final = 15
 # An id that an item is kept without where it is none: a parent's, a link's, an exemplar's.
-OTHER_TRACE_ID: Final = 21
-OTHER_SPAN_ID: Final = 22
-DATA: Final = 18  # a metric's gauge, sum, histogram, …
-ITEM: Final = 19  # a metric's data point
-TEMPORALITY: Final = 20
-# Of a histogram's point: packed as PACKED_FIXED64 is, numbers that its buckets must add up to, flags.
-BUCKET_COUNTS: Final = 23
-BOUNDS: Final = 24
+OTHER_TRACE_ID: Final = 16
+OTHER_SPAN_ID: Final = 17
+# Actions that only note something of an item or its envelope.
+TIME: Final = 18
+FIRST_NOTED: Final = TIME
+OTHER_TIME: Final = 19  # a span's end, a log record's observed time
+TRACE_ID: Final = 20
+SPAN_ID: Final = 21
+DATA: Final = 22  # a metric's gauge, sum, histogram, …
+ITEM: Final = 23  # a metric's data point
+TEMPORALITY: Final = 24
+# Of a histogram's point: numbers that its buckets must add up to, flags.
 COUNT: Final = 25
 ZERO_COUNT: Final = 26
 FLAGS: Final = 27
@@ -130,7 +133,7 @@ _REWRITTEN: Final = (
 
 class MessageTable:
     """One message type. Indexed by tag: `actions`; `masks`, 8 bytes each, the bit of a field that may come only once (0: may
-    repeat; members of a oneof share a bit); `children`, the type of a submessage."""
+    repeat; members of a oneof share a bit); `children`, the type of a submessage (of any other field, this type itself)."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.name: Final[str] = descriptor.name
@@ -149,7 +152,7 @@ class MessageTable:
         self.dropped_tag: i64 = 0
         actions = bytearray(_TABLE_SIZE)
         bits = [0] * _TABLE_SIZE
-        self.children: Final[dict[int, MessageTable]] = {}
+        self.children: Final[list[MessageTable]] = [self] * _TABLE_SIZE
         known = {field.number for field in descriptor.fields}
         for number in range(1, _TABLE_SIZE >> 3):
             for wire_type in _WIRE_TYPES:

@@ -127,8 +127,9 @@ class MetricsEnvelope(Envelope):
             self.refused_more[reason] = self.refused_more.get(reason, 0) + 1
 
     def _forget_points(self) -> None:
-        self.refused.clear()
-        self.refused_more.clear()
+        if self.refused:
+            self.refused.clear()
+            self.refused_more.clear()
         self.accepted = 0
         self.points_repairs = None
 
@@ -263,9 +264,9 @@ class MetricsEnvelope(Envelope):
         if not builder.begin(size, self.accepted, size - self.points_bytes):
             return False
         if patches.count == 0:
-            builder.group.write(self.buffer[self.start : self.end])
+            builder.message.write(self.buffer[self.start : self.end])
         else:
-            patches.write(builder.group, self.start, self.end)
+            patches.write(builder.message, self.start, self.end)
         return True
 
     def _take_put_together(self) -> bool:

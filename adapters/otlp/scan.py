@@ -37,9 +37,11 @@ from adapters.otlp.field_tables import (
     BUCKET_COUNTS,
     COUNT,
     DATA,
+    FIRST_NOTED,
     FLAGS,
     INT32,
     ITEM,
+    LAST_UNREAD,
     MESSAGE,
     NAME,
     ODD,
@@ -48,8 +50,6 @@ from adapters.otlp.field_tables import (
     OTHER_TRACE_ID,
     PACKED_FIXED64,
     PACKED_VARINT,
-    RAW,
-    SCALAR,
     SKIP,
     SPAN_ID,
     TEMPORALITY,
@@ -167,30 +167,40 @@ class Scanner:
         attributes_max: i64 = self.attributes_max
         is_dropped_told = False
         state: i64 = CLEAN
+        last_word: i64 = len(buffer) - 8
         position: i64 = start
         while position < end:
             at: i64 = position
-            # What nearly every field is, by hand: one byte of tag, and one of length or value, or four or eight of payload.
-            tag: i64 = buffer[at]
-            kind: i64 = tag & 7
+            # What nearly every field is, by hand: one byte of tag, and one or two of length, one of value, or eight or four of
+            # payload.
+            tag: i64 = 0
             length_at: i64 = at + 1
-            first: i64 = at + 2
+            first: i64 = length_at
             after: i64 = 0
-            if kind == BYTES and tag < 128 and first <= end and tag > 7 and buffer[length_at] < 128:
-                after = first + buffer[length_at]
-                if after > end:
-                    raise NonCanonical(length_at)
-            elif kind == FIXED64 and tag < 128 and at + 9 <= end and tag > 7:
-                first = at + 1
-                after = at + 9
-            elif kind == VARINT and tag < 128 and first <= end and tag > 7 and buffer[length_at] < 128:
-                cursor.value = buffer[length_at]
-                first = length_at
-                after = at + 2
-            elif kind == FIXED32 and tag < 128 and at + 5 <= end and tag > 7:
-                first = length_at
-                after = at + 5
-            else:
+            if at <= last_word:
+                word: i64 = read_i64_le(buffer, at)
+                tag = word & 255
+                kind: i64 = word & 7
+                short: i64 = word >> 8 & 255
+                if kind == BYTES:
+                    first = at + 2
+                    if short > 127:
+                        first = at + 3
+                        more: i64 = word >> 16 & 255
+                        short = short & 127 | more << 7
+                        if more > 127:
+                            tag = 0
+                    after = first + short
+                elif kind == FIXED64:
+                    after = at + 9
+                elif kind == VARINT:
+                    cursor.value = short
+                    after = at + 2
+                    if short > 127:
+                        tag = 0
+                elif kind == FIXED32:
+                    after = at + 5
+            if tag < 8 or tag > 127 or after == 0 or after > end:
                 cursor.position = at
                 tag = cursor.field(end)
                 length_at = cursor.length_at
@@ -266,8 +276,11 @@ class Scanner:
                         self.duplicate_keys = True
                         if state == CLEAN:
                             state = REWRITE
-            elif action == SCALAR or action == RAW or action == SKIP:
-                continue
+            elif action <= LAST_UNREAD:
+                if action == ODD:
+                    raise NonCanonical(at)
+            elif action >= FIRST_NOTED:
+                self._note(action, tag, at, length_at, first, after)
             elif action == TEXT:
                 if not is_utf8(buffer, first, after, self.rules):
                     raise NonCanonical(first)
@@ -346,7 +359,7 @@ class Scanner:
                 found = self._check_body(length_at, first, after)
                 if found > state and state <= REWRITE:
                     state = found
-            elif action == OTHER_TRACE_ID or action == OTHER_SPAN_ID:
+            else:  # OTHER_TRACE_ID or OTHER_SPAN_ID
                 size: i64 = TRACE_ID_BYTES if action == OTHER_TRACE_ID else SPAN_ID_BYTES
                 if after > first and not _is_id(buffer, first, after, size):
                     self.patches.replace(at, after, b"")
@@ -354,10 +367,6 @@ class Scanner:
                         self.rules.repair_pending(ID_DROPPED)
                     if state == CLEAN:
                         state = REWRITE
-            elif action == ODD:
-                raise NonCanonical(at)
-            else:
-                self._note(action, tag, at, length_at, first, after)
         if made is not None and self._is_made_twice(message, start, end, made):
             self.duplicate_keys = True
         if attributes > attributes_max:

@@ -470,9 +470,9 @@ class WriteRequestScan:
                 own_bytes: i64 = len(head) + len(tail)
                 taken = builder.begin(own_bytes + len(body), group.counts[n], own_bytes)
                 assert taken  # `_metric` has seen to it
-                builder.group.write(head)
-                builder.group.write(body)
-                builder.group.write(tail)
+                builder.message.write(head)
+                builder.message.write(body)
+                builder.message.write(tail)
                 self.rules.read(len(body))
         adapted = builder.finish()
         adapted.samples = self.samples

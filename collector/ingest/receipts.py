@@ -133,10 +133,10 @@ def parts_with_receipt(
     if parts:
         last = parts[-1]
         rows = last.row_bytes + receipt_row_bytes
-        payload_bytes = len(last.payload) + len(receipt.record)
+        payload_bytes = last.payload_bytes + len(receipt.record)
         if payload_bytes <= message_bytes_max and rows <= message_row_bytes_max:
             print_ = prints[-1] if prints else b""
-            return [*parts[:-1], Part(last.signal, last.payload + receipt.record, last.item_count, rows, print_)]
+            return [*parts[:-1], last.with_record(receipt.record, receipt_row_bytes, print_)]
         if prints:
             parts = [*parts[:-1], _with_fingerprint(header, last, len(parts) - 1, prints[-1])]
             record = _record(header, receipt.content, len(parts), b"")
@@ -190,7 +190,7 @@ def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_lette
 
 def _with_fingerprint(header: Header, part: Part, index: int, fingerprint: bytes) -> Part:
     record = _record(header, b"", index, fingerprint)
-    return Part(part.signal, part.payload + record, part.item_count, part.row_bytes + row_bytes(record), fingerprint)
+    return part.with_record(record, row_bytes(record), fingerprint)
 
 
 def _record(header: Header, receipt: bytes, part: int, fingerprint: bytes) -> bytes:

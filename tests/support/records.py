@@ -9,6 +9,8 @@ from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TYPE_EVENT, TYPE_LOG, TYPE_T
 from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from adapters.codec.wire import Cursor
+from adapters.record_tags import GROUP, RECORD
 from adapters.record_upgrade import upgraded
 
 _SAME: Final = ("tenant_id", "source", "type", "received_time_unix_nano", "batch_id", "service_id", "batch_part")
@@ -17,6 +19,20 @@ _SAME: Final = ("tenant_id", "source", "type", "received_time_unix_nano", "batch
 def encoded(batch: TelemetryBatchV1) -> bytes:
     """A message of today that says the same."""
     return upgraded(batch.SerializeToString())
+
+
+def unpadded_bytes(payload: bytes, tag: int = RECORD) -> int:
+    """How long a message were if the lengths of its records and groups were not padded."""
+    cursor = Cursor(payload)
+    size = len(payload)
+    while cursor.position < len(payload):
+        if cursor.field(len(payload)) == tag:
+            content = payload[cursor.start : cursor.position]
+            padded = cursor.start - cursor.length_at
+            size -= padded - max(1, -(-len(content).bit_length() // 7))
+            if tag == RECORD:
+                size -= len(content) - unpadded_bytes(content, GROUP)
+    return size
 
 
 def flat(payload: bytes) -> TelemetryBatchV1:

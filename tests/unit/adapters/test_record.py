@@ -3,12 +3,17 @@
 from typing import Any
 
 import pytest
+from infrasage.v1.telemetry_pb2 import TelemetryBatch
+from librt.strings import BytesWriter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.limits import ALL
+from support.records import unpadded_bytes
 from support.references.twins import adapt_otlp
 from support.strategies.otlp import NOW
+
+from adapters.record import LOGS, Part
 
 
 def _named(target: Any, count: int, size: int) -> None:
@@ -83,3 +88,32 @@ def test_messages_are_hardly_larger_than_their_body(signal: str, resources: int,
     adapted = adapt_otlp(signal, body, 1 << 19, limits=ALL)
     assert adapted.accepted_count() == resources * scopes * items
     assert sum(len(part.payload) for part in adapted.parts) <= 1.2 * len(body) + 1024 * len(adapted.parts)
+
+
+@pytest.mark.parametrize("has_writer", [True, False])
+def test_a_record_more_is_behind_those_of_a_part(has_writer: bool) -> None:
+    writer = BytesWriter()
+    writer.write(b"message")
+    part = Part.written(LOGS, writer, 3, 100) if has_writer else Part(LOGS, b"message", 3, 100)
+    assert part.payload_bytes == 7
+    longer = part.with_record(b", receipt", 20, b"fingerprint")
+    assert (longer.signal, longer.payload, longer.item_count, longer.row_bytes) == (LOGS, b"message, receipt", 3, 120)
+    assert (longer.payload_bytes, longer.fingerprint) == (16, b"fingerprint")
+
+
+def test_a_written_part_is_read_as_often_as_wanted() -> None:
+    writer = BytesWriter()
+    writer.write(b"message")
+    part = Part.written(LOGS, writer, 1, 1)
+    assert (part.payload, part.payload, part.payload_bytes) == (b"message", b"message", 7)
+    assert part.with_record(b"!", 1, b"").payload == b"message!"
+
+
+@pytest.mark.parametrize("items", [1, 100, 600])
+def test_lengths_are_padded_to_one_size(items: int) -> None:
+    """They are written last, in a place of that size. Protobuf's own parser reads them."""
+    message_bytes_max = 1 << 20
+    (part,) = adapt_otlp("logs", logs(2, 3, items).SerializeToString(), message_bytes_max, limits=ALL).parts
+    records = TelemetryBatch.FromString(part.payload).records
+    assert [[items] * 3] * 2 == [[len(group.items) for group in record.groups] for record in records]
+    assert 0 <= part.payload_bytes - unpadded_bytes(part.payload) < 4 * 2 * (1 + 3)
