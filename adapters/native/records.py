@@ -6,6 +6,7 @@ from typing import Final
 from librt.strings import BytesWriter, write_f64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.batch_builder import BatchBuilder
 from adapters.checked_attributes import CheckedAttributes
 from adapters.codec.json_array import Elements
 from adapters.codec.json_reader import SLICE_BYTES
@@ -41,7 +42,6 @@ from adapters.record import (
     TYPE_METRIC,
     TYPE_NAMES,
     Adapted,
-    BatchBuilder,
     Header,
     Rejection,
     put_attribute,

@@ -6,7 +6,7 @@ A value that is already normal is left in its place. Any other value is checked 
 
 from typing import Final
 
-from librt.strings import BytesWriter
+from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.text import shortened_name, text_within
@@ -247,6 +247,26 @@ class Attribute:
         marker = CUT_KEY_PREFIX + self.stored_key if self.marker else b""
         self.take_cut(b"", has_marker=False)
         return self.stored_key, marker
+
+    def key_hash(self) -> i64:
+        """0 to 255, of the key of the attribute checked last."""
+        buffer = self.buffer
+        start: i64 = self.key_start
+        end: i64 = self.key_end
+        length: i64 = end - start
+        mixed: i64 = 0
+        if length >= 8:
+            head: i64 = read_i64_le(buffer, start)
+            tail: i64 = read_i64_le(buffer, end - 8)
+            mixed = tail ^ (tail >> 32) ^ (head >> 8) ^ (head >> 40)
+        elif length:
+            # What is before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
+            tail = read_i64_le(buffer, end - 8) >> ((8 - length) << 3)
+            mixed = tail & ((1 << (length << 3)) - 1)
+            mixed ^= mixed >> 32
+        # Multiplicative hashing, twice; the products stay below 2**63.
+        mixed = ((mixed ^ (length << 8)) & 0xFFFFFFFF) * 0x5E3779B1 >> 31
+        return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
     def check_value(self, start: i64, end: i64, depth: i64) -> i64:
         """Whether an AnyValue is well-formed and not nested too deep: 0 or a reason. Raises NonCanonical."""

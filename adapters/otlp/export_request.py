@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from adapters.batch_builder import BatchBuilder
 from adapters.codec.text import shortened_name
 from adapters.codec.wire import Cursor, NonCanonical, is_utf8, put_bytes
 from adapters.errors import RECORD_TOO_LARGE
@@ -39,7 +40,7 @@ from adapters.otlp.row_price import UNCOUNTED_BYTES_MAX, check_rows
 from adapters.otlp.scan import Scanner
 from adapters.otlp.single_item import SingleItemExport
 from adapters.price import check_elements, shape_of
-from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, BatchBuilder, Header
+from adapters.record import LOGS, METRICS, TRACES, UNKNOWN_SERVICE, Adapted, Header
 from adapters.repairs import NAME_TRUNCATED
 from adapters.rules import Rules
 

@@ -23,6 +23,7 @@ from librt.strings import read_f64_le, read_i64_le
 from mypy_extensions import i64
 
 from adapters.codec.text import REST_BYTES
+from adapters.codec.wire import Cursor
 from adapters.rules import Rules
 
 _NO_RECORDED_VALUE: Final = 1  # DataPointFlags
@@ -79,6 +80,16 @@ class ScannedBuckets:
         """Another count of the point."""
         self._low += count & _LOW
         self._high += count >> 32 & _LOW
+
+    def add_packed(self, cursor: Cursor, start: i64, end: i64) -> None:
+        """The counts of an exponential histogram's buckets, packed varints at start:end. Raises NonCanonical."""
+        self.has_counts = self.has_counts or start < end
+        cursor.position = start
+        while cursor.position < end:
+            stop: i64 = min(end, cursor.position + REST_BYTES)
+            self._rules.read(stop - cursor.position)
+            while cursor.position < stop:
+                self.add(cursor.varint(end))
 
     def fault(self) -> str:
         """What is wrong with the bounds and the number of counts, in words; empty where they fit."""

@@ -11,7 +11,7 @@ from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from adapters.checked_attributes import NOTHING, WHOLE, kept_of
-from adapters.codec.text import REST_BYTES, shortened_name
+from adapters.codec.text import shortened_name
 from adapters.codec.wire import (
     BYTES,
     FIXED32,
@@ -244,7 +244,7 @@ class Scanner:
                     found = REWRITE
                 if found > state and state <= REWRITE:
                     state = found
-                hashed: i64 = self._key_hash()
+                hashed: i64 = self.attribute.key_hash()
                 key_bit: i64 = read_i64_le(BIT_MASKS, (hashed & 63) << 3)
                 met: i64 = 0
                 if hashed < 128:
@@ -320,14 +320,7 @@ class Scanner:
                     if state == CLEAN:
                         state = REWRITE
             elif action == PACKED_VARINT:
-                cursor.position = first
-                buckets = self.buckets
-                buckets.has_counts = buckets.has_counts or first < after
-                while cursor.position < after:
-                    stop: i64 = min(after, cursor.position + REST_BYTES)
-                    self.rules.read(stop - cursor.position)
-                    while cursor.position < stop:
-                        buckets.add(cursor.varint(after))
+                self.buckets.add_packed(cursor, first, after)
                 if first == after:
                     self.patches.replace(at, after, b"")
                     if state == CLEAN:
@@ -526,26 +519,6 @@ class Scanner:
         if not _is_zero(self.buffer, first, after):
             self.odd_ids += 1
         self.patches.replace(at, after, b"")
-
-    def _key_hash(self) -> i64:
-        """0 to 255, of the key of the attribute checked last."""
-        buffer = self.buffer
-        start: i64 = self.attribute.key_start
-        end: i64 = self.attribute.key_end
-        length: i64 = end - start
-        mixed: i64 = 0
-        if length >= 8:
-            head: i64 = read_i64_le(buffer, start)
-            tail: i64 = read_i64_le(buffer, end - 8)
-            mixed = tail ^ (tail >> 32) ^ (head >> 8) ^ (head >> 40)
-        elif length:
-            # What is before the key goes out. There are eight bytes at least: tags and lengths of what the key is in.
-            tail = read_i64_le(buffer, end - 8) >> ((8 - length) << 3)
-            mixed = tail & ((1 << (length << 3)) - 1)
-            mixed ^= mixed >> 32
-        # Multiplicative hashing, twice; the products stay below 2**63.
-        mixed = ((mixed ^ (length << 8)) & 0xFFFFFFFF) * 0x5E3779B1 >> 31
-        return (mixed & 0xFFFFFFFF) * 0x45D9F3B3 >> 32 & 255
 
     def _is_repeated(self, message: MessageTable, start: i64, at: i64) -> bool:
         """Return whether the key of the attribute checked last is in the same list, before `at`."""

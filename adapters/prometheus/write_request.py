@@ -21,6 +21,7 @@ from typing import Final
 from librt.strings import BytesWriter, read_i64_le, write_i64_le
 from mypy_extensions import i64
 
+from adapters.batch_builder import BatchBuilder
 from adapters.codec.wire import Cursor, NonCanonical, field_size, put_bytes, put_varint
 from adapters.errors import RECORD_TOO_LARGE, TIMESTAMP_IN_FUTURE, TIMESTAMP_TOO_OLD
 from adapters.prometheus.exemplars import MILLISECONDS_MAX, NANOSECONDS_A_MILLISECOND, Exemplar, share_out
@@ -28,7 +29,7 @@ from adapters.prometheus.histogram import FLAG_NO_RECORDED_VALUE, STALE_BITS, Na
 from adapters.prometheus.metadata import Description
 from adapters.prometheus.price import MADE_SHIFT, too_many_made_bytes
 from adapters.prometheus.series import Series
-from adapters.record import METRICS, TYPE_METRIC, Adapted, BatchBuilder, Header
+from adapters.record import METRICS, TYPE_METRIC, Adapted, Header
 from adapters.repairs import EXEMPLAR_DROPPED, HISTOGRAM_COUNT_DIFFERS
 from adapters.rules import Rules
 
