@@ -193,11 +193,9 @@ class Scanner:
                     after = first + short
                 elif kind == FIXED64:
                     after = at + 9
-                elif kind == VARINT:
+                elif kind == VARINT and short < 128:
                     cursor.value = short
                     after = at + 2
-                    if short > 127:
-                        tag = 0
                 elif kind == FIXED32:
                     after = at + 5
             if tag < 8 or tag > 127 or after == 0 or after > end:
