@@ -209,6 +209,7 @@ class DeadLettersSection(Section):
         64 * KIB,
         1 * KIB,
         4 * MIB,
-        "Bytes that are kept of the body of a request that was refused as a whole: its beginning.",
+        "Bytes that are kept of the body of a request that was refused as a whole: its beginning. Of a tenant that had 2 MiB of"
+        " such bodies kept in a minute, by a process, 1 KiB of each further one is.",
     )
     retention_days: OptionalWhole = limit(30, 1, DAYS_MAX, "Days for which dead letters are kept. none: for ever.")

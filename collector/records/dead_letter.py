@@ -27,6 +27,10 @@ from collector.broker.contract import DEAD_LETTERS_TOPIC, Message
 ENTRY_BYTES_MAX: Final = 4096
 # Of a request that is refused as a whole, unless the settings say otherwise.
 PAYLOAD_BYTES_MAX: Final = 64 << 10
+# A tenant may have so many bytes kept so in a minute, and then this much of each further request. Few KB of gzip become 64 KiB,
+# which log, writer and store all hold: 100 a second took 150 MiB.
+_REQUESTS_BYTES_PER_MINUTE: Final = 2 << 20
+_FURTHER_BYTES_MAX: Final = 1 << 10
 # Of each text that others have written.
 TEXT_BYTES_MAX: Final = 1000
 
@@ -167,6 +171,7 @@ class DeadLetters:
         self._message_bytes_max: Final = message_bytes_max
         self._minute = 0
         self._used: Final[dict[str, Budget]] = {}
+        self._of_requests: Final[dict[str, int]] = {}  # bytes of requests that were refused as a whole, by tenant
 
     def budget(self, tenant: str, now_unix_nano: int) -> Budget:
         """Return how many rejected items, and bytes of them, may be kept of a request that arrives now."""
@@ -174,6 +179,7 @@ class DeadLetters:
         if minute != self._minute:
             self._minute = minute
             self._used.clear()
+            self._of_requests.clear()
         used = self._used.get(tenant)
         whole = self._whole
         if used is None:
@@ -209,11 +215,16 @@ class DeadLetters:
         where these have no room for it."""
         tenant = origin.tenant
         budget = self.budget(tenant, origin.received_time_unix_nano)
-        size_bytes = min(len(body), self.payload_bytes_max)
+        of_requests = self._of_requests.get(tenant, 0)
+        payload_bytes_max = self.payload_bytes_max
+        if of_requests >= _REQUESTS_BYTES_PER_MINUTE:
+            payload_bytes_max = min(payload_bytes_max, _FURTHER_BYTES_MAX)
+        size_bytes = min(len(body), payload_bytes_max)
         if budget.items < 1 or budget.size_bytes < size_bytes or not body:
             return []
         used = self._used.get(tenant, NO_BUDGET)
         self._used[tenant] = Budget(used.items + 1, used.size_bytes + size_bytes)
+        self._of_requests[tenant] = of_requests + size_bytes
         letter = DeadLetter(
             id=request_id(origin.batch_id),
             tenant_id=tenant,

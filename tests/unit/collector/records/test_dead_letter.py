@@ -226,3 +226,19 @@ def test_a_refused_request_is_one_entry_with_the_beginning_of_its_body() -> None
     assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"")
     assert 1 == len(letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 50))
     assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{")
+
+
+def test_many_refused_requests_keep_little_of_each() -> None:
+    """Once a tenant had 2 MiB of their bodies kept in a minute: else few bytes that are sent become much memory."""
+    letters = DeadLetters(Caps(10_000, 64 << 20), 1 << 20)
+    body = b"x" * 120_000
+
+    def kept(origin: Origin, count: int) -> list[int]:
+        return [len(entries(letters.of_request(origin, INVALID_JSON, "", body))[0].payload) for _ in range(count)]
+
+    assert [64 << 10] * 32 + [1 << 10] * 968 == kept(ORIGIN, 1_000)
+    assert [64 << 10] == kept(ORIGIN._replace(tenant="other"), 1)
+    [small] = entries(letters.of_request(ORIGIN, INVALID_JSON, "", b"small"))
+    assert (b"small", 5) == (small.payload, small.payload_size_bytes)
+    assert Budget(10_000 - 1_001, (64 << 20) - (2 << 20) - (968 << 10) - 5) == letters.budget("acme", NOW)
+    assert [64 << 10] == kept(ORIGIN._replace(received_time_unix_nano=NOW + MINUTE_NS), 1)
