@@ -67,6 +67,9 @@ HOT_MODULES = [
 INTERPRETED = {
     "adapters/codec/decompress.py",
     "adapters/codec/growing_bytes.py",
+    # In a thread, whose lock compiled loops would keep.
+    "collector/broker/kafka/protocol/compression.py",
+    "collector/broker/kafka/protocol/foreign_records.py",
     "collector/broker/kafka/protocol/offsets.py",
     "collector/ingest/large_bodies.py",
     "collector/receivers/grpc/health.py",

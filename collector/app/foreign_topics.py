@@ -31,6 +31,7 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
     if not named:
         return None
     from collector.ingest.foreign_topics import ForeignTopic, ForeignTopics, TopicLimits  # noqa: PLC0415  # as said above
+    from collector.ingest.large_bodies import resting  # noqa: PLC0415  # as said above
     from collector.ingest.produce import SIGNALS  # noqa: PLC0415  # as said above
 
     days = keys_file_days(settings)
@@ -56,4 +57,5 @@ def foreign_topics_of(settings: Settings, producer: Producer, metrics: Metrics) 
         metrics,
         tenant_header=settings.kafka.topics_tenant_header,
         now_unix_nano=time.time_ns,
+        pause=resting(),
     )

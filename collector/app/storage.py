@@ -271,6 +271,7 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         message_bytes_setting="broker.message_bytes_max"
         if settings.broker.message_bytes_max == settings.message_bytes_largest
         else "validation.item_bytes_max",
+        value_bytes_max=settings.http.decompressed_bytes_max,
         compression=kafka.compression,
         requests_in_flight_max=kafka.requests_in_flight_max,
         linger_ms=kafka.linger_ms,

@@ -19,6 +19,7 @@ __all__ = [
     "SIGNAL_TOPICS",
     "TELEMETRY_TOPICS",
     "TOPICS",
+    "TOPIC_ENCODINGS",
     "TRACES_TOPIC",
     "BrokerDown",
     "BrokerError",
@@ -31,6 +32,7 @@ __all__ = [
     "Position",
     "Producer",
     "Range",
+    "Unread",
 ]
 
 METRICS_TOPIC = "infrasage.metrics"
@@ -40,6 +42,8 @@ DEAD_LETTERS_TOPIC = "infrasage.dead_letters"
 
 SIGNAL_TOPICS: Final = {"metrics": METRICS_TOPIC, "logs": LOGS_TOPIC, "traces": TRACES_TOPIC}
 """The topic of each signal, by the signal's name."""
+TOPIC_ENCODINGS: Final = ("otlp_proto", "otlp_json")
+"""What a message of a topic that others write may be, as the Collector calls it."""
 TELEMETRY_TOPICS: Final = tuple(SIGNAL_TOPICS.values())
 TOPICS: Final = (*TELEMETRY_TOPICS, DEAD_LETTERS_TOPIC)
 
@@ -69,6 +73,14 @@ class Partition:
     index: int
 
 
+class Unread(NamedTuple):
+    """Why a payload is not the value of its message, but the beginning of it or of its batch. `size_bytes`: of all of that."""
+
+    why: str
+    is_too_large: bool
+    size_bytes: int
+
+
 class MessageContext(NamedTuple):
     """What comes with a message that others wrote, beside its value. `leader_epoch`: of the leader that wrote it; -1: none.
     `timestamp_ms`: since the Unix epoch; -1: it has none."""
@@ -77,6 +89,7 @@ class MessageContext(NamedTuple):
     leader_epoch: int
     timestamp_ms: int
     headers: Sequence[tuple[str, bytes]]
+    unread: Unread | None = None
 
 
 class Range(NamedTuple):

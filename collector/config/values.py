@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from collector.broker.contract import SIGNAL_TOPICS
+from collector.broker.contract import SIGNAL_TOPICS, TOPIC_ENCODINGS
 from collector.config.places import read_hosts, read_places
 from collector.tenancy.keys_file import tenant_problem
 from collector.tenancy.origins import ORIGINS_MAX, origin_problem
@@ -25,7 +25,6 @@ _SIZE: Final = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
 _PATH_PREFIX: Final = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-_TOPIC_ENCODINGS: Final = ("otlp_proto", "otlp_json")
 # As the Collector's kafka exporter names its topics by itself: that of traces is otlp_spans.
 _SIGNALS_OF_TOPICS: Final = {**{f"otlp_{signal}": signal for signal in SIGNAL_TOPICS}, "otlp_spans": "traces"}
 _OUR_TOPICS: Final = "infrasage."
@@ -213,7 +212,7 @@ def topics_of_others(value: str) -> list[NamedTopic]:
             or name in (".", "..")
             or name.startswith(_OUR_TOPICS)
             or name in found
-            or encoding not in _TOPIC_ENCODINGS
+            or encoding not in TOPIC_ENCODINGS
             or signal not in SIGNAL_TOPICS
             or (tenant and tenant_problem(tenant))
         ):

@@ -19,9 +19,16 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from adapters.errors import INTERNAL, INVALID_RECORD, INVALID_TIMESTAMP, RequestRefused
+from adapters.errors import (
+    INTERNAL,
+    INVALID_COMPRESSION,
+    INVALID_RECORD,
+    INVALID_TIMESTAMP,
+    PAYLOAD_TOO_LARGE,
+    RequestRefused,
+)
 from adapters.record import SOURCE_OTLP, Adapted, Header
-from collector.broker.contract import Message, MessageContext, Range
+from collector.broker.contract import TOPIC_ENCODINGS, Message, MessageContext, Range
 from collector.ingest.otlp_inputs import OTLP_FORMS, OTLP_JSON, OTLP_PROTOBUF
 from collector.ingest.produce import TOPICS
 from collector.ingest.reading import Adapt, body_rules
@@ -30,8 +37,8 @@ from collector.ingest.validate import Limits
 from collector.records.dead_letter import ENTRY_BYTES_MAX, Caps, DeadLetters, Origin
 from collector.tenancy.keys_file import tenant_problem
 
-ENCODINGS: Final[dict[str, dict[int, Adapt]]] = {"otlp_proto": OTLP_PROTOBUF, "otlp_json": OTLP_JSON}
-"""The adapters of each encoding, which is called as the Collector calls it, by signal."""
+ENCODINGS: Final[dict[str, dict[int, Adapt]]] = dict(zip(TOPIC_ENCODINGS, (OTLP_PROTOBUF, OTLP_JSON), strict=True))
+"""The adapters of each encoding, by signal."""
 
 _MS_NS: Final = 10**6
 # The last that nanoseconds since the epoch have room for, in 2262.
@@ -118,14 +125,17 @@ class ForeignTopics:
         *,
         tenant_header: str = "",
         now_unix_nano: Callable[[], int],
+        pause: Callable[[], None],
     ) -> None:
-        """`append`: the producer's. `tenant_header`: of messages, whose value is the tenant; empty: none is."""
+        """`append`: the producer's. `tenant_header`: of messages, whose value is the tenant; empty: none is. `pause` is called
+        from time to time while a message is read."""
         self._topics: Final = {topic.name: topic for topic in topics}
         self._limits: Final = limits
         self._append: Final = append
         self._observer: Final = observer
         self._tenant_header: Final = tenant_header
         self._now_unix_nano: Final = now_unix_nano
+        self._pause: Final = pause
 
     def reads(self, topic: str) -> bool:
         """Return whether others write the topic."""
@@ -144,7 +154,8 @@ class ForeignTopics:
         return AdaptedRange(stored, read, self._append, self._observer)
 
     def _adapted(self, topic: ForeignTopic, batch_id: bytes, context: MessageContext, body: bytes) -> AdaptedMessage:
-        if not body:  # a tombstone, or a request without items
+        unread = context.unread
+        if not body and unread is None:  # a tombstone, or a request without items
             return AdaptedMessage(b"", ())
         has_time = 0 < context.timestamp_ms <= _TIMESTAMP_MS_MAX
         received = context.timestamp_ms * _MS_NS if has_time else 0
@@ -160,6 +171,8 @@ class ForeignTopics:
             self._now_unix_nano(),
         )
         try:
+            if unread is not None:
+                raise RequestRefused(PAYLOAD_TOO_LARGE if unread.is_too_large else INVALID_COMPRESSION, unread.why)
             if problem:
                 raise RequestRefused(INVALID_RECORD, problem)
             if not has_time:
@@ -174,7 +187,8 @@ class ForeignTopics:
                 "a defect of the collector: a message is kept as a dead letter", topic=topic.name, offset=context.offset
             )
             reason, message = INTERNAL, f"a defect of the collector: {defect!r}"
-        return AdaptedMessage(b"", letters.of_request(origin, reason, message, body))
+        size_bytes = len(body) if unread is None else unread.size_bytes
+        return AdaptedMessage(b"", letters.of_request(origin, reason, message, body, size_bytes))
 
     def _read(self, topic: ForeignTopic, letters: DeadLetters, origin: Origin, body: bytes) -> AdaptedMessage:
         """Raises RequestRefused."""
@@ -182,7 +196,7 @@ class ForeignTopics:
         received = origin.received_time_unix_nano
         budget = letters.budget(origin.tenant, received)
         window = given.limits.window_of(origin.payload_form, origin.tenant)
-        rules = body_rules(given.limits, received, letters, budget, given.message_row_bytes_max, window)
+        rules = body_rules(given.limits, received, letters, budget, given.message_row_bytes_max, window, self._pause)
         header = Header(origin.tenant, SOURCE_OTLP, received, origin.batch_id)
         adapt = ENCODINGS[topic.encoding][topic.signal]
         adapted = adapt(body, header, rules, given.message_bytes_max - ENTRY_BYTES_MAX)

@@ -43,6 +43,19 @@ Pause = Callable[[], None]
 Result = TypeVar("Result")
 
 
+def resting() -> Pause:
+    """Return what to call from time to time while a body is read in a thread: others get the interpreter's lock meanwhile."""
+    rest_at_s = 0.0
+
+    def pause() -> None:
+        nonlocal rest_at_s
+        if time.thread_time() >= rest_at_s:
+            time.sleep(_REST_S)
+            rest_at_s = time.thread_time() + _STRETCH_S
+
+    return pause
+
+
 class _Abandoned(Exception):
     """Nobody waits for the body any more."""
 

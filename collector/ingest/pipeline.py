@@ -231,7 +231,7 @@ class Pipeline:
 
     async def _keep(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
         """Keep the beginning of the body if it can be: the answer to its sender is the same either way."""
-        letters = self._dead_letters.of_request(origin, refusal.reason, refusal.message, body)
+        letters = self._dead_letters.of_request(origin, refusal.reason, refusal.message, body, len(body))
         if letters:
             with contextlib.suppress(BrokerError):
                 await self._produce([], letters)

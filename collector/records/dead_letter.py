@@ -210,9 +210,9 @@ class DeadLetters:
         used = self._used.get(tenant, NO_BUDGET)
         self._used[tenant] = Budget(used.items + adapted.dead_letter_items, used.size_bytes + adapted.dead_letter_bytes)
 
-    def of_request(self, origin: Origin, reason: int, message: str, body: bytes) -> list[Message]:
+    def of_request(self, origin: Origin, reason: int, message: str, body: bytes, whole_bytes: int) -> list[Message]:
         """Return what is to be appended of a request that was refused as a whole, and take it from the tenant's caps; nothing
-        where these have no room for it."""
+        where these have no room for it. `whole_bytes`: of the body, of which only the beginning may be there."""
         tenant = origin.tenant
         budget = self.budget(tenant, origin.received_time_unix_nano)
         of_requests = self._of_requests.get(tenant, 0)
@@ -237,7 +237,7 @@ class DeadLetters:
             batch_id=origin.batch_id,
             payload=body[:size_bytes],
             payload_form=PAYLOAD_FORM_REQUEST,
-            payload_size_bytes=len(body),
+            payload_size_bytes=whole_bytes,
         )
         return messages([DeadLetterRecord(letter=letter)], self._message_bytes_max)
 

@@ -310,8 +310,8 @@ class KafkaConsumer:
         if end == head.committed:
             return None
         try:
-            with_contexts = partition.topic in self._of_others
-            return await read_range(self._leaders, partition, head, end, bytes_max, identity, with_contexts)
+            value_bytes_max = self._options.value_bytes_max if partition.topic in self._of_others else None
+            return await read_range(self._leaders, partition, head, end, bytes_max, identity, value_bytes_max)
         except MessagesDeleted as deleted:
             self._logs.pass_over(heads, partition, deleted.earliest)
             raise

@@ -14,6 +14,7 @@ from collector.broker.kafka.client import Client
 from collector.broker.kafka.connection_pool import Brokers
 from collector.broker.kafka.identity import TopicLog, topic_logs
 from collector.broker.kafka.protocol.fetch import FETCH_API, Arriving, Batch, batches, fetch_answer, fetch_request
+from collector.broker.kafka.protocol.foreign_records import Wanted
 from collector.broker.kafka.protocol.offsets import (
     EARLIEST,
     EPOCH_END_API,
@@ -114,10 +115,10 @@ class Leaders:
         return EpochEnd(last_epoch, end)
 
     async def fetch(
-        self, partition: Partition, offset: int, bytes_max: int, with_contexts: bool = False
+        self, partition: Partition, offset: int, bytes_max: int, value_bytes_max: int | None = None
     ) -> Iterator[Batch] | None:
-        """Return batches from there on, whose iteration raises WrongChecksum; None where the offset is out of Kafka's range.
-        Raises KafkaError, OSError, ValueError, BrokerDown."""
+        """Return batches from there on, whose iteration raises WrongChecksum and ValueError; None where the offset is out of
+        Kafka's range. `value_bytes_max`: of messages that others write. Raises KafkaError, OSError, ValueError, BrokerDown."""
         request = fetch_request(partition.topic, partition.index, offset, bytes_max)
         arriving = Arriving()
         answer = await self._brokers.ask(self._client(), self.of(partition), FETCH_API, [request], arriving.came)
@@ -127,7 +128,8 @@ class Leaders:
             return None
         if error is not NoError:
             raise error
-        return batches(records, arriving.checksums, with_contexts)
+        wanted = None if value_bytes_max is None else Wanted(offset, bytes_max, value_bytes_max)
+        return batches(records, arriving.checksums, wanted)
 
     def arrivals(self, ends: Mapping[Partition, int], wait_s: float, without: Collection[int]) -> set[asyncio.Future[Any]]:
         """Ask each leader to answer when it has more than up to `ends`, or when the time is up; but not the brokers

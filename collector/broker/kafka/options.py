@@ -51,6 +51,7 @@ class KafkaOptions:
     topic_replication: int = 0  # of topics that are created; 0: as many as there are brokers, at most 3
     message_bytes_max: int = 512 * 1024  # the largest payload; topics must take it
     message_bytes_setting: str = "broker.message_bytes_max"  # where that number is from
+    value_bytes_max: int = 64 * 1024 * 1024  # of a message that others wrote: of a longer one only the beginning is read
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     requests_in_flight_max: int = 2  # on the way to each broker at once
     linger_ms: float = 0.0  # how long a batch that is not full waits for more

@@ -1,12 +1,14 @@
 """The messages of one range, from the leader of its partition."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Final
 
 from collector.broker.contract import BrokerDown, MessageContext, Partition, Payload, Range
 from collector.broker.kafka.group import GroupHead
 from collector.broker.kafka.identity import log_of
 from collector.broker.kafka.leaders import Leaders
-from collector.broker.kafka.protocol.fetch import WrongChecksum
+from collector.broker.kafka.protocol.fetch import Batch, WrongChecksum
 
 # One answer to a fetch. The broker sends a whole batch even where it is larger.
 _FETCH_BYTES: Final = 16 * 1024 * 1024
@@ -28,53 +30,86 @@ async def read_range(
     end: int,
     bytes_max: int,
     identity: str,
-    with_contexts: bool = False,
+    value_bytes_max: int | None = None,
 ) -> Range:
     """Read from the committed offset; exactly up to the intent if there is one, else up to `end` or as many as fit.
 
-    `identity`: of the partition's log. `with_contexts`: others write the topic. Raises KafkaError, OSError, ValueError,
-    BrokerDown, and MessagesDeleted.
+    `identity`: of the partition's log. `value_bytes_max`: others write the topic, and a value may have so many bytes. Raises
+    KafkaError, OSError, ValueError, BrokerDown, and MessagesDeleted.
     """
     in_doubt = head.intent is not None
     goal = end if head.intent is None else head.intent
-    start = offset = head.committed
-    payloads: list[Payload] = []
-    contexts: list[MessageContext] = []
-    size = 0
-    largest = 1
-    epoch = -1
-    # Not for less than a batch: the broker would send a whole one, for nothing.
-    while offset < goal and (in_doubt or size + largest <= bytes_max):
-        room = _FETCH_BYTES if in_doubt else max(1, min(_FETCH_BYTES, bytes_max - size))
-        fetched = await leaders.fetch(partition, offset, room, with_contexts)
-        if fetched is None and payloads and not in_doubt:
+    reading = _Reading(head.committed, goal, bytes_max, in_doubt)
+    while reading.has_room():
+        fetched = await leaders.fetch(partition, reading.offset, reading.room(), value_bytes_max)
+        if fetched is None and reading.payloads and not in_doubt:
             break  # deleted while it was read: what was read before is there
         if fetched is None:
-            raise await _out_of_range(leaders, partition, offset)
-        before = offset
+            raise await _out_of_range(leaders, partition, reading.offset)
+        before = reading.offset
         try:
-            for batch in fetched:
-                largest = max(largest, batch.size_bytes)
-                for index, (at, payload) in enumerate(batch.messages):
-                    if offset <= at < goal:
-                        if payloads and not in_doubt and size + len(payload) > bytes_max:
-                            return Range(partition, start, offset, payloads, log=log_of(identity, epoch), contexts=contexts)
-                        epoch = batch.leader_epoch
-                        payloads.append(payload)
-                        if with_contexts:
-                            contexts.append(batch.contexts[index])
-                        size += len(payload)
-                        offset = at + 1
-                offset = max(offset, min(batch.next_offset, goal))
-                if offset >= goal:
-                    break
+            if value_bytes_max is None:
+                reading.take(fetched)
+            else:
+                await asyncio.to_thread(reading.take, fetched)  # which decompresses as much as there is
         except WrongChecksum:
-            raise _unreadable(partition, offset, "wrong checksum") from None
-        if offset == before:
-            raise _unreadable(partition, offset, "Kafka sent nothing")
+            raise _unreadable(partition, reading.offset, "wrong checksum") from None
+        if reading.offset == before and not reading.is_full:
+            raise _unreadable(partition, before, "Kafka sent nothing")
+    payloads, contexts = reading.payloads, reading.contexts
     if in_doubt:
-        return Range(partition, start, max(offset, goal), payloads, in_doubt, head.log, head.depth, head.left_out, contexts)
-    return Range(partition, start, offset, payloads, log=log_of(identity, epoch), contexts=contexts)
+        end = max(reading.offset, goal)
+        return Range(partition, head.committed, end, payloads, in_doubt, head.log, head.depth, head.left_out, contexts)
+    log = log_of(identity, reading.epoch)
+    return Range(partition, head.committed, reading.offset, payloads, log=log, contexts=contexts)
+
+
+class _Reading:
+    """What was read so far of a range."""
+
+    def __init__(self, start: int, goal: int, bytes_max: int, in_doubt: bool) -> None:
+        self.offset = start
+        self.payloads: Final[list[Payload]] = []
+        self.contexts: Final[list[MessageContext]] = []
+        self.epoch = -1
+        self._goal: Final = goal
+        self._bytes_max: Final = bytes_max
+        self._in_doubt: Final = in_doubt
+        self._size = 0
+        self._largest = 1  # of the batches
+        self.is_full = False  # what comes next does not fit
+
+    def has_room(self) -> bool:
+        """Return whether more is to be read. Not for less than a batch: the broker would send a whole one, for nothing."""
+        if self.offset >= self._goal or self.is_full:
+            return False
+        return self._in_doubt or self._size + self._largest <= self._bytes_max
+
+    def room(self) -> int:
+        """Return how many bytes are to be read at once."""
+        return _FETCH_BYTES if self._in_doubt else max(1, min(_FETCH_BYTES, self._bytes_max - self._size))
+
+    def take(self, fetched: Iterator[Batch]) -> None:
+        """Add what belongs to the range. Raises WrongChecksum, ValueError."""
+        for batch in fetched:
+            self._largest = max(self._largest, batch.size_bytes)
+            for index, (at, payload) in enumerate(batch.messages):
+                if self.offset <= at < self._goal:
+                    if self.payloads and not self._in_doubt and self._size + len(payload) > self._bytes_max:
+                        self.is_full = True
+                        return
+                    self.epoch = batch.leader_epoch
+                    self.payloads.append(payload)
+                    if batch.contexts:
+                        self.contexts.append(batch.contexts[index])
+                    self._size += len(payload)
+                    self.offset = at + 1
+            self.offset = max(self.offset, min(batch.next_offset, self._goal))
+            if self.offset >= self._goal:
+                return
+            if not batch.is_whole:
+                self.is_full = not self._in_doubt
+                return
 
 
 async def _out_of_range(leaders: Leaders, partition: Partition, offset: int) -> BrokerDown:

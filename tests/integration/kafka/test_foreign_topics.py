@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ class Theirs:
 
     async def write(self, *values: bytes | None, codec: str | None = None, **more: Any) -> None:
         producer = AIOKafkaProducer(
-            bootstrap_servers=shared_bootstrap(), compression_type=codec, max_request_size=4 * MIB, acks="all"
+            bootstrap_servers=shared_bootstrap(), compression_type=codec, max_request_size=200 * MIB, acks="all"
         )
         await producer.start()
         try:
@@ -81,7 +82,7 @@ class Theirs:
     def topics(self) -> ForeignTopics:
         limits = TopicLimits(RULES, Caps(1000, MIB), MIB // 2, 64 * MIB, MIB // 2, MIB // 16)
         topic = ForeignTopic(self.name, "otlp_proto", LOGS, "acme")
-        return ForeignTopics([topic], limits, self.append, Counting(), now_unix_nano=lambda: NOW_UNIX_NANO)
+        return ForeignTopics([topic], limits, self.append, Counting(), now_unix_nano=lambda: NOW_UNIX_NANO, pause=lambda: None)
 
     async def append(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -132,6 +133,23 @@ async def test_messages_are_read_with_what_is_beside_them() -> None:
     assert epoch >= 0
     headers = [("tenant", b"globex"), ("h", b"")]
     assert [MessageContext(offset, epoch, NOW_MS, headers) for offset in range(15)] == contexts
+
+
+async def test_a_message_is_read_as_far_as_it_may_be_large() -> None:
+    """Of one of a hundred megabytes in a few kilobytes the beginning, and what is behind it: it stops nothing."""
+    theirs = Theirs()
+    await theirs.create()
+    before, large, after = body("before"), body("large", padding=100 * MIB), body("after")
+    for codec in ("gzip", "lz4", "zstd"):
+        await theirs.write(before, large, after, codec=codec)
+    theirs.options = replace(theirs.options, value_bytes_max=20 * MIB)
+    consumer = await theirs.consumer()
+    ranges = await polled(consumer)
+    await consumer.close()
+    payloads = [bytes(payload) for each in ranges for payload in each.payloads]
+    assert [before, large[:MIB], after] * 3 == payloads
+    unread = [context.unread for each in ranges for context in each.contexts]
+    assert [False, True, False] * 3 == [each is not None and each.size_bytes == len(large) for each in unread]
 
 
 async def test_another_group_gives_the_same_messages_and_letters() -> None:

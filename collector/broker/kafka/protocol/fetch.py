@@ -1,7 +1,7 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
 A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum, and that while it comes
-in (`Arriving`). What is compressed is decompressed by aiokafka, and batches older than Kafka 0.11 are read by it. Source:
+in (`Arriving`). What others wrote is read by foreign_records.py, and batches older than Kafka 0.11 by aiokafka. Source:
 kafka.apache.org, "Fetch API" version 10, and "Record batch".
 """
 
@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import google_crc32c
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.memory_records import MemoryRecords
 
 from collector.broker.contract import MessageContext, Payload
+from collector.broker.kafka.protocol import foreign_records
+from collector.broker.kafka.protocol.compression import pieces
+from collector.broker.kafka.protocol.foreign_records import BatchHead, Wanted
 
 # Its key, and the first version that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
 FETCH_API: Final = (1, 10)
@@ -39,7 +41,6 @@ _CHECKED_BYTES: Final = 64 * 1024
 _COMPRESSION: Final = 0x07
 _APPEND_TIME: Final = 0x08  # the broker's time, which is the largest, is that of each message
 _CONTROL: Final = 0x20
-_DECOMPRESS: Final = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 
 class WrongChecksum(Exception):
@@ -48,13 +49,15 @@ class WrongChecksum(Exception):
 
 class Batch(NamedTuple):
     """Messages, each with its offset, and the offset after the last, which may not be there any more. `leader_epoch`: of the
-    leader that wrote it; -1 where its format has none. `contexts`: of each message, where they were asked for."""
+    leader that wrote it; -1 where its format has none. `contexts`: of each message, where others wrote them. `is_whole`: the
+    batch has no more messages behind these."""
 
     messages: list[tuple[int, Payload]]
     next_offset: int
     size_bytes: int
     leader_epoch: int
     contexts: Sequence[MessageContext] = ()
+    is_whole: bool = True
 
 
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
@@ -137,9 +140,10 @@ class Arriving:
         return True
 
 
-def batches(records: memoryview, checksums: Mapping[int, int], with_contexts: bool = False) -> Iterator[Batch]:
+def batches(records: memoryview, checksums: Mapping[int, int], wanted: Wanted | None = None) -> Iterator[Batch]:
     """Those that came whole: the broker cuts the last where it likes. `checksums`: those that Arriving has made; what is not
-    among them is made here. `with_contexts`: of each message what is beside its value. Raises WrongChecksum."""
+    among them is made here. `wanted`: what is to be read of messages that others wrote; None: they are ours, and all of them
+    are. Raises WrongChecksum; ValueError, of ours."""
     at = 0
     while at + _HEAD.size <= len(records):
         base, length, epoch, format_ = _HEAD.unpack_from(records, at)
@@ -151,18 +155,27 @@ def batches(records: memoryview, checksums: Mapping[int, int], with_contexts: bo
             known = checksums.get(at)
             if checksum != (_extended(0, records, at + _CHECKED_FROM, end) if known is None else known):
                 raise WrongChecksum
-            messages: list[tuple[int, Payload]] = []
-            contexts: list[MessageContext] = []
-            if not attributes & _CONTROL:
+            next_offset = base + last_delta + 1
+            if attributes & _CONTROL:
+                yield Batch([], next_offset, end - at, epoch)
+            elif wanted is not None:
+                first_ms, last_ms = _TIMESTAMPS.unpack_from(records, at + _TIMESTAMPS_AT)
+                head = BatchHead(base, next_offset, epoch, first_ms, last_ms, last_ms if attributes & _APPEND_TIME else None)
+                raw = records[at + _RECORDS_AT : end]
+                found = foreign_records.read(head, raw, _decompressed(raw, attributes), wanted)
+                yield Batch(found.messages, found.next_offset, end - at, epoch, found.contexts, found.is_whole)
+            else:
                 inside, first, last = _records(records, at, end, attributes)
-                messages = _messages(inside, first, last, base)
-                if with_contexts:
-                    times = _TIMESTAMPS.unpack_from(records, at + _TIMESTAMPS_AT)
-                    contexts = _contexts(inside, first, last, base, epoch, times[0], times[1], attributes)
-            yield Batch(messages, base + last_delta + 1, end - at, epoch, contexts)
+                yield Batch(_messages(inside, first, last, base), next_offset, end - at, epoch)
         else:
-            yield from _by_aiokafka(bytes(records[at:end]), with_contexts)
+            yield from _by_aiokafka(bytes(records[at:end]), wanted is not None)
         at = end
+
+
+def _decompressed(raw: memoryview, attributes: int) -> Iterator[Payload]:
+    """Raises Undecodable."""
+    codec = attributes & _COMPRESSION
+    return pieces(codec, bytes(raw)) if codec else iter([raw])
 
 
 def _records(records: memoryview, at: int, end: int, attributes: int) -> tuple[memoryview, int, int]:
@@ -170,10 +183,7 @@ def _records(records: memoryview, at: int, end: int, attributes: int) -> tuple[m
     codec = attributes & _COMPRESSION
     if not codec:
         return records, at + _RECORDS_AT, end
-    decompress = _DECOMPRESS.get(codec)
-    if decompress is None:
-        raise ValueError(f"a batch is compressed with codec {codec}, which is not known")
-    inside = memoryview(decompress(bytes(records[at + _RECORDS_AT : end])))
+    inside = memoryview(b"".join(pieces(codec, bytes(records[at + _RECORDS_AT : end]))))
     return inside, 0, len(inside)
 
 
@@ -198,33 +208,6 @@ def _messages(records: memoryview, at: int, end: int, base: int) -> list[tuple[i
         messages.append((base + delta, records[at : at + max(0, size)]))
         at = after
     return messages
-
-
-def _contexts(
-    records: memoryview, at: int, end: int, base: int, epoch: int, first_ms: int, last_ms: int, attributes: int
-) -> list[MessageContext]:
-    """The same records once more: few topics need it."""
-    contexts: list[MessageContext] = []
-    while at < end:
-        length, at = _varint(records, at)
-        after = at + length
-        time_delta, at = _varint(records, at + 1)
-        delta, at = _varint(records, at)
-        for _ in range(2):  # key and value
-            size, at = _varint(records, at)
-            at += max(0, size)
-        count, at = _varint(records, at)
-        headers: list[tuple[str, bytes]] = []
-        for _ in range(count):
-            size, at = _varint(records, at)
-            key = str(records[at : at + size], "utf-8", "replace")
-            size, at = _varint(records, at + size)
-            headers.append((key, bytes(records[at : at + max(0, size)])))
-            at += max(0, size)
-        timestamp_ms = last_ms if attributes & _APPEND_TIME else first_ms + time_delta
-        contexts.append(MessageContext(base + delta, epoch, timestamp_ms, headers))
-        at = after
-    return contexts
 
 
 def _varint(buffer: memoryview, at: int) -> tuple[int, int]:

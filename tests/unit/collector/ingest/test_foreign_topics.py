@@ -1,6 +1,6 @@
 """Messages of topics that others write: what each becomes, at each reading the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from support.fakes.receiving import NOW_UNIX_NANO, otlp_logs, otlp_metrics, otlp
 from support.records import flat
 
 from adapters.record import LOGS, METRICS, TRACES, Adapted
-from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message, MessageContext, Partition, Range
+from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Message, MessageContext, Partition, Range, Unread
 from collector.broker.range_digest import with_digest
 from collector.ingest.foreign_topics import ENCODINGS, AdaptedRange, ForeignTopic, ForeignTopics, TopicLimits, batch_id_of
 from collector.ingest.validate import Limits
@@ -63,12 +63,19 @@ def topics(
     message_bytes_max: int = 1 << 19,
     caps: Caps = CAPS,
     tenant_header: str = "",
+    pause: Callable[[], None] = lambda: None,
     **limits: Any,
 ) -> ForeignTopics:
     given = TopicLimits(Limits(**{**LIMITS, **limits}), caps, message_bytes_max, 1 << 26, 1 << 19, 1 << 16)
     append = (appended or Appended()).append
     return ForeignTopics(
-        [topic], given, append, observed or Observed(), tenant_header=tenant_header, now_unix_nano=lambda: KEPT
+        [topic],
+        given,
+        append,
+        observed or Observed(),
+        tenant_header=tenant_header,
+        now_unix_nano=lambda: KEPT,
+        pause=pause,
     )
 
 
@@ -209,6 +216,25 @@ async def test_what_can_not_be_read_is_a_dead_letter_and_stops_nothing() -> None
         assert letter.id == request_id(batch_id_of(LOG.rpartition(".")[0], "otlp_logs", 3, context))
 
 
+@pytest.mark.parametrize(("is_too_large", "reason"), [(True, "payload_too_large"), (False, "invalid_compression")])
+async def test_what_was_not_read_is_a_dead_letter(is_too_large: bool, reason: str) -> None:
+    """With its beginning, its size, and why."""
+    appended = Appended()
+    messages = range_of(otlp_logs(), b"beginning", otlp_logs())
+    contexts = list(messages.contexts)
+    contexts[1] = contexts[1]._replace(unread=Unread("for a reason", is_too_large, 1 << 30))
+    adapted = topics(appended=appended).adapt(messages._replace(contexts=contexts))
+    assert [1, 0, 1] == [items_of(bytes(payload)) for payload in adapted.messages.payloads]
+    (letter,) = await letters(adapted, appended)
+    assert (reason, "for a reason", b"beginning", 1 << 30) == (
+        letter.reason,
+        letter.message,
+        letter.payload,
+        letter.payload_size_bytes,
+    )
+    assert letter.id == request_id(batch_id_of(LOG.rpartition(".")[0], "otlp_logs", 3, contexts[1]))
+
+
 async def test_a_defect_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> Adapted:
         raise ZeroDivisionError("of the adapter")
@@ -290,6 +316,17 @@ def test_a_large_message_is_one_message() -> None:
     """Larger than ours are: each of its items once."""
     (payload,) = topics(message_bytes_max=1 << 16).adapt(range_of(otlp_logs(good=3000, padding=1000))).messages.payloads
     assert (3000, 3000) == (items_of(bytes(payload)), receipt_of(bytes(payload)).received)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_a_large_message_is_read_with_rests(encoding: str) -> None:
+    """The writer is heard of meanwhile, and what else the process does goes on: compiled code keeps the interpreter's lock."""
+    body = otlp_logs(good=10_000, padding=100)
+    if encoding == "otlp_json":
+        body = MessageToJson(ExportLogsServiceRequest.FromString(body), indent=None).encode()
+    rests: list[None] = []
+    topics(TOPIC._replace(encoding=encoding), pause=lambda: rests.append(None)).adapt(range_of(body))
+    assert len(rests) >= len(body) >> 18
 
 
 def test_a_cap_of_dead_letters_is_of_one_message() -> None:

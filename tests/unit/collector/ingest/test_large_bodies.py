@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.ingest.large_bodies import Decompressing, LargeBodies, Pause
+from collector.ingest.large_bodies import Decompressing, LargeBodies, Pause, resting
 
 
 def spinning(seconds: float, done: Callable[[], None] | None = None) -> Callable[[], Callable[[Pause], str]]:
@@ -140,3 +140,18 @@ async def test_a_tenant_decompresses_one_body_at_a_time() -> None:
     await asyncio.gather(*noisy)
     assert 1 == most
     threads.close()
+
+
+def test_what_is_read_in_a_thread_rests_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and then not before it has used some CPU."""
+    rests: list[float] = []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    pause = resting()
+    pause()
+    pause()
+    assert 1 == len(rests)
+    stop = time.thread_time() + 0.02
+    while time.thread_time() < stop:
+        pass
+    pause()
+    assert 2 == len(rests)

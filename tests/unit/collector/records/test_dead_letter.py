@@ -216,16 +216,16 @@ def test_events_are_in_sequence() -> None:
 def test_a_refused_request_is_one_entry_with_the_beginning_of_its_body() -> None:
     """It takes of the tenant's caps what is kept of it, and nothing is kept where there is no room."""
     letters = DeadLetters(Caps(2, 150), 1 << 20, payload_bytes_max=100)
-    [message] = letters.of_request(ORIGIN, INVALID_JSON, "cannot decode JSON", b"{" * 1000)
+    [message] = letters.of_request(ORIGIN, INVALID_JSON, "cannot decode JSON", b"{" * 1000, 1000)
     [record] = DeadLetterBatch.FromString(message.payload).records
     letter = record.letter
     assert (b"{" * 100, 1000, PAYLOAD_FORM_REQUEST) == (letter.payload, letter.payload_size_bytes, letter.payload_form)
     assert ("invalid_json", "cannot decode JSON", 0) == (letter.reason, letter.message, letter.item_count)
     assert Budget(1, 50) == letters.budget("acme", NOW)
-    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 51)
-    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"")
-    assert 1 == len(letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 50))
-    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{")
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 51, 51)
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"", 0)
+    assert 1 == len(letters.of_request(ORIGIN, INVALID_JSON, "", b"{" * 50, 50))
+    assert [] == letters.of_request(ORIGIN, INVALID_JSON, "", b"{", 1)
 
 
 def test_many_refused_requests_keep_little_of_each() -> None:
@@ -234,11 +234,11 @@ def test_many_refused_requests_keep_little_of_each() -> None:
     body = b"x" * 120_000
 
     def kept(origin: Origin, count: int) -> list[int]:
-        return [len(entries(letters.of_request(origin, INVALID_JSON, "", body))[0].payload) for _ in range(count)]
+        return [len(entries(letters.of_request(origin, INVALID_JSON, "", body, len(body)))[0].payload) for _ in range(count)]
 
     assert [64 << 10] * 32 + [1 << 10] * 968 == kept(ORIGIN, 1_000)
     assert [64 << 10] == kept(ORIGIN._replace(tenant="other"), 1)
-    [small] = entries(letters.of_request(ORIGIN, INVALID_JSON, "", b"small"))
+    [small] = entries(letters.of_request(ORIGIN, INVALID_JSON, "", b"small", 5))
     assert (b"small", 5) == (small.payload, small.payload_size_bytes)
     assert Budget(10_000 - 1_001, (64 << 20) - (2 << 20) - (968 << 10) - 5) == letters.budget("acme", NOW)
     assert [64 << 10] == kept(ORIGIN._replace(received_time_unix_nano=NOW + MINUTE_NS), 1)

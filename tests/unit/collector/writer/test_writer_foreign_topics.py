@@ -73,6 +73,7 @@ class TheirWorld(World):
             self.append_letters,
             self.observed,
             now_unix_nano=lambda: NOW_UNIX_NANO,
+            pause=lambda: None,
         )
         return Writer(
             WithContexts(self.log, crash_at),

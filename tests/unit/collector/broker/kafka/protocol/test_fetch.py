@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.broker.kafka.protocol.fetch import Arriving, WrongChecksum, batches, fetch_answer, fetch_request
+from collector.broker.kafka.protocol.foreign_records import Wanted
 
 MESSAGES = st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=300)), min_size=1, max_size=40)
 COMPRESSIONS = st.sampled_from([0, 1, 2, 3, 4])
+ALL = Wanted(0, 1 << 40, 1 << 40)
 NONE_MADE: Mapping[int, int] = {}  # checksums, while an answer came in
 
 
@@ -126,7 +128,7 @@ def test_markers_of_transactions_are_no_messages() -> None:
     records = bytearray(batch([(b"\0\0\0\1", b"\0\0\0\0\0\0")], 7))
     records[21:23] = struct.pack(">h", 0x30)
     records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
-    assert [([], 8, len(records), -1, [])] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
+    assert [([], 8, len(records), -1, (), True)] == [tuple(each) for each in batches(memoryview(records), NONE_MADE)]
 
 
 @given(MESSAGES, COMPRESSIONS, st.integers(0, 2**40), st.booleans())
@@ -137,9 +139,9 @@ def test_contexts_are_as_aiokafka_has_them(messages: Any, compression: int, base
         records[22] |= 8
         records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
     (theirs,) = (list(each) for each in _batches_of(bytes(records)))
-    (ours,) = batches(memoryview(bytes(records)), NONE_MADE, True)
+    (ours,) = batches(memoryview(bytes(records)), NONE_MADE, ALL)
     assert [
-        (record.offset, -1, record.timestamp, [(key, value or b"") for key, value in record.headers]) for record in theirs
+        (record.offset, -1, record.timestamp, [(key, value or b"") for key, value in record.headers], None) for record in theirs
     ] == [tuple(context) for context in ours.contexts]
 
 
@@ -158,7 +160,7 @@ def test_a_header_whose_key_is_no_text_does_not_stop_reading() -> None:
         if not compression:
             records[records.index(b"h", 61)] = 0xFF
             records[17:21] = struct.pack(">I", google_crc32c.value(bytes(records[21:])))
-        (read_batch,) = batches(memoryview(bytes(records)), NONE_MADE, True)
+        (read_batch,) = batches(memoryview(bytes(records)), NONE_MADE, ALL)
         assert [(3, b"value")] == [(offset, bytes(payload)) for offset, payload in read_batch.messages]
         assert ("h" if compression else "\N{REPLACEMENT CHARACTER}", b"v") == read_batch.contexts[0].headers[0]
 
@@ -177,8 +179,10 @@ def test_what_is_older_than_record_batches_is_read() -> None:
         builder.append(index, 1000, None, b"%d" % index)
     records = bytes(builder.build())
     assert [(0, b"0"), (1, b"1"), (2, b"2")] == read(records)
-    contexts = [context for each in batches(memoryview(records), NONE_MADE, True) for context in each.contexts]
-    assert [(0, -1, 1000, []), (1, -1, 1000, []), (2, -1, 1000, [])] == [tuple(context) for context in contexts]
+    contexts = [context for each in batches(memoryview(records), NONE_MADE, ALL) for context in each.contexts]
+    assert [(0, -1, 1000, [], None), (1, -1, 1000, [], None), (2, -1, 1000, [], None)] == [
+        tuple(context) for context in contexts
+    ]
 
 
 @given(st.text("abc.-_", min_size=1, max_size=50), st.integers(0, 2**31 - 1), st.integers(0, 2**62), st.integers(1, 2**31 - 1))
