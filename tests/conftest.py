@@ -3,7 +3,6 @@
 It also decides which files begin first, and says at the end of a run what was skipped, why, and how to run it.
 """
 
-import gc
 import logging
 import os
 import sys
@@ -66,13 +65,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    imports_of: dict[pytest.Module | None, set[str]] = {None: set()}
     for item in items:
         module = item.getparent(pytest.Module)
-        imports = imported_modules(vars(module.obj)) if module is not None else ()
+        if module is not None and module not in imports_of:
+            imports_of[module] = imported_modules(vars(module.obj))
+        imports = imports_of[module]
         callspec = getattr(item, "callspec", None)
         for marker in needs(item.nodeid, imports, callspec.id.split("-") if callspec is not None else ()):
             item.add_marker(marker)
     items.sort(key=lambda item: next((at for at, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what collecting made out of garbage collections: it stays, and is much.
+
+    Late in a run of the whole suite a full collection of a test worker's heap took 300 ms of CPU.
+    """
+    freeze()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -129,13 +139,6 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def frozen_heap() -> Iterator[None]:
-    """Leave what other tests made out of garbage collections, as the collector does with what it has at its start.
-
-    Late in a run of the whole suite a full collection of a test worker's heap takes 300 ms of CPU.
-    """
-    thresholds = gc.get_threshold()
+def frozen_heap() -> None:
+    """Leave what other tests made out of garbage collections, as the collector does with what it has at its start."""
     freeze()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)

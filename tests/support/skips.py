@@ -7,6 +7,7 @@ Invariants:
    (test_the_summary_names_each_reason_once_and_how_to_run_the_tests).
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -74,9 +75,12 @@ def needs(node_id: str, imports: Iterable[str], parameters: Iterable[str]) -> se
     found = {marker for start, marker in _BY_FOLDER if node_id.startswith(start)}
     if node_id.startswith(_CONTRACTS):
         return found | {_BY_PARAMETER[parameter] for parameter in parameters if parameter in _BY_PARAMETER}
-    for module in imports:
-        found.update({marker for start, marker in _BY_IMPORT if module.startswith(start)})
-    return found
+    return found | _by_import(frozenset(imports))
+
+
+@functools.cache  # the tests of a module have one set of imports
+def _by_import(imports: frozenset[str]) -> frozenset[str]:
+    return frozenset(marker for module in imports for start, marker in _BY_IMPORT if module.startswith(start))
 
 
 def imported_modules(namespace: Mapping[str, object]) -> set[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from support import batches, letters
-from support.former_writer import be_of_version, insert_as_former_writer
+from support.former_writer import be_of_version, copy_former_store, insert_as_former_writer
 from support.records import encoded
+from support.reopened_store import store_with_tables
 from support.store_ranges import former_payload, payload, topic_of, wrong_counts
 
 from collector.broker.contract import DEAD_LETTERS_TOPIC, LOGS_TOPIC, METRICS_TOPIC
@@ -116,10 +117,11 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A store as 0.1 left it, or one that stopped half way from there, with data in it: what it had is there after, and what is
     new works beside it."""
     before = batches.gauge(1, 3)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+    copy_former_store(tmp_path / "store", version)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
         with monkeypatch.context() as earlier:
             be_of_version(earlier, version)
-            assert len(store.apply_schema().migrations) == version
+            assert store.apply_schema().migrations == ()
             store.insert(METRICS_TOPIC, [before.SerializeToString()], "before")
         assert len(store.apply_schema().migrations) == len(migrations()) - version
         after = encoded(batches.gauge(2, 4)) + letters.receipt(2, letters.any_receipt())
@@ -135,12 +137,12 @@ def test_from_an_earlier_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_range_that_an_earlier_version_stored_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """It is in doubt after the update, has other tokens there, and lacks nothing: neither at once nor after the next start."""
     numbers = range(3)
+    copy_former_store(tmp_path / "store", version)
     for opening in range(2):
-        with closing(ClickHouseStore.embedded(tmp_path)) as store:
+        with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
             if not opening:
                 with monkeypatch.context() as earlier:
                     be_of_version(earlier, version)
-                    assert len(store.apply_schema().migrations) == version
                     for number in numbers:
                         store.insert(topic_of(number), [former_payload(number)], f"before {number}")
             store.apply_schema()
@@ -150,15 +152,12 @@ def test_a_range_that_an_earlier_version_stored_is_found(tmp_path: Path, monkeyp
             assert [] == wrong_counts(store, numbers)
 
 
-def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repetition_after_the_newest_migrations_is_dropped(tmp_path: Path) -> None:
     """A range that was stored right after the update, and is in doubt, has the same tokens after the next start."""
     numbers = range(3)
-    for opening in range(2):
-        with closing(ClickHouseStore.embedded(tmp_path)) as store:
-            if not opening:
-                with monkeypatch.context() as earlier:
-                    be_of_version(earlier, 16)
-                    store.apply_schema()
+    copy_former_store(tmp_path / "store", 16)
+    for _ in range(2):
+        with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
             store.apply_schema()
             for number in numbers:
                 store.insert(topic_of(number), [payload(number)], f"before {number}")
@@ -169,10 +168,10 @@ def test_a_writer_of_the_former_version_goes_on(tmp_path: Path, monkeypatch: pyt
     """Beside one of this version: it inserts into the tables that it knows, and these know its tokens. What one has stored the
     other finds."""
     theirs, ours = (0, 1, 2), (4, 5, 6)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+    copy_former_store(tmp_path / "store", 16)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
         with monkeypatch.context() as earlier:
             be_of_version(earlier, 16)
-            store.apply_schema()
             store.insert(topic_of(0), [former_payload(0)], "before 0")
         store.apply_schema()
         for _ in range(2):
@@ -193,10 +192,10 @@ def engine_of(store: ClickHouseStore, table: str) -> str:
 def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of an earlier version that has rows is read and written as before; those without rows are made anew."""
     logs, gauge = batches.logs(1, "tenant-a"), batches.gauge(1, 3)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+    copy_former_store(tmp_path / "store", 6)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
         with monkeypatch.context() as earlier:
             be_of_version(earlier, 6)
-            store.apply_schema()
             store.insert(LOGS_TOPIC, [logs.SerializeToString()], "logs")
             store.insert(METRICS_TOPIC, [gauge.SerializeToString()], "gauge")
         store.apply_schema()
@@ -218,10 +217,10 @@ def test_tables_with_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.M
 def test_points_of_an_earlier_version_have_their_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their parts are not rewritten: the hash is computed where it is read, and is that of the same series in later parts."""
     points = batches.gauge(1, 3)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+    copy_former_store(tmp_path / "store", 14)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
         with monkeypatch.context() as earlier:
             be_of_version(earlier, 14)
-            store.apply_schema()
             store.insert(METRICS_TOPIC, [points.SerializeToString()], "before")
         store.apply_schema()
         assert "ServiceName, cityHash64(Attributes), TimeUnix)" in engine_of(store, "otel_metrics_gauge")
@@ -236,10 +235,10 @@ def test_points_of_an_earlier_version_have_their_series(tmp_path: Path, monkeypa
 def test_what_was_put_aside_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table whose parts are all put aside has no rows, but is not dropped, since the parts would be removed with it."""
     sent = batches.gauge(1, 3)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
+    copy_former_store(tmp_path / "store", 10)
+    with closing(ClickHouseStore.embedded(tmp_path / "store")) as store:
         with monkeypatch.context() as earlier:
             be_of_version(earlier, 10)
-            store.apply_schema()
             store.insert(METRICS_TOPIC, [sent.SerializeToString()], "token")
             (partition,) = store.query(
                 "SELECT partition_id FROM system.parts WHERE table = 'otel_metrics_gauge'", "TSV"
@@ -258,8 +257,7 @@ def test_run_again_with_rows(tmp_path: Path, name: str) -> None:
     """A file that was run to its end, but not recorded, is run again; rows that came in between stay."""
     sent = encoded(batches.logs(1, "tenant-a"))
     (migration,) = (migration for migration in migrations() if migration.name == name)
-    with closing(ClickHouseStore.embedded(tmp_path)) as store:
-        store.apply_schema()
+    with closing(store_with_tables(tmp_path / "store")) as store:
         store.insert(LOGS_TOPIC, [sent], "token")
         store._command(f"DELETE FROM schema_migrations WHERE Version >= {migration.version}")
         assert name in store.apply_schema().migrations
