@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
+from support.httpx_start import load_authorities_once
 from support.skips import MARKERS, imported_modules, needs, summary
 from support.store_templates import keep_for_this_run
 
@@ -36,6 +37,7 @@ settings.register_profile("again", settings.get_profile("default"), max_examples
 # For make test-fast: the same tests, a few examples of each.
 settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
 settings.load_profile("default")
+load_authorities_once()
 
 # One file is one worker's. Those that take longest begin first, so that none is left alone with one at the end.
 _FIRST = (
