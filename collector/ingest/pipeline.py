@@ -106,7 +106,6 @@ class Pipeline:
     ) -> Outcome:
         """Return when every accepted item of `body` is durable. `key`: what its sender gave to recognize the request by.
         `sent_bytes`: of the body as it came, compressed. `count`: what counted it meanwhile.
-
         `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
         Raises RequestRefused (permanent), Limited, Overloaded, DeadLettersFull or BrokerError (retryable: nothing was kept) or
@@ -124,6 +123,7 @@ class Pipeline:
         prints: list[bytes] = []
         refusal: RequestRefused | DeadLettersFull | None = None  # raised after its handler: compiled code must not await in one
         try:
+            reading.is_on_loop = reading.is_on_loop and self._on_loop.may_begin(caller.tenant, len(body))
             if self.turns.is_busy and len(body) > UNCOUNTED_BYTES_MAX:
                 await self._turn_on_loop(reading)
             self._read_on_loop(reading)
@@ -173,7 +173,7 @@ class Pipeline:
         is_counted = len(reading.body) > UNCOUNTED_BYTES_MAX
         began_s = turns.clock() if is_counted else 0.0
         try:
-            self._on_loop.begin(reading.caller.tenant)
+            self._on_loop.begin(reading.caller.tenant, len(reading.body))
             reading.begin()(self._pause_on_loop)
         except TooLong:
             reading.is_on_loop = False

@@ -13,9 +13,9 @@ class Clocks:
         self.now_s = 100.0
         self.on_loop = OnLoop(lambda: self.cpu_s, lambda: self.now_s)
 
-    def read(self, tenant: str, cpu_ms: int, most_ms: int = 25) -> int:
+    def read(self, tenant: str, cpu_ms: int, most_ms: int = 25, size_bytes: int = 1_000) -> int:
         """Read a body that rests each millisecond, beside others. Return after how many of them it is left; 0: it is not."""
-        self.on_loop.begin(tenant)
+        self.on_loop.begin(tenant, size_bytes)
         self.on_loop.pause()
         try:
             for took_ms in range(cpu_ms):
@@ -35,7 +35,7 @@ def test_a_body_that_takes_long_leaves_the_loop() -> None:
     rests = iter([0.1, 0.11, 0.12, 0.13, 0.13, 0.2, 0.22, 0.23, 0.23])
     on_loop = OnLoop(lambda: next(rests))
     for tenant, fine in (("acme", 4), ("zoo", 3)):
-        on_loop.begin(tenant)
+        on_loop.begin(tenant, 1_000)
         for _ in range(fine):
             on_loop.pause()
         with pytest.raises(TooLong):
@@ -58,6 +58,31 @@ def test_bodies_of_a_tenant_behind_a_dear_one_have_less() -> None:
         assert 0 == clocks.read("noisy", 12), "honest bodies leave no mark"
 
 
+def test_what_is_as_large_as_a_body_that_was_left_is_not_begun() -> None:
+    """For the rest of its second, and of its tenant alone: one that is smaller may be honest."""
+    clocks = Clocks()
+
+    def may_begin(*sizes: int) -> list[bool]:
+        return [clocks.on_loop.may_begin("noisy", size) for size in sizes]
+
+    assert [True, True] == may_begin(1_000, 250_000)
+    assert 0 == clocks.read("noisy", 15, size_bytes=100_000)
+    assert [True] == may_begin(250_000), "it was dear, and not left"
+    assert clocks.read("noisy", 300, size_bytes=200_000)
+    assert [True, False, False] == may_begin(199_999, 200_000, 250_000)
+    assert clocks.on_loop.may_begin("another", 250_000)
+    assert clocks.read("noisy", 300, size_bytes=50_000)
+    assert [True, False] == may_begin(49_999, 50_000)
+    assert clocks.read("noisy", 300, size_bytes=90_000)
+    assert [True, False] == may_begin(49_999, 50_000)
+    clocks.now_s += 0.9
+    assert [False] == may_begin(50_000)
+    clocks.now_s += 0.2
+    assert [True] == may_begin(250_000)
+    assert clocks.read("another", 300, size_bytes=70_000)
+    assert ["another"] == list(clocks.on_loop._left_bytes)
+
+
 def test_what_is_remembered_is_forgotten() -> None:
     """Of a million tenants one is kept."""
     clocks = Clocks()
@@ -71,6 +96,6 @@ def test_a_body_that_rests_once_asks_no_clock() -> None:
     """The clock is a system call, and most bodies are small."""
     on_loop = OnLoop(lambda: pytest.fail("asked"), lambda: pytest.fail("asked"))
     for _ in range(2):
-        on_loop.begin("acme")
+        on_loop.begin("acme", 1_000)
         on_loop.pause()
         on_loop.end()
