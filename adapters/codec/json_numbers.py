@@ -1,5 +1,6 @@
 """Numbers of JSON that a parser can't hold, put in quotes: it makes doubles of integers beyond 64 bits, which loses digits, and
-refuses numbers beyond a double, which JSON allows (RFC 8259, 6), and NaN and infinities, which it does not."""
+refuses numbers beyond a double, which JSON allows (RFC 8259, 6), and NaN and infinities, which it does not. And -0, which loses
+its sign."""
 
 from typing import Final
 
@@ -23,6 +24,8 @@ _DIGITS_MIN: Final = 19
 _LONG_BYTES: Final = 300
 _EXPONENT_DIGITS: Final = 3
 _NUMBER_STARTS: Final = byte_table(b"-0123456789")
+_NUMBER_BYTES: Final = byte_table(b"-+.0123456789Ee")
+_MINUS_ZERO: Final = b"-0"
 _CONSTANT_STARTS: Final = byte_table(b"NI")
 # The largest double has as many. To convert an integer of more takes quadratic time.
 INTEGER_DIGITS_MAX: Final = 309
@@ -98,6 +101,34 @@ def quote_long_numbers(body: bytes, rules: Rules, mark: bytes = b"") -> bytes:
             _put_quoted(writer, body, keep, start, position, mark)
             keep = position
         position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
+    writer.write(body[keep:])
+    return writer.getvalue()
+
+
+def with_minus_zeros(body: bytes, rules: Rules) -> bytes:
+    """Return a JSON text with its -0, of which a parser makes the integer 0, as -0.0."""
+    if _MINUS_ZERO not in body:
+        return body
+    writer = BytesWriter()
+    size: i64 = len(body)
+    keep: i64 = 0
+    position: i64 = find_outside_strings(body, 0, _NUMBER_STARTS, rules)
+    while position < size:
+        start: i64 = position
+        position += 1
+        rest_at: i64 = position + REST_BYTES
+        while position < size and _NUMBER_BYTES[body[position]]:
+            if position > rest_at:
+                rest_at = position + REST_BYTES
+                rules.rest()
+            position += 1
+        if position - start == len(_MINUS_ZERO) and body[start] == _MINUS and body[start + 1] == _ZERO:
+            writer.write(body[keep:position])
+            writer.write(b".0")
+            keep = position
+        position = find_outside_strings(body, position, _NUMBER_STARTS, rules)
+    if keep == 0:
+        return body
     writer.write(body[keep:])
     return writer.getvalue()
 

@@ -302,7 +302,7 @@ class JsonScanner:
                 return 0
         if byte | _CASE == _SMALL_E:
             return 0
-        if number > _EXACT_MAX or exponent < -_POWER_MAX or (is_negative and number == 0):
+        if number > _EXACT_MAX or exponent < -_POWER_MAX:
             return 0
         value = float(number)
         if exponent < 0:

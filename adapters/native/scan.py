@@ -49,6 +49,7 @@ _HAS_BODY: Final = 1 << _BODY
 # Fields of a NumberDataPoint and of a LogRecord.
 _POINT_ATTRIBUTES: Final = 0x3A
 _LOG_ATTRIBUTES: Final = 0x32
+_MINUS: Final = 0x2D
 _SHORT_MAX: Final = 127
 # The parser makes a double of an integer that is longer.
 _PARSED_INTEGER_BYTES_MAX: Final = 19
@@ -213,7 +214,8 @@ class _RecordScanner(JsonScanner):
                 elif index == _VALUE:
                     there |= member.bit
                     end = self.double_end(position)
-                    if end and self.is_number_end(end):
+                    # The parser makes the integer 0 of -0.
+                    if end and self.is_number_end(end) and (self.double != 0.0 or byte != _MINUS):
                         number = self.double
                     else:
                         end = self.scalar_end(position)

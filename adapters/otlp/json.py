@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.codec.json_numbers import quote_constants, quote_long_numbers
+from adapters.codec.json_numbers import quote_constants, quote_long_numbers, with_minus_zeros
 from adapters.codec.json_parts import check_json_parts
 from adapters.codec.json_reader import shallow_json
 from adapters.codec.json_repair import repaired_json
@@ -42,6 +42,7 @@ def _to_wire(body: bytes, descriptor: Descriptor, rules: Rules, *, is_exact: boo
     notes = Notes(rules, is_exact=is_exact)
     wire = scanned(body, descriptor, rules, notes)
     if wire is None:
+        body = with_minus_zeros(body, rules)
         notes = Notes(rules, is_exact=is_exact)
         try:
             wire = converted(body, descriptor, rules, notes)

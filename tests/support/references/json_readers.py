@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from support.references.otlp import REQUESTS
 from support.references.twins import BATCH_ID, MESSAGE_BYTES_MAX, NOW
 
+from adapters.codec.json_numbers import with_minus_zeros
 from adapters.codec.json_scanner import NonPlain
 from adapters.errors import Malformed
 from adapters.native.records import RecordAdapter
@@ -33,7 +34,7 @@ def check_readers(signal: str, body: bytes, forms: int = 0) -> bool:
     wire = scanned(body, descriptor, rules, found)
     expected = Notes(rules, is_exact=False)
     try:
-        twin = converted(body, descriptor, rules, expected)
+        twin = converted(with_minus_zeros(body, rules), descriptor, rules, expected)
     except (Malformed, Inexact):
         assert wire is None
         return False

@@ -115,15 +115,15 @@ def test_integers_are_read_as_they_are(sign: str) -> None:
     | st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str)
     | st.from_regex(r"-?[0-9]{1,4}\.?[0-9]{0,3}(e[+-]?[0-9]{1,2})?", fullmatch=True)
 )
-def test_doubles_are_read_as_orjson_reads_them(text: str) -> None:
+def test_doubles_are_read_as_python_reads_them(text: str) -> None:
     """To the bit; what is no number is left to the other reader."""
     scanner = JsonScanner(text.encode() + b",", NO_RULES)
     end = scanner.double_end(0)
     if end == len(text):
-        assert struct.pack("d", float(orjson.loads(text))) == struct.pack("d", scanner.double)
+        assert struct.pack("d", float(text)) == struct.pack("d", scanner.double)
 
 
-@pytest.mark.parametrize("text", ["0.5", "1", "123.456", "1700000000.123", "-2.25", "0.001"])
+@pytest.mark.parametrize("text", ["0.5", "1", "123.456", "1700000000.123", "-2.25", "0.001", "-0", "-0.0"])
 def test_plain_doubles_are_read(text: str) -> None:
     """Those that nearly all senders write are not left to the other reader."""
     scanner = JsonScanner(text.encode() + b",", NO_RULES)

@@ -2,12 +2,14 @@
 
 import json
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.adapted import batch_of
 from support.examples import examples
@@ -642,3 +644,18 @@ def test_json_that_would_take_gigabytes_is_refused() -> None:
 def test_a_body_that_is_no_request_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         traces_to_wire(body)
+
+
+@pytest.mark.parametrize("number", ["-0", "-0.0", '"-0"', "-0e3", "0", "-0.5", "-10"])
+@pytest.mark.parametrize("before", ["", '"later":1,"later":2,', f'"later":"{"x" * 400_000} -0",'])
+def test_a_zero_keeps_its_sign(number: str, before: str) -> None:
+    """Go writes minus zero as -0, of which a parser makes an integer. Read in one pass, by the other reader, and in slices."""
+    point = f'{{"asDouble":{number}}},{{"asInt":-0}},{{"asDouble": {number} }}'
+    metrics = f'[{{"name":"pod-0","gauge":{{"dataPoints":[{point}]}}}}]'
+    body = f'{{{before}"resourceMetrics":[{{"scopeMetrics":[{{"metrics":{metrics}}}]}}]}}'
+    request = ExportMetricsServiceRequest.FromString(metrics_to_wire(body.encode(), LimitRules(LOW, NOW)))
+    (metric,) = request.resource_metrics[0].scope_metrics[0].metrics
+    first, integer, last = metric.gauge.data_points
+    expected = struct.pack("d", float(number.strip('"')))
+    assert [expected] * 2 == [struct.pack("d", each.as_double) for each in (first, last)]
+    assert ("pod-0", 0, "as_int") == (metric.name, integer.as_int, integer.WhichOneof("value"))
