@@ -60,12 +60,22 @@ def end_of_string(text: bytes, start: i64, end: i64, rules: Rules = NO_RULES) ->
             quote: i64 = word ^ quotes
             backslash: i64 = word ^ backslashes
             other: i64 = ((quote & low_bits) + low_bits | quote) & ((backslash & low_bits) + low_bits | backslash)
-            if other | low_bits != -1:
-                break
-            position += _WORD_BYTES
+            if other | low_bits == -1:
+                position += _WORD_BYTES
+                continue
+            word_end: i64 = position + _WORD_BYTES
+            while position < word_end:
+                byte: i64 = word & 0xFF
+                word >>= 8
+                position += 1
+                if byte == _QUOTE:
+                    return position
+                if byte == _BACKSLASH:
+                    word >>= 8
+                    position += 1
         stop: i64 = min(position + _WORD_BYTES, end)
         while position < stop:
-            byte: i64 = text[position]
+            byte = text[position]
             position += 1
             if byte == _QUOTE:
                 return position
