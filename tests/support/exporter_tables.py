@@ -68,11 +68,15 @@ _COLUMNS: Final = {
 TABLES: Final = (*_COLUMNS, "otel_traces_trace_id_ts")
 
 
-def make(command: Callable[[str], object], database: str, form: Form) -> None:
-    """Make the tables and the view, in a database that may be there."""
+def make(command: Callable[[str], object], database: str, form: Form, table: str = "") -> None:
+    """Make the tables and the view, or one of _COLUMNS alone, in a database that may be there."""
     command(f"CREATE DATABASE IF NOT EXISTS {database}")
-    for statement in _statements(database, form):
-        command(statement)
+    for name in _COLUMNS:
+        if table in ("", name):
+            command(_table(database, form, name))
+    if not table:
+        for statement in _times(database, form):
+            command(statement)
 
 
 def insert(command: Callable[[str], object], database: str, form: Form, day: str, rows: int, table: str = "") -> None:
@@ -95,22 +99,25 @@ def insert(command: Callable[[str], object], database: str, form: Form, day: str
         command(f"INSERT INTO {database}.{name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM numbers({rows})")
 
 
-def _statements(database: str, form: Form) -> Iterator[str]:
-    for name, columns in _COLUMNS.items():
-        made = dict(columns)
-        if form == "json":
-            made |= {f"{column}Keys": f"Array({_LC})" for column, type_ in columns.items() if type_ == "ATTRIBUTES"}
-        time = "TimeUnix" if "TimeUnix" in columns else "Timestamp"
-        day = time
-        if name == "otel_logs" and form == "map of 2024":
-            made["TimestampTime"] = "DateTime DEFAULT toDateTime(Timestamp)"
-            day = "TimestampTime"
-        text = ", ".join(f"{column} {type_}" for column, type_ in made.items())
-        text = text.replace("ATTRIBUTES", "JSON" if form == "json" else f"Map({_LC}, String)")
-        yield (
-            f"CREATE TABLE {database}.{name} ({text}) ENGINE = MergeTree PARTITION BY toDate({day})"
-            f" ORDER BY (ServiceName, toDateTime({day}), {time}) SETTINGS ttl_only_drop_parts = 1"
-        )
+def _table(database: str, form: Form, name: str) -> str:
+    columns = _COLUMNS[name]
+    made = dict(columns)
+    if form == "json":
+        made |= {f"{column}Keys": f"Array({_LC})" for column, type_ in columns.items() if type_ == "ATTRIBUTES"}
+    time = "TimeUnix" if "TimeUnix" in columns else "Timestamp"
+    day = time
+    if name == "otel_logs" and form == "map of 2024":
+        made["TimestampTime"] = "DateTime DEFAULT toDateTime(Timestamp)"
+        day = "TimestampTime"
+    text = ", ".join(f"{column} {type_}" for column, type_ in made.items())
+    text = text.replace("ATTRIBUTES", "JSON" if form == "json" else f"Map({_LC}, String)")
+    return (
+        f"CREATE TABLE {database}.{name} ({text}) ENGINE = MergeTree PARTITION BY toDate({day})"
+        f" ORDER BY (ServiceName, toDateTime({day}), {time}) SETTINGS ttl_only_drop_parts = 1"
+    )
+
+
+def _times(database: str, form: Form) -> Iterator[str]:
     times = f"{database}.otel_traces_trace_id_ts"
     if form == "map of 2024":
         yield (

@@ -41,7 +41,8 @@ def store(opened: ClickHouseStore) -> Iterator[ClickHouseStore]:
 
 
 def filled(store: ClickHouseStore, form: Form, days: dict[str, int] = DAYS, table: str = "") -> None:
-    exporter_tables.make(store._command, "old", form)
+    """With all tables of the exporter, or this one alone."""
+    exporter_tables.make(store._command, "old", form, table)
     for day, rows in days.items():
         exporter_tables.insert(store._command, "old", form, day, rows, table)
 
