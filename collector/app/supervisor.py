@@ -1,6 +1,6 @@
 """The processes of a gateway, or the one of a writer, and the process above them, which starts, watches and ends them.
 
-Invariants (tests in tests/system/test_gateway_writer.py and tests/system/test_supervised_writer.py):
+Invariants (tests in tests/system/test_gateway_processes.py and tests/system/test_supervised_writer.py):
 1. A worker that ends unasked is logged and replaced, after a delay that doubles. test_a_writer_that_dies_is_replaced
 2. What keeps a first worker from running (CannotRun, or an end before it is ready) ends the command with that error.
    test_a_writer_that_cannot_run_ends_the_command

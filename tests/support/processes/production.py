@@ -6,6 +6,7 @@ from typing import Protocol
 import httpx
 from support.processes.clickhouse_server import Server
 from support.processes.program import Gateway, WriterCommand
+from support.senders import otlp_logs
 from support.waiting import TIMEOUT_S
 
 # Small ranges, no waiting, and a dead writer's partitions soon given to others: the more often something is under way, the more
@@ -59,3 +60,9 @@ def is_well(http: str) -> bool:
 
 def lag_lines(http: str) -> int:
     return sum(line.startswith("infrasage_log_lag_messages{") for line in httpx.get(f"{http}/metrics").text.splitlines())
+
+
+def send_one(http: str, body: str = "x") -> httpx.Response:
+    """Send one log record by OTLP."""
+    headers = {"Content-Type": "application/x-protobuf"}
+    return httpx.post(f"{http}/v1/logs", content=otlp_logs([body]), headers=headers, timeout=20)
