@@ -137,7 +137,7 @@ class ElementsCount(PiecesCount):
     """Counts the elements of a message of that shape that comes in pieces."""
 
     def __init__(self, shape: Shape, elements_max: i64) -> None:
-        super().__init__(elements_max * ELEMENT_BYTES_MIN)
+        super().__init__(elements_max * ELEMENT_BYTES_MIN, elements_max * ELEMENT_BYTES_MIN)
         self._elements_max: Final[i64] = elements_max
         self._count: Final = _Count(elements_max, NO_RULES)
         self._count.begin(shape)

@@ -58,7 +58,8 @@ class JsonPartsCount(PiecesCount):
     """Counts as `check_json_parts` does, in the pieces of a text."""
 
     def __init__(self, parts_max: i64) -> None:
-        super().__init__(parts_max)
+        # A list of empty objects has two parts in three bytes, and a list of digits one in two.
+        super().__init__(parts_max, 2 * parts_max)
         self._parts_max: Final[i64] = parts_max
         self._parts: i64 = 0
         self._scan: Final = _PartsScan(NO_RULES, _COMMA)

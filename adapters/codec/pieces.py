@@ -10,8 +10,10 @@ from adapters.errors import RequestRefused
 class PiecesCount:
     """Counts what the pieces of one body hold. One of no more than `free_bytes` can't hold too much."""
 
-    def __init__(self, free_bytes: i64) -> None:
+    def __init__(self, free_bytes: i64, telling_bytes: i64) -> None:
         self.free_bytes: Final[i64] = free_bytes
+        self.telling_bytes: Final[i64] = telling_bytes
+        """So many tell of most of those that hold too much."""
         self.size_bytes: i64 = 0
         """Of the pieces so far."""
         self.beginning: bytes = b""

@@ -46,7 +46,7 @@ async def decompressed(
 
     Raises RequestRefused, and what `hold` and `admit` do.
     """
-    work = Decompression(body, encoding, bytes_max, count.free_bytes)
+    work = Decompression(body, encoding, bytes_max, count.telling_bytes)
     # Each element of snappy has content, so the size that it announces bounds the work.
     is_small = len(body) <= _DIRECT_BYTES_MAX or encoding == "snappy"
     held_bytes = 0

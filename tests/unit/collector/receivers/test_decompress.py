@@ -113,6 +113,16 @@ async def test_a_body_is_left_where_it_holds_too_much(encoding: str) -> None:
         assert sum(held) <= 5 * MIB
 
 
+@pytest.mark.parametrize("content", [b"{},", b"0,"])
+async def test_a_snappy_body_of_small_parts_is_left(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning tells, though not each of its bytes counts: all of it is not made."""
+    body = COMPRESS["snappy"](content * (16 * MIB // len(content)))
+    monkeypatch.setattr(cramjam.snappy, "decompress_raw_into", lambda *_: pytest.fail("all of it was made"))
+    with pytest.raises(RequestRefused) as caught:
+        await decompressed(body, "snappy", 16 * MIB, lambda _: None, count=JsonPartsCount(2 * MIB))
+    assert "elements" in caught.value.message
+
+
 @pytest.mark.parametrize("encoding", DENSE)
 async def test_a_body_that_holds_as_much_as_it_may_is_whole(encoding: str) -> None:
     """Its beginning is not, where it was looked at."""
