@@ -16,6 +16,7 @@ import orjson
 from librt.strings import BytesWriter, read_f64_le, read_i64_le, write_i64_le
 from mypy_extensions import i64, u8
 
+from adapters.codec.digits import decimal_of
 from adapters.codec.json_reader import CONTAINERS_MAX
 from adapters.codec.text import REST_BYTES, end_of_string
 from adapters.codec.wire import put_varint
@@ -49,6 +50,8 @@ PARSED_STRING_BYTES_MAX: Final = 1 << 20
 _COPIED_AT_ONCE: Final = 96
 # So many digits always fit 64 bits.
 _PLAIN_DIGITS_MAX: Final = 18
+# Eight digits are below it.
+_WORD_DIGITS_END: Final = 100_000_000
 # Of 19 digits, the first 18 and the last of the largest int64.
 _TOP_DIGITS: Final = 922_337_203_685_477_580
 _TOP_LAST_DIGIT: Final = 7
@@ -251,6 +254,13 @@ class JsonScanner:
         byte = text[position]
         if number == 0 and byte >= _ZERO and byte <= _NINE:
             return 0
+        while position - start <= _PLAIN_DIGITS_MAX - _WORD_BYTES and position + _WORD_BYTES < self.size:
+            more: i64 = decimal_of(read_i64_le(text, position))
+            if more < 0:
+                break
+            number = number * _WORD_DIGITS_END + more
+            position += _WORD_BYTES
+            byte = text[position]
         while byte >= _ZERO and byte <= _NINE:
             if position - start >= _PLAIN_DIGITS_MAX and (
                 position - start > _PLAIN_DIGITS_MAX

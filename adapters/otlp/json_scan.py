@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
+from adapters.codec.digits import hex_of
 from adapters.codec.json_scanner import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
@@ -354,6 +355,15 @@ class _Scan(JsonScanner):
         writer.append(u8(digits >> 1))
         position += 1
         end: i64 = position + digits
+        while end - position >= 2 * _WORD_BYTES:
+            first: i64 = hex_of(read_i64_le(text, position))
+            second: i64 = hex_of(read_i64_le(text, position + _WORD_BYTES))
+            if first < 0 or second < 0:
+                break  # at one of them below
+            # Of the second, the highest bit is the sign.
+            second -= (second & _INT32_END) << 1
+            write_i64_le(writer, second << 32 | first)
+            position += 2 * _WORD_BYTES
         while position < end:
             high: i64 = _HEX_DIGITS[text[position]]
             low: i64 = _HEX_DIGITS[text[position + 1]]
