@@ -6,11 +6,16 @@ Source of the method: "SIMD within a register" (Fisher and Dietz, 1998); each by
 
 from typing import Final
 
-from librt.strings import read_i64_le
-from mypy_extensions import i64
+from librt.strings import BytesWriter, read_i64_le, write_i64_le
+from mypy_extensions import i64, u8
 
 # Looked up: a literal of 64 bits with the highest set would be an object.
 _HIGH_NIBBLES: Final = b"\xf0" * 8
+_WORD_BYTES: Final = 8
+_INT32_END: Final = 1 << 31
+# The value of a hex digit; 255 where it is none.
+_HEX_DIGITS: Final = bytes([int(chr(n), 16) if chr(n) in "0123456789abcdefABCDEF" else 255 for n in range(256)])
+_NO_DIGIT: Final = 255
 
 
 def decimal_of(word: i64) -> i64:
@@ -37,3 +42,26 @@ def hex_of(word: i64) -> i64:
     pairs: i64 = (digits << 4 | digits >> 8) & 0x00FF00FF00FF00FF
     fours: i64 = (pairs | pairs >> 8) & 0x0000FFFF0000FFFF
     return (fours | fours >> 16) & 0xFFFFFFFF
+
+
+def put_hex(writer: BytesWriter, text: bytes, start: i64, end: i64) -> bool:
+    """Write the bytes that the hex digits at start:end are, an even number of them. Return False where they are none: then some
+    are written. The characters must not be below a space."""
+    position: i64 = start
+    while end - position >= 2 * _WORD_BYTES:
+        first: i64 = hex_of(read_i64_le(text, position))
+        second: i64 = hex_of(read_i64_le(text, position + _WORD_BYTES))
+        if first < 0 or second < 0:
+            return False
+        # Of the second, the highest bit becomes the sign.
+        second -= (second & _INT32_END) << 1
+        write_i64_le(writer, second << 32 | first)
+        position += 2 * _WORD_BYTES
+    while position < end:
+        high: i64 = _HEX_DIGITS[text[position]]
+        low: i64 = _HEX_DIGITS[text[position + 1]]
+        if high == _NO_DIGIT or low == _NO_DIGIT:
+            return False
+        writer.append(u8(high << 4 | low))
+        position += 2
+    return True

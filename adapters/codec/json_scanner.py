@@ -240,77 +240,43 @@ class JsonScanner:
 
     def integer_end(self, position: i64) -> i64:
         """Return where the integer ends that begins there, and is `integer` then. 0: it is none, or has too many digits."""
-        text = self.text
-        byte: i64 = text[position]
-        is_negative = byte == _MINUS
-        if is_negative:
-            position += 1
-            byte = text[position]
-        if byte < _ZERO or byte > _NINE:
+        is_negative = self.text[position] == _MINUS
+        end: i64 = self._first_digits_end(position + 1 if is_negative else position)
+        if end == 0:
             return 0
-        start: i64 = position
-        number: i64 = byte - _ZERO
-        position += 1
-        byte = text[position]
-        if number == 0 and byte >= _ZERO and byte <= _NINE:
-            return 0
-        while position - start <= _PLAIN_DIGITS_MAX - _WORD_BYTES and position + _WORD_BYTES < self.size:
-            more: i64 = decimal_of(read_i64_le(text, position))
-            if more < 0:
-                break
-            number = number * _WORD_DIGITS_END + more
-            position += _WORD_BYTES
-            byte = text[position]
-        while byte >= _ZERO and byte <= _NINE:
-            if position - start >= _PLAIN_DIGITS_MAX and (
-                position - start > _PLAIN_DIGITS_MAX
-                or number > _TOP_DIGITS
-                or (number == _TOP_DIGITS and byte > _ZERO + _TOP_LAST_DIGIT)
-            ):
+        byte: i64 = self.text[end]
+        if byte >= _ZERO and byte <= _NINE:
+            number: i64 = self.integer
+            if number > _TOP_DIGITS or (number == _TOP_DIGITS and byte > _ZERO + _TOP_LAST_DIGIT):
                 return 0
-            number = number * 10 + (byte - _ZERO)
-            position += 1
-            byte = text[position]
-        self.integer = -number if is_negative else number
-        return position
+            self.integer = number * 10 + (byte - _ZERO)
+            end += 1
+            byte = self.text[end]
+            if byte >= _ZERO and byte <= _NINE:
+                return 0
+        if is_negative:
+            self.integer = -self.integer
+        return end
 
     def double_end(self, position: i64) -> i64:
         """Return where the number ends that begins there, and is `double` then. 0: it is none, or not simply converted."""
         text = self.text
-        byte: i64 = text[position]
-        is_negative = byte == _MINUS
-        if is_negative:
-            position += 1
-            byte = text[position]
-        if byte < _ZERO or byte > _NINE:
+        is_negative = text[position] == _MINUS
+        start: i64 = position + 1 if is_negative else position
+        position = self._first_digits_end(start)
+        if position == 0:
             return 0
-        start: i64 = position
         exponent: i64 = 0
-        number: i64 = byte - _ZERO
-        position += 1
-        byte = text[position]
-        if number == 0 and byte >= _ZERO and byte <= _NINE:
-            return 0
-        while byte >= _ZERO and byte <= _NINE:
-            if position - start >= _PLAIN_DIGITS_MAX:
-                return 0
-            number = number * 10 + (byte - _ZERO)
-            position += 1
-            byte = text[position]
+        byte: i64 = text[position]
         if byte == _POINT:
-            position += 1
-            point: i64 = position
-            byte = text[position]
-            while byte >= _ZERO and byte <= _NINE:
-                if position - start > _PLAIN_DIGITS_MAX:
-                    return 0
-                number = number * 10 + (byte - _ZERO)
-                position += 1
-                byte = text[position]
+            point: i64 = position + 1
+            position = self._digits_end(point, _PLAIN_DIGITS_MAX - (position - start))
             exponent = point - position
             if exponent == 0:
                 return 0
-        if byte | _CASE == _SMALL_E:
+            byte = text[position]
+        number: i64 = self.integer
+        if byte | _CASE == _SMALL_E or (byte >= _ZERO and byte <= _NINE):
             return 0
         if number > _EXACT_MAX or exponent < -_POWER_MAX:
             return 0
@@ -318,6 +284,33 @@ class JsonScanner:
         if exponent < 0:
             value /= read_f64_le(_POWERS, -exponent << 3)
         self.double = -value if is_negative else value
+        return position
+
+    def _first_digits_end(self, position: i64) -> i64:
+        """Return where the digits end that begin there, of which `integer` has as many as always fit. 0: there is none, or they
+        begin with a zero too many."""
+        self.integer = 0
+        end: i64 = self._digits_end(position, _PLAIN_DIGITS_MAX)
+        return 0 if end == position or (self.text[position] == _ZERO and end > position + 1) else end
+
+    def _digits_end(self, position: i64, digits_max: i64) -> i64:
+        """Return where the digits end that begin there, at most so many. They are put behind those that `integer` has."""
+        text = self.text
+        stop: i64 = position + digits_max
+        number: i64 = self.integer
+        while position + _WORD_BYTES <= stop and position + _WORD_BYTES < self.size:
+            more: i64 = decimal_of(read_i64_le(text, position))
+            if more < 0:
+                break
+            number = number * _WORD_DIGITS_END + more
+            position += _WORD_BYTES
+        while position < stop:
+            byte: i64 = text[position]
+            if byte < _ZERO or byte > _NINE:
+                break
+            number = number * 10 + (byte - _ZERO)
+            position += 1
+        self.integer = number
         return position
 
     def is_number_end(self, position: i64) -> bool:

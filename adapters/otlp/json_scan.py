@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from librt.strings import BytesWriter, read_i64_le, write_f64_le, write_i32_le, write_i64_le
 from mypy_extensions import i32, i64, u8
 
-from adapters.codec.digits import hex_of
+from adapters.codec.digits import put_hex
 from adapters.codec.json_scanner import (
     CLOSING_BRACE,
     CLOSING_BRACKET,
@@ -50,13 +50,10 @@ _BODY_2: Final = b'Value":"'
 _SHORT_MAX: Final = 127
 _COMPARED_BYTES: Final = 64
 
-# The value of a hex digit; 255 where it is none.
 _ID_DIGITS_MAX: Final = 64  # of an id
 _VARINT_BYTES_MAX: Final = 10
 _INT_VALUE: Final = 0x18  # the tag of an AnyValue's integer
 _INT32_END: Final = 1 << 31
-_HEX_DIGITS: Final = bytes([int(chr(n), 16) if chr(n) in "0123456789abcdefABCDEF" else 255 for n in range(256)])
-_NO_DIGIT: Final = 255
 
 
 def scanned(body: bytes, descriptor: Descriptor, rules: Rules, notes: Notes) -> bytes | None:
@@ -355,23 +352,9 @@ class _Scan(JsonScanner):
         writer.append(u8(digits >> 1))
         position += 1
         end: i64 = position + digits
-        while end - position >= 2 * _WORD_BYTES:
-            first: i64 = hex_of(read_i64_le(text, position))
-            second: i64 = hex_of(read_i64_le(text, position + _WORD_BYTES))
-            if first < 0 or second < 0:
-                break  # at one of them below
-            # Of the second, the highest bit is the sign.
-            second -= (second & _INT32_END) << 1
-            write_i64_le(writer, second << 32 | first)
-            position += 2 * _WORD_BYTES
-        while position < end:
-            high: i64 = _HEX_DIGITS[text[position]]
-            low: i64 = _HEX_DIGITS[text[position + 1]]
-            if high == _NO_DIGIT or low == _NO_DIGIT:
-                writer.truncate(written)
-                return 0
-            writer.append(u8(high << 4 | low))
-            position += 2
+        if not put_hex(writer, text, position, end):
+            writer.truncate(written)
+            return 0
         return end + 1
 
     def _text_value(self, writer: BytesWriter, tag: i64, position: i64) -> i64:

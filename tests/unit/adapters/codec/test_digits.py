@@ -4,9 +4,9 @@ import string
 
 from hypothesis import given
 from hypothesis import strategies as st
-from librt.strings import read_i64_le
+from librt.strings import BytesWriter, read_i64_le
 
-from adapters.codec.digits import decimal_of, hex_of
+from adapters.codec.digits import decimal_of, hex_of, put_hex
 
 # What a string of JSON may have: nothing below a space.
 CHARACTERS = bytes(range(0x20, 0x100))
@@ -43,3 +43,15 @@ def test_words(word: bytes) -> None:
     assert decimal_of(read_i64_le(word, 0)) == (int(word) if is_decimal else -1)
     is_hex = all(chr(byte) in string.hexdigits for byte in word)
     assert hex_of(read_i64_le(word, 0)) == (int.from_bytes(bytes.fromhex(word.decode()), "little") if is_hex else -1)
+
+
+@given(content=st.binary(max_size=40), spoilt=st.none() | st.tuples(st.integers(0, 79), st.sampled_from("gG/:@`\x7f\xff")))
+def test_hex_digits_of_any_number(content: bytes, spoilt: tuple[int, str] | None) -> None:
+    digits = content.hex()
+    is_hex = spoilt is None or spoilt[0] >= len(digits)
+    if not is_hex:
+        assert spoilt is not None
+        digits = digits[: spoilt[0]] + spoilt[1] + digits[spoilt[0] + 1 :]
+    writer = BytesWriter()
+    assert put_hex(writer, f'"{digits}"'.encode("latin-1"), 1, 1 + len(digits)) is is_hex
+    assert not is_hex or writer.getvalue() == content
