@@ -24,14 +24,15 @@ def encoded(batch: TelemetryBatchV1) -> bytes:
 def unpadded_bytes(payload: bytes, tag: int = RECORD) -> int:
     """How long a message were if the lengths of its records and groups were not padded."""
     cursor = Cursor(payload)
-    size = len(payload)
+    size = 0
     while cursor.position < len(payload):
+        at = cursor.position
         if cursor.field(len(payload)) == tag:
             content = payload[cursor.start : cursor.position]
-            padded = cursor.start - cursor.length_at
-            size -= padded - max(1, -(-len(content).bit_length() // 7))
-            if tag == RECORD:
-                size -= len(content) - unpadded_bytes(content, GROUP)
+            content_bytes = unpadded_bytes(content, GROUP) if tag == RECORD else len(content)
+            size += 1 + max(1, -(-content_bytes.bit_length() // 7)) + content_bytes
+        else:
+            size += cursor.position - at
     return size
 
 
