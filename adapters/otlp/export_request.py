@@ -227,10 +227,8 @@ class Envelope:
         position: i64 = start
         while position < end:
             cursor.position = position
-            skipped: i64 = cursor.skip_fields(_CHILD, min(end, position + _SKIPPED_BYTES))
-            if skipped:
+            if self.skip(_CHILD, end):
                 position = cursor.position
-                self.rules.read(skipped * _SKIP_WORK_BYTES)
                 continue
             tag: i64 = cursor.field(end)
             position = cursor.position
@@ -254,6 +252,17 @@ class Envelope:
                 raise NonCanonical(first)
             self.rules.read(0)
         return reason
+
+    def skip(self, tag: i64, end: i64) -> i64:
+        """Move the cursor past fields of that tag, as long as they are short and plain. Return how many there were."""
+        cursor = self.cursor
+        fields: i64 = 0
+        while True:
+            more: i64 = cursor.skip_fields(tag, min(end, cursor.position + _SKIPPED_BYTES))
+            if more == 0:
+                return fields
+            fields += more
+            self.rules.read(more * _SKIP_WORK_BYTES)
 
     def _normal(self, head: BytesWriter, message: MessageTable, start: i64, end: i64) -> i64:
         scanner = self.scanner
