@@ -33,6 +33,7 @@ Signal = Literal["logs", "metrics", "traces"]
 ANSWER_TIMEOUT_S: Final = 30.0
 STORED_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.5
+_ENDED_LOOK_S: Final = 0.05
 _PORTS: Final = {"http": 80, "https": 443}
 # The number of an item, as the tables have it.
 _STORED: Final[dict[Signal, str]] = {
@@ -90,19 +91,24 @@ def send(plan: LoadPlan) -> Sent:
     sender = _Sender(plan)
     # Daemons, so that a second Ctrl-C does not wait for answers.
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(plan.connections)]
-    for thread in threads:
-        thread.start()
     try:
-        _join(threads)
+        for thread in threads:
+            thread.start()
+        _wait_for(threads, sender)
     except KeyboardInterrupt:
         sender.stopping.set()
-        _join(threads)
+        _wait_for(threads, sender)
     return sender.sent
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        thread.join()
+def _wait_for(threads: list[threading.Thread], sender: "_Sender") -> None:
+    """Return when all threads that were started have ended.
+
+    `Thread.join` may sleep on if Ctrl-C comes just before it begins to wait, and takes the thread for ended if Ctrl-C comes
+    while it waits (CPython before 3.13).
+    """
+    while any(thread.ident is not None and thread.ident not in sender.ended for thread in threads):
+        time.sleep(_ENDED_LOOK_S)
 
 
 def find(plan: LoadPlan, sent: Sent, query: Callable[[str], bytes]) -> Stored:
@@ -123,6 +129,7 @@ class _Sender:
     def __init__(self, plan: LoadPlan) -> None:
         self.sent: Final = Sent(f"generate-{uuid4().hex[:12]}")
         self.stopping: Final = threading.Event()
+        self.ended: Final[set[int]] = set()  # the identifiers of threads
         self._plan: Final = plan
         self._requests: Final = itertools.count()
         self._lock: Final = threading.Lock()
@@ -130,6 +137,12 @@ class _Sender:
         self._url: Final = urlsplit(plan.endpoint)
 
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self.ended.add(threading.get_ident())
+
+    def _run(self) -> None:
         plan = self._plan
         connect = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         connection = connect(self._url.hostname or "", self._url.port, timeout=ANSWER_TIMEOUT_S)
