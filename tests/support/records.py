@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from infrasage.v1.telemetry_pb2 import SOURCE_OTLP, TYPE_EVENT, TYPE_LOG, TYPE_TRACE, TelemetryBatch, TelemetryRecord
 from infrasage.v1.telemetry_v1_pb2 import TelemetryBatchV1, TelemetryRecordV1
+from librt.strings import BytesWriter
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from adapters.codec.wire import Cursor
+from adapters.codec.wire import Cursor, put_bytes
 from adapters.record_tags import GROUP, RECORD
 from adapters.record_upgrade import upgraded
 
@@ -21,19 +22,18 @@ def encoded(batch: TelemetryBatchV1) -> bytes:
     return upgraded(batch.SerializeToString())
 
 
-def unpadded_bytes(payload: bytes, tag: int = RECORD) -> int:
-    """How long a message were if the lengths of its records and groups were not padded."""
+def unpadded(payload: bytes, tag: int = RECORD) -> bytes:
+    """A message whose lengths of records and groups are as short as can be, and that is the same otherwise."""
     cursor = Cursor(payload)
-    size = 0
+    writer = BytesWriter()
     while cursor.position < len(payload):
         at = cursor.position
         if cursor.field(len(payload)) == tag:
             content = payload[cursor.start : cursor.position]
-            content_bytes = unpadded_bytes(content, GROUP) if tag == RECORD else len(content)
-            size += 1 + max(1, -(-content_bytes.bit_length() // 7)) + content_bytes
+            put_bytes(writer, tag, unpadded(content, GROUP) if tag == RECORD else content)
         else:
-            size += cursor.position - at
-    return size
+            writer.write(payload[at : cursor.position])
+    return writer.getvalue()
 
 
 def flat(payload: bytes) -> TelemetryBatchV1:

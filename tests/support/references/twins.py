@@ -14,7 +14,7 @@ from infrasage.prometheus.v2 import write_pb2 as write_v2_pb2
 from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from support.adapted import batch_of, reasons
 from support.limits import LOW, LOW_BUT_VALUES
-from support.records import encoded, unpadded_bytes
+from support.records import encoded, unpadded
 from support.references.lenient_protobuf import repaired
 from support.references.otlp import REQUESTS
 from support.references.otlp import reference as otlp_reference
@@ -152,7 +152,7 @@ def _agree(expected: Any, adapted: Adapted) -> None:
     """Of remote write, to the byte."""
     assert expected.rejections == reasons(adapted)
     assert expected.batch.SerializeToString() == batch_of(adapted).SerializeToString()
-    assert len(encoded(expected.batch)) == sum(unpadded_bytes(part.payload) for part in adapted.parts)
+    assert len(encoded(expected.batch)) == sum(len(unpadded(part.payload)) for part in adapted.parts)
     assert expected.written == (adapted.samples, adapted.histograms, adapted.exemplars)
     assert adapted.accepted_count() == sum(part.item_count for part in adapted.parts)
     assert adapted.rejected_count() == len(expected.rejections)

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.limits import ALL
-from support.records import unpadded_bytes
+from support.records import unpadded
 from support.references.twins import adapt_otlp
 from support.strategies.otlp import NOW
 
@@ -116,4 +116,4 @@ def test_lengths_are_padded_to_one_size(items: int) -> None:
     (part,) = adapt_otlp("logs", logs(2, 3, items).SerializeToString(), message_bytes_max, limits=ALL).parts
     records = TelemetryBatch.FromString(part.payload).records
     assert [[items] * 3] * 2 == [[len(group.items) for group in record.groups] for record in records]
-    assert 0 <= part.payload_bytes - unpadded_bytes(part.payload) < 4 * 2 * (1 + 3)
+    assert 0 <= part.payload_bytes - len(unpadded(part.payload)) < 4 * 2 * (1 + 3)

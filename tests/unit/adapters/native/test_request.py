@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from infrasage.v1.telemetry_v1_pb2 import TelemetryRecordV1
 from support.examples import examples
 from support.limits import LOW
-from support.records import encoded, flat, unpadded_bytes
+from support.records import encoded, flat, unpadded
 from support.references.native import nanoseconds, reference
 from support.strategies.native import NOW_TEXT, records
 
@@ -78,7 +78,7 @@ def check(documents: list[Any], body: bytes) -> None:
             record.batch_part = part_number
         payload = adapted.parts[part_number].payload
         assert expected.SerializeToString() == flat(payload).SerializeToString()
-        assert len(encoded(expected)) == unpadded_bytes(payload)
+        assert len(encoded(expected)) == len(unpadded(payload))
     assert [signal for signal, batch in ((METRICS, metrics), (LOGS, logs)) if batch.records] == [
         part.signal for part in adapted.parts
     ]
