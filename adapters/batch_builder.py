@@ -1,13 +1,14 @@
-"""The messages under construction: items become groups, groups records, and records messages.
+"""Builds messages: it packs items into groups, groups into records, and records into messages.
 
 Invariants:
-1. A message has at most `message_bytes_max` bytes, and its rows at most `Rules.message_row_bytes_max`, unless it holds a single
-   row (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows), which may take
-   `Rules.item_bytes_max` (tests/contracts/test_adapter_large_items.py, test_a_large_item_has_a_message_of_its_own). It is cut
-   between two items, never inside one.
-2. Each item that arrived is in the adapter's `Adapted` once: in a part, or among the rejected.
-3. A rejected item's payload, given to the same adapter again, is that item alone. The payloads never exceed the budget that
-   the request's rules set. Of an item that no message can hold, it is the beginning.
+1. A message has at most `message_bytes_max` bytes, and its rows have at most `Rules.message_row_bytes_max` bytes
+   (tests/unit/adapters/test_rows.py, test_messages_are_cut_by_the_bytes_of_their_rows). A message of a single row may be
+   larger, up to `Rules.item_bytes_max` (tests/contracts/test_adapter_large_items.py,
+   test_a_large_item_has_a_message_of_its_own). A message ends between two items, never inside one.
+2. Each item that arrived is in the adapter's `Adapted` exactly once: in a part, or among the rejected items.
+3. The same adapter reads a rejected item's payload as that item alone (tests/contracts/test_adapter_replay.py). The payloads
+   of a request never exceed the budget that its rules set. If an item is too large for any message, its payload is only its
+   beginning (tests/contracts/test_adapter_large_items.py, test_of_what_no_message_can_hold_the_beginning_is_kept).
 """
 
 from typing import Final
@@ -22,18 +23,18 @@ from adapters.rows import ROW_BYTES, check_row_bytes
 from adapters.rules import Rules
 
 _ITEM_TAG_BYTES: Final = 1
-# Where an open record or group is that has no items yet.
+# The place of an open record or group that is not written yet, since it has no items.
 _UNWRITTEN: Final = -1
-# batch_part and item_count, and the tags and lengths of the record and of its last group.
+# At most so many bytes for batch_part, item_count, and the tags and lengths of the record and of its last group.
 _FRAMING_BYTES_MAX: Final = 26
 
 
 class BatchBuilder:
-    """Packs items into groups, groups into records, and records into messages: of at most `message_bytes_max` bytes, and of
-    rows of at most `rules.message_row_bytes_max`.
+    """Packs items into groups, groups into records, and records into messages. Each message has at most `message_bytes_max`
+    bytes, and its rows have at most `rules.message_row_bytes_max` bytes.
 
-    Use: `open_record` whenever signal, type, service or resource change, then `open_group` for each scope, then `add` its
-    items; at the end `finish`. A group or record without items is not written.
+    Call `open_record` whenever the signal, type, service or resource changes, then `open_group` for each scope, then `add` for
+    each of its items, and `finish` at the end. A group or record without items is not written.
     """
 
     def __init__(self, header: Header, rules: Rules, message_bytes_max: int) -> None:
@@ -45,31 +46,33 @@ class BatchBuilder:
         self.index: i64 = 0
         self.signal: i64 = 0
         self.type: i64 = 0
-        # The message under construction: its bytes, and the items of its records that are closed.
+        # The bytes of the current message, and the number of items in its closed records.
         self.message = BytesWriter()
         self.message_items: i64 = 0
-        # Of the rows of the message under construction, what is open included.
+        # The bytes of the rows of the current message, including its open record and group.
         self.row_bytes: i64 = 0
         self.row_bytes_max: i64 = rules.message_row_bytes_max
-        # Of each row of the open group, beside its item's.
+        # The bytes that each row of the open group has beside those of its item.
         self.group_row_bytes: i64 = 0
-        # The open record and group: what comes before their groups and items, and where their lengths are in the message. They
-        # are written with their first item, and their lengths, which always take the same bytes, when they are closed.
+        # `head` comes before the groups of the open record, and `scope` before the items of the open group. Both are written
+        # with the first item. `record_at` and `group_at` are the places of the two lengths in the message. A length always
+        # takes the same number of bytes, and is written when its record or group is closed.
         self.head: bytes = b""
         self.scope: bytes = b""
         self.record_at: i64 = _UNWRITTEN
         self.group_at: i64 = _UNWRITTEN
-        self.unwritten_bytes: i64 = 0  # of `head` and `scope`
-        self.record_items: i64 = 0  # of its groups that are closed
+        self.unwritten_bytes: i64 = 0  # bytes of `head` and `scope` that are not written yet
+        self.record_items: i64 = 0  # items of the closed groups of the open record
         self.group_items: i64 = 0
         self.length_bytes: i64 = varint_size(self.item_bytes_max)
         self.no_length: bytes = bytes(self.length_bytes)
-        # What is left of the budget for rejected items' payloads.
+        # The rest of the budget for payloads of rejected items.
         self.payloads_left: i64 = rules.dead_letter_items_max
         self.payload_bytes_left: i64 = rules.dead_letter_bytes_max
 
     def open_record(self, signal: i64, type_: i64, service_id: bytes, resource: bytes) -> None:
-        """`resource`: the resource and its schema URL, as fields of a TelemetryRecord."""
+        """Close the open record and begin another. `resource` is the resource and its schema URL, as fields of a
+        TelemetryRecord."""
         self.close_record()
         if signal != self.signal:
             self.close_message()
@@ -84,7 +87,7 @@ class BatchBuilder:
         self.head = head.getvalue()
 
     def open_group(self, scope: bytes) -> None:
-        """`scope`: the scope and its schema URL, as fields of a Group."""
+        """Close the open group and begin another. `scope` is the scope and its schema URL, as fields of a Group."""
         self._close_group()
         self.scope = scope
         self.unwritten_bytes = len(scope)
@@ -93,17 +96,18 @@ class BatchBuilder:
         self.group_row_bytes = len(self.head) + len(scope) + ROW_BYTES
 
     def capacity(self) -> i64:
-        """The most bytes, tag and length included, that one `add` can take in the open group."""
+        """Return the most bytes, including tag and length, that one `add` can take in the open group."""
         return self.message_bytes_max - len(self.head) - len(self.scope) - _FRAMING_BYTES_MAX
 
     def item_capacity(self) -> i64:
-        """The same of an item that has a message of its own."""
+        """Return the most bytes, including tag and length, of an item that has a message of its own."""
         return self.item_bytes_max - len(self.head) - len(self.scope) - _FRAMING_BYTES_MAX
 
     def points_max(self, group_row_bytes: i64, metric_bytes: i64, points_bytes: i64) -> i64:
-        """Return how many points a metric may have so that its rows fit a message; at least 1.
+        """Return how many points a metric may have so that its rows fit into a message; at least 1.
 
-        `group_row_bytes` is that of its group, `metric_bytes` the metric without its points, `points_bytes` all of those.
+        `group_row_bytes` is the attribute of that name while the metric's group is open. `metric_bytes` is the size of the
+        metric without its points, `points_bytes` the size of all its points.
         """
         points: i64 = (self.row_bytes_max - points_bytes) // (group_row_bytes + metric_bytes)
         if points < 1:
@@ -111,10 +115,10 @@ class BatchBuilder:
         return points
 
     def begin(self, size_bytes: i64, items: i64, repeated_bytes: i64) -> bool:
-        """Take `items` accepted items that are one Metric, LogRecord or Span; the caller then writes its `size_bytes` to
-        `message`. Return False, and take nothing, where they do not fit a message.
+        """Take one Metric, LogRecord or Span, which has `items` accepted items; the caller then writes its `size_bytes` bytes
+        to `message`. Return False, and take nothing, if it does not fit into a message.
 
-        `repeated_bytes`: how many of them are in the row of each of the items; 0 where there is one item.
+        `repeated_bytes` is how many of those bytes each item's row repeats; 0 if there is one item.
         """
         need: i64 = _ITEM_TAG_BYTES + varint_size(size_bytes) + size_bytes
         rows: i64 = need + items * self.group_row_bytes + (items - 1) * repeated_bytes
@@ -140,14 +144,15 @@ class BatchBuilder:
         return True
 
     def add(self, item: bytes, items: i64, repeated_bytes: i64) -> bool:
-        """As `begin`, of bytes that are there already."""
+        """Take one Metric, LogRecord or Span as `begin` does, and write it to the message."""
         if not self.begin(len(item), items, repeated_bytes):
             return False
         self.message.write(item)
         return True
 
     def keeps(self, payload_bytes: i64) -> bool:
-        """Return whether a payload of so many bytes would be kept with the next rejected item. Asked before one is made."""
+        """Return whether a payload of `payload_bytes` would be kept with the next rejected item. Adapters ask before they make
+        the payload."""
         if self.is_cut(payload_bytes):
             payload_bytes = self.rules.dead_letter_cut_bytes
         return (
@@ -157,12 +162,12 @@ class BatchBuilder:
         )
 
     def is_cut(self, payload_bytes: i64) -> bool:
-        """Return whether only the beginning of such a payload is kept."""
+        """Return whether only the beginning of a payload of `payload_bytes` is kept."""
         return payload_bytes > self.item_bytes_max and self.rules.dead_letter_cut_bytes > 0
 
     def reject(self, reason: i64, message: str, service_id: bytes, payload: bytes) -> None:
-        """Refuse the next item; without a `message`, in the words of the rules. `payload`: one that `keeps` said yes to, or
-        nothing."""
+        """Reject the next item. If `message` is empty, the rules' message for the reason is used. `payload` is empty, or one
+        for which `keeps` returned True."""
         out = self.out
         self.rules.note_rejected()
         key = (int(self.type), int(reason))
@@ -181,13 +186,14 @@ class BatchBuilder:
         self.index += 1
 
     def reject_more(self, reason: i64, items: i64) -> None:
-        """Refuse the next items for one reason: they are only counted, which is all where so many have been refused before."""
+        """Reject the next items for one reason, and only count them. Use it only when so many items have been rejected before
+        that no more of them are kept one by one."""
         key = (int(self.type), int(reason))
         self.out.rejected[key] = self.out.rejected.get(key, 0) + items
         self.index += items
 
     def _write_open(self) -> None:
-        """Write what comes before the items of the open group, and before it what comes before those of the open record."""
+        """Write the head of the open record, unless it is written, and the scope of the open group."""
         message = self.message
         if self.record_at == _UNWRITTEN:
             message.append(RECORD)
@@ -201,7 +207,8 @@ class BatchBuilder:
         self.unwritten_bytes = 0
 
     def _put_length(self, at: i64) -> None:
-        """Write the length of what is behind its place, up to the end: a varint that is padded to the size of the place."""
+        """Write the number of bytes from behind the length's place to the end of the message, as a varint that is padded to
+        the size of the place."""
         message = self.message
         last: i64 = at + self.length_bytes - 1
         size: i64 = len(message) - last - 1
@@ -212,7 +219,7 @@ class BatchBuilder:
         message[last] = int(size)
 
     def _close_group(self) -> None:
-        """The next items are of the same group, in another record."""
+        """Write the length of the open group. Items that follow begin the same group again."""
         if self.group_at == _UNWRITTEN:
             return
         self._put_length(self.group_at)
@@ -221,7 +228,7 @@ class BatchBuilder:
         self.group_items = 0
 
     def close_record(self) -> None:
-        """The next items are of the same group of the same resource, in another record."""
+        """End the open record. Items that follow have the same resource and scope, in another record."""
         self._close_group()
         if self.record_at == _UNWRITTEN:
             return

@@ -1,4 +1,4 @@
-"""What is noted of a body of OTLP/JSON while it is read: what is repaired, what does not fit, and in which words."""
+"""Notes that are taken while a body of OTLP/JSON is read: repairs, values that do not fit their fields, and the messages."""
 
 from typing import Final
 
@@ -16,56 +16,56 @@ from adapters.rows import check_row_count
 from adapters.rules import Rules
 
 _UNKNOWN_TOLD_MAX: Final = 5
-# Of these messages an unknown field is a lost value: their items are stored without it. Where a message holds items, it may be
-# lost items.
+# An unknown field of these messages is a lost value: the item is stored without it. An unknown field of a message that holds
+# items may mean lost items.
 _OF_VALUES: Final = frozenset({"AnyValue", "ArrayValue", "KeyValueList", "KeyValue"})
 _SHOWN_CHARACTERS_MAX: Final = 40
-# What a value that does not fit takes beside its bytes.
+# The work for a value that does not fit, beside that for its bytes (`Rules.read`).
 _UNFIT_COST_BYTES: Final = 128
 _REASONS_END: Final = 256
-# An item has at most 16 fields, and the first of them that does not fit says why.
+# How many values that do not fit get a message. An item has at most 16 fields, and its first misfit is its reason.
 _UNFIT_WITH_WORDS_MAX: Final = 16 * REJECTIONS_KEPT_MAX
 
 
 class Notes:
-    """What is repaired of one body while it is read, and what does not fit.
+    """The repairs of one body, and its values that do not fit their fields.
 
-    A request may have a million values that do not fit. So a `put_` function that meets one raises nothing: it returns False,
-    and the caller truncates what was written.
+    A request may have a million values that do not fit. So a `put_` function raises nothing when it finds one: it returns
+    False, and the caller removes what was written.
     """
 
     def __init__(self, rules: Rules, *, is_exact: bool) -> None:
-        """`is_exact`: long numbers are in quotes, so that none has lost digits."""
+        """`is_exact`: the body was changed so that long numbers are in quotes, and none loses digits."""
         self.rules: Final = rules
         self.is_exact: Final = is_exact
         self.nulls: int = 0
         self.integers: int = 0
         self.ids: int = 0
-        # Ids and bytes that were read from another form than theirs.
+        # How many ids and byte values were read from another form than OTLP/JSON's.
         self.forms: int = 0
         self.left_out: int = 0
-        # Values, each of an item that is to be rejected.
+        # How many values do not fit. The item of each of them is to be rejected.
         self.unfit: int = 0
         self.items: i64 = 0
-        self.lists: i64 = 0  # members that hold items
-        # Of the current metric: whether it has data, and a rejected point in the place of data that does not fit.
+        self.lists: i64 = 0  # how many members hold items
+        # For the current metric: whether it has data, and a rejected point that replaces data that does not fit.
         self.has_data: bool = False
         self.lost_data: bytes = b""
-        # The first fields that no message has: reported if nothing was taken.
+        # The first unknown fields, which are reported if nothing was taken.
         self.unknown: Final[list[str]] = []
-        self.misplaced: Final[dict[str, str]] = {}  # those that hold items elsewhere, or a value: reported in any case
-        # After a `put_` function has returned False: the field, what it must have, and what it got instead.
+        self.misplaced: Final[dict[str, str]] = {}  # unknown fields that hold items elsewhere, or a value
+        # When a `put_` function has returned False: the field, what its value must be, and the value that came instead.
         self.field: Field | None = None
         self.wanted: str = ""
         self.value: object = None
 
     def count_item(self) -> None:
-        """Note that an item begins. Raises RequestRefused where there are more than may become rows."""
+        """Note that an item begins. Raises RequestRefused if the items would become too many rows."""
         self.items += 1
         check_row_count(self.items, self.rules)
 
     def skip(self, fields: Fields, name: str) -> None:
-        """Note a field that is unknown."""
+        """Note an unknown field."""
         if len(self.unknown) < _UNKNOWN_TOLD_MAX:
             hint = ", which is for /api/v1/telemetry" if fields.is_request and name == NATIVE_NAME else HINTS.get(name, "")
             self.unknown.append(f"{fields.name} has no field {quoted(name)}{hint}")
@@ -82,20 +82,20 @@ class Notes:
         return False
 
     def refusal(self) -> "Unfit":
-        """Return what was noted last."""
+        """Return the misfit that was noted last."""
         assert self.field is not None
         try:
             shown = orjson.dumps(self.value).decode()
-        except orjson.JSONEncodeError:  # it reads values 1,024 deep, and writes them 254 deep
+        except orjson.JSONEncodeError:  # orjson reads values that are nested 1,024 deep, and writes 254 deep
             shown = "a value that is nested too deep"
         shown = shown if len(shown) <= _SHOWN_CHARACTERS_MAX else f"{shown[:_SHOWN_CHARACTERS_MAX]}…"
         return Unfit(f"{self.field.name} must be {self.wanted}; got {shown}", self.field.reason)
 
     def rejection(self, unfit: "Unfit | None" = None) -> bytes:
-        """Return what an item has that is to be rejected for `unfit`, or for what was noted last.
+        """Return the field that marks an item as rejected for `unfit`, or for the misfit that was noted last.
 
-        The reason in words follows as long as it may be kept: of millions of items of two bytes, the words are thirty times as
-        much.
+        It has a message only as long as messages are kept: for millions of items of two bytes, the messages would take thirty
+        times as much as the items.
         """
         self.rules.read(_UNFIT_COST_BYTES)
         self.unfit += 1
@@ -108,22 +108,22 @@ class Notes:
         return _rejection(found.reason, found.message.encode())
 
     def put_unfit_exemplar(self, writer: BytesWriter, field: Field) -> None:
-        """Write an exemplar that is left out of its point, in the place of what does not fit."""
+        """Write an exemplar that is marked to be left out of its point, in place of one that does not fit."""
         self.rules.read(_UNFIT_COST_BYTES)
         put_bytes(writer, field.tag, _REJECTIONS[INVALID_RECORD])
 
     def leave_out(self) -> None:
-        """Note that something does not fit an envelope and is left out."""
+        """Note that a value outside the items does not fit its field, and is left out."""
         self.left_out += 1
         self.rules.read(_UNFIT_COST_BYTES)
 
     def begin_metric(self) -> None:
-        """Forget the data of the metric before."""
+        """Begin the notes for a metric: forget those of the metric before it."""
         self.has_data = False
         self.lost_data = b""
 
     def end_metric(self, writer: BytesWriter) -> None:
-        """Write what is in the place of a metric's data, if that did not fit, and there is no other."""
+        """Write the rejected point for a metric's data that did not fit, unless the metric has other data."""
         if self.lost_data and self.has_data:
             self.leave_out()
         else:
@@ -140,7 +140,7 @@ class Unfit(Exception):
 
 
 class Inexact(Exception):
-    """A number was met that the parser can't hold, and its digits are to be read."""
+    """The body has a number that the parser can't represent, so its digits have to be read."""
 
 
 def _rejection(reason: int, words: bytes) -> bytes:
@@ -149,5 +149,5 @@ def _rejection(reason: int, words: bytes) -> bytes:
     return writer.getvalue()
 
 
-# Without words, by reason.
+# The marks of rejected items without a message, by reason.
 _REJECTIONS: Final[list[bytes]] = [_rejection(reason, b"") for reason in range(_REASONS_END)]

@@ -1,12 +1,13 @@
-"""What a remote write request costs beyond the bytes of its body: the labels that each of its samples repeats in the store.
+"""Counts what a remote write request costs beyond the bytes of its body: in the store, each sample repeats its labels.
 
 Invariants:
-1. What is counted is at least what BatchBuilder counts, for labels, where each item is accepted
-   (tests/unit/adapters/test_price.py, test_rows_of_remote_write_are_counted). Of a series that is rejected for the length of
-   a label, that label is in no row (test_price.py, test_a_label_that_is_too_long_does_not_cost_the_request).
-2. Texts of exemplars and descriptions are counted before any is made (test_price.py,
+1. If every item is accepted, at least as many bytes of labels are counted here as in BatchBuilder
+   (tests/unit/adapters/test_price.py, test_rows_of_remote_write_are_counted). If a series is rejected because a label is too
+   long, its labels are in no row and are not counted (test_price.py,
+   test_a_label_that_is_too_long_does_not_cost_the_request).
+2. The texts of exemplars and descriptions are counted before any of them is made (test_price.py,
    test_what_a_remote_write_becomes_is_known_before).
-3. A body is never refused for being malformed: the adapter that reads it next says so (test_price.py,
+3. No body is refused here for being malformed, since the adapter that reads it next does that (test_price.py,
    test_malformed_bodies_are_left_to_the_adapter).
 """
 
@@ -20,7 +21,7 @@ from adapters.errors import PAYLOAD_TOO_LARGE, RequestRefused, too_many_row_byte
 from adapters.rows import ROW_BYTES
 from adapters.rules import NO_RULES, PLAN_ROW_BYTES_MAX, Rules
 
-_LABELS: Final = 0x0A  # of a TimeSeries: 1.0's labels, 2.0's references
+_LABELS: Final = 0x0A  # of a TimeSeries: labels in 1.0, references to symbols in 2.0
 _NAME: Final = 0x0A  # of 1.0's Label
 _VALUE: Final = 0x12
 _SAMPLES: Final = 0x12
@@ -31,27 +32,27 @@ _TIMESERIES_V2: Final = 0x2A
 _HISTOGRAMS_V2: Final = 0x1A
 _METADATA_V1: Final = 0x1A
 _EXEMPLARS_V2: Final = 0x22
-# What is made in memory while a request is read may be so much of what its rows may be: labels, descriptions and exemplars.
+# Labels, descriptions and exemplars that are made in memory while a request is read may take `row_bytes_max >> MADE_SHIFT`.
 MADE_SHIFT: Final = 1
-# What each description takes, beside its text.
+# What each description takes in memory, beside its text.
 DESCRIPTION_BYTES: Final = 1_000
-# A series of so few bytes has no name, so no row. It counts as full of items.
+# A series of at most so many bytes has no name, so it has no row. It counts as if it were full of items.
 _TINY_SERIES_BYTES: Final = 8
-# A request has as many symbols as it has different texts: of 10,000 series, some thousands.
+# The most symbols of a request. It has one for each different text: some thousands for 10,000 series.
 SYMBOLS_MAX: Final = 1 << 20
-# A series of more bytes is always counted.
+# A request with a longer series is always counted in detail.
 _LONG_SERIES_BYTES: Final = 1 << 16
 
 
 def check_rows_v1(
     body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX, rules: Rules = NO_RULES
 ) -> None:
-    """Refuse a WriteRequest of 1.0 whose rows have more bytes than that, or than the plan allows. Rests by `rules`. Raises
-    RequestRefused."""
+    """Refuse a WriteRequest of 1.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Pauses where
+    `rules` say so. Raises RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
     rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V1, _HISTOGRAMS_V1, rules)
     try:
-        # Each byte of a label is in as many rows as there are samples, which take two bytes at least.
+        # Each byte of a label is in one row for each sample, and a sample takes at least two bytes.
         if rows.may_exceed(1):
             rows.count()
         rows.count_metadata()
@@ -63,8 +64,8 @@ def check_rows_v1(
 def check_rows_v2(
     body: bytes, row_bytes_max: i64, plan_row_bytes_max: i64 = PLAN_ROW_BYTES_MAX, rules: Rules = NO_RULES
 ) -> None:
-    """Refuse a Request of 2.0 whose rows have more bytes than that, or than the plan allows. Rests by `rules`. Raises
-    RequestRefused."""
+    """Refuse a Request of 2.0 whose rows have more than `row_bytes_max` bytes, or more than the plan allows. Pauses where
+    `rules` say so. Raises RequestRefused."""
     limit: i64 = min(row_bytes_max, plan_row_bytes_max)
     rows = _SeriesRows(body, limit, row_bytes_max >> MADE_SHIFT, _TIMESERIES_V2, _HISTOGRAMS_V2, rules)
     try:
@@ -77,7 +78,7 @@ def check_rows_v2(
 
 
 def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
-    """Return the refusal of a request that would become more bytes in memory than that."""
+    """Return the refusal of a request that would take more than `made_bytes_max` in memory."""
     return RequestRefused(
         PAYLOAD_TOO_LARGE,
         f"the request of {size_bytes} bytes becomes more than {made_bytes_max}, with its labels repeated in"
@@ -86,7 +87,7 @@ def too_many_made_bytes(size_bytes: int, made_bytes_max: int) -> RequestRefused:
 
 
 def too_many_symbols() -> RequestRefused:
-    """Return the refusal of a request of 2.0 with more symbols than are taken."""
+    """Return the refusal of a request of 2.0 with more than SYMBOLS_MAX symbols."""
     return RequestRefused(PAYLOAD_TOO_LARGE, f"the request has more than {SYMBOLS_MAX} symbols: send smaller batches")
 
 
@@ -106,14 +107,14 @@ class _SeriesRows:
         self.series_tag: i64 = series_tag
         self.histograms_tag: i64 = histograms_tag
         self.row_bytes: i64 = 0
-        # 2.0's: the length of each symbol, in eight bytes.
+        # The length of each symbol of a 2.0 request, in eight bytes each.
         self.symbols: Final = BytesWriter()
-        # Whether a label counted last is so long that nothing of its series is stored.
+        # Whether one of the labels that were checked last is so long that its series is not stored.
         self.is_refused: bool = False
         self.lengths: bytes = b""
 
     def read_symbols(self) -> i64:
-        """The length of the longest. Raises NonCanonical, RequestRefused."""
+        """Read the lengths of the symbols, and return that of the longest one. Raises NonCanonical, RequestRefused."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         longest: i64 = 1
@@ -134,10 +135,10 @@ class _SeriesRows:
         return longest
 
     def may_exceed(self, label_bytes: i64) -> bool:
-        """Return whether the rows may, by the lengths of the series alone. `label_bytes`: what a byte of labels becomes at
-        most.
+        """Return whether the rows may exceed `row_bytes_max`, judged only by the lengths of the series. `label_bytes` is the
+        most bytes that one byte of a series' labels can become.
 
-        Moves no cursor. Raises NonCanonical.
+        Leaves the cursor where it is. Raises NonCanonical.
         """
         size: i64 = len(self.buffer)
         if size < _LONG_SERIES_BYTES and (size >> 1) * (size * label_bytes + ROW_BYTES) <= self.row_bytes_max:
@@ -149,7 +150,7 @@ class _SeriesRows:
             tag: i64 = cursor.field(size)
             self.rules.read(0)
             if tag == self.series_tag:
-                # So many bytes are the most rows where half of them are labels, and half samples of two bytes.
+                # A series has the most bytes of rows if half of it is labels, and the other half is samples of two bytes.
                 series: i64 = cursor.position - cursor.start
                 if series > _LONG_SERIES_BYTES:
                     most = self.row_bytes_max + 1
@@ -161,7 +162,7 @@ class _SeriesRows:
         return most > self.row_bytes_max
 
     def check(self, row_bytes_max: i64) -> None:
-        """Raise RequestRefused where what was counted is too much."""
+        """Raise RequestRefused if the counted bytes exceed a limit."""
         if self.row_bytes > row_bytes_max:
             raise too_many_row_bytes(row_bytes_max)
         if self.row_bytes > self.row_bytes_max:
@@ -170,7 +171,8 @@ class _SeriesRows:
             raise too_many_made_bytes(len(self.buffer), self.made_bytes_max)
 
     def count_metadata(self) -> None:
-        """Count 1.0's metadata, where each is an object while the request is read. Moves the cursor. Raises NonCanonical."""
+        """Count the metadata of a 1.0 request: each is an object in memory while the request is read. Moves the cursor.
+        Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         if (end >> 1) * DESCRIPTION_BYTES <= self.made_bytes_max:
@@ -182,7 +184,7 @@ class _SeriesRows:
                 self.made_bytes += DESCRIPTION_BYTES
 
     def count(self) -> None:
-        """Into `row_bytes` and `made_bytes`, until one is over its limit. Raises NonCanonical."""
+        """Count `row_bytes` and `made_bytes`, until one of them exceeds its limit. Raises NonCanonical."""
         cursor = self.cursor
         end: i64 = len(self.buffer)
         while cursor.position < end and self.row_bytes <= self.row_bytes_max and self.made_bytes <= self.made_bytes_max:
@@ -192,7 +194,7 @@ class _SeriesRows:
                 after: i64 = cursor.position
                 series: i64 = after - cursor.start
                 if series <= _TINY_SERIES_BYTES:
-                    # Refused by its first bytes, at a fraction of what refusing each of its items costs.
+                    # The size alone decides: that costs a fraction of what rejecting each of its items would.
                     self.row_bytes += (series >> 1) * ROW_BYTES + series
                     continue
                 self._series(cursor.start, after)
@@ -226,14 +228,14 @@ class _SeriesRows:
                 after = cursor.position
                 self._exemplar(cursor.start, after)
                 cursor.position = after
-        if is_refused:  # its items alone
+        if is_refused:  # then only the items count
             labels_bytes = 0
-        # Bounded, so that the product is no more than 63 bits hold.
+        # Bounded, so that the product fits 63 bits.
         labels_bytes = min(labels_bytes, self.row_bytes_max)
         self.row_bytes += items * (labels_bytes + ROW_BYTES) + end - start
 
     def _exemplar(self, start: i64, end: i64) -> None:
-        """The texts of 2.0's Exemplar at start:end, into `made_bytes`."""
+        """Add the texts of the 2.0 Exemplar at start:end to `made_bytes`."""
         cursor = self.cursor
         cursor.position = start
         while cursor.position < end:
@@ -244,7 +246,7 @@ class _SeriesRows:
                 cursor.position = after
 
     def _texts_bytes(self, start: i64, end: i64) -> i64:
-        """Of the symbols that are referred to at start:end."""
+        """Return the bytes of the symbols that the references at start:end name, and set `is_refused`."""
         cursor = self.cursor
         lengths = self.lengths
         count: i64 = len(lengths) >> 3
@@ -265,7 +267,7 @@ class _SeriesRows:
         return total
 
     def _is_long_label(self, start: i64, end: i64) -> bool:
-        """Return whether 1.0's Label at start:end is so long that nothing of its series is stored."""
+        """Return whether the 1.0 Label at start:end is so long that its series is not stored."""
         cursor = self.cursor
         self.is_refused = False
         cursor.position = start
