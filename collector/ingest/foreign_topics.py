@@ -1,16 +1,16 @@
-"""Topics that others write: each message is an OTLP request, as the kafka exporter of OpenTelemetry's Collector writes it.
+"""Topics that others write. Each message is an OTLP request, as the kafka exporter of OpenTelemetry's Collector writes it.
 
-A message passes the same adapter and the same rules as over HTTP, and becomes one message of ours at the same offset, or
-nothing. What is rejected becomes dead letters. There is no sender who could be asked to wait: a message that is refused as a
-whole is kept as a dead letter, and what comes behind it is stored.
+A message passes the same adapter and the same rules as an OTLP request over HTTP. It becomes one message of ours at the same
+offset, or nothing. Rejected items become dead letters. No sender could send a refused message again, so a message that is
+refused as a whole becomes a dead letter too, and the messages behind it are stored.
 
 Invariants:
-1. What a message becomes depends on it, its place in the log, and the settings alone: so a range that is read again has the
-   same payloads, and so the same rows and tokens, and the same ids of dead letters
+1. What a message becomes depends only on the message, its place in the log, and the settings. So a range that is read again
+   has the same payloads, rows and tokens, and its dead letters have the same ids
    (tests/unit/collector/ingest/test_foreign_topics.py, test_a_range_that_is_read_again_is_the_same).
-2. No message stops those behind it, whatever is in it (test_what_can_not_be_read_is_a_dead_letter_and_stops_nothing,
-   test_a_defect_is_a_dead_letter).
-3. Messages at other places have other batch ids (test_a_place_has_its_batch_id).
+2. No message stops the messages behind it, whatever it contains
+   (test_what_can_not_be_read_is_a_dead_letter_and_stops_nothing, test_a_defect_is_a_dead_letter).
+3. Two messages at different places have different batch ids (test_a_place_has_its_batch_id).
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -41,16 +41,16 @@ ENCODINGS: Final[dict[str, dict[int, Adapt]]] = dict(zip(TOPIC_ENCODINGS, (OTLP_
 """The adapters of each encoding, by signal."""
 
 _MS_NS: Final = 10**6
-# The last that nanoseconds since the epoch have room for, in 2262.
+# The latest time that 63 bits of nanoseconds since the Unix epoch can hold, in 2262.
 _TIMESTAMP_MS_MAX: Final = (2**63 - 1) // _MS_NS
-# Dead letters that are appended at once; the broker holds only so many bytes that wait.
+# Dead letters are appended in chunks of at most this size, since the broker bounds the bytes that wait to be appended.
 _APPENDED_BYTES_MAX: Final = 1 << 20
 
 log = structlog.get_logger(__name__)
 
 
 class ForeignTopic(NamedTuple):
-    """A topic that others write. `signal`: one of adapters.record. `tenant`: of messages that do not name theirs."""
+    """A topic that others write. `signal` is one of adapters.record. `tenant` owns the messages that name no tenant."""
 
     name: str
     encoding: str
@@ -59,35 +59,35 @@ class ForeignTopic(NamedTuple):
 
 
 class TopicLimits(NamedTuple):
-    """The settings that hold for each message. `caps` are of one message: what a minute has room for is of a process, and
-    another writer would keep others."""
+    """The settings for each message. `caps` limit the dead letters of one message. A limit for a minute would depend on what
+    else the process has read, so a writer that repeats a range would keep other dead letters."""
 
     limits: Limits
     caps: Caps
     message_bytes_max: int
     message_row_bytes_max: int
-    dead_letter_bytes_max: int  # of a message of dead letters
-    payload_bytes_max: int  # of a dead letter of a message that is refused as a whole
+    dead_letter_bytes_max: int  # of one message of the dead letters' topic
+    payload_bytes_max: int  # of the dead letter for a message that is refused as a whole
 
 
 class TopicObserver(Protocol):
     """Receives what became of messages; collector.telemetry.metrics.Metrics is one."""
 
     def ingested(self, adapted: Adapted, dead_letters: Mapping[int, int]) -> None:
-        """Count the items of one message. `dead_letters`: how many of the rejected are kept, by reason."""
+        """Count the items of one message. `dead_letters`: how many of its rejected items are kept, by reason."""
 
 
 class AdaptedMessage(NamedTuple):
     """What became of a message."""
 
-    payload: bytes  # a TelemetryBatch; empty: there is nothing to store
+    payload: bytes  # a TelemetryBatch; empty if there is nothing to store
     letters: Sequence[Message]
-    adapted: Adapted | None = None  # None: it was refused, or empty
-    by_reason: Mapping[int, int] = {}
+    adapted: Adapted | None = None  # None if the message was refused, or empty
+    by_reason: Mapping[int, int] = {}  # how many rejected items are kept
 
 
 class AdaptedRange:
-    """A range of messages that others wrote, as it is stored. `messages` has one for each of theirs."""
+    """A range of messages that others wrote, as it is stored. `messages` has one message of ours for each of theirs."""
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class AdaptedRange:
             await self._append(letters)
 
     def stored(self, count: int) -> None:
-        """Count the first `count` messages: they are committed."""
+        """Count the items of the first `count` messages, which are committed."""
         for read in self._read[:count]:
             if read.adapted is not None:
                 self._observer.ingested(read.adapted, read.by_reason)
 
 
 class ForeignTopics:
-    """Reads all of them. `adapt` blocks: run it in a thread."""
+    """Reads all topics that others write. `adapt` blocks: run it in a thread."""
 
     def __init__(
         self,
@@ -127,8 +127,8 @@ class ForeignTopics:
         now_unix_nano: Callable[[], int],
         pause: Callable[[], None],
     ) -> None:
-        """`append`: the producer's. `tenant_header`: of messages, whose value is the tenant; empty: none is. `pause` is called
-        from time to time while a message is read."""
+        """`append` is the producer's. `tenant_header` is the name of the Kafka header whose value is the tenant; empty: no
+        header names a tenant. `pause` is called from time to time while a message is read."""
         self._topics: Final = {topic.name: topic for topic in topics}
         self._limits: Final = limits
         self._append: Final = append
@@ -142,9 +142,9 @@ class ForeignTopics:
         return topic in self._topics
 
     def adapt(self, messages: Range) -> AdaptedRange:
-        """Return a range of one of these topics as it is stored. Raises nothing."""
+        """Return how a range of one of these topics is stored. Raises nothing."""
         topic = self._topics[messages.partition.topic]
-        # The log without what differs from range to range: the epoch of the last message, and the digest.
+        # The identity of the log, without the two parts that differ between ranges: the last message's epoch, and the digest.
         identity = messages.log.rpartition(".")[0]
         read: list[AdaptedMessage] = []
         for context, payload in zip(messages.contexts, messages.payloads, strict=True):
@@ -177,7 +177,8 @@ class ForeignTopics:
                 raise RequestRefused(INVALID_RECORD, problem)
             if not has_time:
                 raise RequestRefused(
-                    INVALID_TIMESTAMP, f"the message's timestamp, {context.timestamp_ms}, is no time in milliseconds since 1970"
+                    INVALID_TIMESTAMP,
+                    f"the message's timestamp, {context.timestamp_ms}, is not a time in milliseconds between 1970 and 2262",
                 )
             return self._read(topic, letters, origin, body)
         except RequestRefused as refused:
@@ -191,7 +192,7 @@ class ForeignTopics:
         return AdaptedMessage(b"", letters.of_request(origin, reason, message, body, size_bytes))
 
     def _read(self, topic: ForeignTopic, letters: DeadLetters, origin: Origin, body: bytes) -> AdaptedMessage:
-        """Raises RequestRefused."""
+        """Adapt the body of one message. Raises RequestRefused."""
         given = self._limits
         received = origin.received_time_unix_nano
         budget = letters.budget(origin.tenant, received)
@@ -212,7 +213,7 @@ class ForeignTopics:
         return AdaptedMessage(payload, kept.messages, adapted, kept.by_reason)
 
     def _tenant_of(self, topic: ForeignTopic, context: MessageContext) -> tuple[str, str]:
-        """Return the tenant of a message, and what is wrong with the one that it names; or nothing."""
+        """Return the tenant of a message, and what is wrong with the name in its tenant header; empty if nothing is."""
         if self._tenant_header:
             for name, value in context.headers:
                 if name.lower() == self._tenant_header.lower():
@@ -228,11 +229,11 @@ class ForeignTopics:
 
 
 def batch_id_of(identity: str, topic: str, partition: int, context: MessageContext) -> bytes:
-    """Return the batch id of a message, 16 bytes: its time, as a UUID of version 7 has it, and a hash of its place. The version
-    is 8 (RFC 9562): an audit knows by it that no gateway made the batch.
+    """Return the batch id of a message, 16 bytes: its time, in the form of a UUID of version 7, and a hash of its place. The
+    UUID's version is 8 (RFC 9562), which shows an audit that no gateway made the batch.
 
-    `identity`: the cluster's and the topic's. The epoch is of the place, since offsets are given out again where Kafka lost the
-    end of a log."""
+    `identity` is the cluster's and the topic's. The place includes the leader epoch, since Kafka uses offsets again after it
+    has lost the end of a log."""
     place = f"{identity}/{topic}".encode() + b"".join(
         number.to_bytes(8, "big", signed=True) for number in (partition, context.leader_epoch, context.offset)
     )

@@ -1,11 +1,11 @@
-"""The path of a request, in any protocol: adapt, validate, limit, produce, count. `ingest` is all of it.
+"""The path of a request of any protocol: adapt, validate, limit, produce, count. `Pipeline.ingest` is the whole path.
 
 Invariants:
-1. `ingest` returns only when what was accepted is durable (test_it_returns_only_when_the_broker_has_it).
+1. `ingest` returns only when every accepted item is durable (test_it_returns_only_when_the_broker_has_it).
 2. Every item has exactly one outcome, which the answer and the receipt both report (test_the_counters_add_up). Items are
    accepted or rejected. All items of a request are *rate limited* if the tenant is over its plan.
-3. All items of a request have *failed* if the broker fails, even those that would have been rejected: the sender is asked to
-   send all of them again, and learns of the bad ones then (test_when_the_broker_fails_all_items_have_failed).
+3. All items of a request have *failed* if the broker fails, even those that would have been rejected. The sender is asked to
+   send all of them again, and gets the reasons of the bad items then (test_when_the_broker_fails_all_items_have_failed).
 """
 
 import contextlib
@@ -36,9 +36,10 @@ from collector.tenancy.identity import Caller
 
 
 class Outcome:
-    """What became of a request that was taken. `adapted` has how many items were accepted and rejected, and why.
+    """What became of a request that was taken. `adapted` counts the accepted and the rejected items, with the reasons.
 
-    It is no NamedTuple, nor is anything else that each request makes: interpreted code makes those, in 2,400 instructions.
+    This is a class since interpreted code makes a NamedTuple, in 2,400 instructions. For the same reason no request makes any
+    other NamedTuple.
     """
 
     def __init__(self, batch_id: UUID, adapted: Adapted) -> None:
@@ -47,16 +48,16 @@ class Outcome:
 
 
 class Defect(Exception):
-    """Not the sender's fault and not the broker's: ours. The cause is chained; nothing was acknowledged."""
+    """A request failed through a defect of the collector. The cause is chained; nothing was acknowledged."""
 
     def __init__(self, batch_id: UUID, cause: BaseException) -> None:
         super().__init__(f"a defect of the collector, batch {batch_id}")
         self.batch_id: Final = batch_id
-        self.__cause__ = cause  # compiled code forgets what `raise … from` says
+        self.__cause__ = cause  # compiled code ignores the `from` of `raise … from`
 
 
 class Pipeline:
-    """`ingest` for every receiver. `now_unix_nano` is the clock: nanoseconds since the Unix epoch."""
+    """Every receiver calls `ingest`. `now_unix_nano` is the clock, in nanoseconds since the Unix epoch."""
 
     def __init__(
         self,
@@ -75,8 +76,8 @@ class Pipeline:
         fingerprints: RequestFingerprints | None = None,
         live: LiveRecords | None = None,
     ) -> None:
-        """`recent` remembers what was answered. `fingerprints`: None recognizes no request that is sent again. `live` shows
-        records to clients that watch."""
+        """`recent` remembers the answers of recent batches. `fingerprints` recognizes requests that are sent again; None: they
+        are not recognized. `live` shows records to clients that watch."""
         self.charges: Final = Charges(limiter, metrics)
         self._reader: Final = BodyReader(
             limits, dead_letters, message_bytes_max=message_bytes_max, message_row_bytes_max=message_row_bytes_max
@@ -104,9 +105,9 @@ class Pipeline:
         sent_bytes: int = 0,
         count: PiecesCount | None = None,
     ) -> Outcome:
-        """Return when every accepted item of `body` is durable. `key`: what its sender gave to recognize the request by.
-        `sent_bytes`: of the body as it came, compressed. `count`: what counted it meanwhile.
-        `hold` is called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
+        """Return when every accepted item of `body` is durable. `key` is the sender's Idempotency-Key, or empty. `sent_bytes`
+        is the size of the body as it was sent. `count` has counted the body's elements while it was decompressed. `hold` is
+        called with the bytes that the request costs beyond its body, once they are known; it may raise Overloaded.
 
         Raises RequestRefused (permanent), Limited, Overloaded, DeadLettersFull or BrokerError (retryable: nothing was kept) or
         Defect.
@@ -156,17 +157,17 @@ class Pipeline:
         return Outcome(batch_id, adapted)
 
     def count_pieces(self, input_: Input) -> PiecesCount:
-        """Return what counts the elements of a body that comes in pieces."""
+        """Return a counter of the elements of a body that comes in pieces."""
         return input_.count_pieces(self._reader.limits.request_elements_max)
 
     async def _turn_on_loop(self, reading: Reading) -> None:
-        """Return when a small body may be read. Raises Limited where others have used up its tenant's plan meanwhile."""
+        """Return when a small body may be read. Raises Limited if other requests have used up the tenant's plan meanwhile."""
         if reading.is_on_loop:
             await self.turns.wait(reading.caller.tenant, len(reading.body))
             self.charges.check(reading.caller, reading.size_bytes)
 
     def _read_on_loop(self, reading: Reading) -> None:
-        """Read a small body, unless it takes too long: `is_on_loop` says so then. Raises RequestRefused."""
+        """Read a small body on the event loop. If that takes too long, clear `is_on_loop`. Raises RequestRefused."""
         if not reading.is_on_loop:
             return
         turns = self.turns
@@ -183,7 +184,8 @@ class Pipeline:
                 turns.used(reading.caller.tenant, turns.clock() - began_s)
 
     async def _read_in_thread(self, reading: Reading) -> None:
-        """Raises RequestRefused, and Limited where the tenant's other requests have used up its plan meanwhile."""
+        """Read a body in a thread. Raises RequestRefused, and Limited if the tenant's other requests have used up its plan
+        meanwhile."""
 
         def begin() -> Callable[[Callable[[], None] | None], None]:
             self.charges.check(reading.caller, reading.size_bytes)
@@ -192,7 +194,7 @@ class Pipeline:
         await self.large_bodies.run(reading.caller.tenant, begin)
 
     def _check(self, reading: Reading, key: bytes) -> list[bytes]:
-        """Return the fingerprints of what was read. Raises DeadLettersFull, RequestRefused."""
+        """Return the fingerprints of a request that was read. Raises DeadLettersFull, RequestRefused."""
         caller = reading.caller
         adapted = reading.adapted
         now = reading.header.received_time_unix_nano
@@ -207,7 +209,8 @@ class Pipeline:
         return prints
 
     async def _refuse(self, reading: Reading, refusal: RequestRefused | DeadLettersFull) -> None:
-        """What can't be read, or can't be kept, costs its tenant what it cost us: else nothing would limit it."""
+        """Charge the tenant for a request that can't be read or kept, by what reading it cost: else nothing would limit such
+        requests."""
         caller = reading.caller
         cost = reading.cost_bytes()
         if isinstance(refusal, DeadLettersFull):
@@ -224,26 +227,27 @@ class Pipeline:
         return budget.items > 0 and budget.size_bytes > 0
 
     async def keep_refused(self, input_: Input, body: bytes, caller: Caller, refusal: RequestRefused) -> None:
-        """Keep the beginning of a body that no adapter gets: its media type or coding is unknown, or it does not decompress."""
+        """Keep the beginning of a body that reaches no adapter: its media type or encoding is unknown, or it can't be
+        decompressed."""
         now = self._now_unix_nano()
         batch_id: bytes = uuid7(nanoseconds=now).bytes
         await self._keep(Origin(caller.tenant, input_.source, input_.route, now, batch_id, input_.payload_form), refusal, body)
 
     async def _keep(self, origin: Origin, refusal: RequestRefused, body: bytes) -> None:
-        """Keep the beginning of the body if it can be: the answer to its sender is the same either way."""
+        """Keep the beginning of the body as a dead letter. A failure is ignored, since the sender gets the same answer."""
         letters = self._dead_letters.of_request(origin, refusal.reason, refusal.message, body, len(body))
         if letters:
             with contextlib.suppress(BrokerError):
                 await self._produce([], letters)
 
     def _answer_to_the_same(self, caller: Caller, prints: list[bytes], now: int) -> Outcome | None:
-        """Return what was answered to a request with these fingerprints, if it is known here."""
+        """Return the outcome of an earlier request with these fingerprints, if this process knows one."""
         assert self._fingerprints is not None
         answered = self._fingerprints.find(caller.tenant, prints, now)
         return None if answered is None else Outcome(answered.batch_id, answered.counts)
 
     def _hold(self, reading: Reading, hold: Callable[[int], None]) -> None:
-        """Take the bytes of a request's rows, beyond those of its body, from what may be in flight. Raises Overloaded."""
+        """Hold the bytes that a request's rows have beyond its body in the budget of bytes in flight. Raises Overloaded."""
         size_bytes = reading.adapted.row_bytes - len(reading.body)
         if size_bytes <= 0:
             return
@@ -256,7 +260,7 @@ class Pipeline:
             raise
 
     async def _charge_repeated(self, reading: Reading) -> None:
-        """Count a request that is durable already: it costs what reading it cost."""
+        """Count a request that is durable already. It is charged only for being read."""
         await self.charges.take_whole(reading.caller, None, reading.cost_bytes(), reading.cost_bytes())
         self._metrics.repeated()
 
@@ -279,7 +283,7 @@ class Pipeline:
                 header, adapted, receipt, prints, self._reader.message_bytes_max, self._reader.message_row_bytes_max
             )
             await self._produce(parts, letters.messages)
-        except BaseException as failed:  # noqa: BLE001 - cancellation too: its sender gets no acknowledgement
+        except BaseException as failed:  # noqa: BLE001 - cancellation too: the sender gets no acknowledgement
             failure = failed
         if failure is not None:
             self._receipts.failed(receipt)

@@ -1,4 +1,4 @@
-"""One request while it is read: a body becomes messages, and dead letters of what was rejected.
+"""Reads the body of one request: accepted items become messages, and rejected items become dead letters.
 
 A small body is read on the event loop, a large one in a thread (large_bodies.py).
 """
@@ -23,15 +23,16 @@ Adapt = Callable[[bytes, Header, Rules, int], Adapted]
 # (elements_max)
 CountPieces = Callable[[int], PiecesCount]
 
-# Dead letters made on the event loop: each takes 12 us.
+# The most dead letters that are made on the event loop for one body: each takes 12 us.
 _LETTERS_ON_LOOP_MAX: Final = 250
-# An honest body takes up to 1.5 bytes of work (`Rules.work_bytes`) a byte, one with a repair at each of its fields fifty.
+# For each of its bytes, an honest body takes up to 1.5 bytes of work (`Rules.work_bytes`), and a body with a repair at each
+# field takes fifty.
 _HONEST_WORK: Final = 2
 _NOTHING_READ: Final = Adapted()
 
 
 class Input(NamedTuple):
-    """One way in: who reads the bodies, and what is said of them in records, receipts and dead letters."""
+    """One way for telemetry to come in: the adapter of its bodies, and how records, receipts and dead letters name it."""
 
     adapt: Adapt
     count_pieces: CountPieces
@@ -41,7 +42,8 @@ class Input(NamedTuple):
 
 
 class BodyReader:
-    """What all requests of a process are read by. `message_bytes_max`, `message_row_bytes_max`: of each message."""
+    """What the reading of all requests of a process shares. `message_bytes_max` and `message_row_bytes_max` limit each
+    message."""
 
     def __init__(
         self, limits: Limits, dead_letters: DeadLetters, *, message_bytes_max: int, message_row_bytes_max: int
@@ -53,7 +55,7 @@ class BodyReader:
 
 
 class Reading:
-    """What is done of one request without the event loop."""
+    """The part of one request's work that needs no event loop."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Reading:
         batch_id: bytes,
         count: PiecesCount | None = None,
     ) -> None:
-        """`size_bytes`: what the body counts for a plan. `count`: what counted it while it was decompressed."""
+        """`size_bytes` is the size that counts for the plan. `count` has counted the body while it was decompressed."""
         self._reader: Final = reader
         self.input: Final = input_
         self.body: Final = body
@@ -76,24 +78,24 @@ class Reading:
         self.batch_id: Final = batch_id
         self._plan_row_bytes_max: Final = _plan_bytes_max(caller)
         self._window: Final = reader.limits.window_of(input_.payload_form, caller.tenant, caller.plan.past_max_s)
-        # What came of it, once it is read.
+        # The results of reading the body.
         self.adapted: Adapted = _NOTHING_READ
         self.letters: Kept = NOTHING_KEPT
         self.budget: Budget = NO_BUDGET
         self.has_coarse_times: bool = False
         self.is_on_loop: bool = len(body) <= DIRECT_BYTES_MAX
-        # Whether the body is known to hold no more elements than it may.
+        # Whether the number of the body's elements is already known to be allowed.
         self._is_counted: Final[bool] = count is not None and count.is_sure and count.size_bytes == len(body)
         self._rules: Rules = NO_RULES
 
     def begin(self) -> Callable[[Callable[[], None] | None], None]:
-        """Look what is left of the tenant's caps now, and return what reads the body."""
+        """Note how much is left of the tenant's caps on dead letters, and return the function that reads the body."""
         self.budget = self._reader.dead_letters.budget(self.caller.tenant, self.header.received_time_unix_nano)
         return self._read
 
     def _read(self, pause: Callable[[], None] | None) -> None:
-        """Adapt and validate the items, and make dead letters of rejected ones. Raises RequestRefused, and TooLong on the event
-        loop.
+        """Adapt and validate the items, and make dead letters of rejected items. Raises RequestRefused, and TooLong on the
+        event loop.
 
         `pause` is called from time to time.
         """
@@ -106,7 +108,7 @@ class Reading:
         if self._is_counted:
             rules.counted_body = self.body
         rules.plan_row_bytes_max = self._plan_row_bytes_max
-        # Each record leaves room for what a dead letter of it would have to say.
+        # Each message leaves room for the other fields of a dead letter that holds it.
         adapted = self.input.adapt(self.body, self.header, rules, reader.message_bytes_max - ENTRY_BYTES_MAX)
         self.adapted = adapted
         self.has_coarse_times = rules.has_coarse_times
@@ -116,13 +118,14 @@ class Reading:
             self.letters = reader.dead_letters.make(self.origin(), adapted)
 
     def cost_bytes(self) -> int:
-        """Return what reading the body cost, as bytes of a plan: its own, or where they took more work than those of honest
-        bodies do, as many as that is worth. No work is worth more than half of what the plan allows at once: so such a request
-        still passes."""
+        """Return what reading the body cost, in bytes that count for the plan.
+
+        The cost is the body's size, or half of its work (`Rules.work_bytes`) if that is more, which it is not for honest
+        bodies. The work counts for at most half of what the plan allows at once, so that such a request still passes."""
         return max(self.size_bytes, min(int(self._rules.work_bytes) // _HONEST_WORK, self._plan_row_bytes_max // 2))
 
     def origin(self) -> Origin:
-        """Return what dead letters say of the request. It is an interpreted call, so make it only for rejected items."""
+        """Return what dead letters say of the request. Call it only for rejected items, since the call is interpreted."""
         input_ = self.input
         return Origin(
             self.caller.tenant,
@@ -143,7 +146,7 @@ def body_rules(
     window: TimeWindow,
     pause: Callable[[], None] | None = None,
 ) -> LimitRules:
-    """Return the rules for one body. `budget`: what its dead letters may take. `pause`: called from time to time."""
+    """Return the rules for one body. `budget` limits its dead letters. `pause` is called from time to time."""
     rules = LimitRules(
         limits,
         received_time_unix_nano,
@@ -159,6 +162,6 @@ def body_rules(
 
 
 def _plan_bytes_max(caller: Caller) -> int:
-    """Return the most bytes of rows that the caller's plan ever allows at once."""
+    """Return the most bytes of rows that the caller's plan allows at once."""
     rate = caller.plan.size_bytes
     return RATE_MAX if rate is None else rate.burst

@@ -1,15 +1,15 @@
-"""The messages of a batch that others wrote, read one by one while the batch is decompressed.
+"""Reads the messages of a batch that others wrote, one by one while the batch is decompressed.
 
-What a batch decompresses to has no limit in Kafka: 30 KB can be a message of a gigabyte, or millions of them. So no more of it
-is in memory than what is wanted. A message that is too large, or can't be read, is one in whose context it says so.
+Kafka does not limit the decompressed size of a batch: 30 KB can become one message of a gigabyte, or millions of messages. So
+only the wanted part is held in memory. If a message is too large or can't be read, its context says why (`unread`).
 
 Invariants:
-1. Whatever is in a batch, each of its offsets is that of a message, or behind one that says why the rest can't be read
-   (tests/unit/collector/broker/kafka/protocol/test_foreign_records.py, test_a_damaged_batch_is_read_as_far_as_it_goes,
-   test_a_batch_of_too_much_is_read_as_far_as_it_goes).
-2. Of a value only `value_bytes_max` bytes are kept, and of a longer one only its beginning
+1. Whatever a batch contains, each of its offsets is returned as a message, or is covered by a last message that says why the
+   rest of the batch can't be read (tests/unit/collector/broker/kafka/protocol/test_foreign_records.py,
+   test_a_damaged_batch_is_read_as_far_as_it_goes, test_a_batch_of_too_much_is_read_as_far_as_it_goes).
+2. A value of at most `value_bytes_max` bytes is kept whole; of a longer value, only the beginning is kept
    (test_of_a_value_that_is_too_large_the_beginning_is_read).
-3. What a message is does not depend on from where on, or how much at once, its batch is read
+3. A message is the same, wherever in its batch reading begins and however much is read at once
    (test_parts_of_a_batch_are_the_whole).
 """
 
@@ -19,13 +19,13 @@ from typing import Final, NamedTuple
 from collector.broker.contract import MessageContext, Payload, Unread
 from collector.broker.kafka.protocol.compression import Undecodable
 
-# What is kept of a message that is not read.
+# How much is kept of a message that is too large or can't be read.
 _BEGINNING_BYTES: Final = 1 << 20
 _HEADERS_BYTES_MAX: Final = 1 << 20
-# A batch of more is no telemetry. A poll that begins behind so much has to read it anew.
+# No telemetry has larger batches. The limits exist since a poll that begins inside a batch reads it again from its beginning.
 _BATCH_BYTES_MAX: Final = 1 << 30
 _BATCH_MESSAGES_MAX: Final = 1_000_000
-# So many objects at once, however small the values are.
+# The most messages that one call returns, since even messages with small values are objects in memory.
 _MESSAGES_AT_ONCE: Final = 100_000
 _MIB: Final = 1 << 20
 
@@ -35,8 +35,9 @@ class _TooLarge(Undecodable):
 
 
 class Wanted(NamedTuple):
-    """Messages from `offset` on: at least one, and none any more once they have `bytes_max` bytes. Of a value at most
-    `value_bytes_max` bytes are read; `value_setting` says so."""
+    """Which messages to read: at least one from `offset` on, and more until together they have `bytes_max` bytes.
+
+    A value of more than `value_bytes_max` bytes is not read whole. `value_setting` is the setting of that limit."""
 
     offset: int
     bytes_max: int
@@ -45,8 +46,8 @@ class Wanted(NamedTuple):
 
 
 class BatchHead(NamedTuple):
-    """What the head of a batch says. `end_offset`: behind its last message. `fixed_time_ms`: that of each message; None: each
-    has its own, from `first_time_ms` on."""
+    """What the head of a batch says. `end_offset` is the offset after its last message. `fixed_time_ms` is the timestamp of
+    every message; None: each message has its own, relative to `first_time_ms`."""
 
     base: int
     end_offset: int
@@ -57,7 +58,7 @@ class BatchHead(NamedTuple):
 
 
 class ForeignRecords(NamedTuple):
-    """`next_offset`: behind the last that was read. `is_whole`: the batch has no more."""
+    """Messages of a batch. `next_offset` is the offset after the last one. `is_whole`: the batch has no more messages."""
 
     messages: list[tuple[int, Payload]]
     contexts: list[MessageContext]
@@ -66,7 +67,7 @@ class ForeignRecords(NamedTuple):
 
 
 def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wanted) -> ForeignRecords:
-    """Return messages of a batch. `raw`: its records as they were written; `pieces`: decompressed."""
+    """Return messages of a batch. `raw` is its records as they were written; `pieces` are the same records, decompressed."""
     stream = _Stream(pieces)
     messages: list[tuple[int, Payload]] = []
     contexts: list[MessageContext] = []
@@ -96,7 +97,7 @@ def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wante
             following = offset + 1
     except Undecodable as error:
         first = max(following, wanted.offset)
-        if messages and messages[-1][0] >= first:  # its value was read, and not what follows
+        if messages and messages[-1][0] >= first:  # its value was read, but what follows the value was not
             messages.pop()
             contexts.pop()
         if first < head.end_offset:
@@ -108,7 +109,7 @@ def read(head: BatchHead, raw: Payload, pieces: Iterator[Payload], wanted: Wante
 
 
 def _message(stream: "_Stream", end: int, context: MessageContext, wanted: Wanted) -> tuple[Payload, MessageContext]:
-    """Return a value with its context, from where the key begins. Raises Undecodable."""
+    """Read the rest of a message, which begins with its key. Return its value and its context. Raises Undecodable."""
     stream.skip(max(0, stream.varint()))
     size = max(0, stream.varint())
     why = ""
@@ -128,21 +129,21 @@ def _message(stream: "_Stream", end: int, context: MessageContext, wanted: Wante
 
 
 class _Stream:
-    """Reads pieces one behind the other."""
+    """Reads pieces as if they were one buffer."""
 
     def __init__(self, pieces: Iterator[Payload]) -> None:
         self._pieces: Final = pieces
         self._piece: memoryview = memoryview(b"")
         self._at = 0
-        self._before = 0  # bytes of the pieces before
+        self._before = 0  # bytes of the pieces before the current one
 
     @property
     def position(self) -> int:
-        """How many bytes were read."""
+        """Return how many bytes were read."""
         return self._before + self._at
 
     def is_at_end(self) -> bool:
-        """Raises Undecodable."""
+        """Return whether all pieces are read. Raises Undecodable."""
         while self._at == len(self._piece):
             piece = next(self._pieces, None)
             if piece is None:
@@ -168,7 +169,7 @@ class _Stream:
         return value >> 1 ^ -(value & 1)
 
     def take(self, size: int) -> Payload:
-        """Return the next bytes: a view where they are in one piece. Raises Undecodable."""
+        """Return the next bytes, as a view if all of them are in one piece. Raises Undecodable."""
         end = self._at + size
         if size >= 0 and end <= len(self._piece):
             taken = self._piece[self._at : end]
@@ -177,7 +178,7 @@ class _Stream:
         return b"".join(self._parts(size))
 
     def skip(self, size: int) -> None:
-        """Raises Undecodable."""
+        """Pass over the next bytes. Raises Undecodable."""
         for _ in self._parts(size):
             pass
 
