@@ -1,13 +1,13 @@
-"""Requests that wait for the rest of a body, and their connections, by tenant: so that one tenant's leave room for others'.
+"""Counts the requests that wait for the rest of a body, and their connections, by tenant, so that no tenant can use up all.
 
-Each takes some kilobytes of memory for a few bytes that its client sent, and a connection may have a thousand.
+Such a request takes some kilobytes of memory for a few bytes from its client, and a connection may have a thousand of them.
 
 Invariants:
 1. At most `requests_max` requests of a server wait for the rest of a body
    (tests/unit/collector/receivers/test_unfinished_bodies.py, test_requests_are_bounded).
-2. Where nine tenths of the requests or connections that there may be wait for the rest of a body, a tenant that has half of
-   them begins no other (the same, test_one_tenant_leaves_room_for_another).
-3. A connection counts once, however many of its requests are unfinished (the same, test_a_connection_counts_once).
+2. If nine tenths of the allowed requests, or of the allowed connections, wait for the rest of a body, a tenant with half of the
+   allowed number may not begin another (the same file, test_one_tenant_leaves_room_for_another).
+3. A connection counts once, however many of its requests are unfinished (the same file, test_a_connection_counts_once).
 """
 
 from typing import Final
@@ -15,16 +15,16 @@ from typing import Final
 from collector.config.receivers import Grpc, Http
 from collector.ingest.produce import Overloaded, ShareExceeded
 
-# Parts of what there may be: so much is a tenant's share, and below so much nobody is refused.
+# As fractions of the allowed number: a tenant's share, and the total below which no tenant is refused.
 _SHARE: Final = 0.5
 _NEARLY_ALL: Final = 0.9
 
 
 class _Shared:
-    """How many there are of something, by tenant."""
+    """The number of requests or connections that wait, by tenant."""
 
     def __init__(self, most: int, name: str, setting: str) -> None:
-        """`name`: what they are, for messages."""
+        """`most` is the allowed number. `name` is "requests" or "connections", for messages."""
         self.all: int = 0
         self._most: Final[int] = most
         self._name: Final = name
@@ -34,7 +34,7 @@ class _Shared:
         self._of_tenants: Final[dict[str, int]] = {}
 
     def check(self, tenant: str) -> None:
-        """Raise Overloaded where the tenant may have no other."""
+        """Raise Overloaded if the tenant may not begin another."""
         own = self._of_tenants.get(tenant, 0)
         if own >= self._share and self.all >= self._nearly_all:
             raise ShareExceeded(
@@ -60,17 +60,17 @@ class _Shared:
 
 
 class UnfinishedBodies:
-    """Of one server. One event loop's: no locks."""
+    """The requests and connections of one server. It has no locks, since one event loop uses it."""
 
     def __init__(self, limits: Http | Grpc) -> None:
-        """`limits`: the section of the settings."""
+        """`limits` is the server's section of the settings."""
         section = "grpc" if isinstance(limits, Grpc) else "http"
         self.connections: Final = _Shared(limits.connections_max, "connections", f"{section}.connections_max")
         self.requests: Final = _Shared(limits.concurrent_requests_max, "requests", f"{section}.concurrent_requests_max")
 
 
 class ConnectionBodies:
-    """Of one connection. It counts for the tenant whose body began first."""
+    """The unfinished bodies of one connection. The connection counts for the tenant whose body began first."""
 
     def __init__(self, all_: UnfinishedBodies) -> None:
         self._all: Final = all_
@@ -89,7 +89,7 @@ class ConnectionBodies:
         self._unfinished += 1
 
     def end(self, tenant: str) -> None:
-        """Note that a body of that tenant is whole, or is not waited for."""
+        """Note that a body of that tenant is whole, or is no longer waited for."""
         self._unfinished -= 1
         self._all.requests.remove(tenant)
         if not self._unfinished:

@@ -1,4 +1,4 @@
-"""What the head of a gRPC request asks for: telemetry's call, another call, or nothing that is here."""
+"""Decides by the head of a gRPC request how it is handled: as a call with telemetry, as another call, or as a refusal."""
 
 from typing import Final
 
@@ -21,32 +21,33 @@ _NO_POST: Final = encode(b":status", b"405") + encode(b"allow", b"POST") + _PLAI
 
 
 def http_elsewhere(places: str) -> bytes:
-    """Return the text for a client of HTTP on a port of gRPC. `places`: where HTTP is spoken."""
-    return f"This is the port of OTLP over gRPC, in HTTP/2. OTLP over HTTP is taken on {places}.\n".encode()
+    """Return the answer's text for an HTTP client that uses the gRPC port. `places` are the ports for HTTP."""
+    return f"This port is for OTLP over gRPC, in HTTP/2. OTLP over HTTP is taken on {places}.\n".encode()
 
 
 class RefusedHead:
-    """A head that never becomes a call, and its answer."""
+    """The answer to a head that does not become a call."""
 
     def __init__(self, block: bytes, *, has_text: bool = False) -> None:
-        """`has_text`: `http_elsewhere` is its body, for what is not gRPC. An answer to HEAD has none."""
+        """`has_text`: the answer has the text of `http_elsewhere` as its body. It is for requests that are not gRPC, except
+        HEAD."""
         self.block: Final = block
         self.has_text: Final = has_text
 
 
 class OtherCall:
-    """A call of the other methods."""
+    """A call of a method that takes no telemetry: health or reflection."""
 
     def __init__(self, handler: Handler, timeout_s: float, *, is_check: bool) -> None:
-        """`is_check`: of health, which is never refused for what others have open. Without it an orchestrator would restart
-        the collector."""
+        """`is_check`: the call is health's Check. It is never refused because other calls are open, else an orchestrator would
+        restart the collector."""
         self.handler: Final = handler
         self.timeout_s: Final = timeout_s
         self.is_check: Final = is_check
 
 
 def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> CallHead | OtherCall | RefusedHead:
-    """Return what a head asks for, or its refusal."""
+    """Return how the head of a request is handled."""
     if head.size_bytes > header_bytes_max:
         message = f"the metadata is {head.size_bytes} bytes; at most {header_bytes_max} are taken (grpc.header_bytes_max)"
         return RefusedHead(STATUS_200 + trailers(RPC_RESOURCE_EXHAUSTED, message))
@@ -75,7 +76,7 @@ def meaning_of(head: RequestHead, methods: Methods, header_bytes_max: int) -> Ca
             return RefusedHead(STATUS_200 + trailers(RPC_INVALID_ARGUMENT, timeout.problem))
         return OtherCall(handler, timeout.seconds, is_check=head.path == CHECK_PATH)
     path = printable(head.path.decode("utf-8", "replace"))
-    return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"there is no method {path} here"))
+    return RefusedHead(STATUS_200 + trailers(RPC_UNIMPLEMENTED, f"the method {path} does not exist"))
 
 
 def _timeout(head: RequestHead) -> Timeout:

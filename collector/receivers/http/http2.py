@@ -1,12 +1,13 @@
-"""HTTP/2 for the same requests as HTTP/1.1: by prior knowledge, or as ALPN has it under TLS.
+"""Serves over HTTP/2 the requests that HTTP/1.1 serves too. Clients begin with prior knowledge, or under TLS by ALPN.
 
 Invariants:
-1. No stream holds up another, and no connection another (test_many_requests_at_once_on_one_connection).
-2. Telemetry goes straight to its exchange; only pages pass ASGI (test_requests_are_answered_as_in_http_1_1).
-3. A refused request is answered before its body is whole, and the rest of the body may pass for `body_timeout_s`
-   (test_a_body_of_unknown_length_is_taken_and_limited).
+1. No stream waits for another stream, and no connection for another connection
+   (test_many_requests_at_once_on_one_connection).
+2. Telemetry goes straight to its `HttpRequest`; only pages pass through ASGI (test_requests_are_answered_as_in_http_1_1).
+3. A refused request is answered before its body is whole, and the client may still send the rest of the body for
+   `body_timeout_s` (test_a_body_of_unknown_length_is_taken_and_limited).
 
-What a connection has in common with gRPC's is in http2_connection.py.
+http2_connection.py has what these connections share with gRPC's.
 """
 
 import asyncio
@@ -26,11 +27,11 @@ from collector.receivers.http2_bodies import BodyStream
 from collector.receivers.transport.connections import CLOSED, ENDING, OPEN, REFUSING
 from collector.receivers.transport.http2_connection import HEARD_MAX_S, ServerConnection, ServerStream
 
-# What of bodies may be on its way, of one stream and of all of a connection: for 5 and 20 MB/s over 50 ms.
+# How many bytes of bodies may be on their way on one stream and on one connection: enough for 5 and 20 MB/s at 50 ms.
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
 _CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
 
-# So much longer than twice its grace an old connection may be busy.
+# An old connection that is busy is ended after twice `age_grace_s` and this time.
 _BUSY_MAX_S: Final = 5.0
 
 
@@ -39,7 +40,7 @@ _CONTINUE: Final = encode(b":status", b"100")
 
 
 class _Meaning:
-    """What a head asks for: telemetry that is taken (`head`), a page, or a refusal (`status`)."""
+    """How a request is handled: as telemetry (`head` is set), with a refusal (`status` is not 0), or as a page."""
 
     def __init__(self, request_head: RequestHead, path: str, head: Head | None, status: int) -> None:
         self.request_head: Final = request_head
@@ -49,7 +50,7 @@ class _Meaning:
 
 
 class Http2Connection(ServerConnection):
-    """One connection, as asyncio's protocol and as the server sees it."""
+    """One connection. It is asyncio's protocol, receives the HTTP/2 engine's events, and has the server's deadlines."""
 
     def __init__(self, shared: HttpShared) -> None:
         super().__init__(shared, _STREAM_WINDOW_BYTES, _CONNECTION_WINDOW_BYTES)
@@ -61,7 +62,7 @@ class Http2Connection(ServerConnection):
         self._date: bytes = b""
         self._date_header: bytes = b""
 
-    # asyncio's side.
+    # Called by asyncio, or when a connection is old.
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -73,9 +74,9 @@ class Http2Connection(ServerConnection):
     def end_behind_answer(self) -> None:
         """End an old connection on which nothing is in flight.
 
-        What its client sends now is held back until it has had the time to read its answers. Then GOAWAY names the last stream
-        that was taken, so that the client sends the others on a new connection. Clients by Python's h2, as httpx, lose what
-        they have not read when GOAWAY comes, and what it names as taken.
+        The connection is not read until the client has had time to read its answers. Then GOAWAY names the last stream that was
+        taken, so the client sends later requests on a new connection. The pause is for clients that use Python's h2, such as
+        httpx: when GOAWAY comes, they lose the answers that they have not read, and the requests that GOAWAY names as taken.
         """
         if self.state != OPEN:
             super().end_behind_answer()
@@ -96,7 +97,7 @@ class Http2Connection(ServerConnection):
     def _end_if_quiet(self) -> None:
         if self.state != ENDING:
             return
-        if self.streams:  # their answers take longer, or their bodies are to be read
+        if self.streams:  # requests that came meanwhile are not answered yet, or their bodies are not read yet
             self.state = OPEN
             if self.is_writable and not self.unread:
                 self.transport.resume_reading()
@@ -105,13 +106,13 @@ class Http2Connection(ServerConnection):
             elif self.connections.is_leaving:
                 self.leave()
             return
-        # Nothing that comes is read, so nothing follows the frame.
+        # The connection is not read, so no frame is written after GOAWAY.
         self.state = REFUSING
         self.goaway(int(self.highest_stream_id), NO_ERROR)
         self.flush()
         self.loop.call_later(HEARD_MAX_S, self.close_if_over)
 
-    # The engine's side.
+    # Called by the HTTP/2 engine.
 
     def on_head(self, stream_id: int, head: RequestHead) -> Stream | None:
         if self.state >= REFUSING or self.has_all_streams:
@@ -157,7 +158,7 @@ class Http2Connection(ServerConnection):
     def on_data(self, stream: Stream, data: bytes, window_bytes: int) -> None:
         assert isinstance(stream, _HttpStream)
         if stream.page is not None and stream.page.takes_more:
-            # What the application has not read takes of its stream's window, and of no other's.
+            # Bytes that the application has not read use up the window of their stream, but not the connection's.
             self.acknowledge(None, window_bytes)
             self.open_window(stream, window_bytes - len(data))
             stream.page.feed(data)
@@ -178,7 +179,7 @@ class Http2Connection(ServerConnection):
             self.run(stream, self._finish(stream, exchange))
         elif stream.page is not None:
             stream.page.end_body()
-        stream.leave_room()  # behind the task, which begins to work before another body comes
+        stream.leave_room()  # after `run`, so that this request's task begins before another body is read
 
     def on_gone(self, stream: Stream) -> None:
         super().on_gone(stream)
@@ -214,7 +215,7 @@ class Http2Connection(ServerConnection):
         await exchange.finish()
         self.ran(request)
         if self.state == CLOSED:
-            exchange.completed()  # nobody hears it, but it is what became of it
+            exchange.completed()  # no client gets the answer, but it is counted
             return
         self.say(request)
         self.flush()
@@ -245,7 +246,7 @@ class Http2Connection(ServerConnection):
         if body:
             self.send_body(stream, body, b"", end=True)
         self._answered(stream)
-        # A sender without a 100 Continue, or a slow one, need not send the rest.
+        # A sender that waits for 100 Continue, or is too slow, need not send the rest.
         if (
             stream.is_sent
             and not (stream.is_received or stream.is_gone)
@@ -310,7 +311,7 @@ class Http2Connection(ServerConnection):
             "state": {},
         }
 
-    # The server's side.
+    # Called by the server, to enforce deadlines.
 
     def on_late(self, stream: ServerStream, now: float) -> None:
         assert isinstance(stream, _HttpStream)
@@ -334,25 +335,25 @@ class _HttpStream(BodyStream):
     """One request and its answer."""
 
     def __init__(self, connection: Http2Connection, stream_id: int, began: float, meaning: _Meaning) -> None:
-        """`began`: by the loop's time."""
+        """`began` is in the loop's time."""
         super().__init__(connection, stream_id, began)
         self.meaning: _Meaning | None = meaning
         self.exchange: HttpRequest | None = None
-        self.page: Http2Page | None = None  # at most one of the two
+        self.page: Http2Page | None = None  # at most one of `exchange` and `page` is set
         self._http: Final = connection
-        self._drained: asyncio.Event | None = None  # where a page waits
+        self._drained: asyncio.Event | None = None  # set when a page may write more
 
     def drained(self) -> None:
         if self._drained is not None:
             self._drained.set()
 
     def forget(self) -> None:
-        """Let go of what was needed for the answer."""
+        """Release the objects that only the answer needed."""
         self.meaning = None
         self.exchange = None
         self.page = None
 
-    # A page's side.
+    # Called by a page.
 
     def write_head(self, status: int, headers: list[tuple[bytes, bytes]], *, end: bool) -> None:
         self._http.write_page_head(self, status, headers, end=end)
@@ -370,7 +371,7 @@ class _HttpStream(BodyStream):
 
 
 def _has_one_host(head: RequestHead) -> bool:
-    """Return whether `:authority` and Host, as far as they came, are one well-formed host (RFC 9113, 8.3.1)."""
+    """Return whether all values of `:authority` and Host in the head are one well-formed host, if any (RFC 9113, 8.3.1)."""
     hosts = {value.lower() for name, value in head.headers if name == b"host"}
     if head.authority:
         hosts.add(head.authority.lower())
@@ -378,7 +379,8 @@ def _has_one_host(head: RequestHead) -> bool:
 
 
 def _address(transport: Any, name: str) -> tuple[str, int] | None:
-    """Return a host and a port; of a Unix socket, whose clients have no names, a number that no other connection has now."""
+    """Return a host and a port. For a Unix socket, whose clients have no names, the port is the file descriptor, which no other
+    open connection has."""
     address = transport.get_extra_info(name)
     if isinstance(address, tuple):
         return (str(address[0]), int(address[1]))
