@@ -1,14 +1,14 @@
-"""Rows of the exporter's tables, copied into the collector's, day by day.
+"""Copies rows of the exporter's tables into the collector's tables, day by day.
 
-A day is copied into a table beside ours, counted, and moved into ours with all its rows. Then its partition is detached from
-the exporter's table. All copied rows of a day have one BatchId, by which they are found again.
+The rows of a day are copied into a staging table, counted, and moved into our table in one step. When all days of a partition
+are moved, it is detached from the exporter's table. All copied rows of a day have one BatchId, by which they are found again.
 
 Invariants (tests/integration/clickhouse/test_adoption.py):
-1. Killed at any point and run again, each row is in ours or in the exporter's table at the end, once
+1. A copy may be killed at any point and run again. At its end each row is exactly once in our table or in the exporter's
    (test_a_copy_that_was_interrupted_goes_on, test_a_copy_that_is_killed_goes_on).
-2. A partition is detached only once as many rows of each of its days are in ours as it has
+2. A partition is detached only after our table has as many rows of each of its days as the partition
    (test_a_day_that_does_not_add_up_stays).
-3. A day that our table's retention would remove is left where it is (test_a_day_past_retention_stays).
+3. A partition with a day that our table's retention would remove is not copied (test_a_day_past_retention_stays).
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ _NAMESPACE: Final = UUID("5f0c7c52-3f0e-5d6b-9a53-0f6a4a1f6f0e")
 _STATEMENT_ROWS_MAX: Final = 5_000_000
 _HOURS: Final = 24
 _HISTOGRAM: Final = {"Type": "'metric'", "HasSum": "true", "HasMin": "Min != 0 OR Max != 0", "HasMax": "Min != 0 OR Max != 0"}
-# What the exporter's rows lack, and ours have.
+# The columns that our tables have and the exporter's do not, with the expressions for their values.
 _ADDED: Final = {
     "otel_logs": {"Type": "'log'"},
     "otel_traces": {"Type": "'trace'", "EndTimestamp": "Timestamp + toIntervalNanosecond(Duration)"},
@@ -42,7 +42,8 @@ _ADDED: Final = {
 
 
 class CopiedDay(NamedTuple):
-    """A day of a table: its rows, a sum of their times, and why they were left where they are; empty: they are in ours."""
+    """A day of a table: the number of its rows, and a checksum of their times. `left` says why the rows were not copied; empty:
+    they are in our table."""
 
     table: str
     day: str
@@ -52,7 +53,7 @@ class CopiedDay(NamedTuple):
 
 
 class AdoptionCopy:
-    """Of one database of the exporter, into ours, which is the current one."""
+    """Copies from one database of the exporter into our database, which is the current one of `command` and `select`."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class AdoptionCopy:
         self._statement_rows_max: Final = statement_rows_max
 
     def copy(self, table: OldTable) -> Iterator[CopiedDay]:
-        """Copy what is not copied yet, the newest day first, and yield each day. Raises StoreError."""
+        """Copy the days that are not copied yet, the newest first, and yield each day. Raises StoreError."""
         columns = columns_of(self._select, self._source, table.kept)
         if is_json(columns):
             yield CopiedDay(table.name, "all days", self._count(self._kept(table), "1"), left=_JSON)
@@ -107,10 +108,10 @@ class AdoptionCopy:
         for day in days:
             self._copy_day(table, day, here, columns)
             yield day
-        # A row more or less than was counted means that something still writes to the exporter's table.
+        # If the number of rows has changed since they were counted, something still writes to the exporter's table.
         if counted and sum(day.rows for day in days) != self._count(source, here):
             raise StoreError(
-                f"{self._source}.{table.kept} changed while it was copied: end what writes to it, and run this again"
+                f"{self._source}.{table.kept} changed while it was copied: stop what writes to it, and run this again"
             )
         self._command(f"ALTER TABLE {self._kept(table)} DETACH PARTITION ID {literal(partition)}")
 
@@ -120,7 +121,7 @@ class AdoptionCopy:
         copied = self._count(table.ours, is_of_day)
         if copied == day.rows:
             return
-        if copied:  # a run before this one was killed in the middle of the move
+        if copied:  # an earlier run was killed in the middle of the move
             self._command(f"DELETE FROM {table.ours} WHERE {is_of_day} SETTINGS lightweight_deletes_sync = 2")  # noqa: S608
         self._command(f"DROP TABLE IF EXISTS {_STAGING} SYNC")
         self._command(f"CREATE TABLE {_STAGING} AS {table.ours}")
@@ -138,7 +139,7 @@ class AdoptionCopy:
         if table.ours != TRACE_TIMES:
             values["Source"] = literal(SOURCE)
         time = TIME_COLUMNS[table.ours]
-        rows = self._rows(table)  # the server is asked for its engine
+        rows = self._rows(table)  # once, since it asks the server for the table's engine
         is_large = day.rows > self._statement_rows_max
         for hour in range(_HOURS) if is_large else (None,):
             of_hour = "" if hour is None else f" AND toHour({time}) = {hour}"
@@ -150,12 +151,12 @@ class AdoptionCopy:
     def _check(self, table: OldTable, day: CopiedDay, found: int) -> None:
         if found != day.rows:
             raise StoreError(
-                f"of {day.day} {self._source}.{table.kept} has {day.rows:,} rows, and {found:,} were copied: they stay where"
-                " they are; run this again"
+                f"of {day.day} {self._source}.{table.kept} has {day.rows:,} rows, and {found:,} were copied: nothing was"
+                " detached; run this again"
             )
 
     def _kept_from(self, table: OldTable) -> date | None:
-        """Return the first day that our table keeps; None: every one."""
+        """Return the first day that our table keeps; None: it keeps every day."""
         days = self._retention.tenants.get(self._tenant, self._retention.of_table(table.ours))
         if days is None:
             return None
@@ -168,7 +169,8 @@ class AdoptionCopy:
         return f"{identifier(self._source)}.{identifier(table.kept)}"
 
     def _rows(self, table: OldTable) -> str:
-        """Return the table as it is read: an engine whose merges leave out rows shows their result, so that counts stay."""
+        """Return the expression that reads the table. It has FINAL if the engine's merges remove rows: so a merge between two
+        counts does not change the count."""
         of_table = f"database = {literal(self._source)} AND name = {literal(table.kept)}"
         is_plain = self._select(
             "SELECT engine IN ('MergeTree', 'ReplicatedMergeTree', 'SharedMergeTree') FROM system.tables"  # noqa: S608 - quoted
@@ -178,5 +180,5 @@ class AdoptionCopy:
 
 
 def batch_id(source: str, day: CopiedDay) -> UUID:
-    """Return the BatchId of a day's copied rows, which no batch of a gateway has. Other rows of that day have another."""
+    """Return the BatchId of a day's copied rows, which no batch of a gateway has. It changes with the day's rows."""
     return uuid5(_NAMESPACE, f"{source}\0{day.table}\0{day.day}\0{day.rows}\0{day.times}")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from collector.broker.contract import LOGS_TOPIC, METRICS_TOPIC, TRACES_TOPIC, Payload
 
-# Where the items of a topic end up: each in one of these tables.
+# The tables of each topic: each item is stored in one of them.
 TABLES: Final = {
     METRICS_TOPIC: (
         "otel_metrics_gauge",
@@ -34,15 +34,16 @@ NOTHING: Final[Mapping[tuple[UUID, int], int]] = MappingProxyType({})
 
 
 class StoreError(Exception):
-    """The store could not do it."""
+    """The store could not do what was asked."""
 
 
 class StoreUnavailable(StoreError):
-    """Away, overloaded or out of space: the same call may succeed later."""
+    """The store is away, overloaded or out of space. The same call may succeed later."""
 
 
 class StoreShortage(StoreUnavailable):
-    """An insert needed more room than it could have, so a smaller one may succeed. Some of it may be stored. It has ended."""
+    """An insert has ended since it needed more memory or disk than it could have. A part of it may be stored. A smaller insert
+    may succeed."""
 
 
 class StoreOutOfSpace(StoreShortage):
@@ -53,15 +54,16 @@ class StoreOutOfMemory(StoreShortage):
     """There is too little memory for the insert."""
 
     def __init__(self, message: str, *, of_this_insert: bool) -> None:
-        """`of_this_insert`: the limit is that of one insert, so the same insert would fail again. Else it is the server's, and
-        others use it too."""
+        """`of_this_insert`: the insert exceeded the limit for one insert, so the same insert would fail again. Otherwise the
+        server's limit was exceeded, to which other work contributes."""
         super().__init__(message)
         self.of_this_insert: Final = of_this_insert
 
 
 class StoreMisconfigured(StoreUnavailable):
-    """It is there, but does not let us in, or is not what we need: so until someone changes a setting, or the store. At start a
-    reason to end; later, when a password has changed, say, one to wait like any other."""
+    """The store answers, but refuses us or is not usable until someone changes a setting or the store.
+
+    At start this ends the process. Later, for example after a change of password, the caller waits as for any other failure."""
 
 
 class StoreRefusedData(StoreError):
@@ -71,13 +73,15 @@ class StoreRefusedData(StoreError):
 class Completed(NamedTuple):
     """What a completion did, by table."""
 
-    rows: Mapping[str, int]  # that were missing, and are stored now
-    in_part: Mapping[str, int]  # rows that are missing of groups that are stored in part, and stay so
+    rows: Mapping[str, int]  # rows that were missing, and are stored now
+    in_part: Mapping[str, int]  # rows that stay missing, since their group is stored in part
 
 
 class Question(NamedTuple):
-    """A statement as it came by ClickHouse's protocol. `format`: where it names none. `tenant`: whose rows it may see; None:
-    everyone's. `settings`, `parameters`: of the statement, by name."""
+    """A statement that came by ClickHouse's protocol.
+
+    `format` is used if the statement names none. `tenant`: the statement may see only this tenant's rows; None: all rows.
+    `settings` and `parameters` are the statement's, by name."""
 
     sql: str
     format: str
@@ -94,39 +98,40 @@ class Answered(NamedTuple):
 
 
 class Store(Protocol):
-    """Calls block: run them in a thread."""
+    """A store of telemetry. Its calls block: run them in a thread."""
 
     @property
     def insert_outlives_s(self) -> float:
         """Return how long an insert without an answer may still be running, in seconds."""
 
     def insert(self, topic: str, payloads: Sequence[Payload], token: str) -> None:
-        """Store the batches of `topic` (TelemetryBatch; of dead letters, DeadLetterBatch), as one. Raises StoreUnavailable,
-        StoreShortage, StoreRefusedData."""
+        """Store the payloads of `topic` as one insert. Each is a TelemetryBatch, or a DeadLetterBatch for dead letters. Raises
+        StoreUnavailable, StoreShortage, StoreRefusedData."""
 
     def holds(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
-        """Return whether every item and receipt of these payloads is stored already, found by batch id and batch part; every
-        dead letter and event, by its id. False where that is not certain: inserting again under the same token is always
-        right. `besides`: so many items of these messages, by batch id and batch part, are stored and are not in
-        `payload`."""
+        """Return whether everything in these payloads is stored already. Items and receipts are looked up by batch id and batch
+        part, dead letters and events by their ids. Return False if that is not certain, since it is always right to insert
+        again under the same token. `besides` counts the stored items, by batch id and batch part, that are not in `payload`."""
 
     def untouched(self, topic: str, payload: bytes, besides: Mapping[tuple[UUID, int], int] = NOTHING) -> bool:
         """Return whether no item and no receipt of these payloads is stored, so that they may be inserted in other pieces.
-        False where that is not certain. Dead letters and events may always be."""
+        Return False if that is not certain. Dead letters and events may always be inserted in other pieces."""
 
     def can_complete(self, topic: str, payload: bytes) -> bool:
-        """Return whether a token may be known whose rows are missing, and look-ups of these payloads are certain, so that
-        `complete` is right. False for bytes that adapters can't have made: for these the token decides. Raises
-        StoreUnavailable."""
+        """Return whether `complete` may be called: the store may know a token although its rows are missing, and look-ups of
+        these payloads are certain. Return False for bytes that no adapter can have made: for them only the token decides.
+        Raises StoreUnavailable."""
 
     def complete(self, topic: str, payload: bytes, token: str, earlier: Sequence[bytes] = ()) -> Completed:
-        """Store what is missing of these payloads, whatever tokens are known. Call it only where `can_complete` says so, and
-        while no insert of them is going on. May be repeated. `earlier`: the pieces of the same message that were stored before,
-        each as it was inserted. Raises as `insert`."""
+        """Store the rows of these payloads that are missing, whatever tokens the store knows.
+
+        Call it only if `can_complete` returned True, and while no insert of these payloads is running. It may be repeated.
+        `earlier` has the pieces of the same message that were stored before, each as it was inserted. Raises the same errors
+        as `insert`."""
 
     def stored_batches(self, batch_ids: Collection[UUID], besides_part: int) -> set[UUID]:
-        """Return which of these have a receipt and an item that are stored under another batch part than this. An insert that
-        broke off may have left the receipt alone. Raises StoreUnavailable."""
+        """Return which of these batches have both a receipt and an item stored under a batch part other than `besides_part`.
+        A receipt alone does not count, since an interrupted insert may have left it. Raises StoreUnavailable."""
 
     def copies(
         self,
@@ -136,18 +141,19 @@ class Store(Protocol):
         since_ns: int,
         until_ns: int,
     ) -> dict[tuple[bytes, bytes], list[int]]:
-        """Return which of these pairs of tenant and fingerprint have a message, received from `since` to `until`, and when,
-        nanoseconds since the Unix epoch: one of which as many items are stored as `asked` says, since an insert that broke off
-        may have left its row alone; or one that was left out, for another that is stored. None of `besides` counts. Raises
-        StoreUnavailable."""
+        """Return when messages of these tenants and fingerprints were received, in nanoseconds since the Unix epoch.
+
+        A message counts if it was received from `since_ns` to `until_ns`, and as many of its items are stored as `asked` says
+        for its tenant and fingerprint: an interrupted insert may have stored the fingerprint's row alone. A message also counts
+        if it was left out because an equal message is stored. Messages in `besides` never count. Raises StoreUnavailable."""
 
     def query(self, sql: str, format_: str) -> bytes:
-        """Answer a user's statement, in one of ClickHouse's formats. Refuse one that does more than read this store. Raises
-        StoreError with ClickHouse's message."""
+        """Answer a user's statement, in one of ClickHouse's formats. Refuse a statement that does more than read this store.
+        Raises StoreError with ClickHouse's message."""
 
     def read(self, sql: str, format_: str) -> bytes:
         """Answer a statement of our own, without a FORMAT clause, in one of ClickHouse's formats. Raises StoreError."""
 
     def ping(self) -> None:
-        """Raise StoreUnavailable if the store can't be reached. No request is made if an insert has reached it since the last
-        call."""
+        """Raise StoreUnavailable if the store can't be reached. If an insert has reached the store since the last call, no
+        request is made."""

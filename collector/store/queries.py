@@ -1,10 +1,11 @@
-"""Statements that read: those of users, checked first, those of ClickHouse's protocol, and our own.
+"""Runs statements that only read: those of users and of ClickHouse's protocol, which are checked first, and our own.
 
 Invariants:
-1. At most `concurrent_max` statements of `query` run at once, and as many of our own beside them: a user's may take longer than
-   time_max_s, since the engine looks at the time between two blocks only, and no page of ours waits for it. Who asks by
-   `answer` bounds how many run (collector/api/clickhouse/turns.py).
-   (tests/integration/clickhouse/test_embedded.py, test_our_own_statements_do_not_wait_for_users)
+1. At most `concurrent_max` statements of users run at once in `query`, and as many of our own in `read`. Neither waits for the
+   other, since a user's statement may run longer than time_max_s: the engine checks the time only between two blocks
+   (tests/integration/clickhouse/test_embedded.py, test_our_own_statements_do_not_wait_for_users).
+
+The callers of `answer` bound how many statements of ClickHouse's protocol run (collector/api/clickhouse/turns.py).
 """
 
 import re
@@ -24,12 +25,13 @@ from collector.store.read_only_sql import RefusedFunctions, format_of, reading_s
 from collector.store.server import describe
 from collector.store.sessions import Sessions
 
-# {name:Type}, in a statement.
+# The beginning of a parameter in a statement: {name:Type}.
 _PARAMETER: Final = re.compile(r"\{(\w+)\s*:")
 
 
 class _Escaped:
-    """A parameter as ClickHouse's protocol has it, escaped already: the driver takes what is no str as it is."""
+    """A parameter that came by ClickHouse's protocol, where it is escaped already. The driver would escape a str again, but
+    takes the text of any other object as it is."""
 
     def __init__(self, text: str) -> None:
         self._text: Final = text
@@ -42,19 +44,19 @@ _NO_PARAMETERS: Final[Mapping[str, _Escaped]] = MappingProxyType({})
 
 
 class Queries:
-    """Of one store. Any thread may call."""
+    """Runs the reading statements of one store. Any thread may call it."""
 
     def __init__(self, sessions: Callable[[], Sessions], limits: QueryLimits, asked: AskedSessions | None) -> None:
-        """`sessions`: connected, now if not before; raises StoreUnavailable. `asked`: what answers who comes by ClickHouse's
-        protocol; a server answers for itself."""
+        """`sessions` returns the sessions, and connects them if needed; it raises StoreUnavailable. `asked` has the sessions
+        for statements of ClickHouse's protocol; None for a ClickHouse server, which answers its clients itself."""
         self.running: Final[set[str]] = set()
-        """The queries' own names, on a server."""
+        """The query ids of our running queries, on a server."""
 
         self._sessions: Final = sessions
         self._limits: Final = limits
         self._asked: Final = asked
-        self._refused_functions: RefusedFunctions | None = None  # in statements of others; None: not asked for yet
-        # Numbers of readers.
+        self._refused_functions: RefusedFunctions | None = None  # None: not read from ClickHouse yet
+        # The numbers of idle readers (`Sessions.readers`), for users' statements and for our own.
         self._users_idle: Final[SimpleQueue[int]] = SimpleQueue()
         self._own_idle: Final[SimpleQueue[int]] = SimpleQueue()
         for number in range(limits.concurrent_max):
@@ -62,15 +64,14 @@ class Queries:
             self._own_idle.put(limits.concurrent_max + number)
 
     def query(self, sql: str, format_: str) -> bytes:
-        """Answer a user's statement, if it reads this store and does nothing else. Raises StoreError with ClickHouse's
-        message."""
+        """Answer a user's statement, if it only reads this store. Raises StoreError with ClickHouse's message."""
         return self._run(self._checked(sql, format_), self._users_idle)
 
     def answer(self, question: Question) -> Answered:
-        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only the
-        embedded engine does. Raises StoreError with ClickHouse's message."""
+        """Answer a statement that came by ClickHouse's protocol, as `query` does, but only with rows of its tenant. Only for
+        the embedded engine. Raises StoreError with ClickHouse's message."""
         assert self._asked is not None, "a server answers for itself"
-        # One that the statement does not name would have the driver take the statement for Python's % formatting.
+        # With a parameter that the statement does not name, the driver would apply Python's % formatting to the statement.
         named = set(_PARAMETER.findall(question.sql))
         parameters = {name: _Escaped(value) for name, value in question.parameters.items() if name in named}
         statement = self._checked(question.sql, question.format, parameters, for_tenant=question.tenant is not None)
@@ -85,7 +86,7 @@ class Queries:
     def _checked(
         self, sql: str, format_: str, parameters: Mapping[str, _Escaped] = _NO_PARAMETERS, *, for_tenant: bool = False
     ) -> str:
-        """The one statement of `sql` as it may run. Raises StoreError."""
+        """Check that `sql` is one statement that only reads, and return it in the form in which it runs. Raises StoreError."""
         if self._refused_functions is None:
             self._refused_functions = refused_functions(self._checking)
 
@@ -95,14 +96,14 @@ class Queries:
         return reading_statement(sql, format_, run, self._refused_functions, for_tenant=for_tenant)
 
     def _checking(self, statement: str, parameters: Mapping[str, _Escaped] = _NO_PARAMETERS) -> bytes:
-        """Answer what a check asks. Raises StoreError."""
+        """Answer a statement that the check of another one needs. Raises StoreError."""
         sessions = self._sessions()
         with _store_errors():
             settings = dict(sessions.checking or {})
             return bytes(sessions.checker.raw_query(statement, parameters=dict(parameters) or None, settings=settings))
 
     def _run(self, statement: str, idle: "SimpleQueue[int]") -> bytes:
-        """In the place of one of the readers, as soon as one is free. Raises StoreError."""
+        """Run a statement on a reader, as soon as one of `idle` is free. Raises StoreError."""
         sessions = self._sessions()
         with self._place(idle) as (place, name), _store_errors():
             settings = None if sessions.reading is None else {**sessions.reading, "query_id": name}
@@ -110,7 +111,7 @@ class Queries:
 
     @contextmanager
     def _place(self, idle: "SimpleQueue[int]") -> Iterator[tuple[int, str]]:
-        """One of the queries that may run at once: its number, and a name for it. Raises StoreUnavailable."""
+        """Wait for an idle reader. Yield its number, and a query id for the statement. Raises StoreUnavailable."""
         limits = self._limits
         try:
             place = idle.get(timeout=limits.time_max_s)
@@ -128,7 +129,7 @@ class Queries:
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """ClickHouse's errors as StoreError."""
+    """Turn ClickHouse's errors into StoreError."""
     try:
         yield
     except ClickHouseError as error:
