@@ -1,4 +1,4 @@
-"""The client's side of the query socket (query_socket.py): commands ask the collector that runs on a data directory.
+"""The client of the query socket (query_socket.py), by which commands ask the collector that runs on a data directory.
 
 Every command loads this module, so it needs only the standard library and small modules of ours.
 """
@@ -18,27 +18,28 @@ from collector.audit.findings import AuditFinding, from_documents
 from collector.runtime.errors import CannotRun
 
 SOCKET: Final = "query.sock"
-# Where a snapshot of the data is, in the data directory (collector/app/backup.py).
+# The directory for a snapshot of the data, in the data directory (collector/app/backup.py).
 SNAPSHOT: Final = "snapshot"
-# For people: rows in a frame, one frame whatever the number of blocks.
+# The format for people: rows in one frame, whatever the number of blocks.
 TABLE_FORMAT: Final = "PrettyCompactMonoBlock"
 BEHIND_HEADER: Final = "x-infrasage-messages-behind"
 PLAIN: Final = "text/plain; charset=utf-8"
 
-# The kernel's bound on the path of a Unix socket: 108 bytes on Linux, 104 on others, the ending zero included.
+# The kernel limits the path of a Unix socket to 108 bytes on Linux and 104 on other systems, including the final zero byte.
 _PATH_BYTES_MAX: Final = 103
 
 
 class NotRunning(Exception):
-    """Nobody listens at the socket."""
+    """No collector listens on the socket."""
 
 
 class QueryFailed(CannotRun):
-    """The statement was refused, or failed; the message is the store's."""
+    """The request was refused, or failed. The message is the collector's or the store's, or says why there was no answer."""
 
 
 class QueryAnswer(NamedTuple):
-    """`body` is in the format that was asked for; `messages_behind` acknowledged messages are not in it yet."""
+    """The answer to a query. `body` is in the requested format. `messages_behind` is how many acknowledged messages are not
+    stored yet, so that `body` does not show them."""
 
     body: bytes
     messages_behind: int
@@ -46,7 +47,7 @@ class QueryAnswer(NamedTuple):
 
 @contextlib.contextmanager
 def socket_address(data_dir: Path) -> Iterator[str]:
-    """The socket's path, by way of a short symbolic link where the kernel would refuse it as too long."""
+    """Yield a path of the socket: through a short symbolic link if the real path is too long for the kernel."""
     path = data_dir / SOCKET
     if len(os.fsencode(path)) <= _PATH_BYTES_MAX:
         yield str(path)
@@ -66,7 +67,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAnswer:
-    """The client's side: ask the collector that runs on `data_dir`. Blocks. `now`: without waiting for what is not stored yet.
+    """Ask the collector that runs on `data_dir` a query. Blocks. `now`: do not wait for messages that are not stored yet.
 
     Raises NotRunning, QueryFailed.
     """
@@ -74,43 +75,44 @@ def ask(data_dir: Path, sql: str, format_: str, *, now: bool = False) -> QueryAn
 
 
 def ask_dead_letters(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, of its dead letters (DeadLetterService.answer). Raises NotRunning, QueryFailed."""
+    """Send a request about dead letters to the collector (DeadLetterService.answer). Raises NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/dead-letters", json.dumps(request).encode()).body)
     return answer
 
 
 def ask_tail(data_dir: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, of live records: `watch`, `tenant`, `service`, `type` and `rejected`, as GET /api/v1/tail has them. Raises
-    NotRunning, QueryFailed."""
+    """Ask the collector for live records. `request` has `watch`, `tenant`, `service`, `type` and `rejected`, with the meanings
+    of GET /api/v1/tail. Raises NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/tail", json.dumps(request).encode()).body)
     return answer
 
 
 def confirm_audit(data_dir: Path, actor: str) -> list[AuditFinding]:
-    """Confirm what audits of the collector that runs on `data_dir` found; return it. Raises NotRunning, QueryFailed."""
+    """Confirm the findings of the audits of the collector that runs on `data_dir`, and return them. Raises NotRunning,
+    QueryFailed."""
     return from_documents(_post(data_dir, "/confirm-audit", actor.encode()).body)
 
 
 def ask_snapshot(data_dir: Path, action: Literal["take", "remove"]) -> dict[str, Any]:
-    """The same, of a snapshot of its data. Raises NotRunning, QueryFailed."""
+    """Have the collector take or remove a snapshot of its data. Raises NotRunning, QueryFailed."""
     answer: dict[str, Any] = json.loads(_post(data_dir, "/snapshot", action.encode()).body)
     return answer
 
 
 def is_listening(data_dir: Path) -> bool:
-    """Return whether a collector runs on `data_dir`: one that is starting or ending does not listen."""
+    """Return whether a collector listens on the socket of `data_dir`. A collector that is starting or stopping does not."""
     try:
         with _connected(data_dir):
             return True
     except NotRunning:
         return False
-    except QueryFailed:  # another user's
+    except QueryFailed:  # the collector runs as another user
         return True
 
 
 @contextlib.contextmanager
 def _connected(data_dir: Path) -> Iterator[socket.socket]:
-    """Raises NotRunning, QueryFailed."""
+    """Yield a socket that is connected to the collector. Raises NotRunning, QueryFailed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
         try:
             with socket_address(data_dir) as address:
@@ -132,7 +134,7 @@ def _post(data_dir: Path, target: str, body_sent: bytes) -> QueryAnswer:
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise QueryFailed(f"the collector broke off before it had answered ({error})") from error
+            raise QueryFailed(f"the collector closed the connection before it answered ({error})") from error
     if response.status != http.HTTPStatus.OK:
         raise QueryFailed(body.decode(errors="replace"))
     return QueryAnswer(body, int(response.headers.get(BEHIND_HEADER, "0")))

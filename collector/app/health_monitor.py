@@ -1,13 +1,17 @@
-"""The state of the broker and the store: polled now and then, and more often during a problem; shown in /healthz and /metrics.
-And the number of open dead letters, which costs the store more, and so is polled less often.
+"""Polls the state of the broker and the store, for /healthz and /metrics.
+
+Both are polled every 3 s, and every second during an outage. The number of open dead letters is polled every 10 s, since it
+costs the store more.
 
 Invariants:
-1. /healthz never waits for either, and one that hangs does not hide the other. test_a_store_that_hangs_hides_nothing_else
-2. A scrape has every dead letter that was acknowledged before it, and waits for that 4.5 s at most; and as long before it where
-   another is under way, and dead letters came since (collector/api/metrics_page.py). It waits for dead letters only, whatever
-   else is on its way. test_a_scrape_has_the_dead_letters_that_came_before_it,
+1. /healthz never waits for the broker or the store. If one of them hangs, the state of the other is still shown.
+   test_a_store_that_hangs_hides_nothing_else
+2. A scrape counts every dead letter that was acknowledged before it, and waits for that at most 4.5 s. Before that it may wait
+   as long for another scrape that is under way, if dead letters came since that one began (collector/api/metrics_page.py). It
+   waits for dead letters only, whatever else waits to be stored. test_a_scrape_has_the_dead_letters_that_came_before_it,
    test_a_store_that_hangs_does_not_hold_up_a_scrape
-3. A scrape that did not wait long enough is not shown to the next. test_a_count_that_came_too_late_is_not_kept
+3. The next scrape does not reuse the result of a scrape that could not wait long enough.
+   test_a_count_that_came_too_late_is_not_kept
 """
 
 import asyncio
@@ -28,72 +32,73 @@ from collector.telemetry.lag import LagClock
 from collector.telemetry.metrics import Metrics
 
 _INTERVAL_S: Final = 3.0
-# If it did not answer. Writers and readers notice an outage first.
+# After the broker or the store did not answer. Writers and readers notice an outage before this poll.
 _AWAY_INTERVAL_S: Final = 1.0
 _DEAD_LETTERS_INTERVAL_S: Final = 10.0
-# The time of the newest item is looked up for a scrape, unless it was so short a time before.
+# A scrape looks up the time of the newest item, unless that was done within this time.
 _NEWEST_KEPT_S: Final = 1.0
 _DAMAGED_PARTS_INTERVAL_S: Final = 10.0
 # How long a scrape waits until dead letters that are on their way are stored and counted. Prometheus waits 10 s for a scrape,
-# which may be as long behind another.
+# and a scrape may first wait as long for another one.
 _COUNTED_WAIT_S: Final = 4.5
-# And until the newest items are known, meanwhile.
+# How long a scrape waits, at the same time, until the newest items are known.
 _LOOKED_WAIT_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
 
 class WatchedBroker(Protocol):
-    """What is watched of a broker, whichever it is."""
+    """What the monitor reads from a broker of any kind."""
 
     @property
     def failure(self) -> str | None:
-        """Return why it does not take messages; None: it does, as far as is known."""
+        """Return why the broker does not take messages; None: it does, as far as is known."""
 
     @property
     def unproven(self) -> str | None:
-        """Return why appends failed, as long as none has succeeded since; None: nothing speaks against it."""
+        """Return why appends failed, if none has succeeded since; else None."""
 
     async def ping(self) -> None:
-        """Raises BrokerError; finds out when one that failed works again."""
+        """Find out whether a broker that failed works again. Raises BrokerError."""
 
     async def progress(self) -> Mapping[Partition, Position]:
-        """As `positions`; a partition whose broker does not answer keeps the end that it last had. Raises BrokerError."""
+        """Return the same as `positions`, but with the last known end for a partition whose broker does not answer. Raises
+        BrokerError."""
 
     async def positions(self) -> Mapping[Partition, Position]:
         """Return the positions of the partitions that are ours. Raises BrokerError."""
 
 
 class WatchedLog(Protocol):
-    """What is watched of the local log."""
+    """What the monitor reads from the local log."""
 
     @property
     def is_full(self) -> bool:
-        """Return whether it holds as much as it may."""
+        """Return whether the log has reached its limit."""
 
     @property
     def bytes_used(self) -> int:
-        """What its messages take."""
+        """Return how many bytes the log's messages take."""
 
     @property
     def bytes_max(self) -> int:
-        """What they may take."""
+        """Return how many bytes the log's messages may take."""
 
     @property
     def is_gone(self) -> bool:
-        """Return whether its files were removed, replaced or cut since they were opened."""
+        """Return whether the log's files were removed, replaced or cut since they were opened."""
 
     @property
     def is_cut(self) -> bool:
-        """Return whether its files were cut since they were opened."""
+        """Return whether the log's files were cut since they were opened."""
 
     def damages(self) -> tuple[int, int]:
-        """How often damage was found, and how many messages were lost, as far as no operator has confirmed it. Blocks; raises
-        OSError."""
+        """Return how often damage was found, and how many messages were lost, without what an operator has confirmed. Blocks.
+        Raises OSError."""
 
 
 class HealthMonitor:
-    """`run` in a task; `health` at any time."""
+    """Polls while `run` runs in a task. `health` may be called at any time."""
 
     def __init__(
         self,
@@ -112,15 +117,19 @@ class HealthMonitor:
         newest_items: Callable[[], Mapping[str, float]] | None = None,
         damaged_parts: Callable[[], int] | None = None,
     ) -> None:
-        """`owns` is called with the partitions that are ours; None: nothing is read from the broker here. `ping_store` blocks,
-        and raises StoreError; None: the store is in this process. `dead_letters` blocks, and raises StoreError; None:
-        there is no store here. `writer_state`: ok, or what is the matter with inserts; None: nothing is written to the
-        store here. `failures`: what else is shown as a part in infrasage_up, by name, and why it fails. `clock`: in
-        seconds. `caught_up` waits so many seconds until what was appended to a topic is stored, and returns whether it is;
-        None: nothing is written to the store here. `newest_items` blocks, raises StoreError, and returns when the newest
-        stored item of each signal was, in seconds since 1970; None: there is no store here. `damaged_parts` blocks,
-        raises StoreError, and returns how many parts of the store are damaged and put aside; None: the store is not in
-        this process."""
+        """`dead_letters`, `ping_store`, `newest_items` and `damaged_parts` block, and raise StoreError.
+
+        `dead_letters` returns the number of open dead letters; None: this process reads no store.
+        `owns` is called with the partitions that are ours; None: this process reads nothing from the broker.
+        `ping_store` is None if the store is in this process.
+        `writer_state` returns "ok", or what is wrong with inserts; None: this process writes nothing to the store.
+        `failures` are the other parts of infrasage_up, by name. Each returns why its part fails, or None.
+        `clock` is in seconds.
+        `caught_up` waits at most so many seconds until everything appended to a topic is stored, and returns whether it is;
+        None: this process writes nothing to the store.
+        `newest_items` returns the time of the newest stored item of each signal, in seconds since 1970; None: this process
+        reads no store.
+        `damaged_parts` returns how many damaged parts of the store were put aside; None: the store is not in this process."""
         self._metrics: Final = metrics
         self._broker: Final = broker
         self._local_log: Final = local_log
@@ -141,15 +150,15 @@ class HealthMonitor:
         self._count_damaged_parts: Final = damaged_parts
         self._damaged_parts = 0
         self._counting: asyncio.Task[None] | None = None
-        self._counted: dict[Partition, int] | None = None  # how far dead letters were stored when they were last counted
-        self._counts_failed = 0  # how often dead letters that were on their way could not be counted
+        self._counted: dict[Partition, int] | None = None  # the offsets up to which the last count found dead letters stored
+        self._counts_failed = 0  # how often a scrape could not wait until all dead letters before it were counted
         self._counts_begun = 0
         self._count_shown = 0
         self._store_failure: str | None = None
         self._is_stopping = False
 
     def stopping(self) -> None:
-        """The process leaves: /healthz reports that from now on."""
+        """Report from now on in /healthz that the process is stopping."""
         self._is_stopping = True
 
     def health(self) -> Health:
@@ -183,7 +192,7 @@ class HealthMonitor:
             return NOT_USED
         if self._store_failure is not None:
             return "unavailable"
-        # A writer that can't read says nothing of the store.
+        # While the broker can't be read, the writer's state says nothing about the store.
         state = self._writer_state() if self._broker.failure is None else "ok"
         return "damaged parts" if state == "ok" and self._damaged_parts else state
 
@@ -227,7 +236,7 @@ class HealthMonitor:
         try:
             progress = await self._broker.progress()
         except BrokerError:
-            # Nobody knows: the last one known may be long past.
+            # The lag is unknown, and the last known lag may be long outdated.
             self._metrics.log_lag({})
             self._metrics.log_lag_seconds({})
             return
@@ -252,8 +261,8 @@ class HealthMonitor:
 
     @property
     def newest_dead_letters(self) -> Callable[[], Awaitable[object]] | None:
-        """Return what returns how far dead letters go, and how often they could not be counted so far, where they are counted;
-        None: they are not."""
+        """Return a function whose result changes when a dead letter is appended, or when a count of dead letters has failed.
+        Return None if this process does not count dead letters."""
         return self._dead_letter_ends if self._counts_dead_letters else None
 
     @property
@@ -267,12 +276,13 @@ class HealthMonitor:
         return None
 
     async def look_for_scrape(self) -> None:
-        """Look at what a scrape shows of the store as it is now: dead letters, and the newest items."""
+        """Update what a scrape shows of the store: the number of open dead letters, and the newest items."""
         await asyncio.gather(self.count_new_dead_letters(), self._look_at_newest_items())
 
     async def count_new_dead_letters(self) -> None:
-        """Count the open dead letters if some came since they were last counted: so the next scrape has those of an answer that
-        reports failed items. Waits _COUNTED_WAIT_S at most until they are stored and counted."""
+        """Count the open dead letters if any were appended since the last count, and wait at most _COUNTED_WAIT_S for that.
+
+        So once a sender was answered that items were rejected, the next scrape counts them."""
         if self._dead_letters is None or self._caught_up is None:
             return
         is_counted = False
@@ -283,11 +293,12 @@ class HealthMonitor:
         self._counts_failed += not is_counted
 
     async def _count_what_came(self, count: Callable[[], int], caught_up: Callable[[float, str], Awaitable[bool]]) -> bool:
-        """Return whether all of them are counted. Raises BrokerError."""
+        """Wait until the dead letters that were appended before are stored, and count. Return whether the count has all of
+        them. Raises BrokerError."""
         positions = await self._dead_letter_positions()
         goals = {partition: position.end for partition, position in positions.items()}
         if any(position.committed < position.end for position in positions.values()):
-            # Not to the end: what is stored by then is counted.
+            # Not for the whole time, so that time is left to count those that are stored by then.
             await caught_up(_COUNTED_WAIT_S * 0.8, DEAD_LETTERS_TOPIC)
             positions = await self._dead_letter_positions()
         stored = {partition: position.committed for partition, position in positions.items()}
@@ -295,7 +306,8 @@ class HealthMonitor:
         return self._counted is not None and all(end <= stored.get(partition, end) for partition, end in goals.items())
 
     async def _count_up_to(self, stored: dict[Partition, int], count: Callable[[], int]) -> None:
-        """Count, after the count that is under way, which may have begun before these were stored."""
+        """Count, unless the last count was at these offsets. Wait first for a count that is under way, since it may have begun
+        before these dead letters were stored."""
         while True:
             is_known = stored == self._counted
             if self._counting is not None and not self._counting.done():
@@ -324,7 +336,7 @@ class HealthMonitor:
             self._metrics.dead_letters(found)
 
     async def _look_at_newest_items(self) -> None:
-        """Find the newest items, once for all scrapes that wait for it, each _LOOKED_WAIT_S at most."""
+        """Find the newest items, once for all scrapes that wait for them. Each scrape waits at most _LOOKED_WAIT_S."""
         if self._newest_items is None:
             return
         if self._looking is None or (self._looking.done() and self._clock() >= self._looked_at + _NEWEST_KEPT_S):
@@ -333,7 +345,7 @@ class HealthMonitor:
         await asyncio.wait({self._looking}, timeout=_LOOKED_WAIT_S)
 
     async def _find_newest_items(self, look: Callable[[], Mapping[str, float]]) -> None:
-        # While the store is away the last one known goes on to grow older: nothing newer is stored.
+        # While the store is away, the age of the last known item goes on growing, since nothing newer is stored.
         with contextlib.suppress(StoreError):
             self._metrics.newest_items(await asyncio.to_thread(look), time.time)
 
