@@ -23,14 +23,15 @@ class Overloaded(Exception):
 
 
 class ShareExceeded(Overloaded):
-    """They are this tenant's own, so what the request cost counts for its plan."""
+    """Too many bytes of this tenant are in flight, so the plan is charged for what the request cost."""
 
 
 class InFlight(HeldBytes):
-    """The budget of bytes of requests that are being received, or wait to be durable. One event loop's: no locks.
+    """The budget for the bytes of requests that are being received, or wait to be durable. Only one event loop uses it, so it
+    has no locks.
 
-    A request holds its bytes as they arrive, what they decompress to, and what its rows have beyond that, until it is answered:
-    of its tenant's share, so that one tenant alone can't use up what is there for all.
+    Until it is answered, a request holds the bytes that arrived, those that they were decompressed to, and those that its rows
+    have beyond that. They count for its tenant's share, so that no tenant can use up the whole budget.
     """
 
     def __init__(self, bytes_max: int, tenant_bytes_max: int) -> None:
@@ -40,16 +41,16 @@ class InFlight(HeldBytes):
         self._shares: Final[dict[str, InFlightShare]] = {}
 
     def share(self, tenant: str) -> "InFlightShare":
-        """That tenant's."""
+        """Return the tenant's share."""
         share = self._shares.get(tenant)
         if share is None:
-            # As many as there are tenants with keys: no sender can invent one.
+            # There are at most as many shares as tenants with keys, since no sender can invent a tenant.
             share = self._shares[tenant] = InFlightShare(self, tenant)
         return share
 
 
 class InFlightShare(HeldBytes):
-    """What one tenant holds of the budget."""
+    """The part of the budget that one tenant holds."""
 
     def __init__(self, whole: InFlight, tenant: str) -> None:
         super().__init__(whole.tenant_bytes_max)
@@ -58,7 +59,7 @@ class InFlightShare(HeldBytes):
         self._tenant: Final = tenant
 
     def check(self, size_bytes: int) -> None:
-        """Raise Overloaded if that many more would not fit now."""
+        """Raise Overloaded if `size_bytes` more do not fit now."""
         whole = self._whole
         if self.bytes_held + size_bytes > self.bytes_max:
             raise ShareExceeded(
@@ -69,14 +70,14 @@ class InFlightShare(HeldBytes):
             raise Overloaded(f"{whole.bytes_held} bytes are in flight, {size_bytes} more would exceed {whole.bytes_max}")
 
     def reserve(self, size_bytes: int) -> None:
-        """Hold that many more, until as many are released. Raises Overloaded, and then holds none of them."""
+        """Hold `size_bytes` more, until they are released. If it raises Overloaded, it has held none of them."""
         self.check(size_bytes)
         self.bytes_held += size_bytes
         self._whole.bytes_held += size_bytes
 
     def reserve_all_that_fits(self, held_bytes: int, size_bytes: int) -> int:
-        """Hold that many more for a request that holds `held_bytes`, and return how many; but no more than make up the tenant's
-        share, so that the largest request can pass alone. Raises Overloaded, and then holds none of them."""
+        """Hold `size_bytes` more for a request that holds `held_bytes`, but together no more than the tenant's share, so that
+        the largest request can pass alone. Return how many more are held. If it raises Overloaded, it has held none of them."""
         size_bytes = max(0, min(size_bytes, self.bytes_max - held_bytes))
         self.reserve(size_bytes)
         return size_bytes
@@ -99,14 +100,14 @@ class AppendObserver(Protocol):
 
 
 class Produce:
-    """Parts become messages of their signal's topic, and are durable when it returns."""
+    """Appends parts as messages to the topics of their signals. When a call returns, they are durable."""
 
     def __init__(self, producer: Producer, observer: AppendObserver | None = None) -> None:
         self._producer: Final = producer
         self._observer: Final = observer
 
     async def __call__(self, parts: Sequence[Part], before: Sequence[Message] = ()) -> None:
-        """The last part is kept only with all the others, and with the messages that come before them.
+        """Append all parts and the messages `before` them. The last part is kept only together with all the others.
 
         Raises BrokerError (BrokerFull, BrokerDown): nothing was kept.
         """

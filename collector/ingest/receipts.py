@@ -24,20 +24,20 @@ from adapters.record_tags import BATCH_PART, RECEIPT, RECORD
 from adapters.repairs import REPAIRS
 from adapters.rows import row_bytes
 
-# Ranges of failed requests that one receipt tells; the others have to wait for the next.
+# The most ranges of failed requests in one receipt. More ranges wait for the next receipt.
 FAILED_TOLD_MAX: Final = 100
 
 _NAMES: Final = {reason.code: reason.name.encode() for reason in REASONS}
 _REPAIRS: Final = {repair.code: repair.name.encode() for repair in REPAIRS}
-# Where the receipt goes if nothing of the request was accepted. Any signal's topic would take it.
+# The topic of a receipt if no item was accepted. The topic of any signal could take it.
 _SIGNALS: Final = {TYPE_LOG: LOGS, TYPE_EVENT: LOGS, TYPE_TRACE: TRACES}
 
-# From the first up to and including the last.
+# The first and the last number; both belong to the range.
 SequenceRange = tuple[int, int]
 
 
 class Receipt:
-    """One request's. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
+    """The receipt of one request. `record` is a serialized TelemetryBatch, to be appended to the request's last message."""
 
     def __init__(self, sequence: int, told: Sequence[SequenceRange], record: bytes, content: bytes) -> None:
         self.sequence: Final = sequence
@@ -47,21 +47,24 @@ class Receipt:
 
 
 class Receipts:
-    """Those of one process. One event loop's: no locks. What it remembers is bounded by how many requests are under way."""
+    """The receipts of one process. It has no locks, since one event loop uses it. Its memory is bounded by the number of
+    requests in flight."""
 
     def __init__(self, process_id: bytes) -> None:
-        """`process_id`: 16 bytes that no other process has."""
+        """`process_id` is 16 bytes, and unique to this process."""
         writer = BytesWriter()
         put_bytes(writer, 0x3A, process_id)
         self._process: Final = writer.getvalue()
         self._next = 1
-        self._settled = 1  # every number below is
+        self._settled = 1  # every number below it is settled: kept or failed
         self._settled_above: Final[set[int]] = set()
-        self._failed: list[SequenceRange] = []  # not durably reported; in order, none touching another
+        self._failed: list[SequenceRange] = []  # not durably reported yet; in order, with gaps between them
 
     def begin(self, header: Header, route: bytes, adapted: Adapted, dead_letters: int, fingerprint: bytes = b"") -> Receipt:
-        """The receipt of a request that is about to be appended: then say `kept` or `failed`. `dead_letters`: how many of its
-        rejected items are appended with it. `fingerprint`: of its last part, where that is recognized when it comes again."""
+        """Return the receipt of a request that is about to be appended. After the append, call `kept` or `failed`.
+
+        `dead_letters` is how many of the request's rejected items are appended with it. `fingerprint` is that of its last part;
+        empty if repetitions of the request are not recognized."""
         sequence = self._next
         self._next += 1
         settled = self._settled
@@ -90,13 +93,13 @@ class Receipts:
         return Receipt(sequence, told, _record(header, content, part, fingerprint), content)
 
     def kept(self, receipt: Receipt) -> None:
-        """Note that the receipt is durable, and so are the failures that it reports."""
+        """Note that the receipt is durable, and with it the failures that it reports."""
         self._settle(receipt.sequence)
         if receipt.told:
             self._failed = _without(self._failed, receipt.told)
 
     def failed(self, receipt: Receipt) -> None:
-        """Note that the request failed: its sender got, or would have got, the answer that nothing was kept."""
+        """Note that the request failed. Its sender, if still connected, gets the answer that nothing was kept."""
         self._settle(receipt.sequence)
         first = last = receipt.sequence
         failed = self._failed
@@ -121,8 +124,8 @@ class Receipts:
 def parts_with_receipt(
     header: Header, adapted: Adapted, receipt: Receipt, prints: list[bytes], message_bytes_max: int, message_row_bytes_max: int
 ) -> list[Part]:
-    """Return the parts to produce. The receipt is in the last message, or in one of its own if there is no message or no room
-    within the two limits. The fingerprint of each message, one of `prints`, is at its end."""
+    """Return the parts to produce. The receipt is in the last message, or in a message of its own if there is no other message,
+    or the last one has no room within the two limits. Each message ends with its fingerprint, which is one of `prints`."""
     parts = adapted.parts
     if prints and len(parts) > 1:
         parts = [
@@ -146,14 +149,14 @@ def parts_with_receipt(
 
 
 def unnumbered_record(header: Header, route: bytes, adapted: Adapted, dead_letters: int = 0) -> bytes:
-    """The receipt of what no process has numbered, a replay or a message of others: a serialized TelemetryBatch."""
+    """Return a receipt without a sequence number, for a replay or a message that others wrote: a serialized TelemetryBatch."""
     writer = BytesWriter()
     _put_outcome(writer, route, adapted, dead_letters)
     return _record(header, writer.getvalue(), 0, b"")
 
 
 def _put_outcome(writer: BytesWriter, route: bytes, adapted: Adapted, dead_letters: int) -> None:
-    """Fields 1 to 6, and 11."""
+    """Write the fields 1 to 6, and 11, of infrasage.v1.Receipt."""
     put_bytes(writer, 0x0A, route)
     writer.append(0x10)
     put_varint(writer, adapted.accepted_count() + adapted.rejected_count())

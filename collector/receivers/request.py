@@ -1,14 +1,15 @@
 """The life of one request that brings telemetry, over HTTP or gRPC: admit, feed, finish, answer.
 
-A protocol inherits: it reads its own head and framing, and writes its own answer. Nothing here knows of connections.
+Each protocol has a subclass, which reads the protocol's head and framing and writes its answer. Nothing here depends on
+connections.
 
 Invariants:
 1. Every byte that is reserved from the budget is released once (test_the_budget_is_held_until_the_answer,
    test_a_sender_that_goes_away_leaves_nothing_behind, test_what_is_cancelled_before_it_is_whole_is_nothing).
 2. There is exactly one answer, whatever happens (test_no_body_makes_a_5xx, test_no_head_makes_a_5xx,
    test_no_body_makes_a_server_error).
-3. A body whose announced size is over the limit hears that, also where its plan or the budget has no room now: a client would
-   retry the latter for ever (test_a_permanent_refusal_comes_before_a_temporary_one).
+3. A body whose announced size exceeds the limit is refused for that reason, even if the plan or the budget has no room now
+   either: a client would retry a temporary refusal for ever (test_a_permanent_refusal_comes_before_a_temporary_one).
 """
 
 import asyncio
@@ -36,15 +37,15 @@ from collector.telemetry.metrics import Metrics
 from collector.tenancy.access import Access
 from collector.tenancy.identity import Caller
 
-# A body of more waits until there is room for what it may become.
+# A larger body waits until there is room for the memory that it may need.
 LARGE_BYTES: Final = 64 << 10
 _LARGE_COMPRESSED_BYTES: Final = 8 << 10
-# What a compressed body becomes is not known before; telemetry becomes 10 to 40 times as much.
+# The decompressed size of a body is not known before, so this factor is assumed. For telemetry it is 10 to 40.
 _COMPRESSED_GROWTH: Final = 64
 
 
 class Receiver:
-    """What all requests of a server need."""
+    """The objects and limits that all requests of a server share."""
 
     def __init__(
         self,
@@ -71,30 +72,30 @@ class Receiver:
         self.explain: Final = explain
         self.clock: Final = clock
         self.sender_log: SenderLog | None = None
-        """Where rejections and the like are noted, if that is wanted."""
+        """Collects rejections, refusals and repairs by tenant, for the log; None: they are not logged."""
         self.logs_requests: bool = False
         """Whether each request is logged."""
 
 
 class TelemetryRequest:
-    """Use: `admit`, then `feed` with each piece that comes, then `finish`, each only while there is no answer. At the end
-    `completed`, or `disconnected` if the client is gone before the request was whole."""
+    """One request. Call `admit`, then `feed` with each piece of the body, then `finish`, each only while there is no answer.
+    At the end call `completed`, or `disconnected` if the client disconnected before the request was whole."""
 
     def __init__(
         self, receiver: Receiver, endpoint: Endpoint, route_name: str, body_name: str, bodies: ConnectionBodies
     ) -> None:
-        """`route_name`: where it came, for the log. `body_name`: what the protocol calls the body, for messages.
+        """`route_name` is the route, for the log. `body_name` is the protocol's word for the body, for messages.
 
-        `bodies`: those of its connection.
+        `bodies` counts the unfinished bodies of the connection.
         """
         self.is_abandoned: bool = False
-        """Whether the rest of the body is not waited for."""
+        """Whether the rest of the body is no longer waited for."""
         self.can_be_held_back: bool = False
-        """Whether a large body can wait for room, and so need not have it at its beginning."""
+        """Whether a large body can wait for room. If so, it needs no room when it begins."""
         self.body_bytes: i64 = 0
-        """As they came."""
+        """How many bytes of the body have come, before decompression."""
         self.announced_bytes: int = 0
-        """As the head, or the message's, says; 0: it does not."""
+        """The body's size as the head, or the prefix of a gRPC message, announces it; 0: it is not announced."""
         self._receiver: Final = receiver
         self._endpoint: Final = endpoint
         self._route_name: Final = route_name
@@ -104,7 +105,7 @@ class TelemetryRequest:
         self._encoding: str = IDENTITY
         self._idempotency_key: bytes = b""
         self._refusal: RequestRefused | None = None
-        """What the head is refused for, where its body is taken first. Nothing else is answered then."""
+        """The refusal of the head, if the body is read before it is answered. The answer is always this refusal then."""
         self._caller: Caller | None = None
         self._share: InFlightShare | None = None
         self._bodies: Final = bodies
@@ -112,20 +113,20 @@ class TelemetryRequest:
         self._at_work: WholeBody | None = None
         self._held_bytes: i64 = 0
         self._content_bytes: i64 = -1
-        """Of the body once it is decompressed; below 0: it is not."""
+        """The size of the decompressed body; below 0: it is not decompressed yet."""
         self._is_counted: bool = False
-        """Whether a refusal is counted for its tenant where it is made."""
+        """Whether the code that refuses counts the refusal for its tenant, so that `refuse` must not."""
         self._adapted: Adapted | None = None
-        """What was accepted and rejected, where the request was not refused."""
+        """The accepted and rejected items; None: the request was refused, or is not done."""
 
-    # What a protocol has.
+    # Methods that each protocol implements.
 
     def _admit(self) -> None:
-        """Decide by the head alone. Raises what `Receiver.explain` knows."""
+        """Decide by the head alone. Raises the errors that `Receiver.explain` knows."""
         raise NotImplementedError
 
     def _take(self, piece: bytes) -> None:
-        """Take the next piece of what follows the head. Raises what `Receiver.explain` knows."""
+        """Take the next piece of the bytes after the head. Raises the errors that `Receiver.explain` knows."""
         raise NotImplementedError
 
     def _body(self) -> bytes:
@@ -148,10 +149,10 @@ class TelemetryRequest:
         """Count the request: its client disconnected before it was whole."""
         raise NotImplementedError
 
-    # What a connection calls.
+    # Methods that a connection calls.
 
     def admit(self) -> bool:
-        """Decide by the head alone, so that a refusal is cheap. Return whether the body is wanted; else there is an answer."""
+        """Decide by the head alone, so that a refusal is cheap. Return whether the body is wanted; if not, it is answered."""
         try:
             self._admit()
         except Exception as error:  # noqa: BLE001  # every error is answered, and a defect is logged
@@ -179,7 +180,8 @@ class TelemetryRequest:
         )
 
     async def finish(self) -> None:
-        """The body is whole. Return when there is an answer: if it accepts the request, that is durable."""
+        """Process the body, which is whole. Return when there is an answer. If the answer accepts the request, its items are
+        durable."""
         self._end_body()
         try:
             caller = self._caller
@@ -240,7 +242,7 @@ class TelemetryRequest:
     def refuse(self, error: BaseException) -> None:
         """Answer with this error."""
         if isinstance(error, asyncio.CancelledError):
-            # Only a stop that has waited long enough cancels. The answer says that the request may be sent again.
+            # A request is cancelled only by a stop that has waited long enough. The answer says that it may be sent again.
             self.is_abandoned = True
             error = ShuttingDown("the collector stopped before the request was done")
         if self._refusal is not None:
@@ -261,17 +263,18 @@ class TelemetryRequest:
             receiver.sender_log.refused(None if self._caller is None else self._caller.tenant, refusal)
         self._reject(refusal)
 
-    # What a protocol calls.
+    # Methods that a protocol calls.
 
     def _identify(self, key: bytes | None, origin: bytes = b"") -> Caller:
-        """Find the caller and its share of the budget. `origin`: of the page that sends. Raises RequestRefused."""
+        """Find the caller and its share of the budget. `origin` is the origin of the web page that sends. Raises
+        RequestRefused."""
         caller = self._receiver.access.sender(key, origin)
         self._caller = caller
         self._share = self._receiver.in_flight.share(caller.tenant)
         return caller
 
     def _expect(self, size_bytes: int, plan_bytes: int) -> None:
-        """Check a size that is announced. `plan_bytes`: how much of the plan it takes at least.
+        """Check an announced size. `plan_bytes` is the least that the body takes of the plan.
 
         Raises RequestRefused, Limited, Overloaded.
         """
@@ -289,10 +292,10 @@ class TelemetryRequest:
             self._share.check(size_bytes)
 
     def _refuse_when_whole(self, refusal: RequestRefused, announced_bytes: int) -> None:
-        """Take the body before the refusal, so that its beginning is kept as a dead letter. Raises `refusal` now where nothing
+        """Read the body before the refusal, so that its beginning is kept as a dead letter. Raises `refusal` at once if nothing
         can be kept, or there is no room for the body.
 
-        `announced_bytes`: of the body; 0 if unknown.
+        `announced_bytes` is the body's announced size; 0 if unknown.
         """
         self._raise_unless_kept(refusal)
         try:
@@ -303,23 +306,23 @@ class TelemetryRequest:
         self._refusal = refusal
 
     def _raise_unless_kept(self, refusal: RequestRefused) -> None:
-        """Raise `refusal` where the body that it is for could not be kept as a dead letter."""
+        """Raise `refusal` if the refused body could not be kept as a dead letter."""
         assert self._caller is not None
         if not self._receiver.pipeline.can_keep_refused(self._caller):
             raise refusal
 
     async def _wait_for_room(self, growth_bytes: int) -> None:
-        """Return when so much more than the body fits, or is not waited for any more."""
+        """Return when there is room for `growth_bytes` beside the body, or after `body_timeout_s`."""
         assert self._share is not None
         at_work = self._at_work = WholeBody(growth_bytes)
         await self._share.room.begin(at_work, self._receiver.body_timeout_s)
 
     def room(self) -> Room | None:
-        """Return where its body waits for others of its tenant; None: it is answered, or none is waited for."""
+        """Return the room in which the body waits for other bodies of its tenant; None: no body is waited for."""
         return self._share.room if self._is_unfinished and self._share is not None else None
 
     def _begin_body(self) -> None:
-        """Note that the body is waited for. Raises Overloaded where too many are, or its tenant's leave too few to others."""
+        """Note that the body is waited for. Raises Overloaded if too many bodies are, or too many of its tenant."""
         assert self._caller is not None
         self._bodies.begin(self._caller.tenant)
         self._is_unfinished = True
