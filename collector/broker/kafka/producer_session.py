@@ -1,4 +1,4 @@
-"""One idempotent session of the producer: its id, its batches, and its requests under way to leaders."""
+"""One idempotent session of the producer: its id, its batches, and its requests in flight to leaders."""
 
 import asyncio
 import time
@@ -41,20 +41,20 @@ from collector.broker.kafka.protocol.produce import (
 from collector.broker.kafka.topics import BATCH_BYTES_MAX, Topic, TopicsMissing
 from collector.broker.kafka.transport import Frames
 
-# How long a request may be under way before others go beside it.
+# After a request of the first lane has been in flight for so long, the other lanes send too.
 _LATE_S: Final = 0.003
-# Before a batch is sent again, whose leader has moved or is away.
+# How long to wait before a batch is sent again, after its leader has moved or is away.
 _RESEND_S: Final = 0.1
-# A broker that has started asks its controller for ids of producers when it is first asked for one, and answers that it loads.
+# How long to wait before the producer id is asked for again. A broker that has just started answers that it is loading ids.
 _IDENTITY_S: Final = 0.05
-# How often leaders are asked for, while a partition has none that answers.
+# How often the cluster's metadata is read, while a partition has no leader that answers.
 _LEADERLESS_S: Final = 0.25
-# How long a new session waits until its leaders answer. Those that do not take no batches.
+# How long a new session waits until its leaders answer. Leaders that do not answer in this time get no batches.
 _REACHED_S: Final = 0.5
 
 
 class PartRefused(Exception):
-    """Kafka does not take a batch, and never will."""
+    """Kafka has refused a batch for good."""
 
     def __init__(self, sending: Sending, reason: str) -> None:
         super().__init__(reason)
@@ -62,17 +62,17 @@ class PartRefused(Exception):
 
 
 class ProducerSession:
-    """One idempotent producer, for as long as nothing goes wrong."""
+    """One idempotent producer. It ends when Kafka refuses a batch, or a batch fails."""
 
     def __init__(
         self, options: KafkaOptions, topics: Mapping[str, Topic], partitions: dict[str, int], observer: ProduceObserver
     ) -> None:
-        """`partitions`: how many each topic has, as far as sessions before this one knew. This session updates it."""
+        """`partitions` is the number of partitions of each topic, as earlier sessions knew it. This session updates it."""
         self.failed: Callable[[str], None] | None = None
         """Called, with the reason, when a batch has failed."""
         self.succeeded: Callable[[], None] | None = None
         """Called when a batch is durable."""
-        self.overdue: Final[deque[Append]] = deque()  # appends whose deadline comes, the first first
+        self.overdue: Final[deque[Append]] = deque()  # appends that have a deadline, in the order of their deadlines
         self.timer: asyncio.TimerHandle | None = None
         self._options: Final = options
         self._topics: Final = topics
@@ -84,21 +84,21 @@ class ProducerSession:
         )
         self._states: Final = self.queue.states
         self._partitions: Final = partitions
-        self._avoided: Final = asyncio.Event()  # a leader was lost since leaders were last asked for
+        self._avoided: Final = asyncio.Event()  # set if a leader was lost since the metadata was last read
         self._producer_id = -1
         self._epoch = -1
-        self._idle: Final = asyncio.Event()  # no append waits
+        self._idle: Final = asyncio.Event()  # set while no append waits
         self._idle.set()
-        self._helping: Final = self.queue.filled  # the lanes beyond the first take part
-        self._late: Final[set[int]] = set()  # the first lanes whose request has been under way for long
+        self._helping: Final = self.queue.filled  # set while the lanes beyond the first send too
+        self._late: Final[set[int]] = set()  # the first lanes whose request is in flight for longer than _LATE_S
         self._appends = 0
-        self._tasks: Final[list[asyncio.Task[None]]] = []  # the lanes, and what keeps up with the cluster
-        self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # of each lane, to the brokers that it has sent to
+        self._tasks: Final[list[asyncio.Task[None]]] = []  # the tasks of the lanes, and of `_keep_up`
+        self._frames: Final[dict[tuple[int, str, int], Frames]] = {}  # the connections of each lane, by host and port
         self._leaders_max = 0  # how many brokers may lead partitions of a topic
         self._client: Final = Client(options)
 
     async def start(self) -> None:
-        """Raises KafkaError, OSError, BrokerDown."""
+        """Connect, get a producer id, and start the lanes. Raises KafkaError, OSError, BrokerDown."""
         await self._client.bootstrap()
         self._producer_id, self._epoch = await self._identity()
         await self.refresh()
@@ -111,7 +111,7 @@ class ProducerSession:
         self._tasks.append(asyncio.create_task(self._keep_up(), name="kafka-metadata"))
 
     async def _keep_up(self) -> None:
-        """With partitions that are added, leaders that move, and brokers that come back."""
+        """Read the metadata from time to time, to find new partitions, new leaders, and brokers that are back."""
         while True:
             wait_s = _LEADERLESS_S if self.queue.is_leaderless() else self._options.metadata_refresh_s
             with suppress(TimeoutError):
@@ -124,7 +124,8 @@ class ProducerSession:
                 await self.refresh()
 
     async def _reach(self, lane: int, leader: int) -> None:
-        """Connect to it, or let it take no batches: what it does not acknowledge in time ends the session."""
+        """Connect a lane to a leader. If that fails, avoid the leader, since a batch that is not acknowledged in time ends
+        the session."""
         try:
             async with asyncio.timeout(_REACHED_S):
                 await self._frames_to(lane, leader)
@@ -132,7 +133,7 @@ class ProducerSession:
             self._avoid(leader)
 
     async def refresh(self) -> None:
-        """Find out which partitions can be written. Raises BrokerDown where a topic has none, or is missing; KafkaError,
+        """Find out which partitions can be written. Raises BrokerDown if a topic has none, or is missing; KafkaError,
         OSError."""
         answer = await self._client.metadata(self._topics)
         groups: dict[str, dict[int, list[int]]] = {}
@@ -176,11 +177,11 @@ class ProducerSession:
                     before=before,
                     now=number,
                 )
-        self.queue.arrived.set()  # what waited for a leader
+        self.queue.arrived.set()  # batches that waited for a leader can be sent
         self._leaders_max = leaders_max
 
     def _avoid(self, leader: int) -> None:
-        """It was lost: batches to come go to other leaders, where a topic has any, until `refresh` finds that it answers."""
+        """Send later batches to other leaders, if a topic has any, until `refresh` finds that this leader answers again."""
         self._client.lost(leader)
         self._avoided.set()
         for state in self._states.values():
@@ -193,7 +194,7 @@ class ProducerSession:
         return self._states[name].partitions[ORDERED_PARTITION].group >= 0
 
     async def _identity(self) -> tuple[int, int]:
-        """The id and epoch of a new producer. Raises KafkaError."""
+        """Return the id and the epoch of a new producer. Raises KafkaError."""
         while True:
             answer = await self._client.ask_any(InitProducerIdRequest(None, 0))
             error = for_code(answer.error_code)
@@ -204,7 +205,7 @@ class ProducerSession:
             await asyncio.sleep(_IDENTITY_S)
 
     def put(self, messages: Sequence[Message], append: Append) -> None:
-        """All of them wait from here on, until `leave`."""
+        """Queue messages. Their append waits from now until `leave`."""
         self._appends += 1
         self._idle.clear()
         self.queue.put(messages, append)
@@ -215,7 +216,7 @@ class ProducerSession:
             self._idle.set()
 
     async def _run(self, lane: int, *, helps: bool) -> None:
-        """`helps`: it is beyond its leader's first."""
+        """Send batches, one request at a time. `helps`: this is not the first lane to its leader."""
         linger_s = self._options.linger_ms / 1000
         has_helpers = not helps and self._options.requests_in_flight_max > 1
         while True:
@@ -230,7 +231,7 @@ class ProducerSession:
             timer = self._loop.call_later(_LATE_S, self._call_for_help, lane) if has_helpers else None
             try:
                 await self._deliver(lane, sendings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the callers that wait must get it
+            except Exception as error:  # noqa: BLE001 - the waiting callers must get every error
                 reason = text(error)
                 refused = error.sending if isinstance(error, PartRefused) else sendings[0]
                 self._observer.produce_failed(refused.partition.topic, "refused")
@@ -242,7 +243,7 @@ class ProducerSession:
             finally:
                 for sending in sendings:
                     sending.partition.is_busy = False
-                self.queue.arrived.set()  # what waited for one of these partitions
+                self.queue.arrived.set()  # batches that waited for one of these partitions can be sent
                 if timer is not None:
                     timer.cancel()
                     self._late.discard(lane)
@@ -254,7 +255,7 @@ class ProducerSession:
         self._helping.set()
 
     async def _more(self, linger_s: float) -> None:
-        """Return when there may be something to take."""
+        """Return when there may be a batch to take."""
         self.queue.arrived.clear()
         began = self.queue.first_that_lingers(self._loop.time() - linger_s) if linger_s else None
         if began is None:
@@ -276,7 +277,7 @@ class ProducerSession:
         return Sending(partition, batch, pieces)
 
     async def _deliver(self, lane: int, sendings: Sequence[Sending]) -> None:
-        """Return when all are durable. Raises PartRefused."""
+        """Send batches until all of them are durable. Raises PartRefused."""
         left = list(sendings)
         while left:
             by_leader: defaultdict[int, list[Sending]] = defaultdict(list)
@@ -287,7 +288,9 @@ class ProducerSession:
                 try:
                     left += await self._send(lane, leader, together)
                 except (KafkaError, OSError, TimeoutError, ValueError):
-                    left += together  # whether it has them is not known; if it has, it will say so
+                    left += (
+                        together  # if the leader has appended them already, it answers that the sequence number is a duplicate
+                    )
                     self._avoid(leader)
             if left:
                 await asyncio.sleep(_RESEND_S)
@@ -295,7 +298,8 @@ class ProducerSession:
                     await self.refresh()
 
     async def _send(self, lane: int, leader: int, sendings: Sequence[Sending]) -> list[Sending]:
-        """Those that have to be sent again. Raises KafkaError, OSError, TimeoutError, ValueError; and PartRefused."""
+        """Send batches to one leader. Return those that have to be sent again. Raises PartRefused, KafkaError, OSError,
+        TimeoutError, ValueError."""
         frames = await self._frames_to(lane, leader)
         batches: dict[str, list[list[bytes]]] = {}
         for sending in sendings:
@@ -328,7 +332,7 @@ class ProducerSession:
             self.succeeded()
 
     async def _frames_to(self, lane: int, leader: int) -> Frames:
-        """The lane's own connection to that broker, where it is now. Raises KafkaError, OSError."""
+        """Return the lane's own connection to a broker, at the broker's current address. Raises KafkaError, OSError."""
         broker = self._client.cluster.broker_metadata(leader)
         if broker is None:
             raise NodeNotReadyError(f"broker {leader} is not known")
@@ -340,13 +344,13 @@ class ProducerSession:
         return frames
 
     async def flush(self) -> None:
-        """Return when nothing waits, or after the time that an append has."""
+        """Return when no append waits, or after `append_timeout_s`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._options.append_timeout_s):
                 await self._idle.wait()
 
     async def abandon(self) -> None:
-        """Close the connections, and forget what Kafka has not taken."""
+        """Close the connections, and drop the batches that Kafka has not acknowledged."""
         if self.timer is not None:
             self.timer.cancel()
         for task in self._tasks:
@@ -360,7 +364,7 @@ class ProducerSession:
 
 
 async def started(session: ProducerSession) -> ProducerSession:
-    """Start a session, and return it; one that cannot start is abandoned. Raises what its start raises."""
+    """Start a session, and return it. A session that cannot start is abandoned. Raises the errors of `start`."""
     failure: BaseException | None = None
     try:
         await session.start()
