@@ -58,24 +58,24 @@ T = TypeVar("T")
 _POLL_WAIT_S: Final = 10.0
 # After so many failures of a partition an insert that succeeded is believed without a look-up.
 _LOOK_UPS_MAX: Final = 8
-# A broker that fails is asked again so soon, since a new leader ends it. A store in trouble is left alone for longer.
+# A broker that failed is tried again sooner than a store, since the election of a new leader ends most failures.
 _BROKER_RETRY_MAX_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriterLimits:
-    """As the settings [writer] have them."""
+    """The limits of the settings [writer]."""
 
-    bytes_max: int  # of one insert, unless one message alone is larger
-    row_bytes_max: int  # of its rows, unless one item alone has more
-    refusals_max: int  # inserts of one range that are refused, after which records that are refused are not divided any more
-    linger_ms: float  # an insert that is not full begins no sooner than this after the one before
+    bytes_max: int  # the most bytes of one insert, unless one message alone is larger
+    row_bytes_max: int  # the most bytes of its rows, unless one item alone has more
+    refusals_max: int  # after so many refused inserts of a range, refused records are no longer divided
+    linger_ms: float  # the least time between the beginnings of two inserts of a partition, unless the second one is full
     retry_min_s: float
     retry_max_s: float
 
 
 class WriterObserver(InsertObserver, Protocol):
-    """Receives what the writer does; collector.telemetry.metrics.Metrics is one."""
+    """Is notified of the writer's work; collector.telemetry.metrics.Metrics is one."""
 
     def dead_lettered(self, topic: str, records: int) -> None:
         """Count records of a range that were refused, and are durable in the dead letters."""
@@ -92,13 +92,13 @@ class ForeignRange(Protocol):
 
     @property
     def messages(self) -> Range:
-        """The messages that are stored in the place of theirs: one for each, perhaps empty."""
+        """Return the messages that are stored in place of theirs: one for each, which may be empty."""
 
     async def keep(self, count: int) -> None:
         """Return when the dead letters of the first `count` messages are durable. Raises BrokerError."""
 
     def stored(self, count: int) -> None:
-        """Count the first `count` messages: they are committed."""
+        """Count the items of the first `count` messages, which are committed."""
 
 
 class TopicsOfOthers(Protocol):
@@ -108,11 +108,11 @@ class TopicsOfOthers(Protocol):
         """Return whether others write the topic."""
 
     def adapt(self, messages: Range) -> ForeignRange:
-        """Return a range of one of these topics as it is stored: at each call the same. It blocks."""
+        """Return how a range of one of these topics is stored. Every call returns the same. It blocks."""
 
 
 class Writer:
-    """Runs in one task; the store's calls block, and run in one thread of its own."""
+    """Writes ranges to the store, in one task. Blocking calls of the store run in one thread of the writer's own."""
 
     def __init__(
         self,
@@ -130,9 +130,10 @@ class Writer:
         jitter: Callable[[], float] = random.random,
         is_disk_low: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`keep` makes dead letters durable, and returns how many items of each source (RefusedRecords.keep). `clock` is in
-        seconds; `jitter` draws from 0 to 1. `is_disk_low`: the store's disk is so full that its inserts are not trusted.
-        `repetitions`: None leaves nothing out. `of_others`: None: each topic is ours."""
+        """`keep` makes dead letters durable, and returns the number of items by source (RefusedRecords.keep). `clock` is in
+        seconds. `jitter` returns a random number from 0 to 1. `is_disk_low` returns whether the store's disk is so full that a
+        successful insert has to be looked up. `repetitions` decides which messages are left out; None: none. `of_others` reads
+        the topics that others write; None: there are none."""
         self._consumer: Final = consumer
         self._store: Final = store
         self._keep: Final = keep
@@ -140,7 +141,7 @@ class Writer:
         self._observer: Final = observer
         self._repetitions: Final = repetitions
         self._of_others: Final = of_others
-        self._adapted: ForeignRange | None = None  # the range in hand, where others wrote it
+        self._adapted: ForeignRange | None = None  # the current range, if others wrote it
         self._clock: Final = clock
         self._now_unix_nano: Final = now_unix_nano
         self._sleep: Final = sleep
@@ -149,11 +150,13 @@ class Writer:
         self._thread: Final = ThreadPoolExecutor(1, "writer")
         self._stopping: Final = asyncio.Event()
         self._progress = asyncio.Event()  # set, and replaced, at every commit
-        self._in_hand: Partition | None = None  # None: polling
+        self._in_hand: Partition | None = None  # the partition of the current range; None: polling
         self._at_work: Final = asyncio.Lock()  # held from the intent of a range to its commit
-        self._began: Final[dict[Partition, float]] = {}  # when the last insert did, by `clock`
-        self._failures: Final[Counter[Partition | None]] = Counter()  # of what was in hand, since it last succeeded
-        self._in_a_row = 0  # failures, whatever was in hand
+        self._began: Final[dict[Partition, float]] = {}  # when the last insert of a partition began, by `clock`
+        self._failures: Final[Counter[Partition | None]] = (
+            Counter()
+        )  # failures of each partition (None: of polls) since its last success
+        self._in_a_row = 0  # consecutive failures, of any partition
         self._reminders: Final[defaultdict[Partition | None, Reminder]] = defaultdict(lambda: Reminder(clock))
         self._memory: Final = MemoryShortages(limits.row_bytes_max, store, clock)
         self._inserter: Final = RangeInserter(
@@ -169,31 +172,30 @@ class Writer:
 
     @property
     def state(self) -> Literal["ok", "degraded"]:
-        """degraded: something could not be stored at its last attempt, and is tried again."""
+        """Return degraded if the last attempt to store a range has failed, and the range is tried again; else ok."""
         return "degraded" if self._failures else "ok"
 
     def owns(self, partitions: Collection[Partition]) -> None:
-        """These are ours now: whatever else failed here is somebody else's to try again."""
+        """Note which partitions are ours now. Forget the failures of all others, since another writer tries those again."""
         for partition in [partition for partition in self._failures if partition is not None and partition not in partitions]:
             del self._failures[partition]
             self._reminders.pop(partition, None)
         self._memory.owns(partitions)
 
     async def run(self) -> None:
-        """Write until `stop`. When it returns, or was cancelled, no call to the store is in progress any more."""
+        """Write until `stop`. When it returns, or was cancelled, no call of the store is running."""
         try:
             while not self._stopping.is_set():
                 self._in_hand = None
                 try:
                     await self._poll_and_write()
-                except Exception as error:  # noqa: BLE001 - the loop outlives whatever it is; what was in hand comes back
+                except Exception as error:  # noqa: BLE001 - no error may end the loop; the range is polled again
                     await self._unless_stopped(self._sleep(self._failed(error)))
         finally:
             await asyncio.to_thread(self._thread.shutdown)
 
     async def _poll_and_write(self) -> None:
-        """Write one range. A method of its own, so that nothing holds a range once it is written: the next one reuses its
-        buffer."""
+        """Write one range. No variable outside refers to the range after that, since the next one reuses its buffer."""
         messages = await self._unless_stopped(self._consumer.poll(self._limits.bytes_max, _POLL_WAIT_S))
         self._succeeded()
         if messages is not None:
@@ -206,7 +208,7 @@ class Writer:
 
     @asynccontextmanager
     async def paused(self, timeout_s: float) -> AsyncIterator[None]:
-        """Meanwhile nothing is inserted or committed. Raises TimeoutError where the range in hand takes longer."""
+        """Insert and commit nothing inside this context. Raises TimeoutError if the current range takes longer."""
         async with asyncio.timeout(timeout_s):
             await self._at_work.acquire()
         try:
@@ -215,7 +217,7 @@ class Writer:
             self._at_work.release()
 
     def _take(self, messages: Range) -> Range:
-        """Return what is to be inserted of a range; of one in doubt, the same as before. Raises StoreError."""
+        """Return the part of a range to insert: for a range in doubt, the same as before. Raises StoreError."""
         messages = self._ours(messages)
         if messages.in_doubt:
             return messages
@@ -225,8 +227,8 @@ class Writer:
         return with_digest(taken._replace(left_out=before(taken.left_out, len(taken.payloads))))
 
     def _ours(self, messages: Range) -> Range:
-        """Return a range with the messages as this version writes them. Offsets and tokens stay, and so do the rows: what an
-        earlier version intended is completed."""
+        """Return a range with its messages in the form of this version. Offsets, tokens and rows are unchanged, so a range that
+        an earlier version intended is completed."""
         self._adapted = None
         if self._of_others is not None and self._of_others.reads(messages.partition.topic):
             self._adapted = self._of_others.adapt(messages)
@@ -269,8 +271,8 @@ class Writer:
         self._progress = asyncio.Event()
 
     async def _as_intended(self, messages: Range) -> Range:
-        """Return a range in doubt without what is left out of it. Where that is less than before, it has another token, and
-        waits until no earlier insert can be going on. Raises StoreError, BrokerError."""
+        """Return a range in doubt without the messages that are left out. If fewer messages are left out than before, the range
+        has another token, and waits until no earlier insert can be running. Raises StoreError, BrokerError."""
         if self._repetitions is None:
             return await self._in_thread(replaced, messages)
         kept = await self._in_thread(self._repetitions.reinstated, messages)
@@ -317,17 +319,17 @@ class Writer:
             self._observer.dropped(len(dropped))
 
     async def _intend_deeper(self, messages: Range, depth: int) -> None:
-        """Raises BrokerError."""
+        """Intend a range again, to be halved `depth` times. Raises BrokerError."""
         await self._consumer.intend(messages._replace(depth=depth))
-        self._in_a_row = 0  # the next attempt is another one
+        self._in_a_row = 0  # the next attempt is a different one, so it is made soon
 
     def stop(self) -> None:
-        """Let `run` end: after the range in hand, but without waiting for a store or broker that fails."""
+        """Let `run` end after the current range, but without waiting for a store or broker that fails."""
         self._stopping.set()
 
     async def drained(self, timeout_s: float, topic: str | None = None) -> bool:
-        """Return whether everything that was appended before this call is stored, or what was to one topic; waits for that, up
-        to `timeout_s`."""
+        """Wait at most `timeout_s` until everything that was appended before this call is stored, or all of it in one topic.
+        Return whether it is."""
         try:
             async with asyncio.timeout(timeout_s):
                 ends = {partition: position.end for partition, position in (await self._consumer.positions()).items()}
@@ -342,7 +344,8 @@ class Writer:
             return False
 
     async def _linger(self, messages: Range) -> None:
-        """The first record after a pause is stored at once. Under load, what comes meanwhile shares the next insert."""
+        """Wait until `linger_ms` after the partition's last insert began, unless the range is half full. So the first record
+        after a pause is stored at once; under load, the messages that come meanwhile share the next insert."""
         if not messages.in_doubt and sum(map(len, messages.payloads)) < self._limits.bytes_max // 2:
             early_s = self._began.get(messages.partition, -math.inf) + self._limits.linger_ms / 1000 - self._clock()
             if early_s > 0:
@@ -350,7 +353,7 @@ class Writer:
         self._began[messages.partition] = self._clock()
 
     def _succeeded(self) -> None:
-        if self._in_hand is not None:  # that a poll succeeds says nothing of the store
+        if self._in_hand is not None:  # a successful poll says nothing about the store
             self._in_a_row = 0
         self._reminders.pop(self._in_hand, None)
         if failures := self._failures.pop(self._in_hand, 0):
@@ -376,7 +379,7 @@ class Writer:
         return self._in_hand.topic if self._in_hand else None
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Its result; None where `stop` came first, and it was cancelled."""
+        """Return the result of `work`; None: `stop` came first, and `work` was cancelled."""
         task = asyncio.ensure_future(work)
         stopped = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -392,5 +395,5 @@ class Writer:
 
 
 def _current(payload: Payload) -> Payload:
-    # What is of today's form already is not copied.
+    # A payload that has the current form already is not copied.
     return payload if is_current(bytes(payload[:HEAD_BYTES])) else current(bytes(payload))
