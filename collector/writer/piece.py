@@ -1,13 +1,15 @@
-"""What one insert takes of a range, and how it is cut in halves: between messages, then between the records of a message, then
-between the groups of a record, then between the items of a group, then between the points of a metric.
+"""A piece is the part of a range that one insert stores. Pieces can be halved, down to a single item.
 
-A range is a binary tree of pieces. A piece's place in the tree, and so its token, depends on the range's messages alone.
+A piece is cut between messages if it has several; then between the records of a message, the groups of a record, the items of
+a group, and the points of a metric. So a range is a binary tree of pieces. The place of a piece in the tree, and so its token,
+depends only on the range's messages.
 
 Invariants:
-1. The halves of a piece have its items, each once, in their order, under the same header, resource and scope; each half says
-   how many it has (test_piece.py, test_halves_have_the_items_of_the_whole).
-2. A piece that has no halves is a single item, or nothing of ours (test_piece.py, test_halving_ends_at_the_item).
-3. A token is the same however often a range is read, and differs for each piece of it
+1. The two halves of a piece have its items, each once and in their order, under the same header, resource and scope. Each half
+   says how many items it has (test_piece.py, test_halves_have_the_items_of_the_whole).
+2. A piece that has no halves is a single item, or bytes that no adapter wrote (test_piece.py,
+   test_halving_ends_at_the_item).
+3. A piece has the same token however often its range is read, and different pieces of a range have different tokens
    (test_piece.py, test_tokens_tell_pieces_apart).
 """
 
@@ -32,17 +34,17 @@ class Piece:
     group."""
 
     partition: Partition
-    log: str  # the identity of the log that it was read from
-    topic: str  # which of the store's it is for
-    token: str  # that of the range, and the way to this piece: so it is the same however often the range is repeated
-    offset: int  # of the first message
+    log: str  # the identity of the log that the range was read from
+    topic: str  # the topic of ours that it is stored as
+    token: str  # the range's token, and the path in the tree to this piece
+    offset: int  # the offset of the first message
     parts: Sequence[Payload]
-    messages: int  # how many whole ones
-    record_index: int = 0  # of the first record in its message, where there are no whole ones
-    item_index: int | None = None  # of the first item in its record, where the record was divided
+    messages: int  # how many whole messages it has
+    record_index: int = 0  # the index of the first record in its message, if there is no whole message
+    item_index: int | None = None  # the index of the first item in its record, if the record was divided
     is_part_of_group: bool = False
-    level: int = 0  # how often the range was halved to get here
-    divides: bool = True  # a message may be stored in part
+    level: int = 0  # how often the range was halved for this piece
+    divides: bool = True  # whether a message may be divided
 
     @classmethod
     def whole(cls, range_: Range) -> Self:
@@ -51,7 +53,7 @@ class Piece:
 
     @classmethod
     def replays(cls, range_: Range, topic: str, payloads: Sequence[bytes]) -> Self:
-        """For `topic`, of a range of dead letters. Offsets count the payloads."""
+        """Return a piece with the replays for `topic` in a range of dead letters. Its offsets count the payloads."""
         token = _token(range_, f"replays/{topic}/{range_.partition.index}/{range_.start}-{range_.end}")
         return cls(range_.partition, range_.log, topic, token, 0, payloads, len(payloads), divides=False)
 
@@ -61,11 +63,11 @@ class Piece:
 
     @property
     def path(self) -> tuple[int, ...]:
-        """Return the position of its first record, or item, in its message."""
+        """Return the position of the piece's first record, or item, in its message."""
         return (self.record_index,) if self.item_index is None else (self.record_index, self.item_index)
 
     def halves(self) -> Sequence["Piece"]:
-        """Two; none where it is one item, or can't be cut. Their tokens end in the way to them: /0 and /1."""
+        """Return the two halves, whose tokens end in /0 and /1; none if the piece is one item, or can't be cut."""
         if len(self.parts) > 1:
             middle = len(self.parts) // 2
             whole_messages = middle if self.messages else 0
@@ -93,8 +95,8 @@ class Piece:
         )
 
     def bare(self) -> "Piece | None":
-        """What all of its items have in common, where it is one whole record, or one whole group of a record: nothing is stored
-        of it. None: it is something else."""
+        """Return a piece without items, but with the header, resource and scope that the piece's items share. An insert of it
+        stores nothing. Return None unless the piece is one whole record, or one whole group of a record."""
         parts = _records(bytes(self.parts[0])) if self.messages == 1 and self.divides else self.parts
         if len(parts) != 1 or self.is_part_of_group or self.topic == DEAD_LETTERS_TOPIC:
             return None
@@ -102,7 +104,7 @@ class Piece:
             record = _record_of(bytes(parts[0]))
             if not record.groups or (len(record.groups) > 1 and self.item_index is not None):
                 return None
-            groups: list[_Field] = []  # what they do not have in common is looked at once they are divided
+            groups: list[_Field] = []  # several groups have different scopes, which are tested when the groups are divided
             if len(record.groups) == 1:
                 group = _group_of(record.groups[0])
                 if not group.items:
@@ -113,7 +115,7 @@ class Piece:
         return replace(self, token=f"{self.token}/bare", parts=(record.batch(groups, 0),), messages=0)
 
     def records(self) -> Iterator["Piece"]:
-        """Its records, each alone; or what can't be divided into records."""
+        """Yield a piece for each record, or one for bytes that can't be divided into records."""
         if len(self.parts) > 1:
             for half in self.halves():
                 yield from half.records()
@@ -123,15 +125,16 @@ class Piece:
             yield self
 
     def is_framed(self) -> bool:
-        """Return whether each part of several is whole. The store reads them as one: a part that ends too early, of another
-        producer, would take what follows it along."""
+        """Return whether every part is whole, if there are several. The store reads them as one text, so a part of another
+        producer that ends too early would spoil the part behind it."""
         return len(self.parts) < 2 or all(divides(bytes(part)) for part in self.parts)
 
     def _half(self, which: int, parts: Sequence[Payload], **place: Any) -> "Piece":
         return replace(self, token=f"{self.token}/{which}", parts=parts, level=self.level + 1, **place)
 
     def row_bytes(self) -> int:
-        """Return the bytes of its rows in the store. A piece of dead letters counts as it is: they do not repeat anything."""
+        """Return the bytes of the piece's rows in the store. For dead letters it is the piece's size, since their rows repeat
+        nothing."""
         if self.topic == DEAD_LETTERS_TOPIC:
             return sum(map(len, self.parts))
         return sum(row_bytes(bytes(part)) for part in self.parts)
@@ -147,7 +150,7 @@ def bounded(messages: Range, row_bytes_max: int) -> Range:
         total += row_bytes(bytes(payload))
         if total <= row_bytes_max:
             continue
-        # Where offsets are missing in between, it is not known which message has which.
+        # If offsets are missing in the range, the offset of a message is not known.
         contiguous = messages.end - messages.start == len(messages.payloads)
         keeps = max(1, index) if contiguous else len(messages.payloads)
         kept = messages
@@ -158,14 +161,15 @@ def bounded(messages: Range, row_bytes_max: int) -> Range:
 
 
 def _depth(piece: Piece, row_bytes_max: int) -> int:
-    """Return how often it is halved until each piece is small enough, or a single item."""
+    """Return how often the piece is halved until each part is small enough, or a single item."""
     if piece.row_bytes() <= row_bytes_max:
         return 0
     return max((1 + _depth(half, row_bytes_max) for half in piece.halves()), default=0)
 
 
 def _token(range_: Range, place: str) -> str:
-    """An intent without an identity is of a version whose tokens had none: its repetition has the same."""
+    """Return a token. If the range's intent has no identity, it is from a version whose tokens had none, and neither has this
+    one: a repetition needs the same token."""
     return f"{range_.log}/{place}" if range_.log else place
 
 
@@ -176,7 +180,7 @@ class _Field(NamedTuple):
 
 
 def _fields(message: bytes) -> Iterator[_Field]:
-    """Raises NonCanonical."""
+    """Yield the fields of a message. Raises NonCanonical."""
     cursor = Cursor(message)
     end = len(message)
     while (begin := cursor.position) < end:
@@ -193,40 +197,40 @@ def _records(batch: bytes) -> list[bytes]:
 
 
 class _Group(NamedTuple):
-    """One of a record, divided."""
+    """The fields of a group: its items, and the others."""
 
     about: Sequence[_Field]
     items: Sequence[_Field]
 
     def with_items(self, items: Sequence[_Field]) -> _Field:
-        """The same with these, in our order: the scope first, and its schema URL last."""
+        """Return the group with these items instead, in our order: the scope first, and its schema URL last."""
         before = [field.whole for field in self.about if field.tag < ITEM]
         after = [field.whole for field in self.about if field.tag > ITEM]
         return _delimited(GROUP, b"".join([*before, *(item.whole for item in items), *after]))
 
 
 def _group_of(group: _Field) -> _Group:
-    """Raises NonCanonical."""
+    """Divide a group into its fields. Raises NonCanonical."""
     fields = list(_fields(group.content))
     return _Group([field for field in fields if field.tag != ITEM], [field for field in fields if field.tag == ITEM])
 
 
 class _Record(NamedTuple):
-    """The only one of a batch, divided. The number of items is in none of its fields."""
+    """The fields of the only record of a batch, without its number of items."""
 
-    before: Sequence[_Field]  # the groups
+    before: Sequence[_Field]  # the fields before the groups
     groups: Sequence[_Field]
     after: Sequence[_Field]
 
     def batch(self, groups: Sequence[_Field], count: int) -> bytes:
-        """Return a batch of this record with these groups instead of its own, and so many items."""
+        """Return a batch of this record with these groups instead of its own, and `count` as the number of its items."""
         counted = _ITEM_COUNT_TAG + length_of(count) if count else b""
         whole = [*(field.whole for field in (*self.before, *groups, *self.after)), counted]
         return _delimited(RECORD, b"".join(whole)).whole
 
 
 def _record_of(batch: bytes) -> _Record:
-    """Raises NonCanonical; ValueError where it is not one record."""
+    """Divide the only record of a batch into its fields. Raises NonCanonical, and ValueError if there is not one record."""
     ((tag, _, content),) = _fields(batch)
     if tag != RECORD:
         raise ValueError(f"a field of tag {tag}, and no record")
@@ -251,7 +255,7 @@ class _Cut(NamedTuple):
 
 
 def _cut(batch: bytes, *, has_points: bool) -> _Cut | None:
-    """The halves of a batch of one record. None: it has one item, or is none of ours."""
+    """Return the halves of a batch of one record. None: the batch has one item, or no adapter wrote it."""
     try:
         record = _record_of(batch)
         if len(record.groups) > 1:
@@ -268,7 +272,7 @@ def _cut(batch: bytes, *, has_points: bool) -> _Cut | None:
 
 
 def _cut_group(field: _Field, *, has_points: bool) -> tuple[_Field, _Field] | None:
-    """Two groups with half of the items each. None: it has one, or none. Raises NonCanonical."""
+    """Return two groups with half of the items each. None: the group has fewer than two. Raises NonCanonical."""
     group = _group_of(field)
     if len(group.items) > 1:
         first, second = _halves(group.items)
@@ -280,7 +284,7 @@ def _cut_group(field: _Field, *, has_points: bool) -> tuple[_Field, _Field] | No
 
 
 def _cut_metric(metric: bytes) -> tuple[_Field, _Field] | None:
-    """Two metrics with half of the points each. None: it has one, or none. Raises NonCanonical."""
+    """Return two metrics with half of the points each. None: the metric has fewer than two. Raises NonCanonical."""
     fields = list(_fields(metric))
     data = [field for field in fields if field.tag in _DATA]
     if len(data) != 1:
@@ -304,13 +308,13 @@ def _halves(fields: Sequence[_Field]) -> tuple[Sequence[_Field], Sequence[_Field
 
 
 def _item_count(group: _Field, *, has_points: bool) -> int:
-    """Raises NonCanonical."""
+    """Return how many items a group has. Raises NonCanonical."""
     items = _group_of(group).items
     return sum(_point_count(item.content) for item in items) if has_points else len(items)
 
 
 def _point_count(metric: bytes) -> int:
-    """Raises NonCanonical."""
+    """Return how many points a metric has. Raises NonCanonical."""
     data = [field for field in _fields(metric) if field.tag in _DATA]
     return sum(1 for each in data for field in _fields(each.content) if field.tag == _POINT)
 

@@ -1,7 +1,7 @@
 """Fetch requests and their answers, and the messages in them: bytes in, bytes out.
 
-A message is a view of what the broker sent: nothing of it is copied, or touched but for its checksum, and that while it comes
-in (`Arriving`). What others wrote is read by foreign_records.py, and batches older than Kafka 0.11 by aiokafka. Source:
+A message is a view of the answer's buffer. Its bytes are not copied, and are read only for the checksum, while the answer comes
+in (`Arriving`). foreign_records.py reads batches that others wrote, and aiokafka those of formats before Kafka 0.11. Source:
 kafka.apache.org, "Fetch API" version 10, and "Record batch".
 """
 
@@ -17,7 +17,7 @@ from collector.broker.kafka.protocol import foreign_records
 from collector.broker.kafka.protocol.compression import pieces
 from collector.broker.kafka.protocol.foreign_records import BatchHead, Wanted
 
-# Its key, and the first version that brings batches in zstd: brokers since Kafka 2.1 (2018) take it.
+# The API's key, and the first version whose answers may have batches in zstd: brokers since Kafka 2.1 (2018) have it.
 FETCH_API: Final = (1, 10)
 
 _ANSWER: Final = struct.Struct(">ihii")
@@ -26,31 +26,31 @@ _STRING_LENGTH: Final = struct.Struct(">h")
 _COUNT: Final = struct.Struct(">i")
 _PARTITION: Final = struct.Struct(">ihqqq")  # its number, an error, the high watermark, the last stable and the first offset
 _ABORTED_BYTES: Final = 16
-# Of every format: the base offset, the length of what follows it, something, and which format.
+# The head of a batch in every format: base offset, length of the rest, a field that differs by format, and the format.
 _HEAD: Final = struct.Struct(">qiib")
 _LENGTH_END: Final = 12
-# Of this one: checksum, attributes, the last offset's delta; then two timestamps and the producer; at last how many records.
+# Then in _FORMAT: checksum, attributes, the last offset's delta. After these: timestamps, the producer, the number of records.
 _BATCH: Final = struct.Struct(">Ihi")
 _TIMESTAMPS: Final = struct.Struct(">qq")  # the first, and the largest
 _TIMESTAMPS_AT: Final = 27
 _FORMAT: Final = 2
 _CHECKED_FROM: Final = 21
 _RECORDS_AT: Final = 61
-# The checksum's library takes no views: so much at a time is copied for it, and stays in the processor's cache meanwhile.
+# The checksum's library takes no views, so the data is copied in pieces of this size, which fit the processor's cache.
 _CHECKED_BYTES: Final = 64 * 1024
 _COMPRESSION: Final = 0x07
-_APPEND_TIME: Final = 0x08  # the broker's time, which is the largest, is that of each message
+_APPEND_TIME: Final = 0x08  # each message has the broker's time, which is the batch's largest timestamp
 _CONTROL: Final = 0x20
 
 
 class WrongChecksum(Exception):
-    """What the broker sent is not what was written."""
+    """A batch from the broker does not have its checksum, so it is damaged."""
 
 
 class Batch(NamedTuple):
-    """Messages, each with its offset, and the offset after the last, which may not be there any more. `leader_epoch`: of the
-    leader that wrote it; -1 where its format has none. `contexts`: of each message, where others wrote them. `is_whole`: the
-    batch has no more messages behind these."""
+    """Messages of a batch, each with its offset. `next_offset` is the offset after the batch's last message, even if compaction
+    has removed that message. `leader_epoch` is that of the leader that wrote the batch; -1 if its format has none. `contexts`
+    has one entry for each message that others wrote. `is_whole`: the batch has no more messages behind these."""
 
     messages: list[tuple[int, Payload]]
     next_offset: int
@@ -61,24 +61,24 @@ class Batch(NamedTuple):
 
 
 def fetch_request(topic: str, index: int, offset: int, bytes_max: int) -> bytes:
-    """For what is there now; at least one batch, however large."""
+    """Return a request for the messages that the broker has now: at least one batch, however large."""
     name = topic.encode()
-    # No replica, no waiting, a byte at least; uncommitted too; in no session; one topic.
+    # No replica; no waiting; at least one byte; also uncommitted messages; no session; one topic.
     head = struct.pack(">iiiibiii", -1, 0, 1, bytes_max, 0, 0, -1, 1)
-    # One partition, whatever its leader's epoch; at last no topics to forget.
+    # One partition, with any leader epoch; and at the end no topics to forget.
     return head + struct.pack(f">h{len(name)}siiiqqii", len(name), name, 1, index, -1, offset, -1, bytes_max, 0)
 
 
 def fetch_answer(answer: memoryview) -> tuple[int, memoryview]:
-    """The error's code, and the batches, a part of it, of an answer to a request about one partition. Raises ValueError."""
+    """Return the error code of an answer about one partition, and its batches, as a view. Raises ValueError."""
     code, start, end = _fetched(answer)
     return code, answer[start:end]
 
 
 def _fetched(answer: memoryview) -> tuple[int, int, int]:
-    """The error's code, and where the batches begin and end; of these nothing need be there. Raises ValueError."""
+    """Return the error code, and where the batches begin and end. They need not have come yet. Raises ValueError."""
     try:
-        # Behind the time that the broker has held it back, an error of the session, and that; one topic.
+        # The time for which a quota has delayed the answer, the session's error, its id, and the number of topics.
         _, session_code, _, topics = _ANSWER.unpack_from(answer, 0)
         if session_code or topics != 1:
             return session_code or _UNKNOWN, 0, 0
@@ -95,26 +95,26 @@ def _fetched(answer: memoryview) -> tuple[int, int, int]:
 
 
 class Arriving:
-    """Makes the checksums of the batches of an answer while it comes in, since what was just read is in the processor's cache.
-    What it can't make sense of is left to `batches`."""
+    """Computes the checksums of an answer's batches while the answer comes in, since bytes that were just read are in the
+    processor's cache. Batches that it can't parse are left to `batches`."""
 
     def __init__(self) -> None:
         self.checksums: Final[dict[int, int]] = {}
-        """By where a batch begins, of those that are there whole."""
-        self._start = 0  # of the batches in the answer; 0: not there yet
-        self._limit = 0  # and where they end
-        self._at = 0  # the batch that comes in
-        self._end = 0  # and where it ends; 0: its head is not there yet
-        self._to = 0  # how far its checksum goes
+        """The checksums of the batches that are whole, by where each begins."""
+        self._start = 0  # where the batches begin in the answer; 0: not known yet
+        self._limit = 0  # where the batches end
+        self._at = 0  # where the current batch begins
+        self._end = 0  # where the current batch ends; 0: its head has not come yet
+        self._to = 0  # up to where its checksum is computed
         self._checksum = 0
 
     def came(self, answer: memoryview, have: int) -> None:
-        """The first `have` bytes of the answer are there."""
+        """Compute checksums as far as possible, since the first `have` bytes of the answer have come."""
         if not self._start:
             try:
                 _, self._start, self._limit = _fetched(answer[:have])
             except ValueError:
-                return  # too little, as yet
+                return  # too few bytes have come
             self._at = self._start
         while self._end or self._begun(answer, have):
             upto = min(have, self._end)
@@ -126,14 +126,14 @@ class Arriving:
             self._at, self._end = self._end, 0
 
     def _begun(self, answer: memoryview, have: int) -> bool:
-        """With the next batch: its head is there, and it will come whole."""
+        """Begin with the next batch. Return False if its head has not come yet, or the batch is not whole in the answer."""
         if self._at + _CHECKED_FROM > min(have, self._limit):
             return False
         _, length, _, format_ = _HEAD.unpack_from(answer, self._at)
         self._to = self._at + _CHECKED_FROM
         end: int = self._at + _LENGTH_END + length
         if format_ != _FORMAT or not self._to <= end <= self._limit:
-            self._limit = 0  # there is nothing more for us
+            self._limit = 0  # compute no more checksums for this answer
             return False
         self._end = end
         self._checksum = 0
@@ -141,9 +141,9 @@ class Arriving:
 
 
 def batches(records: memoryview, checksums: Mapping[int, int], wanted: Wanted | None = None) -> Iterator[Batch]:
-    """Those that came whole: the broker cuts the last where it likes. `checksums`: those that Arriving has made; what is not
-    among them is made here. `wanted`: what is to be read of messages that others wrote; None: they are ours, and all of them
-    are. Raises WrongChecksum; ValueError, of ours."""
+    """Yield the batches that came whole, since the broker may cut the last one anywhere. `checksums` has those that Arriving
+    computed; missing ones are computed here. `wanted` says which messages to read of a topic that others write; None: the topic
+    is ours, and all messages are read. Raises WrongChecksum, and ValueError for topics of ours."""
     at = 0
     while at + _HEAD.size <= len(records):
         base, length, epoch, format_ = _HEAD.unpack_from(records, at)
@@ -173,13 +173,13 @@ def batches(records: memoryview, checksums: Mapping[int, int], wanted: Wanted | 
 
 
 def _decompressed(raw: memoryview, attributes: int) -> Iterator[Payload]:
-    """Raises Undecodable."""
+    """Yield the records of a batch, decompressed. Raises Undecodable."""
     codec = attributes & _COMPRESSION
     return pieces(codec, bytes(raw)) if codec else iter([raw])
 
 
 def _records(records: memoryview, at: int, end: int, attributes: int) -> tuple[memoryview, int, int]:
-    """Where a batch's records are, and from where to where. Raises ValueError."""
+    """Return a buffer with a batch's records, decompressed, and where they begin and end in it. Raises ValueError."""
     codec = attributes & _COMPRESSION
     if not codec:
         return records, at + _RECORDS_AT, end
@@ -188,14 +188,15 @@ def _records(records: memoryview, at: int, end: int, attributes: int) -> tuple[m
 
 
 def _extended(checksum: int, data: memoryview, start: int, end: int) -> int:
-    """By so much of the data."""
+    """Return the checksum extended by data[start:end]."""
     for at in range(start, end, _CHECKED_BYTES):
         checksum = google_crc32c.extend(checksum, bytes(data[at : min(at + _CHECKED_BYTES, end)]))
     return checksum
 
 
 def _messages(records: memoryview, at: int, end: int, base: int) -> list[tuple[int, Payload]]:
-    """Each record is its length, a byte of attributes, deltas of time and offset, a key, a value, and headers."""
+    """Return the value of each record with its offset. A record has a length, a byte of attributes, deltas of time and offset,
+    a key, a value, and headers."""
     messages: list[tuple[int, Payload]] = []
     while at < end:
         length, at = _varint(records, at)
@@ -211,7 +212,7 @@ def _messages(records: memoryview, at: int, end: int, base: int) -> list[tuple[i
 
 
 def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
-    """A zigzag varint, and where it ends."""
+    """Return the zigzag varint that begins at `at`, and where it ends."""
     byte = buffer[at]
     at += 1
     value = byte & 127
@@ -225,7 +226,7 @@ def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
 
 
 def _by_aiokafka(batch: bytes, with_contexts: bool) -> Iterator[Batch]:
-    """Of a format that has neither an epoch nor headers."""
+    """Read a batch of an older format, which has neither an epoch nor headers."""
     read = MemoryRecords(batch)
     while read.has_next():
         each = read.next_batch()
