@@ -1,20 +1,20 @@
-"""What one tenant's large requests may do where the budget has no room for all of them at once: they wait for each other.
+"""Lets large bodies of a tenant wait for each other when the budget has no room for all of them at once.
 
-A body that comes is held back, over HTTP/2 by its stream's window, over HTTP/1.1 because its connection is not read: so no
-honest client is refused what it may send. A body that is whole waits until what it becomes is likely to fit.
+A body that is coming in is held back: over HTTP/2 by its stream's window, over HTTP/1.1 because its connection is not read. So
+no honest client is refused. A body that is whole waits until there is probably room for the memory that it will need.
 
 Invariants:
-1. Once a quarter of a tenant's share is held, at most one of its large bodies goes on, beside what the windows of others allow
-   already; the next one does when that is whole or gone (tests/unit/collector/ingest/test_room.py,
-   test_beyond_a_quarter_one_body_goes_on). Once a half is, none begins to while whole bodies are at work (the same,
+1. Above a quarter of a tenant's share, only one of its large bodies may come in, beside the bytes that open windows of others
+   still allow. The next one follows when that body is whole or gone (tests/unit/collector/ingest/test_room.py,
+   test_beyond_a_quarter_one_body_goes_on). Above a half, no body begins to come in while whole bodies are at work (the same,
    test_beyond_a_half_whole_bodies_come_first).
-2. A body that does not get on does not keep its place (the same, test_a_body_that_does_not_get_on_loses_its_place), and where
-   none becomes whole and none is at work, those that wait are held back no more: bodies that nobody ends do not hold up others
-   (the same, test_who_waits_for_nothing_but_clients_is_held_back_no_more).
-3. Where whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
-4. Tenants wait for each other only where the budget of all has little room left, in turns, and one of them always goes on (the
-   same, test_tenants_wait_for_each_other_where_the_budget_is_nearly_used, test_tenants_go_on_in_turns).
-5. No body is held back for longer than _WAIT_FACTOR times its timeout, all in all, and that time does not count as its client's
+2. A body without progress loses its place (the same, test_a_body_that_does_not_get_on_loses_its_place). If none becomes whole
+   and none is at work, waiting bodies are released, so that bodies that nobody ends do not delay others (the same,
+   test_who_waits_for_nothing_but_clients_is_held_back_no_more).
+3. If whole bodies wait, at least one is at work (the same, test_whole_bodies_wait_for_what_others_become).
+4. Tenants wait for each other, in turns, only if the whole budget is nearly used, and one of them always goes on (the same,
+   test_tenants_wait_for_each_other_where_the_budget_is_nearly_used, test_tenants_go_on_in_turns).
+5. No body is held back for longer than _WAIT_FACTOR times its timeout in all; the client's timeout does not include that time
    (tests/unit/collector/receivers/test_http2_bodies.py and http/test_http1_bodies.py, test_no_body_waits_for_ever).
 """
 
@@ -25,27 +25,27 @@ from typing import Final
 
 from mypy_extensions import i64
 
-# Eighths of a tenant's share, and of what there is for all: up to there no body waits.
+# Eighths of a tenant's share, and of the whole budget, up to which no body waits.
 _FREE: Final = 2
 _FREE_OF_ALL: Final = 6
-# The same: up to there a first body goes on beside whole ones of its tenant that are at work, or many bytes of any.
+# Eighths up to which a tenant's first body comes in while its whole bodies, or many bytes of any tenant, are at work.
 _BUSY: Final = 4
 _BUSY_OF_ALL: Final = 6
-# A part of what there is for all: where less is to become of whole bodies, nobody waits for them.
+# If whole bodies are to need less than this part (1/32) of the whole budget, no body waits for them.
 _BUSY_PART: Final = 32
-# Of what there is for all: so much may be held when the first bodies of several tenants are whole.
+# Eighths of the whole budget that may be held when the first bodies of several tenants are whole.
 _FIRSTS_OF_ALL: Final = 7
-# What a body that may go on sends before it is seen to.
+# How much a body that may go on can send before the next check.
 _STEP_BYTES: Final = 64 << 10
-# The first body must bring so much from one look to the next, which are half a second apart, or lets others go before it.
+# The first body must bring so much between two looks, half a second apart. After _LOOKS_MAX failures it loses its place.
 _PROGRESS_BYTES: Final = 64 << 10
 _LOOKS_MAX: Final = 2
-# No body waits for longer than that where none becomes whole and none is at work.
+# If no body becomes whole and none is at work, no body waits for longer than this.
 _STUCK_S: Final = 5.0
 _OPEN_S: Final = 60.0
-# So many times its timeout a body waits, all in all.
+# A body waits in all for at most so many times its timeout.
 _WAIT_FACTOR: Final = 4
-# What becomes no more passes larger ones that wait, where it fits.
+# A body that needs no more than this passes larger bodies that wait, if there is room for it.
 _PASSING_BYTES: Final = 1 << 20
 
 
