@@ -226,8 +226,7 @@ class Envelope:
         reason: i64 = 0
         position: i64 = start
         while position < end:
-            cursor.position = position
-            if self.skip(_CHILD, end):
+            if self.skip(_CHILD, position, end):
                 position = cursor.position
                 continue
             tag: i64 = cursor.field(end)
@@ -253,9 +252,10 @@ class Envelope:
             self.rules.read(0)
         return reason
 
-    def skip(self, tag: i64, end: i64) -> i64:
-        """Move the cursor past fields of that tag, as long as they are short and plain. Return how many there were."""
+    def skip(self, tag: i64, start: i64, end: i64) -> i64:
+        """Move the cursor from `start` past the fields of that tag that are short and plain. Return how many there were."""
         cursor = self.cursor
+        cursor.position = start
         fields: i64 = 0
         while True:
             more: i64 = cursor.skip_fields(tag, min(end, cursor.position + _SKIPPED_BYTES))

@@ -88,12 +88,9 @@ class MetricsEnvelope(Envelope):
             self.behind = self._normal_fields(state, self.data_end, end)
         data = METRIC.children[self.data_tag]
         self.point = data.children[_POINT]
-        # Points come first, and are looked at later.
-        cursor = self.cursor
-        cursor.position = self.data_start
-        count: i64 = self.skip(_POINT, self.data_end)
-        if cursor.position < self.data_end:
-            scanner.scan(data, cursor.position, self.data_end)
+        count: i64 = self.skip(_POINT, self.data_start, self.data_end)  # they come first, and are read later
+        if self.cursor.position < self.data_end:
+            scanner.scan(data, self.cursor.position, self.data_end)
             count += scanner.items
         self.metric_reason = self.group_reason
         if self.metric_reason == 0 and state > REWRITE:
